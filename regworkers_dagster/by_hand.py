@@ -7,7 +7,6 @@ run, on the asset of the campaign, and under the tag `regworkers/campaign`.
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -29,7 +28,15 @@ from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.factories import one_op_job
 from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.resources import Workers, plain_failures
-from regworkers_dagster.runs import CAMPAIGN_TAG, RESUMED, launched_by_hand, long_run, short_run, who_launched
+from regworkers_dagster.runs import (
+    CAMPAIGN_TAG,
+    RESUMED,
+    launched_by_hand,
+    long_run,
+    short_run,
+    throttled,
+    who_launched,
+)
 from regworkers_dagster.selection.assets import no_campaign
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
@@ -38,7 +45,6 @@ CAMPAIGN = "The campaign, by id or slug."
 UPLOAD = "The name that the upload form answers with (`uploads/...`). Uploads are kept for a day."
 REASON = "Why, in words: no fan's data. "
 
-_REPORT_SECONDS = 30.0
 C = TypeVar("C", bound=dg.Config)
 
 
@@ -65,16 +71,8 @@ class Launch:
         self.context.log.info(text)
 
     def progress(self) -> Callable[[str], None]:
-        """As `tell`, for progress: at most one line every half minute, because Dagster stores each as an event."""
-        reported_at = time.monotonic()
-
-        def report(text: str) -> None:
-            nonlocal reported_at
-            if time.monotonic() - reported_at >= _REPORT_SECONDS:
-                reported_at = time.monotonic()
-                self.tell(text)
-
-        return report
+        """As `tell`, for progress."""
+        return throttled(self.tell)
 
     def uploaded(self, upload: str) -> AbstractContextManager[Path]:
         """The uploaded file on this machine. Raises RequestError."""

@@ -15,12 +15,12 @@ from regworkers_dagster.operations import (
     reviews,
     runbooks,
 )
-from regworkers_dagster.replication import assets, checks, jobs, sensors
+from regworkers_dagster.replication import assets, checks
+from regworkers_dagster.replication import automation as replication
 from regworkers_dagster.resources import Workers
-from regworkers_dagster.selection import assets as selection
+from regworkers_dagster.selection import assets as selection_assets
+from regworkers_dagster.selection import automation as selection
 from regworkers_dagster.selection import checks as selection_checks
-from regworkers_dagster.selection import jobs as selection_jobs
-from regworkers_dagster.selection import sensors as selection_sensors
 from regworkers_dagster.selection import specs as selection_specs
 
 # How long a sensor's tick waits for one answer.
@@ -34,8 +34,8 @@ defs = dg.Definitions(
         assets.save_entries,
         eligibility.INVITES,
         *selection_specs.EXTERNAL,
-        *selection.STEPS,
-        *selection.DRAINS,
+        *selection_assets.STEPS,
+        *selection_assets.DRAINS,
         publishing.ANALYTICS_QUEUE,
         publishing.ANALYTICS_DLQ,
         publishing.publish_events,
@@ -56,12 +56,12 @@ defs = dg.Definitions(
         publishing.analytics_dlq_empty,
     ],
     jobs=[
-        jobs.ENQUEUE_ENTRIES,
-        jobs.SAVE_ENTRIES,
-        jobs.RECONCILE_ENTRIES,
-        jobs.backfill_entries,
+        replication.ENQUEUE_ENTRIES,
+        replication.SAVE_ENTRIES,
+        replication.RECONCILE_ENTRIES,
+        replication.backfill_entries,
         *eligibility.JOBS,
-        *selection_jobs.JOBS,
+        *selection.JOBS,
         publishing.PUBLISH_EVENTS,
         archive.ARCHIVE_EVENTS,
         archive.CHECK_ARCHIVE,
@@ -78,13 +78,13 @@ defs = dg.Definitions(
         *runbooks.JOBS,
     ],
     sensors=[
-        *sensors.SENSORS,
-        *selection_sensors.SENSORS,
+        *replication.SENSORS,
+        *selection.SENSORS,
         *publishing.SENSORS,
         *health.SENSORS,
     ],
     schedules=[
-        *jobs.SCHEDULES,
+        *replication.SCHEDULES,
         *archive.SCHEDULES,
         *deployment.SCHEDULES,
         *pruning.SCHEDULES,

@@ -4,7 +4,8 @@ of a tag.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -35,6 +36,8 @@ RESUMED = {
     "dagster/retry_strategy": "FROM_FAILURE",
     "dagster/retry_on_asset_or_op_failure": "false",
 }
+
+_PROGRESS_SECONDS = 30.0
 
 
 @cache
@@ -88,3 +91,20 @@ def launched_by_hand(
     given = {**(arguments or {}), "runId": run.run_id}
     with runtime.operator_actions.recorded(what, target, given, who=who_launched(run)) as result:
         yield result
+
+
+def throttled(
+    log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[str | Callable[[], str]], None]:
+    """`log`, for progress: at most one line every half minute, because Dagster stores each line as an event. A function
+    is called only for a line that is logged.
+    """
+    logged_at = clock()
+
+    def show(text: str | Callable[[], str]) -> None:
+        nonlocal logged_at
+        if clock() - logged_at >= _PROGRESS_SECONDS:
+            logged_at = clock()
+            log(text if isinstance(text, str) else text())
+
+    return show

@@ -2,8 +2,7 @@
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.metadata import Metadata
 from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.runs import throttled
 
 
 def of_report(spec: DrainSpec[Any], report: DrainReport, calls: Mapping[str, int]) -> Metadata:
@@ -52,8 +52,6 @@ def in_words(report: DrainReport) -> str:
     return ", ".join(parts) or "nothing received"
 
 
-# A line in the run's log this often while a drain works: an event costs some milliseconds.
-_REPORT_SECONDS = 30.0
 # With a version per drain, everything downstream would be shown as out of date after each drain upstream.
 CONTINUOUS = dg.DataVersion("continuous")
 
@@ -98,6 +96,7 @@ def drained(
     before = runtime.dependencies.calls
     # Dagster's own handlers would raise within a step. Ours let the drain finish what is in flight, and the run
     # succeeds with what it did; a second signal reaches Dagster's again.
+    show = throttled(context.log.info)
     with StopSignal().on_signals() as stop:
         report = run_drain(
             runtime,
@@ -105,7 +104,7 @@ def drained(
             limits,
             stop=stop,
             run_id=context.run.run_id,
-            on_progress=teller(context.log.info),
+            on_progress=lambda so_far: show(lambda: in_words(so_far)),
         )
     if not report.began:
         raise TransientFailure(report.dependency or "a dependency", "does not answer, so nothing was done")
@@ -116,21 +115,6 @@ def drained(
         # A retry at once would fail in the same way: the sensor decides when to start the next one.
         raise dg.Failure(report.failure, metadata=metadata, allow_retries=False)
     return Drained(report, metadata)
-
-
-def teller(
-    log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-) -> Callable[[DrainReport], None]:
-    """Report progress as a line of the log, at most every half minute."""
-    reported_at = clock()
-
-    def progress(report: DrainReport) -> None:
-        nonlocal reported_at
-        if clock() - reported_at >= _REPORT_SECONDS:
-            reported_at = clock()
-            log(in_words(report))
-
-    return progress
 
 
 def drain_asset(spec: DrainSpec[Any], asset: dg.AssetSpec, does: str) -> dg.AssetsDefinition:

@@ -2,7 +2,6 @@
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +21,8 @@ from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Asse
 from regworkers_dagster.factories import ApplyConfig, one_op_job
 from regworkers_dagster.metadata import facts_as_metadata, table
 from regworkers_dagster.resources import Workers
-from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run, who_launched
+from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run, throttled, who_launched
 
-_REPORT_SECONDS = 30.0
 # `regworkers dlq` shows longer errors.
 _ERROR_CHARACTERS = 120
 # A repeat would find what was done, but a person decides whether to continue.
@@ -211,16 +209,8 @@ def _end(context: dg.OpExecutionContext, facts: dict[str, Any], report: RedriveR
 
 
 def _progress(log: Callable[[str], None]) -> OnProgress:
-    """A line of the log at most every half minute."""
-    reported_at = time.monotonic()
-
-    def show(done: int, expected: int) -> None:
-        nonlocal reported_at
-        if time.monotonic() - reported_at >= _REPORT_SECONDS:
-            reported_at = time.monotonic()
-            log(f"{done} of about {expected} messages")
-
-    return show
+    show = throttled(log)
+    return lambda done, expected: show(f"{done} of about {expected} messages")
 
 
 def _verdicts(texts: list[str]) -> frozenset[Verdict]:

@@ -191,7 +191,7 @@ def block_struck_codes(launch: Launch, config: StruckConfig) -> Outcome:
     facts: dict[str, Any] = {
         "codes": len(found),
         "to_block": left,
-        "told_that_they_won": sum(each.notified for each in found),
+        "notified": sum(each.notified for each in found),
         "list": launch.hand_out("struck-codes.csv", lines.getvalue().encode()) if found else None,
     }
     failure = f"{left} codes have to be blocked by their issuer: `list` has them" if left else ""

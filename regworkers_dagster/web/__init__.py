@@ -1,6 +1,6 @@
-"""The one application through which people reach Dagster: its own webserver, behind checks of who sends a request.
+"""The application through which people reach Dagster: its own webserver, behind checks of each request.
 
-`guard` refuses what another page or another host name sends. `operators` says who asks. `mutations` puts that name on
-every launch and writes down every other change. `files` is the upload form, the reports and what jobs hand out.
-`serve` starts it all: `regworkers-web`, with the options of `dagster-webserver`.
+`guard` refuses what another page or another host name sends, and names the person. `mutations` puts that name on every
+launch and records every other change. `files` serves the upload form, the reports and the files of jobs. `serve` starts
+all of it: `regworkers-web`, with the options of `dagster-webserver`.
 """

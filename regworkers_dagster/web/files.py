@@ -1,4 +1,4 @@
-"""Files that people hand in and fetch: the upload form, the reports of campaigns, what jobs hand out."""
+"""The pages beside Dagster's: the upload form, the reports of campaigns, and the files that jobs hand out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DOWNLOADS = "/downloads/"
 
 
 class Files:
-    """`runtime` is asked for with every request, for addresses may have changed; it raises UsageError. `prefix` is the
+    """`runtime` is called for every request, because addresses may have changed; it raises UsageError. `prefix` is the
     path under which the application is served.
     """
 
@@ -37,7 +37,7 @@ class Files:
         self._prefix, self._read_only = prefix, read_only
 
     def routes(self) -> list[BaseRoute]:
-        """Relative to the application's prefix."""
+        """The routes, relative to the application's prefix."""
         return [
             Route("/uploads", self.form),
             Route("/uploads/{name:path}", self.take, methods=["PUT"]),
@@ -45,7 +45,7 @@ class Files:
         ]
 
     async def form(self, request: Request) -> Response:
-        """The page that sends a file and shows the name to paste."""
+        """The page that uploads a file and shows the name to paste."""
         who = self._operators.who(request)
         if who is None or self._read_only:
             return PlainTextResponse(self._why_not(), 403)
@@ -66,7 +66,7 @@ class Files:
         return HTMLResponse(shown, headers=headers)
 
     async def take(self, request: Request) -> Response:
-        """Keep the body as a file, and answer with its name."""
+        """Store the body as a file, and answer with its name."""
         who = self._operators.who(request)
         if who is None or self._read_only:
             return PlainTextResponse(self._why_not(), 403)
@@ -76,9 +76,9 @@ class Files:
         except RequestError as error:
             return PlainTextResponse(str(error), 400)
         except ClientDisconnect:
-            return PlainTextResponse("nothing was kept", 400)
+            return PlainTextResponse("nothing was stored", 400)
         except (Failure, UsageError) as failure:
-            return PlainTextResponse(f"nothing was kept: {failure}", 503)
+            return PlainTextResponse(f"nothing was stored: {failure}", 503)
         return JSONResponse({"upload": name}, 201)
 
     def _put(self, file_name: str, body: BinaryIO, who: str) -> str:
@@ -91,12 +91,12 @@ class Files:
 
     def _why_not(self) -> str:
         if self._read_only:
-            return "this server only reads"
-        return "not signed in: files go in and out through the proxy, which names the person"
+            return "this server is read-only"
+        return "not signed in: upload and download through the proxy, which names the person"
 
     async def show(self, folder: str, request: Request) -> Response:
-        """A report, or what a job handed out: that may hold codes, and is for those alone who may launch the job. All
-        that is said of others is that they are not there.
+        """A report, or a file that a job handed out, which may hold codes: only people who may launch jobs get it. Any
+        other path is answered as not found.
         """
         if folder == _DOWNLOADS and (self._read_only or self._operators.who(request) is None):
             return PlainTextResponse(self._why_not(), 403)
@@ -106,7 +106,7 @@ class Files:
         except (Failure, UsageError) as failure:
             return PlainTextResponse(str(failure), 503)
         if found is None:
-            return PlainTextResponse("there is no such report, or its day is over", 404)
+            return PlainTextResponse("there is no such file, or its day is over", 404)
         return StreamingResponse(_pieces(found), headers=dict(found.headers))
 
 
@@ -116,7 +116,7 @@ def _pieces(found: Page) -> Iterator[bytes]:
 
 
 class _Body(io.RawIOBase):
-    """The body of a request as a file, for a thread of the server's pool: what arrives is read on, never kept."""
+    """The body of a request as a file for a thread of the server's pool; it is streamed, never held in memory."""
 
     def __init__(self, stream: AsyncIterator[bytes]) -> None:
         self._stream, self._left = stream, b""
@@ -132,7 +132,7 @@ class _Body(io.RawIOBase):
         return len(piece)
 
     async def _next(self) -> bytes:
-        # An empty piece is the end of a stream, and of a file.
+        # An empty piece would end the file.
         async for piece in self._stream:
             if piece:
                 return piece

@@ -1,4 +1,18 @@
-"""Who asks: the person whom a proxy has logged in, or the account that runs the application."""
+"""What a browser may send, and who sent it: checked before Dagster's webserver sees a request.
+
+Dagster's own server takes a mutation from any page that is open in the same browser: as the address of a picture, as a
+form without a preflight, under any host name that resolves to this machine. Here
+
+- `Host` is one of the configured names: a name of another DNS zone that points at this machine is refused (421);
+- `Origin`, if present, is this very host and port; so is the page that `Sec-Fetch-Site` reports, except for a link that
+  opens a page (403);
+- changes are made only by POST of `application/json` to `/graphql` and by PUT of a file to `/uploads/`: a page of
+  another origin can send neither without a preflight, which is never granted (405, 415);
+- a body states its length and keeps within its limit (411, 413);
+- no page shows this application in a frame.
+
+A program (curl, the doctor) sends neither `Origin` nor `Sec-Fetch-Site`, and needs neither.
+"""
 
 from __future__ import annotations
 
@@ -16,57 +30,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.settings.operations import WebSettings
 
-# A mail address has at most 254 characters (RFC 5321, 4.5.3.1.3).
-_MOST_CHARACTERS = 254
-
-
-class Operators:
-    """Names people by the header of `web.operatorHeader`, which is believed from `web.proxies` alone. Without that
-    setting there is no login in front: then the account that runs the application stands for every person.
-    """
-
-    def __init__(self, settings: WebSettings) -> None:
-        self._header = settings.operator_header
-        self._proxies: list[IPv4Network | IPv6Network] = [ip_network(proxy) for proxy in settings.proxies]
-        self._account = operator()
-
-    def who(self, connection: HTTPConnection) -> str | None:
-        """None for a person without a name: one who does not come through the proxy, or whom it does not name."""
-        if not self._header:
-            return self._account
-        given = connection.headers.getlist(self._header)
-        if len(given) != 1 or not self._is_proxy(connection):
-            return None
-        try:
-            # Servers read the bytes of headers as Latin-1; proxies write UTF-8.
-            name = given[0].encode("latin-1").decode().strip()
-        except UnicodeError:
-            return None
-        # Not printable are control characters and those that turn the direction of writing.
-        return name if 0 < len(name) <= _MOST_CHARACTERS and name.isprintable() else None
-
-    def _is_proxy(self, connection: HTTPConnection) -> bool:
-        """By the address of the connection itself, never by a header such as `X-Forwarded-For`."""
-        if connection.client is None:
-            return False
-        try:
-            address = ip_address(connection.client.host)
-        except ValueError:
-            return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in proxy for proxy in self._proxies)
-
-
 log = structlog.get_logger()
 
-# However many ports are forwarded to this one: only what runs on the browser's own machine answers to these names.
+# Only what runs on the browser's own machine answers to these names, also through a forwarded port.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-# The largest query that the UI sends is some 20 KB, a long run config included.
+# The largest query that the UI sends is about 20 KB, with a long run config.
 GRAPHQL_BYTES = 4 * 1024 * 1024
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# RFC 6455: the other side breaks the rules of this one.
+# RFC 6455: a message that violates the policy of this server.
 _POLICY_VIOLATION = 1008
 _HEADERS = {
     "x-frame-options": "DENY",
@@ -77,15 +49,15 @@ _HEADERS = {
 
 
 class Refused(NamedTuple):
-    """Why a request goes no further: a status of HTTP, and a sentence for the sender."""
+    """Why a request is refused: an HTTP status, and a sentence for the sender."""
 
     status: int
     why: str
 
 
 class Guard:
-    """The application `app` with the checks above in front of it. `hosts` are the names besides this machine's own,
-    `prefix` is the path under which the application is served, `upload_bytes` the largest file.
+    """The application `app` behind these checks. `hosts` are the names besides this machine's own, `prefix` is the path
+    under which the application is served, `upload_bytes` the largest file.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Iterable[str], prefix: str, upload_bytes: int) -> None:
@@ -111,7 +83,7 @@ class Guard:
             await PlainTextResponse(refused.why + "\n", refused.status)(scope, receive, _hardened(send))
 
     def refusal(self, kind: str, method: str, path: str, headers: Headers) -> Refused | None:
-        """Why a request (`kind` is http or websocket) goes no further; None for one that does."""
+        """Why a request (`kind` is http or websocket) is refused; None for one that is not."""
         return (
             self._wrong_host(headers)
             or _wrong_origin(headers)
@@ -126,12 +98,12 @@ class Guard:
             return None
         return Refused(
             421,
-            "this host name is not one of this server's: the setting web.hosts has those that it answers to",
+            "this server does not answer to this host name: add it to the setting web.hosts",
         )
 
     def _wrong_shape(self, method: str, path: str, headers: Headers) -> Refused | None:
         if method in ("GET", "HEAD"):
-            # A page to type queries into, and nothing else: Dagster would run the query of an address.
+            # Only the page for queries: Dagster would also run a query in the address.
             if path == self._graphql and "text/html" not in headers.get("accept", ""):
                 return Refused(405, "queries are sent by POST")
             return None
@@ -191,8 +163,50 @@ def _hardened(send: Send) -> Send:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-            # Beside a policy that the page has already: both hold.
+            # In addition to a policy that the page has: both apply.
             headers.append("content-security-policy", "frame-ancestors 'none'")
         await send(message)
 
     return with_headers
+
+
+# A mail address has at most 254 characters (RFC 5321, 4.5.3.1.3).
+_MOST_CHARACTERS = 254
+
+
+class Operators:
+    """Names people by the header of `web.operatorHeader`, which is trusted only from `web.proxies`. Without that
+    setting there is no login: every person has the name of the account that runs the application.
+    """
+
+    def __init__(self, settings: WebSettings) -> None:
+        self._header = settings.operator_header
+        self._proxies: list[IPv4Network | IPv6Network] = [ip_network(proxy) for proxy in settings.proxies]
+        self._account = operator()
+
+    def who(self, connection: HTTPConnection) -> str | None:
+        """The person's name; None for a request that does not come through the proxy, or that it does not name."""
+        if not self._header:
+            return self._account
+        given = connection.headers.getlist(self._header)
+        if len(given) != 1 or not self._is_proxy(connection):
+            return None
+        try:
+            # Servers read the bytes of headers as Latin-1; proxies write UTF-8.
+            name = given[0].encode("latin-1").decode().strip()
+        except UnicodeError:
+            return None
+        # Control characters, and characters that change the writing direction, are not printable.
+        return name if 0 < len(name) <= _MOST_CHARACTERS and name.isprintable() else None
+
+    def _is_proxy(self, connection: HTTPConnection) -> bool:
+        """Decided by the address of the connection, never by a header such as `X-Forwarded-For`."""
+        if connection.client is None:
+            return False
+        try:
+            address = ip_address(connection.client.host)
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in proxy for proxy in self._proxies)

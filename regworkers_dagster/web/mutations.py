@@ -1,8 +1,7 @@
-"""Whose name a launch gets, and a row of `operator_actions` for every other change that people make in the UI.
+"""Puts the person's name on each launch, and writes a row of `operator_actions` for every other change in the UI.
 
-The resolvers of GraphQL's mutations are wrapped, so it does not matter how a change is written: under an alias, in a
-fragment, several in one document, with its arguments as variables or in the text. A mutation that a newer Dagster
-brings is recorded like the others.
+The resolvers of GraphQL's mutations are wrapped, so the form of a request does not matter: aliases, fragments, several
+changes in one document, arguments as variables or in the text. A mutation that a newer Dagster adds is recorded, too.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from regworkers_dagster.web.guard import Operators
 Arguments = dict[str, Any]
 Resolver = Callable[..., Any]
 
-# What of them becomes a run has the tag, and the run's own steps are in the audit log.
+# Their runs have the tag, and the runs' own steps are in the audit log.
 LAUNCHES = frozenset(
     {
         "launchMultipleRuns",
@@ -36,13 +35,13 @@ LAUNCHES = frozenset(
         "launchRunReexecution",
     }
 )
-# It copies the tags of the backfill that it repeats, and takes none. So it is recorded, too.
+# It copies the tags of the backfill that it repeats and accepts none, so it is recorded.
 REPEATS_A_BACKFILL = "reexecutePartitionBackfill"
-# They change nothing but what the UI shows to its user next.
+# They change only what the UI shows to its user next.
 OF_THE_UI = frozenset({"logTelemetry", "setNuxSeen"})
 
-# Arguments that name something of ours, the best name first. All others (cursors, descriptions, metadata) are free
-# text and are not kept.
+# Arguments that name an object, the best name first. All others (cursors, descriptions, metadata) are free text and are
+# not stored.
 _NAMES = (
     "sensorName",
     "scheduleName",
@@ -63,17 +62,17 @@ _NAMES = (
 )
 _NUMBERS = ("limit", "paused", "passed", "wipeMaterializations", "terminatePolicy", "strategy", "stepKey")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
-_MOST_OF_A_LIST = 20
+_MAX_LIST_ITEMS = 20
 
 
 class Mutations:
-    """`actions` is asked for with every change, for addresses may have changed; it raises UsageError."""
+    """`actions` is called for every change, because addresses may have changed; it raises UsageError."""
 
     def __init__(self, operators: Operators, actions: Callable[[], OperatorActions]) -> None:
         self._operators, self._actions = operators, actions
 
     def wrap(self, schema: Schema) -> None:
-        """Put ourselves around every mutation of `schema`."""
+        """Wrap every mutation of `schema`."""
         mutations = schema.graphql_schema.mutation_type
         for name, field in ({} if mutations is None else mutations.fields).items():
             if name not in OF_THE_UI:
@@ -128,19 +127,19 @@ class Mutations:
 
     def _who(self, info: Any) -> str:
         if info.context.read_only:
-            raise _Refused("this server only reads")
+            raise _Refused("this server is read-only")
         connection = info.context.source
         who = None if connection is None else self._operators.who(connection)
         if who is None:
-            raise _Refused("not signed in: changes are made through the proxy, which names the person")
+            raise _Refused("not signed in: make changes through the proxy, which names the person")
         return who
 
 
 class _Refused(Exception):
-    """Why a mutation is not made."""
+    """Why a mutation is refused."""
 
     def answer(self, info: Any) -> Any:
-        """In the form that the UI shows best: as one of Dagster's own errors, where the mutation has them."""
+        """The refusal as one of Dagster's own errors, if the mutation has them: the UI shows those best."""
         kind = get_named_type(info.return_type)
         if isinstance(kind, GraphQLUnionType) and any(each.name == "PythonError" for each in kind.types):
             error = SerializableErrorInfo(f"{self}\n", [], None)
@@ -149,7 +148,7 @@ class _Refused(Exception):
 
 
 def tagged(arguments: Mapping[str, Any], who: str) -> Arguments:
-    """The arguments of a launch with the tag of the person, in place of any such tag that the client sent."""
+    """The arguments of a launch with the person's tag, instead of any such tag that the client sent."""
     changed = dict(arguments)
     if execution := arguments.get("executionParams"):
         changed["executionParams"] = _execution(execution, who)
@@ -172,15 +171,15 @@ def _tags(tags: Sequence[Mapping[str, str]] | None, who: str) -> list[Mapping[st
 
 
 def _rename(instance: Any, answer: Any, who: str) -> None:
-    """A backfill that was just made from another one is this person's, and so are the runs to come."""
+    """Give a backfill that repeats another one the name of this person, and so its runs."""
     backfill = instance.get_backfill(getattr(answer, "backfill_id", None) or "")
     if backfill is not None:
         instance.update_backfill(backfill._replace(tags={**backfill.tags, OPERATOR_TAG: who}))
 
 
 def described(arguments: Mapping[str, Any], name: str = "") -> tuple[str, dict[str, Any]]:
-    """What a change is done to, and its arguments as the audit log keeps them: names and numbers of ours, no free text
-    and nothing that looks like a mail address. `name` is what an opaque id stands for.
+    """The target of a change, and its arguments for the audit log: names and numbers, no free text and nothing that
+    looks like a mail address. `name` is the name that belongs to an opaque id.
     """
     facts: dict[str, Any] = {}
     for key, value in _leaves(arguments):
@@ -190,7 +189,7 @@ def described(arguments: Mapping[str, Any], name: str = "") -> tuple[str, dict[s
         if key in facts:
             before = facts[key] if isinstance(facts[key], list) else [facts[key]]
             kept = [*before, *(kept if isinstance(kept, list) else [kept])]
-        facts[key] = kept[:_MOST_OF_A_LIST] if isinstance(kept, list) else kept
+        facts[key] = kept[:_MAX_LIST_ITEMS] if isinstance(kept, list) else kept
     target = name or next((facts[key] for key in _NAMES if key in facts), "")
     return (", ".join(map(str, target)) if isinstance(target, list) else str(target)), facts
 
@@ -219,7 +218,7 @@ def _kept(value: Any) -> Any:
 
 
 def named(context: Any, arguments: Mapping[str, Any]) -> str:
-    """The sensor or schedule that an opaque id stands for; empty where there is no such id."""
+    """The sensor or schedule of an opaque id; empty without such an id."""
     given = {arguments.get(key) for key in ("id", "job_origin_id", "schedule_origin_id")} - {None}
     if not given:
         return ""
@@ -232,7 +231,7 @@ def named(context: Any, arguments: Mapping[str, Any]) -> str:
 
 
 def outcome(answer: Any) -> tuple[str, dict[str, Any]]:
-    """`done` or `failed`, and the type of the answer: Dagster returns its errors, it does not raise them."""
+    """`done` or `failed`, and the type of the answer: Dagster returns its errors instead of raising them."""
     meta = getattr(type(answer), "_meta", None)
     kind = meta.name if meta is not None else ""
     interfaces = [each._meta.name for each in getattr(meta, "interfaces", ())]

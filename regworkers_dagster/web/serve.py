@@ -1,4 +1,8 @@
-"""Dagster's own webserver with our checks around it, our names on what it launches, and our pages beside its own."""
+"""`regworkers-web`: Dagster's own webserver with checks in front, the person's name on launches, and more pages.
+
+It replaces `dagster-webserver` and has its options. `make dev` starts it; the image has it under the name
+`dagster-webserver`, too, so that Dagster's Helm chart starts nothing else.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +38,12 @@ from regworkers_dagster.web.files import Files
 from regworkers_dagster.web.guard import Guard, Operators
 from regworkers_dagster.web.mutations import Mutations
 
-# A person waits: what does not answer by then is away.
+# A person waits: a service that has not answered by then counts as unavailable.
 _CALL_SECONDS = 10.0
 
 
 class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestContext]):
-    """Dagster's, by the methods that it has for this."""
+    """Dagster's webserver, extended by overriding its methods for that."""
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
         return schema
 
     def build_static_routes(self) -> list[BaseRoute]:
-        # They stand before the route that answers everything else with Dagster's page.
+        # Before the route that answers everything else with Dagster's page.
         routes: list[BaseRoute] = super().build_static_routes()  # type: ignore[no-untyped-call]
         return [*self._files.routes(), *routes]
 
@@ -78,10 +82,11 @@ def application(
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None,
     runtime: Callable[[], Runtime] = _runtime,
 ) -> ASGIApp:
-    """All of it on Dagster's workspace `context`, under the path `prefix` (`/dagster`; empty: at the root).
+    """The whole application for Dagster's workspace `context`, under the path `prefix` (`/dagster`; empty: at the
+    root).
 
-    `runtime` is asked for with each change and file; it raises UsageError. `poll_milliseconds` is how often the UI asks
-    for what is new of assets.
+    `runtime` is called for each change and file; it raises UsageError. `poll_milliseconds` is how often the UI polls
+    for news of assets.
     """
     operators = Operators(settings)
     webserver = _Webserver(
@@ -100,7 +105,7 @@ def application(
 
 
 _PORT = 3000
-# Of Dagster's options: for parents that start it with an instance and a pipe of their own, and its own version.
+# Options of Dagster for parent processes that pass an instance and a pipe, and its version.
 _NOT_OURS = frozenset({"instance_ref", "shutdown_pipe", "suppress_warnings", "version"})
 
 
@@ -119,8 +124,8 @@ def serve(
     live_data_poll_rate: int,
     **workspace: Any,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Raises UsageError for an address at which strangers could launch a run, and
-    without Dagster's home.
+    """Serve until SIGINT or SIGTERM. Raises UsageError for an address at which anyone could launch a run, and without
+    DAGSTER_HOME.
     """
     settings = load_settings()
     if not os.environ.get("DAGSTER_HOME"):
@@ -152,14 +157,14 @@ def serve(
                 host=host,
                 port=port or _PORT,
                 log_level=uvicorn_log_level,
-                # The address of a connection is the one that it comes from: whose header names a person depends on it.
+                # Keep the connection's own address: it decides whether the header with the person's name is trusted.
                 proxy_headers=False,
                 server_header=False,
             )
 
 
 def refuse_strangers(host: str, settings: WebSettings, *, read_only: bool) -> None:
-    """Raises UsageError for a server that other machines reach and that knows no names."""
+    """Raises UsageError for a server that other machines can reach and that has no login."""
     if read_only or settings.operator_header or host == "localhost":
         return
     with suppress(ValueError):
@@ -182,13 +187,13 @@ command = click.Command(
     "regworkers-web",
     params=[option for option in dagster_webserver.params if option.name not in _NOT_OURS],
     callback=serve,
-    help="Serve Dagster's UI behind checks of who sends a request, with the upload form and the reports. "
-    "The settings `web` say for which host names, and how a proxy names the person (docs/security.md).",
+    help="Serve Dagster's UI behind checks of each request, with the upload form and the reports. "
+    "The settings `web` name the hosts, and the header with the person's name (docs/security.md).",
 )
 
 
 def main() -> None:
-    """Exit code 2 with one line for what only the caller can change."""
+    """Run the command. A usage error ends with one line and exit code 2."""
     try:
         command(auto_envvar_prefix="DAGSTER_WEBSERVER")
     except UsageError as error:

@@ -33,7 +33,7 @@ def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Daemon:
-    """Ticks as the daemon makes them: `now` moves when told, and the cursor is kept from tick to tick."""
+    """Ticks as the daemon makes them: `after` moves the clock, and the cursor is kept from tick to tick."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance, now: float) -> None:
         self._instance, self.now, self.cursor = instance, now, ""

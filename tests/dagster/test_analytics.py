@@ -19,7 +19,7 @@ from tests.support.kafka import published
 from tests.support.runtimes import new_runtime, remove_namespace
 
 Tick = Callable[..., Any]
-NOBODY = "127.0.0.1:9"
+UNREACHABLE = "127.0.0.1:9"
 
 
 @pytest.fixture
@@ -73,20 +73,22 @@ def test_a_drain_is_started_when_messages_wait(world: Runtime, tick: Tick) -> No
     assert (request.job_name, request.tags) == ("publish_events", {"regworkers/drain": "publish"})
 
 
-def test_kafka_away_for_a_hundred_ticks_costs_nothing(world: Runtime, tick: Tick) -> None:
+def test_an_outage_of_kafka_for_a_hundred_ticks_costs_nothing(world: Runtime, tick: Tick) -> None:
     events = [removed(number) for number in range(30)]
     queue_events(world, events, per_message=10)
     now = world.clock()
-    kafka = world.settings.kafka.model_copy(update={"bootstrap": NOBODY})
+    kafka = world.settings.kafka.model_copy(update={"bootstrap": UNREACHABLE})
     retry = world.settings.retry.model_copy(update={"attempts": 1})
-    away = Runtime(world.settings.model_copy(update={"kafka": kafka, "retry": retry}), clock=lambda: now)
+    unavailable = Runtime(
+        world.settings.model_copy(update={"kafka": kafka, "retry": retry}), clock=lambda: now
+    )
     cursor = None
     for _ in range(100):
-        skipped = tick(publishing.publish_tick, away)
+        skipped = tick(publishing.publish_tick, unavailable)
         assert "kafka does not answer" in str(skipped.skip_message)
         now += 30
-        cursor = tick(publishing.observe_tick, away, cursor).cursor
-    # Nobody has received anything: the messages come for the first time now.
+        cursor = tick(publishing.observe_tick, unavailable, cursor).cursor
+    # No drain has received anything: the messages come for the first time now.
     messages = world.queue(world.names.analytics_queue).receive(10, 0, 0)
     assert [message.receive_count for message in messages] == [1, 1, 1]
     assert world.queue(world.names.dead_letter_queue(world.names.analytics_queue)).depth().total == 0

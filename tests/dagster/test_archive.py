@@ -43,8 +43,10 @@ def test_the_archive_is_brought_up_to_date_with_numbers_and_its_promise_is_check
             REGWORKERS_KAFKA__BOOTSTRAP="127.0.0.1:1",
             REGWORKERS_KAFKA__TIMEOUT_SECONDS="0.2",
         )
-        away = run("archive_events", instance)
-        assert away.success and not materialised(away), "an outage of Kafka is no alarm of the archive"
+        unavailable = run("archive_events", instance)
+        assert unavailable.success and not materialised(unavailable), (
+            "an outage of Kafka is no alarm of the archive"
+        )
 
 
 def test_the_scheduled_run_takes_its_config() -> None:

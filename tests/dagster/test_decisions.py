@@ -99,7 +99,7 @@ def test_there_are_never_more_drains_than_the_limit_beside_those_that_leave(
     staying = sum(not drain.leaves for drain in active)
     assert decision.start == 0 or staying + decision.start <= max_drains
     if waiting:
-        assert staying + decision.start >= 1, "messages wait and nobody will take them"
+        assert staying + decision.start >= 1, "messages wait and no drain takes them"
     assert decision.reason
 
 

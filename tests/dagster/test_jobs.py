@@ -21,7 +21,7 @@ from tests.support.terminal import regworkers
 pytestmark = pytest.mark.slow
 
 QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
-_IMPATIENT = {
+_SHORT_TIME_OUTS = {
     "REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS": "0.2",
     "REGWORKERS_RETRY__TOTAL_SECONDS": "0.3",
 }
@@ -98,7 +98,7 @@ def test_a_lag_above_the_objective_fails_its_check_and_not_the_run(
 def test_a_missing_table_is_one_line_that_says_what_to_do(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, runtime, REGWORKERS_RESOURCE_PREFIX="nobody-made-this-")
+    use(monkeypatch, runtime, REGWORKERS_RESOURCE_PREFIX="missing-")
     result = _run("save_entries", "save", **QUICK)
     assert not result.success
     failure = _failure(result)
@@ -107,13 +107,13 @@ def test_a_missing_table_is_one_line_that_says_what_to_do(
     assert failure.error.cause is None
 
 
-def test_wrong_settings_are_not_retried_and_a_dependency_away_may_be() -> None:
+def test_wrong_settings_are_not_retried_and_an_unavailable_dependency_is() -> None:
     with pytest.raises(dg.Failure) as usage, plain_failures():
         raise UsageError("run `regworkers provision`")
     assert not usage.value.allow_retries
-    with pytest.raises(dg.Failure, match="sqs: timeout") as away, plain_failures():
+    with pytest.raises(dg.Failure, match="sqs: timeout") as unavailable, plain_failures():
         raise TransientFailure("sqs", "timeout")
-    assert away.value.allow_retries
+    assert unavailable.value.allow_retries
 
 
 def test_no_stack_is_one_line_too(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,17 +123,17 @@ def test_no_stack_is_one_line_too(runtime: Runtime, monkeypatch: pytest.MonkeyPa
     assert "regworkers local up" in failure.user_failure_data.description
 
 
-def test_a_dependency_away_at_the_start_fails_the_run_with_a_line_that_says_what_to_do(
+def test_an_unavailable_dependency_at_the_start_fails_the_run_with_a_line_that_says_what_to_do(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, runtime, REGWORKERS_MONGO__URI="mongodb://127.0.0.1:9/", **_IMPATIENT)
+    use(monkeypatch, runtime, REGWORKERS_MONGO__URI="mongodb://127.0.0.1:9/", **_SHORT_TIME_OUTS)
     failure = _failure(_run("save_entries", "save", **QUICK))
     assert failure.user_failure_data.description == (
         "mongo: does not answer, so nothing was done; nothing is lost: run it again when `regworkers doctor` is fine"
     )
 
 
-def test_a_dependency_that_goes_away_later_ends_the_drain_and_the_run_is_fine(
+def test_a_dependency_that_fails_later_ends_the_drain_and_the_run_is_fine(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime)
@@ -149,10 +149,10 @@ def test_a_drain_that_could_receive_nothing_fails_its_run_and_names_the_dependen
 ) -> None:
     use(monkeypatch, runtime)
 
-    def away(_queue: SqsQueue, *_: object) -> list[Received]:
-        raise TransientFailure("sqs", "away")
+    def unavailable(_queue: SqsQueue, *_: object) -> list[Received]:
+        raise TransientFailure("sqs", "timeout")
 
-    monkeypatch.setattr(SqsQueue, "receive", away)
+    monkeypatch.setattr(SqsQueue, "receive", unavailable)
     failure = _failure(_run("save_entries", "save", max_seconds=1.0))
     assert failure.user_failure_data.description.startswith("sqs did not answer: no receive was successful")
     assert regworkers(runtime, "drain", "save", "--max-seconds", "1", "--format", "json").code == 1

@@ -15,14 +15,14 @@ import pytest
 from regworkers_dagster import eligibility
 from regworkers_dagster.definitions import defs
 from regworkers_dagster.operations import retention
-from regworkers_dagster.selection.jobs import MANAGERS_JOBS
+from regworkers_dagster.selection.automation import MANAGERS_JOBS
 
 # Ids, names of things and words of ours.
 KNOWN = {
     "campaign_id": "an id",
     "market_id": "an id",
-    "entry": "a ref or the id of an entry, which name nobody",
-    "entry_id": "an id, which names nobody",
+    "entry": "a ref or the id of an entry, which name no person",
+    "entry_id": "an id, which names no person",
     "name": "the campaign's",
     "slug": "the campaign's",
     "market_names": "the markets'",

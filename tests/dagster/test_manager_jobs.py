@@ -89,7 +89,7 @@ class Manager:
 
 
 def _said(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """What stands on the run; of one that failed, on its failure."""
+    """The metadata of the run; of a failed one, that of its failure."""
     outputs = [event.step_output_data for event in result.all_events if event.is_successful_output]
     if outputs:
         return plain(outputs[-1].metadata)
@@ -258,8 +258,8 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     manager.does("block_struck_codes", blocked_at_issuer=True, **void)
 
     actions = runtime.operator_actions.history()
-    told = {action.what for action in actions if action.target.startswith(CAMPAIGN)}
-    assert told >= {
+    recorded = {action.what for action in actions if action.target.startswith(CAMPAIGN)}
+    assert recorded >= {
         "create_campaign",
         "import_codes",
         "void_codes",

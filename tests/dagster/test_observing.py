@@ -5,23 +5,23 @@ from __future__ import annotations
 from regworkers_dagster.drains.observing import SILENT_PROBES, Recorded
 
 
-def looks(*away: set[str]) -> list[set[str] | None]:
+def probes(*unavailable: set[str]) -> list[set[str] | None]:
     """What each look in turn has written, the cursor kept as the daemon keeps it."""
     recorded, written = Recorded({}, {}), []
-    for each in away:
+    for each in unavailable:
         written.append(recorded.listen(each))
         recorded = Recorded.parse(recorded.cursor())
     return written
 
 
 def test_the_first_look_at_which_all_answer_is_a_verdict_also_when_an_earlier_one_met_a_start() -> None:
-    assert looks(set(), set()) == [set(), None]
-    assert looks({"mongo"}, set(), set()) == [None, set(), None]
+    assert probes(set(), set()) == [set(), None]
+    assert probes({"mongo"}, set(), set()) == [None, set(), None]
 
 
 def test_who_is_silent_for_some_looks_in_a_row_fails_it_once_and_whose_return_is_written_too() -> None:
     silent = [{"mongo"}] * SILENT_PROBES
-    assert looks(set(), *silent, {"mongo"}, set()) == [
+    assert probes(set(), *silent, {"mongo"}, set()) == [
         set(),
         *[None] * (SILENT_PROBES - 1),
         {"mongo"},

@@ -40,7 +40,7 @@ def reviewed(kind: str, **config: Any) -> tuple[dict[str, Any], dg.AssetCheckEva
     return plain(materialised.metadata), check
 
 
-def test_a_review_with_something_to_mend_is_a_green_run_whose_check_warns(runtime: Runtime) -> None:
+def test_a_review_with_a_finding_succeeds_and_its_check_warns(runtime: Runtime) -> None:
     plant(runtime)
     metadata, check = reviewed("weekly")
     assert not check.passed and check.severity is dg.AssetCheckSeverity.WARN
@@ -62,7 +62,7 @@ def test_a_drill_from_the_launchpad_tells_its_numbers(runtime: Runtime) -> None:
     assert action.outcome == "done" and action.result == {"read": 1, "differences": 0}
 
 
-def test_housekeeping_from_the_launchpad_only_counts_until_it_is_told_to_delete(runtime: Runtime) -> None:
+def test_housekeeping_from_the_launchpad_only_counts_unless_apply_is_true(runtime: Runtime) -> None:
     runtime.database["dead_letters"].insert_one({"_id": "x", "status": "resolved", "resolvedAt": ago(999)})
     assert job("housekeeping").execute_in_process().success
     assert runtime.database["dead_letters"].find_one() is not None

@@ -11,7 +11,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.selection.assign.market_states import StalledMarket
-from regworkers_dagster.selection.decisions import (
+from regworkers_dagster.selection.campaigns import (
     MAX_FAILURES,
     DrawRuns,
     LeaseMark,
@@ -49,7 +49,7 @@ REPORT = {"report": {"page": "s3://somewhere"}}
     [
         ("OPEN", True, None, "draw"),
         ("CLOSED", True, None, "draw"),
-        # Nobody asked for it: a campaign manager launches it.
+        # Not automatic: a campaign manager launches it.
         ("CLOSED", False, None, None),
         # From here on it was begun, by whomever: it is brought to its end.
         ("PROCESSING", False, None, "resume"),
@@ -113,7 +113,7 @@ def test_where_no_confirmation_is_needed_a_drawn_phase_goes_on() -> None:
         (DrawRuns(failed=MAX_FAILURES, seconds_since_failure=901.0), False, True, ""),
     ],
 )
-def test_a_draw_is_taken_up_when_nobody_works_on_it_and_slowly_when_it_fails_again_and_again(
+def test_a_draw_is_resumed_when_no_run_works_on_it_and_slowly_when_it_fails_again_and_again(
     runs: DrawRuns, lease_alive: bool, start: bool, reason: str
 ) -> None:
     decision = start_draw("resume", runs=runs, lease_alive=lease_alive)
@@ -141,7 +141,7 @@ def _row(owner: str = "run-1", counter: int = 7) -> LeaseRow:
     return LeaseRow(LeaseKey("LEASE#draw-summer", "LEASE"), owner=owner, token=3, counter=counter)
 
 
-def test_a_lease_counts_as_alive_until_it_stood_still_for_one_lease_time() -> None:
+def test_a_lease_counts_as_alive_until_its_counter_is_unchanged_for_one_lease_time() -> None:
     alive, mark = observe_lease(_row(), None, now=100.0, lease_seconds=15.0)
     assert alive and mark == LeaseMark("run-1/3/7", 100.0)
     alive, mark = observe_lease(_row(), mark, now=114.0, lease_seconds=15.0)
@@ -151,7 +151,7 @@ def test_a_lease_counts_as_alive_until_it_stood_still_for_one_lease_time() -> No
     assert moved and again == LeaseMark("run-1/3/8", 115.0)
 
 
-def test_a_lease_that_nobody_owns_is_not_alive() -> None:
+def test_a_lease_without_an_owner_is_not_alive() -> None:
     assert observe_lease(None, None, now=0.0, lease_seconds=15.0) == (False, None)
     assert observe_lease(_row(owner=""), None, now=0.0, lease_seconds=15.0) == (False, None)
 
@@ -170,7 +170,7 @@ def _retries(**changes: Any) -> list[StalledMarket]:
     return retries([BLOCKED, LOST, DONE], **{**options, **changes})
 
 
-def test_every_market_that_stands_still_is_retried_and_only_once_at_a_time() -> None:
+def test_every_stalled_market_is_retried_and_only_once_at_a_time() -> None:
     assert _retries() == [BLOCKED, LOST, DONE]
     assert _retries(active=frozenset({"summer:paris:1"})) == [BLOCKED, DONE]
     assert _retries(limit=1) == [BLOCKED]

@@ -97,7 +97,8 @@ def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is
 
     assert second.success
     assert sorted(materialised(second)) == sorted(STEPS)
-    assert {plain(made.metadata)["state"] for made in materialised(second).values()} == {"stood"}
+    states = {plain(made.metadata)["state"] for made in materialised(second).values()}
+    assert states == {"stood"}  # stored name
     numbers = _drain("process_selections", "selections")
     assert (numbers["written"], numbers["dead_lettered"], numbers["adds_up"]) == (7, 0, True)
     assert _status(closed) == "COMPLETED"
@@ -326,7 +327,7 @@ def test_a_broken_promise_about_codes_fails_the_run_that_checks_it(
     add_codes(runtime, "berlin", 2)
     publish(runtime)
     _drain("process_selections", "selections")
-    runtime.database["codes"].update_one({"position": 1}, {"$set": {"ref": "somebody-else"}})
+    runtime.database["codes"].update_one({"position": 1}, {"$set": {"ref": "another-ref"}})
 
     checked = job("check_selection").execute_in_process(raise_on_error=False)
 
@@ -334,7 +335,7 @@ def test_a_broken_promise_about_codes_fails_the_run_that_checks_it(
     assert judged(checked) == {
         "codes_and_winners_biject": False,
         "codes_within_capacity": True,
-        # The winner whose code somebody else holds has none.
+        # The winner whose code another fan holds has none.
         "counts_match": False,
     }
     assert f"{CAMPAIGN}: not one to one: differ 1" in failure_of(checked)

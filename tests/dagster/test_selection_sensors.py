@@ -16,7 +16,7 @@ from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.resources import Workers
-from regworkers_dagster.selection import campaigns, sensors
+from regworkers_dagster.selection import automation, campaigns
 from tests.dagster.support import job, plain, use
 from tests.support.campaigns import create
 from tests.support.drains import run
@@ -133,7 +133,7 @@ def test_a_run_that_was_killed_and_never_marked_as_ended_is_not_waited_for_for_e
     assert not campaigns.draw_runs(instance, CAMPAIGN, time.time() + 700.0).active
 
 
-def test_a_draw_that_somebody_terminated_waits_for_somebody(
+def test_a_draw_that_an_operator_terminated_waits_for_an_operator(
     tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     _campaign(runtime, "CLOSED", autoDraw=True)
@@ -141,7 +141,7 @@ def test_a_draw_that_somebody_terminated_waits_for_somebody(
     assert "terminated" in _said(tick(campaigns.campaigns_tick))
 
 
-def test_a_campaign_stuck_in_processing_is_resumed_once_its_lease_stood_still(
+def test_a_campaign_stuck_in_processing_is_resumed_once_its_lease_is_unchanged(
     tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _campaign(runtime, "PROCESSING")
@@ -168,10 +168,12 @@ def test_a_phase_that_completed_is_checked_once(tick: Tick, runtime: Runtime) ->
     assert dg.validate_run_config(job(request.job_name), request.run_config)
 
 
-def test_mongodb_away_is_said_and_no_tick_fails(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_of_mongodb_is_reported_and_no_tick_fails(
+    tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:9/")
     monkeypatch.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.2")
-    for function in (campaigns.campaigns_tick, campaigns.markets_tick, sensors.notify_tick):
+    for function in (campaigns.campaigns_tick, campaigns.markets_tick, automation.notify_tick):
         assert "mongo" in _said(tick(function))
 
 
@@ -185,7 +187,7 @@ def _publish(runtime: Runtime, *, codes: int) -> None:
 
 
 def _age(runtime: Runtime) -> None:
-    """What was published and queued lies back longer than anybody waits."""
+    """Publication and queueing are older than any wait."""
     runtime.database["draws"].update_one({}, {"$set": {"phases.1.releasedAt": LONG_AGO}})
     runtime.database["selection_chunks"].update_many({}, {"$set": {"queuedAt": LONG_AGO}})
 
@@ -219,9 +221,9 @@ def test_chunks_that_got_lost_are_sent_again_but_not_while_they_wait_on_the_queu
 
 
 def test_chunks_on_the_queue_start_a_drain_of_them(tick: Tick, runtime: Runtime) -> None:
-    assert "0 messages wait" in _said(tick(sensors.process_tick))
+    assert "0 messages wait" in _said(tick(automation.process_tick))
     _publish(runtime, codes=2)
-    (request,) = tick(sensors.process_tick).run_requests
+    (request,) = tick(automation.process_tick).run_requests
     assert (request.job_name, request.tags) == ("process_selections", {"regworkers/drain": "selections"})
     assert dg.validate_run_config(job(request.job_name), request.run_config)
 
@@ -229,20 +231,20 @@ def test_chunks_on_the_queue_start_a_drain_of_them(tick: Tick, runtime: Runtime)
 def test_one_sender_is_started_while_messages_may_go(
     tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
-    assert "nothing in the outbox may be sent" in _said(tick(sensors.notify_tick))
+    assert "nothing in the outbox may be sent" in _said(tick(automation.notify_tick))
     _publish(runtime, codes=2)
     run(runtime, "selections")
-    (request,) = tick(sensors.notify_tick).run_requests
+    (request,) = tick(automation.notify_tick).run_requests
     assert (request.job_name, request.tags) == ("send_notifications", {"regworkers/drain": "notifications"})
     _run_of(instance, dg.DagsterRunStatus.STARTED, "send_notifications", **request.tags)
-    assert "1 drain active" in _said(tick(sensors.notify_tick))
+    assert "1 drain active" in _said(tick(automation.notify_tick))
 
 
 def test_what_is_paused_starts_no_sender(tick: Tick, runtime: Runtime) -> None:
     _publish(runtime, codes=2)
     run(runtime, "selections")
     runtime.draw_markets.pause(CAMPAIGN, reason="wrong text", by="test", at=iso(runtime.clock()))
-    assert "nothing in the outbox may be sent" in _said(tick(sensors.notify_tick))
+    assert "nothing in the outbox may be sent" in _said(tick(automation.notify_tick))
 
 
 # Observing
@@ -253,13 +255,13 @@ def test_queues_and_outbox_are_observed_and_a_dead_letter_fails_its_check(
 ) -> None:
     _publish(runtime, codes=2)
     runtime.queue(runtime.names.dead_letter_queue(runtime.names.selection_queue)).send([Outgoing(b"{}")])
-    answer = tick(sensors.observe_tick)
+    answer = tick(automation.observe_tick)
     seen = {
         event.asset_key.to_user_string(): plain(event.metadata)
         for event in answer.asset_events
         if isinstance(event, dg.AssetObservation)
     }
-    # One chunk of berlin: nobody waits, so nobody else is told anything.
+    # One chunk of berlin: the waiting list is empty, so no other fan is notified.
     assert seen["selection_queue"]["waiting"] == 1
     assert seen["outbox"] == {"markets_due": 1}
     assert set(seen) == {"selection_queue", "selection_dlq", "outbox", "notifications", "notification_dlq"}

@@ -23,7 +23,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.publishing import publish_tick
 from regworkers_dagster.drains.observing import Recorded
 from regworkers_dagster.drains.sensing import drain_runs
-from regworkers_dagster.replication import sensors
+from regworkers_dagster.replication import automation
 from regworkers_dagster.resources import Workers
 from tests.dagster.support import Daemon, job, plain, use
 from tests.support.drains import run
@@ -69,13 +69,13 @@ def _drain_is_active(
 
 
 def test_an_idle_system_starts_nothing(tick: Tick) -> None:
-    assert "0 messages wait" in _reason(tick(sensors.save_tick))
-    assert "nothing is unread" in _reason(tick(sensors.enqueue_tick))
+    assert "0 messages wait" in _reason(tick(automation.save_tick))
+    assert "nothing is unread" in _reason(tick(automation.enqueue_tick))
 
 
 def test_a_waiting_message_starts_one_resident_save_drain(tick: Tick, runtime: Runtime) -> None:
     _queue(runtime, 3)
-    (request,) = tick(sensors.save_tick).run_requests
+    (request,) = tick(automation.save_tick).run_requests
     assert request.run_key is None
     assert request.tags == {"regworkers/drain": "save"}
     config = request.run_config["ops"]["save"]["config"]
@@ -86,12 +86,12 @@ def test_a_waiting_message_starts_one_resident_save_drain(tick: Tick, runtime: R
 def test_depth_starts_more_of_them(tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGWORKERS_DRAIN__MESSAGES_PER_DRAIN", "2")
     _queue(runtime, 5)
-    assert len(tick(sensors.save_tick).run_requests) == 3
+    assert len(tick(automation.save_tick).run_requests) == 3
 
 
 def test_a_tick_never_receives_a_message(tick: Tick, runtime: Runtime) -> None:
     _queue(runtime, 2)
-    tick(sensors.save_tick)
+    tick(automation.save_tick)
     (first, second) = runtime.queue(runtime.names.replication_queue).receive(10, 0, 30)
     assert {first.receive_count, second.receive_count} == {1}
 
@@ -100,7 +100,7 @@ def test_unread_records_start_a_reader_and_on_an_idle_system_the_save_drain_too(
     tick: Tick, runtime: Runtime
 ) -> None:
     put(runtime, key("e1"))
-    requests = tick(sensors.enqueue_tick).run_requests
+    requests = tick(automation.enqueue_tick).run_requests
     assert [request.job_name for request in requests] == ["enqueue_entries", "save_entries"]
 
 
@@ -109,7 +109,7 @@ def test_the_save_drain_is_not_started_twice(
 ) -> None:
     _drain_is_active(instance, "save")
     put(runtime, key("e1"))
-    (request,) = tick(sensors.enqueue_tick).run_requests
+    (request,) = tick(automation.enqueue_tick).run_requests
     assert request.job_name == "enqueue_entries"
 
 
@@ -119,22 +119,22 @@ def test_without_mongodb_the_stream_is_still_read(
     monkeypatch.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:9/")
     monkeypatch.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.2")
     put(runtime, key("e1"))
-    (request,) = tick(sensors.enqueue_tick).run_requests
+    (request,) = tick(automation.enqueue_tick).run_requests
     assert request.job_name == "enqueue_entries"
     _queue(runtime, 1)
-    assert "mongo does not answer" in _reason(tick(sensors.save_tick))
+    assert "mongo does not answer" in _reason(tick(automation.save_tick))
 
 
 def test_what_was_read_is_not_unread(tick: Tick, runtime: Runtime) -> None:
     put(runtime, key("e1"))
     run(runtime, "enqueue")
-    assert "nothing is unread" in _reason(tick(sensors.enqueue_tick))
+    assert "nothing is unread" in _reason(tick(automation.enqueue_tick))
 
 
 @pytest.mark.parametrize(
     "status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 )
-def test_a_drain_that_is_active_in_any_way_is_enough_and_nobody_peeks_beside_it(
+def test_a_drain_that_is_active_in_any_way_is_enough_and_no_tick_peeks_into_the_stream(
     tick: Tick,
     runtime: Runtime,
     instance: dg.DagsterInstance,
@@ -149,18 +149,18 @@ def test_a_drain_that_is_active_in_any_way_is_enough_and_nobody_peeks_beside_it(
     def peek(*_: object, **__: object) -> float:
         raise AssertionError("the stream has a reader already")
 
-    monkeypatch.setattr(sensors, "oldest_unread", peek)
-    assert "1 drain active" in _reason(tick(sensors.enqueue_tick))
-    assert "1 drain active" in _reason(tick(sensors.save_tick))
+    monkeypatch.setattr(automation, "oldest_unread", peek)
+    assert "1 drain active" in _reason(tick(automation.enqueue_tick))
+    assert "1 drain active" in _reason(tick(automation.save_tick))
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.SUCCESS])
-def test_a_drain_that_is_told_to_end_is_not_waited_for(
+def test_a_drain_that_is_being_cancelled_no_longer_counts(
     tick: Tick, runtime: Runtime, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:
     _drain_is_active(instance, "save", status)
     _queue(runtime, 1)
-    assert len(tick(sensors.save_tick).run_requests) == 1
+    assert len(tick(automation.save_tick).run_requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -221,12 +221,12 @@ def _started(instance: dg.DagsterInstance, name: str) -> str:
 def test_a_drain_of_the_terminal_counts_too(daemon: Daemon, runtime: Runtime) -> None:
     _queue(runtime, 1)
     life = _alive(runtime, "save", "cli")
-    assert "1 drain active" in _reason(daemon.tick(sensors.save_tick))
+    assert "1 drain active" in _reason(daemon.tick(automation.save_tick))
     life.remove()
-    assert len(daemon.tick(sensors.save_tick).run_requests) == 1
+    assert len(daemon.tick(automation.save_tick).run_requests) == 1
 
 
-def test_a_drain_that_was_killed_keeps_nobody_from_looking_and_is_reported(
+def test_a_drain_that_was_killed_does_not_block_a_new_one_and_is_reported(
     daemon: Daemon, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     put(runtime, key("e1"))
@@ -235,7 +235,7 @@ def test_a_drain_that_was_killed_keeps_nobody_from_looking_and_is_reported(
     answers = []
     while not answers or instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED:  # type: ignore[union-attr]
         assert len(answers) < 40, "bounded"
-        answers.append(daemon.tick(sensors.enqueue_tick))
+        answers.append(daemon.tick(automation.enqueue_tick))
     assert "1 drain active" in _reason(answers[0]), "a beat may be late"
     first = next(number for number, answer in enumerate(answers) if isinstance(answer, dg.SensorResult))
     assert first <= 7, "within some 30 s the stream is looked at again"
@@ -254,7 +254,7 @@ def test_runs_that_were_killed_start_no_drains_for_ever_on_an_idle_system(
         if number:
             _alive(runtime, "enqueue", run_id, running=3600.0)
     daemon.now += 3600.0
-    answers = [daemon.tick(sensors.enqueue_tick) for _ in range(30)]
+    answers = [daemon.tick(automation.enqueue_tick) for _ in range(30)]
     assert all("nothing is unread" in _reason(answer) for answer in answers)
     ended = [run.status for run in instance.get_runs()]
     assert ended == [dg.DagsterRunStatus.FAILURE] * 2
@@ -263,33 +263,33 @@ def test_runs_that_were_killed_start_no_drains_for_ever_on_an_idle_system(
 def test_a_drain_of_the_terminal_that_was_killed_leaves_no_row(daemon: Daemon, runtime: Runtime) -> None:
     _alive(runtime, "save", "cli")
     for _ in range(30):
-        daemon.tick(sensors.save_tick)
+        daemon.tick(automation.save_tick)
     assert beats(runtime.leases, "save") == []
 
 
-def test_while_dynamodb_is_away_nothing_is_dead_and_afterwards_a_late_beat_is_waited_for(
+def test_while_dynamodb_is_unavailable_nothing_is_dead_and_afterwards_a_late_beat_is_waited_for(
     daemon: Daemon, runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = _started(instance, "save")
     life = _alive(runtime, "save", run_id)
-    daemon.tick(sensors.save_tick)
+    daemon.tick(automation.save_tick)
     with monkeypatch.context() as outage:
         outage.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
         for _ in range(60):
-            daemon.tick(sensors.save_tick)
-    daemon.tick(sensors.save_tick)
+            daemon.tick(automation.save_tick)
+    daemon.tick(automation.save_tick)
     life.beat()
     for _ in range(3):
-        daemon.tick(sensors.save_tick)
+        daemon.tick(automation.save_tick)
     run = instance.get_run_by_id(run_id)
     assert run is not None and run.status is dg.DagsterRunStatus.STARTED
     assert len(beats(runtime.leases, "save")) == 1
 
 
 @pytest.mark.parametrize(
-    "answer", [TransientFailure("dynamodb", "throttled"), False], ids=["away", "has beaten"]
+    "answer", [TransientFailure("dynamodb", "throttled"), False], ids=["throttled", "has beaten"]
 )
-def test_a_drain_is_not_dead_while_its_row_cannot_be_taken_away(
+def test_a_drain_is_not_dead_while_its_row_cannot_be_removed(
     daemon: Daemon,
     runtime: Runtime,
     instance: dg.DagsterInstance,
@@ -306,7 +306,7 @@ def test_a_drain_is_not_dead_while_its_row_cannot_be_taken_away(
 
     monkeypatch.setattr(DynamoLeaseTable, "remove", remove)
     for _ in range(40):
-        last = daemon.tick(sensors.save_tick)
+        last = daemon.tick(automation.save_tick)
     run = instance.get_run_by_id(run_id)
     assert run is not None and run.status is dg.DagsterRunStatus.STARTED
     assert "0 messages wait" in _reason(last)
@@ -318,9 +318,9 @@ def test_a_row_of_crashes_slows_the_sensor_down(
     _queue(runtime, 1)
     for _ in range(2):
         _drain_is_active(instance, "save", dg.DagsterRunStatus.FAILURE)
-    assert len(tick(sensors.save_tick).run_requests) == 1
+    assert len(tick(automation.save_tick).run_requests) == 1
     _drain_is_active(instance, "save", dg.DagsterRunStatus.FAILURE)
-    assert "the last 3 runs failed" in _reason(tick(sensors.save_tick))
+    assert "the last 3 runs failed" in _reason(tick(automation.save_tick))
 
 
 def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_runs(
@@ -328,21 +328,21 @@ def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_ru
 ) -> None:
     _queue(runtime, 1)
     store_blown_fuse(runtime.leases, BlownFuse("save", "f", "DEFECT: x", "now", "run", code_version()))
-    assert "`regworkers drain resume save`" in _reason(tick(sensors.save_tick))
+    assert "`regworkers drain resume save`" in _reason(tick(automation.save_tick))
     monkeypatch.setattr("regworkers_core.drains.runner.code_version", lambda: "another")
-    assert len(tick(sensors.save_tick).run_requests) == 1
+    assert len(tick(automation.save_tick).run_requests) == 1
 
 
-def test_a_drain_that_needs_no_dynamodb_is_started_while_that_is_away(
+def test_a_drain_that_needs_no_dynamodb_is_started_while_that_is_unavailable(
     tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime.queue(runtime.names.analytics_queue).send([Outgoing(b"{}", {})])
 
-    def away(*_: object) -> LeaseRow | None:
+    def unavailable(*_: object) -> LeaseRow | None:
         raise TransientFailure("dynamodb", "ConnectTimeoutError")
 
     for name in ("get", "rows"):
-        monkeypatch.setattr(DynamoLeaseTable, name, away)
+        monkeypatch.setattr(DynamoLeaseTable, name, unavailable)
     assert len(tick(publish_tick).run_requests) == 1
 
 
@@ -350,22 +350,24 @@ def test_a_drain_that_needs_no_dynamodb_is_started_while_that_is_away(
 def test_a_missing_table_or_queue_is_said_and_no_tick_fails(
     tick: Tick, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv("REGWORKERS_RESOURCE_PREFIX", "nobody-made-this-")
-    assert "run `regworkers provision`" in _reason(tick(getattr(sensors, name)))
+    monkeypatch.setenv("REGWORKERS_RESOURCE_PREFIX", "missing-")
+    assert "run `regworkers provision`" in _reason(tick(getattr(automation, name)))
 
 
 @pytest.mark.parametrize("name", ["enqueue_tick", "save_tick"])
-def test_aws_away_is_said_and_no_tick_fails(tick: Tick, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_outage_of_aws_is_reported_and_no_tick_fails(
+    tick: Tick, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
-    assert "EndpointConnectionError" in _reason(tick(getattr(sensors, name)))
+    assert "EndpointConnectionError" in _reason(tick(getattr(automation, name)))
 
 
 def test_a_defect_is_said_without_its_text(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
     def defect(*_: object, **__: object) -> float:
         raise ValueError("zoe@example.com")
 
-    monkeypatch.setattr(sensors, "oldest_unread", defect)
-    reason = _reason(tick(sensors.enqueue_tick))
+    monkeypatch.setattr(automation, "oldest_unread", defect)
+    reason = _reason(tick(automation.enqueue_tick))
     assert "defect in the sensor: ValueError" in reason
     assert "zoe@example.com" not in reason
 
@@ -375,7 +377,7 @@ def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing
 ) -> None:
     put(runtime, key("e1"))
     _queue(runtime, 2)
-    first = tick(sensors.observe_tick)
+    first = tick(automation.observe_tick)
     seen = {event.asset_key.to_user_string(): event for event in _observations(first)}
     assert plain(seen["replication_queue"].metadata)["waiting"] == 2
     assert plain(seen["replication_dlq"].metadata)["waiting"] == 0
@@ -386,17 +388,17 @@ def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing
         "dependencies_answer": True,
     }
 
-    second = tick(sensors.observe_tick, first.cursor)
+    second = tick(automation.observe_tick, first.cursor)
     assert [
         event for event in _observations(second) if event.asset_key.to_user_string() != "demand_table"
     ] == []
 
 
 def test_a_dead_letter_fails_its_check_at_the_next_look(tick: Tick, runtime: Runtime) -> None:
-    first = tick(sensors.observe_tick)
+    first = tick(automation.observe_tick)
     dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
     dead.send([Outgoing(b"{}")])
-    second = tick(sensors.observe_tick, first.cursor)
+    second = tick(automation.observe_tick, first.cursor)
     (verdict,) = _verdicts(second).values()
     assert not verdict.passed
     assert plain(verdict.metadata) == {"messages": 1}
@@ -404,7 +406,7 @@ def test_a_dead_letter_fails_its_check_at_the_next_look(tick: Tick, runtime: Run
 
 def test_what_could_not_be_read_is_named_and_is_not_zero(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
-    answer = tick(sensors.observe_tick)
+    answer = tick(automation.observe_tick)
     seen = {event.asset_key.to_user_string(): plain(event.metadata) for event in _observations(answer)}
     assert seen["replication_queue"] == {"could_not_read": "in_flight, waiting"}
     assert seen["demand_table"] == {"could_not_read": "oldest_unread_seconds"}
@@ -415,11 +417,11 @@ def test_what_could_not_be_read_is_named_and_is_not_zero(tick: Tick, monkeypatch
 def test_who_does_not_answer_for_three_looks_fails_a_check_until_it_is_back(
     tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cursor = tick(sensors.observe_tick).cursor
+    cursor = tick(automation.observe_tick).cursor
 
     def look() -> dict[str, dg.AssetCheckEvaluation]:
         nonlocal cursor
-        answer = tick(sensors.observe_tick, cursor)
+        answer = tick(automation.observe_tick, cursor)
         cursor = answer.cursor
         return _verdicts(answer)
 

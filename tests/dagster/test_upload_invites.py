@@ -58,8 +58,8 @@ def test_everybody_in_the_object_is_invited_and_the_counts_are_metadata(runtime:
     result = upload(runtime, content, ttl="14")
     assert result.success
     numbers = metadata(result)
-    told = {name: numbers[name] for name in ("lines", "added", "known", "renewed", "duplicates", "invalid")}
-    assert told == {"lines": 251, "added": 250, "known": 0, "renewed": 0, "duplicates": 1, "invalid": 0}
+    counts = {name: numbers[name] for name in ("lines", "added", "known", "renewed", "duplicates", "invalid")}
+    assert counts == {"lines": 251, "added": 250, "known": 0, "renewed": 0, "duplicates": 1, "invalid": 0}
     assert numbers["rejects"].endswith(f"/{KEY}.rejects.csv")
     assert is_invited(runtime, "job7@example.com")
     again = metadata(upload(runtime, ttl="14"))
@@ -69,10 +69,10 @@ def test_everybody_in_the_object_is_invited_and_the_counts_are_metadata(runtime:
 def test_rejected_lines_lie_beside_the_object_and_fail_the_run_after_all_others_are_invited(
     runtime: Runtime,
 ) -> None:
-    result = upload(runtime, b"email\nfine@example.com\nnobody.at.all\n")
+    result = upload(runtime, b"email\nfine@example.com\nstray.at.all\n")
     assert not result.success
     said = failure_of(result)
-    assert "1 of 2 lines are rejected" in said and f"{KEY}.rejects.csv" in said and "nobody.at" not in said
+    assert "1 of 2 lines are rejected" in said and f"{KEY}.rejects.csv" in said and "stray.at" not in said
     assert is_invited(runtime, "fine@example.com")
     assert metadata(result)["invalid"] == 1
     assert (
@@ -83,7 +83,7 @@ def test_rejected_lines_lie_beside_the_object_and_fail_the_run_after_all_others_
     assert runtime.objects.get_bytes(KEY + ".rejects.csv") == b"", "what was rejected before is over"
 
 
-def test_a_dry_run_counts_and_invites_nobody(runtime: Runtime) -> None:
+def test_a_dry_run_counts_and_invites_no_fan(runtime: Runtime) -> None:
     result = upload(runtime, b"memberId\nDRY-1\n", type="memberId", dry_run=True)
     assert result.success and not result.get_asset_materialization_events()
     assert not is_invited(runtime, "DRY-1", InviteType.MEMBER_ID)

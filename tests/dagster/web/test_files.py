@@ -75,14 +75,14 @@ def test_whom_the_proxy_does_not_name_hands_in_nothing_and_fetches_no_list(
     assert proxied.actions.rows == []
 
 
-def test_a_store_that_is_away_is_told_in_a_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_arguments: object) -> str:
+def test_an_unavailable_store_is_reported_in_one_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(*_arguments: object) -> str:
         raise TransientFailure("s3", "no answer")
 
-    site.actions.away = True
+    site.actions.unavailable = True
     refused = site.client().put("/uploads/a.csv", content=b"a", headers=FILE)
-    assert refused.status_code == 503 and "nothing was kept" in refused.text
-    monkeypatch.setattr("regworkers_dagster.web.files.open_page", away)
+    assert refused.status_code == 503 and "nothing was stored" in refused.text
+    monkeypatch.setattr("regworkers_dagster.web.files.open_page", unavailable)
     assert site.client().get("/reports/summer/1").status_code == 503
 
 

@@ -184,7 +184,7 @@ def test_tags_of_a_sensor_do_not_hide_a_launch_by_hand_from_the_audit_log(proxie
     assert not is_by_hand(automatic)
 
 
-def test_a_run_that_did_not_come_through_the_application_stands_for_its_own_person() -> None:
+def test_a_run_that_did_not_come_through_the_application_is_named_by_its_id() -> None:
     run = dg.DagsterRun(job_name="draw", run_id="1", status=DagsterRunStatus.STARTED)
     assert is_by_hand(run) and who_launched(run) == "dagster 1"
 

@@ -106,7 +106,7 @@ def test_several_changes_in_one_document_are_a_row_each(proxied: Site) -> None:
 
 def test_what_cannot_be_written_down_is_not_done(proxied: Site) -> None:
     run = proxied.launch(**ADA)
-    proxied.actions.away = True
+    proxied.actions.unavailable = True
     delete = "mutation ($id: String!) { deleteRun(runId: $id) { ... on PythonError { message } } }"
     answer = proxied.ask(delete, {"id": run.run_id}, **ADA)
     assert "not done, because it could not be recorded: mongo" in answer["data"]["deleteRun"]["message"]
@@ -156,7 +156,7 @@ def test_who_only_reads_changes_nothing_under_any_name(
     launched = site.ask(LAUNCH, {"params": {"selector": SELECTOR}})
     switched = site.ask(START, {"it": SENSOR})
     messages = launched["data"]["launchRun"]["message"], switched["data"]["startSensor"]["message"]
-    assert messages == ("this server only reads\n", "this server only reads\n")
+    assert messages == ("this server is read-only\n", "this server is read-only\n")
     assert site.client().get("/uploads").status_code == 403
     assert site.client().get("/downloads/" + "0" * 32 + "/codes.csv").status_code == 403
     assert site.client().put("/uploads/a", content=b"a", headers=FILE).status_code == 403

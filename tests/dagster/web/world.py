@@ -96,14 +96,14 @@ def dagster_context() -> Iterator[WorkspaceProcessContext]:
 
 @dataclass
 class Actions:
-    """The audit log in memory; `away` as MongoDB may be."""
+    """The audit log in memory; `unavailable` as MongoDB may be."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    away: bool = False
+    unavailable: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begins(self, what: str, target: str, arguments: Mapping[str, Any], *, who: str = "") -> str:
-        if self.away:
+        if self.unavailable:
             raise TransientFailure("mongo", "no answer")
         with self.lock:
             row = {"what": what, "target": target, "arguments": dict(arguments), "who": who}

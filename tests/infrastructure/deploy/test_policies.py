@@ -19,10 +19,10 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.analytics import publishing
 from regworkers_dagster.operations.health import alerts_tick
-from regworkers_dagster.replication import sensors
+from regworkers_dagster.replication import automation as replication
 from regworkers_dagster.resources import Workers
+from regworkers_dagster.selection import automation as selection
 from regworkers_dagster.selection import campaigns
-from regworkers_dagster.selection import sensors as selection
 from tests.analytics.world import queue_events, removed
 from tests.dagster.support import use
 from tests.infrastructure.deploy.policies import (
@@ -128,7 +128,7 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
     advance_to(stocked, "due", CampaignStatus.OPEN)
     use(monkeypatch, stocked)
     recorder = Recorder(monkeypatch, stocked.names.prefix)
-    ticks = (sensors.enqueue_tick, sensors.save_tick, sensors.observe_tick)
+    ticks = (replication.enqueue_tick, replication.save_tick, replication.observe_tick)
     ticks += (campaigns.campaigns_tick, campaigns.markets_tick)
     ticks += (selection.process_tick, selection.notify_tick, selection.observe_tick)
     ticks += (publishing.publish_tick, publishing.observe_tick, alerts_tick)

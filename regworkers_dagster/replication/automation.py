@@ -1,0 +1,235 @@
+"""The jobs of replication (two drains, the nightly reconcile, the backfill), and the sensors that start drains and
+observe queues, stream and replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+from pydantic import Field
+
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.infrastructure.dashboards.alarms import ITERATOR_AGE
+from regworkers_core.replication.backfill import BackfillProgress, BackfillReport, start_backfill
+from regworkers_core.replication.drains import ENQUEUE, SAVE
+from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stream_lag
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.drains.decisions import Decision, by_age
+from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_none
+from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Answer, Startable, depth_tick, ticking
+from regworkers_dagster.factories import ApplyConfig, asset_job, one_op_job, schedule, sensor
+from regworkers_dagster.replication.assets import (
+    DEMAND_TABLE,
+    ENTRIES,
+    LAG_WITHIN_OBJECTIVE,
+    REPLICATION_DLQ,
+    REPLICATION_QUEUE,
+    enqueue_entries,
+    save_entries,
+)
+from regworkers_dagster.replication.checks import answering, parity
+from regworkers_dagster.resources import Workers
+from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, launched_by_hand, throttled
+
+ENQUEUE_ENTRIES = asset_job(
+    "enqueue_entries",
+    dg.AssetSelection.assets(enqueue_entries),
+    tags={DRAIN_TAG: ENQUEUE.name},
+    description="Drain of the demand table's stream into the replication queue. Ends when idle; a terminated run "
+    "finishes what is in flight.",
+)
+SAVE_ENTRIES = asset_job(
+    "save_entries",
+    # Without `parity`, which takes minutes: as a step of every drain it would hold up the next one.
+    dg.AssetSelection.assets(save_entries).without_checks()
+    | dg.AssetSelection.checks(LAG_WITHIN_OBJECTIVE.key),
+    tags={DRAIN_TAG: SAVE.name},
+    description="Drain of the replication queue into the replica. Ends when idle; a terminated run finishes what is in "
+    "flight.",
+)
+RECONCILE_ENTRIES = asset_job(
+    "reconcile_entries",
+    dg.AssetSelection.checks(parity),
+    tags={OPERATION_TAG: "reconcile"},
+    description="Compares demand table and replica with all content. Differences fail the check `parity` of `entries` "
+    "and then the run, and with it the exit code of `dagster job execute`. Set `apply` to repair what differs.",
+)
+SCHEDULES = (
+    schedule(
+        "reconcile_nightly",
+        RECONCILE_ENTRIES,
+        "10 2 * * *",
+        "Compares both sides every night and repairs nothing.",
+    ),
+)
+
+
+class BackfillConfig(ApplyConfig):
+    """What to queue, and how fast."""
+
+    campaign_id: str | None = Field(default=None, description="Only this campaign; empty: the whole table.")
+    rate: float | None = Field(
+        default=None, gt=0, description="Items a second; empty: replication.backfillItemsPerSecond."
+    )
+    backfill_id: str | None = Field(
+        default=None,
+        description="The position is kept under this id; empty: the campaign's, or `all`. A run with the id of an "
+        "unfinished one resumes at its position.",
+    )
+    apply: bool = Field(
+        default=False, description="Queue the keys. Without, the run counts what would be queued."
+    )
+
+
+@one_op_job(
+    "backfill_entries",
+    step="backfill",
+    does="Queues the key of every entry under a rate limit; can be resumed.",
+    tags={OPERATION_TAG: "backfill"},
+    description="Queues the key of every entry of the table, or of one campaign, under a rate limit; the save drain "
+    "does the rest, and cannot overwrite newer changes. Rebuilds an emptied replica. Counts only, unless `apply` is "
+    "true.",
+)
+def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, workers: Workers) -> None:
+    """A terminated run keeps its position."""
+    show = throttled(context.log.info)
+
+    def report_progress(progress: BackfillProgress) -> None:
+        expected = "" if progress.estimate is None else f" of about {progress.estimate}"
+        show(f"{progress.sent}{expected} keys queued")
+
+    runtime, dry_run = workers.runtime, not config.apply
+    target = config.backfill_id or config.campaign_id or "all campaigns"
+    with (
+        StopSignal().on_signals() as stop,
+        launched_by_hand(
+            context.run, runtime, "backfill_entries", target, {"rate": config.rate}, dry_run=dry_run
+        ) as result,
+    ):
+        report = start_backfill(
+            runtime,
+            config.campaign_id,
+            rate=config.rate,
+            backfill_id=config.backfill_id,
+            dry_run=dry_run,
+            stop=stop,
+            on_progress=report_progress,
+        )
+        result |= {"ended": report.ended, "sent": report.sent_now}
+    context.log.info(f"{report.ended}: {report.sent} keys; {report.advice}")
+    context.add_output_metadata(_metadata(report))
+    if report.sent_now:
+        context.log_event(dg.AssetObservation(REPLICATION_QUEUE.key, metadata=_metadata(report)))
+
+
+def _metadata(report: BackfillReport) -> dict[str, str | int | float]:
+    return {
+        "backfill_id": report.backfill_id,
+        "backfill_ended": report.ended,
+        "backfill_sent": report.sent,
+        "backfill_sent_now": report.sent_now,
+        "backfill_segments": report.segments,
+        "backfill_segments_finished": report.segments_finished,
+        "backfill_seconds": round(report.seconds, 3),
+    }
+
+
+_ENQUEUE = Startable(ENQUEUE, ENQUEUE_ENTRIES.name)
+_SAVE = Startable(SAVE, SAVE_ENTRIES.name)
+_OBSERVE_INTERVAL_SECONDS = 30
+_UNREAD = "oldest_unread_seconds"
+
+
+@ticking
+def enqueue_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Peek into the stream only while no drain reads it: a shard supports two readers."""
+    active = _ENQUEUE.active(context, runtime)
+    decision = by_age(
+        None if active else oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
+        active,
+        objective_seconds=runtime.settings.replication.lag_objective_seconds,
+        max_drains=runtime.settings.drain.max_enqueue_drains,
+    )
+    obstacle = _ENQUEUE.obstacle(context, runtime, decision)
+    if obstacle is not None:
+        return dg.SkipReason(obstacle)
+    requests = _ENQUEUE.requests(runtime, decision.start)
+    ahead = Decision(int(not _SAVE.active(context, runtime)), "none is active")
+    if _SAVE.obstacle(context, runtime, ahead) is None:
+        requests += _SAVE.requests(runtime, ahead.start)
+    return dg.SensorResult(run_requests=requests)
+
+
+save_tick = depth_tick(
+    _SAVE,
+    lambda names: names.replication_queue,
+    per_drain=lambda settings: settings.drain.messages_per_drain,
+    max_drains=lambda settings: settings.drain.max_save_drains,
+)
+
+
+@ticking
+def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Write what changed enough since it was last written."""
+    # Probed first: an open breaker then spares the readings the wait for an unavailable dependency.
+    found = answering(runtime)
+    readings = read_all(runtime)
+    put_iterator_age(runtime, readings)
+    return observed(context.cursor, readings, found)
+
+
+def read_all(runtime: Runtime) -> list[Reading]:
+    """Read every asset of replication. Raises nothing for what does not answer."""
+    names = runtime.names
+    return [
+        Reading.of(DEMAND_TABLE, {_UNREAD: or_none(lambda: _lag(runtime))}),
+        Reading.of(REPLICATION_QUEUE, depth_of(runtime, names.replication_queue)),
+        Reading.of(REPLICATION_DLQ, depth_of(runtime, names.dead_letter_queue(names.replication_queue))),
+        Reading.of(ENTRIES, {"documents": or_none(runtime.replica.count)}),
+    ]
+
+
+def put_iterator_age(runtime: Runtime, readings: Iterable[Reading]) -> None:
+    """Write the age as a metric, with every tick: AWS measures it only for its own functions."""
+    if not runtime.settings.observability.cloudwatch_enabled:
+        return
+    name = DEMAND_TABLE.key.to_user_string()
+    for reading in readings:
+        if reading.asset == name:
+            age = reading.numbers.get(_UNREAD)
+            table = {"Table": runtime.names.demand_table}
+            runtime.metrics.gauges(table, {ITERATOR_AGE: (age, "Seconds")})
+
+
+def _lag(runtime: Runtime) -> float | None:
+    lag = stream_lag(runtime.streams, runtime.leases, now=runtime.clock())
+    return None if lag is None else round(lag, 1)
+
+
+SENSORS = (
+    sensor(
+        "enqueue_entries_sensor",
+        enqueue_tick,
+        jobs=[ENQUEUE_ENTRIES, SAVE_ENTRIES],
+        every_seconds=DRAIN_INTERVAL_SECONDS,
+        description="Starts a drain of the demand table's stream when records are unread and no drain reads them, and "
+        "the next one shortly before the last one ends. On an idle system it starts the save drain, too, which is "
+        "ready when the first message arrives.",
+    ),
+    sensor(
+        "save_entries_sensor",
+        save_tick,
+        jobs=[SAVE_ENTRIES],
+        every_seconds=DRAIN_INTERVAL_SECONDS,
+        description="Starts drains of the replication queue: none when it is empty, one for a trickle, more with its "
+        "depth, and the next one shortly before the last one ends.",
+    ),
+    sensor(
+        "observe_replication",
+        observe_tick,
+        every_seconds=_OBSERVE_INTERVAL_SECONDS,
+        description="Records depth, lag and size of all that replication flows through when they changed, and judges "
+        "`replication_dlq_empty` and `dependencies_answer`.",
+    ),
+)
