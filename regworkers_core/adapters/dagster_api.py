@@ -1,4 +1,4 @@
-"""Dagster from outside: GraphQL over HTTP, as its own UI asks. The core knows no more of it than that."""
+"""Dagster's GraphQL API over HTTP. The core knows nothing else of Dagster."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ DEPENDENCY = "dagster"
 
 
 class DagsterApi:
-    """`url` is that of the UI, empty: not known. `timeout_seconds` bounds each step of a request."""
+    """A client of Dagster. `url` is that of the UI, empty if unknown. `timeout_seconds` bounds each step of a request."""
 
     def __init__(self, url: str, dependency: Dependency, *, timeout_seconds: float) -> None:
         self._url, self._dependency, self._timeout_seconds = url.rstrip("/"), dependency, timeout_seconds
 
     def ask(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The `data` of the answer. Raises TransientFailure when it does not answer as Dagster would, UsageError
-        without an address.
-        """
+        """The `data` of the answer. Raises TransientFailure without a valid answer, UsageError without an address."""
         if not self._url:
             raise UsageError("no Dagster address: set REGWORKERS_DAGSTER__URL to that of its UI")
         return self._dependency.call(self._once, query, variables or {})
@@ -45,13 +43,13 @@ class DagsterApi:
             or not isinstance(document.get("data"), dict)
             or "errors" in document
         ):
-            raise TransientFailure(DEPENDENCY, "it answers, but not what it was asked")
+            raise TransientFailure(DEPENDENCY, "its answer is not valid")
         data: dict[str, Any] = document["data"]
         return data
 
 
 def classify_dagster(error: Exception) -> Exception:
-    """Nothing that a UI does is ours to answer for: what is no answer is an outage."""
+    """Everything without a valid answer is an outage."""
     if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | orjson.JSONDecodeError):
         return TransientFailure(DEPENDENCY, type(error).__name__)
     return error

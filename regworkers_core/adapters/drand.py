@@ -1,7 +1,7 @@
-"""The beacon's HTTP API: the signature of one round, from the first of several bases that has it.
+"""The beacon's HTTP API: the signature of one round, from the first of several relays that has it.
 
-What a base says is only checked for its form here; whether the signature is the chain's is for the caller to
-judge, who hands in `accept`, so that one lying mirror does not stop a draw.
+Answers are only checked for their form here. The caller verifies signatures by `accept`, so that one lying relay does
+not stop a draw.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from regworkers_core.engine.dependency import Dependency
 DEPENDENCY = "drand"
 # The API's own relays, of two operators.
 BASES = ("https://api.drand.sh", "https://drand.cloudflare.com")
-# A round is about 300 bytes; a larger answer is not from the API.
+# A round has about 300 bytes; a larger answer is not the API's.
 MAX_BYTES = 16 * 1024
 _SIGNATURE = re.compile(r"[0-9a-f]{96}")
 _NOT_YET = frozenset({404, 425})
 
 
 class RoundNotYet(Failure):
-    """The beacon did not sign this round yet; it should in `seconds` from now. Wait for this same round."""
+    """The beacon has not signed this round yet, and should in `seconds`. Wait for this round."""
 
     def __init__(self, round_number: int, seconds: float) -> None:
         super().__init__(f"round {round_number} of the beacon is due in {seconds:.0f} s")
@@ -37,24 +37,24 @@ class RoundNotYet(Failure):
 
 
 class Beacon(Protocol):
-    """Where a draw gets the signature of its round from."""
+    """The source of a round's signature."""
 
     def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
-        """The round's signature, 96 lower-case hex digits, for which `accept` (where given) is true.
+        """The round's signature, 96 lower-case hex digits, for which `accept` (if given) is true.
 
-        Raises RoundNotYet before the round is signed, TransientFailure when no base has a fitting answer.
+        Raises RoundNotYet before the round is signed, TransientFailure when no relay has a valid answer.
         """
         ...
 
     def latest(self, *, accept: Callable[[int, str], bool]) -> int:
-        """The highest round that is signed, of the first base that proves it: `accept` is true for its number and
-        signature. Raises TransientFailure when no base has a fitting answer.
+        """The highest signed round of the first relay that proves it: `accept` is true for its number and signature.
+        Raises TransientFailure when no relay has a valid answer.
         """
         ...
 
 
 class DrandHttp:
-    """`Beacon` over HTTP. `timeout_seconds` bounds each step of a request, and the whole of one that drips."""
+    """`Beacon` over HTTP. `timeout_seconds` bounds each step of a request, and also the whole request."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class DrandHttp:
         return signed.round
 
     def _first(self, round_number: int | None, fits: Callable[[_Signed], bool]) -> _Signed:
-        """A round (None: the latest) of the first base whose answer fits."""
+        """A round (None: the latest) of the first relay with a valid answer."""
         problems: list[str] = []
         not_yet = 0
         with httpx2.Client(timeout=self._timeout_seconds, follow_redirects=False) as client:
@@ -133,7 +133,7 @@ class _Signed(NamedTuple):
 
 
 class _Refused(Exception):
-    """One base's answer is of no use."""
+    """The answer of one relay is not valid."""
 
     def __init__(self, text: str, *, not_yet: bool = False) -> None:
         super().__init__(text)

@@ -1,5 +1,5 @@
-"""Whose server answers in local-dev. The port of a server that ended may belong to another instance's server by now,
-and drivers reconnect silently: without a check its data would be read, and written to.
+"""Checks in local-dev that a server belongs to this instance of the embedded stack. The port of a server that ended may
+belong to another instance's server by now, and drivers reconnect silently: its data would be read and changed.
 
 `regworkers local up` gives each instance an id and writes it into every server that it starts.
 """
@@ -17,8 +17,7 @@ import orjson
 
 from regworkers_core.domain.reasons import TransientFailure
 
-# Where a server carries the id of its instance. Kafka has it as its cluster id, the services in their answer to
-# /health.
+# Where a server stores the id of its instance. Kafka's cluster id is the id, and the services return it from /health.
 AWS_BUCKET, AWS_KEY = "embedded-instance", "id"
 MONGO_DATABASE, MONGO_COLLECTION = "embedded_instance", "instance"
 REDIS_KEY = "embedded:instance"
@@ -31,11 +30,11 @@ ReadId = Callable[[], str | None]
 
 
 class InstanceCheck:
-    """Refuses a server of the embedded stack that is not this instance's. `read_id` asks the server for its id,
-    `read_state` returns what the stack wrote down (`id`, `pids`, `started`, addresses by server).
+    """Refuses a server of the embedded stack that is not this instance's. `read_id` reads the server's id, `read_state`
+    the stack's state (`id`, `pids`, `started`, addresses by server).
 
-    While the process that the stack started lives, the port is its own, and nothing is asked. Shared by all
-    dependencies of one server and by all threads.
+    While the process that the stack started runs, the port is its own, and no call is made. Shared by all dependencies
+    of one server and by all threads.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class InstanceCheck:
 
 
 def server_of(dependency: str) -> str | None:
-    """The server of the embedded stack behind a dependency, None for what the stack does not have."""
+    """The server of the embedded stack behind a dependency; None if the stack does not have it."""
     if dependency.startswith("service-"):
         return "services"
     if dependency in ("drand", "slack", "pagerduty", "vault", "dagster"):
@@ -102,7 +101,7 @@ def server_of(dependency: str) -> str | None:
 
 
 def aws_id(endpoint_url: str) -> str | None:
-    """From the embedded S3. Raises TransientFailure when it does not answer."""
+    """The id in the embedded S3. Raises TransientFailure when it does not answer."""
     try:
         return _get(f"{endpoint_url}/{AWS_BUCKET}/{AWS_KEY}").decode(errors="replace").strip() or None
     except urllib.error.HTTPError as error:
@@ -128,14 +127,14 @@ def kafka_id(bootstrap: str) -> str | None:
     """The cluster id. Raises what the driver raises."""
     from confluent_kafka.admin import AdminClient
 
-    # librdkafka would print each failed connection on its own; the failure reaches us as an exception.
+    # librdkafka would print each failed connection; the failure is raised as an exception.
     client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     metadata = client.list_topics(timeout=_HTTP_SECONDS)
     return None if metadata.cluster_id is None else str(metadata.cluster_id)
 
 
 def services_id(address: str) -> str | None:
-    """From /health. Raises TransientFailure when it does not answer."""
+    """The id from /health. Raises TransientFailure when it does not answer."""
     try:
         document = orjson.loads(_get(f"{address}/health"))
         return str(document["instance"]) if document.get("instance") else None
@@ -146,15 +145,15 @@ def services_id(address: str) -> str | None:
 
 
 def _get(url: str) -> bytes:
-    # No proxy of the environment: the server is on this machine.
+    # Without the environment's proxy: the server is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=_HTTP_SECONDS) as answer:
         return bytes(answer.read(1024))
 
 
 def _lives(pid: int, started: float) -> bool:
-    """Whether the process with this pid was born then (epoch seconds), and lives."""
-    # It comes with the embedded stack; without it the servers are asked.
+    """Whether the process with this pid and start time (epoch seconds) runs."""
+    # It comes with the extra `local`. Without it, the servers are asked.
     try:
         import psutil
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""Vault: logs in as a user or as an application, and has its PKI issue a certificate. Nothing of it is kept."""
+"""Vault: logs in as a user or an application, and lets its PKI issue a certificate. Nothing is stored."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from regworkers_core.engine.dependency import Dependency, P, T
 from regworkers_core.settings import VaultSettings
 
 DEPENDENCY = "vault"
-# Tells a token that has ended from a policy that is missing; Vault answers 403 to both.
+# Distinguishes an expired token from a missing policy; Vault answers 403 to both.
 _INVALID_TOKEN = ("invalid token", "bad token")
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What Vault's PKI has issued, as PEM texts. `chain` leads from the issuer up."""
+    """An issued certificate, as PEM texts. `chain` begins with the issuer."""
 
     certificate: str
     key: str = field(repr=False)
@@ -27,19 +27,18 @@ class Issued:
 
     @property
     def shown(self) -> str:
-        """What a client shows: its certificate, then the chain."""
+        """The certificate that a client shows, followed by the chain."""
         return "".join((self.certificate, *self.chain))
 
     @property
     def bundle(self) -> str:
-        """All in one text: certificate, private key, chain."""
+        """One text: certificate, private key, chain."""
         return "".join((self.certificate, self.key, *self.chain))
 
 
 class Vault:
-    """Every method raises UsageError with a way out for what Vault refuses, and TransientFailure when it cannot answer.
-
-    Names and passwords are in no error and no log.
+    """A client of Vault. Every method raises UsageError with a way out if Vault refuses, and TransientFailure when it
+    cannot answer. No error and no log line has a name or a password.
     """
 
     def __init__(self, settings: VaultSettings, dependency: Dependency) -> None:
@@ -61,7 +60,7 @@ class Vault:
     def login_user(self, name: str, password: str) -> None:
         mount = self._settings.user_mount
         self._login(
-            # The client puts the name into a path as it is.
+            # The client inserts the name into a path unescaped.
             lambda: self._client.auth.userpass.login(quote(name, safe=""), password, mount_point=mount),
             "name or password",
             f"vault.userMount ({mount})",
@@ -76,7 +75,7 @@ class Vault:
         )
 
     def issue(self, common_name: str) -> Issued:
-        """One call, one certificate. A repeat after a lost answer issues another one, which stays unused."""
+        """Issue one certificate. A repeat after a lost answer issues another one, and the first stays unused."""
         from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 
         settings = self._settings
@@ -102,7 +101,7 @@ class Vault:
         return _issued(answer)
 
     def close(self) -> None:
-        """Give the token back. Should that fail, it ends by itself."""
+        """Revoke the token. If that fails, it expires."""
         if self._client.token:
             with suppress(Exception):
                 self._client.logout(revoke_token=True)
@@ -143,7 +142,7 @@ class Vault:
                     ) from None
                 raise
             except (KeyError, TypeError):
-                # A page of another server, in which the client looks for fields.
+                # The page of another server, in which the client looks for fields.
                 raise UsageError(
                     f"{address} does not answer as Vault does: is vault.address right?"
                 ) from None
@@ -158,7 +157,7 @@ class Vault:
 
 
 def classify_vault(error: Exception) -> Exception:
-    """No connection, time-outs, 429 and 5xx are transient. Texts are left out: they show what was sent."""
+    """Connection errors, time-outs, 429 and 5xx are transient. Texts are left out, because they show what was sent."""
     from hvac import exceptions
     from requests.exceptions import RequestException, SSLError
 
@@ -179,7 +178,7 @@ def classify_vault(error: Exception) -> Exception:
 
 
 def _said(error: Any) -> list[str]:
-    """What Vault said, in lower case: for decisions, never to be shown."""
+    """Vault's error text in lower case: for decisions, never shown."""
     texts = error.errors if isinstance(error.errors, list) else [str(error.text or "")]
     return [str(text).lower() for text in texts]
 

@@ -1,7 +1,7 @@
-"""JSON logs to stderr: one place to set them up, and what every line carries.
+"""JSON logs to stderr: their configuration and the fields of every line.
 
-Beside the lines of `structlog`, `entries_passed` writes one for each entry and hop on the way that goes well, so that
-the way of an entry can be read by its correlation id.
+Besides the lines of `structlog`, `entries_passed` writes one for each entry and step that succeeds, so that the path of
+an entry can be found by its correlation id.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from structlog.typing import EventDict
 
 from regworkers_core.domain.reasons import Failure
 
-# A copy of the lines is put aside when it is larger, and the one before is dropped.
+# A larger copy is renamed, which replaces the previous one.
 _COPY_BYTES = 32 * 1024 * 1024
 # More correlation ids than this on one span are of no use.
 _MOST_IDS = 100
 
 
 class Passed(NamedTuple):
-    """An entry that has passed a hop. Identifiers only."""
+    """An entry that has passed a step. Identifiers only."""
 
     correlation_id: str
     campaign_id: str
@@ -42,10 +42,10 @@ class Passed(NamedTuple):
 def configure_logging(
     level: str = "INFO", *, human: bool = False, entry_rate: float = 1.0, copy_to: Path | None = None
 ) -> None:
-    """Send logs to stderr, as JSON lines or (`human`) in colours for a terminal, which then shows no line of single
-    entries. Safe to call again.
+    """Send logs to stderr, as JSON lines or (`human`) in colours for a terminal, without the lines of single entries.
+    Safe to call again.
 
-    `entry_rate` is the share of entries whose way is logged (0 to 1); `copy_to` a file that gets all lines, too.
+    `entry_rate` is the share of entries whose steps are logged (0 to 1); `copy_to` is a file that gets all lines, too.
     """
     lines = _Lines(
         human=human,
@@ -71,10 +71,10 @@ def configure_logging(
 
 
 class _Lines:
-    """The last processor: a line of text. structlog keeps it, so that the lines of entries are set up with the rest."""
+    """The last processor, which renders a line. The lines of entries use its configuration."""
 
     def __init__(self, *, human: bool, entry_rate: float, copy_to: Path | None) -> None:
-        # A value may hold what acts upon a terminal: `repr` shows it.
+        # A value may contain control characters for a terminal: `repr` escapes them.
         self._human = structlog.dev.ConsoleRenderer(repr_native_str=True) if human else None
         self._copy = None if copy_to is None else _copy(copy_to)
         self.on_stderr = not human
@@ -95,7 +95,7 @@ class _Lines:
 
 
 def _copy(path: Path) -> int | None:
-    """A descriptor to append to; None where nothing can be written, for commands go on without it."""
+    """A descriptor to append to; None if it cannot be written, because commands work without it."""
     try:
         if path.exists() and path.stat().st_size > _COPY_BYTES:
             path.replace(path.with_suffix(".old.log"))
@@ -108,7 +108,7 @@ def _json(event: EventDict) -> str:
     try:
         return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
-        # A lone surrogate, say, which many readers refuse: no line is worth an exception.
+        # Such as a lone surrogate, which many readers refuse. A log line must not raise.
         return json.dumps(event, default=repr, ensure_ascii=False).encode(errors="replace").decode()
 
 
@@ -118,16 +118,15 @@ def _lines() -> _Lines | None:
 
 
 def wants_entries() -> bool:
-    """Whether anything becomes of `entries_passed`: what it takes need not be gathered for nothing."""
+    """Whether `entries_passed` has an effect, so that its arguments are worth building."""
     lines = _lines()
     return (lines is not None and lines.entry_rate > 0) or trace.get_current_span().is_recording()
 
 
 def entries_passed(event: str, entries: Sequence[Passed], **more: str) -> None:
-    """One line for each entry that has passed a hop, which `event` says, and their correlation ids on the current span.
+    """Log one line for each entry that passed the step `event`, and add their correlation ids to the current span.
 
-    Which entries are logged where the rate is below 1 is decided by the correlation id: the whole way of an entry, in
-    all processes, or nothing of it.
+    With a rate below 1, the correlation id decides: all steps of an entry are logged in all processes, or none.
     """
     _note_on_span(entries)
     lines = _lines()
@@ -139,7 +138,7 @@ def entries_passed(event: str, entries: Sequence[Passed], **more: str) -> None:
         return
     at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     shared = {"event": event, "level": "INFO", "timestamp": at, **get_contextvars(), **_trace_id(), **more}
-    # One write for all of them. What they share is rendered once: a line costs less than a microsecond.
+    # One write for all. Shared fields are rendered once: a line costs less than a microsecond.
     head = _json(shared)[:-1]
     lines.entries("\n".join([head + _own(each) for each in entries]))
 
@@ -150,7 +149,7 @@ def _own(entry: Passed) -> str:
 
 
 def _share(correlation_id: str) -> float:
-    """Of 0 to 1, evenly and everywhere the same for one id."""
+    """A number between 0 and 1, uniform over ids and the same everywhere for one id."""
     digest = blake2b(correlation_id.encode(errors="replace"), digest_size=4).digest()
     return int.from_bytes(digest) / 2**32
 
@@ -166,7 +165,7 @@ def _note_on_span(entries: Sequence[Passed]) -> None:
 
 
 def note_correlation_ids(ids: Sequence[str]) -> None:
-    """On the current span, as `correlationId`: a text, or a list of at most 100."""
+    """Set `correlationId` of the current span: a text, or a list of at most 100."""
     if ids:
         trace.get_current_span().set_attribute("correlationId", ids[0] if len(ids) == 1 else ids[:_MOST_IDS])
 
@@ -187,8 +186,8 @@ def bind(**identifiers: str | None) -> None:
 
 
 def _exception_without_text(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """Replace `exc_info` by types and places: a driver's message may print a document, so only our own
-    failures, which never do, keep their text.
+    """Replace `exc_info` by types and places. A driver's message may print a document, so only our own failures, which
+    never do, keep their text.
     """
     info = event.pop("exc_info", None)
     if not info:
@@ -200,8 +199,8 @@ def _exception_without_text(_logger: Any, _method: str, event: EventDict) -> Eve
 
 
 def describe(error: BaseException) -> str:
-    """Type and places of an exception and its causes, innermost frame last, without their texts; of a service's answer
-    its code.
+    """Types and places of an exception and its causes, innermost frame last, without their texts; with the code of a
+    service's error.
     """
     lines = []
     link: BaseException | None = error

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans, linked across SQS by the `traceparent` attribute that we carry by hand.
+"""OpenTelemetry spans, linked across SQS by the `traceparent` attribute that our messages have.
 
 Spans leave the process only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; without it they cost next to nothing.
 """

@@ -21,14 +21,14 @@ DONE = ("applied", "removed", "unchanged", "sent")
 
 @dataclass(frozen=True, slots=True)
 class Strain:
-    """What went less well: retried and throttled calls by dependency, dead letters that their queue did not confirm."""
+    """Retried and throttled calls by dependency, and dead letters that their queue did not confirm."""
 
     retries: Mapping[str, int] = field(default_factory=dict)
     throttles: Mapping[str, int] = field(default_factory=dict)
     unsent_dead_letters: int = 0
 
     def since(self, before: Strain) -> Strain:
-        """What came on top of an earlier state; dependencies without anything are left out."""
+        """The difference to an earlier state, without dependencies at zero."""
         return Strain(
             _more(self.retries, before.retries),
             _more(self.throttles, before.throttles),
@@ -82,7 +82,7 @@ class DrainMetrics:
         self._put(data)
 
     def gauges(self, dimensions: Mapping[str, str], values: Mapping[str, tuple[float | None, str]]) -> None:
-        """Put values with their units as they are now; None is left out. Never raises, as `publish`."""
+        """Put current values with their units, except None. Never raises, as `publish`."""
         named = {**dimensions, "Environment": self._environment}
         self._put(_data(values, [{"Name": name, "Value": value} for name, value in named.items()]))
 

@@ -31,8 +31,8 @@ class Page:
 
 
 class Cleared(NamedTuple):
-    """What was not cleared: entries that changed or vanished since the read, and others with their failure, such as an
-    ItemFailure for one that is too large with the three fields.
+    """Entries that were not cleared: those that changed or disappeared since the read, and others with their failure,
+    such as an ItemFailure for one that the three fields would make too large.
     """
 
     changed: list[Entry]
@@ -60,7 +60,7 @@ class DemandTable(TableClient):
         then; raises UsageError where access is refused or the table is missing.
         """
         cleared = Cleared([], [])
-        # Why each entry that is still to do was not done at the last attempt.
+        # The failure of each remaining entry at the last attempt.
         busy: dict[EntryKey, TransientFailure] = {}
 
         def ask(pending: Sequence[Entry]) -> list[Entry]:
@@ -82,7 +82,7 @@ class DemandTable(TableClient):
         cleared: Cleared,
         busy: dict[EntryKey, TransientFailure],
     ) -> list[Entry]:
-        """One call; returns the entries for which it should be repeated."""
+        """Make one call. Returns the entries for which it should be repeated."""
         statements = [self._clear_statement(entry, replicated_at) for entry in entries]
         try:
             answer = self._call(self._client.batch_execute_statement, Statements=statements)
@@ -120,7 +120,7 @@ class DemandTable(TableClient):
         }
 
     def remove(self, key: EntryKey, item: Mapping[str, Any]) -> bool:
-        """Delete an entry whose `createdAt`, `version` and `updatedAt` are still those of `item`; False where they are
+        """Delete an entry whose `createdAt`, `version` and `updatedAt` are still those of `item`; False if they are
         not, or it does not exist. A field that is neither a text nor a 64-bit integer only has to exist: it was not
         read exactly (a number as the nearest float, a set as a list), so it would never compare as equal.
         """
@@ -198,5 +198,5 @@ class DemandTable(TableClient):
                 return
 
     def probe(self) -> None:
-        """One cheap call; raises TransientFailure or UsageError."""
+        """Make one cheap call. Raises TransientFailure or UsageError."""
         self._call(self._client.describe_table, TableName=self.table)

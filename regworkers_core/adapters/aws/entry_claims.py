@@ -28,7 +28,7 @@ from regworkers_core.domain.reasons import UsageError
 
 
 class EntryClaims(TableClient):
-    """No attempt but the first begins after `within_seconds`."""
+    """No attempt except the first begins after `within_seconds`."""
 
     def read(self, keys: Sequence[TableKey], *, within_seconds: float | None = None) -> dict[TableKey, Item]:
         """Consistent reads of up to 100 distinct keys of any kind in one call; those that do not exist are absent."""
@@ -38,7 +38,7 @@ class EntryClaims(TableClient):
         return {(item["PK"], item["SK"]): item for item in items}
 
     def claim(self, claim: Claim, over: Claim | None, *, within_seconds: float | None = None) -> bool:
-        """Write `claim` where none exists, or exactly over the one that was read; False when another was faster."""
+        """Write `claim` if none exists, or exactly over the one that was read. False if another writer was faster."""
         end = self._end(within_seconds)
         if over is None:
             return self._put(
@@ -54,7 +54,7 @@ class EntryClaims(TableClient):
         return self._put(claim.as_item(), {"ConditionExpression": condition, **names, **values}, "token", end)
 
     def release(self, claim: Claim) -> bool:
-        """Delete a claim exactly as it was read; False when it was replaced or deleted meanwhile."""
+        """Delete a claim exactly as it was read. False if it was replaced or deleted meanwhile."""
         condition = "entryId = :entry AND #token = :token" if claim.token else "entryId = :entry"
         token = {":token": claim.token} if claim.token else {}
         return self._conditional(
@@ -67,7 +67,7 @@ class EntryClaims(TableClient):
         )
 
     def put_entry(self, item: Item, *, within_seconds: float | None = None) -> bool:
-        """Write an entry where none exists; False when one does, unless its `ref` shows that it is this one."""
+        """Write an entry if none exists. False if one does, unless its `ref` shows that it is this one."""
         end = self._end(within_seconds)
         return self._put(item, {"ConditionExpression": "attribute_not_exists(PK)"}, "ref", end)
 

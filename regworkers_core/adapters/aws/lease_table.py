@@ -12,7 +12,7 @@ from regworkers_core.engine.marks import MARKS
 
 # All of them are reserved words in expressions.
 _NAMES = {f"#{name}": name for name in ("owner", "token", "counter", "position", "state")}
-# Of a megabyte each: about ten thousand rows.
+# Pages of 1 MB each: about ten thousand rows.
 _MOST_PAGES = 3
 _HELD = "#owner = :owner AND #token = :token"
 _AS_SEEN = "#token = :token AND #counter = :counter"

@@ -16,13 +16,13 @@ from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, P, T
 
-# Enough for some ten thousand lines; what a reader holds in memory.
+# About ten thousand lines; a reader holds this in memory.
 PIECE_BYTES = 1024 * 1024
 
 
 class ObjectStream(io.RawIOBase):
-    """`read_range` returns the bytes from one place up to another (exclusive). No connection stays open between
-    two pieces, so a pause costs nothing, and a broken connection costs one piece.
+    """A stream of an object. `read_range` returns the bytes between two offsets (the end exclusive). No connection
+    stays open between two pieces, so a pause costs nothing, and a broken connection costs one piece.
     """
 
     def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
@@ -46,7 +46,7 @@ class ObjectStream(io.RawIOBase):
 
 DEPENDENCY = "s3"
 _MIB = 1024 * 1024
-# Above this a file goes up in parts, so that a broken connection costs one part; two at a time bound memory.
+# Larger files are uploaded in parts, so that a broken connection costs one part; two at a time limit memory.
 _TRANSFER = TransferConfig(
     multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=2, use_threads=True
 )
@@ -69,7 +69,7 @@ class MissingObject(UsageError):
 
 
 class Tagged(NamedTuple):
-    """An object, the tag that changes with every write of it, and when the store took it: whole seconds since the
+    """An object, the tag that changes with every write of it, and the time of the last write: whole seconds since the
     epoch, by the store's clock.
     """
 
@@ -79,7 +79,7 @@ class Tagged(NamedTuple):
 
 
 def classify_objects(error: Exception) -> Exception:
-    """As for every AWS service; an upload in parts hides what happened behind an exception of its own."""
+    """As for every AWS service; unwraps the exception of an upload in parts."""
     if isinstance(error, S3UploadFailedError):
         hidden = error.__cause__ or error.__context__
         return classify_objects(hidden) if isinstance(hidden, Exception) else error
@@ -91,7 +91,9 @@ def classify_objects(error: Exception) -> Exception:
 
 
 class ObjectStore:
-    """Every method raises TransientFailure when S3 cannot answer, and UsageError for a missing bucket."""
+    """The artefacts' bucket. Every method raises TransientFailure when S3 cannot answer, UsageError for a missing
+    bucket.
+    """
 
     def __init__(self, client: Any, dependency: Dependency, bucket: str) -> None:
         self._client, self._dependency, self.bucket = client, dependency, bucket
@@ -118,8 +120,8 @@ class ObjectStore:
         return data
 
     def put_file_once(self, key: str, path: Path) -> bool:
-        """Store the file's bytes unless the key exists; False when it does. The caller finds out what is stored: it may
-        be our own write, whose answer was lost.
+        """Store the file's bytes unless the key exists; False if it does. The caller reads what is stored: it may be
+        our own write, whose answer was lost.
         """
         try:
             if path.stat().st_size <= _TRANSFER.multipart_threshold:
@@ -163,8 +165,8 @@ class ObjectStore:
             return None
 
     def put_over(self, key: str, data: bytes, tag: str | None) -> str | None:
-        """Replace the object with this tag (None: create it); returns the new tag, or None where another object is
-        stored by now. `data` must be unique to this writer, so that a write whose answer was lost is recognised.
+        """Replace the object with this tag (None: create it). Returns the new tag, or None if another object is stored
+        by now. `data` must be unique to this writer, so that a write whose answer was lost is recognised.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         try:
@@ -237,7 +239,7 @@ class ObjectStore:
         return ObjectStream(read, head["ContentLength"]).buffered()
 
     def in_bucket(self, bucket: str) -> ObjectStore:
-        """The same for another bucket."""
+        """The same store for another bucket."""
         return ObjectStore(self._client, self._dependency, bucket)
 
     def exists(self, key: str) -> bool:
@@ -252,7 +254,7 @@ class ObjectStore:
         return sorted(self.sizes(prefix))
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Bytes of the objects whose keys begin with `prefix`, older versions apart."""
+        """The bytes of all objects whose keys begin with `prefix`, without older versions."""
         found: dict[str, int] = {}
         query: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix}
         while True:
@@ -263,7 +265,7 @@ class ObjectStore:
             query["ContinuationToken"] = page["NextContinuationToken"]
 
     def probe(self) -> None:
-        """One cheap call; raises TransientFailure or UsageError."""
+        """Make one cheap call. Raises TransientFailure or UsageError."""
         try:
             self._call("", self._client.head_bucket, Bucket=self.bucket)
         except MissingObject:
@@ -279,7 +281,7 @@ class ObjectStore:
             if code in _MISSING_KEY:
                 raise MissingObject(self.bucket, key) from None
             if code in ("403", "Forbidden"):
-                # A HEAD has no body that could say more.
+                # A HEAD response has no body with an error code.
                 raise UsageError(f"AWS refuses s3://{self.bucket}: check the role and its policy") from None
             raise
 

@@ -1,4 +1,4 @@
-"""Secrets Manager: secrets that are written once, or replaced by others, and read when they are due."""
+"""Secrets Manager: reading secrets, writing them once, and replacing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regworkers_core.engine.dependency import Dependency
 
 
 class SecretStore:
-    """Names come under the environment's `prefix`. Neither errors nor logs carry a value.
+    """Secrets under the environment's `prefix`. No error and no log line has a value.
 
     Every method raises TransientFailure when the service cannot answer.
     """
@@ -21,8 +21,8 @@ class SecretStore:
         self._client, self._dependency, self._prefix = client, dependency, prefix
 
     def get(self, name: str, *, previous: bool = False) -> str | None:
-        """The value, or None when there is no such secret. Raises UsageError for one that is being deleted or holds
-        no text. `previous`: the one before it, or None when it was never replaced.
+        """The value, or None if there is no such secret. Raises UsageError for one that is being deleted or has no
+        text. `previous`: the version before, or None if it was never replaced.
         """
         secret_id = self._prefix + name
         stage = {"VersionStage": "AWSPREVIOUS"} if previous else {}

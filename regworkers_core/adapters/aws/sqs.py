@@ -1,4 +1,4 @@
-"""An SQS queue behind the engine's `Queue` port: full batches; only what an answer calls `Successful` is done."""
+"""An SQS queue as the engine's `Queue`: full batches; only what an answer lists as `Successful` is done."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEPTH = (
     "ApproximateNumberOfMessagesDelayed",
 )
 _MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
-# Of an entry that an answer names neither as successful nor as failed.
+# The error of an entry that an answer lists neither as successful nor as failed.
 _UNCONFIRMED: Mapping[str, Any] = {"Code": "not confirmed"}
 
 # A message of a send, with its index.
@@ -44,8 +44,8 @@ class SqsQueue:
 
     def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         """See `Queue.send`. A call that fails as a whole reports each of its messages as a transient failure,
-        so that what other calls sent still counts. What SQS had no time for in a call is sent again with backoff. No
-        attempt begins after `within_seconds`, but for the first.
+        so that what other calls sent still counts. Throttled parts of a call are sent again with backoff. No
+        attempt except the first begins after `within_seconds`.
         """
         failures: dict[int, SendFailure] = {}
         end = math.inf if within_seconds is None else time.monotonic() + within_seconds
@@ -70,12 +70,12 @@ class SqsQueue:
     def _send_some(
         self, batch: Sequence[_Numbered], within_seconds: float | None
     ) -> tuple[list[SendFailure], list[_Numbered]]:
-        """One call: what was not confirmed, and which of it SQS had no time for, so that it should be sent again."""
+        """Make one call. Returns what was not confirmed, and which of that was throttled and should be sent again."""
         try:
             entries = [_entry(index, message) for index, message in batch]
             refused = self._batch("send_message_batch", entries, within_seconds=within_seconds)
         except TransientFailure as failure:
-            # Repeated as often as the policy lets it already.
+            # The policy's retries are used up.
             return [SendFailure(index, failure.error, False) for index, _ in batch], []
         busy = self._busy("SendMessageBatch", len(batch), refused)
         failed = [
@@ -167,8 +167,8 @@ class SqsQueue:
     def _batch(
         self, operation: str, entries: Sequence[Mapping[str, Any]], *, within_seconds: float | None = None
     ) -> dict[str, Mapping[str, Any]]:
-        """The entries that were not done, by their id, with what SQS says of each. An answer that speaks of none of
-        them is that of another call, and the attempt has failed.
+        """The entries that were not done, by id, with SQS's error. An answer without any of the entries belongs to
+        another call, and the attempt has failed.
         """
 
         def call() -> dict[str, Mapping[str, Any]]:
@@ -187,7 +187,7 @@ class SqsQueue:
         return refused
 
     def _busy(self, operation: str, asked: int, refused: Mapping[str, Mapping[str, Any]]) -> set[str]:
-        """The ids of those entries that SQS had no time for. Raises UsageError where it refuses access."""
+        """The ids of throttled entries. Raises UsageError if SQS refuses access."""
         if not refused:
             self._dependency.note_parts(served=asked, throttled=0)
             return set()
@@ -208,7 +208,7 @@ class SqsQueue:
         return _depth(answer["Attributes"])
 
     def state(self) -> tuple[QueueDepth, float]:
-        """Its depth, and for how many seconds it keeps a message."""
+        """The depth, and the retention in seconds."""
         names = [*_DEPTH, "MessageRetentionPeriod"]
         answer = self._call(self._client.get_queue_attributes, AttributeNames=names)
         found = answer["Attributes"]
@@ -223,7 +223,7 @@ class SqsQueue:
         except ClientError as error:
             if error_code(error) in _MISSING:
                 raise UsageError(f"queue {self.name} does not exist: run `regworkers provision`") from None
-            # The calls are the same for every message: what is wrong is the queue, or this program.
+            # The calls are the same for every message, so the queue or this program is at fault.
             raise UsageError(
                 f"SQS refuses {error.operation_name} on queue {self.name} ({error_code(error)})"
             ) from error
@@ -267,7 +267,7 @@ def _entry(index: int, message: Outgoing) -> dict[str, Any]:
 # AWS's own bound on the rate of one task.
 MOST_PER_SECOND = 500
 RUNNING = "RUNNING"
-# What endpoints answer to an action that they do not have.
+# Error codes of endpoints without these actions.
 _UNKNOWN_ACTION = frozenset(
     {"InvalidAction", "UnknownOperation", "UnknownOperationException", "NotImplemented", "501", "404"}
     | {"AWS.SimpleQueueService.UnsupportedOperation", "UnsupportedOperation"}
@@ -276,7 +276,7 @@ _UNKNOWN_ACTION = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class MoveTask:
-    """One task as ListMessageMoveTasks shows it. `handle` is empty unless it runs; counts are approximate."""
+    """A task of ListMessageMoveTasks. `handle` is empty unless it runs; counts are approximate."""
 
     status: str
     handle: str
@@ -290,7 +290,7 @@ class MoveTask:
 
 
 class MessageMoves:
-    """Every method raises TransientFailure when SQS cannot answer. Queues are given by name."""
+    """SQS's own message moves. Every method raises TransientFailure when SQS cannot answer. Queues are given by name."""
 
     def __init__(self, client: Any, dependency: Dependency) -> None:
         self._client, self._dependency = client, dependency
@@ -311,7 +311,7 @@ class MessageMoves:
         """
         try:
             with _supported():
-                # Once: a repeat of one whose answer was lost would meet its own task.
+                # Without a retry: if the answer was lost, a retry would find its own task running.
                 answer = self._dependency.once(
                     self._client.start_message_move_task,
                     SourceArn=self.arn(queue),
@@ -323,7 +323,7 @@ class MessageMoves:
         return str(answer["TaskHandle"])
 
     def cancel(self, handle: str) -> None:
-        """What is moved stays moved. A task that has ended meanwhile is fine."""
+        """Cancel a task. Moved messages stay moved; a task that has ended is ignored."""
         try:
             with _supported():
                 self._dependency.call(self._client.cancel_message_move_task, TaskHandle=handle)
@@ -332,7 +332,7 @@ class MessageMoves:
                 raise
 
     def has_redrive_policy(self, queue: str) -> bool:
-        """Whether receives of this queue count against a limit, which browsing it would use up."""
+        """Whether receives of this queue count towards a redrive limit, which browsing would reach."""
         return bool(self._attributes_of(queue).get("RedrivePolicy"))
 
     def arn(self, queue: str) -> str:

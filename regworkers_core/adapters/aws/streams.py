@@ -34,7 +34,7 @@ class KnownStream:
         return cls(arn, state.get(_SHARD, ""), _COMPLETE in state, state.get(_ANSWERED_AT, ""))
 
     def as_state(self) -> dict[str, str]:
-        """Of the lease's row."""
+        """The state of the lease's row."""
         complete = {_COMPLETE: "true"} if self.complete else {}
         return {_ARN: self.arn, _SHARD: self.shard_id, _ANSWERED_AT: self.answered_at, **complete}
 
@@ -50,25 +50,25 @@ def known_stream(leases: LeaseTable, table_name: str) -> KnownStream | None:
     return None if row is None else KnownStream.of(row.state)
 
 
-# What GetRecords gives at most (or 1 MB, whichever comes first).
+# The limit of GetRecords (or 1 MB, whichever comes first).
 MAX_RECORDS = 1000
-# A larger answer ended because of the limit of 1 MB: its JSON is never smaller than what counts.
+# A larger answer ended because of the limit of 1 MB: its JSON is never smaller than the counted size.
 _FULL_BYTES = 900 * 1024
 _VIEW = "NEW_AND_OLD_IMAGES"
-# An id as the service makes them.
+# An id in the service's format.
 _ANY_SHARD = "shardId-00000000000000000000-00000000"
-# How an endpoint says that it does not know `ShardFilter`.
+# Error codes of endpoints without `ShardFilter`.
 _UNKNOWN_PARAMETER = ("ValidationException", "SerializationException", "UnknownParameter")
 # TTL removals carry this principal.
 _TTL_PRINCIPAL = "dynamodb.amazonaws.com"
 
 # An item, or some attributes of it, in DynamoDB JSON: {"version": {"N": "3"}, ...}
 Image = Mapping[str, Any]
-# What replication reads of an image. The rest, a fan's data among it, goes with the page: an image has up to 400 KB.
+# Replication reads these fields of an image. The rest, with a fan's data, is dropped: an image has up to 400 KB.
 _KEPT = ("entityType", "needsReplication", "correlationId", "createdAt", "version", "updatedAt")
-# Longer than any valid value of those: what was cut stays as invalid as it was.
+# Longer than any valid value of these, so a text that was cut is still invalid.
 _LONGEST_TEXT = 256
-# What Python's objects of a record take beside its texts, measured.
+# Memory of a record's Python objects without its texts, measured.
 _OBJECT_BYTES = 4000
 
 
@@ -77,15 +77,15 @@ class IteratorExpired(Exception):
 
 
 class Trimmed(Exception):
-    """What was asked for is older than the stream keeps, or its shard is gone: records may be lost."""
+    """The requested position is older than the stream's retention, or its shard is gone: records may be lost."""
 
 
 # Compared by identity: the same stream position read twice makes two deliveries.
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamRecord:
-    """One change. `event` is INSERT, MODIFY or REMOVE; the images have only what replication reads of them (flag,
-    order, correlation id), long texts cut; `expired` tells a removal by TTL; `created_at` is in epoch seconds,
-    rounded to the second by the service; `size_bytes` is what the record takes in memory, about.
+    """One change. `event` is INSERT, MODIFY or REMOVE; the images have only the fields that replication reads
+    (flag, order, correlation id), long texts cut; `expired` marks a removal by TTL; `created_at` is in epoch seconds,
+    rounded to the second by the service; `size_bytes` is the approximate memory of the record.
     """
 
     shard_id: str
@@ -109,7 +109,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ListingPage:
-    """Up to 100 shards; `last` is where the next page goes on, None at the end of the listing."""
+    """Up to 100 shards; `last` is the start of the next page, None at the end of the listing."""
 
     shards: list[Shard]
     last: str | None
@@ -117,8 +117,8 @@ class ListingPage:
 
 @dataclass(frozen=True, slots=True)
 class StreamPage:
-    """Records in order; `next_iterator` is None when the shard was read to its end. `full` tells a page that
-    its size in bytes cut short: more may be there at once.
+    """Records in order; `next_iterator` is None when the shard was read to its end. `full` marks a page that
+    its size in bytes cut short: more records may be available at once.
     """
 
     records: list[StreamRecord]
@@ -141,8 +141,8 @@ class Streams(Protocol):
         ...
 
     def children(self, stream_arn: str, shard_id: str) -> list[Shard] | None:
-        """The children of one shard that are listed by now, one call; None where the endpoint cannot tell. Raises
-        Trimmed when the stream is gone.
+        """The listed children of one shard, by one call; None if the endpoint does not support it. Raises Trimmed when
+        the stream is gone.
         """
         ...
 
@@ -156,9 +156,9 @@ class Streams(Protocol):
 
 
 class DynamoStreams:
-    """`Streams` for one table. `dynamodb` and `streams` are botocore clients of `dynamodb` and `dynamodbstreams`, which
-    are two endpoints; each has the guard of its own that follows it. DescribeStream has one more, `listings`: it is
-    limited for the whole account, and its failures must not keep anyone from reading.
+    """`Streams` for one table. `dynamodb` and `streams` are botocore clients of two endpoints, each followed by its
+    guard. DescribeStream has a third guard, `listings`: it is limited for the whole account, and its failures must not
+    stop reading.
     """
 
     def __init__(
@@ -200,12 +200,12 @@ class DynamoStreams:
             if error_code(error) in _UNKNOWN_PARAMETER:
                 return None
             raise
-        # An endpoint that does not know the filter may also leave it out of account.
+        # An endpoint that does not know the filter may also ignore it.
         return page.shards if all(shard.parent_id == shard_id for shard in page.shards) else None
 
     def _describe(self, stream_arn: str, more: Mapping[str, Any]) -> ListingPage:
         try:
-            # Not repeated here: how often it may be asked is for its caller to say.
+            # Not retried here: the caller limits the rate of this call.
             answer = self._listings.once(self._streams.describe_stream, StreamArn=stream_arn, **more)
         except ClientError as error:
             raise _meaning(error) from error
@@ -214,7 +214,7 @@ class DynamoStreams:
         return ListingPage(shards, page.get("LastEvaluatedShardId"))
 
     def probe(self, known: KnownStream | None) -> None:
-        """Ask the endpoint as a reader does. Raises TransientFailure, UsageError without table or stream."""
+        """Make the calls of a reader once. Raises TransientFailure, UsageError without table or stream."""
         if known is None:
             known = KnownStream(self.latest_stream())
         try:
@@ -223,7 +223,7 @@ class DynamoStreams:
             iterator = self._seek(known.arn, known.shard_id or _ANY_SHARD, where)
             self.read(known.shard_id, iterator, 1)
         except (Trimmed, IteratorExpired):
-            # That it does not know the shard is an answer, too: the last listing was long ago, or is still to come.
+            # An unknown shard is an answer, too: the last listing is old, or there was none yet.
             pass
 
     def iterator(self, stream_arn: str, shard_id: str, after: str | None) -> str:
@@ -265,7 +265,7 @@ class DynamoStreams:
 
 
 def stream_record(raw: Mapping[str, Any], shard_id: str) -> StreamRecord:
-    """A record as GetRecords or a stream event of Lambda brings it."""
+    """Parse a record of GetRecords or of Lambda's stream event."""
     change = raw["dynamodb"]
     created = change.get("ApproximateCreationDateTime")
     keys, new_image, old_image = change["Keys"], _slim(change.get("NewImage")), _slim(change.get("OldImage"))
@@ -283,7 +283,7 @@ def stream_record(raw: Mapping[str, Any], shard_id: str) -> StreamRecord:
 
 
 def _slim(image: Image | None) -> Image | None:
-    """Of an image what replication reads. Called for every record: what is as usual is not built again."""
+    """The fields of an image that replication reads. Called for every record, so common values are not built again."""
     if image is None:
         return None
     slim = {}
@@ -302,14 +302,14 @@ def _is_short(value: Mapping[str, Any]) -> bool:
 
 
 def _cut(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A long text cut; of what is no text only its type."""
+    """Cut a long text; of another value keep only the type."""
     return {
         kind: content[:_LONGEST_TEXT] if isinstance(content, str) else None for kind, content in value.items()
     }
 
 
 def _text_bytes(image: Image | None) -> int:
-    """Characters in its texts."""
+    """The number of characters in an image's texts."""
     total = 0
     for value in (image or {}).values():
         for content in value.values():
@@ -319,13 +319,13 @@ def _text_bytes(image: Image | None) -> int:
 
 
 def _bytes(answer: Mapping[str, Any]) -> int:
-    """Length of the answer; 0 where the service does not say."""
+    """The length of the answer; 0 if the service does not send it."""
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return int(headers.get("content-length", 0))
 
 
 def _principal(raw: Mapping[str, Any]) -> object:
-    # GetRecords says PrincipalId, an event of Lambda principalId.
+    # GetRecords has PrincipalId, an event of Lambda principalId.
     identity = raw.get("userIdentity") or {}
     return identity.get("PrincipalId") or identity.get("principalId")
 

@@ -51,7 +51,7 @@ class TableClient:
         return self._call_until(math.inf, function, *args, **kwargs)
 
     def _call_until(self, end: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """No attempt but the first begins after `end` (monotonic seconds)."""
+        """No attempt except the first begins after `end` (monotonic seconds)."""
         within = None if end == math.inf else end - self._monotonic()
         try:
             return self._dependency.within(within, function, *args, **kwargs)
@@ -94,7 +94,7 @@ class TableClient:
         *,
         end: float = math.inf,
     ) -> None:
-        """Ask for all `parts` of a batch until none is left; `ask` returns those that DynamoDB had no time for."""
+        """Send all `parts` of a batch until none is left; `ask` returns those that DynamoDB throttled."""
 
         def noted(pending: Sequence[V]) -> list[V]:
             left = ask(pending)
@@ -108,8 +108,8 @@ class TableClient:
             raise TransientFailure(self._dependency.name, f"{len(left)} {what} stayed unprocessed")
 
     def _statement_outcome(self, response: Mapping[str, Any]) -> tuple[str, TransientFailure | None]:
-        """Of one response of BatchExecuteStatement: its error code, empty without one, and the failure if the statement
-        can be repeated. Raises UsageError where access is refused or the table is missing.
+        """The error code of one response of BatchExecuteStatement (empty without one), and the failure if the statement
+        can be repeated. Raises UsageError if access is refused or the table is missing.
         """
         code = str(response.get("Error", {}).get("Code") or "")
         if code == "ResourceNotFound":

@@ -250,7 +250,7 @@ class Replica:
         return self._dependency.call(self._collection.estimated_document_count)
 
     def probe(self) -> None:
-        """One cheap call; raises TransientFailure or UsageError."""
+        """Make one cheap call. Raises TransientFailure or UsageError."""
         self._dependency.call(self._collection.database.command, "ping")
 
     def _bulk(self, operations: Sequence[UpdateOne]) -> _Bulk:
