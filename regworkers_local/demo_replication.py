@@ -136,6 +136,20 @@ class Progress:
             )
 
 
+class Sums:
+    """A table of numbers and the parts that add up to them; `equal` while all do."""
+
+    def __init__(self, title: str) -> None:
+        self.table = Table("", "", "adds up to", title=title)
+        self.equal = True
+
+    def row(self, name: str, value: int, parts: Mapping[str, int]) -> None:
+        equal = value == sum(parts.values())
+        self.equal = self.equal and equal
+        text = " + ".join(f"{part:,} {label}" for label, part in parts.items() if part) or "0"
+        self.table.add_row(name, f"{value:,}", f"{'=' if equal else '≠'} {text.replace('+ -', '− ')}")
+
+
 def lag_of_replica(runtime: Runtime) -> Percentiles:
     """The lag of each entry in seconds, from the custody fields."""
     lags = Percentiles()
@@ -160,16 +174,8 @@ def summary(
 
     `drains` has the summed counters of each drain's runs; `comparison` the numbers of reconcile.
     """
-    table = Table("", "", "adds up to", title="Replication of two campaigns")
-    fine = True
-
-    def row(name: str, value: int, parts: Mapping[str, int]) -> None:
-        nonlocal fine
-        equal = value == sum(parts.values())
-        fine = fine and equal
-        text = " + ".join(f"{part:,} {label}" for label, part in parts.items() if part) or "0"
-        table.add_row(name, f"{value:,}", f"{'=' if equal else '≠'} {text.replace('+ -', '− ')}")
-
+    sums = Sums("Replication of two campaigns")
+    table, row = sums.table, sums.row
     enqueue, save = drains["enqueue"], drains["save"]
     changes = {"inserted": loaded.inserted, "updated": loaded.updated, "removed": loaded.removed}
     table.add_row("changes written", f"{sum(changes.values()):,}", _joined(changes))
@@ -190,7 +196,7 @@ def summary(
     lag = lags.summary()
     table.add_row("first entry, idle system", f"{first_seconds:.1f} s", "a tick and two runs start")
     table.add_row("lag", f"p50 {lag['p50']} s", f"p95 {lag['p95']} s, p99 {lag['p99']} s, max {lag['max']} s")
-    return table, fine
+    return table, sums.equal
 
 
 def _outcomes(counts: Counter[str]) -> dict[str, int]:

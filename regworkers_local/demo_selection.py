@@ -23,6 +23,7 @@ from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.proof.verify import Verification, verify
+from regworkers_local.demo_replication import Sums
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 
 CAMPAIGN = CAMPAIGNS[0]
@@ -146,16 +147,8 @@ def funnel(runtime: Runtime, selected: Selected) -> tuple[Table, bool]:
         ),
         "selections": runtime.database["selections"].count_documents({"campaignId": CAMPAIGN.campaign_id}),
     }
-    table = Table("", "", "adds up to", title=f"Selection of {CAMPAIGN.campaign_id}")
-    fine = True
-
-    def row(name: str, value: int, parts: Mapping[str, int]) -> None:
-        nonlocal fine
-        equal = value == sum(parts.values())
-        fine = fine and equal
-        text = " + ".join(f"{part:,} {label}" for label, part in parts.items() if part) or "0"
-        table.add_row(name, f"{value:,}", f"{'=' if equal else '≠'} {text}")
-
+    sums = Sums(f"Selection of {CAMPAIGN.campaign_id}")
+    table, row = sums.table, sums.row
     row("registered", freeze["entries"], {"eligible": freeze["eligible"], **_words(freeze["excluded"])})
     row("eligible", freeze["eligible"], _words(outcomes))
     row("winners", winners, {f"in {name}": number for name, number in planned.items() if name != "-"})
@@ -167,7 +160,7 @@ def funnel(runtime: Runtime, selected: Selected) -> tuple[Table, bool]:
         "verified", "yes" if selected.verification.passed else "NO", f"result {phase.result_hash[:16]}…"
     )
     table.add_row("time", f"{selected.seconds:.1f} s", "from closing to the last queued message")
-    return table, fine
+    return table, sums.equal
 
 
 def _words(counts: Mapping[str, Any]) -> dict[str, int]:

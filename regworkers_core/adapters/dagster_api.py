@@ -15,7 +15,7 @@ DEPENDENCY = "dagster"
 
 
 class DagsterApi:
-    """A client of Dagster. `url` is that of the UI, empty if unknown. `timeout_seconds` bounds each step of a request."""
+    """Asks Dagster. `url` is that of the UI, empty if unknown. `timeout_seconds` bounds each step of a request."""
 
     def __init__(self, url: str, dependency: Dependency, *, timeout_seconds: float) -> None:
         self._url, self._dependency, self._timeout_seconds = url.rstrip("/"), dependency, timeout_seconds

@@ -1,4 +1,4 @@
-"""Whether the replica holds all that a campaign's writers wrote: what a draw waits for."""
+"""Waits until the replica has all entries of a campaign, before a draw."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from regworkers_core.replication.reconcile.acceptance import how_to_accept
 from regworkers_core.runtime import Runtime
 
 _POLL_SECONDS = 2.0
-# Enough for some thousand shards; less than all of them proves nothing.
+# Enough for a few thousand shards: all of them have to be read.
 _STREAM_SECONDS = 30.0
 _IN_NO_POOL = frozenset({Kind.ERASED, Kind.REJECTED})
 
 
 def lag_warnings(runtime: Runtime) -> list[str]:
-    """What of the entries may be missing in the replica right now, in words; empty when nothing waits. Of all
-    campaigns, and in a moment: for a preview alone.
+    """Warnings that entries may be missing in the replica now; empty if nothing waits. A quick check of all campaigns
+    together, for previews only.
     """
     try:
         depth = runtime.queue(runtime.names.replication_queue).depth().total
@@ -40,28 +40,27 @@ def settled(
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Settlement:
-    """What is still open; nothing when the campaign's entries are replicated to the last one. Erased entries are none
-    of it, nor those of which replication refuses a state: neither takes part in a draw.
+    """What is still open; empty if all entries of the campaign are replicated. Erased entries, and those of which
+    replication refuses a state, do not count: neither takes part in a draw.
 
-    Waits up to `selection.settleSeconds` for stream and queue to run dry. Other campaigns share them and may
-    keep them busy, so it is the comparison of this campaign, with nothing on its way, that decides.
-    What did not move at all in that time needs a drain, and the last line names it. Raises TransientFailure when a
-    store cannot answer.
+    Blocks for up to `selection.settleSeconds` until stream and queue are empty. Other campaigns share them and may keep
+    them busy, so the comparison of this campaign decides. If nothing moved in that time, the last line names the
+    drains to run. Raises TransientFailure when a store cannot answer.
     """
     give_up = clock() + runtime.settings.selection.settle_seconds
     queue = runtime.queue(runtime.names.replication_queue)
-    looks: set[tuple[bool, int]] = set()
+    seen: set[tuple[bool, int]] = set()
     while True:
         unread = has_unread(runtime.streams, runtime.leases, within_seconds=_STREAM_SECONDS)
         depth = queue.depth().total
-        looks.add((unread, depth))
+        seen.add((unread, depth))
         if not unread and not depth:
             break
         if clock() >= give_up:
             break
         on_phase(f"replication is at work: {depth} messages wait{', the stream has more' if unread else ''}")
         sleep(_POLL_SECONDS)
-    stuck = (unread or depth) and len(looks) == 1
+    stuck = (unread or depth) and len(seen) == 1
     result = reconcile(runtime, campaign_id, on_phase=on_phase)
     counts = {kind: number for kind, number in result.counts.items() if number and kind not in _IN_NO_POOL}
     if not counts:
@@ -74,11 +73,11 @@ def settled(
     if Kind.AHEAD in counts:
         open_now.append(how_to_accept(campaign_id))
     differences: dict[str, int] = {}
-    # An entry that still waits there is no difference that an operator could accept.
+    # An entry that still waits is not a difference that an operator could accept.
     if Kind.NOT_YET not in counts and not unread and not depth:
         differences = {kind.value: number for kind, number in counts.items()}
     if stuck:
-        # A repair would queue the same entries again, behind those that no drain takes.
+        # A repair would queue the same entries again, behind those that no drain receives.
         drains = [*(["`regworkers drain enqueue`"] if unread else []), "`regworkers drain save`"]
         help_ = f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"
         return Settlement((*open_now, help_), differences)

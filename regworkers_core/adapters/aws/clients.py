@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -216,6 +216,17 @@ def _descriptions(data_path: str | None) -> Loader:
 
 def _revealed(secret: Any) -> str | None:
     return secret.get_secret_value() if secret else None
+
+
+def all_pages(ask: Callable[..., Any], rows: str, token: tuple[str, str], **arguments: Any) -> list[Any]:
+    """All rows of a paged call. `token` has the names of the next page's token in the answer and in the request."""
+    found: list[Any] = []
+    while True:
+        answer = ask(**arguments)
+        found.extend(answer.get(rows) or ())
+        if not answer.get(token[0]):
+            return found
+        arguments[token[1]] = answer[token[0]]
 
 
 def error_code(error: BaseException | None) -> str:

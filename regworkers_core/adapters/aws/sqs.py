@@ -290,7 +290,7 @@ class MoveTask:
 
 
 class MessageMoves:
-    """SQS's own message moves. Every method raises TransientFailure when SQS cannot answer. Queues are given by name."""
+    """SQS's own message moves, by queue name. Every method raises TransientFailure when SQS cannot answer."""
 
     def __init__(self, client: Any, dependency: Dependency) -> None:
         self._client, self._dependency = client, dependency

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.clients import all_pages, error_code
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
@@ -81,14 +81,13 @@ def _board(runtime: Runtime) -> Change:
 
 def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[Change]:
     client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
-    existing: dict[str, Mapping[str, Any]] = {}
-    request: dict[str, Any] = {"AlarmNamePrefix": f"{runtime.names.prefix}regworkers-"}
-    while True:
-        answer = call(client.describe_alarms, **request)
-        existing |= {each["AlarmName"]: each for each in answer.get("MetricAlarms", ())}
-        if not answer.get("NextToken"):
-            break
-        request["NextToken"] = answer["NextToken"]
+    found = all_pages(
+        partial(call, client.describe_alarms),
+        "MetricAlarms",
+        ("NextToken", "NextToken"),
+        AlarmNamePrefix=f"{runtime.names.prefix}regworkers-",
+    )
+    existing: dict[str, Mapping[str, Any]] = {each["AlarmName"]: each for each in found}
     for alarm in alarms(runtime.settings):
         before = existing.get(alarm.name)
         kept = topics.get(alarm.severity) or (before or {}).get("AlarmActions") or ()
@@ -104,21 +103,20 @@ def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Itera
 
 def _queries(runtime: Runtime) -> Iterator[Change]:
     client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
-    existing: dict[str, Mapping[str, Any]] = {}
-    request: dict[str, Any] = {"queryDefinitionNamePrefix": f"{runtime.names.prefix}regworkers/"}
     try:
-        while True:
-            answer = call(client.describe_query_definitions, **request)
-            existing |= {each["name"]: each for each in answer.get("queryDefinitions", ())}
-            if not answer.get("nextToken"):
-                break
-            request["nextToken"] = answer["nextToken"]
+        found = all_pages(
+            partial(call, client.describe_query_definitions),
+            "queryDefinitions",
+            ("nextToken", "nextToken"),
+            queryDefinitionNamePrefix=f"{runtime.names.prefix}regworkers/",
+        )
     except ClientError as error:
         if error_code(error) not in _UNKNOWN_CALL:
             raise
         for query in saved_queries(runtime.settings):
             yield Change("saved query", query.name, State.UNAVAILABLE)
         return
+    existing: dict[str, Mapping[str, Any]] = {each["name"]: each for each in found}
     for query in saved_queries(runtime.settings):
         before = existing.get(query.name)
         wanted = query.request()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import orjson
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.clients import all_pages, error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.dashboards.alarms import facts_of
@@ -115,15 +116,7 @@ class _Reader:
     def _pages(
         self, service: str, operation: str, rows: str, token: tuple[str, str], **arguments: Any
     ) -> list[Any]:
-        """All rows. `token` has the names of the next page's token in the answer and in the request."""
-        found: list[Any] = []
-        while True:
-            answer = self._call(service, operation, **arguments)
-            found.extend(answer.get(rows) or ())
-            following = answer.get(token[0])
-            if not following:
-                return found
-            arguments[token[1]] = following
+        return all_pages(partial(self._call, service, operation), rows, token, **arguments)
 
     def _rows(self, kind: Kind) -> Mapping[str, Mapping[str, Any]] | Unread:
         if kind not in self._lists:
