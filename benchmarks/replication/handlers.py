@@ -17,7 +17,7 @@ import orjson
 
 from benchmarks.replication.counting import BareClients, CallCounter
 from benchmarks.replication.data import Item, write
-from benchmarks.replication.phases import Timed
+from benchmarks.replication.product import Timed
 from regworkers_core.adapters.aws.tables import plain_item
 from regworkers_core.runtime import Runtime
 

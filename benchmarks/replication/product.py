@@ -1,19 +1,44 @@
-"""(b) The product: its two drains, as the terminal, the tests and Dagster run them."""
+"""What a contestant is and what a timed round measures; and (b), the product: its two drains."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from benchmarks.replication.counting import CallCounter
 from benchmarks.replication.data import Item, write
-from benchmarks.replication.phases import Timed
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Seconds from the stream to the queue, and from the queue to replica, event and cleared flag."""
+
+    enqueue: float
+    save: float
+
+    @property
+    def total(self) -> float:
+        return self.enqueue + self.save
+
+
+class Contestant(Protocol):
+    name: str
+    counter: CallCounter
+
+    def load(self, items: Sequence[Item]) -> None:
+        """Write the entries of one round; not timed."""
+        ...
+
+    def run(self) -> Timed:
+        """Replicate what was loaded."""
+        ...
 
 
 class Product:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.replication import cost
+from benchmarks.replication import counting
 from benchmarks.replication.lag import Lag
 from benchmarks.replication.memory import Peak
 from benchmarks.replication.throughput import Measured
@@ -22,8 +22,8 @@ def throughput_json(found: Mapping[str, Measured]) -> dict[str, Any]:
     """Rates are entries a second, ratios are of medians, CPU is milliseconds for 1,000 entries."""
     floor, product, handlers = (found[name] for name in NAMES)
     dollars = {
-        "product": cost.product(product.bill, product.total, product.rate),
-        "handlers": cost.handlers(handlers.bill, handlers.total),
+        "product": counting.product(product.bill, product.total, product.rate),
+        "handlers": counting.handlers(handlers.bill, handlers.total),
     }
     return {
         "contestants": {
@@ -37,7 +37,7 @@ def throughput_json(found: Mapping[str, Measured]) -> dict[str, Any]:
                 "cpuMsPerThousand": {
                     process: round(each.cpu_per_thousand(process)) for process in ("client", "aws", "mongo")
                 },
-                "callsPerMillion": round(cost.calls_per_million(each.bill, each.total)),
+                "callsPerMillion": round(counting.calls_per_million(each.bill, each.total)),
             }
             for name, each in found.items()
         },
@@ -47,8 +47,8 @@ def throughput_json(found: Mapping[str, Measured]) -> dict[str, Any]:
         "cpuOfFloor": round(product.cpu_of_all / floor.cpu_of_all, 2),
         "handlersCpuTimes": round(handlers.cpu_of_all / product.cpu_of_all, 1),
         "callsOfHandlers": round(
-            cost.calls_per_million(product.bill, product.total)
-            / cost.calls_per_million(handlers.bill, handlers.total),
+            counting.calls_per_million(product.bill, product.total)
+            / counting.calls_per_million(handlers.bill, handlers.total),
             3,
         ),
         "dollarsPerMillion": {

@@ -14,8 +14,7 @@ from benchmarks.replication.counting import Bill
 from benchmarks.replication.data import Entries, namespace
 from benchmarks.replication.floor import Floor
 from benchmarks.replication.handlers import Handlers
-from benchmarks.replication.phases import Contestant, Timed
-from benchmarks.replication.product import Product
+from benchmarks.replication.product import Contestant, Product, Timed
 from regworkers_local.state import StackState
 
 ROUND = 10_000
