@@ -58,7 +58,6 @@ _NOT_YET = (
     "tests/cli/",
     "tests/domain/",
     "tests/e2e/",
-    "tests/infrastructure/deploy/test_upkeep_policies.py",
     "tests/operations/",
     "tests/operations/alerts/",
     "tests/operations/certificates/",

@@ -1,4 +1,4 @@
-"""Direct calls to DynamoDB send what boto3 sends and fail as boto3 fails. test_answers compares what they read."""
+"""Direct calls to DynamoDB send what boto3 sends and fail as boto3 fails. test_json_answers compares what they read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AwsSettings
 from tests.adapters.http.servers import Scripted, answer, dead_address
 from tests.adapters.http.test_requests import self_signed
-from tests.adapters.test_answers import EVERY_TYPE, KEY
+from tests.adapters.test_json_answers import EVERY_TYPE, KEY
 
 ASKED = {"table": {"Keys": [KEY, {"PK": {"S": "\ud800"}, "SK": {"S": "ż"}}], "ConsistentRead": True}}
 

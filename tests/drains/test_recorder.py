@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 
 class World:
-    """A clock in epoch seconds and meters that only move when told."""
+    """A clock in epoch seconds and counters that only move when the test says so."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -68,12 +68,12 @@ def test_a_batch_counts_in_the_minute_in_which_it_ended_and_what_was_before_is_p
         1,
     )
     assert (now.minute, now.counts["received"], now.batch_max_seconds) == ("2027-01-15T08:01Z", 2, 3.0)
-    # The second call was made before anybody noticed that the minute was over.
+    # The second call was made before the end of the minute was noticed.
     assert before.calls["mongo"] + now.calls.get("mongo", 0) == 2
     assert [minute.minute for minute in world.tally.take()] == ["2027-01-15T08:01Z"]
 
 
-def test_a_minute_without_work_is_written_too_and_a_clock_that_goes_back_opens_none_anew() -> None:
+def test_a_minute_without_work_is_written_too_and_a_clock_that_goes_back_reopens_none() -> None:
     world = World()
     world.now += 60
     empty = world.tally.take()[-1]
@@ -102,17 +102,17 @@ def test_a_drain_is_seen_before_its_first_batch_and_while_it_has_none() -> None:
     assert {minute.ended for minute in written[:-1]} == {""} and written[-1].ended == "idle"
 
 
-def test_a_log_that_cannot_be_written_is_told_once_and_harms_nobody() -> None:
+def test_a_log_that_cannot_be_written_is_reported_once_and_harmless() -> None:
     tries = []
 
     def refuse(minute: DrainMinute) -> None:
         tries.append(minute)
-        raise unavailable() if len(tries) % 2 else RuntimeError("a driver's text with somebody's name")
+        raise unavailable() if len(tries) % 2 else RuntimeError("a driver's text with a fan's name")
 
     with capture_logs() as lines, Recorder(World().tally, refuse, flush_seconds=0.01):
         wait_until(lambda: len(tries) > 3)
     assert [line["event"] for line in lines] == ["drain log not written"]
-    assert "somebody" not in str(lines)
+    assert "a fan's name" not in str(lines)
 
 
 def test_a_log_that_hangs_does_not_hold_up_the_end_of_a_drain() -> None:
