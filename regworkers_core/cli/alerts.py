@@ -14,7 +14,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.adapters.mongo.operator_actions import operator
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import audited
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
@@ -102,7 +102,7 @@ def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT)
     incident = runtime.incidents.find(key)
     if incident is None or not incident.open:
         raise UsageError(f"{key} is not open: `regworkers alerts` lists what is")
-    with by_hand(runtime, "alerts ack", key, {"reason": reason}, who=by) as result:
+    with audited(runtime, "alerts ack", key, {"reason": reason}, who=by) as result:
         done = runtime.incidents.acknowledge(incident, by, iso(runtime.clock()), reason)
         if not done:
             raise UsageError(f"{key} closed in this moment")
@@ -119,7 +119,7 @@ def mute(
     """Suppress notifications for a while. Incidents still open and close; those still open at the end are sent then."""
     seconds, runtime = _seconds(duration), _runtime()
     made = Mute(_pattern(pattern), by, iso(runtime.clock()), seconds, reason)
-    with by_hand(runtime, "alerts mute", pattern, {"seconds": seconds, "reason": reason}, who=by) as result:
+    with audited(runtime, "alerts mute", pattern, {"seconds": seconds, "reason": reason}, who=by) as result:
         runtime.mutes.put(made)
         result["until"] = made.until
     covered = [each.alert.key for each in runtime.incidents.all_open() if made.covers(each.alert.key)]
@@ -130,7 +130,7 @@ def mute(
 def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
     """End a mute and send the notifications that it suppressed."""
     runtime = _runtime()
-    with by_hand(runtime, "alerts unmute", pattern, who=by) as result:
+    with audited(runtime, "alerts unmute", pattern, who=by) as result:
         if not runtime.mutes.remove(pattern):
             raise UsageError(f"nothing is muted under {pattern}: `regworkers alerts` lists mutes")
         owed = Mute(pattern, by, "", 0.0, "")

@@ -11,12 +11,14 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import Change, audited
+from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.infrastructure.dashboards.publish_dashboards import Change, State, publish
+from regworkers_core.infrastructure.dashboards.publish_dashboards import Change as PartChange
+from regworkers_core.infrastructure.dashboards.publish_dashboards import State, publish
 from regworkers_core.infrastructure.discovery.compare import Discovery, Line, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.platform import WORKERS
@@ -143,8 +145,9 @@ def policy_command(
     answer(policies if worker is None else policies[worker], Format.JSON)
 
 
+@flatten_options
 def publish_command(
-    yes: Annotated[bool, typer.Option("--yes", help="write what is new or differs")] = False,
+    change: Change,
     critical_topic: Annotated[
         list[str] | None,
         typer.Option(
@@ -159,29 +162,32 @@ def publish_command(
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Dashboard, alarms and saved queries of this environment: shows what differs on CloudWatch; --yes writes it."""
+    """Compare dashboard, alarms and saved queries with CloudWatch; with --apply write them."""
     topics = {Severity.CRITICAL: critical_topic or [], Severity.WARNING: warning_topic or []}
     for severity, names in topics.items():
         for each in names:
             if not _TOPIC.fullmatch(each):
                 raise UsageError(f"--{severity}-topic takes an ARN, found {each!r}")
     runtime = Runtime.load()
-    changes: list[Change] = []
-    recorded = by_hand(
-        runtime, "aws publish-dashboards", runtime.settings.environment, {"topics": topics}, dry_run=not yes
-    )
-    with recorded as result, progress("parts") as bar:
-        task = bar.add_task("publish" if yes else "compare", total=None)
-        for change in publish(runtime, dry_run=not yes, topics=topics):
-            changes.append(change)
+    changes: list[PartChange] = []
+    environment, dry_run = runtime.settings.environment, change.dry_run
+    with (
+        audited(
+            runtime, "aws publish-dashboards", environment, {"topics": topics}, dry_run=dry_run
+        ) as result,
+        progress("parts") as bar,
+    ):
+        task = bar.add_task("compare" if dry_run else "publish", total=None)
+        for part in publish(runtime, dry_run=dry_run, topics=topics):
+            changes.append(part)
             bar.update(task, completed=len(changes))
-        result["written"] = sum(change.written for change in changes)
-    answer([change.as_dict() for change in changes], form, _changes(changes, yes))
+        result["written"] = sum(each.written for each in changes)
+    answer([each.as_dict() for each in changes], form, _changes(changes))
 
 
-def _changes(changes: list[Change], yes: bool) -> Group:
+def _changes(changes: list[PartChange]) -> Group:
     lines = [(each.kind, each.name, "written" if each.written else each.state) for each in changes]
     diffs = [Text(f"{each.kind} {each.name}\n" + "\n".join(each.diff)) for each in changes if each.diff]
     open_ = sum(each.state in (State.NEW, State.DIFFERS) and not each.written for each in changes)
-    last = [] if yes or not open_ else [Text(f"nothing written: --yes writes {open_}")]
+    last = [Text(f"nothing was written: add --apply to write {open_} parts")] if open_ else []
     return Group(rows(("", "name", ""), lines), *diffs, *last)

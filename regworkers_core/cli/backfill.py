@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import Change, audited
+from regworkers_core.cli.options import campaign_id_of, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill import (
@@ -17,11 +18,12 @@ from regworkers_core.replication.backfill import (
 )
 from regworkers_core.runtime import Runtime
 
+Campaign = Annotated[str | None, typer.Option(help="only this campaign, by id or slug")]
 Id = Annotated[str | None, typer.Option("--id", help="which backfill [default: the campaign, or all]")]
 HELP = """Send the keys of all entries, or of one campaign, to the replication queue again.
 
-It cannot overwrite anything newer: the save drain reads the current state. Run the command again, or
-`backfill resume`, to go on where a paused, stopped or killed one was; add --dry-run to count only.
+Without --apply it only counts them. A backfill cannot overwrite anything newer: the save drain reads the current state.
+Run the command again, or `backfill resume`, to continue one that was paused, stopped or killed.
 """
 
 
@@ -34,28 +36,27 @@ def register(app: typer.Typer) -> None:
     app.add_typer(backfill, name="backfill")
 
 
+@flatten_options
 def run(
     context: typer.Context,
-    campaign: Annotated[str | None, typer.Option(help="only this campaign")] = None,
+    change: Change,
+    campaign: Campaign = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="items a second [default: the setting]")] = None,
     segments: Annotated[int | None, typer.Option(min=1, max=64, help="parallel segments of the scan")] = None,
     backfill_id: Id = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="count what would be sent, send nothing")
-    ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     if context.invoked_subcommand is None:
-        _run(campaign, rate, segments, backfill_id, dry_run, form)
+        _run(campaign, rate, segments, backfill_id, change.dry_run, form)
 
 
 def resume(
-    campaign: Annotated[str | None, typer.Option(help="only this campaign")] = None,
+    campaign: Campaign = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="items a second")] = None,
     backfill_id: Id = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Go on where a paused or stopped backfill was."""
+    """Continue a paused, stopped or killed backfill."""
     _run(campaign, rate, None, backfill_id, False, form, only_resume=True)
 
 
@@ -69,9 +70,10 @@ def _run(
     only_resume: bool = False,
 ) -> None:
     runtime = Runtime.load()
+    campaign = campaign and campaign_id_of(runtime, campaign)
     target, arguments = _target(campaign, backfill_id), {"rate": rate, "segments": segments}
     with (
-        by_hand(
+        audited(
             runtime, "backfill resume" if only_resume else "backfill", target, arguments, dry_run=dry_run
         ) as result,
         progress("keys") as bar,
@@ -100,24 +102,27 @@ def _run(
 
 
 def pause(
-    campaign: Annotated[str | None, typer.Option(help="the campaign's backfill")] = None,
+    campaign: Campaign = None,
     backfill_id: Id = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Ask a running backfill, wherever it runs, to stop; `resume` goes on."""
+    """Ask a running backfill to stop, wherever it runs. `resume` continues it."""
     runtime = Runtime.load()
-    with by_hand(runtime, "backfill pause", _target(campaign, backfill_id)):
+    campaign = campaign and campaign_id_of(runtime, campaign)
+    with audited(runtime, "backfill pause", _target(campaign, backfill_id)):
         paused = pause_backfill(runtime, campaign_id=campaign, backfill_id=backfill_id)
     answer(paused, form)
 
 
 def status(
-    campaign: Annotated[str | None, typer.Option(help="the campaign's backfill")] = None,
+    campaign: Campaign = None,
     backfill_id: Id = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """How far each segment is."""
-    answer(backfill_status(Runtime.load(), campaign_id=campaign, backfill_id=backfill_id), form)
+    """Show how far each segment is."""
+    runtime = Runtime.load()
+    campaign = campaign and campaign_id_of(runtime, campaign)
+    answer(backfill_status(runtime, campaign_id=campaign, backfill_id=backfill_id), form)
 
 
 def _target(campaign: str | None, backfill_id: str | None) -> str:

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli import campaign_cache
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import audited
 from regworkers_core.cli.draw_steps import commitment_in_words
-from regworkers_core.cli.naming import market_in_words
+from regworkers_core.cli.options import CampaignArgument, market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.invite import InviteType
@@ -28,7 +28,6 @@ from regworkers_core.selection.campaigns.registry import from_options, read_defi
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
 from regworkers_core.selection.codes.stock import seats_of
 
-CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
 Reason = Annotated[str, typer.Option(help="kept with the change of status")]
 
 
@@ -110,7 +109,7 @@ def create_command(
             draw={key: value for key, value in draw.items() if value is not None} or None,
         )
     runtime = Runtime.load()
-    with by_hand(runtime, "campaign create", str(fields.get("campaignId"))):
+    with audited(runtime, "campaign create", str(fields.get("campaignId"))):
         created = registry.create(runtime, fields)
     answer(_document(created), form, _described(created))
     if created.opens_at <= iso(runtime.clock()):
@@ -201,7 +200,7 @@ def _advance(what: str, campaign: str, to: CampaignStatus, reason: str, form: Fo
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign)
     run_id = f"cli-{uuid.uuid4().hex[:12]}"
-    with by_hand(runtime, what, found.campaign_id, {"reason": reason, "runId": run_id}) as result:
+    with audited(runtime, what, found.campaign_id, {"reason": reason, "runId": run_id}) as result:
         done = advance(runtime, found.campaign_id, to, reason=reason, run_id=run_id)
         result |= done.as_dict()
     answer(done.as_dict(), form)

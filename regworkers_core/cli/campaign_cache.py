@@ -8,7 +8,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import audited
+from regworkers_core.cli.options import CampaignArgument
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.runbooks.campaign_configuration import (
@@ -21,8 +22,6 @@ from regworkers_core.operations.runbooks.campaign_configuration import (
 )
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
-
-CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
 
 
 def register(campaign: typer.Typer) -> None:
@@ -46,7 +45,7 @@ def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -
 def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
     """Delete the keys of a campaign in Redis, so that the next check reads its source. Does no harm."""
     runtime = _runtime()
-    with by_hand(runtime, "campaign cache clear", campaign) as result:
+    with audited(runtime, "campaign cache clear", campaign) as result:
         found = clear_cached(runtime, campaign)
         result["keys"] = sum(each.state is not KeyState.ABSENT for each in found.keys)
     document = {**_document(campaign, found), "cleared": found.exists}

@@ -14,8 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.adapters.vault import Vault
-from regworkers_core.cli.by_hand import by_hand
-from regworkers_core.cli.hidden import asked
+from regworkers_core.cli.changes import ask, audited
 from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, rows
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -127,7 +126,7 @@ def generate_command(
     # their own.
     away = runtime.settings.mongo.uri is None
     arguments = {"to": target.value, "commonName": plan.common_name}
-    with by_hand(runtime, "certs generate", chosen, arguments, dry_run=away):
+    with audited(runtime, "certs generate", chosen, arguments, dry_run=away):
         with _vault(runtime) as vault:
             _log_in(vault, method)
             issued = vault.issue(plan.common_name)
@@ -153,7 +152,7 @@ def _environment(name: str) -> Environment:
 
 
 def _choice(environment: str | None) -> str:
-    found = environment or asked(f"environment ({_CHOICES})", "REGWORKERS_CERTS_ENV", hidden=False)
+    found = environment or ask(f"environment ({_CHOICES})", "REGWORKERS_CERTS_ENV")
     return "qa/dev" if found in ("qa", "dev") else found
 
 
@@ -172,13 +171,17 @@ def _vault(runtime: Runtime) -> Iterator[Vault]:
 def _log_in(vault: Vault, method: Method | None) -> None:
     found = method
     if found is None:
-        typed = asked("log in as (user or app)", "REGWORKERS_CERTS_METHOD", hidden=False)
+        typed = ask("log in as (user or app)", "REGWORKERS_CERTS_METHOD")
         with suppress(ValueError):
             found = Method(typed)
     if found is Method.USER:
-        vault.login_user(asked("name", "VAULT_USERNAME"), asked("password", "VAULT_PASSWORD"))
+        vault.login_user(
+            ask("name", "VAULT_USERNAME", hidden=True), ask("password", "VAULT_PASSWORD", hidden=True)
+        )
     elif found is Method.APP:
-        vault.login_app(asked("role id", "VAULT_ROLE_ID"), asked("secret id", "VAULT_SECRET_ID"))
+        vault.login_app(
+            ask("role id", "VAULT_ROLE_ID", hidden=True), ask("secret id", "VAULT_SECRET_ID", hidden=True)
+        )
     else:
         raise UsageError("the method is none of user, app")
 
@@ -197,7 +200,7 @@ def _confirm(told: dict[str, Any]) -> None:
     """On stderr, so that stdout has the answer alone."""
     for name, value in told.items():
         typer.echo(f"{name}: {value}", err=True)
-    if asked("have it issued? (yes/no)", None, hidden=False) not in ("y", "yes"):
+    if ask("have it issued? (yes/no)") not in ("y", "yes"):
         raise UsageError("nothing was done")
 
 

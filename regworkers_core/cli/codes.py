@@ -11,10 +11,10 @@ import typer
 from rich.console import Group
 
 from regworkers_core.adapters.files.private_files import open_private
-from regworkers_core.cli.by_hand import by_hand
-from regworkers_core.cli.campaign import CampaignArgument, stock_table
+from regworkers_core.cli.campaign import stock_table
+from regworkers_core.cli.changes import Deletion, audited
+from regworkers_core.cli.options import CampaignArgument, flatten_options, require_writable
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
-from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
@@ -56,7 +56,7 @@ def import_command(
     run_id = _run_id()
     arguments = {"file": csv.name, "marketId": market, "runId": run_id}
     with (
-        by_hand(runtime, "codes import", found.campaign_id, arguments, dry_run=dry_run) as result,
+        audited(runtime, "codes import", found.campaign_id, arguments, dry_run=dry_run) as result,
         progress("lines") as bar,
         StopSignal().on_signals() as stop,
     ):
@@ -123,51 +123,53 @@ def status_command(
         raise typer.Exit(FINDING)
 
 
+@flatten_options
 def void_command(
     campaign: CampaignArgument,
+    change: Deletion,
     codes: Annotated[list[str] | None, typer.Argument(help="the codes themselves")] = None,
     struck: Annotated[
-        bool, typer.Option("--struck", help="those of fans who were struck after they had won")
+        bool, typer.Option("--struck", help="the codes of fans who were struck after they had won")
     ] = False,
     blocked: Annotated[
-        bool, typer.Option("--blocked-at-issuer", help="with --struck: their issuer refuses them by now")
+        bool, typer.Option("--blocked-at-issuer", help="with --struck: the issuer refuses them now")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="it cannot be undone")] = False,
     reason: Annotated[str, typer.Option(help="kept with the codes")] = "voided by hand",
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Take codes out of use for good, after a leak say. Exit code 1 when one of them could not be.
+    """Permanently void codes, e.g. after a leak. Exits 1 if any could not be voided.
 
-    With --struck --blocked-at-issuer, note of the codes that struck fans hold that their issuer refuses them.
+    With --struck --blocked-at-issuer, record that the issuer refuses the codes that struck fans hold.
     """
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign)
     if struck or blocked:
         if not (struck and blocked) or codes:
             raise UsageError(
-                "fans hold the codes of --struck, and only their issuer can block them: name no codes, and say "
+                "fans hold the codes of --struck, and only the issuer can block them: name no codes, and add "
                 "--blocked-at-issuer once that is done"
             )
-        _block(runtime, found.campaign_id, reason, form)
+        _block(runtime, found.campaign_id, reason, change, form)
         return
     if not codes:
         raise UsageError("name the codes to void")
-    if not yes:
-        raise UsageError(f"voiding {len(codes)} codes cannot be undone: say --yes to do it")
+    if change.apply:
+        change.confirm(f"{len(codes)} codes will be voided permanently", found.campaign_id)
     run_id = _run_id()
-    # Without the codes: until they are void, they are worth a seat to whoever reads them.
+    # Without the codes: until they are void, each is worth a seat to its reader.
     arguments = {"codes": len(codes), "reason": reason, "runId": run_id}
-    with by_hand(runtime, "codes void", found.campaign_id, arguments) as result:
+    with audited(runtime, "codes void", found.campaign_id, arguments, dry_run=change.dry_run) as result:
         try:
-            done = void_codes(runtime, found, codes, reason=reason, run_id=run_id)
+            done = void_codes(runtime, found, codes, reason=reason, run_id=run_id, dry_run=change.dry_run)
         except DrawBusy:
             raise UsageError(
-                f"another run works on the draw of {found.campaign_id} and may plan these codes: try again when it has"
-                " ended"
+                f"another run holds the draw of {found.campaign_id} and may plan these codes: try again when it ends"
             ) from None
         result["voided"] = sum(each.done for each in done)
     document = [{"code": each.code, "done": each.done, "outcome": each.outcome} for each in done]
-    answer(document, form, rows(("code", ""), [(each.code, each.outcome) for each in done]))
+    table = rows(("code", ""), [(each.code, each.outcome) for each in done])
+    below = ["nothing was voided: add --apply to void them"] if change.dry_run else []
+    answer(document, form, Group(table, *below))
     if not all(each.done for each in done):
         raise typer.Exit(FINDING)
 
@@ -177,7 +179,7 @@ def _struck(runtime: Runtime, campaign_id: str, csv: Path | None, form: Format) 
     if csv is not None:
         arguments = {"codes": len(found), "file": csv.name}
         with (
-            by_hand(runtime, "codes status --struck", campaign_id, arguments),
+            audited(runtime, "codes status --struck", campaign_id, arguments),
             _opened(csv) as file,
         ):
             write_csv(found, file)
@@ -199,10 +201,16 @@ def _opened(path: Path) -> TextIOWrapper:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def _block(runtime: Runtime, campaign_id: str, reason: str, form: Format) -> None:
+def _block(runtime: Runtime, campaign_id: str, reason: str, change: Deletion, form: Format) -> None:
+    to_block = sum(each.to_block for each in struck_codes(runtime, campaign_id))
+    if change.dry_run:
+        document = {"campaignId": campaign_id, "toBlock": to_block}
+        answer({**document, "advice": "nothing was recorded: add --apply to record them as blocked"}, form)
+        return
+    change.confirm(f"{to_block} codes will be recorded as blocked by the issuer", campaign_id)
     run_id = _run_id()
     arguments = {"reason": reason, "runId": run_id}
-    with by_hand(runtime, "codes void --struck", campaign_id, arguments) as result:
+    with audited(runtime, "codes void --struck", campaign_id, arguments) as result:
         result["blocked"] = mark_blocked(runtime, campaign_id, reason=reason, run_id=run_id)
     answer({"campaignId": campaign_id, "blocked": result["blocked"]}, form)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from regworkers_core.analytics.publishing import refusal
 from regworkers_core.cli import dlq_text as text
+from regworkers_core.cli.changes import Change, Deletion
+from regworkers_core.cli.options import campaign_id_of, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters import drop as dropping
 from regworkers_core.operations.dead_letters import redrive as redriving
@@ -29,13 +30,6 @@ AnyQueue = Annotated[
     str | None, typer.Argument(metavar="[QUEUE]", help="replication-queue, ... [default: all]")
 ]
 QueueOption = Annotated[str | None, typer.Option("--queue", help="same as QUEUE")]
-Reason = Annotated[
-    str, typer.Option("--reason", help="only this reason: INVALID_ENTRY, ATTEMPTS_EXHAUSTED, ...")
-]
-Campaign = Annotated[str, typer.Option("--campaign", help="only messages about this campaign's id")]
-Fingerprint = Annotated[str, typer.Option("--fingerprint", help="only this cause; a prefix is enough")]
-Older = Annotated[str, typer.Option("--older-than", help="first failed before this age: 90s, 15m, 2h, 3d")]
-Newer = Annotated[str, typer.Option("--newer-than", help="first failed within this age: 90s, 15m, 2h, 3d")]
 Verdicts = Annotated[
     list[Verdict] | None,
     typer.Option(
@@ -46,6 +40,29 @@ HELP = """List, redrive and drop dead letters.
 
 Messages are hidden from other consumers while a command reads them, then returned to the queue.
 """
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The options that choose dead letters."""
+
+    reason: Annotated[
+        str, typer.Option("--reason", help="only this reason: INVALID_ENTRY, ATTEMPTS_EXHAUSTED, ...")
+    ] = ""
+    campaign: Annotated[str, typer.Option(help="only messages about this campaign, by id or slug")] = ""
+    fingerprint: Annotated[str, typer.Option(help="only this cause; a prefix is enough")] = ""
+    older_than: Annotated[str, typer.Option(help="first failed before this age: 90s, 15m, 2h, 3d")] = ""
+    newer_than: Annotated[str, typer.Option(help="first failed within this age: 90s, 15m, 2h, 3d")] = ""
+
+    def choice(self, runtime: Runtime) -> Choice:
+        """Raises UsageError for a value that is not valid."""
+        return Choice.parse(
+            reason=self.reason,
+            campaign=self.campaign and campaign_id_of(runtime, self.campaign),
+            fingerprint=self.fingerprint,
+            older=self.older_than,
+            newer=self.newer_than,
+        )
 
 
 def register(app: typer.Typer) -> None:
@@ -60,23 +77,20 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="dlq")
 
 
+@flatten_options
 def groups(
+    filters: Filters,
     queue: AnyQueue = None,
     queue_option: QueueOption = None,
-    reason: Reason = "",
-    campaign: Campaign = "",
-    fingerprint: Fingerprint = "",
-    older_than: Older = "",
-    newer_than: Newer = "",
     verdicts: Annotated[
         bool,
-        typer.Option("--verdicts", "--truth", help="also read the verdict of every message"),  # stored name
+        typer.Option("--verdicts", help="also read the verdict of every message"),
     ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Count dead letters by cause, the most frequent first. Exits 1 if there are any."""
     runtime = Runtime.load()
-    choice = _choice(reason, campaign, fingerprint, older_than, newer_than)
+    choice = filters.choice(runtime)
     with _followed() as callbacks:
         found, seen = count_causes(
             runtime,
@@ -92,20 +106,17 @@ def groups(
         raise typer.Exit(FINDING)
 
 
+@flatten_options
 def list_(
+    filters: Filters,
     queue: AnyQueue = None,
     queue_option: QueueOption = None,
-    reason: Reason = "",
-    campaign: Campaign = "",
-    fingerprint: Fingerprint = "",
-    older_than: Older = "",
-    newer_than: Newer = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="list at most this many messages")] = 20,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """List dead letters, each with its current verdict. Exits 1 if there are any."""
     runtime = Runtime.load()
-    choice = _choice(reason, campaign, fingerprint, older_than, newer_than)
+    choice = filters.choice(runtime)
     queues = _queues(runtime, queue, queue_option)
     found, seen = list_messages(runtime, queues, choice, Assessor(runtime, refusal), limit=limit)
     document = {
@@ -135,15 +146,11 @@ def show(
     answer(text.message_document(found, whole=True), form)
 
 
+@flatten_options
 def redrive(
     queue: Queue,
-    reason: Reason = "",
-    campaign: Campaign = "",
-    fingerprint: Fingerprint = "",
-    older_than: Older = "",
-    newer_than: Newer = "",
-    yes: Annotated[bool, typer.Option("--yes", help="send; without it messages are only counted")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count (the default)")] = False,
+    filters: Filters,
+    change: Change,
     canary: Annotated[
         int | None, typer.Option(min=0, help="canaries of each cause [default: the setting, 5]")
     ] = None,
@@ -158,12 +165,10 @@ def redrive(
 
     Exits 1 if a message that should be sent is still there.
     """
-    if yes and dry_run:
-        raise UsageError("--yes and --dry-run are mutually exclusive")
     runtime = Runtime.load()
     options = redriving.RedriveOptions(
-        _choice(reason, campaign, fingerprint, older_than, newer_than),
-        dry_run=not yes,
+        filters.choice(runtime),
+        dry_run=change.dry_run,
         canary_messages=canary,
         canary_seconds=canary_seconds,
         rate=rate,
@@ -178,41 +183,31 @@ def redrive(
         raise typer.Exit(FINDING)
 
 
+@flatten_options
 def drop(
     queue: Queue,
+    filters: Filters,
+    change: Deletion,
     verdict: Verdicts = None,
-    reason: Reason = "",
-    campaign: Campaign = "",
-    fingerprint: Fingerprint = "",
-    older_than: Older = "",
-    newer_than: Newer = "",
-    confirm: Annotated[
-        str, typer.Option("--confirm", metavar="QUEUE", help="drop without a prompt; repeat the queue's name")
-    ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count, without a prompt")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Delete dead letters that are superseded or gone (or have another verdict that you name), after a copy on S3.
 
-    Without --confirm it counts and prompts for the queue's name; without a terminal it only counts.
+    Without --apply it only counts. --apply prompts for the queue's name.
     """
     runtime = Runtime.load()
     dead = dead_queue(runtime.names, queue)
-    if confirm and not dry_run:
-        _require_name(dead, confirm)
     chosen = frozenset(verdict) if verdict else SETTLED
-    choice = _choice(reason, campaign, fingerprint, older_than, newer_than)
+    choice = filters.choice(runtime)
 
     def run(*, act: bool) -> dropping.DropReport:
         options = dropping.DropOptions(choice, chosen, dry_run=not act)
         with _followed() as callbacks:
             return dropping.drop(runtime, dead, Assessor(runtime, refusal), options, callbacks=callbacks)
 
-    acts = bool(confirm) and not dry_run
-    report = run(act=acts)
-    if not acts and not dry_run and report.chosen and sys.stdin.isatty() and sys.stderr.isatty():
-        typer.echo(f"{report.chosen} messages of {dead.name} would be dropped", err=True)
-        _require_name(dead, typer.prompt(f"type {dead.source} to drop them", err=True))
+    report = run(act=change.apply and change.yes)
+    if change.apply and not change.yes and report.chosen:
+        change.confirm(f"{report.chosen} messages of {dead.name} will be deleted", dead.source)
         report = run(act=True)
     document = report.as_dict()
     answer(document, form, text.drop_text(document))
@@ -220,19 +215,16 @@ def drop(
         raise typer.Exit(FINDING)
 
 
+@flatten_options
 def export(
     queue: Queue,
+    filters: Filters,
     to: Annotated[str, typer.Argument(metavar="FILE|s3", help="a file, or s3 for the artefacts' bucket")],
-    reason: Reason = "",
-    campaign: Campaign = "",
-    fingerprint: Fingerprint = "",
-    older_than: Older = "",
-    newer_than: Newer = "",
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Copy dead letters as JSON lines; the queue keeps them."""
     runtime = Runtime.load()
-    choice = _choice(reason, campaign, fingerprint, older_than, newer_than)
+    choice = filters.choice(runtime)
     with _followed() as callbacks:
         report = dropping.export(
             runtime,
@@ -274,12 +266,3 @@ def _followed() -> Iterator[Callbacks]:
 def _queues(runtime: Runtime, positional: str | None, option: str | None) -> list[DeadQueue]:
     wanted = positional or option
     return [dead_queue(runtime.names, wanted)] if wanted else list(dead_queues(runtime.names))
-
-
-def _choice(reason: str, campaign: str, fingerprint: str, older: str, newer: str) -> Choice:
-    return Choice.parse(reason=reason, campaign=campaign, fingerprint=fingerprint, older=older, newer=newer)
-
-
-def _require_name(queue: DeadQueue, typed: str) -> None:
-    if typed.strip() not in (queue.source, queue.name):
-        raise UsageError(f"{typed.strip()!r} is not {queue.source}: nothing was dropped")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import audited
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
@@ -71,7 +71,7 @@ def resume(
     if name not in {spec.name for spec in DRAINS}:
         raise UsageError(f"no drain is called {name}: {', '.join(spec.name for spec in DRAINS)}")
     runtime = Runtime.load()
-    with by_hand(runtime, "drain resume", name) as result:
+    with audited(runtime, "drain resume", name) as result:
         removed = remove_blown_fuse(runtime.leases, name)
         result["removed"] = int(removed is not None)
         if removed is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -16,14 +15,14 @@ from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.cli import draw_remedies, draw_report, draw_seed, proof, simulate
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import ask, at_terminal, audited
 from regworkers_core.cli.draw_report import read_outline
 from regworkers_core.cli.draw_steps import steps_table, what_to_do_with_it
-from regworkers_core.cli.naming import campaign_id_of
+from regworkers_core.cli.options import campaign_id_of, numbers, seats_of_segments
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
-from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import require_word
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.drain import DrainReport
@@ -89,7 +88,7 @@ def run_command(
         "accepts": list(accept.findings),
         "reason": accept.reason,
     }
-    with by_hand(runtime, "draw run", campaign_id, arguments) as result:
+    with audited(runtime, "draw run", campaign_id, arguments) as result:
         _draw(runtime, campaign_id, None, struck, yes, wait, form, result, accept)
 
 
@@ -132,7 +131,7 @@ def top_up_command(
         "reason": reason,
         "yes": yes,
     }
-    with by_hand(runtime, "draw top-up", campaign_id, arguments) as result:
+    with audited(runtime, "draw top-up", campaign_id, arguments) as result:
         phase = open_phase(runtime, campaign_id, request, run_id=_run_id())
         result["phase"] = phase
         _draw(runtime, campaign_id, phase, (), yes, wait, form, result)
@@ -208,7 +207,7 @@ def _draw(
         last = next(reversed(done.values()))
         waits = last["state"] == "awaiting" and "publish" in done
         left = [each for each in last.get("findings", ()) if not each["accepted"]] if waits else []
-        asked = waits and not left and sys.stdin.isatty() and sys.stderr.isatty()
+        asked = waits and not left and at_terminal()
         outline = None
         if "report" in done and not asked and form is Format.TEXT:
             outline = read_outline(runtime, campaign_id, run.phase)
@@ -247,13 +246,12 @@ def _ask(runtime: Runtime, run: DrawRun, done: dict[str, Any]) -> dict[str, Any]
     console.print(read_outline(runtime, campaign_id, run.phase))
     console.print(Text(f"with plots: `regworkers draw report {campaign_id} --page report.html`"))
     expected = awaiting["confirm"]
-    typed = typer.prompt(f"type {expected} to assign codes and queue messages", err=True).strip()
-    if typed != expected:
-        again = f"`regworkers draw run {campaign_id}` asks again, nothing is drawn anew"
-        return {
-            **awaiting,
-            "message": f"nothing is published: {expected} was expected, not {typed!r}; {again}",
-        }
+    try:
+        typed = ask(f"type {expected} to assign codes and queue messages")
+        require_word(typed, expected)
+    except UsageError as refused:
+        again = f"`regworkers draw run {campaign_id}` prompts again and draws nothing again"
+        return {**awaiting, "message": f"{refused}; {again}"}
     step: Step = run.publish(typed)
     done["publish"] = {"state": step.state, **step.facts}
     published: dict[str, Any] = done["publish"]

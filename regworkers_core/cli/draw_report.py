@@ -13,9 +13,8 @@ from rich.text import Text
 
 from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.cli.naming import campaign_id_of
+from regworkers_core.cli.options import campaign_id_of, require_writable
 from regworkers_core.cli.output import Format, FormatOption, answer, rows
-from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.stock import MarketStock, read_stock

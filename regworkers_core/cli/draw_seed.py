@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from regworkers_core.adapters.files.judged_entries import Settlement
-from regworkers_core.cli.by_hand import by_hand
-from regworkers_core.cli.naming import campaign_id_of
+from regworkers_core.cli.changes import audited
+from regworkers_core.cli.options import campaign_id_of
 from regworkers_core.cli.output import Format, FormatOption, answer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
@@ -47,7 +47,7 @@ def seed_command(
         # What is still missing is said at once.
         patience_seconds=0.0,
     )
-    with by_hand(runtime, "draw seed", campaign_id, {"runId": run_id}) as result:
+    with audited(runtime, "draw seed", campaign_id, {"runId": run_id}) as result:
         try:
             run.take_signature(signature.strip())
             step = run.seed()

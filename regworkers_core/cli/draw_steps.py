@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from regworkers_core.cli.naming import market_in_words
+from regworkers_core.cli.options import market_in_words
 from regworkers_core.cli.output import rows
 
 Facts = Mapping[str, Any]

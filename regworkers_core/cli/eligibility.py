@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 
+from regworkers_core.cli.options import require_writable
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
-from regworkers_core.cli.pages import require_writable
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 

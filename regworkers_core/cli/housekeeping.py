@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 from rich.console import Group
 from rich.text import Text
 
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import Deletion, audited
+from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.retention import RetentionReport, Size, all_parts, apply_retention
@@ -19,25 +18,27 @@ def register(app: typer.Typer) -> None:
     app.command("housekeeping")(housekeeping_command)
 
 
-def housekeeping_command(
-    yes: Annotated[bool, typer.Option("--yes", help="delete it; without this it is only counted")] = False,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Delete what is older than the settings under `housekeeping` say: claims, pipeline files, messages, selections and
-    codes of campaigns whose draw is over, closed alerts and dead letters, old actions, minutes of drains, reviews, days
-    of the archive, databases of drills that died.
+@flatten_options
+def housekeeping_command(change: Deletion, form: FormatOption = Format.TEXT) -> None:
+    """Apply retention: delete what is past its period.
 
-    Runs of Dagster are pruned by its job prune_runs. Exit code 1 when a part could not be read or deleted.
+    The settings under `housekeeping` hold the periods of claims, pipeline files, messages, selections and codes of
+    campaigns whose draw is over, closed alerts and dead letters, actions, drain statistics, reviews, days of the
+    archive and databases of drills that died. Dagster's job prune_runs deletes old runs. Exits 1 if a part could not be
+    read or deleted.
     """
     runtime = Runtime.load()
+    environment = runtime.settings.environment
+    if change.apply:
+        change.confirm(f"what is past its retention period in {environment} will be deleted", environment)
     with progress("") as bar, StopSignal().on_signals() as stop:
         task = bar.add_task("housekeeping", total=len(list(all_parts(runtime))))
 
         def on_part(name: str) -> None:
             bar.update(task, description=name, advance=1)
 
-        with by_hand(runtime, "housekeeping", runtime.settings.environment, dry_run=not yes) as result:
-            done = apply_retention(runtime, dry_run=not yes, stop=stop, on_part=on_part)
+        with audited(runtime, "housekeeping", environment, dry_run=change.dry_run) as result:
+            done = apply_retention(runtime, dry_run=change.dry_run, stop=stop, on_part=on_part)
             result |= {part.name: part.deleted for part in done.parts if part.deleted}
     answer(done.as_dict(), form, None if form is Format.JSON else _text(done))
     if not done.fine:
@@ -58,7 +59,7 @@ def _text(done: RetentionReport) -> Group:
         for part in done.parts
     ]
     columns = ("what", "kept, days", "older", "deleted", "before", "after", "")
-    advice = [Text("nothing was deleted: --yes deletes what is older")] if done.dry_run else []
+    advice = [Text("nothing was deleted: add --apply to delete what is older")] if done.dry_run else []
     return Group(rows(columns, lines, title="housekeeping"), *advice)
 
 

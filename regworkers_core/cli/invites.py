@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import Deletion, ask, at_terminal, audited
+from regworkers_core.cli.options import CampaignArgument, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import require_word
 from regworkers_core.eligibility.invites.lists import (
     Hooks,
     ListReport,
@@ -32,7 +34,6 @@ from regworkers_core.runtime import Runtime
 DEFAULT_FILE = Path("tools/uploadInvites/invites.csv")
 _COUNTED_BYTES = 1024 * 1024
 
-CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
 TypeArgument = Annotated[InviteType, typer.Argument(metavar="TYPE", help="email, globalUserId or memberId")]
 RejectsOption = Annotated[
     Path | None, typer.Option(help="where rejected lines are listed [default: <file>.rejects.csv]")
@@ -82,7 +83,7 @@ def upload_command(
     ] = False,
     yes: Annotated[
         bool,
-        typer.Option("--yes", help="without FILE: take the default without being asked, as a script does"),
+        typer.Option("--yes", help="without FILE: take the default without a prompt"),
     ] = False,
     rejects: RejectsOption = None,
     rate: RateOption = None,
@@ -100,7 +101,7 @@ def upload_command(
     campaign_id, _ = campaign_to_invite_to(runtime, campaign, force=force)
     arguments = {"type": type_.value, "file": file.name, "ttl": ttl, "shorten": shorten, "runId": run_id}
     with (
-        by_hand(runtime, "invites upload", campaign_id, arguments, dry_run=dry_run) as result,
+        audited(runtime, "invites upload", campaign_id, arguments, dry_run=dry_run) as result,
         _working("upload", _lines_in(file)) as hooks,
     ):
         report = upload_invites(
@@ -165,22 +166,23 @@ def check_command(
         raise typer.Exit(FINDING)
 
 
+@flatten_options
 def remove_command(
     campaign: CampaignArgument,
     type_: TypeArgument,
+    change: Deletion,
     values: Annotated[
         list[str] | None,
         typer.Argument(help="the addresses or ids, or - to read them from stdin", show_default=False),
     ] = None,
     file: Annotated[Path | None, typer.Option(help="a list of them, as for upload")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do it; without, it is only counted")] = False,
     rejects: RejectsOption = None,
     rate: RateOption = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Take invites back: by their values, or by a file. Who has entered by one keeps the entry.
+    """Remove invites, by their values or by a file. An entry that an invite allowed remains.
 
-    Exit code 1 when lines were rejected.
+    Exits 1 if lines were rejected.
     """
     named = _given(values or ())
     if bool(named) == (file is not None):
@@ -189,7 +191,10 @@ def remove_command(
     from_file = None if file is None else read_rows(local_file(file), str(file), type_)
     lines = read_values(named, type_) if from_file is None else from_file
     campaign_id, run_id = campaign_of_invites(runtime, campaign), _run_id()
-    # Of values that are given by hand only how many: they are fans' own.
+    if change.apply:
+        number = len(named) if file is None else _lines_in(file)
+        change.confirm(f"{number} invites of {campaign_id} will be removed", campaign_id)
+    # Only the number of values that are typed in: they are fans' data.
     arguments = {
         "type": type_.value,
         "file": file and file.name,
@@ -197,7 +202,7 @@ def remove_command(
         "runId": run_id,
     }
     with (
-        by_hand(runtime, "invites remove", campaign_id, arguments, dry_run=not yes) as result,
+        audited(runtime, "invites remove", campaign_id, arguments, dry_run=change.dry_run) as result,
         _working("remove", len(named) if file is None else _lines_in(file)) as hooks,
     ):
         report = remove_invites(
@@ -207,18 +212,18 @@ def remove_command(
             lines,
             rejects=rejects or _rejects_of(file or Path("removed-invites.csv")),
             run_id=run_id,
-            dry_run=not yes,
+            dry_run=change.dry_run,
             rate=rate,
             hooks=hooks,
         )
         result |= _counts(report)
-    if not yes:
-        report.advice = f"nothing is removed yet: {report.outcomes['removed']} would be with --yes"
+    if change.dry_run:
+        report.advice = f"nothing was removed: add --apply to remove {report.outcomes['removed']} invites"
     _tell(report, file, form)
 
 
 def _given(values: Sequence[str]) -> Sequence[str]:
-    """The values, or those on stdin, one a line: what is typed as a word stays in the shell's history."""
+    """The values, or those on stdin, one a line: typed words would stay in the shell's history."""
     if list(values) != ["-"]:
         return values
     read = sys.stdin.buffer.read().decode(errors="surrogateescape")
@@ -226,23 +231,18 @@ def _given(values: Sequence[str]) -> Sequence[str]:
 
 
 def _default_file(campaign: str, type_: InviteType, *, sure: bool) -> Path:
-    """The list at the manual's place, once the operator has seen which one that is. A file that was forgotten on the
-    command line must not invite those of an older list.
-    """
+    """The default list, once it is confirmed: a forgotten FILE must not invite the fans of an older list."""
     if not DEFAULT_FILE.exists():
-        raise UsageError(f"name the list of invites: there is no {DEFAULT_FILE} here either")
+        raise UsageError(f"name the list of invites: the default {DEFAULT_FILE} does not exist here")
     rows_in_it = sum(
         isinstance(line, Row) for line in read_rows(local_file(DEFAULT_FILE), str(DEFAULT_FILE), type_)
     )
     found = f"{DEFAULT_FILE.resolve()} with {rows_in_it} rows"
     typer.echo(f"no FILE is given; the default is {found}", err=True)
-    if sure:
-        return DEFAULT_FILE
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"no invite is written: name the list, or take {found} with --yes")
-    typed = typer.prompt(f"type {campaign} to invite them", err=True).strip()
-    if typed != campaign:
-        raise UsageError(f"no invite is written: {campaign} was expected, not {typed!r}")
+    if not sure and not at_terminal():
+        raise UsageError(f"no invite was written: name the list, or add --yes to take {found}")
+    if not sure:
+        require_word(ask(f"type {campaign} to invite them"), campaign)
     return DEFAULT_FILE
 
 

@@ -47,8 +47,10 @@ def logs_command(
     start = iso(runtime.clock() - span_seconds(since))
     sought = Sought(start, correlation_id)
     if entry:
-        found_way = trace_hops(runtime, entry_key(campaign, entry))[0]
-        sought = _of_entry(found_way, start, correlation_id, (campaign, entry))
+        key = entry_key(runtime, campaign, entry)
+        sought = _of_entry(
+            trace_hops(runtime, key)[0], start, correlation_id, (key.campaign_id, key.entry_id)
+        )
     found = look_up(runtime, sought)
     document = {
         "correlationId": sought.correlation_id or None,

@@ -34,7 +34,7 @@ from regworkers_core.cli import (
     service,
     template,
 )
-from regworkers_core.cli.dashes import Commands
+from regworkers_core.cli.options import Commands
 from regworkers_core.cli.output import FINDING, TROUBLE, visible
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 
-from regworkers_core.cli.by_hand import by_hand
-from regworkers_core.cli.naming import campaign_id_of, market_in_words
+from regworkers_core.cli.changes import audited
+from regworkers_core.cli.options import campaign_id_of, market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -41,7 +41,7 @@ def pause(
     """Hand nothing more to the mailer. What it has got already, it sends."""
     target, runtime = _target(campaign_id, everything), Runtime.load()
     campaign = target and campaign_id_of(runtime, target)
-    with by_hand(runtime, "notifications pause", campaign or "all campaigns", {"reason": reason}, who=by):
+    with audited(runtime, "notifications pause", campaign or "all campaigns", {"reason": reason}, who=by):
         done = outbox.pause(runtime, campaign, reason=reason, by=by)
     answer(done, form)
 
@@ -56,7 +56,7 @@ def resume(
     """Go on where it stopped: nobody is told twice. A paused campaign stays paused when --all is resumed."""
     target, runtime = _target(campaign_id, everything), Runtime.load()
     campaign = target and campaign_id_of(runtime, target)
-    with by_hand(runtime, "notifications resume", campaign or "all campaigns", {"reason": reason}, who=by):
+    with audited(runtime, "notifications resume", campaign or "all campaigns", {"reason": reason}, who=by):
         done = outbox.resume(runtime, campaign, reason=reason, by=by)
     answer(done, form)
 
@@ -71,7 +71,7 @@ def retry(
     """
     runtime = Runtime.load()
     campaign = campaign_id_of(runtime, campaign_id)
-    with by_hand(runtime, "notifications retry", campaign, {}, who=by) as result:
+    with audited(runtime, "notifications retry", campaign, {}, who=by) as result:
         done = outbox.retry(runtime, campaign, by=by)
         result |= {"messages": done["messages"]}
     answer(done, form)

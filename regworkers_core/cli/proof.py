@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.files.private_files import write_private
-from regworkers_core.cli.naming import campaign_id_of
+from regworkers_core.cli.options import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime

@@ -9,7 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import Change, audited
+from regworkers_core.cli.options import campaign_id_of, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import UsageError
@@ -26,10 +27,13 @@ def register(app: typer.Typer) -> None:
     app.command("reconcile")(reconcile_command)
 
 
+@flatten_options
 def reconcile_command(
-    campaign: Annotated[str | None, typer.Option(help="only this campaign")] = None,
+    change: Change,
+    campaign: Annotated[str | None, typer.Option(help="only this campaign, by id or slug")] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="queue what differs and wait until it heals")
+        bool,
+        typer.Option("--repair", help="queue what differs and wait until it heals; without --apply list it"),
     ] = False,
     yes_remove: Annotated[
         int | None,
@@ -37,7 +41,7 @@ def reconcile_command(
             "--yes-remove",
             min=0,
             metavar="N",
-            help="allow up to N removals, where a repair would refuse that many",
+            help="allow up to N removals where a repair would refuse that many",
         ),
     ] = None,
     accept_source: Annotated[
@@ -53,41 +57,45 @@ def reconcile_command(
         bool,
         typer.Option(
             "--after-restore",
-            help="also where the number looks like a table that was restored from a backup, whose losses you accept",
+            help="also if the number suggests a table that was restored from a backup, whose losses you accept",
         ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="with --repair: list the entries that are ahead, change nothing")
     ] = False,
     undo: Annotated[
         bool,
-        typer.Option("--undo", help="list what the last --accept-source replaced and can be brought back"),
+        typer.Option("--undo", help="list what the last --accept-source replaced; with --apply restore it"),
     ] = False,
     yes_undo: Annotated[
         int | None,
-        typer.Option("--yes-undo", min=0, metavar="N", help="with --undo: bring these N entries back"),
+        typer.Option("--yes-undo", min=0, metavar="N", help="with --undo: restore these N entries"),
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Compare the demand table with the replica, content and all. Exit code 1 when they differ.
+    """Compare the demand table with the replica, content included, and repair the replica.
 
-    A repair removes nothing when the source holds no entry of a campaign, or when too much of the replica would go.
+    Exits 1 if they differ. A repair removes nothing if the source holds no entry of a campaign, or if it would remove
+    too much of the replica.
     """
-    _require(repair or yes_remove is None, "--yes-remove goes with --repair: nothing is removed without it")
-    accepts = accept_source is not None or dry_run
-    _require(repair or accept_source is None, "--accept-source goes with --repair")
-    _require(accepts or not after_restore, "--after-restore goes with --accept-source or --dry-run")
+    _require(repair or yes_remove is None, "--yes-remove needs --repair")
+    _require(repair or accept_source is None, "--accept-source needs --repair")
+    _require(repair or not after_restore, "--after-restore needs --repair")
     _require(
-        repair or undo or not dry_run, "--dry-run goes with --repair or --undo: without them nothing changes"
+        accept_source is not None or change.dry_run or not after_restore,
+        "--after-restore with --apply needs --accept-source",
     )
-    _require(not (undo and repair), "--undo and --repair are two things: one after the other")
-    _require(undo or yes_undo is None, "--yes-undo goes with --undo")
+    _require(repair or undo or change.dry_run, "--apply needs --repair or --undo")
+    _require(not (undo and repair), "--undo and --repair are mutually exclusive")
+    _require(undo or yes_undo is None, "--yes-undo needs --undo")
+    _require(change.apply or yes_undo is None, "--yes-undo only confirms the number: add --apply to act")
+    _require(not undo or change.dry_run or yes_undo is not None, "--undo --apply needs --yes-undo N")
     runtime = Runtime.load()
+    campaign = campaign and campaign_id_of(runtime, campaign)
     if undo:
-        _undo(runtime, campaign, None if dry_run else yes_undo, form)
+        _undo(runtime, campaign, yes_undo, form)
         return
-    accept = Accept(None if dry_run else accept_source, after_restore) if accepts else None
-    repair = repair and not dry_run
+    accept = None
+    if repair and (change.dry_run or accept_source is not None):
+        accept = Accept(accept_source if change.apply else None, after_restore)
+    listed, repair = repair and change.dry_run, repair and change.apply
     arguments = {
         "repair": repair,
         "yesRemove": yes_remove,
@@ -95,7 +103,7 @@ def reconcile_command(
         "afterRestore": after_restore,
     }
     with (
-        by_hand(runtime, "reconcile", campaign or "all campaigns", arguments, dry_run=not repair) as came_to,
+        audited(runtime, "reconcile", campaign or "all campaigns", arguments, dry_run=not repair) as came_to,
         progress("entries") as bar,
     ):
         task = bar.add_task("reconcile", total=None)
@@ -109,7 +117,7 @@ def reconcile_command(
             on_phase=lambda phase: bar.update(task, description=phase),
         )
         came_to |= result.numbers
-    answer(result.as_dict(), form, _comparison(result))
+    answer(result.as_dict(), form, _comparison(result, listed=listed))
     if not result.clean:
         raise typer.Exit(FINDING)
 
@@ -122,7 +130,7 @@ def _require(condition: bool, otherwise: str) -> None:
 def _undo(runtime: Runtime, campaign: str | None, confirmed: int | None, form: Format) -> None:
     target, dry_run = campaign or "all campaigns", confirmed is None
     with (
-        by_hand(runtime, "reconcile undo", target, {"undo": confirmed}, dry_run=dry_run) as came_to,
+        audited(runtime, "reconcile undo", target, {"undo": confirmed}, dry_run=dry_run) as came_to,
         progress("entries") as bar,
     ):
         task = bar.add_task("bringing back", total=None)
@@ -138,8 +146,8 @@ def _undo(runtime: Runtime, campaign: str | None, confirmed: int | None, form: F
         raise typer.Exit(FINDING)
 
 
-def _comparison(result: ReconcileResult) -> Group:
-    """What was compared, what differs and why, and what a repair did."""
+def _comparison(result: ReconcileResult, *, listed: bool) -> Group:
+    """What was compared, what differs and why, and what a repair did or, if `listed`, how to apply it."""
     repair, acceptance = result.repair, result.acceptance
     columns = ["", "entries", *(["left"] if repair else []), "for example"]
     lines: list[list[object]] = [["equal", result.totals["matched"], *(["–"] if repair else []), ""]]
@@ -155,6 +163,8 @@ def _comparison(result: ReconcileResult) -> Group:
         below += [acceptance.in_words, acceptance.advice]
     if repair:
         below += [repair.in_words, repair.advice]
+    if listed and not result.clean:
+        below.append("nothing was changed: add --apply to repair what differs")
     return Group(*tables, *(Text(line) for line in below if line))
 
 

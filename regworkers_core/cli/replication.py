@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from regworkers_core.cli import backfill, reconcile, trace
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import audited
+from regworkers_core.cli.options import CampaignArgument
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
-from regworkers_core.cli.trace import CampaignId, EntryId, entry_key
+from regworkers_core.cli.trace import EntryId, entry_key
 from regworkers_core.cli.workers import WORKERS, invoke
 from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_core.runtime import Runtime
@@ -24,10 +25,13 @@ def register(app: typer.Typer) -> None:
     backfill.register(app)
 
 
-def replicate_command(campaign_id: CampaignId, entry_id: EntryId, form: FormatOption = Format.TEXT) -> None:
-    """Put one entry's key on the replication queue, whatever its flag says. Exit code 1 if there is none."""
-    key, runtime = entry_key(campaign_id, entry_id), Runtime.load()
-    with by_hand(runtime, "replicate", f"{campaign_id}:{entry_id}") as result:
+def replicate_command(
+    campaign_id: CampaignArgument, entry_id: EntryId, form: FormatOption = Format.TEXT
+) -> None:
+    """Queue one entry's key for replication, whatever its flag. Exits 1 if there is no such entry."""
+    runtime = Runtime.load()
+    key = entry_key(runtime, campaign_id, entry_id)
+    with audited(runtime, "replicate", key.document_id) as result:
         done = replicate(runtime, key)
         result["sent"] = done["sent"]
     answer(done, form)

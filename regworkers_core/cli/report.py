@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.adapters.files.private_files import write_private
+from regworkers_core.cli.options import require_writable
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
-from regworkers_core.cli.pages import require_writable
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:

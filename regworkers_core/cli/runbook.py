@@ -1,4 +1,4 @@
-"""`regworkers runbook ...`: one command for each kind of failure. Changes something only with `--yes`."""
+"""`regworkers runbook ...`: one command for each kind of failure. Changes something only with `--apply`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import Change, audited
+from regworkers_core.cli.options import campaign_id_of, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
@@ -30,13 +31,12 @@ from regworkers_core.operations.runbooks.runbook import CATALOG, RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
-HELP = """Diagnose a failure, and repair it with --yes. Without a name: list the runbooks.
+HELP = """Diagnose a failure, and repair it with --apply. Without a name: list the runbooks.
 
 Each runbook says in numbers what is wrong and what helps, and has a page in docs/runbooks/. Exits 1 if something is
 wrong.
 """
-Yes = Annotated[bool, typer.Option("--yes", help="act; without it nothing is changed")]
-Campaign = Annotated[str | None, typer.Option("--campaign", metavar="CAMPAIGN", help="only this campaign")]
+Campaign = Annotated[str | None, typer.Option(help="only this campaign, by id or slug")]
 Minutes = Annotated[float, typer.Option("--minutes", min=1, help="minutes of the drain log to read")]
 
 
@@ -58,7 +58,7 @@ def list_command(context: typer.Context, form: FormatOption = Format.TEXT) -> No
     if context.invoked_subcommand is not None:
         return
     lines = [(each.name, each.symptom, each.command, each.changes or None) for each in CATALOG]
-    columns = ("runbook", "you see", "begin with", "changes with --yes")
+    columns = ("runbook", "you see", "begin with", "changes with --apply")
     answer([each.as_dict() for each in CATALOG], form, rows(columns, lines, whole=("begin with",)))
 
 
@@ -67,31 +67,35 @@ def stream_lag_command(minutes: Minutes = 15, form: FormatOption = Format.TEXT) 
     _say(stream_lag.run(_runtime(), minutes=minutes), form)
 
 
+@flatten_options
 def total_failure_command(
-    yes: Yes = False,
+    change: Change,
     entries: Annotated[
         int, typer.Option(min=1, help="extrapolate the times to this many entries")
     ] = 1_000_000,
     rate: Annotated[float | None, typer.Option(min=0.1, help="keys a second [default: the setting]")] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Provision, check, rebuild the replica and verify, each step timed against the objective. Without --yes count and
-    compare. Nothing newer is overwritten, and the command can be repeated at any time.
+    """Provision, check, rebuild the replica and verify, each step timed against the objective. Without --apply
+    count and compare. Nothing newer is overwritten, and the command can be repeated at any time.
     """
     runtime = Runtime.load()
     with (
         _progress("recovery") as on_line,
-        by_hand(runtime, "runbook total-failure", "all", {"rate": rate}, dry_run=not yes) as result,
+        audited(runtime, "runbook total-failure", "all", {"rate": rate}, dry_run=change.dry_run) as result,
         StopSignal().on_signals() as stop,
     ):
-        report = total_failure.run(runtime, apply=yes, entries=entries, rate=rate, on_line=on_line, stop=stop)
+        report = total_failure.run(
+            runtime, apply=change.apply, entries=entries, rate=rate, on_line=on_line, stop=stop
+        )
         result.update(seconds=report.facts["seconds"], entries=report.facts["entries"])
     _say(report, form)
 
 
+@flatten_options
 def out_of_sync_command(
+    change: Change,
     campaign: Campaign = None,
-    yes: Yes = False,
     yes_remove: Annotated[
         int | None,
         typer.Option(
@@ -100,44 +104,53 @@ def out_of_sync_command(
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Compare the replica with its source; with --yes repair what differs, save it, and compare again."""
-    if yes_remove is not None and not yes:
-        raise UsageError("--yes-remove needs --yes: nothing is removed without it")
+    """Compare the replica with its source; with --apply repair what differs, save it, and compare again."""
+    if yes_remove is not None and change.dry_run:
+        raise UsageError("--yes-remove only confirms removals: add --apply to act")
     runtime = Runtime.load()
+    campaign = campaign and campaign_id_of(runtime, campaign)
     arguments = {"yesRemove": yes_remove}
     with (
         _progress("reconcile") as on_line,
-        by_hand(runtime, "runbook out-of-sync", campaign or "all", arguments, dry_run=not yes) as result,
+        audited(
+            runtime, "runbook out-of-sync", campaign or "all", arguments, dry_run=change.dry_run
+        ) as result,
     ):
-        report = out_of_sync.run(runtime, campaign, apply=yes, yes_remove=yes_remove, on_line=on_line)
+        report = out_of_sync.run(
+            runtime, campaign, apply=change.apply, yes_remove=yes_remove, on_line=on_line
+        )
         result.update(left=report.facts["differences"], done=report.changed)
     _say(report, form)
 
 
+@flatten_options
 def selection_failures_command(
+    change: Change,
     campaign: Campaign = None,
     market: Annotated[str | None, typer.Option("--market", help="resume only this market")] = None,
-    yes: Yes = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Explain why draws and markets do not continue; with --yes resume those that a retry helps."""
+    """Explain why draws and markets do not continue; with --apply resume those that a retry helps."""
     runtime = Runtime.load()
-    with by_hand(
-        runtime, "runbook selection-failures", campaign or "all", {"market": market}, dry_run=not yes
+    with audited(
+        runtime, "runbook selection-failures", campaign or "all", {"market": market}, dry_run=change.dry_run
     ) as result:
         run_id = f"runbook-{uuid.uuid4().hex}"
-        report = selection_failures.run(runtime, campaign, market, apply=yes, run_id=run_id)
+        report = selection_failures.run(runtime, campaign, market, apply=change.apply, run_id=run_id)
         result["done"] = report.changed
     _say(report, form)
 
 
+@flatten_options
 def campaign_configuration_command(
-    campaign: Campaign = None, yes: Yes = False, form: FormatOption = Format.TEXT
+    change: Change, campaign: Campaign = None, form: FormatOption = Format.TEXT
 ) -> None:
-    """Compare campaigns in Redis, MongoDB and the Campaign Service; with --yes clear from Redis those that differ."""
+    """Compare campaigns in Redis, MongoDB and the Campaign Service; with --apply clear from Redis those that differ."""
     runtime = _runtime()
-    with by_hand(runtime, "runbook campaign-configuration", campaign or "all", dry_run=not yes) as result:
-        report = campaign_configuration.run(runtime, campaign, apply=yes)
+    with audited(
+        runtime, "runbook campaign-configuration", campaign or "all", dry_run=change.dry_run
+    ) as result:
+        report = campaign_configuration.run(runtime, campaign, apply=change.apply)
         result["done"] = report.changed
     _say(report, form)
 

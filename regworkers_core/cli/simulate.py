@@ -13,8 +13,8 @@ import typer
 from rich.console import Group
 
 from regworkers_core.adapters.files.judged_entries import read_judged
+from regworkers_core.cli.options import numbers, seats_of_segments
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
-from regworkers_core.cli.pairs import numbers, seats_of_segments
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.replication.settled import lag_warnings

@@ -10,6 +10,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from regworkers_core.cli.changes import Change
+from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.template import TemplateUpdate, update_from_template
@@ -23,7 +25,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(template, name="template")
 
 
+@flatten_options
 def update_command(
+    change: Change,
     source: Annotated[
         str | None,
         typer.Option(
@@ -43,16 +47,15 @@ def update_command(
     project: Annotated[
         Path, typer.Option(help="root of the git repository to update", show_default="this project")
     ] = PROJECT_ROOT,
-    yes: Annotated[bool, typer.Option("--yes", help="apply it; without, it is only shown")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Show as a diff what an update from the template would change; with --yes apply exactly that, uncommitted.
+    """Show what an update from the template would change; with --apply change exactly that, uncommitted.
 
     Own changes stay: where template and project changed the same lines, the file has conflict markers and is named
     (exit code 1). Refuses while the working tree has uncommitted changes, and a template that would run commands.
     """
     update = update_from_template(
-        project.absolute(), source=source, ref=ref, data=_answers(data or ()), apply=yes
+        project.absolute(), source=source, ref=ref, data=_answers(data or ()), apply=change.apply
     )
     answer(update.as_dict(), form, _told(update))
     if update.conflicts:
@@ -91,6 +94,6 @@ def _told(update: TemplateUpdate) -> RenderableType:
     lines.append(
         f"applied: look at it with `git status` and `git diff`, then commit; {undo}"
         if update.applied
-        else "nothing is changed yet: --yes applies exactly this"
+        else "nothing was changed: add --apply to apply exactly this"
     )
     return Group(Text(update.diff), *(Text(line) for line in lines))

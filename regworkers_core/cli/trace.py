@@ -9,6 +9,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from regworkers_core.cli.options import CampaignArgument, campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.grammar import (
     CAMPAIGN_ID_BYTES,
@@ -21,7 +22,6 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.trace import Hop, trace_hops
 from regworkers_core.runtime import Runtime
 
-CampaignId = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="its id")]
 EntryId = Annotated[str, typer.Argument(metavar="ENTRY", help="its id in the campaign")]
 
 
@@ -30,31 +30,34 @@ def register(app: typer.Typer) -> None:
 
 
 def trace_command(
-    campaign_id: CampaignId,
+    campaign_id: CampaignArgument,
     entry_id: EntryId,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Everything known about one entry, hop by hop, without a fan's data, and the command that finds its log lines.
+    """Show one entry's way from source to replica, hop by hop.
 
-    Exit code 1 unless replica equals source.
+    Shows no fan's data, and names the command that finds its log lines. Exits 1 unless the replica equals the source.
     """
-    runtime, key = Runtime.load(), entry_key(campaign_id, entry_id)
+    runtime = Runtime.load()
+    key = entry_key(runtime, campaign_id, entry_id)
     document, hops = trace_hops(runtime, key)
     answer(document, form, _text(document, hops))
     if document["verdict"] not in ("in_sync", "gone"):
         raise typer.Exit(FINDING)
 
 
-def entry_key(campaign_id: str, entry_id: str) -> EntryKey:
-    """Raises UsageError naming the argument, how long it is, and what may stand there."""
+def entry_key(runtime: Runtime, campaign: str, entry_id: str) -> EntryKey:
+    """The key of an entry of the campaign with this id or slug. Raises UsageError naming the argument that is not an
+    id, and its length.
+    """
     for name, value, problem, most in (
-        ("CAMPAIGN", campaign_id, campaign_id_problem(campaign_id), CAMPAIGN_ID_BYTES),
+        ("CAMPAIGN", campaign, campaign_id_problem(campaign), CAMPAIGN_ID_BYTES),
         ("ENTRY", entry_id, entry_id_problem(entry_id), ENTRY_ID_BYTES),
     ):
         if problem:
             size = len(value.encode(errors="surrogatepass"))
             raise UsageError(f"{name} {problem}: it has {size} bytes, and an id has 1 to {most}")
-    return EntryKey(campaign_id, entry_id)
+    return EntryKey(campaign_id_of(runtime, campaign), entry_id)
 
 
 def _text(document: dict[str, Any], hops: Sequence[Hop]) -> Group:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.analytics.publishing import invoke_publish, publisher
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import audited
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.handler import respond
@@ -46,7 +46,7 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
 
     # The one worker of old that an operator calls to decide something; the others do what they do with every event.
     target, run_id = f"{fields['campaignId']}:{fields['marketId']}", f"invoke-{uuid.uuid4().hex}"
-    with by_hand(runtime, "invoke enqueueMarketSelections", target, {"runId": run_id}) as result:
+    with audited(runtime, "invoke enqueueMarketSelections", target, {"runId": run_id}) as result:
         done = retry_market(runtime, fields["campaignId"], fields["marketId"], run_id=run_id)
         result["status"] = done.get("status")
     return done

@@ -1,6 +1,6 @@
 """Creates what the workers need, and corrects what differs: tables, queues, the bucket, indexes, topics, log groups.
 
-Idempotent: each resource was created, changed, or existed already.
+Idempotent: each resource was created, changed, differs, or existed already.
 """
 
 from __future__ import annotations
@@ -86,18 +86,21 @@ EXPIRING: Mapping[str, tuple[str, int]] = {
 }
 
 
-def provision(runtime: Runtime) -> Iterator[Provisioned]:
-    """Yield each resource once it is ready. Raises TransientFailure when a service does not answer."""
+def provision(runtime: Runtime, *, change: bool = True) -> Iterator[Provisioned]:
+    """Yield each resource once it is ready. Without `change` only create what is missing, and report what differs.
+
+    Raises TransientFailure when a service does not answer.
+    """
     names, wanted = runtime.names, desired(runtime.settings)
     for table in wanted.tables:
-        yield provision_table(runtime, table)
-    yield from provision_queues(runtime, wanted.queues)
-    yield provision_bucket(runtime)
+        yield provision_table(runtime, table, change=change)
+    yield from provision_queues(runtime, wanted.queues, change=change)
+    yield provision_bucket(runtime, change=change)
     yield from _indexes(runtime)
     created = set(runtime.kafka_admin.create(names.topics))
     for topic in names.topics:
         yield Provisioned("topic", topic, Outcome.CREATED if topic in created else Outcome.EXISTED)
-    yield provision_log_group(runtime, wanted.log_group)
+    yield provision_log_group(runtime, wanted.log_group, change=change)
 
 
 def _indexes(runtime: Runtime) -> Iterator[Provisioned]:

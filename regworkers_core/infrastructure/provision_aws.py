@@ -35,6 +35,7 @@ _UNKNOWN_S3_CALL = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"
 class Outcome(StrEnum):
     CREATED = "created"
     CHANGED = "changed"
+    DIFFERS = "differs"
     EXISTED = "existed"
 
 
@@ -47,10 +48,12 @@ class Provisioned:
     outcome: Outcome
 
 
-def _outcome(*, created: bool, changed: bool = False) -> Outcome:
+def _outcome(*, created: bool, differs: bool, change: bool) -> Outcome:
     if created:
         return Outcome.CREATED
-    return Outcome.CHANGED if changed else Outcome.EXISTED
+    if not differs:
+        return Outcome.EXISTED
+    return Outcome.CHANGED if change else Outcome.DIFFERS
 
 
 def _found(absent: Collection[str], call: Call, function: Any, **arguments: Any) -> Any:
@@ -63,14 +66,15 @@ def _found(absent: Collection[str], call: Call, function: Any, **arguments: Any)
         raise
 
 
-def provision_table(runtime: Runtime, wanted: Table) -> Provisioned:
+def provision_table(runtime: Runtime, wanted: Table, *, change: bool = True) -> Provisioned:
     """Raises UsageError if the table's stream carries other images, TransientFailure if it does not become active."""
     name, stream = wanted.name, bool(wanted.stream_view)
     client, call = runtime.dynamodb, runtime.dependency("dynamodb").call
     specification = {"StreamEnabled": True, "StreamViewType": wanted.stream_view}
-    changed = False
+    differs = False
     found = _found({"ResourceNotFoundException"}, call, client.describe_table, TableName=name)
     if found is None:
+        change = True
         call(
             client.create_table,
             TableName=name,
@@ -92,28 +96,30 @@ def provision_table(runtime: Runtime, wanted: Table) -> Provisioned:
             # Switching it drops unread records, which an operator has to decide.
             raise UsageError(
                 f"the stream of {name} carries {view}: switch it off, run this again, then "
-                "`regworkers reconcile --repair`"
+                "`regworkers reconcile --repair --apply`"
             )
-        if not existing.get("StreamEnabled"):
+        differs = not existing.get("StreamEnabled")
+        if differs and change:
             call(client.update_table, TableName=name, StreamSpecification=specification)
-            changed = True
     give_up = time.monotonic() + _TABLE_READY_SECONDS
     while call(client.describe_table, TableName=name)["Table"]["TableStatus"] != "ACTIVE":
         if time.monotonic() > give_up:
             raise TransientFailure("dynamodb", f"table {name} did not become active")
         time.sleep(_POLL_SECONDS)
     if wanted.ttl_attribute:
-        changed |= _enable_time_to_live(client, call, wanted)
-    changed |= enable_recovery(client, call, name, give_up=time.monotonic() + _TABLE_READY_SECONDS)
-    return Provisioned("table", name, _outcome(created=found is None, changed=changed))
+        differs |= _enable_time_to_live(client, call, wanted, change)
+    give_up = time.monotonic() + _TABLE_READY_SECONDS
+    differs |= enable_recovery(client, call, name, give_up=give_up, change=change)
+    return Provisioned("table", name, _outcome(created=found is None, differs=differs, change=change))
 
 
-def _enable_time_to_live(client: Any, call: Call, wanted: Table) -> bool:
+def _enable_time_to_live(client: Any, call: Call, wanted: Table, change: bool) -> bool:
     found = call(client.describe_time_to_live, TableName=wanted.name)["TimeToLiveDescription"]
     if found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
         return False
     specification = {"Enabled": True, "AttributeName": wanted.ttl_attribute}
-    call(client.update_time_to_live, TableName=wanted.name, TimeToLiveSpecification=specification)
+    if change:
+        call(client.update_time_to_live, TableName=wanted.name, TimeToLiveSpecification=specification)
     return True
 
 
@@ -123,10 +129,11 @@ def enable_recovery(
     name: str,
     *,
     give_up: float,
+    change: bool = True,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Enable point-in-time recovery (of any second of the last 35 days); False if it was enabled.
+    """With `change` enable point-in-time recovery (of any second of the last 35 days); False if it was enabled.
 
     A new table is not ready for it at once. Blocks until `give_up` (on `clock`), then raises TransientFailure.
     """
@@ -137,7 +144,7 @@ def enable_recovery(
     if recovery.get("PointInTimeRecoveryStatus") == "ENABLED":
         return False
     specification = {"PointInTimeRecoveryEnabled": True}
-    while True:
+    while change:
         try:
             call(
                 client.update_continuous_backups,
@@ -153,9 +160,12 @@ def enable_recovery(
                     "dynamodb", f"point-in-time recovery of table {name} is not available yet"
                 ) from None
             sleep(_POLL_SECONDS)
+    return True
 
 
-def provision_queues(runtime: Runtime, wanted: Iterable[Queue]) -> Iterator[Provisioned]:
+def provision_queues(
+    runtime: Runtime, wanted: Iterable[Queue], *, change: bool = True
+) -> Iterator[Provisioned]:
     """In the order given: a dead-letter queue comes before the queue that needs it."""
     arns: dict[str, str] = {}
     for queue in wanted:
@@ -167,12 +177,12 @@ def provision_queues(runtime: Runtime, wanted: Iterable[Queue]) -> Iterator[Prov
             }
             attributes["VisibilityTimeout"] = str(queue.visibility_seconds)
             attributes["RedrivePolicy"] = orjson.dumps(redrive).decode()
-        outcome, arns[queue.name] = _queue(runtime, queue.name, attributes)
+        outcome, arns[queue.name] = _queue(runtime, queue.name, attributes, change)
         yield Provisioned("queue", queue.name, outcome)
 
 
-def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str]) -> tuple[Outcome, str]:
-    """Create the queue or set the attributes that differ. Also returns its ARN."""
+def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool) -> tuple[Outcome, str]:
+    """Create the queue, or with `change` set the attributes that differ. Also returns its ARN."""
     client, call = runtime.sqs, runtime.dependency("sqs").call
     absent = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
     found = _found(absent, call, client.get_queue_url, QueueName=name)
@@ -180,9 +190,10 @@ def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str]) -> tuple[Outc
     url = answer["QueueUrl"]
     existing = call(client.get_queue_attributes, QueueUrl=url, AttributeNames=["All"])["Attributes"]
     differing = {key: value for key, value in wanted.items() if not _same(existing.get(key), value)}
-    if differing:
+    if differing and (change or found is None):
         call(client.set_queue_attributes, QueueUrl=url, Attributes=differing)
-    return _outcome(created=found is None, changed=bool(differing)), existing["QueueArn"]
+    outcome = _outcome(created=found is None, differs=bool(differing), change=change)
+    return outcome, existing["QueueArn"]
 
 
 def _same(existing: str | None, wanted: str) -> bool:
@@ -193,7 +204,7 @@ def _same(existing: str | None, wanted: str) -> bool:
     return {key: str(value) for key, value in left.items()} == {key: str(v) for key, v in right.items()}
 
 
-def provision_bucket(runtime: Runtime) -> Provisioned:
+def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:
     """The private, versioned bucket of the artefacts, with the rules of `desired.LIFECYCLES`. Raises UsageError if the
     bucket belongs to another account.
     """
@@ -212,11 +223,13 @@ def provision_bucket(runtime: Runtime) -> Provisioned:
         if region != _DEFAULT_REGION:
             place["CreateBucketConfiguration"] = {"LocationConstraint": region}
         call(client.create_bucket, Bucket=name, **place)
-    changed = [step(client, call, name) for step in (_block_public_access, _enable_versions, _set_lifecycle)]
-    return Provisioned("bucket", name, _outcome(created=created, changed=any(changed)))
+    steps = (_block_public_access, _enable_versions, _set_lifecycle)
+    differing = [step for step in steps if step(client, call, name, change or created)]
+    outcome = _outcome(created=created, differs=bool(differing), change=change)
+    return Provisioned("bucket", name, outcome)
 
 
-def _block_public_access(client: Any, call: Call, name: str) -> bool:
+def _block_public_access(client: Any, call: Call, name: str, change: bool) -> bool:
     try:
         found = _found(
             {"NoSuchPublicAccessBlockConfiguration"}, call, client.get_public_access_block, Bucket=name
@@ -225,22 +238,24 @@ def _block_public_access(client: Any, call: Call, name: str) -> bool:
         return _unsupported(error)
     if found is not None and found["PublicAccessBlockConfiguration"] == _PRIVATE:
         return False
-    call(client.put_public_access_block, Bucket=name, PublicAccessBlockConfiguration=_PRIVATE)
+    if change:
+        call(client.put_public_access_block, Bucket=name, PublicAccessBlockConfiguration=_PRIVATE)
     return True
 
 
-def _enable_versions(client: Any, call: Call, name: str) -> bool:
+def _enable_versions(client: Any, call: Call, name: str, change: bool) -> bool:
     """An overwritten artefact can be restored, and its history shows who overwrote it."""
     try:
         if call(client.get_bucket_versioning, Bucket=name).get("Status") == "Enabled":
             return False
-        call(client.put_bucket_versioning, Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        if change:
+            call(client.put_bucket_versioning, Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     except ClientError as error:
         return _unsupported(error)
     return True
 
 
-def _set_lifecycle(client: Any, call: Call, name: str) -> bool:
+def _set_lifecycle(client: Any, call: Call, name: str, change: bool) -> bool:
     """S3 itself deletes what is not needed any more."""
     try:
         found = _found(
@@ -251,7 +266,8 @@ def _set_lifecycle(client: Any, call: Call, name: str) -> bool:
     if found is not None and found["Rules"] == lifecycle_rules():
         return False
     rules = {"Rules": lifecycle_rules()}
-    call(client.put_bucket_lifecycle_configuration, Bucket=name, LifecycleConfiguration=rules)
+    if change:
+        call(client.put_bucket_lifecycle_configuration, Bucket=name, LifecycleConfiguration=rules)
     return True
 
 
@@ -262,14 +278,15 @@ def _unsupported(error: ClientError) -> bool:
     return False
 
 
-def provision_log_group(runtime: Runtime, wanted: LogGroup) -> Provisioned:
+def provision_log_group(runtime: Runtime, wanted: LogGroup, *, change: bool = True) -> Provisioned:
     name, days = wanted.name, wanted.retention_days
     client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
     groups = call(client.describe_log_groups, logGroupNamePrefix=name)["logGroups"]
     group = next((group for group in groups if group["logGroupName"] == name), None)
     if group is None:
         call(client.create_log_group, logGroupName=name)
-    changed = group is None or group.get("retentionInDays") != days
-    if changed:
+    differs = group is None or group.get("retentionInDays") != days
+    if differs and (change or group is None):
         call(client.put_retention_policy, logGroupName=name, retentionInDays=days)
-    return Provisioned("log group", name, _outcome(created=group is None, changed=changed))
+    outcome = _outcome(created=group is None, differs=differs, change=change)
+    return Provisioned("log group", name, outcome)

@@ -135,8 +135,9 @@ def _command(verdict: str, key: EntryKey) -> str | None:
     if verdict == Kind.ERASED:
         return f"regworkers erase --pending --campaign {quote(key.campaign_id)}"
     if verdict in (Kind.RESURRECTED, Kind.AHEAD):
-        listing = " --dry-run" if verdict == Kind.AHEAD else ""
-        return f"regworkers reconcile --campaign {quote(key.campaign_id)} --repair{listing}"
+        # Entries that are ahead are listed first: to accept the source one has to type their number.
+        apply = " --apply" if verdict == Kind.RESURRECTED else ""
+        return f"regworkers reconcile --campaign {quote(key.campaign_id)} --repair{apply}"
     return None
 
 

@@ -76,7 +76,7 @@ class BackfillReport:
     @property
     def _next(self) -> str:
         if self.ended == "counted":
-            return "nothing was sent: leave out --dry-run to send"
+            return "nothing was sent: add --apply to send the keys"
         if self.ended == "finished":
             return "the keys are on the replication queue: `regworkers drain save` saves them"
         if self.ended == "superseded":

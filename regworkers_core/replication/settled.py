@@ -82,5 +82,5 @@ def settled(
         help_ = f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"
         return Settlement((*open_now, help_), differences)
     if list(counts) != [Kind.AHEAD]:
-        open_now.append(f"`regworkers reconcile --campaign {campaign_id} --repair` repairs it and says more")
+        open_now.append(f"`regworkers reconcile --campaign {campaign_id} --repair --apply` repairs it")
     return Settlement(tuple(open_now), differences)

@@ -103,13 +103,17 @@ def test_a_repair_from_an_empty_source_removes_nothing_and_says_what_to_type(run
     replicate_all(runtime)
     for name in ("e1", "e2"):
         remove(runtime, key(name))
-    answer = regworkers(runtime, "reconcile", "--repair")
+    listed = regworkers(runtime, "reconcile", "--repair")
+    assert listed.code == 1 and listed.stdout.splitlines()[-1].endswith("add --apply to repair what differs")
+    answer = regworkers(runtime, "reconcile", "--repair", "--apply")
     assert answer.code == 1
     (line,) = [line for line in answer.stdout.splitlines() if "refused" in line]
     assert "the source holds no entry of summer" in line and "`--yes-remove 2`" in line
     assert runtime.queue(runtime.names.replication_queue).depth().total == 0
     assert regworkers(runtime, "reconcile", "--yes-remove", "2").code == 2
-    confirmed = regworkers(runtime, "reconcile", "--repair", "--yes-remove", "2", "--format", "json")
+    confirmed = regworkers(
+        runtime, "reconcile", "--repair", "--apply", "--yes-remove", "2", "--format", "json"
+    )
     assert (confirmed.document["repair"]["removals"], confirmed.document["repair"]["withheld"]) == (2, 0)
 
 
@@ -123,7 +127,7 @@ def test_a_campaign_that_nobody_knows_is_a_usage_error_and_one_with_entries_only
     runtime.database["campaigns"].insert_one({"_id": "winter", "slug": "w"})
     for campaign in ("summer", "autumn", "winter"):
         require_campaign(runtime, campaign)
-    for command in (("reconcile",), ("backfill", "--dry-run"), ("backfill",)):
+    for command in (("reconcile",), ("backfill",), ("backfill", "--apply")):
         answer = regworkers(runtime, *command, "--campaign", "sumer")
         assert (answer.code, answer.stdout) == (2, "")
         assert "no campaign has the id 'sumer'" in answer.stderr.splitlines()[-1]
@@ -155,12 +159,15 @@ def test_on_a_narrow_terminal_commands_and_sentences_stay_in_one_piece(runtime: 
     assert f"regworkers replicate {entry.campaign_id} {entry.entry_id}" in trace
     assert any("events.1.type" in line and "entry.replicated" in line for line in trace)
     assert not any("{" in line for line in trace)
-    found = regworkers(runtime, "reconcile", "--repair", **narrow).stdout.splitlines()
+    found = regworkers(runtime, "reconcile", "--repair", "--apply", **narrow).stdout.splitlines()
     assert "missing: The source has the entry, the replica does not." in found
     assert any(line.startswith("repair: queued 1 keys (0 of them removals), deleted 0") for line in found)
     assert any("`regworkers drain save`" in line for line in found)
-    backfill = regworkers(runtime, "backfill", "--campaign", campaign, **narrow).stdout.splitlines()
-    assert backfill[-1] == "the keys are on the replication queue: `regworkers drain save` saves them"
+    backfill = regworkers(runtime, "backfill", "--campaign", campaign, "--apply", **narrow)
+    assert (
+        backfill.stdout.splitlines()[-1]
+        == "the keys are on the replication queue: `regworkers drain save` saves them"
+    )
 
 
 def test_the_status_of_backfills_when_none_has_run_is_fine_and_a_named_one_that_has_not_is_refused(
@@ -176,9 +183,9 @@ def test_the_status_of_backfills_when_none_has_run_is_fine_and_a_named_one_that_
 def test_backfill_counts_first_then_rebuilds_an_emptied_replica(runtime: Runtime) -> None:
     for number in range(5):
         put(runtime, key(f"e{number}"), needsReplication=False)
-    counted = regworkers(runtime, "backfill", "--dry-run", "--format", "json")
+    counted = regworkers(runtime, "backfill", "--format", "json")
     assert counted.code == 0 and counted.document["ended"] == "counted" and counted.document["sent"] == 5
-    done = regworkers(runtime, "backfill", "--format", "json")
+    done = regworkers(runtime, "backfill", "--apply", "--format", "json")
     assert done.code == 0 and done.document["ended"] == "finished" and done.document["sent"] == 5
     assert regworkers(runtime, "backfill", "status", "--format", "json").document["state"] == "finished"
     assert regworkers(runtime, "backfill", "pause").code == 2
@@ -186,14 +193,15 @@ def test_backfill_counts_first_then_rebuilds_an_emptied_replica(runtime: Runtime
     assert regworkers(runtime, "reconcile").code == 0
 
 
-def test_provision_says_what_it_created_and_then_that_all_stood(runtime: Runtime) -> None:
+def test_provision_creates_what_is_missing_and_changes_what_differs_only_with_apply(runtime: Runtime) -> None:
     again = regworkers(runtime, "provision", "--format", "json")
     assert again.code == 0 and {each["outcome"] for each in again.document} == {"existed"}
     url = runtime.sqs.get_queue_url(QueueName=runtime.names.replication_queue)["QueueUrl"]
     runtime.sqs.set_queue_attributes(QueueUrl=url, Attributes={"MessageRetentionPeriod": "60"})
-    mended = regworkers(runtime, "provision", "--format", "json").document
-    changed = [each["name"] for each in mended if each["outcome"] == "changed"]
-    assert changed == [runtime.names.replication_queue]
+    for options, outcome in (((), "differs"), (("--apply",), "changed"), ((), "")):
+        document = regworkers(runtime, "provision", *options, "--format", "json").document
+        found = {(each["name"], each["outcome"]) for each in document if each["outcome"] != "existed"}
+        assert found == ({(runtime.names.replication_queue, outcome)} if outcome else set())
 
 
 def test_load_writes_entries_updates_and_removals_that_replicate(runtime: Runtime) -> None:

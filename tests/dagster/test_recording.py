@@ -162,7 +162,10 @@ def test_what_a_terminal_did_with_codes_and_invites_shows_on_their_assets(
     shown = sensor.tick()["invites"]
     assert (shown["command"], shown["added"]) == ("invites upload", 1)
     assert (
-        regworkers(runtime, "invites", "remove", "hot-summer", "email", "ada@example.com", "--yes").code == 0
+        regworkers(
+            runtime, "invites", "remove", "hot-summer", "email", "ada@example.com", "--apply", "--yes"
+        ).code
+        == 0
     )
     assert sensor.tick()["invites"]["removed"] == 1
 

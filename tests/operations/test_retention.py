@@ -228,7 +228,7 @@ def test_the_terminal_deletes_only_with_yes_and_writes_down_who_did(runtime: Run
     before = state(runtime)
     assert regworkers(runtime, "housekeeping").code == 0
     assert state(runtime) == before
-    answer = regworkers(runtime, "housekeeping", "--yes", "--format", "json")
+    answer = regworkers(runtime, "housekeeping", "--apply", "--yes", "--format", "json")
     assert answer.code == 0, answer.stderr
     assert answer.document["deleted"] == sum(EXPECTED.values())
     (action,) = runtime.operator_actions.history(what="housekeeping")

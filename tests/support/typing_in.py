@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import typer
 from structlog.testing import capture_logs
 
+from regworkers_core.cli import changes
 from regworkers_core.cli.main import build
 from regworkers_core.cli.output import TROUBLE
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from tests.support.environment import environment_of
 from tests.support.terminal import Answer
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """Each prompt is answered with the next of `words`, at a terminal."""
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(changes, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    answers = iter(words)
+    monkeypatch.setattr(typer, "prompt", lambda *_asked, **_options: next(answers))
 
 
 class Typed:

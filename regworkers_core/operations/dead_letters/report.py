@@ -324,7 +324,7 @@ class RedriveReport:
         name = quote(self.queue.source)
         if self.dry_run and sendable:
             lines.append(
-                f"nothing was sent: add --yes to send {sendable} messages, canaries of each cause first"
+                f"nothing was sent: add --apply to send {sendable} messages, canaries of each cause first"
             )
         for cause, outcome in self.stopped_causes.items():
             lines.append(f"{cause}: {_STOPPED[outcome].format(queue=name)}")

@@ -184,7 +184,8 @@ def entry_verdict(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored 
     if not live:
         if stored.order >= entry.order:
             return ItemVerdict(
-                Verdict.NEEDED, "a tombstone hides the entry: `regworkers reconcile --repair` removes it"
+                Verdict.NEEDED,
+                "a tombstone hides the entry: `regworkers reconcile --repair --apply` removes it",
             )
         return ItemVerdict(Verdict.NEEDED, "the replica has a tombstone of an earlier life of the entry")
     if stored.order > entry.order:

@@ -135,7 +135,7 @@ def retention(runtime: Runtime) -> Section:
     remarks = [
         Remark(
             "finding",
-            f"{kind} {name} has {actual}, expected is {expected}: `regworkers provision` repairs it",
+            f"{kind} {name} has {actual}, expected is {expected}: `regworkers provision --apply` repairs it",
         )
         for kind, name, actual, expected in rows
         if actual != expected
@@ -144,7 +144,9 @@ def retention(runtime: Runtime) -> Section:
         ("drain log", "drain_log", f"since {oldest[:10]}" if oldest else "empty", f"{DRAIN_LOG_DAYS} days")
     )
     if oldest and oldest < iso(runtime.clock() - (DRAIN_LOG_DAYS + 2) * DAY_SECONDS):
-        text = f"the drain log starts at {oldest[:10]}: `regworkers housekeeping --yes` deletes older entries"
+        text = (
+            f"the drain log starts at {oldest[:10]}: `regworkers housekeeping --apply` deletes older entries"
+        )
         remarks.append(Remark("warning", text))
     return Section(
         f"{len(rows)} stores checked, {len(remarks)} remarks.",

@@ -353,7 +353,7 @@ def assess(compared: Sequence[Comparison], changed: str = "") -> RunbookReport:
         {"campaigns": rows},
         tuple(finding for each in compared for finding in _findings(each)),
         changed,
-        f"regworkers runbook {NAME} --yes" if any(each.advice for each in compared) else "",
+        f"regworkers runbook {NAME} --apply" if any(each.advice for each in compared) else "",
     )
 
 

@@ -84,9 +84,9 @@ def assess(
     last = after or before
     found, left = differences(before), differences(last)
     of = f" --campaign {campaign_id}" if campaign_id else ""
-    repair = f"regworkers runbook {NAME}{of} --yes"
+    repair = f"regworkers runbook {NAME}{of} --apply"
     # No repair heals these by itself: an operator decides that the source is right.
-    cures = {Kind.AHEAD: f"regworkers reconcile{of} --repair --dry-run"}
+    cures = {Kind.AHEAD: f"regworkers reconcile{of} --repair"}
     findings = tuple(
         Finding(f"{number} entries are {kind}", cures.get(kind) or advice or repair)
         for kind, number in left.items()

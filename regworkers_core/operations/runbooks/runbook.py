@@ -85,7 +85,7 @@ class RunbookReport:
 
 @dataclass(frozen=True, slots=True)
 class Runbook:
-    """`command` is what to run first; `changes` is what it may change with `--yes`, empty: it only reads."""
+    """`command` is what to run first; `changes` is what it may change with `--apply`, empty: it only reads."""
 
     name: str
     symptom: str

@@ -77,13 +77,13 @@ def assess(
         {"draws": list(draws), "markets": list(markets)},
         tuple(findings),
         f"resumed: {changed}" if changed else "",
-        f"regworkers runbook {NAME} --yes" if any(row["retryHelps"] for row in markets) else "",
+        f"regworkers runbook {NAME} --apply" if any(row["retryHelps"] for row in markets) else "",
     )
 
 
 def _advice(row: Row) -> str:
     if row["retryHelps"]:
-        return f"regworkers runbook {NAME} --campaign {row['campaign']} --yes"
+        return f"regworkers runbook {NAME} --campaign {row['campaign']} --apply"
     if row["status"] == _BLOCKED:
         return f"regworkers codes import <csv> --campaign {row['campaign']} --market {row['market']}"
     return f"regworkers campaign status {row['campaign']}"

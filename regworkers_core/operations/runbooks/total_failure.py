@@ -226,7 +226,7 @@ def assess(
         },
         tuple(findings),
         f"ran {' and '.join(changes)}" if changes else "",
-        "" if applied else f"regworkers runbook {NAME} --yes",
+        "" if applied else f"regworkers runbook {NAME} --apply",
     )
 
 

@@ -97,7 +97,7 @@ def _removal_order(image: Image) -> Order:
         raise PermanentFailure(
             Reason.INVALID_ENTRY,
             "field createdAt of the removed entry is not a time, so its removal has no order:"
-            " `regworkers reconcile --repair` removes what the replica still holds",
+            " `regworkers reconcile --repair --apply` removes what the replica still holds",
         )
     return order
 

@@ -246,7 +246,7 @@ class ListedRows:
     def _lost(self, shard_id: str) -> None:
         self._counts["trimmed"] += 1
         log.error(
-            "changes that were not read are gone from the stream: run `regworkers reconcile --repair`",
+            "changes that were not read are gone from the stream: run `regworkers reconcile --repair --apply`",
             shard=shard_id,
             table=self._table_name,
         )

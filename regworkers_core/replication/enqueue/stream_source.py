@@ -226,7 +226,7 @@ class StreamSource:
             held.iterator, held.ended, held.gone, held.trimmed = None, gone, gone, not gone
         self._count("trimmed")
         log.error(
-            "records were trimmed from the stream before they were read: run `regworkers reconcile --repair`",
+            "records were trimmed from the stream before they were read: run `regworkers reconcile --repair --apply`",
             shard=held.shard_id,
             table=self._streams.table_name,
         )

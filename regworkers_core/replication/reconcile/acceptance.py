@@ -126,7 +126,7 @@ class AcceptanceReport:
             return f"the versions before are kept (`housekeeping.supersededDays`), `{undo}` brings them back"
         if not self.found:
             return ""
-        command = f"regworkers reconcile{_of(self.campaign_id)} --repair --accept-source {self.found}"
+        command = f"regworkers reconcile{_of(self.campaign_id)} --repair --apply --accept-source {self.found}"
         return f"`{command}` lets the source win in them (in Dagster `apply: true` and `accept_source: {self.found}`)"
 
     def as_dict(self) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def refusal(found: Mapping[str, int], entries: Mapping[str, int], accept: Accept
             return f"{total} entries are ahead, more than {MOST_ENTRIES}: {RESTORED}"
     if accept.number is not None and accept.number != total:
         return (
-            f"{total} entries are ahead, and {accept.number} were typed: look at them again with `--dry-run`"
+            f"{total} entries are ahead, and {accept.number} were typed: list them again, without `--apply`"
         )
     return ""
 
@@ -259,7 +259,7 @@ def refusal(found: Mapping[str, int], entries: Mapping[str, int], accept: Accept
 def how_to_accept(campaign_id: str) -> str:
     """The commands, in a sentence, for an operator who does not know yet which entries are ahead."""
     command = f"regworkers reconcile{_of(campaign_id)} --repair"
-    return f"`{command} --dry-run` lists what is ahead, `{command} --accept-source N` lets the source win"
+    return f"`{command}` lists what is ahead, `{command} --apply --accept-source N` lets the source win"
 
 
 def _of(campaign_id: str | None) -> str:

@@ -145,8 +145,8 @@ EXPLANATIONS = {
     " ids break the grammar needs others.",
     Kind.AHEAD: "The replica holds a newer state than the source, and no save lowers it: a host whose clock was"
     " behind created the entry again, the source was restored from a backup, or something else wrote to the replica."
-    " A repair leaves it alone until you say that the source is right: `regworkers reconcile --repair --accept-source"
-    " N`, and `--dry-run` in its place lists the entries first.",
+    " A repair leaves it alone until you say that the source is right: `regworkers reconcile --repair --apply"
+    " --accept-source N`. `regworkers reconcile --repair` lists the entries first.",
     Kind.ERASED: "The source holds an entry of a fan who was erased after it was created: a backup or a writer brought"
     " it back. The replica refuses it. `regworkers erase --pending` takes it out again; a new registration has a later"
     " `createdAt` and is replicated.",

@@ -293,7 +293,7 @@ def _explain(item: ReplicationItem | None, kind: Kind | None, *, known: bool) ->
     if item is None:
         return "Nothing sent: neither the source nor the replica knows this entry. Check the ids."
     if kind is Kind.RESURRECTED or kind is Kind.AHEAD:
-        repair = " Run `regworkers reconcile --repair`." if kind is Kind.RESURRECTED else ""
+        repair = " Run `regworkers reconcile --repair --apply`." if kind is Kind.RESURRECTED else ""
         return f"Sent, but it will change nothing. {EXPLANATIONS[kind]}{repair}"
     if item.op is Op.REMOVE:
         return "Sent as a removal: the source no longer has the entry. `regworkers drain save` removes it."

@@ -64,7 +64,11 @@ class UndoReport:
             return f"nothing was brought back: {self.refused_because}"
         returnable = self.counts[Now.RETURNABLE]
         if self.confirmed is None:
-            return f"nothing is brought back yet: `--undo --yes-undo {returnable}` does" if returnable else ""
+            return (
+                f"nothing was restored: add --apply --yes-undo {returnable} to restore them"
+                if returnable
+                else ""
+            )
         if self.restored < self.confirmed:
             return f"{self.confirmed - self.restored} entries were saved once more meanwhile: repeat it"
         return "the replica is ahead of its source again" if self.restored else ""

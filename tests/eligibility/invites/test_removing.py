@@ -1,4 +1,4 @@
-"""Removing invites: nothing before --yes, and only the named ones."""
+"""Removing invites: nothing before --apply, and only the named ones."""
 
 from __future__ import annotations
 

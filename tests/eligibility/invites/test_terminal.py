@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import typer
 
-from regworkers_core.cli import invites as cli_invites
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.terms import days_from
 from regworkers_core.settings import PROJECT_ROOT
 from tests.eligibility.invites.world import Uploader
 from tests.support.terminal import Answer, regworkers
-from tests.support.typing_in import Typed
+from tests.support.typing_in import Typed, at_a_terminal
 
 
 @pytest.fixture
@@ -46,13 +43,6 @@ def at_the_old_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
-    """A terminal at which an operator types `word`."""
-    terminal = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setattr(cli_invites, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
-    monkeypatch.setattr(typer, "prompt", lambda *_asked, **_options: word)
-
-
 def invited(uploader: Uploader, typed: Typed) -> int:
     words = ("invites", "count", uploader.campaign_id, "email", "--format", "json")
     number: int = typed(*words).document["types"]["email"]["valid"]
@@ -75,11 +65,15 @@ def test_a_forgotten_file_invites_no_one_without_a_terminal_or_with_another_word
     silent = typed(*words)
     assert (silent.code, silent.stdout) == (2, "")
     assert f"{at_the_old_place} with 2 rows" in silent.stderr and "--yes" in silent.stderr
-    answering(monkeypatch, "yes")
+    at_a_terminal(monkeypatch, "yes")
     refused = typed(*words)
-    assert refused.code == 2 and f"{uploader.campaign_id} was expected, not 'yes'" in refused.stderr
+    assert (
+        refused.code == 2
+        and f"should be {uploader.campaign_id}" in refused.stderr
+        and "'yes'" in refused.stderr
+    )
     assert invited(uploader, typed) == 0
-    answering(monkeypatch, f" {uploader.campaign_id} ")
+    at_a_terminal(monkeypatch, f" {uploader.campaign_id} ")
     assert typed(*words).code == 0 and invited(uploader, typed) == 2
 
 
@@ -136,7 +130,7 @@ def test_rejected_lines_exit_with_1_and_are_listed_without_personal_data(
         and f"1 of 2 lines were rejected and left out: see {uploader.rejects}" in answered.stdout
     )
     dry = typed("invites", "remove", uploader.campaign_id, "email", "--file", str(uploader.file))
-    assert dry.code == 1 and "nothing is removed yet: 1 would be with --yes" in dry.stdout
+    assert dry.code == 1 and "nothing was removed: add --apply to remove 1 invites" in dry.stdout
     assert "1 of 2 lines were rejected and left out" in dry.stdout
 
 
@@ -174,15 +168,17 @@ def test_count_check_and_remove_by_hand(uploader: Uploader, typed: Typed) -> Non
     assert invited.code == 0 and invited.document["invited"] is True
     remove = ("invites", "remove", campaign_id, "email", "user1@example.com")
     dry = typed(*remove)
-    assert dry.code == 0 and "with --yes" in dry.stdout
+    assert dry.code == 0 and "add --apply" in dry.stdout
     assert "would remove" in dry.stdout and "│ removed" not in dry.stdout
     assert typed(*check).code == 0
-    done = typed(*remove, "--yes", "--format", "json")
+    done = typed(*remove, "--apply", "--yes", "--format", "json")
     assert (done.code, done.document["removed"], done.document["dryRun"]) == (0, 1, False)
     gone = typed(*check)
     assert (gone.code, gone.document["invited"]) == (1, False)
     assert "user1" not in invited.stdout + dry.stdout + done.stdout + gone.stdout
-    by_file = typed("invites", "remove", campaign_id, "email", "--file", str(uploader.file), "--yes")
+    by_file = typed(
+        "invites", "remove", campaign_id, "email", "--file", str(uploader.file), "--apply", "--yes"
+    )
     assert by_file.code == 0
     assert typed("invites", "count", campaign_id, "email", "--format", "json").document["types"]["email"] == {
         "valid": 0,
@@ -204,7 +200,9 @@ def test_an_address_need_not_stand_in_the_history_of_a_shell(
     assert piped("absent@example.com\n", "check").code == 1
     for wrong in ("", "user1@example.com\nuser2@example.com\n"):
         assert "is due on stdin" in piped(wrong, "check").stderr
-    removed = piped("user1@example.com\n\nuser2@example.com\n", "remove", "--yes", "--format", "json")
+    removed = piped(
+        "user1@example.com\n\nuser2@example.com\n", "remove", "--apply", "--yes", "--format", "json"
+    )
     assert removed.code == 0 and removed.document["removed"] == 2
     assert "name the invites" in piped("\n", "remove").stderr
 

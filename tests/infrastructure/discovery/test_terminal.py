@@ -188,7 +188,7 @@ def test_publishing_shows_first_writes_with_yes_and_then_has_nothing_to_do(
     assert states() == {("new", False)}
     topic = "arn:aws:sns:us-east-1:123456789012:on-call"
     topics = ("--critical-topic", topic, "--warning-topic", topic + "-team")
-    assert states("--yes", *topics) == {("new", True)}
+    assert states("--apply", *topics) == {("new", True)}
     stand = runtime.aws.client("cloudwatch").describe_alarms(AlarmNamePrefix=runtime.names.prefix)[
         "MetricAlarms"
     ]
@@ -197,7 +197,7 @@ def test_publishing_shows_first_writes_with_yes_and_then_has_nothing_to_do(
         topic + "-team": "warning",
     }
     # Without options, alarms keep their topics.
-    assert states() == {("same", False)} == states("--yes")
+    assert states() == {("same", False)} == states("--apply")
     other = terminal("publish-dashboards", "--critical-topic", topic + "-2")
-    assert "-notifies: " in other.stdout and "nothing written: --yes writes" in other.stdout
+    assert "-notifies: " in other.stdout and "nothing was written: add --apply" in other.stdout
     assert isinstance(terminal("publish-dashboards", "--warning-topic", "on-call").exception, UsageError)

@@ -11,7 +11,7 @@ import typer
 from structlog.testing import capture_logs
 
 from regworkers_core.cli.audit import audit_command, parse_since
-from regworkers_core.cli.by_hand import by_hand
+from regworkers_core.cli.changes import audited
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
@@ -44,7 +44,7 @@ def away() -> Runtime:
 
 
 def test_an_action_stands_there_while_it_runs_and_with_its_counts_after(runtime: Runtime) -> None:
-    with by_hand(runtime, "codes void", "summer", {"codes": 2, "reason": "", "force": False}) as result:
+    with audited(runtime, "codes void", "summer", {"codes": 2, "reason": "", "force": False}) as result:
         (running,) = runtime.operator_actions.history()
         assert (running.outcome, running.ended_at) == ("running", None)
         result["voided"] = 2
@@ -55,9 +55,9 @@ def test_an_action_stands_there_while_it_runs_and_with_its_counts_after(runtime:
 
 
 def test_a_failure_is_kept_by_its_type_alone_and_a_finding_is_no_failure(runtime: Runtime) -> None:
-    with pytest.raises(UsageError), by_hand(runtime, "campaign open", "summer"):
+    with pytest.raises(UsageError), audited(runtime, "campaign open", "summer"):
         raise UsageError("no campaign has the address fan@example.com")
-    with pytest.raises(typer.Exit) as left, by_hand(runtime, "draw run", "summer"):
+    with pytest.raises(typer.Exit) as left, audited(runtime, "draw run", "summer"):
         raise typer.Exit(1)
     assert left.value.exit_code == 1
     found = {each.what: each for each in runtime.operator_actions.history()}
@@ -69,17 +69,17 @@ def test_a_failure_is_kept_by_its_type_alone_and_a_finding_is_no_failure(runtime
 
 
 def test_a_dry_run_leaves_no_trace(runtime: Runtime) -> None:
-    with by_hand(runtime, "invites remove", "summer", dry_run=True) as result:
+    with audited(runtime, "invites remove", "summer", dry_run=True) as result:
         result["removed"] = 1
     assert runtime.operator_actions.history() == []
 
 
 def test_without_mongodb_nothing_is_done_that_nobody_could_write_down() -> None:
     done: list[str] = []
-    with pytest.raises(TransientFailure), by_hand(away(), "replicate", "summer:e1"):
+    with pytest.raises(TransientFailure), audited(away(), "replicate", "summer:e1"):
         done.append("replicated")
     assert done == []
-    with by_hand(away(), "replicate", "summer:e1", dry_run=True):
+    with audited(away(), "replicate", "summer:e1", dry_run=True):
         done.append("looked")
     assert done == ["looked"]
 
@@ -122,8 +122,8 @@ def test_a_list_of_invites_is_recorded_without_the_values_that_were_typed(
 ) -> None:
     words = ("invites", "remove", "summer", "email", "planted.fan@example.com", "--format", "json")
     create(runtime)
-    for yes in ((), ("--yes",)):
-        regworkers(runtime, *words, "--rejects", str(tmp_path / "rejects.csv"), *yes)
+    for apply in ((), ("--apply", "--yes")):
+        regworkers(runtime, *words, "--rejects", str(tmp_path / "rejects.csv"), *apply)
     (told,) = runtime.operator_actions.history()
     assert told.what == "invites remove" and told.arguments["values"] == 1
     assert "planted" not in str(told)

@@ -1,6 +1,6 @@
 """Every command and every job chooses: it reads, it does what the sensors do, or it is written down.
 
-A new one fails here. If it changes something by a person's decision, put its work into `by_hand(runtime, "<command>",
+A new one fails here. If it changes something by a person's decision, put its work into `audited(runtime, "<command>",
 target)` (`launched_by_hand` in a job, `launchable` around one); else name it below, under the reason that fits.
 """
 
@@ -93,7 +93,7 @@ ONLY_HERE = {
 # `working` of dead letters records them under these names: one command at a time holds a queue.
 DEAD_LETTERS = {"dlq drop", "dlq export", "dlq redrive"}
 # Which argument of what records an action is its name.
-RECORDERS = {"recorded": 0, "_advance": 0, "by_hand": 1, "launched_by_hand": 2, "launchable": 0}
+RECORDERS = {"recorded": 0, "_advance": 0, "audited": 1, "launched_by_hand": 2, "launchable": 0}
 
 JOBS_THAT_READ = {
     "campaign_funnel",

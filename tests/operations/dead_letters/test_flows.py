@@ -96,7 +96,7 @@ def test_a_dry_run_counts_and_changes_nothing(runtime: Runtime) -> None:
     refuse(runtime, "e1", "e2")
     report = redrive(runtime, replication(runtime), assessor(runtime), RedriveOptions())
     assert (report.ended, report.finished, report.sent_messages) == (RedriveEnded.COUNTED, True, 0)
-    assert "add --yes to send 2 messages" in report.advice
+    assert "add --apply to send 2 messages" in report.advice
     assert depths(runtime) == (0, 2)
     assert runtime.operator_actions.history(what="dlq") == []
 

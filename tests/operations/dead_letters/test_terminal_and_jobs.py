@@ -65,14 +65,12 @@ def test_an_operator_finds_a_cause_redrives_what_is_corrected_and_drops_the_rest
     counted = typed("dlq", "redrive", "replication", "--format", "json")
     assert counted.code == 0 and counted.document["dryRun"] and depths(runtime) == (0, 3)
     words = group["command"].split()[1:]
-    sent = typed(*words, "--yes", "--canary", "0", "--format", "json")
+    sent = typed(*words, "--apply", "--canary", "0", "--format", "json")
     assert sent.code == 0 and sent.document["sent"] == 2 and "dlq drop" in sent.document["advice"]
     run(runtime, "save")
-    assert typed("dlq", "drop", "replication", "--confirm", "selection-queue").code == 2
-    assert "add --confirm" in typed("dlq", "drop", "replication").stdout
-    dropped = typed(
-        "dlq", "drop", "replication", "--confirm", replication(runtime).source, "--format", "json"
-    )
+    assert typed("dlq", "drop", "replication", "--apply").code == 2
+    assert "add --apply" in typed("dlq", "drop", "replication").stdout
+    dropped = typed("dlq", "drop", "replication", "--apply", "--yes", "--format", "json")
     assert dropped.code == 0 and dropped.document["dropped"] == 1
     assert depths(runtime) == (0, 0) and recorded(runtime, status="open") == []
     history = typed("dlq", "history", "--format", "json").document
@@ -85,7 +83,7 @@ def test_an_operator_finds_a_cause_redrives_what_is_corrected_and_drops_the_rest
 def test_a_usage_error_is_one_line_and_exit_code_2(typed: Typed) -> None:
     for words in (
         ("groups", "nothing"),
-        ("redrive", "replication", "--yes", "--dry-run"),
+        ("redrive", "replication", "--dry-run"),
         ("list", "--older-than", "long"),
     ):
         answer = typed("dlq", *words)
@@ -108,7 +106,7 @@ def test_an_event_that_its_schema_now_allows_is_published_and_its_document_close
     runtime.queue(source + "-dlq").send([Outgoing(fine.body.encode(), dead.attributes)])
     about = {name: removed(1)["data"][name] for name in ("campaignId", "entryId")}
     runtime.database["dead_letters"].update_many({}, {"$set": about})
-    sent = typed("dlq", "redrive", "analytics", "--yes", "--canary", "0", "--format", "json")
+    sent = typed("dlq", "redrive", "analytics", "--apply", "--canary", "0", "--format", "json")
     assert sent.code == 0 and sent.document["sent"] == 1
     assert [each["status"] for each in recorded(runtime)] == ["resolved"]
     assert run(runtime, "publish").counts["sent"] == 1
@@ -164,8 +162,8 @@ def test_the_commands_need_only_what_their_policy_allows(
     remove(runtime, key("gone"))
     correct(runtime, "e1")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
-    typed("dlq", "redrive", "replication", "--yes", "--canary", "0")
-    typed("dlq", "drop", "replication", "--confirm", replication(runtime).source)
+    typed("dlq", "redrive", "replication", "--apply", "--canary", "0")
+    typed("dlq", "drop", "replication", "--apply", "--yes")
     (worker,) = (each for each in WORKERS if each.name == "dead-letters")
     assert worker.actions - {call.action for call in recorder.calls} <= worker.rare
 

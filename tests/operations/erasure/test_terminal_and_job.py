@@ -24,17 +24,17 @@ def test_without_a_word_it_only_says_what_it_would_do(runtime: Runtime) -> None:
     looked = regworkers(runtime, "erase", "summer", "e1", *JSON)
     assert looked.code == 0 and looked.document["dryRun"] and looked.document["takenOut"]["invites"] == 3
     assert source(runtime, E1) is not None and runtime.operator_actions.history() == []
-    assert "--confirm e1" in regworkers(runtime, "erase", "summer", "e1").stdout
+    assert "add --apply" in regworkers(runtime, "erase", "summer", "e1").stdout
 
 
 def test_with_the_entry_s_id_it_erases_and_lists_what_stays_and_the_codes(runtime: Runtime) -> None:
     plant(runtime, E1)
     draw(runtime, E1)
-    wrong = regworkers(runtime, "erase", "summer", "e1", "--confirm", "e2")
+    wrong = regworkers(runtime, "erase", "summer", "e1", "--apply")
     assert wrong.code == 2 and source(runtime, E1) is not None
-    done = regworkers(runtime, "erase", "summer", "e1", "--confirm", "e1")
+    done = regworkers(runtime, "erase", "summer", "e1", "--apply", "--yes")
     assert done.code == 0 and source(runtime, E1) is None
-    for words in ("recovery", "what stays", CODE, "erased, as of"):
+    for words in ("recovery", "what remains", CODE, "erased, as of"):
         assert words in done.stdout
     said = done.stdout + done.stderr
     assert not [value for value in FAN.values() if value in said]
@@ -47,13 +47,13 @@ def test_an_id_may_begin_with_a_dash(runtime: Runtime) -> None:
     dashed = key("-e1")
     enter(runtime, dashed)
     assert regworkers(runtime, "erase", "summer", "-e1").code == 0
-    assert regworkers(runtime, "erase", "summer", "-e1", "--confirm", "-e1").code == 0
+    assert regworkers(runtime, "erase", "summer", "-e1", "--apply", "--yes").code == 0
     assert source(runtime, dashed) is None
 
 
 def test_an_unknown_entry_is_a_finding(runtime: Runtime) -> None:
     assert regworkers(runtime, "erase", "summer", "unknown", *JSON).code == 1
-    done = regworkers(runtime, "erase", "summer", "unknown", "--confirm", "unknown")
+    done = regworkers(runtime, "erase", "summer", "unknown", "--apply", "--yes")
     assert done.code == 1 and document(runtime, key("unknown")) is None
 
 
@@ -64,8 +64,8 @@ def test_an_unknown_entry_is_a_finding(runtime: Runtime) -> None:
         ("summer",),
         ("summer", "e1", "--campaign", "summer"),
         ("summer", "e1", "--pending"),
-        ("--pending", "--confirm", "all"),
-        ("replay", "--confirm", "-1"),
+        ("--pending", "--confirm", "3"),
+        ("replay", "--yes"),
         ("summer:x", "e1"),
     ],
 )
@@ -74,14 +74,14 @@ def test_a_wrong_call_is_one_line(runtime: Runtime, words: tuple[str, ...]) -> N
     assert answer.code == 2 and len(answer.stderr.strip().splitlines()) == 1, answer
 
 
-def test_what_came_back_is_a_finding_until_its_number_is_typed(runtime: Runtime) -> None:
+def test_what_came_back_is_a_finding_until_it_is_applied(runtime: Runtime) -> None:
     image = enter(runtime, E1)
-    assert regworkers(runtime, "erase", "summer", "e1", "--confirm", "e1").code == 0
+    assert regworkers(runtime, "erase", "summer", "e1", "--apply", "--yes").code == 0
     put(runtime, E1, **image)
     for words in (("--pending",), ("replay",)):
         looked = regworkers(runtime, "erase", *words)
-        assert looked.code == 1 and f"erase {words[0]} --confirm 1" in looked.stdout
-    assert regworkers(runtime, "erase", "--pending", "--confirm", "1", *JSON).document["done"] == 1
+        assert looked.code == 1 and "add --apply to erase 1 entries" in looked.stdout
+    assert regworkers(runtime, "erase", "--pending", "--apply", "--yes", *JSON).document["done"] == 1
     assert regworkers(runtime, "erase", "--pending").code == 0
     assert regworkers(runtime, "erase", "replay").code == 0
 

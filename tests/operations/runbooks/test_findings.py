@@ -382,7 +382,7 @@ class TestTotalFailure:
 def test_differences_left_after_a_repair_are_findings_with_its_advice() -> None:
     before = compared(5, 3, missing=2, orphaned=1)
     report = out_of_sync.assess("summer", before)
-    assert report.next_step == "regworkers runbook out-of-sync --campaign summer --yes"
+    assert report.next_step == "regworkers runbook out-of-sync --campaign summer --apply"
     assert report.summary == "2 missing, 1 orphaned" and not report.fine
     left = out_of_sync.assess(
         "summer", before, "queued 2 keys", compared(5, 6, orphaned=1), "1 removals refused"
@@ -397,10 +397,10 @@ def test_differences_left_after_a_repair_are_findings_with_its_advice() -> None:
 
 
 def test_differences_that_no_repair_heals_name_another_command() -> None:
-    listing = "regworkers reconcile --campaign summer --repair --dry-run"
+    listing = "regworkers reconcile --campaign summer --repair"
     assert out_of_sync.assess("summer", compared(5, 5, ahead=2)).next_step == listing
     both = out_of_sync.assess("summer", compared(5, 5, stale=1, ahead=2))
-    repair = "regworkers runbook out-of-sync --campaign summer --yes"
+    repair = "regworkers runbook out-of-sync --campaign summer --apply"
     assert both.next_step == repair and {each.advice for each in both.findings} == {listing, repair}
 
 

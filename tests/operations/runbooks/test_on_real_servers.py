@@ -1,4 +1,4 @@
-"""Runbooks on real failures: they name them, change nothing without --yes, and repair them with it."""
+"""Runbooks on real failures: they name them, change nothing without --apply, and repair them with it."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_a_lost_replica_is_counted_and_rebuilt_with_the_time_of_each_step(
     assert reported.code == 1
     assert "replica and source differ" in findings(reported)[0]
     assert document(runtime, key("lost-1", "total")) is None and recorded(runtime) == []
-    assert report(reported)["nextStep"] == "regworkers runbook total-failure --yes"
+    assert report(reported)["nextStep"] == "regworkers runbook total-failure --apply"
 
-    done = typed("runbook", "total-failure", "--yes", "--format", "json")
+    done = typed("runbook", "total-failure", "--apply", "--format", "json")
     assert done.code == 0, done.stdout
     assert document(runtime, key("lost-1", "total")) is not None
     steps = {row["step"]: row for row in report(done)["tables"]["steps"]}
@@ -101,7 +101,7 @@ def test_differences_are_repaired_without_any_sensor_and_compared_again(
     )
     assert document(runtime, key("e1")) is None and recorded(runtime) == []
 
-    done = typed("runbook", "out-of-sync", "--yes", "--format", "json")
+    done = typed("runbook", "out-of-sync", "--apply", "--format", "json")
     assert done.code == 0, done.stdout
     assert document(runtime, key("e1")) is not None
     assert "after the repair" in report(done)["summary"] and report(done)["changed"].startswith(
@@ -110,9 +110,9 @@ def test_differences_are_repaired_without_any_sensor_and_compared_again(
     assert recorded(runtime) == [("runbook out-of-sync", "all", "done")]
 
 
-def test_removals_need_yes(typed: Typed) -> None:
+def test_removals_need_apply(typed: Typed) -> None:
     refused = typed("runbook", "out-of-sync", "--yes-remove", "3")
-    assert refused.code == 2 and "--yes" in refused.stderr
+    assert refused.code == 2 and "--apply" in refused.stderr
 
 
 def test_markets_that_wait_for_codes_are_explained_and_resumed_once_they_are_there(
@@ -133,10 +133,10 @@ def test_markets_that_wait_for_codes_are_explained_and_resumed_once_they_are_the
     draws.add_codes(runtime, "berlin", 2)
     ready = typed("runbook", "selection-failures", "--format", "json")
     assert "which are available now" in findings(ready)[0]
-    assert report(ready)["nextStep"] == "regworkers runbook selection-failures --yes"
+    assert report(ready)["nextStep"] == "regworkers runbook selection-failures --apply"
     assert draws.market_status(runtime)["berlin"] == "BLOCKED"
 
-    done = typed("runbook", "selection-failures", "--market", "berlin", "--yes", "--format", "json")
+    done = typed("runbook", "selection-failures", "--market", "berlin", "--apply", "--format", "json")
     assert done.code == 0, done.stdout
     assert "berlin" in report(done)["changed"]
     run(runtime, "selections")
@@ -161,7 +161,7 @@ def test_a_chunk_that_was_given_up_is_named_with_its_failure_and_resumed(
     (market,) = [row for row in report(found)["tables"]["markets"] if row["market"] == "berlin"]
     assert (market["failedChunks"], market["firstFailedChunk"], market["retryHelps"]) == (1, 1, True)
     assert "CODE_CONFLICT" in findings(found)[0]
-    typed("runbook", "selection-failures", "--yes")
+    typed("runbook", "selection-failures", "--apply")
     run(runtime, "selections")
     assert draws.findings(runtime, rows, campaign_id="autumn") == []
 
@@ -177,7 +177,7 @@ def test_a_campaign_that_differs_in_redis_is_cleared_only_with_yes(runtime: Runt
     assert report(reported)["facts"] == {"campaigns": 2, "wrong": 1}
 
     done = typed(
-        "runbook", "campaign-configuration", "--campaign", campaign.slug, "--yes", "--format", "json"
+        "runbook", "campaign-configuration", "--campaign", campaign.slug, "--apply", "--format", "json"
     )
     assert done.code == 0, done.stdout
     assert "cleared" in report(done)["changed"]

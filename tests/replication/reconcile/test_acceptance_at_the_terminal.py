@@ -22,25 +22,25 @@ def test_the_entries_are_listed_the_number_is_typed_and_it_is_taken_back(
 ) -> None:
     created_again_by_a_slow_clock(runtime)
     typed = Typed(runtime, monkeypatch, capsys)
-    dry = typed(*RECONCILE, "--repair", "--dry-run")
+    dry = typed(*RECONCILE, "--repair")
     assert dry.code == 1 and "summer:e1" in dry.stdout and "--accept-source 1" in dry.stdout
     with saving(runtime):
-        wrong = typed(*RECONCILE, "--repair", "--accept-source", "2", *JSON)
+        wrong = typed(*RECONCILE, "--repair", "--apply", "--accept-source", "2", *JSON)
         assert wrong.code == 1 and wrong.document["acceptance"]["accepted"] == 0
         assert "were typed" in wrong.document["acceptance"]["advice"] and name_of(runtime) == "before"
-        done = typed(*RECONCILE, "--repair", "--accept-source", "1", *JSON)
+        done = typed(*RECONCILE, "--repair", "--apply", "--accept-source", "1", *JSON)
     assert done.code == 0 and done.document["clean"] and name_of(runtime) == "again"
     acceptance = done.document["acceptance"]
     assert (acceptance["found"], acceptance["accepted"]) == (1, 1)
     assert acceptance["entries"][0]["id"] == "summer:e1"
     listed = typed(*RECONCILE, "--undo", *JSON)
     assert listed.code == 0 and listed.document["counts"]["returnable"] == 1
-    assert typed(*RECONCILE, "--undo", "--yes-undo", "3").code == 1 and name_of(runtime) == "again"
-    back = typed(*RECONCILE, "--undo", "--yes-undo", "1")
+    assert typed(*RECONCILE, "--undo", "--apply", "--yes-undo", "3").code == 1 and name_of(runtime) == "again"
+    back = typed(*RECONCILE, "--undo", "--apply", "--yes-undo", "1")
     assert back.code == 0 and "1 brought back" in back.stdout and name_of(runtime) == "before"
     none = typed(*RECONCILE, "--undo")
     assert none.code == 0 and "no acceptance to take back" in none.stdout
-    assert typed(*RECONCILE, "--undo", "--yes-undo", "1").code == 1
+    assert typed(*RECONCILE, "--undo", "--apply", "--yes-undo", "1").code == 1
     for answer in (dry, wrong, done, listed, back):
         assert "example.com" not in answer.stdout and "Łukasz" not in answer.stdout
     taken_back, _refused, accepted = [
@@ -56,11 +56,14 @@ def test_the_entries_are_listed_the_number_is_typed_and_it_is_taken_back(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--accept-source", "1"), "goes with --repair"),
-        (("--dry-run",), "goes with --repair or --undo"),
-        (("--repair", "--after-restore"), "goes with --accept-source"),
-        (("--repair", "--undo"), "one after the other"),
-        (("--yes-undo", "1"), "goes with --undo"),
+        (("--accept-source", "1"), "needs --repair"),
+        (("--apply",), "needs --repair or --undo"),
+        (("--repair", "--dry-run"), "--apply acts"),
+        (("--undo", "--apply"), "needs --yes-undo N"),
+        (("--undo", "--yes-undo", "1"), "add --apply"),
+        (("--repair", "--apply", "--after-restore"), "needs --accept-source"),
+        (("--repair", "--undo"), "mutually exclusive"),
+        (("--yes-undo", "1"), "needs --undo"),
     ],
 )
 def test_words_that_do_not_go_together_are_said_before_anything_is_read(

@@ -77,7 +77,7 @@ def test_an_entry_that_was_created_again_by_a_slow_clock_is_cured_and_brought_ba
 
     listed = undo_acceptance(runtime, "summer")
     assert listed.counts[Now.RETURNABLE] == 1 and name_of(runtime) == "again"
-    assert "--yes-undo 1" in listed.advice
+    assert "--apply --yes-undo 1" in listed.advice
     refused = undo_acceptance(runtime, "summer", confirmed=2)
     assert not refused.clean and name_of(runtime) == "again"
     back = undo_acceptance(runtime, "summer", confirmed=1)
@@ -228,7 +228,7 @@ def test_what_waits_for_a_draw_names_the_cure(runtime: Runtime) -> None:
     found = settlement.open
     assert settlement.differences == {"ahead": 1}
     assert found[0] == "1 ahead" and len(found) == 2
-    assert "regworkers reconcile --campaign summer --repair --dry-run" in found[1]
+    assert "regworkers reconcile --campaign summer --repair" in found[1]
     assert "--accept-source" in found[1]
 
 

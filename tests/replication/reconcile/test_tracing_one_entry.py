@@ -51,14 +51,14 @@ def test_each_state_of_an_entry_has_its_verdict_and_the_command_that_helps(runti
     entries.update_one({"_id": "summer:e1"}, {"$set": {"firstName": "drift"}})
     assert verdict() == ("stale", "regworkers replicate summer e1")
     entries.update_one({"_id": "summer:e1"}, {"$set": {"_replication.version": 5}})
-    assert verdict() == ("ahead", "regworkers reconcile --campaign summer --repair --dry-run")
+    assert verdict() == ("ahead", "regworkers reconcile --campaign summer --repair")
     remove(runtime, entry)
     assert verdict() == ("orphaned", "regworkers replicate summer e1")
     assert replicate(runtime, entry)["op"] == "remove"
     run(runtime, "save")
     assert verdict() == ("gone", None)
     put(runtime, entry, **AGED)
-    assert verdict() == ("resurrected", "regworkers reconcile --campaign summer --repair")
+    assert verdict() == ("resurrected", "regworkers reconcile --campaign summer --repair --apply")
 
 
 def test_a_refused_entry_is_rejected_with_its_dead_letters(runtime: Runtime) -> None:

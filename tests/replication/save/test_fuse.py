@@ -57,7 +57,7 @@ def test_one_entry_that_raises_is_a_dead_letter_and_the_others_are_saved(runtime
     assert dead_letter["reason"] == "DEFECT" and dead_letter["error"].startswith("KeyError at ")
     assert SECRET not in str(dead_letter)
     answer = regworkers(
-        runtime, "dlq", "redrive", "replication", "--yes", "--canary", "0", "--format", "json"
+        runtime, "dlq", "redrive", "replication", "--apply", "--canary", "0", "--format", "json"
     )
     assert answer.code == 0, answer.stderr
     assert run(runtime, "save").counts["applied"] == 1

@@ -162,8 +162,9 @@ def test_codes_are_imported_counted_and_voided(ask: Ask, typed: Typed, tmp_path:
     rejected = ask("codes", "import", str(file), "--campaign", "summer")
     assert rejected.code == 1 and rejected.document["rejected"] == {"DUPLICATE_IN_FILE": 1}
     assert Path(rejected.document["rejectsFile"]) == tmp_path / "codes.csv.rejects.csv"
-    assert ask("codes", "void", "summer", "AAAA-1111").code == 2
-    void = ask("codes", "void", "summer", "AAAA-1111", "--yes")
+    counted = ask("codes", "void", "summer", "AAAA-1111")
+    assert counted.code == 0 and counted.document[0]["outcome"] == "would be void"
+    void = ask("codes", "void", "summer", "AAAA-1111", "--apply", "--yes")
     assert void.code == 0 and void.document == [{"code": "AAAA…", "done": True, "outcome": "is void now"}]
     text = typed("codes", "status", "summer")
     assert text.code == 1 and "berlin" in text.stdout

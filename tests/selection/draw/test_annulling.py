@@ -21,7 +21,7 @@ from regworkers_core.selection.maths.beside import Annulled
 from tests.selection.draw.world import close_campaign, draw, ref_of
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, result
-from tests.support.typing_in import Typed
+from tests.support.typing_in import Typed, at_a_terminal
 
 ROWS = result({"berlin": 3}, waiting=2)
 WORD, REASON = f"{CAMPAIGN}:1", "the list of members was last year's"
@@ -162,10 +162,11 @@ def test_at_the_terminal_an_annulment_shows_what_it_stops_and_wants_the_word(
     typed = Typed(published, monkeypatch, capfd)
     look = typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--format", "json")
     assert look.code == 1 and look.document["messages"] == {"waiting": 5, "stopped": 0, "sent": 0}
-    assert f"--confirm {WORD}" in look.document["said"][0]
-    wrong = typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--confirm", CAMPAIGN)
+    assert "add --apply" in look.document["said"][0]
+    at_a_terminal(monkeypatch, CAMPAIGN, WORD)
+    wrong = typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--apply")
     assert wrong.code == 2 and f"should be {WORD}" in wrong.stderr
-    assert typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--confirm", WORD).code == 1
+    assert typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--apply").code == 1
     judge(published)
     (action,) = published.operator_actions.history(what="draw annul")
     assert (action.arguments["reason"], action.result["stopped"]) == (REASON, 5)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import typer
 
-from regworkers_core.cli import draw
 from regworkers_core.runtime import Runtime
 from tests.selection.draw.beacons import Clock, signature_of, taken_for_signatures, with_beacon
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
@@ -16,7 +13,7 @@ from tests.selection.draw.world import draw as draw_of
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.terminal import regworkers
-from tests.support.typing_in import Typed
+from tests.support.typing_in import Typed, at_a_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -84,12 +81,9 @@ def test_who_is_asked_sees_the_report_first_and_a_wrong_word_says_what_was_expec
     registered(runtime, codes=10)
     typed = Typed(runtime, monkeypatch, capfd)
     assert "no report yet" in typed("draw", "report", SLUG).stderr
-    terminal = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setattr(draw, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
-    words = iter([CAMPAIGN, f"  {CAMPAIGN}:1 "])
-    monkeypatch.setattr(typer, "prompt", lambda *_asked, **_options: next(words))
+    at_a_terminal(monkeypatch, CAMPAIGN, f"  {CAMPAIGN}:1 ")
     wrong = typed("draw", "run", CAMPAIGN)
-    assert wrong.code == 1 and f"{CAMPAIGN}:1 was expected, not '{CAMPAIGN}'" in wrong.stdout
+    assert wrong.code == 1 and f"should be {CAMPAIGN}:1, found '{CAMPAIGN}'" in wrong.stdout
     for text in ("registered", "WINNER", "berlin", "codes", "seed source", "regworkers draw report"):
         assert text in wrong.stderr
     assert runtime.queue(runtime.names.selection_queue).depth().total == 0

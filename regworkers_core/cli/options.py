@@ -1,0 +1,190 @@
+"""What commands read from the command line: ids that begin with a dash, bundles of options, campaigns by id or slug."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import NON_WINNERS
+from regworkers_core.runtime import Runtime
+
+CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
+
+T = TypeVar("T")
+
+_ID = re.compile(r"--?[A-Za-z0-9_-]+")
+# Former options: what a command must have now, and what to do instead.
+_FORMER = {
+    "--confirm": ("--apply", "use --apply, which prompts, and --yes to skip the prompt"),
+    "--dry-run": ("--apply", "leave it out: a dry run is the default, and --apply acts"),
+    "--truth": ("--verdicts", "use --verdicts"),
+}
+
+
+def flatten_options(command: Callable[..., T]) -> Callable[..., T]:
+    """Replace each parameter whose type is a dataclass with an option for each of its fields. Typer reads the options,
+    and the command gets the dataclass.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    bundles: dict[str, tuple[type, list[str]]] = {}
+    parameters: list[Parameter] = []
+    for name, parameter in signature(command).parameters.items():
+        kind = hints[name]
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=kind))
+            continue
+        options = get_type_hints(kind, include_extras=True)
+        bundles[name] = (kind, [each.name for each in fields(kind)])
+        parameters += [
+            Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=options[each.name])
+            for each in fields(kind)
+        ]
+
+    @wraps(command)
+    def flat(**given: Any) -> T:
+        for name, (kind, options) in bundles.items():
+            given[name] = kind(**{option: given.pop(option) for option in options})
+        return command(**given)
+
+    flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {each.name: each.annotation for each in parameters}
+    return flat
+
+
+class Commands(TyperGroup):
+    """The root of all commands: reads `trace C -abc` as an operator means it, and refuses former options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        command, depth = _named(self, args)
+        _refuse_former(command, args[depth:])
+        return super().parse_args(ctx, with_ids_apart(self, args))
+
+
+def _named(group: Any, args: Sequence[str]) -> tuple[Any, int]:
+    """The command that the first words name, and how many words that takes."""
+    command, depth = group, 0
+    while depth < len(args) and (inner := getattr(command, "commands", {}).get(args[depth])):
+        command, depth = inner, depth + 1
+    return command, depth
+
+
+def _options(command: Any) -> dict[str, Any]:
+    """The options of a command by their names."""
+    found = {name: each for each in command.params for name in each.opts if name.startswith("-")}
+    return found | {name: each for each in command.params for name in each.secondary_opts}
+
+
+def _refuse_former(command: Any, words: Sequence[str]) -> None:
+    """Raises UsageError for an option that was replaced, naming what replaced it."""
+    options = _options(command)
+    for word, is_value in _words(words, options):
+        if word == "--":
+            return
+        former = word.partition("=")[0]
+        now, instead = _FORMER.get(former, ("", ""))
+        if not is_value and now in options and former not in options:
+            raise UsageError(f"{former} is no longer an option: {instead}")
+
+
+def with_ids_apart(group: Any, args: Sequence[str]) -> list[str]:
+    """Move the words that are ids behind `--`, where a parser takes them for arguments. Refs and derived entry ids are
+    base64url, so one of 64 begins with a dash.
+
+    A word with one dash is an id, because commands have no short options (a command that has one is left alone). A word
+    with two dashes is an id if an argument is missing without it and no option has a similar name: a mistyped option
+    stays an error.
+    """
+    command, depth = _named(group, args)
+    words = list(args[depth:])
+    if command is group or getattr(command, "commands", None) or "--" in words:
+        return list(args)
+    options = _options(command)
+    if any(not name.startswith("--") for name in options):
+        return list(args)
+    given, named, unknown = [], [], set[int]()
+    for index, (word, is_value) in enumerate(_words(words, options)):
+        if is_value or word.partition("=")[0] in options or word == "--help":
+            named.append(index)
+        else:
+            given.append(index)
+            if _ID.fullmatch(word):
+                unknown.add(index)
+    lacking = sum(each.required for each in command.params if each.param_type_name == "argument")
+    lacking -= sum(not words[index].startswith("--") for index in given)
+    for index in sorted(unknown):
+        if words[index].startswith("--"):
+            if lacking <= 0 or get_close_matches(words[index], options):
+                return list(args)
+            lacking -= 1
+    if not unknown:
+        return list(args)
+    return [*args[:depth], *(words[each] for each in named), "--", *(words[each] for each in given)]
+
+
+def _words(words: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Each word, and whether it is the value of the option before it."""
+    is_value = False
+    for word in words:
+        yield word, is_value
+        option = None if is_value else options.get(word)
+        is_value = option is not None and not option.is_flag and not option.count
+
+
+def numbers(option: str, pairs: Sequence[str]) -> dict[str, int]:
+    """`NAME=N` pairs of an option. Raises UsageError naming the pair."""
+    found: dict[str, int] = {}
+    for pair in pairs:
+        name, equal, number = pair.partition("=")
+        if not equal or not name or not number.isdecimal():
+            raise UsageError(f"{option} takes NAME=N with a whole number, found {pair!r}")
+        if name in found:
+            raise UsageError(f"{option} names {name} twice")
+        found[name] = int(number)
+    return found
+
+
+def seats_of_segments(option: str, pairs: Sequence[str]) -> dict[str, dict[str, int]]:
+    """`MARKET:SEGMENT=N` pairs as market -> segment -> N. Raises UsageError naming the pair."""
+    found: dict[str, dict[str, int]] = {}
+    for name, seats in numbers(option, pairs).items():
+        market, colon, segment = name.partition(":")
+        if not colon or not market or not segment:
+            raise UsageError(f"{option} takes MARKET:SEGMENT=N, found {name}={seats}")
+        found.setdefault(market, {})[segment] = seats
+    return found
+
+
+def campaign_id_of(runtime: Runtime, named: str) -> str:
+    """The id of the campaign with this id or slug. A name that is not found is an id: entries and draws outlive the
+    document of their campaign.
+    """
+    found = runtime.campaigns.find(named)
+    return found.campaign_id if found else named
+
+
+def market_in_words(market_id: str) -> str:
+    """The market's id, or `others` for entries that won in no market."""
+    return "others" if market_id == NON_WINNERS else market_id
+
+
+def require_writable(page: Path | None, option: str = "--page") -> None:
+    """Raises UsageError, before minutes of work, if the file that `option` names cannot be written."""
+    if page is None:
+        return
+    if not page.parent.is_dir():
+        raise UsageError(f"{option} {page}: there is no folder {page.parent}")
+    if page.is_dir():
+        raise UsageError(f"{option} {page} is a folder: name a file in it")
+    if not os.access(page if page.exists() else page.parent, os.W_OK):
+        raise UsageError(f"{option} {page}: no permission to write there")

@@ -1,0 +1,129 @@
+"""The one convention of commands that change something: dry runs until --apply, and --yes only skips the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from regworkers_core.cli.changes import Change, Deletion
+from regworkers_core.cli.main import build
+from regworkers_core.cli.options import Commands, flatten_options
+from regworkers_core.domain.reasons import UsageError
+from tests.support.terminal import regworkers
+from tests.support.typing_in import at_a_terminal
+
+# Words that each command needs to be complete.
+CHANGES: dict[str, tuple[str, ...]] = {
+    "aws publish-dashboards": (),
+    "backfill": (),
+    "dlq redrive": ("replication",),
+    "provision": (),
+    "reconcile": ("--repair",),
+    "runbook campaign-configuration": (),
+    "runbook out-of-sync": (),
+    "runbook selection-failures": (),
+    "runbook total-failure": (),
+    "template update": (),
+}
+DELETIONS: dict[str, tuple[str, ...]] = {
+    "codes void": ("summer", "AAAA-1111"),
+    "dlq drop": ("replication",),
+    "draw annul": ("summer", "--reason", "text"),
+    "draw replan-code": ("summer", "berlin"),
+    "erase": ("summer", "e1"),
+    "housekeeping": (),
+    "invites remove": ("summer", "email", "ada@example.com"),
+}
+
+
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    yield " ".join(path), {name for each in command.params for name in each.opts}
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _commands(child, (*path, name))
+
+
+def test_the_commands_with_apply_are_these_and_each_has_yes() -> None:
+    options = dict(_commands(typer.main.get_command(build("draw"))))
+    found = {name for name, each in options.items() if "--apply" in each}
+    assert found == CHANGES.keys() | DELETIONS.keys()
+    assert all("--yes" in options[name] for name in found)
+    assert not [name for name in found if options[name] & {"--dry-run", "--confirm"}]
+
+
+@pytest.mark.parametrize("command", sorted(CHANGES | DELETIONS))
+def test_yes_without_apply_is_refused_and_names_apply(command: str) -> None:
+    answer = regworkers(None, *command.split(), *(CHANGES | DELETIONS)[command], "--yes")
+    assert (answer.code, answer.stdout) == (2, "") and "add --apply" in answer.stderr
+
+
+@pytest.mark.parametrize("command", sorted(DELETIONS))
+def test_a_deletion_without_a_terminal_needs_yes(command: str) -> None:
+    answer = regworkers(None, *command.split(), *DELETIONS[command], "--apply")
+    assert (answer.code, answer.stdout) == (2, "") and "add --yes" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("dlq", "drop", "replication", "--confirm", "replication-queue"), "use --apply"),
+        (("erase", "summer", "e1", "--confirm=e1"), "use --apply"),
+        (("draw", "annul", "summer", "--reason", "--confirm", "--confirm", "summer:1"), "use --apply"),
+        (("dlq", "redrive", "replication", "--dry-run"), "a dry run is the default"),
+        (("backfill", "--campaign", "summer", "--dry-run"), "a dry run is the default"),
+        (("dlq", "groups", "--truth"), "use --verdicts"),
+    ],
+)
+def test_a_former_option_is_refused_and_the_new_one_is_named(words: tuple[str, ...], said: str) -> None:
+    answer = regworkers(None, *words)
+    assert (answer.code, answer.stdout) == (2, "") and said in answer.stderr
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
+
+    @app.command()
+    @flatten_options
+    def drop(name: str, change: Deletion, dry: Annotated[bool, typer.Option("--dry-run")] = False) -> None:
+        if change.apply:
+            change.confirm(f"{name} will be dropped", name)
+        print(name, "dropped" if change.apply else "counted", dry)
+
+    @app.command()
+    @flatten_options
+    def send(change: Change) -> None:
+        print("counted" if change.dry_run else "sent")
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("drop", "q"), "q counted False"),
+        (("drop", "q", "--apply", "--yes"), "q dropped False"),
+        # A command may still have an option of this name.
+        (("drop", "q", "--dry-run"), "q counted True"),
+        (("send",), "counted"),
+        (("send", "--apply"), "sent"),
+        (("send", "--apply", "--yes"), "sent"),
+    ],
+)
+def test_apply_acts_and_yes_skips_the_prompt(words: tuple[str, ...], said: str) -> None:
+    answer = CliRunner().invoke(_app(), list(words))
+    assert (answer.exit_code, answer.stdout.strip()) == (0, said)
+
+
+def test_at_a_terminal_a_deletion_wants_the_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word, said in (("p", "should be q, found 'p'"), ("", "the answer is empty")):
+        at_a_terminal(monkeypatch, word)
+        with pytest.raises(UsageError, match=said):
+            _app()(["drop", "q", "--apply"], standalone_mode=False)
+    at_a_terminal(monkeypatch, " q ")
+    _app()(["drop", "q", "--apply"], standalone_mode=False)
+    assert capsys.readouterr().out == "q dropped False\n"
