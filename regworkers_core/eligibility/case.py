@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, T
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.domain.timestamps import seconds as moment_of
 from regworkers_core.domain.user import User
@@ -72,6 +73,16 @@ class Subject:
         )
         have = {kind: value for kind, value in found if value is not None and kind not in self.withheld}
         object.__setattr__(self, "identities", have)
+
+
+def invite_keys(campaign: Campaign, subject: Subject) -> dict[InviteType, TableKey]:
+    """Return the table keys of the invites by which the campaign may admit the subject."""
+    given = {kind.value: value for kind, value in subject.identities.items()}
+    return {
+        kind: invite_key(campaign.campaign_id, kind, given[kind.value])
+        for kind in campaign.eligibility.invite_types
+        if kind.value in given
+    }
 
 
 @dataclass(frozen=True, slots=True)

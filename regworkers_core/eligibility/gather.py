@@ -23,11 +23,11 @@ from regworkers_core.adapters.mongo.entrants import EACH, Found, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
-from regworkers_core.domain.invite import InviteType, invite_key
+from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.user import User
-from regworkers_core.eligibility.case import Facts, Identity
+from regworkers_core.eligibility.case import Facts, Identity, invite_keys
 from regworkers_core.eligibility.earlier_entries import (
     EarlierEntries,
     Item,
@@ -286,15 +286,8 @@ class _Lookup:
             claim_keys = {
                 kind: hashes.claim_key(id_, kind, value) for kind, value in subject.identities.items()
             }
-        invite_keys: dict[InviteType, TableKey] = {}
-        if campaign.eligibility.invite_only:
-            given = {kind.value: value for kind, value in subject.identities.items()}
-            invite_keys = {
-                kind: invite_key(id_, kind, given[kind.value])
-                for kind in campaign.eligibility.invite_types
-                if kind.value in given
-            }
-        return cls(check, campaign, claim_keys, invite_keys)
+        invites = invite_keys(campaign, subject) if campaign.eligibility.invite_only else {}
+        return cls(check, campaign, claim_keys, invites)
 
     @property
     def keys(self) -> Iterable[TableKey]:

@@ -23,14 +23,14 @@ from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
-from regworkers_core.domain.invite import InviteType, invite_key
+from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign.staging import ROWS, Staged, Staging
-from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
+from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject, invite_keys
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import RULES, judge, rule_set
 from regworkers_core.runtime import Runtime
@@ -82,19 +82,9 @@ class Outside:
             )
 
     def _invites(self, subjects: Sequence[Subject]) -> list[Fact[Invites]]:
-        terms = self._campaign.eligibility
-        if not terms.invite_only:
+        if not self._campaign.eligibility.invite_only:
             return [NO_INVITES] * len(subjects)
-        wanted: list[dict[InviteType, TableKey]] = []
-        for subject in subjects:
-            values = {InviteType(kind.value): value for kind, value in subject.identities.items()}
-            wanted.append(
-                {
-                    kind: invite_key(self._campaign.campaign_id, kind, value)
-                    for kind, value in values.items()
-                    if kind in terms.invite_types
-                }
-            )
+        wanted = [invite_keys(self._campaign, subject) for subject in subjects]
         keys = dict.fromkeys(key for each in wanted for key in each.values())
         found: dict[TableKey, int] = {}
         for part in self._pool.map(self._runtime.invites.ttls, in_batches(keys, MAX_GET)):
