@@ -293,18 +293,20 @@ def lease_name(campaign_id: str, type_: InviteType) -> str:
 
 @contextmanager
 def one_at_a_time(
-    runtime: Runtime, campaign_id: str, type_: InviteType, run_id: str, sleep: Callable[[float], object]
-) -> Iterator[Lease]:
+    runtime: Runtime, report: ListReport, run_id: str, sleep: Callable[[float], object]
+) -> Iterator[Lease | None]:
     """Hold the lease of the campaign's invites of one type: no other list writes between the read and the write of a
-    batch. Raises UsageError while another list runs.
+    batch. A dry run needs no lease. Raises UsageError while another list runs.
     """
-    seconds = runtime.settings.invites.lease_seconds
+    if report.dry_run:
+        yield None
+        return
+    name, seconds = lease_name(report.campaign_id, report.type), runtime.settings.invites.lease_seconds
     try:
-        with held_lease(
-            runtime.leases, lease_name(campaign_id, type_), run_id, lease_seconds=seconds, sleep=sleep
-        ) as lease:
+        with held_lease(runtime.leases, name, run_id, lease_seconds=seconds, sleep=sleep) as lease:
             yield lease
     except LeaseBusy:
         raise UsageError(
-            f"another list of invites by {type_.value} for {campaign_id} is running: repeat this one when it is done"
+            f"another list of invites by {report.type.value} for {report.campaign_id} is running: repeat this one when"
+            " it is done"
         ) from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from regworkers_core.adapters.aws.objects import ObjectStore
@@ -79,10 +78,7 @@ def upload_invites(
     report = ListReport(campaign_id, type_, dry_run, UPLOAD_OUTCOMES, ttl=ttl, advice=note)
     # Before the wait for a lease.
     require_header(open_it, name, type_)
-    with ExitStack() as held:
-        lease = None
-        if not dry_run:
-            lease = held.enter_context(one_at_a_time(runtime, campaign_id, type_, run_id, hooks.sleep))
+    with one_at_a_time(runtime, report, run_id, hooks.sleep) as lease:
         existing = _existing_invites(runtime, campaign_id, type_, lease)
         work = _upload_work(
             runtime, report, ttl, existing, write_limit(runtime, rate, hooks), shorten=shorten
@@ -161,10 +157,7 @@ def remove_invites(
     """
     hooks = hooks or Hooks()
     report = ListReport(campaign_of_invites(runtime, slug_or_id), type_, dry_run, REMOVAL_OUTCOMES)
-    with ExitStack() as held:
-        lease = None
-        if not dry_run:
-            lease = held.enter_context(one_at_a_time(runtime, report.campaign_id, type_, run_id, hooks.sleep))
+    with one_at_a_time(runtime, report, run_id, hooks.sleep) as lease:
         work = _removal_work(runtime, report, write_limit(runtime, rate, hooks))
         work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
     return report
