@@ -8,9 +8,9 @@ topic. Ids that a draw uses, and correlation ids, have a grammar: other text may
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.alias_generators import to_camel
 
 from regworkers_core.domain.eligibility import Status
@@ -18,22 +18,6 @@ from regworkers_core.domain.events import EventType
 from regworkers_core.domain.order import LONGEST_TIME
 from regworkers_core.domain.selection import NoticeType
 from regworkers_core.settings import Names
-
-_FLOWS: Mapping[EventType, str] = {
-    EventType.ENTRY_REPLICATED: "entries",
-    EventType.ENTRY_REMOVED: "entries",
-    EventType.ELIGIBILITY_JUDGED: "eligibility",
-    EventType.DRAW_COMMITTED: "selections",
-    EventType.DRAW_DRAWN: "selections",
-    EventType.SELECTION_MADE: "selections",
-    EventType.NOTIFICATION_QUEUED: "notifications",
-}
-
-
-def topics_by_type(names: Names) -> Mapping[EventType, str]:
-    """Return the full name of the topic of every type."""
-    return {kind: names.topic(flow) for kind, flow in _FLOWS.items()}
-
 
 VERSION = 1
 _RFC_3339 = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$"
@@ -161,54 +145,31 @@ class Event(BaseModel):
     correlationid: CorrelationId
 
 
-class EntryReplicated(Event):
-    source: Literal["regworkers/replication"]
-    type: Literal[EventType.ENTRY_REPLICATED]
-    data: EntryReplicatedData
-
-
-class EntryRemoved(Event):
-    source: Literal["regworkers/replication"]
-    type: Literal[EventType.ENTRY_REMOVED]
-    data: EntryRemovedData
-
-
-class EligibilityJudged(Event):
-    source: Literal["regworkers/eligibility"]
-    type: Literal[EventType.ELIGIBILITY_JUDGED]
-    data: EligibilityJudgedData
-
-
-class DrawCommitted(Event):
-    source: Literal["regworkers/selection"]
-    type: Literal[EventType.DRAW_COMMITTED]
-    data: DrawCommittedData
-
-
-class DrawDrawn(Event):
-    source: Literal["regworkers/selection"]
-    type: Literal[EventType.DRAW_DRAWN]
-    data: DrawDrawnData
-
-
-class SelectionMade(Event):
-    source: Literal["regworkers/selection"]
-    type: Literal[EventType.SELECTION_MADE]
-    data: SelectionMadeData
-
-
-class NotificationQueued(Event):
-    source: Literal["regworkers/selection"]
-    type: Literal[EventType.NOTIFICATION_QUEUED]
-    data: NotificationQueuedData
-
-
-MODELS: Mapping[EventType, type[Event]] = {
-    EventType.ENTRY_REPLICATED: EntryReplicated,
-    EventType.ENTRY_REMOVED: EntryRemoved,
-    EventType.ELIGIBILITY_JUDGED: EligibilityJudged,
-    EventType.DRAW_COMMITTED: DrawCommitted,
-    EventType.DRAW_DRAWN: DrawDrawn,
-    EventType.SELECTION_MADE: SelectionMade,
-    EventType.NOTIFICATION_QUEUED: NotificationQueued,
+# The topic of each type, its source, and its data.
+_EVENTS: Mapping[EventType, tuple[str, str, type[Part]]] = {
+    EventType.ENTRY_REPLICATED: ("entries", "replication", EntryReplicatedData),
+    EventType.ENTRY_REMOVED: ("entries", "replication", EntryRemovedData),
+    EventType.ELIGIBILITY_JUDGED: ("eligibility", "eligibility", EligibilityJudgedData),
+    EventType.DRAW_COMMITTED: ("selections", "selection", DrawCommittedData),
+    EventType.DRAW_DRAWN: ("selections", "selection", DrawDrawnData),
+    EventType.SELECTION_MADE: ("selections", "selection", SelectionMadeData),
+    EventType.NOTIFICATION_QUEUED: ("notifications", "selection", NotificationQueuedData),
 }
+
+
+def topics_by_type(names: Names) -> Mapping[EventType, str]:
+    """Return the full name of the topic of every type."""
+    return {kind: names.topic(topic) for kind, (topic, _, _) in _EVENTS.items()}
+
+
+def _model(kind: EventType, source: str, data: type[Part]) -> type[Event]:
+    constant: Any = Literal
+    fields: dict[str, Any] = {
+        "source": (constant[f"regworkers/{source}"], ...),
+        "type": (constant[kind], ...),
+        "data": (data, ...),
+    }
+    return create_model(kind.value, __base__=Event, **fields)
+
+
+MODELS = {kind: _model(kind, source, data) for kind, (_, source, data) in _EVENTS.items()}
