@@ -219,29 +219,23 @@ def _resume(runtime: Runtime, campaign_id: str, run_id: str) -> dict[str, Any]:
     return resume_blocked(runtime, campaign_id, run_id=run_id)
 
 
+@dataclass(slots=True)
 class _Import:
     """The work of one import, batch by batch."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        campaign: Campaign,
-        market_id: str | None,
-        report: ImportReport,
-        rejects: RejectsFile,
-        seen: FirstSeen,
-        run_id: str,
-        lease: Lease | None,
-        on_step: OnStep,
-    ) -> None:
-        self._codes, self._clock = runtime.codes, runtime.clock
-        self._campaign, self._market_id = campaign, market_id
-        self._report, self._rejects, self._seen = report, rejects, seen
-        self._run_id, self._lease, self._on_step = run_id, lease, on_step
-        self._highest: dict[str, int] = {}
+    runtime: Runtime
+    campaign: Campaign
+    market_id: str | None
+    report: ImportReport
+    rejects: RejectsFile
+    seen: FirstSeen
+    run_id: str
+    lease: Lease | None
+    on_step: OnStep
+    highest: dict[str, int] = field(default_factory=dict)
 
     def take(self, lines: Sequence[Line]) -> None:
-        report = self._report
+        report = self.report
         report.lines += len(lines)
         wanted: dict[str, tuple[Row, NewCode]] = {}
         for line in lines:
@@ -253,62 +247,62 @@ class _Import:
                 self._reject(new)
             elif isinstance(line, Row):
                 wanted[new.code] = (line, new)
-        existing = self._codes.get(list(wanted)) if wanted else {}
+        existing = self.runtime.codes.get(list(wanted)) if wanted else {}
         fresh = [new for code, (_, new) in wanted.items() if code not in existing]
         if fresh and not report.dry_run:
             existing |= self._append(fresh)
         for code, (row, new) in wanted.items():
             self._settle(row, new, existing.get(code))
-        self._on_step("codes.after_batch")
+        self.on_step("codes.after_batch")
 
     def _append(self, fresh: Sequence[NewCode]) -> dict[str, Code]:
-        if self._lease is not None and self._lease.lost and not self._lease.renew():
+        if self.lease is not None and self.lease.lost and not self.lease.renew():
             raise UsageError(
-                f"the import for {self._campaign.campaign_id} lost its lease to another import: what it "
+                f"the import for {self.campaign.campaign_id} lost its lease to another import: what it "
                 "added remains; import the file again when the other import is done"
             )
-        return self._codes.add(
-            self._campaign.campaign_id,
+        return self.runtime.codes.add(
+            self.campaign.campaign_id,
             fresh,
-            import_id=self._run_id,
-            at=iso(self._clock()),
-            highest=self._highest,
+            import_id=self.run_id,
+            at=iso(self.runtime.clock()),
+            highest=self.highest,
         )
 
     def _check(self, row: Row) -> NewCode | Reject:
         """Return the code to import, or why the row is rejected."""
-        campaign = self._campaign
+        campaign = self.campaign
         if row.campaign_id not in (None, campaign.campaign_id):
             # Masked, too: if the columns are mixed up, this cell is the code.
             return Reject(row.number, Rejected.WRONG_CAMPAIGN, masked(row.campaign_id or ""))
-        market_id = self._market_id if row.market_id is None else row.market_id
+        market_id = self.market_id if row.market_id is None else row.market_id
         if market_id is None:
             return Reject(row.number, Rejected.MISSING_MARKET, "")
         if campaign.market(market_id) is None:
             return Reject(row.number, Rejected.UNKNOWN_MARKET, masked(market_id))
-        if self._market_id is not None and market_id != self._market_id:
+        if self.market_id is not None and market_id != self.market_id:
             return Reject(row.number, Rejected.WRONG_MARKET, market_id)
-        first = self._seen.first(row.code, row.number)
+        first = self.seen.first(row.code, row.number)
         if first is not None:
             return Reject(row.number, Rejected.DUPLICATE_IN_FILE, f"{masked(row.code)} as in line {first}")
         return NewCode(row.code, market_id)
 
     def _settle(self, row: Row, new: NewCode, stored: Code | None) -> None:
-        report = self._report
+        report = self.report
         if stored is None:
             report.added += 1
             report.added_by_market[new.market_id] += 1
-        elif (stored.campaign_id, stored.market_id) == (self._campaign.campaign_id, new.market_id):
+        elif (stored.campaign_id, stored.market_id) == (self.campaign.campaign_id, new.market_id):
             report.known += 1
         else:
             where = "another campaign"
-            if stored.campaign_id == self._campaign.campaign_id:
+            if stored.campaign_id == self.campaign.campaign_id:
                 where = f"market {stored.market_id}"
             self._reject(Reject(row.number, Rejected.TAKEN, f"{masked(row.code)} belongs to {where}"))
 
     def _reject(self, reject: Reject) -> None:
-        self._report.rejected[reject.reason.value] += 1
-        self._rejects.add(reject)
+        self.report.rejected[reject.reason.value] += 1
+        self.rejects.add(reject)
 
 
 def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str]) -> str | None:
