@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -169,44 +169,36 @@ def archive_events(
     return report
 
 
+@dataclass(slots=True)
 class Archiver:
     """A run that holds the lease. `holds` returns whether it still does; `now` returns epoch seconds."""
 
-    def __init__(
-        self,
-        objects: ObjectStore,
-        source: Log,
-        ledger: Ledger,
-        settings: ArchiveSettings,
-        folder: Path,
-        *,
-        report: ArchiveReport,
-        limits: Limits,
-        holds: Callable[[], bool] = lambda: True,
-        now: Callable[[], float] = time.time,
-        on_step: OnStep = no_step,
-        on_progress: Callable[[ArchiveReport], None] = lambda _report: None,
-    ) -> None:
-        self._objects, self._source, self._ledger, self._settings = objects, source, ledger, settings
-        self._report, self._limits, self._holds = report, limits, holds
-        self._now, self._on_step, self._on_progress = now, on_step, on_progress
-        self._known = KnownIds(objects, folder)
-        self._compaction = Compaction(
-            objects,
-            folder,
-            settings.compact_files,
-            settings.compact_mib * _MIB,
-            settings.memory_mib,
-            on_step,
-        )
+    objects: ObjectStore
+    source: Log
+    ledger: Ledger
+    settings: ArchiveSettings
+    folder: Path
+    _: KW_ONLY
+    report: ArchiveReport
+    limits: Limits
+    holds: Callable[[], bool] = lambda: True
+    now: Callable[[], float] = time.time
+    on_step: OnStep = no_step
+    on_progress: Callable[[ArchiveReport], None] = lambda _report: None
+    known: KnownIds = field(init=False)
+    compaction: Compaction = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = KnownIds(self.objects, self.folder)
+        self.compaction = Compaction(self.objects, self.folder, self.settings, self.on_step)
 
     def run(self, topics: Sequence[str]) -> None:
         """Archive the topics. Raises Superseded and TransientFailure; the report then has what was committed."""
-        report, before = self._report, self._ledger.manifest
+        report, before = self.report, self.ledger.manifest
         report.rows = before.rows
-        found = self._source.partitions(topics)
+        found = self.source.partitions(topics)
         report.missing_topics = sorted(set(topics) - set(found))
-        bounds = self._source.bounds([each for numbers in found.values() for each in numbers])
+        bounds = self.source.bounds([each for numbers in found.values() for each in numbers])
         plan = plan_reading(before, bounds, self._at)
         report.restarted = [f"{topic}/{number}" for topic, number in plan.restarted]
         report.lag = lag(plan.spans, before)
@@ -219,31 +211,31 @@ class Archiver:
         self._commit(open=True, offsets=before.moved(passed), losses=lossy.losses, lost=lossy.lost)
         report.lost = lossy.lost - before.lost
         if before.open:
-            report.orphans = sweep(self._objects, self._ledger.manifest)
-        for records, positions in self._batches(self._source.read(plan.spans)):
+            report.orphans = sweep(self.objects, self.ledger.manifest)
+        for records, positions in self._batches(self.source.read(plan.spans)):
             self._archive(records, positions)
-            report.lag = lag(plan.spans, self._ledger.manifest)
+            report.lag = lag(plan.spans, self.ledger.manifest)
         self._close()
-        report.ended = (self._limits.reached if any(report.lag.values()) else None) or "caught_up"
+        report.ended = (self.limits.reached if any(report.lag.values()) else None) or "caught_up"
 
     def _batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[list[Record], dict[Partition, int]]]:
         """Yield chunks joined up to the size of a batch; ends early at a limit, after what was read so far."""
         records, positions, size = list[Record](), dict[Partition, int](), 0
-        most = self._settings.batch_mib * _MIB
+        most = self.settings.batch_mib * _MIB
         for chunk in chunks:
             records += chunk.records
             positions |= chunk.positions
             size += sum(len(record.value or b"") for record in chunk.records)
-            if self._limits.reached:
+            if self.limits.reached:
                 break
-            if len(records) >= self._settings.batch_events or size >= most:
+            if len(records) >= self.settings.batch_events or size >= most:
                 yield records, positions
                 records, positions, size = [], {}, 0
         if positions:
             yield records, positions
 
     def _archive(self, records: Sequence[Record], positions: Mapping[Partition, int]) -> None:
-        manifest, report = self._ledger.manifest, self._report
+        manifest, report = self.ledger.manifest, self.report
         fresh: dict[bytes, Row] = {}
         damaged: list[Damaged] = []
         for parsed in map(parse, records):
@@ -252,15 +244,15 @@ class Archiver:
             else:
                 # Of two with one id, the one that Kafka had first.
                 fresh.setdefault(parsed.digest, parsed)
-        known = self._known.among(fresh.keys(), manifest.ids)
+        known = self.known.among(fresh.keys(), manifest.ids)
         rows = [row for digest, row in fresh.items() if digest not in known]
         repeats = len(records) - len(rows) - len(damaged)
         name = files.batch_name(manifest.generation + 1, manifest.token)
-        written = files.write_rows(self._objects, rows, name)
-        self._on_step("archive.after_files")
-        aside = files.write_damaged(self._objects, damaged, name)
-        ids = files.write_ids(self._objects, rows, name)
-        self._on_step("archive.before_manifest")
+        written = files.write_rows(self.objects, rows, name)
+        self.on_step("archive.after_files")
+        aside = files.write_damaged(self.objects, damaged, name)
+        ids = files.write_ids(self.objects, rows, name)
+        self.on_step("archive.before_manifest")
         self._commit(
             offsets=manifest.moved(positions),
             files=(*manifest.files, *written),
@@ -269,47 +261,45 @@ class Archiver:
             read=manifest.read + len(records),
             repeats=manifest.repeats + repeats,
         )
-        self._on_step("archive.after_manifest")
+        self.on_step("archive.after_manifest")
         report.batches += 1
         report.files += len(written)
         report.read += len(records)
         report.written += len(rows)
         report.repeats += repeats
         report.damaged += len(damaged)
-        report.rows = self._ledger.manifest.rows
-        self._on_progress(report)
+        report.rows = self.ledger.manifest.rows
+        self.on_progress(report)
 
     def _close(self) -> None:
         """Compact what is due while there is time, delete replaced files, and close the manifest."""
-        while (places := self._compaction.due(self._ledger.manifest)) and not self._limits.reached:
+        while (places := self.compaction.due(self.ledger.manifest)) and not self.limits.reached:
             self._check_lease()
-            self._report.merged_files += self._compaction.merge(
-                self._ledger, places[0], self._at, self._now()
-            )
-        if self._compaction.sides_due(self._ledger.manifest) and not self._limits.reached:
+            self.report.merged_files += self.compaction.merge(self.ledger, places[0], self._at, self.now())
+        if self.compaction.sides_due(self.ledger.manifest) and not self.limits.reached:
             self._check_lease()
-            self._compaction.merge_sides(self._ledger, self._at, self._now())
-        left = delete_replaced(self._objects, self._ledger.manifest, self._delete_before)
+            self.compaction.merge_sides(self.ledger, self._at, self.now())
+        left = delete_replaced(self.objects, self.ledger.manifest, self._delete_before)
         self._commit(open=False, replaced=left)
-        self._report.rows = self._ledger.manifest.rows
+        self.report.rows = self.ledger.manifest.rows
 
     def _has_leftovers(self) -> bool:
-        manifest = self._ledger.manifest
+        manifest = self.ledger.manifest
         old = any(each.at <= self._delete_before for each in manifest.replaced)
-        return old or bool(self._compaction.due(manifest)) or self._compaction.sides_due(manifest)
+        return old or bool(self.compaction.due(manifest)) or self.compaction.sides_due(manifest)
 
     @property
     def _delete_before(self) -> float:
-        return self._now() - self._settings.keep_replaced_seconds
+        return self.now() - self.settings.keep_replaced_seconds
 
     @property
     def _at(self) -> str:
-        return iso(self._now())
+        return iso(self.now())
 
     def _check_lease(self) -> None:
-        if not self._holds():
+        if not self.holds():
             raise Superseded
 
     def _commit(self, **changes: object) -> None:
         self._check_lease()
-        self._ledger.commit(self._at, **changes)
+        self.ledger.commit(self._at, **changes)

@@ -44,6 +44,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.stop import OnStep
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import ArchiveSettings
 
 # From this size on, a file of digests (32 MB) or damaged records is not small.
 _LARGE_ROWS = 2_000_000
@@ -61,20 +62,20 @@ class Compaction:
 
     objects: ObjectStore
     folder: Path
-    files: int
-    large_bytes: int
-    memory_mib: int
+    settings: ArchiveSettings
     on_step: OnStep
 
     def due(self, manifest: Manifest) -> list[Place]:
-        """Return the days and types with at least `files` small files, those with the most of them first."""
+        """Return the days and types with at least `compactFiles` small files, those with the most of them first."""
         small = self._small(manifest)
-        found = [place for place, files in small.items() if len(files) >= self.files]
+        found = [place for place, files in small.items() if len(files) >= self.settings.compact_files]
         return sorted(found, key=lambda place: (-len(small[place]), place))
 
     def sides_due(self, manifest: Manifest) -> bool:
-        """Return whether there are at least `files` small files of digests, or of damaged records."""
-        return any(len(_small(files)) >= self.files for files in (manifest.ids, manifest.damaged))
+        """Return whether there are at least `compactFiles` small files of digests, or of damaged records."""
+        return any(
+            len(_small(files)) >= self.settings.compact_files for files in (manifest.ids, manifest.damaged)
+        )
 
     def merge(self, ledger: Ledger, place: Place, at: str, now: float) -> int:
         """Merge one day and type; return how many files became one. Raises Superseded if another run has written."""
@@ -111,7 +112,7 @@ class Compaction:
             ("damaged", manifest.damaged, DAMAGED, DAMAGED_SCHEMA),
         ):
             small = _small(files)
-            if len(small) < self.files:
+            if len(small) < self.settings.compact_files:
                 continue
             paths, out = [self._local(file.key) for file in small], self.folder / "merged.parquet"
             new = SideFile(f"{folder}{name}.parquet", concatenate(paths, schema, out))
@@ -125,7 +126,7 @@ class Compaction:
     def _small(self, manifest: Manifest) -> dict[Place, list[DataFile]]:
         found: dict[Place, list[DataFile]] = defaultdict(list)
         for file in manifest.files:
-            if file.bytes < self.large_bytes:
+            if file.bytes < self.settings.compact_mib * 1024 * 1024:
                 found[Place(file.date, file.type)].append(file)
         return found
 
@@ -144,7 +145,7 @@ class Compaction:
 
     def _duckdb(self) -> dict[str, Any]:
         spill = str(self.folder / "spill")
-        return {"memory_limit": f"{self.memory_mib}MiB", "threads": 2, "temp_directory": spill}
+        return {"memory_limit": f"{self.settings.memory_mib}MiB", "threads": 2, "temp_directory": spill}
 
 
 def delete_replaced(objects: ObjectStore, manifest: Manifest, before: float) -> tuple[Replaced, ...]:
