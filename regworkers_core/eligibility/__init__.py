@@ -1,4 +1,4 @@
-"""May this fan enter, or may this entry take part? `docs/eligibility.md` tells how."""
+"""Decides whether a fan may enter a campaign, and whether an entry takes part in the draw; see docs/eligibility.md."""
 
 from __future__ import annotations
 
