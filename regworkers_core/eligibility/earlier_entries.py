@@ -53,7 +53,9 @@ def traces_of(campaign: Campaign, subject: Subject) -> Iterable[Trace]:
 
 
 class TableItems:
-    """What the table holds under each key: an item, None, or Missing if it could not be read."""
+    """What the table holds under each key: an item, None, or Missing if it could not be read. `unreadable` says why no
+    claim could be looked up.
+    """
 
     def __init__(self, unreadable: Missing | None = None) -> None:
         self._found: dict[TableKey, Item | Missing | None] = {}

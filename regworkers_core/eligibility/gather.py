@@ -148,7 +148,7 @@ class Gathered:
 
 
 class Gatherer:
-    """Safe to share between threads."""
+    """Gathers the facts of checks. Safe to share between threads."""
 
     def __init__(
         self,

@@ -92,7 +92,9 @@ REFUSED = {"entryId": None, "state": "refused", "version": None}
 
 
 class Transfer:
-    """Safe to share between threads. `attempt_seconds` is the longest that one attempt at the table can take."""
+    """Writes the entries of transfers. Safe to share between threads. `attempt_seconds` is the longest that one attempt
+    at the table can take.
+    """
 
     def __init__(
         self,

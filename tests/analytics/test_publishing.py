@@ -70,7 +70,7 @@ def test_what_kafka_has_is_sent_and_how_late_it_came_is_counted() -> None:
     assert handled.outcomes == {event["id"]: "sent"} and handled.lags == [5.0]
 
 
-def test_what_kafka_did_not_take_is_left_over_and_what_it_refuses_is_given_up() -> None:
+def test_events_that_kafka_did_not_take_are_left_over_and_refused_ones_are_dead_letters() -> None:
     world = World()
     events = [at(number, 0) for number in range(3)]
     refused = PermanentFailure(Reason.INVALID_EVENT, "larger than Kafka takes")

@@ -38,7 +38,7 @@ def of_campaign(runtime: Runtime, campaign_id: str) -> list[str]:
     return [each.event["id"] for each in published(runtime) if each.key.startswith(f"{campaign_id}:")]
 
 
-def test_an_event_of_every_type_comes_out_on_its_topic_under_its_key_and_with_its_headers(
+def test_an_event_of_every_type_arrives_on_its_topic_with_key_and_headers(
     servers: Runtime,
 ) -> None:
     events = of_every_type()

@@ -61,13 +61,13 @@ def test_an_id_of_a_draw_that_may_be_a_fans_address_is_refused(name: str) -> Non
 
 
 @pytest.mark.parametrize(("name", "value"), [("markets", MAIL), ("segments", MAIL), ("markets", "-")])
-def test_a_market_or_segment_that_is_none_is_refused(name: str, value: str) -> None:
+def test_an_invalid_market_or_segment_is_refused(name: str, value: str) -> None:
     (replicated, *_) = of_every_type()
     failure = refusal({**replicated, "data": {**replicated["data"], name: [value]}})
     assert failure is not None and failure.error == f"/properties/data/properties/{name}/items/pattern"
 
 
-def test_a_refused_event_is_known_by_what_it_is_about_and_not_by_an_id_that_may_be_anothers() -> None:
+def test_a_refused_event_has_a_derived_key_and_its_subject() -> None:
     good, bad = Candidate.of(EVENT), Candidate.of({**EVENT, "specversion": "0.3"})
     assert good.key == EVENT["id"] and bad.key.startswith("refused-")
     assert good.subject.ids == bad.subject.ids == {"campaignId": "summer", "entryId": "e1"}

@@ -169,7 +169,7 @@ def test_more_than_are_looked_at_is_said(servers: Runtime) -> None:
 
 
 @pytest.mark.parametrize("within", [0.0, 0.05])
-def test_a_replica_that_does_not_answer_is_waited_for_so_long_and_no_longer(within: float) -> None:
+def test_a_replica_that_does_not_answer_is_waited_for_until_the_deadline(within: float) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         # Left to itself the driver would wait for ever.
         client: MongoClient[dict[str, object]] = MongoClient(

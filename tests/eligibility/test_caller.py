@@ -101,7 +101,7 @@ def test_no_identity_raises_or_is_trusted(identity: Any) -> None:
     assert not caller(identity).is_trusted
 
 
-def test_a_direct_call_is_trusted_unless_the_settings_say_that_it_passes_on_what_fans_say() -> None:
+def test_a_direct_call_is_trusted_unless_the_settings_say_fan() -> None:
     assert direct_caller(PLAIN) == TRUSTED
     assert direct_caller(EligibilitySettings(direct_callers="fan")) == FAN
 
@@ -188,7 +188,7 @@ def ask(desk: Desk, who: Caller, **entry: Any) -> dict[str, Any]:
     return answer
 
 
-def test_a_strangers_id_opens_no_gate_and_tells_nothing_of_its_owner() -> None:
+def test_another_persons_id_admits_no_fan_and_reveals_nothing_of_its_owner() -> None:
     desk = Desk(eligibility=STRICT)
     desk.world.users.records |= {"g1": ADULT, "g2": CHILD}
     forged = {"birthDate": "1990-01-01", "region": "DE", "doTransfer": True}
@@ -204,7 +204,7 @@ def test_a_strangers_id_opens_no_gate_and_tells_nothing_of_its_owner() -> None:
     assert desk.entries[0]["globalUserId"] == "g1"
 
 
-def test_a_blocked_fan_cannot_leave_out_who_they_are() -> None:
+def test_a_blocked_fan_cannot_omit_their_identity() -> None:
     desk = Desk()
     desk.world.users.records["g2"] = CHILD
     assert codes(ask(desk, caller({"claims": {"sub": "g2"}}, PLAIN))) == ["BLOCKED"]
@@ -254,7 +254,7 @@ def test_only_its_owner_learns_whether_an_address_is_invited() -> None:
     assert codes(ask(desk, FAN, email="else@example.com", doTransfer=True)) == ["NOT_INVITED"]
 
 
-def test_a_fan_who_enters_is_held_to_one_entry_an_address() -> None:
+def test_a_fan_gets_one_entry_per_address() -> None:
     desk = Desk()
     assert ask(desk, FAN, doTransfer=True, **ODDS)["transfer"]["state"] == "created"
     assert not ODDS.keys() & desk.entries[0].keys()

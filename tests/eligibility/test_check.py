@@ -25,7 +25,7 @@ from tests.support.entries import document, key, put, remove
 from tests.support.typing_in import Typed
 
 
-def test_the_answer_says_what_was_asked_for(servers: Runtime) -> None:
+def test_the_answer_has_status_reasons_sources_and_missing_facts(servers: Runtime) -> None:
     create(servers, slug="summer-tour")
     answer = one(servers, "summer-tour", correlationId="corr", unit=None)
     assert answer == {

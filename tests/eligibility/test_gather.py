@@ -174,7 +174,7 @@ def test_a_slow_dependency_is_waited_for_until_its_deadline(
     assert verdict(world, **ADMITTED) == expected
 
 
-def test_the_table_and_the_replica_are_given_what_is_left_of_the_time() -> None:
+def test_the_table_and_the_replica_get_the_remaining_time() -> None:
     world = strict_world(read_seconds=600.0)
     gather(world, check(**ADMITTED))
     world.gatherer.gather([read_check(check(**ADMITTED))], time.monotonic() + 60.0)
@@ -285,7 +285,7 @@ def test_the_table_has_the_last_word_over_a_replica_that_lags(now: dict[str, Any
     assert verdict(world) == "ELIGIBLE"
 
 
-def test_an_entry_is_no_duplicate_of_itself_and_counts_not_for_its_household() -> None:
+def test_an_entry_is_no_duplicate_of_itself_and_does_not_count_for_its_household() -> None:
     world = World(campaign(eligibility={"maxPerUnit": 1}))
     world.table.put(item(key("e1"), email="fan@example.com", unit="u1"))
     world.replica.entrants = [entrant("e1", email="fan@example.com", unit="u1")]

@@ -90,7 +90,7 @@ def test_a_batch_of_appsync_events_is_answered_by_one_response_each(asked: list[
         (None, "expected a list of checks"),
     ],
 )
-def test_an_event_of_another_shape_is_answered_by_what_is_wrong(
+def test_an_event_of_another_shape_is_answered_with_the_error(
     asked: list[int], event: Any, expected: str
 ) -> None:
     answer = handler(event)
@@ -189,7 +189,7 @@ def test_an_environment_that_is_not_set_up_is_an_error_and_is_tried_again(
     assert handler([]) == []
 
 
-def test_whatever_comes_is_answered_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_event_is_answered_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def check_all(_: Runtime, items: object, *, callers: list[Caller]) -> list[dict[str, Any]]:
         if not isinstance(items, list):
             raise RequestError("expected a list of checks")

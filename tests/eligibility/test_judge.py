@@ -111,7 +111,7 @@ def test_a_verdict_depends_on_neither_source_nor_freshness(subject: Subject, fac
 
 @given(SUBJECTS, FACTS)
 @settings(max_examples=100)
-def test_no_detail_and_no_message_carries_what_the_fan_gave(subject: Subject, facts: Facts) -> None:
+def test_no_detail_and_no_message_contains_a_fans_value(subject: Subject, facts: Facts) -> None:
     for reason in judge(subject, facts, AS_OF).reasons:
         for value in ("fan", "Zoë", "Łukasz", "g1", "1980", "2015", "xxx"):
             assert value not in reason.message + reason.detail

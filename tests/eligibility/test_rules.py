@@ -68,7 +68,7 @@ def verdict(subject: Subject, facts: Facts) -> str:
     return said(judge(subject, facts, AS_OF))
 
 
-def test_a_fan_against_whom_nothing_speaks_is_eligible() -> None:
+def test_a_fan_who_passes_every_rule_is_eligible() -> None:
     assert verdict(fan(), facts()) == "ELIGIBLE"
 
 
@@ -77,7 +77,7 @@ def test_all_required_fields_that_are_missing_are_named_at_once() -> None:
     assert (reason.code, reason.detail) == ("MISSING_FIELD", "missing: email, firstName, lastName")
 
 
-def test_wrong_fields_are_named_with_what_is_wrong() -> None:
+def test_invalid_fields_are_named_with_their_problems() -> None:
     (reason,) = judge(fan(firstName=5, unit="a b"), facts(), AS_OF).reasons
     assert reason.code == "INVALID_FIELD"
     assert reason.detail == (
@@ -112,7 +112,7 @@ def test_a_campaign_that_could_not_be_read_is_unknown() -> None:
         ("COMPLETED", "2026-01-01", "2026-06-01", "CAMPAIGN_CLOSED"),
     ],
 )
-def test_a_fan_who_asks_now_is_held_to_status_and_window(
+def test_a_fan_who_asks_now_is_judged_by_status_and_window(
     status: str, opens_at: str, closes_at: str, expected: str
 ) -> None:
     window = {"status": status, "opensAt": opens_at, "closesAt": closes_at}
@@ -251,14 +251,12 @@ def test_a_required_record_that_is_missing_does_not_count_as_not_blocked() -> No
         ({}, "ELIGIBLE"),
     ],
 )
-def test_without_an_id_there_is_nothing_to_look_up_so_what_is_required_is_missing_for_certain(
-    terms: dict[str, Any], expected: str
-) -> None:
+def test_without_an_id_a_required_record_is_certainly_missing(terms: dict[str, Any], expected: str) -> None:
     assert verdict(fan(globalUserId=None), facts(terms=terms, user=UNREAD)) == expected
 
 
 @pytest.mark.parametrize("where", [{}, {"attributes": {"region": "fr", "birthDate": "2010-01-01"}}])
-def test_the_users_record_goes_before_what_the_entry_says(where: dict[str, Any]) -> None:
+def test_the_users_record_takes_precedence_over_the_entry(where: dict[str, Any]) -> None:
     top = {} if where else {"region": " Fr ", "birthDate": "2010-01-01"}
     declared = fan(**top, **where)
     german_adult = user(region="DE", birth_date=date(1990, 1, 1))
@@ -315,7 +313,7 @@ def test_a_household_enters_as_often_as_the_campaign_says(
     assert verdict(fan(unit=unit), facts(household=UNREAD)) == "ELIGIBLE"
 
 
-def test_who_was_entered_before_whom() -> None:
+def test_entries_are_ordered_by_time_and_id() -> None:
     entry = ("2026-03", "m")
     assert was_entered_before(("2026-02", "z"), entry) and was_entered_before(("2026-03", "a"), entry)
     assert not was_entered_before(("2026-03", "z"), entry) and not was_entered_before(entry, entry)

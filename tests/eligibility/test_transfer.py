@@ -159,7 +159,7 @@ def test_a_crash_between_any_two_steps_is_healed_by_the_repeat(desk: Desk, step:
     assert len(desk.analytics.events) == 1
 
 
-def test_a_claim_without_an_entry_holds_for_its_lease_and_no_longer(desk: Desk) -> None:
+def test_a_claim_without_an_entry_expires_with_its_lease(desk: Desk) -> None:
     with pytest.raises(Crash):
         desk.enter(at="transfer.after_claims")
     assert codes(desk.enter(entryId="another")) == ["ALREADY_ENTERED"]
@@ -239,7 +239,7 @@ def test_who_is_faster_between_the_reading_and_the_claim_wins(desk: Desk) -> Non
     assert [entry["entryId"] for entry in desk.entries] == ["faster"]
 
 
-def test_a_transfer_is_judged_at_its_own_moment_which_is_the_entrys(tmp_path: Path) -> None:
+def test_a_transfer_is_judged_at_the_moment_that_becomes_its_created_at(tmp_path: Path) -> None:
     """Of a call that takes longer than the campaign is open, the later ones are late."""
     desk = Desk(opensAt=OPENS, closesAt=iso(NOW + 1))
 

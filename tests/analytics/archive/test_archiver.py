@@ -141,7 +141,7 @@ def test_a_topic_that_does_not_exist_is_named_and_the_others_are_archived() -> N
     assert (report.missing_topics, report.written) == (["nowhere"], 1)
 
 
-def test_a_stop_signal_ends_a_run_after_what_was_read_is_committed_and_the_next_goes_on() -> None:
+def test_a_stop_signal_ends_a_run_after_a_commit_and_the_next_run_continues() -> None:
     objects, source, stop = FakeObjects(), FakeLog([event(n) for n in range(9)]), StopSignal()
 
     def on_step(name: str) -> None:

@@ -50,7 +50,7 @@ def holds(runtime: Runtime) -> bool:
     return verify(runtime.objects, memory_mib=128).holds
 
 
-def test_events_of_all_topics_come_in_once_and_a_second_run_finds_nothing(archive: Runtime) -> None:
+def test_events_of_all_topics_are_archived_once_and_a_second_run_finds_nothing(archive: Runtime) -> None:
     for topic in range(4):
         produce(archive, event(topic), event(topic), event(0), topic=topic)
     report = archived(archive)

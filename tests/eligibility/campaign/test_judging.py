@@ -55,7 +55,7 @@ def test_an_entry_after_an_early_manual_closing_is_late(tmp_path: Path) -> None:
     assert judged == {"before": [], "after": ["CAMPAIGN_CLOSED"]}
 
 
-def test_an_entry_without_a_time_of_its_own_is_not_refused_for_it(tmp_path: Path) -> None:
+def test_an_entry_without_a_time_is_not_refused(tmp_path: Path) -> None:
     world = World([entry("a", createdAt=None), entry("b", createdAt="yesterday")])
     assert world.judge(tmp_path) == {"a": [], "b": []}
     assert world.tally.undated == 2
@@ -217,7 +217,7 @@ def test_a_service_without_a_record_of_any_of_many_fans_is_broken(
     assert len(World(many, users={}).judge(tmp_path)) == len(many), "no record was required"
 
 
-def test_a_record_tells_the_region_and_goes_before_what_the_entry_says(tmp_path: Path) -> None:
+def test_the_records_region_takes_precedence_over_the_entrys(tmp_path: Path) -> None:
     users = {"g-1": User(True, False, region="de"), "g-2": User(True, False, region="FR")}
     entries = [
         entry("german", globalUserId="g-1"),
@@ -367,7 +367,7 @@ def test_a_mail_domain_of_few_or_of_a_small_share_is_kept_in_no_file(
     assert b"planted" not in (tmp_path / "judged.parquet").read_bytes()
 
 
-def test_a_domain_is_kept_from_a_thousand_entrants_on_who_are_one_in_a_hundred(tmp_path: Path) -> None:
+def test_a_domain_is_kept_for_at_least_a_thousand_entrants_and_one_percent(tmp_path: Path) -> None:
     made = [entry(f"a{n}", email=f"a{n}@big.example") for n in range(DOMAIN_ENTRANTS)]
     made += [entry(f"b{n}", email=f"b{n}@less.example") for n in range(DOMAIN_ENTRANTS - 1)]
     World(made).judge(tmp_path)

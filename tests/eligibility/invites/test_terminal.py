@@ -155,7 +155,7 @@ def test_a_wrong_word_is_one_line_and_exit_code_2(
     assert said in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
 
 
-def test_count_check_and_remove_by_hand(uploader: Uploader, typed: Typed) -> None:
+def test_count_check_and_remove_at_the_terminal(uploader: Uploader, typed: Typed) -> None:
     campaign_id = uploader.campaign_id
     uploader("email", "user1@example.com", "user2@example.com")
     count = typed("invites", "count", campaign_id, "--format", "json")

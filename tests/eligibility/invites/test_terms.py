@@ -66,7 +66,7 @@ def test_days_dates_times_and_epoch_seconds_are_understood(text: str, until: str
         ("9" * 5000, "cannot be read"),
     ],
 )
-def test_what_is_refused_says_what_was_meant_and_which_forms_there_are(text: str, said: str) -> None:
+def test_a_refusal_suggests_what_was_meant_and_lists_the_forms(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as error:
         parse_ttl(text, NOW)
     assert "days (30), a date (2026-12-31" in str(error.value)

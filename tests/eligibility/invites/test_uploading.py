@@ -31,7 +31,7 @@ def addresses(count: int) -> list[str]:
     return [f"user{number}@example.com" for number in range(count)]
 
 
-def test_an_invite_lies_in_the_table_as_the_contract_says(uploader: Uploader) -> None:
+def test_an_invite_is_stored_as_the_contract_says(uploader: Uploader) -> None:
     ttl = in_days(3)
     report = uploader("email", " First.Fan+x@EXAMPLE.com ", ttl=ttl)
     assert (report.lines, report.outcomes, report.clean) == (1, {"added": 1}, True)
@@ -234,7 +234,7 @@ def test_a_stopped_upload_says_so_and_the_next_one_adds_the_rest(uploader: Uploa
     assert rest.rejected == {"INVALID_EMAIL": 1}
 
 
-def test_an_upload_that_was_killed_goes_on_and_counts_right(uploader: Uploader) -> None:
+def test_an_upload_that_was_killed_continues_and_counts_correctly(uploader: Uploader) -> None:
     ttl = in_days(7)
     uploader.file.write_text("\n".join(("email", *addresses(3000))))
     words = ["-m", "tests.eligibility.invites.victim", uploader.runtime.names.prefix, uploader.campaign_id]
@@ -352,7 +352,7 @@ def test_a_table_that_becomes_unavailable_keeps_what_was_written_and_says_how_to
     assert rest.outcomes == {"known": written, "added": 5000 - written}
 
 
-def test_writes_wait_for_the_rate_and_what_is_known_does_not(uploader: Uploader) -> None:
+def test_writes_wait_for_the_rate_and_known_invites_do_not(uploader: Uploader) -> None:
     uploader.runtime.__dict__["invites"] = Store()
     slept: list[float] = []
     rows, ttl = ("email", *addresses(400)), in_days(30)

@@ -38,7 +38,7 @@ ROWS = result({"berlin": 6, "paris": 3}, waiting=4)
 MARKETS = ("berlin", "paris")
 
 
-def test_a_market_with_too_few_codes_gives_none_and_goes_on_after_an_import(runtime: Runtime) -> None:
+def test_a_market_with_too_few_codes_gives_none_and_continues_after_an_import(runtime: Runtime) -> None:
     confirmed(runtime, ROWS, MARKETS)
     add_codes(runtime, "berlin", 5)
     add_codes(runtime, "paris", 3)
@@ -110,7 +110,7 @@ def test_a_market_of_capacity_0_completes_at_once_and_the_others_are_assigned(ru
     assert findings(runtime, rows) == [] and market_status(runtime) == all_completed(*MARKETS)
 
 
-def test_a_later_phase_continues_behind_all_positions_and_tells_only_what_changed(runtime: Runtime) -> None:
+def test_a_later_phase_continues_after_all_positions_and_notifies_only_of_changes(runtime: Runtime) -> None:
     confirmed(runtime, ROWS, MARKETS)
     for name in MARKETS:
         add_codes(runtime, name, 10)

@@ -205,7 +205,7 @@ def test_a_next_position_that_is_given_already_is_not_taken(drawn: Runtime) -> N
         replanned(drawn)
 
 
-def test_a_market_that_waits_for_codes_says_what_it_needs_and_an_unknown_one_which_there_are(
+def test_a_waiting_market_says_what_it_needs_and_an_unknown_one_lists_the_known(
     drawn: Runtime,
 ) -> None:
     drawn.database["codes"].delete_many({"position": {"$gt": 3}})
@@ -228,7 +228,7 @@ def test_without_a_code_for_every_such_winner_none_is_replanned(drawn: Runtime) 
     assert record is not None and "replanned" not in record.latest.markets["berlin"]
 
 
-def test_a_winner_who_has_the_void_code_already_gets_no_second_one(drawn: Runtime) -> None:
+def test_a_winner_who_already_has_the_void_code_gets_no_second_one(drawn: Runtime) -> None:
     publish(drawn)
     run(drawn, SELECTIONS)
     void(drawn, 2)

@@ -81,7 +81,7 @@ def test_positions_count_from_1_in_every_market_in_the_files_order(importer: Imp
     assert stored is not None and stored["status"] == "AVAILABLE" and "ref" not in stored
 
 
-def test_a_later_import_goes_on_behind_the_earlier_ones_and_knows_their_codes(importer: Importer) -> None:
+def test_a_later_import_continues_after_the_earlier_ones_and_knows_their_codes(importer: Importer) -> None:
     importer("code", "A001", "A002", market="berlin")
     again = importer("code", "A001", "A002", market="berlin")
     assert (again.added, again.known, again.clean) == (0, 2, True)
@@ -227,7 +227,7 @@ def test_a_stopped_import_says_so_and_the_next_one_adds_the_rest(importer: Impor
     assert list(positions(importer.runtime).values()) == list(range(1, 1501))
 
 
-def test_an_import_that_was_killed_leaves_no_gap_and_goes_on(importer: Importer) -> None:
+def test_an_import_that_was_killed_leaves_no_gap_and_continues(importer: Importer) -> None:
     rows = ("code", *(f"CODE-{number:04}" for number in range(2500)))
     importer.file.write_text("\n".join(rows))
     words = (importer.runtime.names.prefix, str(importer.file))

@@ -80,7 +80,7 @@ def test_after_the_draw_codes_are_missing_for_winners_not_for_empty_seats(
     assert missing(first) == [0, 0] and missing(first, second) == [2, 0]
 
 
-def test_seats_are_those_of_the_latest_phase_and_so_is_what_is_missing_before_its_winners_are_known(
+def test_seats_and_missing_codes_follow_the_latest_phase(
     runtime: Runtime,
 ) -> None:
     campaign = stocked(runtime, {"A1": "ASSIGNED", "A2": "AVAILABLE"})

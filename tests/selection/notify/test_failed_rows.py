@@ -115,7 +115,7 @@ def test_a_row_that_raises_alone_twice_fails_alone_and_is_recorded_without_a_val
     assert "secret" not in str((failure, dead_letter))
 
 
-def test_a_row_whose_failure_cannot_be_recorded_comes_back(world: World) -> None:
+def test_a_row_whose_failure_cannot_be_recorded_is_given_back(world: World) -> None:
     world.dead_letters.unavailable = True
     settlement = world.work([parcel("r1", "bad")])
     assert world.notified() == ["r1"] and not world.outbox.failed

@@ -104,7 +104,7 @@ def test_only_what_a_drawn_phase_changes_waits_for_its_confirmation(world: Runti
     assert run(world, NOTIFICATIONS).counts["markets_delivered"] == 2 and notified(world) == []
 
 
-def test_a_confirmation_waits_for_the_page_that_is_under_way_and_what_was_sent_by_then_stays_sent(
+def test_a_confirmation_waits_for_the_current_page_and_sent_messages_stay_sent(
     world: Runtime,
 ) -> None:
     draw_second(world)
@@ -236,7 +236,7 @@ def test_a_dead_letter_of_the_mailer_is_superseded_by_the_phase_that_changes_it(
     assert set(verdicts) == {row.ref for row in ROWS}
 
 
-def test_nothing_of_an_annulled_draw_goes_out_whenever_it_was_written(world: Runtime) -> None:
+def test_no_message_of_an_annulled_draw_is_sent_whenever_it_was_written(world: Runtime) -> None:
     with held_lease(world.leases, lease_name(CAMPAIGN), "draw-run", lease_seconds=10.0) as lease:
         world.draws.annul(
             CAMPAIGN, {"annulledAt": CONFIRMED_AT, "phase": 1, "reason": "wrong"}, token=lease.token
@@ -249,7 +249,7 @@ def test_nothing_of_an_annulled_draw_goes_out_whenever_it_was_written(world: Run
 
 @pytest.mark.parametrize("data", [b"no table", None])
 @pytest.mark.parametrize("second", [True, False])
-def test_a_result_that_is_not_the_draws_pauses_its_campaign_and_holds_up_no_other(
+def test_a_result_that_is_not_the_draws_pauses_only_its_campaign(
     world: Runtime, data: bytes | None, second: bool
 ) -> None:
     confirmed(world, ROWS, ["berlin"], campaign_id="winter")

@@ -107,7 +107,7 @@ def test_there_is_one_event_for_each_message_that_is_queued(assigned: Runtime) -
     assert len({event["id"] for event in events}) == len(events) == len(ROWS)
 
 
-def test_nothing_goes_before_its_time(runtime: Runtime) -> None:
+def test_no_message_is_sent_before_its_time(runtime: Runtime) -> None:
     later = patient(runtime, notify_delay_seconds=10**9)
     confirmed(later, ROWS, MARKETS)
     for name in MARKETS:
@@ -119,7 +119,7 @@ def test_nothing_goes_before_its_time(runtime: Runtime) -> None:
     assert due_units(early) and run(early, NOTIFICATIONS).counts["sent"] == len(ROWS)
 
 
-def test_the_canary_has_a_message_of_every_type_and_holds_up_the_rest(assigned: Runtime) -> None:
+def test_the_canary_has_a_message_of_every_type_and_delays_the_others(assigned: Runtime) -> None:
     holding = patient(assigned, canary_messages=3, canary_hold_seconds=3600)
     assert run(holding, NOTIFICATIONS).counts["sent"] == 3
     assert sorted(item["type"] for item in notified(assigned)) == ["unselected", "waitlisted", "winner"]
@@ -149,7 +149,7 @@ def test_a_dead_letter_of_the_mailer_pauses_the_campaign_until_it_is_resumed(ass
 
 
 @pytest.mark.parametrize("target", [CAMPAIGN, None])
-def test_the_stop_switch_halts_what_is_under_way_and_resume_goes_on_where_it_stopped(
+def test_the_stop_switch_halts_a_running_drain_and_resume_continues_where_it_stopped(
     runtime: Runtime, target: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     confirmed(runtime, result({"berlin": 25}), ["berlin"])
@@ -196,7 +196,7 @@ def test_a_missing_row_stops_the_campaign_before_any_message_of_its_market(assig
     assert "4 winner" in assigned.draw_markets.switch(CAMPAIGN)["reason"] and notified(assigned) == []
 
 
-def test_a_later_phase_tells_only_what_changed(assigned: Runtime) -> None:
+def test_a_later_phase_notifies_only_of_changes(assigned: Runtime) -> None:
     run(assigned, NOTIFICATIONS)
     notified(assigned)
     waiting = [row for row in ROWS if row.outcome is Outcome.WAITLIST]
