@@ -46,7 +46,6 @@ _KEYS = re.compile(r"\bmongo away\b")
 _NOT_YET = (
     "docs/aws.md",
     "docs/cli.md",
-    "regworkers_core/analytics/funnel/",
     "regworkers_core/cli/",
     "regworkers_core/selection/campaigns/",
     "regworkers_core/selection/drains.py",
@@ -54,7 +53,6 @@ _NOT_YET = (
     "regworkers_core/selection/draw/checks.py",
     "regworkers_core/selection/notify/",
     "tests/adapters/redis/test_terminal.py",
-    "tests/analytics/funnel/",
     "tests/cli/",
     "tests/domain/",
     "tests/e2e/",

@@ -1,4 +1,4 @@
-"""The numbers of the funnel: every entry once, in DuckDB, which spills; pandas gets the aggregates."""
+"""The numbers of the funnel: DuckDB, which spills to disk, joins all entries; pandas gets the aggregates."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.analytics.funnel.staging import (
     CODED,
     FROZEN,
+    MESSAGES,
     NONE,
     OUTCOMES,
     REPLICA,
     SOURCE,
     STAGES,
-    TOLD,
     WISHED,
     Stage,
     Staged,
 )
 from regworkers_core.domain.selection import NoticeType, Outcome
 
-# What an entry wishes for is told by the frozen pool, which is what was drawn from; before that by the source, and of
-# an entry that is only in the replica by that. What it won, by the row of its latest phase.
+# The preferences of an entry come from the frozen pool, from which was drawn; without a pool from the source; and for
+# entries that only the replica has, from there. What an entry won is in the row of its latest phase.
 _ENTRIES = """CREATE TABLE entry AS
 SELECT coalesce(p.markets, s.markets, r.markets, []) AS markets,
     coalesce(p.segments, s.segments, r.segments, []) AS segments,
@@ -42,7 +42,7 @@ FULL JOIN replica r USING (entry_id)
 FULL JOIN pool p USING (entry_id)
 FULL JOIN winner w USING (entry_id)
 FULL JOIN coded c USING (entry_id)
-FULL JOIN told t USING (entry_id)"""
+FULL JOIN sent t USING (entry_id)"""
 _EMPTY = {
     FROZEN: "SELECT NULL::VARCHAR AS entry_id, NULL::VARCHAR[] AS markets, NULL::VARCHAR[] AS segments,"
     " NULL::VARCHAR AS day WHERE false",
@@ -52,16 +52,20 @@ _EMPTY = {
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """`totals` by stage. `without` counts, for a stage and one before it, the entries that are in the first and not in
-    the second. `elsewhere` are codes of another market than the one won. `told` counts messages that were sent, by
-    type, `superseded` those that held no longer and never are. The frames have a row a market, segment or day (UTC, of
-    the entry's creation), and a column a stage.
+    """Numbers of entries.
+
+    - `totals`: by stage;
+    - `without`: by two stages, the entries that are in the first stage but not in the second, earlier one;
+    - `elsewhere`: codes of another market than the one won;
+    - `sent`: messages that were sent, by type;
+    - `superseded`: messages that became invalid before they were sent, by type;
+    - the frames: one row per market, segment or day (UTC, of the entry's creation), one column per stage.
     """
 
     totals: Mapping[Stage, int]
     without: Mapping[tuple[Stage, Stage], int]
     elsewhere: int
-    told: Mapping[str, int]
+    sent: Mapping[str, int]
     superseded: Mapping[str, int]
     markets: pd.DataFrame
     segments: pd.DataFrame
@@ -75,9 +79,9 @@ class Counting:
         self._database = duckdb.connect(str(folder / "funnel.duckdb"), config=spilling(folder, memory_mib))
 
     def count(self, staged: Staged, markets: Sequence[str]) -> Counts:
-        """`markets` are those of the campaign, in its order."""
+        """Count all entries. `markets` are those of the campaign, in order."""
         names = {"source": SOURCE, "replica": REPLICA, "pool": FROZEN, "outcome": OUTCOMES}
-        for name, file in {**names, "selection": CODED, "message": TOLD}.items():
+        for name, file in {**names, "selection": CODED, "message": MESSAGES}.items():
             path = staged.path(file)
             rows = (
                 self._database.sql(_EMPTY[file]) if path is None else self._database.read_parquet(str(path))
@@ -87,14 +91,14 @@ class Counting:
         for name, select in {
             "winner": f"entry_id, market FROM outcome WHERE outcome = '{Outcome.WINNER}'",
             "coded": f"{latest} FROM selection GROUP BY entry_id",
-            "told": f"{latest} FROM message WHERE status = '{RowStatus.SENT}' AND type = '{NoticeType.WINNER}' "
+            "sent": f"{latest} FROM message WHERE status = '{RowStatus.SENT}' AND type = '{NoticeType.WINNER}' "
             "GROUP BY entry_id",
         }.items():
             self._database.execute(f"CREATE VIEW {name} AS SELECT {select}")
         self._database.execute(_ENTRIES, {"none": NONE})
         pairs = [(later, earlier) for at, later in enumerate(STAGES) for earlier in STAGES[:at]]
         numbers = self._row([*map(_count, STAGES), *(_count_without(*pair) for pair in pairs), _ELSEWHERE])
-        told, superseded = (
+        sent, superseded = (
             dict(
                 self._database.execute(
                     "SELECT type, count(*) FROM message WHERE status = ? GROUP BY type", [status.value]
@@ -106,7 +110,7 @@ class Counting:
             dict(zip(STAGES, numbers, strict=False)),
             dict(zip(pairs, numbers[len(STAGES) :], strict=False)),
             numbers[-1],
-            told,
+            sent,
             superseded,
             self._markets(markets),
             self._frame(
@@ -163,6 +167,6 @@ def _count_without(later: Stage, earlier: Stage) -> str:
 
 
 def _others(parts: Sequence[pd.DataFrame], markets: Sequence[str]) -> list[str]:
-    """What is counted under another name than a market's."""
+    """Names in the counts that are not markets of the campaign."""
     found = {str(name) for part in parts for name in part.index}
     return sorted(found - set(markets))

@@ -39,14 +39,14 @@ _MOST_TICKS = 16
 
 
 class Shown(NamedTuple):
-    """`markdown` by name, the plots in it; `html` is the page."""
+    """The rendered funnel: `markdown` by name, with inline plots, and the page."""
 
     markdown: Mapping[str, str]
     html: str
 
 
 def shown(funnel: Funnel) -> Shown:
-    """A second for the plots; nothing of a single entry in either."""
+    """Render the funnel, without data of single entries. The plots take about a second."""
     plots = _plots(funnel)
     markdown = {"overview": _overview(funnel)}
     markdown |= {f"plot_{name}": markdown_image(name, plot) for name, plot in plots.items()}
@@ -77,7 +77,7 @@ def _bars(funnel: Funnel) -> bytes:
 
 
 def _groups(funnel: Funnel, frame: pd.DataFrame, title: str, names: Mapping[str, str]) -> bytes:
-    """A group of bars for each of the largest rows, one bar a stage that was reached."""
+    """A group of bars for each of the largest rows, with one bar per stage that was reached."""
     largest = frame.assign(most=frame.max(axis=1)).nlargest(_MOST_ROWS, "most").index
     drawn = frame.loc[[key for key in frame.index if key in set(largest)]]
     stages = _reached(funnel)
@@ -128,7 +128,7 @@ def _reached(funnel: Funnel) -> list[Stage]:
 
 
 def stage_rows(funnel: Funnel) -> list[tuple[str, str, str]]:
-    """Stage, entries, share of those registered; or why there is no number."""
+    """Stage, entries and share of those registered, or the reason for which there is no number."""
     registered = funnel.number(Stage.REGISTERED) or 0
     rows = []
     for stage in STAGES:
@@ -160,7 +160,7 @@ def _page(funnel: Funnel, plots: Mapping[str, bytes]) -> str:
         # Why entries were excluded, and messages that are no stage.
         other_counts=(
             ("Excluded as ineligible", "first reason", funnel.excluded),
-            ("Messages sent", "type", funnel.counts.told),
+            ("Messages sent", "type", funnel.counts.sent),
             ("Messages superseded and never sent", "type", funnel.counts.superseded),
         ),
     )
@@ -178,7 +178,7 @@ def _rows(funnel: Funnel, frame: pd.DataFrame, names: Mapping[str, str]) -> list
 
 
 class Published(NamedTuple):
-    """`where` is the address of the page."""
+    """A stored funnel. `where` is the address of the page."""
 
     funnel: Funnel
     shown: Shown
@@ -188,7 +188,7 @@ class Published(NamedTuple):
 def publish_funnel(
     runtime: Runtime, campaign: Campaign, tell: Callable[[str], None] = lambda _text: None
 ) -> Published:
-    """Make it and put its page over the one before. Raises TransientFailure."""
+    """Make the funnel and replace its stored page. Raises TransientFailure."""
     funnel = make_funnel(runtime, campaign, tell)
     made = shown(funnel)
     key = f"reports/{campaign.campaign_id}/funnel.html"

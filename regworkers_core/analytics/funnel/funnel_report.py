@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -16,136 +16,13 @@ from regworkers_core.analytics.funnel.staging import STAGES, Stage, Staged, stag
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.reporting.pages import Level, Remark
 from regworkers_core.runtime import Runtime
-
-Level = Literal["finding", "warning", "note"]
-
-
-class Remark(NamedTuple):
-    """A finding is a number that cannot be right; a warning one that somebody should know of; a note explains."""
-
-    level: Level
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """`pending`: the stages that were not reached yet, each with the reason; their numbers say nothing."""
-
-    pending: Mapping[Stage, str]
-    remarks: tuple[Remark, ...]
-
-
-def judge(campaign_id: str, counts: Counts, staged: Staged) -> Told:
-    pending = _pending(counts, staged)
-    return Told(pending, tuple(_remarks(campaign_id, counts, staged, pending)))
-
-
-def _pending(counts: Counts, staged: Staged) -> dict[Stage, str]:
-    draw = "the draw has not frozen its pool" if staged.draw else "there was no draw yet"
-    if staged.frozen is None:
-        return dict.fromkeys((Stage.ELIGIBLE, Stage.WON, Stage.CODED, Stage.NOTIFIED), draw)
-    if staged.drawn is None:
-        return dict.fromkeys((Stage.WON, Stage.CODED, Stage.NOTIFIED), "the draw has no result yet")
-    totals, pending = counts.totals, dict[Stage, str]()
-    published = any(
-        phase.reached(PhaseStatus.PUBLISHED) for phase in (staged.draw.phases.values() if staged.draw else ())
-    )
-    if totals[Stage.WON] and not totals[Stage.CODED]:
-        why = "no winner has a code so far" if published else "the result is not published yet"
-        pending[Stage.CODED] = why
-    if totals[Stage.WON] and not totals[Stage.NOTIFIED]:
-        why = "no winner's message was sent so far" if published else "the result is not published yet"
-        pending[Stage.NOTIFIED] = why
-    return pending
-
-
-def _remarks(
-    campaign_id: str, counts: Counts, staged: Staged, pending: Mapping[Stage, str]
-) -> Iterator[Remark]:
-    without = counts.without
-    look = f"`regworkers reconcile --campaign {campaign_id}` tells which"
-    if number := without[Stage.REPLICATED, Stage.REGISTERED]:
-        yield Remark(
-            "warning",
-            f"{_entries(number)} of the replica not in the demand table: a removal is on its way, or was lost; "
-            f"{look}",
-        )
-    missing = counts.totals[Stage.REGISTERED] - counts.totals[Stage.REPLICATED]
-    missing += without[Stage.REPLICATED, Stage.REGISTERED]
-    if missing:
-        yield Remark("warning", f"{_entries(missing)} not replicated (yet); {look}")
-    if staged.removed:
-        yield Remark(
-            "note",
-            f"{_entries(staged.removed)} removed: what the draw froze before may count them, nothing else does",
-        )
-    if staged.frozen is not None:
-        yield from _of_the_pool(counts, staged.frozen.freeze, staged.frozen.as_of)
-    if staged.drawn is not None:
-        won, recorded = counts.totals[Stage.WON], staged.drawn.outcomes.get(Outcome.WINNER.value, 0)
-        if won != recorded:
-            yield Remark("finding", f"the draw recorded {recorded:,} winners, its file has {won:,}")
-        if number := without[Stage.WON, Stage.ELIGIBLE]:
-            yield Remark("finding", f"{_entries(number)} won without being in the pool of the draw")
-        yield from _of_the_codes(counts, staged, pending)
-
-
-def _of_the_pool(counts: Counts, freeze: Mapping[str, object], as_of: str) -> Iterator[Remark]:
-    eligible = counts.totals[Stage.ELIGIBLE]
-    if eligible != freeze.get("count", eligible):
-        yield Remark("finding", f"the draw froze {freeze['count']:,} entries, its file has {eligible:,}")
-    if number := counts.without[Stage.ELIGIBLE, Stage.REPLICATED]:
-        yield Remark(
-            "note",
-            f"{_entries(number)} of the pool no longer live in the replica: removed after the judgement as of {as_of}",
-        )
-    judged = freeze.get("entries")
-    if isinstance(judged, int):
-        # Live now, less those of the pool that still are, less those that were judged and excluded.
-        live = counts.totals[Stage.REPLICATED] - (eligible - counts.without[Stage.ELIGIBLE, Stage.REPLICATED])
-        if late := live - (judged - eligible):
-            yield Remark(
-                "note",
-                f"{_entries(late)} without a part in the draw: in the replica since the judgement as of {as_of}"
-                if late > 0
-                else f"{_entries(-late)} judged, excluded, and gone since",
-            )
-
-
-def _of_the_codes(counts: Counts, staged: Staged, pending: Mapping[Stage, str]) -> Iterator[Remark]:
-    without, drawn = counts.without, staged.drawn
-    if drawn is None:
-        return
-    completed = drawn.reached(PhaseStatus.COMPLETED)
-    if number := without[Stage.CODED, Stage.WON]:
-        level: Level = "warning" if drawn.phase > 1 else "finding"
-        yield Remark(level, f"{_entries(number)} with a code and no seat in phase {drawn.phase}")
-    if counts.elsewhere:
-        yield Remark(
-            "finding", f"{_entries(counts.elsewhere)} with a code of another market than the one won"
-        )
-    uncoded = counts.totals[Stage.WON] - counts.totals[Stage.CODED] + without[Stage.CODED, Stage.WON]
-    if uncoded and Stage.CODED not in pending:
-        blocked = [name for name, each in drawn.markets.items() if each.get("status") == MarketStatus.BLOCKED]
-        why = f"; too few codes in {', '.join(sorted(blocked))}" if blocked else ""
-        yield Remark(
-            "finding" if completed else "warning", f"{_entries(uncoded)} won and without a code{why}"
-        )
-    if number := without[Stage.NOTIFIED, Stage.CODED]:
-        yield Remark("finding", f"{_entries(number)} told of a win and without a code")
-    unsent = counts.totals[Stage.CODED] - counts.totals[Stage.NOTIFIED] + without[Stage.NOTIFIED, Stage.CODED]
-    if unsent and Stage.NOTIFIED not in pending:
-        yield Remark("note", f"{_entries(unsent)} with a code and not told yet")
-
-
-def _entries(number: int) -> str:
-    return f"{number:,} {'entry' if number == 1 else 'entries'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """`pending` are the stages that were not reached yet: they have no number, which is not the same as 0."""
+    """The funnel of a campaign. `pending` are the stages that were not reached yet: they have no number, not even 0."""
 
     campaign: Campaign
     at: str
@@ -164,7 +41,7 @@ class Funnel:
         return None if stage in self.pending else self.counts.totals[stage]
 
     def rows(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
-        """A frame of `counts` as documents, None for what is pending."""
+        """A frame of `counts` as documents, with None for pending stages."""
         name = str(frame.index.name)
         return [
             {
@@ -175,7 +52,7 @@ class Funnel:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document, without anything of a single entry."""
+        """A JSON document without data of single entries."""
         return {
             "campaignId": self.campaign.campaign_id,
             "status": self.campaign.status.value,
@@ -185,7 +62,7 @@ class Funnel:
             "pending": {stage.value: why for stage, why in self.pending.items()},
             "removed": self.removed,
             "excluded": dict(self.excluded),
-            "messagesSent": dict(sorted(self.counts.told.items())),
+            "messagesSent": dict(sorted(self.counts.sent.items())),
             "messagesSuperseded": dict(sorted(self.counts.superseded.items())),
             "markets": self.rows(self.counts.markets),
             "segments": self.rows(self.counts.segments),
@@ -199,25 +76,131 @@ class Funnel:
 def make_funnel(
     runtime: Runtime, campaign: Campaign, tell: Callable[[str], None] = lambda _text: None
 ) -> Funnel:
-    """Read every source once and count, at constant memory. Writes nothing. Raises TransientFailure."""
+    """Read every source once and count, in constant memory. Raises TransientFailure."""
     with tempfile.TemporaryDirectory(prefix="regworkers-funnel-") as name:
         folder = Path(name)
         staged = stage(runtime, campaign.campaign_id, folder, tell)
         tell("counting")
         with Counting(folder, runtime.settings.archive.memory_mib) as counting:
             counts = counting.count(staged, list(campaign.market_ids))
-    return _funnel(campaign, iso(runtime.clock()), counts, staged)
-
-
-def _funnel(campaign: Campaign, at: str, counts: Counts, staged: Staged) -> Funnel:
-    told = judge(campaign.campaign_id, counts, staged)
+    pending, remarks = assess(campaign.campaign_id, counts, staged)
     return Funnel(
         campaign=campaign,
-        at=at,
+        at=iso(runtime.clock()),
         phase=None if staged.drawn is None else staged.drawn.phase,
         counts=counts,
         removed=staged.removed,
         excluded={} if staged.frozen is None else staged.frozen.freeze.get("excluded", {}),
-        pending=told.pending,
-        remarks=told.remarks,
+        pending=pending,
+        remarks=remarks,
     )
+
+
+def assess(
+    campaign_id: str, counts: Counts, staged: Staged
+) -> tuple[Mapping[Stage, str], tuple[Remark, ...]]:
+    """Find the stages that were not reached yet, each with the reason, and explain numbers that do not fit."""
+    pending = _pending(counts, staged)
+    return pending, tuple(_remarks(campaign_id, counts, staged, pending))
+
+
+def _pending(counts: Counts, staged: Staged) -> dict[Stage, str]:
+    draw = "the draw has not frozen its pool yet" if staged.draw else "there is no draw yet"
+    if staged.frozen is None:
+        return dict.fromkeys((Stage.ELIGIBLE, Stage.WON, Stage.CODED, Stage.NOTIFIED), draw)
+    if staged.drawn is None:
+        return dict.fromkeys((Stage.WON, Stage.CODED, Stage.NOTIFIED), "the draw has no result yet")
+    totals, pending = counts.totals, dict[Stage, str]()
+    published = any(
+        phase.reached(PhaseStatus.PUBLISHED) for phase in (staged.draw.phases.values() if staged.draw else ())
+    )
+    if totals[Stage.WON] and not totals[Stage.CODED]:
+        why = "no winner has a code yet" if published else "the result is not published yet"
+        pending[Stage.CODED] = why
+    if totals[Stage.WON] and not totals[Stage.NOTIFIED]:
+        why = "no winner has been notified yet" if published else "the result is not published yet"
+        pending[Stage.NOTIFIED] = why
+    return pending
+
+
+def _remarks(
+    campaign_id: str, counts: Counts, staged: Staged, pending: Mapping[Stage, str]
+) -> Iterator[Remark]:
+    without = counts.without
+    which = f"`regworkers reconcile --campaign {campaign_id}` lists them"
+    if number := without[Stage.REPLICATED, Stage.REGISTERED]:
+        yield Remark(
+            "warning",
+            f"{_entries(number)} in the replica but not in the demand table: a removal is in transit, or was lost; "
+            f"{which}",
+        )
+    missing = counts.totals[Stage.REGISTERED] - counts.totals[Stage.REPLICATED]
+    missing += without[Stage.REPLICATED, Stage.REGISTERED]
+    if missing:
+        yield Remark("warning", f"{_entries(missing)} not replicated yet; {which}")
+    if staged.removed:
+        yield Remark(
+            "note",
+            f"{_entries(staged.removed)} removed: only the frozen pool of the draw may still contain them",
+        )
+    if staged.frozen is not None:
+        yield from _of_the_pool(counts, staged.frozen.freeze, staged.frozen.as_of)
+    if staged.drawn is not None:
+        won, recorded = counts.totals[Stage.WON], staged.drawn.outcomes.get(Outcome.WINNER.value, 0)
+        if won != recorded:
+            yield Remark("finding", f"the draw recorded {recorded:,} winners, its file contains {won:,}")
+        if number := without[Stage.WON, Stage.ELIGIBLE]:
+            yield Remark("finding", f"{_entries(number)} won without being in the pool of the draw")
+        yield from _of_the_codes(counts, staged, pending)
+
+
+def _of_the_pool(counts: Counts, freeze: Mapping[str, object], as_of: str) -> Iterator[Remark]:
+    eligible = counts.totals[Stage.ELIGIBLE]
+    if eligible != freeze.get("count", eligible):
+        yield Remark("finding", f"the draw froze {freeze['count']:,} entries, its file contains {eligible:,}")
+    if number := counts.without[Stage.ELIGIBLE, Stage.REPLICATED]:
+        yield Remark(
+            "note",
+            f"{_entries(number)} in the pool but no longer in the replica: removed after the evaluation as of {as_of}",
+        )
+    judged = freeze.get("entries")
+    if isinstance(judged, int):
+        # Live entries, minus those of the pool that are still live, minus those that were evaluated and excluded.
+        live = counts.totals[Stage.REPLICATED] - (eligible - counts.without[Stage.ELIGIBLE, Stage.REPLICATED])
+        if late := live - (judged - eligible):
+            yield Remark(
+                "note",
+                f"{_entries(late)} did not take part in the draw: replicated after the evaluation as of {as_of}"
+                if late > 0
+                else f"{_entries(-late)} evaluated, excluded and removed since",
+            )
+
+
+def _of_the_codes(counts: Counts, staged: Staged, pending: Mapping[Stage, str]) -> Iterator[Remark]:
+    without, drawn = counts.without, staged.drawn
+    if drawn is None:
+        return
+    completed = drawn.reached(PhaseStatus.COMPLETED)
+    if number := without[Stage.CODED, Stage.WON]:
+        level: Level = "warning" if drawn.phase > 1 else "finding"
+        yield Remark(level, f"{_entries(number)} with a code but without a seat in phase {drawn.phase}")
+    if counts.elsewhere:
+        yield Remark(
+            "finding", f"{_entries(counts.elsewhere)} with a code of another market than the one won"
+        )
+    uncoded = counts.totals[Stage.WON] - counts.totals[Stage.CODED] + without[Stage.CODED, Stage.WON]
+    if uncoded and Stage.CODED not in pending:
+        blocked = [name for name, each in drawn.markets.items() if each.get("status") == MarketStatus.BLOCKED]
+        why = f"; too few codes in {', '.join(sorted(blocked))}" if blocked else ""
+        yield Remark(
+            "finding" if completed else "warning", f"{_entries(uncoded)} with a seat but without a code{why}"
+        )
+    if number := without[Stage.NOTIFIED, Stage.CODED]:
+        yield Remark("finding", f"{_entries(number)} notified of a win but without a code")
+    unsent = counts.totals[Stage.CODED] - counts.totals[Stage.NOTIFIED] + without[Stage.NOTIFIED, Stage.CODED]
+    if unsent and Stage.NOTIFIED not in pending:
+        yield Remark("note", f"{_entries(unsent)} with a code but not notified yet")
+
+
+def _entries(number: int) -> str:
+    return f"{number:,} {'entry' if number == 1 else 'entries'}"

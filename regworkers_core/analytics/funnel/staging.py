@@ -19,7 +19,7 @@ from regworkers_core.runtime import Runtime
 
 
 class Stage(StrEnum):
-    """In the order in which an entry passes them."""
+    """The stages in the order in which an entry passes them."""
 
     REGISTERED = "registered"
     REPLICATED = "replicated"
@@ -34,39 +34,39 @@ class Stage(StrEnum):
 
 
 STAGES = tuple(Stage)
-# Counted in every market that the entry wishes for; the stages behind them in the one that it won.
+# These stages count an entry in every market of its preferences, the later ones in the market where it won.
 WISHED = (Stage.REGISTERED, Stage.REPLICATED, Stage.ELIGIBLE)
-# What has no market of the campaign, no segment, or no day that can be read.
+# Means no market of the campaign, no segment, or an invalid day.
 NONE = "–"
 _SOURCES = {
-    Stage.REGISTERED: "entries of the demand table now, by a consistent read; those that were removed are not among "
-    "them",
-    Stage.REPLICATED: "live entries of the replica (MongoDB `entries`) now",
-    Stage.ELIGIBLE: "entries of the pool that the draw has frozen (`pool.parquet`): judged eligible, and able to take "
+    Stage.REGISTERED: "entries in the demand table now, by a consistent read; removed entries are not "
+    "included",
+    Stage.REPLICATED: "current live entries of the replica (MongoDB `entries`)",
+    Stage.ELIGIBLE: "entries of the pool that the draw froze (`pool.parquet`): eligible, and able to take "
     "part",
-    Stage.WON: "entries with the outcome WINNER in the latest phase that is drawn (`outcomes.parquet`)",
-    Stage.CODED: "entries with a row in `selections`, over all phases: each has an access code",
-    Stage.NOTIFIED: "entries whose winner's message the mailer's queue has confirmed (`outbox`: SENT)",
+    Stage.WON: "entries with the outcome WINNER in the latest drawn phase (`outcomes.parquet`)",
+    Stage.CODED: "entries with a row in `selections` in any phase: each has an access code",
+    Stage.NOTIFIED: "entries whose winner message the mailer's queue confirmed (`outbox`: SENT)",
 }
 
 
-# The draw's files of a phase, as it leaves them in the store.
+# Files of the draw in the object store, one of each per phase.
 _POOL, OUTCOMES = "pool.parquet", "outcomes.parquet"
 SOURCE, REPLICA, FROZEN = "source.parquet", "replica.parquet", "frozen.parquet"
-CODED, TOLD = "coded.parquet", "told.parquet"
+CODED, MESSAGES = "coded.parquet", "messages.parquet"
 _POOL_COLUMNS = ["entry_id", "preferences", "segments", "created_at"]
-# Rows that are held before they are written: some 10 MB.
+# Rows that are buffered before they are written: about 10 MB.
 _ROWS = 50_000
 _TEXT: pa.DataType = pa.string()
 _TEXTS: pa.DataType = pa.list_(pa.string())
 _ENTRY = {"entry_id": _TEXT, "markets": _TEXTS, "segments": _TEXTS, "day": _TEXT}
 _CODED = {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32()}
-_TOLD = {**_CODED, "type": _TEXT, "status": _TEXT}
+_MESSAGE = {**_CODED, "type": _TEXT, "status": _TEXT}
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Files by name in `folder`; those of the draw only as far as it has come. `removed` counts tombstones."""
+    """Files by name in `folder`, of the draw as far as it has progressed. `removed` counts tombstones."""
 
     folder: Path
     draw: DrawRecord | None
@@ -75,7 +75,7 @@ class Staged:
     removed: int
 
     def path(self, name: str) -> Path | None:
-        """None where the draw has not come so far."""
+        """The path of a file, None if the draw has not progressed that far."""
         there = {FROZEN: self.frozen is not None, OUTCOMES: self.drawn is not None}
         return self.folder / name if there.get(name, True) else None
 
@@ -83,11 +83,11 @@ class Staged:
 def stage(
     runtime: Runtime, campaign_id: str, folder: Path, tell: Callable[[str], None] = lambda _text: None
 ) -> Staged:
-    """Read from the last stage to the first: what passes on meanwhile is then missing where it comes to, never where
-    it comes from. Raises TransientFailure.
+    """Read all sources, from the last stage to the first. An entry that progresses meanwhile is then missing in the
+    later stage, never in the earlier one. Raises TransientFailure.
     """
     tell("messages")
-    _write(folder / TOLD, _TOLD, map(_told, runtime.outbox.entries(campaign_id)))
+    _write(folder / MESSAGES, _MESSAGE, map(_message, runtime.outbox.entries(campaign_id)))
     tell("codes")
     _write(folder / CODED, _CODED, map(_coded, runtime.selections.entries(campaign_id)))
     tell("draw")
@@ -140,13 +140,13 @@ def _entry(entry_id: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _day(created_at: object) -> str:
-    """Of UTC, as the eligibility report counts it."""
+    """The day in UTC, as in the eligibility report."""
     moment = seconds(created_at) if isinstance(created_at, str) else None
     return NONE if moment is None else iso(moment)[:10]
 
 
 def _texts(value: object) -> list[str]:
-    """The demand table may hold anything."""
+    """The texts in a list; the demand table may contain anything else."""
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
@@ -154,7 +154,7 @@ def _coded(document: Mapping[str, Any]) -> tuple[Any, ...]:
     return document["entryId"], document["marketId"], document["phase"]
 
 
-def _told(document: Mapping[str, Any]) -> tuple[Any, ...]:
+def _message(document: Mapping[str, Any]) -> tuple[Any, ...]:
     return *_coded(document), NoticeType(document["type"]).value, RowStatus(document["status"]).value
 
 

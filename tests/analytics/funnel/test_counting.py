@@ -1,4 +1,4 @@
-"""The numbers of the funnel on files as the sources leave them, and what is said of those that do not fit."""
+"""The numbers of the funnel on files as the sources leave them, and the remarks on those that do not fit."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from hypothesis import strategies as st
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.analytics.funnel.counting import Counting, Counts
-from regworkers_core.analytics.funnel.funnel_report import Told, judge
+from regworkers_core.analytics.funnel.funnel_report import assess
 from regworkers_core.analytics.funnel.staging import (
     CODED,
     FROZEN,
+    MESSAGES,
     NONE,
     OUTCOMES,
     REPLICA,
     SOURCE,
     STAGES,
-    TOLD,
     Stage,
     Staged,
 )
+from regworkers_core.reporting.pages import Remark
 
 MARKETS = ("berlin", "paris")
 DAY, AS_OF = "2026-01-15", "2026-02-01T00:00:00.000Z"
@@ -38,7 +39,7 @@ _COLUMNS: Mapping[str, Mapping[str, Any]] = {
     FROZEN: _ENTRY,
     OUTCOMES: {"entry_id": _TEXT, "market": _TEXT, "outcome": _TEXT},
     CODED: {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32()},
-    TOLD: {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32(), "type": _TEXT, "status": _TEXT},
+    MESSAGES: {"entry_id": _TEXT, "market": _TEXT, "phase": pa.int32(), "type": _TEXT, "status": _TEXT},
 }
 
 
@@ -79,16 +80,16 @@ def counted(files: Staged, markets: Sequence[str] = MARKETS) -> Counts:
         return counting.count(files, markets)
 
 
-def told(files: Staged) -> Told:
-    return judge("summer", counted(files), files)
+def assessed(files: Staged) -> tuple[Mapping[Stage, str], tuple[Remark, ...]]:
+    return assess("summer", counted(files), files)
 
 
 def said(files: Staged) -> list[tuple[str, str]]:
-    return [(remark.level, remark.text) for remark in told(files).remarks]
+    return [(remark.level, remark.text) for remark in assessed(files)[1]]
 
 
 def drawn(number: int = 2, market: str = "paris") -> dict[str, list[tuple[Any, ...]]]:
-    """So many entries, all of them winners of one market, coded and told."""
+    """Entries that are all winners of one market, coded and notified."""
     entries = [entry(each) for each in range(number)]
     return {
         SOURCE: entries,
@@ -96,14 +97,14 @@ def drawn(number: int = 2, market: str = "paris") -> dict[str, list[tuple[Any, .
         FROZEN: entries,
         OUTCOMES: [(each[0], market, "WINNER") for each in entries],
         CODED: [(each[0], market, 1) for each in entries],
-        TOLD: [(each[0], market, 1, "winner", "SENT") for each in entries],
+        MESSAGES: [(each[0], market, 1, "winner", "SENT") for each in entries],
     }
 
 
 def test_a_completed_campaign_has_no_remarks(tmp_path: Path) -> None:
     files = staged(tmp_path, drawn())
     assert counted(files).totals == dict.fromkeys(STAGES, 2)
-    assert told(files) == Told({}, ())
+    assert assessed(files) == ({}, ())
 
 
 def test_an_entry_counts_in_each_preference_up_to_eligible_and_then_where_it_won(tmp_path: Path) -> None:
@@ -146,32 +147,38 @@ def test_an_entry_of_two_phases_counts_once_where_it_is_in_the_later_one(tmp_pat
 
 def test_superseded_messages_are_counted_separately(tmp_path: Path) -> None:
     rows = drawn(2)
-    rows[TOLD] = [("e0", "paris", 1, "winner", "SUPERSEDED"), ("e1", "paris", 1, "winner", "SENT")]
+    rows[MESSAGES] = [("e0", "paris", 1, "winner", "SUPERSEDED"), ("e1", "paris", 1, "winner", "SENT")]
     counts = counted(staged(tmp_path, rows))
     assert counts.superseded == {"winner": 1} and counts.totals[Stage.NOTIFIED] == 1
 
 
 def test_unsent_messages_and_those_of_other_entries_do_not_count_as_notified(tmp_path: Path) -> None:
     rows = drawn(2)
-    rows[TOLD] = [("e0", "paris", 1, "winner", "PENDING"), ("e1", "-", 1, "waitlisted", "SENT")]
+    rows[MESSAGES] = [("e0", "paris", 1, "winner", "PENDING"), ("e1", "-", 1, "waitlisted", "SENT")]
     files = staged(tmp_path, rows)
-    assert counted(files).told == {"waitlisted": 1}
-    assert told(files).pending == {Stage.NOTIFIED: "no winner's message was sent so far"}
+    assert counted(files).sent == {"waitlisted": 1}
+    assert assessed(files)[0] == {Stage.NOTIFIED: "no winner has been notified yet"}
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({SOURCE: [entry(0)]}, "warning: 1 entry of the replica not in the demand table"),
+        ({SOURCE: [entry(0)]}, "warning: 1 entry in the replica but not in the demand table"),
         ({REPLICA: [entry(0)]}, "warning: 1 entry not replicated"),
         ({FROZEN: [entry(0)]}, "finding: 1 entry won without being in the pool"),
-        ({OUTCOMES: [("e0", "paris", "WINNER")]}, "finding: 1 entry with a code and no seat in phase 1"),
-        ({CODED: [("e0", "paris", 1)]}, "finding: 1 entry told of a win and without a code"),
+        (
+            {OUTCOMES: [("e0", "paris", "WINNER")]},
+            "finding: 1 entry with a code but without a seat in phase 1",
+        ),
+        ({CODED: [("e0", "paris", 1)]}, "finding: 1 entry notified of a win but without a code"),
         (
             {CODED: [("e0", "berlin", 1), ("e1", "paris", 1)]},
             "finding: 1 entry with a code of another market",
         ),
-        ({TOLD: [("e0", "paris", 1, "winner", "SENT")]}, "note: 1 entry with a code and not told yet"),
+        (
+            {MESSAGES: [("e0", "paris", 1, "winner", "SENT")]},
+            "note: 1 entry with a code but not notified yet",
+        ),
     ],
 )
 def test_an_inconsistent_number_is_reported_with_its_reason(
@@ -187,8 +194,8 @@ def test_an_inconsistent_number_is_reported_with_its_reason(
 def test_files_of_the_draw_that_are_not_what_it_recorded_are_findings(tmp_path: Path) -> None:
     files = staged(tmp_path, drawn(), freeze={"count": 3}, outcomes={"WINNER": 5})
     assert said(files) == [
-        ("finding", "the draw froze 3 entries, its file has 2"),
-        ("finding", "the draw recorded 5 winners, its file has 2"),
+        ("finding", "the draw froze 3 entries, its file contains 2"),
+        ("finding", "the draw recorded 5 winners, its file contains 2"),
     ]
 
 
@@ -198,12 +205,12 @@ def test_a_seat_lost_in_a_later_phase_is_a_warning_and_a_market_without_codes_is
     rows = drawn(3)
     rows[OUTCOMES][0] = ("e0", "", "STRUCK")
     rows[CODED] = rows[CODED][:2]
-    rows[TOLD] = rows[TOLD][:2]
+    rows[MESSAGES] = rows[MESSAGES][:2]
     blocked = {"paris": {"status": "BLOCKED"}, "berlin": {"status": "COMPLETED"}}
     files = staged(tmp_path, rows, number=2, status="PUBLISHED", markets=blocked)
     assert said(files) == [
-        ("warning", "1 entry with a code and no seat in phase 2"),
-        ("warning", "1 entry won and without a code; too few codes in paris"),
+        ("warning", "1 entry with a code but without a seat in phase 2"),
+        ("warning", "1 entry with a seat but without a code; too few codes in paris"),
     ]
 
 
@@ -223,7 +230,7 @@ def test_whatever_the_sources_hold_every_day_column_adds_up_to_its_stage(
             FROZEN: entry(number),
             OUTCOMES: (f"e{number}", "paris", "WINNER"),
             CODED: (f"e{number}", "paris", 1),
-            TOLD: (f"e{number}", "paris", 1, "winner", "SENT"),
+            MESSAGES: (f"e{number}", "paris", 1, "winner", "SENT"),
         }
         for at, (name, row) in enumerate(made.items()):
             if at in reached:

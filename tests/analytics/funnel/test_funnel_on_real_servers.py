@@ -71,18 +71,18 @@ def test_a_campaign_is_followed_from_its_first_entry_to_the_last_message(
         registered(runtime, number)
     funnel = funnel_of(runtime)
     assert stages(funnel) == [ENTRIES, 0, None, None, None, None]
-    assert set(funnel.as_dict()["pending"].values()) == {"there was no draw yet"}
+    assert set(funnel.as_dict()["pending"].values()) == {"there is no draw yet"}
     assert remarks(funnel)[0] == (
         "warning",
-        "12 entries not replicated (yet); `regworkers reconcile --campaign summer` tells which",
+        "12 entries not replicated yet; `regworkers reconcile --campaign summer` lists them",
     )
 
     replicate_all(runtime)
     steps = draw(runtime)
     steps.judge()
-    assert set(funnel_of(runtime).pending.values()) == {"the draw has not frozen its pool"}
+    assert set(funnel_of(runtime).pending.values()) == {"the draw has not frozen its pool yet"}
     steps.freeze()
-    # Not in the pool: one that comes after the judgement. In it and gone: one that is removed.
+    # One entry is registered after the evaluation, so it is not in the pool. Another is removed, so it is only there.
     registered(runtime, 90)
     remove(runtime, key("e0"))
     replicate_all(runtime)
@@ -90,8 +90,8 @@ def test_a_campaign_is_followed_from_its_first_entry_to_the_last_message(
     assert stages(funnel) == [ENTRIES, ENTRIES, ENTRIES, None, None, None]
     assert [text.partition(":")[0] for _, text in remarks(funnel)] == [
         "1 entry removed",
-        "1 entry of the pool no longer live in the replica",
-        "1 entry without a part in the draw",
+        "1 entry in the pool but no longer in the replica",
+        "1 entry did not take part in the draw",
     ]
     assert funnel.adds_up
 
@@ -103,7 +103,7 @@ def test_a_campaign_is_followed_from_its_first_entry_to_the_last_message(
         ("coded", "notified"), "the result is not published yet"
     )
     steps.publish(f"{CAMPAIGN}:1")
-    assert funnel_of(runtime).as_dict()["pending"]["coded"] == "no winner has a code so far"
+    assert funnel_of(runtime).as_dict()["pending"]["coded"] == "no winner has a code yet"
 
     run(runtime, SELECTIONS)
     assert stages(funnel_of(runtime))[3:] == [7, 7, None]
@@ -134,8 +134,8 @@ def test_a_campaign_is_followed_from_its_first_entry_to_the_last_message(
 
     page = runtime.objects.get_bytes(f"reports/{CAMPAIGN}/funnel.html").decode()
     assert done.where == f"s3://{runtime.names.bucket}/reports/{CAMPAIGN}/funnel.html"
-    told = page + str(done.shown.markdown) + str(document)
-    assert not [word for word in ("secret-", "example.com", "Zoë", ref_of(1)) if word in told]
+    shown_text = page + str(done.shown.markdown) + str(document)
+    assert not [word for word in ("secret-", "example.com", "Zoë", ref_of(1)) if word in shown_text]
     assert page.count("<img ") == 4 and 'src="http' not in page
     assert max(len(each) for each in done.shown.markdown.values()) < 90_000
 
@@ -150,5 +150,5 @@ def test_a_campaign_is_followed_from_its_first_entry_to_the_last_message(
     runtime.database["selections"].delete_many({"marketId": "paris"})
     funnel = funnel_of(runtime)
     assert not funnel.adds_up
-    assert ("finding", "3 entries told of a win and without a code") in remarks(funnel)
+    assert ("finding", "3 entries notified of a win but without a code") in remarks(funnel)
     assert regworkers("report", "funnel", CAMPAIGN, "--format", "json").code == 1
