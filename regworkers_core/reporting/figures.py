@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -18,6 +19,9 @@ from PIL import Image
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#dde2e7"
 BLUE, ORANGE, GREEN, GREY, RED, BAND = "#2f6db5", "#d9822b", "#3c8d5a", "#a9b3bd", "#c0392b", "#cfe0f3"
+PURPLE = "#8e5ea2"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
+MOST_TICKS = 16
 _WIDTH_INCHES = 8.4
 _DPI = 100
 # Characters in one line of a legend, and the characters that the mark before a label takes.
@@ -47,6 +51,67 @@ def png(made: Figure) -> bytes:
     return out.getvalue()
 
 
+def lines(
+    title: str,
+    unit: str,
+    names: Sequence[str],
+    series: Mapping[str, Sequence[float | None]],
+    colours: Sequence[str] = COLOURS,
+) -> bytes:
+    """Plot one line per series over `names`, with gaps for missing values."""
+    made, (axis,) = figure(rows=9)
+    found = [value for values in series.values() for value in values if value is not None]
+    for number, (name, values) in enumerate(series.items()):
+        shown = [float("nan") if value is None else value for value in values]
+        colour = colours[number % len(colours)]
+        axis.plot(range(len(names)), shown, color=colour, label=name, marker="o", ms=4)
+    ticks(axis, names)
+    axis.set_ylim(0, 1.15 * max(found, default=0.0) or None)
+    if all(isinstance(value, int) for value in found):
+        whole_numbers(axis.yaxis)
+    titled(axis, title, unit, along="y", columns=min(len(series), 4))
+    return png(made)
+
+
+def stacked_columns(
+    title: str,
+    unit: str,
+    names: Sequence[str],
+    series: Mapping[str, Sequence[int]],
+    colours: Sequence[str] = COLOURS,
+) -> bytes:
+    """Plot one column per name, with the series on top of each other."""
+    made, (axis,) = figure(rows=9)
+    below = [0] * len(names)
+    for number, (name, values) in enumerate(series.items()):
+        colour = colours[number % len(colours)]
+        axis.bar(range(len(names)), values, bottom=below, color=colour, label=short(name), width=0.8)
+        below = [under + value for under, value in zip(below, values, strict=True)]
+    ticks(axis, names)
+    whole_numbers(axis.yaxis)
+    titled(axis, title, unit, along="y", columns=min(len(series), 4))
+    return png(made)
+
+
+def bars(
+    title: str,
+    unit: str,
+    values: Mapping[str, float],
+    *,
+    texts: Sequence[str] | None = None,
+    red: frozenset[str] = frozenset(),
+    limit: tuple[str, float] | None = None,
+) -> bytes:
+    """Plot one bar per name, those in `red` in that colour. `limit` is a named dashed line."""
+    made, (axis,) = figure(rows=2 * len(values))
+    colours = [RED if name in red else BLUE for name in values]
+    horizontal_bars(axis, distinct(list(values), 40), list(values.values()), colours, texts)
+    if limit is not None:
+        axis.axvline(limit[1], color=RED, linestyle="--", linewidth=1, label=limit[0])
+    titled(axis, title, unit, columns=1)
+    return png(made)
+
+
 def horizontal_bars(
     axis: Axes,
     labels: Sequence[str],
@@ -66,6 +131,22 @@ def horizontal_bars(
     if all(isinstance(value, int) for value in values):
         whole_numbers(axis.xaxis)
     axis.grid(axis="x", color=GRID)
+
+
+def titled(axis: Axes, title: str, unit: str, *, along: Literal["x", "y"] = "x", columns: int = 0) -> None:
+    """Set the title, the unit and grid of the values along an axis, and a legend of at most `columns` columns."""
+    axis.set_title(title, loc="left", color=INK)
+    set_label = axis.set_xlabel if along == "x" else axis.set_ylabel
+    set_label(unit, color=MUTED)
+    axis.grid(axis=along, color=GRID)
+    if columns:
+        legend(axis, columns)
+
+
+def ticks(axis: Axes, names: Sequence[str]) -> None:
+    """Label at most MOST_TICKS positions of the x axis with their names."""
+    shown = range(0, len(names), -(-len(names) // MOST_TICKS) or 1)
+    axis.set_xticks(shown, [names[at] for at in shown], rotation=35, ha="right")
 
 
 def legend(axis: Axes, columns: int) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from regworkers_core.analytics.funnel.funnel_report import Funnel, make_funnel
 from regworkers_core.analytics.funnel.staging import STAGES, Stage
@@ -16,26 +15,24 @@ from regworkers_core.reporting.figures import (
     BLUE,
     GREEN,
     GREY,
-    GRID,
-    INK,
-    MUTED,
     ORANGE,
+    PURPLE,
     distinct,
     figure,
     horizontal_bars,
-    legend,
+    lines,
     png,
     short,
+    titled,
     whole_numbers,
 )
 from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
 from regworkers_core.runtime import Runtime
 
 NOT_YET = "not yet"
-_COLOURS = dict(zip(STAGES, (GREY, BAND, BLUE, ORANGE, "#8e5ea2", GREEN), strict=True))
+_COLOURS = dict(zip(STAGES, (GREY, BAND, BLUE, ORANGE, PURPLE, GREEN), strict=True))
 _MOST_ROWS = 20
 _MOST_DAYS = 400
-_MOST_TICKS = 16
 
 
 class Shown(NamedTuple):
@@ -71,8 +68,7 @@ def _bars(funnel: Funnel) -> bytes:
     texts = [NOT_YET if number is None else f"{number:,}" for number in numbers]
     colours = [_COLOURS[stage] for stage in STAGES]
     horizontal_bars(axis, list(STAGES), [number or 0 for number in numbers], colours, texts)
-    axis.set_title(f"Funnel of {short(funnel.campaign.name, 50)}", loc="left", color=INK)
-    axis.set_xlabel("entries", color=MUTED)
+    titled(axis, f"Funnel of {short(funnel.campaign.name, 50)}", "entries")
     return png(made)
 
 
@@ -92,35 +88,15 @@ def _groups(funnel: Funnel, frame: pd.DataFrame, title: str, names: Mapping[str,
     axis.invert_yaxis()
     whole_numbers(axis.xaxis)
     more = f" (the {_MOST_ROWS} largest)" if len(frame) > len(drawn) else ""
-    _finish(axis, title + more, "x", len(stages))
+    titled(axis, title + more, "entries", columns=min(len(stages), 3))
     return png(made)
 
 
 def _days(funnel: Funnel) -> bytes:
-    frame = funnel.counts.days.tail(_MOST_DAYS)
-    made, (axis,) = figure(rows=9)
-    for stage in _reached(funnel):
-        axis.plot(
-            range(len(frame)),
-            frame[stage.value].tolist(),
-            color=_COLOURS[stage],
-            label=stage.value,
-            marker=".",
-        )
-    ticks = range(0, len(frame), -(-len(frame) // _MOST_TICKS))
-    axis.set_xticks(ticks, [str(frame.index[at]) for at in ticks], rotation=35, ha="right")
-    axis.set_ylim(bottom=0)
-    whole_numbers(axis.yaxis)
-    _finish(axis, "By day of registration (UTC)", "y", len(_reached(funnel)))
-    return png(made)
-
-
-def _finish(axis: Axes, title: str, grid: str, columns: int) -> None:
-    axis.set_title(title, loc="left", color=INK)
-    label = axis.set_xlabel if grid == "x" else axis.set_ylabel
-    label("entries", color=MUTED)
-    axis.grid(axis="x" if grid == "x" else "y", color=GRID)
-    legend(axis, min(columns, 3))
+    frame, stages = funnel.counts.days.tail(_MOST_DAYS), _reached(funnel)
+    series = {stage.value: [int(number) for number in frame[stage.value]] for stage in stages}
+    colours = [_COLOURS[stage] for stage in stages]
+    return lines("By day of registration (UTC)", "entries", list(map(str, frame.index)), series, colours)
 
 
 def _reached(funnel: Funnel) -> list[Stage]:

@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from matplotlib.axes import Axes
-
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.reporting.figures import (
     BLUE,
     GREEN,
     GREY,
-    GRID,
-    INK,
-    MUTED,
     ORANGE,
+    PURPLE,
     RED,
     distinct,
     figure,
-    legend,
     png,
+    stacked_columns,
+    titled,
     whole_numbers,
     words,
 )
 from regworkers_core.reporting.pages import markdown_image, markdown_table, page
 
 # Ineligible entries by primary reason; a seventh reason starts again with the first colour.
-_COLOURS = (RED, ORANGE, BLUE, GREY, "#8e5ea2", "#5c7f8a")
+_COLOURS = (RED, ORANGE, BLUE, GREY, PURPLE, "#5c7f8a")
 _ELIGIBLE = "ELIGIBLE"
 _MOST_MARKETS = 30
-_MOST_TICKS = 16
 
 
 class Report(NamedTuple):
@@ -68,31 +64,14 @@ def _markets(
     axis.invert_yaxis()
     whole_numbers(axis.xaxis)
     more = f" (the {_MOST_MARKETS} most wanted)" if len(counts) > len(shown) else ""
-    _finish(axis, f"By market{more}", "x", codes)
+    titled(axis, f"By market{more}", "entries", columns=min(len(codes), 4))
     return png(made)
 
 
 def _days(counts: Mapping[str, Mapping[str, int]], codes: Sequence[str]) -> bytes:
-    days = list(counts)
-    made, (axis,) = figure(rows=9)
-    bottom = [0] * len(days)
-    for code, colour in _coloured(codes):
-        values = [counts[day].get(code, 0) for day in days]
-        axis.bar(range(len(days)), values, bottom=bottom, color=colour, label=words(code), width=0.9)
-        bottom = [before + value for before, value in zip(bottom, values, strict=True)]
-    ticks = range(0, len(days), -(-len(days) // _MOST_TICKS))
-    axis.set_xticks(ticks, [days[n] for n in ticks], rotation=35, ha="right")
-    whole_numbers(axis.yaxis)
-    _finish(axis, "By day of entry (UTC)", "y", codes)
-    return png(made)
-
-
-def _finish(axis: Axes, title: str, grid: str, codes: Sequence[str]) -> None:
-    axis.set_title(title, loc="left", color=INK)
-    label = axis.set_xlabel if grid == "x" else axis.set_ylabel
-    label("entries", color=MUTED)
-    axis.grid(axis="x" if grid == "x" else "y", color=GRID)
-    legend(axis, min(len(codes), 4))
+    series = {words(code): [day.get(code, 0) for day in counts.values()] for code, _ in _coloured(codes)}
+    colours = [colour for _, colour in _coloured(codes)]
+    return stacked_columns("By day of entry (UTC)", "entries", list(counts), series, colours)
 
 
 def _coloured(codes: Sequence[str]) -> Iterable[tuple[str, str]]:

@@ -24,7 +24,6 @@ from regworkers_core.operations.reviews.history import (
     read_days,
     read_queues,
 )
-from regworkers_core.operations.reviews.plots import bars, lines
 from regworkers_core.operations.reviews.sections import (
     REPORT,
     Kind,
@@ -37,6 +36,7 @@ from regworkers_core.operations.reviews.sections import (
 )
 from regworkers_core.operations.runbooks import cost as costs
 from regworkers_core.operations.runbooks.runbook import DrainWork
+from regworkers_core.reporting.figures import bars, lines
 from regworkers_core.reporting.pages import Level, Remark
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

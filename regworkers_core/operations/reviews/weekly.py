@@ -18,8 +18,8 @@ from regworkers_core.operations.reviews.history import (
     read_days,
     read_queues,
 )
-from regworkers_core.operations.reviews.plots import bars, columns, lines
 from regworkers_core.operations.reviews.sections import Part, Section, Table, counted, rounded
+from regworkers_core.reporting.figures import bars, lines, stacked_columns
 from regworkers_core.reporting.pages import Level, Remark
 from regworkers_core.runtime import Runtime
 
@@ -102,7 +102,9 @@ def dead_letters(
         f"{total:,} open; within the week {len(closed):,} closed{how}.",
         remarks,
         [Table("By queue", names, rows)],
-        {"by_day": columns("New dead letters by day (UTC)", "dead letters", days, by_day)} if by_day else {},
+        {"by_day": stacked_columns("New dead letters by day (UTC)", "dead letters", days, by_day)}
+        if by_day
+        else {},
         {
             "open": total,
             "closed": len(closed),

@@ -13,8 +13,8 @@ from regworkers_core.reporting.figures import (
     BLUE,
     GREEN,
     GREY,
-    GRID,
     INK,
+    MOST_TICKS,
     MUTED,
     ORANGE,
     RED,
@@ -24,6 +24,7 @@ from regworkers_core.reporting.figures import (
     legend,
     percents,
     png,
+    titled,
     whole_numbers,
     words,
 )
@@ -37,7 +38,6 @@ OUTCOME_COLOURS = {
 }
 # Bar charts are readable up to this number; the tables list all rows.
 _MOST_BARS = 30
-_MOST_TICKS = 16
 # Labels have two lines of up to ten characters.
 _MOST_BAR_LABELS = 8
 
@@ -89,8 +89,7 @@ def _funnel(axis: Axes, funnel: Mapping[str, Any]) -> None:
     horizontal_bars(
         axis, [label for label, _, _ in bars], [count for _, count, _ in bars], [c for *_, c in bars]
     )
-    axis.set_title("From registered to winner", loc="left", color=INK)
-    axis.set_xlabel("entries", color=MUTED)
+    titled(axis, "From registered to winner", "entries")
 
 
 def _demand(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[str], more: str) -> None:
@@ -106,11 +105,8 @@ def _demand(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[s
     )
     axis.set_yticks(places, labels)
     axis.invert_yaxis()
-    axis.set_title(f"Demand and seats by market{more}", loc="left", color=INK)
-    axis.set_xlabel("candidates", color=MUTED)
     whole_numbers(axis.xaxis)
-    axis.grid(axis="x", color=GRID)
-    legend(axis, 3)
+    titled(axis, f"Demand and seats by market{more}", "candidates", columns=3)
 
 
 def _win_rates(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[str], more: str) -> None:
@@ -120,8 +116,7 @@ def _win_rates(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequenc
         for rate, market in zip(rates, markets, strict=True)
     ]
     horizontal_bars(axis, labels, rates, [GREEN] * len(rates), texts)
-    axis.set_title(f"Win rate by market{more}", loc="left", color=INK)
-    axis.set_xlabel("winners per 100 candidates who listed the market", color=MUTED)
+    titled(axis, f"Win rate by market{more}", "winners per 100 candidates who listed the market")
     axis.xaxis.set_major_formatter(percents())
 
 
@@ -150,8 +145,7 @@ def _segments(axis: Axes, segments: Sequence[Mapping[str, Any]]) -> None:
     ]
     labels = distinct([row["segment"] or "no segment" for row in segments])
     horizontal_bars(axis, labels, rates, [BLUE] * len(rates), texts)
-    axis.set_title("Win rate by segment", loc="left", color=INK)
-    axis.set_xlabel("winners per 100 candidates", color=MUTED)
+    titled(axis, "Win rate by segment", "winners per 100 candidates")
     axis.xaxis.set_major_formatter(percents())
 
 
@@ -174,15 +168,13 @@ def _weights(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         label="expected, with a 99.9 % band",
     )
     axis.plot(places, found, "o", color=BLUE, label="found")
-    ticks = range(0, len(rows), -(-len(rows) // _MOST_TICKS))
+    ticks = range(0, len(rows), -(-len(rows) // MOST_TICKS))
     axis.set_xticks(ticks, [rows[n]["weight"] for n in ticks])
-    axis.set_title("Share of units among the first ranks, by weight", loc="left", color=INK)
     axis.set_xlabel("weight (tickets of a unit)", color=MUTED)
-    axis.set_ylabel("share of the weight's units", color=MUTED)
     axis.yaxis.set_major_formatter(percents())
     axis.set_ylim(0, 1.1 * max([100 * row["highShare"] for row in rows] + found))
-    axis.grid(axis="y", color=GRID)
-    legend(axis, 2)
+    title = "Share of units among the first ranks, by weight"
+    titled(axis, title, "share of the weight's units", along="y", columns=2)
 
 
 def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:
@@ -206,7 +198,7 @@ def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:
         axis.scatter(
             places, found, c=[RED if out else BLUE for out in outside], s=26, zorder=3, label="found"
         )
-        step = -(-len(groups) // _MOST_TICKS)
+        step = -(-len(groups) // MOST_TICKS)
         ticks = range(0, len(groups), step)
         long = max(len(str(groups[n]["group"])) for n in ticks) > 4
         axis.set_xticks(
