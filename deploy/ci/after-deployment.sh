@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares AWS with the settings of CONFIG_ENV, and with Terraform where state.json lies beside. The report stays in
-# resources.json; the exit code is the command's.
+# Compares AWS with the settings of CONFIG_ENV, and with Terraform if there is a state.json. Writes the report to
+# resources.json and exits with the command's code.
 set -euo pipefail
 : "${CONFIG_ENV:?set CONFIG_ENV to qa, preprod or prod}"
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Kafka's client certificate of CONFIG_ENV; the report stays in certificates.json, the exit code is the command's.
+# Checks Kafka's client certificate of CONFIG_ENV. Writes the report to certificates.json and exits with the command's
+# code.
 set -euo pipefail
 : "${CONFIG_ENV:?set CONFIG_ENV to qa, preprod or prod}"
 

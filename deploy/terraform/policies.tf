@@ -10,7 +10,7 @@ resource "aws_iam_policy" "worker" {
   "ACCOUNT", var.account)
 }
 
-# The role regworkers-run has more than 10 policies: ask for the quota "Managed policies per role" of 20 first.
+# The role regworkers-run has more than 10 policies: first request a quota "Managed policies per role" of 20.
 resource "aws_iam_role" "service_account" {
   for_each = toset(local.generated.roles)
 

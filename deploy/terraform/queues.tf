@@ -1,4 +1,4 @@
-# The redrive policy is for workers that die; the workers' own classification dead-letters long before.
+# The redrive policy is for workers that die. The workers themselves dead-letter long before.
 resource "aws_sqs_queue" "dead" {
   for_each = local.generated.dead_letter_queues
 

@@ -1,5 +1,5 @@
 variable "environment" {
-  description = "qa, preprod or prod: which of configs/*.config.yml this is for."
+  description = "The environment (qa, preprod or prod), which selects configs/<environment>.config.yml."
   type        = string
 
   validation {
