@@ -191,4 +191,5 @@ async def _gone_within(receive: Receive, seconds: float) -> bool:
 
 def _transport(send: Send) -> Any:
     """The transport of the request, from the server's `send`: ASGI cannot close a connection."""
-    return send.__self__.transport  # type: ignore[attr-defined]
+    server: Any = getattr(send, "__self__", None)
+    return server.transport

@@ -31,7 +31,7 @@ class ObjectStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         end = min(self._at + len(buffer), self._size)
         if end == self._at:
             return 0
