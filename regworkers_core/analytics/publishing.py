@@ -38,7 +38,6 @@ from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import Settings
 
 
 # Not frozen: one is made for every event, and freezing triples the cost.
@@ -306,25 +305,17 @@ def publisher(runtime: Runtime, on_step: OnStep = no_step) -> PublishHandler:
 def _publish(
     runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
 ) -> tuple[QueueSource, MarkedWork]:
-    settings, queue = runtime.settings.analytics, runtime.names.analytics_queue
+    queue = runtime.names.analytics_queue
     source, work = queue_parts(
         runtime,
         PUBLISH.name,
         queue,
         publisher(runtime, on_step),
-        batch_messages=settings.batch_messages,
-        receive_wait_seconds=settings.receive_wait_seconds,
-        visibility_seconds=settings.visibility_seconds,
-        max_attempts=settings.max_attempts,
+        runtime.settings.analytics,
         run_id=run_id,
         on_step=on_step,
     )
     return source, MarkedWork(work, runtime.queue_marks, queue, runtime.clock)
-
-
-def _pace(settings: Settings) -> Pace:
-    analytics = settings.analytics
-    return Pace(analytics.concurrency, analytics.prefetch, analytics.visibility_seconds)
 
 
 PUBLISH: DrainSpec[Received] = DrainSpec(
@@ -334,7 +325,7 @@ PUBLISH: DrainSpec[Received] = DrainSpec(
     # Not MongoDB: only dead letters need it, and their messages can wait.
     needs=("sqs", "kafka"),
     outcomes=("received", "sent", "dropped", "dead_lettered", "resent", "returned"),
-    pace=_pace,
+    pace=lambda settings: Pace.of(settings.analytics, settings.analytics.visibility_seconds),
     parts=_publish,
 )
 DRAINS: tuple[DrainSpec[Any], ...] = (PUBLISH,)

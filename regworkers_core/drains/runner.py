@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import structlog
 from structlog.contextvars import bound_contextvars, get_contextvars
@@ -32,12 +32,20 @@ from regworkers_core.engine.queue import Queue, QueueSource
 from regworkers_core.engine.settling import DeadLetterPublisher, History
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import Settings
+from regworkers_core.settings import (
+    AnalyticsSettings,
+    EnqueueSettings,
+    SaveSettings,
+    SelectionSettings,
+    Settings,
+)
 
 log = structlog.get_logger(__name__)
 D = TypeVar("D")
 I = TypeVar("I")  # noqa: E741 (an item)
 OnProgress = Callable[[DrainReport], None]
+# The sections of drains that take messages from a queue.
+QueueSettings: TypeAlias = SaveSettings | SelectionSettings | AnalyticsSettings
 # A batch makes a hundred thousand dicts and lists, none of them in a cycle, and releases them all. With Python's own
 # thresholds (700, 10, 10) the collector takes a quarter of a drain's CPU to scan them.
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -55,6 +63,11 @@ class Pace:
     concurrency: int
     prefetch: int
     keep_seconds: float
+
+    @classmethod
+    def of(cls, section: EnqueueSettings | QueueSettings, keep_seconds: float) -> Pace:
+        """The pace that a section of the settings has."""
+        return cls(section.concurrency, section.prefetch, keep_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +247,8 @@ def queue_parts(
     name: str,
     queue_name: str,
     handler: Handler[I],
+    settings: QueueSettings,
     *,
-    batch_messages: int,
-    receive_wait_seconds: float,
-    visibility_seconds: int,
-    max_attempts: int,
     run_id: str,
     on_step: OnStep,
 ) -> tuple[QueueSource, MessageWork[I]]:
@@ -246,13 +256,15 @@ def queue_parts(
     queue = runtime.queue(queue_name)
     source = QueueSource(
         queue,
-        batch_messages=batch_messages,
-        wait_seconds=receive_wait_seconds,
-        visibility_seconds=visibility_seconds,
+        batch_messages=settings.batch_messages,
+        wait_seconds=settings.receive_wait_seconds,
+        visibility_seconds=settings.visibility_seconds,
     )
     publisher = dead_letter_publisher(runtime, queue, runtime.dead_letters, run_id=run_id)
     marks = Marks(runtime.leases, queue_name)
-    return source, MessageWork(name, handler, publisher, marks, max_attempts=max_attempts, on_step=on_step)
+    return source, MessageWork(
+        name, handler, publisher, marks, max_attempts=settings.max_attempts, on_step=on_step
+    )
 
 
 def dead_letter_publisher(

@@ -16,7 +16,6 @@ from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.replication.saver import OpenDeadLetters, Saver
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import Settings
 
 
 def _enqueue(
@@ -46,16 +45,12 @@ class _NoHistory:
 def _save(
     runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
 ) -> tuple[QueueSource, MessageWork[ReplicationItem]]:
-    settings = runtime.settings.save
     return queue_parts(
         runtime,
         SAVE.name,
         runtime.names.replication_queue,
         saver(runtime, run_id, on_step),
-        batch_messages=settings.batch_messages,
-        receive_wait_seconds=settings.receive_wait_seconds,
-        visibility_seconds=settings.visibility_seconds,
-        max_attempts=settings.max_attempts,
+        runtime.settings.save,
         run_id=run_id,
         on_step=on_step,
     )
@@ -78,23 +73,13 @@ def saver(runtime: Runtime, run_id: str, on_step: OnStep = no_step) -> Saver:
     )
 
 
-def _enqueue_pace(settings: Settings) -> Pace:
-    enqueue = settings.enqueue
-    return Pace(enqueue.concurrency, enqueue.prefetch, enqueue.lease_seconds)
-
-
-def _save_pace(settings: Settings) -> Pace:
-    save = settings.save
-    return Pace(save.concurrency, save.prefetch, save.visibility_seconds)
-
-
 ENQUEUE: DrainSpec[StreamRecord] = DrainSpec(
     name="enqueue",
     worker="enqueueEntries",
     summary="Read the stream of the demand table and queue the keys that changed.",
     needs=("dynamodb", "streams", "sqs"),
     outcomes=("received", "sent", "dropped", "dead_lettered", "returned"),
-    pace=_enqueue_pace,
+    pace=lambda settings: Pace.of(settings.enqueue, settings.enqueue.lease_seconds),
     parts=_enqueue,
 )
 SAVE: DrainSpec[Received] = DrainSpec(
@@ -114,7 +99,7 @@ SAVE: DrainSpec[Received] = DrainSpec(
         "resent",
         "returned",
     ),
-    pace=_save_pace,
+    pace=lambda settings: Pace.of(settings.save, settings.save.visibility_seconds),
     parts=_save,
 )
 DRAINS = (ENQUEUE, SAVE)

@@ -14,16 +14,6 @@ from regworkers_core.engine.stop import OnStep, StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.source import OutboxSource, Parcel
 from regworkers_core.selection.notify.work import NotifyWork
-from regworkers_core.settings import Settings
-
-
-def _pace(settings: Settings) -> Pace:
-    selection = settings.selection
-    return Pace(selection.concurrency, selection.prefetch, selection.visibility_seconds)
-
-
-def _sender_pace(settings: Settings) -> Pace:
-    return Pace(settings.selection.concurrency, settings.selection.prefetch, settings.selection.lease_seconds)
 
 
 def _selections(
@@ -32,16 +22,12 @@ def _selections(
     # Late: it brings pyarrow and DuckDB, which whoever only names this drain does not need.
     from regworkers_core.selection.assign.assigner import Assigner
 
-    settings = runtime.settings.selection
     return queue_parts(
         runtime,
         "selections",
         runtime.names.selection_queue,
         Assigner(runtime, run_id=run_id, on_step=on_step),
-        batch_messages=settings.batch_messages,
-        receive_wait_seconds=settings.receive_wait_seconds,
-        visibility_seconds=settings.visibility_seconds,
-        max_attempts=settings.max_attempts,
+        runtime.settings.selection,
         run_id=run_id,
         on_step=on_step,
     )
@@ -70,7 +56,7 @@ SELECTIONS: DrainSpec[Received] = DrainSpec(
         "written",
         "enqueued",
     ),
-    pace=_pace,
+    pace=lambda settings: Pace.of(settings.selection, settings.selection.visibility_seconds),
     parts=_selections,
 )
 NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
@@ -87,7 +73,7 @@ NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
         "markets_delivered",
         "campaigns_paused",
     ),
-    pace=_sender_pace,
+    pace=lambda settings: Pace.of(settings.selection, settings.selection.lease_seconds),
     parts=_notifications,
 )
 DRAINS: tuple[DrainSpec[Any], ...] = (SELECTIONS, NOTIFICATIONS)
