@@ -109,7 +109,7 @@ class DrandHttp:
                 problems.append(f"{base}: a signature that is not the chain's")
         if round_number is not None and not_yet and not_yet == len(problems):
             raise RoundNotYet(round_number, float(self._chain.period))
-        raise TransientFailure(DEPENDENCY, "; ".join(problems) or "no base is configured")
+        raise TransientFailure(DEPENDENCY, "; ".join(problems) or "no relay is configured")
 
     def _ask(self, client: httpx2.Client, base: str, round_number: int | None) -> _Signed:
         deadline = self._monotonic() + self._timeout_seconds

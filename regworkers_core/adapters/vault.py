@@ -90,7 +90,7 @@ class Vault:
             )
         except Forbidden as error:
             if any(text in said for said in _said(error) for text in _INVALID_TOKEN):
-                raise UsageError("Vault's token has ended meanwhile: run the command again") from None
+                raise UsageError("Vault's token has expired: run the command again") from None
             raise UsageError(
                 f"Vault denies permission for {path}: this login needs a policy with `update` on it"
             ) from None
@@ -113,15 +113,15 @@ class Vault:
         try:
             self._call(login)
         except InvalidPath:
-            raise UsageError(f"Vault knows no login of this kind: is {mount} right?") from None
+            raise UsageError(f"this auth method is not enabled in Vault: check {mount}") from None
         except InvalidRequest as error:
             if any("unsupported path" in said or "no handler" in said for said in _said(error)):
-                raise UsageError(f"Vault knows no login of this kind: is {mount} right?") from None
-            raise UsageError(f"Vault does not know this {what}: type it again") from None
+                raise UsageError(f"this auth method is not enabled in Vault: check {mount}") from None
+            raise UsageError(f"Vault refuses this {what}: type it again") from None
         except Forbidden:
             raise UsageError(
-                f"Vault denies this login: the {what} is wrong or locked for a while after too many attempts, or "
-                f"{mount} is not right"
+                f"Vault denies this login: the {what} is wrong, or locked after too many attempts, or "
+                f"{mount} is wrong"
             ) from None
 
     def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

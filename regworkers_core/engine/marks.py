@@ -172,7 +172,7 @@ class Marks:
             # If the answer to a write was lost, its repeat is refused although the write was ours.
             now = self._table.get(row.key)
             if now is None or (now.owner, now.counter) != (row.owner, row.counter):
-                raise TransientFailure("dynamodb", f"another drain has message {message.message_id} in hand")
+                raise TransientFailure("dynamodb", f"another drain is handling message {message.message_id}")
         mark.row = row
 
     def _key(self, message: Received) -> LeaseKey:

@@ -95,7 +95,7 @@ def provision_table(runtime: Runtime, wanted: Table, *, change: bool = True) -> 
         if view not in (None, wanted.stream_view):
             # Switching it drops unread records, which an operator has to decide.
             raise UsageError(
-                f"the stream of {name} carries {view}: switch it off, run this again, then "
+                f"the stream of {name} has the view {view}: switch it off, run this again, then "
                 "`regworkers reconcile --repair --apply`"
             )
         differs = not existing.get("StreamEnabled")

@@ -115,7 +115,7 @@ def start_backfill(
     settings = runtime.settings
     wanted = settings.replication.backfill_items_per_second if rate is None else rate
     if wanted <= 0:
-        raise UsageError("the rate of a backfill is above 0 items a second")
+        raise UsageError("the rate of a backfill must be above 0 items a second")
     rows = BackfillRows(runtime.leases, _id(campaign_id, backfill_id))
     if not only_resume:
         require_campaign(runtime, campaign_id)
@@ -212,7 +212,7 @@ def backfill_status(
 def _id(campaign_id: str | None, backfill_id: str | None) -> str:
     chosen = backfill_id if backfill_id is not None else campaign_id or "all"
     if not chosen.strip() or len(chosen) > 200 or not is_encodable(chosen):
-        raise UsageError("the id of a backfill has 1 to 200 characters of UTF-8")
+        raise UsageError("the id of a backfill must have 1 to 200 characters of UTF-8")
     return chosen
 
 
@@ -231,7 +231,7 @@ def _parameters(
     stored = Parameters.of(row.state)
     if campaign_id is not None and campaign_id != stored.campaign_id:
         of = f"campaign {stored.campaign_id}" if stored.campaign_id else "the whole table"
-        raise UsageError(f"backfill {rows.id} is one of {of}: choose another id with --id")
+        raise UsageError(f"backfill {rows.id} covers {of}: choose another id with --id")
     return stored, False
 
 

@@ -167,7 +167,7 @@ class BackfillRows:
             old = seen or LeaseRow(self._control)
             if self._write(replace(old, counter=old.counter + 1, state={"wanted": wanted}), seen):
                 return
-        raise UsageError(f"backfill {self.id}: others change its control row all the time, try again")
+        raise UsageError(f"backfill {self.id}: its control row changed repeatedly: try again")
 
     def pause_wanted(self) -> bool:
         row = self._table.get(self._control)

@@ -30,7 +30,7 @@ class Scratch:
         )
         if _made_at(runtime, self.name) is None or self.name == runtime.database.name:
             raise UsageError(
-                f"{self.name} is no scratch database of a drill: it is neither filled nor dropped"
+                f"{self.name} is not a scratch database of a drill: it was neither filled nor dropped"
             )
 
     def make(self) -> Collection[dict[str, Any]]:

@@ -86,7 +86,7 @@ def classify_objects(error: Exception) -> Exception:
     if error_code(error) in _CONTESTED:
         return TransientFailure(DEPENDENCY, error_code(error))
     if error_code(error) in _ELSEWHERE:
-        return UsageError(f"the bucket lies in another region ({error_code(error)}): is aws.region right?")
+        return UsageError(f"the bucket is in another region ({error_code(error)}): is aws.region right?")
     return classify_aws(DEPENDENCY)(error)
 
 

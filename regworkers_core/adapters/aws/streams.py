@@ -187,7 +187,7 @@ class DynamoStreams:
         if not table.get("LatestStreamArn") or not stream.get("StreamEnabled"):
             raise UsageError(f"table {self.table_name} has no stream: {way_out}")
         if stream.get("StreamViewType") != _VIEW:
-            raise UsageError(f"the stream of {self.table_name} should carry {_VIEW}: {way_out}")
+            raise UsageError(f"the stream of {self.table_name} should have the view {_VIEW}: {way_out}")
         return str(table["LatestStreamArn"])
 
     def listing(self, stream_arn: str, after: str | None = None) -> ListingPage:

@@ -325,7 +325,7 @@ class ShardDiscovery:
         # Logged for failure 1, 2, 4, 8 and so on: an outage of hours must not fill the log.
         if self._failures & (self._failures - 1) == 0:
             log.warning(
-                "the shards could not be listed; known ones are read on",
+                "the shards could not be listed; reading of known ones continues",
                 error=str(failure),
                 failures=self._failures,
                 table=self._streams.table_name,

@@ -108,11 +108,11 @@ def test_a_missing_policy_is_told_from_a_token_that_has_ended(served: FakeVault)
     served.allowed = False
     assert "policy" in refusal(client(served)) and "pki/issue/regworkers" in refusal(client(served))
     served.allowed, served.expires = True, True
-    assert "token has ended" in refusal(client(served))
+    assert "token has expired" in refusal(client(served))
 
 
 def test_an_issue_without_a_login_is_refused(served: FakeVault) -> None:
-    assert "token has ended" in refusal(client(served), login=False)
+    assert "token has expired" in refusal(client(served), login=False)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_the_real_database_is_never_taken_for_a_scratch_one(runtime: Runtime) ->
         f"{prefix}drill-2026",
         "drill-20261125120000",
     ):
-        with pytest.raises(UsageError, match="no scratch database"):
+        with pytest.raises(UsageError, match="not a scratch database"):
             Scratch(runtime, name)
 
 

@@ -127,7 +127,7 @@ def test_when_no_base_answers_the_failure_is_transient_and_names_each(relays: Re
     with pytest.raises(TransientFailure) as failure:
         beacon(down, broken.base).signature(ROUND)
     assert down in str(failure.value) and f"{broken.base}: status 503" in str(failure.value)
-    with pytest.raises(TransientFailure, match="no base"):
+    with pytest.raises(TransientFailure, match="no relay"):
         beacon().signature(ROUND)
 
 
