@@ -106,12 +106,12 @@ class FakeCollection:
     def bulk_write(self, operations: list[Any], ordered: bool) -> Any:
         return SimpleNamespace(matched_count=0, upserted_count=len(operations))
 
-    def find(self, query: Mapping[str, Any], *_: Any) -> list[dict[str, Any]]:
+    def find(self, query: Mapping[str, Any], *_: Any, **__: Any) -> list[dict[str, Any]]:
         return [{"_id": id_} for id_ in query["_id"]["$in"]]
 
 
 class FakeStreams:
-    """One shard with one new entry a record, made up when it is read."""
+    """One shard with one new entry per record, generated when it is read."""
 
     table_name = "fake"
 
