@@ -1,4 +1,4 @@
-"""The two drains of selection, wired."""
+"""The two drains of selection and their dependencies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from regworkers_core.selection.notify.work import NotifyWork
 def _selections(
     runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
 ) -> tuple[QueueSource, MessageWork[Chunk]]:
-    # Late: it brings pyarrow and DuckDB, which whoever only names this drain does not need.
+    # Imported late: it brings pyarrow and DuckDB, which a caller that only names this drain does not need.
     from regworkers_core.selection.assign.assigner import Assigner
 
     return queue_parts(
@@ -36,7 +36,7 @@ def _selections(
 def _notifications(
     runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
 ) -> tuple[OutboxSource, NotifyWork]:
-    # A run that is retried keeps its id, an owner must never come twice.
+    # A retried run keeps its id, but an owner must be unique.
     source = OutboxSource(runtime, owner=f"{SENDER}{run_id}-{uuid.uuid4().hex[:8]}", sleep=stop.wait)
     return source, NotifyWork(runtime, run_id=run_id, may_send=source.may_send, on_step=on_step)
 

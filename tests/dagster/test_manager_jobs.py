@@ -301,7 +301,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
             "no code at position 9",
         ),
         ("void_codes", {"campaign_id": "summer", "positions": [9]}, "reason is missing"),
-        ("confirm_draw", {"confirm": "summer:1"}, "has not come to this step"),
+        ("confirm_draw", {"confirm": "summer:1"}, "is not ready for this step"),
         ("pause_notifications", {"campaign_id": "summer", "everything": True, "reason": "x"}, "one campaign"),
         ("simulate_draw", {"campaign_id": "summer", "capacities": {"rome": 1}}, "there are berlin, paris"),
         ("simulate_draw", {"campaign_id": "summer", "rounds": 0}, "rounds should be 1 to 1000, found 0"),

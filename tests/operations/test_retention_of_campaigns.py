@@ -176,7 +176,7 @@ def test_no_top_up_begins_once_data_that_it_needs_may_be_gone(runtime: Runtime) 
     apply(runtime)
     top_up = TopUp(capacities={"berlin": 2}, reserves={}, strikes=(), reason="more seats")
     with pytest.raises(
-        RequestError, match="too old for a top-up: the periods of its pipeline were over by 20"
+        RequestError, match="too old for a top-up: the retention periods of its pipeline ended by 20"
     ):
         open_phase(runtime, "old", top_up, run_id="r")
 

@@ -1,9 +1,8 @@
 """The `draws` collection: one document per campaign with what its draw has decided so far.
 
 A draw's own writes (`Draws`) carry the fencing token of its lease and are refused once a newer token wrote; what
-must be decided once (the pool, the manifest, the seed, the result) is written only where nothing is stored yet. The
-assignment of codes does not hold the lease: its writes (`DrawMarkets`) are conditional on the state that they follow,
-move forward only and may be repeated.
+must be decided once (the pool, the manifest, the seed, the result) is written only if the field is absent. The
+assignment of codes does not hold the lease: its writes are `selections.DrawMarkets`.
 """
 
 from __future__ import annotations

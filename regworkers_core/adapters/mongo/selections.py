@@ -1,7 +1,8 @@
-"""`selections` (who won which code, one document per winner, written once) and `selection_chunks` (what is planned of
-each market and what is done).
+"""The assignment of codes: `selections` (one document per winner, written once), `selection_chunks` (the plan of each
+market), and the progress of markets in `draws`.
 
-A chunk's row is written before its message is sent, so what has no `doneAt` can always be sent again.
+A chunk's row is written before its message is sent, so what has no `doneAt` can always be sent again. The writes to
+`draws` are conditional on the state that they follow, move forward only and may be repeated.
 """
 
 from __future__ import annotations

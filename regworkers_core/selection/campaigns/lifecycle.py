@@ -1,7 +1,7 @@
-"""The status of a campaign moves forward only, one step at a time, and each step is made once.
+"""The status of a campaign: DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED; forward only, one step at a time, each once.
 
-DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED. A step is made under the lease `campaign-<id>`, whose token fences:
-a run that lost the lease and wakes up later cannot move anything any more.
+A step is made under the lease `campaign-<id>` and its fencing token: a run that lost the lease cannot change the
+status.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 
-# A lease table that was made anew counts its tokens from 1 again; each try raises them by one.
+# The tokens of a recreated lease table start from 1 again; each try increments them.
 _MAX_TRIES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """`changed` is False when the status stood already; then `at`, `reason` and `run_id` are those of the step
-    that was made before (empty when the campaign came with its status).
+    """The result of `advance`. `changed` is False when the campaign had the status already; then `at`, `reason` and
+    `run_id` are those of the earlier step (empty when the campaign was created with its status).
     """
 
     campaign_id: str
@@ -36,14 +37,7 @@ class Advanced:
     run_id: str
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "campaignId": self.campaign_id,
-            "status": self.status.value,
-            "changed": self.changed,
-            "at": self.at or None,
-            "reason": self.reason or None,
-            "runId": self.run_id or None,
-        }
+        return {name: None if value == "" else value for name, value in as_document(self).items()}
 
 
 def advance(
@@ -56,15 +50,15 @@ def advance(
     on_step: OnStep = no_step,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Advanced:
-    """Move the campaign on to `to`; a repeat finds it done and says so.
+    """Move the campaign to the next status `to`. Of several concurrent or repeated calls, one makes the step.
 
-    Of several at once one makes the step, the others find it made. Raises UsageError for a step backwards or
-    over another one and for an unknown campaign, TransientFailure while another run keeps the lease.
+    Raises UsageError for a step backwards or over another one and for an unknown campaign, TransientFailure while
+    another run holds the lease.
     """
     for _ in range(_MAX_TRIES):
         campaign = runtime.campaigns.require_id(campaign_id)
         if not _allowed(campaign, to):
-            return _stood(runtime, campaign)
+            return _unchanged(runtime, campaign)
         try:
             with held_lease(
                 runtime.leases,
@@ -74,10 +68,10 @@ def advance(
                 sleep=sleep,
             ) as lease:
                 on_step("campaigns.after_lease")
-                # Whoever held the lease before may have made this very step.
+                # The previous holder of the lease may have made this step.
                 campaign = runtime.campaigns.require_id(campaign_id)
                 if not _allowed(campaign, to):
-                    return _stood(runtime, campaign)
+                    return _unchanged(runtime, campaign)
                 at = iso(runtime.clock())
                 if runtime.campaigns.advance(
                     campaign_id, campaign.status, to, token=lease.token, at=at, reason=reason, run_id=run_id
@@ -93,9 +87,8 @@ def advance(
 
 
 def close_if_due(runtime: Runtime, campaign_id: str, *, run_id: str) -> bool:
-    """Close the campaign if it is OPEN with `autoDraw` and its `closesAt` has passed; whether this call did.
-
-    Raises what `advance` raises.
+    """Close the campaign if it is OPEN with `autoDraw` and its `closesAt` has passed. Returns whether this call did.
+    Raises as `advance`.
     """
     campaign = runtime.campaigns.require_id(campaign_id)
     over = campaign.auto_draw and campaign.closes_at <= iso(runtime.clock())
@@ -107,7 +100,7 @@ def close_if_due(runtime: Runtime, campaign_id: str, *, run_id: str) -> bool:
 
 
 def _allowed(campaign: Campaign, to: CampaignStatus) -> bool:
-    """True when `to` is the next step, False when it stands. Raises UsageError for any other."""
+    """Whether `to` is the next status; False when it is the current one. Raises UsageError for any other."""
     if campaign.status is to:
         return False
     following = campaign.status.next
@@ -117,8 +110,8 @@ def _allowed(campaign: Campaign, to: CampaignStatus) -> bool:
     raise UsageError(f"campaign {campaign.campaign_id} is {campaign.status} and cannot become {to}: {rule}")
 
 
-def _stood(runtime: Runtime, campaign: Campaign) -> Advanced:
-    # Whoever made the step may have died before the cache heard of it.
+def _unchanged(runtime: Runtime, campaign: Campaign) -> Advanced:
+    # The run that made the step may have died before it updated the cache.
     runtime.campaign_cache.forget(campaign)
     last = campaign.transitions[-1] if campaign.transitions else None
     return Advanced(

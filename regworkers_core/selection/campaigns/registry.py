@@ -1,7 +1,6 @@
-"""What a campaign manager writes down: a YAML or JSON file with the fields of the contract, checked strictly.
+"""Creates campaigns from definitions: YAML or JSON files, or options, with the fields of the contract.
 
-A document that stands in the collection may carry fields of other services; a file that is typed by hand may
-not, because there a field that nobody reads is a typing error.
+A stored document may have fields of other services, but a definition may not: an unknown field is a typing error.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _ELIGIBILITY |= {"minAge", "requireVerifiedPhone", "maxPerUnit"}
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves times as they are written: whether there is such a day is checked where the field is known."""
+    """Reads times as text: the parser of the campaign checks them, and knows the field."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -43,7 +42,7 @@ _DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}", re.ASCII)
 
 
 def read_definition(path: Path) -> dict[str, Any]:
-    """The fields in a YAML or JSON file. Raises UsageError naming file and line."""
+    """Read the fields in a YAML or JSON file. Raises UsageError with file and line."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
@@ -61,7 +60,7 @@ def read_definition(path: Path) -> dict[str, Any]:
 
 
 def draft(fields: Mapping[str, Any]) -> Campaign:
-    """A new campaign in DRAFT. Raises UsageError with the field, what was found, and what may stand there."""
+    """Return a new campaign in DRAFT. Raises UsageError with the field, what was found and what is allowed."""
     _only(fields, _FIELDS, "")
     for name in ("opensAt", "closesAt"):
         if _DATE.fullmatch(str(fields.get(name))):
@@ -75,7 +74,7 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
             _only(_mapping(reserve), _RESERVE, f"markets[{index}].reserves[{number}].")
     _only(_mapping(fields.get("eligibility")), _ELIGIBILITY, "eligibility.")
     document = {name: value for name, value in fields.items() if name != "campaignId"}
-    # What is wrong with it is told under the name that it has in the file.
+    # Checked here, because errors of the stored document name it `_id`.
     if "campaignId" not in fields:
         raise UsageError("campaignId is missing: give the campaign an id")
     campaign_id = fields["campaignId"]
@@ -93,14 +92,14 @@ def from_options(
     reserves: Sequence[str],
     **fields: Any,
 ) -> dict[str, Any]:
-    """The same fields from what was typed: markets as `berlin=500`, reserves as `berlin:loyal=50`; fields that
-    are None were not given. Raises UsageError naming the option.
+    """Return the fields of a definition from options: markets as `berlin=500`, reserves as `berlin:loyal=50`, None for
+    an option that was not given. Raises UsageError with the option.
     """
     found: dict[str, dict[str, Any]] = {}
     for text in markets:
         market_id, capacity = _assignment("--market", text, "berlin=500")
         if market_id in found:
-            raise UsageError(f"--market {text}: {market_id} is there twice")
+            raise UsageError(f"--market {text}: duplicate market {market_id}")
         found[market_id] = {"marketId": market_id, "capacity": capacity, "reserves": []}
     for text in reserves:
         target, seats = _assignment("--reserve", text, "berlin:loyal=50")
@@ -124,11 +123,11 @@ def _assignment(option: str, text: str, example: str) -> tuple[str, int]:
 def _only(fields: Mapping[str, Any], known: frozenset[str], where: str) -> None:
     unknown = sorted(str(name) for name in fields if name not in known)
     if unknown:
-        raise UsageError(f"{where}{unknown[0]} is not a field: there are {', '.join(sorted(known))}")
+        raise UsageError(f"{where}{unknown[0]} is not a field; fields are {', '.join(sorted(known))}")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """What is not a mapping is refused where the campaign is parsed."""
+    # The parser of the campaign rejects any other value.
     return value if isinstance(value, Mapping) else {}
 
 
@@ -139,10 +138,10 @@ def _list(value: Any) -> Sequence[Any]:
 def create(
     runtime: Runtime, fields: Mapping[str, Any], *, entropy: Entropy = randomness.token_bytes
 ) -> Campaign:
-    """Create a campaign in DRAFT from the fields of a definition, commitment included.
+    """Create a campaign in DRAFT from the fields of a definition, and commit to its secret.
 
-    The secret comes first, the campaign that names its hash second: killed between the two, a repeat finds
-    the secret and uses it. Raises UsageError for wrong fields and for a taken id or slug.
+    The secret is stored before the campaign that names its hash: a repeat after a crash uses the same secret. Raises
+    UsageError for wrong fields and for a taken id or slug.
     """
     campaign = draft(fields)
     taken = runtime.campaigns.get(campaign.campaign_id) or runtime.campaigns.find(campaign.slug)
@@ -155,6 +154,6 @@ def create(
     committed = replace(campaign.draw, commitment=commitment, committed_at=iso(runtime.clock()))
     campaign = replace(campaign, draw=committed)
     runtime.campaigns.create(campaign)
-    # Somebody may have asked too early and been told that there is none.
+    # It may have cached that there is no such campaign.
     runtime.campaign_cache.forget(campaign)
     return campaign

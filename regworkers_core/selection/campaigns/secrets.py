@@ -1,6 +1,6 @@
-"""The secret behind a commit-reveal seed: made once, kept in the secret store, revealed after the commit.
+"""The secret of a commit-reveal seed: made once, kept in the secret store, revealed after the commit.
 
-Only its SHA-256, over the 32 raw bytes, is ever published before that: the commitment in the campaign's `draw`.
+Before that only the commitment is published, in the campaign's `draw`: the SHA-256 of its 32 raw bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Entropy = Callable[[int], bytes]
 
 
 class Commitment(NamedTuple):
-    """`late`: it was published only when the campaign could take entries already, so entrants could not see it
-    before; None where somebody else published it, and did not say when.
+    """A published commitment. `late` says that the campaign could take entries before it was published; None if another
+    system published it without the time.
     """
 
     commitment: str
@@ -31,26 +31,25 @@ class Commitment(NamedTuple):
 
 
 def secret_name(campaign_id: str) -> str:
-    """In the secret store, behind the environment's prefix."""
+    """Return the name in the secret store, without the environment's prefix."""
     return f"draw-secret/{campaign_id}"
 
 
 def make_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = randomness.token_bytes) -> str:
-    """Make the campaign's secret unless it stands, and return the commitment to what stands.
-
-    Raises UsageError for a secret that is not 64 hex digits.
+    """Create the campaign's secret unless it exists, and return the commitment to it. Raises UsageError for a secret
+    that is not 64 hex digits.
     """
-    stands = runtime.secrets.create(secret_name(campaign_id), entropy(SECRET_BYTES).hex())
-    return commitment_of(_checked(runtime, campaign_id, stands))
+    secret = runtime.secrets.create(secret_name(campaign_id), entropy(SECRET_BYTES).hex())
+    return commitment_of(_checked(runtime, campaign_id, secret))
 
 
 def ensure_commitment(
     runtime: Runtime, campaign: Campaign, *, entropy: Entropy = randomness.token_bytes
 ) -> Commitment:
-    """The campaign's commitment; one that came without gets it now, which is late and is said to be.
+    """Return the campaign's commitment; a campaign without one gets it now, which counts as late.
 
-    Raises UsageError when the secret behind a published commitment is not in the store: nothing that was
-    committed to could ever be revealed.
+    Raises UsageError when the secret behind a published commitment is not in the store, so that it could not be
+    revealed.
     """
     if campaign.draw.commitment is None:
         commitment = make_secret(runtime, campaign.campaign_id, entropy=entropy)
@@ -64,31 +63,31 @@ def ensure_commitment(
 
 
 def reveal(runtime: Runtime, campaign_id: str) -> str:
-    """The secret in hex: call it after the commit only. Raises UsageError as `ensure_commitment` does."""
+    """Return the secret in hex; call it only after the commit. Raises as `ensure_commitment`."""
     return reveal_of(runtime, runtime.campaigns.require_id(campaign_id))
 
 
 def reveal_of(runtime: Runtime, campaign: Campaign) -> str:
-    """As `reveal`, for a campaign that was read just now."""
+    """As `reveal`, for a campaign that was just read."""
     name = runtime.names.prefix + secret_name(campaign.campaign_id)
-    stands = runtime.secrets.get(secret_name(campaign.campaign_id))
-    if stands is None:
+    secret = runtime.secrets.get(secret_name(campaign.campaign_id))
+    if secret is None:
         raise UsageError(
             f"the secret behind the commitment of {campaign.campaign_id} is not in the secret store: put it "
             f"under {name}, or draw with selection.seedSource drand"
         )
-    if commitment_of(_checked(runtime, campaign.campaign_id, stands)) != campaign.draw.commitment:
+    if commitment_of(_checked(runtime, campaign.campaign_id, secret)) != campaign.draw.commitment:
         raise UsageError(
             f"secret {name} is not the one that {campaign.campaign_id} committed to: find out who changed "
             "secret or commitment, restore the secret, or draw with selection.seedSource drand"
         )
-    return stands
+    return secret
 
 
 def _checked(runtime: Runtime, campaign_id: str, secret: str) -> str:
     if not _HEX.fullmatch(secret):
         raise UsageError(
             f"secret {runtime.names.prefix}{secret_name(campaign_id)} should be 64 lowercase hex digits, "
-            f"found {len(secret)} characters of another kind: restore it from its earlier version"
+            f"found {len(secret)} characters: restore its earlier version"
         )
     return secret

@@ -1,4 +1,4 @@
-"""How a campaign stands: status, entries, codes, draw and messages; and what needs a hand, with the command."""
+"""The state of a campaign: status, entries, codes, draw and messages, and what needs an operator, with the command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Sleep = Callable[[float], object]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not go on by itself, the command that helps, and the job that does the same (empty: none)."""
+    """A condition that needs an operator, the command to run, and the job that does the same (empty: none)."""
 
     text: str
     command: str
@@ -40,8 +40,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CampaignReport:
-    """`entries` counts those that live in the replica, `tombstones` those that were removed; `outbox` by phase,
-    market and status.
+    """The state of one campaign. `entries` counts live entries in the replica, `tombstones` removed ones; `outbox`
+    counts rows by phase, market and status.
     """
 
     campaign: Campaign
@@ -59,7 +59,7 @@ class CampaignReport:
 
     @property
     def since(self) -> str | None:
-        """When the status was reached, if it was seen to change."""
+        """The time of the last recorded change of the status."""
         transitions = self.campaign.transitions
         return transitions[-1].at if transitions else None
 
@@ -89,7 +89,7 @@ class CampaignReport:
 def read_campaign_status(
     runtime: Runtime, campaign: Campaign, *, sleep: Sleep = time.sleep
 ) -> CampaignReport:
-    """Reads only. `sleep` waits for a sign of life when a draw is half done. Raises TransientFailure."""
+    """Read the state of a campaign. `sleep` waits for a heartbeat of an unfinished draw. Raises TransientFailure."""
     campaign_id = campaign.campaign_id
     record = runtime.draws.get(campaign_id)
     codes = read_stock(runtime, campaign, record)
@@ -121,12 +121,14 @@ def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[Finding]:
 
 
 def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord | None) -> Iterator[Finding]:
-    """Before a draw by capacity, then by its winners; once they are published the draw says what is missing."""
+    """Compare codes with the capacity before a draw, and with its winners after. Once these are published, the markets
+    of the draw report what is missing.
+    """
     load = f"regworkers codes import <csv> --campaign {campaign.campaign_id}"
     for stock in codes:
         if stock.capacity is None:
             yield Finding(
-                f"codes stand for {stock.market_id}, which is no market of the campaign",
+                f"there are codes for {stock.market_id}, which is not a market of the campaign",
                 f"regworkers codes status {campaign.campaign_id}",
             )
     if campaign.status.is_before(CampaignStatus.CLOSED):
@@ -179,10 +181,10 @@ def _of_draw(
                     "confirm_draw" if found["acceptable"] else "",
                 )
     elif latest.status is PhaseStatus.OPENED and campaign.status.is_before(CampaignStatus.PROCESSING):
-        # Nothing but its strikes is known: they were handed in before the draw began.
+        # It has only strikes, which were submitted before the draw began.
         pass
     elif latest.round_due is not None and latest.round_due > runtime.clock():
-        # Nothing to do for anybody: the sensor, or the next run, goes on once the round is signed.
+        # The sensor, or the next run, continues once the round is signed.
         pass
     elif not latest.reached(PhaseStatus.PUBLISHED) and not _at_work(runtime, campaign_id, sleep):
         yield Finding(
@@ -194,14 +196,14 @@ def _of_draw(
         yield from _of_markets(runtime, campaign_id, phase)
         if phase.markets and waits_to_finish(phase):
             yield Finding(
-                f"phase {phase.phase}: all its markets are complete, and nobody completed the phase",
+                f"phase {phase.phase}: all its markets are complete, but the phase is not",
                 _retry(campaign_id, next(iter(phase.markets))),
                 "retry_market_selection",
             )
 
 
 def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[Finding]:
-    """Codes of it that fans hold, and messages that an annulment which was killed has not taken back."""
+    """Find codes that fans hold, and messages that an interrupted annulment has not stopped."""
     campaign_id = record.campaign_id
     if held := runtime.codes.count_held(campaign_id):
         yield Finding(
@@ -211,7 +213,7 @@ def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[Finding]:
         )
     if any(runtime.outbox.open(market) for market in markets_of(record)):
         yield Finding(
-            "messages of the annulled draw are not taken back: none is sent, and the annulment is to be run again",
+            "messages of the annulled draw are not superseded (none is sent): run the annulment again",
             f"regworkers draw annul {campaign_id} --reason <text>",
             "annul_draw",
         )
@@ -259,19 +261,19 @@ def _of_notifications(
         )
     if held := rows[RowStatus.HELD]:
         yield Finding(
-            f"{held} messages wait for a further phase that changes what they say and is not confirmed",
+            f"{held} messages wait for the confirmation of a further phase that changes their outcome",
             f"regworkers draw run {campaign_id}",
         )
     if failed := rows[RowStatus.FAILED]:
         yield Finding(
-            f"{failed} messages raised an exception by themselves and are not tried again",
+            f"{failed} messages failed individually and are not retried",
             f"regworkers notifications retry {campaign_id}",
         )
 
 
 def _at_work(runtime: Runtime, campaign_id: str, sleep: Sleep) -> bool:
-    """Whether a run holds the draw's lease and shows a sign of life: its counter moves every third of a lease time. A
-    sender of messages that holds it does not work on the draw.
+    """Whether a run works on the draw: it holds the lease and renews it every third of a lease time. A sender of
+    messages that holds the lease does not work on the draw.
     """
     key = LeaseHolder.key_of(lease_name(campaign_id))
     before = runtime.leases.get(key)
@@ -297,7 +299,7 @@ def _outbox(runtime: Runtime, record: DrawRecord | None) -> dict[str, dict[str, 
 
 
 def _notifications(runtime: Runtime, record: DrawRecord | None) -> Mapping[str, Any]:
-    """The stop switch that is in force: that of all campaigns before the campaign's own."""
+    """Return the stop switch in force: that of all campaigns takes precedence over the campaign's own."""
     everyone = runtime.draw_markets.all_switch()
     if everyone.get("paused"):
         return {"paused": True, "all": True, "reason": everyone.get("reason"), "by": everyone.get("by")}
@@ -311,7 +313,7 @@ def _notifications(runtime: Runtime, record: DrawRecord | None) -> Mapping[str, 
 
 
 def _committed(phase: PhaseRecord) -> dict[str, Any]:
-    """What was committed to, and when that was public; `dueAt` while its round is waited for."""
+    """Return what was committed to and when it was public; `dueAt` while the draw waits for its round."""
     due = phase.round_due
     return {
         "manifestHash": phase.manifest_hash or None,

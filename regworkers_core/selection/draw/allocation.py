@@ -1,4 +1,4 @@
-"""Rank and allocate: the maths on the frozen files, and their result published."""
+"""After the seed: rank and allocate the frozen leaves, publish the result, and report on it."""
 
 from __future__ import annotations
 
@@ -48,21 +48,17 @@ from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 
 
 def rank(bench: Workbench, record: DrawRecord, engine: Engine, token: int) -> dict[str, Any]:
-    """Put `ranked.parquet` of phase 1 beside the pool; returns where it lies and its SHA-256. The order never changes
-    afterwards.
-    """
+    """Store `ranked.parquet` of phase 1, the order of all phases. Returns the field `ranking`: its key and SHA-256."""
     folder = _inputs(bench, record, record.phases[1])
     rank_leaves(folder, bench.root / RANKED, engine=engine)
-    # Another attempt may write the same rows into other bytes.
+    # Another attempt may write the same rows as other bytes.
     key = pipeline_key(record.campaign_id, 1, f"{own_prefix('rank', token)}/{RANKED}")
     return {"ranking": {"key": key, "sha256": bench.put(key, bench.root / RANKED)}}
 
 
 def allocate(bench: Workbench, record: DrawRecord, phase: PhaseRecord, engine: Engine) -> dict[str, Any]:
-    """Publish result, cut-offs, summary and leaves; returns `resultHash`, `entriesHash`, `outcomes`, `summary`,
-    `hashes` and `recommitted`.
-
-    Raises DrawError for artefacts that do not fit, InputDiffers for a file that is not the one that the draw wrote.
+    """Publish result, cut-offs, summary and leaves. Returns the fields `resultHash`, `entriesHash`, `outcomes`,
+    `summary`, `hashes` and `recommitted`. Raises DrawError for artefacts that contradict each other, InputDiffers.
     """
     number = phase.phase
     folder = _inputs(bench, record, phase)
@@ -90,7 +86,7 @@ def allocate(bench: Workbench, record: DrawRecord, phase: PhaseRecord, engine: E
 def _other_result(
     scratch: Path, folder: Path, phase: PhaseRecord, k: int, manifest: Manifest, engine: Engine
 ) -> dict[str, Any]:
-    """What the k-th replaced manifest would have drawn, and how many entries have another outcome in `folder`."""
+    """Draw with the k-th replaced manifest, and count the entries that have another outcome in `folder`."""
     other, number = scratch / f"replaced-{k}", int(manifest.seed_source["round"])
     other.mkdir()
     signature = phase.signatures[str(number)]
@@ -110,14 +106,14 @@ def _other_result(
 
 
 def _differ(one: Path, other: Path) -> int:
-    """In how many lines market or outcome differ: both list the same entries in the same order."""
+    """Count the lines in which market or outcome differ; both files list the same entries in the same order."""
     with one.open("rb") as ours, other.open("rb") as theirs:
         pairs = ((a.split(b"|"), b.split(b"|")) for a, b in zip(ours, theirs, strict=True))
         return sum((a[1], a[3]) != (b[1], b[3]) for a, b in pairs)
 
 
 def _inputs(bench: Workbench, record: DrawRecord, phase: PhaseRecord) -> Path:
-    """The phase's folder with what the maths reads, each file as the draw wrote it."""
+    """Download the inputs of the maths into the phase's folder and return it. Raises InputDiffers."""
     folder = bench.fetch_public(phase, MANIFEST, STRIKES, SEED)
     freezing.fetch(bench, record, LEAVES, folder / LEAVES)
     return folder
@@ -131,8 +127,8 @@ def _with_entries(
     engine: Engine,
     result: str,
 ) -> tuple[str, str]:
-    """Put `outcomes.parquet`: the maths' outcomes with the entry of each ref and its outcome before. Returns the hash
-    of its rows, and the SHA-256 of the file.
+    """Store `outcomes.parquet` with the entry of each ref and its outcome in the phase before. Returns the hash of its
+    rows beyond the result, and the SHA-256 of the file.
     """
     campaign_id, number = record.campaign_id, phase.phase
     pool = freezing.fetch(bench, record, POOL, bench.root / POOL)
@@ -160,9 +156,9 @@ def _with_entries(
         try:
             return entries, bench.put(pipeline_key(campaign_id, number, OUTCOMES), target)
         except InputDiffers as differs:
-            # An attempt that died before its decision may have written the same rows into other bytes.
-            stands = bench.fetch(differs.key, bench.scratch / "stands.parquet", differs.found)
-            if not _has_rows(connection, stands, bench.scratch, result, entries):
+            # An attempt that died before its decision may have written the same rows as other bytes.
+            stored = bench.fetch(differs.key, bench.scratch / "stored.parquet", differs.found)
+            if not _has_rows(connection, stored, bench.scratch, result, entries):
                 raise
             return entries, differs.found
 
@@ -181,7 +177,7 @@ def _has_rows(
 
 
 def announce_result(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:
-    """Tell Kafka's readers the hash of the result."""
+    """Publish the event with the hash of the result."""
     data = {
         "manifestHash": phase.manifest_hash,
         "resultHash": phase.result_hash,
@@ -192,7 +188,7 @@ def announce_result(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> N
 
 
 def facts(phase: PhaseRecord) -> dict[str, Any]:
-    """For people: the outcomes and the hash of the result."""
+    """Return the outcomes and the hash of the result, for people."""
     return {
         "phase": phase.phase,
         "manifestHash": phase.manifest_hash,
@@ -206,9 +202,8 @@ PAGE, NUMBERS = "report.html", "report.json"
 
 @dataclass(frozen=True, slots=True)
 class MadeReport:
-    """`record` goes into the `draws` document: where the report lies, `findings`, `warnings`, the funnel, new
-    winners by market;
-    `markdown` has the overview and each plot by name.
+    """A report that is stored. `record` is the field `report` of the phase; `markdown` has the overview and each plot
+    by name.
     """
 
     record: Mapping[str, Any]
@@ -223,7 +218,7 @@ def report(
     bench: Workbench,
     engine: Engine,
 ) -> MadeReport:
-    """Make the report of a drawn phase and put it into the store as page and as JSON."""
+    """Build the report of a drawn phase and store it as a page and as JSON."""
     campaign_id, number = record.campaign_id, phase.phase
     folder = bench.fetch_public(phase, MANIFEST, CUTOFFS, SUMMARY)
     first = record.phases[1]
@@ -249,7 +244,7 @@ def report(
         replaced=len(first.replaced),
         recommitted=first.recommitted,
     )
-    # Imported here: plots and statistics cost every run and every command a second that only a report needs.
+    # Imported late: plots and statistics take a second to import, and only a report needs them.
     from regworkers_core.selection.report.build import build_report, images, overview
 
     made = build_report(files, context, memory_mib=engine.memory_mib, scratch=engine.scratch)
@@ -261,7 +256,7 @@ def report(
             "page": f"s3://{runtime.names.bucket}/{page}",
             "findings": list(made.findings),
             "warnings": list(made.warnings),
-            # For the gate, which takes nothing from the page.
+            # For the gate, which does not read the page.
             "biasAudit": list(made.numbers["audit"]["findings"]),
             "funnel": made.numbers["funnel"],
             "newWinners": {market["marketId"]: market["new"] for market in made.numbers["markets"]},

@@ -1,14 +1,14 @@
-"""The end of a draw that must not count: no message of it goes out any more, and everybody can read why.
+"""Annulment of a draw that must not count: its messages are stopped, and the reason is published.
 
-The decision comes first, in the `draws` document: from then on every step, every chunk and every sender finds it. What
-follows is a function of it, so that the same command goes on where one was killed.
+The decision comes first, in the `draws` document, where every step, chunk and sender reads it. The rest is a function
+of the decision, so the same command resumes one that was killed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord
@@ -32,9 +32,10 @@ from regworkers_core.selection.notify.outbox import markets_of, supersede_all
 
 @dataclass(frozen=True, slots=True)
 class Annulment:
-    """`annulled` is what the record says of it; empty: it would be, once `word` confirms it. `waiting` messages are not
-    sent yet, `stopped` were taken back by this run, `sent` went out before; `codes` are with fans and not noted as
-    blocked at their issuer.
+    """The effect of an annulment. `annulled` is its record, empty until `word` confirms it.
+
+    Of the messages, `waiting` are not sent yet, `stopped` were superseded by this run, `sent` went out before. `codes`
+    counts the codes that fans hold and whose issuer is not known to refuse them.
     """
 
     campaign_id: str
@@ -56,7 +57,7 @@ class Annulment:
 
 
 def preview(runtime: Runtime, campaign_id: str) -> Annulment:
-    """What an annulment would stop, and what went out already; of an annulled draw, how it stands. Changes nothing.
+    """Return what an annulment would stop and what was sent already, or the state of an annulled draw. Read-only.
 
     Raises RequestError for a campaign whose draw was never opened, TransientFailure.
     """
@@ -85,9 +86,9 @@ def annul(
     on_step: OnStep = no_step,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Annulment:
-    """End the draw: nothing follows it, its messages that are not sent never go, and `annulled.json` beside the latest
-    committed phase (beside phase 1 when none is committed) says why. A repeat, whatever its reason, goes on with the
-    annulment that was decided.
+    """End the draw: no step follows, its unsent messages are never sent, and `annulled.json` beside the latest
+    committed phase (or phase 1) publishes the reason. A repeat, whatever its reason, resumes the annulment that was
+    decided.
 
     Raises RequestError for a wrong word (`<campaignId>:<phase>` of that phase), a reason that cannot be published, or a
     campaign whose draw was never opened; DrawBusy while another run works on it; TransientFailure.
@@ -107,16 +108,13 @@ def annul(
             runtime.draws.annul(campaign_id, decided, token=lease.token)
             on_step("draw.after_annul")
             record, _, _ = _latest(runtime, campaign_id)
-        stands = record.annulled or {}
-        stopped = supersede_all(runtime, record, why=WHY, at=stands["annulledAt"])
+        annulled = record.annulled or {}
+        stopped = supersede_all(runtime, record, why=WHY, at=annulled["annulledAt"])
         on_step("draw.after_annul_messages")
-        _publish(runtime, record, stands)
+        _publish(runtime, record, annulled)
         on_step("draw.after_annul_file")
         _complete(runtime, campaign_id, run_id, sleep)
-    done = preview(runtime, campaign_id)
-    return Annulment(
-        campaign_id, done.word, done.annulled, done.waiting, done.sent, done.codes, stopped=stopped
-    )
+    return replace(preview(runtime, campaign_id), stopped=stopped)
 
 
 def _publish(runtime: Runtime, record: DrawRecord, annulled: Mapping[str, Any]) -> None:
@@ -135,7 +133,7 @@ def _publish(runtime: Runtime, record: DrawRecord, annulled: Mapping[str, Any]) 
 
 
 def _complete(runtime: Runtime, campaign_id: str, run_id: str, sleep: Callable[[float], object]) -> None:
-    """Nothing of the campaign goes on, so that the periods after which its data goes begin."""
+    """Complete the campaign, which starts the retention periods of its data."""
     if runtime.campaigns.require_id(campaign_id).status is CampaignStatus.PROCESSING:
         lifecycle.advance(
             runtime,
@@ -148,7 +146,7 @@ def _complete(runtime: Runtime, campaign_id: str, run_id: str, sleep: Callable[[
 
 
 def _latest(runtime: Runtime, campaign_id: str) -> tuple[DrawRecord, int, str | None]:
-    """The draw, its latest committed phase and the manifest hash of that; phase 1 and None when none is committed."""
+    """Return the draw, its latest committed phase and that manifest's hash; phase 1 and None when none is committed."""
     record = runtime.draws.get(campaign_id)
     if record is None:
         raise RequestError(f"{campaign_id} was never drawn: there is no draw to annul")

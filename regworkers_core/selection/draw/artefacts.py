@@ -1,8 +1,12 @@
-"""Where the artefacts of a draw lie in S3, and a local folder to work on them.
+"""The artefacts of a draw in S3, and a temporary folder to work on them.
 
-Nothing stays on a machine between two steps: each fetches what it needs and puts what it made. The `draws` document
-knows the SHA-256 of every file that a step reads, and a file with another one stops the draw: write access to the
-bucket does not say who wins.
+No file stays on a machine between two steps: each fetches its inputs and stores its results. The `draws` document has
+the SHA-256 of every file that a step reads; a file with another hash stops the draw, so that write access to the bucket
+does not decide who wins.
+
+outcomes.parquet is known by two hashes, which a rewritten file with the same rows shares: `result_hash`, to which the
+draw commits, and `entries_hash` over what result.txt lacks: the entry ids, which say who gets a code, and the outcomes
+of the phase before, which say who gets a message.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ from regworkers_core.selection.maths.files import ARTEFACTS, DrawError, file_has
 
 
 class InputDiffers(DrawError):
-    """A file in the store is not the one that the draw wrote. `expected` and `found` are its SHA-256 in hex; `expected`
-    is empty where the draw recorded none, `found` where there is no file.
+    """A file in the store is not the one that the draw wrote. `expected` and `found` are SHA-256 in hex, empty if the
+    draw recorded none or there is no file.
     """
 
     def __init__(self, key: str, expected: str, found: str) -> None:
@@ -41,19 +45,19 @@ class InputDiffers(DrawError):
 
 
 class ResultDiffers(PermanentFailure):
-    """As `InputDiffers`, of the result that is given out: what works on many draws goes on with the others."""
+    """As `InputDiffers`, for the result of one draw: a worker on many draws continues with the others."""
 
     def __init__(self, key: str, expected: str, found: str) -> None:
         what = f"{key} has rows of SHA-256 {found[:12]}" if found else f"{key} is missing, or cannot be read"
         rule = f"the draw recorded none: {begun_earlier(key.split('/')[1])}"
         if expected:
-            rule = f"committed are {expected[:12]}: restore the file that the draw wrote"
+            rule = f"but {expected[:12]} was committed to: restore the file that the draw wrote"
         super().__init__(Reason.RESULT_MISMATCH, f"{what}, {rule}")
         self.key, self.expected, self.found = key, expected, found
 
 
 def begun_earlier(campaign_id: str) -> str:
-    """What helps a draw whose record cannot tell whether its files are its own."""
+    """Return the way out for a draw whose record cannot verify its files."""
     return (
         "an earlier version of regworkers began it. Finish it with that version, or annul it (`regworkers draw annul"
         f" {campaign_id}`, job `annul_draw`) and draw its entries as another campaign"
@@ -61,18 +65,18 @@ def begun_earlier(campaign_id: str) -> str:
 
 
 def public_key(campaign_id: str, phase: int, name: str) -> str:
-    """Of an artefact that is proven."""
+    """Return the key of a published artefact."""
     return f"draws/{campaign_id}/phase-{phase}/{name}"
 
 
 def pipeline_key(campaign_id: str, phase: int, name: str) -> str:
-    """Of a file that serves the pipeline only: it may name entries, or codes."""
+    """Return the key of an internal file, which may name entries or codes."""
     return f"pipeline/{campaign_id}/phase-{phase}/{name}"
 
 
 def own_prefix(name: str, token: int) -> str:
-    """A folder for what one attempt writes, which no other attempt has, also where a new lease table counts its tokens
-    from 1 again: only the `draws` document says whose files are the draw's.
+    """Return a unique folder for the files of one attempt. The random part is for a new lease table, whose tokens start
+    from 1 again; the `draws` document says which attempt counts.
     """
     return f"{name}-{token}-{secrets.token_hex(4)}"
 
@@ -82,7 +86,7 @@ def report_key(campaign_id: str, phase: int, name: str) -> str:
 
 
 class Workbench:
-    """A temporary folder with a `phase-<n>` folder for each phase, filled from the store on demand."""
+    """A temporary folder with a subfolder `phase-<n>` per phase, filled from the store on demand."""
 
     def __init__(self, objects: ObjectStore, campaign_id: str, root: Path) -> None:
         self._objects, self._campaign_id, self.root = objects, campaign_id, root
@@ -90,13 +94,13 @@ class Workbench:
         self.scratch.mkdir()
 
     def phase(self, number: int) -> Path:
-        """The folder of a phase, as `draw export` would fill it."""
+        """Return the folder of a phase, laid out as by `draw export`."""
         folder = self.root / f"phase-{number}"
         folder.mkdir(exist_ok=True)
         return folder
 
     def fetch(self, key: str, path: Path, expected: str) -> Path:
-        """Bring one object, whose SHA-256 is `expected` (hex). Raises InputDiffers, TransientFailure."""
+        """Download one object, whose SHA-256 is `expected` (hex). Raises InputDiffers, TransientFailure."""
         try:
             self._objects.get_file(key, path)
         except MissingObject:
@@ -106,18 +110,16 @@ class Workbench:
         return path
 
     def put(self, key: str, path: Path) -> str:
-        """Store one file where nothing stands; its SHA-256. Raises InputDiffers where other bytes stand."""
+        """Store one file under a new key and return its SHA-256. Raises InputDiffers if the key has other bytes."""
         ours = file_hash(path)
         if not self._objects.put_file_once(key, path):
-            stands = self.scratch / "stands"
-            self.fetch(key, stands, ours)
-            stands.unlink()
+            stored = self.scratch / "stored"
+            self.fetch(key, stored, ours)
+            stored.unlink()
         return ours
 
     def fetch_public(self, phase: PhaseRecord, *names: str) -> Path:
-        """Bring artefacts of a phase, as its record knows them, into its folder, and return that. Raises
-        InputDiffers.
-        """
+        """Download artefacts of a phase into its folder and return that. Raises InputDiffers."""
         folder = self.phase(phase.phase)
         for name in names:
             key = public_key(self._campaign_id, phase.phase, name)
@@ -125,31 +127,29 @@ class Workbench:
         return folder
 
     def put_public(self, number: int, *names: str) -> dict[str, str]:
-        """Publish artefacts of a phase; their SHA-256 by name. Each is a function of what was decided, so a repeat
-        finds the same. Raises InputDiffers where it does not.
+        """Publish artefacts of a phase and return their SHA-256 by name. A repeat makes the same bytes. Raises
+        InputDiffers if the store has others.
         """
         folder = self.phase(number)
         return {name: self.put(public_key(self._campaign_id, number, name), folder / name) for name in names}
 
 
 def publish_once(objects: ObjectStore, key: str, data: bytes) -> None:
-    """Store `data` where nothing stands. Raises InputDiffers where something else does."""
-    if (stands := objects.put_once(key, data)) != data:
-        raise InputDiffers(key, sha256_hex(data), sha256_hex(stands))
+    """Store `data` under a new key. Raises InputDiffers if the key has other bytes."""
+    if (stored := objects.put_once(key, data)) != data:
+        raise InputDiffers(key, sha256_hex(data), sha256_hex(stored))
 
 
 @contextmanager
 def workbench(objects: ObjectStore, campaign_id: str) -> Iterator[Workbench]:
-    """A workbench that is removed at the end."""
+    """Yield a workbench and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="regworkers-draw-") as folder:
         yield Workbench(objects, campaign_id, Path(folder))
 
 
 def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder: Path) -> list[str]:
-    """Copy the artefacts of `phases` and the files beside them to `folder/phase-<n>/`; returns the relative names
-    that were written.
-
-    What is not published yet is left out. Raises TransientFailure when the store cannot answer.
+    """Copy the published artefacts of `phases`, and the files beside them, to `folder/phase-<n>/`. Returns the relative
+    names of the copies. Raises TransientFailure.
     """
     written: list[str] = []
     for phase in phases:
@@ -167,17 +167,17 @@ def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder
 
 # The lines of result.txt.
 _RESULT = "ref || '|' || market || '|' || CASE rank WHEN 0 THEN '' ELSE rank::VARCHAR END || '|' || outcome"
-# An entry id may hold anything, and none of the others a bar: so no two rows have the same line.
+# Only the entry id may contain a bar, so no two different rows make the same line.
 _ENTRIES = "ref || '|' || entry_id || '|' || previous || '|' || previous_market"
 
 
 def result_hash(connection: duckdb.DuckDBPyConnection, table: str, scratch: Path) -> str:
-    """SHA-256 in hex of `table` written as result.txt is; it passes through a file in `scratch`."""
+    """Return the SHA-256 in hex of `table` in the form of result.txt, by way of a file in `scratch`."""
     return _hash(connection, _RESULT, table, scratch)
 
 
 def entries_hash(connection: duckdb.DuckDBPyConnection, table: str, scratch: Path) -> str:
-    """SHA-256 in hex of `ref|entryId|outcome before|market before`, a line each, by ref."""
+    """Return the SHA-256 in hex of the lines `ref|entryId|outcome before|market before`, by ref."""
     return _hash(connection, _ENTRIES, table, scratch)
 
 

@@ -1,5 +1,5 @@
-"""The promises of a draw itself, judged before anything of it is sent: it replays, it keeps to the capacities,
-and nobody's rank depends on when they came, what they are called, or where their mail lies.
+"""The checks of a draw that precede its publication: it replays to its committed result, respects the capacities, and
+no rank depends on the time of an entry, its id or its mail domain.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from regworkers_core.selection.report import notes
 
 
 def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:
-    """All phases, replayed from the published artefacts alone, come to the hashes that the `draws` document has.
+    """Check that all phases, replayed from the published artefacts alone, have the hashes of the `draws` document.
 
     Raises UsageError before there is a result, TransientFailure.
     """
@@ -50,8 +50,8 @@ def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:
 
 
 def gate_replays(runtime: Runtime, campaign_id: str, run_id: str) -> Verdict:
-    """The same as the gate sees it, before the publication is confirmed: it keeps its verdict, and a publication by the
-    run `run_id` does not replay again.
+    """Check the same by way of the gate until the publication is confirmed, so that a publication by the run `run_id`
+    need not replay again.
     """
     phases = _drawn(runtime, campaign_id)
     if phases[-1].confirmed:
@@ -59,7 +59,7 @@ def gate_replays(runtime: Runtime, campaign_id: str, run_id: str) -> Verdict:
     try:
         found = Confirming(runtime, campaign_id, run_id=run_id).examine()
     except DrawBusy:
-        # Another run works on the draw and asks the gate itself.
+        # The other run asks the gate itself.
         return draw_replays(runtime, campaign_id)
     except InputDiffers as differs:
         return Verdict(False, str(differs), {"phases": len(phases), "findings": 1})
@@ -69,8 +69,8 @@ def gate_replays(runtime: Runtime, campaign_id: str, run_id: str) -> Verdict:
 
 
 def capacity_respected(runtime: Runtime, campaign_id: str) -> Verdict:
-    """No market of the latest result has more winners than its manifest has seats: counted, not taken from the
-    summary. Raises UsageError, TransientFailure.
+    """Check that no market of the latest result has more winners than seats in its manifest. Counts the winners, and
+    does not trust the summary. Raises UsageError, TransientFailure.
     """
     phase = _drawn(runtime, campaign_id)[-1]
     with tempfile.TemporaryDirectory(prefix="regworkers-check-") as folder:
@@ -80,7 +80,7 @@ def capacity_respected(runtime: Runtime, campaign_id: str) -> Verdict:
 
 
 def win_rates_uniform(runtime: Runtime, campaign_id: str) -> Verdict:
-    """The bias audit of the latest report found nothing. Raises UsageError, TransientFailure."""
+    """Check that the bias audit of the latest report has no findings. Raises UsageError, TransientFailure."""
     phase = _drawn(runtime, campaign_id)[-1]
     report = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, phase.phase, NUMBERS)))
     return notes.win_rates_uniform(report)

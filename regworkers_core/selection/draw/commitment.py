@@ -1,9 +1,9 @@
-"""Commit: the manifest's bytes are decided in the `draws` document, and published from there before the seed exists.
+"""Commit: the `draws` document decides the manifest's bytes, which are published before the seed exists.
 
-A manifest of phase 1 that became public under ten minutes before its round may have been fitted to it. As long as the
-round is not signed, one that differs in the round alone takes its place. Once it is signed, that happens only where
-nothing had been published before it; the manifest that was replaced then has a result of its own, and it is published
-how many outcomes differ from it. Each replaced manifest stays public as `replaced-<k>.json`.
+A manifest of phase 1 that became public less than ten minutes before its round could have been chosen to fit it. Until
+the round is signed, it is replaced by a manifest that differs only in its round. After that, it is replaced only if it
+was not public before the round was signed; then it has a result, too, and the number of outcomes that differ is
+published. Each replaced manifest stays public as `replaced-<k>.json`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,8 @@ def decide(
     phase: PhaseRecord,
     patience: seeding.Patience,
 ) -> Fields | None:
-    """`manifest`, `manifestHash`, `seedSource`, `committedAt` and `hashes` of a phase; None after a stop.
-
-    Raises TransientFailure when the beacon is away, UsageError for a clock that is behind it.
+    """Return the fields `manifest`, `manifestHash`, `seedSource`, `committedAt` and `hashes` of a phase; None after a
+    stop. Raises TransientFailure when the beacon is unavailable, UsageError for a clock that is behind it.
     """
     terms = Terms.parse(phase.fields["terms"])
     first = record.phases[1]
@@ -102,7 +101,7 @@ def _committed(runtime: Runtime, manifest: Manifest, hashes: Mapping[str, str]) 
 
 
 def needs_another_round(phase: PhaseRecord, now: float) -> bool:
-    """Whether the manifest has to be replaced by one with a later round: see above."""
+    """Whether the manifest must be replaced by one with a later round, see above."""
     due = phase.round_due
     if due is None:
         return False
@@ -113,7 +112,7 @@ def needs_another_round(phase: PhaseRecord, now: float) -> bool:
 
 
 def another_round(runtime: Runtime, phase: PhaseRecord, patience: seeding.Patience) -> Fields | None:
-    """The manifest with a later round, and `replaced` with the one before; None after a stop. Raises as `decide`."""
+    """Return the fields of the manifest with a later round, and of the one that it replaces. Otherwise as `decide`."""
     number = seeding.choose(runtime, patience, after=seconds(phase.published_at or "") or 0.0)
     if number is None:
         return None
@@ -130,20 +129,20 @@ def another_round(runtime: Runtime, phase: PhaseRecord, patience: seeding.Patien
 
 
 def confirmed_at(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> str | None:
-    """When the store took this manifest, if it has it: by an attempt that died before its draw knew."""
-    stands = runtime.objects.get_tagged(public_key(campaign_id, phase.phase, MANIFEST))
-    if stands is None or stands.data != phase.manifest:
+    """Return when the store took this manifest, for an attempt that died before recording it; None if it has not."""
+    stored = runtime.objects.get_tagged(public_key(campaign_id, phase.phase, MANIFEST))
+    if stored is None or stored.data != phase.manifest:
         return None
-    # The store's clock counts whole seconds. It is not ours, which may be slow, or set back.
-    return max(iso(stands.at), str(phase.fields["committedAt"]))
+    # The store's clock has whole seconds; ours may be slow, or set back.
+    return max(iso(stored.at), str(phase.fields["committedAt"]))
 
 
 def publish_manifest(
     runtime: Runtime, campaign_id: str, phase: PhaseRecord, on_step: OnStep = no_step
 ) -> str:
-    """Put the manifests that were replaced, the strikes and the manifest where everybody sees them; when the store
-    confirmed the last, by its clock or ours, whichever is later: with a slow one nothing becomes public in time that
-    did not. Raises InputDiffers where something else stands.
+    """Publish the replaced manifests, the strikes and the manifest. Returns when the store confirmed the last, by the
+    later of its clock and ours, so that a slow clock cannot make a late publication look timely. Raises InputDiffers
+    if a key has other bytes.
     """
     objects, strikes = runtime.objects, strikes_bytes(dict(Terms.parse(phase.fields["terms"]).strikes))
     for k, each in enumerate(phase.replaced, 1):
@@ -159,7 +158,7 @@ def publish_manifest(
 
 
 def notice(phase: PhaseRecord, published_at: str) -> bytes:
-    """`notice.json`: what is drawn, and when that became public."""
+    """Return the bytes of `notice.json`: what is drawn, and when that became public."""
     terms = Terms.parse(phase.fields["terms"])
     return Notice.of(
         Manifest.parse(phase.manifest),
@@ -171,8 +170,8 @@ def notice(phase: PhaseRecord, published_at: str) -> bytes:
 
 
 def announce_manifest(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:
-    """Put `notice.json`, and tell Kafka's readers. Raises InputDiffers where something else stands."""
-    # A manifest that has to make way does so before it has a notice, so none is ever written over.
+    """Publish `notice.json` and the event. Raises InputDiffers if the key has other bytes."""
+    # A manifest is replaced only before it has a notice, so no notice is ever overwritten.
     publish_once(runtime.objects, public_key(campaign_id, phase.phase, NOTICE), phase.notice)
     data = {
         "manifestHash": phase.manifest_hash,
@@ -185,19 +184,19 @@ def announce_manifest(runtime: Runtime, campaign_id: str, phase: PhaseRecord) ->
 
 
 def _put_over(objects: ObjectStore, key: str, data: bytes, earlier: list[bytes]) -> None:
-    """Store `data` where nothing stands, or one of the `earlier` bytes. Raises InputDiffers where other bytes do."""
-    stands: Tagged | None = objects.get_tagged(key)
-    while stands is None or stands.data != data:
-        if stands is not None and stands.data not in earlier:
-            raise InputDiffers(key, sha256_hex(data), sha256_hex(stands.data))
-        if objects.put_over(key, data, None if stands is None else stands.tag) is not None:
+    """Store `data` under a new key, or over one of the `earlier` bytes. Raises InputDiffers over any others."""
+    stored: Tagged | None = objects.get_tagged(key)
+    while stored is None or stored.data != data:
+        if stored is not None and stored.data not in earlier:
+            raise InputDiffers(key, sha256_hex(data), sha256_hex(stored.data))
+        if objects.put_over(key, data, None if stored is None else stored.tag) is not None:
             return
-        # Somebody wrote between the look and the write: what stands now decides.
-        stands = objects.get_tagged(key)
+        # Another writer came between the read and the write: check again.
+        stored = objects.get_tagged(key)
 
 
 def facts(phase: PhaseRecord) -> Fields:
-    """For people: what was committed to, and when that was public."""
+    """Return what was committed to and when it was public, for people."""
     due = phase.round_due
     return {
         "phase": phase.phase,

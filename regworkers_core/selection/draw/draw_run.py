@@ -1,9 +1,9 @@
 """A draw, step by step: judge, freeze, commit, seed, rank, allocate, report, publish.
 
-Each step reads what the steps before decided, decides its own part once, under the draw's lease and its
-fencing token, and publishes it. A repeat finds it decided and only makes sure that it is published: so a run
-that died is resumed by calling the steps again, from the first one on, and nothing is drawn twice.
-`on_step` names the moments between a decision and its publication, where a death would hurt most.
+Each step reads what earlier steps decided, decides its own part once, under the draw's lease and fencing token, and
+publishes it. A repeat finds the decision and only ensures its publication. So a run that died is resumed by calling all
+steps again, and nothing is drawn twice. `on_step` names the moments between a decision and its publication, where a
+crash would do the most harm.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from regworkers_core.adapters.files.judged_entries import Judge, Settlement, Tell
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
@@ -34,29 +34,32 @@ from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_
 from regworkers_core.selection.notify.outbox import settle
 
 Settled = Callable[[str], Settlement]
+UNCHANGED = "stood"  # stored name
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step came to. `done` now, `stood` from an earlier run, `awaiting` a confirmation, `waiting` for a time
-    that is known (`dueAt`), or a `preview` that decides nothing; `facts` are numbers and hashes, never a fan's data.
+    """The result of a step. `facts` are numbers and hashes, never a fan's data.
+
+    `state` is `done`, UNCHANGED if an earlier run decided it, `awaiting` a confirmation, `waiting` for a known time
+    (`dueAt`), or `preview`, which decides nothing.
     """
 
     name: str
-    state: Literal["done", "stood", "awaiting", "waiting", "preview"]
+    state: str
     facts: Mapping[str, Any]
-    # Tables and pictures by name, as markdown, for those who show them.
+    # Tables and plots by name, as Markdown.
     markdown: Mapping[str, str] = field(default_factory=dict)
 
 
 class DrawRun(Confirming):
-    """One run's work on a phase of a campaign's draw; without `phase` on the latest.
+    """A run that takes a phase of a campaign's draw through its steps; without `phase`, the latest one.
 
-    Every step raises DrawBusy while another run works on the draw, TransientFailure when a store cannot
-    answer, UsageError when the step before it is missing or the campaign cannot be drawn, DrawError for
-    artefacts that do not fit, InputDiffers for a file in the store that is not the one that the draw wrote. For the
-    beacon it waits `patience_seconds` at most: a run that is one of many leaves, and another one goes on when the round
-    is due, or the beacon is back.
+    Every step raises DrawBusy while another run works on the draw, TransientFailure when a store is unavailable,
+    UsageError when the step before it is missing or the campaign cannot be drawn, DrawError for artefacts that
+    contradict each other, InputDiffers for a file in the store that is not the one that the draw wrote. It waits at
+    most `patience_seconds` for the beacon, so that one of many runs can end, and another continue when the round is due
+    or the beacon is available again.
     """
 
     def __init__(
@@ -83,8 +86,8 @@ class DrawRun(Confirming):
         self._patience = Patience(self._stop, on_progress, patience_seconds)
 
     def steps(self, confirm: str | None = None, *, unasked: bool = False) -> Iterator[Step]:
-        """All steps in order; `confirm` is the word for the phase that they come to, `unasked` publishes without one.
-        Ends after a step that awaits something, or waits. Raises RequestError for a wrong word before the first step.
+        """Run all steps in order, up to one that awaits something, or waits. `confirm` is the word that confirms the
+        publication, `unasked` publishes without one. Raises RequestError for a wrong word before the first step.
         """
         self._require_word(confirm)
         for step in (
@@ -96,24 +99,24 @@ class DrawRun(Confirming):
             self.allocate,
             self.report,
         ):
-            came_to = step()
-            yield came_to
-            if came_to.state in ("awaiting", "waiting") or self._stop.is_set:
+            result = step()
+            yield result
+            if result.state in ("awaiting", "waiting") or self._stop.is_set:
                 return
         yield self.publish(self.word if unasked else confirm)
 
     def preview(self) -> Step:
-        """Judge the entries as they are now, whatever the campaign's status, and decide nothing."""
+        """Judge the entries as they are now, whatever the campaign's status; decides nothing."""
         campaign = self._campaign()
         with self._bench() as bench:
-            told = self._judge(campaign, as_of=self._now(), folder=bench.root, tell=self._tell)
-        return Step("judge", "preview", told.facts, told.markdown)
+            judgement = self._judge(campaign, as_of=self._now(), folder=bench.root, tell=self._tell)
+        return Step("judge", "preview", judgement.facts, judgement.markdown)
 
     def judge(self) -> Step:
-        """Look whether there are codes, wait for replication, then judge every entry at one moment. Raises NotSettled.
+        """Check the codes, wait for replication, then judge every entry as of one moment. Raises NotSettled.
 
-        What was judged counts once it is frozen. Until then it is judged again, so that whatever made the freeze fail
-        can be repaired in the entries.
+        A judgement is final once it is frozen. Until then a repeat judges again, so that entries that made the freeze
+        fail can be corrected.
         """
         campaign = self._campaign()
         with self._lease("judge") as lease:
@@ -124,7 +127,7 @@ class DrawRun(Confirming):
             first = record.phases.get(1) if record is not None else None
             if first is not None and first.is_frozen:
                 self._strike(lease, campaign, first)
-                return Step("judge", "stood", first.eligibility)
+                return Step("judge", UNCHANGED, first.eligibility)
             if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
                 raise RequestError(
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
@@ -152,7 +155,7 @@ class DrawRun(Confirming):
             self._runtime.draws.open(self.campaign_id, 1, opened, token=lease.token)
             as_of = self._now()
             with self._bench() as bench:
-                judged, told = freezing.judge(
+                judged, judgement = freezing.judge(
                     self._runtime, campaign, self._judge, as_of, bench, lease.token, self._tell
                 )
             self._on_step("draw.after_judge")
@@ -161,23 +164,23 @@ class DrawRun(Confirming):
                 self._decide(
                     lease, 1, {**decided, "differences": dict(differences), "accepted": list(accepted)}
                 )
-        return Step("judge", "done", {**judged, **codes.as_facts()}, told.markdown)
+        return Step("judge", "done", {**judged, **codes.as_facts()}, judgement.markdown)
 
     def _strike(self, lease: Lease, campaign: Campaign, first: PhaseRecord) -> None:
-        """Strikes that come after the freeze still count, as long as no manifest stands."""
+        """Take strikes that come after the freeze, until a manifest is committed."""
         if first.manifest_hash:
             refuse_late_strikes(self.campaign_id, first, self._strikes)
         elif self._strikes:
             self._decide(lease, 1, {"terms": terms_of_first(campaign, self._strikes, first).as_fields()})
 
     def freeze(self) -> Step:
-        """Keep the pool: the judged entries that can take part, as leaves, and their root."""
+        """Fix the pool: the judged entries that can take part, as leaves, and their root."""
         campaign = self._campaign()
         with self._lease("freeze") as lease:
             record, _ = self._ready(PhaseStatus.OPENED, "judge")
             first = record.phases[1]
             if first.is_frozen:
-                return Step("freeze", "stood", freezing.facts(first))
+                return Step("freeze", UNCHANGED, freezing.facts(first))
             if "sha256" not in first.eligibility:
                 raise self._missing("judge")
             with self._bench() as bench:
@@ -191,7 +194,7 @@ class DrawRun(Confirming):
                     self._tell,
                 )
             self._on_step("draw.after_freeze")
-            # With the judgement that it was made from: a judge that lost its lease may have written another since.
+            # With its judgement: a run that lost its lease may have written another one since.
             decided = {
                 "freeze": frozen,
                 "eligibility": first.eligibility,
@@ -202,14 +205,14 @@ class DrawRun(Confirming):
         return Step("freeze", "done", freezing.facts(self._phase(1)))
 
     def commit(self) -> Step:
-        """Fix the manifest and publish its hash, before the seed exists. One that became public too late for its round
-        is replaced, see `commitment`; a stop signal while the beacon is away ends the step (state `awaiting`).
+        """Decide the manifest and publish it, before the seed exists. One that became public too late for its round is
+        replaced, see `commitment`. A stop signal while the beacon is unavailable ends the step (state `awaiting`).
         """
         with self._lease("commit") as lease:
             record, phase = self._ready(PhaseStatus.OPENED, "freeze")
             if not record.phases[1].is_frozen:
                 raise self._missing("freeze")
-            state: Literal["done", "stood"] = "stood"
+            state = UNCHANGED
             if not phase.manifest_hash:
                 if phase.phase == 1:
                     with self._bench() as bench:
@@ -239,15 +242,15 @@ class DrawRun(Confirming):
                     self._decide(lease, 1, decided, once="seedFile", unset=("publishedAt", "notice"))
                     self._on_step("draw.after_replacement")
                 phase, state = self._phase(phase.phase), "done"
-            # A draw that was seeded before there were notices has none.
+            # A draw that was seeded by a version without notices has none.
             if phase.published_at:
                 commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
                 commitment.announce_manifest(self._runtime, self.campaign_id, phase)
         return Step("commit", state, commitment.facts(phase))
 
     def _published(self, phase: PhaseRecord) -> dict[str, Any] | None:
-        """`publishedAt` and `notice` of a manifest that the store has confirmed; None where it is not to be published
-        any more: another round comes first.
+        """Return the fields `publishedAt` and `notice` of a manifest that the store has confirmed; None if it must be
+        replaced instead.
         """
         at = commitment.confirmed_at(self._runtime, self.campaign_id, phase)
         if at is None:
@@ -259,9 +262,8 @@ class DrawRun(Confirming):
         return {"publishedAt": at, "notice": notice.decode()}
 
     def seed(self) -> Step:
-        """Get the randomness that the manifest names, verify it, derive the seed. With a beacon this waits for
-        its round, without the draw's lease; a stop signal ends the waiting (state `awaiting`), and so does the end of
-        patience (`waiting`).
+        """Get the randomness that the manifest names, verify it, and derive the seed. With a beacon this waits for the
+        round, without the draw's lease, until a stop signal (state `awaiting`) or the end of the patience (`waiting`).
         """
         record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
         signatures: Mapping[str, str] | None = {}
@@ -276,7 +278,7 @@ class DrawRun(Confirming):
             return Step("seed", "awaiting" if self._stop.is_set else "waiting", commitment.facts(phase))
         with self._lease("seed") as lease:
             record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
-            state: Literal["done", "stood"] = "stood"
+            state = UNCHANGED
             if not seeding.seed_bytes(phase):
                 decided = seeding.obtain(self._runtime, record, phase, signatures)
                 decided |= {"seededAt": self._now(), "status": PhaseStatus.SEEDED.value}
@@ -287,8 +289,8 @@ class DrawRun(Confirming):
         return Step("seed", state, seeding.facts(phase))
 
     def take_signature(self, signature: str) -> None:
-        """Keep a signature of the beacon that a person brought: `seed` goes on with it. Raises RequestError for one
-        that is not the chain's for a round that this draw waits for.
+        """Record a signature of the beacon that an operator supplied, for `seed`. Raises RequestError unless it is
+        valid for a round that this draw waits for.
         """
         with self._lease("seed") as lease:
             _, phase = self._ready(PhaseStatus.COMMITTED, "commit")
@@ -297,11 +299,11 @@ class DrawRun(Confirming):
             self._decide(lease, phase.phase, seeding.by_hand(phase, signature))
 
     def rank(self) -> Step:
-        """Order every entry by its key. Later phases keep the order of the first."""
+        """Order every entry by its key. Later phases use the order of the first."""
         with self._lease("rank") as lease:
             record, phase = self._ready(PhaseStatus.SEEDED, "seed")
             if phase.reached(PhaseStatus.RANKED):
-                return Step("rank", "stood", {"count": record.phases[1].freeze["count"]})
+                return Step("rank", UNCHANGED, {"count": record.phases[1].freeze["count"]})
             ranking: dict[str, Any] = {}
             if phase.phase == 1:
                 with self._bench() as bench:
@@ -312,10 +314,10 @@ class DrawRun(Confirming):
         return Step("rank", "done", {"count": record.phases[1].freeze["count"]})
 
     def allocate(self) -> Step:
-        """Give seats in rank order, and publish result and hash before anyone sees a report."""
+        """Allocate seats in rank order, and publish the result before there is a report."""
         with self._lease("allocate") as lease:
             record, phase = self._ready(PhaseStatus.RANKED, "rank")
-            state: Literal["done", "stood"] = "stood"
+            state = UNCHANGED
             if not phase.result_hash:
                 with self._bench() as bench:
                     decided = allocation.allocate(bench, record, phase, self._engine(bench))
@@ -324,17 +326,17 @@ class DrawRun(Confirming):
                 self._decide(lease, phase.phase, decided, once="resultHash")
                 phase, state = self._phase(phase.phase), "done"
                 self._on_step("draw.after_result")
-            # What this phase changes waits from now on.
+            # Hold the messages whose outcome this phase changes.
             settle(self._runtime, self.campaign_id, token=lease.token)
             allocation.announce_result(self._runtime, self.campaign_id, phase)
         return Step("allocate", state, allocation.facts(phase))
 
     def report(self) -> Step:
-        """Funnel, odds, bias audit, exclusions: what to look at before the publication is confirmed."""
+        """Report funnel, odds, bias audit and exclusions, for the operator who confirms the publication."""
         with self._lease("report") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.PUBLISHED):
-                return Step("report", "stood", phase.fields["report"])
+                return Step("report", UNCHANGED, phase.fields["report"])
             with self._bench() as bench:
                 made = allocation.report(
                     self._runtime, self._campaign(), record, phase, bench, self._engine(bench)
@@ -343,8 +345,8 @@ class DrawRun(Confirming):
         return Step("report", "done", made.record, made.markdown)
 
     def publish(self, confirm: str | None = None) -> Step:
-        """Plan codes and queue the work on them, once the gate is open and `confirm` is `word` (or the settings say
-        that none is needed). Awaits the word without it.
+        """Plan codes and queue their assignment, once the gate is open and `confirm` is `word`, or the settings need
+        none. Without the word the state is `awaiting`.
 
         Raises UsageError for another word, GateClosed for findings that cannot be accepted, NotAccepted for those that
         this run does not accept by name, InputDiffers for a file that is not the draw's.
@@ -353,14 +355,14 @@ class DrawRun(Confirming):
         with self._lease("publish") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):
-                return Step("publish", "stood", _markets(phase))
+                return Step("publish", UNCHANGED, _markets(phase))
             if not phase.confirmed:
                 findings = self._examine(lease, record, phase)
                 if not self._confirm(lease, phase, findings, confirm):
-                    told = [
+                    shown = [
                         each.as_fields() | {"accepted": self._is_accepted(phase, each)} for each in findings
                     ]
-                    return Step("publish", "awaiting", {"confirm": self.word, "findings": told})
+                    return Step("publish", "awaiting", {"confirm": self.word, "findings": shown})
                 self._on_step("draw.after_confirm")
                 phase = self._phase(phase.phase)
             publish_once(
@@ -368,9 +370,9 @@ class DrawRun(Confirming):
                 public_key(self.campaign_id, phase.phase, ACCEPTED),
                 accepted_bytes([Accepted(**each) for each in phase.accepted]),
             )
-            # What it changes is superseded before anything of it is given or sent.
+            # Supersede the messages that it changes before any of its codes or messages go out.
             settle(self._runtime, self.campaign_id, token=lease.token)
-            stood = phase.reached(PhaseStatus.PUBLISHED)
+            published = phase.reached(PhaseStatus.PUBLISHED)
             publish_phase(
                 self._runtime,
                 self.campaign_id,
@@ -379,13 +381,13 @@ class DrawRun(Confirming):
                 run_id=self._run_id,
                 on_step=self._on_step,
             )
-        if not stood:
+        if not published:
             self._on_step("draw.after_publish")
-        return Step("publish", "stood" if stood else "done", _markets(self._phase(phase.phase)))
+        return Step("publish", UNCHANGED if published else "done", _markets(self._phase(phase.phase)))
 
 
 def _markets(phase: PhaseRecord) -> dict[str, Any]:
-    """Status and numbers of each market of the phase."""
+    """Return status and numbers of each market of the phase."""
     return {
         "phase": phase.phase,
         "status": phase.status.value,

@@ -1,4 +1,8 @@
-"""The pool of a draw: the entries that were judged eligible and can take part, and why the others do not."""
+"""Judge and freeze: every entry is judged, and those that can take part become the pool, its leaves and their root.
+
+Each attempt stores its files under its own names. Those of a run that lost its lease remain unreferenced: the `draws`
+document says which judgement and which freeze count.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from regworkers_core.adapters.files.judged_entries import (
 )
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
@@ -34,7 +39,7 @@ from regworkers_core.selection.maths.rules import MAX_WEIGHT
 
 POOL = "pool.parquet"
 EXCLUSIONS = "exclusions.parquet"
-# Rows that are held before they are written: some 20 MB.
+# Rows held before they are written: about 20 MB.
 _ROWS = 50_000
 _TEXTS: pa.DataType = pa.list_(pa.string())
 _POOL_FIELDS: list[pa.Field[Any]] = [
@@ -62,7 +67,7 @@ def await_writers(
     tell: Callable[[str], None],
 ) -> bool:
     """Wait until `grace_seconds` after the closing, because an entry that was made before it may be written up to that
-    much later, and its fan was told that it counts. Return False when `wait` was interrupted.
+    much later, and its fan was promised that it counts. Return False when `wait` was interrupted.
 
     A closed campaign without a closing time counts as closed now.
     """
@@ -75,10 +80,26 @@ def await_writers(
     return True
 
 
+def judge(
+    runtime: Runtime, campaign: Campaign, judge: Judge, as_of: str, bench: Workbench, token: int, tell: Tell
+) -> tuple[dict[str, Any], Judgement]:
+    """Judge all entries and store the result. Returns the field `eligibility` of phase 1, and the judgement."""
+    tell("judging the entries")
+    made = judge(campaign, as_of=as_of, folder=bench.root, tell=tell)
+    prefix = own_prefix("judged", token)
+    sha256 = bench.put(pipeline_key(campaign.campaign_id, 1, f"{prefix}/{JUDGED}"), bench.root / JUDGED)
+    facts: dict[str, Any] = {"prefix": prefix, "sha256": sha256, "at": iso(runtime.clock()), **made.facts}
+    if (bench.root / PAGE).exists():
+        key = report_key(campaign.campaign_id, 1, PAGE)
+        bench.put(key, bench.root / PAGE)
+        facts["page"] = f"s3://{runtime.names.bucket}/{key}"
+    return facts, made
+
+
 @dataclass(slots=True)
 class PoolCounts:
-    """`entries` = `eligible` + the sum of `excluded` (primary reason: number). `dropped_preferences`: unknown or
-    repeated markets that were left out of an entry's list.
+    """The numbers of a pool: `entries` is `eligible` plus the sum of `excluded`, which counts primary reasons.
+    `dropped_preferences` counts unknown and repeated markets of eligible entries.
     """
 
     entries: int = 0
@@ -87,12 +108,7 @@ class PoolCounts:
     dropped_preferences: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "entries": self.entries,
-            "eligible": self.eligible,
-            "excluded": dict(sorted(self.excluded.items())),
-            "droppedPreferences": self.dropped_preferences,
-        }
+        return as_document(self) | {"excluded": dict(sorted(self.excluded.items()))}
 
 
 def write_pool(
@@ -119,14 +135,8 @@ def write_pool(
                 rows.append(_row(entry, preferences))
             else:
                 counts.excluded[reasons[0]] += 1
-                out.append(
-                    {
-                        "entry_id": entry.entry_id,
-                        "ref": entry.ref,
-                        "reason": reasons[0],
-                        "reasons": reasons,
-                    }
-                )
+                why = {"reason": reasons[0], "reasons": reasons}
+                out.append({"entry_id": entry.entry_id, "ref": entry.ref, **why})
             if len(rows) + len(out) >= _ROWS:
                 _flush(pool, POOL_SCHEMA, rows)
                 _flush(exclusions, _EXCLUSION_SCHEMA, out)
@@ -138,7 +148,7 @@ def write_pool(
 
 
 def _unfit(entry: JudgedEntry, preferences: list[str]) -> list[str]:
-    """Why an entry cannot be in a draw, whoever it belongs to."""
+    """Return the reasons for which an entry cannot take part in any draw."""
     ref, unit = entry.ref, entry.unit
     found = {
         "REJECTED": entry.is_rejected,
@@ -152,7 +162,7 @@ def _unfit(entry: JudgedEntry, preferences: list[str]) -> list[str]:
 
 
 def _preferences(wanted: Iterable[str], markets: frozenset[str]) -> list[str]:
-    """Known markets in the fan's order, each once."""
+    """Return the known markets in the fan's order, without repeats."""
     return list(dict.fromkeys(market for market in wanted if market in markets))
 
 
@@ -165,7 +175,7 @@ def _row(entry: JudgedEntry, preferences: list[str]) -> dict[str, Any]:
         "preferences": preferences,
         "entry_id": entry.entry_id,
         "created_at": entry.created_at,
-        # For the bias audit, which shows a domain only where many share it.
+        # For the bias audit, which shows a domain only if many entries share it.
         "mail_domain": entry.mail_domain,
     }
 
@@ -174,22 +184,6 @@ def _flush(writer: pq.ParquetWriter, schema: pa.Schema, rows: list[dict[str, Any
     if rows:
         writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         rows.clear()
-
-
-def judge(
-    runtime: Runtime, campaign: Campaign, judge: Judge, as_of: str, bench: Workbench, token: int, tell: Tell
-) -> tuple[dict[str, Any], Judgement]:
-    """The `eligibility` part of phase 1, with the SHA-256 of the file of the judged, and the judge's tables."""
-    tell("judging the entries")
-    made = judge(campaign, as_of=as_of, folder=bench.root, tell=tell)
-    prefix = own_prefix("judged", token)
-    sha256 = bench.put(pipeline_key(campaign.campaign_id, 1, f"{prefix}/{JUDGED}"), bench.root / JUDGED)
-    facts: dict[str, Any] = {"prefix": prefix, "sha256": sha256, "at": iso(runtime.clock()), **made.facts}
-    if (bench.root / PAGE).exists():
-        key = report_key(campaign.campaign_id, 1, PAGE)
-        bench.put(key, bench.root / PAGE)
-        facts["page"] = f"s3://{runtime.names.bucket}/{key}"
-    return facts, made
 
 
 def freeze(
@@ -201,8 +195,8 @@ def freeze(
     token: int,
     tell: Tell,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The `freeze` part of phase 1, from the judged entries alone, and the SHA-256 of its files by name. Raises
-    DrawError for a repeated ref.
+    """Build and store the pool from the judged entries alone. Returns the field `freeze` of phase 1, and the SHA-256 of
+    its files by name. Raises DrawError for a duplicate ref.
     """
     key = pipeline_key(campaign.campaign_id, 1, f"{judged['prefix']}/{JUDGED}")
     bench.fetch(key, bench.root / JUDGED, judged["sha256"])
@@ -210,14 +204,16 @@ def freeze(
         read_judged(bench.root),
         frozenset(campaign.market_ids),
         bench.root,
-        lambda done: tell(f"{done:,} entries taken up"),
+        lambda done: tell(f"{done:,} entries processed"),
     )
     tell("writing the leaves")
     try:
         write_leaves(bench.root / POOL, bench.root / LEAVES, engine=engine)
     except DrawError as error:
-        # Nothing reads the entries again but a judgement.
-        advice = "mend the entries, then launch the draw anew (executed again from the failure it would find the same)"
+        # Only a judgement reads the entries again.
+        advice = (
+            "correct the entries, then launch a new draw run (a retry from the failed step would fail again)"
+        )
         raise DrawError(error.artefact, f"{error.message}; {advice}") from None
     tell("hashing the leaves")
     root, count = root_of(bench.root / LEAVES)
@@ -226,28 +222,22 @@ def freeze(
         name: bench.put(pipeline_key(campaign.campaign_id, 1, f"{prefix}/{name}"), bench.root / name)
         for name in (POOL, EXCLUSIONS, LEAVES)
     }
-    frozen = {
-        "prefix": prefix,
-        **counts.as_dict(),
-        "root": root,
-        "count": count,
-        "at": iso(runtime.clock()),
-    }
-    return frozen, hashes
+    numbers = {**counts.as_dict(), "root": root, "count": count}
+    return {"prefix": prefix, **numbers, "at": iso(runtime.clock())}, hashes
 
 
 def key_of(campaign_id: str, first: PhaseRecord, name: str) -> str:
-    """Where a file of the freeze lies."""
+    """Return the key of a file of the freeze."""
     return pipeline_key(campaign_id, 1, f"{first.freeze['prefix']}/{name}")
 
 
 def fetch(bench: Workbench, record: DrawRecord, name: str, path: Path) -> Path:
-    """Bring a file of the freeze to `path`. Raises InputDiffers unless it is the one that was frozen."""
+    """Download a file of the freeze to `path`. Raises InputDiffers unless it is the one that was frozen."""
     first = record.phases[1]
     return bench.fetch(key_of(record.campaign_id, first, name), path, first.hashes.get(name, ""))
 
 
 def facts(first: PhaseRecord) -> dict[str, Any]:
-    """For people: the numbers of the pool."""
+    """Return the numbers of the pool, for people."""
     shown = ("entries", "eligible", "excluded", "droppedPreferences", "count", "root")
     return {"asOf": first.as_of, **{name: first.freeze[name] for name in shown}}

@@ -1,8 +1,8 @@
-"""The one gate before a publication: what speaks against it, and what of that a person may accept by name.
+"""The gate before every publication: its findings, which of them an operator may accept, and the confirmation.
 
-Terminal, jobs and the settings all publish through `DrawRun.publish`, which asks here under the draw's lease. A finding
-about what was drawn (`replay`, `capacity`, `codes`, `inputs`) ends it: that a file was changed cannot be accepted away.
-The others need a name and a reason, which are published with the result.
+Terminal, jobs and settings all publish through `DrawRun.publish`, which asks the gate under the draw's lease. A finding
+about what was drawn (`replay`, `capacity`, `codes`, `inputs`) blocks the publication. Any other finding can be accepted
+by name and with a reason, which are published with the result.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from regworkers_core.selection.report import notes
 REPLAY, CAPACITY, CODES, INPUTS = "replay", "capacity", "codes", "inputs"
 BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE = "bias_audit", "late_commit", "recommitted", "reconcile"
 ACCEPTABLE = (BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE)
-# More of them say no more.
-_TOLD = 5
+# Details of one finding in its message.
+_SHOWN_DETAILS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class GateFinding:
-    """`detail` is one sentence without a fan's data."""
+    """One finding of the gate. `detail` is a sentence without a fan's data."""
 
     name: str
     detail: str
@@ -61,7 +61,7 @@ class GateFinding:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Findings that a person accepts, and why. `by` is who; empty: the account on this machine."""
+    """Findings that an operator accepts, and why. `by` is the operator; empty: the account on this machine."""
 
     findings: tuple[str, ...] = ()
     reason: str = ""
@@ -69,42 +69,40 @@ class Acceptance:
 
     @classmethod
     def of(cls, findings: Iterable[str], reason: str, by: str = "") -> Acceptance:
-        """Raises RequestError for a finding that is not one to accept, and for names without a reason."""
+        """Raises RequestError for a finding that cannot be accepted, and for names without a reason."""
         names = tuple(dict.fromkeys(findings))
         for name in names:
             if name not in ACCEPTABLE:
-                raise RequestError(
-                    f"{name} is no finding that can be accepted: there are {', '.join(ACCEPTABLE)}"
-                )
+                raise RequestError(f"finding {name} cannot be accepted, only {', '.join(ACCEPTABLE)}")
         if not names:
             if reason.strip():
-                raise RequestError("a reason goes with the name of a finding that it accepts")
+                raise RequestError("a reason needs the name of the finding that it accepts")
             return cls()
         return cls(names, published_reason(reason, "what is accepted"), by)
 
     def lines(self, at: str, names: Iterable[str]) -> list[dict[str, str]]:
-        """Of those of `names` that are accepted here, as the record and accepted.json have them."""
+        """Return the lines of the record, and of accepted.json, for those of `names` that are accepted here."""
         return [{"at": at, "finding": name, "reason": self.reason} for name in names if name in self.findings]
 
 
 class GateClosed(Failure):
-    """The gate has findings that cannot be accepted: nothing is published before what they say is set right."""
+    """Findings that cannot be accepted: the phase is published only once they are resolved."""
 
     def __init__(self, campaign_id: str, phase: int, findings: Sequence[GateFinding]) -> None:
-        told = "; ".join(str(finding) for finding in findings if not finding.acceptable)
-        super().__init__(f"phase {phase} of {campaign_id} is not published: {told}")
+        reasons = "; ".join(str(finding) for finding in findings if not finding.acceptable)
+        super().__init__(f"phase {phase} of {campaign_id} is not published: {reasons}")
         self.findings = tuple(findings)
 
 
 class NotAccepted(RequestError):
-    """Findings are left that a person has to accept by name."""
+    """Findings that an operator has not accepted by name yet."""
 
     def __init__(self, campaign_id: str, phase: int, findings: Sequence[GateFinding]) -> None:
-        told = "; ".join(str(finding) for finding in findings)
+        reasons = "; ".join(str(finding) for finding in findings)
         options = " ".join(f"--accept-finding {finding.name}" for finding in findings)
         names = ", ".join(finding.name for finding in findings)
         super().__init__(
-            f"phase {phase} of {campaign_id} is not published: {told}; to publish it all the same, accept by name:"
+            f"phase {phase} of {campaign_id} is not published: {reasons}; to publish it anyway, accept by name:"
             f" `{options} --reason TEXT` in a terminal, `accept: [{names}]` and `reason` in the job `confirm_draw`"
         )
         self.findings = tuple(findings)
@@ -119,10 +117,10 @@ def examine(
     *,
     replayed: bool = False,
 ) -> tuple[GateFinding, ...]:
-    """All findings about a drawn phase. `replayed`: this run has replayed the draw already, which at ten million leaves
-    takes minutes (the root alone 13 s); the bytes are compared with the record once more in any case.
+    """Return all findings about a drawn phase. `replayed` says that this run has replayed the draw already, which takes
+    minutes for ten million leaves (the root alone 13 s); the files are compared with the record in any case.
 
-    Raises InputDiffers, which is the finding `inputs`, for the caller to keep; TransientFailure.
+    Raises InputDiffers, which the caller records as the finding `inputs`; TransientFailure.
     """
     for number in range(1, phase.phase + 1):
         bench.fetch_public(record.phases[number], *ARTEFACTS)
@@ -137,12 +135,12 @@ def examine(
 
 
 def inputs(differs: InputDiffers) -> GateFinding:
-    """What a file that differs is to the gate."""
+    """Return the finding for a file that differs."""
     return GateFinding(INPUTS, differs.message)
 
 
 def replay(record: DrawRecord, phase: PhaseRecord, bench: Workbench, engine: Engine) -> Iterator[GateFinding]:
-    """From the artefacts in the bench alone, by the checker that third parties use."""
+    """Replay from the artefacts in the bench alone, with the checker that third parties use."""
     known = [record.phases[number] for number in range(1, phase.phase + 1)]
     found = verify(bench.root, engine=engine, recorded=[each.manifest_hash for each in known])
     wrong = [str(finding) for finding in found.findings]
@@ -154,11 +152,11 @@ def replay(record: DrawRecord, phase: PhaseRecord, bench: Workbench, engine: Eng
             if replayed.get(each.phase) != each.result_hash
         ]
     if wrong:
-        yield GateFinding(REPLAY, "; ".join(wrong[:_TOLD]))
+        yield GateFinding(REPLAY, "; ".join(wrong[:_SHOWN_DETAILS]))
 
 
 def _capacity(record: DrawRecord, phase: PhaseRecord, bench: Workbench) -> Iterator[GateFinding]:
-    """Counted in the file that publication reads, not taken from the summary."""
+    """Count winners in the file that the publication reads, not in the summary."""
     key = pipeline_key(record.campaign_id, phase.phase, OUTCOMES)
     outcomes = bench.fetch(key, bench.root / OUTCOMES, phase.hashes.get(OUTCOMES, ""))
     verdict = notes.capacity_respected(outcomes, Manifest.parse(phase.manifest))
@@ -167,7 +165,7 @@ def _capacity(record: DrawRecord, phase: PhaseRecord, bench: Workbench) -> Itera
 
 
 def _codes(runtime: Runtime, record: DrawRecord, phase: PhaseRecord) -> Iterator[GateFinding]:
-    """Too few codes are no finding: their market waits, and the others go on."""
+    """Find codes that are given already. Too few codes are no finding: only their market waits."""
     campaign_id, wrong = record.campaign_id, []
     summary = orjson.loads(phase.fields["summary"])
     for market_id, counted in sorted(summary["markets"].items()):
@@ -182,44 +180,44 @@ def _codes(runtime: Runtime, record: DrawRecord, phase: PhaseRecord) -> Iterator
         pairs = list(count_pairs(runtime, campaign_id).items())[2:]
         wrong += [f"{name} {number}" for name, number in pairs if number]
     if wrong:
-        yield GateFinding(CODES, "; ".join(wrong[:_TOLD]))
+        yield GateFinding(CODES, "; ".join(wrong[:_SHOWN_DETAILS]))
 
 
 def _audit(phase: PhaseRecord) -> Iterator[GateFinding]:
-    """Nothing before there is a report: no publication comes before it."""
+    """Find what the bias audit of the report found; a publication needs a report."""
     if found := (phase.fields.get("report") or {}).get("biasAudit"):
-        yield GateFinding(BIAS_AUDIT, "; ".join(found[:_TOLD]))
+        yield GateFinding(BIAS_AUDIT, "; ".join(found[:_SHOWN_DETAILS]))
 
 
 def _commit(phase: PhaseRecord) -> Iterator[GateFinding]:
-    """Of phase 1, whose manifest the seed depends on."""
+    """Find what is wrong with the commit of phase 1, on whose manifest the seed depends."""
     if phase.published_late:
         when = f"was published at {phase.published_at}" if phase.published_at else "is not known to be public"
         due = iso(float(QUICKNET.due(phase.fields["seedSource"]["round"])))
         yield GateFinding(
             LATE_COMMIT,
-            f"manifest.json {when}, its round of the beacon was due at {due}: {LEAD_SECONDS} s should lie between",
+            f"manifest.json {when}, its beacon round was due at {due}: the lead should be {LEAD_SECONDS} s",
         )
     if phase.recommitted:
-        told = ", ".join(
+        rounds = ", ".join(
             f"round {each['round']} ({each['differ']} outcomes differ)" for each in phase.recommitted
         )
         yield GateFinding(
             RECOMMITTED,
-            f"a manifest was replaced when its round was due, so that its result could be known: {told}",
+            f"a manifest was replaced when its round was due, so that its result could be known: {rounds}",
         )
 
 
 def _differences(phase: PhaseRecord) -> Iterator[GateFinding]:
-    """Those with which the pool was frozen, by a person's word."""
+    """Find the differences with which the pool was frozen, because an operator accepted them."""
     found: Mapping[str, int] = phase.fields.get("differences") or {}
     if found:
-        told = ", ".join(f"{number} {kind}" for kind, number in sorted(found.items()))
-        yield GateFinding(RECONCILE, f"the pool was frozen while source and replica differed: {told}")
+        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(found.items()))
+        yield GateFinding(RECONCILE, f"the pool was frozen while source and replica differed: {counts}")
 
 
 class NotSettled(Failure):
-    """Replication of the campaign has not caught up: `findings` say what is open and what helps."""
+    """Replication of the campaign has not caught up: `findings` say what is missing and what to do."""
 
     def __init__(self, campaign_id: str, findings: Sequence[str]) -> None:
         super().__init__(f"{campaign_id} cannot be frozen yet: {'; '.join(findings)}")
@@ -227,7 +225,7 @@ class NotSettled(Failure):
 
 
 class Confirming(HeldDraw):
-    """`accept` is what the person who runs it accepts by name."""
+    """A run on a draw that asks the gate. `accept` is what its operator accepts by name."""
 
     def __init__(
         self,
@@ -244,7 +242,7 @@ class Confirming(HeldDraw):
 
     @property
     def phase(self) -> int:
-        """The phase that this run works on. Raises UsageError when the draw has none of that number."""
+        """The phase that this run works on. Raises UsageError for a number that the draw does not have."""
         record = self._runtime.draws.get(self.campaign_id)
         if record is None or not record.phases:
             return 1
@@ -252,7 +250,7 @@ class Confirming(HeldDraw):
 
     @property
     def word(self) -> str:
-        """What confirms the publication of this run's phase."""
+        """The word that confirms the publication of this run's phase."""
         return confirmation_word(self.campaign_id, self.phase)
 
     def _require_word(self, confirm: str | None) -> None:
@@ -260,17 +258,16 @@ class Confirming(HeldDraw):
             require_word(confirm, self.word)
 
     def examine(self) -> tuple[GateFinding, ...]:
-        """What the gate finds about the drawn phase so far; a publication by this run does not replay it again.
-
-        Raises InputDiffers when a file in the store is not the draw's.
+        """Return the gate's findings about the drawn phase; a publication by this run will not replay it again. Raises
+        InputDiffers when a file in the store is not the draw's.
         """
-        # As a part of the publication: what it stopped at is over when that goes through.
+        # Under the name of the publication, whose success removes a recorded stop.
         with self._lease("publish") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             return self._examine(lease, record, phase)
 
     def _examine(self, lease: Lease, record: DrawRecord, phase: PhaseRecord) -> tuple[GateFinding, ...]:
-        """Ask the gate and keep what it says: `autoPublish` and the sensors go by that."""
+        """Ask the gate and record its findings, which `autoPublish` and the sensors use."""
         before = phase.gate
         replayed = (before.get("runId"), before.get("replayed")) == (self._run_id, phase.result_hash)
         try:
@@ -295,8 +292,8 @@ class Confirming(HeldDraw):
     def _differences(
         self, found: Settlement, first: PhaseRecord | None
     ) -> tuple[Mapping[str, int], Sequence[Mapping[str, str]]]:
-        """What differs although the pool is frozen, and the line that accepts it: a person says so by name, in this
-        run, or of the same differences in one that died before the freeze. Raises NotSettled.
+        """Return the differences despite which the pool is frozen, and the lines that accept them: an operator accepts
+        them by name, in this run, or accepted the same ones in a run that died before the freeze. Raises NotSettled.
         """
         if not found.open:
             return {}, ()
@@ -305,13 +302,13 @@ class Confirming(HeldDraw):
         if first is not None and first.accepted and first.fields.get("differences") == found.differences:
             return found.differences, first.accepted
         how = f"`regworkers draw run {self.campaign_id} --accept-finding {RECONCILE} --reason TEXT`"
-        accepts = f"{how} draws all the same, and the reason is published"
+        accepts = f"{how} draws anyway, and publishes the reason"
         raise NotSettled(self.campaign_id, [*found.open, *([accepts] if found.differences else [])])
 
     def _confirm(
         self, lease: Lease, phase: PhaseRecord, findings: Sequence[GateFinding], confirm: str | None
     ) -> bool:
-        """Whether the publication is confirmed by now. The settings confirm only what has no finding at all."""
+        """Whether the publication is confirmed. The settings confirm only a phase without any finding."""
         if "report" not in phase.fields:
             raise self._missing("report")
         if any(not finding.acceptable for finding in findings):
@@ -320,16 +317,16 @@ class Confirming(HeldDraw):
             return False
         if left := [each for each in findings if not self._is_accepted(phase, each)]:
             raise NotAccepted(self.campaign_id, phase.phase, left)
-        stand = {each["finding"] for each in phase.accepted}
+        before = {each["finding"] for each in phase.accepted}
         at = self._now()
-        lines = self._accept.lines(at, [each.name for each in findings if each.name not in stand])
-        said = {
+        lines = self._accept.lines(at, [each.name for each in findings if each.name not in before])
+        decided = {
             "confirmedAt": at,
             "confirmedBy": self._run_id if confirm else "settings",
             "accepted": [*phase.accepted, *lines],
         }
         with self._audited(phase.phase, lines):
-            self._decide(lease, phase.phase, said, once="confirmedAt")
+            self._decide(lease, phase.phase, decided, once="confirmedAt")
         return True
 
     def _is_accepted(self, phase: PhaseRecord, finding: GateFinding) -> bool:
@@ -338,7 +335,7 @@ class Confirming(HeldDraw):
 
     @contextmanager
     def _audited(self, phase: int, lines: Sequence[Mapping[str, str]]) -> Iterator[None]:
-        """What is accepted is written down before it counts, whichever way it came."""
+        """Record each acceptance in the audit log before it counts."""
         with ExitStack() as rows:
             for line in lines:
                 arguments = {"finding": line["finding"], "reason": line["reason"], "runId": self._run_id}

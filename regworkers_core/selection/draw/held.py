@@ -1,4 +1,4 @@
-"""The lease of a draw, and why a run is fenced: another one took its draw over, or the lease table knows less."""
+"""A draw held by one run: its lease and fencing token, and what every step reads and decides under them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from regworkers_core.selection.maths.engine import Engine
 
 
 class DrawBusy(Failure):
-    """Another run works on this draw. Nothing is wrong: it goes on there."""
+    """Another run works on this draw, so this one has nothing to do."""
 
     def __init__(self, campaign_id: str) -> None:
         super().__init__(f"another run works on the draw of {campaign_id}: nothing to do here")
@@ -28,8 +28,8 @@ class DrawBusy(Failure):
 def draw_lease(
     runtime: Runtime, campaign_id: str, run_id: str, *, sleep: Callable[[float], object] = time.sleep
 ) -> Iterator[Lease]:
-    """The lease of a campaign's draw. Raises DrawBusy while another run holds it, and when one took it over;
-    UsageError when the lease table knows less than the draw; TransientFailure.
+    """Hold the lease of a campaign's draw. Raises DrawBusy while another run holds it and when one took it over,
+    UsageError when the lease table is behind the draw, TransientFailure.
     """
     try:
         with held_lease(
@@ -49,10 +49,9 @@ def draw_lease(
 
 
 def table_behind(runtime: Runtime, campaign_id: str, lease: Lease) -> UsageError | None:
-    """What to say of a run that was fenced although it holds its lease still: its lease table was made anew, or
-    restored from long ago, and counts tokens that the draw has seen before. None when another run took over.
-
-    Raises TransientFailure.
+    """Return the error for a run that was fenced although it still holds its lease: the lease table was recreated, or
+    restored from an old copy, and its tokens are lower than the draw's. None when another run took over. Raises
+    TransientFailure.
     """
     if not lease.renew():
         return None
@@ -69,8 +68,8 @@ def table_behind(runtime: Runtime, campaign_id: str, lease: Lease) -> UsageError
 def noted_stops(
     runtime: Runtime, campaign_id: str, phase: int | None, step: str, token: int
 ) -> Iterator[None]:
-    """An input that differs is written into the phase's record (by default the latest one's) as `stopped`, from where
-    the alerts take it; when the same step goes through, it is taken out again.
+    """Record an input that differs in the phase (default: the latest) as `stopped`, for the alerts. When the same step
+    succeeds, the record is removed.
     """
 
     def phases() -> Mapping[int, PhaseRecord]:
@@ -80,7 +79,7 @@ def noted_stops(
     try:
         yield
     except (InputDiffers, ResultDiffers) as differs:
-        if stand := phases():
+        if known := phases():
             fields = {
                 "file": differs.key,
                 "expected": differs.expected,
@@ -88,7 +87,7 @@ def noted_stops(
                 "text": str(differs),
             }
             stopped = {"stopped": {"at": iso(runtime.clock()), "step": step, **fields}}
-            runtime.draws.decide(campaign_id, phase or max(stand), stopped, token=token)
+            runtime.draws.decide(campaign_id, phase or max(known), stopped, token=token)
         raise
     for number, each in phases().items():
         if each.stopped.get("step") == step:
@@ -96,7 +95,7 @@ def noted_stops(
 
 
 class HeldDraw:
-    """What every step of a draw needs; without `phase` it is about the latest one."""
+    """The base of a run that works on a draw; without `phase`, on its latest phase."""
 
     def __init__(
         self,
@@ -112,7 +111,7 @@ class HeldDraw:
 
     @contextmanager
     def _lease(self, step: str) -> Iterator[Lease]:
-        """The draw's lease for one step. Raises as `draw_lease`."""
+        """Hold the draw's lease for one step. Raises as `draw_lease`."""
         with (
             draw_lease(self._runtime, self.campaign_id, self._run_id, sleep=self._sleep) as lease,
             noted_stops(self._runtime, self.campaign_id, self._wanted_phase, step, lease.token),
@@ -148,7 +147,7 @@ class HeldDraw:
         return record.phases[number]
 
     def _ready(self, needed: PhaseStatus, step: str) -> tuple[DrawRecord, PhaseRecord]:
-        """The record and the phase, which has come as far as `needed`, or UsageError naming `step`."""
+        """Return the record and the phase. Raises UsageError, naming `step`, unless the phase has reached `needed`."""
         record = self._runtime.draws.get(self.campaign_id)
         if record is None or not record.phases:
             raise self._missing("judge")
@@ -163,8 +162,8 @@ class HeldDraw:
 
     def _missing(self, step: str) -> UsageError:
         return UsageError(
-            f"the draw of {self.campaign_id} has not come to this step: `{step}` is first"
-            f" (`regworkers draw run {self.campaign_id}`, or the job `draw`, does all in order)"
+            f"the draw of {self.campaign_id} is not ready for this step: run `{step}` first"
+            f" (`regworkers draw run {self.campaign_id}`, or the job `draw`, runs all steps in order)"
         )
 
     def _now(self) -> str:

@@ -1,4 +1,4 @@
-"""The beacon's rounds: which one a draw commits to, and its signature, however long the beacon is away."""
+"""Seed: the beacon round that a draw commits to, its signature once it is due, and the seed derived from it."""
 
 from __future__ import annotations
 
@@ -20,30 +20,29 @@ from regworkers_core.selection.maths.files import SEED, DrawError, sha256_hex
 from regworkers_core.selection.maths.manifest import DRAND, Manifest, SeedFile, SeedSource, commitment_of
 from regworkers_core.selection.proof.beacon import verify_beacon
 
-# From choosing the round to the store's confirmation of the manifest: a pause of this length is allowed for, on top of
-# what has to lie between the two. Time-outs and retries of these writes stay well below it.
+# Allowed from the choice of the round to the store's confirmation of the manifest, in addition to the required lead.
+# Time-outs and retries of these writes are well below it.
 WRITE_SECONDS = 60
-# A clock that is further behind the beacon would make every time of this draw wrong. A signature is on its way for a
-# second or two, and clocks that are kept by NTP differ by less.
+# A clock further behind the beacon would make all times of this draw wrong. A signature takes a second or two to
+# arrive, and clocks under NTP differ by less.
 _MOST_BEHIND_SECONDS = 15
-# A countdown by the second, which makes no call; a beacon that is late, or away, is asked again this often.
-_COUNT_SECONDS, _LATE_SECONDS, _AWAY_SECONDS = 1.0, 5.0, 15.0
+# The countdown makes no call; a beacon that is late, or unavailable, is asked again at these intervals.
+_COUNT_SECONDS, _LATE_SECONDS, _UNAVAILABLE_SECONDS = 1.0, 5.0, 15.0
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a run waits for the beacon: `seconds` in all, or until the stop signal. `tell` hears what for."""
+    """How long a run waits for the beacon: `seconds` in all, or until the stop signal. `tell` reports progress."""
 
     stop: StopSignal
     tell: Callable[[str], None]
     seconds: float
 
     def ask(self, call: Callable[[], T], hint: str = "") -> T | None:
-        """What `call` returns; None after a stop, or when its round comes later than patience lasts. `hint` says what
-        helps while the beacon is away.
-
-        Raises TransientFailure when the beacon is away for all that time.
+        """Return the result of `call`; None after a stop, or when its round is due after the patience ends. `hint` is
+        the way out to show while the beacon is unavailable. Raises TransientFailure when that lasts longer than the
+        patience.
         """
         waited = 0.0
         while not self.stop.is_set:
@@ -56,10 +55,10 @@ class Patience:
                 if waited + max(pause, left) > self.seconds:
                     return None
             except TransientFailure as failure:
-                pause = _AWAY_SECONDS
+                pause = _UNAVAILABLE_SECONDS
                 if waited + pause > self.seconds:
                     raise
-                self.tell(f"the beacon does not answer and is asked again in {pause:.0f} s{hint} ({failure})")
+                self.tell(f"the beacon does not answer, next attempt in {pause:.0f} s{hint} ({failure})")
             self.stop.wait(pause)
             waited += pause
         return None
@@ -72,11 +71,11 @@ def countdown(seconds: float) -> str:
 
 
 def choose(runtime: Runtime, patience: Patience, *, after: float = 0.0) -> int | None:
-    """A round that comes `selection.seedDelaySeconds` or more after a commit that is made now, and after the moment
-    `after` (epoch seconds, by the store's clock). The beacon's latest one is asked for first, so that a clock that is
-    wrong commits to none that is out. None after a stop.
+    """Return a round at least `selection.seedDelaySeconds` after a commit that is made now, and after the moment
+    `after` (epoch seconds, by the store's clock); None after a stop. It asks for the beacon's latest round first, so
+    that a wrong clock cannot commit to a round that is already signed.
 
-    Raises UsageError for a clock that is behind the beacon, TransientFailure when it is away.
+    Raises UsageError for a clock that is behind the beacon, TransientFailure when the beacon is unavailable.
     """
 
     def is_signed(number: int, signature: str) -> bool:
@@ -88,8 +87,8 @@ def choose(runtime: Runtime, patience: Patience, *, after: float = 0.0) -> int |
     now = runtime.clock()
     if (behind := QUICKNET.due(latest) - now) > _MOST_BEHIND_SECONDS:
         raise UsageError(
-            f"this machine's clock is {countdown(behind)} behind the beacon, which has signed round {latest}: set the"
-            " clock right; nothing is committed to yet"
+            f"this machine's clock is {countdown(behind)} behind the beacon, which has signed round {latest}: correct"
+            " the clock; nothing is committed yet"
         )
     return round_after(
         max(now, QUICKNET.due(latest), after) + WRITE_SECONDS, runtime.settings.selection.seed_delay_seconds
@@ -99,8 +98,8 @@ def choose(runtime: Runtime, patience: Patience, *, after: float = 0.0) -> int |
 def signature_of(
     runtime: Runtime, chain: str, number: int, patience: Patience, known: Callable[[], str | None]
 ) -> str | None:
-    """The verified signature of a round, or the one that is `known` by now; None as `Patience.ask`. Raises
-    TransientFailure when the beacon is away.
+    """Return the verified signature of a round, or the one that is `known` by now; None as `Patience.ask`. Raises
+    TransientFailure when the beacon is unavailable.
     """
 
     def accept(signature: str) -> bool:
@@ -108,7 +107,7 @@ def signature_of(
 
     return patience.ask(
         lambda: known() or runtime.beacon.signature(number, accept=accept),
-        hint="; `regworkers draw seed` takes its signature by hand",
+        hint="; `regworkers draw seed` takes its signature as an argument",
     )
 
 
@@ -126,31 +125,27 @@ Fields = dict[str, Any]
 def signatures(
     runtime: Runtime, phase: PhaseRecord, patience: Patience, known: Callable[[], Mapping[str, str]]
 ) -> dict[str, str] | None:
-    """The verified signatures by round that the phase needs; `known` looks up those that the draw has, which a person
-    may bring while this waits. None when the beacon has not signed a round yet, after a stop or when that takes longer
-    than patience lasts.
-
-    Raises TransientFailure when the beacon is away.
+    """Return the verified signatures that the phase needs, by round; None as `Patience.ask`. `known` reads those that
+    the draw has: an operator may supply one while this waits. Raises TransientFailure when the beacon is unavailable.
     """
     found: dict[str, str] = {}
     for number in awaited(phase):
-        brought = partial(_brought, known, number)
-        signature = signature_of(runtime, phase.fields["seedSource"]["chain"], number, patience, brought)
+        supplied = partial(_supplied, known, number)
+        signature = signature_of(runtime, phase.fields["seedSource"]["chain"], number, patience, supplied)
         if signature is None:
             return None
         found[str(number)] = signature
     return found
 
 
-def _brought(known: Callable[[], Mapping[str, str]], number: int) -> str | None:
+def _supplied(known: Callable[[], Mapping[str, str]], number: int) -> str | None:
     return known().get(str(number))
 
 
 def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, signatures: Mapping[str, str]) -> Fields:
-    """`seedFile` and `hashes`, and the `signatures` that it took.
+    """Return the fields `seedFile`, `hashes` and, for a beacon, `signatures`.
 
-    Raises DrawError for a signature that is not the chain's, and when the revealed secret is not the one that was
-    committed to.
+    Raises DrawError for an invalid signature, and when the revealed secret is not the one that was committed to.
     """
     if phase.phase > 1:
         return _made(phase, seed_bytes(record.phases[1]))
@@ -168,8 +163,8 @@ def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, signatures:
 
 
 def awaited(phase: PhaseRecord) -> list[int]:
-    """The rounds that are needed: the manifest's own, and those of manifests that were replaced when they were due.
-    None with an own secret, and in later phases, whose seed is that of the first.
+    """Return the rounds that the phase needs: the manifest's own, and those of manifests that were replaced after their
+    round was due. Empty with a commit-reveal secret, and in later phases, which use the seed of the first.
     """
     if phase.phase > 1 or phase.fields["seedSource"]["kind"] != DRAND:
         return []
@@ -178,7 +173,7 @@ def awaited(phase: PhaseRecord) -> list[int]:
 
 
 def replaced_when_due(phase: PhaseRecord) -> list[tuple[int, Manifest]]:
-    """The replaced manifests, by their number, whose round was signed when another one took their place."""
+    """Return (number, manifest) of each manifest that was replaced after its round was signed."""
     found = []
     for k, each in enumerate(phase.replaced, 1):
         manifest = Manifest.parse(str(each["manifest"]).encode("ascii"))
@@ -188,16 +183,15 @@ def replaced_when_due(phase: PhaseRecord) -> list[tuple[int, Manifest]]:
 
 
 def seed_of(manifest: bytes, randomness: str, signature: str | None) -> bytes:
-    """`seed.json` of a manifest of phase 1."""
+    """Return the bytes of `seed.json` for a manifest of phase 1."""
     source = SeedSource.parse(Manifest.parse(manifest).seed_source)
     made = SeedFile.of(sha256_hex(manifest), source.kind, source.source, source.round, randomness, signature)
     return made.to_bytes()
 
 
 def by_hand(phase: PhaseRecord, signature: str) -> Fields:
-    """`signatures` with one that a person brought, of a round that the draw waits for.
-
-    Raises RequestError for one that is not the chain's for any of them. Takes about 0.7 s a round.
+    """Return the field `signatures` with one that an operator supplied. Takes about 0.7 s per awaited round. Raises
+    RequestError unless it is valid for a round that the draw waits for.
     """
     source = phase.fields["seedSource"]
     if phase.phase > 1 or source["kind"] != DRAND:
@@ -211,21 +205,21 @@ def by_hand(phase: PhaseRecord, signature: str) -> Fields:
         else:
             return {"signatures": {**phase.signatures, str(number): signature}}
     named = ", ".join(f"{number} (due {iso(QUICKNET.due(number))})" for number in wanted)
-    raise RequestError(f"--signature: {why}; needed is the one of round {named} of chain {source['chain']}")
+    raise RequestError(f"--signature: {why}; it must be that of round {named} of chain {source['chain']}")
 
 
 def seed_bytes(phase: PhaseRecord) -> bytes:
-    """`seed.json` as it was decided; empty before that."""
+    """Return the decided bytes of `seed.json`; empty before the decision."""
     return str(phase.fields.get("seedFile") or "").encode("ascii")
 
 
 def publish(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:
-    """Put `seed.json` where everybody sees it. Raises InputDiffers where something else stands."""
+    """Publish `seed.json`. Raises InputDiffers if the key has other bytes."""
     publish_once(runtime.objects, public_key(campaign_id, phase.phase, SEED), seed_bytes(phase))
 
 
 def facts(phase: PhaseRecord) -> Fields:
-    """For people: the seed and where it came from."""
+    """Return the seed and its source, for people."""
     seed = SeedFile.parse(seed_bytes(phase))
     return {"phase": phase.phase, "seedSource": phase.fields["seedSource"], **seed.as_document()}
 

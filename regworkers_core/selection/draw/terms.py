@@ -1,8 +1,7 @@
-"""The terms of a phase: what is drawn for, fixed before anything is decided by chance."""
+"""The terms of a phase: seats, strikes and limits, fixed before any part of it is decided by chance."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,25 +9,26 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
+from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.grammar import has_control, is_encodable
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.selection.maths.manifest import STRIKE_REASON
 
 Strikes = tuple[tuple[str, str], ...]
 
-_REASON = re.compile(r"[A-Z_]+")
 MAX_REASON_CHARS = 500
-# A draw is one document, of which MongoDB takes 16 MiB. The strikes of each phase may have this much of it, all phases
-# together; the rest of the document needs far less than what is left.
+# A draw is one document, and MongoDB's limit is 16 MiB. The strikes of all phases together may take this much; the rest
+# of the document needs far less than what remains.
 MAX_STRIKES_BYTES = 14 * 1024 * 1024
-# Of a strike in BSON, besides its two texts.
+# Overhead of a strike in BSON, in addition to its two texts.
 _STRIKE_BYTES = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`markets` by id, `strikes` as (ref, reason) by ref, cumulative over the phases; `waitlist_size` None
-    means all.
+    """The terms of one phase. `markets` are sorted by id, `strikes` are (ref, reason) by ref, cumulative over the
+    phases; a `waitlist_size` of None means all.
     """
 
     markets: tuple[Market, ...]
@@ -39,7 +39,7 @@ class Terms:
 
     @classmethod
     def of(cls, campaign: Campaign, strikes: Iterable[tuple[str, str]] = ()) -> Terms:
-        """The terms of phase 1, as the campaign states them."""
+        """Return the terms of phase 1, as the campaign states them."""
         return cls(
             markets=tuple(sorted(campaign.markets, key=lambda market: market.market_id)),
             wins_per_unit=campaign.draw.wins_per_unit,
@@ -48,49 +48,25 @@ class Terms:
         )
 
     def as_fields(self) -> dict[str, Any]:
-        """For the `draws` document."""
-        return {
-            "markets": [
-                {
-                    "marketId": market.market_id,
-                    "capacity": market.capacity,
-                    "reserves": [
-                        {"segment": reserve.segment, "seats": reserve.seats} for reserve in market.reserves
-                    ],
-                }
-                for market in self.markets
-            ],
-            "winsPerUnit": self.wins_per_unit,
-            "waitlistSize": self.waitlist_size,
-            "strikes": [list(strike) for strike in self.strikes],
-            "reason": self.reason,
-        }
+        """Return the field `terms` of the phase."""
+        markets = [as_document(market, "market_id", "capacity", "reserves") for market in self.markets]
+        return as_document(self) | {"markets": markets}
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> Terms:
-        """What `as_fields` made."""
-        markets = tuple(
-            Market(
-                market["marketId"],
-                market["marketId"],
-                market["capacity"],
-                tuple(Reserve(reserve["segment"], reserve["seats"]) for reserve in market["reserves"]),
-            )
-            for market in fields["markets"]
-        )
-        return cls(
-            markets,
-            fields["winsPerUnit"],
-            fields["waitlistSize"],
-            tuple((ref, reason) for ref, reason in fields["strikes"]),
-            fields["reason"],
-        )
+        """Read the field `terms` of a phase."""
+        markets = []
+        for market in fields["markets"]:
+            reserves = tuple(from_document(Reserve, each) for each in market["reserves"])
+            markets.append(Market(market["marketId"], market["marketId"], market["capacity"], reserves))
+        strikes = tuple((ref, reason) for ref, reason in fields["strikes"])
+        return from_document(cls, fields, markets=tuple(markets), strikes=strikes)
 
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """What a further phase changes. `capacities` are new totals by market id; `reserves` replace a market's
-    whole list; `strikes` come on top of the earlier ones.
+    """What a further phase changes. `capacities` are new totals by market id, `reserves` replace a market's whole list,
+    `strikes` are added to the earlier ones.
     """
 
     capacities: Mapping[str, int]
@@ -101,10 +77,10 @@ class TopUp:
     keep_waitlist: bool = True
 
     def after(self, before: Terms, pinned: Mapping[str, int]) -> Terms:
-        """The next phase's terms. `pinned` are the winners who keep their seat, by market.
+        """Return the terms of the next phase. `pinned` counts the winners who keep their seat, by market.
 
-        Raises RequestError for a reason that cannot be published, an unknown market, a segment that is no id, fewer
-        seats than are taken, or reserves above what is offered.
+        Raises RequestError for a reason that cannot be published, an unknown market, an invalid segment, fewer seats
+        than are taken, or more reserved seats than offered.
         """
         known = {market.market_id for market in before.markets}
         for market_id in (*self.capacities, *self.reserves):
@@ -116,14 +92,14 @@ class TopUp:
         markets = []
         for market in before.markets:
             capacity = self.capacities.get(market.market_id, market.capacity)
-            # Reserves are among the seats that are newly offered, so those of the phase before are spent.
+            # Reserves are among the newly offered seats, so those of the phase before do not carry over.
             reserves = self.reserves.get(market.market_id, ())
             _require_reserves(market.market_id, reserves)
             offered = capacity - pinned.get(market.market_id, 0)
             if offered < 0:
                 raise RequestError(
                     f"market {market.market_id}: capacity is the new total and should be at least"
-                    f" {pinned.get(market.market_id, 0)}, which are taken; found {capacity}"
+                    f" {pinned.get(market.market_id, 0)}, the number of seats taken; found {capacity}"
                 )
             if (seats := sum(reserve.seats for reserve in reserves)) > offered:
                 raise RequestError(
@@ -170,14 +146,14 @@ def refuse_late_strikes(campaign_id: str, first: PhaseRecord, strikes: Strikes) 
 
 
 def require_room(phases: Sequence[Terms]) -> None:
-    """Raises RequestError when the strikes of the last of these phases, on top of those before, are more than the
-    document of a draw takes.
+    """Raise RequestError when the strikes of the last of these phases, with those before, exceed the document of a
+    draw.
     """
     sizes = [sum(_STRIKE_BYTES + len(ref) + len(reason) for ref, reason in terms.strikes) for terms in phases]
     if sum(sizes) <= MAX_STRIKES_BYTES:
         return
     count, room = len(phases[-1].strikes), max(0, MAX_STRIKES_BYTES - sum(sizes[:-1]))
-    earlier = ", beside those of the phases before" if len(phases) > 1 else ""
+    earlier = ", in addition to those of the phases before" if len(phases) > 1 else ""
     raise RequestError(
         f"{count:,} strikes are too many for one draw: it keeps at most {room * count // sizes[-1]:,} of this length"
         f"{earlier}. Before the freeze, remove the other entries at their source, or block their users there; after"
@@ -186,8 +162,8 @@ def require_room(phases: Sequence[Terms]) -> None:
 
 
 def published_reason(text: str, whose: str) -> str:
-    """An operator's reason without the space around it, as it is published. Raises RequestError when it is empty, has
-    more than one line, or is longer than everybody would read.
+    """Return an operator's reason as it is published, without surrounding space. Raises RequestError unless it is one
+    line of 1 to MAX_REASON_CHARS characters.
     """
     reason = text.strip()
     if not reason:
@@ -200,10 +176,10 @@ def published_reason(text: str, whose: str) -> str:
 
 
 def _require_reserves(market_id: str, reserves: tuple[Reserve, ...]) -> None:
-    """What a manifest could not hold is refused before the phase is opened: its terms stay as they are then."""
+    """Raise RequestError for reserves that a manifest cannot hold, because the terms of an opened phase are final."""
     repeated = [segment for segment, times in Counter(each.segment for each in reserves).items() if times > 1]
     if repeated:
-        raise RequestError(f"market {market_id}: segment {repeated[0][:80]!r} has a reserve already")
+        raise RequestError(f"market {market_id}: duplicate reserve for segment {repeated[0][:80]!r}")
     for reserve in reserves:
         if not is_selection_id(reserve.segment):
             raise RequestError(
@@ -218,19 +194,19 @@ def _require_reserves(market_id: str, reserves: tuple[Reserve, ...]) -> None:
 
 
 def merged(strikes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Sorted by ref. Raises UsageError for a malformed line or a ref that is struck twice for two reasons."""
+    """Return the strikes sorted by ref. Raises RequestError for a malformed one and for a ref with two reasons."""
     found: dict[str, str] = {}
     for ref, reason in strikes:
         if wrong := _wrong(ref, reason):
             raise RequestError(f"a strike is `ref|REASON`: {wrong}")
         if found.setdefault(ref, reason) != reason:
-            raise RequestError(f"{ref} is struck for {found[ref]} already: strikes are cumulative and stay")
+            raise RequestError(f"{ref} is struck for {found[ref]} already: strikes are cumulative and final")
     return tuple(sorted(found.items()))
 
 
 def parse_strikes(text: str) -> tuple[tuple[str, str], ...]:
-    """Lines of `ref|REASON`; blank ones are skipped. Raises RequestError with the line's number and not its text: that
-    may be a fan's mail address, and what a job raises is kept.
+    """Parse lines of `ref|REASON`, skipping blank ones. Raises RequestError with the number of the line, not its text,
+    which may be a fan's mail address: errors of jobs are stored.
     """
     found: dict[str, str] = {}
     lines: dict[str, int] = {}
@@ -246,9 +222,9 @@ def parse_strikes(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _wrong(ref: str, reason: str) -> str:
-    """What is wrong with a strike, without what stands there."""
+    """Return what is wrong with a strike, without quoting it."""
     if not is_selection_id(ref):
         return "the ref is not 1 to 64 of the characters A-Z a-z 0-9 _ -"
-    if not _REASON.fullmatch(reason):
+    if not STRIKE_REASON.fullmatch(reason):
         return "the reason has other characters than A-Z and _, or none"
     return ""

@@ -1,4 +1,7 @@
-"""Strikes before the commit: handed in at any time, also while fans still register, and kept for the draw."""
+"""What changes a draw from outside: strikes before the commit, and top-ups, which are further phases.
+
+A top-up adds seats in the same order of entries; earlier winners keep theirs.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ from regworkers_core.selection.maths.files import OUTCOMES
 
 
 class Striking(HeldDraw):
-    """The strikes of phase 1, as long as no manifest names them."""
+    """A run that sets the strikes of phase 1, at any time before the commit."""
 
     def strike(self, strikes: Sequence[tuple[str, str]], *, dry_run: bool) -> dict[str, Any]:
-        """Let these refs, and no others, take no place; `strikes` are pairs of ref and reason. Returns how many there
-        are, and how many there were `before`.
+        """Strike these refs, and no others; `strikes` are pairs of ref and reason. Returns the number of strikes now
+        and `before`.
 
         Raises RequestError for a malformed one and once a manifest is committed without them, DrawBusy while another
-        run works on the draw, TransientFailure when a store cannot answer.
+        run works on the draw, TransientFailure when a store is unavailable.
         """
         wanted = Terms.of(self._campaign(), strikes)
         require_room([wanted])
@@ -39,7 +42,7 @@ class Striking(HeldDraw):
         before = self._before(strikes)
         if not dry_run:
             with draw_lease(self._runtime, self.campaign_id, self._run_id) as lease:
-                # A run may have committed while the lease was waited for.
+                # A run may have committed while this one waited for the lease.
                 self._before(strikes)
                 opened = {"terms": terms, "runId": self._run_id}
                 self._runtime.draws.open(self.campaign_id, 1, opened, token=lease.token)
@@ -57,8 +60,8 @@ class Striking(HeldDraw):
 
 
 def require_in_pool(bench: Workbench, record: DrawRecord) -> None:
-    """Raises RequestError for a strike of an entry that the frozen pool does not have: once a manifest names it, the
-    draw could not be made. InputDiffers for a pool that is not the frozen one.
+    """Raise RequestError for a strike without an entry in the frozen pool, with which the maths would fail after the
+    commit; InputDiffers for a pool that is not the frozen one.
     """
     struck = {ref for ref, _ in Terms.parse(record.phases[1].fields["terms"]).strikes}
     if not struck:
@@ -67,22 +70,22 @@ def require_in_pool(bench: Workbench, record: DrawRecord) -> None:
     found = pq.read_table(path, columns=["ref"], filters=pc.field("ref").isin(sorted(struck)))
     if unknown := sorted(struck - set(found["ref"].to_pylist())):
         raise RequestError(
-            f"{len(unknown)} of {len(struck)} strikes name no entry that takes part, first {unknown[0]}: mistyped, "
-            "or left out already. Nothing is committed; hand in the strikes again without them"
+            f"{len(unknown)} of {len(struck)} strikes name no entry in the pool, first {unknown[0]}: mistyped, "
+            "or excluded already. Nothing is committed; submit the strikes again without them"
         )
 
 
-# What a top-up does without, of the data whose period may be over.
+# Expired data that a top-up does not need.
 _NOT_NEEDED = frozenset({"claims"})
 
 
 def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: str) -> int:
-    """Begin the next phase on the request's terms and return its number; a repeat of a request whose phase is
-    not complete yet returns that phase. One that is not committed yet takes other terms: nothing is public of it.
+    """Open the next phase on the request's terms and return its number. A repeated request returns the phase that it
+    opened until that is complete. A phase that is not committed, so not public, takes other terms.
 
-    Raises UsageError when the phase before is not complete, for terms that cannot be met, for a ref that is struck
-    without being in the draw, and when another run works on the draw; InputDiffers when the outcomes of the phase
-    before are not the ones that were drawn.
+    Raises UsageError when the phase before is not complete, for terms that cannot be met, for a struck ref that is not
+    in the draw, and while another run works on the draw; InputDiffers when the outcomes of the phase before are not the
+    drawn ones.
     """
     try:
         with (
@@ -97,7 +100,7 @@ def open_phase(runtime: Runtime, campaign_id: str, request: TopUp, *, run_id: st
 
 
 def next_phase(record: DrawRecord | None) -> int:
-    """The phase that a top-up opens, or goes on with."""
+    """Return the phase that a top-up opens or continues."""
     if record is None or not record.phases:
         return 2
     last = record.latest
@@ -113,7 +116,7 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
         at = max(str(record.expired[kind]["at"]) for kind in gone)
         kinds = ", ".join(gone)
         raise RequestError(
-            f"the draw of {campaign_id} is too old for a top-up: the periods of its {kinds} were over by {at},"
+            f"the draw of {campaign_id} is too old for a top-up: the retention periods of its {kinds} ended by {at},"
             " so they are deleted (settings `housekeeping`)"
         )
     last = record.latest
@@ -144,7 +147,7 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
 
 
 def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) -> Terms:
-    """The terms of the phase after `before`. Raises as `open_phase`."""
+    """Return the terms of the phase after `before`. Raises as `open_phase`."""
     settings = runtime.settings.selection
     with workbench(runtime.objects, record.campaign_id) as bench:
         outcomes = bench.fetch(
@@ -157,7 +160,7 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
             ref for ref, _ in (*Terms.parse(record.phases[before].fields["terms"]).strikes, *request.strikes)
         ]
         with engine.connection() as connection:
-            # Joined, not looked up in a list: a purge of bots has tens of thousands of them.
+            # A join, because a purge of bots has tens of thousands of strikes.
             connection.register("struck", pa.table({"ref": pa.array(sorted(set(struck)), pa.string())}))
             connection.execute(f"CREATE VIEW before AS SELECT * FROM read_parquet('{outcomes}')")
             unknown = connection.execute(

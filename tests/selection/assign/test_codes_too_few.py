@@ -193,7 +193,7 @@ def test_a_phase_that_was_not_completed_after_its_last_market_is_found_and_repai
     campaign = runtime.campaigns.require(CAMPAIGN)
     report = read_campaign_status(runtime, campaign, sleep=lambda _seconds: None)
     assert [each.text for each in report.findings] == [
-        "phase 1: all its markets are complete, and nobody completed the phase"  # stored name
+        "phase 1: all its markets are complete, but the phase is not"
     ]
     assert f'"marketId": "{found.market.market_id}"' in report.findings[0].command
     assert retry_market(runtime, CAMPAIGN, found.market.market_id)["phaseCompleted"] is True

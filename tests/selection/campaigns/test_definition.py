@@ -184,7 +184,7 @@ def test_options_give_the_same_campaign_as_a_file() -> None:
     for markets, reserves, expected in (
         (["berlin"], [], "--market should look like"),
         (["berlin=-1"], [], "--market should look like"),
-        (["a=1", "a=2"], [], "there twice"),
+        (["a=1", "a=2"], [], "duplicate market a"),
         (["a=1"], ["b:x=1"], "name a market"),
         (["a=1"], ["a=1"], "name a market"),
     ):

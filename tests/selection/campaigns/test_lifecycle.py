@@ -1,4 +1,4 @@
-"""A campaign's status moves forward only, once per step, whoever asks and however often."""
+"""A campaign's status moves forward only, once per step, however many callers and repeats there are."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_holder_that_died_is_waited_out_and_one_that_lives_is_not_pushed_aside
     with pytest.raises(TransientFailure, match="campaign-summer is being worked on"):
         advance(runtime, "summer", OPEN, reason="r", run_id="r", sleep=beat)
     assert slept
-    # From here on nobody renews: the holder is dead.
+    # From here on the lease is not renewed: its holder is dead.
     assert advance(runtime, "summer", OPEN, reason="r", run_id="r").changed
 
 
@@ -157,7 +157,7 @@ def test_who_writes_between_the_look_and_the_write_wins(runtime: Runtime) -> Non
     assert stored is not None and (stored.status, stored.fence) == (DRAFT, 9)
 
 
-def test_a_lease_table_that_was_made_anew_catches_up_with_the_stored_fence(runtime: Runtime) -> None:
+def test_a_recreated_lease_table_catches_up_with_the_stored_fence(runtime: Runtime) -> None:
     create(runtime, "restored")
     runtime.database["campaigns"].update_one({"_id": "restored"}, {"$set": {"fence": 4}})
     assert runtime.leases.get(LeaseHolder.key_of("campaign-restored")) is None
@@ -196,5 +196,5 @@ def test_one_campaign_that_breaks_the_contract_does_not_hide_the_others(runtime:
 
 
 def test_an_unknown_campaign_is_named_with_the_way_out(runtime: Runtime) -> None:
-    with pytest.raises(UsageError, match=r"'nobody'.*campaign list"):
-        advance(runtime, "nobody", OPEN, reason="r", run_id="r")
+    with pytest.raises(UsageError, match=r"'unknown'.*campaign list"):
+        advance(runtime, "unknown", OPEN, reason="r", run_id="r")

@@ -37,7 +37,7 @@ def test_two_campaigns_get_secrets_of_32_bytes_that_differ(runtime: Runtime) -> 
     assert len(bytes.fromhex(reveal(runtime, "one"))) == 32
 
 
-def test_a_creation_that_died_half_way_is_repeated_with_the_secret_that_stands(runtime: Runtime) -> None:
+def test_a_creation_that_died_half_way_is_repeated_with_the_same_secret(runtime: Runtime) -> None:
     before = make_secret(runtime, "summer", entropy=lambda _size: SECRET)
     campaign = create(runtime)
     assert campaign.draw.commitment == before
@@ -117,7 +117,7 @@ def test_a_draft_takes_no_entries_so_its_commitment_is_in_time_until_it_opens(
     assert ensure_commitment(runtime, campaign).late is late
 
 
-def test_when_a_commitment_was_published_that_came_with_the_campaign_nobody_knows(runtime: Runtime) -> None:
+def test_the_time_of_a_commitment_that_came_with_the_campaign_is_unknown(runtime: Runtime) -> None:
     create(runtime)
     runtime.database["campaigns"].update_one({"_id": "summer"}, {"$unset": {"draw.committedAt": ""}})
     came = runtime.campaigns.require("summer")

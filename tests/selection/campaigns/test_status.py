@@ -78,7 +78,7 @@ def test_a_closed_campaign_waits_for_its_draw_and_for_missing_codes(runtime: Run
     assert "codes for 1 of 2 seats are missing" in report.findings[1].text
 
 
-def test_a_draw_that_nobody_works_on_is_told_from_one_that_is_alive(runtime: Runtime) -> None:
+def test_an_abandoned_draw_is_distinguished_from_one_in_progress(runtime: Runtime) -> None:
     create(runtime)
     advance_to(runtime, "summer", CampaignStatus.PROCESSING)
     add_codes(runtime, berlin=3, paris=2)

@@ -83,8 +83,8 @@ def test_the_list_has_one_line_for_a_campaign_on_a_narrow_terminal(
 def test_the_list_keeps_ids_whole_however_long_the_names(
     ask: Ask, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = "a-campaign-with-an-id-of-36-letters"
-    ask("campaign", "create", long, "--name", "A Tour Whose Name Is Longer Than Anybody Reads", *OPTIONS)
+    long = "a-campaign-with-a-36-characters-long"
+    ask("campaign", "create", long, "--name", "A Tour Whose Name Is Longer Than A Line Allows", *OPTIONS)
     monkeypatch.setenv("COLUMNS", "80")
     shown = typed("campaign", "list").stdout
     assert long in shown and max(map(len, shown.splitlines())) <= 80
@@ -130,7 +130,7 @@ def test_a_campaign_for_invited_fans_is_created_from_options(ask: Ask) -> None:
     assert refused.code == 2 and "--invite-only" in refused.stderr
 
 
-def test_who_creates_a_campaign_whose_opening_has_passed_is_told_what_begins_it(ask: Ask) -> None:
+def test_creating_a_campaign_after_its_opening_shows_how_to_open_it(ask: Ask) -> None:
     past = ask("campaign", "create", "past", *OPTIONS)
     assert past.code == 0 and "campaign open past" in past.stderr
     ahead = (
@@ -174,15 +174,15 @@ def test_codes_are_imported_counted_and_voided(ask: Ask, typed: Typed, tmp_path:
 
 def test_a_mistake_is_one_line_and_exit_code_2(runtime: Runtime, ask: Ask, tmp_path: Path) -> None:
     for words, expected in (
-        (("campaign", "show", "nobody"), "no campaign 'nobody'"),
-        (("campaign", "status", "nobody"), "campaign list"),
+        (("campaign", "show", "unknown"), "no campaign 'unknown'"),
+        (("campaign", "status", "unknown"), "campaign list"),
         (("campaign", "create", "a b", *OPTIONS), "found 'a b'"),
-        (("campaign", "create", "c", *OPTIONS, "--market", "berlin=3"), "there twice"),
+        (("campaign", "create", "c", *OPTIONS, "--market", "berlin=3"), "duplicate market berlin"),
         (("campaign", "create", "c", "--market", "berlin=3"), "opensAt"),
-        (("codes", "import", str(tmp_path / "none.csv"), "--campaign", "nobody"), "no campaign 'nobody'"),
+        (("codes", "import", str(tmp_path / "none.csv"), "--campaign", "unknown"), "no campaign 'unknown'"),
     ):
         answer = ask(*words)
         assert answer.code == 2 and answer.stdout == "", words
         assert expected in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
-    answer = regworkers(runtime, "campaign", "show", "nobody")
-    assert answer.code == 2 and "regworkers: there is no campaign 'nobody'" in answer.stderr
+    answer = regworkers(runtime, "campaign", "show", "unknown")
+    assert answer.code == 2 and "regworkers: there is no campaign 'unknown'" in answer.stderr

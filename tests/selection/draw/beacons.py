@@ -1,6 +1,6 @@
-"""A beacon of the tests' own, whose clock is the runtime's, and which signs any round: a hash that only looks like it.
+"""A beacon for tests on the runtime's clock, which signs any round with a hash.
 
-The real signatures, and that forged ones are refused, are tested where they are verified.
+Real and forged signatures are tested where they are verified.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def signature_of(round_number: int) -> str:
 
 @contextmanager
 def taken_for_signatures() -> Iterator[None]:
-    """Inside, what `signature_of` makes is taken for the chain's, and nothing else."""
+    """Accept signatures of `signature_of`, and no others."""
     with mock.patch.object(beacon, "_is_signed", lambda _chain, number, text: text == signature_of(number)):
         yield
 
 
 class Clock:
-    """Goes on only when told."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self, at: float = START) -> None:
         self.at = at
@@ -46,7 +46,7 @@ class Clock:
 
 
 class Waiting(StopSignal):
-    """Waiting moves the clock, and nobody waits. `pauses` are what was waited for."""
+    """A stop signal whose waits move the clock and return at once; `pauses` records them."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class Waiting(StopSignal):
 
 
 class OwnBeacon:
-    """`Beacon`. While `away` it answers with an error; `ahead_seconds` is what its clock is ahead of `clock`."""
+    """A `Beacon`. While `down` it answers with an error; its clock is `ahead_seconds` ahead of `clock`."""
 
     def __init__(self, clock: Callable[[], float], *, ahead_seconds: float = 0.0) -> None:
         self._clock, self._ahead = clock, ahead_seconds
-        self.away = False
+        self.down = False
 
     def _now(self) -> float:
-        if self.away:
+        if self.down:
             raise TransientFailure("drand", "ConnectError")
         return self._clock() + self._ahead
 
@@ -85,7 +85,7 @@ class OwnBeacon:
 
 
 def with_beacon(prefix: str, clock: Clock, *, ahead_seconds: float = 0.0) -> Runtime:
-    """A runtime in that namespace that draws by the beacon, on this clock."""
+    """Return a runtime in that namespace that draws by the beacon, on this clock."""
     made = Runtime(test_settings(prefix, selection={"seed_source": "drand"}), clock=clock)
     made.__dict__["beacon"] = OwnBeacon(clock, ahead_seconds=ahead_seconds)
     return made

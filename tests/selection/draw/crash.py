@@ -39,7 +39,7 @@ STEPS = (
     CONFIRMED,
     "draw.after_publish",
 )
-# Decided once: whatever stood when the run died must stand at the end.
+# Decided once: what was decided when the run died must be unchanged at the end.
 _DECIDED = (
     "freeze",
     "manifest",

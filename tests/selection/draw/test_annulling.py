@@ -50,8 +50,8 @@ def judge(runtime: Runtime) -> None:
     """What holds of every annulled draw."""
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None and record.annulled is not None
-    stands, file = record.annulled, annulled_file(runtime)
-    assert (file.annulled_at, file.reason, file.phase) == (stands["annulledAt"], REASON, 1)
+    annulled, file = record.annulled, annulled_file(runtime)
+    assert (file.annulled_at, file.reason, file.phase) == (annulled["annulledAt"], REASON, 1)
     assert file.manifest_hash == record.phases[1].manifest_hash
     assert statuses(runtime) == {("SUPERSEDED", "annulled")}
     campaign = runtime.campaigns.require(CAMPAIGN)
@@ -68,7 +68,8 @@ def test_an_annulled_draw_sends_nothing_says_why_and_lists_the_codes_that_are_ou
     assert (done.stopped, done.sent, done.codes, done.annulled["by"]) == (5, 0, 3, "ann")
     assert done.waiting == 0
     judge(published)
-    assert [(each.to_block, each.told) for each in struck_codes(published, CAMPAIGN)] == [(True, False)] * 3
+    struck = struck_codes(published, CAMPAIGN)
+    assert [(each.to_block, each.told) for each in struck] == [(True, False)] * 3  # stored name
     report = read_campaign_status(published, published.campaigns.require(CAMPAIGN))
     assert [finding.command for finding in report.findings] == [
         f"regworkers codes status {CAMPAIGN} --struck"
@@ -134,7 +135,7 @@ def test_nothing_follows_an_annulled_draw(runtime: Runtime) -> None:
     ):
         with pytest.raises(RequestError, match=r"was annulled at .* never drawn again"):
             attempt()
-    # A chunk that was on its way gives nobody anything, and is no dead letter.
+    # A queued chunk gives no codes, and is no dead letter.
     report = run(runtime, SELECTIONS)
     assert report.counts["dead_lettered"] == 0 and report.counts["received"] == 1
     assert runtime.database["outbox"].find_one() is None

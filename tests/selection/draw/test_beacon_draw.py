@@ -112,7 +112,7 @@ def test_a_signature_that_was_forged_in_the_record_makes_no_seed(committed: Runt
 
 def test_a_signature_that_was_brought_by_hand_is_verified_and_makes_the_seed(committed: Runtime) -> None:
     committed.__dict__["beacon"] = Beacon(WRONG)
-    with pytest.raises(UsageError, match=rf"not a point of .*; needed is the one of round {ROUND}"):
+    with pytest.raises(UsageError, match=rf"not a point of .*; it must be that of round {ROUND}"):
         _draw(committed).take_signature(WRONG)
     with pytest.raises(UsageError, match="not 96 lower-case hex digits"):
         _draw(committed).take_signature(SIGNATURE.upper())
@@ -170,52 +170,52 @@ def clock() -> Clock:
 
 @pytest.fixture
 def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
-    """A closed campaign, a clock that only moves when told, and a beacon on it."""
+    """A closed campaign with a beacon on a clock that only the test moves."""
     close_campaign(runtime)
     with taken_for_signatures():
         yield with_beacon(runtime.names.prefix, clock)
 
 
-def test_whoever_waits_in_a_terminal_sees_the_seconds_go_by(own: Runtime, clock: Clock) -> None:
-    told: list[str] = []
+def test_a_terminal_counts_down_the_seconds_to_the_round(own: Runtime, clock: Clock) -> None:
+    shown: list[str] = []
     stop = Waiting(clock)
-    *_, last = _draw(own, stop=stop, on_progress=told.append).steps()
+    *_, last = _draw(own, stop=stop, on_progress=shown.append).steps()
     assert last.name == "publish"
-    texts = [text for text in told if text.startswith("round ")]
+    texts = [text for text in shown if text.startswith("round ")]
     assert texts[0].endswith("is due in 11 min 0 s") and texts[1].endswith("is due in 10 min 59 s")
     assert 650 <= len(texts) <= 662
 
 
-def test_the_beacon_may_be_away_for_hours_which_costs_nothing_but_time(own: Runtime, clock: Clock) -> None:
-    own.beacon.away = True  # type: ignore[attr-defined]
-    told: list[str] = []
+def test_an_outage_of_the_beacon_for_hours_costs_only_time(own: Runtime, clock: Clock) -> None:
+    own.beacon.down = True  # type: ignore[attr-defined]
+    shown: list[str] = []
 
     class Back(Waiting):
         def wait(self, seconds: float) -> bool:
-            own.beacon.away = self._clock.at < START + 5 * 3600  # type: ignore[attr-defined]
+            own.beacon.down = self._clock.at < START + 5 * 3600  # type: ignore[attr-defined]
             return super().wait(seconds)
 
-    run = _draw(own, stop=Back(clock), on_progress=told.append)
+    run = _draw(own, stop=Back(clock), on_progress=shown.append)
     for step in (run.judge, run.freeze, run.commit):
         assert step().state == "done"
-    assert clock.at >= START + 5 * 3600 and "does not answer" in told[-1]
-    own.beacon.away = True  # type: ignore[attr-defined]
+    assert clock.at >= START + 5 * 3600 and "does not answer" in shown[-1]
+    own.beacon.down = True  # type: ignore[attr-defined]
     with pytest.raises(TransientFailure):
         # Where runs take turns, this one fails and another one comes.
         clock.at += 700
         _draw(own, stop=Waiting(clock), patience_seconds=60.0).seed()
-    own.beacon.away = False  # type: ignore[attr-defined]
+    own.beacon.down = False  # type: ignore[attr-defined]
     assert _draw(own).seed().state == "done"
 
 
-def test_who_waits_for_the_beacon_holds_no_lease_and_goes_on_with_a_signature_that_somebody_brings(
+def test_a_run_that_waits_for_the_beacon_holds_no_lease_and_continues_with_a_supplied_signature(
     own: Runtime, clock: Clock
 ) -> None:
     run = _draw(own)
     for step in (run.judge, run.freeze, run.commit):
         step()
     clock.at += 700
-    own.beacon.away = True  # type: ignore[attr-defined]
+    own.beacon.down = True  # type: ignore[attr-defined]
     record = own.draws.get(CAMPAIGN)
     assert record is not None and record.latest.awaited_round is not None
     right = signature_of(record.latest.awaited_round)
@@ -233,7 +233,7 @@ def test_who_waits_for_the_beacon_holds_no_lease_and_goes_on_with_a_signature_th
 
 
 def test_nothing_is_committed_to_while_the_beacon_cannot_say_which_round_it_has_signed(own: Runtime) -> None:
-    own.beacon.away = True  # type: ignore[attr-defined]
+    own.beacon.down = True  # type: ignore[attr-defined]
     run = _draw(own, patience_seconds=1.0)
     run.judge()
     run.freeze()

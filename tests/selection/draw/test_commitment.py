@@ -1,4 +1,4 @@
-"""What is committed to is public in time, or the record says that it was not, and nobody can quietly choose a round."""
+"""A manifest is public in time, or the record says that it was not, and no operator can quietly choose a round."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def round_of(manifest: str | bytes) -> int:
     return int(orjson.loads(manifest)["seedSource"]["round"])
 
 
-def test_when_the_manifest_was_public_stands_in_the_record_the_notice_and_the_event(
+def test_the_record_the_notice_and_the_event_say_when_the_manifest_was_public(
     own: Runtime, clock: Clock
 ) -> None:
     slow_store(own, clock, 7.0)
@@ -142,7 +142,7 @@ def test_a_manifest_that_could_be_published_in_time_still_is_when_its_run_died(
 ) -> None:
     before = commit(own, clock, dies_at("draw.after_commit"))
     assert before.published_at is None and before.published_late
-    with pytest.raises(UsageError, match="`commit` is first"):
+    with pytest.raises(UsageError, match="run `commit` first"):
         run_of(own, clock).seed()
     clock.at += 50
     after = commit(own, clock)
@@ -290,22 +290,22 @@ def test_each_manifest_that_makes_way_is_kept_and_counted(own: Runtime, clock: C
     assert run_of(own, clock).commit().facts["replaced"] == 2
 
 
-def test_nothing_makes_way_while_the_store_is_away(own: Runtime, clock: Clock) -> None:
+def test_no_manifest_is_replaced_while_the_store_is_unavailable(own: Runtime, clock: Clock) -> None:
     commit(own, clock, dies_at("draw.after_commit"))
     clock.at += HOURS
     look = own.objects.get_tagged
 
-    def away(_key: str) -> Any:
+    def unavailable(_key: str) -> Any:
         raise Died
 
-    own.objects.get_tagged = away  # type: ignore[method-assign]
+    own.objects.get_tagged = unavailable  # type: ignore[method-assign]
     assert not commit(own, clock).replaced
     own.objects.get_tagged = look  # type: ignore[method-assign]
     assert len(commit(own, clock).replaced) == 1
 
 
 @pytest.mark.parametrize("step", ["draw.after_commit", "draw.after_replacement"])
-def test_a_manifest_of_somebody_else_is_not_written_over(own: Runtime, clock: Clock, step: str) -> None:
+def test_the_manifest_of_another_writer_is_not_overwritten(own: Runtime, clock: Clock, step: str) -> None:
     if step == "draw.after_replacement":
         commit(own, clock, dies_at("draw.after_commit"))
         clock.at += HOURS
@@ -318,7 +318,7 @@ def test_a_manifest_of_somebody_else_is_not_written_over(own: Runtime, clock: Cl
     assert record is not None and record.latest.published_at is None
 
 
-def test_a_manifest_that_somebody_puts_between_the_look_and_the_write_is_not_written_over(
+def test_a_manifest_written_between_the_read_and_the_write_is_not_overwritten(
     own: Runtime, clock: Clock
 ) -> None:
     commit(own, clock, dies_at("draw.after_commit"))

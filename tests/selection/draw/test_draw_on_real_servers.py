@@ -18,7 +18,7 @@ from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, N
 from regworkers_core.engine.leases import LeaseHolder, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.draw.draw_run import UNCHANGED, DrawRun
 from regworkers_core.selection.draw.gate import NotSettled
 from regworkers_core.selection.draw.held import DrawBusy, draw_lease
 from regworkers_core.selection.draw.terms import TopUp
@@ -54,7 +54,7 @@ def test_a_repeated_draw_finds_everything_decided(runtime: Runtime) -> None:
     drawn(runtime)
     before = {name: artefact(runtime, name) for name in ARTEFACTS}
     again = drawn(runtime, run_id="second-run")
-    assert {step.state for step in again.values()} == {"stood"}
+    assert {step.state for step in again.values()} == {UNCHANGED}
     assert {name: artefact(runtime, name) for name in ARTEFACTS} == before
 
 
@@ -87,7 +87,7 @@ def test_a_repeated_ref_aborts_before_anything_is_committed(runtime: Runtime) ->
     assert not record.latest.freeze
 
 
-def test_what_made_a_freeze_fail_can_be_mended_and_is_judged_anew(runtime: Runtime) -> None:
+def test_entries_that_made_a_freeze_fail_can_be_corrected_and_are_judged_again(runtime: Runtime) -> None:
     close_campaign(runtime, entries=(entry(1), entry(2, ref=ref_of(1))))
     with pytest.raises(DrawError):
         drawn(runtime)
@@ -119,7 +119,7 @@ def test_a_step_before_its_turn_names_the_one_that_is_missing(runtime: Runtime) 
     run = draw(runtime)
     run.judge()
     run.freeze()
-    with pytest.raises(UsageError, match="`commit` is first"):
+    with pytest.raises(UsageError, match="run `commit` first"):
         run.seed()
 
 
@@ -189,7 +189,7 @@ def test_a_run_whose_lease_was_taken_over_decides_nothing(runtime: Runtime) -> N
         run.rank()
 
 
-def test_a_lease_table_that_was_made_anew_is_said_and_not_taken_for_another_run(runtime: Runtime) -> None:
+def test_a_recreated_lease_table_is_reported_and_not_taken_for_another_run(runtime: Runtime) -> None:
     close_campaign(runtime)
     run = draw(runtime)
     run.judge()
@@ -262,7 +262,7 @@ def test_a_top_up_keeps_earlier_winners_and_adds_the_next_in_order(runtime: Runt
     assert steps["allocate"].facts["outcomes"]["WINNER"] == 9
     assert _top_up(runtime) == 2, "committed, and not complete"
     first, second = (_winners(runtime, phase) for phase in (1, 2))
-    # What the promoted were to be told of phase 1 waits for the confirmation, and never goes out after it.
+    # Messages of phase 1 to promoted entries wait for the confirmation, and are never sent after it.
     promoted = second.keys() - first.keys()
     waits = {(ref, "HELD" if ref in promoted else "PENDING") for ref in lost}
     assert rows["draw.after_confirm"] == waits

@@ -28,7 +28,7 @@ def pooled(folder: Path, *entries: dict[str, Any]) -> tuple[PoolCounts, list[dic
     )
 
 
-def test_an_entry_without_unit_and_weight_stands_for_itself_with_one_ticket(tmp_path: Path) -> None:
+def test_an_entry_without_unit_and_weight_is_its_own_unit_with_one_ticket(tmp_path: Path) -> None:
     _, (row,), _ = pooled(tmp_path, entry(1, unit=None, weight=None))
     assert (row["unit"], row["weight"]) == (row["ref"], 1)
 

@@ -1,4 +1,4 @@
-"""One gate before every publication: what nobody can accept away, and what only a name and a reason let through."""
+"""The gate before every publication: which findings block it, and which need a name and a reason."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def found(runtime: Runtime) -> list[str]:
 
 
 def unpublished(runtime: Runtime) -> bool:
-    stands = phase(runtime)
+    latest = phase(runtime)
     sent = runtime.queue(runtime.names.selection_queue).depth().total
-    return not stands.confirmed and not stands.markets and not sent
+    return not latest.confirmed and not latest.markets and not sent
 
 
 def accepting(runtime: Runtime, *names: str, **options: Any) -> DrawRun:
@@ -120,7 +120,7 @@ def test_what_was_drawn_wrongly_is_not_published_whatever_a_person_types_or_the_
             attempt()
     automatic.mongo.close()
     assert found(waiting) == [name] and unpublished(waiting)
-    with pytest.raises(RequestError, match=f"{name} is no finding that can be accepted"):
+    with pytest.raises(RequestError, match=f"finding {name} cannot be accepted"):
         Acceptance.of([name], REASON)
 
 
@@ -208,9 +208,9 @@ def test_a_pool_is_frozen_with_differences_only_if_a_person_accepts_them_by_name
 def test_a_name_without_a_reason_and_a_reason_without_a_name_are_refused() -> None:
     with pytest.raises(RequestError, match="needs a reason"):
         Acceptance.of(["bias_audit"], " ")
-    with pytest.raises(RequestError, match="goes with the name"):
+    with pytest.raises(RequestError, match="needs the name of the finding"):
         Acceptance.of([], REASON)
-    with pytest.raises(RequestError, match="no finding that can be accepted"):
+    with pytest.raises(RequestError, match="finding bias cannot be accepted"):
         Acceptance.of(["bias"], REASON)
 
 
@@ -222,11 +222,11 @@ def test_a_run_that_dies_between_the_confirmation_and_what_follows_is_gone_on_wi
 
     with pytest.raises(KeyboardInterrupt, match=r"draw\.after_confirm"):
         accepting(waiting, "bias_audit", on_step=dies).publish(WORD)
-    stands = phase(waiting)
-    assert stands.confirmed and not stands.markets
-    # The word is given and the finding accepted: whoever goes on needs neither.
+    latest = phase(waiting)
+    assert latest.confirmed and not latest.markets
+    # The word is given and the finding accepted: a resumed run needs neither.
     assert draw(waiting, run_id="next").publish().state == "done"
-    assert orjson.loads(artefact(waiting, "accepted.json")) == list(stands.accepted)
+    assert orjson.loads(artefact(waiting, "accepted.json")) == list(latest.accepted)
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_at_the_terminal_a_finding_is_named_with_what_accepts_it(
     commands = [each["command"] for each in status.document["findings"]]
     assert f"regworkers draw run {CAMPAIGN} --accept-finding recommitted --reason <text>" in commands
     wrong = typed("draw", "run", CAMPAIGN, "--accept-finding", "replay", "--reason", REASON)
-    assert wrong.code == 2 and "replay is no finding that can be accepted" in wrong.stderr
+    assert wrong.code == 2 and "finding replay cannot be accepted" in wrong.stderr
     words = ("--accept-finding", "recommitted", "--reason", REASON)
     done = typed("draw", "run", CAMPAIGN, *words, "--yes", "--no-wait", "--format", "json")
     assert done.code == 0 and done.document["steps"]["publish"]["state"] == "done"
@@ -333,7 +333,10 @@ def test_the_status_names_the_job_for_a_finding_that_can_be_accepted_and_none_fo
     list(draw(runtime).steps())
     found = [GateFinding("late_commit", "too late").as_fields(), GateFinding("codes", "taken").as_fields()]
     runtime.database["draws"].update_one({}, {"$set": {"phases.1.gate.findings": found}})
-    told = read_campaign_status(runtime, runtime.campaigns.require(CAMPAIGN)).findings
+    findings = read_campaign_status(runtime, runtime.campaigns.require(CAMPAIGN)).findings
     assert {
-        name: each.job for each in told for name in ("late_commit", "codes") if f"found {name}:" in each.text
+        name: each.job
+        for each in findings
+        for name in ("late_commit", "codes")
+        if f"found {name}:" in each.text
     } == {"late_commit": "confirm_draw", "codes": ""}

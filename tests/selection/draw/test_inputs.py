@@ -1,4 +1,4 @@
-"""Whoever can write to the bucket does not say who wins: every step holds what it reads against the draw's record."""
+"""Write access to the bucket does not decide who wins: every step compares what it reads with the draw's record."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def stopped(runtime: Runtime) -> str:
         (DrawRun.rank, ("manifest.json", "strikes.txt", "seed.json", "leaves.txt")),
         (DrawRun.allocate, ("manifest.json", "seed.json", "leaves.txt", "pool.parquet", "ranked.parquet")),
         (DrawRun.report, ("summary.json", "cutoffs.json", "exclusions.parquet", "outcomes.parquet")),
-        # A commit that stood already looks once more whether what it published is what it decided.
+        # A repeated commit checks again that what it published is what it decided.
         (DrawRun.commit, ("manifest.json", "strikes.txt", "notice.json")),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_manifest_and_a_seed_that_fit_each_other_do_not_help_either(runtime: R
         draw(runtime).allocate()
 
 
-def test_what_somebody_put_where_the_result_belongs_is_not_written_over_and_stops_the_draw(
+def test_a_foreign_file_in_place_of_the_result_is_not_overwritten_and_stops_the_draw(
     runtime: Runtime,
 ) -> None:
     drawn_to(runtime, DrawRun.rank)
@@ -193,9 +193,9 @@ def test_a_pool_that_was_frozen_before_hashes_were_recorded_is_frozen_again_befo
     drawn_to(runtime, DrawRun.freeze)
     without_hashes(runtime)
     runtime.database["draws"].update_one({}, {"$unset": {"phases.1.eligibility.sha256": ""}})
-    with pytest.raises(UsageError, match="`freeze` is first"):
+    with pytest.raises(UsageError, match="run `freeze` first"):
         draw(runtime).commit()
-    with pytest.raises(UsageError, match="`judge` is first"):
+    with pytest.raises(UsageError, match="run `judge` first"):
         draw(runtime).freeze()
     assert drawn(runtime)["publish"].state == "done"
 

@@ -147,7 +147,7 @@ def test_entries_under_way_at_the_closing_are_waited_for() -> None:
     assert waits(CLOSED_AT + 10) == (True, CLOSED_AT + 60)
 
 
-def test_long_after_the_closing_nobody_is_waited_for() -> None:
+def test_long_after_the_closing_a_draw_does_not_wait() -> None:
     assert waits(CLOSED_AT + 60) == (True, CLOSED_AT + 60)
 
 

@@ -1,4 +1,4 @@
-"""A campaign whose commitment somebody else published, and a lease table that knows less than a draw."""
+"""A campaign whose commitment another system published, and a lease table that is behind a draw."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.secrets import make_secret
 from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.draw.draw_run import UNCHANGED
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.proof.source import campaign_source
@@ -24,7 +25,7 @@ from tests.support.drains import run
 pytestmark = pytest.mark.slow
 
 
-def test_of_a_commitment_that_came_with_the_campaign_nobody_says_that_it_was_in_time(
+def test_no_report_claims_that_a_commitment_from_another_system_was_in_time(
     runtime: Runtime,
 ) -> None:
     close_campaign(runtime)
@@ -61,7 +62,7 @@ def completed(runtime: Runtime) -> Runtime:
 
 
 def test_a_top_up_says_that_the_lease_table_is_behind_the_draw(completed: Runtime) -> None:
-    # As after the table was made anew: nobody else is at work, and the token is too old.
+    # As after the table was recreated: no other run is active, and the token is too old.
     completed.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": {"token": 1000}})
     with pytest.raises(UsageError, match=r"under token 1000, .* is only at \d+: was another table restored"):
         top_up(completed, lambda: None)
@@ -84,13 +85,13 @@ def test_a_top_up_that_another_run_overtook_says_so(completed: Runtime) -> None:
         top_up(completed, overtake)
 
 
-def test_a_draw_from_before_there_were_notices_is_found_as_it_stands(completed: Runtime) -> None:
+def test_a_draw_by_a_version_without_notices_is_left_unchanged(completed: Runtime) -> None:
     # Then, `publishedAt` was when its codes went out.
     old = {
         "$unset": {"phases.1.notice": "", "phases.1.hashes": ""},
         "$set": {"phases.1.publishedAt": "2026-02-01"},
     }
     completed.database["draws"].update_one({"_id": CAMPAIGN}, old)
-    assert {step.state for step in drawn(completed).values()} == {"stood"}
+    assert {step.state for step in drawn(completed).values()} == {UNCHANGED}
     record = completed.draws.get(CAMPAIGN)
     assert record is not None and record.latest.published_at is None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.draw_run import UNCHANGED
 from tests.selection.draw.beacons import Clock, signature_of, taken_for_signatures, with_beacon
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
 from tests.selection.draw.world import draw as draw_of
@@ -56,7 +57,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     sure = regworkers(runtime, "draw", "run", SLUG, "--yes", "--format", "json")
     assert sure.code == 0, sure.stderr
     steps = sure.document["steps"]
-    assert {name: steps[name]["state"] for name in STEPS[:-1]} == dict.fromkeys(STEPS[:-1], "stood")
+    assert {name: steps[name]["state"] for name in STEPS[:-1]} == dict.fromkeys(STEPS[:-1], UNCHANGED)
     assert steps["publish"]["status"] == "COMPLETED" and sure.document["waiting"] == []
     assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 7
     assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
@@ -66,7 +67,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     assert more.code == 0 and more.document["steps"]["publish"]["phase"] == 2
     assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 8
     again = regworkers(runtime, "draw", "run", CAMPAIGN, "--yes", "--format", "json")
-    assert again.code == 0 and again.document["steps"]["publish"]["state"] == "stood"
+    assert again.code == 0 and again.document["steps"]["publish"]["state"] == UNCHANGED
     assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 8
 
     folder = tmp_path / "artefacts"
@@ -136,7 +137,7 @@ def test_a_campaign_that_is_not_replicated_is_not_drawn_and_the_line_says_what_i
         (("run", "nowhere", "--yes"), "regworkers campaign list"),
         (("export", CAMPAIGN, "folder"), f"regworkers draw run {CAMPAIGN}"),
         (("top-up", CAMPAIGN, "--reason", "r", "--capacity", "paris"), "NAME=N"),
-        (("seed", CAMPAIGN, "--signature", "ab"), "`judge` is first"),
+        (("seed", CAMPAIGN, "--signature", "ab"), "run `judge` first"),
         (("run", CAMPAIGN, "--strikes", "/nowhere/strikes.txt"), "No such file"),
     ],
 )
@@ -146,7 +147,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(runtime: Runtime, words: tuple[st
     assert answer.stderr.count("\n") == 1
 
 
-def test_a_signature_that_somebody_brings_is_verified_and_makes_the_seed(
+def test_a_supplied_signature_is_verified_and_makes_the_seed(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     close_campaign(runtime)
@@ -157,7 +158,7 @@ def test_a_signature_that_somebody_brings_is_verified_and_makes_the_seed(
         commit_only(own)
         # The round is out, and from here the beacon cannot be reached.
         clock.at += 700
-        own.beacon.away = True  # type: ignore[attr-defined]
+        own.beacon.down = True  # type: ignore[attr-defined]
         due = typed("campaign", "status", CAMPAIGN, "--format", "json").document["draw"]["1"]["dueAt"]
         wrong = typed("draw", "seed", CAMPAIGN, "--signature", "ab" * 48)
         assert wrong.code == 2 and f"(due {due})" in wrong.stderr

@@ -97,7 +97,10 @@ def test_a_bad_line_of_strikes_is_named_by_its_number_and_its_text_is_not_repeat
         ({"capacities": {"berlin": 2**53}}, "capacity should be at most"),
         ({"keep_waitlist": False, "waitlist_size": -1}, "the waiting list should have 0 to"),
         ({"keep_waitlist": False, "waitlist_size": 2**53}, "the waiting list should have 0 to"),
-        ({"reserves": {"berlin": (Reserve("vip", 1), Reserve("vip", 1))}}, "'vip' has a reserve already"),
+        (
+            {"reserves": {"berlin": (Reserve("vip", 1), Reserve("vip", 1))}},
+            "duplicate reserve for segment 'vip'",
+        ),
     ],
 )
 def test_a_further_phase_is_not_opened_on_terms_that_no_manifest_could_hold(
@@ -120,7 +123,7 @@ def test_more_strikes_than_one_document_takes_are_refused_with_the_number_that_f
         require_room([struck(fits + 1)])
     # Those of each phase are kept.
     require_room([struck(100_000), struck(fits - 100_000)])
-    with pytest.raises(UsageError, match="at most 125,847 of this length, beside those of the phases before"):
+    with pytest.raises(UsageError, match="at most 125,847 of this length, in addition to those"):
         require_room([struck(100_000), struck(fits - 100_000 + 1)])
 
 

@@ -61,7 +61,7 @@ def close_campaign(
     codes: int = 10,
     **changes: Any,
 ) -> None:
-    """The campaign, CLOSED, with these entries and so many codes for each market."""
+    """The campaign, CLOSED, with these entries and this number of codes for each market."""
     runtime.database["campaigns"].insert_one(
         {
             "_id": CAMPAIGN,
