@@ -36,7 +36,7 @@ def _row(path: str, command: Any) -> str:
 
 def page() -> str:
     """The whole page as text."""
-    commands = typer.main.get_command(build("draw")).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
     parts = [_INTRODUCTION]
     single = [(name, each) for name, each in sorted(commands.items()) if not hasattr(each, "commands")]
     groups = [(name, each) for name, each in sorted(commands.items()) if hasattr(each, "commands")]

@@ -44,12 +44,12 @@ def _kept() -> Iterator[None]:
     try:
         yield
     except TransientFailure as failure:
-        raise _away(
+        raise _mongo_unavailable(
             str(failure), "`regworkers alerts evaluate` looks without it and tells the channels"
         ) from None
 
 
-def _away(why: str, so: str) -> UsageError:
+def _mongo_unavailable(why: str, so: str) -> UsageError:
     start = "`regworkers local up` starts it"
     way_out = (
         start if load_settings().environment == "local-dev" else "docs/runbooks/time-outs.md says what helps"
@@ -57,25 +57,17 @@ def _away(why: str, so: str) -> UsageError:
     return UsageError(f"MongoDB, which keeps the incidents, does not answer ({why}): {way_out}. {so}")
 
 
-def register(app: typer.Typer) -> None:
-    """Add `alerts` and `alerts list|show|ack|mute|unmute|evaluate`."""
-    group = typer.Typer(help="List, acknowledge and mute incidents.", invoke_without_command=True)
-    group.callback()(alerts)
-    group.command("list")(list_command)
-    group.command("show")(show)
-    group.command("ack")(ack)
-    group.command("mute")(mute)
-    group.command("unmute")(unmute)
-    group.command("evaluate")(evaluate_command)
-    app.add_typer(group, name="alerts")
+app = typer.Typer(help="List, acknowledge and mute incidents.", invoke_without_command=True)
 
 
+@app.callback()
 def alerts(context: typer.Context, form: FormatOption = Format.TEXT) -> None:
     """List, acknowledge and mute incidents. Without a command: list what is open."""
     if context.invoked_subcommand is None:
         list_command(form)
 
 
+@app.command("list")
 @_kept()
 def list_command(form: FormatOption = Format.TEXT) -> None:
     """List open incidents and mutes. Exits 1 if an incident is open."""
@@ -83,6 +75,7 @@ def list_command(form: FormatOption = Format.TEXT) -> None:
     _answer(runtime, runtime.incidents.all_open(), form)
 
 
+@app.command("show")
 @_kept()
 def show(key: Key, form: FormatOption = Format.TEXT) -> None:
     """Show one incident: its numbers, runbook and notifications. Exits 1 while it is open."""
@@ -95,6 +88,7 @@ def show(key: Key, form: FormatOption = Format.TEXT) -> None:
         raise typer.Exit(FINDING)
 
 
+@app.command("ack")
 @_kept()
 def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT) -> None:
     """Acknowledge an incident: PagerDuty stops paging, and Slack names you."""
@@ -112,6 +106,7 @@ def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT)
     answer(_document(now, runtime.mutes.in_force(runtime.clock())), form)
 
 
+@app.command("mute")
 @_kept()
 def mute(
     pattern: Pattern, duration: Duration, reason: Reason, by: By, form: FormatOption = Format.TEXT
@@ -126,6 +121,7 @@ def mute(
     answer({**_mute(made), "openNow": covered}, form)
 
 
+@app.command("unmute")
 @_kept()
 def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
     """End a mute and send the notifications that it suppressed."""
@@ -140,6 +136,7 @@ def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
     answer({"unmuted": pattern, "open": [each.alert.key for each in waiting if each.open]}, form)
 
 
+@app.command("evaluate")
 def evaluate_command(form: FormatOption = Format.TEXT) -> None:
     """Evaluate all conditions once, from outside of Dagster: open and close incidents, and notify.
 
@@ -154,8 +151,12 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
         found = evaluate(runtime, _look(runtime), by=OUTSIDE, outage=found.outage)
     if found.outage:
         people = sorted(found.outage.notified & {"pagerduty", "slack"})
-        told = f"{' and '.join(people)} received it" if people else "neither PagerDuty nor Slack received it"
-        raise _away(next(iter(found.unknown.values())), f"No incident is opened or closed; {told}")
+        received = (
+            f"{' and '.join(people)} received it" if people else "neither PagerDuty nor Slack received it"
+        )
+        raise _mongo_unavailable(
+            next(iter(found.unknown.values())), f"No incident is opened or closed; {received}"
+        )
     with _kept():
         _answer(runtime, list(found.open), form, dict(found.unknown))
 
@@ -202,7 +203,7 @@ def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, s
             ]
             for each in sorted(incidents, key=lambda each: (each.alert.severity.value, each.opened_at))
         ]
-        parts.append(rows(columns, lines, whole=("key",)))
+        parts.append(rows(columns, lines))
         pages = dict.fromkeys(f"docs/{each.alert.runbook}" for each in incidents)
         parts.append(f"what to do: {', '.join(pages)}; `regworkers alerts ack KEY` takes one on")
     else:
@@ -234,7 +235,7 @@ def _document(incident: Incident, mutes: list[Mute]) -> dict[str, Any]:
         "times": incident.serial,
         "acknowledged": {"by": taken.by, "at": taken.at, "why": taken.why} if taken else None,
         "muted": next((_mute(each) for each in mutes if each.covers(alert.key)), None),
-        "told": {channel: change.value for channel, change in incident.notified.items()},
+        "told": {channel: change.value for channel, change in incident.notified.items()},  # stored name
         "details": alert.details,
     }
 

@@ -14,28 +14,24 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 
-
-def register(app: typer.Typer) -> None:
-    archive = typer.Typer(
-        help="Every event of Kafka as one row of Parquet in S3: bring it up to date, look at it, read it.",
-        no_args_is_help=True,
-    )
-    archive.command("run")(run_command)
-    archive.command("status")(status_command)
-    archive.command("verify")(verify_command)
-    archive.command("fetch")(fetch_command)
-    app.add_typer(archive, name="archive")
+app = typer.Typer(
+    help="Archive Kafka's events as Parquet on S3, and read them.",
+    no_args_is_help=True,
+)
 
 
+@app.command("run")
 def run_command(
     longest: Annotated[
-        float | None, typer.Option("--max-seconds", min=0.1, help="leave after so long; the next run goes on")
+        float | None,
+        typer.Option("--max-seconds", min=0.1, help="stop after this time; the next run continues"),
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Archive what the topics hold, from where the last run stopped. While another run is at work this does nothing.
+    """Archive new events, from where the last run stopped.
 
-    Exit code 1 when a dependency did not answer, or when something was damaged, lost or missing.
+    Does nothing while another run is at work. Exits 1 if a dependency did not answer, or if events were damaged, lost
+    or missing.
     """
     # Late, for they bring DuckDB and pyarrow.
     from regworkers_core.analytics.archive.archiver import ArchiveReport, archive_events
@@ -54,8 +50,12 @@ def run_command(
         raise typer.Exit(FINDING)
 
 
+@app.command("status")
 def status_command(form: FormatOption = Format.TEXT) -> None:
-    """What the archive holds, and how far each topic is ahead of it. Exit code 1 when somebody has to look."""
+    """Show what the archive holds, and how far each topic is ahead.
+
+    Exits 1 if an operator has to act.
+    """
     from regworkers_core.analytics.archive.status import archive_status, is_finding
 
     status = archive_status(Runtime.load())
@@ -64,8 +64,9 @@ def status_command(form: FormatOption = Format.TEXT) -> None:
         raise typer.Exit(FINDING)
 
 
+@app.command("verify")
 def verify_command(form: FormatOption = Format.TEXT) -> None:
-    """Read every file and see that each event id has exactly one row. Exit code 1 if not."""
+    """Check that each event id has exactly one row. Exits 1 if not."""
     from regworkers_core.analytics.archive.status import verify
 
     runtime = Runtime.load()
@@ -81,16 +82,19 @@ def verify_command(form: FormatOption = Format.TEXT) -> None:
         raise typer.Exit(FINDING)
 
 
+@app.command("fetch")
 def fetch_command(
     folder: Annotated[
-        Path, typer.Argument(help="becomes a copy: what the archive no longer has goes from it")
+        Path, typer.Argument(help="becomes a copy: files that the archive no longer has are deleted")
     ],
     since: Annotated[str, typer.Option(help="first day, as 2026-11-25")] = "",
     until: Annotated[str, typer.Option(help="last day")] = "",
-    type_: Annotated[list[str] | None, typer.Option("--type", help="only these, as entry.replicated")] = None,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", help="only these types, e.g. entry.replicated")
+    ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Copy the archive, or some days and types of it, to read with DuckDB, pandas or anything else."""
+    """Copy the archive, or some days and types, to a folder of Parquet files."""
     from regworkers_core.analytics.archive.archived_events import Wanted, fetch
 
     runtime = Runtime.load()

@@ -1,4 +1,4 @@
-"""`regworkers campaign ...`: create campaigns, move them on, see how they stand."""
+"""`regworkers campaign ...`: create campaigns, open and close them, show their status."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.cli import campaign_cache
+from regworkers_core.cli.campaign_cache import cache_app
 from regworkers_core.cli.changes import audited
-from regworkers_core.cli.draw_steps import commitment_in_words
+from regworkers_core.cli.draw_report import commitment_in_words
 from regworkers_core.cli.options import CampaignArgument, market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
@@ -31,18 +31,11 @@ from regworkers_core.selection.codes.stock import seats_of
 Reason = Annotated[str, typer.Option(help="kept with the change of status")]
 
 
-def register(app: typer.Typer) -> None:
-    campaign = typer.Typer(help="Campaigns: create, open, close, and how they stand.", no_args_is_help=True)
-    campaign.command("create")(create_command)
-    campaign.command("show")(show_command)
-    campaign.command("list")(list_command)
-    campaign.command("open")(open_command)
-    campaign.command("close")(close_command)
-    campaign.command("status")(status_command)
-    campaign_cache.register(campaign)
-    app.add_typer(campaign, name="campaign")
+app = typer.Typer(help="Create, open, close and show campaigns.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
 
 
+@app.command("create")
 def create_command(
     campaign_id: Annotated[str | None, typer.Argument(metavar="[CAMPAIGN]", help="its id")] = None,
     file: Annotated[
@@ -53,25 +46,26 @@ def create_command(
     slug: Annotated[str | None, typer.Option(help="[default: the id]")] = None,
     opens_at: Annotated[str | None, typer.Option(help="ISO-8601, UTC unless it names a zone")] = None,
     closes_at: Annotated[str | None, typer.Option(help="ISO-8601, UTC unless it names a zone")] = None,
-    market: Annotated[list[str] | None, typer.Option(help="MARKET=SEATS; may be repeated")] = None,
+    market: Annotated[list[str] | None, typer.Option(help="MARKET=SEATS; repeatable")] = None,
     reserve: Annotated[
-        list[str] | None, typer.Option(help="MARKET:SEGMENT=SEATS in precedence order; may be repeated")
+        list[str] | None, typer.Option(help="MARKET:SEGMENT=SEATS in precedence order; repeatable")
     ] = None,
     auto_draw: Annotated[bool, typer.Option("--auto-draw", help="close it when closesAt has passed")] = False,
     invite_only: Annotated[
-        bool, typer.Option("--invite-only", help="only who is invited may enter: `regworkers invites upload`")
+        bool, typer.Option("--invite-only", help="only invited fans may enter: `regworkers invites upload`")
     ] = False,
     invite_type: Annotated[
         list[InviteType] | None,
-        typer.Option(help="invites that count, with --invite-only; may be repeated [default: all]"),
+        typer.Option(help="types of invites that count, with --invite-only; repeatable [default: all]"),
     ] = None,
     wins_per_unit: Annotated[int | None, typer.Option(help="tickets that a household may win")] = None,
-    waitlist_size: Annotated[int | None, typer.Option(help="[default: everybody waits]")] = None,
+    waitlist_size: Annotated[int | None, typer.Option(help="[default: unlimited]")] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Create a campaign in DRAFT, from a file or from options, with the commitment to its draw.
+    """Create a campaign in DRAFT, from a file or from options.
 
-    Options know the most common fields; docs/examples/campaign.yml shows all of them, for --file.
+    Creates the commitment to its draw, too. Options cover the most common fields; docs/examples/campaign.yml shows all
+    of them, for --file.
     """
     options = (
         name,
@@ -88,12 +82,12 @@ def create_command(
     )
     if file is not None:
         if campaign_id is not None or any(option is not None for option in options):
-            raise UsageError("--file holds the whole campaign: leave the id and the other options out")
+            raise UsageError("--file holds the whole campaign: omit the id and the other options")
         fields = read_definition(file)
     elif campaign_id is None:
-        raise UsageError("give the campaign an id, or a whole definition with --file")
+        raise UsageError("give the campaign's id, or a whole definition with --file")
     elif invite_type and not invite_only:
-        raise UsageError("--invite-type goes with --invite-only: without that, everybody may enter")
+        raise UsageError("--invite-type needs --invite-only: without it every fan may enter")
     else:
         draw = {"winsPerUnit": wins_per_unit, "waitlistSize": waitlist_size}
         fields = from_options(
@@ -114,7 +108,7 @@ def create_command(
     answer(_document(created), form, _described(created))
     if created.opens_at <= iso(runtime.clock()):
         typer.echo(
-            f"opensAt ({created.opens_at}) has passed: the registration begins with "
+            f"opensAt ({created.opens_at}) has passed: start the registration with "
             f"`regworkers campaign open {created.campaign_id}`",
             err=True,
         )
@@ -124,17 +118,19 @@ def _eligibility(types: Sequence[InviteType]) -> dict[str, Any]:
     return {"inviteOnly": True, **({"inviteTypes": [each.value for each in types]} if types else {})}
 
 
+@app.command("show")
 def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
-    """What a campaign is: times, markets, reserves, rules, and every change of its status."""
+    """Show a campaign: times, markets, rules, and changes of status."""
     found = Runtime.load().campaigns.require(campaign)
     answer(_document(found), form, _described(found))
 
 
+@app.command("list")
 def list_command(
-    status: Annotated[CampaignStatus | None, typer.Option(help="only these")] = None,
+    status: Annotated[CampaignStatus | None, typer.Option(help="only campaigns of this status")] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """All campaigns by id."""
+    """List all campaigns by id."""
     runtime = Runtime.load()
     found = runtime.campaigns.list(status)
     draws = {record.campaign_id: record for record in runtime.draws.all()}
@@ -153,7 +149,7 @@ def list_command(
         }
         for each in found
     ]
-    # Days alone, so that it fits into a terminal: `show` and JSON have the rest.
+    # Days only, so that a row fits on a terminal. `show` and JSON have the times.
     columns = ("campaign", "name", "status", "opens", "closes", "seats")
     lines = [
         (
@@ -166,7 +162,7 @@ def list_command(
         )
         for each in found
     ]
-    answer(document, form, rows(columns, lines, whole=columns[:1]))
+    answer(document, form, rows(columns, lines))
 
 
 def _annulled(record: DrawRecord | None) -> bool:
@@ -174,25 +170,27 @@ def _annulled(record: DrawRecord | None) -> bool:
 
 
 def _day(time: str) -> str:
-    """In UTC, as campaigns have their times."""
+    """The day in UTC."""
     return time.partition("T")[0]
 
 
+@app.command("open")
 def open_command(
     campaign: CampaignArgument,
-    reason: Reason = "opened by hand",
+    reason: Reason = "opened manually",
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Let a draft begin. A campaign that is open already is left as it is."""
+    """Open a draft for registration. An open campaign is left unchanged."""
     _advance("campaign open", campaign, CampaignStatus.OPEN, reason, form)
 
 
+@app.command("close")
 def close_command(
     campaign: CampaignArgument,
-    reason: Reason = "closed by hand",
+    reason: Reason = "closed manually",
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """End the registration; the next step is the draw. A campaign that is closed already is left as it is."""
+    """End the registration; the draw is next. A closed campaign is left unchanged."""
     _advance("campaign close", campaign, CampaignStatus.CLOSED, reason, form)
 
 
@@ -206,11 +204,15 @@ def _advance(what: str, campaign: str, to: CampaignStatus, reason: str, form: Fo
     answer(done.as_dict(), form)
 
 
+@app.command("status")
 def status_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
-    """How a campaign stands: entries, codes, draw, messages. Exit code 1 when something needs a hand."""
+    """Show entries, codes, draw and messages of a campaign.
+
+    Exits 1 if an operator has to act.
+    """
     runtime = Runtime.load()
     report = read_campaign_status(runtime, runtime.campaigns.require(campaign))
-    answer(report.as_dict(), form, _standing(report))
+    answer(report.as_dict(), form, _status_text(report))
     if not report.fine:
         raise typer.Exit(FINDING)
 
@@ -247,7 +249,7 @@ def _described(campaign: Campaign) -> RenderableType:
     return Group(*parts)
 
 
-def _standing(report: CampaignReport) -> RenderableType:
+def _status_text(report: CampaignReport) -> RenderableType:
     campaign = report.campaign
     head = {
         "campaign": f"{campaign.campaign_id} ({campaign.name})",
@@ -268,12 +270,12 @@ def _standing(report: CampaignReport) -> RenderableType:
         ]
     if report.findings:
         lines = [(finding.text, finding.command) for finding in report.findings]
-        parts.append(rows(("needs a hand", "what helps"), lines))
+        parts.append(rows(("to do", "what helps"), lines))
     return Group(*parts)
 
 
 def stock_table(codes: list[dict[str, Any]], title: str = "codes") -> RenderableType:
-    """Codes of every market against its seats."""
+    """Codes of every market beside its seats."""
     names = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
     columns = ("market", "seats", "available", "assigned", "redeemed", "void", "missing")
     return rows(columns, [[stock[name] for name in names] for stock in codes], title=title)

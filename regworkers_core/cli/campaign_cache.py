@@ -1,4 +1,4 @@
-"""`regworkers campaign cache ...`: what the cache says of a campaign, and whether it is right."""
+"""`regworkers campaign cache ...`: what Redis holds of a campaign, and whether it is correct."""
 
 from __future__ import annotations
 
@@ -23,27 +23,23 @@ from regworkers_core.operations.runbooks.campaign_configuration import (
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
-
-def register(campaign: typer.Typer) -> None:
-    cache = typer.Typer(help="The campaigns in Redis: show, clear, compare.", no_args_is_help=True)
-    cache.command("show")(show_command)
-    cache.command("clear")(clear_command)
-    cache.command("compare")(compare_command)
-    campaign.add_typer(cache, name="cache")
+cache_app = typer.Typer(help="Show, clear and compare campaigns in Redis.", no_args_is_help=True)
 
 
+@cache_app.command("show")
 def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
-    """The keys of a campaign in Redis: how long they live, whether they are fresh, what they say."""
+    """Show the keys of a campaign in Redis, with TTL, state and content."""
     runtime = _runtime()
     found = read_cached(runtime, campaign)
     if not found.exists:
-        # Nothing is kept of a campaign, or there is no such campaign: the others tell, and refuse a typo.
+        # Redis has nothing. The other sources know whether the campaign exists, and refuse a typo.
         compare_campaign(runtime, campaign)
     answer(_document(campaign, found), form, _shown(found))
 
 
+@cache_app.command("clear")
 def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
-    """Delete the keys of a campaign in Redis, so that the next check reads its source. Does no harm."""
+    """Delete the keys of a campaign in Redis; the next check reads the source."""
     runtime = _runtime()
     with audited(runtime, "campaign cache clear", campaign) as result:
         found = clear_cached(runtime, campaign)
@@ -54,14 +50,15 @@ def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) 
     answer(document, form, Text(words))
 
 
+@cache_app.command("compare")
 def compare_command(
     campaign: CampaignArgument,
-    every: Annotated[bool, typer.Option("--all", help="every field, also where all agree")] = False,
+    every: Annotated[bool, typer.Option("--all", help="show every field, also where all agree")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """A campaign in Redis, MongoDB and the Campaign Service (where configured), side by side: what differs.
+    """Compare a campaign in Redis, MongoDB and the Campaign Service.
 
-    Exit code 1 when they differ or one does not answer. An empty cache differs from nothing.
+    Exits 1 if they differ or one does not answer. An empty cache is no difference.
     """
     comparison = compare_campaign(_runtime(), campaign)
     answer(comparison.as_dict(), form, _side_by_side(comparison, every))
@@ -70,12 +67,12 @@ def compare_command(
 
 
 def _runtime() -> Runtime:
-    """Somebody waits in front of it."""
+    """With short time-outs: an operator waits for the answer."""
     return Runtime(with_short_timeouts(load_settings()))
 
 
-def _document(asked: str, found: CachedCampaign) -> dict[str, Any]:
-    return {"asked": asked, "keys": [each.as_dict() for each in found.keys]}
+def _document(named: str, found: CachedCampaign) -> dict[str, Any]:
+    return {"asked": named, "keys": [each.as_dict() for each in found.keys]}
 
 
 def _shown(found: CachedCampaign) -> RenderableType:
@@ -116,9 +113,9 @@ def _side_by_side(comparison: Comparison, every: bool) -> RenderableType:
     count = sum(differs for _, _, differs in comparison.lines)
     words = "no difference" if not count else "1 difference" if count == 1 else f"{count} differences"
     if comparison.lines:
-        parts.append(Text(f"{words} in {len(comparison.lines)} fields, among those that answered"))
+        parts.append(Text(f"{words} in {len(comparison.lines)} fields, among the sources that answered"))
     else:
-        parts.append(Text("nobody answered who may have it: nothing was compared"))
+        parts.append(Text("no source answered: nothing was compared"))
     if comparison.advice:
         parts.append(Text(comparison.advice))
     return Group(*parts)

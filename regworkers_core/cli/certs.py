@@ -1,4 +1,4 @@
-"""`regworkers certs ...`: what Kafka's client certificates are worth, and others in their place."""
+"""`regworkers certs ...`: check and renew Kafka's client certificates."""
 
 from __future__ import annotations
 
@@ -36,13 +36,10 @@ _ENVIRONMENTS = "local-dev, qa, preprod or prod"
 _CHOICES = "qa/dev, preprod or prod"
 
 
-def register(app: typer.Typer) -> None:
-    certs = typer.Typer(help="Kafka's client certificates: check, renew.", no_args_is_help=True)
-    certs.command("check")(check_command)
-    certs.command("generate")(generate_command)
-    app.add_typer(certs, name="certs")
+app = typer.Typer(help="Check and renew Kafka's client certificates.", no_args_is_help=True)
 
 
+@app.command("check")
 def check_command(
     environments: Annotated[
         list[str] | None,
@@ -50,14 +47,16 @@ def check_command(
     ] = None,
     days: Annotated[
         float | None,
-        typer.Option(min=0, help="fewer are a finding [default: certificates.warnDays]", show_default=False),
+        typer.Option(
+            min=0, help="fewer days are a finding [default: certificates.warnDays]", show_default=False
+        ),
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Days left, chain, key and subject of every environment whose certificate can be read from here.
+    """Show days left, chain, key and subject of each certificate.
 
-    Exit code 1 with any finding. Without one, 2 when an environment could not be read that was named, or is that of
-    CONFIG_ENV, or when none could be.
+    Exits 1 with a finding. Otherwise exits 2 if an environment that was named, or that of CONFIG_ENV, could not be
+    read, or if none could be read.
     """
     # Imported here: the library of certificates is for these two commands only.
     from regworkers_core.operations.certificates import ENVIRONMENTS, State, check_environments
@@ -74,17 +73,20 @@ def check_command(
         raise typer.Exit(TROUBLE)
 
 
+@app.command("generate")
 def generate_command(
     environment: Annotated[
         str | None,
         typer.Option(
-            "--env", envvar="REGWORKERS_CERTS_ENV", help=f"{_CHOICES}; asked for", show_default=False
+            "--env", envvar="REGWORKERS_CERTS_ENV", help=f"{_CHOICES} [default: a prompt]", show_default=False
         ),
     ] = None,
     method: Annotated[
         Method | None,
         typer.Option(
-            envvar="REGWORKERS_CERTS_METHOD", help="how to log in to Vault; asked for", show_default=False
+            envvar="REGWORKERS_CERTS_METHOD",
+            help="how to log in to Vault [default: a prompt]",
+            show_default=False,
         ),
     ] = None,
     target: Annotated[
@@ -94,39 +96,39 @@ def generate_command(
         Path | None,
         typer.Option(help="with --to ci: a new file [default: stdout]", show_default=False),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask before it is done")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not prompt")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="say what would be asked for, ask nobody")
+        bool, typer.Option("--dry-run", help="show what Vault would be asked for; do not ask it")
     ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Have Vault issue another certificate, verify it, then write it to the secret store or print it for CI.
+    """Renew a certificate with Vault, verify it, then store or print it.
 
-    Asks for what is missing, without showing what is typed. Without a terminal: VAULT_USERNAME and VAULT_PASSWORD, or
+    Prompts for what is missing, without echo. Without a terminal set VAULT_USERNAME and VAULT_PASSWORD, or
     VAULT_ROLE_ID and VAULT_SECRET_ID.
     """
     from regworkers_core.operations import certificates
 
     if output is not None and target is not Target.CI:
-        raise UsageError("--output goes with --to ci")
+        raise UsageError("--output needs --to ci")
     if output is not None and output.exists():
         raise UsageError(f"{output} exists already: name a new file")
     chosen = certificates.CHOICES.get(_choice(environment))
     if chosen is None:
-        raise UsageError(f"--env {environment} is none of {_CHOICES}")
+        raise UsageError(f"--env must be one of {_CHOICES} (got {environment})")
     runtime = Runtime(settings_of(chosen))
     plan = certificates.plan(runtime, chosen)
-    told: dict[str, Any] = {**as_document(plan), "to": _where(runtime, chosen, target, output)}
+    plan_document: dict[str, Any] = {**as_document(plan), "to": _where(runtime, chosen, target, output)}
     if dry_run:
-        answer({**told, "advice": "nothing was asked for: this is what would be"}, form)
+        answer({**plan_document, "advice": "nothing was issued: this is the plan"}, form)
         return
     if not yes:
-        _confirm(told)
-    # A laptop often reaches Vault and the secret store of an environment, but not its MongoDB: both keep a log of
-    # their own.
-    away = runtime.settings.mongo.uri is None
+        _confirm(plan_document)
+    # A laptop often reaches Vault and the secret store of an environment, but not its MongoDB. Both have logs of their
+    # own.
+    unrecorded = runtime.settings.mongo.uri is None
     arguments = {"to": target.value, "commonName": plan.common_name}
-    with audited(runtime, "certs generate", chosen, arguments, dry_run=away):
+    with audited(runtime, "certs generate", chosen, arguments, dry_run=unrecorded):
         with _vault(runtime) as vault:
             _log_in(vault, method)
             issued = vault.issue(plan.common_name)
@@ -139,7 +141,7 @@ def generate_command(
         return
     if output is not None:
         _write(output, issued.bundle)
-    answer({**told, **as_document(inspection), "advice": _advice(chosen, target)}, form)
+    answer({**plan_document, **as_document(inspection), "advice": _advice(chosen, target)}, form)
 
 
 def _environment(name: str) -> Environment:
@@ -148,7 +150,7 @@ def _environment(name: str) -> Environment:
     for each in ENVIRONMENTS:
         if each == name:
             return each
-    raise UsageError(f"--env {name} is none of {_ENVIRONMENTS}")
+    raise UsageError(f"--env must be one of {_ENVIRONMENTS} (got {name})")
 
 
 def _choice(environment: str | None) -> str:
@@ -158,7 +160,7 @@ def _choice(environment: str | None) -> str:
 
 @contextmanager
 def _vault(runtime: Runtime) -> Iterator[Vault]:
-    """Its token is given back at the end. That it cannot answer says nothing of our own servers."""
+    """Vault, whose token is revoked at the end. Raises UsageError if Vault does not answer."""
     vault = runtime.vault
     try:
         yield vault
@@ -183,7 +185,7 @@ def _log_in(vault: Vault, method: Method | None) -> None:
             ask("role id", "VAULT_ROLE_ID", hidden=True), ask("secret id", "VAULT_SECRET_ID", hidden=True)
         )
     else:
-        raise UsageError("the method is none of user, app")
+        raise UsageError(f"--method must be user or app (got {typed})")
 
 
 def _where(runtime: Runtime, environment: Environment, target: Target, output: Path | None) -> str:
@@ -196,16 +198,16 @@ def _where(runtime: Runtime, environment: Environment, target: Target, output: P
     return "secret " + " and ".join(secrets)
 
 
-def _confirm(told: dict[str, Any]) -> None:
-    """On stderr, so that stdout has the answer alone."""
-    for name, value in told.items():
+def _confirm(plan_document: dict[str, Any]) -> None:
+    """Show the plan on stderr and prompt. Raises UsageError unless the answer is yes."""
+    for name, value in plan_document.items():
         typer.echo(f"{name}: {value}", err=True)
-    if ask("have it issued? (yes/no)") not in ("y", "yes"):
+    if ask("issue it? (yes/no)") not in ("y", "yes"):
         raise UsageError("nothing was done")
 
 
 def _write(path: Path, text: str) -> None:
-    """For its owner only. Raises UsageError."""
+    """Write a new file that only its owner can read. Raises UsageError."""
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
@@ -218,11 +220,11 @@ def _advice(environment: Environment, target: Target) -> str:
 
     if target is Target.CI:
         return f"store the file as {certificates.CI_VARIABLES[environment]} in CI, then delete it"
-    return "workers take it up within kafka.tls.checkSeconds; the one before is kept as the previous version"
+    return "workers load it within kafka.tls.checkSeconds; the former one is kept as the previous version"
 
 
 def _table(reports: list[Any]) -> Group:
-    """A row for each environment, and below what is wrong with each."""
+    """A row for each environment, and below the findings."""
     lines, said = [], []
     for each in reports:
         found = each.inspection

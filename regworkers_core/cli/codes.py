@@ -1,4 +1,4 @@
-"""`regworkers codes ...`: import access codes, count them, void those that leaked."""
+"""`regworkers codes ...`: import, count and void access codes."""
 
 from __future__ import annotations
 
@@ -23,33 +23,28 @@ from regworkers_core.selection.codes.stock import read_stock, void_codes
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
 from regworkers_core.selection.draw.held import DrawBusy
 
-
-def register(app: typer.Typer) -> None:
-    codes = typer.Typer(help="Access codes: import, count, void.", no_args_is_help=True)
-    codes.command("import")(import_command)
-    codes.command("status")(status_command)
-    codes.command("void")(void_command)
-    app.add_typer(codes, name="codes")
+app = typer.Typer(help="Import, count and void access codes.", no_args_is_help=True)
 
 
+@app.command("import")
 def import_command(
     csv: Annotated[Path, typer.Argument(help="UTF-8; header `code`, with marketId and campaignId as needed")],
     campaign: Annotated[
         str | None, typer.Option(help="id or slug [default: the column campaignId of the first row]")
     ] = None,
     market: Annotated[
-        str | None, typer.Option(help="the market of rows that name none; others are rejected")
+        str | None, typer.Option(help="the market of rows that name none; rows of other markets are rejected")
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="where rejected rows are listed [default: <csv>.rejects.csv]")
+        Path | None, typer.Option(help="file for rejected rows [default: <csv>.rejects.csv]")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check and count, add nothing")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Add the codes of a file, in its order, behind those that are there; markets that waited go on.
+    """Append the codes of a file, in its order; waiting markets continue.
 
-    A file that was imported before, whole or in part, adds what is missing. Exit code 1 when rows were rejected, and
-    when there are none.
+    A file that was imported before, in whole or in part, adds what is missing. Exits 1 if rows were rejected, and if
+    the file has none.
     """
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign or named_campaign(csv))
@@ -82,6 +77,7 @@ def import_command(
         raise typer.Exit(FINDING)
 
 
+@app.command("status")
 def status_command(
     campaign: Annotated[
         str | None, typer.Argument(metavar="CAMPAIGN", help="id or slug [default: every campaign]")
@@ -90,21 +86,21 @@ def status_command(
         bool, typer.Option("--struck", help="list the codes of fans who were struck after they had won")
     ] = False,
     csv: Annotated[
-        Path | None, typer.Option(help="with --struck: write the codes themselves there, for their issuer")
+        Path | None, typer.Option(help="with --struck: write the codes to this file, for their issuer")
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Count the codes of every market by status, against its seats, after a draw against its winners.
+    """Count codes by market and status, beside seats or winners.
 
-    Exit code 1 when there are too few; with --struck while one of those listed is not blocked.
+    Exits 1 if there are too few; with --struck while one of the codes is not blocked.
     """
     runtime = Runtime.load()
     if csv is not None and not struck:
-        raise UsageError("--csv is for --struck: only codes that have to be blocked leave the store")
+        raise UsageError("--csv needs --struck: only codes that have to be blocked may be exported")
     require_writable(csv, "--csv")
     if struck:
         if campaign is None:
-            raise UsageError("name the campaign whose struck fans are meant")
+            raise UsageError("--struck needs a campaign")
         _struck(runtime, runtime.campaigns.require(campaign).campaign_id, csv, form)
         return
     chosen = runtime.campaigns.list() if campaign is None else [runtime.campaigns.require(campaign)]
@@ -123,6 +119,7 @@ def status_command(
         raise typer.Exit(FINDING)
 
 
+@app.command("void")
 @flatten_options
 def void_command(
     campaign: CampaignArgument,
@@ -134,7 +131,7 @@ def void_command(
     blocked: Annotated[
         bool, typer.Option("--blocked-at-issuer", help="with --struck: the issuer refuses them now")
     ] = False,
-    reason: Annotated[str, typer.Option(help="kept with the codes")] = "voided by hand",
+    reason: Annotated[str, typer.Option(help="stored with the codes")] = "voided manually",
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Permanently void codes, e.g. after a leak. Exits 1 if any could not be voided.
@@ -184,9 +181,12 @@ def _struck(runtime: Runtime, campaign_id: str, csv: Path | None, form: Format) 
         ):
             write_csv(found, file)
     document = [each.as_dict() for each in found]
-    columns = ("code", "market", "phase", "ref", "status", "told", "blocked")
+    columns = ("code", "market", "phase", "ref", "status", "notified", "blocked")
     lines = [
-        [*list(each.values())[:-2], *("yes" if each[name] else "no" for name in ("told", "blocked"))]
+        [
+            *list(each.values())[:-2],
+            *("yes" if each[name] else "no" for name in ("told", "blocked")),  # stored name
+        ]
         for each in document
     ]
     answer(document, form, rows(columns, lines, title=f"codes of struck fans of {campaign_id}"))

@@ -65,18 +65,10 @@ class Filters:
         )
 
 
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(help=HELP, no_args_is_help=True)
-    group.command("groups")(groups)
-    group.command("list")(list_)
-    group.command("show")(show)
-    group.command("redrive")(redrive)
-    group.command("drop")(drop)
-    group.command("export")(export)
-    group.command("history")(history)
-    app.add_typer(group, name="dlq")
+app = typer.Typer(help=HELP, no_args_is_help=True)
 
 
+@app.command("groups")
 @flatten_options
 def groups(
     filters: Filters,
@@ -106,6 +98,7 @@ def groups(
         raise typer.Exit(FINDING)
 
 
+@app.command("list")
 @flatten_options
 def list_(
     filters: Filters,
@@ -128,6 +121,7 @@ def list_(
         raise typer.Exit(FINDING)
 
 
+@app.command("show")
 def show(
     queue: Queue,
     message: Annotated[str, typer.Argument(metavar="ID", help="message id, or <campaignId>:<entryId>")],
@@ -146,6 +140,7 @@ def show(
     answer(text.message_document(found, whole=True), form)
 
 
+@app.command("redrive")
 @flatten_options
 def redrive(
     queue: Queue,
@@ -183,6 +178,7 @@ def redrive(
         raise typer.Exit(FINDING)
 
 
+@app.command("drop")
 @flatten_options
 def drop(
     queue: Queue,
@@ -215,6 +211,7 @@ def drop(
         raise typer.Exit(FINDING)
 
 
+@app.command("export")
 @flatten_options
 def export(
     queue: Queue,
@@ -239,6 +236,7 @@ def export(
         raise typer.Exit(FINDING)
 
 
+@app.command("history")
 def history(
     limit: Annotated[
         int, typer.Option(min=1, max=1000, help="show at most this many, the latest first")
@@ -253,7 +251,7 @@ def history(
 
 @contextmanager
 def _followed() -> Iterator[Callbacks]:
-    """A progress bar, and Ctrl-C as a stop that leaves no message half done."""
+    """A progress bar. Ctrl-C stops between messages."""
     with progress("messages") as bar, StopSignal().on_signals() as stop:
         task = bar.add_task("reading", total=None)
         yield Callbacks(

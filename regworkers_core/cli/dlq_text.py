@@ -98,7 +98,7 @@ def causes_text(document: Document) -> Group:
             Text(f"  {cause['advice']}"),
             Text(f"  {cause['command']}"),
         ]
-    return Group(rows(columns, lines, whole=("cause", "queue")), *below, *_notes(document))
+    return Group(rows(columns, lines), *below, *_notes(document))
 
 
 def _verdicts(cause: Document) -> str:
@@ -122,7 +122,7 @@ def messages_text(document: Document) -> Group:
     why = Counter((Verdict(message["verdict"]), message["why"]) for message in messages)
     below = [Text(f"{number} {WORDS[verdict]}: {text}") for (verdict, text), number in why.most_common()]
     columns = ("dead letter", "reason", "first failed", "verdict")
-    return Group(rows(columns, lines, whole=("dead letter",)), *below, *_notes(document))
+    return Group(rows(columns, lines), *below, *_notes(document))
 
 
 def not_found_text(document: Document) -> Group:
@@ -167,7 +167,7 @@ def _causes_table(document: Document, title: str, empty: str, *more: str) -> Ren
         ]
         for cause, count in zip(causes, counts, strict=True)
     ]
-    return rows(columns, lines, title=title, whole=("cause",))
+    return rows(columns, lines, title=title)
 
 
 def action_document(action: Action) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def history_text(document: Sequence[Document]) -> RenderableType:
         ]
         for action in document
     ]
-    return rows(("when", "who", "what", "queue", "outcome", ""), lines, whole=("queue",))
+    return rows(("when", "who", "what", "queue", "outcome", ""), lines)
 
 
 def _notes(document: Document, nothing: str = "") -> list[Text]:

@@ -1,4 +1,4 @@
-"""`regworkers doctor`: the health of the whole system on one screen."""
+"""`regworkers doctor` and `regworkers service check`: the health of the system, and of one service."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -14,7 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.health.dependency_status import (
+    ServiceName,
+    check_service,
+    with_short_timeouts,
+)
 from regworkers_core.operations.health.doctor import Examination, Found, examine_snapshot
 from regworkers_core.operations.health.rows import SECTIONS, Row, State
 from regworkers_core.operations.health.scheduler import read_scheduler
@@ -37,14 +41,11 @@ _MOST_LINES, _MOST_NAMES = 4, 8
 _MOST_FINDINGS = 8
 
 
-def register(app: typer.Typer) -> None:
-    app.command("doctor")(doctor_command)
-
-
 def doctor_command(form: FormatOption = Format.TEXT) -> None:
-    """Show the health of the whole system. Each finding says since when it holds and which command helps.
+    """Show the health of the system and the commands that help.
 
-    Takes less than 5 s, even if dependencies do not answer. Exits 1 if something is wrong or could not be read.
+    Each finding lists since when it holds. Takes less than 5 s, even if dependencies do not answer. Exits 1 if
+    something is wrong or could not be read.
     """
     runtime = Runtime(with_short_timeouts(load_settings()))
     with _waiting():
@@ -70,7 +71,7 @@ def _leave_at_once() -> NoReturn:
 
 @contextmanager
 def _waiting() -> Iterator[None]:
-    """On a terminal only, and never on stdout."""
+    """Show a spinner on stderr, on a terminal only."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         yield
@@ -98,7 +99,7 @@ def screen(examination: Examination) -> RenderableType:
 def _headline(examination: Examination) -> str:
     numbers = {state: sum(row.state is state for row in examination.rows) for state in State}
     wrong = [f"{numbers[state]} {state}" for state in reversed(State) if state.is_finding and numbers[state]]
-    well = "nothing wrong in what could be read" if numbers[State.UNKNOWN] else "all is well"
+    well = "nothing wrong in what could be read" if numbers[State.UNKNOWN] else "everything is healthy"
     return f"{examination.environment}, {examination.at}: {', '.join(wrong) or well}"
 
 
@@ -141,7 +142,7 @@ def _summary(rows: Sequence[Row]) -> str:
         held = sum(row.facts["owner"] is not None for row in rows)
         return f"{held} held, {len(rows) - held} free"
     if section in ("daemons", "sensors"):
-        return f"{len(rows)} as they should be"
+        return f"{len(rows)} healthy"
     if section == "campaigns":
         statuses = [str(row.facts["status"]) for row in rows]
         return ", ".join(f"{statuses.count(each)} {each}" for each in dict.fromkeys(statuses))
@@ -156,10 +157,33 @@ def _findings(found: Sequence[Found]) -> Iterator[Text]:
     for each in found[:_MOST_FINDINGS]:
         mark, style = _MARKS[each.state]
         since = f" (since {each.since})" if each.since else ""
-        because = f" (comes of {each.because})" if each.because else ""
+        because = f" (caused by {each.because})" if each.because else ""
         # Without an overflow setting, which would cut the text at the width of the terminal.
         yield Text(f"{mark} ", style).append(f"{each.summary}{since}{because}", "default")
         yield Text(f"     {each.help or each.runbook}", "dim")
     more = len(found) - _MOST_FINDINGS
     if more > 0:
         yield Text(f"and {more} more: --format json has all of them")
+
+
+service_app = typer.Typer(help="Check a service that is called over HTTP.", no_args_is_help=True)
+
+
+@service_app.command("check")
+def service_command(
+    name: Annotated[ServiceName, typer.Argument(metavar="SERVICE", help="entry, user, code or campaign")],
+    id_: Annotated[
+        str | None,
+        typer.Option("--id", help="<campaignId>:<entryId>, a globalUserId, or a campaignId (code, campaign)"),
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Show a service's health and response time, and whether it has a record.
+
+    Shows no fan's data. Exits 1 if the service is down or does not have the record, 2 if it is not configured or
+    refuses the token.
+    """
+    report = check_service(Runtime(with_short_timeouts(load_settings())), name, id_)
+    answer(report.as_dict(), form)
+    if not report.fine:
+        raise typer.Exit(FINDING)

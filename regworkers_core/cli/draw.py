@@ -1,4 +1,4 @@
-"""`regworkers draw ...`: run a draw and wait, top it up, bring its artefacts."""
+"""`regworkers draw ...`: run a draw and wait, draw a further phase, export the artefacts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
-from regworkers_core.cli import draw_remedies, draw_report, draw_seed, proof, simulate
+from regworkers_core.cli import draw_proof, draw_remedies, draw_report
 from regworkers_core.cli.changes import ask, at_terminal, audited
-from regworkers_core.cli.draw_report import read_outline
-from regworkers_core.cli.draw_steps import steps_table, what_to_do_with_it
+from regworkers_core.cli.draw_report import publish_hash_text, read_outline, steps_table
 from regworkers_core.cli.options import campaign_id_of, numbers, seats_of_segments
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.campaign import Reserve
@@ -38,26 +37,17 @@ from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
 
-Yes = Annotated[bool, typer.Option("--yes", help="publish without asking for the word")]
+Yes = Annotated[bool, typer.Option("--yes", help="publish without a prompt")]
 Strikes = Annotated[Path | None, typer.Option(help="file with a line ref|REASON for each entry to strike")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="assign codes here until the markets complete")]
 
 
-def register(app: typer.Typer) -> None:
-    draw = typer.Typer(
-        help="The draw: run, top up, report, export, verify, receipts, simulation.", no_args_is_help=True
-    )
-    draw.command("run")(run_command)
-    draw.command("top-up")(top_up_command)
-    draw.command("export")(export_command)
-    draw_seed.register(draw)
-    draw_report.register(draw)
-    draw_remedies.register(draw)
-    proof.register(draw)
-    simulate.register(draw)
-    app.add_typer(draw, name="draw")
+app = typer.Typer(help="Run, top up, report, verify and simulate draws.", no_args_is_help=True)
+for steps in (draw_report, draw_remedies, draw_proof):
+    app.add_typer(steps.app)
 
 
+@app.command("run")
 def run_command(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     yes: Yes = False,
@@ -66,17 +56,17 @@ def run_command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"publish although the gate found this ({', '.join(ACCEPTABLE)}); may be repeated",
+            help=f"publish although the gate found this ({', '.join(ACCEPTABLE)}); repeatable",
         ),
     ] = None,
-    reason: Annotated[str, typer.Option(help="why it is accepted: published with it")] = "",
+    reason: Annotated[str, typer.Option(help="why it is accepted; published with it")] = "",
     wait: Wait = True,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Draw a closed campaign: freeze, commit, seed, rank, allocate, report, publish; then wait for its codes.
+    """Draw a closed campaign and wait until its codes are assigned.
 
-    Goes on where an earlier run stopped, and does nothing that was done. Before anything is published it asks for
-    the word `<campaignId>:<phase>`. Exit code 1 where it cannot ask; --yes publishes unasked.
+    The steps are freeze, commit, seed, rank, allocate, report and publish. Continues where an earlier run stopped.
+    Prompts for `<campaignId>:<phase>` before it publishes; --yes skips the prompt. Exits 1 if it cannot prompt.
     """
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
@@ -92,25 +82,26 @@ def run_command(
         _draw(runtime, campaign_id, None, struck, yes, wait, form, result, accept)
 
 
+@app.command("top-up")
 def top_up_command(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     reason: Annotated[str, typer.Option(help="published with the phase")],
     capacity: Annotated[
-        list[str] | None, typer.Option(help="MARKET=N, the new total of a market; may be repeated")
+        list[str] | None, typer.Option(help="MARKET=N, the new total of a market; repeatable")
     ] = None,
     reserve: Annotated[
-        list[str] | None, typer.Option(help="MARKET:SEGMENT=N among the new seats; may be repeated")
+        list[str] | None, typer.Option(help="MARKET:SEGMENT=N among the new seats; repeatable")
     ] = None,
     strikes: Strikes = None,
-    waitlist: Annotated[int | None, typer.Option(min=0, help="a new size of the waiting list")] = None,
+    waitlist: Annotated[int | None, typer.Option(min=0, help="new size of the waiting list")] = None,
     yes: Yes = False,
     wait: Wait = True,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Draw a further phase: more seats, same order, everybody who has won keeps the seat.
+    """Draw a further phase: more seats, the same order, winners keep theirs.
 
-    A winner is not moved to a market that he would have liked better: true preferences are the best within a
-    phase, not over several. The reason is published so that everybody can see why seats came later.
+    No winner moves to a market that they would have preferred: stating true preferences is optimal within a phase, not
+    over several. The reason is published, so that everyone can see why seats were added.
     """
     runtime = Runtime.load()
     request = TopUp(
@@ -137,17 +128,18 @@ def top_up_command(
         _draw(runtime, campaign_id, phase, (), yes, wait, form, result)
 
 
+@app.command("export")
 def export_command(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     folder: Path,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Copy the published artefacts of every phase to FOLDER/phase-<n>/, for `draw verify` and for auditors."""
+    """Copy the artefacts of every phase to FOLDER/phase-<n>/."""
     runtime = Runtime.load()
     campaign_id = campaign_id_of(runtime, campaign_id)
     record = runtime.draws.get(campaign_id)
     if record is None:
-        raise UsageError(f"{campaign_id} was not drawn: `regworkers draw run {campaign_id}`")
+        raise UsageError(f"{campaign_id} is not drawn yet: run `regworkers draw run {campaign_id}`")
     written = export(runtime.objects, campaign_id, record.phases, folder)
     document = {"campaignId": campaign_id, "folder": str(folder), "files": written}
     answer(document, form, "\n".join([*(str(folder / name) for name in written), f"{len(written)} files"]))
@@ -164,7 +156,7 @@ def _draw(
     result: dict[str, Any],
     accept: Acceptance | None = None,
 ) -> None:
-    """`result` gets the state of each step, for the audit log."""
+    """Run the steps. `result` gets the state of each, for the audit log."""
     done: dict[str, Any] = {}
     with StopSignal().on_signals() as stop:
         with progress("") as bar:
@@ -189,7 +181,7 @@ def _draw(
                     done[step.name] = {"state": step.state, **step.facts}
                     result[step.name] = step.state
                     if step.name == "commit" and (step.state == "done" or step.facts.get("dueAt")):
-                        Console(stderr=True, soft_wrap=True).print(Text(what_to_do_with_it(step.facts)))
+                        Console(stderr=True, soft_wrap=True).print(Text(publish_hash_text(step.facts)))
             except DrawBusy as busy:
                 answer({"campaignId": campaign_id, "state": "busy", "message": str(busy)}, form, str(busy))
                 return
@@ -215,16 +207,16 @@ def _draw(
             last = _ask(runtime, run, done)
             result["publish"] = done["publish"]["state"]
         elif left:
-            told = "; ".join(f"{each['name']}: {each['detail']}" for each in left)
+            findings_text = "; ".join(f"{each['name']}: {each['detail']}" for each in left)
             names = " ".join(f"--accept-finding {each['name']}" for each in left)
             last["message"] = (
-                f"nothing is published yet. {told}. `regworkers draw run {campaign_id} {names} --reason TEXT` accepts"
-                " it, and the reason is published"
+                f"nothing is published yet. {findings_text}. To accept and publish it with a reason:"
+                f" `regworkers draw run {campaign_id} {names} --reason TEXT`"
             )
         elif waits:
             last["message"] = (
-                f"nothing is published yet: `regworkers draw run {campaign_id}` asks for {last['confirm']} in a"
-                " terminal; here nothing was asked, and a word that comes through a pipe is not read"
+                f"nothing is published yet: `regworkers draw run {campaign_id}` prompts for {last['confirm']} at a"
+                " terminal; input from a pipe is not read"
             )
         if last["state"] == "awaiting" or stop.is_set:
             message = last.pop("message", None)
@@ -240,7 +232,7 @@ def _draw(
 
 
 def _ask(runtime: Runtime, run: DrawRun, done: dict[str, Any]) -> dict[str, Any]:
-    """Show what there is to confirm and ask for the word that does it."""
+    """Show the report and prompt for the word that publishes it."""
     campaign_id, awaiting = run.campaign_id, done["publish"]
     console = Console(stderr=True, soft_wrap=True)
     console.print(read_outline(runtime, campaign_id, run.phase))
@@ -259,7 +251,9 @@ def _ask(runtime: Runtime, run: DrawRun, done: dict[str, Any]) -> dict[str, Any]
 
 
 def _assigned(runtime: Runtime, campaign_id: str, phase: int, stop: StopSignal) -> PhaseRecord | None:
-    """Work on the selection queue, beside whoever else does, until the phase's markets complete or stand still."""
+    """Work on the selection queue until the markets of the phase complete, or nothing moves any more. Other drains may
+    work on it at the same time.
+    """
     limits = drain_limits(runtime.settings, SELECTIONS, idle_seconds=1.0, max_seconds=3600.0)
     with progress("chunks") as bar:
         task = bar.add_task("codes", total=None)
@@ -269,7 +263,7 @@ def _assigned(runtime: Runtime, campaign_id: str, phase: int, stop: StopSignal) 
                 return before
             report = run_drain(runtime, SELECTIONS, limits, stop=stop, on_progress=_teller(bar, task))
             after = _phase(runtime, campaign_id, phase)
-            # Chunks that another drain holds come back by themselves; with nothing in flight nobody works.
+            # Chunks that another drain holds return to the queue; with nothing in flight no drain works.
             idle = not runtime.queue(runtime.names.selection_queue).depth().total
             if after is None or report.ended == "dependency_down":
                 return after
@@ -294,9 +288,7 @@ def _tell(
     waiting: list[str],
     form: Format,
 ) -> None:
-    """The steps and the report in short, and below them what the draw waits for: in a table a command would be
-    broken up.
-    """
+    """Print the steps and a short report, and below what the draw waits for: a table would break commands up."""
     parts: list[RenderableType] = [steps_table(campaign_id, done)]
     parts += [outline] if outline is not None else []
     parts += [Text(line) for line in waiting]

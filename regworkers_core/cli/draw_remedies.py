@@ -1,27 +1,29 @@
-"""`regworkers draw annul|replan-code`: what helps when a draw must not count, or cannot go on as it was planned."""
+"""`regworkers draw annul|replan-code|seed`: for a draw that must not count or cannot continue."""
 
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Annotated
 
 import typer
 from rich.console import Group
 from rich.text import Text
 
+from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.cli.changes import Deletion, audited
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.held import DrawBusy
 
-
-def register(draw: typer.Typer) -> None:
-    draw.command("annul")(annul_command)
-    draw.command("replan-code")(replan_command)
+app = typer.Typer()
 
 
+@app.command("annul")
 @flatten_options
 def annul_command(
     campaign_id: CampaignArgument,
@@ -29,7 +31,7 @@ def annul_command(
     change: Deletion,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """End a draw that must not count: send no more messages, allow no further phase, publish the reason.
+    """Annul a draw: no more messages, no further phase; publish the reason.
 
     Without --apply it reports what it would stop; --apply prompts for <campaignId>:<phase>. It cannot be undone, and
     the campaign is never drawn again. A repeat continues one that was killed. Exits 1 until the draw is annulled, and
@@ -69,6 +71,7 @@ def annul_command(
         raise typer.Exit(FINDING)
 
 
+@app.command("replan-code")
 @flatten_options
 def replan_command(
     campaign_id: CampaignArgument,
@@ -76,7 +79,7 @@ def replan_command(
     change: Deletion,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Give each winner whose planned code is void the next unplanned position of the market.
+    """Replace void codes of winners by the next unplanned ones.
 
     A code that was assigned or redeemed outside of the draw becomes void first. Without --apply it lists the moves;
     --apply prompts for <campaignId>:<phase>, makes them and queues the open chunks again. The former positions are
@@ -110,3 +113,42 @@ def replan_command(
     answer({**found.as_dict(), "confirm": found.word, "said": said}, form, Group(table, Text(said)))
     if found.missing or (found.moves and not found.applied):
         raise typer.Exit(FINDING)
+
+
+@app.command("seed")
+def seed_command(
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
+    signature: Annotated[
+        str, typer.Option(metavar="HEX", help="the beacon's signature of the round: 96 hex digits")
+    ],
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Enter the beacon's signature manually, if it cannot be reached.
+
+    `regworkers campaign status` names the round and when it is due; any relay of the beacon shows its signature under
+    /<chain>/public/<round>. It is verified like one from the beacon; a wrong one is refused. The draw then continues by
+    itself, or with `regworkers draw run`.
+    """
+    runtime = Runtime.load()
+    campaign_id, run_id = campaign_id_of(runtime, campaign_id), f"cli-{uuid.uuid4().hex[:12]}"
+    run = DrawRun(
+        runtime,
+        campaign_id,
+        run_id=run_id,
+        settled=lambda _campaign: Settlement(),
+        judge=partial(judge_campaign, runtime),
+        # Report at once what is still missing.
+        patience_seconds=0.0,
+    )
+    with audited(runtime, "draw seed", campaign_id, {"runId": run_id}) as result:
+        try:
+            run.take_signature(signature.strip())
+            step = run.seed()
+        except DrawBusy as busy:
+            raise UsageError(f"{busy}; try again in a minute") from None
+        result["seed"] = step.state
+    if step.state == "waiting":
+        text = f"the signature is stored; the draw of {campaign_id} also waits for that of another round"
+    else:
+        text = f"seed {step.facts['seed']}: `regworkers draw run {campaign_id}` goes on"
+    answer({"campaignId": campaign_id, "state": step.state, **step.facts}, form, text)

@@ -1,33 +1,116 @@
-"""`regworkers draw report`: what to look at before a publication is confirmed, and at any time after it."""
+"""`regworkers draw report|simulate`, and the tables of a draw: its steps, its report, a simulation."""
 
 from __future__ import annotations
 
+import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import orjson
 import typer
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from regworkers_core.adapters.aws.objects import MissingObject
+from regworkers_core.adapters.files.judged_entries import read_judged
 from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.cli.options import campaign_id_of, require_writable
-from regworkers_core.cli.output import Format, FormatOption, answer, rows
+from regworkers_core.cli.options import (
+    campaign_id_of,
+    market_in_words,
+    numbers,
+    require_writable,
+    seats_of_segments,
+)
+from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.eligibility.campaign.judging import judge_entries
+from regworkers_core.replication.settled import lag_warnings
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
 from regworkers_core.selection.draw.allocation import NUMBERS, PAGE
 from regworkers_core.selection.draw.artefacts import report_key
+from regworkers_core.selection.draw.freezing import POOL, write_pool
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.report.simulate import simulate, simulation_seeds, write_synthetic_pool
+from regworkers_core.selection.report.simulation import NOTICE, Scenario, tables
+
+Facts = Mapping[str, Any]
+
+
+def steps_table(campaign_id: str, done: Mapping[str, Facts]) -> Table:
+    """`done` has each step's facts and its `state`, by the step's name."""
+    lines = [(name, facts["state"], _brief(name, facts)) for name, facts in done.items()]
+    return rows(("step", "", "result"), lines, title=f"draw of {campaign_id}")
+
+
+def _brief(name: str, facts: Facts) -> str | None:
+    parts: list[str] = []
+    match name:
+        case "judge" if "entries" in facts:
+            parts = [f"{facts['entries']:,} entries"]
+            parts += [f"{facts['eligible']:,} eligible"] if "eligible" in facts else []
+        case "freeze":
+            parts = [f"{facts['count']:,} take part", f"root {facts['root']}"]
+        case "commit":
+            parts = [f"manifestHash {facts['manifestHash']}"]
+        case "seed":
+            source = facts["seedSource"]
+            parts = [str(source["kind"])] + ([f"round {source['round']}"] if "round" in source else [])
+        case "rank":
+            parts = [f"{facts['count']:,} in order"]
+        case "allocate":
+            parts = [f"{count:,} {outcome}" for outcome, count in facts["outcomes"].items() if count]
+            parts.append(f"resultHash {facts['resultHash']}")
+        case "report":
+            parts = [str(facts["page"])]
+        case "publish":
+            parts = [f"waits for {facts['confirm']}"] if "confirm" in facts else _markets(facts)
+            parts += [f"the gate found {each['name']}" for each in facts.get("findings", ())]
+    return ", ".join(parts) or None
+
+
+def _markets(facts: Facts) -> list[str]:
+    return [str(facts["status"])] + [
+        f"{market_in_words(market_id)} {numbers.get('status')}"
+        for market_id, numbers in facts.get("markets", {}).items()
+    ]
+
+
+def commitment_in_words(phase: int | str, facts: Facts) -> str:
+    """The commitment of a phase as a line. It is not in a table, so that the hash can be copied."""
+    parts = [f"phase {phase}: manifestHash {facts['manifestHash']}"]
+    parts.append(f"public since {facts['publishedAt']}" if facts["publishedAt"] else "not public yet")
+    if facts.get("publishedLate"):
+        parts.append("less than ten minutes before its round")
+    if facts["replaced"]:
+        parts.append(f"{facts['replaced']} manifests were replaced")
+    if facts["dueAt"]:
+        parts.append(f"its round of the beacon is due at {facts['dueAt']}")
+    return ", ".join(parts)
+
+
+def publish_hash_text(facts: Facts) -> str:
+    """What to do with a commitment, for the operator of the draw."""
+    until = f"before {facts['dueAt']}, when the round of the beacon is signed" if facts["dueAt"] else "now"
+    return (
+        f"{commitment_in_words(facts['phase'], facts)}\n"
+        f"Publish this hash {until}, where it cannot be withdrawn: a public post, a mail to the press, a notary. Anyone"
+        " who compares it later knows that the input did not change once the seed was known."
+    )
+
 
 Numbers = Mapping[str, Any]
 
 
-def register(draw: typer.Typer) -> None:
-    draw.command("report")(report_command)
+app = typer.Typer()
 
 
+@app.command("report")
 def report_command(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     phase: Annotated[int | None, typer.Option(min=1, help="[default: the latest that has a report]")] = None,
@@ -36,11 +119,11 @@ def report_command(
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """The report of a draw as it was made: funnel, seats and winners, findings; with --page all of it, with plots."""
+    """Show the report of a draw; with --page write it with its plots."""
     require_writable(page)
     runtime = Runtime.load()
     campaign_id = campaign_id_of(runtime, campaign_id)
-    number = _phase(campaign_id, runtime.draws.get(campaign_id), phase)
+    number = _reported_phase(campaign_id, runtime.draws.get(campaign_id), phase)
     numbers: Numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, number, NUMBERS)))
     if page is not None:
         runtime.objects.get_file(report_key(campaign_id, number, PAGE), page)
@@ -48,7 +131,7 @@ def report_command(
 
 
 def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableType:
-    """The outline of a phase's report, or a line when it cannot be read: nothing that was decided depends on it."""
+    """The outline of a phase's report, or a line with the error: no decision depends on the report."""
     key = report_key(campaign_id, phase, NUMBERS)
     try:
         return outline(orjson.loads(runtime.objects.get_bytes(key)), _stocks(runtime, campaign_id))
@@ -63,7 +146,7 @@ def _stocks(runtime: Runtime, campaign_id: str) -> Mapping[str, MarketStock]:
 
 
 def outline(numbers: Numbers, stocks: Mapping[str, MarketStock]) -> RenderableType:
-    """The funnel, a line for each market, and what the report says in words."""
+    """The funnel, a line for each market, and the notes of the report."""
     funnel = numbers["funnel"]
     counted = [("registered", funnel["registered"])]
     counted += [(f"– {reason}", count) for reason, count in funnel["reasons"].items()]
@@ -91,7 +174,7 @@ def _codes(stock: MarketStock | None) -> tuple[str, str]:
     return ("0", "0") if stock is None else (f"{stock.available:,}", f"{stock.missing:,}")
 
 
-def _phase(campaign_id: str, record: DrawRecord | None, wanted: int | None) -> int:
+def _reported_phase(campaign_id: str, record: DrawRecord | None, wanted: int | None) -> int:
     made = [number for number, each in record.phases.items() if "report" in each.fields] if record else []
     if not made:
         raise UsageError(f"{campaign_id} has no report yet: `regworkers draw run {campaign_id}` makes it")
@@ -100,3 +183,88 @@ def _phase(campaign_id: str, record: DrawRecord | None, wanted: int | None) -> i
             f"{campaign_id} has no report of phase {wanted}: there are {', '.join(map(str, made))}"
         )
     return max(made) if wanted is None else wanted
+
+
+@app.command("simulate")
+def simulate_command(
+    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
+    capacity: Annotated[
+        list[str] | None, typer.Option(help="MARKET=N, the seats of a market; repeatable")
+    ] = None,
+    reserve: Annotated[
+        list[str] | None, typer.Option(help="MARKET:SEGMENT=N, 0 removes a reserve; repeatable")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="SEGMENT=W, tickets of a segment's members; repeatable")
+    ] = None,
+    wins_per_unit: Annotated[int | None, typer.Option(min=1, help="winners of a household at most")] = None,
+    waitlist: Annotated[int | None, typer.Option(min=0, help="size of the waiting list")] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="how many draws to try")] = 10,
+    entries: Annotated[
+        int | None, typer.Option(min=0, help="invent this many entries; needs --capacity, but no server")
+    ] = None,
+    seed: Annotated[
+        str | None,
+        typer.Option(help="a word that makes the rounds repeatable [default: new seeds each time]"),
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Simulate draws: odds by market, segment and weight.
+
+    Uses the entries of the campaign as they are now. Reads the replica and writes nothing. It is not the draw: its
+    seeds are discarded, and it refuses the real seed. Figures are means over the rounds, with the lowest and highest.
+    """
+    capacities, seats = numbers("--capacity", capacity or ()), seats_of_segments("--reserve", reserve or ())
+    seeds = simulation_seeds(seed, lambda: secrets.token_hex(32))
+    runtime = campaign = None
+    if entries is None:
+        runtime = Runtime.load()
+        campaign = runtime.campaigns.require(
+            campaign_id, "; to invent one, give --entries N with --capacity MARKET=N"
+        )
+    scenario = (Scenario.of(campaign) if campaign else Scenario.of_capacities(capacities)).changed(
+        capacities=capacities,
+        reserves=seats,
+        weights=numbers("--weights", weights or ()),
+        wins_per_unit=wins_per_unit,
+        waitlist_size=waitlist,
+    )
+    with tempfile.TemporaryDirectory(prefix="regworkers-simulate-") as name, progress("") as bar:
+        folder, task = Path(name), bar.add_task("entries", total=None)
+        if runtime is not None and campaign is not None:
+            judge_entries(
+                runtime,
+                campaign,
+                as_of=iso(runtime.clock()),
+                folder=folder,
+                tell=lambda text: bar.update(task, description=text),
+            )
+            markets = frozenset(campaign.market_ids)
+            pool: dict[str, Any] = write_pool(read_judged(folder), markets, folder).as_dict()
+        else:
+            wanted = [market.market_id for market in scenario.markets]
+            rng = np.random.default_rng(int(next(seeds), 16))
+            write_synthetic_pool(folder, entries or 0, wanted, scenario.segments, rng)
+            pool = {"entries": entries, "eligible": entries, "invented": True}
+        bar.update(task, description="rounds", completed=0, total=rounds)
+        made = simulate(
+            folder / POOL,
+            scenario,
+            rounds=rounds,
+            seeds=seeds,
+            engine=Engine(scratch=folder / "scratch"),
+            on_round=lambda done: bar.update(task, completed=done),
+        )
+    warnings = [] if runtime is None else lag_warnings(runtime)
+    document = {"campaignId": campaign_id, "pool": pool, "warnings": warnings, **made.as_dict()}
+    answer(document, form, _simulation_text(document))
+
+
+def _simulation_text(document: Mapping[str, Any]) -> Group:
+    return Group(
+        f"{document['campaignId']}: {NOTICE}",
+        *(f"warning: {text}" for text in document["warnings"]),
+        f"{document['entries']:,} entries take part, {document['rounds']} rounds;"
+        f" a chance is the mean of the rounds (lowest – highest)",
+        *(rows(table.columns, table.rows, title=table.title) for table in tables(document)),
+    )

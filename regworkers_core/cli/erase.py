@@ -24,10 +24,6 @@ _REPLAY = "replay"
 _SHOWN = 100
 
 
-def register(app: typer.Typer) -> None:
-    app.command("erase")(erase_command)
-
-
 @flatten_options
 def erase_command(
     change: Deletion,
@@ -46,14 +42,15 @@ def erase_command(
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Erase a fan's entry from every store. Exits 1 if something is left to do.
+    """Erase a fan's entry from every store.
 
       regworkers erase <campaignId> <entryId>      one entry, and what remains, until when and why
       regworkers erase --pending                   entries that a writer or a backup put back
       regworkers erase replay                      every erasure again, after a restore of the table or of MongoDB
 
     Without --apply it reports what would be erased. --apply prompts for the entry's id, or for the number of entries.
-    If it is killed, the same command continues. docs/erasure.md lists what is erased and what remains.
+    Exits 1 if something is left to do. If it is killed, the same command continues. docs/erasure.md lists what is
+    erased and what remains.
     """
     replays = campaign_id == _REPLAY and entry_id is None
     if replays or only_pending:
@@ -145,7 +142,7 @@ def _again_text(report: AgainReport) -> RenderableType:
     if report.entries:
         shown = report.entries[:_SHOWN]
         more = [(f"and {report.found - len(shown)} more", "")] if report.found > len(shown) else []
-        parts.append(rows(("entry", "erased at"), [*shown, *more], whole=("entry",)))
+        parts.append(rows(("entry", "erased at"), [*shown, *more]))
     parts += [Text(report.advice)] if report.advice else []
     if report.dry_run and report.found:
         parts.append(Text(f"nothing was erased: add --apply to erase {report.found} entries"))

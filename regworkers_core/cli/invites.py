@@ -1,4 +1,4 @@
-"""`regworkers invites ...`: upload lists of who is invited, count, check, remove."""
+"""`regworkers invites ...`: upload, count, check and remove invites."""
 
 from __future__ import annotations
 
@@ -36,22 +36,18 @@ _COUNTED_BYTES = 1024 * 1024
 
 TypeArgument = Annotated[InviteType, typer.Argument(metavar="TYPE", help="email, globalUserId or memberId")]
 RejectsOption = Annotated[
-    Path | None, typer.Option(help="where rejected lines are listed [default: <file>.rejects.csv]")
+    Path | None, typer.Option(help="file for rejected lines [default: <file>.rejects.csv]")
 ]
 RateOption = Annotated[
-    float | None, typer.Option(min=1, help="writes a second at most [default: invites.itemsPerSecond]")
+    float | None,
+    typer.Option(min=1, help="at most this many writes a second [default: invites.itemsPerSecond]"),
 ]
 
 
-def register(app: typer.Typer) -> None:
-    invites = typer.Typer(help="Who is invited: upload, count, check, remove.", no_args_is_help=True)
-    invites.command("upload")(upload_command)
-    invites.command("count")(count_command)
-    invites.command("check")(check_command)
-    invites.command("remove")(remove_command)
-    app.add_typer(invites, name="invites")
+app = typer.Typer(help="Upload, count, check and remove invites.", no_args_is_help=True)
 
 
+@app.command("upload")
 def upload_command(
     campaign: CampaignArgument,
     type_: TypeArgument,
@@ -75,11 +71,13 @@ def upload_command(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="read and count, invite nobody; rejects are written")
+        bool, typer.Option("--dry-run", help="read and count only; rejects are written")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="the campaign is yet to be created")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="also for a campaign that does not exist yet")
+    ] = False,
     shorten: Annotated[
-        bool, typer.Option("--shorten", help="also where an invite holds longer than TTL")
+        bool, typer.Option("--shorten", help="also shorten invites that are valid longer than TTL")
     ] = False,
     yes: Annotated[
         bool,
@@ -89,10 +87,10 @@ def upload_command(
     rate: RateOption = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Invite everybody in FILE; they are invited the moment it is done.
+    """Invite the fans in FILE. Invites are effective at once.
 
-    The same file may be given again at any time, also after an interruption: what is done is found done, and what
-    holds longer already is left alone. Exit code 1 when lines were rejected, or it was stopped.
+    The same file may be uploaded again at any time, e.g. after an interruption. Invites that are valid longer are left
+    unchanged. Exits 1 if lines were rejected, or if it was stopped.
     """
     runtime = Runtime.load()
     if file is None:
@@ -120,9 +118,10 @@ def upload_command(
             hooks=hooks,
         )
         result |= _counts(report)
-    _tell(report, file, form)
+    _answer(report, file, form)
 
 
+@app.command("count")
 def count_command(
     campaign: CampaignArgument,
     type_: Annotated[
@@ -130,7 +129,7 @@ def count_command(
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Count the invites of a campaign: valid now, and expired ones that DynamoDB has not taken away yet."""
+    """Count valid invites, and expired ones that DynamoDB still has."""
     runtime = Runtime.load()
     types = tuple(InviteType) if type_ is None else (type_,)
     with progress("invites") as bar:
@@ -150,22 +149,27 @@ def count_command(
     answer(document, form, table)
 
 
+@app.command("check")
 def check_command(
     campaign: CampaignArgument,
     type_: TypeArgument,
     value: Annotated[str, typer.Argument(help="the address or id, or - to read it from stdin")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Whether somebody is invited, and until when. Exit code 1 when not, 2 when VALUE is none that can be invited."""
+    """Check whether a fan is invited, and until when.
+
+    Exits 1 if not, 2 if VALUE cannot be invited.
+    """
     named = _given([value])
     if len(named) != 1:
-        raise UsageError(f"one {type_.value} is due on stdin, found {len(named)}")
+        raise UsageError(f"expected one {type_.value} on stdin, found {len(named)}")
     found = check_invite(Runtime.load(), campaign, type_, named[0])
     answer(found.as_dict(), form)
     if not found.invited:
         raise typer.Exit(FINDING)
 
 
+@app.command("remove")
 @flatten_options
 def remove_command(
     campaign: CampaignArgument,
@@ -219,7 +223,7 @@ def remove_command(
         result |= _counts(report)
     if change.dry_run:
         report.advice = f"nothing was removed: add --apply to remove {report.outcomes['removed']} invites"
-    _tell(report, file, form)
+    _answer(report, file, form)
 
 
 def _given(values: Sequence[str]) -> Sequence[str]:
@@ -252,14 +256,14 @@ def _until(runtime: Runtime, ttl: str | None) -> int | None:
 
 @contextmanager
 def _working(what: str, lines: int | None) -> Iterator[Hooks]:
-    """A progress bar, and a first Ctrl-C that lets what is in flight be done."""
+    """A progress bar. The first Ctrl-C lets writes in flight finish."""
     with progress("lines") as bar, StopSignal().on_signals() as stop:
         task = bar.add_task(what, total=lines)
         yield Hooks(stop=stop, on_progress=lambda report: bar.update(task, completed=report.lines))
 
 
 def _lines_in(file: Path) -> int | None:
-    """Lines of the file without its header, for the bar; None when it cannot be read, which the reader tells."""
+    """Lines of the file without its header, for the progress bar; None if it cannot be read."""
     try:
         with file.open("rb") as raw:
             return sum(part.count(b"\n") for part in iter(lambda: raw.read(_COUNTED_BYTES), b""))
@@ -271,19 +275,19 @@ def _rejects_of(file: Path) -> Path:
     return file.with_name(file.name + ".rejects.csv")
 
 
-def _tell(report: ListReport, file: Path | None, form: Format) -> None:
+def _answer(report: ListReport, file: Path | None, form: Format) -> None:
     document: dict[str, Any] = {"file": None if file is None else str(file), **report.as_dict()}
     if form is Format.TEXT:
         document = {name: value for name, value in document.items() if value not in (None, {})}
         if report.dry_run and "removed" in document:
             document = {"would remove" if name == "removed" else name: document[name] for name in document}
-    told = [report.advice or ""]
+    lines = [report.advice or ""]
     if report.rejected and not report.stopped:
-        told.append(
+        lines.append(
             f"{report.rejected.total():,} of {report.lines:,} lines were rejected and left out: see"
             f" {report.rejects_file}"
         )
-    if advice := "\n".join(filter(None, told)):
+    if advice := "\n".join(filter(None, lines)):
         document["advice"] = advice
     answer(document, form)
     if not report.clean:

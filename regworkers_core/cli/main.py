@@ -1,39 +1,15 @@
-"""`regworkers ...`: the table of contents of the terminal."""
+"""`regworkers ...`: the table of all commands, and what becomes of their errors."""
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any
 
 import typer
 
-from regworkers_core.cli import (
-    alerts,
-    archive,
-    audit,
-    aws,
-    basics,
-    campaign,
-    certs,
-    codes,
-    dependencies,
-    dlq,
-    doctor,
-    drains,
-    drill,
-    eligibility,
-    erase,
-    housekeeping,
-    invites,
-    logs,
-    notifications,
-    replication,
-    report,
-    review,
-    runbook,
-    service,
-    template,
-)
 from regworkers_core.cli.options import Commands
 from regworkers_core.cli.output import FINDING, TROUBLE, visible
 from regworkers_core.domain.reasons import Failure, UsageError
@@ -45,58 +21,114 @@ from regworkers_core.settings import load_settings, stack_state_file
 HELP = """Registration workers: replicate the entries of verified-fan campaigns, draw winners, assign codes.
 
 stdout carries only the answer, logs go to stderr. Exit codes: 0 fine, 1 a finding, 2 a usage or environment error.
+Commands that change or delete what exists are dry runs until --apply.
 """
+# The command or group of each name, by the panel of `--help` that shows it. Modules are imported when they are needed:
+# the draw's take a second.
+PANELS = {
+    "Everyday": {
+        "doctor": "doctor:doctor_command",
+        "alerts": "alerts:app",
+        "runbook": "runbook:app",
+        "trace": "trace:trace_command",
+        "logs": "trace:logs_command",
+        "audit": "trace:audit_command",
+        "erase": "erase:erase_command",
+        "housekeeping": "maintenance:housekeeping_command",
+        "review": "maintenance:review_app",
+    },
+    "Campaigns": {
+        "campaign": "campaign:app",
+        "eligibility": "reports:eligibility_app",
+        "invites": "invites:app",
+        "codes": "codes:app",
+        "notifications": "notifications:app",
+        "report": "reports:funnel_app",
+    },
+    "Draws": {"draw": "draw:app"},
+    "Dead letters and replication": {
+        "dlq": "dlq:app",
+        "reconcile": "replication:reconcile_command",
+        "replicate": "replication:replicate_command",
+        "backfill": "replication:backfill_app",
+        "drain": "workers:drain_app",
+        "invoke": "workers:invoke_command",
+    },
+    "Infrastructure": {
+        "provision": "infrastructure:provision_command",
+        "config": "infrastructure:config_app",
+        "aws": "infrastructure:app",
+        "certs": "certs:app",
+        "service": "doctor:service_app",
+        "archive": "archive:app",
+        "drill": "maintenance:drill_app",
+        "dependencies": "maintenance:dependencies_command",
+        "template": "maintenance:template_app",
+    },
+}
+# The panel of commands that other packages add: the embedded stack.
+LOCAL = "Local"
+
+
+class _Root(Commands):
+    """The root of all commands: shows them by their panels, in the order of the table."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        order = [name for names in PANELS.values() for name in names]
+        return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Without rich, which knows panels."""
+        for panel in (*PANELS, LOCAL):
+            commands: dict[str, Any] = {name: self.commands[name] for name in self.list_commands(ctx)}
+            names = [name for name, each in commands.items() if each.rich_help_panel == panel]
+            limit = formatter.width - 6 - max(map(len, names), default=0)
+            if names:
+                with formatter.section(panel):
+                    formatter.write_dl([(name, commands[name].get_short_help_str(limit)) for name in names])
 
 
 def build(called: str = "") -> typer.Typer:
-    """All commands; the draw's only where `called` may be it, for what they import takes a second. The embedded
-    stack adds its own where it is installed.
-    """
+    """The command `called`; all commands if there is none of that name."""
     app = typer.Typer(
-        cls=Commands, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+        cls=_Root, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
     )
-    basics.register(app)
-    alerts.register(app)
-    audit.register(app)
-    aws.register(app)
-    dlq.register(app)
-    drains.register(app)
-    drill.register(app)
-    replication.register(app)
-    campaign.register(app)
-    certs.register(app)
-    codes.register(app)
-    eligibility.register(app)
-    erase.register(app)
-    housekeeping.register(app)
-    invites.register(app)
-    logs.register(app)
-    notifications.register(app)
-    service.register(app)
-    dependencies.register(app)
-    doctor.register(app)
-    template.register(app)
-    archive.register(app)
-    report.register(app)
-    review.register(app)
-    runbook.register(app)
+    app.callback()(_root)
+    table = {name: (panel, place) for panel, names in PANELS.items() for name, place in names.items()}
+    for name, (panel, place) in table.items():
+        if called in (name, "") or called not in table:
+            module, _, attribute = place.partition(":")
+            _add(app, name, panel, getattr(import_module(f"regworkers_core.cli.{module}"), attribute))
     for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
-        command = entry.load()
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=entry.name)
-        else:
-            app.command(entry.name)(command)
-    named = {command.name for command in app.registered_commands}
-    named |= {group.name for group in app.registered_groups}
-    if called not in named:
-        from regworkers_core.cli import draw
-
-        draw.register(app)
+        if called not in table:
+            _add(app, entry.name, LOCAL, entry.load())
     return app
 
 
+def _add(app: typer.Typer, name: str, panel: str, command: typer.Typer | Callable[..., None]) -> None:
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, rich_help_panel=panel)
+    else:
+        app.command(name, rich_help_panel=panel)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("regworkers"))
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Run one command; every known trouble is one line and exit code 2."""
+    """Run one command. Every known error is one line and exit code 2."""
     try:
         _configure_logging()
         configure_tracing("regworkers")
@@ -104,7 +136,7 @@ def main() -> None:
     except UsageError as error:
         _leave(str(error))
     except DrawError as error:
-        # An artefact does not fit: a finding, not a wrong call.
+        # An artefact is not what it should be: a finding, not a wrong call.
         _leave(str(error), FINDING)
     except Failure as failure:
         _leave(f"{failure}; {_way_out()}")
@@ -118,14 +150,14 @@ def main() -> None:
 
 
 def _way_out() -> str:
-    """Where to look when a dependency does not answer."""
+    """What to do if a dependency does not answer."""
     if load_settings().environment == "local-dev":
         return "is the embedded stack running? `regworkers local up` starts what is not"
-    return "`regworkers doctor` tells who does not answer"
+    return "`regworkers doctor` shows which dependency does not answer"
 
 
 def _configure_logging() -> None:
-    """By the settings; with wrong settings by default, since `local` does without them and others will tell."""
+    """Configure logging by the settings. Invalid settings are not reported here: `local` needs none of them."""
     human = sys.stderr.isatty()
     try:
         settings = load_settings()

@@ -1,4 +1,4 @@
-"""`regworkers notifications`: the stop switch of messages to fans, and how they stand."""
+"""`regworkers notifications`: pause, resume, retry and count the messages to fans."""
 
 from __future__ import annotations
 
@@ -16,21 +16,15 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify import outbox
 
 Campaign = Annotated[str | None, typer.Argument(metavar="CAMPAIGN", show_default=False, help="id or slug")]
-Everything = Annotated[bool, typer.Option("--all", help="all campaigns, those to come included")]
-Reason = Annotated[str, typer.Option("--reason", help="why, for those who find it so")]
-By = Annotated[str, typer.Option("--by", help="who does it", default_factory=lambda: _who())]
+Everything = Annotated[bool, typer.Option("--all", help="all campaigns, future ones included")]
+Reason = Annotated[str, typer.Option("--reason", help="why, for other operators")]
+By = Annotated[str, typer.Option("--by", help="your name", default_factory=lambda: _who())]
 
 
-def register(app: typer.Typer) -> None:
-    """Add `notifications pause|resume|retry|status`."""
-    group = typer.Typer(help="Stop, start and follow the messages to fans.", no_args_is_help=True)
-    group.command("pause")(pause)
-    group.command("resume")(resume)
-    group.command("retry")(retry)
-    group.command("status")(status)
-    app.add_typer(group, name="notifications")
+app = typer.Typer(help="Pause, resume, retry and count messages to fans.", no_args_is_help=True)
 
 
+@app.command("pause")
 def pause(
     reason: Reason,
     by: By,
@@ -38,7 +32,7 @@ def pause(
     everything: Everything = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Hand nothing more to the mailer. What it has got already, it sends."""
+    """Stop queueing messages. Messages already queued are still sent."""
     target, runtime = _target(campaign_id, everything), Runtime.load()
     campaign = target and campaign_id_of(runtime, target)
     with audited(runtime, "notifications pause", campaign or "all campaigns", {"reason": reason}, who=by):
@@ -46,6 +40,7 @@ def pause(
     answer(done, form)
 
 
+@app.command("resume")
 def resume(
     reason: Reason,
     by: By,
@@ -53,7 +48,10 @@ def resume(
     everything: Everything = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Go on where it stopped: nobody is told twice. A paused campaign stays paused when --all is resumed."""
+    """Resume messages; no message is sent twice.
+
+    A campaign that was paused by itself stays paused when --all is resumed.
+    """
     target, runtime = _target(campaign_id, everything), Runtime.load()
     campaign = target and campaign_id_of(runtime, target)
     with audited(runtime, "notifications resume", campaign or "all campaigns", {"reason": reason}, who=by):
@@ -61,13 +59,15 @@ def resume(
     answer(done, form)
 
 
+@app.command("retry")
 def retry(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
     by: By,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Send messages that FAILED, each of which raised an exception by itself, once more. After a blown fuse, see
-    `drain resume notifications`.
+    """Send FAILED messages again.
+
+    After a blown fuse use `drain resume notifications`.
     """
     runtime = Runtime.load()
     campaign = campaign_id_of(runtime, campaign_id)
@@ -77,18 +77,21 @@ def retry(
     answer(done, form)
 
 
+@app.command("status")
 def status(
     campaign_id: Campaign = None, everything: Everything = False, form: FormatOption = Format.TEXT
 ) -> None:
-    """Count messages by market: to be sent, held by a later phase that waits for its confirmation, sent, superseded,
-    failed. Exit code 1 while something is paused, and when some failed.
+    """Count messages by market: pending, waiting, sent, superseded, failed.
+
+    Waiting messages are held by a later phase that is not confirmed. Exits 1 while something is paused, and if messages
+    failed.
     """
     runtime = Runtime.load()
     target = None if everything or campaign_id is None else campaign_id_of(runtime, campaign_id)
-    told = outbox.status(runtime, target)
-    answer(told, form, _told(told))
-    campaigns = told["campaigns"].values()
-    paused = told["all"].get("paused") or any(each["switch"].get("paused") for each in campaigns)
+    counts = outbox.status(runtime, target)
+    answer(counts, form, _counts_text(counts))
+    campaigns = counts["campaigns"].values()
+    paused = counts["all"].get("paused") or any(each["switch"].get("paused") for each in campaigns)
     if paused or any(_number(each, "failed") for each in campaigns):
         raise typer.Exit(FINDING)
 
@@ -98,16 +101,16 @@ def _number(campaign: dict[str, Any], name: str) -> int:
     return sum(each[name] for phase in campaign["phases"].values() for each in phase["markets"].values())
 
 
-def _told(told: dict[str, Any]) -> Group:
-    """The numbers by market, a table a phase, and below them what holds messages up."""
+def _counts_text(counts: dict[str, Any]) -> Group:
+    """A table for each phase, and below what holds messages up."""
     tables: list[RenderableType] = []
-    held = [_paused("everything", told["all"])]
-    for name, campaign in told["campaigns"].items():
+    held = [_paused("everything", counts["all"])]
+    for name, campaign in counts["campaigns"].items():
         held.append(_paused(name, campaign["switch"]))
         if waiting := _number(campaign, "waiting"):
             phase = campaign["waitsFor"]
             held.append(
-                f"{name}: {waiting} messages wait, for phase {phase} changes what they say and is not confirmed yet"
+                f"{name}: {waiting} messages wait, because phase {phase} changes them and is not confirmed yet"
             )
         if failed := _number(campaign, "failed"):
             held.append(
@@ -133,12 +136,11 @@ def _told(told: dict[str, Any]) -> Group:
             tables.append(rows(columns, lines, title=f"{name}, phase {phase}"))
     held = [line for line in held if line]
     if not tables and not held:
-        return Group("nothing is published yet: nobody is owed a message")
+        return Group("nothing is published yet: there are no messages")
     return Group(*tables, *held)
 
 
 def _second(at: str | None) -> str | None:
-    """A time as people read it."""
     return None if at is None else at[:19].replace("T", " ")
 
 
@@ -151,7 +153,7 @@ def _paused(what: str, state: dict[str, Any]) -> str:
 
 
 def _who() -> str:
-    """The user of this terminal; a container may have none."""
+    """The user of this terminal; a container may have no name for it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -160,5 +162,5 @@ def _who() -> str:
 
 def _target(campaign_id: str | None, everything: bool) -> str | None:
     if everything == (campaign_id is not None):
-        raise UsageError("name one campaign, or all of them with --all")
+        raise UsageError("name one campaign, or use --all")
     return campaign_id

@@ -28,7 +28,7 @@ _ID = re.compile(r"--?[A-Za-z0-9_-]+")
 _FORMER = {
     "--confirm": ("--apply", "use --apply, which prompts, and --yes to skip the prompt"),
     "--dry-run": ("--apply", "leave it out: a dry run is the default, and --apply acts"),
-    "--truth": ("--verdicts", "use --verdicts"),
+    "--truth": ("--verdicts", "use --verdicts"),  # stored name
 }
 
 

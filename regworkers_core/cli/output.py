@@ -1,10 +1,10 @@
-"""How every command answers: the answer alone on stdout, as text or as one JSON document."""
+"""How commands answer: on stdout only the answer, as text or as one JSON document."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.segment import Segment
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 FINDING = 1
@@ -36,16 +36,20 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for scripts")]
 
 
-# What a document says to do next. In a table a narrow terminal would break a command into pieces.
+# Fields of a document that say what to do next. They are below the table, which could break a command up.
 _NEXT = ("command", "advice")
-# What a terminal acts upon instead of showing it: control characters and escape (C0, DEL, C1), Unicode's ends of lines,
-# the twelve that steer the direction of writing; and halves of characters, which no encoding writes.
+# Longer values without a space, such as hashes of many bytes, are broken up.
+_LONGEST_NAME = 80
+# Characters that a column of text keeps.
+_LEAST_TEXT = 16
+# What controls a terminal instead of being shown: control characters and escape (C0, DEL, C1), Unicode's line ends, the
+# twelve characters that set the direction of writing; and surrogates, which no encoding writes.
 _ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    """The text with whatever moves a cursor, hides a line or turns its direction shown as an escape (`\\x1b`): ids,
-    attributes of messages and diffs may hold what others put there. Characters of `keep` stay.
+    """The text with escapes (`\\x1b`) in place of what moves a cursor, hides a line or turns its direction: ids,
+    attributes of messages and diffs may hold what a sender put there. Characters of `keep` stay.
     """
     return _ACTS.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
 
@@ -55,7 +59,7 @@ def _escaped(character: str) -> str:
 
 
 class _Visible:
-    """A renderable of which nothing acts upon the terminal but its own styles."""
+    """A renderable that controls the terminal by its styles only."""
 
     def __init__(self, inner: RenderableType) -> None:
         self._inner = inner
@@ -67,9 +71,7 @@ class _Visible:
 
 
 def answer(document: Any, form: Format, text: RenderableType | None = None) -> None:
-    """Print `document` as JSON, or `text` (without one, a two-column table of the document, and below it what
-    it says to do next).
-    """
+    """Print `document` as JSON, or `text`: by default a table of the document, and below it what to do next."""
     if form is Format.JSON:
         written = orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
         if not written.isascii() or b"\x7f" in written:
@@ -93,31 +95,35 @@ def _as_json(found: re.Match[str]) -> str:
 
 
 def facts(document: Mapping[str, Any], title: str | None = None) -> Table:
-    """A table of names and values; what is nested becomes dotted names, lists of documents with a number."""
-    table = Table("", "", title=title, show_header=False)
+    """A table of names and values. Nested names have dots, documents in a list have a number."""
+    table = Table(title=title, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
     for name, value in _flat("", document):
         table.add_row(_cell(name), _cell(value))
     return table
 
 
-def rows(
-    columns: Sequence[str],
-    lines: Sequence[Sequence[object]],
-    title: str | None = None,
-    *,
-    whole: Collection[str] = (),
-) -> Table:
-    """A table with a header. On a narrow terminal the columns of `whole` keep their width at the others' cost: what
-    is copied from them must not be broken up.
+def rows(columns: Sequence[str], lines: Sequence[Sequence[object]], title: str | None = None) -> Table:
+    """A table with a header. Names are never broken up, because operators copy them: a column without spaces keeps its
+    width, and text wraps between words. Where that does not fit, the table is wider than the terminal.
     """
-    table = Table(*(Column(name, no_wrap=name in whole) for name in columns), title=title)
-    for line in lines:
-        table.add_row(*(_cell(value) for value in line))
+    cells = [[_cell(value) for value in line] for line in lines]
+    table = Table(title=title)
+    for number, name in enumerate(columns):
+        texts = [line[number].plain for line in cells]
+        longest = max(map(len, texts), default=0)
+        names = longest <= _LONGEST_NAME and not any(character.isspace() for character in "".join(texts))
+        words = max(map(len, name.split()), default=0)
+        width = max(words, longest if names else min(longest, _LEAST_TEXT))
+        table.add_column(name, no_wrap=names, min_width=width)
+    for line in cells:
+        table.add_row(*line)
     return table
 
 
 def _cell(value: object) -> Text:
-    """As it is: brackets in it are no markup, and nothing in it acts. What is too long is folded, never cut."""
+    """The value as text: brackets are no markup, control characters are escaped, long text is folded, never cut."""
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value)) if value else None
     return Text("–" if value is None else visible(str(value), keep="\n"), overflow="fold")
@@ -136,7 +142,7 @@ def _flat(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
 
 @contextmanager
 def progress(unit: str) -> Iterator[Progress]:
-    """A progress bar on stderr, which stays silent when stderr is not a terminal."""
+    """A progress bar on stderr, if that is a terminal."""
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),

@@ -31,42 +31,39 @@ from regworkers_core.operations.runbooks.runbook import CATALOG, RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
-HELP = """Diagnose a failure, and repair it with --apply. Without a name: list the runbooks.
+HELP = """Diagnose a failure, and repair it with --apply.
 
-Each runbook says in numbers what is wrong and what helps, and has a page in docs/runbooks/. Exits 1 if something is
-wrong.
+Without a name this lists the runbooks. Each says in numbers what is wrong and what helps, and has a page in
+docs/runbooks/. Exits 1 if something is wrong.
 """
 Campaign = Annotated[str | None, typer.Option(help="only this campaign, by id or slug")]
 Minutes = Annotated[float, typer.Option("--minutes", min=1, help="minutes of the drain log to read")]
 
 
-def register(app: typer.Typer) -> None:
-    runbook = typer.Typer(help=HELP, invoke_without_command=True)
-    runbook.callback()(list_command)
-    runbook.command("stream-lag")(stream_lag_command)
-    runbook.command("total-failure")(total_failure_command)
-    runbook.command("out-of-sync")(out_of_sync_command)
-    runbook.command("selection-failures")(selection_failures_command)
-    runbook.command("campaign-configuration")(campaign_configuration_command)
-    runbook.command("kafka")(kafka_command)
-    runbook.command("time-outs")(time_outs_command)
-    runbook.command("cost")(cost_command)
-    app.add_typer(runbook, name="runbook")
+app = typer.Typer(help=HELP, invoke_without_command=True)
 
 
+@app.callback()
 def list_command(context: typer.Context, form: FormatOption = Format.TEXT) -> None:
     if context.invoked_subcommand is not None:
         return
-    lines = [(each.name, each.symptom, each.command, each.changes or None) for each in CATALOG]
-    columns = ("runbook", "you see", "begin with", "changes with --apply")
-    answer([each.as_dict() for each in CATALOG], form, rows(columns, lines, whole=("begin with",)))
+    lines = [(each.name, each.symptom, each.changes or None) for each in CATALOG]
+    table = rows(("runbook", "you see", "changes with --apply"), lines)
+    others = [each for each in CATALOG if each.command != f"regworkers runbook {each.name}"]
+    below = [
+        "begin with `regworkers runbook RUNBOOK`",
+        *(f"{each.name}: `{each.command}`" for each in others),
+    ]
+    answer([each.as_dict() for each in CATALOG], form, Group(table, *map(Text, below)))
 
 
+@app.command("stream-lag")
 def stream_lag_command(minutes: Minutes = 15, form: FormatOption = Format.TEXT) -> None:
     """Find what limits replication (shards, drains, throttling, batches, save) and the setting to change."""
     _say(stream_lag.run(_runtime(), minutes=minutes), form)
 
 
+@app.command("total-failure")
 @flatten_options
 def total_failure_command(
     change: Change,
@@ -92,6 +89,7 @@ def total_failure_command(
     _say(report, form)
 
 
+@app.command("out-of-sync")
 @flatten_options
 def out_of_sync_command(
     change: Change,
@@ -123,6 +121,7 @@ def out_of_sync_command(
     _say(report, form)
 
 
+@app.command("selection-failures")
 @flatten_options
 def selection_failures_command(
     change: Change,
@@ -141,6 +140,7 @@ def selection_failures_command(
     _say(report, form)
 
 
+@app.command("campaign-configuration")
 @flatten_options
 def campaign_configuration_command(
     change: Change, campaign: Campaign = None, form: FormatOption = Format.TEXT
@@ -155,16 +155,19 @@ def campaign_configuration_command(
     _say(report, form)
 
 
+@app.command("kafka")
 def kafka_command(minutes: Minutes = 60, form: FormatOption = Format.TEXT) -> None:
     """Check brokers, topics, certificate, publish drains, and the time until the queue loses events."""
     _say(kafka.run(_runtime(), minutes=minutes), form)
 
 
+@app.command("time-outs")
 def time_outs_command(minutes: Minutes = 30, form: FormatOption = Format.TEXT) -> None:
     """Show which dependencies the drains waited for, and how long each takes now, beside its time-out."""
     _say(time_outs.run(_runtime(), minutes=minutes, settings=load_settings()), form)
 
 
+@app.command("cost")
 def cost_command(
     days: Annotated[float, typer.Option(min=0.01, max=40, help="days of the drain log to read")] = 7,
     form: FormatOption = Format.TEXT,

@@ -1,14 +1,17 @@
-"""`regworkers trace`: one entry through all hops, and where its log lines are."""
+"""`regworkers trace|logs|audit`: what happened to an entry, and what operators changed."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group
 from rich.text import Text
 
+from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.grammar import (
@@ -19,14 +22,12 @@ from regworkers_core.domain.grammar import (
 )
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.logs import Lines, LogLine, Sought, look_up, span_seconds
 from regworkers_core.operations.trace import Hop, trace_hops
 from regworkers_core.runtime import Runtime
 
 EntryId = Annotated[str, typer.Argument(metavar="ENTRY", help="its id in the campaign")]
-
-
-def register(app: typer.Typer) -> None:
-    app.command("trace")(trace_command)
 
 
 def trace_command(
@@ -41,7 +42,7 @@ def trace_command(
     runtime = Runtime.load()
     key = entry_key(runtime, campaign_id, entry_id)
     document, hops = trace_hops(runtime, key)
-    answer(document, form, _text(document, hops))
+    answer(document, form, _hops_text(document, hops))
     if document["verdict"] not in ("in_sync", "gone"):
         raise typer.Exit(FINDING)
 
@@ -60,7 +61,7 @@ def entry_key(runtime: Runtime, campaign: str, entry_id: str) -> EntryKey:
     return EntryKey(campaign_id_of(runtime, campaign), entry_id)
 
 
-def _text(document: dict[str, Any], hops: Sequence[Hop]) -> Group:
+def _hops_text(document: dict[str, Any], hops: Sequence[Hop]) -> Group:
     below = [document[name] for name in ("command", "logs") if document[name]]
     shown = {name: value for name, value in document.items() if name not in ("hops", "command", "logs")}
     lines = [
@@ -68,3 +69,149 @@ def _text(document: dict[str, Any], hops: Sequence[Hop]) -> Group:
         for each in hops
     ]
     return Group(facts(shown), rows(("hop", "", "at", ""), lines), *(Text(line) for line in below))
+
+
+_LOG_COLUMNS = ("at", "level", "worker", "event", "")
+_OWN_COLUMN = ("at", "where", "level", "worker", "event")
+
+
+def logs_command(
+    correlation_id: Annotated[
+        str, typer.Option("--correlation-id", help="as `regworkers trace` prints it", show_default=False)
+    ] = "",
+    since: Annotated[str, typer.Option(help="how far back: 90s, 30m, 1h, 2d")] = "1h",
+    campaign: Annotated[
+        str, typer.Option(help="with --entry: one entry, its messages and runs; id or slug")
+    ] = "",
+    entry: Annotated[str, typer.Option(help="with --campaign", show_default=False)] = "",
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Show the log lines of one correlation id or entry.
+
+    The oldest line is first. With --campaign and --entry also the lines that name the entry under another id (a removal
+    has its message's), and those of the messages and runs that carried it. Reads CloudWatch, in local-dev this
+    machine's files. Exits 1 if there is no line.
+    """
+    if bool(campaign) != bool(entry):
+        raise UsageError("--campaign and --entry go together")
+    if not correlation_id and not entry:
+        raise UsageError("give --correlation-id, or --campaign and --entry")
+    runtime = Runtime.load()
+    start = iso(runtime.clock() - span_seconds(since))
+    sought = Sought(start, correlation_id)
+    if entry:
+        key = entry_key(runtime, campaign, entry)
+        sought = _of_entry(
+            trace_hops(runtime, key)[0], start, correlation_id, (key.campaign_id, key.entry_id)
+        )
+    found = look_up(runtime, sought)
+    document = {
+        "correlationId": sought.correlation_id or None,
+        "runIds": sorted(sought.run_ids),
+        "since": start,
+        "source": found.source,
+        "cut": found.cut,
+        "lines": [line.as_dict() for line in found.lines],
+    }
+    answer(document, form, _log_lines_text(found))
+    if not found.lines:
+        raise typer.Exit(FINDING)
+
+
+def _of_entry(trace: dict[str, Any], start: str, correlation_id: str, entry: tuple[str, str]) -> Sought:
+    held = [trace["replica"] or {}, *trace["deadLetters"], *trace["hops"]]
+    return Sought(
+        start,
+        correlation_id or trace["correlationId"] or "",
+        frozenset(str(each["messageId"]) for each in held if each.get("messageId")),
+        frozenset(str(each["runId"]) for each in held if each.get("runId")),
+        entry,
+    )
+
+
+def _log_lines_text(found: Lines) -> Group:
+    below = [f"nothing in {found.source}"] if not found.lines else []
+    if found.cut:
+        below.append("there may be more lines: the newest are shown")
+    table = [rows(_LOG_COLUMNS, [_log_row(line) for line in found.lines])] if found.lines else []
+    return Group(*table, *(Text(line) for line in below))
+
+
+def _log_row(line: LogLine) -> list[object]:
+    shown = line.as_dict()
+    rest = ", ".join(f"{name} {value}" for name, value in shown.items() if name not in _OWN_COLUMN)
+    return [line.at, shown.get("level"), shown.get("worker"), shown.get("event"), rest]
+
+
+_AGO = re.compile(r"(\d{1,5})([mhd])")
+_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+def audit_command(
+    what: Annotated[
+        str, typer.Option(help="only commands that begin with this: `dlq`, `draw top-up`", show_default=False)
+    ] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            help="a day (2026-11-25), a time (2026-11-25T18:00:00Z) or how long ago (90m, 12h, 7d)",
+            show_default=False,
+        ),
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="show at most this many")] = 50,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Show what operators changed, the latest first.
+
+    Lists commands, and runs that an operator launched in Dagster. An action that is `running` is at work, or was
+    killed.
+    """
+    runtime = Runtime.load()
+    found = runtime.operator_actions.history(
+        what=what, since=parse_since(since, runtime.clock()), limit=limit
+    )
+    columns = ("when", "who", "what", "target", "outcome", "result")
+    lines = [
+        (each.started_at[:19].replace("T", " "), each.who, each.what, each.target, each.outcome, _brief(each))
+        for each in found
+    ]
+    asked = (f" for a command that begins with {what!r}" if what else "") + (
+        f" since {since}" if since else ""
+    )
+    empty = f"no action is recorded{asked}"
+    answer([_action_document(each) for each in found], form, rows(columns, lines) if lines else empty)
+
+
+def parse_since(text: str, now: float) -> str:
+    """The time in ISO 8601; "" for "". Raises UsageError for text that is neither a time nor an age."""
+    if not text:
+        return ""
+    if ago := _AGO.fullmatch(text):
+        return iso(now - int(ago[1]) * _UNIT_SECONDS[ago[2]])
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"--since {text!r} should be a day (2026-11-25), a time (2026-11-25T18:00:00Z) or 90m, 12h, 7d"
+        ) from None
+    return iso((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+
+
+def _action_document(action: Action) -> dict[str, Any]:
+    return {
+        "id": action.action_id,
+        "who": action.who,
+        "what": action.what,
+        "target": action.target,
+        "startedAt": action.started_at,
+        "endedAt": action.ended_at,
+        "outcome": action.outcome,
+        "arguments": dict(action.arguments),
+        "result": dict(action.result),
+    }
+
+
+def _brief(action: Action) -> str | None:
+    """The plain values of the result; the JSON document has the others."""
+    plain = {name: value for name, value in action.result.items() if not isinstance(value, dict | list)}
+    return ", ".join(f"{name} {value}" for name, value in plain.items()) or None

@@ -1,22 +1,101 @@
-"""`regworkers invoke <workerName> '<json>'`: the workers of old, called as an operator always called them."""
+"""`regworkers drain <name>|invoke`: the workers, run manually; drains, and legacy handlers with one event."""
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+import typer
+from rich.text import Text
 
 from regworkers_core.analytics.publishing import invoke_publish, publisher
 from regworkers_core.cli.changes import audited
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.eligibility.handler import respond
+from regworkers_core.engine.defects import remove_blown_fuse
+from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
 from regworkers_core.replication.saver import invoke_save
 from regworkers_core.runtime import Runtime
+
+# Counts that an operator has to see: items given up, records lost, messages stopped.
+_FINDINGS = ("dead_lettered", "trimmed", "campaigns_paused")
+
+Idle = Annotated[
+    float | None, typer.Option("--idle-seconds", min=0, help="stop after this time without work")
+]
+Longest = Annotated[
+    float | None, typer.Option("--max-seconds", min=0.1, help="stop after this time in total")
+]
+
+
+drain_app = typer.Typer(help="Run a drain until it is idle, a time limit or Ctrl-C.", no_args_is_help=True)
+
+
+def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without empty values, such as the lags of a drain that found no work."""
+    shown = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            value = {each: number for each, number in value.items() if number is not None}
+        if value not in (None, {}):
+            shown[name] = value
+    return shown
+
+
+def _command(spec: DrainSpec[Any]) -> Callable[..., None]:
+    def command(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
+        runtime = Runtime.load()
+        limits = drain_limits(runtime.settings, spec, idle_seconds=idle, max_seconds=longest)
+        with progress("items") as bar, StopSignal().on_signals() as stop:
+            task = bar.add_task(spec.name, total=None)
+
+            def show(report: DrainReport) -> None:
+                bar.update(task, completed=report.counts["received"])
+
+            report = run_drain(runtime, spec, limits, stop=stop, on_progress=show)
+        document = {**report.as_dict(), "calls": runtime.dependencies.calls}
+        answer(document, form, facts(_without_empty(document)))
+        if report.went_wrong or any(report.counts[name] for name in _FINDINGS):
+            raise typer.Exit(FINDING)
+
+    return command
+
+
+for spec in DRAINS:
+    drain_app.command(spec.name, help=spec.summary)(_command(spec))
+
+
+@drain_app.command("resume")
+def resume_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=" or ".join(spec.name for spec in DRAINS))],
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Reset the fuse of a drain, so that the same code may start again."""
+    if name not in {spec.name for spec in DRAINS}:
+        raise UsageError(f"unknown drain {name}: use {', '.join(spec.name for spec in DRAINS)}")
+    runtime = Runtime.load()
+    with audited(runtime, "drain resume", name) as result:
+        removed = remove_blown_fuse(runtime.leases, name)
+        result["removed"] = int(removed is not None)
+        if removed is not None:
+            result |= {"fingerprint": removed.fingerprint, "trippedAt": removed.tripped_at}
+    text = f"the fuse of the drain {name} is not blown: nothing was removed"
+    if removed is not None:
+        text = (
+            f"removed: the fuse of the drain {name} had blown at {removed.tripped_at} with {removed.reason}"
+        )
+    answer({"drain": name, "removed": removed.as_dict() if removed else None}, form, Text(text))
+
 
 Worker = Callable[[Runtime, Any], Any]
 
@@ -34,7 +113,7 @@ def _send_data(runtime: Runtime, event: Any) -> Any:
 
 
 def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
-    """Take up one market of a draw again. The answer says what was done; `BLOCKED` is a finding."""
+    """Resume one market of a draw. A result of `BLOCKED` is a finding."""
     fields = event if isinstance(event, dict) else {}
     for name in ("campaignId", "marketId"):
         if not isinstance(fields.get(name), str) or not is_selection_id(fields[name]):
@@ -44,7 +123,7 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
     # Late, for it brings pyarrow and DuckDB.
     from regworkers_core.selection.assign.release import retry_market
 
-    # The one worker of old that an operator calls to decide something; the others do what they do with every event.
+    # The one legacy handler that acts on an operator's decision; the others do what they do with every event.
     target, run_id = f"{fields['campaignId']}:{fields['marketId']}", f"invoke-{uuid.uuid4().hex}"
     with audited(runtime, "invoke enqueueMarketSelections", target, {"runId": run_id}) as result:
         done = retry_market(runtime, fields["campaignId"], fields["marketId"], run_id=run_id)
@@ -53,7 +132,6 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
 
 
 def _check_eligibility(runtime: Runtime, event: Any) -> Any:
-    """Judged is fine, whatever the verdicts."""
     return respond(runtime, event)
 
 
@@ -67,11 +145,49 @@ WORKERS: Mapping[str, Worker] = {
 
 
 def invoke(worker: str, payload: str) -> Any:
-    """The worker's answer to the event in `payload`. Raises UsageError for an unknown worker or bad JSON."""
+    """The worker's response to the event in `payload`. Raises UsageError for an unknown worker or bad JSON."""
     if worker not in WORKERS:
-        raise UsageError(f"no worker is called {worker}: there are {', '.join(WORKERS)}")
+        raise UsageError(f"unknown worker {worker}: use {', '.join(WORKERS)}")
     try:
         event = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        raise UsageError(f"the event is not JSON (character {error.pos}): quote it with '...'") from None
+        raise UsageError(f"the event is not JSON (at character {error.pos}): quote it with '...'") from None
     return WORKERS[worker](Runtime.load(), event)
+
+
+def invoke_command(
+    worker: Annotated[str, typer.Argument(help=" or ".join(WORKERS))],
+    payload: Annotated[str, typer.Argument(help="the event as JSON, or - to read it from stdin")],
+) -> None:
+    """Invoke a legacy handler with one event.
+
+    Prints its response as JSON. Exits 1 if items failed. saveEntries takes an SQS event:
+
+      {"Records": [{"messageId": "m1", "body": "{\\"type\\": \\"entries.replicate\\", \\"version\\": 1, \\"items\\":
+      [{\\"pk\\": \\"CAMPAIGN#<campaignId>\\", \\"sk\\": \\"ENTRY#<entryId>\\"}]}"}]}
+
+    sendData takes an SQS event whose items are CloudEvents (docs/analytics.md has all fields):
+
+      {"Records": [{"messageId": "m1", "body": "{\\"type\\": \\"analytics.publish\\", \\"version\\": 1, \\"items\\":
+      [{\\"specversion\\": \\"1.0\\", \\"type\\": \\"entry.removed\\", ...}]}"}]}
+
+    enqueueEntries takes a DynamoDB stream event:
+
+      {"Records": [{"eventName": "MODIFY", "dynamodb": {"SequenceNumber": "1", "Keys": {"PK": {"S":
+      "CAMPAIGN#<campaignId>"}, "SK": {"S": "ENTRY#<entryId>"}}, "NewImage": {"needsReplication": {"BOOL": true}}}}]}
+
+    enqueueMarketSelections takes a market to resume (exits 1 while it has too few codes):
+
+      {"campaignId": "<campaignId>", "marketId": "<marketId>"}
+
+    checkEligibility takes a list of checks (exits 0 if they are judged, whatever the verdicts):
+
+      [{"campaignSlug": "<slug or id>", "entry": {"email": "test@example.com", "firstName": "Test", "lastName":
+      "User"}, "doTransfer": false}]
+    """
+    # Surrogates, as in arguments: bytes that are not UTF-8 are reported as invalid JSON.
+    piped = sys.stdin.buffer.read().decode(errors="surrogateescape") if payload == "-" else payload
+    done = invoke(worker, piped)
+    answer(done, Format.JSON)
+    if isinstance(done, dict) and (done.get("batchItemFailures") or done.get("status") == "BLOCKED"):
+        raise typer.Exit(FINDING)

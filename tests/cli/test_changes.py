@@ -47,7 +47,7 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, s
 
 
 def test_the_commands_with_apply_are_these_and_each_has_yes() -> None:
-    options = dict(_commands(typer.main.get_command(build("draw"))))
+    options = dict(_commands(typer.main.get_command(build())))
     found = {name for name, each in options.items() if "--apply" in each}
     assert found == CHANGES.keys() | DELETIONS.keys()
     assert all("--yes" in options[name] for name in found)
@@ -74,7 +74,7 @@ def test_a_deletion_without_a_terminal_needs_yes(command: str) -> None:
         (("draw", "annul", "summer", "--reason", "--confirm", "--confirm", "summer:1"), "use --apply"),
         (("dlq", "redrive", "replication", "--dry-run"), "a dry run is the default"),
         (("backfill", "--campaign", "summer", "--dry-run"), "a dry run is the default"),
-        (("dlq", "groups", "--truth"), "use --verdicts"),
+        (("dlq", "groups", "--truth"), "use --verdicts"),  # stored name
     ],
 )
 def test_a_former_option_is_refused_and_the_new_one_is_named(words: tuple[str, ...], said: str) -> None:

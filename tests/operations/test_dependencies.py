@@ -9,7 +9,7 @@ import orjson
 import pytest
 import typer
 
-from regworkers_core.cli import dependencies as terminal
+from regworkers_core.cli import maintenance
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations import dependencies
 from regworkers_core.operations.dependencies import (
@@ -101,12 +101,12 @@ def test_the_command_exits_1_for_a_vulnerability_and_0_for_what_is_unknown(
 ) -> None:
     monkeypatch.setattr(dependencies, "_run", Tools(OUTDATED, AUDIT))
     with pytest.raises(typer.Exit) as left:
-        terminal.dependencies_command(lock=lock)
+        maintenance.dependencies_command(lock=lock)
     assert left.value.exit_code == 1
     shown = capsys.readouterr().out
     assert "CVE-1" in shown and "7.1" in shown and "unknown: vulnerable" in shown
     monkeypatch.setattr(dependencies, "_run", Tools(None, None))
-    terminal.dependencies_command(lock=lock)
+    maintenance.dependencies_command(lock=lock)
     shown = capsys.readouterr().out
     assert "unknown: outdated" in shown and "no known vulnerability" not in shown
 

@@ -11,8 +11,8 @@ import orjson
 import pytest
 import typer
 
+from regworkers_core.cli.maintenance import update_command
 from regworkers_core.cli.output import Format
-from regworkers_core.cli.template import update_command
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.template import ANSWERS, update_from_template, without_login
 

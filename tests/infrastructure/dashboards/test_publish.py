@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from regworkers_core.cli.drains import DRAINS as SPECS
+from regworkers_core.cli.workers import DRAINS as SPECS
 from regworkers_core.infrastructure.dashboards.alarms import DRAINS, HEARTBEAT, alarms
 from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
 from regworkers_core.infrastructure.dashboards.publish_dashboards import State, publish

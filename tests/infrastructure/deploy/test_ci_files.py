@@ -50,7 +50,7 @@ def test_both_pipelines_run_the_same_scripts_which_exist_and_may_be_executed() -
 def test_a_script_is_valid_and_calls_commands_with_options_that_exist(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
     (words,) = commands(script)
-    command: Any = typer.main.get_command(build("aws"))
+    command: Any = typer.main.get_command(build())
     options: list[str] = []
     for word in words[1:]:
         if hasattr(command, "commands") and not word.startswith("-"):

@@ -203,6 +203,6 @@ def test_the_look_from_outside_runs_what_there_is_as_the_code_server_does() -> N
     assert sources == [deployment["envConfigMaps"][0]["name"], deployment["envSecrets"][0]["name"]]
     program, *words = container["command"]
     assert program == "regworkers"
-    group = next(each for each in build("alerts").registered_groups if each.name == words[0])
+    group = next(each for each in build().registered_groups if each.name == words[0])
     assert group.typer_instance is not None
     assert words[1] in {each.name for each in group.typer_instance.registered_commands}

@@ -13,7 +13,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from regworkers_core.cli import aws
+from regworkers_core.cli import infrastructure
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.discovery.declared import Kind
 from regworkers_core.infrastructure.discovery.terraform import read_state
@@ -42,7 +42,7 @@ def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
 @pytest.fixture
 def terminal(runtime: Runtime) -> Terminal:
     app = typer.Typer()
-    aws.register(app)
+    infrastructure.register(app)
     return lambda *words: CliRunner().invoke(app, ["aws", *words])
 
 

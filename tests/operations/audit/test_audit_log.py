@@ -10,8 +10,8 @@ import pytest
 import typer
 from structlog.testing import capture_logs
 
-from regworkers_core.cli.audit import audit_command, parse_since
 from regworkers_core.cli.changes import audited
+from regworkers_core.cli.trace import audit_command, parse_since
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
@@ -112,9 +112,7 @@ def test_the_terminal_tells_who_did_what_filtered_by_command_and_time(
     audit_command()
     assert "dana" in capsys.readouterr().out
     audit_command(what="dlq")
-    assert (
-        capsys.readouterr().out.strip() == "nothing was changed by hand with a command that begins with 'dlq'"
-    )
+    assert capsys.readouterr().out.strip() == "no action is recorded for a command that begins with 'dlq'"
 
 
 def test_a_list_of_invites_is_recorded_without_the_values_that_were_typed(

@@ -281,7 +281,7 @@ def test_at_a_terminal_it_asks_for_all_that_is_missing_and_shows_nothing_of_a_lo
         monkeypatch.delenv(name)
     terminal = Terminal("certs", "generate")
     terminal.answers("environment (qa/dev, preprod or prod)", "qa/dev")
-    terminal.answers("have it issued?", "yes")
+    terminal.answers("issue it?", "yes")
     terminal.answers("user or app", "app")
     terminal.answers("role id", ROLE_ID)
     terminal.answers("secret id", SECRET_ID)

@@ -90,7 +90,7 @@ def test_a_system_that_is_well_is_one_line_a_section_however_much_there_is_of_it
     examination = of(WELL)
     assert examination.fine and examination.state is State.FINE and not examination.found
     lines = printed(examination)
-    assert len(lines) <= 25 and "all is well" in lines[0]
+    assert len(lines) <= 25 and "everything is healthy" in lines[0]
     assert all(len(line.rstrip()) <= 110 for line in lines)
     assert "50 COMPLETED" in "\n".join(lines) and "30 held" in "\n".join(lines)
 
@@ -132,7 +132,7 @@ def test_what_another_finding_explains_comes_after_it_and_names_it() -> None:
     examination = of(replace(WELL, dependencies=away, drains=failing))
     assert [each.key for each in examination.found] == ["dependency-down:mongo", "error-rate:save"]
     assert examination.found[1].because == "dependency-down:mongo"
-    assert "(comes of dependency-down:mongo)" in "\n".join(printed(examination))
+    assert "(caused by dependency-down:mongo)" in "\n".join(printed(examination))
 
 
 def test_what_could_not_be_read_is_shown_as_that_and_is_no_good_news() -> None:

@@ -13,7 +13,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from regworkers_core.cli import logs, trace
+from regworkers_core.cli import trace
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import configure_logging
@@ -126,7 +126,7 @@ def terminal(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("REGWORKERS_LOCAL_DIR", str(tmp_path / "none"))
     app = typer.Typer()
     trace.register(app)
-    logs.register(app)
+    trace.register(app)
     return lambda *words: CliRunner().invoke(app, words)
 
 

@@ -11,7 +11,7 @@ import structlog
 import typer
 from typer.testing import CliRunner
 
-from regworkers_core.cli import logs
+from regworkers_core.cli import trace
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import configure_logging
@@ -50,7 +50,7 @@ def runtime(shared: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def shown(*words: str) -> list[dict[str, str]]:
     app = typer.Typer()
-    logs.register(app)
+    trace.register(app)
     answer = CliRunner().invoke(app, [*words, "--format", "json"])
     assert answer.exit_code == 0, answer.output
     lines: list[dict[str, str]] = orjson.loads(answer.stdout_bytes)["lines"]

@@ -37,7 +37,7 @@ def test_the_entries_are_listed_the_number_is_typed_and_it_is_taken_back(
     assert listed.code == 0 and listed.document["counts"]["returnable"] == 1
     assert typed(*RECONCILE, "--undo", "--apply", "--yes-undo", "3").code == 1 and name_of(runtime) == "again"
     back = typed(*RECONCILE, "--undo", "--apply", "--yes-undo", "1")
-    assert back.code == 0 and "1 brought back" in back.stdout and name_of(runtime) == "before"
+    assert back.code == 0 and "1 restored" in back.stdout and name_of(runtime) == "before"
     none = typed(*RECONCILE, "--undo")
     assert none.code == 0 and "no acceptance to take back" in none.stdout
     assert typed(*RECONCILE, "--undo", "--apply", "--yes-undo", "1").code == 1

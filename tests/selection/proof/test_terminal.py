@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from regworkers_core.cli import proof
+from regworkers_core.cli import draw_proof
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, public_key
@@ -38,7 +38,7 @@ def alone(folder: Path, *words: str) -> Answer:
 def here(*words: str) -> Answer:
     """In this process, which saves the start of one; usage errors become what the terminal makes of them."""
     app = typer.Typer(pretty_exceptions_enable=False)
-    proof.register(app)
+    draw_proof.register(app)
     done = CliRunner().invoke(app, words)
     if isinstance(done.exception, UsageError):
         return Answer(2, done.stdout, str(done.exception))

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from regworkers_core.cli import simulate
+from regworkers_core.cli import draw_report
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, DrawRules, Market, Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -32,7 +32,7 @@ def app() -> typer.Typer:
     """The command alone, in this process."""
     draw = typer.Typer()
     draw.callback()(lambda: None)
-    simulate.register(draw)
+    draw_report.register(draw)
     return draw
 
 

@@ -1,8 +1,9 @@
-"""`regworkers aws ...`: what stands on AWS against what is declared, who may do what, dashboards and alarms."""
+"""`regworkers config|provision|aws`: settings, resources, policies, dashboards and alarms."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import flatten_options
-from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
@@ -23,35 +24,60 @@ from regworkers_core.infrastructure.discovery.compare import Discovery, Line, di
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
+from regworkers_core.infrastructure.provision import provision
+from regworkers_core.infrastructure.provision_aws import Outcome
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import load_settings
+from regworkers_core.settings import config_file, load_settings, masked
+
+config_app = typer.Typer(help="Show settings and where they come from.")
+
+
+@config_app.command("show")
+def show_config(form: FormatOption = Format.TEXT) -> None:
+    """Print every setting in force, with secrets masked."""
+    settings = load_settings()
+    answer(masked(settings), form, facts(masked(settings), title=str(config_file())))
+
+
+@flatten_options
+def provision_command(change: Change, form: FormatOption = Format.TEXT) -> None:
+    """Create missing resources; with --apply change what differs.
+
+    Resources are tables, queues, the bucket, indexes, topics and log groups.
+    """
+    runtime = Runtime.load()
+    with audited(runtime, "provision", runtime.names.prefix or "everything") as result:
+        done = list(provision(runtime, change=change.apply))
+        result.update(Counter(each.outcome.value for each in done))
+    document = [{"kind": each.kind, "name": each.name, "outcome": each.outcome.value} for each in done]
+    table = rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done])
+    differ = sum(each.outcome is Outcome.DIFFERS for each in done)
+    below = [f"{differ} were left as they are: add --apply to change them"] if differ else []
+    answer(document, form, Group(table, *below))
+
 
 _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
-# Of things that could not be read for the same reason.
+# Names to list of resources that could not be read for the same reason.
 _NAMED = 3
 _TOPIC = re.compile(r"arn:[a-z-]+:[a-z]+:[a-z0-9-]*:\d{12}:\S+")
 
 
-def register(app: typer.Typer) -> None:
-    aws = typer.Typer(help="Resources, policies, dashboards and alarms on AWS.", no_args_is_help=True)
-    aws.command("find-resources")(find_command)
-    aws.command("iam-policy")(policy_command)
-    aws.command("publish-dashboards")(publish_command)
-    app.add_typer(aws, name="aws")
+app = typer.Typer(help="Compare resources, print policies, publish dashboards.", no_args_is_help=True)
 
 
-def find_command(
+@app.command("find-resources")
+def find_resources_command(
     terraform: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="output of `terraform show -json`", show_default=False),
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Tables, queues, the bucket, log groups, dashboards, alarms, policies and roles of the environment that CONFIG_ENV
-    names, against what its settings declare and, if given, what Terraform knows.
+    """Compare AWS resources with the settings and with Terraform.
 
-    Exit code 1 with any difference. Without one, 2 when something could not be read, which is not taken for absent.
+    Covers tables, queues, the bucket, log groups, dashboards, alarms, policies and roles of the environment in
+    CONFIG_ENV. Exits 1 with a difference. Otherwise exits 2 if something could not be read.
     """
     state = None if terraform is None else read_state(terraform)
     found = discover(Runtime(with_short_timeouts(load_settings())), state)
@@ -81,20 +107,22 @@ def _comparison(found: Discovery) -> Group:
             len(line.differences) or "",
         ]
         for line in found.lines
-        # What may be absent and is: nobody asked for it.
+        # Optional and absent everywhere.
         if not (line.optional and line.found is None and line.terraform is None)
     ]
-    # Sentences stand below: a narrow terminal would leave them a column of a few letters.
+    # Sentences are below the table: on a narrow terminal a column would break them up.
     below = [f"{line.kind} {line.name}: {text}" for line in found.lines for text in line.differences]
-    below += [f"nobody declares {line.kind} {line.name}" for line in found.strays]
+    below += [f"{line.kind} {line.name} is not declared" for line in found.strays]
     below += _unread(found)
     if found.empty:
-        below.append(f"nothing of {found.environment} stands: `regworkers provision`, or deploy/terraform")
-    return Group(rows(columns, lines, whole=("resource",)), *(Text(line) for line in below))
+        below.append(
+            f"no resource of {found.environment} exists: run `regworkers provision`, or deploy/terraform"
+        )
+    return Group(rows(columns, lines), *(Text(line) for line in below))
 
 
 def _unread(found: Discovery) -> Iterator[str]:
-    """A line for each reason, which is mostly the same for many."""
+    """A line for each reason, because many resources share one."""
     by_reason: dict[str, list[str]] = {}
     for what, why in found.unread.items():
         by_reason.setdefault(why, []).append(what)
@@ -118,24 +146,28 @@ def _known(line: Line) -> str:
     return "absent" if line.terraform is None else "yes"
 
 
-def policy_command(
+@app.command("iam-policy")
+def iam_policy_command(
     worker: Annotated[
         str | None,
         typer.Option(help=" or ".join(worker.name for worker in WORKERS), show_default=False),
     ] = None,
-    account: Annotated[str, typer.Option(help="the account's number, 12 digits")] = _ACCOUNT,
+    account: Annotated[str, typer.Option(help="the account's 12-digit number")] = _ACCOUNT,
     log_bucket: Annotated[str, typer.Option(help="the bucket of Dagster's compute logs")] = _LOG_BUCKET,
     list_workers: Annotated[
-        bool, typer.Option("--list", help="the workers and whom their policies are for")
+        bool, typer.Option("--list", help="list the workers and what each policy is for")
     ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """The smallest policy of one worker, as JSON for `aws iam create-policy`; of all, by name, without --worker."""
+    """Print the least-privilege IAM policy of one worker, or of all.
+
+    The JSON document is for `aws iam create-policy`.
+    """
     if account != _ACCOUNT and not re.fullmatch(r"\d{12}", account):
-        raise UsageError(f"--account takes 12 digits, found {account!r}")
+        raise UsageError(f"--account must be 12 digits (got {account!r})")
     chosen = [each for each in WORKERS if worker in (None, each.name)]
     if not chosen:
-        raise UsageError(f"there is no worker {worker!r}: `regworkers aws iam-policy --list`")
+        raise UsageError(f"unknown worker {worker!r}: `regworkers aws iam-policy --list` has all")
     if list_workers:
         table = rows(("worker", "for"), [(each.name, each.does) for each in chosen])
         answer([{"worker": each.name, "for": each.does} for each in chosen], form, table)
@@ -145,20 +177,23 @@ def policy_command(
     answer(policies if worker is None else policies[worker], Format.JSON)
 
 
+@app.command("publish-dashboards")
 @flatten_options
-def publish_command(
+def publish_dashboards_command(
     change: Change,
     critical_topic: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ARN",
-            help="whom critical alarms tell; may be repeated; none: as it stands",
+            help="topic of critical alarms; repeatable [default: unchanged]",
             show_default=False,
         ),
     ] = None,
     warning_topic: Annotated[
         list[str] | None,
-        typer.Option(metavar="ARN", help="whom alarms tell that are warnings; likewise", show_default=False),
+        typer.Option(
+            metavar="ARN", help="topic of warnings; repeatable [default: unchanged]", show_default=False
+        ),
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
@@ -167,7 +202,7 @@ def publish_command(
     for severity, names in topics.items():
         for each in names:
             if not _TOPIC.fullmatch(each):
-                raise UsageError(f"--{severity}-topic takes an ARN, found {each!r}")
+                raise UsageError(f"--{severity}-topic must be an ARN (got {each!r})")
     runtime = Runtime.load()
     changes: list[PartChange] = []
     environment, dry_run = runtime.settings.environment, change.dry_run

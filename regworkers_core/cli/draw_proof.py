@@ -22,15 +22,10 @@ from regworkers_core.selection.maths.files import is_hash
 from regworkers_core.selection.proof.check import check_receipt, require_receipt
 from regworkers_core.selection.proof.receipt import receipt_bytes
 from regworkers_core.selection.proof.receipt_view import checked_text, receipt_page, receipt_text
-from regworkers_core.selection.proof.source import (
-    artefacts_of,
-    cache_folder,
-    campaign_source,
-    folder_source,
-)
+from regworkers_core.selection.proof.source import artefacts_of, cache_folder, campaign_source, folder_source
 from regworkers_core.selection.proof.verify import Verification, verify
 
-# What a replay asks of DuckDB where there are no settings to ask.
+# DuckDB's memory limit for a replay, which may run without settings.
 _MEMORY_MIB = 700
 
 
@@ -40,26 +35,24 @@ class ReceiptFormat(StrEnum):
     HTML = "html"
 
 
-def register(draw: typer.Typer) -> None:
-    draw.command("verify")(verify_command)
-    draw.command("receipt")(receipt_command)
-    draw.command("check-receipt")(check_command)
+app = typer.Typer()
 
 
+@app.command("verify")
 def verify_command(
     target: Annotated[
         str, typer.Argument(help="a folder with phase-1, ..., s3://bucket/prefix, or a campaign's id")
     ],
     published: Annotated[
         list[str] | None,
-        typer.Option("--manifest-hash", help="as published before the draw; once for each phase, in order"),
+        typer.Option("--manifest-hash", help="published before the draw; once for each phase, in order"),
     ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Replay a draw from its artefacts, all phases, and compare every byte. Exit code 1 when one differs.
+    """Replay all phases of a draw and compare every byte.
 
-    A folder is verified offline. For a campaign's id and without --manifest-hash the hashes of its record are compared
-    as well, which proves less.
+    Exits 1 if a byte differs. A folder is verified offline. For a campaign without --manifest-hash the hashes of its
+    record are compared, which proves less.
     """
     for each in published or ():
         if not is_hash(each):
@@ -102,6 +95,7 @@ def _verification(done: Verification) -> RenderableType:
     return Group(*parts)
 
 
+@app.command("receipt")
 def receipt_command(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug; with --from its id")],
     ref: Annotated[
@@ -118,9 +112,9 @@ def receipt_command(
     ] = ReceiptFormat.TEXT,
     output: Annotated[Path | None, typer.Option(help="write it to this file instead of stdout")] = None,
 ) -> None:
-    """One entrant's receipt: leaf, proof, key, rank, cut-offs, outcome, and what that proves.
+    """Show one entrant's receipt: proof, key, rank, cut-offs, outcome.
 
-    It may name others of the household: give it to the entrant only. Exit code 1 when it does not hold.
+    It may name other members of the household: give it to the entrant only. Exits 1 if it is not valid.
     """
     cache = cache_folder()
     if source is not None:
@@ -147,11 +141,15 @@ def receipt_command(
         raise typer.Exit(FINDING)
 
 
+@app.command("check-receipt")
 def check_command(
     file: Annotated[Path, typer.Argument(help="a receipt as JSON, or - to read it from stdin")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Check a receipt with nothing else at hand. Exit code 1 when a check fails, 2 for what is no receipt at all."""
+    """Check a receipt offline.
+
+    Exits 1 if a check fails, 2 if the file is not a receipt.
+    """
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:

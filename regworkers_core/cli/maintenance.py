@@ -1,0 +1,318 @@
+"""`regworkers housekeeping|review|drill|dependencies|template`: periodic maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from regworkers_core.cli.changes import Change, Deletion, audited
+from regworkers_core.cli.options import flatten_options
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.dependencies import DependencyReport, read_dependencies
+from regworkers_core.operations.retention import RetentionReport, Size, all_parts, apply_retention
+from regworkers_core.operations.template import TemplateUpdate, update_from_template
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from regworkers_core.domain.drill import DrillResult
+    from regworkers_core.operations.reviews.review import Published
+
+
+@flatten_options
+def housekeeping_command(change: Deletion, form: FormatOption = Format.TEXT) -> None:
+    """Apply retention: delete what is past its period.
+
+    The settings under `housekeeping` hold the periods of claims, pipeline files, messages, selections and codes of
+    campaigns whose draw is over, closed alerts and dead letters, actions, drain statistics, reviews, days of the
+    archive and databases of drills that died. Dagster's job prune_runs deletes old runs. Exits 1 if a part could not be
+    read or deleted.
+    """
+    runtime = Runtime.load()
+    environment = runtime.settings.environment
+    if change.apply:
+        change.confirm(f"what is past its retention period in {environment} will be deleted", environment)
+    with progress("") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("housekeeping", total=len(list(all_parts(runtime))))
+
+        def on_part(name: str) -> None:
+            bar.update(task, description=name, advance=1)
+
+        with audited(runtime, "housekeeping", environment, dry_run=change.dry_run) as result:
+            done = apply_retention(runtime, dry_run=change.dry_run, stop=stop, on_part=on_part)
+            result |= {part.name: part.deleted for part in done.parts if part.deleted}
+    answer(done.as_dict(), form, None if form is Format.JSON else _retention_table(done))
+    if not done.fine:
+        raise typer.Exit(FINDING)
+
+
+def _retention_table(done: RetentionReport) -> Group:
+    lines = [
+        (
+            part.name,
+            part.older_than_days,
+            None if part.older_than_days is None or part.trouble else part.over,
+            part.deleted,
+            _size_text(part.before),
+            _size_text(part.after),
+            part.trouble or part.note or ("more is left for the next time" if part.more else ""),
+        )
+        for part in done.parts
+    ]
+    columns = ("what", "kept, days", "older", "deleted", "before", "after", "")
+    advice = [Text("nothing was deleted: add --apply to delete what is older")] if done.dry_run else []
+    return Group(rows(columns, lines, title="housekeeping"), *advice)
+
+
+def _size_text(size: Size | None) -> str | None:
+    if size is None:
+        return None
+    return f"{size.number:,}" if size.bytes is None else f"{size.number:,} ({size.bytes / 1024:,.0f} KiB)"
+
+
+FolderOption = Annotated[
+    Path | None, typer.Option("--folder", help="write the report there instead of keeping it on S3")
+]
+
+
+review_app = typer.Typer(help="Write the weekly, monthly and quarterly reviews.", no_args_is_help=True)
+
+
+@review_app.command("weekly")
+def weekly_command(folder: FolderOption = None, form: FormatOption = Format.TEXT) -> None:
+    """Compare dead letters, alerts, batch times and errors with the week before.
+
+    Exits 1 if something has to be repaired, or could not be read.
+    """
+    _review("weekly", folder, form)
+
+
+@review_app.command("monthly")
+def monthly_command(folder: FolderOption = None, form: FormatOption = Format.TEXT) -> None:
+    """Check limits of memory and batches, retention, certificates and cost.
+
+    Exits 1 if something has to be repaired, or could not be read.
+    """
+    _review("monthly", folder, form)
+
+
+@review_app.command("quarterly")
+def quarterly_command(
+    folder: FolderOption = None,
+    max_entries: Annotated[
+        int | None,
+        typer.Option("--max-entries", min=1, help="entries of the drill [default: reviews.drillMaxEntries]"),
+    ] = None,
+    no_drill: Annotated[bool, typer.Option("--no-drill", help="leave out the recovery drill")] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Check least privilege and dependencies, and rehearse recovery.
+
+    Exits 1 if something has to be repaired, or could not be read.
+    """
+    _review("quarterly", folder, form, drill=not no_drill, most=max_entries)
+
+
+def _review(
+    kind: str, folder: Path | None, form: Format, *, drill: bool = False, most: int | None = None
+) -> None:
+    # Late, for they bring matplotlib.
+    from regworkers_core.operations.reviews.review import make_review, publish
+    from regworkers_core.operations.reviews.sections import Kind
+
+    runtime = Runtime.load()
+    with progress("") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task(f"{kind} review", total=None)
+        rehearse = (
+            _drill(runtime, stop, most, lambda text: bar.update(task, description=text)) if drill else None
+        )
+        review = make_review(
+            runtime, Kind(kind), drill=rehearse, tell=lambda text: bar.update(task, description=text)
+        )
+        published = publish(runtime, review, folder)
+    document = {**review.as_dict(), "where": published.where, "trouble": published.trouble or None}
+    answer(document, form, None if form is Format.JSON else _review_text(published))
+    if not published.fine:
+        raise typer.Exit(FINDING)
+
+
+def _drill(
+    runtime: Runtime, stop: StopSignal, most: int | None, tell: Callable[[str], None]
+) -> Callable[[], DrillResult]:
+    from regworkers_core.replication.recovery_drill import recovery_drill
+
+    limit = most or runtime.settings.reviews.drill_max_entries
+    return lambda: recovery_drill(
+        runtime,
+        most=limit,
+        stop=stop,
+        on_phase=tell,
+        on_progress=lambda done, expected: tell(f"recovery drill: {done:,} of {expected or '?'} entries"),
+    )
+
+
+def _review_text(published: Published) -> Group:
+    review = published.review
+    lines = [
+        (each.title, f"not read: {each.unread}" if each.unread else each.lead) for each in review.sections
+    ]
+    said = [
+        Text(f"{level}: {title}: {text}")
+        for level in ("finding", "warning", "note")
+        for title, text in review.remarks(level)
+    ]
+    where = Text(f"report: {published.where}" if published.where else published.trouble)
+    return Group(rows(("section", ""), lines, title=review.title), *said, where)
+
+
+drill_app = typer.Typer(help="Rehearse disaster recovery.", no_args_is_help=True)
+
+
+@drill_app.command("recovery")
+def recovery_command(
+    max_entries: Annotated[
+        int | None,
+        typer.Option("--max-entries", min=1, help="rebuild at most this many entries [default: all]"),
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Rebuild the replica into a scratch database and compare it.
+
+    Reports how long a full rebuild would take. Reads the demand table; the real replica, flags, queues and events stay
+    unchanged. The scratch database is dropped at the end. Exits 1 if it differs or would take too long.
+    """
+    # Late, for it brings DuckDB and pyarrow.
+    from regworkers_core.replication.recovery_drill import recovery_drill
+
+    with progress("entries") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("drill", total=None)
+        result = recovery_drill(
+            Runtime.load(),
+            most=max_entries,
+            stop=stop,
+            on_progress=lambda done, expected: bar.update(task, completed=done, total=expected),
+            on_phase=lambda text: bar.update(task, description=text),
+        )
+    answer(result.as_dict(), form, None if form is Format.JSON else facts(result.as_dict(), "recovery drill"))
+    if not result.passed:
+        raise typer.Exit(FINDING)
+
+
+def dependencies_command(
+    lock: Annotated[Path, typer.Option(help="the lock file", show_default="requirements.lock")] = PROJECT_ROOT
+    / "requirements.lock",
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Report locked packages that are outdated or vulnerable.
+
+    Exits 1 if a package is vulnerable. What cannot be read, e.g. offline, is reported as unknown and is no finding.
+    """
+    report = read_dependencies(lock)
+    answer(report.as_dict(), form, _dependencies_text(report))
+    if report.vulnerable:
+        raise typer.Exit(FINDING)
+
+
+def _dependencies_text(report: DependencyReport) -> RenderableType:
+    parts: list[RenderableType] = [Text(f"{report.packages} packages are locked")]
+    if report.vulnerable:
+        lines = [
+            (each.name, each.locked, each.id, ", ".join(each.fixed_in) or None) for each in report.vulnerable
+        ]
+        parts.append(rows(("vulnerable", "locked", "advisory", "fixed in"), lines))
+    elif report.vulnerable is not None:
+        parts.append(Text("no known vulnerability in the packages that were checked"))
+    if report.outdated:
+        late = [(each.name, each.locked, each.latest) for each in report.outdated]
+        parts.append(rows(("outdated", "locked", "latest"), late))
+        parts.append(Text("`make lock` updates those that the pins in pyproject.toml allow"))
+    elif report.outdated is not None:
+        parts.append(Text("no package is outdated"))
+    parts += [Text(f"unknown: {note}") for note in report.notes]
+    return Group(*parts)
+
+
+template_app = typer.Typer(help="Update the scaffolding shared with other projects.", no_args_is_help=True)
+
+
+@template_app.command("update")
+@flatten_options
+def update_command(
+    change: Change,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="REPOSITORY|FOLDER",
+            help="begin with this template, or where it has moved to [default: that of .copier-answers.yml]",
+            show_default=False,
+        ),
+    ] = None,
+    ref: Annotated[
+        str | None,
+        typer.Option(help="tag, branch or commit of it [default: the latest version]", show_default=False),
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="QUESTION=ANSWER of the template; may be repeated")
+    ] = None,
+    project: Annotated[
+        Path, typer.Option(help="root of the git repository to update", show_default="this project")
+    ] = PROJECT_ROOT,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Show what an update from the template changes; with --apply change it.
+
+    Changes are left uncommitted, and changes of the project stay. If template and project changed the same lines, the
+    file gets conflict markers and is listed (exits 1). Refuses if the working tree has uncommitted changes, and a
+    template that would run commands.
+    """
+    update = update_from_template(
+        project.absolute(), source=source, ref=ref, data=_answers(data or ()), apply=change.apply
+    )
+    answer(update.as_dict(), form, _update_text(update))
+    if update.conflicts:
+        raise typer.Exit(FINDING)
+
+
+def _answers(pairs: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equal, value = pair.partition("=")
+        if not equal or not name:
+            raise UsageError(f"--data takes QUESTION=ANSWER, found {pair!r}")
+        found[name] = value
+    return found
+
+
+def _update_text(update: TemplateUpdate) -> RenderableType:
+    """The diff as git prints it, so that it can be piped into anything; below it what to know of it."""
+    versions = f"{update.before or 'nothing'} to {update.after}"
+    if update.up_to_date:
+        return Text(f"up to date with {update.template} at {update.after}")
+    counted = [
+        f"{len(files)} {what}"
+        for files, what in ((update.added, "added"), (update.changed, "changed"), (update.removed, "removed"))
+        if files
+    ]
+    lines = [f"{update.template}, {versions}: {', '.join(counted)}"]
+    if update.conflicts:
+        lines.append("conflicts, marked in the files: " + ", ".join(update.conflicts))
+    if update.replaced:
+        lines.append("content of this project that the template replaces: " + ", ".join(update.replaced))
+    # Git knows nothing yet of files that were added.
+    undo = (
+        "`git restore .` and deleting what was added undo it" if update.added else "`git restore .` undoes it"
+    )
+    lines.append(
+        f"applied: look at it with `git status` and `git diff`, then commit; {undo}"
+        if update.applied
+        else "nothing was changed: add --apply to apply exactly this"
+    )
+    return Group(Text(update.diff), *(Text(line) for line in lines))

@@ -1,0 +1,32 @@
+"""`regworkers --help` and `--version`."""
+
+from __future__ import annotations
+
+import pytest
+
+from regworkers_core.cli.main import LOCAL, PANELS, build
+from tests.support.terminal import in_a_process, regworkers
+
+
+@pytest.mark.parametrize("rich", ["0", "1"])
+def test_help_groups_commands_by_task_with_a_line_for_each(rich: str) -> None:
+    answer = in_a_process(None, "--help", COLUMNS="80", TYPER_USE_RICH=rich)
+    assert answer.code == 0
+    text, found = answer.stdout, []
+    for panel in (*PANELS, LOCAL):
+        start = text.index(panel)
+        found.append(start)
+        for name in PANELS.get(panel, {}):
+            assert text.index(f" {name} ", start) > start
+    assert found == sorted(found)
+    assert all(len(names) <= 10 for names in PANELS.values())
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    answer = regworkers(None, "--version")
+    assert answer.code == 0 and answer.stdout.startswith("1.")
+
+
+def test_a_command_is_built_alone_and_an_unknown_name_builds_all() -> None:
+    assert [each.name for each in build("doctor").registered_commands] == ["doctor"]
+    assert len(build("nothing").registered_groups) > 10
