@@ -54,7 +54,7 @@ def flatten_options(command: Callable[..., T]) -> Callable[..., T]:
     @wraps(command)
     def flat(**given: Any) -> T:
         for name, (kind, options) in bundles.items():
-            given[name] = kind(**{option: given.pop(option) for option in options})
+            given[name] = kind(**{option: given.pop(option) for option in options if option in given})
         return command(**given)
 
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -129,7 +129,7 @@ def test_a_conflict_is_named_and_marked_and_what_both_wrote_is_there(
     assert "line 20 of ours" in world.content("ci.txt") and "<<<" not in world.content("ci.txt")
 
     with pytest.raises(typer.Exit):
-        update_command(project=world.project, yes=True)
+        update_command(project=world.project, apply=True)
     text = capsys.readouterr().out
     assert "conflicts, marked in the files: ci.txt" in text
     merged = world.content("ci.txt")

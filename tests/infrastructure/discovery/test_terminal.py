@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import orjson
 import pytest
-import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -41,9 +40,7 @@ def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
 
 @pytest.fixture
 def terminal(runtime: Runtime) -> Terminal:
-    app = typer.Typer()
-    infrastructure.register(app)
-    return lambda *words: CliRunner().invoke(app, ["aws", *words])
+    return lambda *words: CliRunner().invoke(infrastructure.app, words)
 
 
 def state_of(*resources: dict[str, Any]) -> bytes:

@@ -125,8 +125,8 @@ def terminal(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("REGWORKERS_LOCAL_DIR", str(tmp_path / "none"))
     app = typer.Typer()
-    trace.register(app)
-    trace.register(app)
+    app.command("trace")(trace.trace_command)
+    app.command("logs")(trace.logs_command)
     return lambda *words: CliRunner().invoke(app, words)
 
 

@@ -50,7 +50,7 @@ def runtime(shared: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def shown(*words: str) -> list[dict[str, str]]:
     app = typer.Typer()
-    trace.register(app)
+    app.command()(trace.logs_command)
     answer = CliRunner().invoke(app, [*words, "--format", "json"])
     assert answer.exit_code == 0, answer.output
     lines: list[dict[str, str]] = orjson.loads(answer.stdout_bytes)["lines"]

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from regworkers_core.cli import draw_proof
@@ -37,9 +36,7 @@ def alone(folder: Path, *words: str) -> Answer:
 
 def here(*words: str) -> Answer:
     """In this process, which saves the start of one; usage errors become what the terminal makes of them."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    draw_proof.register(app)
-    done = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(draw_proof.app, words)
     if isinstance(done.exception, UsageError):
         return Answer(2, done.stdout, str(done.exception))
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import orjson
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from regworkers_core.cli import draw_report
@@ -26,14 +25,6 @@ INVENTED = (
     "--capacity",
     "south=20",
 )
-
-
-def app() -> typer.Typer:
-    """The command alone, in this process."""
-    draw = typer.Typer()
-    draw.callback()(lambda: None)
-    draw_report.register(draw)
-    return draw
 
 
 def campaign() -> Campaign:
@@ -125,14 +116,16 @@ def test_an_unknown_campaign_is_one_line_with_advice(runtime: Runtime) -> None:
 
 def test_synthetic_entries_need_no_server_and_repeat_with_a_seed_word() -> None:
     words = (*INVENTED, "--seed", "try", "--rounds", "2", "--format", "json")
-    first, again = regworkers(None, *words), CliRunner().invoke(app(), words[1:])
+    first, again = regworkers(None, *words), CliRunner().invoke(draw_report.app, words[1:])
     assert first.code == 0, first.stderr
     assert first.document["winners"]["mean"] == 60 and first.document["pool"]["invented"] is True
     assert first.document == orjson.loads(again.stdout)
 
 
 def test_the_text_says_that_it_is_not_the_draw() -> None:
-    text = CliRunner().invoke(app(), [*INVENTED[1:], "--rounds", "1", "--reserve", "north:local=10"])
+    text = CliRunner().invoke(
+        draw_report.app, [*INVENTED[1:], "--rounds", "1", "--reserve", "north:local=10"]
+    )
     assert text.exit_code == 0 and "not the draw" in text.stdout and "by segment" in text.stdout
 
 
@@ -149,5 +142,5 @@ def test_the_text_says_that_it_is_not_the_draw() -> None:
     ],
 )
 def test_wrong_options_are_refused_and_named(words: tuple[str, str], expected: str) -> None:
-    refused = CliRunner().invoke(app(), [*INVENTED[1:], *words])
+    refused = CliRunner().invoke(draw_report.app, [*INVENTED[1:], *words])
     assert isinstance(refused.exception, UsageError) and expected in str(refused.exception)
