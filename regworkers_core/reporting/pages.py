@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -23,6 +24,24 @@ class Remark(NamedTuple):
 
     level: Level
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A titled table of plain values; None is shown as a dash."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+
+    @property
+    def words(self) -> frozenset[int]:
+        """Positions of the columns without any number, which are left-aligned."""
+        return frozenset(
+            at
+            for at in range(len(self.columns))
+            if not any(isinstance(row[at], int | float) for row in self.rows)
+        )
 
 
 def page(template: str, **values: object) -> str:

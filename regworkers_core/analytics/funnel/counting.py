@@ -16,13 +16,13 @@ from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.analytics.funnel.staging import (
     CODED,
     FROZEN,
+    LISTED,
     MESSAGES,
     NONE,
     OUTCOMES,
     REPLICA,
     SOURCE,
     STAGES,
-    WISHED,
     Stage,
     Staged,
 )
@@ -139,9 +139,9 @@ class Counting:
             self._database.executemany("INSERT INTO market VALUES (?)", [[each] for each in markets])
         known = "list_intersect(list_distinct(markets), (SELECT coalesce(list(id), []) FROM market))"
         parts = [
-            self._frame("market", f"unnest(CASE WHEN {known} = [] THEN [$none] ELSE {known} END)", WISHED)
+            self._frame("market", f"unnest(CASE WHEN {known} = [] THEN [$none] ELSE {known} END)", LISTED)
         ]
-        for stage in STAGES[len(WISHED) :]:
+        for stage in STAGES[len(LISTED) :]:
             parts.append(self._frame("market", f"{stage}_market", (stage,)).query("index.notna()"))
         found = pd.concat(parts, axis=1).reindex([*markets, *_others(parts, markets)])
         return found.fillna(0).astype(int).rename_axis("market")

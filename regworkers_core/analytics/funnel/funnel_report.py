@@ -163,11 +163,11 @@ def _of_the_pool(counts: Counts, freeze: Mapping[str, object], as_of: str) -> It
             "note",
             f"{_entries(number)} in the pool but no longer in the replica: removed after the evaluation as of {as_of}",
         )
-    judged = freeze.get("entries")
-    if isinstance(judged, int):
+    evaluated = freeze.get("entries")
+    if isinstance(evaluated, int):
         # Live entries, minus those of the pool that are still live, minus those that were evaluated and excluded.
         live = counts.totals[Stage.REPLICATED] - (eligible - counts.without[Stage.ELIGIBLE, Stage.REPLICATED])
-        if late := live - (judged - eligible):
+        if late := live - (evaluated - eligible):
             yield Remark(
                 "note",
                 f"{_entries(late)} did not take part in the draw: replicated after the evaluation as of {as_of}"

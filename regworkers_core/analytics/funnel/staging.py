@@ -35,7 +35,7 @@ class Stage(StrEnum):
 
 STAGES = tuple(Stage)
 # These stages count an entry in every market of its preferences, the later ones in the market where it won.
-WISHED = (Stage.REGISTERED, Stage.REPLICATED, Stage.ELIGIBLE)
+LISTED = (Stage.REGISTERED, Stage.REPLICATED, Stage.ELIGIBLE)
 # Means no market of the campaign, no segment, or an invalid day.
 NONE = "–"
 _SOURCES = {

@@ -29,7 +29,6 @@ from regworkers_core.operations.reviews.sections import (
     Kind,
     Part,
     Section,
-    Table,
     report_key,
     reports,
     rounded,
@@ -37,7 +36,7 @@ from regworkers_core.operations.reviews.sections import (
 from regworkers_core.operations.runbooks import cost as costs
 from regworkers_core.operations.runbooks.runbook import DrainWork
 from regworkers_core.reporting.figures import bars, lines
-from regworkers_core.reporting.pages import Level, Remark
+from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

@@ -9,9 +9,9 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.reviews.sections import Part, Section, Table
+from regworkers_core.operations.reviews.sections import Part, Section
 from regworkers_core.reporting.figures import bars
-from regworkers_core.reporting.pages import Remark
+from regworkers_core.reporting.pages import Remark, Table
 
 DAYS = 91
 Statement = Mapping[str, Any]

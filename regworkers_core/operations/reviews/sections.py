@@ -18,7 +18,7 @@ from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.reporting.pages import Level, Remark
+from regworkers_core.reporting.pages import Level, Remark, Table
 
 ROOT = "reviews/"
 REPORT = "report.json"
@@ -29,24 +29,6 @@ class Kind(StrEnum):
     WEEKLY = "weekly"
     MONTHLY = "monthly"
     QUARTERLY = "quarterly"
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of plain values; None is shown as a dash."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[Sequence[object]]
-
-    @property
-    def words(self) -> frozenset[int]:
-        """Positions of the columns without any number, which are left-aligned."""
-        return frozenset(
-            at
-            for at in range(len(self.columns))
-            if not any(isinstance(row[at], int | float) for row in self.rows)
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from regworkers_core.operations.reviews.history import (
     read_days,
     read_queues,
 )
-from regworkers_core.operations.reviews.sections import Part, Section, Table, counted, rounded
+from regworkers_core.operations.reviews.sections import Part, Section, counted, rounded
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
-from regworkers_core.reporting.pages import Level, Remark
+from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
 
 DAYS = 7

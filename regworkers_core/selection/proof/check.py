@@ -199,7 +199,7 @@ class Drawn(Checker):
         source, stated = SeedSource.parse(self._first.seed_source), self._seed
         check_randomness(self._first, stated)
         # The expected seed: the next step checks the stated one.
-        due = SeedFile.of(
+        expected = SeedFile.of(
             self._phases[0].manifest_hash,
             source.kind,
             source.source,
@@ -207,7 +207,7 @@ class Drawn(Checker):
             stated.randomness,
             stated.signature,
         )
-        replace(due, kind=stated.kind, round=stated.round).check(
+        replace(expected, kind=stated.kind, round=stated.round).check(
             self._phases[0].manifest_hash, self._first.seed_source
         )
         self.check_source(self._first, self._phases[0].published)

@@ -175,7 +175,7 @@ class Excluded(Checker):
 
     def limits(self) -> tuple[str, ...]:
         return (
-            "The reason is the operator's judgement: a receipt shows that the entry was not in the draw, not that"
+            "The reason is the operator's decision: a receipt shows that the entry was not in the draw, not that"
             " it should not have been.",
             "Only a replay of the draw shows that all leaves are sorted by ref, so that it has none elsewhere.",
         )

@@ -236,9 +236,9 @@ def is_recommitted(replaced: Replaced) -> bool:
     return at is not None and replaced.replaced_at >= at
 
 
-def of_hashes(whence: Literal["published", "recorded"]) -> str:
+def of_hashes(origin: Literal["published", "recorded"]) -> str:
     """What it proves that the manifests match hashes that were known before."""
-    return OF_PUBLISHED_HASHES if whence == "published" else OF_RECORDED_HASHES
+    return OF_PUBLISHED_HASHES if origin == "published" else OF_RECORDED_HASHES
 
 
 def fits(text: str, source: Mapping[str, Any], published: Published) -> bool:

@@ -171,7 +171,7 @@ class _Replay:
     ) -> None:
         self._folders, self._scratch, self._engine = folders, scratch, engine
         self._known, self._files, self._tell = published or recorded, files, tell
-        self._whence: Literal["published", "recorded"] = "published" if published else "recorded"
+        self._origin: Literal["published", "recorded"] = "published" if published else "recorded"
         self._findings: dict[str, Finding] = {}
         self._notes: list[str] = []
         self._phases: list[PhaseVerified] = []
@@ -201,7 +201,7 @@ class _Replay:
             self._add(
                 self._folders[-1],
                 MANIFEST,
-                f"{len(self._known)} manifest hashes were {self._whence}, found {len(self._folders)} phases",
+                f"{len(self._known)} manifest hashes were {self._origin}, found {len(self._folders)} phases",
             )
         self._check_files()
         annulled = self._annulled()
@@ -210,7 +210,7 @@ class _Replay:
         for each in inputs:
             self._notes.extend(published_lines(each.number, each.published))
         if not self._findings:
-            self._notes.append(guarantee.of_hashes(self._whence) if self._known else guarantee.OF_A_REPLAY)
+            self._notes.append(guarantee.of_hashes(self._origin) if self._known else guarantee.OF_A_REPLAY)
         self._notes.append(guarantee.LATER_PHASES.format(last=len(inputs)))
         return Verification(
             campaign_id=first.campaign_id if first else "",
@@ -255,7 +255,7 @@ class _Replay:
             expected = self._known[number - 1]
             if each.manifest_hash != expected:
                 self._add(
-                    each.folder, MANIFEST, f"SHA-256 is {each.manifest_hash}, {self._whence} was {expected}"
+                    each.folder, MANIFEST, f"SHA-256 is {each.manifest_hash}, {self._origin} was {expected}"
                 )
         if each.manifest is None:
             return

@@ -45,12 +45,12 @@ COPY (
 """
 _MEMBERS = """
 CREATE TABLE member AS
-SELECT e.ref, e.unit, w.n AS wishes, s.n AS segments, max(e.weight) OVER (PARTITION BY e.unit) AS weight
+SELECT e.ref, e.unit, w.n AS preferences, s.n AS segments, max(e.weight) OVER (PARTITION BY e.unit) AS weight
 FROM read_parquet($entries) e
-JOIN wish_list w ON w.list = e.preferences JOIN segment_list s ON s.list = e.segments
+JOIN preference_list w ON w.list = e.preferences JOIN segment_list s ON s.list = e.segments
 """
 _TALLY = """
-SELECT m.wishes, m.segments, m.weight, w.market, count(*), max(w.rank)
+SELECT m.preferences, m.segments, m.weight, w.market, count(*), max(w.rank)
 FROM read_parquet($winners) w JOIN member m ON m.ref = w.ref GROUP BY ALL
 """
 _WINNERS = """
@@ -157,7 +157,7 @@ def _config(engine: Engine) -> dict[str, Any]:
 
 
 def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario: Scenario) -> None:
-    """Write entries.parquet with the scenario's weights, and the tables `member`, `segment_list` and `wish_list`."""
+    """Write entries.parquet with the scenario's weights, the table `member`, and the distinct lists as tables."""
     values = {"pool": str(pool)}
     base.execute("CREATE TABLE ticket (segment VARCHAR, weight INTEGER)")
     for segment, weight in scenario.weights.items():
@@ -169,7 +169,7 @@ def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario:
         values,
     )
     base.execute(
-        "CREATE TABLE wish_list AS SELECT row_number() OVER (ORDER BY list) AS n, list"
+        "CREATE TABLE preference_list AS SELECT row_number() OVER (ORDER BY list) AS n, list"
         " FROM (SELECT DISTINCT preferences AS list FROM read_parquet($pool))",
         values,
     )
@@ -225,15 +225,17 @@ class _Groups:
 
     def __init__(self, base: duckdb.DuckDBPyConnection) -> None:
         self._base = base
-        self._wishes: dict[int, list[str]] = dict(base.execute("SELECT n, list FROM wish_list").fetchall())
+        self._preferences: dict[int, list[str]] = dict(
+            base.execute("SELECT n, list FROM preference_list").fetchall()
+        )
         self._segments: dict[int, list[str]] = dict(
             base.execute("SELECT n, list FROM segment_list").fetchall()
         )
         self.entries: Counter[Group] = Counter({("all", ""): 0})
-        tally = base.execute("SELECT wishes, segments, weight, count(*) FROM member GROUP BY ALL")
-        for wishes, segments, weight, n in tally.fetchall():
+        tally = base.execute("SELECT preferences, segments, weight, count(*) FROM member GROUP BY ALL")
+        for preferences, segments, weight, n in tally.fetchall():
             self._add(self.entries, segments, weight, n)
-            listed = self._wishes[wishes]
+            listed = self._preferences[preferences]
             self.entries["first", listed[0]] += n
             for place, market in enumerate(listed, 1):
                 self.entries["any", market] += n
@@ -243,11 +245,11 @@ class _Groups:
         """Winners by group, and the last rank admitted by each market."""
         found: Counter[Group] = Counter()
         last: dict[str, int] = defaultdict(int)
-        for wishes, segments, weight, market, n, rank in self._base.execute(
+        for preferences, segments, weight, market, n, rank in self._base.execute(
             _TALLY, {"winners": str(winners)}
         ).fetchall():
             self._add(found, segments, weight, n)
-            place = self._wishes[wishes].index(market) + 1
+            place = self._preferences[preferences].index(market) + 1
             found["market", market] += n
             found["place", str(place)] += n
             if place == 1:
@@ -323,14 +325,14 @@ def _pool_table(
     clocks = rng.exponential(size=(count, len(markets))) / popularity
     choices = np.argsort(clocks, axis=1)[:, :MOST_CHOICES]
     lengths = rng.integers(1, choices.shape[1] + 1, count)
-    wished = np.arange(choices.shape[1]) < lengths[:, None]
+    listed = np.arange(choices.shape[1]) < lengths[:, None]
     member = rng.random((count, len(segments))) < SEGMENT_SHARE
     columns: list[pa.Array[Any]] = [
         refs,
         refs,
         pa.array(np.ones(count, np.int32)),
         _list_column(np.broadcast_to(np.arange(len(segments)), member.shape), member, segments),
-        _list_column(choices, wished, markets),
+        _list_column(choices, listed, markets),
         refs,
         pa.array([""] * count),
         pa.array([""] * count),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.reporting.pages import Table
 from regworkers_core.selection.maths.rules import MAX_WEIGHT
 
 
@@ -203,12 +204,6 @@ class Simulation:
     def _odds(self, group: Group, among: Group | None = None) -> dict[str, float] | None:
         entries = self.entries.get(among or group, 0)
         return _spread([won.get(group, 0) / entries for won in self.winners]) if entries else None
-
-
-class Table(NamedTuple):
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
 
 
 def tables(document: Mapping[str, Any]) -> tuple[Table, ...]:
