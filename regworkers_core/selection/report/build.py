@@ -9,8 +9,9 @@ from typing import Any
 
 from regworkers_core.domain.documents import as_document
 from regworkers_core.reporting.pages import Remark, markdown_image, markdown_table, page, percent
+from regworkers_core.selection.maths.manifest import ALGORITHM
 from regworkers_core.selection.report.audit import bias_audit
-from regworkers_core.selection.report.inputs import ReportContext, ReportFiles, Terms, Workspace
+from regworkers_core.selection.report.inputs import DrawnPhase, ReportContext, ReportFiles, Workspace
 from regworkers_core.selection.report.notes import notes, seed_source, verdict
 from regworkers_core.selection.report.odds import (
     funnel,
@@ -78,39 +79,31 @@ def measured(
     files: ReportFiles, context: ReportContext, *, memory_mib: int = MEMORY_MIB, scratch: Path | None = None
 ) -> tuple[dict[str, Any], list[Remark]]:
     """The numbers and notes of a report, without plots and page. Raises as `build_report`."""
-    terms = Terms.read(files.artefacts)
+    drawn = DrawnPhase.read(files.artefacts)
     with Workspace(files, memory_mib=memory_mib, scratch=scratch) as work:
-        numbers = _numbers(files, work, terms, context)
-    found = notes(numbers, terms, context)
+        numbers = _numbers(files, work, drawn, context)
+    found = notes(numbers, drawn.manifest, context)
     numbers["notes"] = [as_document(note) for note in found]
     return numbers, found
 
 
-def _numbers(files: ReportFiles, work: Workspace, terms: Terms, context: ReportContext) -> dict[str, Any]:
-    prepare(work, terms)
+def _numbers(
+    files: ReportFiles, work: Workspace, drawn: DrawnPhase, context: ReportContext
+) -> dict[str, Any]:
+    manifest = drawn.manifest
+    prepare(work, manifest)
     audit = bias_audit(work)
     return {
-        "campaignId": terms.campaign_id,
-        "phase": terms.phase,
-        "asOf": terms.as_of,
-        "rules": {
-            "algorithm": terms.algorithm,
-            "winsPerUnit": terms.wins_per_unit,
-            "waitlistSize": terms.waitlist_size,
-        },
-        "hashes": {
-            "root": terms.root,
-            "manifestHash": terms.manifest_hash,
-            "resultHash": terms.result_hash,
-            "cutoffsHash": terms.cutoffs_hash,
-        },
-        "seedSource": seed_source(terms, context),
+        **as_document(manifest, "campaign_id", "phase", "as_of"),
+        "rules": {"algorithm": ALGORITHM, **as_document(manifest, "wins_per_unit", "waitlist_size")},
+        "hashes": {"root": manifest.root, **drawn.hashes},
+        "seedSource": seed_source(manifest, context),
         "funnel": funnel(files, work),
-        "markets": market_odds(work, terms),
+        "markets": market_odds(work, drawn),
         "segments": segment_odds(work),
         "weights": _weights(work, audit),
         "preferences": preferences_honoured(work),
-        "topUp": transitions(work) if terms.phase > 1 else None,
+        "topUp": transitions(work) if manifest.phase > 1 else None,
         "audit": audit,
     }
 

@@ -15,15 +15,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import duckdb
-import orjson
 
 from regworkers_core.adapters.files.judged_entries import OTHER_DOMAINS
 from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.maths.files import CUTOFFS, MANIFEST, SUMMARY, DrawError, parse_canonical
+from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.rules import MarketCutoffs, parse_cutoffs
 
 # A mail domain with fewer entries is not shown, because it could identify a fan.
 DOMAIN_ENTRIES = 50
 _DOMAINS_SHOWN = 30
+_HASHES = ("manifestHash", "resultHash", "cutoffsHash")
 OUTCOMES = ("WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK")
 # Memory for Python, plots and statistics, which DuckDB does not get.
 _LIBRARIES_MIB = 250
@@ -104,94 +107,39 @@ class ReportContext:
 
 
 @dataclass(frozen=True, slots=True)
-class ReserveTerms:
-    """A reserve of a market. `cutoff_rank` is None if it rejected no candidate."""
+class DrawnPhase:
+    """A phase as drawn: its manifest, the cut-offs by market, and the hashes in its summary."""
 
-    segment: str
-    seats: int
-    cutoff_rank: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class MarketTerms:
-    """A market as drawn. `capacity` is the total over all phases; reserves are in order of precedence."""
-
-    market_id: str
-    capacity: int
-    reserves: tuple[ReserveTerms, ...]
-    open_cutoff_rank: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The parts of manifest, cut-offs and summary that a report uses."""
-
-    campaign_id: str
-    phase: int
-    as_of: str
-    algorithm: str
-    count: int
-    root: str
-    wins_per_unit: int
-    waitlist_size: int | None
-    seed_source: Mapping[str, Any]
-    manifest_hash: str
-    result_hash: str
-    cutoffs_hash: str
-    markets: tuple[MarketTerms, ...]
+    manifest: Manifest
+    cutoffs: Mapping[str, MarketCutoffs]
+    hashes: Mapping[str, str]
 
     @classmethod
-    def read(cls, artefacts: Path) -> Terms:
+    def read(cls, artefacts: Path) -> DrawnPhase:
         """Read the three JSON artefacts in a folder. Raises UsageError for one that is missing or damaged."""
-        manifest, cutoffs, summary = (
-            _document(artefacts / name) for name in ("manifest.json", "cutoffs.json", "summary.json")
-        )
         try:
-            return cls(
-                campaign_id=manifest["campaignId"],
-                phase=manifest["phase"],
-                as_of=manifest["asOf"],
-                algorithm=manifest["algorithm"],
-                count=manifest["count"],
-                root=manifest["root"],
-                wins_per_unit=manifest["winsPerUnit"],
-                waitlist_size=manifest["waitlistSize"],
-                seed_source=manifest["seedSource"],
-                manifest_hash=summary["manifestHash"],
-                result_hash=summary["resultHash"],
-                cutoffs_hash=summary["cutoffsHash"],
-                markets=tuple(
-                    _market(market, cutoffs["markets"][market["marketId"]]) for market in manifest["markets"]
-                ),
+            manifest, cutoffs, summary = (
+                (artefacts / name).read_bytes() for name in (MANIFEST, CUTOFFS, SUMMARY)
             )
-        except (KeyError, TypeError) as error:
+            made = cls(
+                Manifest.parse(manifest),
+                parse_cutoffs(parse_canonical(cutoffs, CUTOFFS)),
+                {name: parse_canonical(summary, SUMMARY)[name] for name in _HASHES},
+            )
+        except FileNotFoundError as error:
+            raise UsageError(f"{error.filename}: no such file; run the draw's allocation first") from None
+        except KeyError as error:
             raise UsageError(
-                f"{artefacts}: manifest, cutoffs and summary are inconsistent ({error}); run the draw's"
-                " allocation again"
+                f"{artefacts}: {SUMMARY} has no {error}; run the draw's allocation again"
             ) from None
-
-
-def _market(market: Mapping[str, Any], cutoffs: Mapping[str, Any]) -> MarketTerms:
-    reached = {each["segment"]: _rank(each["cutoff"]) for each in cutoffs["reserves"]}
-    return MarketTerms(
-        market["marketId"],
-        market["capacity"],
-        tuple(ReserveTerms(r["segment"], r["seats"], reached[r["segment"]]) for r in market["reserves"]),
-        _rank(cutoffs["open"]),
-    )
-
-
-def _rank(cutoff: Mapping[str, Any] | None) -> int | None:
-    return None if cutoff is None else int(cutoff["rank"])
-
-
-def _document(path: Path) -> Any:
-    try:
-        return orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; run the draw's allocation first") from None
-    except orjson.JSONDecodeError:
-        raise UsageError(f"{path}: not valid JSON; run the draw's allocation again") from None
+        except DrawError as error:
+            raise UsageError(f"{artefacts}: {error}; run the draw's allocation again") from None
+        reserves = {each.market_id: [r.segment for r in each.reserves] for each in made.manifest.markets}
+        if reserves != {name: [segment for segment, _ in of.reserves] for name, of in made.cutoffs.items()}:
+            raise UsageError(
+                f"{artefacts}: manifest and cut-offs are inconsistent; run the draw's allocation again"
+            )
+        return made
 
 
 class Workspace:

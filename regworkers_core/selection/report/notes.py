@@ -14,7 +14,7 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.reporting.pages import Remark
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof.beacon import signed_at
-from regworkers_core.selection.report.inputs import ReportContext, Terms
+from regworkers_core.selection.report.inputs import ReportContext
 
 # The value of a commitment to a secret, by the time when it was made.
 _EARLY = (
@@ -34,11 +34,11 @@ _HOLDER = (
 )
 
 
-def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> list[Remark]:
+def notes(numbers: Mapping[str, Any], manifest: Manifest, context: ReportContext) -> list[Remark]:
     """All notes, the most severe first."""
     order = ("finding", "warning", "note")
     found = [
-        *_counts(numbers["funnel"], terms),
+        *_counts(numbers["funnel"], manifest),
         *_audit(numbers["audit"]),
         *(note for market in numbers["markets"] for note in _market(market, context)),
         *_source(numbers["seedSource"]),
@@ -56,9 +56,9 @@ def notes(numbers: Mapping[str, Any], terms: Terms, context: ReportContext) -> l
     return sorted(found, key=lambda note: order.index(note.level))
 
 
-def seed_source(terms: Terms, context: ReportContext) -> dict[str, Any]:
+def seed_source(manifest: Manifest, context: ReportContext) -> dict[str, Any]:
     """The source of the randomness and what it guarantees."""
-    source = dict(terms.seed_source)
+    source = dict(manifest.seed_source)
     if source["kind"] == "drand":
         at = signed_at(source)
         signed = f", signed at {at} (UTC)" if at else ""
@@ -113,13 +113,13 @@ def verdict(audit: Mapping[str, Any]) -> str:
     return "passed" if audit["passed"] else "FAILED"
 
 
-def _counts(funnel: Mapping[str, Any], terms: Terms) -> Iterator[Remark]:
+def _counts(funnel: Mapping[str, Any], manifest: Manifest) -> Iterator[Remark]:
     if not funnel["addsUp"]:
         yield Remark("finding", "the funnel does not add up: an entry has no outcome, or more than one")
-    if funnel["eligible"] != terms.count:
+    if funnel["eligible"] != manifest.count:
         yield Remark(
             "finding",
-            f"the manifest commits to {terms.count:,} entries, the result has {funnel['eligible']:,}",
+            f"the manifest commits to {manifest.count:,} entries, the result has {funnel['eligible']:,}",
         )
     if not funnel["eligible"]:
         yield Remark("warning", "no entry is eligible: the draw is valid and has no winners")

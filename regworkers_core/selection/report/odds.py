@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.selection.report.inputs import OUTCOMES, ReportFiles, Terms, Workspace
+from regworkers_core.selection.maths.manifest import Manifest
+from regworkers_core.selection.maths.rules import Cutoff
+from regworkers_core.selection.report.inputs import OUTCOMES, DrawnPhase, ReportFiles, Workspace
 
 
 def funnel(files: ReportFiles, work: Workspace) -> dict[str, Any]:
@@ -94,27 +96,27 @@ UPDATE admitted SET reserve = t.segment FROM (
 """
 
 
-def prepare(work: Workspace, terms: Terms) -> None:
+def prepare(work: Workspace, manifest: Manifest) -> None:
     """Create the tables that the figures are read from."""
     work.execute(_BY_LISTS)
     work.execute(
         "CREATE TABLE admitted AS SELECT rank, market, segments, NULL::VARCHAR AS reserve FROM leaf"
         " WHERE outcome = 'WINNER' AND previous <> 'WINNER'"
     )
-    for place in range(max((len(market.reserves) for market in terms.markets), default=0)):
+    for place in range(max((len(market.reserves) for market in manifest.markets), default=0)):
         work.load(
             "round",
             "market VARCHAR, segment VARCHAR, seats BIGINT",
             [
                 (market.market_id, market.reserves[place].segment, market.reserves[place].seats)
-                for market in terms.markets
+                for market in manifest.markets
                 if len(market.reserves) > place
             ],
         )
         work.execute(_TAKE)
 
 
-def market_odds(work: Workspace, terms: Terms) -> list[dict[str, Any]]:
+def market_odds(work: Workspace, drawn: DrawnPhase) -> list[dict[str, Any]]:
     """Per market: `seats` in total, `pinned` winners of the previous phase, all `winners` and the `new` ones,
     candidates by `firstChoice` and `anyChoice`, their win rates, and cut-off ranks (None if no candidate was rejected).
     """
@@ -130,7 +132,8 @@ def market_odds(work: Workspace, terms: Terms) -> list[dict[str, Any]]:
         for market, reserve, n in work.rows("SELECT market, reserve, count(*) FROM admitted GROUP BY ALL")
     }
     table = []
-    for market in terms.markets:
+    for market in drawn.manifest.markets:
+        cutoffs = drawn.cutoffs[market.market_id]
         first, anywhere, won_first, _ = (int(n or 0) for n in applicants.get(market.market_id, (0,) * 4))
         everyone, pinned = (int(n) for n in winners.get(market.market_id, (0, 0)))
         table.append(
@@ -147,16 +150,16 @@ def market_odds(work: Workspace, terms: Terms) -> list[dict[str, Any]]:
                 "wonFirstChoice": won_first,
                 "winRate": rate(everyone, anywhere),
                 "firstChoiceWinRate": rate(won_first, first),
-                "openCutoffRank": market.open_cutoff_rank,
+                "openCutoffRank": _rank(cutoffs.open),
                 "admittedOpen": int(by_reserve.get((market.market_id, None), 0)),
                 "reserves": [
                     {
                         "segment": reserve.segment,
                         "seats": reserve.seats,
                         "admitted": int(by_reserve.get((market.market_id, reserve.segment), 0)),
-                        "cutoffRank": reserve.cutoff_rank,
+                        "cutoffRank": _rank(cutoff),
                     }
-                    for reserve in market.reserves
+                    for reserve, (_, cutoff) in zip(market.reserves, cutoffs.reserves, strict=True)
                 ],
             }
         )
@@ -221,6 +224,10 @@ def preferences_honoured(work: Workspace) -> list[dict[str, Any]]:
         }
         for place in range(1, max(listed, default=0) + 1)
     ]
+
+
+def _rank(cutoff: Cutoff | None) -> int | None:
+    return None if cutoff is None else cutoff.rank
 
 
 def rate(part: float, whole: float) -> float | None:

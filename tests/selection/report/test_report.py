@@ -370,11 +370,11 @@ def test_files_of_two_draws_are_refused(world: World, tmp_path: Path) -> None:
 
 def test_missing_and_damaged_artefacts_are_named(world: World) -> None:
     files = world.draw()
-    (files.artefacts / "cutoffs.json").write_bytes(b'{"markets": {}}')
+    (files.artefacts / "cutoffs.json").write_bytes(b'{"markets":{}}')
     with pytest.raises(UsageError, match="are inconsistent"):
         read(files)
     (files.artefacts / "cutoffs.json").write_bytes(b"{")
-    with pytest.raises(UsageError, match=r"cutoffs\.json: not valid JSON"):
+    with pytest.raises(UsageError, match=r"cutoffs\.json: not canonical JSON"):
         read(files)
     (files.artefacts / "cutoffs.json").unlink()
     with pytest.raises(UsageError, match=r"no such file"):
