@@ -37,7 +37,6 @@ from regworkers_dagster.runs import (
     throttled,
     who_launched,
 )
-from regworkers_dagster.selection.assets import no_campaign
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 # Shown on many launchpads.
@@ -84,10 +83,9 @@ class Launch:
 
     def campaign(self, named: str) -> Campaign:
         """By id, else by slug. Raises RequestError when there is none."""
-        found = self.runtime.campaigns.find(require("campaign_id", named))
-        if found is None:
-            raise RequestError(no_campaign(named))
-        return found
+        return self.runtime.campaigns.require(
+            require("campaign_id", named), ", or the partitions of `campaigns`"
+        )
 
     def campaign_id(self, named: str) -> str:
         """The id of `campaign`."""

@@ -18,9 +18,10 @@ from regworkers_core.operations.dead_letters.model import Choice, dead_queue, de
 from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.report import Causes, RedriveReport, count_causes
 from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Assessor, Verdict
+from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, one_op_job
 from regworkers_dagster.metadata import facts_as_metadata, table
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.resources import Workers, campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run, throttled, who_launched
 
 # `regworkers dlq` shows longer errors.
@@ -33,16 +34,16 @@ class _ChoiceConfig(dg.Config):
     """Which dead letters are meant; an empty field does not restrict."""
 
     reason: str = Field(default="", description="INVALID_ENTRY, ATTEMPTS_EXHAUSTED, RECEIVED_TOO_OFTEN, ...")
-    campaign_id: str = Field(default="", description="Only those about this campaign.")
+    campaign_id: str = Field(default="", description="Only those about this campaign, by id or slug.")
     fingerprint: str = Field(default="", description="One cause, or the beginning of its name.")
     older_than: str = Field(default="", description="First failed longer ago than: 90s, 15m, 2h, 3d.")
     newer_than: str = Field(default="", description="First failed within: 90s, 15m, 2h, 3d.")
 
-    def choice(self) -> Choice:
+    def choice(self, runtime: Runtime) -> Choice:
         """Raises UsageError."""
         return Choice.parse(
             reason=self.reason,
-            campaign=self.campaign_id,
+            campaign=campaign_id_of(runtime, self.campaign_id) or "",
             fingerprint=self.fingerprint,
             older=self.older_than,
             newer=self.newer_than,
@@ -105,7 +106,7 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, wo
         groups, seen = count_causes(
             runtime,
             queues,
-            config.choice(),
+            config.choice(runtime),
             assess=assessor,
             stopped=lambda: stop.is_set,
             on_progress=_progress(context.log.info),
@@ -143,7 +144,7 @@ def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, 
     """Fails when a message that should be sent is still there."""
     runtime = workers.runtime
     options = RedriveOptions(
-        config.choice(),
+        config.choice(runtime),
         dry_run=not config.apply,
         canary_messages=config.canary,
         canary_seconds=config.canary_seconds,
@@ -178,7 +179,7 @@ def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, worker
     queue = dead_queue(runtime.names, config.queue)
     if config.apply and config.confirm not in (queue.source, queue.name):
         raise UsageError(f"nothing was dropped: set confirm to {queue.source}, or apply to false")
-    options = DropOptions(config.choice(), _verdicts(config.verdicts), dry_run=not config.apply)
+    options = DropOptions(config.choice(runtime), _verdicts(config.verdicts), dry_run=not config.apply)
     with StopSignal().on_signals() as stop:
         report = drop(
             runtime,

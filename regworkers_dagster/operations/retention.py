@@ -14,10 +14,10 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.retention import apply_retention
-from regworkers_dagster.by_hand import Launch, Outcome, launchable, require
+from regworkers_dagster.by_hand import CAMPAIGN, Launch, Outcome, launchable, require
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
 from regworkers_dagster.metadata import facts_as_metadata, table
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.resources import Workers, campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, long_run
 
 
@@ -86,7 +86,7 @@ SCHEDULES = (
 class ErasureConfig(ApplyConfig):
     """Which entry."""
 
-    campaign_id: str = Field(default="", description="The campaign, by id.")
+    campaign_id: str = Field(default="", description=CAMPAIGN)
     entry_id: str = Field(
         default="",
         description="The id of the entry in the campaign. Never a mail address or a name: config is kept with the run.",
@@ -108,7 +108,8 @@ class ErasureConfig(ApplyConfig):
 )
 def erase_entry(launch: Launch, config: ErasureConfig) -> Outcome:
     """Fails when something is left to do; launch it again to continue."""
-    key = EntryKey(require("campaign_id", config.campaign_id), require("entry_id", config.entry_id))
+    campaign_id = campaign_id_of(launch.runtime, require("campaign_id", config.campaign_id)) or ""
+    key = EntryKey(campaign_id, require("entry_id", config.entry_id))
     if problem := key.problem:
         raise RequestError(f"campaign_id and entry_id name no entry: {problem}")
     confirm = config.confirm.strip()

@@ -23,7 +23,7 @@ from regworkers_core.operations.runbooks.runbook import RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, Body, one_op_job
 from regworkers_dagster.metadata import Metadata, records
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.resources import Workers, campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
 
 _APPLY = "Change it; the audit log records that. Without, the run only checks."
@@ -59,7 +59,9 @@ class SyncConfig(ApplyConfig):
     """What to compare, and whether to repair."""
 
     apply: bool = Field(default=False, description=_APPLY)
-    campaign_id: str | None = Field(default=None, description="Only this campaign; empty: all.")
+    campaign_id: str | None = Field(
+        default=None, description="Only this campaign, by id or slug; empty: all."
+    )
     yes_remove: int | None = Field(
         default=None,
         ge=0,
@@ -72,7 +74,7 @@ class SelectionConfig(ApplyConfig):
 
     apply: bool = Field(default=False, description=_APPLY)
     campaign_id: str | None = Field(
-        default=None, description="Only this campaign; empty: all that are drawn."
+        default=None, description="Only this campaign, by id or slug; empty: all that are drawn."
     )
     market_id: str | None = Field(default=None, description="Retry only this market; empty: all.")
 
@@ -82,7 +84,7 @@ class ConfigurationConfig(ApplyConfig):
 
     apply: bool = Field(default=False, description=_APPLY)
     campaign_id: str | None = Field(
-        default=None, description="Only this campaign; empty: all that are not completed."
+        default=None, description="Only this campaign, by id or slug; empty: all that are not completed."
     )
 
 
@@ -176,7 +178,7 @@ def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, work
     def act(runtime: Runtime) -> RunbookReport:
         return out_of_sync.run(
             runtime,
-            config.campaign_id,
+            campaign_id_of(runtime, config.campaign_id),
             apply=config.apply,
             yes_remove=config.yes_remove,
             on_line=context.log.info,
@@ -216,7 +218,9 @@ def runbook_campaign_configuration(
     """Can be repeated at any time."""
 
     def act(runtime: Runtime) -> RunbookReport:
-        return campaign_configuration.run(runtime, config.campaign_id, apply=config.apply)
+        return campaign_configuration.run(
+            runtime, campaign_id_of(runtime, config.campaign_id), apply=config.apply
+        )
 
     _act(context, workers, "campaign-configuration", config, config.campaign_id, {}, act)
 

@@ -29,7 +29,7 @@ from regworkers_dagster.replication.assets import (
     save_entries,
 )
 from regworkers_dagster.replication.checks import answering, parity
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.resources import Workers, campaign_id_of
 from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, launched_by_hand, throttled
 
 ENQUEUE_ENTRIES = asset_job(
@@ -68,7 +68,9 @@ SCHEDULES = (
 class BackfillConfig(ApplyConfig):
     """What to queue, and how fast."""
 
-    campaign_id: str | None = Field(default=None, description="Only this campaign; empty: the whole table.")
+    campaign_id: str | None = Field(
+        default=None, description="Only this campaign, by id or slug; empty: the whole table."
+    )
     rate: float | None = Field(
         default=None, gt=0, description="Items a second; empty: replication.backfillItemsPerSecond."
     )
@@ -100,7 +102,8 @@ def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, wor
         show(f"{progress.sent}{expected} keys queued")
 
     runtime, dry_run = workers.runtime, not config.apply
-    target = config.backfill_id or config.campaign_id or "all campaigns"
+    campaign_id = campaign_id_of(runtime, config.campaign_id)
+    target = config.backfill_id or campaign_id or "all campaigns"
     with (
         StopSignal().on_signals() as stop,
         launched_by_hand(
@@ -109,7 +112,7 @@ def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, wor
     ):
         report = start_backfill(
             runtime,
-            config.campaign_id,
+            campaign_id,
             rate=config.rate,
             backfill_id=config.backfill_id,
             dry_run=dry_run,

@@ -17,7 +17,7 @@ from regworkers_dagster.drains.observing import SILENT_PROBES, Answering, dlq_ch
 from regworkers_dagster.factories import ApplyConfig, fields_of
 from regworkers_dagster.metadata import Metadata, records
 from regworkers_dagster.replication.assets import ENTRIES, REPLICATION_DLQ
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import Workers, campaign_id_of, plain_failures
 from regworkers_dagster.runs import launched_by_hand
 
 DEPENDENCIES_ANSWER = "dependencies_answer"
@@ -62,7 +62,9 @@ class ReconcileConfig(ApplyConfig):
     """What to compare, and whether to repair."""
 
     former: ClassVar[tuple[str, ...]] = ("repair",)
-    campaign_id: str | None = Field(default=None, description="Only this campaign; empty: all.")
+    campaign_id: str | None = Field(
+        default=None, description="Only this campaign, by id or slug; empty: all."
+    )
     apply: bool = Field(
         default=False,
         description="Repair: put the keys of what differs on the replication queue and wait until they are saved. The "
@@ -91,18 +93,19 @@ def parity(context: dg.AssetCheckExecutionContext, workers: Workers) -> Iterator
     """Compare both sides. A difference fails the check and then the run, and with it the exit code."""
     config = ReconcileConfig(**context.op_execution_context.op_config)
     bind(runId=context.run.run_id, worker="reconcile")
-    target = config.campaign_id or "all campaigns"
     number = config.accept_source
     accept = None if number is None else Accept(number if config.apply else None, config.after_restore)
     arguments = {"repair": True, "acceptSource": number, "afterRestore": config.after_restore}
     with plain_failures():
         runtime = workers.runtime
+        campaign_id = campaign_id_of(runtime, config.campaign_id)
+        target = campaign_id or "all campaigns"
         with launched_by_hand(
             context.run, runtime, "reconcile_entries", target, arguments, dry_run=not config.apply
         ) as numbers:
             result = reconcile(
                 runtime,
-                config.campaign_id,
+                campaign_id,
                 repair=config.apply,
                 yes_remove=config.yes_remove,
                 accept=accept,

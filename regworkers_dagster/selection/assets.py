@@ -43,16 +43,9 @@ def campaign_of(context: Context, runtime: Runtime) -> Campaign:
             "the partition is missing, which names the campaign of this run: choose it in the launchpad, or `dagster"
             f' job execute ... --tags \'{{"{PARTITION_TAG}": "<campaignId>"}}\'`'
         )
-    campaign = runtime.campaigns.get(campaign_id)
-    if campaign is None:
-        raise RequestError(no_campaign(campaign_id))
+    campaign = runtime.campaigns.require_id(campaign_id)
     context.instance.add_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name), [campaign_id])
     return campaign
-
-
-def no_campaign(named: str) -> str:
-    """The error for a campaign that does not exist."""
-    return f"there is no campaign {named!r}: the partitions of `campaigns` are all that there are"
 
 
 def take(

@@ -15,7 +15,7 @@ from regworkers_core.selection.assign import checks as assigned
 from regworkers_core.selection.draw import checks as drawn
 from regworkers_dagster.drains.observing import dlq_check
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import Workers, campaign_id_of, plain_failures
 from regworkers_dagster.runs import PARTITION_TAG
 from regworkers_dagster.selection import specs
 
@@ -89,7 +89,9 @@ _OF_SELECTIONS: Mapping[str, tuple[Judge, str]] = {
 class CheckConfig(dg.Config):
     """Which selections to check."""
 
-    campaign_id: str = Field(default="", description="Only this campaign; empty: all that are published.")
+    campaign_id: str = Field(
+        default="", description="Only this campaign, by id or slug; empty: all that are published."
+    )
 
 
 @dg.multi_asset_check(
@@ -108,7 +110,8 @@ def selections_kept(
     bind(runId=context.run.run_id, worker="check_selection")
     with plain_failures():
         runtime = workers.runtime
-        campaigns = [config.campaign_id] if config.campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
+        campaign_id = campaign_id_of(runtime, config.campaign_id)
+        campaigns = [campaign_id] if campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
         found = {
             name: {campaign: judge(runtime, campaign) for campaign in campaigns}
             for name, (judge, _) in _OF_SELECTIONS.items()

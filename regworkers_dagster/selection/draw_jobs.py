@@ -224,8 +224,8 @@ def strike_entries(launch: Launch, config: StrikeConfig) -> Outcome:
 @launchable(
     "confirm_draw",
     long=True,
-    description="Publishes a drawn phase: codes for its winners, messages to all fans. Read the report first: it is "
-    "in the metadata of `draw_report`, with a link to the page with its plots.",
+    description="Publishes a drawn phase: codes for its winners, messages to all entrants. Read the report first: it "
+    "is in the metadata of `draw_report`, with a link to the page with its plots.",
 )
 def confirm_draw(launch: Launch, config: ConfirmConfig) -> Outcome:
     """A repeat resumes where the run before it stopped; no code is assigned and no fan is notified twice."""

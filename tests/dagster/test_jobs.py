@@ -8,12 +8,14 @@ import dagster as dg
 import pytest
 
 from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.queue import Received
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings
 from regworkers_dagster.resources import plain_failures
 from tests.dagster.support import job, plain, use
+from tests.support.campaigns import create
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove
 from tests.support.terminal import regworkers
@@ -137,7 +139,7 @@ def test_a_dependency_that_fails_later_ends_the_drain_and_the_run_is_fine(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime)
-    monkeypatch.setattr(Runtime, "down", lambda _runtime, *_names: "mongo")
+    monkeypatch.setattr(Dependencies, "down", lambda _dependencies, *_names: "mongo")
     result = _run("save_entries", "save", **QUICK)
     assert result.success
     numbers = plain(result.asset_materializations_for_node("save")[0].metadata)
@@ -223,6 +225,14 @@ def test_the_source_wins_where_the_replica_is_ahead_once_the_config_says_in_how_
     replicate_all(runtime)
 
     assert _evaluation(_run("reconcile_entries", "reconcile")).passed
+
+
+def test_a_campaign_is_named_by_id_or_slug(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, runtime)
+    create(runtime, "summer", slug="summer-tour")
+    for named in ("summer", "summer-tour"):
+        assert _run("reconcile_entries", "reconcile", campaign_id=named, apply=True).success
+    assert [each.target for each in runtime.operator_actions.history()] == ["summer", "summer"]
 
 
 def test_backfill_queues_every_key_and_the_save_drain_rebuilds_the_replica(

@@ -303,7 +303,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
         ("void_codes", {"campaign_id": "summer", "positions": [9]}, "reason is missing"),
         ("confirm_draw", {"confirm": "summer:1"}, "is not ready for this step"),
         ("pause_notifications", {"campaign_id": "summer", "everything": True, "reason": "x"}, "one campaign"),
-        ("simulate_draw", {"campaign_id": "summer", "capacities": {"rome": 1}}, "there are berlin, paris"),
+        ("simulate_draw", {"campaign_id": "summer", "capacities": {"rome": 1}}, "it has berlin, paris"),
         ("simulate_draw", {"campaign_id": "summer", "rounds": 0}, "rounds should be 1 to 1000, found 0"),
         ("make_receipt", {"campaign_id": "summer", "entry": "e1"}, "no result yet"),
         ("export_draw", {"campaign_id": "summer"}, "has published nothing yet"),
@@ -352,7 +352,7 @@ def test_what_is_wrong_with_an_uploaded_file_names_it_as_it_was_handed_in(
         return failure_of(manager.launches(job, upload=manager.upload(name, *lines), **config))
 
     assert said("create_campaign", "tour.yml", "a: [").startswith("tour.yml: not valid YAML")
-    assert "give market_id" in said("import_codes", "codes.csv", "code", "A-1")
+    assert "with market_id" in said("import_codes", "codes.csv", "code", "A-1")
     assert said("import_codes", "codes.csv", "kode,x", "A-1,y").startswith("codes.csv: ")
 
 
