@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import dagster as dg
+from pydantic import Field
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import camel
@@ -45,6 +46,12 @@ UPLOAD = "The name that the upload form answers with (`uploads/...`). Uploads ar
 REASON = "Why, in words: no fan's data. "
 
 C = TypeVar("C", bound=dg.Config)
+
+
+class CampaignConfig(dg.Config):
+    """The campaign of a job."""
+
+    campaign_id: str = Field(default="", description=CAMPAIGN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@
 
 from typing import Any
 
-import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.invite import InviteType
@@ -13,7 +12,7 @@ from regworkers_core.eligibility.invites.lists import Hooks, ListReport, local_f
 from regworkers_core.eligibility.invites.terms import parse_ttl
 from regworkers_core.eligibility.invites.writing import remove_invites as remove
 from regworkers_core.eligibility.invites.writing import upload_object
-from regworkers_dagster.by_hand import UPLOAD, Launch, Outcome, launchable, require
+from regworkers_dagster.by_hand import UPLOAD, CampaignConfig, Launch, Outcome, launchable, require
 from regworkers_dagster.factories import APPLY, ApplyConfig
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS, ELIGIBILITY
 
@@ -28,14 +27,12 @@ INVITES = ELIGIBILITY.asset(
 )
 
 
-_CAMPAIGN = "The campaign, by id or slug."
 _TYPE = "The list's column: email, globalUserId or memberId."
 
 
-class UploadConfig(dg.Config):
+class UploadConfig(CampaignConfig):
     """Which list, for which campaign, until when."""
 
-    campaign_id: str = Field(default="", description=_CAMPAIGN)
     type: str = Field(default="email", description=_TYPE)
     key: str = Field(
         default="",
@@ -53,10 +50,9 @@ class UploadConfig(dg.Config):
     shorten: bool = Field(default=False, description="Also shorten invites that end later than ttl.")
 
 
-class RemoveConfig(ApplyConfig):
+class RemoveConfig(ApplyConfig, CampaignConfig):
     """Which invites."""
 
-    campaign_id: str = Field(default="", description=_CAMPAIGN)
     type: str = Field(default="email", description=_TYPE)
     upload: str = Field(
         default="", description="The list, as for `upload_invites`. Never type an address here. " + UPLOAD

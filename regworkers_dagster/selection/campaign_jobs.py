@@ -14,7 +14,16 @@ from regworkers_core.selection.campaigns.lifecycle import advance
 from regworkers_core.selection.campaigns.registry import read_definition
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
 from regworkers_core.selection.notify import outbox
-from regworkers_dagster.by_hand import CAMPAIGN, REASON, UPLOAD, Launch, Outcome, launchable, require
+from regworkers_dagster.by_hand import (
+    CAMPAIGN,
+    REASON,
+    UPLOAD,
+    CampaignConfig,
+    Launch,
+    Outcome,
+    launchable,
+    require,
+)
 from regworkers_dagster.metadata import table
 from regworkers_dagster.selection.specs import CAMPAIGNS, OUTBOX
 
@@ -74,17 +83,10 @@ class CreateConfig(dg.Config):
     )
 
 
-class MoveConfig(dg.Config):
+class MoveConfig(CampaignConfig):
     """Which campaign, and why."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     reason: str = Field(default="by its manager", description=REASON + "Kept with the change.")
-
-
-class CampaignConfig(dg.Config):
-    """Which campaign."""
-
-    campaign_id: str = Field(default="", description=CAMPAIGN)
 
 
 @launchable(
@@ -99,6 +101,8 @@ def create_campaign(launch: Launch, config: CreateConfig) -> Outcome:
         created = registry.create(launch.runtime, fields)
     except UsageError as error:
         text = str(error)
+        for name in () if config.upload else CreateConfig.model_fields:
+            text = text.replace(camel(name), name)
         # The form has no list of markets.
         for place, market_id in enumerate(config.capacities):
             text = text.replace(f"markets[{place}].", f"market {market_id}: ")
@@ -260,10 +264,9 @@ JOBS = (create_campaign, open_campaign, close_campaign, campaign_status)
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
 
-class SwitchConfig(dg.Config):
+class SwitchConfig(CampaignConfig):
     """Whose messages to pause or resume, and why."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     everything: bool = Field(
         default=False, description="Instead of one campaign: all of them, also future ones."
     )

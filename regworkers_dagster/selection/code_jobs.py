@@ -24,9 +24,9 @@ from regworkers_core.selection.codes.stock import read_stock
 from regworkers_core.selection.codes.stock import void_codes as void
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
 from regworkers_dagster.by_hand import (
-    CAMPAIGN,
     REASON,
     UPLOAD,
+    CampaignConfig,
     Launch,
     Outcome,
     launchable,
@@ -37,10 +37,9 @@ from regworkers_dagster.metadata import table
 from regworkers_dagster.selection.specs import CODES
 
 
-class ImportConfig(dg.Config):
+class ImportConfig(CampaignConfig):
     """Which file, for which campaign."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     upload: str = Field(
         default="",
         description="The codes: CSV in UTF-8 with the header `code`, or `code,marketId` for several markets. "
@@ -52,10 +51,9 @@ class ImportConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Check and count only.")
 
 
-class VoidConfig(ApplyConfig):
+class VoidConfig(ApplyConfig, CampaignConfig):
     """Which codes: a file of them, or their positions in a market."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     upload: str = Field(
         default="",
         description="The codes: CSV in UTF-8 with the header `code`. Never type one here. " + UPLOAD,
@@ -69,10 +67,9 @@ class VoidConfig(ApplyConfig):
     apply: bool = Field(default=False, description=APPLY + " It cannot be undone.")
 
 
-class StruckConfig(dg.Config):
+class StruckConfig(CampaignConfig):
     """Which campaign, and whether the issuer has blocked the codes."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     blocked_at_issuer: bool = Field(
         default=False,
         description="The issuer refuses all codes of the list now: record it.",
@@ -80,10 +77,9 @@ class StruckConfig(dg.Config):
     reason: str = Field(default="", description=REASON + "Kept with the codes, with blocked_at_issuer.")
 
 
-class ReplanConfig(dg.Config):
+class ReplanConfig(CampaignConfig):
     """Which market."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     market_id: str = Field(default="", description="The market whose chunks are stalled: its codes are void.")
     confirm: str = Field(
         default="",

@@ -35,9 +35,9 @@ from regworkers_core.selection.proof.source import cache_folder, campaign_source
 from regworkers_core.selection.report.simulate import simulate, simulation_seeds
 from regworkers_core.selection.report.simulation import Scenario, tables
 from regworkers_dagster.by_hand import (
-    CAMPAIGN,
     REASON,
     UPLOAD,
+    CampaignConfig,
     Launch,
     Outcome,
     launchable,
@@ -59,10 +59,9 @@ _MOST_ROUNDS = 1000
 _CONFIRM = "`<campaignId>:<phase>`, for example spring-tour:1, typed by the person who read the report."
 
 
-class SimulateConfig(dg.Config):
+class SimulateConfig(CampaignConfig):
     """The rules to try. A field that is empty is as the campaign has it."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     capacities: dict[str, int] = Field(default={}, description="Per market its seats: {berlin: 600}.")
     reserves: dict[str, dict[str, int]] = Field(
         default={},
@@ -76,10 +75,9 @@ class SimulateConfig(dg.Config):
     rounds: int = Field(default=10, description="How many draws to simulate, 1 to 1000.")
 
 
-class StrikeConfig(ApplyConfig):
+class StrikeConfig(ApplyConfig, CampaignConfig):
     """Which entries take no part in the coming draw."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     upload: str = Field(
         default="",
         description=f"{_STRIKES} It replaces the list before it: an entry that is not in it takes part.",
@@ -98,10 +96,9 @@ class ConfirmConfig(dg.Config):
     reason: str = Field(default="", description=REASON + "Why they are accepted; published with them.")
 
 
-class TopUpConfig(dg.Config):
+class TopUpConfig(CampaignConfig):
     """The terms of a further phase. A field that is empty keeps its value."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     capacities: dict[str, int] = Field(
         default={},
         description="Per market its new total of seats, with those already taken: {berlin: 600}.",
@@ -122,33 +119,24 @@ class TopUpConfig(dg.Config):
     )
 
 
-class RetryConfig(dg.Config):
+class RetryConfig(CampaignConfig):
     """Which market."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     market_id: str = Field(default="", description="The market; `-`: the messages to those who did not win.")
 
 
-class ReceiptConfig(dg.Config):
+class ReceiptConfig(CampaignConfig):
     """Whose receipt."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     entry: str = Field(
         default="",
         description="The ref in the fan's confirmation, or the id of the entry. No mail address, no name.",
     )
 
 
-class ExportConfig(dg.Config):
-    """Which draw."""
-
-    campaign_id: str = Field(default="", description=CAMPAIGN)
-
-
-class AnnulConfig(dg.Config):
+class AnnulConfig(CampaignConfig):
     """Which draw, and why."""
 
-    campaign_id: str = Field(default="", description=CAMPAIGN)
     reason: str = Field(default="", description=REASON + "It is published with the annulment.")
     confirm: str = Field(
         default="",
@@ -343,7 +331,7 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> Outcome:
     description="Exports the published files of all phases of a draw as one archive, for auditors and for `regworkers "
     "draw verify`: a link in the run's metadata, kept for a day.",
 )
-def export_draw(launch: Launch, config: ExportConfig) -> Outcome:
+def export_draw(launch: Launch, config: CampaignConfig) -> Outcome:
     """The files under draws/<campaignId>/ in the bucket."""
     campaign_id = launch.campaign_id(config.campaign_id)
     record = launch.runtime.draws.get(campaign_id)

@@ -16,7 +16,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.health import scheduler_of
 from regworkers_dagster.selection import draw_jobs
 from regworkers_dagster.selection.automation import MANAGERS_JOBS
-from tests.dagster.selection_world import failure_of
+from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, use
 from tests.support.shared import shared_namespace
 

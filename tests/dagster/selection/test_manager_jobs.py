@@ -23,7 +23,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_dagster.metadata import table
 from regworkers_local.leaks import exactly, find_leaks, in_files
-from tests.dagster.selection_world import failure_of, materialised, observed, run_draw
+from tests.dagster.selection.world import failure_of, materialised, observed, run_draw
 from tests.dagster.support import job, plain, use
 from tests.selection.draw.world import entry, ref_of
 from tests.support.campaigns import advance_to, create
@@ -278,7 +278,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
 @pytest.mark.parametrize(
     ("name", "config", "said"),
     [
-        ("create_campaign", {"campaign_id": "x y"}, "campaignId must be"),
+        ("create_campaign", {"campaign_id": "x y"}, "campaign_id must be"),
         ("create_campaign", {"campaign_id": "x", "reserves": {"rome": {"a": 1}}}, "rome has no seats"),
         (
             "create_campaign",
@@ -337,7 +337,7 @@ def test_rules_are_tried_out_on_the_entries_so_far_and_nothing_is_written(
 def test_a_definition_that_was_uploaded_is_created_as_it_is_written(
     manager: Manager, runtime: Runtime
 ) -> None:
-    text = (Path(__file__).parents[2] / "docs/examples/campaign.yml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs/examples/campaign.yml").read_text(encoding="utf-8")
     made = manager.does("create_campaign", upload=manager.upload("campaign.yml", text))
     assert made["seats"] == 800 and runtime.campaigns.get("spring-tour") is not None
 

@@ -13,7 +13,7 @@ from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_dagster import by_hand
-from tests.dagster.selection_world import failure_of
+from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, plain, use
 from tests.support.campaigns import create
 from tests.support.shared import emptied, shared_namespace

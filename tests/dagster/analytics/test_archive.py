@@ -8,7 +8,7 @@ import pytest
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.archive import SCHEDULES
 from tests.analytics.archive.world import event, manifest_of, produce
-from tests.dagster.selection_world import failure_of, judged, materialised, registered
+from tests.dagster.selection.world import failure_of, judged, materialised, registered
 from tests.dagster.support import job, plain, use
 from tests.selection.draw.world import CAMPAIGN
 

@@ -18,7 +18,7 @@ from regworkers_core.selection.draw import checks
 from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns
-from tests.dagster.selection_world import (
+from tests.dagster.selection.world import (
     confirm_draw,
     failure_of,
     judged,
