@@ -88,6 +88,7 @@ class BackfillConfig(ApplyConfig):
     "backfill_entries",
     step="backfill",
     does="Queues the key of every entry under a rate limit; can be resumed.",
+    worker="backfill",
     tags={OPERATION_TAG: "backfill"},
     description="Queues the key of every entry of the table, or of one campaign, under a rate limit; the save drain "
     "does the rest, and cannot overwrite newer changes. Rebuilds an emptied replica. Counts only, unless `apply` is "
