@@ -37,12 +37,12 @@ def typed(value: Any) -> Any:
 
 
 @given(VALUES)
-def test_a_value_survives_the_way_there_and_back_with_its_type(value: Any) -> None:
+def test_a_value_survives_a_round_trip_with_its_type(value: Any) -> None:
     assert typed(plain(attribute(value))) == typed(value)
 
 
 @given(st.dictionaries(st.text(min_size=1), VALUES, max_size=5))
-def test_an_item_survives_the_way_there_and_back(item: dict[str, Any]) -> None:
+def test_an_item_survives_a_round_trip(item: dict[str, Any]) -> None:
     assert typed(plain_item(attributes(item))) == typed(item)
 
 

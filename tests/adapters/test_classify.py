@@ -203,12 +203,12 @@ def test_what_only_the_operator_can_fix_says_where(
 
 
 @pytest.mark.parametrize(("name", "classify", "error"), cases(AS_THEY_ARE))
-def test_an_answer_about_the_item_comes_back_as_it_is(
+def test_an_error_about_the_item_is_returned_unchanged(
     name: str, classify: Classify, error: Exception
 ) -> None:
     assert classify(error) is error
 
 
-def test_a_missing_error_code_is_no_crash() -> None:
+def test_a_missing_error_code_raises_nothing() -> None:
     bare = ClientError({}, "Call")
     assert classify_aws("sqs")(bare) is bare

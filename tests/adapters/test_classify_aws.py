@@ -69,20 +69,20 @@ def test_a_missing_profile_is_named_with_its_setting() -> None:
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"])
-def test_credentials_that_expired_are_a_matter_of_their_age(code: str) -> None:
+def test_expired_credentials_are_reported_as_expired(code: str) -> None:
     text = message_of(refused(code))
     assert f"have expired ({code})" in text and "aws sso login --profile ops" in text and "role" not in text
 
 
 @pytest.mark.parametrize("code", ["RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture"])
-def test_a_request_refused_for_its_time_tells_how_far_the_clock_is_off(code: str) -> None:
+def test_a_request_refused_for_its_time_says_how_wrong_the_clock_is(code: str) -> None:
     assert "is 17 min behind that of AWS" in message_of(refused(code, ahead_seconds=-17 * 60))
     assert "is 17 min ahead of that of AWS" in message_of(refused(code, ahead_seconds=17 * 60))
     assert "it differs from that of AWS by minutes" in message_of(refused(code))
 
 
 @pytest.mark.parametrize("code", ["InvalidSignatureException", "SignatureDoesNotMatch"])
-def test_a_refused_signature_is_the_clock_or_the_key_and_the_date_header_tells_which(code: str) -> None:
+def test_a_refused_signature_is_the_clock_or_the_key_by_the_date_header(code: str) -> None:
     assert "is 9 min behind" in message_of(refused(code, ahead_seconds=-9 * 60))
     assert "secret access key is wrong (the clock is right)" in message_of(refused(code, ahead_seconds=1))
     assert "secret access key or the clock" in message_of(refused(code, "does not match"))
@@ -161,7 +161,7 @@ def test_a_credential_endpoint_that_does_not_answer_is_transient_and_named(provi
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_passes_by_itself_stays_transient(error: Exception) -> None:
+def test_temporary_problems_stay_transient(error: Exception) -> None:
     meaning = classify(error)
     assert isinstance(meaning, TransientFailure) and meaning.error == type(error).__name__
 

@@ -64,12 +64,12 @@ def test_an_error_of_a_written_document_keeps_its_class(error: Exception) -> Non
 
 
 @pytest.mark.parametrize("code", [2, 9, 26, 59, 85, 86, 121])
-def test_what_is_wrong_with_a_command_comes_back_as_it_is(code: int) -> None:
+def test_an_error_about_a_command_is_returned_unchanged(code: int) -> None:
     error = OperationFailure("no", code)
     assert classify_mongo(error) is error
 
 
-def test_a_lost_cursor_comes_back_as_it_is_for_those_who_open_another() -> None:
+def test_a_lost_cursor_is_returned_unchanged_for_callers_that_reopen_it() -> None:
     error = CursorNotFound("gone", 43)
     assert classify_mongo(error) is error
 
@@ -94,7 +94,7 @@ def test_refused_access_is_the_operators_and_names_the_roles(said: str, code: in
     assert f"refuses access (code {code}): check the roles" in message_of(OperationFailure(said, code))
 
 
-def test_what_else_atlas_answers_is_transient() -> None:
+def test_other_errors_of_atlas_are_transient() -> None:
     assert transient(OperationFailure("you are over your space quota", 8000)).error == "code 8000"
 
 
@@ -136,7 +136,7 @@ class Dns:
 
 
 @pytest.mark.parametrize("blink", [LifetimeTimeout(timeout=2.0, errors=[]), NoNameservers(), Timeout()])
-def test_a_dns_blink_while_the_client_is_made_is_transient_and_the_next_use_asks_again(
+def test_a_dns_failure_while_the_client_is_made_is_transient_and_retried_at_the_next_use(
     blink: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dns = Dns(blink)

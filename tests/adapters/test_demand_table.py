@@ -62,7 +62,7 @@ def test_a_hundred_keys_go_into_a_call_and_every_read_is_consistent() -> None:
     assert all(request["ConsistentRead"] is True for request in requests)
 
 
-def test_a_key_that_dynamodb_takes_for_none_is_absent_and_fails_no_call() -> None:
+def test_a_key_that_dynamodb_would_refuse_is_absent_and_fails_no_call() -> None:
     """Of ids that others stored or typed: one of them would fail the read of its hundred."""
     client = FakeClient(batch_get_item=lambda RequestItems: answer(RequestItems[TABLE]["Keys"], 100))
     odd = [EntryKey("c", "x" * 5000), EntryKey("c" * 5000, "e"), EntryKey("c", "\ud800")]
@@ -93,7 +93,7 @@ def test_keys_that_stay_unprocessed_are_a_transient_failure_and_not_an_absence()
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.8])
-def test_a_busy_table_is_read_whole_as_long_as_it_gets_on(share: float) -> None:
+def test_a_busy_table_is_read_whole_while_it_makes_progress(share: float) -> None:
     chance = random.Random(7)
 
     def some(RequestItems: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def test_a_field_that_was_absent_must_still_be_absent() -> None:
     assert '"createdAt" IS MISSING AND "version" IS MISSING AND "updatedAt"=?' in statement["Statement"]
 
 
-def test_an_entry_that_changed_or_vanished_since_is_reported_and_the_others_are_cleared() -> None:
+def test_a_changed_or_removed_entry_is_reported_and_the_others_are_cleared() -> None:
     client = FakeClient(batch_execute_statement=refusing(1, 26, code="ConditionalCheckFailed"))
     assert [each.key for each in cleared(client, 30)] == [KEYS[1], KEYS[26]]
     assert len(client.calls) == 2
@@ -201,7 +201,7 @@ BUSY = ["ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceede
 
 
 @pytest.mark.parametrize("code", [*BUSY, "InternalServerError", "TransactionConflict"])
-def test_statements_that_are_refused_for_now_are_repeated_alone_and_hold_up_no_other(code: str) -> None:
+def test_throttled_statements_are_repeated_alone_and_delay_no_other(code: str) -> None:
     client = FakeClient(batch_execute_statement=refusing(1, 26, code=code, times=4))
     made, sleep = table_and_sleep(client)
     assert made.clear_flags([entry(number) for number in range(60)], AT) == ([], [])
@@ -227,7 +227,7 @@ def test_a_call_that_fails_as_a_whole_leaves_its_own_entries_over() -> None:
 
 
 @pytest.mark.parametrize("code", ["ValidationError", "ItemCollectionSizeLimitExceeded", "Unheard"])
-def test_a_statement_that_is_refused_for_itself_is_its_entrys_failure(code: str) -> None:
+def test_a_refused_statement_is_the_failure_of_its_entry(code: str) -> None:
     client = FakeClient(batch_execute_statement=refusing(1, code=code))
     ((failed, failure),) = table(client).clear_flags([entry(0), entry(1)], AT).failed
     assert failed.key == KEYS[1] and isinstance(failure, ItemFailure) and code in failure.error

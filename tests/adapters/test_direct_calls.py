@@ -76,7 +76,7 @@ def test_botocore_still_has_what_direct_calls_use() -> None:
         assert all(each.default is not each.empty for each in found[len(expected) :]), function
 
 
-def test_it_asks_as_boto3_asks(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_sends_what_boto3_sends(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     # A role's, which carry a token.
     for name, value in (
         ("ACCESS_KEY_ID", "test"),
@@ -151,7 +151,7 @@ def test_it_writes_what_boto3_writes(runtime: Runtime) -> None:
     assert read[0] == read[1] == writable
 
 
-def test_it_is_refused_as_boto3_is_refused(runtime: Runtime) -> None:
+def test_it_raises_what_boto3_raises(runtime: Runtime) -> None:
     request = {"nowhere": {"Keys": [KEY]}}
     errors = []
     for ask in (
@@ -193,7 +193,7 @@ def test_a_write_that_another_server_answered_was_not_made(server: Scripted) -> 
         DirectCalls(client(server.url)).batch_write_item(RequestItems={"t": []})
 
 
-def test_an_answer_that_was_damaged_on_its_way_is_not_believed(server: Scripted) -> None:
+def test_a_damaged_response_is_refused(server: Scripted) -> None:
     body = b'{"Responses": {"table": []}}'
     calls = DirectCalls(client(server.url))
     server.answers = [answer(200, body, x_amz_crc32=str(zlib.crc32(body)))]
@@ -203,7 +203,7 @@ def test_an_answer_that_was_damaged_on_its_way_is_not_believed(server: Scripted)
     assert isinstance(failure, TransientFailure) and failure.error == "ChecksumError"
 
 
-def test_text_that_the_fast_reader_refuses_is_read_all_the_same(server: Scripted) -> None:
+def test_text_that_the_fast_parser_refuses_is_still_read(server: Scripted) -> None:
     server.answers = [answer(200, b'{"Responses": {"t": [{"SK": {"S": "\\ud800"}}]}}')]
     assert DirectCalls(client(server.url)).batch_get_item(RequestItems=ASKED)["Responses"] == {
         "t": [{"SK": {"S": "\ud800"}}]
@@ -211,7 +211,7 @@ def test_text_that_the_fast_reader_refuses_is_read_all_the_same(server: Scripted
 
 
 @pytest.mark.parametrize("pieces", [[], [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]])
-def test_who_falls_silent_is_waited_for_no_longer_than_the_client_waits(
+def test_a_silent_server_costs_no_more_than_the_clients_time_out(
     server: Scripted, pieces: list[bytes]
 ) -> None:
     server.answers = [pieces]
@@ -219,7 +219,7 @@ def test_who_falls_silent_is_waited_for_no_longer_than_the_client_waits(
     assert isinstance(failure, TransientFailure) and "Timeout" in failure.error
 
 
-def test_who_is_not_there_or_hangs_up_is_worth_another_attempt() -> None:
+def test_a_missing_or_closing_server_is_transient() -> None:
     failure = meaning(DirectCalls(client(dead_address())))
     assert isinstance(failure, TransientFailure) and failure.error == "EndpointConnectionError"
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -124,7 +124,7 @@ def test_an_entry_that_was_never_saved_has_a_tombstone_too(runtime: Runtime) -> 
     assert apply(runtime, live(key, Order())) is Effect.RESURRECTED, "one without a time is from before"
 
 
-def test_a_drain_that_was_held_up_after_its_look_does_not_bring_the_entry_back(runtime: Runtime) -> None:
+def test_a_drain_that_was_delayed_after_its_read_does_not_restore_the_entry(runtime: Runtime) -> None:
     key = new_key()
     apply(runtime, Write(key, order(1), None, "m"))
     seen = runtime.replica.get([key])[key]
@@ -179,7 +179,7 @@ def test_what_was_erased_is_found_by_an_index_page_by_page(runtime: Runtime) -> 
     assert [("erasedAt", 1)] in [list(index["key"]) for index in indexes]
 
 
-def test_an_entry_that_is_looked_at_again_is_matched_only_as_it_was_seen(runtime: Runtime) -> None:
+def test_an_entry_that_is_read_again_is_matched_only_as_it_was_read(runtime: Runtime) -> None:
     key = new_key()
     apply(runtime, live(key, order(5)))
     before = runtime.replica.get([key])[key]

@@ -55,14 +55,14 @@ def test_twenty_five_invites_go_into_a_call() -> None:
     assert sizes == [25, 25, 10]
 
 
-def test_what_stayed_unprocessed_is_written_again_after_a_pause_for_as_long_as_it_goes_on() -> None:
+def test_unprocessed_invites_are_written_again_after_a_pause_while_there_is_progress() -> None:
     partly, sleep = Partly(takes=2), Sleeps()
     table(FakeClient(batch_write_item=partly), sleep, attempts=2).write(INVITES)
     assert partly.written == [key[1] for key in KEYS], "each once, whatever was left"
     assert len(sleep.slept) == 12 + 12 + 4
 
 
-def test_a_table_that_takes_nothing_more_is_transient() -> None:
+def test_a_table_that_accepts_nothing_is_transient() -> None:
     partly, sleep = Partly(takes=0), Sleeps()
     client = FakeClient(batch_write_item=partly)
     with pytest.raises(TransientFailure, match="25 invites stayed unprocessed") as failure:

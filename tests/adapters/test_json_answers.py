@@ -90,7 +90,7 @@ def test_an_error_answer_is_still_an_error_with_its_code() -> None:
     assert isinstance(classify_aws("dynamodb")(raised.value), TransientFailure)
 
 
-def test_text_that_the_fast_reader_refuses_is_read_all_the_same() -> None:
+def test_text_that_the_fast_parser_refuses_is_still_read() -> None:
     # A lone surrogate.
     content = b'{"Responses": {"t": [{"SK": {"S": "\\ud800"}}]}}'
     answer = answering(200, content).batch_get_item(RequestItems={"t": {"Keys": [KEY]}})
@@ -112,7 +112,7 @@ def test_text_that_the_fast_reader_refuses_is_read_all_the_same() -> None:
         ("secretsmanager", lambda client: client.get_secret_value(SecretId="s")),
     ],
 )
-def test_an_answer_that_is_none_of_the_services_is_a_failed_attempt(
+def test_a_response_of_another_server_is_a_failed_attempt(
     status: int, content: bytes, service: str, ask: Callable[[Any], object]
 ) -> None:
     with pytest.raises(UnreadableAnswer) as raised:
@@ -137,10 +137,10 @@ def test_an_object_of_another_server_is_not_taken_for_an_empty_answer(
         ask(answering(200, b'{"another": "server"}', service))
 
 
-def test_a_queue_that_is_empty_may_say_so_without_a_word() -> None:
+def test_an_empty_queue_may_answer_with_an_empty_object() -> None:
     assert "Messages" not in answering(200, b"{}", "sqs").receive_message(QueueUrl=QUEUE)
 
 
-def test_an_operation_that_answers_nothing_may_do_so() -> None:
+def test_an_operation_without_output_may_answer_nothing() -> None:
     client = answering(200, b"", "sqs")
     assert client.delete_message(QueueUrl=QUEUE, ReceiptHandle="r")["ResponseMetadata"]

@@ -97,7 +97,7 @@ def read(consumer: FakeConsumer, spans: dict[Partition, Span]) -> tuple[list[int
     return offsets, positions
 
 
-def test_what_came_after_the_end_that_was_asked_for_is_for_the_next_time() -> None:
+def test_records_after_the_requested_end_are_left_for_the_next_read() -> None:
     consumer = FakeConsumer([Message(ONE, 3), Message(ONE, 4), Message(ONE, 5)], [Message(TWO, 0)])
     assert read(consumer, {ONE: Span(3, 5), TWO: Span(0, 1)}) == ([3, 4, 0], {ONE: 5, TWO: 1})
     assert consumer.paused == [ONE, TWO], "nothing more is fetched of a partition that is done"
@@ -129,7 +129,7 @@ def test_a_silent_broker_is_unavailable() -> None:
 
 
 @pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE])
-def test_offsets_that_are_gone_end_the_reading_rather_than_being_jumped_over(code: int) -> None:
+def test_missing_offsets_end_the_reading_and_are_not_skipped(code: int) -> None:
     with pytest.raises(TransientFailure, match="the offsets changed"):
         read(FakeConsumer([Message(ONE, 0), Message(ONE, 1, code)]), {ONE: Span(0, 5)})
 

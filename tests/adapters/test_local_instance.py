@@ -32,13 +32,13 @@ class World:
         return self.carried
 
 
-def test_a_living_process_of_the_stack_is_asked_nothing() -> None:
+def test_a_running_process_of_the_stack_gets_no_call() -> None:
     world = World("theirs")
     world.check("mongo")
     assert world.asked == 0
 
 
-def test_a_process_that_the_stack_did_not_start_is_believed_by_its_id() -> None:
+def test_a_process_that_the_stack_did_not_start_is_accepted_by_its_id() -> None:
     world = World("ours")
     world.alive = False
     world.check("mongo")

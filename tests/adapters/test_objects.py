@@ -24,7 +24,7 @@ def client_error(code: str, status: int = 400) -> ClientError:
     return ClientError(response, "PutObject")
 
 
-def test_objects_go_in_and_come_out_byte_for_byte(runtime: Runtime, tmp_path: Path) -> None:
+def test_objects_are_stored_and_read_byte_for_byte(runtime: Runtime, tmp_path: Path) -> None:
     store = runtime.objects
     store.put_bytes("draws/c/phase-1/manifest.json", b"\x00\xff{}")
     assert store.get_bytes("draws/c/phase-1/manifest.json") == b"\x00\xff{}"

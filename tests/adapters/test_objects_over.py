@@ -40,7 +40,7 @@ def test_only_the_first_of_two_writes_over_the_same_state_is_taken(objects: Obje
     assert found is not None and found[:2] == (b"2", second)
 
 
-def test_nothing_is_written_over_what_is_gone(objects: ObjectStore) -> None:
+def test_a_deleted_object_is_not_replaced(objects: ObjectStore) -> None:
     tag = objects.put_over(KEY, b"1", None)
     objects.delete(KEY)
     objects.delete(KEY)
@@ -65,7 +65,9 @@ class LosesAnswers:
         return answer
 
 
-def test_a_write_whose_answer_got_lost_is_known_by_its_content(shared: Runtime, objects: ObjectStore) -> None:
+def test_a_write_whose_answer_was_lost_is_recognised_by_its_content(
+    shared: Runtime, objects: ObjectStore
+) -> None:
     policy = RetryPolicy(attempts=2, first_cap_seconds=0, last_cap_seconds=0)
     client = LosesAnswers(shared.aws.client("s3"))
     losing = ObjectStore(client, Dependency("s3", classify_objects, policy=policy), objects.bucket)

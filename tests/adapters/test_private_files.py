@@ -41,7 +41,7 @@ def test_a_file_that_exists_is_emptied_and_closed_to_others(tmp_path: Path) -> N
     assert path.read_bytes() == b"short and more"
 
 
-def test_what_is_no_file_is_written_to_as_it_is(tmp_path: Path) -> None:
+def test_a_pipe_or_device_is_written_to_unchanged(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o644)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -56,7 +56,7 @@ def test_a_file_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Path)
         write_private(tmp_path / "nowhere" / "file", b"")
 
 
-def test_folders_are_made_for_their_owner_and_those_that_stand_are_left_alone(tmp_path: Path) -> None:
+def test_new_folders_are_private_and_existing_ones_unchanged(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(0o755)
     before = mode(tmp_path / "open")
     private_folder(tmp_path / "open" / "a" / "b")

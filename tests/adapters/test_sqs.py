@@ -82,7 +82,7 @@ def test_a_message_above_the_limit_goes_alone_so_that_the_service_judges_it() ->
     assert batches(client) == [1, 1, 1]
 
 
-def test_who_has_no_time_gets_one_attempt_and_no_second_call() -> None:
+def test_without_time_there_is_one_attempt_and_no_second_call() -> None:
     made, client = queue(attempts=3, send_message_batch=[UNAVAILABLE] * 9)
     failures = made.send(outgoing(25), within_seconds=0.0)
     assert batches(client) == [10]
@@ -137,20 +137,20 @@ def busy_for(*indexes: str, code: str, times: int) -> Any:
 
 
 @pytest.mark.parametrize("code", ["RequestThrottled", "ServiceUnavailable", "InternalError"])
-def test_what_sqs_had_no_time_for_is_sent_again_alone_and_the_rest_is_not(code: str) -> None:
+def test_throttled_messages_are_sent_again_alone(code: str) -> None:
     made, client = queue(send_message_batch=busy_for("3", "12", "17", code=code, times=4))
     assert made.send(outgoing(20)) == []
     assert batches(client) == [10, 10, 3, 3, 3]
 
 
-def test_what_sqs_never_has_time_for_is_a_transient_failure_after_fifteen_attempts() -> None:
+def test_messages_throttled_fifteen_times_are_a_transient_failure() -> None:
     made, client = queue(send_message_batch=busy_for("3", code="RequestThrottled", times=99))
     assert made.send(outgoing(5)) == [SendFailure(3, "RequestThrottled", False)]
     assert batches(client) == [5, *[1] * 14]
     assert made._dependency.throttles == 15
 
 
-def test_a_message_that_sqs_has_no_time_to_delete_is_deleted_at_the_next_attempt() -> None:
+def test_a_throttled_delete_is_repeated() -> None:
     made, client = queue(delete_message_batch=busy_for("0", code="RequestThrottled", times=2))
     assert made.delete(received(2)) == []
     assert batches(client, "delete_message_batch") == [2, 1, 1]
@@ -174,7 +174,7 @@ def test_a_message_that_an_answer_names_in_both_lists_is_not_confirmed() -> None
 
 
 @pytest.mark.parametrize("nothing", [{}, {"Successful": []}, {"Successful": [], "Failed": []}])
-def test_an_answer_that_speaks_of_no_message_is_an_attempt_that_failed(nothing: dict[str, Any]) -> None:
+def test_an_answer_without_any_of_the_messages_is_a_failed_attempt(nothing: dict[str, Any]) -> None:
     made, client = queue(attempts=2, send_message_batch=[nothing, accepted, nothing, nothing])
     assert made.send(outgoing(2)) == []
     assert made.send(outgoing(2)) == [SendFailure(index, "UnreadableAnswer", False) for index in (0, 1)]
@@ -221,7 +221,7 @@ def test_only_what_an_answer_calls_successful_is_deleted() -> None:
         silent.delete(messages)
 
 
-def test_hiding_tells_what_is_lost_and_what_failed() -> None:
+def test_hiding_returns_what_is_lost_and_what_failed() -> None:
     def some(QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
         failed = [
             {"Id": "0", "Code": "ReceiptHandleIsInvalid"},

@@ -117,7 +117,7 @@ NOT_THE_SERVICE: dict[str, tuple[object, str]] = {
 
 @pytest.mark.parametrize("status", [404, 400])
 @pytest.mark.parametrize(("body", "content_type"), NOT_THE_SERVICE.values(), ids=NOT_THE_SERVICE)
-def test_a_refusal_that_is_not_in_the_services_words_says_nothing_about_a_fan(
+def test_a_refusal_that_is_not_the_services_own_says_nothing_about_a_fan(
     services: Served, scripted: Scripted, body: object, content_type: str, status: int
 ) -> None:
     if status == 400 and body == {"detail": "Not Found"}:

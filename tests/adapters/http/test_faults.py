@@ -206,7 +206,7 @@ def test_a_huge_answer_is_not_read_to_its_end(services: Served, scripted: Script
         ask(bases(services, scripted.url), "campaign")
 
 
-def test_a_packed_answer_was_not_asked_for_and_is_not_unpacked(services: Served, scripted: Scripted) -> None:
+def test_a_compressed_answer_is_not_unpacked(services: Served, scripted: Scripted) -> None:
     scripted.answers = [answer(200, gzip.compress(b'{"available": {}}'), Content_Encoding="gzip")]
     with pytest.raises(TransientFailure, match="not JSON"):
         ask(bases(services, scripted.url), "code")

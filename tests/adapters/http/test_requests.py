@@ -178,7 +178,7 @@ def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[trace.Tracer]:
     yield tracer
 
 
-def test_the_trace_goes_on_at_the_service(
+def test_the_trace_continues_at_the_service(
     services: Served, scripted: Scripted, tracing: trace.Tracer
 ) -> None:
     with tracing.start_as_current_span("judging") as current:

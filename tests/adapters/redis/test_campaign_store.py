@@ -46,7 +46,7 @@ def test_the_jitter_uses_its_whole_range(bare: Runtime) -> None:
     assert 660 < lives(bare, store.key("summer")) <= 666
 
 
-def test_that_there_is_none_is_kept_shortly(bare: Runtime) -> None:
+def test_a_negative_answer_is_cached_for_a_short_time(bare: Runtime) -> None:
     store = store_of(bare)
     store.write("winter", None, b"")
     assert 0 < lives(bare, store.slug_key("winter")) <= bare.settings.cache.negative_seconds * 1.1
@@ -73,7 +73,7 @@ def test_what_was_read_before_a_change_is_not_written_after_it(bare: Runtime) ->
     assert store.look("summer").campaign == each
 
 
-def test_a_change_between_the_look_at_the_token_and_the_write_is_noticed(bare: Runtime) -> None:
+def test_a_change_between_the_read_of_the_token_and_the_write_is_noticed(bare: Runtime) -> None:
     store, each = store_of(bare), campaign()
     other = Runtime(bare.settings)
 

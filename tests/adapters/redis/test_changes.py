@@ -57,7 +57,7 @@ def test_a_campaign_that_was_asked_for_too_early_is_found_once_it_is_created(pro
     assert ask(provisioned) == ask(provisioned, "summer-tour") == made
 
 
-def test_every_step_of_a_campaign_is_seen_by_the_next_who_asks(provisioned: Runtime) -> None:
+def test_every_step_of_a_campaign_is_seen_by_the_next_read(provisioned: Runtime) -> None:
     create(provisioned, slug="summer-tour")
     ask(provisioned, "summer-tour")
     for status in list(CampaignStatus)[1:]:
@@ -92,7 +92,7 @@ def test_the_demo_campaigns_are_found_once_they_are_loaded(provisioned: Runtime)
     assert ask(provisioned, name) is not None
 
 
-def test_a_reader_that_is_late_does_not_bring_the_old_state_back(bare: Runtime) -> None:
+def test_a_late_reader_does_not_restore_the_old_state(bare: Runtime) -> None:
     source = FakeSource(OPEN)
     cache, gate = cache_over(bare, source), source.gate
     gate.clear()

@@ -167,7 +167,7 @@ def test_compare_finds_a_campaign_that_is_in_one_place_only(bare: Runtime) -> No
     assert answer.code == 1
 
 
-def test_compare_names_who_does_not_answer_and_compares_the_others(bare: Runtime) -> None:
+def test_compare_names_unavailable_sources_and_compares_the_others(bare: Runtime) -> None:
     bare.campaigns.create(OPEN)
     bare.campaign_cache.find("summer-tour")
     with served_to(bare) as served:
