@@ -133,6 +133,7 @@ def _with_entries(
     campaign_id, number = record.campaign_id, phase.phase
     pool = freezing.fetch(bench, record, POOL, bench.root / POOL)
     target = bench.scratch / OUTCOMES
+    files = {"outcomes": outcomes, "pool": pool, "target": target}
     before, join = "'' AS previous, '' AS previous_market", ""
     if number > 1:
         earlier = bench.fetch(
@@ -141,18 +142,21 @@ def _with_entries(
             record.phases[number - 1].hashes.get(OUTCOMES, ""),
         )
         before = "b.outcome AS previous, b.market AS previous_market"
-        join = f"JOIN read_parquet('{earlier}') b USING (ref)"
+        join = "JOIN read_parquet($earlier) b USING (ref)"
+        files["earlier"] = earlier
     with engine.connection() as connection:
         connection.execute(
             f"""
             COPY (
                 SELECT o.ref, p.entry_id, o.market, o.rank, o.outcome, {before}
-                FROM read_parquet('{outcomes}') o JOIN read_parquet('{pool}') p USING (ref) {join}
+                FROM read_parquet($outcomes) o JOIN read_parquet($pool) p USING (ref) {join}
                 ORDER BY o.ref
-            ) TO '{target}' (FORMAT parquet, COMPRESSION zstd)
-            """
+            ) TO $target (FORMAT parquet, COMPRESSION zstd)
+            """,
+            {name: str(path) for name, path in files.items()},
         )
-        entries = entries_hash(connection, f"read_parquet('{target}')", bench.scratch)
+        connection.read_parquet(str(target)).create_view("written")
+        entries = entries_hash(connection, "written", bench.scratch)
         try:
             return entries, bench.put(pipeline_key(campaign_id, number, OUTCOMES), target)
         except InputDiffers as differs:
@@ -166,11 +170,11 @@ def _with_entries(
 def _has_rows(
     connection: duckdb.DuckDBPyConnection, path: Path, scratch: Path, result: str, entries: str
 ) -> bool:
-    table = f"read_parquet('{path}')"
     try:
+        connection.read_parquet(str(path)).create_view("stored")
         return (result, entries) == (
-            result_hash(connection, table, scratch),
-            entries_hash(connection, table, scratch),
+            result_hash(connection, "stored", scratch),
+            entries_hash(connection, "stored", scratch),
         )
     except duckdb.Error:
         return False

@@ -184,7 +184,8 @@ def entries_hash(connection: duckdb.DuckDBPyConnection, table: str, scratch: Pat
 def _hash(connection: duckdb.DuckDBPyConnection, line: str, table: str, scratch: Path) -> str:
     text = scratch / "lines.txt"
     connection.execute(
-        f"COPY (SELECT {line} FROM {table} ORDER BY ref) TO '{text}' (FORMAT csv, HEADER false)"
+        f"COPY (SELECT {line} FROM {table} ORDER BY ref) TO $text (FORMAT csv, HEADER false)",
+        {"text": str(text)},
     )
     with text.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

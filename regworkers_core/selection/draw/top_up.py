@@ -162,7 +162,7 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
         with engine.connection() as connection:
             # A join, because a purge of bots has tens of thousands of strikes.
             connection.register("struck", pa.table({"ref": pa.array(sorted(set(struck)), pa.string())}))
-            connection.execute(f"CREATE VIEW before AS SELECT * FROM read_parquet('{outcomes}')")
+            connection.read_parquet(str(outcomes)).create_view("before")
             unknown = connection.execute(
                 "SELECT min(ref) FROM (SELECT ref FROM struck ANTI JOIN before USING (ref))"
             ).fetchall()[0][0]
