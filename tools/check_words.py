@@ -49,7 +49,6 @@ _NOT_YET = (
     "regworkers_core/selection/drains.py",
     "regworkers_core/selection/draw/",
     "regworkers_core/selection/draw/checks.py",
-    "regworkers_core/selection/notify/",
     "tests/adapters/redis/test_terminal.py",
     "tests/domain/",
     "tests/e2e/",

@@ -91,7 +91,7 @@ def test_a_ref_that_is_not_in_the_pool_is_refused_before_anything_is_committed(r
     run = draw(runtime)
     run.judge()
     run.freeze()
-    with pytest.raises(RequestError, match=r"first mistyped: .*hand in the strikes again"):
+    with pytest.raises(RequestError, match=r"first mistyped: .*submit the strikes again"):
         run.commit()
     strike(runtime, BOT)
     run.commit()
@@ -113,7 +113,9 @@ def test_more_strikes_than_a_draw_keeps_are_refused_before_anything_is_decided(
     drawn(runtime)
     run(runtime, SELECTIONS)
     more = TopUp(capacities={}, reserves={}, strikes=(CHEAT,), reason="a cheat")
-    with pytest.raises(RequestError, match=r"2 strikes are too many .* beside those of the phases before"):
+    with pytest.raises(
+        RequestError, match=r"2 strikes are too many .* in addition to those of the phases before"
+    ):
         open_phase(runtime, CAMPAIGN, more, run_id="more")
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None and list(record.phases) == [1]
