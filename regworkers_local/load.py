@@ -22,7 +22,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.secrets import make_secret
+from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_local.services.stores import Stores
 
 LOCALES = ("de_DE", "fr_FR", "pl_PL", "ja_JP", "el_GR", "ar_AA", "es_MX", "en_US")

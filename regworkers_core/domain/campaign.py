@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import is_market_id
@@ -48,9 +49,6 @@ class Reserve:
     segment: str
     seats: int
 
-    def as_document(self) -> dict[str, Any]:
-        return {"segment": self.segment, "seats": self.seats}
-
 
 @dataclass(frozen=True, slots=True)
 class Market:
@@ -60,14 +58,6 @@ class Market:
     name: str
     capacity: int
     reserves: tuple[Reserve, ...] = ()
-
-    def as_document(self) -> dict[str, Any]:
-        return {
-            "marketId": self.market_id,
-            "name": self.name,
-            "capacity": self.capacity,
-            "reserves": [reserve.as_document() for reserve in self.reserves],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +90,6 @@ class Transition:
     reason: str
     run_id: str
     token: int
-
-    def as_document(self) -> dict[str, Any]:
-        return {
-            "from": self.from_.value,
-            "to": self.to.value,
-            "at": self.at,
-            "reason": self.reason,
-            "runId": self.run_id,
-            "token": self.token,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,20 +138,11 @@ class Campaign:
 
     def as_document(self) -> dict[str, Any]:
         """As the collection holds it; `parse` gives the same campaign back."""
-        document: dict[str, Any] = {
-            "_id": self.campaign_id,
-            "slug": self.slug,
-            "name": self.name,
-            "status": self.status.value,
-            "opensAt": self.opens_at,
-            "closesAt": self.closes_at,
-            "eligibility": self.eligibility.as_document(),
-            "markets": [market.as_document() for market in self.markets],
-            "autoDraw": self.auto_draw,
-            "draw": self.draw.as_document(),
-        }
+        terms = ("eligibility", "markets", "auto_draw", "draw")
+        document: dict[str, Any] = {"_id": self.campaign_id}
+        document |= as_document(self, "slug", "name", "status", "opens_at", "closes_at", *terms)
         if self.transitions:
-            document["transitions"] = [each.as_document() for each in self.transitions]
+            document["transitions"] = as_json(self.transitions)
         if self.fence:
             document["fence"] = self.fence
         return document

@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
+from regworkers_core.domain.documents import as_json
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.engine.dependency import Dependency
 
@@ -106,13 +107,7 @@ class Campaigns:
         guard = {"_id": campaign_id, "status": from_.value, "fence": before.fence or {"$exists": False}}
         # The whole list: the fence in the guard proves that it is the one that was read.
         kept = [*before.transitions, transition]
-        update = {
-            "$set": {
-                "status": to.value,
-                "fence": token,
-                "transitions": [each.as_document() for each in kept],
-            }
-        }
+        update = {"$set": {"status": to.value, "fence": token, "transitions": as_json(kept)}}
         answer = self._dependency.call(self._collection.update_one, guard, update)
         if answer.matched_count:
             return True

@@ -151,13 +151,14 @@ class Codes:
     def void(self, campaign_id: str, code: str, *, at: str, reason: str, run_id: str) -> bool:
         """Permanently void an AVAILABLE code; False when it is not AVAILABLE. It keeps its position."""
         guard = {"_id": code, "campaignId": campaign_id, "status": CodeStatus.AVAILABLE.value}
-        fields = {"status": CodeStatus.VOID.value, "voidedAt": at, "voidReason": reason, "voidRunId": run_id}
-        answer = self._dependency.call(self._collection.update_one, guard, {"$set": fields})
-        return bool(answer.matched_count)
+        return self._void(guard, at, reason, run_id)
 
     def void_given(self, code: Code, *, at: str, reason: str, run_id: str) -> bool:
         """Void a code that was given outside of this system; False when it changed since it was read."""
         guard: Document = {"_id": code.code, "status": code.status.value, "ref": code.ref or None}
+        return self._void(guard, at, reason, run_id)
+
+    def _void(self, guard: Document, at: str, reason: str, run_id: str) -> bool:
         fields = {"status": CodeStatus.VOID.value, "voidedAt": at, "voidReason": reason, "voidRunId": run_id}
         answer = self._dependency.call(self._collection.update_one, guard, {"$set": fields})
         return bool(answer.matched_count)

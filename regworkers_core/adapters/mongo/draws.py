@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
@@ -21,6 +21,8 @@ from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import Dependency
+
+T = TypeVar("T")
 
 
 class PhaseStatus(StrEnum):
@@ -53,19 +55,55 @@ class Fenced(Exception):
     """A newer token has written: this run lost its lease and must not decide anything."""
 
 
+class _Stored(Generic[T]):
+    """A field of a phase; `default` while it is absent or empty."""
+
+    def __init__(self, name: str, default: T) -> None:
+        self._name, self._default = name, default
+
+    def __get__(self, phase: PhaseRecord, _owner: type[PhaseRecord]) -> T:
+        return cast(T, phase.fields.get(self._name) or self._default)
+
+
 @dataclass(frozen=True, slots=True)
 class PhaseRecord:
-    """One phase. `fields` is the subdocument as stored; the properties name what is read most."""
+    """One phase of a draw. `fields` is the subdocument as stored; what is read most has a name."""
 
     phase: int
     fields: Mapping[str, Any]
+
+    # `{prefix, at, ...}`: where the judged entries are stored, and their numbers; final once frozen.
+    eligibility = _Stored[Mapping[str, Any]]("eligibility", {})
+    # `{prefix, entries, eligible, excluded {reason: n}, droppedPreferences, root, count, ...}`.
+    freeze = _Stored[Mapping[str, Any]]("freeze", {})
+    manifest_hash = _Stored("manifestHash", "")
+    # The manifests that this one replaced, in order: `{manifest, committedAt, publishedAt, replacedAt}`; `manifest` is
+    # text, `publishedAt` None if it was never published. `replaced-<k>.json` counts them from 1.
+    replaced = _Stored[Sequence[Mapping[str, Any]]]("replaced", ())
+    # Replaced manifests whose round was signed by then, so that they have a result: `{k, round, manifestHash,
+    # resultHash, differ}`; `differ` counts the entries with another outcome. Set by `allocate`.
+    recommitted = _Stored[Sequence[Mapping[str, Any]]]("recommitted", ())
+    # The beacon's verified signatures that the draw has, by round.
+    signatures = _Stored[Mapping[str, str]]("signatures", {})
+    # SHA-256 in hex of every file that a later step reads, by file name.
+    hashes = _Stored[Mapping[str, str]]("hashes", {})
+    # `{at, step, file, expected, found, text}` while an input is not what the draw wrote.
+    stopped = _Stored[Mapping[str, Any]]("stopped", {})
+    result_hash = _Stored("resultHash", "")
+    # `{at, runId, findings [{name, detail, acceptable}]}` of the last check of the gate.
+    gate = _Stored[Mapping[str, Any]]("gate", {})
+    # `{at, finding, reason}` of each finding that an operator accepted, in that order.
+    accepted = _Stored[Sequence[Mapping[str, str]]]("accepted", ())
+    outcomes = _Stored[Mapping[str, int]]("outcomes", {})
+    # By market id, with `-` for the messages to entries that did not win; empty before the publication.
+    markets = _Stored[Mapping[str, Mapping[str, Any]]]("markets", {})
 
     @property
     def status(self) -> PhaseStatus:
         return PhaseStatus(self.fields["status"])
 
     def reached(self, status: PhaseStatus) -> bool:
-        """Whether the phase has come at least to `status`."""
+        """Whether the phase has reached `status`, or a later one."""
         return self.status.step >= status.step
 
     @property
@@ -73,25 +111,13 @@ class PhaseRecord:
         return str(self.fields["asOf"])
 
     @property
-    def eligibility(self) -> Mapping[str, Any]:
-        """`{prefix, at, ...}`: where the judged entries are stored, and their numbers; fixed by the freeze."""
-        return self.fields.get("eligibility") or {}
-
-    @property
-    def freeze(self) -> Mapping[str, Any]:
-        """`{prefix, entries, eligible, excluded {reason: n}, droppedPreferences, root, count, ...}`."""
-        return self.fields.get("freeze") or {}
-
-    @property
     def is_frozen(self) -> bool:
-        """Whether `freeze` stays. One of an earlier version, without `hashes`, is replaced as long as nothing is
-        committed.
-        """
+        """Whether `freeze` is final. One of an earlier version, without `hashes`, is replaced until the commit."""
         return bool(self.freeze and (self.hashes or self.manifest_hash))
 
     @property
     def commitment_late(self) -> bool | None:
-        """Whether the commitment of a commit-reveal seed came after registration had opened; None: not known."""
+        """Whether the commitment of a commit-reveal seed came after registration had opened; None: unknown."""
         value = self.fields.get("commitmentLate")
         # A server on SQLite returns a flag that was set by an update as 0 or 1.
         return None if value is None else bool(value)
@@ -102,13 +128,9 @@ class PhaseRecord:
         return str(self.fields.get("manifest") or "").encode("ascii")
 
     @property
-    def manifest_hash(self) -> str:
-        return str(self.fields.get("manifestHash") or "")
-
-    @property
     def published_at(self) -> str | None:
         """When the store confirmed `manifest.json`; None before. Codes and messages went out at `releasedAt`."""
-        # Records from before there were notices have another time in this field.
+        # Records of a version without notices have another time in this field.
         return self.fields.get("publishedAt") if self.notice else None
 
     @property
@@ -117,93 +139,41 @@ class PhaseRecord:
         return str(self.fields.get("notice") or "").encode()
 
     @property
-    def replaced(self) -> Sequence[Mapping[str, Any]]:
-        """The manifests that this one replaced, in order: `{manifest, committedAt, publishedAt, replacedAt}`,
-        `manifest` as text, `publishedAt` None where nothing was published. `replaced-<k>.json` counts them from 1.
-        """
-        return self.fields.get("replaced") or ()
+    def _round(self) -> int | None:
+        """The beacon round that the manifest of phase 1 names."""
+        return None if self.phase > 1 else (self.fields.get("seedSource") or {}).get("round")
 
     @property
     def published_late(self) -> bool:
-        """Whether its manifest became public less than ten minutes before the beacon round that it names, or is not
-        public: it may have been fitted to that round.
+        """Whether the manifest became public less than ten minutes before its beacon round, or is not public: it may
+        have been chosen to fit that round.
         """
-        number = (self.fields.get("seedSource") or {}).get("round")
-        if self.phase > 1 or number is None:
+        if self._round is None:
             return False
         published = seconds(self.published_at or "")
-        return published is None or published > QUICKNET.due(number) - LEAD_SECONDS
-
-    @property
-    def recommitted(self) -> Sequence[Mapping[str, Any]]:
-        """Each replaced manifest whose round was signed by then, so that it has a result: `{k, round, manifestHash,
-        resultHash, differ}`, where `differ` counts the entries with another outcome. Set by `allocate`.
-        """
-        return self.fields.get("recommitted") or ()
-
-    @property
-    def signatures(self) -> Mapping[str, str]:
-        """The beacon's verified signatures that the draw has, by round."""
-        return self.fields.get("signatures") or {}
-
-    @property
-    def hashes(self) -> Mapping[str, str]:
-        """SHA-256 in hex of every file that a later step reads, by file name."""
-        return self.fields.get("hashes") or {}
-
-    @property
-    def stopped(self) -> Mapping[str, Any]:
-        """`{at, step, file, expected, found, text}` while an input is not what the draw wrote; else empty."""
-        return self.fields.get("stopped") or {}
+        return published is None or published > QUICKNET.due(self._round) - LEAD_SECONDS
 
     @property
     def awaited_round(self) -> int | None:
-        """The beacon round from which its seed will come; None when it waits for none."""
-        source: Mapping[str, Any] = self.fields.get("seedSource") or {}
-        if self.phase > 1 or not self.manifest_hash or self.fields.get("seedFile"):
-            return None
-        return source.get("round")
+        """The beacon round that the draw waits for; None when it waits for none."""
+        return self._round if self.manifest_hash and not self.fields.get("seedFile") else None
 
     @property
     def round_due(self) -> float | None:
-        """When that round is signed, in epoch seconds."""
+        """When the awaited round is signed, in epoch seconds."""
         awaited = self.awaited_round
         return None if awaited is None else float(QUICKNET.due(awaited))
 
     @property
-    def result_hash(self) -> str:
-        return str(self.fields.get("resultHash") or "")
-
-    @property
     def confirmed(self) -> bool:
-        """Whether its publication was confirmed, by a person or by the settings."""
+        """Whether the publication was confirmed, by an operator or by the settings."""
         return "confirmedAt" in self.fields
-
-    @property
-    def gate(self) -> Mapping[str, Any]:
-        """`{at, runId, findings [{name, detail, acceptable}]}` of the last check of the gate; empty before one."""
-        return self.fields.get("gate") or {}
-
-    @property
-    def accepted(self) -> Sequence[Mapping[str, str]]:
-        """`{at, finding, reason}` of each finding that a person accepted, in that order."""
-        return self.fields.get("accepted") or ()
-
-    @property
-    def outcomes(self) -> Mapping[str, int]:
-        return self.fields.get("outcomes") or {}
-
-    @property
-    def markets(self) -> Mapping[str, Mapping[str, Any]]:
-        """By market id, with `-` for the messages to entries that did not win; empty before the publication."""
-        return self.fields.get("markets") or {}
 
 
 @dataclass(frozen=True, slots=True)
 class DrawRecord:
     """The draw of one campaign with its phases in order. `annulled` is `{annulledAt, phase, manifestHash, reason, by}`
-    of a draw that does not count: no step follows. `expired` is `{at, doneAt?}` by kind of data whose retention period
-    has passed.
+    of an annulled draw. `expired` is `{at, doneAt?}` by kind of data whose retention period has passed.
     """
 
     campaign_id: str
@@ -222,9 +192,9 @@ class DrawRecord:
     def unconfirmed(self) -> PhaseRecord | None:
         """The later phase that is drawn and not confirmed; messages whose outcome it changes wait for it."""
         latest = self.latest if self.phases and not self.annulled else None
-        if latest is None or latest.phase == 1 or "confirmedAt" in latest.fields:
+        if latest is None or latest.phase == 1 or latest.confirmed or not latest.reached(PhaseStatus.DRAWN):
             return None
-        return latest if latest.reached(PhaseStatus.DRAWN) else None
+        return latest
 
     @property
     def is_kept(self) -> bool:

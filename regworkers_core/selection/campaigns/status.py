@@ -18,6 +18,7 @@ from regworkers_core.adapters.mongo.draws import (
 )
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
@@ -65,20 +66,10 @@ class CampaignReport:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "campaignId": self.campaign.campaign_id,
-            "fine": self.fine,
-            "status": self.campaign.status.value,
-            "since": self.since,
-            "opensAt": self.campaign.opens_at,
-            "closesAt": self.campaign.closes_at,
-            "autoDraw": self.campaign.auto_draw,
-            "entries": self.entries,
-            "tombstones": self.tombstones,
-            "codes": [stock.as_dict() for stock in self.codes],
+            **as_document(self.campaign, "campaign_id", "status", "opens_at", "closes_at", "auto_draw"),
+            **as_document(self, "fine", "since", "entries", "tombstones", "codes", "outbox", "notifications"),
             "annulled": dict(self.record.annulled) if self.record and self.record.annulled else None,
             "draw": _draw(self.record),
-            "outbox": self.outbox,
-            "notifications": dict(self.notifications),
             "findings": [
                 {"finding": each.text, "command": each.command, "job": each.job or None}
                 for each in self.findings
@@ -304,12 +295,7 @@ def _notifications(runtime: Runtime, record: DrawRecord | None) -> Mapping[str, 
     if everyone.get("paused"):
         return {"paused": True, "all": True, "reason": everyone.get("reason"), "by": everyone.get("by")}
     own = record.notifications if record else {}
-    return {
-        "paused": bool(own.get("paused")),
-        "all": False,
-        "reason": own.get("reason"),
-        "by": own.get("by"),
-    }
+    return {"paused": bool(own.get("paused")), "all": False, "reason": own.get("reason"), "by": own.get("by")}
 
 
 def _committed(phase: PhaseRecord) -> dict[str, Any]:

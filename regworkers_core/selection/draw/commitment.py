@@ -20,7 +20,7 @@ from regworkers_core.domain.events import EventType, draw_event
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.secrets import ensure_commitment
+from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
 from regworkers_core.selection.draw.terms import Terms

@@ -42,20 +42,20 @@ EXCLUSIONS = "exclusions.parquet"
 # Rows held before they are written: about 20 MB.
 _ROWS = 50_000
 _TEXTS: pa.DataType = pa.list_(pa.string())
-_POOL_FIELDS: list[pa.Field[Any]] = [
-    pa.field("ref", pa.string()),
-    pa.field("unit", pa.string()),
-    pa.field("weight", pa.int32()),
-    pa.field("segments", _TEXTS),
-    pa.field("preferences", _TEXTS),
-    pa.field("entry_id", pa.string()),
-    pa.field("created_at", pa.string()),
-    pa.field("mail_domain", pa.string()),
-]
-POOL_SCHEMA = pa.schema(_POOL_FIELDS)
-_EXCLUSION_SCHEMA = pa.schema(
-    {"entry_id": pa.string(), "ref": pa.string(), "reason": pa.string(), "reasons": _TEXTS}
+_TEXT: pa.DataType = pa.string()
+POOL_SCHEMA = pa.schema(
+    {
+        "ref": _TEXT,
+        "unit": _TEXT,
+        "weight": pa.int32(),
+        "segments": _TEXTS,
+        "preferences": _TEXTS,
+        "entry_id": _TEXT,
+        "created_at": _TEXT,
+        "mail_domain": _TEXT,
+    }
 )
+_EXCLUSION_SCHEMA = pa.schema({"entry_id": _TEXT, "ref": _TEXT, "reason": _TEXT, "reasons": _TEXTS})
 
 
 def await_writers(

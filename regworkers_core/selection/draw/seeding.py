@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import RequestError, TransientFailure, Usage
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.secrets import reveal
+from regworkers_core.selection.campaigns.registry import reveal
 from regworkers_core.selection.draw.artefacts import public_key, publish_once
 from regworkers_core.selection.maths.files import SEED, DrawError, sha256_hex
 from regworkers_core.selection.maths.manifest import DRAND, Manifest, SeedFile, SeedSource, commitment_of

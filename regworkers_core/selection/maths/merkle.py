@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 from regworkers_core.selection.maths.files import LEAVES, DrawError, is_hash
 
@@ -69,9 +68,9 @@ def root_of(path: Path) -> tuple[str, int]:
     has no line feed.
     """
     tree, count = TreeHash(), 0
-    for block in _blocks(path):
-        tree.add(_block_root(block.leaves))
-        count += len(block.leaves)
+    for _offset, leaves in _blocks(path):
+        tree.add(_block_root(leaves))
+        count += len(leaves)
     return tree.root().hex(), count
 
 
@@ -83,11 +82,11 @@ def write_index(path: Path, index: Path) -> tuple[str, int]:
     tree, count = TreeHash(), 0
     made = index.with_name(index.name + ".part")
     with made.open("wb") as file:
-        for block in _blocks(path):
-            root = _block_root(block.leaves)
-            file.write(block.offset.to_bytes(8, "big") + root)
+        for offset, leaves in _blocks(path):
+            root = _block_root(leaves)
+            file.write(offset.to_bytes(8, "big") + root)
             tree.add(root)
-            count += len(block.leaves)
+            count += len(leaves)
     made.replace(index)
     return tree.root().hex(), count
 
@@ -109,7 +108,7 @@ def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof
             raise DrawError(
                 LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not match their index: rebuild it"
             )
-        count = (len(entries) - 1) * BLOCK_LEAVES + _lines_from(data, entries[-1][0])
+        count = (len(entries) - 1) * BLOCK_LEAVES + data[entries[-1][0] :].count(b"\n")
     path_up = _path(inside, [leaf_hash(each) for each in leaves])
     path_up += _path(number, [root for _, root in entries])
     return Proof(position, count, leaves[inside].decode("ascii"), tuple(each.hex() for each in path_up))
@@ -136,40 +135,34 @@ def verify_proof(leaf: str, index: int, count: int, proof: Sequence[str], root: 
     return last == 0 and found.hex() == root
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    offset: int
-    leaves: list[bytes]
-
-
-def _blocks(path: Path) -> Iterator[_Block]:
+def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the offset in the file and the leaves of each block."""
     with path.open("rb", buffering=_READ_BYTES) as file:
         offset = 0
-        while lines := _lines(file):
+        while lines := list(islice(file, BLOCK_LEAVES)):
             if not lines[-1].endswith(b"\n"):
                 raise DrawError(LEAVES, "the last line has no line feed")
-            yield _Block(offset, [line[:-1] for line in lines])
+            yield offset, [line[:-1] for line in lines]
             offset += sum(map(len, lines))
-
-
-def _lines(file: BinaryIO) -> list[bytes]:
-    return list(islice(file, BLOCK_LEAVES))
 
 
 def _block_root(leaves: Sequence[bytes]) -> bytes:
     sha256 = hashlib.sha256
     nodes = [sha256(b"\x00" + leaf).digest() for leaf in leaves]
     while len(nodes) > 1:
-        above = [sha256(b"\x01" + left + right).digest() for left, right in _pairs(nodes)]
-        # An odd one moves up unchanged, which is the split at the largest power of two.
-        if len(nodes) % 2:
-            above.append(nodes[-1])
-        nodes = above
+        nodes = _above(nodes)
     return nodes[0]
 
 
-def _pairs(nodes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(nodes[::2], nodes[1::2], strict=False)
+def _above(nodes: Sequence[bytes]) -> list[bytes]:
+    """Return the next level of the tree."""
+    sha256 = hashlib.sha256
+    pairs = zip(nodes[::2], nodes[1::2], strict=False)
+    above = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+    # An odd node moves up unchanged, which is the split at the largest power of two.
+    if len(nodes) % 2:
+        above.append(nodes[-1])
+    return above
 
 
 def _path(position: int, nodes: Sequence[bytes]) -> list[bytes]:
@@ -179,16 +172,13 @@ def _path(position: int, nodes: Sequence[bytes]) -> list[bytes]:
         sibling = position ^ 1
         if sibling < len(nodes):
             path.append(nodes[sibling])
-        above = [hashlib.sha256(b"\x01" + left + right).digest() for left, right in _pairs(nodes)]
-        if len(nodes) % 2:
-            above.append(nodes[-1])
-        nodes, position = above, position // 2
+        nodes, position = _above(nodes), position // 2
     return path
 
 
 def _entries(path: Path, index: Path | None) -> list[tuple[int, bytes]]:
     if index is None:
-        return [(block.offset, _block_root(block.leaves)) for block in _blocks(path)]
+        return [(offset, _block_root(leaves)) for offset, leaves in _blocks(path)]
     if not index.exists():
         write_index(path, index)
     data = index.read_bytes()
@@ -246,7 +236,3 @@ def _position(leaves: Sequence[bytes], number: int, ref: str) -> int:
         if leaf.startswith(start):
             return number * BLOCK_LEAVES + inside
     raise KeyError(ref)
-
-
-def _lines_from(data: mmap.mmap | bytes, offset: int) -> int:
-    return data[offset:].count(b"\n")

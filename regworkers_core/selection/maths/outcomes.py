@@ -68,17 +68,9 @@ class Summary(JsonFile):
 
 
 _NAME = pa.dictionary(pa.int16(), pa.string())
-OUTCOMES_SCHEMA = pa.schema(
-    [
-        pa.field("ref", pa.string()),
-        pa.field("market", _NAME),
-        pa.field("rank", pa.int32()),
-        pa.field("outcome", _NAME),
-        pa.field("previous", _NAME),
-        pa.field("previous_market", _NAME),
-    ]
-)
 _FEW_VALUES: Any = ["market", "outcome", "previous", "previous_market"]
+_TYPES: Any = [("ref", pa.string()), ("market", _NAME), ("rank", pa.int32())]
+OUTCOMES_SCHEMA = pa.schema(_TYPES + [(name, _NAME) for name in _FEW_VALUES[1:]])
 _ORDER = tuple(Outcome)
 _CODES = {outcome: code for code, outcome in enumerate(_ORDER)}
 _WINNER, _STRUCK = _CODES[Outcome.WINNER], _CODES[Outcome.STRUCK]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
+from regworkers_core.domain.documents import as_json
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.reporting.pages import Table
@@ -91,7 +92,7 @@ class Scenario:
                 {
                     "marketId": market.market_id,
                     "capacity": market.capacity,
-                    "reserves": [reserve.as_document() for reserve in market.reserves],
+                    "reserves": as_json(market.reserves),
                 }
                 for market in self.markets
             ],

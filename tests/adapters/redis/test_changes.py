@@ -12,7 +12,7 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.eligibility import Missing
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import lifecycle
-from regworkers_core.selection.campaigns.secrets import ensure_commitment
+from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.adapters.redis.support import (
     CLOSED,

@@ -12,7 +12,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.secrets import make_secret
+from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from tests.infrastructure.deploy.policies import Recorder

@@ -13,7 +13,7 @@ from regworkers_core.domain.campaign import CampaignStatus, Transition
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.secrets import ensure_commitment, make_secret, reveal
+from regworkers_core.selection.campaigns.registry import ensure_commitment, make_secret, reveal
 from tests.support.campaigns import create, definition
 
 SECRET = bytes(range(32))

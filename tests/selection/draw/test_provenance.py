@@ -13,7 +13,7 @@ from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.secrets import make_secret
+from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.draw_run import UNCHANGED
 from regworkers_core.selection.draw.terms import TopUp
