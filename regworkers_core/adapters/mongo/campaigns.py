@@ -6,31 +6,25 @@ from collections.abc import Collection as Ids
 from typing import Any, NoReturn
 
 import structlog
-from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from regworkers_core.adapters.mongo.client import find_all
+from regworkers_core.adapters.mongo.client import Store
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
 from regworkers_core.domain.documents import as_json
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.engine.dependency import Dependency
 
 log = structlog.get_logger(__name__)
 
 
-class Campaigns:
+class Campaigns(Store):
     """Every method raises TransientFailure when MongoDB cannot answer, and UsageError for a campaign whose
     document breaks the contract.
     """
 
-    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
-        self._collection = collection
-        self._dependency = dependency
-
     def known(self, ids: Ids[str]) -> set[str]:
         """Those of `ids` that exist."""
         query = {"_id": {"$in": sorted(ids)}}
-        found = self._dependency.call(find_all, self._collection, query, {"_id": 1})
+        found = self._find(query, {"_id": 1})
         return {document["_id"] for document in found}
 
     def get(self, campaign_id: str) -> Campaign | None:
@@ -57,7 +51,7 @@ class Campaigns:
         hide the others.
         """
         query = {} if status is None else {"status": status.value}
-        documents = self._dependency.call(find_all, self._collection, query, sort=[("_id", 1)])
+        documents = self._find(query, sort=[("_id", 1)])
         found = []
         for document in documents:
             try:
@@ -73,7 +67,7 @@ class Campaigns:
             # A repeat after a lost answer finds its own document.
             self._dependency.call(self._collection.insert_one, document)
         except DuplicateKeyError:
-            stored = self._dependency.call(self._collection.find_one, {"_id": campaign.campaign_id})
+            stored = self._first({"_id": campaign.campaign_id})
             if stored == document:
                 return
             if stored is not None:
@@ -108,7 +102,7 @@ class Campaigns:
         # The whole list: the fence in the guard proves that it is the one that was read.
         kept = [*before.transitions, transition]
         update = {"$set": {"status": to.value, "fence": token, "transitions": as_json(kept)}}
-        answer = self._dependency.call(self._collection.update_one, guard, update)
+        answer = self._update_one(guard, update)
         if answer.matched_count:
             return True
         # A repeat of a write whose answer was lost is refused, although the write is ours.
@@ -119,8 +113,8 @@ class Campaigns:
         """Publish a commitment for a campaign that has none; False when it has one."""
         guard = {"_id": campaign_id, "draw.commitment": None}
         update = {"$set": {"draw.commitment": commitment, "draw.committedAt": at}}
-        return bool(self._dependency.call(self._collection.update_one, guard, update).matched_count)
+        return bool(self._update_one(guard, update).matched_count)
 
     def _one(self, query: dict[str, Any]) -> Campaign | None:
-        document = self._dependency.call(self._collection.find_one, query)
+        document = self._first(query)
         return None if document is None else Campaign.parse(document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from pymongo.errors import (
     WriteError,
     WTimeoutError,
 )
+from pymongo.results import UpdateResult
 
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
@@ -170,6 +172,39 @@ def count(
     pipeline.append({"$count": "documents"})
     found = dependency.call(aggregate_all, collection, pipeline)
     return int(found[0]["documents"]) if found else 0
+
+
+class Store:
+    """A collection and the dependency that guards its calls, which raise TransientFailure while it is down."""
+
+    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def _find(
+        self, query: Mapping[str, Any], projection: Mapping[str, Any] | None = None, **options: Any
+    ) -> list[Document]:
+        return self._dependency.call(find_all, self._collection, query, projection, **options)
+
+    def _first(
+        self, query: Mapping[str, Any], projection: Mapping[str, Any] | None = None, **options: Any
+    ) -> Document | None:
+        return self._dependency.call(self._collection.find_one, query, projection, **options)
+
+    def _count_by(self, query: Mapping[str, Any], field: str) -> Counter[str]:
+        """Count the documents that match, by the value of one field: not every server groups by several."""
+        group = {"_id": f"${field}", "documents": {"$sum": 1}}
+        pipeline: list[Mapping[str, Any]] = [{"$match": query}, {"$group": group}]
+        found = self._dependency.call(aggregate_all, self._collection, pipeline)
+        return Counter({str(row["_id"]): int(row["documents"]) for row in found})
+
+    def _count(self, query: Mapping[str, Any], limit: int | None = None) -> int:
+        return count(self._collection, self._dependency, query, limit)
+
+    def _update_one(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> UpdateResult:
+        return self._dependency.call(self._collection.update_one, query, update)
+
+    def _update_many(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> UpdateResult:
+        return self._dependency.call(self._collection.update_many, query, update)
 
 
 @dataclass(slots=True)

@@ -12,14 +12,16 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pymongo import UpdateOne
-from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.mongo.client import DUPLICATE_KEY, Document, aggregate_all, count, find_all
+from regworkers_core.adapters.mongo.client import (
+    DUPLICATE_KEY,
+    Document,
+    Store,
+)
 from regworkers_core.adapters.mongo.pages import scan
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Planned
-from regworkers_core.engine.dependency import Dependency
 
 # Between our read and our write another writer may take a position; one that does so every time is a defect.
 _ROUNDS = 50
@@ -71,17 +73,13 @@ class PlacedCode(NamedTuple):
     status: str
 
 
-class Codes:
+class Codes(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
-
-    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
-        self._collection = collection
-        self._dependency = dependency
 
     def get(self, codes: Sequence[str]) -> dict[str, Code]:
         """Those of `codes` that exist, in any campaign."""
         query = {"_id": {"$in": list(codes)}}
-        found = self._dependency.call(find_all, self._collection, query)
+        found = self._find(query)
         return {document["_id"]: _code(document) for document in found}
 
     def add(
@@ -129,9 +127,7 @@ class Codes:
     def highest(self, campaign_id: str, market_id: str) -> int:
         """The highest position ever given there, 0 when there is none."""
         query = {"campaignId": campaign_id, "marketId": market_id}
-        found = self._dependency.call(
-            self._collection.find_one, query, {"position": 1}, sort=[("position", -1)]
-        )
+        found = self._first(query, {"position": 1}, sort=[("position", -1)])
         return 0 if found is None else int(found["position"])
 
     def count(self, campaign_id: str) -> dict[str, dict[CodeStatus, int]]:
@@ -139,13 +135,8 @@ class Codes:
         counts: dict[str, dict[CodeStatus, int]] = {}
         of_campaign: Document = {"campaignId": campaign_id}
         for market_id in self._dependency.call(self._collection.distinct, "marketId", of_campaign):
-            # Not every server that speaks the protocol groups by several fields.
-            pipeline: list[Mapping[str, Any]] = [
-                {"$match": {**of_campaign, "marketId": market_id}},
-                {"$group": {"_id": "$status", "codes": {"$sum": 1}}},
-            ]
-            groups = self._dependency.call(aggregate_all, self._collection, pipeline)
-            counts[market_id] = {CodeStatus(group["_id"]): group["codes"] for group in groups}
+            found = self._count_by({**of_campaign, "marketId": market_id}, "status")
+            counts[market_id] = {CodeStatus(status): number for status, number in found.items()}
         return counts
 
     def void(self, campaign_id: str, code: str, *, at: str, reason: str, run_id: str) -> bool:
@@ -160,7 +151,7 @@ class Codes:
 
     def _void(self, guard: Document, at: str, reason: str, run_id: str) -> bool:
         fields = {"status": CodeStatus.VOID.value, "voidedAt": at, "voidReason": reason, "voidRunId": run_id}
-        answer = self._dependency.call(self._collection.update_one, guard, {"$set": fields})
+        answer = self._update_one(guard, {"$set": fields})
         return bool(answer.matched_count)
 
     def block(self, campaign_id: str, codes: Sequence[str], *, at: str, reason: str, run_id: str) -> int:
@@ -172,7 +163,7 @@ class Codes:
             "blockedAt": {"$exists": False},
         }
         fields = {"blocked": True, "blockedAt": at, "blockedReason": reason, "blockedRunId": run_id}
-        answer = self._dependency.call(self._collection.update_many, guard, {"$set": fields})
+        answer = self._update_many(guard, {"$set": fields})
         return answer.modified_count
 
     # For the assignment of codes to winners.
@@ -182,9 +173,7 @@ class Codes:
         while limit > 0:
             query = _not_void(campaign_id, market_id, position)
             page = min(limit, _PAGE)
-            found = self._dependency.call(
-                find_all, self._collection, query, {"position": 1}, sort=[("position", 1)], limit=page
-            )
+            found = self._find(query, {"position": 1}, sort=[("position", 1)], limit=page)
             for document in found:
                 position = document["position"]
                 yield Position(position, document["_id"])
@@ -197,27 +186,25 @@ class Codes:
         if not limit:
             return 0
         query = _not_void(campaign_id, market_id, position)
-        return count(self._collection, self._dependency, query, limit)
+        return self._count(query, limit)
 
     def first_given(self, campaign_id: str, market_id: str, position: int, limit: int) -> int | None:
         """The first position among the `limit` codes behind `position` whose code is given already. None: a plan can
         use them all.
         """
         query = {**_not_void(campaign_id, market_id, position), "status": {"$in": list(_TAKEN)}}
-        first = self._dependency.call(
-            self._collection.find_one, query, {"position": 1}, sort=[("position", 1)]
-        )
+        first = self._first(query, {"position": 1}, sort=[("position", 1)])
         if first is None or not limit:
             return None
         before = _not_void(campaign_id, market_id, position)
         before["position"] = {"$gt": position, "$lt": first["position"]}
-        ahead = count(self._collection, self._dependency, before, limit)
+        ahead = self._count(before, limit)
         return int(first["position"]) if ahead < limit else None
 
     def at(self, campaign_id: str, market_id: str, positions: Sequence[int]) -> dict[int, PlacedCode]:
         """The codes at these positions, by position; a missing one is absent."""
         query = {"campaignId": campaign_id, "marketId": market_id, "position": {"$in": list(positions)}}
-        found = self._dependency.call(find_all, self._collection, query, {"position": 1, "status": 1})
+        found = self._find(query, {"position": 1, "status": 1})
         return {each["position"]: PlacedCode(each["_id"], str(each.get("status"))) for each in found}
 
     def claim(self, market: MarketPhase, winners: Sequence[Planned], *, at: str, run_id: str) -> int:
@@ -237,7 +224,7 @@ class Codes:
 
     def _require_theirs(self, market: MarketPhase, winners: Sequence[Planned]) -> None:
         query = {"_id": {"$in": [winner.code for winner in winners]}}
-        found = self._dependency.call(find_all, self._collection, query)
+        found = self._find(query)
         stored = {document["_id"]: document for document in found}
         conflicts, free = [], 0
         for winner in winners:
@@ -259,7 +246,7 @@ class Codes:
     def count_held(self, campaign_id: str) -> int:
         """How many codes fans hold that their issuer is not known to refuse."""
         query = {"campaignId": campaign_id, "status": {"$in": list(_TAKEN)}, "blockedAt": {"$exists": False}}
-        return count(self._collection, self._dependency, query)
+        return self._count(query)
 
     def of_campaign(self, campaign_id: str, size: int = 10_000) -> Iterator[list[Document]]:
         """Market, position, ref and phase of every code that was given, unordered, `size` at a time."""

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, cast
 
-from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from regworkers_core.adapters.mongo.client import Document, aggregate_all
+from regworkers_core.adapters.mongo.client import Document, Store, aggregate_all
 from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.engine.dependency import Dependency
 
 T = TypeVar("T")
 
@@ -224,16 +222,12 @@ def lease_name(campaign_id: str) -> str:
     return f"draw-{campaign_id}"
 
 
-class Draws:
+class Draws(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
-
-    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
-        self._collection = collection
-        self._dependency = dependency
 
     def get(self, campaign_id: str) -> DrawRecord | None:
         """The draw of this campaign; None before it begins."""
-        found = self._dependency.call(self._collection.find_one, {"_id": campaign_id})
+        found = self._first({"_id": campaign_id})
         return None if found is None else _record(found)
 
     def all(self) -> list[DrawRecord]:
@@ -303,14 +297,14 @@ class Draws:
         update: Document = {"$set": {**values, "token": token}}
         if unset:
             update["$unset"] = dict.fromkeys(unset, "")
-        answer = self._dependency.call(self._collection.update_one, query, update)
+        answer = self._update_one(query, update)
         if answer.matched_count:
             return True
         self._refuse_older(campaign_id, token)
         return False
 
     def _refuse_older(self, campaign_id: str, token: int) -> None:
-        stored = self._dependency.call(self._collection.find_one, {"_id": campaign_id}, {"token": 1})
+        stored = self._first({"_id": campaign_id}, {"token": 1})
         if stored is None or stored["token"] > token:
             raise Fenced(f"the draw of {campaign_id} went on in another run")
 

@@ -7,20 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal
 
-from pymongo.collection import Collection
-
 from regworkers_core.adapters.mongo.client import (
     Document,
     Inserted,
-    aggregate_all,
-    count,
-    find_all,
+    Store,
     insert_once,
 )
 from regworkers_core.adapters.mongo.pages import by_prefix
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
-from regworkers_core.engine.dependency import Dependency
 
 _PARAMETERS = ("ref", "entryId", "type", "resultHash", "notBefore")
 # In `dead_letters`, the queue of a row that failed: it has none.
@@ -49,12 +44,8 @@ ANNULLED = "annulled"
 ERASED = "erased"
 
 
-class Outbox:
+class Outbox(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
-
-    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
-        self._collection = collection
-        self._dependency = dependency
 
     def write(self, notices: Sequence[Notice], *, at: str, run_id: str) -> Inserted:
         """One row per notice, PENDING. An existing row keeps its status."""
@@ -75,7 +66,7 @@ class Outbox:
     ) -> list[Notice]:
         """The first rows, by type and ref, that are PENDING and due; with `kind`, of that type."""
         query, order = _due(market, now, kind), [("type", 1), ("ref", 1)]
-        found = self._dependency.call(find_all, self._collection, query, sort=order, limit=limit)
+        found = self._find(query, sort=order, limit=limit)
         return [Notice.stored(document) for document in found]
 
     def mark_sent(self, keys: Sequence[str], *, at: str, run_id: str) -> int:
@@ -84,7 +75,7 @@ class Outbox:
         """
         query = {"_id": {"$in": list(keys)}, "status": {"$ne": RowStatus.SENT.value}}
         update = {"$set": {"status": RowStatus.SENT.value, "sentAt": at, "sentBy": run_id}}
-        answer = self._dependency.call(self._collection.update_many, query, update)
+        answer = self._update_many(query, update)
         return answer.modified_count
 
     def hold(self, keys: Sequence[str], phase: int) -> int:
@@ -104,12 +95,7 @@ class Outbox:
 
     def failed(self) -> Counter[str]:
         """How many rows are FAILED, by campaign."""
-        pipeline: list[Mapping[str, Any]] = [
-            {"$match": {"status": RowStatus.FAILED.value}},
-            {"$group": {"_id": "$campaignId", "rows": {"$sum": 1}}},
-        ]
-        found = self._dependency.call(aggregate_all, self._collection, pipeline)
-        return Counter({str(row["_id"]): int(row["rows"]) for row in found})
+        return self._count_by({"status": RowStatus.FAILED.value}, "campaignId")
 
     def fail(self, key: str, failure: PermanentFailure, *, at: str, run_id: str) -> bool:
         """Do not retry this row. False when it was not PENDING."""
@@ -121,7 +107,7 @@ class Outbox:
             "failedAt": at,
             "failedBy": run_id,
         }
-        answer = self._dependency.call(self._collection.update_one, query, {"$set": fields})
+        answer = self._update_one(query, {"$set": fields})
         return answer.modified_count == 1
 
     def retry(self, market: MarketPhase) -> int:
@@ -131,7 +117,7 @@ class Outbox:
             "$set": {"status": RowStatus.PENDING.value},
             "$unset": dict.fromkeys(("reason", "error", "failedAt", "failedBy"), ""),
         }
-        return self._dependency.call(self._collection.update_many, query, update).modified_count
+        return self._update_many(query, update).modified_count
 
     def supersede(
         self, rows: MarketPhase | Sequence[str], *, why: str, at: str, held_for: int | None = None
@@ -154,7 +140,7 @@ class Outbox:
 
     def _open_keys(self, query: Mapping[str, Any]) -> Iterator[list[str]]:
         """A page of keys at a time; the caller must change the rows of a page so that they no longer match."""
-        while page := self._dependency.call(find_all, self._collection, query, {"_id": 1}, limit=_PAGE):
+        while page := self._find(query, {"_id": 1}, limit=_PAGE):
             yield [str(row["_id"]) for row in page]
 
     def _update_open(self, keys: Sequence[str], update: Document) -> int:
@@ -163,7 +149,7 @@ class Outbox:
     def _update(self, keys: Sequence[str], rows: Mapping[str, Any], update: Document) -> int:
         """Update rows with these keys that match `rows`; returns how many changed."""
         query = {"_id": {"$in": list(keys)}, **rows}
-        return self._dependency.call(self._collection.update_many, query, update).modified_count
+        return self._update_many(query, update).modified_count
 
     def statuses(self, keys: Sequence[str]) -> dict[str, str]:
         """The status (`RowStatus`) by key, of rows that exist."""
@@ -172,35 +158,31 @@ class Outbox:
     def rows(self, keys: Sequence[str]) -> list[Document]:
         """Key (`_id`), campaign, status, and the later phase that changes it (`heldFor`), of rows that exist."""
         query, fields = {"_id": {"$in": list(keys)}}, dict.fromkeys(("campaignId", "status", "heldFor"), 1)
-        return self._dependency.call(find_all, self._collection, query, fields)
+        return self._find(query, fields)
 
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
         """The messages of one entry, sent or not."""
         fields = ("marketId", "phase", "type", "status", "notBefore", "sentAt", "sentBy", "enqueuedAt")
         query = {"campaignId": campaign_id, "ref": ref}
-        return self._dependency.call(find_all, self._collection, query, dict.fromkeys(fields, 1))
+        return self._find(query, dict.fromkeys(fields, 1))
 
     def count(self, market: MarketPhase) -> int:
-        return count(self._collection, self._dependency, market.as_fields())
+        return self._count(market.as_fields())
 
     def count_sent(self, market: MarketPhase, kind: NoticeType, limit: int) -> int:
         """How many rows of one type are SENT, at most `limit` (from 1)."""
         query = {**market.as_fields(), "status": RowStatus.SENT.value, "type": kind.value}
-        return count(self._collection, self._dependency, query, limit)
+        return self._count(query, limit)
 
     def count_withdrawn(self, market: MarketPhase, kind: NoticeType) -> int:
         """How many rows of one type are HELD, FAILED or SUPERSEDED."""
         withdrawn = [RowStatus.HELD.value, RowStatus.FAILED.value, RowStatus.SUPERSEDED.value]
         query = {**market.as_fields(), "status": {"$in": withdrawn}, "type": kind.value}
-        return count(self._collection, self._dependency, query)
+        return self._count(query)
 
     def count_by(self, market: MarketPhase, field: Literal["type", "resultHash", "status"]) -> Counter[str]:
         """How many rows there are by the value of one field."""
-        group = {"_id": f"${field}", "rows": {"$sum": 1}}
-        found = self._dependency.call(
-            aggregate_all, self._collection, [{"$match": market.as_fields()}, {"$group": group}]
-        )
-        return Counter({str(row["_id"]): int(row["rows"]) for row in found})
+        return self._count_by(market.as_fields(), field)
 
     def due(self, market: MarketPhase, now: str, kind: NoticeType | None = None) -> bool:
         """Whether any row (with `kind`, of that type) is PENDING and due. Cheap enough for a sensor."""
@@ -211,7 +193,7 @@ class Outbox:
         return self._exists({**market.as_fields(), **_OPEN_ROWS})
 
     def _exists(self, query: Document) -> bool:
-        return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
+        return self._first(query, {"_id": 1}) is not None
 
     def of_market(self, market: MarketPhase) -> Iterator[Document]:
         """Ref, type, status and `why` of every row, at constant memory."""

@@ -17,9 +17,7 @@ from pymongo.collection import Collection
 from regworkers_core.adapters.mongo.client import (
     Document,
     Inserted,
-    aggregate_all,
-    count,
-    find_all,
+    Store,
     insert_once,
 )
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
@@ -30,12 +28,8 @@ from regworkers_core.engine.dependency import Dependency
 _WINNER_PARAMETERS = ("entryId", "code", "position", "rank", "resultHash")
 
 
-class Selections:
+class Selections(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
-
-    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
-        self._collection = collection
-        self._dependency = dependency
 
     def write(
         self, market: MarketPhase, winners: Sequence[Planned], result_hash: str, *, at: str, run_id: str
@@ -59,34 +53,29 @@ class Selections:
         return insert_once(self._collection, self._dependency, documents, _WINNER_PARAMETERS)
 
     def count(self, market: MarketPhase) -> int:
-        return count(self._collection, self._dependency, market.as_fields())
+        return self._count(market.as_fields())
 
     def codes(self, keys: Sequence[str]) -> list[str]:
         """The codes of the winners with these keys; most keys have no winner."""
         query = {"_id": {"$in": list(keys)}}
-        found = self._dependency.call(find_all, self._collection, query, {"code": 1})
+        found = self._find(query, {"code": 1})
         return [row["code"] for row in found if row.get("code")]
 
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
         """What one entry has won, in all phases; without its code, which is worth a ticket."""
         fields = ("marketId", "phase", "position", "selectedAt", "runId")
         query = {"campaignId": campaign_id, "ref": ref}
-        return self._dependency.call(find_all, self._collection, query, dict.fromkeys(fields, 1))
+        return self._find(query, dict.fromkeys(fields, 1))
 
     def of_refs(self, campaign_id: str, refs: Sequence[str]) -> list[Document]:
         """What these refs have won, in all phases, with the codes. Reads all winners of the campaign."""
         fields = dict.fromkeys(("marketId", "phase", "ref", "code"), 1)
         query = {"campaignId": campaign_id, "ref": {"$in": list(refs)}}
-        return self._dependency.call(find_all, self._collection, query, fields)
+        return self._find(query, fields)
 
     def count_by_market(self, campaign_id: str) -> Counter[str]:
         """Over all phases."""
-        pipeline: list[Mapping[str, Any]] = [
-            {"$match": {"campaignId": campaign_id}},
-            {"$group": {"_id": "$marketId", "selections": {"$sum": 1}}},
-        ]
-        groups = self._dependency.call(aggregate_all, self._collection, pipeline)
-        return Counter({group["_id"]: group["selections"] for group in groups})
+        return self._count_by({"campaignId": campaign_id}, "marketId")
 
     def of_campaign(self, campaign_id: str, size: int = 10_000) -> Iterator[list[Document]]:
         """Market, ref, code and position of every winner, `size` at a time. For checks."""
@@ -104,12 +93,8 @@ _CHUNK_PARAMETERS = ("first", "last", "resultHash")
 _OPEN: Document = {"doneAt": {"$exists": False}}
 
 
-class Chunks:
+class Chunks(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
-
-    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
-        self._collection = collection
-        self._dependency = dependency
 
     def plan(self, chunks: Sequence[Chunk]) -> None:
         """Write the rows; raises PermanentFailure KEY_CONFLICT when one exists with other bounds."""
@@ -121,7 +106,7 @@ class Chunks:
     def get(self, ids: Sequence[str]) -> dict[str, Document]:
         """The rows with these ids, as far as they exist."""
         query = {"_id": {"$in": list(ids)}}
-        return {row["_id"]: row for row in self._dependency.call(find_all, self._collection, query)}
+        return {row["_id"]: row for row in self._find(query)}
 
     def queued(self, chunks: Sequence[Chunk], at: str) -> None:
         """Their messages were sent; clears an earlier failure."""
@@ -133,29 +118,29 @@ class Chunks:
     def failed(self, chunk: Chunk, failure: str, at: str) -> None:
         """It became a dead letter, so it is not sent again automatically."""
         update = {"$set": {"failedAt": at, "failure": failure}}
-        self._dependency.call(self._collection.update_one, {"_id": chunk.id, **_OPEN}, update)
+        self._update_one({"_id": chunk.id, **_OPEN}, update)
 
     def done(self, chunk: Chunk, *, written: int, enqueued: int, at: str, run_id: str) -> bool:
         """Its rows are durable. False when another processor was faster."""
         fields = {"written": written, "enqueued": enqueued, "doneAt": at, "runId": run_id}
         update = {"$set": fields, "$unset": {"failedAt": "", "failure": ""}}
-        answer = self._dependency.call(self._collection.update_one, {"_id": chunk.id, **_OPEN}, update)
+        answer = self._update_one({"_id": chunk.id, **_OPEN}, update)
         return answer.matched_count == 1
 
     def is_open(self, chunk_id: str) -> bool:
         query = {"_id": chunk_id, **_OPEN}
-        return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
+        return self._first(query, {"_id": 1}) is not None
 
     def last_open(self, market: MarketPhase) -> str | None:
         """The id of the open chunk with the highest number, usually the one that is done last."""
         query = {**market.as_fields(), **_OPEN}
-        row = self._dependency.call(self._collection.find_one, query, {"_id": 1}, sort=[("chunk", -1)])
+        row = self._first(query, {"_id": 1}, sort=[("chunk", -1)])
         return None if row is None else str(row["_id"])
 
     def open(self, market: MarketPhase) -> list[Document]:
         """The open rows of a market by number."""
         query = {**market.as_fields(), **_OPEN}
-        return self._dependency.call(find_all, self._collection, query, sort=[("chunk", 1)])
+        return self._find(query, sort=[("chunk", 1)])
 
     def waits_since(self, market: MarketPhase, before: str) -> bool:
         """Whether an open chunk that is no dead letter was queued earlier than `before`, or never."""
@@ -166,18 +151,18 @@ class Chunks:
             # `$lt` would not match a row that was never queued and lacks the field.
             "$nor": [{"queuedAt": {"$gte": before}}],
         }
-        return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
+        return self._first(query, {"_id": 1}) is not None
 
     def last_done_at(self, market: MarketPhase) -> str:
         """When its latest chunk was done; empty without one."""
         query = {**market.as_fields(), "doneAt": {"$exists": True}}
-        row = self._dependency.call(self._collection.find_one, query, {"doneAt": 1}, sort=[("doneAt", -1)])
+        row = self._first(query, {"doneAt": 1}, sort=[("doneAt", -1)])
         return "" if row is None else str(row["doneAt"])
 
     def reopen(self, market: MarketPhase) -> int:
         """Open all of a market's chunks again, because their rows are missing. Returns how many."""
         update = {"$unset": {"doneAt": "", "written": "", "enqueued": ""}}
-        answer = self._dependency.call(self._collection.update_many, market.as_fields(), update)
+        answer = self._update_many(market.as_fields(), update)
         return answer.modified_count
 
 

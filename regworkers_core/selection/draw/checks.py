@@ -15,7 +15,7 @@ from regworkers_core.domain.selection import Verdict
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import InputDiffers, pipeline_key, report_key
-from regworkers_core.selection.draw.gate import REPLAY, Confirming
+from regworkers_core.selection.draw.gate import REPLAY, Confirming, replay_differences
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
@@ -38,13 +38,7 @@ def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:
             found = verify(
                 artefacts.folder, engine=engine, recorded=artefacts.recorded, files=artefacts.files
             )
-    replayed = {each.phase: each.result_hash for each in found.phases}
-    wrong = [str(finding) for finding in found.findings]
-    wrong += [
-        f"phase {phase.phase} replays to another result than the committed one"
-        for phase in drawn
-        if not wrong and replayed.get(phase.phase) != phase.result_hash
-    ]
+    wrong = replay_differences(found, drawn)
     numbers = {"leaves": found.count, "phases": len(found.phases), "findings": len(wrong)}
     return Verdict(not wrong, "; ".join(wrong[:5]) or "every phase replays to its committed result", numbers)
 

@@ -31,7 +31,7 @@ from regworkers_core.selection.draw.terms import published_reason
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, OUTCOMES
 from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.proof.verify import verify
+from regworkers_core.selection.proof.verify import Verification, verify
 from regworkers_core.selection.report import notes
 
 REPLAY, CAPACITY, CODES, INPUTS = "replay", "capacity", "codes", "inputs"
@@ -143,16 +143,18 @@ def replay(record: DrawRecord, phase: PhaseRecord, bench: Workbench, engine: Eng
     """Replay from the artefacts in the bench alone, with the checker that third parties use."""
     known = [record.phases[number] for number in range(1, phase.phase + 1)]
     found = verify(bench.root, engine=engine, recorded=[each.manifest_hash for each in known])
-    wrong = [str(finding) for finding in found.findings]
-    replayed = {each.phase: each.result_hash for each in found.phases}
-    if not wrong:
-        wrong = [
-            f"phase {each.phase} replays to another result than the committed one"
-            for each in known
-            if replayed.get(each.phase) != each.result_hash
-        ]
-    if wrong:
+    if wrong := replay_differences(found, known):
         yield GateFinding(REPLAY, "; ".join(wrong[:_SHOWN_DETAILS]))
+
+
+def replay_differences(found: Verification, phases: Iterable[PhaseRecord]) -> list[str]:
+    """Return the findings of a replay, or else the phases that it draws differently from the committed result."""
+    replayed = {each.phase: each.result_hash for each in found.phases}
+    return [str(finding) for finding in found.findings] or [
+        f"phase {each.phase} replays to another result than the committed one"
+        for each in phases
+        if replayed.get(each.phase) != each.result_hash
+    ]
 
 
 def _capacity(record: DrawRecord, phase: PhaseRecord, bench: Workbench) -> Iterator[GateFinding]:
