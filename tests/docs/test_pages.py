@@ -51,3 +51,18 @@ def test_prose_is_wrapped(page: Path) -> None:
     prose = _FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()
     long = [line for line in prose if len(line) > MAX_WIDTH and not line.startswith(("|", "#", "![", "<!--"))]
     assert not long, f"wrap at {MAX_WIDTH} characters"
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    index = PROJECT_ROOT / "docs/index.md"
+    reached, new = {index}, [index]
+    while new:
+        page = new.pop()
+        found = {(page.parent / target).resolve() for target, _ in links(page) if target.endswith(".md")}
+        new += found - reached
+        reached |= found
+    assert {*PAGES} - reached <= {PROJECT_ROOT / name for name in ("CHANGELOG.md", "SECURITY.md")}
+
+
+def test_the_readme_fits_into_80_lines() -> None:
+    assert len((PROJECT_ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 80
