@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 import httpx2
 import orjson
 
-from regworkers_core.domain.beacon import QUICKNET, Chain
 from regworkers_core.domain.reasons import Failure, TransientFailure
+from regworkers_core.domain.selection import QUICKNET, Chain
 from regworkers_core.engine.dependency import Dependency
 
 DEPENDENCY = "drand"

@@ -23,9 +23,8 @@ from regworkers_core.adapters.kafka.producer import Record, RecordProducer
 from regworkers_core.adapters.mongo.activity import QueueMarks
 from regworkers_core.analytics.event_models import topics_by_type
 from regworkers_core.analytics.event_schemas import schema
-from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.events import EventType
-from regworkers_core.domain.messages import MessageType, item_problem, json_text
+from regworkers_core.domain.messages import MessageType, Subject, item_problem, json_text
 from regworkers_core.domain.reasons import Failure, LeftOver, PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -40,8 +40,10 @@ FormatOption = Annotated[Format, typer.Option("--format", help="text for people,
 _NEXT = ("command", "advice")
 # Longer values without a space, such as hashes of many bytes, are broken up.
 _LONGEST_NAME = 80
+# Padding and border of a column.
+_FRAME = 3
 # Characters that a column of text keeps.
-_LEAST_TEXT = 16
+_LEAST_TEXT = 10
 # What controls a terminal instead of being shown: control characters and escape (C0, DEL, C1), Unicode's line ends, the
 # twelve characters that set the direction of writing; and surrogates, which no encoding writes.
 _ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -104,12 +106,20 @@ def facts(document: Mapping[str, Any], title: str | None = None) -> Table:
     return table
 
 
+class _NamesTable(Table):
+    """A table that is wider than the terminal rather than narrower than its columns must be."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        least = sum((column.min_width or 0) + _FRAME for column in self.columns) + 1
+        yield from super().__rich_console__(console, options.update(max_width=max(options.max_width, least)))
+
+
 def rows(columns: Sequence[str], lines: Sequence[Sequence[object]], title: str | None = None) -> Table:
     """A table with a header. Names are never broken up, because operators copy them: a column without spaces keeps its
     width, and text wraps between words. Where that does not fit, the table is wider than the terminal.
     """
     cells = [[_cell(value) for value in line] for line in lines]
-    table = Table(title=title)
+    table = _NamesTable(title=title)
     for number, name in enumerate(columns):
         texts = [line[number].plain for line in cells]
         longest = max(map(len, texts), default=0)

@@ -14,13 +14,13 @@ from rich.text import Text
 from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
-from regworkers_core.domain.grammar import (
+from regworkers_core.domain.keys import (
     CAMPAIGN_ID_BYTES,
     ENTRY_ID_BYTES,
+    EntryKey,
     campaign_id_problem,
     entry_id_problem,
 )
-from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.logs import Lines, LogLine, Sought, look_up, span_seconds

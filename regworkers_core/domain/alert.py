@@ -1,4 +1,4 @@
-"""Alerts: what is wrong, how urgent it is, and where it says what to do."""
+"""Alerts: what is wrong, how urgent it is, and the runbook page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A condition that holds now. `key` is the same as long as it is the same trouble: `<scope>:<what>`.
+    """A condition that holds now. `key` stays the same while the cause does: `<scope>:<what>`.
 
     `summary` is one line with the numbers in it, `runbook` a path below docs/; `details` are numbers and ids of
     ours. None of it holds a fan's data.
@@ -36,7 +36,7 @@ class Alert:
 
     @property
     def scope(self) -> str:
-        """Who watches over it: the part of the key before the first colon."""
+        """The scope of the condition: the part of the key before the first colon."""
         return self.key.partition(":")[0]
 
 

@@ -9,10 +9,10 @@ from enum import StrEnum
 from typing import Any
 
 from regworkers_core.domain.documents import as_document, as_json
+from regworkers_core.domain.eligibility import Terms, WrongTerm
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import is_market_id
-from regworkers_core.domain.terms import Terms, WrongTerm
 from regworkers_core.domain.timestamps import iso, seconds
 
 # Far above any venue, and exact in every JSON reader.

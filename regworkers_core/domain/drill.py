@@ -12,7 +12,7 @@ Ended: TypeAlias = Literal["finished", "most_entries", "stopped", "dependency_do
 
 @dataclass(frozen=True, slots=True)
 class DrillResult:
-    """Of one drill. `read` entries of the source were replayed: `saved`, `refused` (no valid entry: live saves refuse
+    """One drill. `read` entries of the source were replayed: `saved`, `refused` (no valid entry: live saves refuse
     them, too; `refused_example` is one of them) or `gone` (removed since they were listed). `differences` counts, by
     class, what the rebuilt replica holds otherwise than the source was read; `samples` are some of their ids
     (`campaignId:entryId`).
@@ -57,7 +57,7 @@ class DrillResult:
 
     @property
     def findings(self) -> list[str]:
-        """What is wrong, a line each; empty when the drill was passed."""
+        """The findings, a line each; empty if the drill passed."""
         found = []
         if self.ended == "stopped":
             found.append("the drill was stopped before its end: it proves nothing")

@@ -1,10 +1,13 @@
-"""What a judgement of eligibility rests on and what it says: plain types, no I/O."""
+"""Whom a campaign admits (its field `eligibility`, data contract v1), and the facts that a judgement rests on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from regworkers_core.domain.invite import InviteType
 
 T = TypeVar("T")
 
@@ -39,7 +42,7 @@ class Known(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A fact that `dependency` could not give: could not read, which is not the same as there is none."""
+    """A fact that `dependency` could not return: unknown, which is not the same as absent."""
 
     dependency: str
     error: str
@@ -48,3 +51,102 @@ class Missing:
 Fact = Known[T] | Missing
 # Not read, because no rule of this campaign needs it. A rule that does says UNKNOWN, never a guess.
 NOT_ASKED = Missing("none", "not asked")
+
+
+# An upper bound of human age, to catch typing errors.
+MAX_AGE = 150
+
+
+class WrongTerm(ValueError):
+    """`field` of the terms breaks `rule`."""
+
+    def __init__(self, field: str, rule: str, found: Any) -> None:
+        super().__init__(f"{field} {rule}")
+        self.field, self.rule, self.found = field, rule, found
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """An absent term requires nothing. `invite_types` (never empty: an empty list means all) count only when
+    `invite_only`; `regions` empty admits every region, and holds them in the form of `comparable_region`.
+    """
+
+    invite_only: bool = False
+    invite_types: tuple[InviteType, ...] = tuple(InviteType)
+    regions: tuple[str, ...] = ()
+    min_age: int | None = None
+    require_verified_phone: bool = False
+    max_per_unit: int | None = None
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> Terms:
+        """Null is absent, unknown fields are not ours and stay unread. Raises WrongTerm."""
+        return cls(
+            invite_only=_flag(fields, "inviteOnly"),
+            invite_types=_invite_types(fields),
+            regions=_regions(fields),
+            min_age=_number(fields, "minAge", 0, MAX_AGE),
+            require_verified_phone=_flag(fields, "requireVerifiedPhone"),
+            max_per_unit=_number(fields, "maxPerUnit", 1, 2**31 - 1),
+        )
+
+    def as_document(self) -> dict[str, Any]:
+        """As a campaign's document holds it, without what asks for nothing; `parse` gives the same terms back."""
+        document: dict[str, Any] = {}
+        if self.invite_only:
+            document["inviteOnly"] = True
+        if self.invite_types != tuple(InviteType):
+            document["inviteTypes"] = [each.value for each in self.invite_types]
+        if self.regions:
+            document["regions"] = list(self.regions)
+        if self.min_age is not None:
+            document["minAge"] = self.min_age
+        if self.require_verified_phone:
+            document["requireVerifiedPhone"] = True
+        if self.max_per_unit is not None:
+            document["maxPerUnit"] = self.max_per_unit
+        return document
+
+
+def comparable_region(text: str) -> str:
+    """The form in which two regions are compared: trimmed, upper case, as in ISO 3166."""
+    return text.strip().upper()
+
+
+def _flag(fields: Mapping[str, Any], name: str) -> bool:
+    value = fields.get(name)
+    # A server on SQLite gives a flag that was set by an update back as 0 or 1.
+    if value not in (None, True, False):
+        raise WrongTerm(name, "must be true or false", value)
+    return bool(value)
+
+
+def _invite_types(fields: Mapping[str, Any]) -> tuple[InviteType, ...]:
+    value = fields.get("inviteTypes")
+    known = {each.value: each for each in InviteType}
+    if value is None:
+        return tuple(InviteType)
+    if not isinstance(value, list | tuple) or not all(isinstance(e, str) and e in known for e in value):
+        raise WrongTerm("inviteTypes", f"must be a list of {', '.join(known)}", value)
+    return tuple(each for each in InviteType if each.value in value) or tuple(InviteType)
+
+
+def _regions(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    value = fields.get("regions")
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(each, str) and each.strip() for each in value
+    ):
+        raise WrongTerm("regions", "must be a list of texts", value)
+    return tuple(dict.fromkeys(comparable_region(each) for each in value))
+
+
+def _number(fields: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    # A flag is an integer to Python.
+    if type(value) is not int or not least <= value <= most:
+        raise WrongTerm(name, f"must be a whole number from {least} to {most}", value)
+    return value

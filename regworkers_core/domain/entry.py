@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.domain.grammar import unstorable
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import EntryKey, unstorable
 from regworkers_core.domain.order import LONGEST_TIME, Order, is_time, whole_number
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 

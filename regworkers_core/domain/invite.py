@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from regworkers_core.domain.claim import comparable
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
-from regworkers_core.domain.mail import comparable
 
 INVITE_PREFIX = "INVITE#"
 

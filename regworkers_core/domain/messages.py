@@ -1,18 +1,21 @@
-"""Message bodies on the queues (data contract v1): an envelope with up to 100 items, at most 256 KB."""
+"""Message bodies on the queues (data contract v1), and dead letters.
+
+A body is an envelope with at most 100 items and 256 KB.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import orjson
 
-from regworkers_core.domain.grammar import MAX_DEPTH, is_too_deep, shown
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import MAX_DEPTH, EntryKey, is_too_deep, shown
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 
@@ -219,7 +222,59 @@ def _from_base64(text: object) -> str:
 
 
 def item_problem(raw: object) -> str | None:
-    """What is wrong with the form of an item of any message; None: nothing."""
+    """What is wrong with the form of an item of any message; None if nothing is."""
     if is_too_deep(raw, _ITEM_DEPTH):
         return f"the body is nested deeper than {MAX_DEPTH} levels"
     return None
+
+
+_ATTEMPT_DIGITS = 4
+
+
+def fingerprint(reason: str, error: str) -> str:
+    """Groups failures by cause: the first 16 hex digits of SHA-256 over reason and error."""
+    return hashlib.sha256(f"{reason}\n{error}".encode()).hexdigest()[:16]
+
+
+def attempt_of(attributes: Mapping[str, str]) -> int:
+    """The attribute `attempt`, counted from 1: a small number. Any other value counts as 1."""
+    text = attributes.get("attempt", "")
+    # Any sender can put a number of any length there.
+    return max(1, int(text)) if len(text) <= _ATTEMPT_DIGITS and text.isascii() and text.isdigit() else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a failed item was about: `id` is unique within its message, `ids` are the fields under which people
+    look for it (`campaignId`, ...): identifiers only. `order` is that of an entry's state.
+    """
+
+    id: str
+    ids: Mapping[str, str | int] = field(default_factory=dict)
+    order: Order | None = None
+
+    @classmethod
+    def entry(cls, key: EntryKey, order: Order | None) -> Subject:
+        return cls(key.document_id, {"campaignId": key.campaign_id, "entryId": key.entry_id}, order)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One failure. `subject` is None where the message was too broken to name one."""
+
+    queue: str
+    message_id: str
+    failure: PermanentFailure
+    correlation_id: str
+    first_failed_at: str
+    subject: Subject | None = None
+
+    @property
+    def id(self) -> str:
+        """The same failure of the same message keeps its id, so that a repeat is recorded once."""
+        item = self.subject.id if self.subject else ""
+        return hashlib.sha256(f"{self.queue}\n{self.message_id}\n{item}".encode()).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.failure.reason, self.failure.error)

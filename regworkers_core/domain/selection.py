@@ -1,14 +1,16 @@
-"""What the assignment of codes and the notifications speak of: outcomes, keys, chunks, rows of the outbox.
+"""What a draw decides and assigns: outcomes, keys, chunks, rows of the outbox, and the rounds of the public beacon.
 
-Everything here is a pure function of the committed result, so a repeat names the same things again.
+Everything here is a pure function of the committed result, so a repeat gives the same names again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any
 
 from regworkers_core.domain.keys import is_selection_id
@@ -20,7 +22,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def confirmation_word(campaign_id: str, phase: int) -> str:
-    """What a person types to confirm what is done to a phase. It names the phase, so that a run that is executed again
+    """What an operator types to confirm a change of a phase. It names the phase, so that a run that is executed again
     cannot confirm one that no person has seen.
     """
     return f"{campaign_id}:{phase}"
@@ -38,7 +40,7 @@ def is_market_id(text: str) -> bool:
 
 
 class Outcome(StrEnum):
-    """What a draw decides for every leaf."""
+    """What a draw decides for each leaf."""
 
     WINNER = "WINNER"
     WAITLIST = "WAITLIST"
@@ -213,3 +215,51 @@ class Verdict:
     passed: bool
     description: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Least time between the commit and the round, so that no one can know the round when the manifest is fixed.
+LEAD_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One drand chain. `public_key` is a compressed G2 point, hex; times are whole seconds since the epoch."""
+
+    public_key: str
+    group_hash: str
+    beacon_id: str
+    genesis: int
+    period: int
+
+    @property
+    def hash(self) -> str:
+        """The chain hash that this description has: the name under which a manifest commits to the chain."""
+        return hashlib.sha256(
+            self.period.to_bytes(4, "big")
+            + self.genesis.to_bytes(8, "big")
+            + bytes.fromhex(self.public_key)
+            + bytes.fromhex(self.group_hash)
+            + self.beacon_id.encode()
+        ).hexdigest()
+
+    def due(self, round_number: int) -> int:
+        """When the round is signed, in seconds since the epoch; rounds count from 1."""
+        return self.genesis + (round_number - 1) * self.period
+
+
+QUICKNET_HASH = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971"
+QUICKNET = Chain(
+    public_key="83cf0f2896adee7eb8b5f01fcad3912212c437e0073e911fb90022d3e760183c8c4b450b6a0a6c3ac6a5776a2d106451"
+    "0d1fec758c921cc22b0e17e63aaf4bcb5ed66304de9cf809bd274ca73bab4af5a6e9c76a4bc09e76eae8991ef5ece45a",
+    group_hash="f477d5c89f21a17c863a7f937c6a6d15859414d2be09cd448d4279af331c5d3e",
+    beacon_id="quicknet",
+    genesis=1692803367,
+    period=3,
+)
+
+
+def round_after(moment: float, seconds: float = LEAD_SECONDS, *, chain: Chain = QUICKNET) -> int:
+    """The first round signed `seconds` or more after `moment` (since the epoch), never below 1."""
+    # In fractions: a float's rounding must not choose a round that comes too early.
+    waited = Fraction(moment) + Fraction(seconds) - chain.genesis
+    return max(1, -(-waited // chain.period) + 1)

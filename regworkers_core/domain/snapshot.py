@@ -1,4 +1,4 @@
-"""One look at the whole system, as plain values: what the doctor prints and what alert conditions judge.
+"""A snapshot of the whole system, as plain values: what the doctor prints and alert conditions evaluate.
 
 Whatever could not be read is `Unread` and says why: it is never taken for empty, so that an alert neither opens nor
 closes on a blind eye.
@@ -56,7 +56,7 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Of the demand table's stream: its open and closed shards, and the age in seconds of the oldest record that no
+    """The demand table's stream: its open and closed shards, and the age in seconds of the oldest record that no
     checkpoint covers; 0 when all is read, None when that is not known.
     """
 

@@ -17,7 +17,7 @@ from typing import Generic, TypeAlias, TypeVar
 import structlog
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from regworkers_core.domain.dead_letter import fingerprint
+from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso

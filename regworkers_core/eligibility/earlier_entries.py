@@ -19,10 +19,9 @@ from regworkers_core.adapters.mongo.entrants import (
     Trace,
 )
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
+from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey, comparable
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.mail import comparable
 from regworkers_core.eligibility.case import Identity, Subject
 
 Item = dict[str, Any]

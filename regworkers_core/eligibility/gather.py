@@ -21,12 +21,11 @@ from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files.csv_lines import in_batches
 from regworkers_core.adapters.mongo.entrants import EACH, Found, Trace
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import TableKey
+from regworkers_core.domain.claim import TableKey, User
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
-from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import Facts, Identity, invite_keys
 from regworkers_core.eligibility.earlier_entries import (
     EarlierEntries,

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
-from regworkers_core.domain.grammar import field_name_problem
-from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.mail import MAX_LENGTH, comparable, is_mail
+from regworkers_core.domain.claim import MAX_LENGTH, comparable, is_mail
+from regworkers_core.domain.eligibility import comparable_region
+from regworkers_core.domain.keys import field_name_problem, is_selection_id
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.order import whole_number
-from regworkers_core.domain.terms import comparable_region
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility.case import Identity, Problem, Subject
 from regworkers_core.eligibility.identity import NOT_A_FANS, TRUSTED, Caller

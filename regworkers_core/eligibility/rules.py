@@ -17,8 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from regworkers_core.domain.campaign import CampaignStatus
-from regworkers_core.domain.eligibility import Missing, Status
-from regworkers_core.domain.terms import comparable_region
+from regworkers_core.domain.eligibility import Missing, Status, comparable_region
 from regworkers_core.eligibility.case import AsOf, Case, FactMissing, Facts, Identity, NoCampaign, Subject
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from regworkers_core.domain.dead_letter import fingerprint
+from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable

@@ -12,8 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from regworkers_core.domain.dead_letter import Subject
-from regworkers_core.domain.messages import MessageType, decode, json_text
+from regworkers_core.domain.messages import MessageType, Subject, decode, json_text
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.engine.defects import unforeseen
 from regworkers_core.engine.queue import Received

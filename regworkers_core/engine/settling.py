@@ -10,8 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from regworkers_core.domain.dead_letter import DeadLetter, Subject, attempt_of
-from regworkers_core.domain.messages import encode, fit_correlation_id
+from regworkers_core.domain.messages import DeadLetter, Subject, attempt_of, encode, fit_correlation_id
 from regworkers_core.domain.reasons import (
     Failure,
     ItemFailure,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import structlog
 
 from regworkers_core.domain.documents import as_document
-from regworkers_core.domain.grammar import is_encodable
+from regworkers_core.domain.keys import is_encodable
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket

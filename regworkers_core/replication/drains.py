@@ -6,8 +6,7 @@ import uuid
 from collections.abc import Sequence
 
 from regworkers_core.adapters.aws.streams import StreamRecord
-from regworkers_core.domain.dead_letter import DeadLetter
-from regworkers_core.domain.messages import ReplicationItem
+from regworkers_core.domain.messages import DeadLetter, ReplicationItem
 from regworkers_core.drains.runner import DrainSpec, Pace, dead_letter_publisher, queue_parts
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import QueueSource, Received

@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from regworkers_core.domain.grammar import shown
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import EntryKey, shown
 from regworkers_core.domain.messages import (
     MessageType,
     ReplicationItem,

@@ -18,11 +18,10 @@ from regworkers_core.adapters.aws.demand_table import Cleared
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.adapters.mongo.replica import Replica
-from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_removed, entry_replicated
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, fit_correlation_id
+from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, Subject, fit_correlation_id
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds

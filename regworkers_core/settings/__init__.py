@@ -7,16 +7,20 @@ and every Dagster process find the same servers.
 
 from regworkers_core.settings.connections import (
     AwsSettings,
-    CacheSettings,
-    DagsterSettings,
     KafkaSettings,
     KafkaTlsSettings,
     MongoSettings,
     RedisSettings,
-    RetrySettings,
     ServiceSettings,
     ServicesSettings,
     VaultSettings,
+)
+from regworkers_core.settings.documents import (
+    PROJECT_ROOT,
+    Environment,
+    config_file,
+    stack_state,
+    stack_state_file,
 )
 from regworkers_core.settings.flows import (
     AnalyticsSettings,
@@ -29,56 +33,38 @@ from regworkers_core.settings.flows import (
     SaveSettings,
     SelectionSettings,
 )
-from regworkers_core.settings.loading import load_settings, masked, settings_of
-from regworkers_core.settings.model import Settings
-from regworkers_core.settings.names import Names
+from regworkers_core.settings.model import (
+    Names,
+    Settings,
+    load_settings,
+    masked,
+    settings_of,
+)
 from regworkers_core.settings.operations import (
     AlertSettings,
     AlertSeverities,
     CertificatesSettings,
-    DeadLettersSettings,
-    HousekeepingSettings,
-    ObservabilitySettings,
-    QueueDepths,
-    ReviewsSettings,
-)
-from regworkers_core.settings.places import (
-    ENV_PREFIX,
-    PROJECT_ROOT,
-    Environment,
-    config_file,
-    stack_state,
-    stack_state_file,
 )
 
 __all__ = [
-    "ENV_PREFIX",
     "PROJECT_ROOT",
     "AlertSettings",
     "AlertSeverities",
     "AnalyticsSettings",
     "ArchiveSettings",
     "AwsSettings",
-    "CacheSettings",
     "CertificatesSettings",
-    "DagsterSettings",
-    "DeadLettersSettings",
     "DrainSettings",
     "EligibilitySettings",
     "EnqueueSettings",
     "Environment",
-    "HousekeepingSettings",
     "InvitesSettings",
     "KafkaSettings",
     "KafkaTlsSettings",
     "MongoSettings",
     "Names",
-    "ObservabilitySettings",
-    "QueueDepths",
     "RedisSettings",
     "ReplicationSettings",
-    "RetrySettings",
-    "ReviewsSettings",
     "SaveSettings",
     "SelectionSettings",
     "ServiceSettings",

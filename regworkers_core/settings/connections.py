@@ -1,13 +1,18 @@
-"""Connection and time-out settings."""
+"""Connection and time-out settings, and what all sections have in common."""
 
 from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from regworkers_core.settings.section import Section
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
 
 
 class AwsSettings(Section):

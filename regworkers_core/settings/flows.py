@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from regworkers_core.domain.roles import Role
-from regworkers_core.settings.section import Section
+from regworkers_core.settings.connections import Section
 
 
 def _role_arn(text: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.settings.section import Section
+from regworkers_core.settings.connections import Section
 
 
 class DeadLettersSettings(Section):

@@ -13,7 +13,7 @@ import orjson
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings.names import Names
+from regworkers_core.settings.model import Names
 from regworkers_dagster.drains.decisions import worth_recording
 from regworkers_dagster.resources import Workers, plain_failures
 

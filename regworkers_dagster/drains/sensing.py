@@ -19,7 +19,7 @@ from regworkers_core.engine.defects import fuse_message
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings, Settings
-from regworkers_core.settings.names import Names
+from regworkers_core.settings.model import Names
 from regworkers_dagster.drains.decisions import (
     ActiveDrain,
     Dead,

@@ -9,7 +9,7 @@ import pytest
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_core.settings.names import Names
+from regworkers_core.settings.model import Names
 
 PAGE = (PROJECT_ROOT / "docs/contracts.md").read_text(encoding="utf-8")
 _SOURCES = [path.read_text(encoding="utf-8") for path in (PROJECT_ROOT / "regworkers_core").rglob("*.py")]

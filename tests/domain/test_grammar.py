@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_replicated
-from regworkers_core.domain.grammar import MAX_DEPTH, is_too_deep, shown, unstorable
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import MAX_DEPTH, EntryKey, is_too_deep, shown, unstorable
 from regworkers_core.domain.messages import (
     MessageType,
     RefusedRecord,

@@ -9,7 +9,7 @@ from email_validator import EmailNotValidError, validate_email
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.domain.mail import MAX_LENGTH, comparable, is_mail
+from regworkers_core.domain.claim import MAX_LENGTH, comparable, is_mail
 
 ADDRESSES = st.from_regex(
     r"[A-Za-z0-9._+-]{1,12}@[A-Za-z0-9-]{1,6}(\.[A-Za-z0-9-]{1,6}){0,3}", fullmatch=True

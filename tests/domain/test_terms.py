@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.eligibility import Terms
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.terms import Terms
 from tests.support.campaigns import definition
 
 TERMS = st.builds(

@@ -9,9 +9,8 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.entrants import EACH, FIELDS, Entrant, Found, Trace
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import Claim, TableKey
+from regworkers_core.domain.claim import Claim, TableKey, User
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
-from regworkers_core.domain.user import User
 from regworkers_core.eligibility.gather import Gatherer
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.settings import EligibilitySettings

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.domain.claim import User
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.user import User
 from regworkers_core.eligibility import check_eligibility
 from regworkers_core.eligibility.rules import rule_set
 from regworkers_core.runtime import Runtime

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regworkers_core.domain.claim import User
 from regworkers_core.domain.eligibility import Known, Missing, Source
 from regworkers_core.domain.invite import Invite, InviteType, invite_key
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
-from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import AsOf, Identity
 from regworkers_core.eligibility.gather import Gathered
 from regworkers_core.eligibility.request import read_check

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.domain.claim import User
 from regworkers_core.domain.eligibility import NOT_ASKED, Known, Missing, Source, Status
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.domain.user import User
 from regworkers_core.eligibility.case import (
     AsOf,
     Case,

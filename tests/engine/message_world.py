@@ -7,8 +7,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.domain.dead_letter import DeadLetter, Subject
-from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.messages import DeadLetter, MessageType, Subject, encode
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.engine.drain import OUTCOMES, Settlement
 from regworkers_core.engine.handling import Handled, Requested

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from regworkers_core.domain.dead_letter import DeadLetter, Subject
+from regworkers_core.domain.messages import DeadLetter, Subject
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS, Fuse, FuseBlown, bisect, defect_of
 from regworkers_core.engine.drain import Settlement
@@ -75,7 +75,7 @@ def test_a_defect_names_type_and_place_in_the_product_and_never_what_the_excepti
     except AttributeError as error:
         inside = defect_of(error)
     assert outside.reason is Reason.DEFECT and outside.error.startswith("ValueError at test_defects.py:")
-    assert inside.error.startswith("AttributeError at domain/dead_letter.py:")
+    assert inside.error.startswith("AttributeError at domain/messages.py:")
     assert SECRET not in outside.error + inside.error
 
 

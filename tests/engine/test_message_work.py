@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.dead_letter import Subject
-from regworkers_core.domain.messages import MessageType, encode, fit_correlation_id
+from regworkers_core.domain.messages import MessageType, Subject, encode, fit_correlation_id
 from regworkers_core.domain.reasons import ItemFailure, LeftOver, PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.handling import Requested
 from regworkers_core.engine.queue import Received

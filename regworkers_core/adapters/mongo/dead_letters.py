@@ -12,8 +12,8 @@ from pymongo.collection import Collection
 
 from regworkers_core.adapters.mongo.client import Document, aggregate_all, find_all
 from regworkers_core.adapters.mongo.pages import pages
-from regworkers_core.domain.dead_letter import DeadLetter
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import DeadLetter
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.engine.dependency import Dependency

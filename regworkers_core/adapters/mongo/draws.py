@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar, cast
 from pymongo.errors import DuplicateKeyError
 
 from regworkers_core.adapters.mongo.client import Document, Store, aggregate_all
-from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.timestamps import seconds
 
 T = TypeVar("T")

@@ -21,14 +21,13 @@ from regworkers_core.adapters.files.csv_lines import in_batches
 from regworkers_core.adapters.files.judged_entries import PAGE, JudgedEntry, JudgedWriter, Judgement, Tell
 from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import TableKey
+from regworkers_core.domain.claim import TableKey, User
 from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign.staging import ROWS, Staged, Staging
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject, invite_keys
 from regworkers_core.eligibility.request import subject_of

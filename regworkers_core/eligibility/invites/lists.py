@@ -29,9 +29,9 @@ from regworkers_core.adapters.files.csv_lines import (
     Shape,
     masked,
 )
+from regworkers_core.domain.claim import is_mail
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.domain.mail import is_mail
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.request import MAX_ID, is_blank, text_problem

@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.domain.dead_letter import attempt_of, fingerprint
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, RefusedRecord, ReplicationItem, decode
+from regworkers_core.domain.messages import (
+    MessageType,
+    RefusedRecord,
+    ReplicationItem,
+    attempt_of,
+    decode,
+    fingerprint,
+)
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.domain.timestamps import iso, seconds

@@ -13,9 +13,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import structlog
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
-from regworkers_core.domain.dead_letter import Subject
 from regworkers_core.domain.events import selection_made
-from regworkers_core.domain.messages import MessageType
+from regworkers_core.domain.messages import MessageType, Subject
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso

@@ -14,9 +14,9 @@ from typing import Any
 
 from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
-from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET_HASH
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.events import EventType, draw_event
+from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime

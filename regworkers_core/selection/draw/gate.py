@@ -17,9 +17,14 @@ import orjson
 
 from regworkers_core.adapters.files.judged_entries import Settlement
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
-from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.reasons import Failure, RequestError
-from regworkers_core.domain.selection import MarketPhase, confirmation_word, require_word
+from regworkers_core.domain.selection import (
+    LEAD_SECONDS,
+    QUICKNET,
+    MarketPhase,
+    confirmation_word,
+    require_word,
+)
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
-from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH, round_after
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
+from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH, round_after
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime

@@ -10,8 +10,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.documents import as_document, from_document
-from regworkers_core.domain.grammar import has_control, is_encodable
-from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.maths.manifest import STRIKE_REASON
 

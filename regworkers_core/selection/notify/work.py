@@ -13,9 +13,8 @@ from typing import Any
 import structlog
 
 from regworkers_core.adapters.mongo.outbox import SOURCE
-from regworkers_core.domain.dead_letter import DeadLetter, Subject
 from regworkers_core.domain.events import notification_queued
-from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.domain.messages import DeadLetter, MessageType, Subject, encode
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET, QUICKNET_HASH, Chain
+from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET, QUICKNET_HASH, Chain
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.selection.maths.files import MANIFEST, DrawError
 from regworkers_core.selection.maths.manifest import Manifest, SeedSource

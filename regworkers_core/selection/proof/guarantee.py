@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from regworkers_core.domain.beacon import LEAD_SECONDS
+from regworkers_core.domain.selection import LEAD_SECONDS
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,

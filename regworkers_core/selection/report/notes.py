@@ -8,8 +8,7 @@ from typing import Any
 
 import duckdb
 
-from regworkers_core.domain.beacon import LEAD_SECONDS
-from regworkers_core.domain.selection import Verdict
+from regworkers_core.domain.selection import LEAD_SECONDS, Verdict
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.reporting.pages import Remark
 from regworkers_core.selection.maths.manifest import Manifest

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.domain.claim import User
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
-from regworkers_core.domain.user import User
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.adapters.http.servers import USER, Scripted, answer

@@ -94,14 +94,14 @@ def test_clear_as_text_names_the_keys_and_not_what_was_in_them(bare: Runtime) ->
     assert (again.code, again.stdout) == (0, "there was nothing to delete\n")
 
 
-def test_compare_says_when_nobody_answered(bare: Runtime) -> None:
+def test_compare_says_when_no_source_answered(bare: Runtime) -> None:
     settings = test_settings(
         bare.names.prefix, mongo={"uri": "mongodb://127.0.0.1:1", "server_selection_timeout_seconds": 0.05}
     )
     for redis in ({}, {"REGWORKERS_REDIS__URL": "redis://127.0.0.1:1/0"}):
         answer = regworkers(Runtime(settings), "campaign", "cache", "compare", "summer", **redis)
         assert answer.code == 1
-        assert "nobody answered" in answer.stdout and "no difference" not in answer.stdout
+        assert "no source answered" in answer.stdout and "no difference" not in answer.stdout
 
 
 def test_clear_by_id_finds_the_key_of_the_slug_alone(bare: Runtime) -> None:

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.files.judged_entries import DOMAIN_ENTRANTS, OTHER_DOMAINS, PAGE, read_judged
+from regworkers_core.domain.claim import User
 from regworkers_core.domain.eligibility import Known, Source
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.domain.user import User
 from regworkers_core.eligibility.campaign import judging, staging
 from regworkers_core.eligibility.campaign.judging import MOST_UNKNOWN
 from regworkers_core.eligibility.case import AsOf, Facts, Subject, was_entered_before

@@ -199,7 +199,7 @@ def test_an_address_need_not_stand_in_the_history_of_a_shell(
     assert piped(" USER1@example.com\n", "check").code == 0
     assert piped("absent@example.com\n", "check").code == 1
     for wrong in ("", "user1@example.com\nuser2@example.com\n"):
-        assert "is due on stdin" in piped(wrong, "check").stderr
+        assert "on stdin, found" in piped(wrong, "check").stderr
     removed = piped(
         "user1@example.com\n\nuser2@example.com\n", "remove", "--apply", "--yes", "--format", "json"
     )

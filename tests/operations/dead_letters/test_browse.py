@@ -8,8 +8,7 @@ from itertools import count
 import pytest
 
 from regworkers_core.cli.dlq_text import message_document
-from regworkers_core.domain.dead_letter import fingerprint
-from regworkers_core.domain.messages import MessageType
+from regworkers_core.domain.messages import MessageType, fingerprint
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, CampaignStatus, Market, Reserve
+from regworkers_core.domain.eligibility import Terms
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.terms import Terms
 from regworkers_core.selection.campaigns.registry import draft, from_options, read_definition
 from tests.support.campaigns import definition
 

@@ -88,7 +88,10 @@ def test_the_issuer_gets_a_private_file_with_the_codes_and_the_terminal_shows_no
 
 def test_blocked_codes_are_marked_and_keep_their_status(struck: Runtime) -> None:
     words = ("codes", "void", "summer", "--struck", "--blocked-at-issuer", "--reason", "bots")
-    assert regworkers(struck, *words, "--format", "json").document == {"campaignId": "summer", "blocked": 2}
+    counted = regworkers(struck, *words, "--format", "json")
+    assert (counted.code, counted.document["toBlock"]) == (0, 2) and "blocked" not in counted.document
+    done = regworkers(struck, *words, "--apply", "--yes", "--format", "json")
+    assert done.document == {"campaignId": "summer", "blocked": 2}
     codes = {each["_id"]: each for each in struck.database["codes"].find()}
     assert [bool(codes[name].get("blocked")) for name in sorted(codes)] == [True, True, False, False]
     assert codes["BBBB-2222"]["status"] == "REDEEMED" and codes["BBBB-2222"]["blockedReason"] == "bots"

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from unittest import mock
 
 from regworkers_core.adapters.drand import RoundNotYet
-from regworkers_core.domain.beacon import QUICKNET
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.proof import beacon

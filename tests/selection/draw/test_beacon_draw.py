@@ -12,8 +12,8 @@ import pytest
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.adapters.files.judged_entries import Settlement
-from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime

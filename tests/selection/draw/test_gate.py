@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.files.judged_entries import Settlement
-from regworkers_core.domain.beacon import QUICKNET_HASH
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import QUICKNET_HASH
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS

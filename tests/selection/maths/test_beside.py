@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.domain.beacon import QUICKNET_HASH
+from regworkers_core.domain.selection import QUICKNET_HASH
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,

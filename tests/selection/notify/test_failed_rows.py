@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.event_queue import EventQueue
-from regworkers_core.domain.dead_letter import DeadLetter
+from regworkers_core.domain.messages import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.engine.defects import MOST_DEFECTS

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
+from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.beside import (

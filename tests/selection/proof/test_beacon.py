@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH, round_after
+from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH, round_after
 from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof import beacon

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from regworkers_core.adapters.drand import MAX_BYTES, DrandHttp, RoundNotYet, classify_drand
-from regworkers_core.domain.beacon import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 from tests.selection.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.domain.beacon import LEAD_SECONDS, QUICKNET, QUICKNET_HASH
+from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, LEAVES, MANIFEST, SEED, STRIKES
 from regworkers_core.selection.maths.leaves import Leaf, parse_leaf

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.domain.beacon import QUICKNET
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.maths.beside import Annulled
 from regworkers_core.selection.maths.engine import Engine

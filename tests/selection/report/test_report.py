@@ -14,8 +14,8 @@ import orjson
 import pytest
 from PIL import Image
 
-from regworkers_core.domain.beacon import QUICKNET_HASH
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import QUICKNET_HASH
 from regworkers_core.reporting.figures import INK, figure, horizontal_bars
 from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.selection.maths.files import canonical_bytes
