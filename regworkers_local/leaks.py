@@ -12,6 +12,7 @@ import re
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,14 @@ def everywhere(runtime: Runtime, *folders: Path) -> Iterator[Place]:
 
 
 def in_files(folder: Path) -> Iterator[Place]:
-    """The bytes of all files in a folder (logs, compute logs, Dagster's databases), or of one file."""
+    """The bytes of all files in a folder (logs, compute logs, Dagster's databases), or of one file.
+
+    A file that is removed during the search, as SQLite does with its side files, is skipped.
+    """
     paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
     for path in paths:
         name = f"file {path.relative_to(folder) if path != folder else path.name}"
-        with path.open("rb") as file:
+        with suppress(FileNotFoundError), path.open("rb") as file:
             before = b""
             while piece := file.read(_PIECE_BYTES):
                 yield name, before + piece
