@@ -84,7 +84,11 @@ SELECTION = (
         "campaigns",
         "campaign managers at a terminal, runs of their jobs",
         (
-            hold_leases("HoldLeases"),
+            hold_leases("HoldLeasesAndReadCheckpoints"),
+            # A preview warns when replication is behind.
+            Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
+            PEEK,
+            depth("ReadTheDepthOfReplication", "replication-queue"),
             Statement(
                 "MakeTheSecretOfADraw",
                 ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),

@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations import downloads, uploads
-from regworkers_core.replication.settled import settled
+from regworkers_core.replication.settled import lag_warnings, settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.codes.importing import import_codes
@@ -20,6 +20,7 @@ from tests.infrastructure.deploy.test_policies import compare
 from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
 from tests.support.campaigns import advance_to, create
 from tests.support.drains import run
+from tests.support.entries import key, put
 from tests.support.runtimes import new_runtime, remove_namespace
 
 pytestmark = pytest.mark.slow
@@ -62,6 +63,9 @@ def test_a_campaign_manager_needs_what_the_policy_allows(
     create(hers, "winter")
     advance_to(hers, "winter", CampaignStatus.CLOSED)
     import_for_berlin(hers, tmp_path, upload)
+    # The preview of a draw warns when replication is behind.
+    put(runtime, key("unread"))
+    assert lag_warnings(hers)
     compare("campaigns", recorder)
 
 
