@@ -1,4 +1,4 @@
-"""The peak of memory of the process that asks."""
+"""The peak memory of this process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """Of this program; what the parent had before it became this program counts in getrusage, so Linux's
-    own record comes first.
-    """
+    """The peak of this program. getrusage also counts the parent before `exec`, so Linux's own record is preferred."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024

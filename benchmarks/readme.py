@@ -1,4 +1,4 @@
-"""What every benchmark says of its conditions, and where its figures go in the README."""
+"""The conditions of a measurement, and writing its figures into the README."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ README = Path(__file__).resolve().parent / "README.md"
 
 
 def conditions() -> dict[str, Any]:
-    """When and on what."""
+    """The time and the machine."""
     return {
         "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        # Of other programs: what the machine did in the minute before.
+        # The load of other programs in the minute before.
         "loadBefore": round(os.getloadavg()[0], 2),
     }
 
@@ -39,5 +39,5 @@ def write(text: str, begin: str, end: str) -> None:
 
 
 def say(line: str) -> None:
-    """Progress, apart from the figures."""
+    """Print progress to stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Embedded stacks of the benchmarks' own."""
+"""Embedded stacks for benchmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regworkers_local.stack import Stack
 
 @contextmanager
 def stack_of(part: str) -> Iterator[Stack]:
-    """Up, and nothing left of it afterwards."""
+    """A running stack, deleted afterwards."""
     stack = Stack(PROJECT_ROOT, f"bench-{part}-{os.getpid()}")
     try:
         stack.up()

@@ -1,4 +1,4 @@
-"""Both bare clients at the same time, the queue's in a process of its own: what this machine has room for when
+"""Both bare clients at the same time, the queue's in its own process: the capacity of this machine when
 receiving and producing overlap, with nothing between them.
 
 `python -m benchmarks.analytics.both <instance> <prefix>` is the other process: a number of messages a line on stdin,
@@ -20,7 +20,7 @@ from regworkers_local.stack import Stack
 
 
 class BothBare:
-    """Its time is that of the later one. The other process lives from the first to the last round."""
+    """Its time is that of the slower one. The other process runs from the first to the last round."""
 
     name = "both"
 
@@ -35,7 +35,7 @@ class BothBare:
             stdout=subprocess.PIPE,
             text=True,
         )
-        # Connected, so that the first round does not begin with that.
+        # Connect before the first round.
         self._ask(0)
         self._answer()
 

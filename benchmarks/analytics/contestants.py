@@ -1,6 +1,5 @@
 """Who is measured: two floors of bare clients (`both.py` has them at once), the drain, and what it replaces. Each takes
-every message off its queue or puts every event on its topics; what it needs is connected and made up before the clock
-starts.
+every message off its queue or puts every event on its topics; it connects and prepares before the clock starts.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Contestant(Protocol):
 
 
 class BareQueue:
-    """Receive and delete in full batches, by as many threads as the drain has, through boto3 as it comes."""
+    """Receive and delete in full batches, by as many threads as the drain has, through unmodified boto3."""
 
     name = "sqs"
 
@@ -104,7 +103,7 @@ class BareProducer:
     def load(self, first: int, messages: int) -> None:
         start = first * PER_MESSAGE
         self._records = [record(event(start + number)) for number in range(messages * PER_MESSAGE)]
-        # Connected, and with an id: that takes half a second once.
+        # Connect and get a producer id first, which takes half a second.
         self._producer.produce(self._topic, b"warm-up")
         self._producer.flush()
 
@@ -154,7 +153,7 @@ class Drain:
             stop=StopSignal(),
             on_step=lambda _step: steps.append(time.monotonic()),
         )
-        # Until its last batch: the wait for more, which ends a drain, is no work.
+        # Until its last batch: the idle wait at the end of a drain is not work.
         return checked(report.counts["sent"], self._messages * PER_MESSAGE, steps[-1] - started)
 
 

@@ -1,6 +1,6 @@
-"""Peak memory of the drain with 10 thousand and with a million events on its queue, each in a process of its own.
+"""Peak memory of the drain with 10 thousand and with a million events on its queue, each in its own process.
 
-The queue is made up (the embedded SQS gets slow with its backlog), the broker is real.
+The queue is generated (the embedded SQS gets slow with its backlog), the broker is real.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class FakeSqs:
 
 
 class Faked(Runtime):
-    """The product over a made-up queue."""
+    """The product over a generated queue."""
 
     def __init__(self, runtime: Runtime, messages: int) -> None:
         super().__init__(runtime.settings)

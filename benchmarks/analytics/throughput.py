@@ -15,7 +15,7 @@ from benchmarks.analytics.data import PER_MESSAGE, namespace
 from regworkers_local.state import StackState
 
 ROUNDS = 3
-# Record by record takes its time; a rate does not need more.
+# Record by record is slow, and a rate does not need more.
 OLD_MESSAGES = 5
 PROCESSES = ("client", "aws", "kafka")
 
@@ -44,7 +44,7 @@ class Measured:
 
 
 def measure(state: StackState, messages: int, say: Callable[[str], None]) -> dict[str, Measured]:
-    """One round that warms up and does not count, then the others, with the order turned round by round."""
+    """One round that warms up and does not count, then the others, with the order rotated each round."""
     both = BothBare(state.instance, namespace(state, "both"))
     try:
         return _measure(state, both, messages, say)

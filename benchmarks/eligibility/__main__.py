@@ -1,4 +1,4 @@
-"""`python -m benchmarks.eligibility`: run the parts on embedded stacks of their own and print the figures."""
+"""`python -m benchmarks.eligibility`: run the parts on new embedded stacks and print the figures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    # So that the stack is taken down on the way out.
+    # So that the stack is always taken down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)
@@ -48,14 +48,14 @@ def main() -> None:
         if options.format == "text":
             print(joined, end="\n\n", flush=True)
         if options.write:
-            # Each as soon as it is there: the later ones take long, and may fail.
+            # Each at once, because later ones take long and may fail.
             write(joined, *(f"<!-- figures of eligibility, {part}: {end} -->" for end in ("begin", "end")))
     if options.format == "json":
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
 def _measured(part: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """The figures, and the same for people: a title first."""
+    """The figures, and the same as text with a title."""
     if part == "invites":
         found = invites.measure(options.rows, say)
         return found, ["### An upload of invites", *invites.markdown(found)]

@@ -1,4 +1,4 @@
-"""The judgement of a whole campaign against only reading its entries; each in a process of its own:
+"""The judgement of a whole campaign against only reading its entries; each in its own process:
 `python -m benchmarks.eligibility.bulk read|judge made-up|stored <entries>`.
 
 Prints `{"seconds", "cpuSeconds", "peakMib"}`; imports are in the peak, not in the times.
@@ -50,7 +50,7 @@ Say = Callable[[str], None]
 def measure(
     state: StackState, entries: int, stored_entries: int, say: Say, rounds: int = _ROUNDS
 ) -> dict[str, Any]:
-    """Of entries that are made up as they are read, and of a smaller number that a MongoDB holds."""
+    """Of entries that are generated as they are read, and of a smaller number that a MongoDB holds."""
     runtime = Runtime(settings(state, "bench-bulk-"))
     try:
         list(provision(runtime))
@@ -100,7 +100,7 @@ def _child(name: str, source: str, entries: int, runtime: Runtime) -> dict[str, 
 
 
 class MadeUp:
-    """A replica whose entries are made up as they are read: every fiftieth has the mail address of an earlier one,
+    """A replica whose entries are generated as they are read: every fiftieth has the mail address of an earlier one,
     every fifth belongs to a household.
     """
 
@@ -172,7 +172,7 @@ def _campaign() -> Campaign:
 
 
 def markdown(found: Mapping[str, Any]) -> list[str]:
-    """For benchmarks/README.md."""
+    """The tables for benchmarks/README.md."""
     rows = [
         [
             f"{part['entries']:,} {text}: {'judge' if name == 'judge' else 'only read'}",

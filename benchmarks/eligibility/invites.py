@@ -23,9 +23,9 @@ AIM_OF_BARE = 0.8
 _ROUNDS = 3
 _CAMPAIGN = "benchmark"
 _DAY_SECONDS = 86_400
-# What one BatchWriteItem takes.
+# The limit of one BatchWriteItem.
 _BATCH = 25
-# How the product meets the list, in this order.
+# The uploads of the product, in this order.
 _UPLOADS = ("first", "again", "renewed")
 
 Say = Callable[[str], None]
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 def measure(rows: int, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
     """Rows a second of bare writes and of three uploads of one list: to an empty table, the same again (nothing to
-    write), and with a later `ttl` (everything read, then written). Bare and product in turn, on stacks of their own: a
+    write), and with a later `ttl` (everything read, then written). Bare and product in turn, on their own stacks: a
     server pauses longer and longer as it fills with what the others have written. Medians, and the median of
     the rounds' ratios.
     """
@@ -55,7 +55,7 @@ def measure(rows: int, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
 
 
 def markdown(found: dict[str, Any]) -> list[str]:
-    """For benchmarks/README.md."""
+    """The tables for benchmarks/README.md."""
     names = {
         "bare": "bare BatchWriteItem, requests made up before",
         "first": "upload of a CSV to an empty table",
@@ -117,7 +117,7 @@ def _product(runtime: Runtime, file: Path, rows: int) -> dict[str, float]:
 
 
 def _bare(runtime: Runtime, rows: int) -> float:
-    """As many threads as the product has; 100,000 requests are made up at a time, off the clock."""
+    """As many threads as the product has; 100,000 requests are built at a time, outside the measured time."""
     demand_table, spent = runtime.names.demand_table, 0.0
     ttl = int(time.time()) + 30 * _DAY_SECONDS
 

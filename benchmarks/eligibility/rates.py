@@ -57,7 +57,7 @@ def _contestants(made: World) -> dict[str, tuple[Call, int]]:
 
 
 def _sure(check: Call) -> Call:
-    """Who cannot be asked is quick to answer, too."""
+    """An unavailable dependency also answers quickly."""
 
     def asked(number: int) -> None:
         answers: Any = check(number)
@@ -108,7 +108,7 @@ def _once(call: Call, checks: int, threads: int) -> dict[str, float]:
 
 
 def markdown(found: Mapping[str, Any]) -> list[str]:
-    """For benchmarks/README.md."""
+    """The tables for benchmarks/README.md."""
     rows = [
         [
             f"{threads} {'thread' if threads == '1' else 'threads'}, {_NAMES[name]}",

@@ -76,7 +76,7 @@ class _Inside:
         self.call: Call = lambda number: None
 
     def part(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """In whatever thread; the parts of one name follow each other."""
+        """From any thread; the parts of one name are sequential."""
 
         def timed(*args: Any, **named: Any) -> Any:
             before = time.thread_time()
@@ -175,7 +175,7 @@ def _cpu(contestant: Call | _Inside) -> float:
 
 
 def markdown(found: Mapping[str, Any]) -> list[str]:
-    """For benchmarks/README.md."""
+    """The tables for benchmarks/README.md."""
     rows = [
         [
             _NAMES[name],

@@ -66,7 +66,7 @@ class World:
         return lambda number: check_eligibility(self.runtime, items)
 
     def bare(self, kind: str) -> Callable[[int], object]:
-        """One GET and one BatchGet of as many keys as a check of the fan reads, by clients as they come; the answers
+        """One GET and one BatchGet of as many keys as a check of the fan reads, by unmodified clients; the answers
         are not looked at.
         """
         get, batch_get = self.bare_get(kind), self.bare_batch_get(kind)

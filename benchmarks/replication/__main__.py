@@ -1,4 +1,4 @@
-"""`python -m benchmarks.replication`: run the parts on an embedded stack of their own and print the figures."""
+"""`python -m benchmarks.replication`: run the parts on a new embedded stack and print the figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="update the figures in benchmarks/README.md")
     options = parser.parse_args()
     configure_logging("WARNING")
-    # So that the stack is taken down on the way out.
+    # So that the stack is always taken down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
     document: dict[str, Any] = {"conditions": conditions()}

@@ -102,7 +102,7 @@ class CountingAws(AwsClients):
 
 
 class BareClients:
-    """boto3 clients as they come, for those who do not have the product's settings of them."""
+    """boto3 clients with default settings."""
 
     def __init__(self, runtime: Runtime, counter: CallCounter) -> None:
         aws = runtime.settings.aws

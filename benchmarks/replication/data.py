@@ -1,4 +1,4 @@
-"""The same entries for every contestant, each in a namespace of its own on the same servers."""
+"""The same entries for every contestant, each in its own namespace on the same servers."""
 
 from __future__ import annotations
 

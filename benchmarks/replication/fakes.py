@@ -1,6 +1,6 @@
-"""Services that answer at once and keep nothing, so that what grows with the backlog is the drain's own.
+"""Services that answer at once and store nothing, so that only the drain's own memory can grow.
 
-The product's adapters stand on them as they stand on botocore's and pymongo's clients.
+The product's adapters use them like botocore's and pymongo's clients.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _key(number: int) -> EntryKey:
 
 
 class FakeSqs:
-    """A queue with `entries` keys in it, 100 a message, made up when they are received."""
+    """A queue with `entries` keys in it, 100 a message, generated when they are received."""
 
     def __init__(self, entries: int) -> None:
         self._starts = iter(range(0, entries, ITEMS))
@@ -84,7 +84,7 @@ class FakeSqs:
 
 
 class FakeDynamo:
-    """Has every entry it is asked for; answers go through JSON, as they come from the wire."""
+    """Has every requested entry; answers are serialised to JSON and back, as on the wire."""
 
     def batch_get_item(self, RequestItems: Mapping[str, Any]) -> Any:
         responses = {

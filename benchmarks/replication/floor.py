@@ -1,6 +1,6 @@
 """(a) The floor: as many service calls of full batches as the drains make, by bare clients, without logic.
 
-Every request is made up before the clock starts. The threads are those of the drains: a reader that hands
+Every request is built before the clock starts. The threads are those of the drains: a reader that hands
 over to senders, then savers that each receive, read, write, send the event, clear the flag and delete.
 """
 

@@ -2,8 +2,8 @@
 
 Each message is handled whole before the next: get, update, event, clear. The event comes before the flag is
 cleared, because a handler that dies between the two must not lose it; the product keeps the same order.
-Generous to it: records are read a thousand at a time, the ten messages go out, and are deleted, in one call
-each; nothing is started or deployed, handlers run in as many threads as the product's.
+In its favour: records are read a thousand at a time, the ten messages go out, and are deleted, in one call
+each; starts cost nothing; handlers run in as many threads as the product's.
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ from regworkers_local.stack import Stack
 PER_SECOND = 200.0
 SECONDS = 60.0
 FIRST_ENTRIES = 3
-# Drains leave early so that the system is soon idle again; under load they stay anyway.
+# Drains end early so that the system is soon idle again; under load they continue.
 IDLE_SECONDS = 5.0
 _BATCH = 10
 _LOOK_EVERY_SECONDS = 0.05
-# How many of those that are awaited longest one look asks for.
+# Number of the longest awaited entries that one read requests.
 _LOOK_AT = 500
 _PATIENCE_SECONDS = 120.0
 
@@ -59,7 +59,7 @@ def measure(stack: Stack, say: Callable[[str], None]) -> Lag:
             firsts = []
             for _ in range(FIRST_ENTRIES):
                 _until_idle(instance)
-                # The sensors look every five seconds: come at any moment between two looks.
+                # Sensors tick every five seconds: begin at a random moment between two ticks.
                 time.sleep(phase.uniform(0, 5))
                 firsts.append(_first_entry(runtime, entries))
                 say(f"first entry on an idle system: {firsts[-1]:.1f} s")

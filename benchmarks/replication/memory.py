@@ -1,4 +1,4 @@
-"""Peak memory of a drain: the same for 50,000 and for 500,000 entries. Each runs in a process of its own."""
+"""Peak memory of a drain: the same for 50,000 and for 500,000 entries. Each runs in its own process."""
 
 from __future__ import annotations
 

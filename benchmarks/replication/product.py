@@ -56,8 +56,8 @@ class Product:
         return Timed(self._drain(ENQUEUE, "SendMessageBatch"), self._drain(SAVE, "DeleteMessageBatch"))
 
     def _drain(self, spec: DrainSpec[Any], last: str) -> float:
-        """Seconds from its start until the last call of this operation: afterwards a drain waits for more
-        work, which is no work.
+        """Seconds from its start until the last call of this operation: the idle wait after it is not
+        work.
         """
         stop = StopSignal()
 

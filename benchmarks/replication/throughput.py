@@ -1,4 +1,4 @@
-"""The three contestants in turn on the same servers, round by round, so that noise hits all of them."""
+"""The three contestants in turn on the same servers, round by round, so that noise affects all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.replication.product import Contestant, Product, Timed
 from regworkers_local.state import StackState
 
 ROUND = 10_000
-# One by one takes its time; a rate does not need more.
+# One by one is slow, and a rate does not need more.
 HANDLERS_ROUND = 2_000
 
 
@@ -64,7 +64,7 @@ class Measured:
 
 
 def measure(state: StackState, entries: int, say: Callable[[str], None]) -> dict[str, Measured]:
-    """One round that warms up and does not count, then `entries` in rounds, with the order turned round by
+    """One round that warms up and does not count, then `entries` in rounds, with the order rotated each
     round.
     """
     size = min(ROUND, entries)

@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     # A drain reports at its end; here only the figures are of interest.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    # So that scratch files go on the way out.
+    # So that scratch files are always deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     document: dict[str, Any] = {"conditions": conditions()}
     text = [described(document["conditions"])]

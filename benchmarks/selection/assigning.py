@@ -1,4 +1,4 @@
-"""Winners through claim, write and outbox, against the same bulk writes by a bare client, on a stack of its own."""
+"""Winners through claim, write and outbox, against the same bulk writes by a bare client, on its own stack."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measure(winners: int, say: Say) -> dict[str, Any]:
 
 
 def markdown(found: dict[str, Any]) -> list[str]:
-    """For benchmarks/README.md."""
+    """The tables for benchmarks/README.md."""
     lines = [
         [name, f"{seconds:.1f} s", f"{found['winners'] / seconds:,.0f}"]
         for name, seconds in (
@@ -97,7 +97,7 @@ def _product(runtime: Runtime, rows: Sequence[Row]) -> float:
 
 
 def _bare(runtime: Runtime, rows: Sequence[Row]) -> float:
-    """Every request is made up before the clock starts; as many threads as the drain has."""
+    """Every request is built before the clock starts; as many threads as the drain has."""
     database = runtime.database
     places = dict.fromkeys(_MARKETS, 0)
     operations: dict[str, list[Any]] = {"codes": [], "selections": [], "outbox": []}

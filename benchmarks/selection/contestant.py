@@ -1,4 +1,4 @@
-"""One thing that is timed, in a process of its own: `python -m benchmarks.selection.contestant <name> <folder>`.
+"""One thing that is timed, in its own process: `python -m benchmarks.selection.contestant <name> <folder>`.
 
 Prints `{"seconds", "cpuSeconds", "peakMib"}`, for receipts also their milliseconds. Imports and the reading of
 arguments are not in the seconds; they are in the peak.
@@ -46,7 +46,7 @@ def _merkle(folder: Path) -> None:
 
 
 def _bare(folder: Path) -> None:
-    """DuckDB as it comes, hashing a ticket for each id and sorting by the hash."""
+    """DuckDB with defaults, hashing a ticket for each id and sorting by the hash."""
     ticket = f"vf1|{sha256_hex(b'seed')}|{CAMPAIGN}|"
     query = f"SELECT id, sha256('{ticket}' || id || '|0') AS key FROM '{folder / PHASE / IDS}' ORDER BY key"
     with duckdb.connect() as connection:

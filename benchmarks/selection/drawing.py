@@ -14,7 +14,7 @@ from benchmarks.selection.data import Shape
 from benchmarks.tables import table
 
 PARTS = ("draw", "merkle", "receipt")
-# Bare and product in turn, so that what else the machine does hits both.
+# Bare and product in turn, so that other load affects both.
 _ROUNDS = 3
 AIM_OF_BARE, AIM_MIB, AIM_RECEIPT_MS = 1.5, 1024, 50
 # Ten times the entries; what a draw does beside sorting is linear, and sorting nearly so.
