@@ -93,7 +93,7 @@ publish_tick = depth_tick(
 
 @ticking
 def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
-    """Read the queue, put its metrics, and write what changed enough since it was last written."""
+    """Read the queue, write its metrics, and record what changed enough since the last record."""
     queue = read_analytics_queue(runtime)
     put_age_metrics(runtime, queue)
     return observed(context.cursor, read_all(runtime, queue))
@@ -125,7 +125,7 @@ SENSORS = (
         "observe_analytics",
         observe_tick,
         every_seconds=_OBSERVE_INTERVAL_SECONDS,
-        description="Records depth and age of the analytics queue when they changed, puts its metrics, and judges "
-        "`analytics_dlq_empty`.",
+        description="Records depth and age of the analytics queue when they changed, writes its metrics, and "
+        "updates the check `analytics_dlq_empty`.",
     ),
 )

@@ -131,7 +131,7 @@ def _counts(silent: Any) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """The state of each dependency (`up` or what is wrong), and the check that judges it."""
+    """The state of each dependency (`up` or what is wrong), and the asset check for it."""
 
     states: Mapping[str, str]
     check: str
@@ -191,7 +191,7 @@ def dlq_check(
     @dg.asset_check(
         asset=asset.key,
         name=f"{asset.key.to_user_string()}_empty",
-        description=f"No {lost} was given up. The sensor `{sensor}` judges this every half minute; a run of the "
+        description=f"No {lost} was given up. The sensor `{sensor}` checks this every half minute; a run of the "
         "check reads it now.",
     )
     def empty(workers: Workers) -> dg.AssetCheckResult:

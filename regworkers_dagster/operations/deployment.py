@@ -114,7 +114,7 @@ DAYS_LEFT = dg.AssetCheckSpec(
 def inspect_certificate(
     context: dg.AssetExecutionContext, workers: Workers
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Read and judge it. The sensor of alerts notifies, all day."""
+    """Read and check it. The sensor of alerts notifies, at any time of the day."""
     with plain_failures():
         report = _report(workers.runtime)
     for text in [report.error] if report.error else _findings(report):

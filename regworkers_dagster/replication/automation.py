@@ -233,7 +233,7 @@ SENSORS = (
         "observe_replication",
         observe_tick,
         every_seconds=_OBSERVE_INTERVAL_SECONDS,
-        description="Records depth, lag and size of all that replication flows through when they changed, and judges "
-        "`replication_dlq_empty` and `dependencies_answer`.",
+        description="Records depth, lag and size of all that replication flows through when they changed, and "
+        "updates the checks `replication_dlq_empty` and `dependencies_answer`.",
     ),
 )

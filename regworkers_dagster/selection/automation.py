@@ -165,7 +165,7 @@ SENSORS = (
         "observe_selection",
         observe_tick,
         every_seconds=_OBSERVE_INTERVAL_SECONDS,
-        description="Records the depths of all queues of a selection when they changed, and judges that the "
-        "dead-letter queues are empty.",
+        description="Records the depths of all queues of a selection when they changed, and updates the checks that "
+        "the dead-letter queues are empty.",
     ),
 )

@@ -19,19 +19,19 @@ from regworkers_dagster.resources import Workers, campaign_id_of, plain_failures
 from regworkers_dagster.runs import PARTITION_TAG
 from regworkers_dagster.selection import specs
 
-Judge = Callable[[Runtime, str], Verdict]
+Check = Callable[[Runtime, str], Verdict]
 # Findings by campaign.
 Found = Mapping[str, Verdict]
 
 
-def _judged(context: dg.AssetCheckExecutionContext, workers: Workers, judge: Judge) -> dg.AssetCheckResult:
+def _checked(context: dg.AssetCheckExecutionContext, workers: Workers, check: Check) -> dg.AssetCheckResult:
     """The result for the campaign of the run's partition; for every drawn campaign when the check runs by itself."""
     bind(runId=context.run.run_id, worker="draw")
     with plain_failures():
         runtime = workers.runtime
         campaign_id = context.run.tags.get(PARTITION_TAG)
         campaigns = _reached(runtime, PhaseStatus.DRAWN) if campaign_id is None else [campaign_id]
-        found = {campaign: judge(runtime, campaign) for campaign in campaigns}
+        found = {campaign: check(runtime, campaign) for campaign in campaigns}
     return dg.AssetCheckResult(
         passed=not _broken(found), description=_summary(found), metadata=_numbers(found)
     )
@@ -45,8 +45,8 @@ def _judged(context: dg.AssetCheckExecutionContext, workers: Workers, judge: Jud
 def draw_replays(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
     """By the gate, whose result the publication of this run uses; for all draws as `regworkers draw verify` does."""
     if PARTITION_TAG not in context.run.tags:
-        return _judged(context, workers, drawn.draw_replays)
-    return _judged(
+        return _checked(context, workers, drawn.draw_replays)
+    return _checked(
         context, workers, lambda runtime, name: drawn.gate_replays(runtime, name, context.run.run_id)
     )
 
@@ -58,7 +58,7 @@ def draw_replays(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg
 )
 def capacity_respected(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
     """In the latest phase, over all phases."""
-    return _judged(context, workers, drawn.capacity_respected)
+    return _checked(context, workers, drawn.capacity_respected)
 
 
 @dg.asset_check(
@@ -68,12 +68,12 @@ def capacity_respected(context: dg.AssetCheckExecutionContext, workers: Workers)
 )
 def win_rates_uniform(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
     """The report's bias audit."""
-    return _judged(context, workers, drawn.win_rates_uniform)
+    return _checked(context, workers, drawn.win_rates_uniform)
 
 
 OF_A_DRAW = (draw_replays, capacity_respected, win_rates_uniform)
 
-_OF_SELECTIONS: Mapping[str, tuple[Judge, str]] = {
+_OF_SELECTIONS: Mapping[str, tuple[Check, str]] = {
     "codes_and_winners_biject": (
         assigned.codes_and_winners_biject,
         "Every winner has one code and every given code one winner, of the same market.",
@@ -113,8 +113,8 @@ def selections_kept(
         campaign_id = campaign_id_of(runtime, config.campaign_id)
         campaigns = [campaign_id] if campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
         found = {
-            name: {campaign: judge(runtime, campaign) for campaign in campaigns}
-            for name, (judge, _) in _OF_SELECTIONS.items()
+            name: {campaign: check(runtime, campaign) for campaign in campaigns}
+            for name, (check, _) in _OF_SELECTIONS.items()
         }
     for name, findings in found.items():
         yield dg.AssetCheckResult(
