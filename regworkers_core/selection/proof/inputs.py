@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.files import (
     ARTEFACTS,
     MANIFEST,
@@ -28,6 +30,8 @@ from regworkers_core.selection.maths.manifest import (
 from regworkers_core.selection.proof.beacon import check_round, verify_beacon
 from regworkers_core.selection.proof.guarantee import Published
 
+PHASE_FOLDER = re.compile(r"phase-([1-9][0-9]*)")
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -42,6 +46,27 @@ class Inputs:
     summary: Mapping[str, Any] | None
     published: Published
     errors: tuple[DrawError, ...]
+
+
+def phase_folders(folder: Path) -> list[Path]:
+    """The folders of all phases of a draw, from phase 1 on. Raises UsageError if one is missing."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: give the folder that contains phase-1, phase-2, ...")
+    numbers = sorted(
+        int(found[1])
+        for each in folder.iterdir()
+        if each.is_dir() and (found := PHASE_FOLDER.fullmatch(each.name))
+    )
+    if not numbers:
+        raise UsageError(
+            f"{folder} contains no phase-1: give the folder of a draw (`regworkers draw export`)"
+        )
+    if numbers != list(range(1, len(numbers) + 1)):
+        missing = next(number for number in range(1, numbers[-1] + 1) if number not in numbers)
+        raise UsageError(
+            f"{folder} contains phase-{numbers[-1]} but no phase-{missing}: all phases are needed"
+        )
+    return [folder / f"phase-{number}" for number in numbers]
 
 
 def read_inputs(folder: Path) -> Inputs:

@@ -37,9 +37,8 @@ from regworkers_core.selection.maths.rules import entry_key, unit_key
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.guarantee import Published
-from regworkers_core.selection.proof.inputs import read_json
+from regworkers_core.selection.proof.inputs import phase_folders, read_json
 from regworkers_core.selection.proof.lookups import SortedFile, starts_of, write_unit_index
-from regworkers_core.selection.proof.verify import phase_folders
 
 VERSION = 2
 # Numbers in artefacts have at most this many digits.

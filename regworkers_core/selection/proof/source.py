@@ -43,10 +43,10 @@ from regworkers_core.selection.maths.files import (
     is_hash,
     sha256_hex,
 )
+from regworkers_core.selection.proof.inputs import PHASE_FOLDER
 from regworkers_core.selection.proof.receipt import NoReceipt, Reasons, Receipt, build_receipt, no_reasons
 
 _S3 = re.compile(r"s3://([^/]+)/(.+)")
-_PHASE = re.compile(r"phase-([1-9][0-9]*)")
 # The files of a phase that a receipt reads. Leaves and seed are those of phase 1.
 _LATER = (MANIFEST, STRIKES, RESULT, CUTOFFS, SUMMARY)
 _FIRST = (LEAVES, SEED, *_LATER)
@@ -133,7 +133,7 @@ def _fetch_all(objects: ObjectStore, prefix: str, folder: Path) -> None:
     found = 0
     for key in objects.list(prefix + "/"):
         phase, _, name = key.removeprefix(prefix + "/").partition("/")
-        if _PHASE.fullmatch(phase) and (name in ARTEFACTS or is_beside(name)):
+        if PHASE_FOLDER.fullmatch(phase) and (name in ARTEFACTS or is_beside(name)):
             (folder / phase).mkdir(exist_ok=True)
             objects.get_file(key, folder / phase / name)
             found += 1

@@ -8,7 +8,6 @@ file with the same hash decides which one is at fault.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +36,16 @@ from regworkers_core.selection.maths.rank import check_weights
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.guarantee import Published, published_lines
-from regworkers_core.selection.proof.inputs import Inputs, check_manifest, check_seed, read_inputs
+from regworkers_core.selection.proof.inputs import (
+    Inputs,
+    check_manifest,
+    check_seed,
+    phase_folders,
+    read_inputs,
+)
 
 # Called before each step, with the phase and what is checked.
 OnProgress = Callable[[int, str], None]
-_PHASE = re.compile(r"phase-([1-9][0-9]*)")
 _OUTPUTS = (RESULT, CUTOFFS, SUMMARY)
 _PIECE_BYTES = 1 << 20
 # Characters of a line that are shown: a damaged file may be one endless line.
@@ -135,25 +139,6 @@ def verify(
             return _Replay(folders, scratch, engine, published, recorded, files or {}, tell).run()
     except OSError as error:
         raise UsageError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from None
-
-
-def phase_folders(folder: Path) -> list[Path]:
-    """The folders of all phases of a draw, from phase 1 on. Raises UsageError if one is missing."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder: give the folder that contains phase-1, phase-2, ...")
-    numbers = sorted(
-        int(found[1]) for each in folder.iterdir() if each.is_dir() and (found := _PHASE.fullmatch(each.name))
-    )
-    if not numbers:
-        raise UsageError(
-            f"{folder} contains no phase-1: give the folder of a draw (`regworkers draw export`)"
-        )
-    if numbers != list(range(1, len(numbers) + 1)):
-        missing = next(number for number in range(1, numbers[-1] + 1) if number not in numbers)
-        raise UsageError(
-            f"{folder} contains phase-{numbers[-1]} but no phase-{missing}: all phases are needed"
-        )
-    return [folder / f"phase-{number}" for number in numbers]
 
 
 class _Replay:
