@@ -161,7 +161,7 @@ def _drill(
 def _review_text(published: Published) -> Group:
     review = published.review
     lines = [
-        (each.title, f"not read: {each.unread}" if each.unread else each.lead) for each in review.sections
+        (each.title, f"unavailable: {each.unread}" if each.unread else each.lead) for each in review.sections
     ]
     said = [
         Text(f"{level}: {title}: {text}")

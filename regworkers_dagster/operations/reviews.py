@@ -118,7 +118,7 @@ def _reviewed(
         for title, text in review.remarks(level):
             context.log.warning(f"{level}: {title}: {text}")
     for section in review.unread:
-        context.log.warning(f"{section.title}: not read: {section.unread}")
+        context.log.warning(f"{section.title}: unavailable: {section.unread}")
     metadata = of_review(published)
     check = dg.AssetCheckResult(
         check_name=CHECKS[kind].name,
