@@ -14,6 +14,7 @@ from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
 from regworkers_core.analytics.funnel.counting import Counting, Counts
 from regworkers_core.analytics.funnel.staging import STAGES, Stage, Staged, stage
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.reporting.pages import Level, Remark
@@ -56,19 +57,13 @@ class Funnel:
         return {
             "campaignId": self.campaign.campaign_id,
             "status": self.campaign.status.value,
-            "at": self.at,
-            "phase": self.phase,
+            **as_document(self, "at", "phase", "pending", "removed", "excluded", "remarks", "adds_up"),
             "stages": {stage.value: self.number(stage) for stage in STAGES},
-            "pending": {stage.value: why for stage, why in self.pending.items()},
-            "removed": self.removed,
-            "excluded": dict(self.excluded),
             "messagesSent": dict(sorted(self.counts.sent.items())),
             "messagesSuperseded": dict(sorted(self.counts.superseded.items())),
             "markets": self.rows(self.counts.markets),
             "segments": self.rows(self.counts.segments),
             "days": self.rows(self.counts.days),
-            "remarks": [remark._asdict() for remark in self.remarks],
-            "addsUp": self.adds_up,
             "sources": {stage.value: stage.source for stage in STAGES},
         }
 
