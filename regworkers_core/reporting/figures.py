@@ -152,10 +152,11 @@ def ticks(axis: Axes, names: Sequence[str]) -> None:
 def legend(axis: Axes, columns: int) -> None:
     """Add a legend below the figure, in at most `columns` columns. The layout reserves space for it."""
     handles, labels = axis.get_legend_handles_labels()
-    if not labels:
+    root = axis.get_figure(root=True)
+    if not labels or root is None:
         return
     fitting = _LEGEND_CHARACTERS // (max(map(len, labels)) + _LEGEND_HANDLE)
-    axis.get_figure(root=True).legend(  # type: ignore[union-attr]
+    root.legend(
         handles,
         labels,
         loc="outside lower right",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -133,10 +134,7 @@ class Drawn(Checker):
             ("key", self._check_key),
             ("entryKey", self._check_entry_key),
             ("candidate", self._check_candidate),
-            *(
-                (f"outcome-{each.number}", lambda each=each: self._check_outcome(each))
-                for each in self._phases
-            ),
+            *((f"outcome-{each.number}", partial(self._check_outcome, each)) for each in self._phases),
             ("rank", self._check_rank),
             ("stated", self._check_stated),
         ]

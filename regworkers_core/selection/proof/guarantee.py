@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -100,11 +101,11 @@ class Published:
         """Contradictions to the manifest of the phase. `strikes` is the number of lines of strikes.txt, if known."""
         checks: list[Callable[[], None]] = []
         if (notice := self.notice) is not None:
-            checks.append(lambda: notice.check(manifest, strikes))
+            checks.append(partial(notice.check, manifest, strikes))
         if (annulled := self.annulled) is not None:
-            checks.append(lambda: annulled.check(manifest))
+            checks.append(partial(annulled.check, manifest))
         for number, each in enumerate(self.replaced, 1):
-            checks.append(lambda each=each, number=number: each.check(manifest, replaced_name(number)))  # type: ignore[misc]
+            checks.append(partial(each.check, manifest, replaced_name(number)))
         if self.replaced and manifest.phase > 1:
             yield DrawError(replaced_name(1), "only the manifest of phase 1 may be replaced")
         for check in checks:
