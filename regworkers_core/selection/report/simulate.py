@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from regworkers_core.domain.campaign import Market
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.draw.freezing import POOL, POOL_SCHEMA
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, canonical_bytes
+from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, sha256_hex
 from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.manifest import COMMIT_REVEAL, Manifest, derive_seed
+from regworkers_core.selection.maths.manifest import (
+    COMMIT_REVEAL,
+    Manifest,
+    MarketTerms,
+    ReserveTerms,
+    SeedFile,
+)
 from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
 from regworkers_core.selection.report.simulation import Group, Scenario, Simulation
 
@@ -142,14 +149,14 @@ def simulate(
             won, last = groups.won(drawn)
             winners.append(won)
             ranks.append(
-                {m.market_id: last[m.market_id] for m in scenario.markets if _is_full(m.capacity, won, m)}
+                {
+                    m.market_id: last[m.market_id]
+                    for m in scenario.markets
+                    if 0 < m.capacity == won["market", m.market_id]
+                }
             )
             on_round(number)
         return Simulation(scenario, short, groups.entries, tuple(winners), tuple(ranks))
-
-
-def _is_full(seats: int, won: Mapping[Group, int], market: Any) -> bool:
-    return 0 < seats == won.get(("market", market.market_id), 0)
 
 
 def _config(engine: Engine) -> dict[str, Any]:
@@ -187,37 +194,33 @@ def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario:
 
 def _begin(folder: Path, scenario: Scenario, count: int, secret: str) -> str:
     """Write manifest, strikes and seed of a round, which is never published. Returns the seed."""
-    commitment = {"commitment": hashlib.sha256(bytes.fromhex(secret)).hexdigest(), "kind": COMMIT_REVEAL}
-    document = {
-        "algorithm": "vf1",
-        "asOf": "1970-01-01T00:00:00.000Z",
-        "campaignId": DRAW_ID,
-        "count": count,
-        "drawId": DRAW_ID,
-        "markets": [
-            {
-                "capacity": market.capacity,
-                "marketId": market.market_id,
-                "reserves": [{"seats": each.seats, "segment": each.segment} for each in market.reserves],
-            }
-            for market in scenario.markets
-        ],
-        "phase": 1,
-        "previous": None,
+    commitment = sha256_hex(bytes.fromhex(secret))
+    manifest = Manifest(
+        as_of="1970-01-01T00:00:00.000Z",
+        campaign_id=DRAW_ID,
+        count=count,
+        draw_id=DRAW_ID,
+        markets=tuple(_terms(market) for market in scenario.markets),
+        phase=1,
+        previous=None,
         # The root proves the pool to others, to whom a simulation is not shown.
-        "root": "0" * 64,
-        "seedSource": commitment,
-        "strikesHash": hashlib.sha256(b"").hexdigest(),
-        "waitlistSize": scenario.waitlist_size,
-        "winsPerUnit": scenario.wins_per_unit,
-    }
-    manifest = Manifest.parse(canonical_bytes(document))
-    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+        root="0" * 64,
+        seed_source={"commitment": commitment, "kind": COMMIT_REVEAL},
+        strikes_hash=sha256_hex(b""),
+        waitlist_size=scenario.waitlist_size,
+        wins_per_unit=scenario.wins_per_unit,
+    ).to_bytes()
+    # Parsed for its checks.
+    seed = SeedFile.of(Manifest.parse(manifest).hash, COMMIT_REVEAL, COMMIT_REVEAL, 0, secret, None)
+    (folder / MANIFEST).write_bytes(manifest)
     (folder / STRIKES).write_bytes(b"")
-    seed = derive_seed(manifest.hash, COMMIT_REVEAL, 0, secret)
-    document = {"kind": COMMIT_REVEAL, "randomness": secret, "round": 0, "seed": seed, "signature": None}
-    (folder / SEED).write_bytes(canonical_bytes(document))
-    return seed
+    (folder / SEED).write_bytes(seed.to_bytes())
+    return seed.seed
+
+
+def _terms(market: Market) -> MarketTerms:
+    reserves = tuple(ReserveTerms(each.segment, each.seats) for each in market.reserves)
+    return MarketTerms(market.market_id, market.capacity, reserves)
 
 
 class _Groups:
