@@ -12,6 +12,7 @@ import orjson
 
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.files.private_files import open_private
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dead_letters.audit import DLQ, close_moved, close_settled, working
@@ -133,15 +134,8 @@ class DropReport:
         return "\n".join(lines)
 
     def numbers(self) -> dict[str, Any]:
-        return {
-            "seen": self.seen.messages,
-            "chosen": self.chosen,
-            "mixed": self.mixed,
-            "dropped": self.dropped,
-            "left": self.left,
-            "closed": self.closed,
-            "copies": self.copies,
-        }
+        numbers = as_document(self, "chosen", "mixed", "dropped", "left", "closed", "copies")
+        return {"seen": self.seen.messages, **numbers}
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ from enum import StrEnum
 from shlex import quote
 from typing import Any
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.domain.timestamps import iso
@@ -120,19 +121,14 @@ class Cause:
         return _ADVICE.get(self.reason, "read an example with `regworkers dlq show`")
 
     def as_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        found = as_document(
+            self, "reason", "error", "messages", "items", "trend", "examples", "advice", "command"
+        )
+        found |= {
             "queue": self.queue.name,
             "fingerprint": self.fingerprint or None,
-            "reason": self.reason,
-            "error": self.error,
-            "messages": self.messages,
-            "items": self.items,
             "firstSeen": None if self.first_seen is None else iso(self.first_seen),
             "lastSeen": None if self.last_seen is None else iso(self.last_seen),
-            "trend": self.trend.value,
-            "examples": list(self.examples),
-            "advice": self.advice,
-            "command": self.command,
         }
         if self.verdicts:
             found["verdicts"] = {verdict.value: self.verdicts[verdict] for verdict in Verdict}
@@ -345,17 +341,10 @@ class RedriveReport:
 
     def numbers(self) -> dict[str, Any]:
         """What the record of the action keeps."""
-        return {
-            "ended": self.ended.value,
-            "seen": self.seen.messages,
-            "sent": self.sent_messages,
-            "mover": self.mover,
-            "doubled": self.doubled,
-            "refused": self.refused,
-            "unsent": self.unsent,
-            "closed": self.closed,
-            "stoppedCauses": {cause: outcome.value for cause, outcome in self.stopped_causes.items()},
-        }
+        numbers = as_document(
+            self, "ended", "mover", "doubled", "refused", "unsent", "closed", "stopped_causes"
+        )
+        return {**numbers, "seen": self.seen.messages, "sent": self.sent_messages}
 
     def as_dict(self) -> dict[str, Any]:
         groups = [

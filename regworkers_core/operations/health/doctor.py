@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.condition import BLIND, Condition, Context, Finding
@@ -68,19 +69,6 @@ class Found:
     runbook: str
     because: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "key": self.key,
-            "state": self.state.value,
-            "summary": self.summary,
-            "since": self.since,
-            "help": self.help,
-            "runbook": self.runbook,
-            "because": self.because,
-            "section": self.section,
-            "name": self.name,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Examination:
@@ -108,13 +96,8 @@ class Examination:
 
     def as_dict(self) -> dict[str, Any]:
         """One JSON document; every section is a list of rows with `name`, `state`, `text`, `since` and `help`."""
-        return {
-            "at": self.at,
-            "environment": self.environment,
-            "fine": self.fine,
-            "state": self.state.value,
-            "findings": [each.as_dict() for each in self.found],
-            "unjudged": dict(self.unjudged),
+        return as_document(self, "at", "environment", "fine", "state", "unjudged") | {
+            "findings": as_json(self.found),
             **{name: [row.as_dict() for row in self.section(name)] for name in SECTIONS},
         }
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
@@ -81,14 +82,8 @@ class Row:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "state": self.state.value,
-            "text": self.text,
-            "since": self.since,
-            "help": self.help or None,
-            **self.facts,
-        }
+        document = as_document(self, "name", "state", "text", "since", "help")
+        return {**document, "help": self.help or None, **self.facts}
 
 
 def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:

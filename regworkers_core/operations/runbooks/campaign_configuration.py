@@ -9,6 +9,7 @@ from typing import Any
 
 from regworkers_core.adapters.redis.campaign_store import CampaignStore, StoredKey, as_cached, parse_cached
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.operations.health.dependency_status import command_in
@@ -40,13 +41,7 @@ class CachedKey:
     error: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "key": self.key,
-            "state": self.state.value,
-            "leftSeconds": self.left_seconds,
-            "content": self.content,
-            "error": self.error,
-        }
+        return as_document(self)
 
 
 @dataclass(slots=True)

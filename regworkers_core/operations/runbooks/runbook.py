@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from regworkers_core.adapters.mongo.activity import DrainMinute
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import Reading, Unread
 from regworkers_core.domain.timestamps import iso, seconds
@@ -70,17 +71,9 @@ class RunbookReport:
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON document."""
-        return {
-            "runbook": self.name,
-            "fine": self.fine,
-            "summary": self.summary,
-            "facts": dict(self.facts),
-            "tables": {name: [dict(row) for row in rows] for name, rows in self.tables.items()},
-            "findings": [{"finding": each.text, "advice": each.advice} for each in self.findings],
-            "changed": self.changed,
-            "nextStep": self.next_step,
-            "page": self.page,
-        }
+        document = as_document(self, "fine", "summary", "facts", "tables", "changed", "next_step", "page")
+        findings = [{"finding": each.text, "advice": each.advice} for each in self.findings]
+        return {"runbook": self.name, **document, "findings": findings}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +90,7 @@ class Runbook:
         return f"docs/runbooks/{self.name}.md"
 
     def as_dict(self) -> dict[str, str]:
-        return {
-            "name": self.name,
-            "symptom": self.symptom,
-            "command": self.command,
-            "changes": self.changes,
-            "page": self.page,
-        }
+        return as_document(self, "name", "symptom", "command", "changes", "page")
 
 
 CATALOG: tuple[Runbook, ...] = (
