@@ -50,7 +50,7 @@ def runtime(shared: Runtime) -> Runtime:
 
 # By collection: what shall go, and what shall stay.
 GOES: dict[str, list[dict[str, Any]]] = {
-    "alerts": [{"status": "resolved", "resolvedAt": ago(11), "told": {"slack": "resolved"}}],
+    "alerts": [{"status": "resolved", "resolvedAt": ago(11), "told": {"slack": "resolved"}}],  # stored name
     "dead_letters": [
         {"status": "resolved", "resolvedAt": ago(11)},
         {"status": "dropped", "resolvedAt": ago(99)},
@@ -62,7 +62,7 @@ STAYS: dict[str, list[dict[str, Any]]] = {
         {"status": "resolved", "resolvedAt": ago(9)},
         {"status": "open", "openedAt": ago(99), "resolvedAt": None},
         # Slack still shows it as open.
-        {"status": "resolved", "resolvedAt": ago(11), "told": {"slack": "opened"}},
+        {"status": "resolved", "resolvedAt": ago(11), "told": {"slack": "opened"}},  # stored name
     ],
     "dead_letters": [
         {"status": "open", "lastFailedAt": ago(99)},
@@ -124,7 +124,7 @@ def test_a_dry_run_counts_what_would_go_and_changes_nothing(runtime: Runtime) ->
     assert state(runtime) == before
 
 
-def test_what_is_over_goes_what_is_not_stays_and_sizes_are_told(runtime: Runtime) -> None:
+def test_old_data_is_deleted_the_rest_stays_and_sizes_are_reported(runtime: Runtime) -> None:
     plant(runtime)
     before = state(runtime)
     done = apply_retention(runtime, dry_run=False)
@@ -136,13 +136,13 @@ def test_what_is_over_goes_what_is_not_stays_and_sizes_are_told(runtime: Runtime
     for name in GOES:
         assert after[name] == [each for each in before[name] if each.startswith("stays")], name
     assert after["reviews"] == sorted(key for key, goes in REVIEWS.items() if not goes)
-    letters = next(part for part in done.parts if part.name == "dead_letters")
-    assert letters.before and letters.after and letters.before.number - letters.after.number == 2
-    assert letters.before.bytes is not None and letters.after.bytes is not None
+    part = next(part for part in done.parts if part.name == "dead_letters")
+    assert part.before and part.after and part.before.number - part.after.number == 2
+    assert part.before.bytes is not None and part.after.bytes is not None
     assert apply_retention(runtime, dry_run=False).deleted == 0
 
 
-def test_what_a_setting_gives_no_period_is_kept_for_ever(runtime: Runtime) -> None:
+def test_data_without_a_period_is_kept_for_ever(runtime: Runtime) -> None:
     kept = runtime.settings.housekeeping.model_copy(update={"archive_days": None})
     mine = Runtime(runtime.settings.model_copy(update={"housekeeping": kept}))
     archive = next(part for part in apply_retention(mine, dry_run=False).parts if part.name == "archive")
@@ -182,7 +182,7 @@ def test_tombstones_go_after_their_period_and_those_of_erased_fans_later(runtime
     assert left == {f"c:{name}" for name in stones} - gone
 
 
-def test_one_that_is_opened_again_between_look_and_deletion_stays(
+def test_a_dead_letter_that_is_opened_again_before_its_deletion_stays(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(runtime)
@@ -208,14 +208,14 @@ def test_a_cap_leaves_some_for_the_next_time(runtime: Runtime) -> None:
     assert (second.deleted, second.more) == (3, False) and collection.find_one() is None
 
 
-def test_whoever_is_away_keeps_no_other_part_from_being_tidied() -> None:
-    def away(_dry_run: bool) -> PartResult:
+def test_an_unavailable_store_does_not_stop_the_other_parts() -> None:
+    def down(_dry_run: bool) -> PartResult:
         raise TransientFailure("s3", "EndpointConnectionError")
 
     def apply(dry_run: bool) -> PartResult:
         return PartResult("other", 1, 1, 0 if dry_run else 1)
 
-    done = run_parts([Part("reviews", 1, away), Part("other", 1, apply)], dry_run=False)
+    done = run_parts([Part("reviews", 1, down), Part("other", 1, apply)], dry_run=False)
     assert not done.fine and done.parts[0].trouble == "s3: EndpointConnectionError"
     assert done.parts[1].deleted == 1
     stop = StopSignal()

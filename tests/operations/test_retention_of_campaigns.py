@@ -189,7 +189,7 @@ def test_a_draw_that_another_run_holds_is_left_for_the_next_time(runtime: Runtim
     assert apply(runtime)["claims"].deleted == 1
 
 
-def test_a_run_that_died_while_it_marked_is_gone_on_with(runtime: Runtime) -> None:
+def test_a_run_that_died_while_it_marked_is_continued(runtime: Runtime) -> None:
     plant(runtime, "old", done(51))
     later = datetime.now(UTC) + timedelta(hours=1)
     runtime.database["codes"].update_one({"_id": "old-1"}, {"$set": {"expiresAt": later}})

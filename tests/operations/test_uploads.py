@@ -88,7 +88,7 @@ def test_a_name_that_is_none_or_whose_day_is_over_is_one_line(runtime: Runtime, 
         pass
 
 
-def test_s3_takes_both_prefixes_away_after_a_day_older_versions_too() -> None:
+def test_s3_deletes_both_prefixes_after_a_day_older_versions_too() -> None:
     rules = {rule["Filter"]["Prefix"]: rule for rule in lifecycle_rules()}
     for folder in (uploads.FOLDER, downloads.FOLDER):
         assert rules[folder]["Expiration"] == {"Days": 1}

@@ -1,4 +1,4 @@
-"""PagerDuty and Slack on this machine: one HTTP server that keeps what it was told, and answers as it is bid."""
+"""PagerDuty and Slack as one local HTTP server that records requests and gives the answers that a test sets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 
 @dataclass(slots=True)
 class Receiver:
-    """`events` are those that PagerDuty took, `texts` those of Slack. `status` answers both; while `gate` is closed
-    nobody is answered.
+    """`events` are those that PagerDuty received, `texts` those of Slack. `status` is the answer to both; while `gate`
+    is closed, requests hang.
     """
 
     port: int = 0
@@ -74,7 +74,7 @@ def receiving() -> Iterator[Receiver]:
                 self.end_headers()
                 self.wfile.write(body)
             except OSError:
-                # Whoever asked did not wait.
+                # The client did not wait.
                 return
 
         def log_message(self, *_: Any) -> None:

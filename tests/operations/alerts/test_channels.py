@@ -1,4 +1,4 @@
-"""Channels: what they say, that they keep secrets, and that one that is away is a transient failure."""
+"""Channels: their messages, their secrets, and that an unavailable one is a transient failure."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_what_slack_refuses_is_the_fault_of_that_message_and_keeps_no_other_from
         channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.OPENED)
 
 
-def test_nobody_there_is_transient_and_the_address_stays_secret() -> None:
+def test_an_unreachable_webhook_is_transient_and_its_address_stays_secret() -> None:
     with pytest.raises(TransientFailure) as caught:
         channel("http://127.0.0.1:9/T000/B000/secret").notify(INCIDENT, Change.OPENED)
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The sensor of alerts: every condition from a real cause, told to a real receiver, and over by itself."""
+"""The alerts sensor: every condition from a real cause, sent to a real receiver, and closed by itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.waiting import wait_until
 
 ROOT = Authority()
-NOBODY = "127.0.0.1:9"
+UNREACHABLE = "127.0.0.1:9"
 # Two looks in a row count, whatever time lies between them; nothing is on its way back.
 QUICK = {"patience_seconds": 0, "recovery_seconds": 0, "timeout_seconds": 1}
 
@@ -210,7 +210,7 @@ def test_a_drain_that_has_stopped_itself_until_other_code_runs(world: World) -> 
     remove_blown_fuse(world.base.leases, "save")
 
 
-def test_a_stream_that_nobody_reads(world: World) -> None:
+def test_a_stream_that_no_drain_reads(world: World) -> None:
     put(world.base, key("late"))
     strict = world.runtime(alerts={"stream_lag_seconds": 0.5})
     wait_until(lambda: world.look(strict) and world.open())
@@ -259,19 +259,19 @@ def test_a_selection_run_that_failed_until_one_goes_well(world: World) -> None:
     notified_and_resolved(world, "selection-run:draw/spring", pages=True)
 
 
-def test_a_campaign_on_which_nobody_works(world: World) -> None:
+def test_a_campaign_that_no_run_works_on(world: World) -> None:
     create(world.base, "still")
     advance_to(world.base, "still", CampaignStatus.PROCESSING)
     strict = world.runtime(alerts={"stuck_seconds": 0.001})
     world.look(strict)
-    # Somebody takes it up: the lease moves from look to look.
+    # A run takes it: the lease is renewed between evaluations.
     leases, at = world.base.leases, LeaseHolder.key_of(lease_name("still"))
     assert leases.swap(LeaseRow(at, "run1", 1, 1), None)
     world.look(strict)
     assert leases.renew(at, "run1", 1)
     world.look(strict)
     notified_and_resolved(world, "campaign-stuck:still", pages=True)
-    # ... and dies: nobody has moved it for two minutes.
+    # ... and dies: the lease was not renewed for two minutes.
     looks = world.base.evaluation_state
     (beat, _) = looks.beats()["still"]
     looks.beat("still", beat, looks.now() - 120)
@@ -302,7 +302,7 @@ def test_a_certificate_of_ten_days(world: World, tmp_path: Path) -> None:
     authority.write_text(ROOT.pem)
     file.write_text(ROOT.client(days=10.45).bundle)
     tls = type(world.base.settings.kafka.tls)(certificate_file=str(file), ca_file=str(authority))
-    # The broker here speaks no TLS: once it is seen to be away, too, nothing more is read into it.
+    # The broker here has no TLS: its own incident must not become the cause of this one.
     runtime = world.runtime(kafka={"tls": tls, "timeout_seconds": 0.2}, alerts={"patience_seconds": 3600})
     world.look(runtime)
     assert world.open() == {"certificates:local-dev-ends"}
@@ -325,17 +325,17 @@ def test_a_replica_that_differs(world: World) -> None:
     notified_and_resolved(world, "drift:replica", pages=False)
 
 
-def test_a_dependency_that_is_away_at_two_looks_and_what_comes_of_it_is_no_page_of_its_own(
+def test_a_dependency_that_is_down_at_two_evaluations_is_one_page_with_its_consequences(
     world: World,
 ) -> None:
     fill(world.base, world.base.names.analytics_queue, 4)
     low = {"queue_depth": {"analytics": 3}, "severity": {"queue_depth": "critical"}}
-    kafka = {"bootstrap": NOBODY, "timeout_seconds": 0.2}
-    away = world.runtime(alerts=low, kafka=kafka)
-    world.look(away)
+    kafka = {"bootstrap": UNREACHABLE, "timeout_seconds": 0.2}
+    down = world.runtime(alerts=low, kafka=kafka)
+    world.look(down)
     assert world.receiver.actions() == []
-    world.look(away)
-    world.look(away)
+    world.look(down)
+    world.look(down)
     (event,) = world.receiver.events
     assert event["dedup_key"] == "local-dev:dependency-down:kafka#1"
     assert event["payload"]["custom_details"]["consequences"] == [
@@ -369,7 +369,7 @@ def test_a_sensor_that_looks_no_more_is_seen_from_outside(world: World) -> None:
     runtime = world.runtime()
     looks = runtime.evaluation_state
     looks.record_evaluation("sensor", looks.now() - 200)
-    snapshot = read_system(runtime, lambda: scheduler_away())
+    snapshot = read_system(runtime, lambda: scheduler_down())
     found = evaluate(runtime, snapshot, by=OUTSIDE)
     assert [each.alert.key for each in found.open] == ["watcher:alerts_sensor"]
     assert "scheduler" in found.unknown and "dead-letters" not in found.unknown
@@ -377,27 +377,27 @@ def test_a_sensor_that_looks_no_more_is_seen_from_outside(world: World) -> None:
     notified_and_resolved(world, "watcher:alerts_sensor", pages=True)
 
 
-def scheduler_away() -> Any:
+def scheduler_down() -> Any:
     from regworkers_core.domain.reasons import UsageError
 
     raise UsageError("no Dagster address: set REGWORKERS_DAGSTER__URL")
 
 
-def test_mongodb_away_is_notified_to_every_channel_once_and_written_down_afterwards(
+def test_every_channel_is_notified_once_that_mongodb_is_down_and_it_is_recorded_afterwards(
     world: World, tmp_path: Path
 ) -> None:
-    mongo = {"uri": SecretStr(f"mongodb://{NOBODY}/"), "server_selection_timeout_seconds": 0.1}
+    mongo = {"uri": SecretStr(f"mongodb://{UNREACHABLE}/"), "server_selection_timeout_seconds": 0.1}
     file = {"file": str(tmp_path / "alerts.jsonl")}
     bliping = world.runtime(mongo=mongo, alerts={**file, "patience_seconds": 3600})
     assert "notified: no channel yet" in world.look(bliping)
     first = outage_of(world.cursor)
     assert first is not None and world.receiver.events == [] == world.texts()
-    away = world.runtime(mongo=mongo, alerts=file)
-    assert "notified: file, log, pagerduty, slack" in world.look(away)
-    world.look(away)
+    down = world.runtime(mongo=mongo, alerts=file)
+    assert "notified: file, log, pagerduty, slack" in world.look(down)
+    world.look(down)
     # A cursor that is lost makes no difference: the lease table knows, too.
     world.cursor = None
-    world.look(away)
+    world.look(down)
     assert world.receiver.actions() == [("trigger", "mongo-away:mongo#0")] and len(world.texts()) == 1
     (line,) = (tmp_path / "alerts.jsonl").read_text().splitlines()
     assert '"mongo-away:mongo#0"' in line

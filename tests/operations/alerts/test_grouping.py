@@ -1,4 +1,4 @@
-"""From findings to alerts: one cause is one alert, and what is not told in its own name neither opens nor closes."""
+"""From findings to alerts: one cause is one alert, and what it explains neither opens nor closes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def alerts(found: Grouped) -> dict[str, Alert]:
     return {alert.key: alert for scope in found.scopes.values() for alert in scope.alerts}
 
 
-def away(*names: str, **changes: Any) -> Snapshot:
+def unavailable(*names: str, **changes: Any) -> Snapshot:
     dependencies = {**WELL.dependencies, **dict.fromkeys(names, "does not answer")}
     return replace(WELL, dependencies=dependencies, **changes)
 
@@ -75,7 +75,7 @@ def stuck(count: int) -> tuple[CampaignState, ...]:
 DEEP = (queue("analytics-queue", 60_000), queue("replication-queue", 30_000))
 
 
-def test_where_all_is_well_everything_is_known_and_nothing_is_notified() -> None:
+def test_a_healthy_system_has_no_alerts_and_no_unknowns() -> None:
     scopes = dict(folded(WELL).scopes)
     assert scopes.pop("certificate-renewal") == ScopeState(kept=frozenset({"certificate-renewal:kafka"}))
     assert set(scopes.values()) == {ScopeState()}
@@ -97,7 +97,7 @@ def test_a_thousand_campaigns_are_one_alert_with_their_number_and_some_of_their_
     assert alert.runbook == "runbooks/selection-failures.md"
 
 
-def test_a_few_are_notified_one_by_one() -> None:
+def test_a_few_findings_are_reported_one_by_one() -> None:
     assert len(alerts(folded(replace(WELL, campaigns=stuck(3))))) == 3
     assert len(alerts(folded(replace(WELL, campaigns=stuck(4))))) == 1
 
@@ -110,16 +110,16 @@ def test_many_stay_one_until_the_last_of_them_is_gone() -> None:
     assert not folded(WELL, incidents=[incident(several)]).scopes["campaign-stuck"].keeps(several.key)
 
 
-def test_what_was_notified_alone_is_neither_closed_nor_notified_again_when_it_becomes_one_of_many() -> None:
+def test_a_single_alert_that_becomes_one_of_a_group_is_neither_closed_nor_sent_again() -> None:
     alone = next(iter(alerts(folded(replace(WELL, campaigns=stuck(1)))).values()))
     held = folded(replace(WELL, campaigns=stuck(9)), incidents=[incident(alone)]).scopes["campaign-stuck"]
     assert [alert.key for alert in held.alerts] == ["campaign-stuck:several"]
     assert held.keeps(alone.key) and not held.keeps("campaign-stuck:another")
 
 
-def test_campaigns_stuck_because_mongodb_or_the_daemons_are_away_are_their_consequence() -> None:
+def test_stuck_campaigns_are_a_consequence_of_mongodb_or_the_daemons() -> None:
     for snapshot, cause in (
-        (away("mongo", campaigns=stuck(1000)), "dependency-down:mongo"),
+        (unavailable("mongo", campaigns=stuck(1000)), "dependency-down:mongo"),
         (
             replace(WELL, campaigns=stuck(1000), scheduler=SchedulerState({"SENSOR": ago(900)})),
             "scheduler:daemons",
@@ -131,36 +131,36 @@ def test_campaigns_stuck_because_mongodb_or_the_daemons_are_away_are_their_conse
 
 
 def test_a_queue_that_grows_behind_a_dependency_is_no_page_of_its_own_and_makes_the_cause_one() -> None:
-    (alert,) = alerts(folded(away("kafka"))).values()
+    (alert,) = alerts(folded(unavailable("kafka"))).values()
     assert alert.severity is Severity.WARNING
-    found = alerts(folded(away("kafka", queues=DEEP)))
+    found = alerts(folded(unavailable("kafka", queues=DEEP)))
     assert set(found) == {"dependency-down:kafka", "queue-depth:replication-queue"}
     assert found["dependency-down:kafka"].severity is Severity.WARNING
     assert found["dependency-down:kafka"].details["consequences"] == [
         "60000 messages wait on analytics-queue, above 50000"
     ]
     failing = (drain("publish", received=100, failed=50),)
-    found = alerts(folded(away("kafka", queues=DEEP, drains=failing)))
+    found = alerts(folded(unavailable("kafka", queues=DEEP, drains=failing)))
     assert set(found) == {"dependency-down:kafka", "queue-depth:replication-queue"}
     assert found["dependency-down:kafka"].severity is Severity.CRITICAL
 
 
-def test_a_consequence_waits_with_its_cause_and_is_left_open_where_it_was_notified_before() -> None:
-    held = folded(away("kafka", queues=DEEP[:1]), suspected={}).scopes
+def test_a_consequence_waits_with_its_cause_and_stays_open_if_it_was_reported_before() -> None:
+    held = folded(unavailable("kafka", queues=DEEP[:1]), suspected={}).scopes
     assert not held["dependency-down"].alerts and not held["queue-depth"].alerts
     assert held["queue-depth"].keeps("queue-depth:analytics-queue")
 
 
 def test_after_its_cause_a_consequence_has_some_time_to_go() -> None:
-    cause = next(iter(alerts(folded(away("kafka"))).values()))
+    cause = next(iter(alerts(folded(unavailable("kafka"))).values()))
     snapshot = replace(WELL, queues=DEEP[:1])
-    for ended, told in ((30, False), (599, False), (601, True), (-3600, True)):
+    for ended, reported in ((30, False), (599, False), (601, True), (-3600, True)):
         before = incident(cause, open=False, resolved_at=ago(ended))
-        assert bool(alerts(folded(snapshot, incidents=[before]))) is told, ended
+        assert bool(alerts(folded(snapshot, incidents=[before]))) is reported, ended
 
 
 def test_aws_is_one_dependency_and_its_members_explain_as_each_of_them_would() -> None:
-    snapshot = away("sqs", "dynamodb", "streams", queues=DEEP)
+    snapshot = unavailable("sqs", "dynamodb", "streams", queues=DEEP)
     found = alerts(folded(snapshot))
     assert set(found) == {"dependency-down:aws"}
     assert found["dependency-down:aws"].details["members"] == ["dynamodb", "sqs", "streams"]
@@ -176,7 +176,7 @@ def test_a_queue_behind_a_drain_that_has_stopped_itself_is_its_consequence() -> 
     assert found["drain-fuse:save"].details["consequencesCount"] == 1
 
 
-def test_a_failed_draw_and_its_campaign_that_stands_still_are_one() -> None:
+def test_a_failed_draw_and_its_stuck_campaign_are_one_alert() -> None:
     failed = SchedulerState({"SENSOR": ago(5)}, failed_runs=(FailedRun("r", "draw", ago(60), "c0000"),))
     found = alerts(folded(replace(WELL, scheduler=failed, campaigns=stuck(2))))
     assert set(found) == {"selection-run:draw/c0000", "campaign-stuck:c0001"}
@@ -184,19 +184,19 @@ def test_a_failed_draw_and_its_campaign_that_stands_still_are_one() -> None:
 
 
 def test_a_blip_is_no_outage() -> None:
-    first = folded(away("kafka"), suspected={})
+    first = folded(unavailable("kafka"), suspected={})
     assert alerts(first) == {} and first.suspected == {"dependency-down:kafka"}
     assert first.scopes["dependency-down"].keeps("dependency-down:kafka")
-    soon = folded(away("kafka"), suspected={"dependency-down:kafka": NOW - 19})
+    soon = folded(unavailable("kafka"), suspected={"dependency-down:kafka": NOW - 19})
     assert alerts(soon) == {}
-    assert set(alerts(folded(away("kafka"), suspected={"dependency-down:kafka": NOW - 20}))) == {
+    assert set(alerts(folded(unavailable("kafka"), suspected={"dependency-down:kafka": NOW - 20}))) == {
         "dependency-down:kafka"
     }
     over = folded(WELL, suspected={"dependency-down:kafka": NOW - 20})
     assert over.cleared == {"dependency-down:kafka"} and not over.suspected
 
 
-def test_nobody_is_cleared_of_what_is_not_known() -> None:
+def test_an_unread_condition_clears_no_suspicion() -> None:
     assert folded(BLIND, suspected={"scheduler:daemons": LONG_AGO}).cleared == frozenset()
 
 
@@ -213,7 +213,7 @@ _SUBJECTS = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
 
 @generation(max_examples=60, deadline=None)
 @generated(_SUBJECTS, _SUBJECTS, _SUBJECTS, st.booleans())
-def test_every_finding_is_notified_or_kept_and_nothing_else_is_notified(
+def test_every_finding_is_reported_or_kept_and_nothing_else_is_reported(
     holding: list[str], unknown: list[str], before: list[str], group_open: bool
 ) -> None:
     drift = condition("drift")
@@ -228,33 +228,33 @@ def test_every_finding_is_notified_or_kept_and_nothing_else_is_notified(
         members = {"members": before}
         known.append(incident(Alert("drift:several", Severity.WARNING, "", "", members)))
     held = group_and_inhibit(TABLE, assessed, Previous(known, {}, NOW), LIMITS).scopes["drift"]
-    told = {alert.key for alert in held.alerts}
-    assert told <= {drift.key_of(each) for each in holding} | {"drift:several"}
-    assert bool(told) is bool(holding)
-    assert len(told) <= LIMITS.group_above
+    reported = {alert.key for alert in held.alerts}
+    assert reported <= {drift.key_of(each) for each in holding} | {"drift:several"}
+    assert bool(reported) is bool(holding)
+    assert len(reported) <= LIMITS.group_above
     for each in (*holding, *assessed["drift"].unknown):  # type: ignore[union-attr]
         assert held.keeps(drift.key_of(each))
     for each in set(before) - set(holding) - set(unknown):
         assert not held.keeps(drift.key_of(each)), "it is over"
 
 
-def test_what_was_open_before_its_would_be_cause_is_notified_in_its_own_name() -> None:
-    snapshot = away("kafka", queues=DEEP[:1])
+def test_a_finding_that_began_before_its_possible_cause_is_reported_by_itself() -> None:
+    snapshot = unavailable("kafka", queues=DEEP[:1])
     deep = next(iter(alerts(folded(replace(WELL, queues=DEEP[:1]))).values()))
-    for opened, suspected, told in ((600, 300, True), (300, 600, False), (300, 300, False)):
+    for opened, suspected, reported in ((600, 300, True), (300, 600, False), (300, 300, False)):
         found = folded(
             snapshot,
             incidents=[replace(incident(deep), opened_at=ago(opened))],
             suspected={"dependency-down:kafka": NOW - suspected},
         )
-        assert (deep.key in alerts(found)) is told, (opened, suspected)
-        assert ("consequences" in alerts(found)["dependency-down:kafka"].details) is not told
+        assert (deep.key in alerts(found)) is reported, (opened, suspected)
+        assert ("consequences" in alerts(found)["dependency-down:kafka"].details) is not reported
 
 
 def test_items_that_failed_by_their_own_fault_are_no_consequence_of_a_dependency() -> None:
-    for dead, told in ((60, True), (0, False)):
+    for dead, reported in ((60, True), (0, False)):
         failing = tuple(
             replace(each, received=100, failed=60, dead_lettered=dead) if each.name == "save" else each
             for each in WELL.drains  # type: ignore[union-attr]
         )
-        assert ("error-rate:save" in alerts(folded(away("sqs", drains=failing)))) is told
+        assert ("error-rate:save" in alerts(folded(unavailable("sqs", drains=failing)))) is reported

@@ -1,4 +1,4 @@
-"""Incidents open and close by themselves, and each channel is told once."""
+"""Incidents open and close by themselves, and each channel is notified once."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ AGE = Alert("analytics:age", Severity.WARNING, "the oldest message is 3 days old
 
 @dataclass(slots=True)
 class FakeChannel:
-    """A channel that remembers, and can be away."""
+    """A channel that records what it received, and can be down."""
 
-    name: str = "told"
+    name: str = "channel"
     severities: frozenset[Severity] = frozenset(Severity)
     received: list[tuple[str, Change]] = field(default_factory=list)
-    away: bool = False
+    down: bool = False
 
     def notify(self, incident: Incident, change: Change) -> None:
-        if self.away:
+        if self.down:
             raise TransientFailure(self.name, "no answer")
         self.received.append((incident.dedup_key, change))
 
@@ -55,9 +55,7 @@ def notifier(runtime: Runtime, channel: FakeChannel) -> Notifier:
     return Notifier(runtime.incidents, [channel], clock=lambda: 1_790_000_000.0)
 
 
-def test_trouble_that_stays_is_notified_once_and_its_end_once(
-    notifier: Notifier, channel: FakeChannel
-) -> None:
+def test_a_lasting_incident_is_sent_once_and_its_end_once(notifier: Notifier, channel: FakeChannel) -> None:
     for _ in range(3):
         (incident,) = notifier.settle("analytics", [KAFKA])
     assert incident.open and incident.alert == KAFKA
@@ -69,16 +67,16 @@ def test_trouble_that_stays_is_notified_once_and_its_end_once(
     ]
 
 
-def test_trouble_that_comes_back_is_another_incident(notifier: Notifier, channel: FakeChannel) -> None:
+def test_a_condition_that_holds_again_is_another_incident(notifier: Notifier, channel: FakeChannel) -> None:
     for holding in ([KAFKA], [], [KAFKA]):
         notifier.settle("analytics", holding)
     assert channel.received[-1] == ("analytics:kafka#2", Change.OPENED)
 
 
-def test_a_channel_that_is_away_is_notified_when_it_is_back(notifier: Notifier, channel: FakeChannel) -> None:
-    channel.away = True
+def test_an_unavailable_channel_is_notified_when_it_is_back(notifier: Notifier, channel: FakeChannel) -> None:
+    channel.down = True
     notifier.settle("analytics", [KAFKA, AGE])
-    channel.away = False
+    channel.down = False
     notifier.settle("analytics", [KAFKA, AGE])
     notifier.settle("analytics", [KAFKA, AGE])
     assert sorted(channel.received) == [
@@ -87,12 +85,12 @@ def test_a_channel_that_is_away_is_notified_when_it_is_back(notifier: Notifier, 
     ]
 
 
-def test_what_was_over_before_a_channel_heard_of_it_is_not_notified(
+def test_an_incident_that_closed_before_a_channel_received_it_is_not_sent(
     notifier: Notifier, channel: FakeChannel
 ) -> None:
-    channel.away = True
+    channel.down = True
     notifier.settle("analytics", [KAFKA])
-    channel.away = False
+    channel.down = False
     notifier.settle("analytics", [])
     assert channel.received == []
 
@@ -103,10 +101,10 @@ def test_trouble_that_comes_back_before_its_end_was_notified_stays_the_same_inci
     other, now = FakeChannel("other"), iter(float(second) for second in range(100))
     notifier = Notifier(runtime.incidents, [channel, other], clock=lambda: next(now))
     notifier.settle("analytics", [KAFKA])
-    channel.away = True
+    channel.down = True
     notifier.settle("analytics", [])
     (incident,) = notifier.settle("analytics", [KAFKA])
-    channel.away = False
+    channel.down = False
     notifier.settle("analytics", [KAFKA])
     notifier.settle("analytics", [])
     # It knew of it all the time, and it is closed there.
@@ -134,7 +132,7 @@ def test_an_old_look_does_not_close_the_same_incident_that_was_opened_again(
     now = iter(float(second) for second in range(100))
     notifier = Notifier(runtime.incidents, [channel], clock=lambda: next(now))
     (seen,) = notifier.settle("analytics", [KAFKA])
-    channel.away = True
+    channel.down = True
     notifier.settle("analytics", [])
     (again,) = notifier.settle("analytics", [KAFKA])
     assert again.serial == seen.serial
@@ -180,14 +178,14 @@ def test_the_incidents_of_another_scope_are_left_alone(notifier: Notifier, runti
     assert [incident.alert for incident in runtime.incidents.all_open()] == [KAFKA]
 
 
-def test_the_numbers_of_open_trouble_are_those_of_the_last_look(notifier: Notifier) -> None:
+def test_an_open_incident_has_the_numbers_of_the_last_evaluation(notifier: Notifier) -> None:
     notifier.settle("analytics", [AGE])
     worse = Alert(AGE.key, Severity.CRITICAL, "the oldest message is 12 days old", AGE.runbook, {"days": 12})
     (incident,) = notifier.settle("analytics", [worse])
     assert incident.alert == worse and incident.serial == 1
 
 
-def test_an_incident_that_was_opened_again_is_not_closed_by_an_old_look(
+def test_an_incident_that_was_opened_again_is_not_closed_by_an_old_evaluation(
     notifier: Notifier, runtime: Runtime
 ) -> None:
     (seen,) = notifier.settle("analytics", [KAFKA])

@@ -1,4 +1,4 @@
-"""Mutes, acknowledgements, slow channels and several who look at once: who is told, and how often."""
+"""Mutes, acknowledgements, slow channels and concurrent evaluations: what a channel receives, and how often."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ START = 1_790_000_000.0
 
 @dataclass(slots=True)
 class FakeChannel:
-    """A channel that remembers; away, it is told nothing, and while its gate is closed it does not come back."""
+    """A channel that records what it received; it can be down, and hangs while its gate is closed."""
 
-    name: str = "told"
+    name: str = "channel"
     severities: frozenset[Severity] = frozenset(Severity)
     received: list[tuple[str, Change]] = field(default_factory=list)
-    away: bool = False
+    down: bool = False
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
     inside: int = 0
@@ -46,7 +46,7 @@ class FakeChannel:
         self.entered.set()
         self.gate.wait(20)
         self.inside -= 1
-        if self.away:
+        if self.down:
             raise TransientFailure(self.name, "no answer")
         self.received.append((incident.alert.key, change))
 
@@ -87,59 +87,59 @@ def mute(runtime: Runtime, pattern: str, at: float, seconds: float = 600) -> Non
 def test_a_muted_incident_opens_and_is_notified_when_the_mute_ends_and_it_is_still_open(
     runtime: Runtime, clock: Clock, pattern: str
 ) -> None:
-    told = FakeChannel()
-    notifier = notifier_with(runtime, clock, told)
+    channel = FakeChannel()
+    notifier = notifier_with(runtime, clock, channel)
     mute(runtime, pattern, clock.now)
     (incident,) = notifier.settle("queue-depth", [DEEP])
-    assert incident.open and told.received == []
+    assert incident.open and channel.received == []
     clock.now += 599
     notifier.settle("queue-depth", [DEEP])
-    assert told.received == []
+    assert channel.received == []
     clock.now += 1
     notifier.settle("queue-depth", [DEEP])
-    assert told.received == [("queue-depth:a", Change.OPENED)]
+    assert channel.received == [("queue-depth:a", Change.OPENED)]
 
 
 def test_a_mute_covers_its_key_alone_and_what_came_and_went_under_it_is_never_notified(
     runtime: Runtime, clock: Clock
 ) -> None:
-    told = FakeChannel()
-    notifier = notifier_with(runtime, clock, told)
+    channel = FakeChannel()
+    notifier = notifier_with(runtime, clock, channel)
     mute(runtime, "queue-depth:a", clock.now)
     notifier.settle("queue-depth", [DEEP, OTHER])
     notifier.settle("queue-depth", [OTHER])
     runtime.mutes.remove("queue-depth:a")
     notifier.settle("queue-depth", [OTHER])
-    assert told.received == [("queue-depth:b", Change.OPENED)]
+    assert channel.received == [("queue-depth:b", Change.OPENED)]
 
 
 def test_the_end_of_what_was_notified_before_a_mute_is_notified_after_it(
     runtime: Runtime, clock: Clock
 ) -> None:
-    told = FakeChannel()
-    notifier = notifier_with(runtime, clock, told)
+    channel = FakeChannel()
+    notifier = notifier_with(runtime, clock, channel)
     notifier.settle("queue-depth", [DEEP])
     mute(runtime, "queue-depth:a", clock.now)
     for holding in ([], [DEEP], []):
         notifier.settle("queue-depth", holding)
-    assert told.received == [("queue-depth:a", Change.OPENED)]
+    assert channel.received == [("queue-depth:a", Change.OPENED)]
     clock.now += 601
     notifier.settle("queue-depth", [])
-    assert told.received == [("queue-depth:a", Change.OPENED), ("queue-depth:a", Change.RESOLVED)]
+    assert channel.received == [("queue-depth:a", Change.OPENED), ("queue-depth:a", Change.RESOLVED)]
 
 
-def test_a_mute_of_the_future_is_silent_about_nothing(runtime: Runtime, clock: Clock) -> None:
-    told = FakeChannel()
+def test_a_mute_in_the_future_mutes_nothing(runtime: Runtime, clock: Clock) -> None:
+    channel = FakeChannel()
     mute(runtime, "queue-depth:*", clock.now + 86_400)
-    notifier_with(runtime, clock, told).settle("queue-depth", [DEEP])
-    assert told.received == [("queue-depth:a", Change.OPENED)]
+    notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP])
+    assert channel.received == [("queue-depth:a", Change.OPENED)]
 
 
 def test_an_acknowledgement_is_notified_once_and_ends_with_its_incident(
     runtime: Runtime, clock: Clock
 ) -> None:
-    told = FakeChannel()
-    notifier = notifier_with(runtime, clock, told)
+    channel = FakeChannel()
+    notifier = notifier_with(runtime, clock, channel)
     (incident,) = notifier.settle("queue-depth", [DEEP])
     assert runtime.incidents.acknowledge(incident, "ada", iso(clock.now), "on it")
     for _ in range(2):
@@ -148,7 +148,7 @@ def test_an_acknowledgement_is_notified_once_and_ends_with_its_incident(
     notifier.settle("queue-depth", [])
     (again,) = notifier.settle("queue-depth", [DEEP])
     assert again.acknowledged is None and again.serial == 2
-    assert [change for _, change in told.received] == [
+    assert [change for _, change in channel.received] == [
         Change.OPENED,
         Change.ACKNOWLEDGED,
         Change.RESOLVED,
@@ -157,17 +157,19 @@ def test_an_acknowledgement_is_notified_once_and_ends_with_its_incident(
     assert not runtime.incidents.acknowledge(incident, "ada", iso(clock.now), ""), "that one is over"
 
 
-def test_who_comes_back_before_it_heard_the_end_is_not_notified_twice(runtime: Runtime, clock: Clock) -> None:
-    told = FakeChannel()
-    notifier = notifier_with(runtime, clock, told)
+def test_an_incident_that_returns_before_its_end_was_sent_is_not_sent_twice(
+    runtime: Runtime, clock: Clock
+) -> None:
+    channel = FakeChannel()
+    notifier = notifier_with(runtime, clock, channel)
     (incident,) = notifier.settle("queue-depth", [DEEP])
     runtime.incidents.acknowledge(incident, "ada", iso(clock.now), "")
     notifier.settle("queue-depth", [DEEP])
-    told.away = True
+    channel.down = True
     notifier.settle("queue-depth", [])
-    told.away = False
+    channel.down = False
     (again,) = notifier.settle("queue-depth", [DEEP])
-    assert again.serial == 1 and [change for _, change in told.received] == [
+    assert again.serial == 1 and [change for _, change in channel.received] == [
         Change.OPENED,
         Change.ACKNOWLEDGED,
     ]
@@ -197,7 +199,7 @@ def test_a_slow_channel_holds_up_neither_the_others_nor_the_caller_and_is_notifi
     assert sorted(slow.received) == sorted(quick.received) and len(quick.received) == 2
 
 
-def test_two_who_look_at_once_tell_a_channel_once(runtime: Runtime, clock: Clock) -> None:
+def test_two_evaluations_at_once_notify_a_channel_once(runtime: Runtime, clock: Clock) -> None:
     first, second = FakeChannel(), FakeChannel()
     first.gate.clear()
     mine = notifier_with(runtime, clock, first, tell_seconds=0.05)
@@ -211,43 +213,41 @@ def test_two_who_look_at_once_tell_a_channel_once(runtime: Runtime, clock: Clock
 
 
 @pytest.mark.parametrize("later", [61, -7 * 86_400])
-def test_who_died_while_telling_keeps_others_from_it_for_a_minute_whatever_the_clock_does(
+def test_a_process_that_dies_while_notifying_delays_others_by_a_minute_whatever_the_clock_does(
     runtime: Runtime, clock: Clock, later: float
 ) -> None:
     (incident,) = notifier_with(runtime, clock).settle("queue-depth", [DEEP])
-    assert runtime.incidents.claim(incident, "told", iso(clock.now + 60))
-    told = FakeChannel()
-    notifier_with(runtime, clock, told).settle("queue-depth", [DEEP])
-    assert told.received == []
+    assert runtime.incidents.claim(incident, "channel", iso(clock.now + 60))
+    channel = FakeChannel()
+    notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP])
+    assert channel.received == []
     clock.now += later
-    notifier_with(runtime, clock, told).settle("queue-depth", [DEEP])
-    assert told.received == [("queue-depth:a", Change.OPENED)]
+    notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP])
+    assert channel.received == [("queue-depth:a", Change.OPENED)]
 
 
-def test_one_that_a_channel_refuses_does_not_keep_it_from_hearing_the_rest(
-    runtime: Runtime, clock: Clock
-) -> None:
+def test_a_message_that_a_channel_refuses_does_not_block_the_others(runtime: Runtime, clock: Clock) -> None:
     class Picky(FakeChannel):
         def notify(self, incident: Incident, change: Change) -> None:
             if incident.alert == DEEP:
                 raise ValueError("refused")
             FakeChannel.notify(self, incident, change)
 
-    told = Picky()
-    notifier_with(runtime, clock, told).settle("queue-depth", [DEEP, OTHER])
-    assert told.received == [("queue-depth:b", Change.OPENED)]
+    channel = Picky()
+    notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP, OTHER])
+    assert channel.received == [("queue-depth:b", Change.OPENED)]
 
 
-def test_what_is_worst_is_notified_first(runtime: Runtime, clock: Clock) -> None:
-    told = FakeChannel()
+def test_the_most_severe_alert_is_sent_first(runtime: Runtime, clock: Clock) -> None:
+    channel = FakeChannel()
     mild = Alert("queue-depth:0", Severity.WARNING, "", "")
-    notifier_with(runtime, clock, told).settle("queue-depth", [mild, DEEP])
-    assert [key for key, _ in told.received] == ["queue-depth:a", "queue-depth:0"]
+    notifier_with(runtime, clock, channel).settle("queue-depth", [mild, DEEP])
+    assert [key for key, _ in channel.received] == ["queue-depth:a", "queue-depth:0"]
 
 
 def test_what_is_kept_or_not_known_neither_opens_nor_closes(runtime: Runtime, clock: Clock) -> None:
-    told = FakeChannel()
-    notifier = notifier_with(runtime, clock, told)
+    channel = FakeChannel()
+    notifier = notifier_with(runtime, clock, channel)
     notifier.settle_all({"queue-depth": ScopeState((DEEP, OTHER))})
     notifier.settle_all({"queue-depth": ScopeState(kept=frozenset({DEEP.key}))})
     assert [each.alert.key for each in runtime.incidents.all_open()] == [DEEP.key]
@@ -272,22 +272,22 @@ _LOOKS = st.lists(
 def test_whatever_happens_a_channel_hears_openings_and_ends_in_turn_and_in_the_end_what_is_true(
     shared: Runtime, looks: list[tuple[str, bool, bool, float]]
 ) -> None:
-    """Each look: what is found, whether the channel is away, whether a mute begins, and what the clock does."""
-    runtime, clock, told = emptied(shared), Clock(), FakeChannel()
-    notifier = notifier_with(runtime, clock, told)
-    for state, away, muted, passes in looks:
-        told.away = away
+    """Each evaluation: the state, whether the channel is down, whether a mute begins, and what the clock does."""
+    runtime, clock, channel = emptied(shared), Clock(), FakeChannel()
+    notifier = notifier_with(runtime, clock, channel)
+    for state, down, muted, passes in looks:
+        channel.down = down
         if muted:
             mute(runtime, "queue-depth:*", clock.now)
-        before = len(told.received)
+        before = len(channel.received)
         held = ScopeState((DEEP,)) if state == "holds" else ScopeState(blind=state == "unknown")
         notifier.settle_all({"queue-depth": held})
-        assert not ((away or muted) and len(told.received) > before)
+        assert not ((down or muted) and len(channel.received) > before)
         clock.now += passes
-    told.away = False
+    channel.down = False
     clock.now += 10_000
     notifier.settle_all({"queue-depth": ScopeState(blind=True)})
-    changes = [change for _, change in told.received]
+    changes = [change for _, change in channel.received]
     assert changes == [Change.OPENED, Change.RESOLVED] * (len(changes) // 2) + [Change.OPENED] * (
         len(changes) % 2
     )

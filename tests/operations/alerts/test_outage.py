@@ -1,4 +1,4 @@
-"""MongoDB away: every channel hears of it once, whoever looks and whatever else is away; no blip is told."""
+"""MongoDB is down: every channel is notified once, whichever process evaluates; a blip is not sent."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PATIENCE = SETTINGS.alerts.patience_seconds
 
 @dataclass
 class FakeChannel:
-    """A channel that remembers, and can be away."""
+    """A channel that records what it received, and can be down."""
 
     name: str
     severities: frozenset[Severity] = frozenset(Severity)
     received: list[str] = field(default_factory=list)
-    away: bool = False
+    down: bool = False
 
     def notify(self, incident: Incident, change: Change) -> None:
-        if self.away:
+        if self.down:
             raise TransientFailure(self.name, "no answer")
         self.received.append(incident.opened_at)
 
@@ -59,7 +59,7 @@ class Adopted:
 
 @dataclass
 class World:
-    """What a look needs of a runtime."""
+    """The parts of a runtime that an evaluation needs."""
 
     leases: Any = field(default_factory=FakeLeaseTable)
     settings: Settings = SETTINGS
@@ -90,14 +90,14 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def test_a_blip_is_neither_notified_nor_written_down(world: World) -> None:
+def test_a_blip_is_neither_sent_nor_recorded(world: World) -> None:
     world.look()
     world.now += 60
     world.look_with_mongodb()
     assert world.received == (0, 0) and world.incidents.kept == [] and world.leases.get(ROW) is None
 
 
-def test_processes_that_carry_nothing_tell_it_once_and_write_down_when_it_began(world: World) -> None:
+def test_processes_that_carry_nothing_notify_once_and_record_the_start(world: World) -> None:
     for _ in range(4):
         world.look()
         world.now += 60
@@ -135,18 +135,18 @@ def replace_leases(world: World) -> World:
     return Nowhere(slack=world.slack, pagerduty=world.pagerduty, incidents=world.incidents)
 
 
-def test_a_channel_that_was_away_hears_of_it_at_a_later_look_and_the_others_not_again(world: World) -> None:
-    world.slack.away = True
+def test_a_channel_that_was_unavailable_is_notified_later_and_the_others_not_again(world: World) -> None:
+    world.slack.down = True
     for _ in range(3):
         world.look()
         world.now += 60
     assert world.received == (0, 1)
-    world.slack.away = False
+    world.slack.down = False
     world.look()
     assert world.received == (1, 1)
 
 
-def test_of_two_who_look_at_once_one_tells_it(world: World) -> None:
+def test_of_two_evaluations_at_once_one_notifies(world: World) -> None:
     world.look()
     world.now += PATIENCE
     row = world.leases.get(ROW)
@@ -154,13 +154,13 @@ def test_of_two_who_look_at_once_one_tells_it(world: World) -> None:
     assert world.leases.swap(replace(row, counter=row.counter + 1, state=busy.as_state()), row)
     world.look()
     assert world.received == (0, 0)
-    # Whoever was busy has died.
+    # The process that claimed it has died.
     world.now += 31
     world.look()
     assert world.received == (1, 1)
 
 
-def test_a_claim_of_a_clock_that_was_set_back_holds_nobody_up(world: World) -> None:
+def test_a_claim_of_a_clock_that_was_set_back_delays_no_process(world: World) -> None:
     world.look()
     world.now += PATIENCE
     carried = Outage(NOW, world.now, claimed_until=world.now + 7 * 86_400)
@@ -168,7 +168,9 @@ def test_a_claim_of_a_clock_that_was_set_back_holds_nobody_up(world: World) -> N
     assert world.received == (1, 1)
 
 
-def test_two_that_read_the_same_row_do_not_both_tell(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_that_read_the_same_row_do_not_both_notify(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.look()
     world.now += PATIENCE
     real = world.leases.swap
@@ -183,7 +185,7 @@ def test_two_that_read_the_same_row_do_not_both_tell(world: World, monkeypatch: 
     assert world.received == (1, 1)
 
 
-def test_a_sensor_whose_looks_could_not_be_noted_is_not_taken_for_dead(world: World) -> None:
+def test_a_sensor_whose_evaluations_could_not_be_recorded_is_not_taken_for_dead(world: World) -> None:
     def seconds_ago(noted: float | None) -> float | None:
         seen = last_evaluation(world, noted, world.now)  # type: ignore[arg-type]
         return None if seen is None else world.now - seen

@@ -1,4 +1,4 @@
-"""PagerDuty: what it is told, under which key, and that whatever keeps it from hearing is told apart."""
+"""PagerDuty: what it receives, under which key, and which failures are transient."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def channel(base_url: str, *, docs_url: str = "https://docs.example/regworkers/"
     )
 
 
-def test_it_is_notified_what_where_since_when_and_what_to_do(receiver: Receiver) -> None:
+def test_a_trigger_says_what_where_since_when_and_what_to_do(receiver: Receiver) -> None:
     channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, Change.OPENED)
     (event,) = receiver.events
     assert event["event_action"] == "trigger"
@@ -58,19 +58,19 @@ def test_it_is_notified_what_where_since_when_and_what_to_do(receiver: Receiver)
 
 
 def test_acknowledgement_and_end_go_by_the_same_key(receiver: Receiver) -> None:
-    told = channel(f"http://127.0.0.1:{receiver.port}", docs_url="")
+    sender = channel(f"http://127.0.0.1:{receiver.port}", docs_url="")
     for change in (Change.OPENED, Change.ACKNOWLEDGED, Change.RESOLVED):
-        told.notify(INCIDENT, change)
+        sender.notify(INCIDENT, change)
     assert [event["event_action"] for event in receiver.events] == ["trigger", "acknowledge", "resolve"]
     assert len({event["dedup_key"] for event in receiver.events}) == 1
     assert "links" not in receiver.events[0]
 
 
-def test_what_is_too_long_is_cut_and_its_key_stays_one_of_its_own(receiver: Receiver) -> None:
-    told = channel(f"http://127.0.0.1:{receiver.port}")
+def test_long_texts_are_cut_and_keys_stay_unique(receiver: Receiver) -> None:
+    sender = channel(f"http://127.0.0.1:{receiver.port}")
     for subject in ("a" * 300, "b" * 300):
         alert = replace(ALERT, key=f"campaign-stuck:{subject}", summary="x" * 2000)
-        told.notify(replace(INCIDENT, alert=alert), Change.OPENED)
+        sender.notify(replace(INCIDENT, alert=alert), Change.OPENED)
     first, second = receiver.events
     assert len(first["payload"]["summary"]) == 1024
     assert len(first["dedup_key"]) <= 255 and first["dedup_key"] != second["dedup_key"]
@@ -96,7 +96,7 @@ def test_a_refusal_says_whose_fault_it_is_and_nothing_of_the_key(
     assert ROUTING_KEY[-4:] not in str(caught.value)
 
 
-def test_nobody_there_and_no_answer_in_time_are_transient(receiver: Receiver) -> None:
+def test_an_unreachable_server_and_a_late_answer_are_transient(receiver: Receiver) -> None:
     with pytest.raises(TransientFailure):
         channel("http://127.0.0.1:9").notify(INCIDENT, Change.OPENED)
     receiver.gate.clear()

@@ -38,7 +38,7 @@ from tests.operations.alerts.world import (
 # Something of every condition, and of both steps or kinds where there are two.
 ILL = replace(
     WELL,
-    dependencies={**WELL.dependencies, "sqs": "away", "redis": "away"},
+    dependencies={**WELL.dependencies, "sqs": "no answer", "redis": "no answer"},
     queues=(
         queue("replication-queue", 30_000, oldest_seconds=2.1 * DAY),
         queue("selection-queue", 1, oldest_seconds=3.1 * DAY),

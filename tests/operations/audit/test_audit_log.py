@@ -33,17 +33,17 @@ def runtime(shared: Runtime) -> Runtime:
     return emptied(shared)
 
 
-def away() -> Runtime:
+def unavailable() -> Runtime:
     return Runtime(
         test_settings(
-            "away-",
+            "down-",
             mongo={"uri": "mongodb://127.0.0.1:1", "server_selection_timeout_seconds": 0.1},
             retry={"attempts": 1},
         )
     )
 
 
-def test_an_action_stands_there_while_it_runs_and_with_its_counts_after(runtime: Runtime) -> None:
+def test_an_action_is_recorded_while_it_runs_and_with_its_counts_afterwards(runtime: Runtime) -> None:
     with audited(runtime, "codes void", "summer", {"codes": 2, "reason": "", "force": False}) as result:
         (running,) = runtime.operator_actions.history()
         assert (running.outcome, running.ended_at) == ("running", None)
@@ -74,12 +74,12 @@ def test_a_dry_run_leaves_no_trace(runtime: Runtime) -> None:
     assert runtime.operator_actions.history() == []
 
 
-def test_without_mongodb_nothing_is_done_that_nobody_could_write_down() -> None:
+def test_without_mongodb_nothing_is_done_that_cannot_be_recorded() -> None:
     done: list[str] = []
-    with pytest.raises(TransientFailure), audited(away(), "replicate", "summer:e1"):
+    with pytest.raises(TransientFailure), audited(unavailable(), "replicate", "summer:e1"):
         done.append("replicated")
     assert done == []
-    with audited(away(), "replicate", "summer:e1", dry_run=True):
+    with audited(unavailable(), "replicate", "summer:e1", dry_run=True):
         done.append("looked")
     assert done == ["looked"]
 
@@ -105,9 +105,9 @@ def test_the_terminal_tells_who_did_what_filtered_by_command_and_time(
 ) -> None:
     put(runtime, key("e1"))
     assert regworkers(runtime, "replicate", "summer", "e1", REGWORKERS_OPERATOR="dana").code == 0
-    (told,) = regworkers(runtime, "audit", "--what", "repl", "--since", "1h", "--format", "json").document
-    assert (told["who"], told["what"], told["target"]) == ("dana", "replicate", "summer:e1")
-    assert told["outcome"] == "done" and told["result"] == {"sent": True}
+    (action,) = regworkers(runtime, "audit", "--what", "repl", "--since", "1h", "--format", "json").document
+    assert (action["who"], action["what"], action["target"]) == ("dana", "replicate", "summer:e1")
+    assert action["outcome"] == "done" and action["result"] == {"sent": True}
     use(monkeypatch, runtime)
     audit_command()
     assert "dana" in capsys.readouterr().out
@@ -122,9 +122,9 @@ def test_a_list_of_invites_is_recorded_without_the_values_that_were_typed(
     create(runtime)
     for apply in ((), ("--apply", "--yes")):
         regworkers(runtime, *words, "--rejects", str(tmp_path / "rejects.csv"), *apply)
-    (told,) = runtime.operator_actions.history()
-    assert told.what == "invites remove" and told.arguments["values"] == 1
-    assert "planted" not in str(told)
+    (action,) = runtime.operator_actions.history()
+    assert action.what == "invites remove" and action.arguments["values"] == 1
+    assert "planted" not in str(action)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_a_comparison_in_dagster_is_recorded_when_it_repairs(
     for repair in (False, True):
         config = {"ops": {"reconcile": {"config": {"campaign_id": "winter", "apply": repair}}}}
         assert job("reconcile_entries").execute_in_process(run_config=config).success
-    (told,) = runtime.operator_actions.history()
-    assert (told.what, told.target, told.result["sent"]) == ("reconcile_entries", "winter", 0)
+    (action,) = runtime.operator_actions.history()
+    assert (action.what, action.target, action.result["sent"]) == ("reconcile_entries", "winter", 0)
 
 
 def test_times_are_days_moments_or_how_long_ago() -> None:

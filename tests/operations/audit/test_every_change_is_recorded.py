@@ -67,7 +67,7 @@ READS = {
     "service check",
     "trace",
 }
-# What sensors start as well, from the same work: nobody decides anything by starting it.
+# What sensors start as well, from the same work: starting it is no decision.
 DOES_WHAT_SENSORS_DO = {
     "alerts evaluate",
     "archive run",
@@ -76,7 +76,7 @@ DOES_WHAT_SENSORS_DO = {
     "drain publish",
     "drain save",
     "drain selections",
-    # The workers of old do with an event what they do with every event. The one that decides something,
+    # The legacy handlers do with an event what they do with every event. The one that decides something,
     # enqueueMarketSelections, is recorded.
     "invoke",
 }
@@ -102,7 +102,7 @@ JOBS_THAT_READ = {
     "check_certificate",
     "check_selection",
     "doctor",
-    # The core writes a drill down, whoever starts it.
+    # The core records a drill itself.
     "drill_recovery",
     "eligibility_report",
     "export_draw",

@@ -76,7 +76,7 @@ def test_an_environment_that_cannot_be_read_is_named_and_leaves_the_others_alone
 ) -> None:
     company.store("qa", company.ca.client())
     answer = typed("check", "--format", "json")
-    assert answer.code == 0, "somebody else's environment is no finding"
+    assert answer.code == 0, "another environment is no finding"
     assert row(answer, "prod")["state"] == "unreadable" and "does not exist" in row(answer, "prod")["error"]
     assert typed("check", "--env", "prod").code == 2, "but one that was named has to be read"
 

@@ -24,12 +24,12 @@ class FakeSecrets:
 
     def __init__(self, **versions: list[str]) -> None:
         self.versions = versions
-        self.away = False
+        self.down = False
         self.reads = 0
 
     def get(self, name: str, *, previous: bool = False) -> str | None:
         self.reads += 1
-        if self.away:
+        if self.down:
             raise TransientFailure("secretsmanager", "ReadTimeoutError")
         found = self.versions.get(name, [])
         return found[-1] if not previous and found else found[-2] if len(found) > 1 else None
@@ -40,13 +40,13 @@ class Brokers:
 
     def __init__(self, *pairs: Pair) -> None:
         self.taken = {pair.certificate for pair in pairs}
-        self.away = False
+        self.down = False
         self.tried: list[str] = []
 
     def attempt(self, options: Mapping[str, str]) -> tuple[Answer, str]:
         shown = options["ssl.certificate.pem"]
         self.tried.append(shown)
-        if not self.away and shown in self.taken:
+        if not self.down and shown in self.taken:
             return Answer.CONNECTED, ""
         return Answer.SILENCE, "the brokers hang up on it"
 
@@ -135,7 +135,7 @@ def test_without_any_of_it_nothing_is_added() -> None:
         (FakeSecrets(client=[GOOD.certificate]), "no private key"),
     ],
 )
-def test_what_is_named_and_not_there_is_told_with_its_place(secrets: FakeSecrets, said: str) -> None:
+def test_missing_material_is_reported_with_its_place(secrets: FakeSecrets, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         security(secrets, tls={"certificateSecret": "client"}).material()
     assert "client" in str(caught.value)
@@ -186,7 +186,7 @@ def test_a_renewal_that_the_brokers_take_is_taken_up() -> None:
     found = credentials(secrets, brokers)
     assert shown(found.accepted()) == GOOD.certificate
     secrets.versions["client"].append(BETTER.bundle)
-    assert shown(found.accepted()) == GOOD.certificate, "only a look reads"
+    assert shown(found.accepted()) == GOOD.certificate, "only a check reads"
     assert shown(found.check()) == BETTER.certificate and found.refused is None
 
 
@@ -198,54 +198,54 @@ def test_what_is_unchanged_is_not_tried_again() -> None:
     assert brokers.tried == [GOOD.certificate]
 
 
-def test_a_renewal_that_the_brokers_refuse_is_told_at_every_look_until_it_is_mended() -> None:
+def test_a_renewal_that_the_brokers_refuse_is_reported_at_every_check_until_it_is_accepted() -> None:
     secrets, brokers = stored(GOOD), Brokers(GOOD, BETTER)
     found = credentials(secrets, brokers)
-    told: list[str | None] = []
+    reported: list[str | None] = []
     found.check()
-    found.watcher = told.append
+    found.watcher = reported.append
     secrets.versions["client"].append(BAD.bundle)
     assert shown(found.check()) == GOOD.certificate
     found.check()
     secrets.versions["client"].append(BETTER.bundle)
     assert shown(found.check()) == BETTER.certificate
-    assert told == ["the brokers hang up on it", "the brokers hang up on it", None]
+    assert reported == ["the brokers hang up on it", "the brokers hang up on it", None]
 
 
-def test_a_process_that_starts_while_a_broken_renewal_stands_uses_the_version_before() -> None:
+def test_a_process_that_starts_after_a_broken_renewal_uses_the_previous_version() -> None:
     found = credentials(stored(GOOD, BAD), Brokers(GOOD))
     assert shown(found.accepted()) == GOOD.certificate
     assert found.refused == "the brokers hang up on it"
 
 
-def test_so_does_one_that_starts_while_what_stands_is_no_certificate() -> None:
+def test_so_does_one_that_starts_while_the_secret_is_no_certificate() -> None:
     secrets = stored(GOOD)
     secrets.versions["client"].append("nonsense")
     found = credentials(secrets, Brokers(GOOD))
     assert shown(found.accepted()) == GOOD.certificate and "no certificate" in str(found.refused)
 
 
-def test_in_an_outage_what_stands_is_used_and_nothing_is_refused() -> None:
+def test_in_an_outage_the_current_version_is_used_and_nothing_is_refused() -> None:
     brokers = Brokers(GOOD)
-    brokers.away = True
+    brokers.down = True
     found = credentials(stored(GOOD, BAD), brokers)
     assert shown(found.accepted()) == BAD.certificate and found.refused is None
-    brokers.away = False
+    brokers.down = False
     assert shown(found.check()) == GOOD.certificate, "once it is over, the next look decides"
     assert found.refused == "the brokers hang up on it"
 
 
-def test_a_secret_store_that_is_away_leaves_what_is_in_use() -> None:
+def test_an_unavailable_secret_store_changes_nothing() -> None:
     secrets = stored(GOOD)
     found = credentials(secrets, Brokers(GOOD))
     found.accepted()
-    secrets.away = True
+    secrets.down = True
     assert shown(found.check()) == GOOD.certificate and found.refused is None
 
 
-def test_at_the_start_a_secret_store_that_is_away_is_transient() -> None:
+def test_at_the_start_an_unavailable_secret_store_is_transient() -> None:
     secrets = stored(GOOD)
-    secrets.away = True
+    secrets.down = True
     with pytest.raises(TransientFailure):
         credentials(secrets, Brokers(GOOD)).accepted()
 

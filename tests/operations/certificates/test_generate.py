@@ -130,9 +130,7 @@ def test_what_ci_is_given_serves_as_a_setting(
     assert typed("check", "--env", "qa").code == 0
 
 
-def test_a_dry_run_asks_nobody_and_shows_what_would_be_asked(
-    company: Company, vault: FakeVault, typed: Typed
-) -> None:
+def test_a_dry_run_shows_the_request_and_sends_none(company: Company, vault: FakeVault, typed: Typed) -> None:
     answer = typed("generate", "--env", "prod", "--dry-run", "--format", "json")
     assert answer.code == 0 and vault.requests == []
     assert answer.document["path"] == "pki/issue/regworkers"
@@ -203,7 +201,7 @@ def test_a_refusal_of_vaults_is_exit_code_2_with_a_way_out(
     assert len(answer.stderr.strip().splitlines()) == 1
 
 
-def test_a_wrong_password_is_told_and_not_shown(
+def test_a_wrong_password_is_reported_and_not_shown(
     company: Company, vault: FakeVault, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VAULT_PASSWORD", "a-guess")
@@ -212,7 +210,7 @@ def test_a_wrong_password_is_told_and_not_shown(
     assert "a-guess" not in answer.stderr and USER not in answer.stderr
 
 
-def test_nobody_there_is_told_without_a_word_of_our_own_servers(
+def test_an_unreachable_vault_is_reported_without_advice_on_our_own_servers(
     company: Company, vault: FakeVault, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGWORKERS_VAULT__ADDRESS", "http://127.0.0.1:9")

@@ -46,7 +46,7 @@ def test_one_that_has_ended_is_expired_and_its_days_are_negative() -> None:
     assert found.days_left is not None and found.days_left < -2.9
 
 
-def test_one_that_has_not_begun_is_told_with_its_begin() -> None:
+def test_a_certificate_that_is_not_valid_yet_is_reported_with_its_start() -> None:
     assert problems(judged(ROOT.client(starts=2))) == [Problem.NOT_YET_VALID]
 
 
@@ -79,7 +79,7 @@ def test_in_its_last_second_it_still_holds_and_then_it_does_not() -> None:
     assert problems(judged(_LONG, now=_END)) == [Problem.EXPIRED]
 
 
-def test_a_key_of_another_certificate_is_told() -> None:
+def test_a_key_of_another_certificate_is_reported() -> None:
     found = judged(ROOT.client(), key=ROOT.client().key)
     assert problems(found) == [Problem.KEY_MISMATCH] and found.key_matches is False
 
@@ -110,7 +110,7 @@ def test_a_client_cannot_issue_for_others() -> None:
     assert problems(judged(shown)) == [Problem.BROKEN_CHAIN]
 
 
-def test_an_issuer_that_ends_before_it_is_told() -> None:
+def test_an_issuer_that_expires_first_is_reported() -> None:
     brief = Authority("Brief", ROOT, days=10)
     found = judged(brief.client())
     assert problems(found) == [Problem.ENDS_SOON] and "CN=Brief" in found.findings[0].text
@@ -121,7 +121,7 @@ def test_without_a_ca_nothing_is_said_of_the_chain() -> None:
     assert found.findings == () and found.trusted is None
 
 
-def test_one_for_servers_only_is_told() -> None:
+def test_a_certificate_for_servers_only_is_reported() -> None:
     assert problems(judged(ROOT.client(usage=ExtendedKeyUsageOID.SERVER_AUTH))) == [Problem.WRONG_USE]
 
 

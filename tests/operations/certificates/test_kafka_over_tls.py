@@ -1,4 +1,4 @@
-"""Clients of Kafka over TLS that demands certificates: who is let in, what others are told, and a certificate that is
+"""Clients of Kafka over TLS that demands certificates: who is let in, what others see, and a certificate that is
 renewed while events flow.
 """
 
@@ -111,7 +111,7 @@ class Flow:
         self._thread.join()
 
     def more(self, count: int = 20) -> None:
-        """Returns when so many more have been acknowledged."""
+        """Returns when this number of further messages was acknowledged."""
         target = self.sent + count
         wait_until(lambda: self.sent >= target or self.error, what="the flow")
         assert self.error is None
@@ -192,7 +192,7 @@ def test_others_are_not_let_in(kafka: SecureKafka, tmp_path: Path, which: str) -
     assert not {pair.serial for pair in pairs.values()} & set(kafka.proxy.serials)
 
 
-def test_a_key_of_another_certificate_is_told_without_asking_anybody(
+def test_a_key_of_another_certificate_is_reported_without_a_connection(
     kafka: SecureKafka, tmp_path: Path
 ) -> None:
     write(tmp_path, kafka.authority.client(), key=kafka.authority.client().key)
@@ -200,7 +200,7 @@ def test_a_key_of_another_certificate_is_told_without_asking_anybody(
         over_tls(kafka, tmp_path).kafka_admin.topics()
 
 
-def test_brokers_that_we_do_not_trust_are_told_from_an_outage(kafka: SecureKafka) -> None:
+def test_untrusted_brokers_are_not_taken_for_an_outage(kafka: SecureKafka) -> None:
     stranger = Authority("Stranger")
     options = kafka.options(kafka.authority.client(), **{"ssl.ca.pem": stranger.pem})
     answer, why = try_out(kafka.address, timeout_seconds=5.0)(options)

@@ -123,7 +123,7 @@ def test_a_batch_in_flight_ends_on_the_old_one_and_the_next_waits_for_the_new_on
     assert sorted(world.notes[3:]) == ["close old", "send new"]
 
 
-def test_a_batch_that_does_not_end_keeps_its_producer_and_nobody_else_waits_for_it() -> None:
+def test_a_batch_that_does_not_end_keeps_its_producer_and_delays_no_other() -> None:
     world = World(flush_seconds=0.05)
     world.events.send(RECORDS)
     old = world.made["old"]
@@ -139,7 +139,7 @@ def test_a_batch_that_does_not_end_keeps_its_producer_and_nobody_else_waits_for_
     assert old.closed
 
 
-def test_a_flush_that_fails_leaves_nobody_waiting() -> None:
+def test_a_flush_that_fails_leaves_no_caller_waiting() -> None:
     world = World()
     world.events.send(RECORDS)
 

@@ -67,7 +67,7 @@ def test_the_token_is_given_back(served: FakeVault) -> None:
 
 
 def test_a_token_that_lies_about_is_never_sent(served: FakeVault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VAULT_TOKEN", "hvs.somebody-elses")
+    monkeypatch.setenv("VAULT_TOKEN", "hvs.another-user")
     client(served).login_user(USER, PASSWORD)
     assert served.requests[0][2] in (None, "")
 
@@ -79,7 +79,7 @@ def test_a_name_with_a_slash_stays_one_name(served: FakeVault) -> None:
 
 
 @pytest.mark.parametrize(("method", "said"), [("user", "name or password"), ("app", "role id or secret id")])
-def test_a_wrong_login_is_told_without_repeating_it(served: FakeVault, method: str, said: str) -> None:
+def test_a_wrong_login_is_reported_without_repeating_it(served: FakeVault, method: str, said: str) -> None:
     vault = client(served)
     with pytest.raises(UsageError, match=said) as caught:
         if method == "user":
@@ -89,7 +89,7 @@ def test_a_wrong_login_is_told_without_repeating_it(served: FakeVault, method: s
     assert "eve" not in str(caught.value) and "guess" not in str(caught.value)
 
 
-def test_a_locked_login_is_told(served: FakeVault) -> None:
+def test_a_locked_login_is_reported(served: FakeVault) -> None:
     served.locked = True
     assert "locked" in refusal(client(served))
 
@@ -99,12 +99,12 @@ def test_a_sealed_vault_names_who_can_help(served: FakeVault) -> None:
     assert "unseal" in refusal(client(served))
 
 
-def test_one_that_is_not_initialised_is_told(served: FakeVault) -> None:
+def test_a_vault_that_is_not_initialised_is_reported(served: FakeVault) -> None:
     served.initialised = False
     assert "not initialised" in refusal(client(served))
 
 
-def test_a_missing_policy_is_told_from_a_token_that_has_ended(served: FakeVault) -> None:
+def test_a_missing_policy_is_not_taken_for_an_expired_token(served: FakeVault) -> None:
     served.allowed = False
     assert "policy" in refusal(client(served)) and "pki/issue/regworkers" in refusal(client(served))
     served.allowed, served.expires = True, True
@@ -128,19 +128,19 @@ def test_a_wrong_setting_is_named(served: FakeVault, settings: dict[str, str], s
     assert said in refusal(client(served, **settings))
 
 
-def test_a_name_that_the_role_does_not_allow_is_told(served: FakeVault) -> None:
+def test_a_name_that_the_role_does_not_allow_is_reported(served: FakeVault) -> None:
     vault = client(served)
     vault.login_user(USER, PASSWORD)
     with pytest.raises(UsageError, match=r"vault\.commonName"):
-        vault.issue("somebody-else")
+        vault.issue("another-name")
 
 
-def test_a_page_of_somebody_elses_is_not_taken_for_vault(served: FakeVault) -> None:
+def test_a_page_of_another_program_is_not_taken_for_vault(served: FakeVault) -> None:
     served.page = True
     assert "does not answer as Vault does" in refusal(client(served))
 
 
-def test_nobody_there_is_transient_and_names_the_address(served: FakeVault) -> None:
+def test_an_unreachable_vault_is_transient_and_named_by_its_address(served: FakeVault) -> None:
     with pytest.raises(TransientFailure, match=r"127\.0\.0\.1:9"):
         client(served, address="http://127.0.0.1:9").login_user(USER, PASSWORD)
 

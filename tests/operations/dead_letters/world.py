@@ -60,8 +60,8 @@ def refuse(runtime: Runtime, *entries: str, **changes: Any) -> None:
 
 
 def correct(runtime: Runtime, *entries: str) -> None:
-    """Make the same state valid under the order that was refused, without a stream event: only the dead
-    letter replicates it.
+    """Make the same state valid under the order that was refused, without a stream event: only a redrive
+    replicates it.
     """
     for entry in entries:
         put(runtime, key(entry), needsReplication=False)

@@ -74,8 +74,8 @@ def test_a_restored_table_is_cleaned_by_the_ledger_though_mongodb_lost_the_tombs
     assert looked.entries == [("summer:e1", at)]
     done = replay(runtime, confirmed=1)
     assert done.finished and source(runtime, E1) is None and source(runtime, E2) is not None
-    stands = document(runtime, E1)
-    assert stands is not None and stands["erasedAt"] == at and "email" not in stands
+    stored = document(runtime, E1)
+    assert stored is not None and stored["erasedAt"] == at and "email" not in stored
     assert replay(runtime).found == 0
 
 
@@ -87,8 +87,8 @@ def test_a_restored_mongodb_gets_its_tombstones_back(runtime: Runtime) -> None:
     at = erased(runtime, E1).erased_at
     runtime.database["entries"].replace_one({"_id": E1.document_id}, backup)
     assert replay(runtime, "summer", confirmed=1).finished
-    stands = document(runtime, E1)
-    assert stands is not None and stands["erasedAt"] == at and "email" not in stands
+    stored = document(runtime, E1)
+    assert stored is not None and stored["erasedAt"] == at and "email" not in stored
 
 
 def test_former_versions_that_a_restore_brought_back_go_too(runtime: Runtime) -> None:
@@ -125,8 +125,8 @@ def test_a_restore_keeps_the_registration_that_came_after_the_erasure(runtime: R
     replicate_all(runtime)
     assert replay(runtime).found == 1, "its time is lost: what an older backup brings back would be let in"
     assert replay(runtime, confirmed=1).finished
-    stands = document(runtime, E1)
-    assert stands is not None and stands["email"] and stands["erasedAt"] < later
+    stored = document(runtime, E1)
+    assert stored is not None and stored["email"] and stored["erasedAt"] < later
     assert source(runtime, E1) is not None and sort_keys(runtime) == {E1.sk}
 
 

@@ -66,9 +66,9 @@ STEPS = (
 def nothing_is_left(runtime: Runtime) -> None:
     """Of the fan; and all of the others is."""
     assert sort_keys(runtime) == {OTHER.sk, "INVITE#email#other@example.com"}
-    stands = document(runtime, E1)
-    assert stands is not None and {"deletedAt", "erasedAt"} <= set(stands)
-    assert not {"email", "ref", "firstName", "_identity"} & set(stands)
+    stored = document(runtime, E1)
+    assert stored is not None and {"deletedAt", "erasedAt"} <= set(stored)
+    assert not {"email", "ref", "firstName", "_identity"} & set(stored)
     assert document(runtime, OTHER) is not None and source(runtime, OTHER) is not None
     assert runtime.superseded_entries.of_entry(E1) == []
     assert runtime.dead_letters.of_entry(E1) == [] and len(runtime.dead_letters.of_entry(OTHER)) == 2
@@ -108,17 +108,17 @@ def test_everything_of_the_fan_goes_and_all_of_the_others_stays(runtime: Runtime
     assert report.finished, report.as_dict()
     nothing_is_left(runtime)
     assert report.removed.invites == 3, f"also that of {MAIL_ONCE}, which the entry had before"
-    # The stream's removal arrives later, and the state is told of as removed once.
+    # The stream's removal arrives later, and one event says that the state was removed.
     replicate_all(runtime)
     nothing_is_left(runtime)
-    told = [
+    events = [
         event
         for message in runtime.queue(runtime.names.analytics_queue).receive(10, 0, 30)
         for event in decode(message.body, MessageType.PUBLISH).items
         if event["type"] == "entry.removed"
     ]
-    assert {event["data"]["createdAt"] for event in told} == {OLD}
-    assert len({event["id"] for event in told}) == 1
+    assert {event["data"]["createdAt"] for event in events} == {OLD}
+    assert len({event["id"] for event in events}) == 1
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -163,8 +163,8 @@ def test_an_entry_that_never_reached_the_replica_gets_a_tombstone_at_once(runtim
     assert erased(runtime, E1).finished
     # Its first state and its removal are still in the stream.
     replicate_all(runtime)
-    stands = document(runtime, E1)
-    assert stands is not None and "email" not in stands and "erasedAt" in stands
+    stored = document(runtime, E1)
+    assert stored is not None and "email" not in stored and "erasedAt" in stored
 
 
 def test_a_save_drain_that_has_read_the_entry_before_cannot_bring_it_back(
@@ -183,8 +183,8 @@ def test_a_save_drain_that_has_read_the_entry_before_cannot_bring_it_back(
     monkeypatch.setattr(Saver, "_read", read_and_be_held_up)
     run(runtime, "save")
     replicate_all(runtime)
-    stands = document(runtime, E1)
-    assert stands is not None and "email" not in stands and "erasedAt" in stands
+    stored = document(runtime, E1)
+    assert stored is not None and "email" not in stored and "erasedAt" in stored
 
 
 def test_a_writer_that_changes_the_entry_meanwhile_does_not_save_it(runtime: Runtime) -> None:
@@ -212,8 +212,8 @@ def test_a_new_registration_is_let_in_and_an_erasure_that_goes_on_leaves_it_alon
     report = erased(runtime, E1)
     assert not report.finished and report.registered_again == later
     replicate_all(runtime)
-    stands = document(runtime, E1)
-    assert stands is not None and stands["ref"] == "another-ref" and stands["erasedAt"] == report.erased_at
+    stored = document(runtime, E1)
+    assert stored is not None and stored["ref"] == "another-ref" and stored["erasedAt"] == report.erased_at
     assert trace_entry(runtime, E1)["verdict"] == "in_sync"
     # Asked for once more, it is an erasure of its own.
     again = erased(runtime, E1)
@@ -285,7 +285,7 @@ def test_dead_letters_lose_what_is_about_the_fan_and_keep_the_rest(runtime: Runt
     assert len(kept) == 2 and all(E1.sk not in line["body"] for line in kept)
 
 
-def test_letters_that_others_hold_are_told_and_a_repeat_takes_them(runtime: Runtime) -> None:
+def test_dead_letters_that_others_hold_are_reported_and_a_repeat_removes_them(runtime: Runtime) -> None:
     plant(runtime, E1)
     dead_letters(runtime, E1)
     queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
@@ -341,8 +341,8 @@ def test_an_acceptance_that_copies_while_the_fan_is_erased_keeps_no_copy(runtime
     result = flow.run("summer", repair=True, accept=Accept(1))
     assert result.acceptance is not None and result.acceptance.accepted == 0
     assert runtime.superseded_entries.of_entry(E1) == []
-    stands = document(runtime, E1)
-    assert stands is not None and "email" not in stands and stands["erasedAt"]
+    stored = document(runtime, E1)
+    assert stored is not None and "email" not in stored and stored["erasedAt"]
 
 
 def erased_before_the_copy(runtime: Runtime) -> None:
@@ -351,7 +351,7 @@ def erased_before_the_copy(runtime: Runtime) -> None:
     runtime.database["superseded_entries"].insert_many(copies)
 
 
-def test_a_writer_whose_clock_is_ahead_is_told_of(runtime: Runtime) -> None:
+def test_a_writer_whose_clock_is_ahead_is_reported(runtime: Runtime) -> None:
     ahead = "2126-01-01T00:00:00.000Z"
     enter(runtime, E1, createdAt=ahead, updatedAt=ahead)
     replicate_all(runtime)

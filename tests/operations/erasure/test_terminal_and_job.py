@@ -100,10 +100,10 @@ def test_the_job_takes_ids_and_tells_numbers_and_hands_out_the_codes(
     assert not _launched(wrong).success and source(runtime, E1) is not None
     done = _launched({**config, "apply": True, "confirm": "e1"})
     assert done.success and source(runtime, E1) is None
-    told = str([event.event_specific_data for event in done.all_events])
-    assert "entryInTheDemandTable" in told and "| where | what | until | why | number |" in told
-    assert not [value for value in (*FAN.values(), CODE) if value in told]
-    (codes,) = re.findall(r"/downloads/[0-9a-f]{32}/codes\.csv", told)
+    shown = str([event.event_specific_data for event in done.all_events])
+    assert "entryInTheDemandTable" in shown and "| where | what | until | why | number |" in shown
+    assert not [value for value in (*FAN.values(), CODE) if value in shown]
+    (codes,) = re.findall(r"/downloads/[0-9a-f]{32}/codes\.csv", shown)
     page = downloads.open_page(runtime, codes)
     assert page is not None and page.body.read().decode().split()[1] == f"{CODE},berlin,7,ASSIGNED"
     actions = runtime.operator_actions.history()

@@ -1,4 +1,4 @@
-"""What the doctor makes of a look at the system, without any system."""
+"""What the doctor finds in a snapshot, without any system."""
 
 from __future__ import annotations
 
@@ -128,24 +128,24 @@ def test_members_of_an_incident_of_many_know_since_when_too() -> None:
 
 def test_what_another_finding_explains_comes_after_it_and_names_it() -> None:
     failing = (DrainState("save", 300.0, 100, 60, NOW, 1, 0.4, 60.0),)
-    away = {**WELL.dependencies, "mongo": "ServerSelectionTimeoutError"}
-    examination = of(replace(WELL, dependencies=away, drains=failing))
+    down = {**WELL.dependencies, "mongo": "ServerSelectionTimeoutError"}
+    examination = of(replace(WELL, dependencies=down, drains=failing))
     assert [each.key for each in examination.found] == ["dependency-down:mongo", "error-rate:save"]
     assert examination.found[1].because == "dependency-down:mongo"
     assert "(caused by dependency-down:mongo)" in "\n".join(printed(examination))
 
 
 def test_what_could_not_be_read_is_shown_as_that_and_is_no_good_news() -> None:
-    examination = of(replace(WELL, queues=Unread("sqs: away"), parity=Unread("mongo: away")))
+    examination = of(replace(WELL, queues=Unread("sqs: no answer"), parity=Unread("mongo: no answer")))
     assert not examination.fine and examination.found == []
     for section in ("queues", "deadLetterQueues", "parity"):
         assert [row.state for row in examination.section(section)] == [State.UNREAD]
-    assert examination.unjudged["dead-letters"] == "sqs: away"
+    assert examination.unjudged["dead-letters"] == "sqs: no answer"
     text = "\n".join(printed(examination))
-    assert "3 unread" in text and "sqs: away" in text and "empty" not in text
+    assert "3 unread" in text and "sqs: no answer" in text and "empty" not in text
 
 
-def test_a_dagster_that_nobody_named_is_not_known_and_nothing_to_mend() -> None:
+def test_a_dagster_without_an_address_is_unknown_and_needs_no_fix() -> None:
     blind = replace(WELL, scheduler=Unread("no Dagster address: set REGWORKERS_DAGSTER__URL"))
     examination = of(blind)
     assert examination.fine and examination.state is State.UNKNOWN
@@ -201,9 +201,9 @@ def test_a_stack_that_is_down_is_one_finding_with_the_command_that_starts_it() -
 
 
 def test_one_server_of_the_embedded_stack_is_started_by_local_up_too() -> None:
-    away = {**WELL.dependencies, "mongo": "ServerSelectionTimeoutError"}
-    assert [each.help for each in of(replace(WELL, dependencies=away)).found] == ["regworkers local up"]
-    elsewhere = of(replace(WELL, dependencies=away), environment="prod")
+    down = {**WELL.dependencies, "mongo": "ServerSelectionTimeoutError"}
+    assert [each.help for each in of(replace(WELL, dependencies=down)).found] == ["regworkers local up"]
+    elsewhere = of(replace(WELL, dependencies=down), environment="prod")
     assert [each.help for each in elsewhere.found] == ["regworkers runbook time-outs"]
 
 
@@ -212,8 +212,8 @@ def test_one_server_of_the_embedded_stack_is_started_by_local_up_too() -> None:
 )
 def test_what_is_missing_is_created_by_provision(missing: str) -> None:
     trouble = f"{missing} does not exist: run `regworkers provision`"
-    away = {**WELL.dependencies, "sqs": trouble}
-    examination = of(replace(WELL, dependencies=away, leases=Unread(trouble)))
+    down = {**WELL.dependencies, "sqs": trouble}
+    examination = of(replace(WELL, dependencies=down, leases=Unread(trouble)))
     assert [each.help for each in examination.found] == ["regworkers provision"]
     assert [row.help for row in examination.section("leases")] == ["regworkers provision"]
 
@@ -231,16 +231,16 @@ def test_no_help_of_the_doctor_leads_back_to_the_doctor() -> None:
 
 def test_what_an_item_brought_about_itself_is_of_no_dependency() -> None:
     own = DrainState("save", 300.0, 100, 60, NOW, 1, 0.4, 60.0, dead_lettered=60)
-    away = {**WELL.dependencies, "sqs": "queue replication-queue does not exist"}
-    examination = of(replace(WELL, dependencies=away, drains=(own,)))
+    down = {**WELL.dependencies, "sqs": "queue replication-queue does not exist"}
+    examination = of(replace(WELL, dependencies=down, drains=(own,)))
     causes = {each.key: each.because for each in examination.found}
     assert causes == {"dependency-down:sqs": None, "error-rate:save": None}
 
 
 def test_a_cause_that_came_later_is_not_named() -> None:
     deep = replace(WELL.queues[0], visible=30_000, oldest_seconds=60.0)  # type: ignore[index]
-    away = {**WELL.dependencies, "sqs": "ConnectTimeoutError"}
-    snapshot = replace(WELL, dependencies=away, queues=(deep,))
+    down = {**WELL.dependencies, "sqs": "ConnectTimeoutError"}
+    snapshot = replace(WELL, dependencies=down, queues=(deep,))
     alert = Alert("queue-depth:replication-queue", Severity.CRITICAL, "", "")
     incident = Incident(alert, True, 1, SINCE, NOW, None, {})
 

@@ -43,7 +43,7 @@ def world(namespace: Runtime) -> Runtime:
     return emptied(namespace)
 
 
-def test_a_look_at_a_system_that_has_worked(world: Runtime) -> None:
+def test_a_snapshot_of_a_system_that_has_worked(world: Runtime) -> None:
     put(world, key("e1"))
     put(world, key("bad"), email=None)
     replicate_all(world)
@@ -100,7 +100,7 @@ def test_what_drains_did_earlier_is_still_known_after_the_window(world: Runtime)
     assert enqueue.last_seen_at is not None
 
 
-def test_everybody_away_is_read_as_unread_and_never_as_empty() -> None:
+def test_unavailable_dependencies_are_unread_and_never_empty() -> None:
     closed = {
         "aws": "http://127.0.0.1:1",
         "mongo": "mongodb://127.0.0.1:1",
@@ -124,19 +124,19 @@ def test_everybody_away_is_read_as_unread_and_never_as_empty() -> None:
     assert len(found.unread_queues) == 8
 
 
-def test_without_any_address_there_is_nobody_to_ask() -> None:
+def test_without_any_address_nothing_can_be_read() -> None:
     with pytest.raises(UsageError, match="regworkers local up"):
         read_system(Runtime(Settings(environment="local-dev")), no_scheduler)
 
 
-def test_who_hangs_or_fails_keeps_nobody_else_from_being_read() -> None:
+def test_a_reader_that_hangs_or_fails_does_not_stop_the_others() -> None:
     let_go = threading.Event()
 
     def fail() -> int:
         raise TransientFailure("mongo", "away")
 
     def defect() -> int:
-        raise ValueError("text of a driver with somebody's name")
+        raise ValueError("text of a driver with a fan's name")
 
     readers = {"hangs": let_go.wait, "fails": fail, "defect": defect, "fine": lambda: 7}
     found = read_in_parallel(readers, 0.2, lambda name: f"asked by {name}")

@@ -23,7 +23,7 @@ from regworkers_core.operations.health.scheduler import QUERY, latest_query, rea
 from regworkers_dagster.operations.health import scheduler_of
 
 NOW = 1_800_000_000.0
-STANDS, MENDED, OLDER, REFUSED = "run-stands", "run-mended", "run-older", "run-refused"
+FAILED, FIXED, OLDER, REFUSED = "run-failed", "run-fixed", "run-older", "run-refused"
 
 
 def failed_run(run_id: str, job: str, partition: str = "") -> dict[str, Any]:
@@ -78,22 +78,22 @@ ANSWER = {
     },
     "failed": {
         "results": [
-            failed_run(STANDS, "draw", 'a "quoted" one'),
-            failed_run(MENDED, "save_entries"),
+            failed_run(FAILED, "draw", 'a "quoted" one'),
+            failed_run(FIXED, "save_entries"),
             refused(failed_run(REFUSED, "top_up")),
         ]
     },
     # Of the latest failures of all the draw may be missing.
     "failed_draw": {
-        "results": [failed_run(STANDS, "draw", 'a "quoted" one'), failed_run(OLDER, "draw", "b")]
+        "results": [failed_run(FAILED, "draw", 'a "quoted" one'), failed_run(OLDER, "draw", "b")]
     },
     **{f"failed_{job}": {"results": []} for job in SELECTION_JOBS if job != "draw"},
     "queued": {"count": 4},
 }
 LATEST = {
     # What was refused since then ends no failure.
-    "work0": {"results": [refused(failed_run(REFUSED, "draw")), failed_run(STANDS, "draw")]},
-    "work1": {"results": [failed_run("a later one", "save_entries"), failed_run(MENDED, "save_entries")]},
+    "work0": {"results": [refused(failed_run(REFUSED, "draw")), failed_run(FAILED, "draw")]},
+    "work1": {"results": [failed_run("a later one", "save_entries"), failed_run(FIXED, "save_entries")]},
     "work2": {"results": [failed_run(OLDER, "draw")]},
 }
 
@@ -119,7 +119,7 @@ def test_daemons_ticks_and_the_failures_that_stand_are_read_from_outside() -> No
         ),
     )
     assert found.failed_runs == (
-        FailedRun(STANDS, "draw", "2027-01-15T07:59:00.000Z", 'a "quoted" one'),
+        FailedRun(FAILED, "draw", "2027-01-15T07:59:00.000Z", 'a "quoted" one'),
         FailedRun(OLDER, "draw", "2027-01-15T07:59:00.000Z", "b"),
     )
     assert found.queued_runs == 4
@@ -177,7 +177,7 @@ def test_what_is_no_answer_is_an_outage(status: int, body: bytes) -> None:
         api_at(url).ask("{ version }")
 
 
-def test_nobody_there_a_refusal_and_no_address_are_told_apart() -> None:
+def test_an_unreachable_dagster_a_refusal_and_no_address_are_distinguished() -> None:
     with pytest.raises(TransientFailure, match="dagster"):
         api_at("http://127.0.0.1:1").ask("{ version }")
     with http_answer(403, b"") as url, pytest.raises(UsageError, match="refuses us"):
@@ -192,7 +192,7 @@ def nothing() -> None:
 
 
 @dg.job
-def mended() -> None:
+def fixed() -> None:
     nothing()
 
 
@@ -206,19 +206,19 @@ def draw() -> None:
     nothing()
 
 
-@dg.sensor(job=mended, minimum_interval_seconds=7, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(job=fixed, minimum_interval_seconds=7, default_status=dg.DefaultSensorStatus.RUNNING)
 def on() -> dg.SkipReason:
     return dg.SkipReason("nothing to do")
 
 
-@dg.sensor(job=mended)
+@dg.sensor(job=fixed)
 def off() -> dg.SkipReason:
     return dg.SkipReason("nothing to do")
 
 
 NIGHTLY = dg.ScheduleDefinition(
     name="nightly",
-    job=mended,
+    job=fixed,
     cron_schedule="40 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
@@ -226,13 +226,13 @@ NIGHTLY = dg.ScheduleDefinition(
 
 def test_the_same_is_read_from_its_own_storage(tmp_path: Path) -> None:
     repository = dg.Definitions(
-        jobs=[mended, broken], sensors=[on, off], schedules=[NIGHTLY]
+        jobs=[fixed, broken], sensors=[on, off], schedules=[NIGHTLY]
     ).get_repository_def()
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         assert scheduler_of(instance, repository, NOW).failed_runs == ()
         for job, status in (
-            (mended, "FAILURE"),
-            (mended, "SUCCESS"),
+            (fixed, "FAILURE"),
+            (fixed, "SUCCESS"),
             (broken, "SUCCESS"),
             (broken, "FAILURE"),
         ):
@@ -256,18 +256,18 @@ def test_a_draw_that_failed_is_seen_however_much_else_fails(
     assert [run.job for run in found.failed_runs] == ["broken", "draw"]
 
 
-def test_a_draw_that_failed_is_told_for_longer_than_what_comes_again_every_minute(tmp_path: Path) -> None:
+def test_a_draw_that_failed_is_reported_for_longer_than_a_frequent_job(tmp_path: Path) -> None:
     repository = dg.Definitions(jobs=[draw, broken]).get_repository_def()
     day = 24 * 3600
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         for job in (draw, broken):
             instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
         now = last_moment(instance)
-        told = [
+        reported = [
             {run.job for run in scheduler_of(instance, repository, now + days * day).failed_runs}
             for days in (0, 3, 8)
         ]
-    assert told == [{"draw", "broken"}, {"draw"}, set()]
+    assert reported == [{"draw", "broken"}, {"draw"}, set()]
 
 
 def last_moment(instance: dg.DagsterInstance) -> float:

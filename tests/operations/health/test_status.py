@@ -1,4 +1,4 @@
-"""Asking who answers, when some are away."""
+"""Which dependencies answer, while some are down."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Unreachable:
         return None if name in self._up else name
 
 
-def test_all_are_asked_at_once_and_each_says_how_it_stands() -> None:
+def test_all_dependencies_are_read_at_once_and_each_has_its_state() -> None:
     runtime: Any = Unreachable("kafka", "mongo")
     assert ask(runtime, DEPENDENCIES) == {
         "dynamodb": "table demand-table does not exist",
@@ -47,7 +47,7 @@ def test_all_are_asked_at_once_and_each_says_how_it_stands() -> None:
     }
 
 
-def test_a_service_that_fails_refuses_us_or_hangs_is_told_from_one_that_is_up(runtime: Runtime) -> None:
+def test_a_service_that_fails_refuses_us_or_hangs_is_not_taken_for_one_that_is_up(runtime: Runtime) -> None:
     names = [f"service-{name}" for name in SERVICES]
     with served_to(runtime, answer_seconds=2.0) as served:
         assert set(ask(served.runtime, names).values()) == {UP}
@@ -60,7 +60,7 @@ def test_a_service_that_fails_refuses_us_or_hangs_is_told_from_one_that_is_up(ru
         assert found["service-campaign"] == UP
 
 
-def test_nobody_is_asked_twice_or_waited_for_longer_than_two_seconds() -> None:
+def test_no_dependency_is_asked_twice_or_waited_for_longer_than_two_seconds() -> None:
     runtime = Runtime(with_short_timeouts(Settings(environment="local-dev")))
     assert runtime.dependencies.policy.attempts == 1
     settings = runtime.settings

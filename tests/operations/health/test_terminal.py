@@ -22,8 +22,8 @@ from tests.support.runtimes import test_settings
 from tests.support.shared import emptied, shared_namespace
 from tests.support.terminal import regworkers
 
-# Five are promised of the whole command, whoever is away. Not on a machine that runs other tests beside it: here it is
-# killed when one of those who are away was waited for as long as its driver would by itself.
+# The command promises five, whatever is down, but not on a machine that runs other tests beside it: here it is killed
+# after the time that a driver waits for an unavailable server by itself.
 FAR_TOO_LONG_SECONDS = 25.0
 CLOSED = {
     "aws": "http://127.0.0.1:1",
@@ -45,7 +45,7 @@ def world(namespace: Runtime) -> Runtime:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_with_all_away_it_answers_in_time_and_says_that_the_stack_is_down(form: str) -> None:
+def test_without_any_server_it_answers_in_time_and_says_that_the_stack_is_down(form: str) -> None:
     runtime = Runtime(test_settings("t-", CLOSED, dagster={"url": "http://127.0.0.1:1"}))
     done = run_child(
         "regworkers_core.cli.main:main",

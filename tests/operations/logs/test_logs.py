@@ -158,14 +158,14 @@ def test_trace_follows_every_hop_and_says_where_the_log_lines_are(
 def test_a_hop_that_does_not_answer_hides_no_other(
     runtime: Runtime, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(_name: str) -> None:
-        raise TransientFailure("sqs", "away")
+    def down(_name: str) -> None:
+        raise TransientFailure("sqs", "no answer")
 
     put(runtime, key("e1"))
-    monkeypatch.setattr(runtime, "queue", away)
+    monkeypatch.setattr(runtime, "queue", down)
     hops = orjson.loads(terminal("trace", "summer", "e1", "--format", "json").stdout_bytes)["hops"]
     unread = {each["hop"]: each["why"] for each in hops if each["state"] == "could not read"}
-    assert unread == {"replication queue": "sqs: away", "analytics event": "sqs: away"}
+    assert unread == {"replication queue": "sqs: no answer", "analytics event": "sqs: no answer"}
 
 
 @pytest.fixture
@@ -207,5 +207,5 @@ def test_logs_refuses_what_it_cannot_look_up(terminal: Terminal, words: tuple[st
 def test_logs_without_any_line_is_a_finding_that_names_where_it_looked(
     terminal: Terminal, tmp_path: Path
 ) -> None:
-    answer = terminal("logs", "--correlation-id", "c-nobody")
+    answer = terminal("logs", "--correlation-id", "c-unknown")
     assert answer.exit_code == 1 and str(tmp_path) in answer.stdout

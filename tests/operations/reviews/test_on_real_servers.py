@@ -107,7 +107,7 @@ def test_an_unavailable_source_is_a_line_of_a_report_that_is_still_written(
     nowhere = {"endpoint_url": "http://127.0.0.1:9", "connect_timeout_seconds": 0.2}
     mongo = {"uri": "mongodb://127.0.0.1:9", "server_selection_timeout_seconds": 0.1}
     settings = runtime.settings
-    away = Runtime(
+    down = Runtime(
         settings.model_validate(
             {
                 **settings.model_dump(),
@@ -117,7 +117,7 @@ def test_an_unavailable_source_is_a_line_of_a_report_that_is_still_written(
             }
         )
     )
-    made = review(away, kind)
+    made = review(down, kind)
     assert [section.name for section in made.sections] == SECTIONS[kind]
     unread = {section.name: section.unread for section in made.unread}
     if kind is Kind.QUARTERLY:
@@ -127,10 +127,10 @@ def test_an_unavailable_source_is_a_line_of_a_report_that_is_still_written(
         assert all(
             why.split(":")[0] in ("mongo", "drain-log", "sqs", "logs", "s3") for why in unread.values()
         )
-    kept = publish(away, made, tmp_path)
+    kept = publish(down, made, tmp_path)
     markdown = (tmp_path / "report.md").read_text()
     assert kept.where is not None and all(why in markdown for why in unread.values())
-    lost = publish(away, made)
+    lost = publish(down, made)
     assert lost.where is None and "s3" in lost.trouble and not lost.fine
 
 

@@ -34,7 +34,7 @@ from tests.operations.alerts.world import (
 )
 from tests.support.shared import emptied, shared_namespace
 
-STREAM_AWAY = replace(WELL, stream=Unread("streams: EndpointConnectionError", "streams"))
+STREAM_UNREAD = replace(WELL, stream=Unread("streams: EndpointConnectionError", "streams"))
 LIMIT = SETTINGS.alerts.blind_seconds
 
 
@@ -42,20 +42,22 @@ def gap(key: str, dependency: str = "streams", severity: Severity = Severity.CRI
     return Gap(key, severity, Unread("no answer", dependency))
 
 
-def told(*gaps: Gap, since: float, incidents: tuple[Any, ...] = ()) -> list[Finding]:
+def reported(*gaps: Gap, since: float, incidents: tuple[Any, ...] = ()) -> list[Finding]:
     began = {each.key: since for each in gaps}
     return list(blind_findings(gaps, began, incidents, NOW, LIMIT))
 
 
 @pytest.mark.parametrize(("seconds", "holds"), [(119.0, False), (120.0, True)])
-def test_what_is_unread_for_two_minutes_is_notified_and_not_before(seconds: float, holds: bool) -> None:
-    assert bool(told(gap("stream-lag"), since=NOW - seconds)) is holds
+def test_a_source_that_is_unread_for_two_minutes_is_reported_and_not_before(
+    seconds: float, holds: bool
+) -> None:
+    assert bool(reported(gap("stream-lag"), since=NOW - seconds)) is holds
 
 
 def test_all_that_one_dependency_keeps_from_being_read_is_one_finding_named_after_it() -> None:
     lag, loss = gap("stream-lag", severity=Severity.WARNING), gap("data-loss:demand-table-stream")
     drains = gap("error-rate", "mongo", Severity.WARNING)
-    streams, mongo = told(lag, loss, drains, since=NOW - 180)
+    streams, mongo = reported(lag, loss, drains, since=NOW - 180)
     assert (streams.subject, streams.severity) == ("streams", Severity.CRITICAL)
     assert (
         streams.summary == "data-loss:demand-table-stream, stream-lag could not be read for 3 min: no answer"
@@ -65,17 +67,19 @@ def test_all_that_one_dependency_keeps_from_being_read_is_one_finding_named_afte
 
 
 def test_what_no_dependency_is_at_fault_for_is_named_after_its_condition() -> None:
-    found = told(gap("drift", ""), gap("campaign-stuck:c1", ""), gap("campaign-stuck:c2", ""), since=0)
+    found = reported(gap("drift", ""), gap("campaign-stuck:c1", ""), gap("campaign-stuck:c2", ""), since=0)
     assert [each.subject for each in found] == ["drift", "campaign-stuck"]
 
 
-def test_a_gap_that_was_notified_stays_with_its_incident_whatever_keeps_it_unread_by_now() -> None:
-    first = told(gap("stream-lag"), since=NOW - 180)[0]
+def test_a_reported_gap_stays_with_its_incident_even_if_its_cause_changes() -> None:
+    first = reported(gap("stream-lag"), since=NOW - 180)[0]
     alert = condition("blind").alert(first)
-    (after,) = told(gap("stream-lag", "dynamodb"), since=NOW - 240, incidents=(incident(alert),))
+    (after,) = reported(gap("stream-lag", "dynamodb"), since=NOW - 240, incidents=(incident(alert),))
     assert after.subject == "streams"
     over = incident(alert, open=False)
-    assert told(gap("stream-lag", "dynamodb"), since=NOW - 240, incidents=(over,))[0].subject == "dynamodb"
+    assert (
+        reported(gap("stream-lag", "dynamodb"), since=NOW - 240, incidents=(over,))[0].subject == "dynamodb"
+    )
 
 
 def test_a_part_that_is_unread_lasts_as_long_as_its_whole_and_the_other_way_round() -> None:
@@ -83,8 +87,8 @@ def test_a_part_that_is_unread_lasts_as_long_as_its_whole_and_the_other_way_roun
     assert gaps_since([part], {"dead-letters": NOW - 60}, NOW) == {part.key: NOW - 60}
     assert gaps_since([whole], {part.key: NOW - 60}, NOW) == {whole.key: NOW - 60}
     assert gaps_since([part], {"dead-letters:b-dlq": NOW - 60}, NOW) == {part.key: NOW}
-    alert = condition("blind").alert(told(whole, since=NOW - 180)[0])
-    assert told(gap(part.key, "x"), since=NOW, incidents=(incident(alert),))[0].subject == "sqs"
+    alert = condition("blind").alert(reported(whole, since=NOW - 180)[0])
+    assert reported(gap(part.key, "x"), since=NOW, incidents=(incident(alert),))[0].subject == "sqs"
 
 
 def test_every_condition_that_reads_something_leaves_a_gap_of_its_own_severity() -> None:
@@ -147,13 +151,13 @@ def looks(shared: Runtime) -> Looks:
     return Looks(emptied(shared))
 
 
-def test_a_stream_that_cannot_be_read_at_two_looks_is_one_critical_incident_whoever_looks(
+def test_a_stream_that_cannot_be_read_at_two_evaluations_is_one_critical_incident(
     looks: Looks,
 ) -> None:
-    first = looks.look(STREAM_AWAY)
+    first = looks.look(STREAM_UNREAD)
     assert set(first.unknown) == {"stream-lag", "data-loss:demand-table-stream"} and not first.open
     looks.now += 121
-    second = looks.look(STREAM_AWAY, by=OUTSIDE)
+    second = looks.look(STREAM_UNREAD, by=OUTSIDE)
     (opened,) = [each for each in second.open if each.alert.scope == "blind"]
     assert (opened.alert.key, opened.alert.severity) == ("blind:streams", Severity.CRITICAL)
     assert opened.alert.details["unreadSince"] == iso(NOW)
@@ -163,26 +167,26 @@ def test_a_stream_that_cannot_be_read_at_two_looks_is_one_critical_incident_whoe
 
 
 def test_what_was_read_in_between_is_not_blind(looks: Looks) -> None:
-    for snapshot in (STREAM_AWAY, WELL, STREAM_AWAY):
+    for snapshot in (STREAM_UNREAD, WELL, STREAM_UNREAD):
         looks.look(snapshot)
         looks.now += 100
     assert looks.open() == {}
 
 
-def test_a_dependency_that_is_away_tells_what_cannot_be_read_as_its_consequence(looks: Looks) -> None:
+def test_what_cannot_be_read_is_a_consequence_of_its_unavailable_dependency(looks: Looks) -> None:
     dependencies = {**WELL.dependencies, "streams": "EndpointConnectionError"}
-    away = replace(STREAM_AWAY, dependencies=dependencies)
+    down = replace(STREAM_UNREAD, dependencies=dependencies)
     for _ in range(3):
-        looks.look(away)
+        looks.look(down)
         looks.now += 61
     assert set(looks.open()) == {"dependency-down:streams"}
     (said,) = looks.open()["dependency-down:streams"].details["consequences"]
     assert "stream-lag could not be read for 2 min" in said
     # It answers again and still cannot be read: after a while that is another matter.
-    looks.look(STREAM_AWAY)
+    looks.look(STREAM_UNREAD)
     assert looks.open() == {}
     looks.now += 121
-    looks.look(STREAM_AWAY)
+    looks.look(STREAM_UNREAD)
     assert set(looks.open()) == {"blind:streams"}
 
 
@@ -225,14 +229,14 @@ def test_the_streams_endpoint_dead_is_seen_by_a_real_look(
     assert (opened.alert.key, opened.alert.severity) == ("blind:streams", Severity.CRITICAL)
 
 
-def test_a_queue_that_was_seen_empty_has_an_age_from_then_on_until_nobody_looks_for_a_while(
+def test_a_queue_that_was_seen_empty_has_an_age_until_evaluations_stop(
     looks: Looks,
 ) -> None:
     name, marks = looks.runtime.names.selection_queue, looks.runtime.queue_marks
     gap = 5 * SETTINGS.alerts.look_seconds
 
     def age(waiting: int) -> float | None:
-        """What a look finds, which then marks the queue."""
+        """The finding of an evaluation, which then marks the queue."""
         found = marks.of(name).known_age(looks.now, gap)
         looks.look(replace(WELL, queues=(replace(queue("selection-queue", waiting), name=name),)))
         return found
@@ -247,17 +251,17 @@ def test_a_queue_that_was_seen_empty_has_an_age_from_then_on_until_nobody_looks_
     assert age(3) == pytest.approx(60, abs=0.01)
 
 
-def test_while_cloudwatch_is_away_the_age_that_looks_know_counts_and_without_one_it_is_unread(
+def test_without_cloudwatch_the_age_is_from_evaluations_or_unread(
     shared: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = emptied(shared).settings
     enabled = base.observability.model_copy(update={"cloudwatch_enabled": True})
     runtime = Runtime(with_short_timeouts(base.model_copy(update={"observability": enabled})))
 
-    def away(*_: object) -> float:
-        raise TransientFailure("cloudwatch", "away")
+    def down(*_: object) -> float:
+        raise TransientFailure("cloudwatch", "no answer")
 
-    monkeypatch.setattr(runtime.metrics, "oldest_message_seconds", away)
+    monkeypatch.setattr(runtime.metrics, "oldest_message_seconds", down)
     name = runtime.names.selection_queue
     age = queue_readers(runtime)[f"age:{name}"]
     with pytest.raises(TransientFailure, match="cloudwatch"):

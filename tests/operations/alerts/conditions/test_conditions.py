@@ -61,8 +61,8 @@ def test_what_could_not_be_read_is_not_known(each: Any) -> None:
 
 
 def test_a_dependency_that_does_not_answer() -> None:
-    away = {**WELL.dependencies, "sqs": "does not answer", "redis": "no answer within 3 s"}
-    assert found("dependency-down", replace(WELL, dependencies=away)) == [
+    down = {**WELL.dependencies, "sqs": "does not answer", "redis": "no answer within 3 s"}
+    assert found("dependency-down", replace(WELL, dependencies=down)) == [
         ("sqs", "critical", "sqs does not answer: does not answer"),
         ("redis", "warning", "redis does not answer: no answer within 3 s"),
     ]
@@ -154,7 +154,7 @@ def test_what_is_not_known_to_be_switched_on_is_not_late() -> None:
     assert assessment == Assessment(early=frozenset({"nightly"}))
 
 
-def test_who_looks_from_outside_sees_a_sensor_that_looks_no_more() -> None:
+def test_an_evaluation_from_outside_sees_a_sensor_that_does_not_evaluate() -> None:
     assert found("watcher", WELL, sensor_seen_at=NOW - 170) == []
     ((subject, severity, _),) = found("watcher", WELL, sensor_seen_at=NOW - 190)
     assert (subject, severity) == ("alerts_sensor", "critical")
@@ -249,7 +249,7 @@ def test_the_time_until_the_stream_loses_a_record() -> None:
     assert "lost in 5.0 h" in line
 
 
-def test_an_age_that_nobody_knows_is_unknown_of_that_queue_alone() -> None:
+def test_an_unknown_age_is_unknown_of_that_queue_alone() -> None:
     queues = (
         queue("replication-queue", 1, oldest_seconds=None),
         queue("analytics-queue", 0, oldest_seconds=None),
@@ -260,7 +260,7 @@ def test_an_age_that_nobody_knows_is_unknown_of_that_queue_alone() -> None:
 
 def test_the_stream_is_judged_where_queues_are_not_known() -> None:
     assessment = assessed(
-        "data-loss", replace(WELL, queues=Unread("sqs away"), stream=StreamState(1, 20 * 3600.0))
+        "data-loss", replace(WELL, queues=Unread("sqs does not answer"), stream=StreamState(1, 20 * 3600.0))
     )
     assert isinstance(assessment, Assessment) and len(assessment.findings) == 1
     assert {"replication-queue", "analytics-queue-dlq"} <= assessment.unknown.keys()
@@ -277,7 +277,7 @@ def test_a_selection_run_that_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("campaigns", "told", "unknown"),
+    ("campaigns", "reported", "unknown"),
     [
         ((CampaignState("spring", "CLOSED", ago(60), None),), True, False),
         ((CampaignState("spring", "PROCESSING", ago(60), None),), True, False),
@@ -288,15 +288,15 @@ def test_a_selection_run_that_failed() -> None:
         (Unread("mongo away"), False, True),
     ],
 )
-def test_a_draw_that_failed_is_notified_until_it_is_done_by_whomever(
-    campaigns: Any, told: bool, unknown: bool
+def test_a_failed_draw_is_reported_until_it_succeeds_anywhere(
+    campaigns: Any, reported: bool, unknown: bool
 ) -> None:
     snapshot = replace(
         scheduler(failed_runs=(FailedRun("r1", "draw", ago(60), "spring"),)), campaigns=campaigns
     )
     assessment = assessed("selection-run", snapshot)
     assert isinstance(assessment, Assessment)
-    assert bool(assessment.findings) is told and bool(assessment.unknown) is unknown
+    assert bool(assessment.findings) is reported and bool(assessment.unknown) is unknown
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_draw_that_failed_is_notified_until_it_is_done_by_whomever(
         (CampaignState("c", "PROCESSING", ago(901), None), 0, True),
         (CampaignState("c", "PROCESSING", ago(899), None), 0, False),
         (CampaignState("c", "CLOSED", ago(9_000), None), 0, False),
-        # Somebody works on it; somebody did, and has died.
+        # A run works on it; a run did, and has died.
         (CampaignState("c", "PROCESSING", ago(9_000), None, "run1", lease_beat="1/7"), 59, False),
         (CampaignState("c", "PROCESSING", ago(9_000), None, "run1", lease_beat="1/7"), 61, True),
         # It waits for the beacon: the round is to come, was signed just now, and long ago.
@@ -321,7 +321,7 @@ def test_a_draw_that_failed_is_notified_until_it_is_done_by_whomever(
         ),
     ],
 )
-def test_a_campaign_on_which_nobody_works(state: CampaignState, still: float, holds: bool) -> None:
+def test_a_campaign_that_no_run_works_on(state: CampaignState, still: float, holds: bool) -> None:
     lines = found("campaign-stuck", replace(WELL, campaigns=(state,)), still_seconds={"c": still})
     assert bool(lines) is holds
     assert state.failed in "".join(line for _, _, line in lines)
@@ -341,13 +341,13 @@ def test_messages_that_failed() -> None:
 
 
 @pytest.mark.parametrize("since", [None, ago(-60)])
-def test_a_campaign_of_which_nobody_knows_since_when_is_unknown(since: str | None) -> None:
+def test_a_campaign_with_an_unknown_start_is_unknown(since: str | None) -> None:
     states = (CampaignState("c", "PROCESSING", since, None),)
     assessment = assessed("campaign-stuck", replace(WELL, campaigns=states))
     assert isinstance(assessment, Assessment) and set(assessment.unknown) == {"c"}
 
 
-def test_a_draw_that_stopped_at_a_file_that_is_not_its_own_is_notified_and_explains_what_follows() -> None:
+def test_a_draw_that_stopped_at_a_file_that_differs_is_the_cause_of_what_follows() -> None:
     stopped = "draws/c/phase-1/seed.json is missing, the draw wrote ab"
     state = CampaignState("c", "PROCESSING", ago(9_000), None, stopped=stopped)
     snapshot = replace(scheduler(failed_runs=(FailedRun("r1", "draw", ago(60), "c"),)), campaigns=(state,))
@@ -389,13 +389,13 @@ def test_a_certificate_that_ends_or_does_not_fit(state: CertificateState, expect
 
 
 @pytest.mark.parametrize("ahead", [-61.0, 61.0, 365 * DAY])
-def test_a_clock_that_is_wrong_judges_no_ages_and_everything_else(ahead: float) -> None:
+def test_with_a_wrong_clock_only_conditions_without_times_are_assessed(ahead: float) -> None:
     bad = replace(WELL, queues=(queue("analytics-queue-dlq", 2),), stream=StreamState(1, 19 * 3600.0))
     look = given(bad)
     unread = assess(condition("data-loss"), look, clock_ahead_seconds=ahead)
     assert isinstance(unread, Unread) and unread.dependency == "clock"
-    letters = assess(condition("dead-letters"), look, clock_ahead_seconds=ahead)
-    assert isinstance(letters, Assessment) and letters.findings
+    dead = assess(condition("dead-letters"), look, clock_ahead_seconds=ahead)
+    assert isinstance(dead, Assessment) and dead.findings
     assert isinstance(assess(condition("data-loss"), look, clock_ahead_seconds=50), Assessment)
 
 
