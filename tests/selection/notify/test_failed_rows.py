@@ -161,7 +161,7 @@ def test_a_failed_message_shows_and_is_tried_again_by_command(
     shown = regworkers(runtime, "notifications", "status", CAMPAIGN)
     assert shown.code == 1 and f"regworkers notifications retry {CAMPAIGN}" in shown.stdout
     assert read_campaigns(runtime)[0].failed_messages == 1
-    assert any("1 messages raised" in each.text for each in findings_of(runtime))
+    assert any("1 messages failed" in each.text for each in findings_of(runtime))
     (dead_letter,) = runtime.database["dead_letters"].find()
     assert dead_letter["reason"] == "DEFECT" and dead_letter["error"].startswith("KeyError at ")
     done = regworkers(runtime, "notifications", "retry", CAMPAIGN, "--format", "json")
