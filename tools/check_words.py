@@ -48,8 +48,6 @@ _NOT_YET = (
     "regworkers_core/selection/drains.py",
     "regworkers_core/selection/draw/",
     "regworkers_core/selection/draw/checks.py",
-    "tests/adapters/redis/test_terminal.py",
-    "tests/domain/",
     "tests/e2e/",
     "tests/selection/campaigns/",
     "tests/selection/draw/",

@@ -281,3 +281,21 @@ def test_an_entry_whose_id_begins_with_a_dash_is_traced_and_replicated(runtime: 
     assert regworkers(runtime, "replicate", "summer", "-abc").code == 0
     mistyped = regworkers(runtime, "replicate", "summer", "-abc", "--fromat", "json")
     assert (mistyped.code, mistyped.stdout) == (2, "")
+
+
+def test_a_campaign_is_named_by_its_id_or_its_slug(runtime: Runtime) -> None:
+    times = ("--opens-at", "2026-01-01T00:00:00Z", "--closes-at", "2026-02-01T00:00:00Z")
+    create = ("campaign", "create", "summer", "--slug", "hot", *times, "--market", "berlin=2")
+    assert regworkers(runtime, *create).code == 0
+    put(runtime, key("e1"), updatedAt="2026-01-01T00:00:00.000Z")
+    replicate_all(runtime)
+    for words in (
+        ("trace", "hot", "e1"),
+        ("replicate", "hot", "e1"),
+        ("reconcile", "--campaign", "hot"),
+        ("backfill", "--campaign", "hot"),
+        ("erase", "hot", "e1"),
+    ):
+        answer = regworkers(runtime, *words, "--format", "json")
+        assert answer.code == 0, (words, answer)
+    assert regworkers(runtime, "trace", "hot", "e1", "--format", "json").document["verdict"] == "in_sync"

@@ -60,7 +60,7 @@ def test_what_is_no_session_of_a_role_is_none(arn: object) -> None:
     assert Role.of_session(arn) is None
 
 
-def test_partitions_and_accounts_are_told_apart() -> None:
+def test_partitions_and_accounts_are_distinguished() -> None:
     assert Role.of_session("arn:aws-cn:sts::123456789012:assumed-role/registration/session") != ROLE
     assert Role.of_session("arn:aws:sts::210987654321:assumed-role/registration/session") != ROLE
     assert Role.of_session("arn:aws:sts::123456789012:assumed-role/Registration/session") != ROLE
