@@ -196,16 +196,18 @@ def _step(
     return step
 
 
-frozen_pool = _step(specs.FROZEN_POOL, DrawRun.freeze, "Freeze the pool.")
-commitment = _step(specs.COMMITMENT, DrawRun.commit, "Fix the manifest and publish its hash.")
-seed = _step(specs.SEED, DrawRun.seed, "Get and verify the randomness.")
-ranking = _step(specs.RANKING, DrawRun.rank, "Order every candidate.")
+frozen_pool = _step(specs.FROZEN_POOL, lambda run: run.freeze(), "Freeze the pool.")
+commitment = _step(specs.COMMITMENT, lambda run: run.commit(), "Fix the manifest and publish its hash.")
+seed = _step(specs.SEED, lambda run: run.seed(), "Get and verify the randomness.")
+ranking = _step(specs.RANKING, lambda run: run.rank(), "Order every candidate.")
 # A job is called `draw`, so the step cannot be.
-draw = _step(specs.DRAW, DrawRun.allocate, "Give the seats and publish the result's hash.", name="allocation")
-draw_report = _step(specs.DRAW_REPORT, DrawRun.report, "Make the report.")
+draw = _step(
+    specs.DRAW, lambda run: run.allocate(), "Give the seats and publish the result's hash.", name="allocation"
+)
+draw_report = _step(specs.DRAW_REPORT, lambda run: run.report(), "Make the report.")
 publication = _step(
     specs.PUBLICATION,
-    DrawRun.publish,
+    lambda run: run.publish(),
     "Plan the codes and queue the work on them, once `confirm_draw` or the settings confirmed it.",
 )
 process_selections = drain_asset(
