@@ -37,6 +37,8 @@ from regworkers_core.operations.reviews.sections import date_of
 from regworkers_core.runtime import Runtime
 
 Document = Mapping[str, Any]
+# Called with the name of each part before it begins.
+OnPart = Callable[[str], None]
 KEPT = "kept for ever: no setting says otherwise"
 _DAY_SECONDS = 24 * 3600.0
 _BATCH = 500
@@ -44,7 +46,6 @@ _BATCH = 500
 _MOST = 200_000
 # Longer than a drill takes: an older database was left by one that was killed.
 _SCRATCH_DAYS = 1.0
-# A run of the archive ends within this time.
 _ARCHIVE_PATIENCE_SECONDS = 180.0
 
 
@@ -57,11 +58,9 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """The result for one kind of data. `older_than_days` None: it is kept for ever, and nothing was read.
-
-    `over` counts what has passed its period, `deleted` what was deleted (0 in a dry run); `more` means that a limit
-    left some for the next run. `trouble` is the error of a store that did not answer. A size that could not be read is
-    None.
+    """The result for one kind of data. `older_than_days` None: it is kept for ever. `over` counts what has passed its
+    period, `deleted` what was deleted (0 in a dry run); `more`: a limit left some for the next run. `trouble` is the
+    error of a store that did not answer.
     """
 
     name: str
@@ -113,11 +112,9 @@ def apply_retention(
     *,
     dry_run: bool,
     stop: StopSignal | None = None,
-    on_part: Callable[[str], None] = lambda _name: None,
+    on_part: OnPart = lambda _name: None,
 ) -> RetentionReport:
-    """Delete what has passed its period, or only count it. The report contains the error of each store that did not
-    answer. `on_part` gets the name of each part before it begins.
-    """
+    """Delete what has passed its period, or only count it. The report has the error of each unavailable store."""
     return run_parts(all_parts(runtime), dry_run=dry_run, stop=stop, on_part=on_part)
 
 
@@ -126,7 +123,7 @@ def run_parts(
     *,
     dry_run: bool,
     stop: StopSignal | None = None,
-    on_part: Callable[[str], None] = lambda _name: None,
+    on_part: OnPart = lambda _name: None,
 ) -> RetentionReport:
     """Run the parts one after the other; one that fails does not stop the others. A stop signal ends between two."""
     done = []
@@ -156,9 +153,8 @@ def all_parts(runtime: Runtime) -> Iterator[Part]:
 
 @dataclass(frozen=True, slots=True)
 class _CampaignData:
-    """One kind of campaign data. `mark` marks or deletes it and yields numbers, a call at a time.
-
-    `must_be_delivered`: kept while messages wait. `needs_no_draw`: not needed once registration is over.
+    """One kind of campaign data. `mark` marks or deletes it and yields numbers, a call at a time. `must_be_delivered`:
+    kept while messages wait. `needs_no_draw`: not needed once registration is over.
     """
 
     name: str
@@ -168,7 +164,7 @@ class _CampaignData:
     needs_no_draw: bool = False
 
 
-def campaign_parts(runtime: Runtime) -> Iterator[Part]:
+def campaign_parts(runtime: Runtime) -> list[Part]:
     settings = runtime.settings.housekeeping
     database, mongo = runtime.database, runtime.dependency("mongo")
 
@@ -179,18 +175,17 @@ def campaign_parts(runtime: Runtime) -> Iterator[Part]:
 
         return mark
 
-    for kind in (
-        _CampaignData("claims", settings.claims_days, partial(_claims, runtime), needs_no_draw=True),
+    def claims(campaign_id: str, at: float) -> Iterator[int]:
+        yield from runtime.entry_claims.expire(campaign_id, int(at))
+
+    kinds = (
+        _CampaignData("claims", settings.claims_days, claims, needs_no_draw=True),
         _CampaignData("pipeline", settings.pipeline_days, partial(_pipeline, runtime)),
         _CampaignData("outbox", settings.outbox_days, by_prefix("outbox"), must_be_delivered=True),
         _CampaignData("selections", settings.selections_days, by_prefix("selections", "selection_chunks")),
         _CampaignData("codes", settings.codes_days, partial(expire_codes, database["codes"], mongo)),
-    ):
-        yield Part(kind.name, kind.days, partial(_expire_kind, runtime, kind))
-
-
-def _claims(runtime: Runtime, campaign_id: str, at: float) -> Iterator[int]:
-    yield from runtime.entry_claims.expire(campaign_id, int(at))
+    )
+    return [Part(kind.name, kind.days, partial(_expire_kind, runtime, kind)) for kind in kinds]
 
 
 def _pipeline(runtime: Runtime, campaign_id: str, _at: float) -> Iterator[int]:
@@ -369,7 +364,6 @@ class Documents:
 
 
 def _reviews(runtime: Runtime, days: int, dry_run: bool) -> PartResult:
-    """By the date in the key; other objects stay. Raises TransientFailure and UsageError."""
     objects = runtime.objects
     sizes = objects.sizes(REVIEWS)
     first = iso(runtime.clock() - days * _DAY_SECONDS)[:10]
@@ -402,6 +396,5 @@ def _scratch(runtime: Runtime, dry_run: bool) -> PartResult:
     if not dry_run:
         for each in found:
             each.drop()
-    number = len(found)
-    after = Size(number if dry_run else 0)
-    return PartResult("drill_databases", _SCRATCH_DAYS, number, 0 if dry_run else number, Size(number), after)
+    number, left = len(found), len(found) if dry_run else 0
+    return PartResult("drill_databases", _SCRATCH_DAYS, number, number - left, Size(number), Size(left))
