@@ -39,9 +39,9 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     unsure = regworkers(runtime, "draw", "run", CAMPAIGN)
     assert (
         unsure.code == 1
-        and f"`regworkers draw run {CAMPAIGN}` asks for {CAMPAIGN}:1 in a terminal" in unsure.stdout
+        and f"`regworkers draw run {CAMPAIGN}` prompts for {CAMPAIGN}:1 at a terminal" in unsure.stdout
     )
-    assert "a word that comes through a pipe is not read" in unsure.stdout and "--yes" not in unsure.stdout
+    assert "input from a pipe is not read" in unsure.stdout and "--yes" not in unsure.stdout
     # As soon as it is committed, apart from the answer.
     assert "phase 1: manifestHash " in unsure.stderr and "Publish this hash now" in unsure.stderr
     standing = regworkers(runtime, "campaign", "status", CAMPAIGN, "--format", "json").document["draw"]["1"]
