@@ -15,13 +15,13 @@ from rich.text import Text
 from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import audited
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
+from regworkers_core.cli.options import quick_runtime
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows, to_second
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.notifier import notifier_of
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
@@ -71,7 +71,7 @@ def alerts(context: typer.Context, form: FormatOption = Format.TEXT) -> None:
 @_kept()
 def list_command(form: FormatOption = Format.TEXT) -> None:
     """List open incidents and mutes. Exits 1 if an incident is open."""
-    runtime = _runtime()
+    runtime = quick_runtime()
     _answer(runtime, runtime.incidents.all_open(), form)
 
 
@@ -79,7 +79,7 @@ def list_command(form: FormatOption = Format.TEXT) -> None:
 @_kept()
 def show(key: Key, form: FormatOption = Format.TEXT) -> None:
     """Show one incident: its numbers, runbook and notifications. Exits 1 while it is open."""
-    runtime = _runtime()
+    runtime = quick_runtime()
     incident = runtime.incidents.find(key)
     if incident is None:
         raise UsageError(f"no incident {key}: `regworkers alerts` lists what is open")
@@ -92,7 +92,7 @@ def show(key: Key, form: FormatOption = Format.TEXT) -> None:
 @_kept()
 def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT) -> None:
     """Acknowledge an incident: PagerDuty stops paging, and Slack names you."""
-    runtime = _runtime()
+    runtime = quick_runtime()
     incident = runtime.incidents.find(key)
     if incident is None or not incident.open:
         raise UsageError(f"{key} is not open: `regworkers alerts` lists what is")
@@ -112,7 +112,7 @@ def mute(
     pattern: Pattern, duration: Duration, reason: Reason, by: By, form: FormatOption = Format.TEXT
 ) -> None:
     """Suppress notifications for a while. Incidents still open and close; those still open at the end are sent then."""
-    seconds, runtime = _seconds(duration), _runtime()
+    seconds, runtime = _seconds(duration), quick_runtime()
     made = Mute(_pattern(pattern), by, iso(runtime.clock()), seconds, reason)
     with audited(runtime, "alerts mute", pattern, {"seconds": seconds, "reason": reason}, who=by) as result:
         runtime.mutes.put(made)
@@ -125,7 +125,7 @@ def mute(
 @_kept()
 def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
     """End a mute and send the notifications that it suppressed."""
-    runtime = _runtime()
+    runtime = quick_runtime()
     with audited(runtime, "alerts unmute", pattern, who=by) as result:
         if not runtime.mutes.remove(pattern):
             raise UsageError(f"nothing is muted under {pattern}: `regworkers alerts` lists mutes")
@@ -143,7 +143,7 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
     For a cron job: a dead Dagster daemon sends no alert. Exits 1 if an incident is open or something could not be
     read, 2 if MongoDB does not answer.
     """
-    runtime = _runtime()
+    runtime = quick_runtime()
     found = evaluate(runtime, _look(runtime), by=OUTSIDE)
     if found.outage and found.outage.is_blip(runtime):
         # Evaluate again now instead of at the next call: an operator waits for the answer.
@@ -163,10 +163,6 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
 
 def _look(runtime: Runtime) -> Snapshot:
     return read_system(runtime, lambda: read_scheduler(runtime.dagster, runtime.clock()))
-
-
-def _runtime() -> Runtime:
-    return Runtime(with_short_timeouts(load_settings()))
 
 
 def _as_they_are(runtime: Runtime, key: str) -> list[Incident]:
@@ -195,7 +191,7 @@ def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, s
         columns = ["since", "severity", "key", "what", "state"]
         lines = [
             [
-                each.opened_at[:19].replace("T", " "),
+                to_second(each.opened_at),
                 each.alert.severity.value,
                 each.alert.key,
                 each.alert.summary,
@@ -217,7 +213,7 @@ def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, s
 def _state(incident: Incident, mutes: list[Mute]) -> str:
     muted = next((each for each in mutes if each.covers(incident.alert.key)), None)
     if muted:
-        return f"muted until {muted.until[:19].replace('T', ' ')}"
+        return f"muted until {to_second(muted.until)}"
     return f"taken on by {incident.acknowledged.by}" if incident.acknowledged else "open"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from regworkers_core.cli.changes import new_run_id
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
@@ -43,7 +43,7 @@ def run_command(
         def show(so_far: ArchiveReport) -> None:
             bar.update(task, completed=so_far.read)
 
-        run_id = f"cli-{uuid.uuid4().hex[:12]}"
+        run_id = new_run_id()
         report = archive_events(runtime, run_id=run_id, max_seconds=longest, stop=stop, on_progress=show)
     answer(report.as_dict(), form)
     if report.finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli.campaign_cache import cache_app
-from regworkers_core.cli.changes import audited
+from regworkers_core.cli.changes import audited, new_run_id
 from regworkers_core.cli.draw_report import commitment_in_words
 from regworkers_core.cli.options import CampaignArgument, market_in_words
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
@@ -197,7 +196,7 @@ def close_command(
 def _advance(what: str, campaign: str, to: CampaignStatus, reason: str, form: Format) -> None:
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign)
-    run_id = f"cli-{uuid.uuid4().hex[:12]}"
+    run_id = new_run_id()
     with audited(runtime, what, found.campaign_id, {"reason": reason, "runId": run_id}) as result:
         done = advance(runtime, found.campaign_id, to, reason=reason, run_id=run_id)
         result |= done.as_dict()

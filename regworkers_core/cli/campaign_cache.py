@@ -9,9 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.cli.changes import audited
-from regworkers_core.cli.options import CampaignArgument
+from regworkers_core.cli.options import CampaignArgument, quick_runtime
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.runbooks.campaign_configuration import (
     CachedCampaign,
     Comparison,
@@ -20,8 +19,6 @@ from regworkers_core.operations.runbooks.campaign_configuration import (
     compare_campaign,
     read_cached,
 )
-from regworkers_core.runtime import Runtime
-from regworkers_core.settings import load_settings
 
 cache_app = typer.Typer(help="Show, clear and compare campaigns in Redis.", no_args_is_help=True)
 
@@ -29,7 +26,7 @@ cache_app = typer.Typer(help="Show, clear and compare campaigns in Redis.", no_a
 @cache_app.command("show")
 def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
     """Show the keys of a campaign in Redis, with TTL, state and content."""
-    runtime = _runtime()
+    runtime = quick_runtime()
     found = read_cached(runtime, campaign)
     if not found.exists:
         # Redis has nothing. The other sources know whether the campaign exists, and refuse a typo.
@@ -40,7 +37,7 @@ def show_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -
 @cache_app.command("clear")
 def clear_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT) -> None:
     """Delete the keys of a campaign in Redis; the next check reads the source."""
-    runtime = _runtime()
+    runtime = quick_runtime()
     with audited(runtime, "campaign cache clear", campaign) as result:
         found = clear_cached(runtime, campaign)
         result["keys"] = sum(each.state is not KeyState.ABSENT for each in found.keys)
@@ -60,15 +57,10 @@ def compare_command(
 
     Exits 1 if they differ or one does not answer. An empty cache is no difference.
     """
-    comparison = compare_campaign(_runtime(), campaign)
+    comparison = compare_campaign(quick_runtime(), campaign)
     answer(comparison.as_dict(), form, _side_by_side(comparison, every))
     if not comparison.fine:
         raise typer.Exit(FINDING)
-
-
-def _runtime() -> Runtime:
-    """With short time-outs: an operator waits for the answer."""
-    return Runtime(with_short_timeouts(load_settings()))
 
 
 def _document(named: str, found: CachedCampaign) -> dict[str, Any]:

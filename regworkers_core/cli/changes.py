@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,6 +92,11 @@ def _typed_unseen(question: str) -> str:
             return getpass.getpass(question, stream=sys.stderr)
         except getpass.GetPassWarning:
             raise UsageError("this terminal shows what is typed: set the environment variables") from None
+
+
+def new_run_id() -> str:
+    """A run id for a command, unique as those of Dagster's runs."""
+    return f"cli-{uuid.uuid4().hex[:12]}"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from rich.console import Group
 
 from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.cli.campaign import stock_table
-from regworkers_core.cli.changes import Deletion, audited
+from regworkers_core.cli.changes import Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, flatten_options, require_writable
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import UsageError
@@ -48,7 +47,7 @@ def import_command(
     """
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign or named_campaign(csv))
-    run_id = _run_id()
+    run_id = new_run_id()
     arguments = {"file": csv.name, "marketId": market, "runId": run_id}
     with (
         audited(runtime, "codes import", found.campaign_id, arguments, dry_run=dry_run) as result,
@@ -152,7 +151,7 @@ def void_command(
         raise UsageError("name the codes to void")
     if change.apply:
         change.confirm(f"{len(codes)} codes will be voided permanently", found.campaign_id)
-    run_id = _run_id()
+    run_id = new_run_id()
     # Without the codes: until they are void, each is worth a seat to its reader.
     arguments = {"codes": len(codes), "reason": reason, "runId": run_id}
     with audited(runtime, "codes void", found.campaign_id, arguments, dry_run=change.dry_run) as result:
@@ -208,12 +207,8 @@ def _block(runtime: Runtime, campaign_id: str, reason: str, change: Deletion, fo
         answer({**document, "advice": "nothing was recorded: add --apply to record them as blocked"}, form)
         return
     change.confirm(f"{to_block} codes will be recorded as blocked by the issuer", campaign_id)
-    run_id = _run_id()
+    run_id = new_run_id()
     arguments = {"reason": reason, "runId": run_id}
     with audited(runtime, "codes void --struck", campaign_id, arguments) as result:
         result["blocked"] = mark_blocked(runtime, campaign_id, reason=reason, run_id=run_id)
     answer({"campaignId": campaign_id, "blocked": result["blocked"]}, form)
-
-
-def _run_id() -> str:
-    return f"cli-{uuid.uuid4().hex[:12]}"

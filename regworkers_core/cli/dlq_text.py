@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.mongo.operator_actions import Action
-from regworkers_core.cli.output import rows
+from regworkers_core.cli.output import rows, to_second
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.operations.dead_letters.model import FAILURE_ATTRIBUTES, is_ours
 from regworkers_core.operations.dead_letters.verdict import WORDS, Assessed, Verdict
@@ -83,8 +83,8 @@ def causes_text(document: Document) -> Group:
             cause["fingerprint"],
             cause["queue"],
             cause["messages"],
-            _second(cause["firstSeen"]),
-            _second(cause["lastSeen"]),
+            to_second(cause["firstSeen"]),
+            to_second(cause["lastSeen"]),
             cause["trend"],
         ]
         for cause in found
@@ -116,7 +116,7 @@ def messages_text(document: Document) -> Group:
     if not messages:
         return Group(*_notes(document, "no dead letters"))
     lines = [
-        [_shortest_id(each), each["reason"], _second(each["firstFailedAt"]), each["verdict"]]
+        [_shortest_id(each), each["reason"], to_second(each["firstFailedAt"]), each["verdict"]]
         for each in messages
     ]
     why = Counter((Verdict(message["verdict"]), message["why"]) for message in messages)
@@ -189,7 +189,7 @@ def history_text(document: Sequence[Document]) -> RenderableType:
         return "no actions are recorded"
     lines = [
         [
-            _second(action["startedAt"]),
+            to_second(action["startedAt"]),
             action["who"],
             action["what"],
             action["queue"],
@@ -209,7 +209,3 @@ def _notes(document: Document, nothing: str = "") -> list[Text]:
         lines.append(f"{queue} was not read to the end ({why})")
     lines += [document.get("trouble") or "", *str(document.get("advice") or "").splitlines()]
     return [Text(line) for line in lines if line]
-
-
-def _second(at: str | None) -> str | None:
-    return None if at is None else at[:19].replace("T", " ")

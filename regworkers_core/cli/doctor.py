@@ -13,18 +13,16 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from regworkers_core.cli.options import quick_runtime
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
 from regworkers_core.operations.health.dependency_status import (
     ServiceName,
     check_service,
-    with_short_timeouts,
 )
 from regworkers_core.operations.health.doctor import Examination, Found, examine_snapshot
 from regworkers_core.operations.health.rows import SECTIONS, Row, State
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
-from regworkers_core.runtime import Runtime
-from regworkers_core.settings import load_settings
 
 _MARKS = {
     State.FINE: ("ok", "green"),
@@ -47,7 +45,7 @@ def doctor_command(form: FormatOption = Format.TEXT) -> None:
     Each finding lists since when it holds. Takes less than 5 s, even if dependencies do not answer. Exits 1 if
     something is wrong or could not be read.
     """
-    runtime = Runtime(with_short_timeouts(load_settings()))
+    runtime = quick_runtime()
     with _waiting():
         snapshot = read_system(
             runtime,
@@ -183,7 +181,7 @@ def service_command(
     Shows no fan's data. Exits 1 if the service is down or does not have the record, 2 if it is not configured or
     refuses the token.
     """
-    report = check_service(Runtime(with_short_timeouts(load_settings())), name, id_)
+    report = check_service(quick_runtime(), name, id_)
     answer(report.as_dict(), form)
     if not report.fine:
         raise typer.Exit(FINDING)

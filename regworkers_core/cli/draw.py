@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.cli import draw_proof, draw_remedies, draw_report
-from regworkers_core.cli.changes import ask, at_terminal, audited
+from regworkers_core.cli.changes import ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.draw_report import publish_hash_text, read_outline, steps_table
 from regworkers_core.cli.options import campaign_id_of, numbers, seats_of_segments
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
@@ -123,7 +122,7 @@ def top_up_command(
         "yes": yes,
     }
     with audited(runtime, "draw top-up", campaign_id, arguments) as result:
-        phase = open_phase(runtime, campaign_id, request, run_id=_run_id())
+        phase = open_phase(runtime, campaign_id, request, run_id=new_run_id())
         result["phase"] = phase
         _draw(runtime, campaign_id, phase, (), yes, wait, form, result)
 
@@ -164,7 +163,7 @@ def _draw(
             run = DrawRun(
                 runtime,
                 campaign_id,
-                run_id=_run_id(),
+                run_id=new_run_id(),
                 settled=lambda campaign: settled(
                     runtime, campaign, on_phase=lambda text: bar.update(task, description=text)
                 ),
@@ -300,7 +299,3 @@ def _text(path: Path) -> str:
         return path.read_text("utf-8")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _run_id() -> str:
-    return f"cli-{uuid.uuid4().hex[:12]}"

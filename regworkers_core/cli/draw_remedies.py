@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from functools import partial
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.adapters.files.judged_entries import Settlement
-from regworkers_core.cli.changes import Deletion, audited
+from regworkers_core.cli.changes import Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
@@ -41,7 +40,7 @@ def annul_command(
     from regworkers_core.selection.draw.annul import annul, preview
 
     runtime = Runtime.load()
-    campaign_id, run_id = campaign_id_of(runtime, campaign_id), f"cli-{uuid.uuid4().hex[:12]}"
+    campaign_id, run_id = campaign_id_of(runtime, campaign_id), new_run_id()
     done = preview(runtime, campaign_id)
     if change.apply and not done.annulled:
         change.confirm(
@@ -89,7 +88,7 @@ def replan_command(
     from regworkers_core.selection.assign.replan import replan_codes
 
     runtime = Runtime.load()
-    campaign_id, run_id = campaign_id_of(runtime, campaign_id), f"cli-{uuid.uuid4().hex[:12]}"
+    campaign_id, run_id = campaign_id_of(runtime, campaign_id), new_run_id()
     found = replan_codes(runtime, campaign_id, market_id, run_id=run_id)
     if change.apply and found.moves and not found.missing:
         change.confirm(f"{len(found.moves)} winners will get another code", found.word)
@@ -130,7 +129,7 @@ def seed_command(
     itself, or with `regworkers draw run`.
     """
     runtime = Runtime.load()
-    campaign_id, run_id = campaign_id_of(runtime, campaign_id), f"cli-{uuid.uuid4().hex[:12]}"
+    campaign_id, run_id = campaign_id_of(runtime, campaign_id), new_run_id()
     run = DrawRun(
         runtime,
         campaign_id,

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
-from regworkers_core.cli.options import flatten_options
+from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.reasons import UsageError
@@ -26,7 +26,6 @@ from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.infrastructure.provision_aws import Outcome
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import config_file, load_settings, masked
 
@@ -80,7 +79,7 @@ def find_resources_command(
     CONFIG_ENV. Exits 1 with a difference. Otherwise exits 2 if something could not be read.
     """
     state = None if terraform is None else read_state(terraform)
-    found = discover(Runtime(with_short_timeouts(load_settings())), state)
+    found = discover(quick_runtime(), state)
     answer(found.as_dict(), form, _comparison(found))
     if found.differing:
         raise typer.Exit(FINDING)

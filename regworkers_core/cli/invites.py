@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from regworkers_core.cli.changes import Deletion, ask, at_terminal, audited
+from regworkers_core.cli.changes import Deletion, ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.invite import InviteType
@@ -95,7 +94,7 @@ def upload_command(
     runtime = Runtime.load()
     if file is None:
         file = _default_file(campaign, type_, sure=yes or dry_run)
-    until, run_id = _until(runtime, ttl), _run_id()
+    until, run_id = _until(runtime, ttl), new_run_id()
     campaign_id, _ = campaign_to_invite_to(runtime, campaign, force=force)
     arguments = {"type": type_.value, "file": file.name, "ttl": ttl, "shorten": shorten, "runId": run_id}
     with (
@@ -194,7 +193,7 @@ def remove_command(
     runtime = Runtime.load()
     from_file = None if file is None else read_rows(local_file(file), str(file), type_)
     lines = read_values(named, type_) if from_file is None else from_file
-    campaign_id, run_id = campaign_of_invites(runtime, campaign), _run_id()
+    campaign_id, run_id = campaign_of_invites(runtime, campaign), new_run_id()
     if change.apply:
         number = len(named) if file is None else _lines_in(file)
         change.confirm(f"{number} invites of {campaign_id} will be removed", campaign_id)
@@ -296,7 +295,3 @@ def _answer(report: ListReport, file: Path | None, form: Format) -> None:
 
 def _counts(report: ListReport) -> dict[str, Any]:
     return {"lines": report.lines, **report.outcomes, "rejected": report.rejected.total()}
-
-
-def _run_id() -> str:
-    return f"cli-{uuid.uuid4().hex[:12]}"

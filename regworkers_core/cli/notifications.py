@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.options import campaign_id_of, market_in_words
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows, to_second
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify import outbox
@@ -128,7 +128,7 @@ def _counts_text(counts: dict[str, Any]) -> Group:
                     each["sent"],
                     each["superseded"],
                     each["failed"],
-                    _second(each["deliveredAt"]),
+                    to_second(each["deliveredAt"]),
                 ]
                 for market, each in found["markets"].items()
             ]
@@ -138,10 +138,6 @@ def _counts_text(counts: dict[str, Any]) -> Group:
     if not tables and not held:
         return Group("nothing is published yet: there are no messages")
     return Group(*tables, *held)
-
-
-def _second(at: str | None) -> str | None:
-    return None if at is None else at[:19].replace("T", " ")
 
 
 def _paused(what: str, state: dict[str, Any]) -> str:

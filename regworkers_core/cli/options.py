@@ -17,7 +17,9 @@ from typer.core import TyperGroup
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import load_settings
 
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
 
@@ -163,6 +165,11 @@ def seats_of_segments(option: str, pairs: Sequence[str]) -> dict[str, dict[str, 
             raise UsageError(f"{option} takes MARKET:SEGMENT=N, found {name}={seats}")
         found.setdefault(market, {})[segment] = seats
     return found
+
+
+def quick_runtime() -> Runtime:
+    """A runtime with short time-outs, for a command whose operator waits for the answer."""
+    return Runtime(with_short_timeouts(load_settings()))
 
 
 def campaign_id_of(runtime: Runtime, named: str) -> str:

@@ -12,11 +12,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
-from regworkers_core.cli.options import campaign_id_of, flatten_options
+from regworkers_core.cli.options import campaign_id_of, flatten_options, quick_runtime
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.runbooks import (
     campaign_configuration,
     cost,
@@ -60,7 +59,7 @@ def list_command(context: typer.Context, form: FormatOption = Format.TEXT) -> No
 @app.command("stream-lag")
 def stream_lag_command(minutes: Minutes = 15, form: FormatOption = Format.TEXT) -> None:
     """Find what limits replication (shards, drains, throttling, batches, save) and the setting to change."""
-    _say(stream_lag.run(_runtime(), minutes=minutes), form)
+    _say(stream_lag.run(quick_runtime(), minutes=minutes), form)
 
 
 @app.command("total-failure")
@@ -146,7 +145,7 @@ def campaign_configuration_command(
     change: Change, campaign: Campaign = None, form: FormatOption = Format.TEXT
 ) -> None:
     """Compare campaigns in Redis, MongoDB and the Campaign Service; with --apply clear from Redis those that differ."""
-    runtime = _runtime()
+    runtime = quick_runtime()
     with audited(
         runtime, "runbook campaign-configuration", campaign or "all", dry_run=change.dry_run
     ) as result:
@@ -158,13 +157,13 @@ def campaign_configuration_command(
 @app.command("kafka")
 def kafka_command(minutes: Minutes = 60, form: FormatOption = Format.TEXT) -> None:
     """Check brokers, topics, certificate, publish drains, and the time until the queue loses events."""
-    _say(kafka.run(_runtime(), minutes=minutes), form)
+    _say(kafka.run(quick_runtime(), minutes=minutes), form)
 
 
 @app.command("time-outs")
 def time_outs_command(minutes: Minutes = 30, form: FormatOption = Format.TEXT) -> None:
     """Show which dependencies the drains waited for, and how long each takes now, beside its time-out."""
-    _say(time_outs.run(_runtime(), minutes=minutes, settings=load_settings()), form)
+    _say(time_outs.run(quick_runtime(), minutes=minutes, settings=load_settings()), form)
 
 
 @app.command("cost")
@@ -173,12 +172,7 @@ def cost_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Show the calls for a million entries by drain and service, and their list price."""
-    _say(cost.run(_runtime(), days=days), form)
-
-
-def _runtime() -> Runtime:
-    """With short time-outs: an operator waits for the answer."""
-    return Runtime(with_short_timeouts(load_settings()))
+    _say(cost.run(quick_runtime(), days=days), form)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows, to_second
 from regworkers_core.domain.keys import (
     CAMPAIGN_ID_BYTES,
     ENTRY_ID_BYTES,
@@ -172,7 +172,7 @@ def audit_command(
     )
     columns = ("when", "who", "what", "target", "outcome", "result")
     lines = [
-        (each.started_at[:19].replace("T", " "), each.who, each.what, each.target, each.outcome, _brief(each))
+        (to_second(each.started_at), each.who, each.what, each.target, each.outcome, _brief(each))
         for each in found
     ]
     asked = (f" for a command that begins with {what!r}" if what else "") + (
