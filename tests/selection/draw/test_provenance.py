@@ -33,7 +33,7 @@ def test_no_report_claims_that_a_commitment_from_another_system_was_in_time(
     runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"draw.commitment": commitment}})
     steps = drawn(runtime)
     assert steps["commit"].facts["commitmentLate"] is None
-    assert any("is not known here" in text for text in steps["report"].facts["warnings"])
+    assert any("is unknown: compare" in text for text in steps["report"].facts["warnings"])
     with tempfile.TemporaryDirectory() as cache:
         guarantee = campaign_source(runtime, CAMPAIGN, Path(cache)).receipt(ref_of(1))["guarantee"]
     assert "before registration opened is not in these artefacts" in guarantee
