@@ -43,8 +43,8 @@ SECRETS = {
     "PagerDuty": "planted-pagerduty-key",
     "token": "planted-service-token",
 }
-# Nobody listens there.
-_NOBODY = "127.0.0.1:1"
+# No server listens there.
+_UNREACHABLE = "127.0.0.1:1"
 
 
 def _entry(runtime: Runtime, entry_id: str, **changes: Any) -> None:
@@ -123,37 +123,37 @@ def test_a_fans_data_is_nowhere_but_in_the_table_and_the_replica(
 
 
 @pytest.fixture
-def away() -> Runtime:
-    """Everything has a secret, and nobody answers: what is said then is what errors say."""
+def unreachable() -> Runtime:
+    """Every service has a secret and none answers: all that is printed then comes from errors."""
     names = ("entry", "user", "code", "campaign")
-    service = {"base_url": f"http://{_NOBODY}", "token": SECRETS["token"]}
+    service = {"base_url": f"http://{_UNREACHABLE}", "token": SECRETS["token"]}
     return Runtime(
         test_settings(
-            "away-",
+            "unreachable-",
             aws={
-                "endpoint_url": f"http://{_NOBODY}",
+                "endpoint_url": f"http://{_UNREACHABLE}",
                 "access_key_id": SECRETS["AWS key"],
                 "secret_access_key": SECRETS["AWS secret"],
             },
             mongo={
-                "uri": f"mongodb://somebody:{SECRETS['MongoDB']}@{_NOBODY}",
+                "uri": f"mongodb://user:{SECRETS['MongoDB']}@{_UNREACHABLE}",
                 "server_selection_timeout_seconds": 0.1,
             },
-            redis={"url": f"redis://:{SECRETS['Redis']}@{_NOBODY}/0"},
+            redis={"url": f"redis://:{SECRETS['Redis']}@{_UNREACHABLE}/0"},
             kafka={
-                "bootstrap": _NOBODY,
+                "bootstrap": _UNREACHABLE,
                 "timeout_seconds": 0.2,
                 "options": {
                     "security.protocol": "SASL_PLAINTEXT",
                     "sasl.mechanism": "PLAIN",
-                    "sasl.username": "somebody",
+                    "sasl.username": "user",
                     "sasl.password": SECRETS["Kafka"],
                 },
             },
             services=dict.fromkeys(names, service),
             alerts={
-                "slack_webhook": f"http://{_NOBODY}/{SECRETS['Slack']}",
-                "pagerduty_url": f"https://{_NOBODY}",
+                "slack_webhook": f"http://{_UNREACHABLE}/{SECRETS['Slack']}",
+                "pagerduty_url": f"https://{_UNREACHABLE}",
                 "pagerduty_routing_key": SECRETS["PagerDuty"],
                 "timeout_seconds": 0.2,
             },
@@ -175,8 +175,8 @@ COMMANDS = (
 )
 
 
-def test_no_secret_is_in_anything_that_is_said_when_nobody_answers(
-    away: Runtime,
+def test_no_error_message_shows_a_secret_when_no_service_answers(
+    unreachable: Runtime,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -184,13 +184,13 @@ def test_no_secret_is_in_anything_that_is_said_when_nobody_answers(
 ) -> None:
     said = []
     for words in COMMANDS:
-        answer = in_a_process(away, *words)
+        answer = in_a_process(unreachable, *words)
         said += [answer.stdout, answer.stderr]
         assert answer.stdout or answer.stderr, words
     alert = Alert("test:planted", Severity.CRITICAL, "a test", "operating.md")
     incident = Incident(alert, True, 1, "2026-11-25T08:00:00.000Z", "2026-11-25T08:00:00.000Z", None, {})
-    notifier_of(away).notify_unrecorded(incident, Change.OPENED)
-    use(monkeypatch, away)
+    notifier_of(unreachable).notify_unrecorded(incident, Change.OPENED)
+    use(monkeypatch, unreachable)
     for name, op in (("save_entries", "save"), ("publish_events", "publish"), ("reconcile_entries", None)):
         _run(instance, name, op)
     captured = capfd.readouterr()
@@ -223,7 +223,7 @@ def test_what_is_planted_is_found_in_every_way_of_writing_it(tmp_path: Path) -> 
         "plain": "ö Zandervögtsson",
         "json": r'{"lastName": "Zanderv\u00f6gtsson"}',
         "address": "/find?name=Zanderv%C3%B6gtsson",
-        "clean": "somebody else",
+        "clean": "someone else",
     }.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "long").write_bytes(b"x" * (8 * 1024 * 1024 - 4) + FAN["last name"].encode())

@@ -1,5 +1,5 @@
-"""A fan who entered, was drawn, coded and told, and failed on the way, is erased: whatever any store, log or file holds
-after that does not name them.
+"""The erasure of a fan who entered, won, got a code and a message, and left dead letters: no store, log or file names
+them afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 E1 = key("e1")
 PLANTED = {**FAN, "mail of before": MAIL_ONCE, "comparable": FAN["email"].lower()}
-# What has to be found before, or nothing is proved by its absence.
+# Where the fan must be found before the erasure; otherwise their absence afterwards proves nothing.
 HOMES = {"table", "collection entries", "collection superseded_entries", "queue", "object"}
 
 
@@ -80,27 +80,27 @@ def test_no_store_log_or_file_names_an_erased_fan(
     for name in ("selections", "notifications", "publish"):
         run(runtime, name)
     archived(runtime)
-    assert runtime.outbox.of_entry("summer", REF), "the fan is told something"
-    # A dead letter with the whole fan in it, as a stranger's worker may send one.
+    assert runtime.outbox.of_entry("summer", REF), "the fan gets a message"
+    # A dead letter with all of the fan's data, as a foreign worker may send one.
     dead_letters(runtime, E1)
     (tmp_path / "before").mkdir()
     before = find_leaks(places(runtime, tmp_path / "before"), exactly(PLANTED))
     found = {leak.place if leak.place.startswith("coll") else leak.place.partition(" ")[0] for leak in before}
     assert found >= HOMES, found
     (tmp_path / "before").rmdir()
-    _dead_letters_anew(runtime)
+    _replace_dead_letters(runtime)
 
-    looked = in_a_process(runtime, "erase", "summer", "e1", **debug)
-    assert looked.code == 0, looked
+    dry_run = in_a_process(runtime, "erase", "summer", "e1", **debug)
+    assert dry_run.code == 0, dry_run
     config = {"campaign_id": "summer", "entry_id": "e1", "apply": True, "confirm": "e1"}
     done = job("erase_entry").execute_in_process(instance=instance, run_config=config, raise_on_error=False)
     assert done.success
     for name in ("enqueue", "save", "notifications", "publish"):
         run(runtime, name)
     archived(runtime)
-    told = in_a_process(runtime, "trace", "summer", "e1", **debug)
+    traced = in_a_process(runtime, "trace", "summer", "e1", **debug)
     captured = capfd.readouterr()
-    said = (looked.stdout, looked.stderr, told.stdout, told.stderr, captured.out, captured.err)
+    said = (dry_run.stdout, dry_run.stderr, traced.stdout, traced.stderr, captured.out, captured.err)
     (tmp_path / "said.log").write_text("\n".join(said))
 
     left = [
@@ -109,14 +109,14 @@ def test_no_store_log_or_file_names_an_erased_fan(
         if not expected_of_a_draw(leak.place, leak.kind)
     ]
     assert left == []
-    stands = runtime.database["entries"].find_one({"_id": E1.document_id})
-    assert stands["erasedAt"] and stands["_replication"]["createdAt"] == OLD
+    tombstone = runtime.database["entries"].find_one({"_id": E1.document_id})
+    assert tombstone["erasedAt"] and tombstone["_replication"]["createdAt"] == OLD
     rows = runtime.outbox.of_entry("summer", REF)
     assert rows and not [row for row in rows if row["status"] == "PENDING"]
 
 
-def _dead_letters_anew(runtime: Runtime) -> None:
-    """The look before hides messages for minutes, from the erasure as well."""
+def _replace_dead_letters(runtime: Runtime) -> None:
+    """The search before the erasure hides messages for minutes, from the erasure too."""
     for base in runtime.names.queues:
         name = runtime.names.dead_letter_queue(base)
         if runtime.queue(name).depth().total:

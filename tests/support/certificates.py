@@ -32,7 +32,7 @@ class Pair:
 
 
 class Authority:
-    """A root, or one that `parent` signed. `key` is somebody else's, who signs without being one."""
+    """A root, or an authority that `parent` signed. With `key`, it signs with a key that is not its own."""
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class Row:
 def result(
     winners: Mapping[str, int], *, waiting: int = 0, unselected: int = 0, limited: int = 0
 ) -> list[Row]:
-    """So many winners by market, the markets taking turns in rank order, and others behind them."""
+    """Rows of an outcome with this number of winners by market. Markets alternate in rank order; the others follow."""
     rows: list[Row] = []
     left = dict(winners)
     while any(left.values()):
@@ -193,19 +193,19 @@ def market(market_id: str, phase: int = 1, campaign_id: str = CAMPAIGN) -> Marke
 
 
 def findings(runtime: Runtime, rows: Sequence[Row], phase: int = 1, campaign_id: str = CAMPAIGN) -> list[str]:
-    """What is lost or doubled of an assigned phase, in words: one code, one selection and one outbox row for each
-    new winner, one outbox row for everybody else who is told something; and nothing beside.
+    """What an assigned phase has lost or doubled, in words. It must hold one code, one selection and one outbox row for
+    each new winner, one outbox row for each other ref that gets a message, and nothing else.
     """
     database, found = runtime.database, []
     winners = {row.ref: row for row in rows if _is_new(row)}
     selections = [each for each in database["selections"].find() if each["phase"] == phase]
     codes = [each for each in database["codes"].find() if each.get("phase") == phase]
     outbox = [each for each in database["outbox"].find() if each["phase"] == phase]
-    told = [row for row in rows if _is_told(row)]
+    notified = [row for row in rows if _is_notified(row)]
     for what, documents, wanted in (
         ("selections", selections, Counter(list(winners))),
         ("codes", codes, Counter(list(winners))),
-        ("outbox rows", outbox, Counter(row.ref for row in told)),
+        ("outbox rows", outbox, Counter(row.ref for row in notified)),
     ):
         have = Counter(each["ref"] for each in documents)
         found += [f"{what}: {(wanted - have).total()} missing"] if wanted - have else []
@@ -225,7 +225,7 @@ def findings(runtime: Runtime, rows: Sequence[Row], phase: int = 1, campaign_id:
     return found
 
 
-def _is_told(row: Row) -> bool:
+def _is_notified(row: Row) -> bool:
     if row.outcome is Outcome.WINNER:
         return _is_new(row)
     return row.outcome is not Outcome.STRUCK and row.outcome.value != row.previous

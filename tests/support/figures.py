@@ -53,7 +53,7 @@ def _shown(axis: Axes, label: Text, name: str) -> bool:
 def _ticks(name: str, labels: list[Text]) -> Iterator[str]:
     texts = [each.get_text() for each in labels]
     if len(set(texts)) < len(texts):
-        yield f"{name} axis: a label stands twice in {texts}"
+        yield f"{name} axis: a label occurs twice in {texts}"
     for one, other in pairwise(labels):
         turned = one.get_rotation()
         if turned:

@@ -1,4 +1,4 @@
-"""What stands on the topics of a runtime, read from their beginning."""
+"""Reads the topics of a runtime from their beginning."""
 
 from __future__ import annotations
 

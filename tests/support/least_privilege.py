@@ -1,9 +1,8 @@
-"""A guard over all AWS calls of the suite: what no worker's policy allows fails the test that made it.
+"""A guard over all AWS calls of the suite: a call that no worker's policy allows fails the test that made it.
 
-Who called is read from the stack. The product's calls are held to the policies; while a drain or a command of a known
-worker runs, to that worker's. Exempt are the tests and their fixtures, which arrange and look at whatever they
-like, through an adapter or past it, and the embedded stack's demo data; provisioning is held to its own policy, which
-is nobody else's.
+The stack tells who called. Calls of the product must fit a policy; while a drain or a command of a known worker runs,
+they must fit that worker's. Tests, their fixtures and the demo data of the embedded stack are exempt, whether they call
+an adapter or a client of their own. Provisioning has a policy that no other caller may use.
 """
 
 from __future__ import annotations
@@ -203,7 +202,7 @@ def caller(frame: FrameType | None) -> str | None:
 
 
 def explain(broken: Iterable[Made]) -> str:
-    """For whoever reads a red test."""
+    """The message of a failed test."""
     lines = sorted(
         f"{made.worker or 'some worker'}: {made.call.action} on {made.call.resource}" for made in broken
     )

@@ -1,6 +1,7 @@
 """Kafka that demands client certificates: a TLS proxy in front of an embedded broker of its own, in memory.
 
-The broker speaks no TLS itself. It tells its clients the proxy's address as its own, so that nobody gets past.
+The broker speaks no TLS itself. It gives its clients the proxy's address as its own, so every client connects through
+the proxy.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _PIECE_BYTES = 64 * 1024
 
 
 class TlsProxy:
-    """Serves `authority`'s certificate on `port`, and passes on to `backend` whoever shows one of `authority` or of
-    its intermediates. `serials` are those that were shown, in the order of the connections.
+    """Serves `authority`'s certificate on `port`, and forwards to `backend` each client that shows a certificate of
+    `authority` or of its intermediates. `serials` lists the serials shown, in the order of the connections.
     """
 
     def __init__(self, authority: Authority, port: int, backend: int, folder: Path) -> None:
@@ -35,7 +36,7 @@ class TlsProxy:
         self._port, self._backend = port, backend
         self._context = _context(authority, folder)
         self._loop = asyncio.new_event_loop()
-        # Handshakes that fail and connections that are cut end in exceptions that nobody awaits.
+        # Handshakes that fail and connections that are cut end in exceptions that no code awaits.
         self._loop.set_exception_handler(lambda _loop, _context: None)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -46,15 +47,15 @@ class TlsProxy:
 
     @property
     def open_serials(self) -> set[int]:
-        """Of the connections that stand now."""
+        """The serials of the open connections."""
         return set(self._shown.copy().values())
 
     def listen(self) -> None:
-        """From here on connections are taken."""
+        """Accept connections from now on."""
         self._wait_for(self._listen())
 
     def leave(self) -> None:
-        """Nobody is there any more: as if the broker were away."""
+        """Drop all connections and refuse new ones, as if the broker were down."""
         self._wait_for(self._leave())
 
     def close(self) -> None:

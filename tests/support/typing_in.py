@@ -40,7 +40,7 @@ class Typed:
         self._capture.readouterr()
         trouble = ""
         try:
-            # A process of its own logs to stderr; here nobody has set that up.
+            # A separate process would log to stderr; this one has no such setup.
             with capture_logs():
                 code = self._app(args=list(words), standalone_mode=False) or 0
         except UsageError as error:
