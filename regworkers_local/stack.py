@@ -24,7 +24,7 @@ from regworkers_core.adapters.files.private_files import open_private, private_f
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local import processes
 from regworkers_local.processes import ProcessRef, ProcessState
-from regworkers_local.servers import SERVERS, Place, Server, environment
+from regworkers_local.servers import SERVERS, Server, ServerPlace, environment
 from regworkers_local.state import StackState, free_port, is_free
 
 Progress = Callable[[str], None]
@@ -318,8 +318,8 @@ class Stack:
     def _choose_port(self, server: Server, state: StackState) -> int:
         return free_port(server.default_port, f"{self.folder}/{server.name}", state.ports.values())
 
-    def _place(self, server: Server, state: StackState) -> Place:
-        return Place(self.folder / server.name, state.ports, state.id)
+    def _place(self, server: Server, state: StackState) -> ServerPlace:
+        return ServerPlace(self.folder / server.name, state.ports, state.id)
 
     def _locked(self) -> BinaryIO:
         """Lock the instance: a second command waits until the file is closed."""

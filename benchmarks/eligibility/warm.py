@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.eligibility.world import INVITE_ONLY, OPEN, World, world
 from benchmarks.tables import table
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.eligibility import Known, Source
+from regworkers_core.domain.eligibility import FactSource, Known
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.case import AsOf, Facts
 from regworkers_core.eligibility.check import Checker
@@ -147,9 +147,9 @@ def _facts(campaign: Campaign, now: float) -> Facts:
     """Of any fan here: all may enter, none has."""
     invites = {InviteType.EMAIL: int(now) + 1_000} if campaign.eligibility.invite_only else {}
     return Facts(
-        Known(campaign, Source.CACHE),
-        Known(invites, Source.DATABASE),
-        Known(frozenset(), Source.DATABASE),
+        Known(campaign, FactSource.CACHE),
+        Known(invites, FactSource.DATABASE),
+        Known(frozenset(), FactSource.DATABASE),
     )
 
 

@@ -12,7 +12,7 @@ import structlog
 
 from regworkers_core.adapters.files.private_files import open_private, private_folder
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Change, Severity
+from regworkers_core.domain.alert import IncidentChange, Severity
 from regworkers_core.domain.reasons import Failure, ItemFailure, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 
@@ -37,7 +37,7 @@ class SlackChannel:
         self._client = WebhookClient(webhook, timeout=max(1, round(timeout_seconds)))
         self._dependency, self._environment, self._docs_url = dependency, environment, docs_url
 
-    def notify(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
         text = _line(incident, change, self._environment)
         blocks: list[dict[str, object]] = [
             {"type": "section", "text": {"type": "mrkdwn", "text": _escaped(text)}},
@@ -83,7 +83,7 @@ class FileChannel:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def notify(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
         try:
             private_folder(self._path.parent)
             with open_private(self._path, append=True) as file:
@@ -96,11 +96,11 @@ class LogChannel:
     name = "log"
     severities = ALL
 
-    def notify(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
         log.warning("alert", **as_document(incident, change))
 
 
-def as_document(incident: Incident, change: Change) -> dict[str, object]:
+def as_document(incident: Incident, change: IncidentChange) -> dict[str, object]:
     """The document that a channel for programs receives."""
     alert = incident.alert
     return {
@@ -116,9 +116,9 @@ def as_document(incident: Incident, change: Change) -> dict[str, object]:
     }
 
 
-def _line(incident: Incident, change: Change, environment: str) -> str:
-    mark = "resolved" if change is Change.RESOLVED else incident.alert.severity.value.upper()
-    if change is Change.ACKNOWLEDGED and incident.acknowledged:
+def _line(incident: Incident, change: IncidentChange, environment: str) -> str:
+    mark = "resolved" if change is IncidentChange.RESOLVED else incident.alert.severity.value.upper()
+    if change is IncidentChange.ACKNOWLEDGED and incident.acknowledged:
         mark = f"acknowledged by {incident.acknowledged.by}"
     return f"[{environment}] {mark}: {incident.alert.summary}"
 
@@ -156,12 +156,12 @@ class PagerDutyChannel:
         self._client = _client(routing_key, base_url, timeout_seconds)
         self._dependency, self._environment, self._docs_url = dependency, environment, docs_url
 
-    def notify(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
         key = self._dedup_key(incident)
-        if change is Change.OPENED:
+        if change is IncidentChange.OPENED:
             event = self._event(incident)
             self._dependency.once(self._client.send_event, "trigger", dedup_key=key, **event)
-        elif change is Change.ACKNOWLEDGED:
+        elif change is IncidentChange.ACKNOWLEDGED:
             self._dependency.once(self._client.acknowledge, key)
         else:
             self._dependency.once(self._client.resolve, key)

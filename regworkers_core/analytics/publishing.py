@@ -19,12 +19,12 @@ import orjson
 import structlog
 from jsonschema_rs import Draft202012Validator, ValidationError
 
-from regworkers_core.adapters.kafka.producer import Record, RecordProducer
+from regworkers_core.adapters.kafka.producer import OutgoingRecord, RecordProducer
 from regworkers_core.adapters.mongo.activity import QueueMarks
 from regworkers_core.analytics.event_models import topics_by_type
 from regworkers_core.analytics.event_schemas import schema
 from regworkers_core.domain.events import EventType
-from regworkers_core.domain.messages import MessageType, Subject, item_problem, json_text
+from regworkers_core.domain.messages import ItemSubject, MessageType, item_problem, json_text
 from regworkers_core.domain.reasons import Failure, LeftOver, PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
@@ -57,13 +57,13 @@ class Candidate:
     problem: PermanentFailure | None = None
 
     @property
-    def subject(self) -> Subject:
+    def subject(self) -> ItemSubject:
         """The ids for a dead letter, as far as they are in their places."""
         event = orjson.loads(self.value)
         data = event.get("data") if isinstance(event, dict) else None
         fields = data if isinstance(data, dict) else {}
         ids = {name: fields[name] for name in ("campaignId", "entryId") if isinstance(fields.get(name), str)}
-        return Subject(self.key, ids)
+        return ItemSubject(self.key, ids)
 
     @classmethod
     def of(cls, raw: Any) -> Candidate:
@@ -141,7 +141,7 @@ class PublishHandler:
     def key(self, item: Candidate) -> str:
         return item.key
 
-    def subject(self, item: Candidate) -> Subject:
+    def subject(self, item: Candidate) -> ItemSubject:
         return item.subject
 
     def handle(self, asked: Sequence[Requested[Candidate]]) -> Handled:
@@ -157,7 +157,7 @@ class PublishHandler:
         ahead = self._lateness(candidates.values(), handled)
         headers, topics = _SharedHeaders(inject()), self._topics
         records = [
-            Record(
+            OutgoingRecord(
                 topics[each.type],
                 each.partition_key,
                 each.value,
@@ -206,7 +206,7 @@ class PublishHandler:
                 handled.lags += [max(0.0, behind)] * number
         return ahead
 
-    def _send(self, records: Sequence[Record]) -> Sequence[Failure | None]:
+    def _send(self, records: Sequence[OutgoingRecord]) -> Sequence[Failure | None]:
         def send() -> Sequence[Failure | None]:
             outcomes = self._producer.send(records)
             if any(outcomes) and any(isinstance(outcome, TransientFailure) for outcome in outcomes):

@@ -95,7 +95,7 @@ def fetch_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Copy the archive, or some days and types, to a folder of Parquet files."""
-    from regworkers_core.analytics.archive.archived_events import Wanted, fetch
+    from regworkers_core.analytics.archive.archived_events import EventFilter, fetch
 
     runtime = Runtime.load()
     with progress("files") as bar:
@@ -103,7 +103,7 @@ def fetch_command(
         paths = fetch(
             runtime.objects,
             folder,
-            Wanted(_day("since", since), _day("until", until), tuple(type_ or ())),
+            EventFilter(_day("since", since), _day("until", until), tuple(type_ or ())),
             on_progress=lambda done, all_: bar.update(task, completed=done, total=all_),
         )
     answer(

@@ -13,7 +13,7 @@ from regworkers_core.cli.options import CampaignArgument, quick_runtime
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.runbooks.campaign_configuration import (
     CachedCampaign,
-    Comparison,
+    CopyComparison,
     KeyState,
     clear_cached,
     compare_campaign,
@@ -88,7 +88,7 @@ def _left(seconds: float | None, state: str) -> str | None:
     return "none" if seconds is None else f"{seconds:.0f} s"
 
 
-def _side_by_side(comparison: Comparison, every: bool) -> RenderableType:
+def _side_by_side(comparison: CopyComparison, every: bool) -> RenderableType:
     names = list(comparison.sides)
     heads = [
         (name, side.state.value if side.error is None else f"{side.state.value}: {side.error}")

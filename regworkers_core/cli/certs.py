@@ -59,16 +59,16 @@ def check_command(
     read, or if none could be read.
     """
     # Imported here: the library of certificates is for these two commands only.
-    from regworkers_core.operations.certificates import ENVIRONMENTS, State, check_environments
+    from regworkers_core.operations.certificates import ENVIRONMENTS, RenewalState, check_environments
 
     named = [_environment(each) for each in environments or ()]
     reports = check_environments(named or ENVIRONMENTS, warn_days=days)
     answer([each.as_dict() for each in reports], form, _table(reports))
-    if any(each.state is State.FINDING for each in reports):
+    if any(each.state is RenewalState.FINDING for each in reports):
         raise typer.Exit(FINDING)
     required = {*named, os.environ.get("CONFIG_ENV") or "local-dev"}
-    unread = [each for each in reports if each.state is State.UNREADABLE]
-    checked = [each for each in reports if each.state is State.FINE]
+    unread = [each for each in reports if each.state is RenewalState.UNREADABLE]
+    checked = [each for each in reports if each.state is RenewalState.FINE]
     if any(each.environment in required for each in unread) or (unread and not checked):
         raise typer.Exit(TROUBLE)
 

@@ -22,7 +22,7 @@ from regworkers_core.operations.dead_letters.browse import find_message, list_me
 from regworkers_core.operations.dead_letters.model import Choice, DeadQueue, dead_queue, dead_queues
 from regworkers_core.operations.dead_letters.redrive import Callbacks
 from regworkers_core.operations.dead_letters.report import count_causes
-from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessor, Verdict
+from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessor, DeadLetterVerdict
 from regworkers_core.runtime import Runtime
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="replication-queue, or replication, ...")]
@@ -31,7 +31,7 @@ AnyQueue = Annotated[
 ]
 QueueOption = Annotated[str | None, typer.Option("--queue", help="same as QUEUE")]
 Verdicts = Annotated[
-    list[Verdict] | None,
+    list[DeadLetterVerdict] | None,
     typer.Option(
         "--verdict", help="drop this verdict; repeatable [default: superseded and gone]", show_default=False
     ),

@@ -15,7 +15,7 @@ from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.output import rows, to_second
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.operations.dead_letters.model import FAILURE_ATTRIBUTES, is_ours
-from regworkers_core.operations.dead_letters.verdict import WORDS, Assessed, Verdict
+from regworkers_core.operations.dead_letters.verdict import WORDS, Assessed, DeadLetterVerdict
 
 Document = Mapping[str, Any]
 _LONGEST_ID = 60
@@ -105,7 +105,7 @@ def _verdicts(cause: Document) -> str:
     found = cause.get("verdicts")
     if not found:
         return ""
-    counts = [f"{number} {WORDS[Verdict(name)]}" for name, number in found.items() if number]
+    counts = [f"{number} {WORDS[DeadLetterVerdict(name)]}" for name, number in found.items() if number]
     again = f"; {cause['failAgain']} would fail again" if cause["failAgain"] else ""
     return f" ({', '.join(counts)}{again})"
 
@@ -119,7 +119,7 @@ def messages_text(document: Document) -> Group:
         [_shortest_id(each), each["reason"], to_second(each["firstFailedAt"]), each["verdict"]]
         for each in messages
     ]
-    why = Counter((Verdict(message["verdict"]), message["why"]) for message in messages)
+    why = Counter((DeadLetterVerdict(message["verdict"]), message["why"]) for message in messages)
     below = [Text(f"{number} {WORDS[verdict]}: {text}") for (verdict, text), number in why.most_common()]
     columns = ("dead letter", "reason", "first failed", "verdict")
     return Group(rows(columns, lines), *below, *_notes(document))
@@ -155,7 +155,9 @@ def _causes_table(document: Document, title: str, empty: str, *more: str) -> Ren
     if not causes:
         return empty
     counts = [cause.get("verdicts", {}) for cause in causes]
-    verdicts = [verdict.value for verdict in Verdict if any(each.get(verdict.value) for each in counts)]
+    verdicts = [
+        verdict.value for verdict in DeadLetterVerdict if any(each.get(verdict.value) for each in counts)
+    ]
     columns = ["cause", "reason", "messages", *verdicts, *more]
     lines = [
         [

@@ -20,17 +20,17 @@ from regworkers_core.operations.health.dependency_status import (
     check_service,
 )
 from regworkers_core.operations.health.doctor import Examination, Found, examine_snapshot
-from regworkers_core.operations.health.rows import SECTIONS, Row, State
+from regworkers_core.operations.health.rows import SECTIONS, Row, RowState
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 
 _MARKS = {
-    State.FINE: ("ok", "green"),
-    State.NOTE: ("note", "cyan"),
-    State.UNKNOWN: ("?", "yellow"),
-    State.UNREAD: ("unread", "red"),
-    State.WARNING: ("warn", "yellow"),
-    State.CRITICAL: ("CRIT", "bold red"),
+    RowState.FINE: ("ok", "green"),
+    RowState.NOTE: ("note", "cyan"),
+    RowState.UNKNOWN: ("?", "yellow"),
+    RowState.UNREAD: ("unread", "red"),
+    RowState.WARNING: ("warn", "yellow"),
+    RowState.CRITICAL: ("CRIT", "bold red"),
 }
 # A process needs more than a second to start, and the whole command must answer within five.
 _READ_SECONDS = 2.0
@@ -95,28 +95,30 @@ def screen(examination: Examination) -> RenderableType:
 
 
 def _headline(examination: Examination) -> str:
-    numbers = {state: sum(row.state is state for row in examination.rows) for state in State}
-    wrong = [f"{numbers[state]} {state}" for state in reversed(State) if state.is_finding and numbers[state]]
-    well = "nothing wrong in what could be read" if numbers[State.UNKNOWN] else "everything is healthy"
+    numbers = {state: sum(row.state is state for row in examination.rows) for state in RowState}
+    wrong = [
+        f"{numbers[state]} {state}" for state in reversed(RowState) if state.is_finding and numbers[state]
+    ]
+    well = "nothing wrong in what could be read" if numbers[RowState.UNKNOWN] else "everything is healthy"
     return f"{examination.environment}, {examination.at}: {', '.join(wrong) or well}"
 
 
-def _section(rows: Sequence[Row]) -> Iterator[tuple[State, str]]:
+def _section(rows: Sequence[Row]) -> Iterator[tuple[RowState, str]]:
     """Findings line by line, the rest on one line."""
-    wrong = [row for row in rows if row.state is not State.FINE]
-    fine = [row for row in rows if row.state is State.FINE]
+    wrong = [row for row in rows if row.state is not RowState.FINE]
+    fine = [row for row in rows if row.state is RowState.FINE]
     lines = list(_together(wrong))
     shown = lines if len(lines) <= _MOST_LINES + 1 else lines[:_MOST_LINES]
     yield from shown
     if len(shown) < len(lines):
         yield lines[-1][0], f"and {len(lines) - len(shown)} more: --format json has all of them"
     if fine or not rows:
-        yield State.FINE, _summary(fine)
+        yield RowState.FINE, _summary(fine)
 
 
-def _together(rows: Iterable[Row]) -> Iterator[tuple[State, str]]:
+def _together(rows: Iterable[Row]) -> Iterator[tuple[RowState, str]]:
     """Rows with the same text share a line."""
-    lines: dict[tuple[State, str, str], list[str]] = {}
+    lines: dict[tuple[RowState, str, str], list[str]] = {}
     for row in rows:
         since = f", since {row.since}" if row.since and row.section != "drains" else ""
         lines.setdefault((row.state, row.text + since, row.help), []).append(row.name)
@@ -126,8 +128,8 @@ def _together(rows: Iterable[Row]) -> Iterator[tuple[State, str]]:
         yield state, f"{said} -> {help_}" if help_ else said
 
 
-def _worst_first(line: tuple[tuple[State, str, str], object]) -> int:
-    return -list(State).index(line[0][0])
+def _worst_first(line: tuple[tuple[RowState, str, str], object]) -> int:
+    return -list(RowState).index(line[0][0])
 
 
 def _summary(rows: Sequence[Row]) -> str:

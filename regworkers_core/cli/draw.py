@@ -30,8 +30,14 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.market_states import blocked_lines
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.draw.draw_run import DrawRun, Step
-from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance, GateClosed, NotAccepted, NotSettled
+from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
+from regworkers_core.selection.draw.gate import (
+    ACCEPTABLE,
+    AcceptedFindings,
+    GateClosed,
+    NotAccepted,
+    NotSettled,
+)
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import open_phase
@@ -69,7 +75,7 @@ def run_command(
     """
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
-    accept = Acceptance.of(accept_finding or (), reason)
+    accept = AcceptedFindings.of(accept_finding or (), reason)
     campaign_id = campaign_id_of(runtime, campaign_id)
     arguments = {
         "yes": yes,
@@ -153,7 +159,7 @@ def _draw(
     wait: bool,
     form: Format,
     result: dict[str, Any],
-    accept: Acceptance | None = None,
+    accept: AcceptedFindings | None = None,
 ) -> None:
     """Run the steps. `result` gets the state of each, for the audit log."""
     done: dict[str, Any] = {}
@@ -243,7 +249,7 @@ def _ask(runtime: Runtime, run: DrawRun, done: dict[str, Any]) -> dict[str, Any]
     except UsageError as refused:
         again = f"`regworkers draw run {campaign_id}` prompts again and draws nothing again"
         return {**awaiting, "message": f"{refused}; {again}"}
-    step: Step = run.publish(typed)
+    step: StepResult = run.publish(typed)
     done["publish"] = {"state": step.state, **step.facts}
     published: dict[str, Any] = done["publish"]
     return published

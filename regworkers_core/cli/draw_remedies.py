@@ -9,7 +9,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.cli.changes import Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of, flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
@@ -134,7 +134,7 @@ def seed_command(
         runtime,
         campaign_id,
         run_id=run_id,
-        settled=lambda _campaign: Settlement(),
+        settled=lambda _campaign: ReplicationProgress(),
         judge=partial(judge_campaign, runtime),
         # Report at once what is still missing.
         patience_seconds=0.0,

@@ -16,7 +16,7 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, fa
 from regworkers_core.cli.trace import entry_key
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.erasure.again import AgainReport, Hooks, pending, replay
+from regworkers_core.operations.erasure.again import AgainReport, ErasureHooks, pending, replay
 from regworkers_core.operations.erasure.erase import ErasureReport, erase
 from regworkers_core.runtime import Runtime
 
@@ -105,10 +105,10 @@ def _again(replays: bool, campaign: str | None, change: Deletion, form: Format) 
 
 
 @contextmanager
-def _followed() -> Iterator[Hooks]:
+def _followed() -> Iterator[ErasureHooks]:
     with progress("entries") as bar:
         task = bar.add_task("reading", total=None)
-        yield Hooks(
+        yield ErasureHooks(
             on_progress=lambda seen: bar.update(task, completed=seen),
             on_phase=lambda phase: bar.update(task, description=phase),
         )

@@ -18,14 +18,14 @@ from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, a
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.infrastructure.dashboards.publish_dashboards import Change as PartChange
-from regworkers_core.infrastructure.dashboards.publish_dashboards import State, publish
-from regworkers_core.infrastructure.discovery.compare import Discovery, Line, discover
+from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardChange as PartChange
+from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardState, publish
+from regworkers_core.infrastructure.discovery.compare import Discovery, ResourceLine, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
-from regworkers_core.infrastructure.provision_aws import Outcome
+from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import config_file, load_settings, masked
 
@@ -51,7 +51,7 @@ def provision_command(change: Change, form: FormatOption = Format.TEXT) -> None:
         result.update(Counter(each.outcome.value for each in done))
     document = [{"kind": each.kind, "name": each.name, "outcome": each.outcome.value} for each in done]
     table = rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done])
-    differ = sum(each.outcome is Outcome.DIFFERS for each in done)
+    differ = sum(each.outcome is ProvisionOutcome.DIFFERS for each in done)
     below = [f"{differ} were left as they are: add --apply to change them"] if differ else []
     answer(document, form, Group(table, *below))
 
@@ -133,7 +133,7 @@ def _unread(found: Discovery) -> Iterator[str]:
         yield f"could not read {', '.join(names[:_NAMED])}{more}: {why}"
 
 
-def _found(line: Line) -> str:
+def _found(line: ResourceLine) -> str:
     if line.found is None:
         return "–" if line.declared is None else "absent"
     if isinstance(line.found, Unread):
@@ -141,7 +141,7 @@ def _found(line: Line) -> str:
     return "partly read" if line.unread else "yes"
 
 
-def _known(line: Line) -> str:
+def _known(line: ResourceLine) -> str:
     return "absent" if line.terraform is None else "yes"
 
 
@@ -222,6 +222,8 @@ def publish_dashboards_command(
 def _changes(changes: list[PartChange]) -> Group:
     lines = [(each.kind, each.name, "written" if each.written else each.state) for each in changes]
     diffs = [Text(f"{each.kind} {each.name}\n" + "\n".join(each.diff)) for each in changes if each.diff]
-    open_ = sum(each.state in (State.NEW, State.DIFFERS) and not each.written for each in changes)
+    open_ = sum(
+        each.state in (DashboardState.NEW, DashboardState.DIFFERS) and not each.written for each in changes
+    )
     last = [Text(f"nothing was written: add --apply to write {open_} parts")] if open_ else []
     return Group(rows(("", "name", ""), lines), *diffs, *last)

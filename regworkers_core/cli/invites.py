@@ -18,8 +18,8 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import require_word
 from regworkers_core.eligibility.invites.lists import (
     Hooks,
+    InviteRow,
     ListReport,
-    Row,
     local_file,
     read_rows,
     read_values,
@@ -238,7 +238,7 @@ def _default_file(campaign: str, type_: InviteType, *, sure: bool) -> Path:
     if not DEFAULT_FILE.exists():
         raise UsageError(f"name the list of invites: the default {DEFAULT_FILE} does not exist here")
     rows_in_it = sum(
-        isinstance(line, Row) for line in read_rows(local_file(DEFAULT_FILE), str(DEFAULT_FILE), type_)
+        isinstance(line, InviteRow) for line in read_rows(local_file(DEFAULT_FILE), str(DEFAULT_FILE), type_)
     )
     found = f"{DEFAULT_FILE.resolve()} with {rows_in_it} rows"
     typer.echo(f"no FILE is given; the default is {found}", err=True)

@@ -23,7 +23,7 @@ from regworkers_core.settings import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from regworkers_core.domain.drill import DrillResult
-    from regworkers_core.operations.reviews.review import Published
+    from regworkers_core.operations.reviews.review import PublishedReview
 
 
 @flatten_options
@@ -125,7 +125,7 @@ def _review(
 ) -> None:
     # Late, for they bring matplotlib.
     from regworkers_core.operations.reviews.review import make_review, publish
-    from regworkers_core.operations.reviews.sections import Kind
+    from regworkers_core.operations.reviews.sections import ReviewKind
 
     runtime = Runtime.load()
     with progress("") as bar, StopSignal().on_signals() as stop:
@@ -134,7 +134,7 @@ def _review(
             _drill(runtime, stop, most, lambda text: bar.update(task, description=text)) if drill else None
         )
         review = make_review(
-            runtime, Kind(kind), drill=rehearse, tell=lambda text: bar.update(task, description=text)
+            runtime, ReviewKind(kind), drill=rehearse, tell=lambda text: bar.update(task, description=text)
         )
         published = publish(runtime, review, folder)
     document = {**review.as_dict(), "where": published.where, "trouble": published.trouble or None}
@@ -158,7 +158,7 @@ def _drill(
     )
 
 
-def _review_text(published: Published) -> Group:
+def _review_text(published: PublishedReview) -> Group:
     review = published.review
     lines = [
         (each.title, f"unavailable: {each.unread}" if each.unread else each.lead) for each in review.sections

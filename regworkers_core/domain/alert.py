@@ -40,7 +40,7 @@ class Alert:
         return self.key.partition(":")[0]
 
 
-class Change(StrEnum):
+class IncidentChange(StrEnum):
     """A change of an incident that channels are notified of."""
 
     OPENED = "opened"

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from regworkers_core.domain.documents import as_document, as_json
-from regworkers_core.domain.eligibility import Terms, WrongTerm
+from regworkers_core.domain.eligibility import EligibilityTerms, WrongTerm
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import is_market_id
@@ -104,7 +104,7 @@ class Campaign:
     closes_at: str
     markets: tuple[Market, ...]
     auto_draw: bool = False
-    eligibility: Terms = Terms()
+    eligibility: EligibilityTerms = EligibilityTerms()
     draw: DrawRules = DrawRules()
     transitions: tuple[Transition, ...] = ()
     fence: int = 0
@@ -216,9 +216,9 @@ class _Reader:
             raise self._wrong(where, f"must not exceed the capacity of {capacity} seats in all", reserved)
         return tuple(reserves)
 
-    def _terms(self, value: Any) -> Terms:
+    def _terms(self, value: Any) -> EligibilityTerms:
         try:
-            return Terms.parse(self._mapping(_or(value, {}), "eligibility"))
+            return EligibilityTerms.parse(self._mapping(_or(value, {}), "eligibility"))
         except WrongTerm as wrong:
             raise self._wrong(f"eligibility.{wrong.field}", wrong.rule, wrong.found) from None
 

@@ -20,7 +20,7 @@ class Status(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class Source(StrEnum):
+class FactSource(StrEnum):
     """Where a fact came from: Redis, MongoDB, the demand table (both `database`), one of the services, or the
     request itself, which named nothing that could be looked up.
     """
@@ -36,7 +36,7 @@ class Known(Generic[T]):
     """A fact. Not `fresh`: an older value, because its source did not answer."""
 
     value: T
-    source: Source
+    source: FactSource
     fresh: bool = True
 
 
@@ -66,7 +66,7 @@ class WrongTerm(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class EligibilityTerms:
     """An absent term requires nothing. `invite_types` (never empty: an empty list means all) count only when
     `invite_only`; `regions` empty admits every region, and holds them in the form of `comparable_region`.
     """
@@ -79,7 +79,7 @@ class Terms:
     max_per_unit: int | None = None
 
     @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> Terms:
+    def parse(cls, fields: Mapping[str, Any]) -> EligibilityTerms:
         """Null is absent, unknown fields are not ours and stay unread. Raises WrongTerm."""
         return cls(
             invite_only=_flag(fields, "inviteOnly"),

@@ -244,7 +244,7 @@ def attempt_of(attributes: Mapping[str, str]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ItemSubject:
     """What a failed item was about: `id` is unique within its message, `ids` are the fields under which people
     look for it (`campaignId`, ...): identifiers only. `order` is that of an entry's state.
     """
@@ -254,7 +254,7 @@ class Subject:
     order: Order | None = None
 
     @classmethod
-    def entry(cls, key: EntryKey, order: Order | None) -> Subject:
+    def entry(cls, key: EntryKey, order: Order | None) -> ItemSubject:
         return cls(key.document_id, {"campaignId": key.campaign_id, "entryId": key.entry_id}, order)
 
 
@@ -267,7 +267,7 @@ class DeadLetter:
     failure: PermanentFailure
     correlation_id: str
     first_failed_at: str
-    subject: Subject | None = None
+    subject: ItemSubject | None = None
 
     @property
     def id(self) -> str:

@@ -209,7 +209,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PromiseVerdict:
     """`numbers` are flat, by name; `description` is one sentence. Neither holds a fan's data."""
 
     passed: bool

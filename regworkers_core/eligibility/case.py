@@ -24,7 +24,7 @@ class Identity(StrEnum):
     MEMBER_ID = "memberId"
 
 
-class Problem(NamedTuple):
+class FieldProblem(NamedTuple):
     """What is wrong with a field, without its value: `should be a text, found int`."""
 
     field: str
@@ -54,7 +54,7 @@ class Subject:
     region: str | None = None
     birth_date: date | None = None
     missing: tuple[str, ...] = ()
-    invalid: tuple[Problem, ...] = ()
+    invalid: tuple[FieldProblem, ...] = ()
     invalid_mail: str | None = None
     entry_id: str | None = None
     entered_at: str | None = None

@@ -23,10 +23,10 @@ from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.entrants import Entrants
 from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
-from regworkers_core.domain.eligibility import Known, Missing, Source, Status
+from regworkers_core.domain.eligibility import FactSource, Known, Missing, Status
 from regworkers_core.domain.events import eligibility_judged
 from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
-from regworkers_core.eligibility.case import AsOf, Problem
+from regworkers_core.eligibility.case import AsOf, FieldProblem
 from regworkers_core.eligibility.gather import Gathered, Gatherer
 from regworkers_core.eligibility.identity import TRUSTED, Caller, IdentitySecret
 from regworkers_core.eligibility.request import read_check
@@ -273,11 +273,11 @@ def _not_written(verdict: Verdict, dependency: str, error: str) -> Verdict:
 def _with(gathered: Gathered, done: object) -> Gathered:
     """Add what the transfer found to the facts, so that the verdict names it."""
     if isinstance(done, TakenBy):
-        by = Known(frozenset({done.identity}), Source.DATABASE)
+        by = Known(frozenset({done.identity}), FactSource.DATABASE)
         return replace(gathered, facts=replace(gathered.facts, duplicates=by))
     if isinstance(done, IdTaken):
         subject = gathered.check.subject
-        invalid = (*subject.invalid, Problem("entryId", "belongs to another person's entry"))
+        invalid = (*subject.invalid, FieldProblem("entryId", "belongs to another person's entry"))
         return replace(gathered, check=replace(gathered.check, subject=replace(subject, invalid=invalid)))
     return gathered
 

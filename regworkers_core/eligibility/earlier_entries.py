@@ -15,12 +15,12 @@ from regworkers_core.adapters.mongo.entrants import (
     MEMBER_ID,
     UNIT,
     Entrant,
-    Found,
+    FoundEntrants,
     Trace,
 )
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey, comparable
-from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
+from regworkers_core.domain.eligibility import NOT_ASKED, Fact, FactSource, Known, Missing
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.case import Identity, Subject
 
@@ -31,11 +31,11 @@ _PATHS = {Identity.EMAIL: EMAIL, Identity.GLOBAL_USER_ID: GLOBAL_USER_ID, Identi
 class ReplicaMatches:
     """The entries that the replica found, by trace."""
 
-    def __init__(self, found: Found | Missing) -> None:
+    def __init__(self, found: FoundEntrants | Missing) -> None:
         self.missing = found if isinstance(found, Missing) else None
-        self.whole = isinstance(found, Found) and found.whole
+        self.whole = isinstance(found, FoundEntrants) and found.whole
         self._by_trace: dict[Trace, list[Entrant]] = {}
-        for entrant in found.entrants if isinstance(found, Found) else ():
+        for entrant in found.entrants if isinstance(found, FoundEntrants) else ():
             for path, value in entrant.values.items():
                 self._by_trace.setdefault(Trace(entrant.campaign_id, path, value), []).append(entrant)
 
@@ -159,7 +159,7 @@ class EarlierEntries:
         if missing is None and not self._matches.whole:
             missing = Missing("mongo", "more entries share an identity than are read")
         if kinds or missing is None:
-            return Known(frozenset(kinds), Source.DATABASE)
+            return Known(frozenset(kinds), FactSource.DATABASE)
         return missing
 
     def household(self) -> Fact[int]:
@@ -173,7 +173,7 @@ class EarlierEntries:
         count = sum(map(self._is_earlier, entrants))
         if count < limit and not self._matches.whole:
             return Missing("mongo", "more entries share a unit than are read")
-        return Known(count, Source.DATABASE)
+        return Known(count, FactSource.DATABASE)
 
     def _entrants(self) -> Iterable[Entrant]:
         """Yield the replica's entries that share an identity with the subject."""

@@ -19,10 +19,10 @@ import structlog
 
 from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files.csv_lines import in_batches
-from regworkers_core.adapters.mongo.entrants import EACH, Found, Trace
+from regworkers_core.adapters.mongo.entrants import EACH, FoundEntrants, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey, User
-from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, Source
+from regworkers_core.domain.eligibility import NOT_ASKED, Fact, FactSource, Known, Missing
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
@@ -111,7 +111,9 @@ class TableReads(Protocol):
 
 
 class EntrantReads(Protocol):
-    def find(self, traces: set[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
+    def find(
+        self, traces: set[Trace], each: int = EACH, *, within_seconds: float | None = None
+    ) -> FoundEntrants:
         """Raise TransientFailure if there is no answer `within_seconds`."""
         ...
 
@@ -218,7 +220,7 @@ class Gatherer:
         records: dict[str, Fact[User | None]] = {}
         for id_, future in users.items():
             record = self._user_calls.result(future, deadline)
-            records[id_] = record if isinstance(record, Missing) else Known(record, Source.SERVICE)
+            records[id_] = record if isinstance(record, Missing) else Known(record, FactSource.SERVICE)
         return records
 
     def _hash(self, end: float) -> IdentityHash | Missing:
@@ -253,10 +255,10 @@ class Gatherer:
 
     def _find_entrants(
         self, known: Sequence[tuple[Check, Campaign | None]], deadline: float
-    ) -> Found | Missing:
+    ) -> FoundEntrants | Missing:
         traces, each = _traces(known)
         if not traces:
-            return Found([], True)
+            return FoundEntrants([], True)
         within = deadline - time.monotonic()
         if within <= 0:
             return Missing(self._replica_calls.dependency, "too late")
@@ -324,7 +326,7 @@ def _gathered(
     earlier: EarlierEntries | None,
     users: Mapping[str, Fact[User | None]],
 ) -> Gathered:
-    campaign = campaigns.get(lookup.check.campaign_slug, Known(None, Source.REQUEST))
+    campaign = campaigns.get(lookup.check.campaign_slug, Known(None, FactSource.REQUEST))
     if lookup.campaign is None or earlier is None:
         return Gathered(lookup.check, Facts(campaign))
     is_invite_only = lookup.campaign.eligibility.invite_only
@@ -351,4 +353,4 @@ def _invites(lookup: _Lookup, items: TableItems) -> tuple[Fact[Mapping[InviteTyp
             missing = item
         elif item is not None and isinstance(ttl := item.get("ttl"), int | float):
             found[kind] = int(ttl)
-    return Known(found, Source.DATABASE if lookup.invite_keys else Source.REQUEST), missing
+    return Known(found, FactSource.DATABASE if lookup.invite_keys else FactSource.REQUEST), missing

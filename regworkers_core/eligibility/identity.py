@@ -102,7 +102,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 _DESCRIPTION = "Key of the hashes of identities: another one would let every fan enter a second time."
 
 
-class Secrets(Protocol):
+class IdentitySecrets(Protocol):
     def get(self, name: str) -> str | None: ...
     def create(self, name: str, value: str, *, description: str) -> str: ...
 
@@ -129,7 +129,9 @@ class IdentityHash:
 class IdentitySecret:
     """The secret, read once per process. Safe to share between threads."""
 
-    def __init__(self, secrets: Secrets, *, entropy: Callable[[int], bytes] = randomness.token_bytes) -> None:
+    def __init__(
+        self, secrets: IdentitySecrets, *, entropy: Callable[[int], bytes] = randomness.token_bytes
+    ) -> None:
         self._secrets, self._entropy = secrets, entropy
         self._lock = threading.Lock()
         self._hash: IdentityHash | None = None

@@ -18,7 +18,7 @@ from regworkers_core.domain.keys import field_name_problem, is_selection_id
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.order import whole_number
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.eligibility.case import Identity, Problem, Subject
+from regworkers_core.eligibility.case import FieldProblem, Identity, Subject
 from regworkers_core.eligibility.identity import NOT_A_FANS, TRUSTED, Caller
 
 # Characters: far above the longest names, far below what an item of the table can hold.
@@ -138,19 +138,19 @@ def _new_id() -> str:
 def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], str] = _new_id) -> Check:
     """Read one raw item: `{"campaignSlug", "entry": {...}, "doTransfer", "entryId"?, "correlationId"?}`."""
     if not isinstance(raw, Mapping):
-        subject = Subject(invalid=(Problem("item", wrong_type("an object", raw)),))
+        subject = Subject(invalid=(FieldProblem("item", wrong_type("an object", raw)),))
         return Check("", subject, correlation_id=new_id(), is_a_fans=not caller.is_trusted)
     missing: list[str] = []
-    invalid: list[Problem] = []
+    invalid: list[FieldProblem] = []
     slug = _slug(raw.get("campaignSlug"), missing, invalid)
     entry = raw.get("entry")
     if entry is not None and not isinstance(entry, Mapping):
-        invalid.append(Problem("entry", wrong_type("an object", entry)))
+        invalid.append(FieldProblem("entry", wrong_type("an object", entry)))
     entry = entry if isinstance(entry, Mapping) else {}
     entry_id = _entry_id(raw.get("entryId", entry.get("entryId")), invalid)
     do_transfer = raw.get("doTransfer")
     if do_transfer not in (None, True, False):
-        invalid.append(Problem("doTransfer", wrong_type("true or false", do_transfer)))
+        invalid.append(FieldProblem("doTransfer", wrong_type("true or false", do_transfer)))
     not_taken: tuple[str, ...] = ()
     if not caller.is_trusted:
         not_taken = tuple(name for name in NOT_A_FANS if entry.get(name) is not None)
@@ -196,7 +196,7 @@ def _vouched(subject: Subject, caller: Caller, *, is_asking: bool) -> Subject:
         mail=None if Identity.EMAIL in others else subject.mail,
         global_user_id=None if Identity.GLOBAL_USER_ID in others else subject.global_user_id,
         member_id=None if Identity.MEMBER_ID in others else subject.member_id,
-        invalid=(*subject.invalid, *(Problem(kind.value, _NOT_OWN) for kind in others)),
+        invalid=(*subject.invalid, *(FieldProblem(kind.value, _NOT_OWN) for kind in others)),
         withheld=frozenset(withheld.difference(others)),
     )
 
@@ -209,7 +209,7 @@ def subject_of(
     For a saved entry pass its `createdAt`, empty if it has none. Without `created_at` the subject asks now.
     """
     missing: list[str] = []
-    invalid: list[Problem] = []
+    invalid: list[FieldProblem] = []
     mail, invalid_mail = _mail(entry.get("email"), missing)
     for name in ("firstName", "lastName"):
         _name(name, entry.get(name), missing, invalid)
@@ -231,30 +231,30 @@ def subject_of(
     )
 
 
-def _text(name: str, value: object, most: int, invalid: list[Problem]) -> str | None:
+def _text(name: str, value: object, most: int, invalid: list[FieldProblem]) -> str | None:
     """Return a valid text of at most `most` characters; for any other value add the problem and return None."""
     if not isinstance(value, str):
-        invalid.append(Problem(name, wrong_type("a text", value)))
+        invalid.append(FieldProblem(name, wrong_type("a text", value)))
     elif problem := text_problem(value, most):
-        invalid.append(Problem(name, problem))
+        invalid.append(FieldProblem(name, problem))
     else:
         return value
     return None
 
 
-def _slug(value: object, missing: list[str], invalid: list[Problem]) -> str:
+def _slug(value: object, missing: list[str], invalid: list[FieldProblem]) -> str:
     if value is None or (isinstance(value, str) and len(value) <= MAX_SLUG and not value.strip()):
         missing.append("campaignSlug")
         return ""
     return (_text("campaignSlug", value, MAX_SLUG, invalid) or "").strip()
 
 
-def _entry_id(value: object, invalid: list[Problem]) -> str | None:
+def _entry_id(value: object, invalid: list[FieldProblem]) -> str | None:
     if value is None:
         return None
     if isinstance(value, str) and is_selection_id(value):
         return value
-    invalid.append(Problem("entryId", _ID_FORM))
+    invalid.append(FieldProblem("entryId", _ID_FORM))
     return None
 
 
@@ -275,13 +275,13 @@ def _mail(value: object, missing: list[str]) -> tuple[str | None, str | None]:
     return (comparable(trimmed), None) if is_mail(trimmed) else (None, "is not the syntax of a mail address")
 
 
-def _name(name: str, value: object, missing: list[str], invalid: list[Problem]) -> None:
+def _name(name: str, value: object, missing: list[str], invalid: list[FieldProblem]) -> None:
     text = None if value is None else _text(name, value, MAX_NAME, invalid)
     if value is None or (text is not None and is_blank(text)):
         missing.append(name)
 
 
-def _id(name: str, value: object, invalid: list[Problem]) -> str | None:
+def _id(name: str, value: object, invalid: list[FieldProblem]) -> str | None:
     """Read the id of another system: any text. Blank is absent."""
     if value is None:
         return None
@@ -290,22 +290,22 @@ def _id(name: str, value: object, invalid: list[Problem]) -> str | None:
     return (_text(name, value, MAX_ID, invalid) or "").strip() or None
 
 
-def _unit(value: object, invalid: list[Problem]) -> str | None:
+def _unit(value: object, invalid: list[FieldProblem]) -> str | None:
     unit = _id("unit", value, invalid)
     if unit is None or is_selection_id(unit):
         return unit
-    invalid.append(Problem("unit", _ID_FORM))
+    invalid.append(FieldProblem("unit", _ID_FORM))
     return None
 
 
-def _list_of_texts(name: str, value: object, invalid: list[Problem]) -> tuple[str, ...]:
+def _list_of_texts(name: str, value: object, invalid: list[FieldProblem]) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list | tuple):
-        invalid.append(Problem(name, wrong_type("a list of texts", value)))
+        invalid.append(FieldProblem(name, wrong_type("a list of texts", value)))
         return ()
     if len(value) > MAX_MARKETS:
-        invalid.append(Problem(name, f"holds more than {MAX_MARKETS} texts"))
+        invalid.append(FieldProblem(name, f"holds more than {MAX_MARKETS} texts"))
         return ()
     for index, each in enumerate(value):
         if _text(f"{name}[{index}]", each, MAX_ID, invalid) is None:
@@ -313,7 +313,7 @@ def _list_of_texts(name: str, value: object, invalid: list[Problem]) -> tuple[st
     return tuple(value)
 
 
-def _region(value: object, free: object, invalid: list[Problem]) -> str | None:
+def _region(value: object, free: object, invalid: list[FieldProblem]) -> str | None:
     """Read the contract's field, which must be valid, else the free attribute, which is ignored if invalid."""
     if value is None:
         fits = isinstance(free, str) and len(free) <= MAX_REGION
@@ -321,12 +321,12 @@ def _region(value: object, free: object, invalid: list[Problem]) -> str | None:
     return comparable_region(_text("region", value, MAX_REGION, invalid) or "") or None
 
 
-def _birth_date(value: object, free: object, invalid: list[Problem]) -> date | None:
+def _birth_date(value: object, free: object, invalid: list[FieldProblem]) -> date | None:
     if value is None:
         return _date(free)
     found = _date(value)
     if found is None:
-        invalid.append(Problem("birthDate", "should be a date like 1990-12-31"))
+        invalid.append(FieldProblem("birthDate", "should be a date like 1990-12-31"))
     return found
 
 
@@ -345,7 +345,7 @@ def _canonical(created_at: str) -> str:
     return "" if moment is None else iso(moment)
 
 
-def _fields(entry: Mapping[str, Any], subject: Subject, invalid: list[Problem]) -> Fields:
+def _fields(entry: Mapping[str, Any], subject: Subject, invalid: list[FieldProblem]) -> Fields:
     """Return the fields to write. A region or a date of birth moves to the attributes, as the contract has it."""
     fields: dict[str, Any] = {
         "email": entry.get("email"),
@@ -359,18 +359,20 @@ def _fields(entry: Mapping[str, Any], subject: Subject, invalid: list[Problem]) 
     if entry.get("segments") is not None:
         segments = _list_of_texts("segments", entry["segments"], invalid)
         if not all(map(is_selection_id, segments)):
-            invalid.append(Problem("segments", "should hold 1 to 64 of the characters A-Z a-z 0-9 _ - each"))
+            invalid.append(
+                FieldProblem("segments", "should hold 1 to 64 of the characters A-Z a-z 0-9 _ - each")
+            )
         fields["segments"] = list(segments)
     if entry.get("weight") is not None:
         weight = whole_number(entry["weight"])
         if weight is None or not 1 <= weight <= _MAX_WEIGHT:
-            invalid.append(Problem("weight", f"should be a whole number from 1 to {_MAX_WEIGHT}"))
+            invalid.append(FieldProblem("weight", f"should be a whole number from 1 to {_MAX_WEIGHT}"))
         fields["weight"] = weight
     attributes = entry.get("attributes")
     if attributes is not None and not isinstance(attributes, Mapping):
-        invalid.append(Problem("attributes", wrong_type("an object", attributes)))
+        invalid.append(FieldProblem("attributes", wrong_type("an object", attributes)))
     elif attributes and (problem := attributes_problem(attributes)):
-        invalid.append(Problem("attributes", problem))
+        invalid.append(FieldProblem("attributes", problem))
     else:
         named = {name: entry[name] for name in ("region", "birthDate") if entry.get(name) is not None}
         fields["attributes"] = {**(attributes or {}), **named}

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from regworkers_core.domain.messages import MessageType, Subject, decode, json_text
+from regworkers_core.domain.messages import ItemSubject, MessageType, decode, json_text
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.engine.defects import unforeseen
 from regworkers_core.engine.queue import Received
@@ -40,7 +40,7 @@ class Handled:
     outcomes: dict[Any, str | Failure] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     lags: list[float] = field(default_factory=list)
-    subjects: dict[Any, Subject] = field(default_factory=dict)
+    subjects: dict[Any, ItemSubject] = field(default_factory=dict)
 
     def add(self, other: Handled) -> None:
         """Add what was done for other keys."""
@@ -70,7 +70,7 @@ class Handler(Protocol[I]):
         """Items of one batch with equal keys are the same work: the second one counts as `dropped`."""
         ...
 
-    def subject(self, item: I) -> Subject:
+    def subject(self, item: I) -> ItemSubject:
         """What a dead letter of this item is about."""
         ...
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from regworkers_core.domain.messages import DeadLetter, Subject, attempt_of, encode, fit_correlation_id
+from regworkers_core.domain.messages import DeadLetter, ItemSubject, attempt_of, encode, fit_correlation_id
 from regworkers_core.domain.reasons import (
     Failure,
     ItemFailure,
@@ -172,7 +172,7 @@ class Settler(Generic[I]):
             dead.append(FailedItem(message, body or _original_body(message), outcome, attempts, subject))
         return dead, alone
 
-    def _subject(self, item: I | PermanentFailure, key: Hashable, handled: Handled) -> Subject | None:
+    def _subject(self, item: I | PermanentFailure, key: Hashable, handled: Handled) -> ItemSubject | None:
         if isinstance(item, PermanentFailure):
             return None
         try:
@@ -237,7 +237,7 @@ class FailedItem:
     body: bytes
     failure: Failure
     attempt: int
-    subject: Subject | None = None
+    subject: ItemSubject | None = None
 
     def first_failed_at(self, at: str) -> str:
         """As the message says it, else `at`. A value that breaks the grammar may be from anyone who can send."""

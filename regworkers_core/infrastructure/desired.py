@@ -21,7 +21,7 @@ Facts: TypeAlias = Mapping[str, Fact]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class DesiredTable:
     """A table with the keys PK and SK, both strings. Empty `stream_view`: no stream; empty `ttl_attribute`: no TTL."""
 
     name: str
@@ -40,7 +40,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class DesiredQueue:
     """Without `dead_letter_queue` it is itself a dead-letter queue, whose visibility time is not compared."""
 
     name: str
@@ -136,8 +136,8 @@ class LogGroup:
 class Desired:
     """All resources. Each dead-letter queue comes before the queue that needs it."""
 
-    tables: tuple[Table, ...]
-    queues: tuple[Queue, ...]
+    tables: tuple[DesiredTable, ...]
+    queues: tuple[DesiredQueue, ...]
     bucket: Bucket
     log_group: LogGroup
 
@@ -145,13 +145,13 @@ class Desired:
 def desired(settings: Settings) -> Desired:
     """The resources that these settings name."""
     names = settings.names
-    queues: list[Queue] = []
+    queues: list[DesiredQueue] = []
     for name in names.queues:
         analytics = name == names.analytics_queue
         dead = names.dead_letter_queue(name)
-        queues.append(Queue(dead, 14 * DAY_SECONDS))
+        queues.append(DesiredQueue(dead, 14 * DAY_SECONDS))
         queues.append(
-            Queue(
+            DesiredQueue(
                 name,
                 (14 if analytics else 4) * DAY_SECONDS,
                 settings.save.visibility_seconds,
@@ -161,8 +161,8 @@ def desired(settings: Settings) -> Desired:
         )
     return Desired(
         tables=(
-            Table(names.demand_table, "NEW_AND_OLD_IMAGES", "ttl"),
-            Table(names.lease_table),
+            DesiredTable(names.demand_table, "NEW_AND_OLD_IMAGES", "ttl"),
+            DesiredTable(names.lease_table),
         ),
         queues=tuple(queues),
         bucket=Bucket(names.bucket),

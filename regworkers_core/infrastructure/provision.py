@@ -16,8 +16,8 @@ from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.pages import EXPIRES_AT
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.infrastructure.provision_aws import (
-    Outcome,
     Provisioned,
+    ProvisionOutcome,
     provision_bucket,
     provision_log_group,
     provision_queues,
@@ -99,7 +99,9 @@ def provision(runtime: Runtime, *, change: bool = True) -> Iterator[Provisioned]
     yield from _indexes(runtime)
     created = set(runtime.kafka_admin.create(names.topics))
     for topic in names.topics:
-        yield Provisioned("topic", topic, Outcome.CREATED if topic in created else Outcome.EXISTED)
+        yield Provisioned(
+            "topic", topic, ProvisionOutcome.CREATED if topic in created else ProvisionOutcome.EXISTED
+        )
     yield provision_log_group(runtime, wanted.log_group, change=change)
 
 
@@ -123,5 +125,5 @@ def _of_collection(
     existing = [list(index["key"]) for index in call(collection.index_information).values()]
     for keys, options in wanted:
         made = call(collection.create_index, keys, **options)
-        outcome = Outcome.EXISTED if keys in existing else Outcome.CREATED
+        outcome = ProvisionOutcome.EXISTED if keys in existing else ProvisionOutcome.CREATED
         yield Provisioned("index", f"{name}.{made}", outcome)

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.infrastructure.desired import LogGroup, Queue, Table, lifecycle_rules
+from regworkers_core.infrastructure.desired import DesiredQueue, DesiredTable, LogGroup, lifecycle_rules
 from regworkers_core.runtime import Runtime
 
 Call = Callable[..., Any]
@@ -32,7 +32,7 @@ _UNKNOWN_DYNAMODB_CALL = frozenset({"UnknownOperationException", "NotImplemented
 _UNKNOWN_S3_CALL = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
 
 
-class Outcome(StrEnum):
+class ProvisionOutcome(StrEnum):
     CREATED = "created"
     CHANGED = "changed"
     DIFFERS = "differs"
@@ -45,15 +45,15 @@ class Provisioned:
 
     kind: str
     name: str
-    outcome: Outcome
+    outcome: ProvisionOutcome
 
 
-def _outcome(*, created: bool, differs: bool, change: bool) -> Outcome:
+def _outcome(*, created: bool, differs: bool, change: bool) -> ProvisionOutcome:
     if created:
-        return Outcome.CREATED
+        return ProvisionOutcome.CREATED
     if not differs:
-        return Outcome.EXISTED
-    return Outcome.CHANGED if change else Outcome.DIFFERS
+        return ProvisionOutcome.EXISTED
+    return ProvisionOutcome.CHANGED if change else ProvisionOutcome.DIFFERS
 
 
 def _found(absent: Collection[str], call: Call, function: Any, **arguments: Any) -> Any:
@@ -66,7 +66,7 @@ def _found(absent: Collection[str], call: Call, function: Any, **arguments: Any)
         raise
 
 
-def provision_table(runtime: Runtime, wanted: Table, *, change: bool = True) -> Provisioned:
+def provision_table(runtime: Runtime, wanted: DesiredTable, *, change: bool = True) -> Provisioned:
     """Raises UsageError if the table's stream carries other images, TransientFailure if it does not become active."""
     name, stream = wanted.name, bool(wanted.stream_view)
     client, call = runtime.dynamodb, runtime.dependency("dynamodb").call
@@ -113,7 +113,7 @@ def provision_table(runtime: Runtime, wanted: Table, *, change: bool = True) -> 
     return Provisioned("table", name, _outcome(created=found is None, differs=differs, change=change))
 
 
-def _enable_time_to_live(client: Any, call: Call, wanted: Table, change: bool) -> bool:
+def _enable_time_to_live(client: Any, call: Call, wanted: DesiredTable, change: bool) -> bool:
     found = call(client.describe_time_to_live, TableName=wanted.name)["TimeToLiveDescription"]
     if found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
         return False
@@ -164,7 +164,7 @@ def enable_recovery(
 
 
 def provision_queues(
-    runtime: Runtime, wanted: Iterable[Queue], *, change: bool = True
+    runtime: Runtime, wanted: Iterable[DesiredQueue], *, change: bool = True
 ) -> Iterator[Provisioned]:
     """In the order given: a dead-letter queue comes before the queue that needs it."""
     arns: dict[str, str] = {}
@@ -181,7 +181,9 @@ def provision_queues(
         yield Provisioned("queue", queue.name, outcome)
 
 
-def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool) -> tuple[Outcome, str]:
+def _queue(
+    runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool
+) -> tuple[ProvisionOutcome, str]:
     """Create the queue, or with `change` set the attributes that differ. Also returns its ARN."""
     client, call = runtime.sqs, runtime.dependency("sqs").call
     absent = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")

@@ -33,7 +33,7 @@ _DAY_SECONDS = 86_400
 _LONGEST_CHAIN = 10
 
 
-class Problem(StrEnum):
+class CertificateProblem(StrEnum):
     DAMAGED = "DAMAGED"
     EXPIRED = "EXPIRED"
     NOT_YET_VALID = "NOT_YET_VALID"
@@ -44,10 +44,10 @@ class Problem(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CertificateFinding:
     """`text` says what is wrong and what to do; it contains no secret."""
 
-    problem: Problem
+    problem: CertificateProblem
     text: str
 
 
@@ -57,7 +57,7 @@ class Inspection:
     up to the trusted CA; `trusted` is None if no CA was given, `days_left` negative once it has expired.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[CertificateFinding, ...]
     subject: str | None = None
     issuer: str | None = None
     serial: str | None = None
@@ -68,7 +68,7 @@ class Inspection:
     trusted: bool | None = None
     chain: tuple[str, ...] = field(default=())
 
-    def has(self, *problems: Problem) -> bool:
+    def has(self, *problems: CertificateProblem) -> bool:
         return any(finding.problem in problems for finding in self.findings)
 
 
@@ -79,8 +79,8 @@ def inspect(material: Material, *, now: float, warn_days: float) -> Inspection:
     except ValueError:
         return Inspection(
             (
-                Finding(
-                    Problem.DAMAGED,
+                CertificateFinding(
+                    CertificateProblem.DAMAGED,
                     "the certificate cannot be parsed: issue a new one",
                 ),
             )
@@ -93,14 +93,18 @@ def inspect(material: Material, *, now: float, warn_days: float) -> Inspection:
     except ValueError:
         anchors = []
         trusted = False
-        findings.append(Finding(Problem.DAMAGED, "the CA's certificate cannot be parsed: store it again"))
+        findings.append(
+            CertificateFinding(
+                CertificateProblem.DAMAGED, "the CA's certificate cannot be parsed: store it again"
+            )
+        )
     if anchors:
         found = _path(own, shown[1:], anchors, _LONGEST_CHAIN)
         trusted = found is not None
         if found is None:
             findings.append(
-                Finding(
-                    Problem.BROKEN_CHAIN,
+                CertificateFinding(
+                    CertificateProblem.BROKEN_CHAIN,
                     f"no chain leads from its issuer ({_name(own.issuer)}) to a trusted CA: intermediate certificates "
                     "are missing, or another CA issued it",
                 )
@@ -117,7 +121,7 @@ def inspect(material: Material, *, now: float, warn_days: float) -> Inspection:
         not_before=iso(own.not_valid_before_utc.timestamp()),
         not_after=iso(own.not_valid_after_utc.timestamp()),
         days_left=_shown_days(_days(own, now)),
-        key_matches=not any(finding.problem is Problem.KEY_MISMATCH for finding in findings),
+        key_matches=not any(finding.problem is CertificateProblem.KEY_MISMATCH for finding in findings),
         trusted=trusted,
         chain=tuple(_name(each.subject) for each in chain),
     )
@@ -132,28 +136,40 @@ def _shown_days(days: float) -> float:
     return math.floor(days * 10) / 10
 
 
-def _about_time(certificate: x509.Certificate, who: str, now: float, warn_days: float) -> list[Finding]:
+def _about_time(
+    certificate: x509.Certificate, who: str, now: float, warn_days: float
+) -> list[CertificateFinding]:
     days = _days(certificate, now)
     if days <= 0:
         ended = certificate.not_valid_after_utc.date()
-        return [Finding(Problem.EXPIRED, f"{who} expired on {ended}: brokers refuse it")]
+        return [
+            CertificateFinding(CertificateProblem.EXPIRED, f"{who} expired on {ended}: brokers refuse it")
+        ]
     if certificate.not_valid_before_utc > datetime.fromtimestamp(now, UTC):
         starts = iso(certificate.not_valid_before_utc.timestamp())
-        return [Finding(Problem.NOT_YET_VALID, f"{who} is not valid before {starts}: brokers refuse it")]
+        return [
+            CertificateFinding(
+                CertificateProblem.NOT_YET_VALID, f"{who} is not valid before {starts}: brokers refuse it"
+            )
+        ]
     if days < warn_days:
         left = f"{_shown_days(days):g} days left, under {warn_days:g}"
-        return [Finding(Problem.ENDS_SOON, f"{who} has {left}: renew it with `regworkers certs generate`")]
+        return [
+            CertificateFinding(
+                CertificateProblem.ENDS_SOON, f"{who} has {left}: renew it with `regworkers certs generate`"
+            )
+        ]
     return []
 
 
-def _about_key(certificate: x509.Certificate, material: Material) -> list[Finding]:
+def _about_key(certificate: x509.Certificate, material: Material) -> list[CertificateFinding]:
     password = material.key_password.encode() if material.key_password else None
     try:
         key = load_pem_private_key((material.key or "").encode(), password)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return [
-            Finding(
-                Problem.DAMAGED,
+            CertificateFinding(
+                CertificateProblem.DAMAGED,
                 "the key cannot be parsed: it is damaged, or its password is missing or wrong",
             )
         ]
@@ -165,21 +181,25 @@ def _about_key(certificate: x509.Certificate, material: Material) -> list[Findin
     if plain(key.public_key()) == plain(certificate.public_key()):
         return []
     return [
-        Finding(
-            Problem.KEY_MISMATCH,
+        CertificateFinding(
+            CertificateProblem.KEY_MISMATCH,
             "the key belongs to another certificate: store those of one issue",
         )
     ]
 
 
-def _about_use(certificate: x509.Certificate) -> list[Finding]:
+def _about_use(certificate: x509.Certificate) -> list[CertificateFinding]:
     try:
         uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return []
     if ExtendedKeyUsageOID.CLIENT_AUTH in uses:
         return []
-    return [Finding(Problem.WRONG_USE, "it is not issued for clients: the role in Vault needs client_flag")]
+    return [
+        CertificateFinding(
+            CertificateProblem.WRONG_USE, "it is not issued for clients: the role in Vault needs client_flag"
+        )
+    ]
 
 
 def _path(
@@ -216,7 +236,7 @@ def _name(name: x509.Name) -> str:
 ENVIRONMENTS: tuple[Environment, ...] = get_args(Environment)
 
 
-class State(StrEnum):
+class RenewalState(StrEnum):
     FINE = "fine"
     FINDING = "finding"
     # No certificate is configured, and Kafka is used without one.
@@ -229,7 +249,7 @@ class CertificateReport:
     """The certificate of one environment. `error` says why it could not be read, `place` where it is stored."""
 
     environment: str
-    state: State
+    state: RenewalState
     place: str | None = None
     inspection: Inspection | None = None
     error: str | None = None
@@ -252,7 +272,7 @@ def check_environments(
             runtime = Runtime(with_short_timeouts(settings(environment)))
             return check_certificate(runtime, environment, warn_days=warn_days)
         except (UsageError, TransientFailure) as error:
-            return CertificateReport(environment, State.UNREADABLE, error=str(error))
+            return CertificateReport(environment, RenewalState.UNREADABLE, error=str(error))
 
     with ThreadPoolExecutor(len(environments), thread_name_prefix="certificates") as pool:
         return list(pool.map(check, environments))
@@ -264,11 +284,11 @@ def check_certificate(
     """Check the runtime's environment. Raises UsageError and TransientFailure if the material cannot be read."""
     security = runtime.kafka_security
     if not security.shows_certificate:
-        return CertificateReport(environment, State.NONE)
+        return CertificateReport(environment, RenewalState.NONE)
     material, place = security.material(), security.place("certificate")
     days = runtime.settings.certificates.warn_days if warn_days is None else warn_days
     inspection = inspect(material, now=runtime.clock(), warn_days=days)
-    state = State.FINDING if inspection.findings else State.FINE
+    state = RenewalState.FINDING if inspection.findings else RenewalState.FINE
     return CertificateReport(environment, state, place, inspection)
 
 
@@ -283,7 +303,7 @@ _DESCRIPTION = "Client certificate of the registration workers for Kafka, with i
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RenewalPlan:
     """The request to Vault, before it is sent."""
 
     environment: Environment
@@ -293,7 +313,7 @@ class Plan:
     ttl: str
 
 
-def plan(runtime: Runtime, environment: Environment) -> Plan:
+def plan(runtime: Runtime, environment: Environment) -> RenewalPlan:
     """Raises UsageError when Vault is not configured."""
     vault = runtime.settings.vault
     if not vault.address:
@@ -301,7 +321,7 @@ def plan(runtime: Runtime, environment: Environment) -> Plan:
             f"Vault has no address for {environment}: set vault.address or REGWORKERS_VAULT__ADDRESS"
         )
     name = vault.common_name.format(environment=environment)
-    return Plan(environment, vault.address, f"{vault.mount}/issue/{vault.role}", name, vault.ttl)
+    return RenewalPlan(environment, vault.address, f"{vault.mount}/issue/{vault.role}", name, vault.ttl)
 
 
 def secrets_of(runtime: Runtime) -> tuple[str, str | None]:
@@ -326,7 +346,7 @@ def verified(runtime: Runtime, issued: Issued) -> Inspection:
     ours = issued.chain[-1] if issued.chain else None
     inspection = inspect(Material(issued.shown, issued.key, ours), now=runtime.clock(), warn_days=warn_days)
     wrong = [
-        _ask_for_longer(each.text) if each.problem is Problem.ENDS_SOON else each.text
+        _ask_for_longer(each.text) if each.problem is CertificateProblem.ENDS_SOON else each.text
         for each in inspection.findings
     ]
     trusted = _trusted(runtime)

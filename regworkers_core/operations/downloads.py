@@ -41,7 +41,7 @@ _SHOWN = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inli
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Download:
     """An object as a stream, which takes constant memory, and the headers of the response."""
 
     body: io.BufferedReader
@@ -64,7 +64,7 @@ def put(runtime: Runtime, name: str, file: Path | bytes) -> str:
     return f"/{FOLDER}{place}"
 
 
-def open_page(runtime: Runtime, path: str) -> Page | None:
+def open_page(runtime: Runtime, path: str) -> Download | None:
     """The page at a path that `link_to` or `put` returned; None for any other path, and for a missing object.
 
     Raises TransientFailure when S3 cannot answer.
@@ -80,7 +80,7 @@ def open_page(runtime: Runtime, path: str) -> Page | None:
     else:
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
     try:
-        return Page(runtime.objects.open(key), headers)
+        return Download(runtime.objects.open(key), headers)
     except MissingObject:
         return None
 

@@ -5,9 +5,8 @@ marked for that. Documents, reviews, archived days and databases that a killed d
 
 The period of a campaign's data begins when its last phase is COMPLETED, or its draw annulled; a phase that is opened
 stops it. The end of the period is recorded once in the `draws` document, under the draw's lease: from then on no
-top-up can begin. Then the data is marked, and files are deleted. Claims keep a fan from entering twice, and no draw
-reads them: claims of a campaign that is CLOSED and was never drawn are deleted, too, counted from the end of its
-registration. Nothing is recorded then, and it can still be drawn.
+top-up can begin. Then the data is marked, and files are deleted. No draw reads claims, which keep a fan from entering
+twice: a CLOSED campaign that was never drawn loses them, counted from the end of its registration, and can be drawn.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pymongo.errors import OperationFailure
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus, lease_name
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.pages import expire_by_prefix, expire_codes, pages
-from regworkers_core.domain.alert import Change
+from regworkers_core.domain.alert import IncidentChange
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
@@ -78,7 +77,7 @@ class PartResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RetentionPart:
     """One kind of data. `apply` takes `dry_run`; it raises what its stores raise."""
 
     name: str
@@ -119,7 +118,7 @@ def apply_retention(
 
 
 def run_parts(
-    parts: Iterable[Part],
+    parts: Iterable[RetentionPart],
     *,
     dry_run: bool,
     stop: StopSignal | None = None,
@@ -142,13 +141,16 @@ def run_parts(
     return RetentionReport(tuple(done), dry_run)
 
 
-def all_parts(runtime: Runtime) -> Iterator[Part]:
-    settings = runtime.settings.housekeeping
+def all_parts(runtime: Runtime) -> Iterator[RetentionPart]:
+    keep = runtime.settings.housekeeping
     yield from campaign_parts(runtime)
     yield from _document_parts(runtime)
-    yield Part("reviews", settings.reviews_days, partial(_reviews, runtime, settings.reviews_days or 0))
-    yield Part("archive", settings.archive_days, partial(_archive, runtime, settings.archive_days or 0))
-    yield Part("drill_databases", _SCRATCH_DAYS, partial(_scratch, runtime))
+    for name, days, apply in (
+        ("reviews", keep.reviews_days, _reviews),
+        ("archive", keep.archive_days, _archive),
+    ):
+        yield RetentionPart(name, days, partial(apply, runtime, days or 0))
+    yield RetentionPart("drill_databases", _SCRATCH_DAYS, partial(_scratch, runtime))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class _CampaignData:
     needs_no_draw: bool = False
 
 
-def campaign_parts(runtime: Runtime) -> list[Part]:
+def campaign_parts(runtime: Runtime) -> list[RetentionPart]:
     settings = runtime.settings.housekeeping
     database, mongo = runtime.database, runtime.dependency("mongo")
 
@@ -185,7 +187,7 @@ def campaign_parts(runtime: Runtime) -> list[Part]:
         _CampaignData("selections", settings.selections_days, by_prefix("selections", "selection_chunks")),
         _CampaignData("codes", settings.codes_days, partial(expire_codes, database["codes"], mongo)),
     )
-    return [Part(kind.name, kind.days, partial(_expire_kind, runtime, kind)) for kind in kinds]
+    return [RetentionPart(kind.name, kind.days, partial(_expire_kind, runtime, kind)) for kind in kinds]
 
 
 def _pipeline(runtime: Runtime, campaign_id: str, _at: float) -> Iterator[int]:
@@ -267,7 +269,7 @@ def _undelivered(record: DrawRecord) -> int:
     return sum("deliveredAt" not in market for market in markets if market["planned"])
 
 
-def _document_parts(runtime: Runtime) -> Iterator[Part]:
+def _document_parts(runtime: Runtime) -> Iterator[RetentionPart]:
     settings, now = runtime.settings.housekeeping, runtime.clock()
 
     def before(days: float) -> str:
@@ -279,12 +281,12 @@ def _document_parts(runtime: Runtime) -> Iterator[Part]:
         query: Callable[[str], Document],
         may_delete: Callable[[Document], bool] = lambda _document: True,
         collection: str = "",
-    ) -> Part:
+    ) -> RetentionPart:
         documents = Documents(
             name, runtime.database[collection or name], runtime.dependency("mongo"), may_delete
         )
         over = query(before(days or 0.0))
-        return Part(name, days, lambda dry_run: documents.delete(days, over, dry_run=dry_run))
+        return RetentionPart(name, days, lambda dry_run: documents.delete(days, over, dry_run=dry_run))
 
     def closed(at: str) -> Document:
         return {"status": {"$ne": "open"}, "resolvedAt": {"$lt": at}}
@@ -310,7 +312,7 @@ def _document_parts(runtime: Runtime) -> Iterator[Part]:
 def _is_notified(incident: Document) -> bool:
     """A channel without the resolution would show the incident as open for ever."""
     changes = (incident.get("told") or {}).values()  # stored name
-    return all(change == Change.RESOLVED for change in changes)
+    return all(change == IncidentChange.RESOLVED for change in changes)
 
 
 class Documents:

@@ -22,8 +22,8 @@ from regworkers_core.replication.enqueue.stream_probe import stream_lag
 from regworkers_core.replication.reconcile.classify import (
     EXPLANATIONS,
     REPAIRABLE,
+    EntrySide,
     Kind,
-    State,
     classify,
     of_replica,
     of_source,
@@ -88,7 +88,7 @@ def _ref(item: Item | None, stored: Stored | None) -> str | None:
     return ref if isinstance(ref, str) and is_selection_id(ref) else None
 
 
-def _verdict(source: State | None, replica: State | None, dead_letters: Sequence[Item]) -> str:
+def _verdict(source: EntrySide | None, replica: EntrySide | None, dead_letters: Sequence[Item]) -> str:
     kind = classify(source, replica)
     if kind is None:
         if source is not None:
@@ -106,8 +106,8 @@ def _verdict(source: State | None, replica: State | None, dead_letters: Sequence
 
 def _explanation(
     verdict: str,
-    source: State | None,
-    replica: State | None,
+    source: EntrySide | None,
+    replica: EntrySide | None,
     dead_letters: Sequence[Item],
     young_within: float | None,
 ) -> str:
@@ -180,7 +180,7 @@ def _dead_letter(dead_letter: Item) -> dict[str, Any]:
     }
 
 
-def _events(source: State | None, replica: State | None) -> list[dict[str, str]]:
+def _events(source: EntrySide | None, replica: EntrySide | None) -> list[dict[str, str]]:
     """Ids of the events that the states on both sides have, or will have once they are saved."""
     wanted = []
     if source is not None and not source.invalid:
@@ -318,10 +318,10 @@ def _archive_hop(runtime: Runtime, events: Sequence[dict[str, str]], since: str 
     if not ids:
         return Hop("archive", "none")
     # Imported here: DuckDB and pandas would delay every other command of the terminal.
-    from regworkers_core.analytics.archive.archived_events import Wanted, opened
+    from regworkers_core.analytics.archive.archived_events import EventFilter, opened
 
     # An event is archived under the day of its own time, which no later hop precedes.
-    wanted = Wanted(since=(since or "")[:10], types=frozenset(each["type"] for each in events))
+    wanted = EventFilter(since=(since or "")[:10], types=frozenset(each["type"] for each in events))
     with opened(runtime.objects, wanted) as database:
         rows: list[tuple[Any, ...]] = database.execute(
             "SELECT id, time FROM events WHERE id IN (SELECT unnest(?))", [ids]

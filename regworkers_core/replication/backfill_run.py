@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
-from regworkers_core.adapters.aws.demand_table import Page
+from regworkers_core.adapters.aws.demand_table import TablePage
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem, fit_correlation_id
 from regworkers_core.domain.order import lenient_order
@@ -80,7 +80,7 @@ class Segment:
     finished: bool = False
 
 
-class Superseded(Exception):
+class BackfillSuperseded(Exception):
     """Another run of this backfill took over: this one must not write any more."""
 
 
@@ -131,13 +131,13 @@ class BackfillRows:
                 seen = self._table.get(key)
                 old = seen or LeaseRow(key)
                 if old.token > token:
-                    raise Superseded
+                    raise BackfillSuperseded
                 state = {} if afresh else old.state
                 mine = replace(old, token=token, counter=old.counter + 1, state=state)
                 if self._write(mine, seen):
                     break
             else:
-                raise Superseded
+                raise BackfillSuperseded
             self._rows[number] = mine
             found.append(_segment(number, mine.state))
         return found
@@ -152,7 +152,7 @@ class BackfillRows:
         }
         mine = replace(seen, counter=seen.counter + 1, state=state)
         if not self._write(mine, seen):
-            raise Superseded
+            raise BackfillSuperseded
         self._rows[segment.number] = mine
 
     def segments(self, segments: int) -> list[Segment]:
@@ -222,11 +222,11 @@ class TablePages(Protocol):
         segments: int,
         start_key: Mapping[str, Any] | None = None,
         limit: int | None = None,
-    ) -> Page: ...
+    ) -> TablePage: ...
 
     def query(
         self, campaign_id: str, start_key: Mapping[str, Any] | None = None, limit: int | None = None
-    ) -> Page: ...
+    ) -> TablePage: ...
 
 
 class SegmentReader:
@@ -240,7 +240,7 @@ class SegmentReader:
         self.refused = 0
         self.refused_example = ""
 
-    def page(self, of: Parameters, segment: int, start_key: Mapping[str, Any] | None) -> Page:
+    def page(self, of: Parameters, segment: int, start_key: Mapping[str, Any] | None) -> TablePage:
         page = (
             self._table.query(of.campaign_id, start_key, PAGE)
             if of.campaign_id is not None
@@ -299,7 +299,7 @@ class BackfillRun:
                 self._rows.want("running")
                 self._announce("running")
                 ended = self._work(stop)
-            except Superseded:
+            except BackfillSuperseded:
                 return "superseded"
             except BaseException:
                 self._leave("paused")
@@ -379,10 +379,10 @@ class BackfillRun:
             # One beat may fail; a lease that expires meanwhile shows at the next write.
             return
         if not held:
-            raise Superseded
+            raise BackfillSuperseded
 
     def _leave(self, state: RunState) -> None:
-        with suppress(Superseded):
+        with suppress(BackfillSuperseded):
             self._announce(state)
 
 

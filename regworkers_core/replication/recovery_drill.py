@@ -29,9 +29,9 @@ from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Receiv
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.backfill import estimate_items
 from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_source
-from regworkers_core.replication.reconcile.comparison import Comparison, Step
+from regworkers_core.replication.reconcile.comparison import Comparison, PairProgress
 from regworkers_core.replication.reconcile.reconciliation import load_replica
-from regworkers_core.replication.saver import Saver, Wanted
+from regworkers_core.replication.saver import KeyRequest, Saver
 from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.runtime import Runtime
 
@@ -121,7 +121,9 @@ class Replay:
     def _save(self, keys: Sequence[EntryKey]) -> _Outcomes:
         # No message names such a key, so no save handles it.
         refused = [key for key in keys if key.problem]
-        saved = self._saver.save({key: Wanted(_MESSAGE_ID, _MESSAGE_ID) for key in keys if not key.problem})
+        saved = self._saver.save(
+            {key: KeyRequest(_MESSAGE_ID, _MESSAGE_ID) for key in keys if not key.problem}
+        )
         counts = Counter(_in_short(outcome) for outcome in saved.outcomes.values())
         refused += [key for key, outcome in saved.outcomes.items() if isinstance(outcome, PermanentFailure)]
         counts["refused"] = len(refused)
@@ -302,7 +304,7 @@ def _drill(
 def _compare(comparison: Comparison, replica: Replica, found: _Found) -> None:
     load_replica(comparison, replica, None, lambda _number: None)
     comparison.compare()
-    for page in comparison.pages(Step.FOUND):
+    for page in comparison.pages(PairProgress.FOUND):
         for difference in page:
             source, rebuilt = difference.pair
             if source is not None and source.invalid and rebuilt is None:

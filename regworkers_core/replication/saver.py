@@ -21,7 +21,7 @@ from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_removed, entry_replicated
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, Subject, fit_correlation_id
+from regworkers_core.domain.messages import ItemSubject, MessageType, Op, ReplicationItem, fit_correlation_id
 from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
@@ -49,7 +49,7 @@ class KnownCampaigns(Protocol):
 
 
 @dataclass(slots=True)
-class Wanted:
+class KeyRequest:
     """What the messages of a batch say about one key: the first message, the others, the order of a removed image."""
 
     message_id: str
@@ -125,18 +125,18 @@ class Saver:
     def key(self, item: ReplicationItem) -> EntryKey:
         return item.key
 
-    def subject(self, item: ReplicationItem) -> Subject:
-        return Subject.entry(item.key, item.order)
+    def subject(self, item: ReplicationItem) -> ItemSubject:
+        return ItemSubject.entry(item.key, item.order)
 
     def handle(self, requested: Sequence[Requested[ReplicationItem]]) -> Handled:
         """Save each key once, however many messages name it. Raises as `save`."""
-        wanted: dict[EntryKey, Wanted] = {}
+        wanted: dict[EntryKey, KeyRequest] = {}
         for each in requested:
-            want = wanted.setdefault(each.item.key, Wanted(each.message_id, each.correlation_id))
+            want = wanted.setdefault(each.item.key, KeyRequest(each.message_id, each.correlation_id))
             want.add(each.item, each.message_id)
         return self.save(wanted)
 
-    def save(self, wanted: Mapping[EntryKey, Wanted]) -> Handled:
+    def save(self, wanted: Mapping[EntryKey, KeyRequest]) -> Handled:
         """Save the current state of each key. Blocks for up to eight calls. Raises TransientFailure when a dependency
         failed for the batch as a whole.
         """
@@ -163,7 +163,9 @@ class Saver:
         return saved
 
     @staticmethod
-    def _log(wanted: Mapping[EntryKey, Wanted], entries: Mapping[EntryKey, Entry], saved: Handled) -> None:
+    def _log(
+        wanted: Mapping[EntryKey, KeyRequest], entries: Mapping[EntryKey, Entry], saved: Handled
+    ) -> None:
         passed: dict[str, list[Passed]] = {}
         for key, outcome in saved.outcomes.items():
             if isinstance(outcome, str):
@@ -176,7 +178,7 @@ class Saver:
             entries_passed("entry saved", some, outcome=outcome)
 
     def _read(
-        self, wanted: Mapping[EntryKey, Wanted], saved: Handled
+        self, wanted: Mapping[EntryKey, KeyRequest], saved: Handled
     ) -> tuple[dict[EntryKey, Entry], list[Write]]:
         items = self._table.get(list(wanted)) if wanted else {}
         entries: dict[EntryKey, Entry] = {}
@@ -189,7 +191,7 @@ class Saver:
                 except PermanentFailure as failure:
                     saved.outcomes[key] = failure
                     # The dead letter holds for the state of the table, whatever order the message names.
-                    saved.subjects[key] = Subject.entry(key, lenient_order(item))
+                    saved.subjects[key] = ItemSubject.entry(key, lenient_order(item))
                     continue
                 entries[key] = entry
                 writes.append(Write(key, entry.order, entry.fields, want.message_id, want.also))
@@ -236,7 +238,7 @@ class Saver:
         writes: Sequence[Write],
         effects: Mapping[EntryKey, Effect | Failure],
         entries: Mapping[EntryKey, Entry],
-        wanted: Mapping[EntryKey, Wanted],
+        wanted: Mapping[EntryKey, KeyRequest],
         at: str,
         saved: Handled,
     ) -> None:

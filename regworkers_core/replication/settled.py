@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile import Kind, reconcile
@@ -39,7 +39,7 @@ def settled(
     on_phase: Callable[[str], None] = lambda _text: None,
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> Settlement:
+) -> ReplicationProgress:
     """What is still open; empty if all entries of the campaign are replicated. Erased entries, and those of which
     replication refuses a state, do not count: neither takes part in a draw.
 
@@ -64,7 +64,7 @@ def settled(
     result = reconcile(runtime, campaign_id, on_phase=on_phase)
     counts = {kind: number for kind, number in result.counts.items() if number and kind not in _IN_NO_POOL}
     if not counts:
-        return Settlement()
+        return ReplicationProgress()
     open_now = [f"{number} {kind.value}" for kind, number in counts.items()]
     if depth:
         open_now.append(f"{depth} messages wait on {queue.name}")
@@ -80,7 +80,7 @@ def settled(
         # A repair would queue the same entries again, behind those that no drain receives.
         drains = [*(["`regworkers drain enqueue`"] if unread else []), "`regworkers drain save`"]
         help_ = f"nothing moved meanwhile: is no drain running? By hand: {', then '.join(drains)}"
-        return Settlement((*open_now, help_), differences)
+        return ReplicationProgress((*open_now, help_), differences)
     if list(counts) != [Kind.AHEAD]:
         open_now.append(f"`regworkers reconcile --campaign {campaign_id} --repair --apply` repairs it")
-    return Settlement(tuple(open_now), differences)
+    return ReplicationProgress(tuple(open_now), differences)

@@ -16,7 +16,7 @@ from regworkers_dagster.selection.assets import campaign_of
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 if TYPE_CHECKING:
-    from regworkers_core.analytics.funnel.funnel_page import Published
+    from regworkers_core.analytics.funnel.funnel_page import PublishedFunnel
 
 CAMPAIGN_FUNNEL = FLOW.asset(
     "campaign_funnel",
@@ -46,7 +46,7 @@ def campaign_funnel(context: dg.AssetExecutionContext, workers: Workers) -> dg.M
     return dg.MaterializeResult(asset_key=CAMPAIGN_FUNNEL.key, metadata=of_funnel(made))
 
 
-def of_funnel(made: "Published") -> Metadata:
+def of_funnel(made: "PublishedFunnel") -> Metadata:
     """A number for each stage that was reached, the tables and plots, and the address of the page."""
     document = made.funnel.as_dict()
     metadata: Metadata = {name: dg.MetadataValue.md(text) for name, text in made.shown.markdown.items()}

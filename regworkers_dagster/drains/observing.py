@@ -71,7 +71,7 @@ def in_words(readings: Sequence[Reading]) -> str:
 
 
 @dataclass(slots=True)
-class Recorded:
+class RecordedState:
     """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat.
 
     `silent` counts, for each dependency that does not answer, the probes in a row that failed; `judged`: a result of
@@ -84,7 +84,7 @@ class Recorded:
     judged: bool = False
 
     @classmethod
-    def parse(cls, cursor: str | None) -> "Recorded":
+    def parse(cls, cursor: str | None) -> "RecordedState":
         try:
             document: Any = orjson.loads(cursor or "{}")
             return cls(
@@ -161,7 +161,7 @@ def observed(
     dependencies that have not answered for a while: the page of the asset shows both.
     """
     now = time.time()
-    recorded = Recorded.parse(cursor)
+    recorded = RecordedState.parse(cursor)
     events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
     for reading in readings:
         if not recorded.take(reading, now):

@@ -17,7 +17,7 @@ from regworkers_core.operations.dead_letters.drop import DropOptions, DropReport
 from regworkers_core.operations.dead_letters.model import Choice, dead_queue, dead_queues
 from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.report import Causes, RedriveReport, count_causes
-from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Assessor, Verdict
+from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Assessor, DeadLetterVerdict
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, one_op_job
 from regworkers_dagster.metadata import facts_as_metadata, table
@@ -214,11 +214,11 @@ def _progress(log: Callable[[str], None]) -> OnProgress:
     return lambda done, expected: show(f"{done} of about {expected} messages")
 
 
-def _verdicts(texts: list[str]) -> frozenset[Verdict]:
+def _verdicts(texts: list[str]) -> frozenset[DeadLetterVerdict]:
     try:
-        return frozenset(Verdict(text) for text in texts)
+        return frozenset(DeadLetterVerdict(text) for text in texts)
     except ValueError:
-        raise UsageError(f"verdicts are some of {', '.join(Verdict)}") from None
+        raise UsageError(f"verdicts are some of {', '.join(DeadLetterVerdict)}") from None
 
 
 def _table(groups: Causes) -> dg.MarkdownMetadataValue | None:
@@ -232,7 +232,9 @@ def _table(groups: Causes) -> dg.MarkdownMetadataValue | None:
                 group.reason,
                 group.messages,
                 ", ".join(
-                    f"{group.verdicts[each]} {WORDS[each]}" for each in Verdict if group.verdicts[each]
+                    f"{group.verdicts[each]} {WORDS[each]}"
+                    for each in DeadLetterVerdict
+                    if group.verdicts[each]
                 ),
                 group.error[:_ERROR_CHARACTERS],
             )

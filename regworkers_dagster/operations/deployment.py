@@ -14,7 +14,7 @@ from pydantic import Field
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.infrastructure.discovery.compare import Discovery, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
-from regworkers_core.operations.certificates import CertificateReport, State, check_certificate
+from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import Flow, asset_job, one_op_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
@@ -123,7 +123,7 @@ def inspect_certificate(
     check = dg.AssetCheckResult(
         check_name=DAYS_LEFT.name,
         asset_key=KAFKA_CERTIFICATE.key,
-        passed=report.state in (State.FINE, State.NONE),
+        passed=report.state in (RenewalState.FINE, RenewalState.NONE),
         severity=dg.AssetCheckSeverity.WARN,
         metadata=metadata,
     )
@@ -136,7 +136,7 @@ def _report(runtime: Runtime) -> CertificateReport:
     try:
         return check_certificate(runtime, environment)
     except UsageError as error:
-        return CertificateReport(environment, State.UNREADABLE, error=str(error))
+        return CertificateReport(environment, RenewalState.UNREADABLE, error=str(error))
 
 
 def _certificate_metadata(report: CertificateReport) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from regworkers_core.operations.alerts.conditions.availability import ALERTS_SEN
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.outage import Outage
 from regworkers_core.operations.health.doctor import Examination, examine_snapshot
-from regworkers_core.operations.health.rows import SECTIONS, State
+from regworkers_core.operations.health.rows import SECTIONS, RowState
 from regworkers_core.operations.health.scheduler import (
     MOST_RUNS,
     REFUSED_TAG,
@@ -171,7 +171,7 @@ def examine_system(
         asset_key=SYSTEM_HEALTH.key,
         passed=examination.fine,
         severity=dg.AssetCheckSeverity.ERROR
-        if examination.state is State.CRITICAL
+        if examination.state is RowState.CRITICAL
         else dg.AssetCheckSeverity.WARN,
         description=examination_in_words(examination),
         metadata=metadata,
@@ -203,20 +203,22 @@ DOCTOR = asset_job(
 def examination_in_words(examination: Examination) -> str:
     """One line: what is wrong, the worst first."""
     wrong = [f"{each.state}: {each.summary}" for each in examination.found]
-    unread = [f"{SECTIONS[row.section]}: {row.text}" for row in examination.rows if row.state is State.UNREAD]
+    unread = [
+        f"{SECTIONS[row.section]}: {row.text}" for row in examination.rows if row.state is RowState.UNREAD
+    ]
     return "; ".join([*wrong, *unread]) or "nothing is wrong"
 
 
 def of_examination(examination: Examination) -> Metadata:
     """The numbers by state, and all rows as a table, the worst first."""
-    rows = sorted(examination.rows, key=lambda row: -list(State).index(row.state))
+    rows = sorted(examination.rows, key=lambda row: -list(RowState).index(row.state))
     cells = [
         (SECTIONS[row.section], row.name, row.state, row.text, row.since or "", row.help) for row in rows
     ]
     facts: dict[str, Any] = {
         "state": examination.state.value,
         "findings": len(examination.found),
-        **{state.value: sum(row.state is state for row in rows) for state in State if state.is_finding},
+        **{state.value: sum(row.state is state for row in rows) for state in RowState if state.is_finding},
         "system": table(("section", "name", "state", "", "since", "what to do"), cells),
     }
     facts |= {

@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.retention import apply_retention
-from regworkers_dagster.by_hand import CAMPAIGN, Launch, Outcome, launchable, require
+from regworkers_dagster.by_hand import CAMPAIGN, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
 from regworkers_dagster.metadata import facts_as_metadata, table
 from regworkers_dagster.resources import Workers, campaign_id_of
@@ -106,7 +106,7 @@ class ErasureConfig(ApplyConfig):
     "unless `apply` is true and `confirm` is the entry's id. Codes that their issuer has to block are a link in the "
     "metadata.",
 )
-def erase_entry(launch: Launch, config: ErasureConfig) -> Outcome:
+def erase_entry(launch: Launch, config: ErasureConfig) -> LaunchOutcome:
     """Fails when something is left to do; launch it again to continue."""
     campaign_id = campaign_id_of(launch.runtime, require("campaign_id", config.campaign_id)) or ""
     key = EntryKey(campaign_id, require("entry_id", config.entry_id))
@@ -122,7 +122,7 @@ def erase_entry(launch: Launch, config: ErasureConfig) -> Outcome:
     for note in report.notes:
         launch.context.log.warning(note)
     if not report.known:
-        return Outcome("", {}, failure="neither store knows this entry: check the ids")
+        return LaunchOutcome("", {}, failure="neither store knows this entry: check the ids")
     lines = io.StringIO()
     csv.writer(lines).writerows(
         [("code", "marketId", "position", "status"), *(as_document(each).values() for each in report.codes)]
@@ -136,4 +136,4 @@ def erase_entry(launch: Launch, config: ErasureConfig) -> Outcome:
         "codes": launch.hand_out("codes.csv", lines.getvalue().encode()) if report.codes else None,
         "stays": table(columns, [list(as_document(each).values()) for each in report.stays]),
     }
-    return Outcome(key.campaign_id, facts, failure=report.advice)
+    return LaunchOutcome(key.campaign_id, facts, failure=report.advice)

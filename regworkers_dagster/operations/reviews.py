@@ -20,7 +20,7 @@ from regworkers_dagster.resources import Workers, plain_failures
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run
 
 if TYPE_CHECKING:
-    from regworkers_core.operations.reviews.review import Published
+    from regworkers_core.operations.reviews.review import PublishedReview
 
 _DOES = "Write the review. A finding makes the check warn; the run succeeds."
 _ABOUT = {
@@ -102,14 +102,14 @@ def _reviewed(
 ) -> dg.MaterializeResult[None]:
     # Imported here: matplotlib would cost every run of every job a second.
     from regworkers_core.operations.reviews.review import make_review, publish
-    from regworkers_core.operations.reviews.sections import Kind
+    from regworkers_core.operations.reviews.sections import ReviewKind
 
     bind(runId=context.run.run_id, worker=f"{kind}_review")
     with plain_failures():
         runtime = workers.runtime
         review = make_review(
             runtime,
-            Kind(kind),
+            ReviewKind(kind),
             drill=None if drill is None else lambda: drill(runtime),
             tell=context.log.info,
         )
@@ -130,7 +130,7 @@ def _reviewed(
     return dg.MaterializeResult(asset_key=SPECS[kind].key, metadata=metadata, check_results=[check])
 
 
-def of_review(published: "Published") -> Metadata:
+def of_review(published: "PublishedReview") -> Metadata:
     """Counts that the UI plots, the overview, each section with its plots, and the address of the page."""
     review = published.review
     metadata: Metadata = {

@@ -19,8 +19,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.market_states import blocked_lines
 from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.draw.draw_run import DrawRun, Step
-from regworkers_core.selection.draw.gate import Acceptance
+from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
+from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
@@ -52,7 +52,7 @@ def take(
     context: Context,
     workers: Workers,
     spec: dg.AssetSpec,
-    call: Callable[[DrawRun], Step],
+    call: Callable[[DrawRun], StepResult],
     *,
     decides: bool = True,
 ) -> Taken:
@@ -85,7 +85,7 @@ def take(
 
 
 def warn_of_blocked(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, campaign_id: str, step: Step
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, campaign_id: str, step: StepResult
 ) -> None:
     """Log the markets that wait for codes after a publication, and what to do."""
     for line in blocked_lines(campaign_id, step.facts.get("markets", {})):
@@ -99,7 +99,7 @@ def draw_run(
     report: Callable[[str], None],
     stop: StopSignal,
     phase: int | None = None,
-    accept: Acceptance | None = None,
+    accept: AcceptedFindings | None = None,
 ) -> DrawRun:
     """A phase of a campaign's draw, by default the latest one, for this run to work on."""
     return DrawRun(
@@ -120,7 +120,7 @@ def record_awaited(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     spec: dg.AssetSpec,
     campaign_id: str,
-    step: Step,
+    step: StepResult,
 ) -> bool:
     """Record what a step waits for; False for one with a result."""
     if step.state not in ("awaiting", "waiting"):
@@ -132,7 +132,7 @@ def record_awaited(
     return True
 
 
-def awaited(campaign_id: str, step: Step) -> str:
+def awaited(campaign_id: str, step: StepResult) -> str:
     """What a step waits for, and what makes it continue."""
     if step.name == "publish":
         return to_confirm(str(step.facts["confirm"]))
@@ -162,7 +162,7 @@ def to_confirm(word: str) -> str:
     )
 
 
-def metadata_of(step: Step) -> Metadata:
+def metadata_of(step: StepResult) -> Metadata:
     """The state, tables, plots and facts of a step."""
     shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
     return {"state": dg.MetadataValue.text(step.state), **shown, **facts_as_metadata(step.facts)}
@@ -177,7 +177,7 @@ def eligibility_report(context: dg.AssetExecutionContext, workers: Workers) -> T
     run = context.run
     decides = run.job_name == specs.DRAW_JOB or specs.FROZEN_POOL.key in (run.asset_selection or ())
 
-    def judge(draw: DrawRun) -> Step:
+    def judge(draw: DrawRun) -> StepResult:
         if not decides:
             return draw.preview()
         close_if_due(workers.runtime, draw.campaign_id, run_id=run.run_id)
@@ -187,7 +187,7 @@ def eligibility_report(context: dg.AssetExecutionContext, workers: Workers) -> T
 
 
 def _step(
-    spec: dg.AssetSpec, call: Callable[[DrawRun], Step], does: str, *, name: str = ""
+    spec: dg.AssetSpec, call: Callable[[DrawRun], StepResult], does: str, *, name: str = ""
 ) -> dg.AssetsDefinition:
     @dg.multi_asset(name=name or spec.key.path[-1], specs=[spec], description=does)
     def step(context: dg.AssetExecutionContext, workers: Workers) -> Taken:

@@ -20,7 +20,7 @@ from regworkers_dagster.by_hand import (
     UPLOAD,
     CampaignConfig,
     Launch,
-    Outcome,
+    LaunchOutcome,
     launchable,
     require,
 )
@@ -94,7 +94,7 @@ class MoveConfig(CampaignConfig):
     description="Creates a campaign in DRAFT and publishes the commitment to its draw. No fan can enter before "
     "`open_campaign`. It cannot be changed later, so check what the run shows.",
 )
-def create_campaign(launch: Launch, config: CreateConfig) -> Outcome:
+def create_campaign(launch: Launch, config: CreateConfig) -> LaunchOutcome:
     """Refuses an id or slug that is taken, and names a wrong field."""
     fields = _definition(launch, config) if config.upload else _fields(config)
     try:
@@ -111,14 +111,14 @@ def create_campaign(launch: Launch, config: CreateConfig) -> Outcome:
         **campaign_facts(created),
         "next": f"codes with `import_codes`, then `open_campaign` of {created.campaign_id}",
     }
-    return Outcome(created.campaign_id, facts, CAMPAIGNS, changed=True)
+    return LaunchOutcome(created.campaign_id, facts, CAMPAIGNS, changed=True)
 
 
 @launchable(
     "open_campaign",
     description="Opens the registration: the campaign becomes OPEN. An open campaign is left as it is.",
 )
-def open_campaign(launch: Launch, config: MoveConfig) -> Outcome:
+def open_campaign(launch: Launch, config: MoveConfig) -> LaunchOutcome:
     """Only a DRAFT can be opened."""
     return _move(launch, config, CampaignStatus.OPEN)
 
@@ -128,7 +128,7 @@ def open_campaign(launch: Launch, config: MoveConfig) -> Outcome:
     description="Ends the registration for good: the campaign becomes CLOSED, and the job `draw` may begin. A closed "
     "campaign is left as it is. With `auto_draw` this happens automatically at `closes_at`.",
 )
-def close_campaign(launch: Launch, config: MoveConfig) -> Outcome:
+def close_campaign(launch: Launch, config: MoveConfig) -> LaunchOutcome:
     """Only an OPEN campaign can be closed."""
     return _move(launch, config, CampaignStatus.CLOSED)
 
@@ -139,7 +139,7 @@ def close_campaign(launch: Launch, config: MoveConfig) -> Outcome:
     description="Shows the state of a campaign: entries, codes and seats, each phase of its draw, messages; and what "
     "does not continue by itself, with the job to launch. Fails when there is such a finding.",
 )
-def campaign_status(launch: Launch, config: CampaignConfig) -> Outcome:
+def campaign_status(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
     """Changes nothing."""
     campaign = launch.campaign(config.campaign_id)
     report = read_campaign_status(launch.runtime, campaign)
@@ -148,7 +148,7 @@ def campaign_status(launch: Launch, config: CampaignConfig) -> Outcome:
     findings = "; ".join(
         finding.text + (f": `{finding.job}`" if finding.job else "") for finding in report.findings
     )
-    return Outcome(
+    return LaunchOutcome(
         campaign.campaign_id,
         status_facts(report),
         CAMPAIGNS,
@@ -156,14 +156,14 @@ def campaign_status(launch: Launch, config: CampaignConfig) -> Outcome:
     )
 
 
-def _move(launch: Launch, config: MoveConfig, to: CampaignStatus) -> Outcome:
+def _move(launch: Launch, config: MoveConfig, to: CampaignStatus) -> LaunchOutcome:
     campaign_id = launch.campaign_id(config.campaign_id)
     moved = advance(
         launch.runtime, campaign_id, to, reason=require("reason", config.reason), run_id=launch.run_id
     )
     launch.result["changed"] = moved.changed
     launch.tell(f"{campaign_id} is {moved.status}" + ("" if moved.changed else " already"))
-    return Outcome(campaign_id, moved.as_dict(), CAMPAIGNS, changed=moved.changed)
+    return LaunchOutcome(campaign_id, moved.as_dict(), CAMPAIGNS, changed=moved.changed)
 
 
 def _definition(launch: Launch, config: CreateConfig) -> Mapping[str, Any]:
@@ -283,7 +283,7 @@ class NotificationsConfig(dg.Config):
     "pause_notifications",
     description="Stops the messages: hands nothing more to the mailer. It still sends what it has received.",
 )
-def pause_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
+def pause_notifications(launch: Launch, config: SwitchConfig) -> LaunchOutcome:
     """Takes effect with the next batch, within seconds."""
     return _switched(launch, config, outbox.pause)
 
@@ -293,7 +293,7 @@ def pause_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
     description="Resumes the messages where they stopped: no fan gets a message twice. A campaign that is paused "
     "itself stays paused when `everything` is resumed.",
 )
-def resume_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
+def resume_notifications(launch: Launch, config: SwitchConfig) -> LaunchOutcome:
     """Dead letters that the mailer's queue has now no longer hold up messages."""
     return _switched(launch, config, outbox.resume)
 
@@ -304,7 +304,7 @@ def resume_notifications(launch: Launch, config: SwitchConfig) -> Outcome:
     description="Shows how many messages wait and were sent, by campaign, phase and market, and what delays them. "
     "Fails while messages are paused.",
 )
-def notifications_status(launch: Launch, config: NotificationsConfig) -> Outcome:
+def notifications_status(launch: Launch, config: NotificationsConfig) -> LaunchOutcome:
     """Changes nothing."""
     campaign_id = launch.campaign_id(config.campaign_id) if config.campaign_id.strip() else None
     status = outbox.status(launch.runtime, campaign_id)
@@ -321,19 +321,19 @@ def notifications_status(launch: Launch, config: NotificationsConfig) -> Outcome
         "sent": sum(row[5] for row in rows),
         "messages": table(("campaign", "phase", "market", *_COLUMNS), rows),
     }
-    return Outcome(campaign_id or "", facts, OUTBOX, failure="; ".join(filter(None, paused)))
+    return LaunchOutcome(campaign_id or "", facts, OUTBOX, failure="; ".join(filter(None, paused)))
 
 
 _COLUMNS = ("status", "pending", "sent", "deliveredAt", "heldUntil")
 
 
-def _switched(launch: Launch, config: SwitchConfig, turn: Any) -> Outcome:
+def _switched(launch: Launch, config: SwitchConfig, turn: Any) -> LaunchOutcome:
     if config.everything == bool(config.campaign_id.strip()):
         raise RequestError("name one campaign in campaign_id, or set everything to true")
     campaign_id = None if config.everything else launch.campaign_id(config.campaign_id)
     done = turn(launch.runtime, campaign_id, reason=require("reason", config.reason), by=launch.who)
     launch.tell(f"{campaign_id or 'everything'} is {'paused' if done['paused'] else 'on'}")
-    return Outcome(campaign_id or "", done, OUTBOX, changed=True)
+    return LaunchOutcome(campaign_id or "", done, OUTBOX, changed=True)
 
 
 def _in_words(what: str, state: dict[str, Any]) -> str:

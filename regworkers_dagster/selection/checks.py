@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.adapters.mongo.draws import PhaseStatus
-from regworkers_core.domain.selection import Verdict
+from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign import checks as assigned
@@ -19,9 +19,9 @@ from regworkers_dagster.resources import Workers, campaign_id_of, plain_failures
 from regworkers_dagster.runs import PARTITION_TAG
 from regworkers_dagster.selection import specs
 
-Check = Callable[[Runtime, str], Verdict]
+Check = Callable[[Runtime, str], PromiseVerdict]
 # Findings by campaign.
-Found = Mapping[str, Verdict]
+Found = Mapping[str, PromiseVerdict]
 
 
 def _checked(context: dg.AssetCheckExecutionContext, workers: Workers, check: Check) -> dg.AssetCheckResult:

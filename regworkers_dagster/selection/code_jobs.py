@@ -18,7 +18,7 @@ from regworkers_core.adapters.files.csv_lines import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.selection.assign.replan import replan_codes
-from regworkers_core.selection.codes.importing import Row, read_lines
+from regworkers_core.selection.codes.importing import CodeRow, read_lines
 from regworkers_core.selection.codes.importing import import_codes as import_file
 from regworkers_core.selection.codes.stock import read_stock
 from regworkers_core.selection.codes.stock import void_codes as void
@@ -28,7 +28,7 @@ from regworkers_dagster.by_hand import (
     UPLOAD,
     CampaignConfig,
     Launch,
-    Outcome,
+    LaunchOutcome,
     launchable,
     require,
 )
@@ -94,7 +94,7 @@ class ReplanConfig(CampaignConfig):
     "file may be imported again: known codes are skipped. Rejected rows are a link in the run's metadata, and fail the "
     "run after all others are added. With `dry_run` it checks and counts only.",
 )
-def import_codes(launch: Launch, config: ImportConfig) -> Outcome:
+def import_codes(launch: Launch, config: ImportConfig) -> LaunchOutcome:
     """Terminate it at any time and launch it again: it continues."""
     campaign = launch.campaign(config.campaign_id)
     show = launch.progress()
@@ -124,7 +124,7 @@ def import_codes(launch: Launch, config: ImportConfig) -> Outcome:
     if report.stopped:
         failure = f"stopped after {report.lines} lines: launch it again to continue"
     facts |= {"stock": _stock(launch, campaign)}
-    return Outcome(campaign.campaign_id, facts, CODES, changed=not config.dry_run, failure=failure)
+    return LaunchOutcome(campaign.campaign_id, facts, CODES, changed=not config.dry_run, failure=failure)
 
 
 @launchable(
@@ -134,7 +134,7 @@ def import_codes(launch: Launch, config: ImportConfig) -> Outcome:
     "market. A code that a fan holds is not voided: its issuer has to block it. Checks and counts only, unless `apply` "
     "is true; fails when one of them cannot be voided.",
 )
-def void_codes(launch: Launch, config: VoidConfig) -> Outcome:
+def void_codes(launch: Launch, config: VoidConfig) -> LaunchOutcome:
     """The outcome of each code is a link in the metadata, with shortened codes."""
     runtime, campaign = launch.runtime, launch.campaign(config.campaign_id)
     if bool(config.upload.strip()) == bool(config.positions):
@@ -164,7 +164,7 @@ def void_codes(launch: Launch, config: VoidConfig) -> Outcome:
     }
     parts = [f"{left} of {len(done)} codes cannot be voided: `list` says why"] if left else []
     parts += [f"{unread} lines of the file are not codes"] if unread else []
-    return Outcome(campaign.campaign_id, facts, CODES, changed=config.apply, failure="; ".join(parts))
+    return LaunchOutcome(campaign.campaign_id, facts, CODES, changed=config.apply, failure="; ".join(parts))
 
 
 @launchable(
@@ -174,7 +174,7 @@ def void_codes(launch: Launch, config: VoidConfig) -> Outcome:
     "annulled. The list for their issuer is a link in the metadata, kept for a day. Fails while one of them is not "
     "blocked. With `blocked_at_issuer` it records that the issuer refuses all of them.",
 )
-def block_struck_codes(launch: Launch, config: StruckConfig) -> Outcome:
+def block_struck_codes(launch: Launch, config: StruckConfig) -> LaunchOutcome:
     """Only the issuer can block a code that a fan holds; this records that it did."""
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     if config.blocked_at_issuer:
@@ -191,7 +191,7 @@ def block_struck_codes(launch: Launch, config: StruckConfig) -> Outcome:
         "list": launch.hand_out("struck-codes.csv", lines.getvalue().encode()) if found else None,
     }
     failure = f"{left} codes have to be blocked by their issuer: `list` has them" if left else ""
-    return Outcome(campaign_id, facts, CODES, changed=config.blocked_at_issuer, failure=failure)
+    return LaunchOutcome(campaign_id, facts, CODES, changed=config.blocked_at_issuer, failure=failure)
 
 
 @launchable(
@@ -201,7 +201,7 @@ def block_struck_codes(launch: Launch, config: StruckConfig) -> Outcome:
     "sends the open chunks again. A code that was assigned or redeemed outside of the draw is voided first. The former "
     "positions are not used again, and the plan keeps both. Shows what would change, unless `confirm` is given.",
 )
-def replan_code(launch: Launch, config: ReplanConfig) -> Outcome:
+def replan_code(launch: Launch, config: ReplanConfig) -> LaunchOutcome:
     """Shows positions only: neither log nor metadata have a code."""
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     market_id = require("market_id", config.market_id)
@@ -216,13 +216,13 @@ def replan_code(launch: Launch, config: ReplanConfig) -> Outcome:
         if found.missing
         else ""
     )
-    return Outcome(campaign_id, facts, CODES, changed=found.applied, failure=failure)
+    return LaunchOutcome(campaign_id, facts, CODES, changed=found.applied, failure=failure)
 
 
 def _codes_in(path: Path) -> tuple[list[str], int]:
     """The codes, and the number of lines without one."""
     lines = [line for line in read_lines(path) if not isinstance(line, Blank)]
-    codes = [line.code for line in lines if isinstance(line, Row)]
+    codes = [line.code for line in lines if isinstance(line, CodeRow)]
     if not codes:
         raise RequestError("the file has no codes")
     return codes, len(lines) - len(codes)

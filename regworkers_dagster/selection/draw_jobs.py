@@ -24,7 +24,7 @@ from regworkers_core.selection.assign.release import retry_market
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.freezing import POOL, write_pool
-from regworkers_core.selection.draw.gate import ACCEPTABLE, Acceptance
+from regworkers_core.selection.draw.gate import ACCEPTABLE, AcceptedFindings
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_core.selection.draw.top_up import Striking, next_phase, open_phase
 from regworkers_core.selection.maths.engine import Engine
@@ -39,7 +39,7 @@ from regworkers_dagster.by_hand import (
     UPLOAD,
     CampaignConfig,
     Launch,
-    Outcome,
+    LaunchOutcome,
     launchable,
     require,
 )
@@ -152,7 +152,7 @@ class AnnulConfig(CampaignConfig):
     "chances by market, segment and weight, each the mean of the rounds (lowest – highest). It is not the draw: its "
     "seeds are discarded, and it writes nothing.",
 )
-def simulate_draw(launch: Launch, config: SimulateConfig) -> Outcome:
+def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
     """Judges every entry as it is now."""
     runtime, campaign = launch.runtime, launch.campaign(config.campaign_id)
     if not 1 <= config.rounds <= _MOST_ROUNDS:
@@ -190,7 +190,7 @@ def simulate_draw(launch: Launch, config: SimulateConfig) -> Outcome:
         "behind": "; ".join(warnings) or None,
         **{each.title.replace(" ", "_"): table(each.columns, each.rows) for each in tables(found)},
     }
-    return Outcome(campaign.campaign_id, facts)
+    return LaunchOutcome(campaign.campaign_id, facts)
 
 
 @launchable(
@@ -199,14 +199,16 @@ def simulate_draw(launch: Launch, config: SimulateConfig) -> Outcome:
     "registration is open. After the commitment this is refused, and `top_up` with `strikes` revokes their places. "
     "Checks and counts only, unless `apply` is true.",
 )
-def strike_entries(launch: Launch, config: StrikeConfig) -> Outcome:
+def strike_entries(launch: Launch, config: StrikeConfig) -> LaunchOutcome:
     """A struck entry still counts as registered."""
     campaign_id = launch.campaign_id(config.campaign_id)
     facts = Striking(launch.runtime, campaign_id, run_id=launch.run_id).strike(
         _strikes(launch, config.upload), dry_run=not config.apply
     )
     launch.result.update(facts)
-    return Outcome(campaign_id, {**facts, "dryRun": not config.apply}, specs.CAMPAIGNS, changed=config.apply)
+    return LaunchOutcome(
+        campaign_id, {**facts, "dryRun": not config.apply}, specs.CAMPAIGNS, changed=config.apply
+    )
 
 
 @launchable(
@@ -215,7 +217,7 @@ def strike_entries(launch: Launch, config: StrikeConfig) -> Outcome:
     description="Publishes a drawn phase: codes for its winners, messages to all entrants. Read the report first: it "
     "is in the metadata of `draw_report`, with a link to the page with its plots.",
 )
-def confirm_draw(launch: Launch, config: ConfirmConfig) -> Outcome:
+def confirm_draw(launch: Launch, config: ConfirmConfig) -> LaunchOutcome:
     """A repeat resumes where the run before it stopped; no code is assigned and no fan is notified twice."""
     confirm = require("confirm", config.confirm)
     campaign, colon, phase = confirm.rpartition(":")
@@ -229,12 +231,12 @@ def confirm_draw(launch: Launch, config: ConfirmConfig) -> Outcome:
         launch.tell,
         launch.stop,
         phase=int(phase),
-        accept=Acceptance.of(config.accept, config.reason, by=launch.who),
+        accept=AcceptedFindings.of(config.accept, config.reason, by=launch.who),
     )
     step = run.publish(confirm)
     launch.result["publish"] = step.state
     warn_of_blocked(launch.context, campaign_id, step)
-    return Outcome(campaign_id, {"state": step.state, **step.facts}, specs.PUBLICATION, changed=True)
+    return LaunchOutcome(campaign_id, {"state": step.state, **step.facts}, specs.PUBLICATION, changed=True)
 
 
 @launchable(
@@ -246,7 +248,7 @@ def confirm_draw(launch: Launch, config: ConfirmConfig) -> Outcome:
     "upgraded, so truthful preferences are the best ones within a phase only. Terms and reason are published with "
     "the phase; codes and messages wait for the confirmation.",
 )
-def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
+def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
     """A repeat with the same terms resumes where the run before it stopped."""
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     request = TopUp(
@@ -278,7 +280,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
         launch.tell(f"{step.name} of {campaign_id}: {step.state}")
         warn_of_blocked(launch.context, campaign_id, step)
         events.append(dg.AssetMaterialization(spec.key, partition=campaign_id, metadata=metadata_of(step)))
-    return Outcome(campaign_id, facts, events=tuple(events))
+    return LaunchOutcome(campaign_id, facts, events=tuple(events))
 
 
 @launchable(
@@ -286,7 +288,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> Outcome:
     description="Retries a stalled market: plans it when codes were missing, and sends the open chunks again. No code "
     "is assigned and no fan is notified twice.",
 )
-def retry_market_selection(launch: Launch, config: RetryConfig) -> Outcome:
+def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome:
     """Idempotent: logs what it found and what it sent."""
     campaign_id, market_id = (
         require("campaign_id", config.campaign_id),
@@ -297,7 +299,7 @@ def retry_market_selection(launch: Launch, config: RetryConfig) -> Outcome:
     launch.tell(", ".join(f"{name} {value}" for name, value in facts.items()))
     # A market without codes did not continue, so the run fails; a retry without codes would fail again.
     failure = "; ".join(blocked_lines(campaign_id, {market_id: facts}))
-    return Outcome(campaign_id, facts, specs.PUBLICATION, failure=failure)
+    return LaunchOutcome(campaign_id, facts, specs.PUBLICATION, failure=failure)
 
 
 @launchable(
@@ -308,7 +310,7 @@ def retry_market_selection(launch: Launch, config: RetryConfig) -> Outcome:
     "Both are links in the run's metadata, kept for a day. It may name others of the household: give it to the entrant "
     "only. Fails when the proof does not hold.",
 )
-def make_receipt(launch: Launch, config: ReceiptConfig) -> Outcome:
+def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     """Neither log nor metadata name the entrant or the outcome."""
     campaign_id, entry = launch.campaign_id(config.campaign_id), require("entry", config.entry)
     receipt = campaign_source(launch.runtime, campaign_id, cache_folder()).receipt(entry)
@@ -319,7 +321,7 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> Outcome:
         "json": launch.hand_out("receipt.json", data),
         "holds": checked.passed,
     }
-    return Outcome(
+    return LaunchOutcome(
         campaign_id, facts, failure="" if checked.passed else "the receipt does not hold: its page says why"
     )
 
@@ -331,7 +333,7 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> Outcome:
     description="Exports the published files of all phases of a draw as one archive, for auditors and for `regworkers "
     "draw verify`: a link in the run's metadata, kept for a day.",
 )
-def export_draw(launch: Launch, config: CampaignConfig) -> Outcome:
+def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
     """The files under draws/<campaignId>/ in the bucket."""
     campaign_id = launch.campaign_id(config.campaign_id)
     record = launch.runtime.draws.get(campaign_id)
@@ -348,7 +350,7 @@ def export_draw(launch: Launch, config: CampaignConfig) -> Outcome:
             "files": len(written),
             "bytes": archive.stat().st_size,
         }
-    return Outcome(campaign_id, facts)
+    return LaunchOutcome(campaign_id, facts)
 
 
 @launchable(
@@ -358,7 +360,7 @@ def export_draw(launch: Launch, config: CampaignConfig) -> Outcome:
     "campaign is never drawn again. It cannot be undone. Shows what it would stop, unless `confirm` is given; "
     "`block_struck_codes` then lists the codes that their issuer has to block.",
 )
-def annul_draw(launch: Launch, config: AnnulConfig) -> Outcome:
+def annul_draw(launch: Launch, config: AnnulConfig) -> LaunchOutcome:
     """A repeat resumes where the run before it stopped."""
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     done = preview(runtime, campaign_id)
@@ -373,7 +375,7 @@ def annul_draw(launch: Launch, config: AnnulConfig) -> Outcome:
         if not done.annulled or not done.codes
         else f"codes with fans: {done.codes}; `block_struck_codes` lists them"
     )
-    return Outcome(campaign_id, done.as_dict(), specs.DRAW, failure=failure)
+    return LaunchOutcome(campaign_id, done.as_dict(), specs.DRAW, failure=failure)
 
 
 def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from regworkers_core.domain.reasons import Failure, RequestError, UsageError
 from regworkers_core.operations import uploads
-from regworkers_core.operations.downloads import FOLDERS, Page, open_page
+from regworkers_core.operations.downloads import FOLDERS, Download, open_page
 from regworkers_core.reporting.pages import page
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.web.guard import Operators
@@ -110,7 +110,7 @@ class Files:
         return StreamingResponse(_pieces(found), headers=dict(found.headers))
 
 
-def _pieces(found: Page) -> Iterator[bytes]:
+def _pieces(found: Download) -> Iterator[bytes]:
     with found.body as body:
         yield from iter(partial(body.read, _PIECE_BYTES), b"")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from regworkers_core.adapters.kafka.producer import KafkaProducer, Record
+from regworkers_core.adapters.kafka.producer import KafkaProducer, OutgoingRecord
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
 
 # The fate of a record: delivered, refused, or no report.
@@ -71,8 +71,8 @@ class Brokers:
         return self.clients[len(self.made) - 1]
 
 
-def records(*values: str) -> list[Record]:
-    return [Record("topic", "key", value.encode()) for value in values]
+def records(*values: str) -> list[OutgoingRecord]:
+    return [OutgoingRecord("topic", "key", value.encode()) for value in values]
 
 
 def send(brokers: Brokers, *values: str) -> Sequence[Failure | None]:
@@ -214,10 +214,10 @@ def test_a_closed_producer_disconnects_and_a_later_send_reconnects() -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [Record("topic", "key", b"value"), Record("topic", "key", b"value", [("name", b"text")])],
+    [OutgoingRecord("topic", "key", b"value"), OutgoingRecord("topic", "key", b"value", [("name", b"text")])],
     ids=["no headers", "headers"],
 )
-def test_the_real_client_takes_a_record_with_and_without_headers(record: Record) -> None:
+def test_the_real_client_takes_a_record_with_and_without_headers(record: OutgoingRecord) -> None:
     producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1"}, delivery_seconds=0.2)
     # There is no broker, which is all that is wrong.
     (outcome,) = producer.send([record])

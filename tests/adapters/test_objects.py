@@ -13,7 +13,7 @@ from regworkers_core.adapters.aws import objects
 from regworkers_core.adapters.aws.objects import DEPENDENCY, MissingObject, ObjectStore, classify_objects
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.infrastructure.provision_aws import Outcome, provision_bucket
+from regworkers_core.infrastructure.provision_aws import ProvisionOutcome, provision_bucket
 from regworkers_core.runtime import Runtime
 
 _MIB = 1024 * 1024
@@ -139,11 +139,11 @@ def test_an_upload_in_parts_does_not_hide_that_the_store_is_unavailable(
 
 def test_the_bucket_is_private_keeps_versions_and_is_corrected(runtime: Runtime) -> None:
     client, bucket = runtime.aws.client("s3"), runtime.names.bucket
-    assert provision_bucket(runtime).outcome is Outcome.EXISTED
+    assert provision_bucket(runtime).outcome is ProvisionOutcome.EXISTED
     assert client.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
     client.delete_public_access_block(Bucket=bucket)
-    assert provision_bucket(runtime).outcome is Outcome.CHANGED
+    assert provision_bucket(runtime).outcome is ProvisionOutcome.CHANGED
     block = client.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
     assert all(block.values()) and len(block) == 4
     assert client.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"

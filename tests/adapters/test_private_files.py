@@ -11,7 +11,7 @@ import pytest
 
 from regworkers_core.adapters.files.csv_lines import Reject, RejectsFile
 from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
-from regworkers_core.eligibility.invites.lists import Rejected
+from regworkers_core.eligibility.invites.lists import RejectedLine
 
 
 def mode(path: Path) -> int:
@@ -68,5 +68,5 @@ def test_new_folders_are_private_and_existing_ones_unchanged(tmp_path: Path) -> 
 def test_lists_of_rejects_are_private(tmp_path: Path) -> None:
     path = tmp_path / "invites.csv.rejects.csv"
     with RejectsFile(path) as rejects:
-        rejects.add(Reject(2, Rejected.EMPTY, "x"))
+        rejects.add(Reject(2, RejectedLine.EMPTY, "x"))
     assert mode(path) == 0o600 and path.read_text().startswith("line,reason,found\n2,")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.kafka.producer import Record
+from regworkers_core.adapters.kafka.producer import OutgoingRecord
 from regworkers_core.analytics.publishing import PublishHandler
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.reasons import (
@@ -33,9 +33,9 @@ class Kafka:
 
     def __init__(self) -> None:
         self.failures: dict[str, Failure] = {}
-        self.sent: list[Record] = []
+        self.sent: list[OutgoingRecord] = []
 
-    def send(self, records: Sequence[Record]) -> list[Failure | None]:
+    def send(self, records: Sequence[OutgoingRecord]) -> list[Failure | None]:
         self.sent.extend(records)
         return [self.failures.get(dict(each.headers or ())["ce_id"].decode()) for each in records]
 

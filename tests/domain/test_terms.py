@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.eligibility import Terms
+from regworkers_core.domain.eligibility import EligibilityTerms
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from tests.support.campaigns import definition
 
 TERMS = st.builds(
-    Terms,
+    EligibilityTerms,
     invite_only=st.booleans(),
     invite_types=st.sets(st.sampled_from(InviteType), min_size=1).map(
         lambda some: tuple(each for each in InviteType if each in some)
@@ -29,22 +29,29 @@ TERMS = st.builds(
 
 @given(TERMS)
 @settings(max_examples=50)
-def test_a_document_gives_the_same_terms_back(terms: Terms) -> None:
-    assert Terms.parse(terms.as_document()) == terms
+def test_a_document_gives_the_same_terms_back(terms: EligibilityTerms) -> None:
+    assert EligibilityTerms.parse(terms.as_document()) == terms
 
 
 def test_absent_null_and_unknown_fields_ask_for_nothing() -> None:
     nulls = dict.fromkeys(["inviteOnly", "inviteTypes", "regions", "minAge", "maxPerUnit"])
-    assert Terms.parse({}) == Terms.parse(nulls) == Terms.parse({"of": "another service"}) == Terms()
-    assert Terms().as_document() == {}
+    assert (
+        EligibilityTerms.parse({})
+        == EligibilityTerms.parse(nulls)
+        == EligibilityTerms.parse({"of": "another service"})
+        == EligibilityTerms()
+    )
+    assert EligibilityTerms().as_document() == {}
 
 
 def test_empty_lists_restrict_nothing() -> None:
-    assert Terms.parse({"inviteTypes": [], "regions": []}) == Terms()
+    assert EligibilityTerms.parse({"inviteTypes": [], "regions": []}) == EligibilityTerms()
 
 
 def test_regions_are_compared_in_capitals_and_flags_may_come_as_numbers() -> None:
-    terms = Terms.parse({"regions": [" de ", "DE", "fr"], "inviteOnly": 1, "requireVerifiedPhone": 0})
+    terms = EligibilityTerms.parse(
+        {"regions": [" de ", "DE", "fr"], "inviteOnly": 1, "requireVerifiedPhone": 0}
+    )
     assert (terms.regions, terms.invite_only, terms.require_verified_phone) == (("DE", "FR"), True, False)
 
 

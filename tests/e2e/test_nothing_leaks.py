@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.runtime import Runtime
 from regworkers_local.leaks import FANS, Leak, everywhere, exactly, find_leaks, in_files, unexpected
@@ -189,7 +189,7 @@ def test_no_error_message_shows_a_secret_when_no_service_answers(
         assert answer.stdout or answer.stderr, words
     alert = Alert("test:planted", Severity.CRITICAL, "a test", "operating.md")
     incident = Incident(alert, True, 1, "2026-11-25T08:00:00.000Z", "2026-11-25T08:00:00.000Z", None, {})
-    notifier_of(unreachable).notify_unrecorded(incident, Change.OPENED)
+    notifier_of(unreachable).notify_unrecorded(incident, IncidentChange.OPENED)
     use(monkeypatch, unreachable)
     for name, op in (("save_entries", "save"), ("publish_events", "publish"), ("reconcile_entries", None)):
         _run(instance, name, op)

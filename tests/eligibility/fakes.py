@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from regworkers_core.adapters.mongo.entrants import EACH, FIELDS, Entrant, Found, Trace
+from regworkers_core.adapters.mongo.entrants import EACH, FIELDS, Entrant, FoundEntrants, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import Claim, TableKey, User
-from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
+from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
 from regworkers_core.eligibility.gather import Gatherer
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.settings import EligibilitySettings
@@ -30,7 +30,7 @@ class Campaigns:
         self.missing: Missing | None = None
         self.trouble: Trouble = no_trouble
         self.dependency = "mongo"
-        self.source = Source.DATABASE
+        self.source = FactSource.DATABASE
 
     def find(self, slug_or_id: str) -> Fact[Campaign | None]:
         self.asked.append(slug_or_id)
@@ -91,7 +91,9 @@ class Replica:
         self.trouble: Trouble = no_trouble
         self.whole = True
 
-    def find(self, traces: set[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
+    def find(
+        self, traces: set[Trace], each: int = EACH, *, within_seconds: float | None = None
+    ) -> FoundEntrants:
         self.within.append(within_seconds)
         self.trouble()
         self.asked.append(len(traces))
@@ -103,7 +105,7 @@ class Replica:
         counts = Counter(
             Trace(entrant.campaign_id, *value) for entrant in found for value in entrant.values.items()
         )
-        return Found(found, self.whole and all(counts[trace] < each for trace in traces))
+        return FoundEntrants(found, self.whole and all(counts[trace] < each for trace in traces))
 
 
 class Users:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.claim import User
-from regworkers_core.domain.eligibility import Known, Missing, Source
+from regworkers_core.domain.eligibility import FactSource, Known, Missing
 from regworkers_core.domain.invite import Invite, InviteType, invite_key
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.eligibility.case import AsOf, Identity
@@ -273,7 +273,7 @@ def test_an_entry_that_another_writer_put_is_found_in_the_replica(kind: Identity
     world.replica.entrants = [entrant("e1", **{kind.value: value[kind.value]})]
     world.table.put(item(key("e1"), **{"email": "else@example.com", kind.value: value[kind.value]}))
     (gathered,) = gather(world, check(**value))
-    assert gathered.facts.duplicates == Known(frozenset({kind}), Source.DATABASE)
+    assert gathered.facts.duplicates == Known(frozenset({kind}), FactSource.DATABASE)
 
 
 @pytest.mark.parametrize("now", [None, {"email": "new@example.com"}], ids=["removed", "changed"])
@@ -360,7 +360,7 @@ def test_where_a_campaign_came_from_changes_no_verdict(
     checks: list[dict[str, Any]], terms: dict[str, Any]
 ) -> None:
     worlds = []
-    for source in (Source.CACHE, Source.DATABASE):
+    for source in (FactSource.CACHE, FactSource.DATABASE):
         world = strict_and(terms)
         world.campaigns.source = source
         worlds.append([said(each) for each in gather(world, *(check(**each) for each in checks))])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.claim import User
-from regworkers_core.domain.eligibility import Fact, Known, Missing, Source, Status
+from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing, Status
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
 from regworkers_core.eligibility.request import subject_of
@@ -25,7 +25,7 @@ ORDER = [rule.code for rule in RULES]
 
 def known(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Fact[Any]]:
     missing = st.builds(Missing, st.sampled_from(["redis", "mongo", "service-user"]), st.just("no answer"))
-    return st.builds(Known, values, st.sampled_from(Source), st.booleans()) | missing
+    return st.builds(Known, values, st.sampled_from(FactSource), st.booleans()) | missing
 
 
 CAMPAIGNS = st.builds(
@@ -101,7 +101,7 @@ def test_a_fact_that_becomes_missing_makes_no_subject_eligible_and_refuses_none(
 def test_a_verdict_depends_on_neither_source_nor_freshness(subject: Subject, facts: Facts) -> None:
     stale = Facts(
         **{
-            name: Known(fact.value, Source.CACHE, False) if isinstance(fact, Known) else fact
+            name: Known(fact.value, FactSource.CACHE, False) if isinstance(fact, Known) else fact
             for name in NAMES
             for fact in [getattr(facts, name)]
         }

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.domain.eligibility import Known, Source
+from regworkers_core.domain.eligibility import FactSource, Known
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.case import AsOf, Facts
@@ -40,7 +40,7 @@ ITEMS = JSON | st.fixed_dictionaries(
 
 def complaints(raw: object) -> str:
     """All that the rules about fields say of it."""
-    known = Facts(Known(campaign(), Source.DATABASE), duplicates=Known(frozenset(), Source.DATABASE))
+    known = Facts(Known(campaign(), FactSource.DATABASE), duplicates=Known(frozenset(), FactSource.DATABASE))
     reasons = judge(read_check(raw).subject, known, AS_OF).reasons
     return " | ".join(f"{reason.code} {reason.detail}" for reason in reasons)
 
@@ -50,7 +50,7 @@ def complaints(raw: object) -> str:
 def test_whatever_is_asked_is_read_and_judged(raw: object) -> None:
     asked = read_check(raw)
     assert isinstance(asked, Check) and asked.correlation_id
-    reasons = judge(asked.subject, Facts(Known(campaign(), Source.CACHE)), AS_OF).reasons
+    reasons = judge(asked.subject, Facts(Known(campaign(), FactSource.CACHE)), AS_OF).reasons
     if not reasons:
         # What passes can be stored: by the table, and by the replica's reading.
         key = EntryKey("summer", "e1")

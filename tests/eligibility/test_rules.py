@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.claim import User
-from regworkers_core.domain.eligibility import NOT_ASKED, Known, Missing, Source, Status
+from regworkers_core.domain.eligibility import NOT_ASKED, FactSource, Known, Missing, Status
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.case import (
     AsOf,
@@ -42,7 +42,7 @@ def facts(**changes: Any) -> Facts:
     }
     return Facts(
         **{
-            name: value if isinstance(value, Missing) else Known(value, Source.DATABASE)
+            name: value if isinstance(value, Missing) else Known(value, FactSource.DATABASE)
             for name, value in known.items()
         }
     )
@@ -91,7 +91,7 @@ def test_what_is_no_mail_address_is_said_to_be_none(email: Any) -> None:
 
 
 def test_an_unknown_campaign_is_the_only_reason() -> None:
-    unknown = Facts(Known(None, Source.DATABASE))
+    unknown = Facts(Known(None, FactSource.DATABASE))
     assert verdict(fan(markets=["x"]), unknown) == "CAMPAIGN_NOT_FOUND"
 
 

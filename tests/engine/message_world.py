@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.domain.messages import DeadLetter, MessageType, Subject, encode
+from regworkers_core.domain.messages import DeadLetter, ItemSubject, MessageType, encode
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.engine.drain import OUTCOMES, Settlement
 from regworkers_core.engine.handling import Handled, Requested
@@ -49,8 +49,8 @@ class Handler:
     def key(self, item: str) -> str:
         return item
 
-    def subject(self, item: str) -> Subject:
-        return Subject(item, {"marketId": item})
+    def subject(self, item: str) -> ItemSubject:
+        return ItemSubject(item, {"marketId": item})
 
     def handle(self, asked: Sequence[Requested[str]]) -> Handled:
         self.asked.extend(asked)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from regworkers_core.domain.messages import DeadLetter, Subject
+from regworkers_core.domain.messages import DeadLetter, ItemSubject
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS, Fuse, FuseBlown, bisect, defect_of
 from regworkers_core.engine.drain import Settlement
@@ -71,7 +71,7 @@ def test_a_defect_names_type_and_place_in_the_product_and_never_what_the_excepti
     except ValueError as error:
         outside = defect_of(error)
     try:
-        Subject.entry(SECRET, None)  # type: ignore[arg-type]
+        ItemSubject.entry(SECRET, None)  # type: ignore[arg-type]
     except AttributeError as error:
         inside = defect_of(error)
     assert outside.reason is Reason.DEFECT and outside.error.startswith("ValueError at test_defects.py:")
@@ -90,7 +90,7 @@ def test_an_item_that_raises_is_a_dead_letter_and_its_neighbours_are_done() -> N
     assert (settlement.counts["applied"], settlement.counts["dead_lettered"]) == (2, 1)
     assert items_of(world.dead) == [["b"]] and reasons_of(world.dead) == ["DEFECT"]
     (dead_letter,) = world.history.dead_letters
-    assert dead_letter.subject == Subject("b", {"marketId": "b"})
+    assert dead_letter.subject == ItemSubject("b", {"marketId": "b"})
     assert SECRET not in str(world.dead.sent) + str(dead_letter)
 
 
@@ -162,7 +162,7 @@ def test_an_item_that_cannot_even_be_read_is_a_dead_letter_alone(method: str) ->
 def test_a_dead_letter_needs_no_subject() -> None:
     world = World(b=PermanentFailure(Reason.INVALID_ENTRY, "x"))
 
-    def raising(_item: str) -> Subject:
+    def raising(_item: str) -> ItemSubject:
         raise ValueError(SECRET)
 
     world.handler.subject = raising  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.messages import MessageType, Subject, encode, fit_correlation_id
+from regworkers_core.domain.messages import ItemSubject, MessageType, encode, fit_correlation_id
 from regworkers_core.domain.reasons import ItemFailure, LeftOver, PermanentFailure, Reason, TransientFailure
 from regworkers_core.engine.handling import Requested
 from regworkers_core.engine.queue import Received
@@ -62,7 +62,7 @@ def test_a_refused_item_becomes_a_dead_letter_alone_with_its_reason_and_its_subj
     attributes = world.dead.sent[0].attributes
     assert (attributes["reason"], attributes["firstFailedAt"]) == ("INVALID_ENTRY", "earlier")
     (dead_letter,) = world.history.dead_letters
-    assert dead_letter.subject == Subject("b", {"marketId": "b"})
+    assert dead_letter.subject == ItemSubject("b", {"marketId": "b"})
 
 
 def test_an_item_that_cannot_be_read_and_a_body_that_cannot_are_dead_letters() -> None:

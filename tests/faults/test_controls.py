@@ -15,7 +15,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.replication.drains import saver
-from regworkers_core.replication.saver import Wanted
+from regworkers_core.replication.saver import KeyRequest
 from regworkers_core.runtime import Runtime
 from tests.adapters.test_replica import CommitsAndThenTimesOut
 from tests.faults.crash import recover
@@ -99,7 +99,7 @@ def a_slow_saver_is_overtaken(runtime: Runtime) -> str:
 
     slow = saver(runtime, "slow")
     slow._table = SlowReads(runtime, overtake)
-    slow.save({key("e1"): Wanted("m", "c")})
+    slow.save({key("e1"): KeyRequest("m", "c")})
     return str((document(runtime, key("e1")) or {})["firstName"])
 
 

@@ -21,7 +21,7 @@ from regworkers_core.engine.handling import Handled
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.health.snapshot import DRAINS
-from regworkers_core.replication.saver import Saver, Wanted
+from regworkers_core.replication.saver import KeyRequest, Saver
 from regworkers_core.runtime import Runtime
 from tests.faults.crash import SECTIONS, Fault
 from tests.support.runtimes import test_settings
@@ -51,7 +51,7 @@ def die_of_an_entry() -> None:
     """One entry ends the process, as one would that takes all memory."""
     save = Saver.save
 
-    def deadly(saver: Saver, wanted: Mapping[EntryKey, Wanted]) -> Handled:
+    def deadly(saver: Saver, wanted: Mapping[EntryKey, KeyRequest]) -> Handled:
         if any(key.entry_id == DEADLY for key in wanted):
             os.kill(os.getpid(), signal.SIGKILL)
         return save(saver, wanted)

@@ -13,8 +13,8 @@ from regworkers_core.domain.alert import Severity
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.deploy_files import ENVIRONMENTS, write_archive, write_files
 from regworkers_core.infrastructure.discovery.compare import Discovery, compare
-from regworkers_core.infrastructure.discovery.declared import Kind, declared
-from regworkers_core.infrastructure.discovery.found import Found
+from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
+from regworkers_core.infrastructure.discovery.found import FoundResources
 from regworkers_core.infrastructure.discovery.terraform import resources
 from regworkers_core.settings import PROJECT_ROOT, Environment, settings_of
 from tests.support.hcl import evaluate
@@ -59,7 +59,7 @@ def values(environment: str, module: Path) -> dict[str, Any]:
 def compared(environment: Environment, module: Path) -> Discovery:
     """As if AWS had just what is declared."""
     wanted = declared(settings_of(environment))
-    found = Found({(each.kind, each.name): each.facts for each in wanted}, {})
+    found = FoundResources({(each.kind, each.name): each.facts for each in wanted}, {})
     return compare(environment, wanted, found, resources(values(environment, module), str(module)))
 
 
@@ -77,7 +77,7 @@ def test_the_module_makes_what_the_settings_declare_and_nothing_else(
 ) -> None:
     found = compared(environment, module)
     assert [(line.name, line.differences) for line in found.differing] == []
-    assert {line.kind for line in found.lines} == set(Kind)
+    assert {line.kind for line in found.lines} == set(ResourceKind)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.retention import (
     Documents,
-    Part,
     PartResult,
+    RetentionPart,
     RetentionReport,
     apply_retention,
     run_parts,
@@ -215,12 +215,12 @@ def test_an_unavailable_store_does_not_stop_the_other_parts() -> None:
     def apply(dry_run: bool) -> PartResult:
         return PartResult("other", 1, 1, 0 if dry_run else 1)
 
-    done = run_parts([Part("reviews", 1, down), Part("other", 1, apply)], dry_run=False)
+    done = run_parts([RetentionPart("reviews", 1, down), RetentionPart("other", 1, apply)], dry_run=False)
     assert not done.fine and done.parts[0].trouble == "s3: EndpointConnectionError"
     assert done.parts[1].deleted == 1
     stop = StopSignal()
     stop.set()
-    assert run_parts([Part("other", 1, apply)], dry_run=False, stop=stop).deleted == 0
+    assert run_parts([RetentionPart("other", 1, apply)], dry_run=False, stop=stop).deleted == 0
 
 
 def test_the_terminal_deletes_only_with_yes_and_writes_down_who_did(runtime: Runtime) -> None:

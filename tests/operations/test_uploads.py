@@ -11,7 +11,7 @@ from regworkers_core.adapters.files.judged_entries import PAGE as ELIGIBILITY_PA
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.infrastructure.desired import lifecycle_rules
 from regworkers_core.operations import downloads, uploads
-from regworkers_core.operations.reviews.sections import Kind
+from regworkers_core.operations.reviews.sections import ReviewKind
 from regworkers_core.operations.reviews.sections import report_key as review_key
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import PAGE
@@ -100,7 +100,7 @@ def test_reports_are_shown_and_what_is_no_page_is_handed_out_as_a_file(runtime: 
         report_key("summer", 2, PAGE): "/reports/summer/2",
         report_key("summer", 1, ELIGIBILITY_PAGE): "/reports/summer/eligibility",
         "reports/summer/funnel.html": "/reports/summer/funnel",
-        review_key(Kind.WEEKLY, "2026-11-23", PAGE): "/reviews/weekly/2026-11-23",
+        review_key(ReviewKind.WEEKLY, "2026-11-23", PAGE): "/reviews/weekly/2026-11-23",
     }
     for key, path in places.items():
         assert downloads.link_to(f"s3://{runtime.objects.bucket}/{key}") == path

@@ -22,7 +22,7 @@ from regworkers_core.engine.dependency import retry_parts
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class TablePage:
     """A page of a scan. `next_key` is None at the end; items are plain Python values."""
 
     items: list[tuple[EntryKey, dict[str, Any]]]
@@ -149,14 +149,14 @@ class DemandTable(TableClient):
         segments: int,
         start_key: Mapping[str, Any] | None = None,
         limit: int | None = None,
-    ) -> Page:
+    ) -> TablePage:
         """One page (at most 1 MB) of entries of one segment of a parallel, consistent scan."""
         arguments: dict[str, Any] = {"Segment": segment, "TotalSegments": segments}
         return self._page(self._client.scan, arguments, start_key, limit)
 
     def query(
         self, campaign_id: str, start_key: Mapping[str, Any] | None = None, limit: int | None = None
-    ) -> Page:
+    ) -> TablePage:
         """One page of the entries of one campaign, by a consistent query on its partition."""
         arguments: dict[str, Any] = {
             "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
@@ -169,7 +169,7 @@ class DemandTable(TableClient):
 
     def _page(
         self, read: Any, arguments: dict[str, Any], start_key: Mapping[str, Any] | None, limit: int | None
-    ) -> Page:
+    ) -> TablePage:
         arguments = {**arguments, "TableName": self.table, "ConsistentRead": True}
         if start_key:
             arguments["ExclusiveStartKey"] = start_key
@@ -181,9 +181,9 @@ class DemandTable(TableClient):
             key = EntryKey.parse(raw["PK"]["S"], raw["SK"]["S"])
             if key is not None:
                 items.append((key, plain_item(raw)))
-        return Page(items, answer.get("LastEvaluatedKey"), answer.get("ScannedCount", len(items)))
+        return TablePage(items, answer.get("LastEvaluatedKey"), answer.get("ScannedCount", len(items)))
 
-    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[Page]:
+    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[TablePage]:
         """All pages of one campaign (one segment only), or of one segment of the table."""
         start_key: dict[str, Any] | None = None
         while True:

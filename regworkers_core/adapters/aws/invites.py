@@ -16,7 +16,7 @@ from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 _MAX_WRITE = 25
 
 
-class Counted(NamedTuple):
+class InviteCounts(NamedTuple):
     """Invites of one page of a count."""
 
     valid: int
@@ -39,7 +39,7 @@ class Invites(TableClient):
         """Whether the campaign has an invite of any type, expired or not."""
         return bool(self._query(campaign_id, None, Limit=1).get("Items"))
 
-    def count(self, campaign_id: str, type_: InviteType, now: float) -> Iterator[Counted]:
+    def count(self, campaign_id: str, type_: InviteType, now: float) -> Iterator[InviteCounts]:
         """Page by page; DynamoDB counts, no invite is transferred."""
         more: dict[str, Any] = {}
         while True:
@@ -52,7 +52,7 @@ class Invites(TableClient):
                 values={":now": {"N": repr(now)}},
                 **more,
             )
-            yield Counted(answer["Count"], answer["ScannedCount"] - answer["Count"])
+            yield InviteCounts(answer["Count"], answer["ScannedCount"] - answer["Count"])
             if not answer.get("LastEvaluatedKey"):
                 return
             more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}

@@ -27,7 +27,7 @@ _DELIMITERS = ",;\t"
 T = TypeVar("T")
 
 
-class Malformed(StrEnum):
+class MalformedLine(StrEnum):
     """Why a line is not a row of any file."""
 
     WRONG_COLUMNS = "WRONG_COLUMNS"
@@ -104,7 +104,7 @@ class CsvFile:
                 number = self._number
                 while (rest := self._line(continued=True)) and not rest.endswith("\n"):
                     pass
-                yield Reject(number, Malformed.LINE_TOO_LONG, masked(line))
+                yield Reject(number, MalformedLine.LINE_TOO_LONG, masked(line))
             elif not line.strip():
                 yield Blank(self._number)
             else:
@@ -116,7 +116,7 @@ class CsvFile:
         values = [cell.strip() for cell in parts or text.split(self._delimiter)]
         if any(values) and len(values) != len(self.columns):
             found = f"{len(values)} columns instead of {len(self.columns)}"
-            return Reject(self._number, Malformed.WRONG_COLUMNS, found)
+            return Reject(self._number, MalformedLine.WRONG_COLUMNS, found)
         return Cells(self._number, values if any(values) else [""] * len(self.columns))
 
     def _line(self, *, continued: bool = False) -> str:

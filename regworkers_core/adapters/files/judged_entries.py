@@ -58,7 +58,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class ReplicationProgress:
     """The progress of a campaign's replication. `open` describes what is not replicated; empty if everything is.
     `differences` counts confirmed differences by class if nothing else is open: an operator may accept them by name.
     """

@@ -97,7 +97,7 @@ logging.getLogger("httpx2").setLevel(logging.WARNING)
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
 
-class Malformed(Exception):
+class MalformedResponse(Exception):
     """A response with status 200 that breaks the contract. The text names the field, never its value."""
 
 
@@ -177,7 +177,7 @@ class ServiceHttp:
             try:
                 return read(orjson.loads(body))
             except orjson.JSONDecodeError:
-                raise Malformed("not JSON") from None
+                raise MalformedResponse("not JSON") from None
 
         try:
             return self._dependency.within(self._budget_seconds, once)
@@ -252,7 +252,7 @@ def classify_service(name: str) -> Classify:
     """
 
     def classify(error: Exception) -> Exception:
-        if isinstance(error, Malformed):
+        if isinstance(error, MalformedResponse):
             return TransientFailure(name, f"the response breaks the contract: {error}")
         if isinstance(error, _NotTheService):
             return TransientFailure(name, str(error))
@@ -271,7 +271,7 @@ def _body(response: httpx2.Response) -> bytes:
     for piece in response.iter_raw():
         body += piece
         if len(body) > MAX_BYTES:
-            raise Malformed(f"more than {MAX_BYTES} bytes")
+            raise MalformedResponse(f"more than {MAX_BYTES} bytes")
     return bytes(body)
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from regworkers_core.adapters.aws.secrets import SecretStore
-from regworkers_core.adapters.http.service_http import BearerToken, Malformed, ServiceHttp
+from regworkers_core.adapters.http.service_http import BearerToken, MalformedResponse, ServiceHttp
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import User
 from regworkers_core.domain.keys import EntryKey
@@ -101,14 +101,14 @@ class CampaignHttp(ServiceClient):
 
 def _mapping(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise Malformed(f"should be an object, found {type(document).__name__}")
+        raise MalformedResponse(f"should be an object, found {type(document).__name__}")
     return document
 
 
 def _same(fields: Mapping[str, Any], name: str, asked: str) -> None:
     """Raises Malformed for another document, which a cache or gateway may return."""
     if fields.get(name) != asked:
-        raise Malformed(f"field {name} is not the requested one")
+        raise MalformedResponse(f"field {name} is not the requested one")
 
 
 def _flag(fields: Mapping[str, Any], name: str) -> bool:
@@ -133,8 +133,8 @@ def _day(fields: Mapping[str, Any], name: str) -> date | None:
         raise _wrong(name, "a day like 2001-12-31", value) from None
 
 
-def _wrong(name: str, wanted: str, found: object) -> Malformed:
-    return Malformed(f"field {name} should be {wanted}, found {type(found).__name__}")
+def _wrong(name: str, wanted: str, found: object) -> MalformedResponse:
+    return MalformedResponse(f"field {name} should be {wanted}, found {type(found).__name__}")
 
 
 class HttpServices:

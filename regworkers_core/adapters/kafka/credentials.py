@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from regworkers_core.adapters.kafka.security import KafkaSecurity, Material, Stage
+from regworkers_core.adapters.kafka.security import KafkaSecurity, Material, SecretStage
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class MaterialInUse:
     """Material in use, as librdkafka's settings. `verified`: the brokers accepted it."""
 
     options: Mapping[str, str] = field(repr=False)
@@ -61,7 +61,7 @@ class Credentials:
         self.check_seconds = check_seconds
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._accepted: Accepted | None = None
+        self._accepted: MaterialInUse | None = None
         self._checked_at = 0.0
         # Why the newest material is not in use; None while it is.
         self.refused: str | None = None
@@ -71,18 +71,18 @@ class Credentials:
     def may_change(self) -> bool:
         return self._security.may_change
 
-    def accepted(self) -> Accepted:
+    def accepted(self) -> MaterialInUse:
         """The material in use, read at the first use only. Raises UsageError and TransientFailure if there is none."""
         known = self._accepted
         return known if known is not None else self.check()
 
-    def fresh(self) -> Accepted:
+    def fresh(self) -> MaterialInUse:
         """As `accepted`, but checks again when the last check is `check_seconds` ago."""
         known = self._accepted
         due = self.may_change and self._monotonic() - self._checked_at >= self.check_seconds
         return self.check() if known is None or due else known
 
-    def check(self) -> Accepted:
+    def check(self) -> MaterialInUse:
         """Read the current material, and use it if it is new and the brokers accept it.
 
         Raises UsageError and TransientFailure only while nothing is in use yet.
@@ -107,7 +107,7 @@ class Credentials:
             self.watcher(self.refused)
         return accepted
 
-    def _chosen(self, before: Accepted | None) -> Accepted:
+    def _chosen(self, before: MaterialInUse | None) -> MaterialInUse:
         """The material to use from now on. Also sets `refused`."""
         try:
             material = self._security.material()
@@ -126,7 +126,7 @@ class Credentials:
         answer, why = self._try(newest.options)
         if answer is Answer.CONNECTED:
             self.refused = None
-            return Accepted(newest.options, newest.fingerprint, verified=True)
+            return MaterialInUse(newest.options, newest.fingerprint, verified=True)
         kept = self._working(before) if before is not None and before.verified else None
         kept = kept or self._previous(newest.fingerprint)
         if kept is not None:
@@ -138,23 +138,23 @@ class Credentials:
         # In an outage the current material is as good as the former; the next check after it decides.
         return before or newest
 
-    def _working(self, accepted: Accepted) -> Accepted | None:
+    def _working(self, accepted: MaterialInUse) -> MaterialInUse | None:
         return accepted if self._try(accepted.options)[0] is Answer.CONNECTED else None
 
-    def _previous(self, newest: str | None) -> Accepted | None:
+    def _previous(self, newest: str | None) -> MaterialInUse | None:
         """The previous version, if there is one and the brokers accept it."""
         if not self._security.has_stages:
             return None
         try:
-            candidate = self._candidate(self._security.material(Stage.PREVIOUS))
+            candidate = self._candidate(self._security.material(SecretStage.PREVIOUS))
         except UsageError:
             return None
         if candidate.fingerprint == newest or self._working(candidate) is None:
             return None
-        return Accepted(candidate.options, candidate.fingerprint, verified=True)
+        return MaterialInUse(candidate.options, candidate.fingerprint, verified=True)
 
-    def _candidate(self, material: Material) -> Accepted:
-        return Accepted(self._security.options(material), material.fingerprint, verified=False)
+    def _candidate(self, material: Material) -> MaterialInUse:
+        return MaterialInUse(self._security.options(material), material.fingerprint, verified=False)
 
 
 def _log_refusal(refused: str | None) -> None:

@@ -40,7 +40,7 @@ class Span(NamedTuple):
     end: int
 
 
-class Record(NamedTuple):
+class KafkaRecord(NamedTuple):
     """One record; `key` and `value` may be None."""
 
     partition: Partition
@@ -49,10 +49,10 @@ class Record(NamedTuple):
     value: bytes | None
 
 
-class Chunk(NamedTuple):
+class RecordChunk(NamedTuple):
     """Some records in the order of their partitions, and the position of each partition after them."""
 
-    records: list[Record]
+    records: list[KafkaRecord]
     positions: dict[Partition, int]
 
 
@@ -117,14 +117,14 @@ class KafkaLog:
         self._consumer.unassign()
         return {each: Span(lows[each], max(lows[each], ends[each])) for each in partitions}
 
-    def read(self, spans: Mapping[Partition, Span]) -> Iterator[Chunk]:
+    def read(self, spans: Mapping[Partition, Span]) -> Iterator[RecordChunk]:
         """Every record of the spans, from all partitions in turn."""
         left = {partition: span for partition, span in spans.items() if span.start < span.end}
         if not left:
             return
         self._assign({partition: span.start for partition, span in left.items()})
         while left:
-            chunk = Chunk([], {})
+            chunk = RecordChunk([], {})
             for message in self._take(lambda: f"{len(left)} partitions"):
                 partition = Partition(message.topic(), message.partition())
                 if partition in left:
@@ -155,14 +155,16 @@ class KafkaLog:
         cached = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
         return max(int(cached[1]), int(message.offset()) + 1)
 
-    def _add(self, chunk: Chunk, left: dict[Partition, Span], partition: Partition, message: Any) -> None:
+    def _add(
+        self, chunk: RecordChunk, left: dict[Partition, Span], partition: Partition, message: Any
+    ) -> None:
         offset, end = message.offset(), left[partition].end
         done = message.error() is not None or offset >= end
         if done:
             # At the end. Offsets before it that are not records are the brokers' own.
             chunk.positions[partition] = min(offset, end)
         else:
-            chunk.records.append(Record(partition, offset, message.key(), message.value()))
+            chunk.records.append(KafkaRecord(partition, offset, message.key(), message.value()))
             chunk.positions[partition] = offset + 1
         if done or offset + 1 == end:
             del left[partition]

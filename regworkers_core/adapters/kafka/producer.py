@@ -68,7 +68,7 @@ _NO_TOPIC = frozenset(
 _REFUSED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 
-class Record(NamedTuple):
+class OutgoingRecord(NamedTuple):
     """One message of a topic. Records with equal keys share a partition. The client accepts headers only as a list."""
 
     topic: str
@@ -80,7 +80,7 @@ class Record(NamedTuple):
 class RecordProducer(Protocol):
     """A producer as the flows need it. Shared by all threads of a process."""
 
-    def send(self, records: Sequence[Record]) -> list[Failure | None]:
+    def send(self, records: Sequence[OutgoingRecord]) -> list[Failure | None]:
         """Send, and return for each record in order: None if all in-sync replicas acknowledged it, else its failure.
 
         Blocks for at most the delivery time-out plus a second. A record with a TransientFailure may have been written,
@@ -129,7 +129,7 @@ class KafkaProducer:
         self._client: Any = None
         self._trouble, self._trouble_at = "", -math.inf
 
-    def send(self, records: Sequence[Record]) -> list[Failure | None]:
+    def send(self, records: Sequence[OutgoingRecord]) -> list[Failure | None]:
         """See `RecordProducer`."""
         give_up = self._clock() + self._delivery_seconds + _MARGIN_SECONDS
         client = self._connected()
@@ -160,7 +160,7 @@ class KafkaProducer:
             client.flush(_MARGIN_SECONDS)
 
     def _deliver(
-        self, client: Any, records: Sequence[tuple[int, Record]], give_up: float
+        self, client: Any, records: Sequence[tuple[int, OutgoingRecord]], give_up: float
     ) -> dict[int, KafkaError | None]:
         """Send and wait for the reports. Returns the failed records by number; None: no report came."""
         # Threads that poll serve each other's reports; appending and setting are atomic.
@@ -283,7 +283,7 @@ class RotatingProducer:
         # Set to end the thread that checks; None while there is none.
         self._ended: threading.Event | None = None
 
-    def send(self, records: Sequence[Record]) -> list[Failure | None]:
+    def send(self, records: Sequence[OutgoingRecord]) -> list[Failure | None]:
         """See `RecordProducer`."""
         with self._borrowed() as producer:
             return producer.send(records)

@@ -23,7 +23,7 @@ _OPTIONS: Mapping[Part, tuple[str, str]] = {
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\r?\n?", re.DOTALL)
 
 
-class Stage(StrEnum):
+class SecretStage(StrEnum):
     """A version of a secret."""
 
     CURRENT = "current"
@@ -100,7 +100,7 @@ class KafkaSecurity:
             return f"secret {self._names[part]}"
         return "settings" if part in self._inline else None
 
-    def material(self, stage: Stage = Stage.CURRENT) -> Material:
+    def material(self, stage: SecretStage = SecretStage.CURRENT) -> Material:
         """Read the material. Raises UsageError for a part that does not exist or is not PEM, and TransientFailure."""
         shown, ca = self._text("certificate", stage), self._text("ca", stage)
         if shown is None:
@@ -120,7 +120,7 @@ class KafkaSecurity:
 
     def ca(self) -> str | None:
         """The CA alone. Raises as `material` does."""
-        return self._text("ca", Stage.CURRENT)
+        return self._text("ca", SecretStage.CURRENT)
 
     def options(self, material: Material) -> dict[str, str]:
         """librdkafka's settings for this material, and all others of `kafka.options`."""
@@ -131,7 +131,7 @@ class KafkaSecurity:
             found.setdefault("security.protocol", "ssl")
         return found
 
-    def _text(self, part: Part, stage: Stage) -> str | None:
+    def _text(self, part: Part, stage: SecretStage) -> str | None:
         if part in self._inline:
             return self._inline[part]
         if part in self._files:
@@ -143,8 +143,8 @@ class KafkaSecurity:
         if part not in self._names:
             return None
         name = self._names[part]
-        found = self._secrets().get(name, previous=stage is Stage.PREVIOUS)
-        if found is None and stage is Stage.PREVIOUS:
+        found = self._secrets().get(name, previous=stage is SecretStage.PREVIOUS)
+        if found is None and stage is SecretStage.PREVIOUS:
             # Replaced less often than the others.
             found = self._secrets().get(name)
         if found is None:

@@ -95,7 +95,7 @@ class DrainLog:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class QueueActivity:
     """Seconds since the epoch, None for what was never seen. `watched_at`: since when the queue is watched;
     `looked_at`: the last evaluation of alerts that marked it.
     """
@@ -121,10 +121,10 @@ class QueueMarks:
     def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
         self._collection, self._dependency = collection, dependency
 
-    def of(self, queue: str) -> Marks:
+    def of(self, queue: str) -> QueueActivity:
         document = self._dependency.call(self._collection.find_one, {"_id": queue}) or {}
         names = ("watchedAt", "emptyAt", "deliveredAt", "lookedAt")
-        return Marks(*(_moment(document.get(name)) for name in names))
+        return QueueActivity(*(_moment(document.get(name)) for name in names))
 
     def watched(self, queue: str, now: float) -> None:
         """The queue is watched from now on, if it was not before."""

@@ -59,7 +59,7 @@ class NewCode:
     market_id: str
 
 
-class Position(NamedTuple):
+class CodePosition(NamedTuple):
     """A code at its place in the order of import."""
 
     position: int
@@ -168,7 +168,7 @@ class Codes(Store):
 
     # For the assignment of codes to winners.
 
-    def behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> Iterator[Position]:
+    def behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> Iterator[CodePosition]:
         """Up to `limit` codes behind a position, by position, without VOID ones; a page at a time."""
         while limit > 0:
             query = _not_void(campaign_id, market_id, position)
@@ -176,7 +176,7 @@ class Codes(Store):
             found = self._find(query, {"position": 1}, sort=[("position", 1)], limit=page)
             for document in found:
                 position = document["position"]
-                yield Position(position, document["_id"])
+                yield CodePosition(position, document["_id"])
             if len(found) < page:
                 return
             limit -= page

@@ -46,7 +46,7 @@ class Entrant:
     values: Mapping[str, str]
 
 
-class Found(NamedTuple):
+class FoundEntrants(NamedTuple):
     """`whole` is False when there may be more than were read."""
 
     entrants: list[Entrant]
@@ -61,13 +61,15 @@ class Entrants:
         concern = collection.read_concern.document
         self._concern = {"readConcern": concern} if concern else {}
 
-    def find(self, traces: Ids[Trace], each: int = EACH, *, within_seconds: float | None = None) -> Found:
+    def find(
+        self, traces: Ids[Trace], each: int = EACH, *, within_seconds: float | None = None
+    ) -> FoundEntrants:
         """Every live entry that has one of the traces, once, in one query; up to `each` per trace. All attempts
         together take at most `within_seconds`.
         """
         branches = _branches(traces, each)
         if not branches:
-            return Found([], True)
+            return FoundEntrants([], True)
         most = each * len(traces)
         first, *others = branches
         pipeline: list[Document] = list(first)
@@ -81,7 +83,7 @@ class Entrants:
             documents, more = self._dependency.within(within_seconds, self._one_batch, pipeline, most)
         by_id = {document["_id"]: document for document in documents}
         found = [_entrant(document) for document in by_id.values()]
-        return Found(found, not more and len(documents) < most and not _is_cut(by_id, traces, each))
+        return FoundEntrants(found, not more and len(documents) < most and not _is_cut(by_id, traces, each))
 
     def _one_batch(self, pipeline: Sequence[Document], most: int) -> tuple[list[Document], bool]:
         """What fits into one answer (16 MB), and whether there is more. A command, because a fan waits for it: the

@@ -11,12 +11,12 @@ from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
 from regworkers_core.adapters.mongo.client import find_all
-from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 
 # The last change that a channel took, while it is still owed the resolution.
-_OWED = (Change.OPENED, Change.ACKNOWLEDGED)
+_OWED = (IncidentChange.OPENED, IncidentChange.ACKNOWLEDGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Incident:
     opened_at: str
     last_seen_at: str
     resolved_at: str | None
-    notified: Mapping[str, Change]
+    notified: Mapping[str, IncidentChange]
     acknowledged: Acknowledgement | None = None
     claims: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,14 +50,14 @@ class Incident:
         """What a channel knows this incident by."""
         return f"{self.alert.key}#{self.serial}"
 
-    def due_change(self, channel: str) -> Change | None:
+    def due_change(self, channel: str) -> IncidentChange | None:
         """The change that the channel must be notified of. One that never took the incident gets no resolution."""
         last = self.notified.get(channel)
         if not self.open:
-            return Change.RESOLVED if last in _OWED else None
+            return IncidentChange.RESOLVED if last in _OWED else None
         if last not in _OWED:
-            return Change.OPENED
-        return Change.ACKNOWLEDGED if self.acknowledged and last is Change.OPENED else None
+            return IncidentChange.OPENED
+        return IncidentChange.ACKNOWLEDGED if self.acknowledged and last is IncidentChange.OPENED else None
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Incident:
@@ -76,7 +76,7 @@ class Incident:
             document["openedAt"],
             document["lastSeenAt"],
             document.get("resolvedAt"),
-            {channel: Change(change) for channel, change in notified.items()},
+            {channel: IncidentChange(change) for channel, change in notified.items()},
             _acknowledgement(document.get("acknowledged")),
             dict(document.get("claims") or {}),
         )
@@ -162,7 +162,7 @@ class Incidents:
             "lastSeenAt": at,
             "resolvedAt": None,
             "acknowledged": None,
-            "told": dict.fromkeys(channels, Change.OPENED.value),  # stored name
+            "told": dict.fromkeys(channels, IncidentChange.OPENED.value),  # stored name
             "claims": {},
         }
         try:
@@ -199,7 +199,7 @@ class Incidents:
         guard = {"_id": incident.alert.key, f"claims.{channel}": until}
         self._update(guard, {"$unset": {f"claims.{channel}": ""}})
 
-    def record_notified(self, incident: Incident, channel: str, change: Change) -> None:
+    def record_notified(self, incident: Incident, channel: str, change: IncidentChange) -> None:
         guard = {"_id": incident.alert.key, "serial": incident.serial}
         taken = {f"told.{channel}": change.value}  # stored name
         self._update(guard, {"$set": taken, "$unset": {f"claims.{channel}": ""}})

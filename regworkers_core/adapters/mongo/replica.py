@@ -41,7 +41,7 @@ _SERVER_CODES = frozenset({371, 8000, 14031})
 _SETTLE_ROUNDS = 4
 
 
-class Counted(NamedTuple):
+class ReplicaCounts(NamedTuple):
     """Live entries of a campaign, and removed ones."""
 
     live: int
@@ -199,7 +199,7 @@ class Replica:
         query = {"campaignId": campaign_id}
         return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
 
-    def count_campaign(self, campaign_id: str) -> Counted:
+    def count_campaign(self, campaign_id: str) -> ReplicaCounts:
         """Both are counted from an index."""
         query: Document = {"campaignId": campaign_id}
         removed: Document = {**query, "deletedAt": {"$exists": True}}
@@ -207,7 +207,7 @@ class Replica:
             self._dependency.call(self._collection.count_documents, each) for each in (query, removed)
         )
         # An entry may be removed between the two.
-        return Counted(max(0, documents - tombstones), tombstones)
+        return ReplicaCounts(max(0, documents - tombstones), tombstones)
 
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
         """Delete exactly this tombstone; False when it changed meanwhile, and for that of an erased fan."""

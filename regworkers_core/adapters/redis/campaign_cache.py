@@ -24,7 +24,7 @@ from regworkers_core.adapters.http.services import HttpServices
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.redis.campaign_store import CampaignStore, Held
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
+from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import DependencyDown, Failure, TransientFailure, UsageError
 from regworkers_core.engine.deadline import NoAnswer, SingleFlight
@@ -37,7 +37,7 @@ class CampaignSource(Protocol):
     def dependency(self) -> str: ...
 
     @property
-    def kind(self) -> Source: ...
+    def kind(self) -> FactSource: ...
 
     def find(self, slug_or_id: str) -> Campaign | None:
         """Find by id, else by slug; None if there is no such campaign.
@@ -51,7 +51,7 @@ class DatabaseSource:
     """The `campaigns` collection."""
 
     dependency = "mongo"
-    kind = Source.DATABASE
+    kind = FactSource.DATABASE
 
     def __init__(self, campaigns: Campaigns) -> None:
         self._campaigns = campaigns
@@ -64,7 +64,7 @@ class ServiceSource:
     """The Campaign Service. It knows only ids; MongoDB maps slugs to them."""
 
     dependency = "service-campaign"
-    kind = Source.SERVICE
+    kind = FactSource.SERVICE
 
     def __init__(self, services: HttpServices, campaigns: Campaigns) -> None:
         self._services = services
@@ -109,12 +109,12 @@ class CampaignCache:
         did not answer within `wait_seconds`. Never raises for a dependency's failure.
         """
         if not _is_askable(slug_or_id):
-            return Known(None, Source.REQUEST)
+            return Known(None, FactSource.REQUEST)
         held = self._read(slug_or_id)
         if held is not None and held.known:
             if not held.fresh:
                 self._flights.start((slug_or_id, held.token), lambda: self._refresh(slug_or_id))
-            return Known(held.campaign, Source.CACHE, held.fresh)
+            return Known(held.campaign, FactSource.CACHE, held.fresh)
         # A caller after a change must not join a read that began before it.
         key = (slug_or_id, held.token if held is not None else None)
         try:
@@ -154,7 +154,7 @@ class CampaignCache:
         """Read the source and store the answer; use the store if another process was faster."""
         held = self._read(slug_or_id) if with_store else None
         if held is not None and held.known and held.fresh:
-            return Known(held.campaign, Source.CACHE)
+            return Known(held.campaign, FactSource.CACHE)
         campaign = self._source.find(slug_or_id)
         if held is not None:
             self._keep(slug_or_id, campaign, held.token)

@@ -26,7 +26,7 @@ _TYPES = {"string": "VARCHAR", "timestamp[us]": "TIMESTAMP", "int32": "INTEGER",
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EventFilter:
     """Days from `since` to `until`, both included (`2026-11-25`; empty: no limit), and types (empty: all)."""
 
     since: str = ""
@@ -41,7 +41,7 @@ class Wanted:
 def fetch(
     objects: ObjectStore,
     folder: Path,
-    wanted: Wanted | None = None,
+    wanted: EventFilter | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[Path]:
     """Copy the wanted files into `folder`, in `date=.../type=...` as on S3, and return their paths. Files that exist
@@ -49,7 +49,7 @@ def fetch(
     """
     for attempt in range(_ATTEMPTS):
         manifest, _ = read_manifest(objects)
-        files = [file for file in manifest.files if (wanted or Wanted()).holds(file)]
+        files = [file for file in manifest.files if (wanted or EventFilter()).holds(file)]
         paths = [folder / file.key.removeprefix(ROOT) for file in files]
         try:
             for number, (file, path) in enumerate(zip(files, paths, strict=True), 1):
@@ -68,7 +68,7 @@ def fetch(
 
 
 @contextmanager
-def opened(objects: ObjectStore, wanted: Wanted | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(objects: ObjectStore, wanted: EventFilter | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a DuckDB connection with the view `events`: one row per event, `date` and the columns of the archive."""
     with tempfile.TemporaryDirectory(prefix="regworkers-archive-") as name, duckdb.connect() as database:
         paths = fetch(objects, Path(name), wanted)
@@ -76,7 +76,7 @@ def opened(objects: ObjectStore, wanted: Wanted | None = None) -> Iterator[duckd
         yield database
 
 
-def frame(objects: ObjectStore, query: str, wanted: Wanted | None = None) -> pd.DataFrame:
+def frame(objects: ObjectStore, query: str, wanted: EventFilter | None = None) -> pd.DataFrame:
     """Return the result of a query over `events`, such as `SELECT date, type, count(*) FROM events GROUP BY ALL`."""
     with opened(objects, wanted) as database:
         found: pd.DataFrame = database.sql(query).df()

@@ -18,12 +18,12 @@ from typing import Any, Literal, Protocol
 import structlog
 
 from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.adapters.kafka.log import Chunk, Partition, Record, Span
+from regworkers_core.adapters.kafka.log import KafkaRecord, Partition, RecordChunk, Span
 from regworkers_core.analytics.archive import files
 from regworkers_core.analytics.archive.compaction import Compaction, delete_replaced, sweep
 from regworkers_core.analytics.archive.files import KnownIds
-from regworkers_core.analytics.archive.manifest import LEASE, Ledger, Superseded, lag, plan_reading
-from regworkers_core.analytics.archive.rows import Damaged, Row, parse
+from regworkers_core.analytics.archive.manifest import LEASE, ArchiveSuperseded, Ledger, lag, plan_reading
+from regworkers_core.analytics.archive.rows import Damaged, EventRow, parse
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -90,7 +90,7 @@ class Log(Protocol):
 
     def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Span]: ...
 
-    def read(self, spans: Mapping[Partition, Span]) -> Iterator[Chunk]: ...
+    def read(self, spans: Mapping[Partition, Span]) -> Iterator[RecordChunk]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def archive_events(
             archiver.run(runtime.names.topics)
     except LeaseBusy:
         report.ended = "busy"
-    except Superseded:
+    except ArchiveSuperseded:
         report.ended = "superseded"
     except TransientFailure as failure:
         report.ended, report.dependency = "dependency_down", failure.dependency
@@ -218,9 +218,11 @@ class Archiver:
         self._close()
         report.ended = (self.limits.reached if any(report.lag.values()) else None) or "caught_up"
 
-    def _batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[list[Record], dict[Partition, int]]]:
+    def _batches(
+        self, chunks: Iterable[RecordChunk]
+    ) -> Iterator[tuple[list[KafkaRecord], dict[Partition, int]]]:
         """Yield chunks joined up to the size of a batch; ends early at a limit, after what was read so far."""
-        records, positions, size = list[Record](), dict[Partition, int](), 0
+        records, positions, size = list[KafkaRecord](), dict[Partition, int](), 0
         most = self.settings.batch_mib * _MIB
         for chunk in chunks:
             records += chunk.records
@@ -234,9 +236,9 @@ class Archiver:
         if positions:
             yield records, positions
 
-    def _archive(self, records: Sequence[Record], positions: Mapping[Partition, int]) -> None:
+    def _archive(self, records: Sequence[KafkaRecord], positions: Mapping[Partition, int]) -> None:
         manifest, report = self.ledger.manifest, self.report
-        fresh: dict[bytes, Row] = {}
+        fresh: dict[bytes, EventRow] = {}
         damaged: list[Damaged] = []
         for parsed in map(parse, records):
             if isinstance(parsed, Damaged):
@@ -298,7 +300,7 @@ class Archiver:
 
     def _check_lease(self) -> None:
         if not self.holds():
-            raise Superseded
+            raise ArchiveSuperseded
 
     def _commit(self, **changes: object) -> None:
         self._check_lease()

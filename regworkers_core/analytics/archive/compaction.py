@@ -32,14 +32,14 @@ from regworkers_core.analytics.archive.files import (
 )
 from regworkers_core.analytics.archive.manifest import (
     LEASE,
+    ArchiveManifest,
     DataFile,
     Ledger,
-    Manifest,
-    Replaced,
+    ReplacedFile,
     SideFile,
     read_manifest,
 )
-from regworkers_core.analytics.archive.rows import DAMAGED_SCHEMA, Place
+from regworkers_core.analytics.archive.rows import DAMAGED_SCHEMA, ArchivePartition
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.stop import OnStep
@@ -65,19 +65,19 @@ class Compaction:
     settings: ArchiveSettings
     on_step: OnStep
 
-    def due(self, manifest: Manifest) -> list[Place]:
+    def due(self, manifest: ArchiveManifest) -> list[ArchivePartition]:
         """Return the days and types with at least `compactFiles` small files, those with the most of them first."""
         small = self._small(manifest)
         found = [place for place, files in small.items() if len(files) >= self.settings.compact_files]
         return sorted(found, key=lambda place: (-len(small[place]), place))
 
-    def sides_due(self, manifest: Manifest) -> bool:
+    def sides_due(self, manifest: ArchiveManifest) -> bool:
         """Return whether there are at least `compactFiles` small files of digests, or of damaged records."""
         return any(
             len(_small(files)) >= self.settings.compact_files for files in (manifest.ids, manifest.damaged)
         )
 
-    def merge(self, ledger: Ledger, place: Place, at: str, now: float) -> int:
+    def merge(self, ledger: Ledger, place: ArchivePartition, at: str, now: float) -> int:
         """Merge one day and type; return how many files became one. Raises Superseded if another run has written."""
         old = self._small(ledger.manifest)[place]
         paths = [self._local(file.key) for file in old]
@@ -96,7 +96,7 @@ class Compaction:
         ledger.commit(
             at,
             files=(*(file for file in manifest.files if file not in gone), new),
-            replaced=(*manifest.replaced, *(Replaced(file.key, now) for file in old)),
+            replaced=(*manifest.replaced, *(ReplacedFile(file.key, now) for file in old)),
             repeats=manifest.repeats + repeats,
         )
         self.on_step("archive.compaction_committed")
@@ -121,13 +121,13 @@ class Compaction:
             kept[field] = (*(file for file in files if file not in small), new)
             gone += [file.key for file in small]
         self.on_step("archive.sides_compacted")
-        ledger.commit(at, **kept, replaced=(*manifest.replaced, *(Replaced(key, now) for key in gone)))
+        ledger.commit(at, **kept, replaced=(*manifest.replaced, *(ReplacedFile(key, now) for key in gone)))
 
-    def _small(self, manifest: Manifest) -> dict[Place, list[DataFile]]:
-        found: dict[Place, list[DataFile]] = defaultdict(list)
+    def _small(self, manifest: ArchiveManifest) -> dict[ArchivePartition, list[DataFile]]:
+        found: dict[ArchivePartition, list[DataFile]] = defaultdict(list)
         for file in manifest.files:
             if file.bytes < self.settings.compact_mib * 1024 * 1024:
-                found[Place(file.date, file.type)].append(file)
+                found[ArchivePartition(file.date, file.type)].append(file)
         return found
 
     def _name(self, ledger: Ledger) -> str:
@@ -148,7 +148,9 @@ class Compaction:
         return {"memory_limit": f"{self.settings.memory_mib}MiB", "threads": 2, "temp_directory": spill}
 
 
-def delete_replaced(objects: ObjectStore, manifest: Manifest, before: float) -> tuple[Replaced, ...]:
+def delete_replaced(
+    objects: ObjectStore, manifest: ArchiveManifest, before: float
+) -> tuple[ReplacedFile, ...]:
     """Delete the files that were replaced up to `before`; return the others. A file that is deleted but still listed is
     deleted again by the next run.
     """
@@ -158,7 +160,7 @@ def delete_replaced(objects: ObjectStore, manifest: Manifest, before: float) -> 
     return tuple(each for each in manifest.replaced if each.at > before)
 
 
-def sweep(objects: ObjectStore, manifest: Manifest) -> int:
+def sweep(objects: ObjectStore, manifest: ArchiveManifest) -> int:
     """Delete the files of runs that died before their commit; return their number. Call it after a commit: from then
     on no other run can commit what is deleted here.
     """
@@ -215,13 +217,13 @@ def expire_days(ledger: Ledger, first_day: str, now: float, at: Callable[[float]
         ledger.commit(
             at(now),
             files=tuple(file for file in manifest.files if file.date >= first_day),
-            replaced=(*manifest.replaced, *(Replaced(file.key, now) for file in gone)),
+            replaced=(*manifest.replaced, *(ReplacedFile(file.key, now) for file in gone)),
             expired=manifest.expired + found.rows,
         )
     return found
 
 
-def _split(manifest: Manifest, first_day: str) -> tuple[list[DataFile], Expired]:
+def _split(manifest: ArchiveManifest, first_day: str) -> tuple[list[DataFile], Expired]:
     gone = [file for file in manifest.files if file.date < first_day]
     left = [file for file in manifest.files if file.date >= first_day]
     sizes = (sum(file.rows for file in gone), sum(file.bytes for file in gone))

@@ -16,7 +16,14 @@ import pyarrow.parquet as pq
 
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.analytics.archive.manifest import ROOT, DataFile, SideFile
-from regworkers_core.analytics.archive.rows import DAMAGED_SCHEMA, DIGEST_BYTES, SCHEMA, Damaged, Place, Row
+from regworkers_core.analytics.archive.rows import (
+    DAMAGED_SCHEMA,
+    DIGEST_BYTES,
+    SCHEMA,
+    ArchivePartition,
+    Damaged,
+    EventRow,
+)
 
 IDS, DAMAGED = ROOT + "ids/", ROOT + "damaged/"
 # The folders of the archive's own objects; other objects under its root are not touched.
@@ -28,13 +35,13 @@ def batch_name(generation: int, token: int) -> str:
     return f"{generation:010d}-t{token}"
 
 
-def data_key(place: Place, name: str) -> str:
+def data_key(place: ArchivePartition, name: str) -> str:
     return f"{ROOT}date={place.date}/type={place.type}/{name}.parquet"
 
 
-def write_rows(objects: ObjectStore, rows: Iterable[Row], name: str) -> list[DataFile]:
+def write_rows(objects: ObjectStore, rows: Iterable[EventRow], name: str) -> list[DataFile]:
     """Write a file for each day and type, with rows in Kafka's order."""
-    by_place: dict[Place, list[Row]] = {}
+    by_place: dict[ArchivePartition, list[EventRow]] = {}
     for row in rows:
         by_place.setdefault(row.place, []).append(row)
     written = []
@@ -45,7 +52,7 @@ def write_rows(objects: ObjectStore, rows: Iterable[Row], name: str) -> list[Dat
     return written
 
 
-def write_ids(objects: ObjectStore, rows: Sequence[Row], name: str) -> list[SideFile]:
+def write_ids(objects: ObjectStore, rows: Sequence[EventRow], name: str) -> list[SideFile]:
     if not rows:
         return []
     key = f"{IDS}{name}.parquet"

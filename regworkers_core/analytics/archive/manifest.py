@@ -26,7 +26,7 @@ LEASE = "event-archive"
 _LOSSES = 200
 
 
-class Superseded(Failure):
+class ArchiveSuperseded(Failure):
     """Another run has written the manifest: what this run has not committed is not archived."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class SideFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced:
+class ReplacedFile:
     """A file that is no longer part of the archive since `at` (epoch seconds); readers may still use it."""
 
     key: str
@@ -72,7 +72,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class ArchiveManifest:
     """One state of the archive. `generation` grows with every write, `token` with every run: usually the fencing token
     of its lease. `open` while a run works; if the next run finds it, a run has died. `offsets` are where to continue,
     by topic and partition. `read` = `rows` + `expired` + `repeats` + `damaged_rows`, over all runs; `expired` rows were
@@ -87,7 +87,7 @@ class Manifest:
     files: tuple[DataFile, ...] = ()
     ids: tuple[SideFile, ...] = ()
     damaged: tuple[SideFile, ...] = ()
-    replaced: tuple[Replaced, ...] = ()
+    replaced: tuple[ReplacedFile, ...] = ()
     losses: tuple[Loss, ...] = ()
     read: int = 0
     repeats: int = 0
@@ -119,7 +119,7 @@ class Manifest:
             moved.setdefault(partition.topic, {})[str(partition.number)] = offset
         return moved
 
-    def with_losses(self, losses: tuple[Loss, ...]) -> Manifest:
+    def with_losses(self, losses: tuple[Loss, ...]) -> ArchiveManifest:
         lost = self.lost + sum(each.end - each.first for each in losses)
         return replace(self, losses=(*self.losses, *losses)[-_LOSSES:], lost=lost)
 
@@ -131,7 +131,7 @@ class Manifest:
         return orjson.dumps({"format": FORMAT, **document})
 
     @classmethod
-    def parse(cls, data: bytes, where: str) -> Manifest:
+    def parse(cls, data: bytes, where: str) -> ArchiveManifest:
         """Parse a manifest. Raises UsageError for anything else, and for another format."""
         try:
             document = orjson.loads(data)
@@ -147,7 +147,7 @@ _PARTS: Mapping[str, Any] = {
     "files": DataFile,
     "ids": SideFile,
     "damaged": SideFile,
-    "replaced": Replaced,
+    "replaced": ReplacedFile,
     "losses": Loss,
 }
 
@@ -157,12 +157,12 @@ def _part(name: str, value: Any) -> Any:
     return value if kind is None else tuple(kind(**each) for each in value)
 
 
-def read_manifest(objects: ObjectStore) -> tuple[Manifest, str | None]:
+def read_manifest(objects: ObjectStore) -> tuple[ArchiveManifest, str | None]:
     """Return the manifest and the tag of exactly that state; an empty manifest if nothing was archived yet."""
     found = objects.get_tagged(MANIFEST)
     if found is None:
-        return Manifest(), None
-    return Manifest.parse(found.data, f"s3://{objects.bucket}/{MANIFEST}"), found.tag
+        return ArchiveManifest(), None
+    return ArchiveManifest.parse(found.data, f"s3://{objects.bucket}/{MANIFEST}"), found.tag
 
 
 class Ledger:
@@ -183,12 +183,12 @@ class Ledger:
         )
         tag = self._objects.put_over(MANIFEST, following.as_json(), self._tag)
         if tag is None:
-            raise Superseded
+            raise ArchiveSuperseded
         self.manifest, self._tag = following, tag
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReadPlan:
     """`spans` are what to read, empty ones included. `restarted` partitions end before the offset that was read: they
     were created again, and are read from their beginning.
     """
@@ -204,7 +204,7 @@ class Plan:
         )
 
 
-def plan_reading(manifest: Manifest, bounds: Mapping[Partition, Span], at: str) -> Plan:
+def plan_reading(manifest: ArchiveManifest, bounds: Mapping[Partition, Span], at: str) -> ReadPlan:
     """Plan what to read; `bounds` are the offsets that the partitions have now."""
     spans: dict[Partition, Span] = {}
     losses: list[Loss] = []
@@ -219,10 +219,10 @@ def plan_reading(manifest: Manifest, bounds: Mapping[Partition, Span], at: str) 
             losses.append(Loss(*partition, start, held.start, at))
             start = held.start
         spans[partition] = Span(start, held.end)
-    return Plan(spans, tuple(losses), tuple(restarted))
+    return ReadPlan(spans, tuple(losses), tuple(restarted))
 
 
-def lag(spans: Mapping[Partition, Span], manifest: Manifest) -> dict[str, int]:
+def lag(spans: Mapping[Partition, Span], manifest: ArchiveManifest) -> dict[str, int]:
     """Return by topic how many offsets the archive is behind the ends of the spans."""
     behind: dict[str, int] = {}
     for partition, span in spans.items():

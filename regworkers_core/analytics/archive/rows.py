@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 
-from regworkers_core.adapters.kafka.log import Record
+from regworkers_core.adapters.kafka.log import KafkaRecord
 from regworkers_core.domain.timestamps import seconds
 
 # It becomes part of a path.
@@ -61,7 +61,7 @@ class Damage(StrEnum):
     INVALID_DATA = "INVALID_DATA"
 
 
-class Place(NamedTuple):
+class ArchivePartition(NamedTuple):
     """The partition of the archive that a row belongs to: the day (UTC) and type of its event."""
 
     date: str
@@ -69,11 +69,11 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EventRow:
     """One event. `values` are in the order of SCHEMA."""
 
     digest: bytes
-    place: Place
+    place: ArchivePartition
     values: tuple[Any, ...]
 
 
@@ -89,7 +89,7 @@ def digest_of(event_id: str) -> bytes:
     return hashlib.sha256(event_id.encode()).digest()[:DIGEST_BYTES]
 
 
-def parse(record: Record) -> Row | Damaged:
+def parse(record: KafkaRecord) -> EventRow | Damaged:
     """Parse a record. An event of any type and version is a row; its data is not interpreted."""
     topic, number = record.partition
     try:
@@ -99,7 +99,7 @@ def parse(record: Record) -> Row | Damaged:
         if not isinstance(data, Mapping | None):
             raise _NoEvent(Damage.INVALID_DATA)
         text = _json(data or {})
-        place = Place(f"{moment:%Y-%m-%d}", event["type"])
+        place = ArchivePartition(f"{moment:%Y-%m-%d}", event["type"])
     except _NoEvent as problem:
         return Damaged(problem.reason, (problem.reason.value, topic, number, record.offset, record.value))
     values = (
@@ -117,7 +117,7 @@ def parse(record: Record) -> Row | Damaged:
         number,
         record.offset,
     )
-    return Row(digest_of(event["id"]), place, values)
+    return EventRow(digest_of(event["id"]), place, values)
 
 
 class _NoEvent(Exception):

@@ -14,7 +14,13 @@ import duckdb
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.analytics.archive.archiver import Log
-from regworkers_core.analytics.archive.manifest import LEASE, Manifest, lag, plan_reading, read_manifest
+from regworkers_core.analytics.archive.manifest import (
+    LEASE,
+    ArchiveManifest,
+    lag,
+    plan_reading,
+    read_manifest,
+)
 from regworkers_core.analytics.archive.rows import DIGEST_BYTES
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -164,7 +170,7 @@ _LACKING = "SELECT count(*) FROM (SELECT DISTINCT digest FROM {of}) ANTI JOIN {o
 
 def _stage(
     objects: ObjectStore,
-    manifest: Manifest,
+    manifest: ArchiveManifest,
     database: duckdb.DuckDBPyConnection,
     folder: Path,
     on_progress: Callable[[int, int], None],

@@ -24,7 +24,7 @@ from regworkers_core.analytics.funnel.staging import (
     SOURCE,
     STAGES,
     Stage,
-    Staged,
+    StagedFiles,
 )
 from regworkers_core.domain.selection import NoticeType, Outcome
 
@@ -78,7 +78,7 @@ class Counting:
     def __init__(self, folder: Path, memory_mib: int) -> None:
         self._database = duckdb.connect(str(folder / "funnel.duckdb"), config=spilling(folder, memory_mib))
 
-    def count(self, staged: Staged, markets: Sequence[str]) -> Counts:
+    def count(self, staged: StagedFiles, markets: Sequence[str]) -> Counts:
         """Count all entries. `markets` are those of the campaign, in order."""
         names = {"source": SOURCE, "replica": REPLICA, "pool": FROZEN, "outcome": OUTCOMES}
         for name, file in {**names, "selection": CODED, "message": MESSAGES}.items():

@@ -35,19 +35,19 @@ _MOST_ROWS = 20
 _MOST_DAYS = 400
 
 
-class Shown(NamedTuple):
+class RenderedFunnel(NamedTuple):
     """The rendered funnel: `markdown` by name, with inline plots, and the page."""
 
     markdown: Mapping[str, str]
     html: str
 
 
-def shown(funnel: Funnel) -> Shown:
+def shown(funnel: Funnel) -> RenderedFunnel:
     """Render the funnel, without data of single entries. The plots take about a second."""
     plots = _plots(funnel)
     markdown = {"overview": _overview(funnel)}
     markdown |= {f"plot_{name}": markdown_image(name, plot) for name, plot in plots.items()}
-    return Shown(markdown, _page(funnel, plots))
+    return RenderedFunnel(markdown, _page(funnel, plots))
 
 
 def _plots(funnel: Funnel) -> dict[str, bytes]:
@@ -153,20 +153,20 @@ def _rows(funnel: Funnel, frame: pd.DataFrame, names: Mapping[str, str]) -> list
     ]
 
 
-class Published(NamedTuple):
+class PublishedFunnel(NamedTuple):
     """A stored funnel. `where` is the address of the page."""
 
     funnel: Funnel
-    shown: Shown
+    shown: RenderedFunnel
     where: str
 
 
 def publish_funnel(
     runtime: Runtime, campaign: Campaign, tell: Callable[[str], None] = lambda _text: None
-) -> Published:
+) -> PublishedFunnel:
     """Make the funnel and replace its stored page. Raises TransientFailure."""
     funnel = make_funnel(runtime, campaign, tell)
     made = shown(funnel)
     key = f"reports/{campaign.campaign_id}/funnel.html"
     runtime.objects.put_bytes(key, made.html.encode())
-    return Published(funnel, made, f"s3://{runtime.objects.bucket}/{key}")
+    return PublishedFunnel(funnel, made, f"s3://{runtime.objects.bucket}/{key}")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
 from regworkers_core.analytics.funnel.counting import Counting, Counts
-from regworkers_core.analytics.funnel.staging import STAGES, Stage, Staged, stage
+from regworkers_core.analytics.funnel.staging import STAGES, Stage, StagedFiles, stage
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import Outcome
@@ -92,14 +92,14 @@ def make_funnel(
 
 
 def assess(
-    campaign_id: str, counts: Counts, staged: Staged
+    campaign_id: str, counts: Counts, staged: StagedFiles
 ) -> tuple[Mapping[Stage, str], tuple[Remark, ...]]:
     """Find the stages that were not reached yet, each with the reason, and explain numbers that do not fit."""
     pending = _pending(counts, staged)
     return pending, tuple(_remarks(campaign_id, counts, staged, pending))
 
 
-def _pending(counts: Counts, staged: Staged) -> dict[Stage, str]:
+def _pending(counts: Counts, staged: StagedFiles) -> dict[Stage, str]:
     draw = "the draw has not frozen its pool yet" if staged.draw else "there is no draw yet"
     if staged.frozen is None:
         return dict.fromkeys((Stage.ELIGIBLE, Stage.WON, Stage.CODED, Stage.NOTIFIED), draw)
@@ -119,7 +119,7 @@ def _pending(counts: Counts, staged: Staged) -> dict[Stage, str]:
 
 
 def _remarks(
-    campaign_id: str, counts: Counts, staged: Staged, pending: Mapping[Stage, str]
+    campaign_id: str, counts: Counts, staged: StagedFiles, pending: Mapping[Stage, str]
 ) -> Iterator[Remark]:
     without = counts.without
     which = f"`regworkers reconcile --campaign {campaign_id}` lists them"
@@ -171,7 +171,7 @@ def _of_the_pool(counts: Counts, freeze: Mapping[str, object], as_of: str) -> It
             )
 
 
-def _of_the_codes(counts: Counts, staged: Staged, pending: Mapping[Stage, str]) -> Iterator[Remark]:
+def _of_the_codes(counts: Counts, staged: StagedFiles, pending: Mapping[Stage, str]) -> Iterator[Remark]:
     without, drawn = counts.without, staged.drawn
     if drawn is None:
         return

@@ -65,7 +65,7 @@ _MESSAGE = {**_CODED, "type": _TEXT, "status": _TEXT}
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedFiles:
     """Files by name in `folder`, of the draw as far as it has progressed. `removed` counts tombstones."""
 
     folder: Path
@@ -82,7 +82,7 @@ class Staged:
 
 def stage(
     runtime: Runtime, campaign_id: str, folder: Path, tell: Callable[[str], None] = lambda _text: None
-) -> Staged:
+) -> StagedFiles:
     """Read all sources, from the last stage to the first. An entry that progresses meanwhile is then missing in the
     later stage, never in the earlier one. Raises TransientFailure.
     """
@@ -119,7 +119,7 @@ def stage(
     _write(
         folder / SOURCE, _ENTRY, (_entry(key.entry_id, item) for page in pages for key, item in page.items)
     )
-    return Staged(folder, record, frozen, drawn, removed)
+    return StagedFiles(folder, record, frozen, drawn, removed)
 
 
 def _of_the_pool(path: Path) -> Iterator[tuple[Any, ...]]:

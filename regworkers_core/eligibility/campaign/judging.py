@@ -22,21 +22,21 @@ from regworkers_core.adapters.files.judged_entries import PAGE, JudgedEntry, Jud
 from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey, User
-from regworkers_core.domain.eligibility import Fact, Known, Missing, Source
+from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.eligibility.campaign.staging import ROWS, Staged, Staging
+from regworkers_core.eligibility.campaign.staging import ROWS, StagedEntry, Staging
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject, invite_keys
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import RULES, judge, rule_set
 from regworkers_core.runtime import Runtime
 
 Invites = Mapping[InviteType, int]
-NO_INVITES: Fact[Invites] = Known({}, Source.REQUEST)
-NO_USER: Fact[User | None] = Known(None, Source.REQUEST)
+NO_INVITES: Fact[Invites] = Known({}, FactSource.REQUEST)
+NO_USER: Fact[User | None] = Known(None, FactSource.REQUEST)
 # Some fans have deleted their account. A service without a record of any of more than this number is broken or empty.
 MOST_UNKNOWN = 20
 
@@ -89,7 +89,7 @@ class Outside:
         for part in self._pool.map(self._runtime.invites.ttls, in_batches(keys, MAX_GET)):
             found |= part
         return [
-            Known({kind: found[key] for kind, key in each.items() if key in found}, Source.DATABASE)
+            Known({kind: found[key] for kind, key in each.items() if key in found}, FactSource.DATABASE)
             for each in wanted
         ]
 
@@ -111,10 +111,10 @@ class Outside:
 
     def _user(self, global_user_id: str) -> Fact[User | None]:
         try:
-            return Known(self._runtime.services.user.get(global_user_id), Source.SERVICE)
+            return Known(self._runtime.services.user.get(global_user_id), FactSource.SERVICE)
         except PermanentFailure:
             # An id that the service refuses, or that no request can carry, has no record.
-            return Known(None, Source.SERVICE)
+            return Known(None, FactSource.SERVICE)
         except TransientFailure as failure:
             if self._always:
                 raise
@@ -268,7 +268,7 @@ def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: P
 
 class _CampaignJudge:
     def __init__(self, campaign: Campaign, as_of: str, outside: Outside) -> None:
-        self._campaign: Fact[Campaign | None] = Known(campaign, Source.DATABASE)
+        self._campaign: Fact[Campaign | None] = Known(campaign, FactSource.DATABASE)
         self._campaign_id = campaign.campaign_id
         self._as_of = AsOf(seconds(as_of) or 0.0, as_of)
         self._outside = outside
@@ -283,7 +283,7 @@ class _CampaignJudge:
             for subject, known in zip(subjects, self._outside.facts(subjects), strict=True)
         ]
 
-    def together(self, entries: Sequence[Staged]) -> Iterator[JudgedEntry]:
+    def together(self, entries: Sequence[StagedEntry]) -> Iterator[JudgedEntry]:
         """Yield the entries with their codes, judged among all others."""
         again = [each for each in entries if each.duplicates or each.household]
         subjects = [
@@ -309,8 +309,8 @@ class _CampaignJudge:
         facts = Facts(
             self._campaign,
             known.invites,
-            Known(duplicates, Source.DATABASE),
-            Known(household, Source.DATABASE),
+            Known(duplicates, FactSource.DATABASE),
+            Known(household, FactSource.DATABASE),
             known.user,
         )
         verdict = judge(subject, facts, self._as_of)

@@ -54,7 +54,7 @@ _KEPT = (
 _KEPT_ATTRIBUTES = ("region", "birthDate")
 
 
-class Staged(NamedTuple):
+class StagedEntry(NamedTuple):
     """An entry as it was judged alone (`codes`), and its earlier entries (see `Facts`): the identities that they share
     with it, and how many are of its unit. `mail_domain` is a common domain, or `OTHER_DOMAINS`.
     """
@@ -106,7 +106,7 @@ class Staging:
         if len(self._rows) == ROWS:
             self._flush()
 
-    def entries(self) -> Iterator[list[Staged]]:
+    def entries(self) -> Iterator[list[StagedEntry]]:
         """Yield every entry, up to `ROWS` at a time, in no order."""
         self._close()
         with duckdb.connect(config=spilling(self._folder, _MEMORY_MIB)) as database:
@@ -186,6 +186,8 @@ def _staged(
     identities: list[str] | None,
     household: int | None,
     mail_domain: str,
-) -> Staged:
+) -> StagedEntry:
     duplicates = frozenset(map(Identity, identities or ()))
-    return Staged(entry_id, entered_at, orjson.loads(fields), codes, duplicates, household or 0, mail_domain)
+    return StagedEntry(
+        entry_id, entered_at, orjson.loads(fields), codes, duplicates, household or 0, mail_domain
+    )

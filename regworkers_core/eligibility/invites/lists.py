@@ -48,7 +48,7 @@ _MANGLED = re.compile(r"\d(?:[.,]\d+)?E\+\d{2}")
 _NO_TEXT = "\ufffd"
 
 
-class Rejected(StrEnum):
+class RejectedLine(StrEnum):
     """Why a line is rejected."""
 
     EMPTY = "EMPTY"
@@ -57,14 +57,14 @@ class Rejected(StrEnum):
     MANGLED_NUMBER = "MANGLED_NUMBER"
 
 
-class Row(NamedTuple):
+class InviteRow(NamedTuple):
     """`value` is comparable; `number` counts the file's lines from 1."""
 
     number: int
     value: str
 
 
-Line = Row | Reject | Blank
+Line = InviteRow | Reject | Blank
 # Opens the list at its beginning.
 OpenFile = Callable[[], BufferedReader]
 
@@ -85,12 +85,12 @@ def require_header(open_it: OpenFile, name: str, type_: InviteType) -> None:
         pass
 
 
-def read_value(number: int, text: str, type_: InviteType) -> Row | Reject:
+def read_value(number: int, text: str, type_: InviteType) -> InviteRow | Reject:
     """Read one value as it was given."""
     problem = _problem(text, type_)
     if problem is not None:
         return Reject(number, problem, masked(text))
-    return Row(number, type_.comparable(text))
+    return InviteRow(number, type_.comparable(text))
 
 
 def read_values(values: Iterable[str], type_: InviteType) -> Iterator[Line]:
@@ -103,15 +103,15 @@ def local_file(path: Path) -> OpenFile:
     return lambda: path.open("rb")
 
 
-def _problem(text: str, type_: InviteType) -> Rejected | None:
+def _problem(text: str, type_: InviteType) -> RejectedLine | None:
     if not text:
-        return Rejected.EMPTY
+        return RejectedLine.EMPTY
     if type_ is InviteType.EMAIL:
-        return None if is_mail(text) and _NO_TEXT not in text else Rejected.INVALID_EMAIL
+        return None if is_mail(text) and _NO_TEXT not in text else RejectedLine.INVALID_EMAIL
     if _MANGLED.fullmatch(text):
-        return Rejected.MANGLED_NUMBER
+        return RejectedLine.MANGLED_NUMBER
     if text_problem(text, MAX_ID) is not None or is_blank(text) or _NO_TEXT in text:
-        return Rejected.INVALID_ID
+        return RejectedLine.INVALID_ID
     return None
 
 
@@ -252,7 +252,7 @@ def _batches(
     batch: list[str] = []
     for line in lines:
         report.lines += 1
-        if isinstance(line, Row):
+        if isinstance(line, InviteRow):
             if seen.first(line.value, line.number) is not None:
                 report.duplicates += 1
                 continue

@@ -26,7 +26,7 @@ class TypeCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundInvite:
     """The invite of one value: `ttl` in epoch seconds, None if there is none; `value` is masked."""
 
     campaign_id: str
@@ -66,7 +66,7 @@ def count_invites(
     return campaign_id, counts
 
 
-def check_invite(runtime: Runtime, slug_or_id: str, type_: InviteType, text: str) -> Found:
+def check_invite(runtime: Runtime, slug_or_id: str, type_: InviteType, text: str) -> FoundInvite:
     """Return whether the value is invited now. Raises UsageError for an invalid value and for an unknown campaign."""
     row = read_value(1, text.strip(), type_)
     if isinstance(row, Reject):
@@ -79,7 +79,7 @@ def check_invite(runtime: Runtime, slug_or_id: str, type_: InviteType, text: str
         if campaign_id != slug_or_id:
             ttl = _ttl(runtime, campaign_id, type_, row.value)
     invited = ttl is not None and ttl > runtime.clock()
-    return Found(campaign_id, type_, masked(text.strip()), ttl, invited)
+    return FoundInvite(campaign_id, type_, masked(text.strip()), ttl, invited)
 
 
 def _ttl(runtime: Runtime, campaign_id: str, type_: InviteType, value: str) -> int | None:

@@ -25,7 +25,7 @@ _MISSING_BOARD = frozenset({"ResourceNotFound", "ResourceNotFoundException", "Da
 _UNKNOWN_CALL = frozenset({"InvalidOperationException", "UnknownOperationException", "NotImplemented"})
 
 
-class State(StrEnum):
+class DashboardState(StrEnum):
     SAME = "same"
     NEW = "new"
     DIFFERS = "differs"
@@ -33,12 +33,12 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class DashboardChange:
     """One resource: `kind` is dashboard, alarm or saved query; `diff` has a line for each difference."""
 
     kind: str
     name: str
-    state: State
+    state: DashboardState
     diff: tuple[str, ...] = ()
     written: bool = False
     write: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
@@ -49,7 +49,7 @@ class Change:
 
 def publish(
     runtime: Runtime, *, dry_run: bool = True, topics: Mapping[Severity, Sequence[str]] | None = None
-) -> Iterator[Change]:
+) -> Iterator[DashboardChange]:
     """Yield each resource as it was found, and written unless `dry_run`. `topics` are the ARNs that alarms of a
     severity notify; without any, an existing alarm keeps its own. Raises TransientFailure, UsageError when AWS refuses.
     """
@@ -61,7 +61,7 @@ def publish(
         yield replace(change, written=True)
 
 
-def _board(runtime: Runtime) -> Change:
+def _board(runtime: Runtime) -> DashboardChange:
     client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
     name, body = board_name(runtime.settings), board_body(runtime.settings)
     try:
@@ -79,7 +79,7 @@ def _board(runtime: Runtime) -> Change:
     )
 
 
-def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[Change]:
+def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[DashboardChange]:
     client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
     found = all_pages(
         partial(call, client.describe_alarms),
@@ -101,7 +101,7 @@ def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Itera
         )
 
 
-def _queries(runtime: Runtime) -> Iterator[Change]:
+def _queries(runtime: Runtime) -> Iterator[DashboardChange]:
     client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
     try:
         found = all_pages(
@@ -114,7 +114,7 @@ def _queries(runtime: Runtime) -> Iterator[Change]:
         if error_code(error) not in _UNKNOWN_CALL:
             raise
         for query in saved_queries(runtime.settings):
-            yield Change("saved query", query.name, State.UNAVAILABLE)
+            yield DashboardChange("saved query", query.name, DashboardState.UNAVAILABLE)
         return
     existing: dict[str, Mapping[str, Any]] = {each["name"]: each for each in found}
     for query in saved_queries(runtime.settings):
@@ -136,13 +136,13 @@ def _queries(runtime: Runtime) -> Iterator[Change]:
 
 def _compared(
     kind: str, name: str, existing: Sequence[str] | None, wanted: Sequence[str], write: Callable[[], Any]
-) -> Change:
+) -> DashboardChange:
     if existing is None:
-        return Change(kind, name, State.NEW, write=write)
+        return DashboardChange(kind, name, DashboardState.NEW, write=write)
     if list(existing) == list(wanted):
-        return Change(kind, name, State.SAME)
+        return DashboardChange(kind, name, DashboardState.SAME)
     diff = unified_diff(existing, wanted, "found", "declared", lineterm="", n=1)
-    return Change(kind, name, State.DIFFERS, tuple(diff), write=write)
+    return DashboardChange(kind, name, DashboardState.DIFFERS, tuple(diff), write=write)
 
 
 def _pretty(body: str) -> list[str]:

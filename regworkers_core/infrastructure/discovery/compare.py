@@ -9,24 +9,24 @@ from typing import Any
 from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.desired import Facts
-from regworkers_core.infrastructure.discovery.declared import Declared, Kind, declared
-from regworkers_core.infrastructure.discovery.found import Finding, Found, find
+from regworkers_core.infrastructure.discovery.declared import Declared, ResourceKind, declared
+from regworkers_core.infrastructure.discovery.found import Finding, FoundResources, find
 from regworkers_core.infrastructure.discovery.terraform import State
 from regworkers_core.runtime import Runtime
 
 # Characters of a long value that a difference shows.
 _SHOWN = 60
 ABSENT = "absent"
-_PLURALS = {Kind.POLICY: "policies"}
+_PLURALS = {ResourceKind.POLICY: "policies"}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ResourceLine:
     """One resource. `declared` is None if nothing declares it, `found` if it is absent, `terraform` if it is not in
     Terraform's state. `unread` has a text for each part that could not be read.
     """
 
-    kind: Kind
+    kind: ResourceKind
     name: str
     declared: Facts | None
     found: Finding
@@ -45,13 +45,13 @@ class Discovery:
     """`strays` are resources with our prefix that nothing declares; `with_terraform`: a state was compared, too."""
 
     environment: str
-    lines: tuple[Line, ...]
-    strays: tuple[Line, ...]
+    lines: tuple[ResourceLine, ...]
+    strays: tuple[ResourceLine, ...]
     unread: Mapping[str, str]
     with_terraform: bool
 
     @property
-    def differing(self) -> list[Line]:
+    def differing(self) -> list[ResourceLine]:
         return [line for line in self.lines if line.differences]
 
     @property
@@ -95,7 +95,7 @@ def discover(runtime: Runtime, terraform: State | None = None) -> Discovery:
 def compare(
     environment: str,
     wanted: Iterable[Declared],
-    found: Found,
+    found: FoundResources,
     terraform: State | None,
     *,
     list_strays: bool = True,
@@ -103,13 +103,13 @@ def compare(
     lines = [_line(each, found.facts[each.kind, each.name], terraform) for each in wanted]
     known = {(line.kind, line.name) for line in lines}
     others = [
-        Line(kind, name, None, None, facts, ("in Terraform's state, but not declared",))
+        ResourceLine(kind, name, None, None, facts, ("in Terraform's state, but not declared",))
         for (kind, name), facts in (terraform or {}).items()
         if (kind, name) not in known
     ]
     known |= {(line.kind, line.name) for line in others}
     strays = [
-        Line(kind, name, None, {}, None)
+        ResourceLine(kind, name, None, {}, None)
         for kind, names in found.names.items()
         if list_strays and not isinstance(names, Unread)
         for name in sorted(names)
@@ -123,7 +123,7 @@ def compare(
     return Discovery(environment, (*lines, *others), tuple(strays), unread, terraform is not None)
 
 
-def _line(wanted: Declared, found: Finding, terraform: State | None) -> Line:
+def _line(wanted: Declared, found: Finding, terraform: State | None) -> ResourceLine:
     known = None if terraform is None else terraform.get((wanted.kind, wanted.name))
     differences = list(_differences(wanted, found))
     if terraform is not None:
@@ -131,7 +131,7 @@ def _line(wanted: Declared, found: Finding, terraform: State | None) -> Line:
             differences.append("not in Terraform's state")
         else:
             differences.extend(_differing(wanted.facts, known, "Terraform has"))
-    return Line(
+    return ResourceLine(
         wanted.kind,
         wanted.name,
         wanted.facts,

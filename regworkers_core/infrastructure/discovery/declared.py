@@ -84,7 +84,7 @@ def days(value: Any) -> int | None:
     return int(value) if value else None
 
 
-class Kind(StrEnum):
+class ResourceKind(StrEnum):
     TABLE = "table"
     QUEUE = "queue"
     BUCKET = "bucket"
@@ -99,22 +99,22 @@ class Kind(StrEnum):
 class Declared:
     """One resource. If it is `optional`, its absence is not a difference."""
 
-    kind: Kind
+    kind: ResourceKind
     name: str
     facts: Facts
     optional: bool = False
 
 
 def declared(settings: Settings) -> list[Declared]:
-    """In the order of `Kind`. On the embedded stack, policies, roles, dashboards and alarms are optional."""
+    """In the order of `ResourceKind`. On the embedded stack, policies, roles, dashboards and alarms are optional."""
     wanted, local = desired(settings), settings.environment == "local-dev"
     return [
-        *(Declared(Kind.TABLE, each.name, each.facts) for each in wanted.tables),
-        *(Declared(Kind.QUEUE, each.name, each.facts) for each in wanted.queues),
-        Declared(Kind.BUCKET, wanted.bucket.name, wanted.bucket.facts),
-        Declared(Kind.LOG_GROUP, wanted.log_group.name, wanted.log_group.facts),
-        Declared(Kind.DASHBOARD, board_name(settings), facts_of_board(board_body(settings)), local),
-        *(Declared(Kind.ALARM, each.name, each.facts, local) for each in alarms(settings)),
+        *(Declared(ResourceKind.TABLE, each.name, each.facts) for each in wanted.tables),
+        *(Declared(ResourceKind.QUEUE, each.name, each.facts) for each in wanted.queues),
+        Declared(ResourceKind.BUCKET, wanted.bucket.name, wanted.bucket.facts),
+        Declared(ResourceKind.LOG_GROUP, wanted.log_group.name, wanted.log_group.facts),
+        Declared(ResourceKind.DASHBOARD, board_name(settings), facts_of_board(board_body(settings)), local),
+        *(Declared(ResourceKind.ALARM, each.name, each.facts, local) for each in alarms(settings)),
         *_policies(settings, local),
         *_roles(settings, local),
     ]
@@ -124,11 +124,11 @@ def _policies(settings: Settings, local: bool) -> Iterator[Declared]:
     place = place_of(settings, account=ACCOUNT, log_bucket=LOG_BUCKET)
     for worker in WORKERS:
         name = resource_name(place, worker.name)
-        yield Declared(Kind.POLICY, name, facts_of_policy(name, worker.policy(place)), local)
+        yield Declared(ResourceKind.POLICY, name, facts_of_policy(name, worker.policy(place)), local)
 
 
 def _roles(settings: Settings, local: bool) -> Iterator[Declared]:
     place = place_of(settings, account=ACCOUNT, log_bucket=LOG_BUCKET)
     for short, policies in ROLES.items():
         attached = [resource_name(place, policy) for policy in policies]
-        yield Declared(Kind.ROLE, resource_name(place, short), facts_of_role(attached), local)
+        yield Declared(ResourceKind.ROLE, resource_name(place, short), facts_of_role(attached), local)

@@ -18,7 +18,7 @@ from regworkers_core.infrastructure.dashboards.alarms import facts_of
 from regworkers_core.infrastructure.desired import LIFECYCLES, Fact, Lifecycle
 from regworkers_core.infrastructure.discovery.declared import (
     Declared,
-    Kind,
+    ResourceKind,
     days,
     facts_of_board,
     facts_of_policy,
@@ -49,19 +49,19 @@ _FORBIDDEN = frozenset({"403", "Forbidden", "AllAccessDisabled", "PermanentRedir
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundResources:
     """`facts` of declared resources by kind and name; `names`: by kind, all that exist under our prefix."""
 
-    facts: Mapping[tuple[Kind, str], Finding]
-    names: Mapping[Kind, frozenset[str] | Unread]
+    facts: Mapping[tuple[ResourceKind, str], Finding]
+    names: Mapping[ResourceKind, frozenset[str] | Unread]
 
 
-def find(runtime: Runtime, wanted: Iterable[Declared]) -> Found:
+def find(runtime: Runtime, wanted: Iterable[Declared]) -> FoundResources:
     """Read the declared resources and list all. What is unavailable or refused is Unread."""
     reader, facts = _Reader(runtime), {}
     for each in wanted:
         facts[each.kind, each.name] = reader.read(each)
-    return Found(facts, {kind: reader.names(kind) for kind in Kind})
+    return FoundResources(facts, {kind: reader.names(kind) for kind in ResourceKind})
 
 
 class _Absent(Exception):
@@ -88,24 +88,28 @@ class _Reader:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._clients: dict[str, Any] = {}
-        self._lists: dict[Kind, Mapping[str, Mapping[str, Any]] | Unread] = {}
+        self._lists: dict[ResourceKind, Mapping[str, Mapping[str, Any]] | Unread] = {}
 
     def read(self, wanted: Declared) -> Finding:
-        readers: Mapping[Kind, Callable[[str], Finding]] = {
-            Kind.TABLE: self._table,
-            Kind.QUEUE: self._queue,
-            Kind.BUCKET: self._bucket,
-            Kind.DASHBOARD: self._dashboard,
-            Kind.LOG_GROUP: lambda name: self._listed(
-                Kind.LOG_GROUP, name, lambda group: {"retentionDays": group.get("retentionInDays")}
+        readers: Mapping[ResourceKind, Callable[[str], Finding]] = {
+            ResourceKind.TABLE: self._table,
+            ResourceKind.QUEUE: self._queue,
+            ResourceKind.BUCKET: self._bucket,
+            ResourceKind.DASHBOARD: self._dashboard,
+            ResourceKind.LOG_GROUP: lambda name: self._listed(
+                ResourceKind.LOG_GROUP, name, lambda group: {"retentionDays": group.get("retentionInDays")}
             ),
-            Kind.ALARM: lambda name: self._listed(Kind.ALARM, name, facts_of),
-            Kind.POLICY: lambda name: self._listed(Kind.POLICY, name, lambda row: self._policy(name, row)),
-            Kind.ROLE: lambda name: self._listed(Kind.ROLE, name, lambda _row: self._role(name)),
+            ResourceKind.ALARM: lambda name: self._listed(ResourceKind.ALARM, name, facts_of),
+            ResourceKind.POLICY: lambda name: self._listed(
+                ResourceKind.POLICY, name, lambda row: self._policy(name, row)
+            ),
+            ResourceKind.ROLE: lambda name: self._listed(
+                ResourceKind.ROLE, name, lambda _row: self._role(name)
+            ),
         }
         return _absent(lambda: readers[wanted.kind](wanted.name))
 
-    def names(self, kind: Kind) -> frozenset[str] | Unread:
+    def names(self, kind: ResourceKind) -> frozenset[str] | Unread:
         rows = self._rows(kind)
         return rows if isinstance(rows, Unread) else frozenset(rows)
 
@@ -118,20 +122,20 @@ class _Reader:
     ) -> list[Any]:
         return all_pages(partial(self._call, service, operation), rows, token, **arguments)
 
-    def _rows(self, kind: Kind) -> Mapping[str, Mapping[str, Any]] | Unread:
+    def _rows(self, kind: ResourceKind) -> Mapping[str, Mapping[str, Any]] | Unread:
         if kind not in self._lists:
             self._lists[kind] = _attempt(lambda: self._list(kind))
         return self._lists[kind]
 
-    def _list(self, kind: Kind) -> Mapping[str, Mapping[str, Any]]:
+    def _list(self, kind: ResourceKind) -> Mapping[str, Mapping[str, Any]]:
         prefix = self._runtime.names.prefix
         ours = f"{prefix}regworkers-"
-        if kind is Kind.TABLE:
+        if kind is ResourceKind.TABLE:
             names = self._pages(
                 "dynamodb", "list_tables", "TableNames", ("LastEvaluatedTableName", "ExclusiveStartTableName")
             )
             return {name: {} for name in names if name.startswith(prefix)}
-        if kind is Kind.QUEUE:
+        if kind is ResourceKind.QUEUE:
             urls = self._pages(
                 "sqs",
                 "list_queues",
@@ -141,11 +145,11 @@ class _Reader:
                 **({"QueueNamePrefix": prefix} if prefix else {}),
             )
             return {url.rsplit("/", 1)[-1]: {} for url in urls}
-        if kind is Kind.BUCKET:
+        if kind is ResourceKind.BUCKET:
             start = prefix.lower().replace("_", "-")
             buckets = self._pages("s3", "list_buckets", "Buckets", ("ContinuationToken", "ContinuationToken"))
             return {each["Name"]: {} for each in buckets if each["Name"].startswith(start)}
-        if kind is Kind.LOG_GROUP:
+        if kind is ResourceKind.LOG_GROUP:
             groups = self._pages(
                 "logs",
                 "describe_log_groups",
@@ -154,7 +158,7 @@ class _Reader:
                 logGroupNamePrefix=f"/{prefix}regworkers",
             )
             return {each["logGroupName"]: each for each in groups}
-        if kind is Kind.DASHBOARD:
+        if kind is ResourceKind.DASHBOARD:
             boards = self._pages(
                 "cloudwatch",
                 "list_dashboards",
@@ -163,7 +167,7 @@ class _Reader:
                 DashboardNamePrefix=ours,
             )
             return {each["DashboardName"]: {} for each in boards}
-        if kind is Kind.ALARM:
+        if kind is ResourceKind.ALARM:
             alarms = self._pages(
                 "cloudwatch",
                 "describe_alarms",
@@ -172,13 +176,15 @@ class _Reader:
                 AlarmNamePrefix=ours,
             )
             return {each["AlarmName"]: each for each in alarms}
-        if kind is Kind.POLICY:
+        if kind is ResourceKind.POLICY:
             policies = self._pages("iam", "list_policies", "Policies", ("Marker", "Marker"), Scope="Local")
             return {each["PolicyName"]: each for each in policies if each["PolicyName"].startswith(ours)}
         roles = self._pages("iam", "list_roles", "Roles", ("Marker", "Marker"))
         return {each["RoleName"]: each for each in roles if each["RoleName"].startswith(ours)}
 
-    def _listed(self, kind: Kind, name: str, facts: Callable[[Mapping[str, Any]], FoundFacts]) -> Finding:
+    def _listed(
+        self, kind: ResourceKind, name: str, facts: Callable[[Mapping[str, Any]], FoundFacts]
+    ) -> Finding:
         rows = self._rows(kind)
         if isinstance(rows, Unread):
             return rows

@@ -13,7 +13,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.infrastructure.dashboards.alarms import facts_of
 from regworkers_core.infrastructure.desired import Fact, Lifecycle
 from regworkers_core.infrastructure.discovery.declared import (
-    Kind,
+    ResourceKind,
     days,
     facts_of_board,
     facts_of_policy,
@@ -22,7 +22,7 @@ from regworkers_core.infrastructure.discovery.declared import (
     redrive_facts,
 )
 
-State: TypeAlias = Mapping[tuple[Kind, str], Mapping[str, Fact]]
+State: TypeAlias = Mapping[tuple[ResourceKind, str], Mapping[str, Fact]]
 Values: TypeAlias = Mapping[str, Any]
 _HOW = "write it with `terraform show -json > state.json`"
 _MAX_BYTES = 256 * 1024 * 1024
@@ -42,7 +42,7 @@ def read_state(path: Path) -> State:
 
 def resources(values: Values, origin: str) -> State:
     """The resources of the part `values`. Errors name `origin`."""
-    found: dict[tuple[Kind, str], dict[str, Fact]] = defaultdict(dict)
+    found: dict[tuple[ResourceKind, str], dict[str, Fact]] = defaultdict(dict)
     for address, kind, attributes in _walk(values.get("root_module") or {}, origin):
         reader = _READERS.get(kind)
         if reader is None:
@@ -56,9 +56,9 @@ def resources(values: Values, origin: str) -> State:
         # Terraform splits some resources: a bucket and its settings, a role and its attachments.
         entry = found[of, name]
         for fact, value in facts.items():
-            entry[fact] = _joined(entry[fact], value) if of is Kind.ROLE and fact in entry else value
+            entry[fact] = _joined(entry[fact], value) if of is ResourceKind.ROLE and fact in entry else value
     for (kind_, _), entry in found.items():
-        if kind_ is Kind.ROLE:
+        if kind_ is ResourceKind.ROLE:
             entry.setdefault("policies", "")
     return found
 
@@ -104,7 +104,7 @@ def _walk(module: Any, origin: str) -> Iterator[tuple[str, str, Values]]:
         yield from _walk(child, origin)
 
 
-Read: TypeAlias = tuple[Kind, str, Mapping[str, Fact]]
+Read: TypeAlias = tuple[ResourceKind, str, Mapping[str, Fact]]
 
 
 def _table(values: Values) -> Read:
@@ -119,7 +119,7 @@ def _table(values: Values) -> Read:
         "ttl": str(ttl.get("attribute_name")) if ttl.get("enabled", bool(ttl)) else "off",
         "pointInTimeRecovery": bool(recovery.get("enabled")),
     }
-    return Kind.TABLE, values["name"], facts
+    return ResourceKind.TABLE, values["name"], facts
 
 
 def _queue(values: Values) -> Read:
@@ -128,16 +128,16 @@ def _queue(values: Values) -> Read:
         "visibilitySeconds": int(values["visibility_timeout_seconds"]),
         **redrive_facts(values.get("redrive_policy") or None),
     }
-    return Kind.QUEUE, values["name"], facts
+    return ResourceKind.QUEUE, values["name"], facts
 
 
 def _bucket(values: Values) -> Read:
-    return Kind.BUCKET, values["bucket"], {}
+    return ResourceKind.BUCKET, values["bucket"], {}
 
 
 def _versioning(values: Values) -> Read:
     return (
-        Kind.BUCKET,
+        ResourceKind.BUCKET,
         values["bucket"],
         {"versioning": _block(values["versioning_configuration"]).get("status") == "Enabled"},
     )
@@ -146,7 +146,7 @@ def _versioning(values: Values) -> Read:
 def _public_access(values: Values) -> Read:
     names = ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
     return (
-        Kind.BUCKET,
+        ResourceKind.BUCKET,
         values["bucket"],
         {"publicAccess": "blocked" if all(values.get(name) for name in names) else "open"},
     )
@@ -163,11 +163,11 @@ def _lifecycle(values: Values) -> Read:
         )
         for rule in rules
     )
-    return Kind.BUCKET, values["bucket"], facts
+    return ResourceKind.BUCKET, values["bucket"], facts
 
 
 def _log_group(values: Values) -> Read:
-    return Kind.LOG_GROUP, values["name"], {"retentionDays": values.get("retention_in_days") or None}
+    return ResourceKind.LOG_GROUP, values["name"], {"retentionDays": values.get("retention_in_days") or None}
 
 
 def _alarm(values: Values) -> Read:
@@ -187,24 +187,28 @@ def _alarm(values: Values) -> Read:
             "AlarmDescription": values.get("alarm_description"),
         }
     )
-    return Kind.ALARM, values["alarm_name"], facts
+    return ResourceKind.ALARM, values["alarm_name"], facts
 
 
 def _dashboard(values: Values) -> Read:
-    return Kind.DASHBOARD, values["dashboard_name"], facts_of_board(values["dashboard_body"])
+    return ResourceKind.DASHBOARD, values["dashboard_name"], facts_of_board(values["dashboard_body"])
 
 
 def _policy(values: Values) -> Read:
-    return Kind.POLICY, values["name"], facts_of_policy(values["name"], orjson.loads(values["policy"]))
+    return (
+        ResourceKind.POLICY,
+        values["name"],
+        facts_of_policy(values["name"], orjson.loads(values["policy"])),
+    )
 
 
 def _role(values: Values) -> Read:
-    return Kind.ROLE, values["name"], {}
+    return ResourceKind.ROLE, values["name"], {}
 
 
 def _attachment(values: Values) -> Read:
     policy = values["policy_arn"].rsplit("/", 1)[-1]
-    return Kind.ROLE, values["role"], facts_of_role([policy])
+    return ResourceKind.ROLE, values["role"], facts_of_role([policy])
 
 
 def _joined(before: Fact, more: Fact) -> Fact:

@@ -16,7 +16,7 @@ from regworkers_core.infrastructure.policies.statement import (
     REMOVE_DEAD_HEARTBEATS,
     REMOVE_FUSES,
     WORK_QUEUES,
-    Place,
+    PolicyPlace,
     Statement,
     Worker,
     bucket,
@@ -40,15 +40,15 @@ from regworkers_core.infrastructure.policies.workers import (
 )
 
 
-def _log_bucket(place: Place) -> str:
+def _log_bucket(place: PolicyPlace) -> str:
     return f"arn:aws:s3:::{place.log_bucket}"
 
 
-def _compute_logs(place: Place) -> str:
+def _compute_logs(place: PolicyPlace) -> str:
     return f"{_log_bucket(place)}/compute-logs/*"
 
 
-def _only_compute_logs(_place: Place) -> Mapping[str, Any]:
+def _only_compute_logs(_place: PolicyPlace) -> Mapping[str, Any]:
     return {"StringLike": {"s3:prefix": "compute-logs/*"}}
 
 
@@ -351,6 +351,6 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def resource_name(place: Place, short: str) -> str:
+def resource_name(place: PolicyPlace, short: str) -> str:
     """The name of a role or a policy on AWS."""
     return f"{place.names.prefix}regworkers-{short}"

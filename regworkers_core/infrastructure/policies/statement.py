@@ -10,7 +10,7 @@ from regworkers_core.settings import Names, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PolicyPlace:
     """Names and account that complete an ARN. `namespace`: of our metrics; `log_bucket`: of Dagster's compute logs."""
 
     names: Names
@@ -21,14 +21,14 @@ class Place:
 
 
 # The files for Terraform have these, which it replaces for each environment.
-PLACEHOLDERS = Place(
+PLACEHOLDERS = PolicyPlace(
     Names("PREFIX", bucket="PREFIXregworkers-artefacts"), "REGION", "ACCOUNT", "regworkers", "LOG_BUCKET"
 )
 
 
-def place_of(settings: Settings, *, account: str, log_bucket: str) -> Place:
+def place_of(settings: Settings, *, account: str, log_bucket: str) -> PolicyPlace:
     """The place that the settings name. They have neither account nor log bucket."""
-    return Place(
+    return PolicyPlace(
         settings.names,
         settings.aws.region,
         account,
@@ -38,7 +38,7 @@ def place_of(settings: Settings, *, account: str, log_bucket: str) -> Place:
 
 
 # The ARN of a resource, once it is known where.
-Resource = Callable[[Place], str]
+Resource = Callable[[PolicyPlace], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Statement:
     sid: str
     actions: tuple[str, ...]
     resources: tuple[Resource, ...]
-    condition: Callable[[Place], Mapping[str, Any]] | None = None
+    condition: Callable[[PolicyPlace], Mapping[str, Any]] | None = None
 
-    def rendered(self, place: Place) -> dict[str, Any]:
+    def rendered(self, place: PolicyPlace) -> dict[str, Any]:
         document: dict[str, Any] = {
             "Sid": self.sid,
             "Effect": "Allow",
@@ -72,7 +72,7 @@ class Worker:
     # Actions that only faults or unusual environments need, so that tests do not see them used.
     rare: frozenset[str] = field(default_factory=frozenset)
 
-    def policy(self, place: Place) -> dict[str, Any]:
+    def policy(self, place: PolicyPlace) -> dict[str, Any]:
         """A policy document of IAM."""
         return {
             "Version": "2012-10-17",
@@ -84,15 +84,15 @@ class Worker:
         return {action for statement in self.statements for action in statement.actions}
 
 
-def table(place: Place) -> str:
+def table(place: PolicyPlace) -> str:
     return _arn(place, "dynamodb", f"table/{place.names.demand_table}")
 
 
-def leases(place: Place) -> str:
+def leases(place: PolicyPlace) -> str:
     return _arn(place, "dynamodb", f"table/{place.names.lease_table}")
 
 
-def stream(place: Place) -> str:
+def stream(place: PolicyPlace) -> str:
     return table(place) + "/stream/*"
 
 
@@ -101,7 +101,7 @@ def queue(name: str) -> Resource:
     return lambda place: _arn(place, "sqs", place.names.prefix + name)
 
 
-def bucket(place: Place) -> str:
+def bucket(place: PolicyPlace) -> str:
     return f"arn:aws:s3:::{place.names.bucket}"
 
 
@@ -118,7 +118,7 @@ def secret(pattern: str) -> Resource:
     return lambda place: _arn(place, "secretsmanager", f"secret:{place.names.prefix}{pattern}")
 
 
-def log_group(place: Place) -> str:
+def log_group(place: PolicyPlace) -> str:
     return _arn(place, "logs", f"log-group:/{place.names.prefix}regworkers")
 
 
@@ -134,12 +134,12 @@ def prefixed(service: str, kind: str, *, regional: bool = True) -> Resource:
     )
 
 
-def everything(_place: Place) -> str:
+def everything(_place: PolicyPlace) -> str:
     """For the few actions without resource-level permissions."""
     return "*"
 
 
-def _arn(place: Place, service: str, resource: str, *, region: str | None = None) -> str:
+def _arn(place: PolicyPlace, service: str, resource: str, *, region: str | None = None) -> str:
     return f"arn:aws:{service}:{place.region if region is None else region}:{place.account}:{resource}"
 
 
@@ -149,7 +149,7 @@ DEAD_LETTER_QUEUES = tuple(queue(f"{name}-dlq") for name in QUEUES)
 ALL_QUEUES = tuple(each for pair in zip(WORK_QUEUES, DEAD_LETTER_QUEUES, strict=True) for each in pair)
 
 
-def _own_namespace(place: Place) -> Mapping[str, Any]:
+def _own_namespace(place: PolicyPlace) -> Mapping[str, Any]:
     # PutMetricData has no resource-level permissions; the namespace restricts it.
     return {"StringEquals": {"cloudwatch:namespace": place.namespace}}
 
@@ -171,7 +171,7 @@ def hold_leases(sid: str, *more: str) -> Statement:
     return Statement(sid, actions, (leases,))
 
 
-def _rows_of(*kinds: str) -> Callable[[Place], Mapping[str, Any]]:
+def _rows_of(*kinds: str) -> Callable[[PolicyPlace], Mapping[str, Any]]:
     # `ForAllValues` also holds for a request without keys, but the actions below all name one.
     return lambda _place: {
         "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{kind}#*" for kind in kinds]}

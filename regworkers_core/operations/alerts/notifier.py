@@ -23,7 +23,7 @@ from regworkers_core.adapters.alert_channels import (
     SlackChannel,
 )
 from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
-from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.deadline import Background
@@ -47,7 +47,7 @@ class Channel(Protocol):
         """The severities that it receives."""
         ...
 
-    def notify(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
         """Send one change. Raises TransientFailure if the channel is unavailable, or any other exception."""
         ...
 
@@ -124,7 +124,7 @@ class Notifier:
         self._calls.wait(give_up - time.monotonic())
 
     def notify_unrecorded(
-        self, incident: Incident, change: Change, *, besides: Collection[str] = ()
+        self, incident: Incident, change: IncidentChange, *, besides: Collection[str] = ()
     ) -> frozenset[str]:
         """Send a change that MongoDB cannot store, to every channel that receives its severity and is not named in
         `besides`. Returns the channels that accepted it in time.
@@ -169,7 +169,7 @@ class Notifier:
                 # A message that the channel cannot take must not block the others.
                 log.warning("alert not delivered", channel=channel.name, error=describe(error))
 
-    def _send_claimed(self, channel: Channel, incident: Incident, change: Change, now: float) -> None:
+    def _send_claimed(self, channel: Channel, incident: Incident, change: IncidentChange, now: float) -> None:
         if _is_claimed(incident.claims.get(channel.name), now):
             return
         until = iso(now + _CLAIM_SECONDS)
@@ -190,9 +190,9 @@ def _is_claimed(until: str | None, now: float) -> bool:
     return end is not None and now < end <= now + 2 * _CLAIM_SECONDS
 
 
-def _receives(channel: Channel, incident: Incident, change: Change) -> bool:
+def _receives(channel: Channel, incident: Incident, change: IncidentChange) -> bool:
     """A channel that received an incident also receives its resolution, even if the severity has changed."""
-    return change is not Change.OPENED or incident.alert.severity in channel.severities
+    return change is not IncidentChange.OPENED or incident.alert.severity in channel.severities
 
 
 # One for each runtime: it knows which channel is still busy.

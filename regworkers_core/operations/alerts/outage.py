@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, Change
+from regworkers_core.domain.alert import Alert, IncidentChange
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso, seconds
@@ -127,7 +127,7 @@ def notify_without_mongo(runtime: Runtime, snapshot: Snapshot, why: str, carried
     if not row.store(replace(known, claimed_until=now + _CLAIM_SECONDS)):
         return known
     incident = Incident(_alert(runtime, snapshot, why), True, 0, iso(known.since), iso(now), None, {})
-    accepted = notifier_of(runtime).notify_unrecorded(incident, Change.OPENED, besides=known.notified)
+    accepted = notifier_of(runtime).notify_unrecorded(incident, IncidentChange.OPENED, besides=known.notified)
     known = replace(known, notified=known.notified | accepted, claimed_until=0.0)
     row.store(known)
     return known

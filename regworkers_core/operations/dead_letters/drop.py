@@ -27,7 +27,7 @@ from regworkers_core.operations.dead_letters.browse import (
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.redrive import Callbacks
 from regworkers_core.operations.dead_letters.report import Causes
-from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessed, Assessor, Verdict
+from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessed, Assessor, DeadLetterVerdict
 from regworkers_core.runtime import Runtime
 
 PREFIX = "dead-letters/"
@@ -87,7 +87,7 @@ class DropOptions:
     """`verdicts` are those to drop, by default none that may still be needed."""
 
     choice: Choice = Choice()
-    verdicts: frozenset[Verdict] = SETTLED
+    verdicts: frozenset[DeadLetterVerdict] = SETTLED
     dry_run: bool = True
 
 
@@ -99,7 +99,7 @@ class DropReport:
 
     queue: DeadQueue
     dry_run: bool
-    verdicts: frozenset[Verdict]
+    verdicts: frozenset[DeadLetterVerdict]
     groups: Causes = field(default_factory=Causes)
     seen: Seen = field(default_factory=Seen)
     chosen: int = 0
@@ -121,7 +121,7 @@ class DropReport:
         elif not self.finished:
             lines.append("run it again: it continues with what is still there")
         unreadable = self.groups.total("unreadable")
-        if unreadable and Verdict.UNREADABLE not in self.verdicts:
+        if unreadable and DeadLetterVerdict.UNREADABLE not in self.verdicts:
             name = quote(self.queue.source)
             lines.append(
                 f"{unreadable} bodies cannot be read: `regworkers dlq drop {name} --verdict unreadable`"

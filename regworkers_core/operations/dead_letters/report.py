@@ -22,7 +22,7 @@ from regworkers_core.operations.dead_letters.browse import (
     open_browser,
 )
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
-from regworkers_core.operations.dead_letters.verdict import SETTLED, Assess, Assessed, Verdict
+from regworkers_core.operations.dead_letters.verdict import SETTLED, Assess, Assessed, DeadLetterVerdict
 from regworkers_core.runtime import Runtime
 
 # More causes than an operator reads; what exceeds them is counted as one cause without a fingerprint.
@@ -67,7 +67,7 @@ class Cause:
     first_seen: float | None = None
     last_seen: float | None = None
     examples: list[str] = field(default_factory=list)
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    verdicts: Counter[DeadLetterVerdict] = field(default_factory=Counter)
     fail_again: int = 0
     unreadable: int = 0
     attempted: int = 0
@@ -131,7 +131,7 @@ class Cause:
             "lastSeen": None if self.last_seen is None else iso(self.last_seen),
         }
         if self.verdicts:
-            found["verdicts"] = {verdict.value: self.verdicts[verdict] for verdict in Verdict}
+            found["verdicts"] = {verdict.value: self.verdicts[verdict] for verdict in DeadLetterVerdict}
             found["failAgain"] = self.fail_again
         return found
 

@@ -23,7 +23,7 @@ from regworkers_core.operations.dead_letters.model import DeadMessage, Item
 from regworkers_core.runtime import Runtime
 
 
-class Verdict(StrEnum):
+class DeadLetterVerdict(StrEnum):
     """`superseded` and `gone` may be dropped without loss; the body of an `unreadable` message says nothing.
 
     In order of severity: a message takes the most severe verdict of its items.
@@ -36,16 +36,16 @@ class Verdict(StrEnum):
     GONE = "gone"
 
 
-_SEVERITY = tuple(Verdict)
-SETTLED = frozenset({Verdict.SUPERSEDED, Verdict.GONE})
+_SEVERITY = tuple(DeadLetterVerdict)
+SETTLED = frozenset({DeadLetterVerdict.SUPERSEDED, DeadLetterVerdict.GONE})
 # Queues whose messages have a stored state that says when they are settled.
 PROVABLE = frozenset({MessageType.REPLICATE, MessageType.ASSIGN})
-WORDS: Mapping[Verdict, str] = {
-    Verdict.NEEDED: "still needed",
-    Verdict.UNKNOWN: "cannot tell",
-    Verdict.UNREADABLE: "cannot be read",
-    Verdict.SUPERSEDED: "superseded, safe to drop",
-    Verdict.GONE: "gone, safe to drop",
+WORDS: Mapping[DeadLetterVerdict, str] = {
+    DeadLetterVerdict.NEEDED: "still needed",
+    DeadLetterVerdict.UNKNOWN: "cannot tell",
+    DeadLetterVerdict.UNREADABLE: "cannot be read",
+    DeadLetterVerdict.SUPERSEDED: "superseded, safe to drop",
+    DeadLetterVerdict.GONE: "gone, safe to drop",
 }
 
 
@@ -53,7 +53,7 @@ WORDS: Mapping[Verdict, str] = {
 class ItemVerdict:
     """`fails_again`: what was refused has not changed, so a redrive cannot help."""
 
-    verdict: Verdict
+    verdict: DeadLetterVerdict
     why: str
     fails_again: bool = False
 
@@ -64,7 +64,7 @@ class Assessed:
 
     message: DeadMessage
     items: Sequence[ItemVerdict]
-    verdict: Verdict
+    verdict: DeadLetterVerdict
 
     @property
     def why(self) -> str:
@@ -164,81 +164,97 @@ def entry_verdict(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored 
         and is_erased(lenient_order(item).created_at, stored.erased_at)
     ):
         return ItemVerdict(
-            Verdict.GONE, "the fan was erased: `regworkers erase --pending` removes the source's entry"
+            DeadLetterVerdict.GONE,
+            "the fan was erased: `regworkers erase --pending` removes the source's entry",
         )
     if item is None:
         if live:
-            return ItemVerdict(Verdict.NEEDED, "the replica still holds an entry that was removed")
-        return ItemVerdict(Verdict.GONE, "the entry is neither in the source nor in the replica")
+            return ItemVerdict(DeadLetterVerdict.NEEDED, "the replica still holds an entry that was removed")
+        return ItemVerdict(DeadLetterVerdict.GONE, "the entry is neither in the source nor in the replica")
     try:
         entry = Entry.parse(key, item)
         same = stored is not None and same_content(entry.fields, stored.fields) if live else False
     except PermanentFailure as failure:
-        return ItemVerdict(Verdict.NEEDED, f"the source is not corrected: {failure.error}", fails_again=True)
+        return ItemVerdict(
+            DeadLetterVerdict.NEEDED, f"the source is not corrected: {failure.error}", fails_again=True
+        )
     except UNSTORABLE:
         return ItemVerdict(
-            Verdict.NEEDED, "the source is not corrected: MongoDB cannot hold it", fails_again=True
+            DeadLetterVerdict.NEEDED, "the source is not corrected: MongoDB cannot hold it", fails_again=True
         )
     if stored is None:
-        return ItemVerdict(Verdict.NEEDED, "the replica does not have the entry")
+        return ItemVerdict(DeadLetterVerdict.NEEDED, "the replica does not have the entry")
     if not live:
         if stored.order >= entry.order:
             return ItemVerdict(
-                Verdict.NEEDED,
+                DeadLetterVerdict.NEEDED,
                 "a tombstone hides the entry: `regworkers reconcile --repair --apply` removes it",
             )
-        return ItemVerdict(Verdict.NEEDED, "the replica has a tombstone of an earlier life of the entry")
+        return ItemVerdict(
+            DeadLetterVerdict.NEEDED, "the replica has a tombstone of an earlier life of the entry"
+        )
     if stored.order > entry.order:
-        return ItemVerdict(Verdict.SUPERSEDED, "the replica holds a newer state than the source")
+        return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "the replica holds a newer state than the source")
     if stored.order < entry.order or not same:
-        return ItemVerdict(Verdict.NEEDED, "the replica holds an older state")
+        return ItemVerdict(DeadLetterVerdict.NEEDED, "the replica holds an older state")
     if entry.needs_replication:
-        return ItemVerdict(Verdict.NEEDED, "the replica holds the state, its event and flag are still due")
-    return ItemVerdict(Verdict.SUPERSEDED, "source and replica hold the same state")
+        return ItemVerdict(
+            DeadLetterVerdict.NEEDED, "the replica holds the state, its event and flag are still due"
+        )
+    return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "source and replica hold the same state")
 
 
 def chunk_verdict(chunk: Chunk, row: Mapping[str, Any] | None) -> ItemVerdict:
     """`row` is the chunk as planned."""
     if row is None:
-        return ItemVerdict(Verdict.GONE, "no such chunk is planned")
+        return ItemVerdict(DeadLetterVerdict.GONE, "no such chunk is planned")
     if (row["first"], row["last"], row["resultHash"]) != (chunk.first, chunk.last, chunk.result_hash):
-        return ItemVerdict(Verdict.GONE, "the plan has another chunk of this number")
+        return ItemVerdict(DeadLetterVerdict.GONE, "the plan has another chunk of this number")
     if "doneAt" in row:
-        return ItemVerdict(Verdict.SUPERSEDED, "the chunk is done")
-    return ItemVerdict(Verdict.NEEDED, "the chunk is not done")
+        return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "the chunk is done")
+    return ItemVerdict(DeadLetterVerdict.NEEDED, "the chunk is not done")
 
 
 def notification_verdict(row: Mapping[str, Any] | None, changed_by: str | None = None) -> ItemVerdict:
     """`row` is the message in the outbox; `changed_by` names what made its content wrong."""
     if row is None:
-        return ItemVerdict(Verdict.GONE, "the outbox has no such message")
+        return ItemVerdict(DeadLetterVerdict.GONE, "the outbox has no such message")
     if changed_by is not None:
-        return ItemVerdict(Verdict.SUPERSEDED, f"{changed_by} superseded it")
+        return ItemVerdict(DeadLetterVerdict.SUPERSEDED, f"{changed_by} superseded it")
     if row["status"] == RowStatus.SUPERSEDED:
-        return ItemVerdict(Verdict.SUPERSEDED, "the outbox has superseded it and will not send it")
+        return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "the outbox has superseded it and will not send it")
     if row["status"] == RowStatus.SENT:
         return ItemVerdict(
-            Verdict.UNKNOWN, "the mailer had it and drops repeats by key; only it knows what it sent"
+            DeadLetterVerdict.UNKNOWN,
+            "the mailer had it and drops repeats by key; only it knows what it sent",
         )
-    return ItemVerdict(Verdict.SUPERSEDED, "the outbox has not sent it yet, and will")
+    return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "the outbox has not sent it yet, and will")
 
 
 def event_verdict(refused: PermanentFailure | None) -> ItemVerdict:
     """An event may be sent any number of times: readers drop repeats by id."""
     if refused is not None:
-        return ItemVerdict(Verdict.NEEDED, f"the schema refuses it: {refused.error}", fails_again=True)
-    return ItemVerdict(Verdict.NEEDED, "the event matches its schema and was not published by this message")
+        return ItemVerdict(
+            DeadLetterVerdict.NEEDED, f"the schema refuses it: {refused.error}", fails_again=True
+        )
+    return ItemVerdict(
+        DeadLetterVerdict.NEEDED, "the event matches its schema and was not published by this message"
+    )
 
 
 def _assessed(message: DeadMessage, known: Mapping[int, ItemVerdict]) -> Assessed:
     if message.unreadable is not None:
-        why = ItemVerdict(Verdict.UNREADABLE, message.unreadable, fails_again=True)
-        return Assessed(message, [why], Verdict.UNREADABLE)
+        why = ItemVerdict(DeadLetterVerdict.UNREADABLE, message.unreadable, fails_again=True)
+        return Assessed(message, [why], DeadLetterVerdict.UNREADABLE)
     verdicts = [
         known.get(id(item))
-        or ItemVerdict(Verdict.UNKNOWN, f"it names nothing to read: {item.problem}", fails_again=True)
+        or ItemVerdict(
+            DeadLetterVerdict.UNKNOWN, f"it names nothing to read: {item.problem}", fails_again=True
+        )
         for item in message.items
     ]
     if not verdicts:
-        return Assessed(message, [ItemVerdict(Verdict.GONE, "it carries no item")], Verdict.GONE)
+        return Assessed(
+            message, [ItemVerdict(DeadLetterVerdict.GONE, "it carries no item")], DeadLetterVerdict.GONE
+        )
     return Assessed(message, verdicts, min((each.verdict for each in verdicts), key=_SEVERITY.index))

@@ -69,7 +69,7 @@ class AgainReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
+class ErasureHooks:
     """`on_progress` gets the number of entries that were read so far."""
 
     on_progress: OnProgress = lambda _seen: None
@@ -82,7 +82,7 @@ def pending(
     campaign_id: str | None = None,
     *,
     confirmed: int | None = None,
-    hooks: Hooks | None = None,
+    hooks: ErasureHooks | None = None,
 ) -> AgainReport:
     """Count entries of the demand table behind the tombstone of an erased fan; erase them again if `confirmed` is their
     number.
@@ -90,7 +90,7 @@ def pending(
     Raises TransientFailure when a store cannot answer, a repeat continues; UsageError for an unknown campaign.
     """
     require_campaign(runtime, campaign_id)
-    hooks = hooks or Hooks()
+    hooks = hooks or ErasureHooks()
     report = AgainReport(confirmed is None)
     found: dict[EntryKey, str] = {}
     hooks.on_phase("reading erased entries")
@@ -111,7 +111,7 @@ def replay(
     campaign_id: str | None = None,
     *,
     confirmed: int | None = None,
-    hooks: Hooks | None = None,
+    hooks: ErasureHooks | None = None,
 ) -> AgainReport:
     """After a restore: count entries (of a campaign) in either store that the ledger lists as erased, or whose
     tombstone is lost; erase them again if `confirmed` is their number. Reads both stores once.
@@ -119,7 +119,7 @@ def replay(
     Raises as `pending` does, and UsageError if the ledger's key is lost.
     """
     require_campaign(runtime, campaign_id)
-    hooks = hooks or Hooks()
+    hooks = hooks or ErasureHooks()
     report = AgainReport(confirmed is None)
     hooks.on_phase("reading the ledger")
     ledger = Eraser(runtime).ledger
@@ -152,7 +152,11 @@ def _all(runtime: Runtime, campaign_id: str | None) -> Iterator[tuple[EntryKey, 
 
 
 def _erase_again(
-    runtime: Runtime, found: dict[EntryKey, str], report: AgainReport, confirmed: int | None, hooks: Hooks
+    runtime: Runtime,
+    found: dict[EntryKey, str],
+    report: AgainReport,
+    confirmed: int | None,
+    hooks: ErasureHooks,
 ) -> AgainReport:
     report.found = len(found)
     report.entries = [(key.shown, at) for key, at in list(found.items())[:LISTED]]

@@ -28,7 +28,7 @@ _ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ErasedEntry:
     """An entry whose dead letters are removed, and the texts that name the fan."""
 
     key: EntryKey
@@ -46,7 +46,9 @@ class RemovedDeadLetters:
     unseen: list[str] = field(default_factory=list)
 
 
-def remove_dead_letters(runtime: Runtime, wanted: Sequence[Wanted], *, dry_run: bool) -> RemovedDeadLetters:
+def remove_dead_letters(
+    runtime: Runtime, wanted: Sequence[ErasedEntry], *, dry_run: bool
+) -> RemovedDeadLetters:
     """Search all dead-letter queues and copies once. Raises TransientFailure, a repeat continues; UsageError while
     another command works on a queue.
     """
@@ -60,7 +62,7 @@ def remove_dead_letters(runtime: Runtime, wanted: Sequence[Wanted], *, dry_run: 
 def _from_queue(
     runtime: Runtime,
     queue: DeadQueue,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[ErasedEntry],
     removed: RemovedDeadLetters,
     *,
     dry_run: bool,
@@ -106,7 +108,7 @@ def _alone(runtime: Runtime, queue: DeadQueue) -> Iterator[Lease]:
 
 
 def _from_copies(
-    runtime: Runtime, wanted: Sequence[Wanted], removed: RemovedDeadLetters, *, dry_run: bool
+    runtime: Runtime, wanted: Sequence[ErasedEntry], removed: RemovedDeadLetters, *, dry_run: bool
 ) -> None:
     objects = runtime.objects
     for name in objects.list(PREFIX):
@@ -131,7 +133,7 @@ def _from_copies(
             raise TransientFailure("s3", f"{name} is changed by other writers: repeat this")
 
 
-def _line_without(line: bytes, wanted: Sequence[Wanted]) -> bytes | None:
+def _line_without(line: bytes, wanted: Sequence[ErasedEntry]) -> bytes | None:
     """A line of a copy, a document around the body, without what is about the entries. None: nothing is left."""
     try:
         document = orjson.loads(line)
@@ -146,7 +148,7 @@ def _line_without(line: bytes, wanted: Sequence[Wanted]) -> bytes | None:
     return line if left == body.encode() else orjson.dumps({**document, "body": left.decode()}) + b"\n"
 
 
-def without(body: str, wanted: Sequence[Wanted]) -> bytes | None:
+def without(body: str, wanted: Sequence[ErasedEntry]) -> bytes | None:
     """The body without the items of these entries, unchanged if it has none; None if no item is left."""
     try:
         document = orjson.loads(body)
@@ -163,7 +165,7 @@ def without(body: str, wanted: Sequence[Wanted]) -> bytes | None:
     return None if _names(left.decode(), wanted) else left
 
 
-def _is_about(item: Any, wanted: Wanted) -> bool:
+def _is_about(item: Any, wanted: ErasedEntry) -> bool:
     if not isinstance(item, dict):
         return _mentions(json_text(item).decode(), [wanted])
     key = EntryKey.parse(item.get("pk"), item.get("sk"))
@@ -175,14 +177,14 @@ def _is_about(item: Any, wanted: Wanted) -> bool:
     return key == wanted.key or ids == tuple(wanted.key) or _names(json_text(item).decode(), [wanted])
 
 
-def _mentions(text: str, wanted: Sequence[Wanted]) -> bool:
+def _mentions(text: str, wanted: Sequence[ErasedEntry]) -> bool:
     """Whether a text without items contains the entry's ids or names the fan."""
     return _names(text, wanted) or any(
         each.key.campaign_id in text and each.key.entry_id in text for each in wanted
     )
 
 
-def _names(text: str, wanted: Sequence[Wanted]) -> bool:
+def _names(text: str, wanted: Sequence[ErasedEntry]) -> bool:
     folded = text.casefold()
     return any(
         form in folded

@@ -31,11 +31,15 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
-from regworkers_core.operations.erasure.dead_letters import RemovedDeadLetters, Wanted, remove_dead_letters
+from regworkers_core.operations.erasure.dead_letters import (
+    ErasedEntry,
+    RemovedDeadLetters,
+    remove_dead_letters,
+)
 from regworkers_core.operations.erasure.facts import (
-    Facts,
+    EntryFacts,
+    ErasureLedger,
     HeldCode,
-    Ledger,
     Stay,
     drawn_keys,
     held_codes,
@@ -154,9 +158,9 @@ class Eraser:
     ) -> None:
         self._runtime, self._sleep = runtime, sleep
         self._on_phase, self._on_step = on_phase, on_step
-        self.ledger = Ledger(runtime.objects, runtime.secrets)
+        self.ledger = ErasureLedger(runtime.objects, runtime.secrets)
         self._identities = IdentitySecret(runtime.secrets)
-        self._wanted: list[Wanted] = []
+        self._wanted: list[ErasedEntry] = []
 
     def look(self, key: EntryKey) -> ErasureReport:
         """Count what an erasure would remove. Changes nothing."""
@@ -172,7 +176,7 @@ class Eraser:
         statuses = self._runtime.outbox.statuses(drawn_keys(self._runtime, facts))
         removed.messages = sum(status in OPEN for status in statuses.values())
         self._report_what_stays(report, facts)
-        self._wanted.append(Wanted(key, facts.texts))
+        self._wanted.append(ErasedEntry(key, facts.texts))
         return report
 
     def run(self, key: EntryKey, at: str = "") -> ErasureReport:
@@ -209,7 +213,7 @@ class Eraser:
                 send_keys(self._runtime.queue(self._runtime.names.replication_queue), [item])
         self._on_step("erase.after_event")
         self._verify(report)
-        self._wanted.append(Wanted(key, facts.texts))
+        self._wanted.append(ErasedEntry(key, facts.texts))
         return report
 
     def end(self, reports: Sequence[ErasureReport], *, dry_run: bool = False) -> None:
@@ -232,19 +236,19 @@ class Eraser:
             if report.complete:
                 self.ledger.close(report.key, report.erased_at)
 
-    def _begun(self, facts: Facts) -> str:
+    def _begun(self, facts: EntryFacts) -> str:
         """The time of an erasure that is not complete, or that covers the current state; empty: neither."""
         last = self.ledger.of_entry(facts.key)
         return last.at if last.at and (not last.done or facts.newest() <= last.at) else ""
 
-    def _begin(self, facts: Facts) -> str:
+    def _begin(self, facts: EntryFacts) -> str:
         """The time of an erasure that began, even if the fan has registered again since; else a new one."""
         if begun := self._begun(facts):
             return begun
         # A writer's clock may be ahead of ours.
         return max(iso(self._runtime.clock()), facts.newest())
 
-    def _remove(self, facts: Facts, report: ErasureReport) -> bool:
+    def _remove(self, facts: EntryFacts, report: ErasureReport) -> bool:
         """One round; False if the entry changed in the table meanwhile."""
         runtime, removed, at = self._runtime, report.removed, report.erased_at
         if facts.source is not None and not is_erased(facts.source_order.created_at, at):
@@ -269,12 +273,12 @@ class Eraser:
         self._on_step("erase.after_entry")
         return True
 
-    def _bury(self, facts: Facts, report: ErasureReport, order: Order) -> None:
+    def _bury(self, facts: EntryFacts, report: ErasureReport, order: Order) -> None:
         self._runtime.replica.erase(facts.key, order, at=report.erased_at, run_id=RUN)
         if facts.live and facts.replica is not None:
             report.removed.replica |= is_erased(facts.replica.order.created_at, report.erased_at)
 
-    def _held_claims(self, facts: Facts) -> list[Claim]:
+    def _held_claims(self, facts: EntryFacts) -> list[Claim]:
         """The claims that the entry holds on its identities."""
         hashes = self._identities.existing() if facts.identities else None
         if hashes is None:
@@ -284,7 +288,7 @@ class Eraser:
         claims = [Claim.of(item) for item in items.values()]
         return [claim for claim in claims if claim.entry_id == facts.key.entry_id]
 
-    def _old_claims(self, facts: Facts) -> list[Claim]:
+    def _old_claims(self, facts: EntryFacts) -> list[Claim]:
         """The same, once a registration that relies on one has written its entry or given up."""
         claims = self._held_claims(facts)
         youngest = max((claim.claimed_at for claim in claims), default=0.0)
@@ -296,7 +300,7 @@ class Eraser:
             return self._held_claims(facts)
         return claims
 
-    def _supersede(self, facts: Facts, report: ErasureReport) -> None:
+    def _supersede(self, facts: EntryFacts, report: ErasureReport) -> None:
         keys = drawn_keys(self._runtime, facts)
         if not keys:
             return
@@ -333,7 +337,7 @@ class Eraser:
         if not facts.replica or facts.replica.erased_at is None or facts.replica.erased_at < at:
             report.left.append("the tombstone disappeared: repeat the command")
 
-    def _report_what_stays(self, report: ErasureReport, facts: Facts) -> None:
+    def _report_what_stays(self, report: ErasureReport, facts: EntryFacts) -> None:
         report.codes = held_codes(self._runtime, facts)
         report.stays = list(what_stays(self._runtime, facts, len(report.codes)))
         erased_before = facts.replica is not None and facts.replica.erased_at is not None

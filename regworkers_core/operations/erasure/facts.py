@@ -35,7 +35,7 @@ _NAMES = ("email", *(identity.value for identity in Identity))
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class EntryFacts:
     """`source` is the item of the demand table and `replica` the document of MongoDB, or None. `former` are versions
     that an acceptance replaced.
     """
@@ -97,14 +97,14 @@ class Facts:
         return frozenset(each for each in both if isinstance(each, str) and len(each) >= _SHORTEST)
 
 
-def read_facts(runtime: Runtime, key: EntryKey) -> Facts:
+def read_facts(runtime: Runtime, key: EntryKey) -> EntryFacts:
     """Read all stores. Raises TransientFailure when one cannot answer."""
     stored = runtime.replica.get([key]).get(key)
     item = runtime.demand_table.get([key]).get(key)
-    return Facts(key, item, stored, tuple(runtime.superseded_entries.of_entry(key)))
+    return EntryFacts(key, item, stored, tuple(runtime.superseded_entries.of_entry(key)))
 
 
-def drawn_keys(runtime: Runtime, facts: Facts) -> list[str]:
+def drawn_keys(runtime: Runtime, facts: EntryFacts) -> list[str]:
     """The ids that selections and outbox rows of the entry can have."""
     record = runtime.draws.get(facts.key.campaign_id)
     if record is None:
@@ -132,38 +132,38 @@ class Objects(Protocol):
     def list(self, prefix: str) -> list[str]: ...
 
 
-class Secrets(Protocol):
+class LedgerSecrets(Protocol):
     def get(self, name: str) -> str | None: ...
     def create(self, name: str, value: str, *, description: str) -> str: ...
 
 
-class Recorded(NamedTuple):
+class RecordedErasure(NamedTuple):
     """The last erasure of an entry; `at` is an ISO time, empty if there was none."""
 
     at: str = ""
     done: bool = False
 
 
-class Ledger:
+class ErasureLedger:
     """Every method raises TransientFailure when S3 or the secret store cannot answer, UsageError for a bad secret."""
 
     def __init__(
         self,
         objects: Objects,
-        secrets: Secrets,
+        secrets: LedgerSecrets,
         *,
         entropy: Callable[[int], bytes] = randomness.token_bytes,
     ) -> None:
         self._objects, self._secrets, self._entropy = objects, secrets, entropy
         self._key: bytes | None = None
 
-    def of_entry(self, key: EntryKey) -> Recorded:
+    def of_entry(self, key: EntryKey) -> RecordedErasure:
         """When the entry was last erased, and whether that erasure was completed."""
         if self._known_key() is None:
-            return Recorded()
+            return RecordedErasure()
         names = self._objects.list(f"{PREFIX}{self.mark(key)}/")
         last = max(map(_time_of, names), default="")
-        return Recorded(last, bool(last) and self._name(key, last, _DONE) in names)
+        return RecordedErasure(last, bool(last) and self._name(key, last, _DONE) in names)
 
     def write(self, key: EntryKey, at: str) -> None:
         """Record the start of an erasure; idempotent. `at` is an ISO time. Raises UsageError if the key is lost: under
@@ -256,14 +256,14 @@ class HeldCode:
     status: str
 
 
-def held_codes(runtime: Runtime, facts: Facts) -> list[HeldCode]:
+def held_codes(runtime: Runtime, facts: EntryFacts) -> list[HeldCode]:
     """Raises TransientFailure when MongoDB cannot answer."""
     codes = runtime.codes.get(runtime.selections.codes(drawn_keys(runtime, facts)))
     found = (HeldCode(each.code, each.market_id, each.position, each.status.value) for each in codes.values())
     return sorted(found, key=lambda each: (each.market_id, each.position))
 
 
-def what_stays(runtime: Runtime, facts: Facts, codes: int) -> Iterator[Stay]:
+def what_stays(runtime: Runtime, facts: EntryFacts, codes: int) -> Iterator[Stay]:
     """What is left after the erasure; docs/erasure.md has the same table. Raises TransientFailure."""
     settings, keep, now = runtime.settings, runtime.settings.housekeeping, runtime.clock()
     expire = iso(now + keep.erased_tombstone_days * _DAY_SECONDS)

@@ -20,7 +20,7 @@ from regworkers_core.operations.health.dependency_status import (
     stack_is_down,
     way_out,
 )
-from regworkers_core.operations.health.rows import SECTIONS, STREAM, Row, State, rows_of
+from regworkers_core.operations.health.rows import SECTIONS, STREAM, Row, RowState, rows_of
 from regworkers_core.operations.runbooks.runbook import CATALOG
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
@@ -62,7 +62,7 @@ class Found:
     key: str
     section: str
     name: str
-    state: State
+    state: RowState
     summary: str
     since: str | None
     help: str
@@ -81,8 +81,8 @@ class Examination:
     unjudged: Mapping[str, str]
 
     @property
-    def state(self) -> State:
-        worst = State.FINE
+    def state(self) -> RowState:
+        worst = RowState.FINE
         for row in self.rows:
             worst = worst.or_worse(row.state)
         return worst
@@ -106,7 +106,7 @@ _STACK_DOWN = Found(
     "stack-down:local-dev",
     "dependencies",
     "",
-    State.CRITICAL,
+    RowState.CRITICAL,
     "the embedded stack is down",
     None,
     LOCAL_UP,
@@ -173,7 +173,7 @@ def examine(
     if stack_is_down(snapshot.dependencies, context.settings):
         # The rows show each dependency; starting the stack is the only remedy.
         found = [_STACK_DOWN, *(each for each in found if each.section != "dependencies")]
-    found.sort(key=lambda each: (each.because is not None, each.state is not State.CRITICAL))
+    found.sort(key=lambda each: (each.because is not None, each.state is not RowState.CRITICAL))
     unjudged = {name: each.why for name, each in assessed.items() if isinstance(each, Unread)}
     rows = _rows_with_findings(rows_of(snapshot, context.settings), found)
     return Examination(snapshot.at, snapshot.environment, rows, found, unjudged)
@@ -213,7 +213,7 @@ def _found(
         key,
         section,
         name,
-        State.of(finding.severity),
+        RowState.of(finding.severity),
         finding.summary,
         since.get(key),
         way_out(finding.summary, settings, name if section == "dependencies" else "")
@@ -249,12 +249,12 @@ def _rows_with_findings(rows: Sequence[Row], found: Sequence[Found]) -> list[Row
         by_place.setdefault((each.section, each.name), []).append(each)
     complete = [_with_finding(row, by_place.pop((row.section, row.name), [])) for row in rows]
     for (section, name), rest in by_place.items():
-        complete.append(_with_finding(Row(section, name, State.FINE, rest[0].summary), rest))
+        complete.append(_with_finding(Row(section, name, RowState.FINE, rest[0].summary), rest))
     return complete
 
 
 def _with_finding(row: Row, found: Sequence[Found]) -> Row:
     if not found:
         return row
-    worst = max(found, key=lambda each: list(State).index(each.state))
+    worst = max(found, key=lambda each: list(RowState).index(each.state))
     return replace(row, state=worst.state, since=worst.since or row.since, help=worst.help)

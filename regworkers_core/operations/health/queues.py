@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from regworkers_core.adapters.mongo.activity import Marks
+from regworkers_core.adapters.mongo.activity import QueueActivity
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.domain.timestamps import seconds
@@ -73,10 +73,10 @@ def read_analytics_queue(runtime: Runtime) -> QueueState | None:
     if not state.waiting:
         _or_none(runtime.queue_marks.empty, name, now)
         return _with_age(state, QueueAge())
-    marks = _or_none(runtime.queue_marks.of, name) or Marks()
+    marks = _or_none(runtime.queue_marks.of, name) or QueueActivity()
     if marks.watched_at is None:
         _or_none(runtime.queue_marks.watched, name, now)
-        marks = Marks(watched_at=now)
+        marks = QueueActivity(watched_at=now)
     measured = _or_none(runtime.metrics.oldest_message_seconds, name, now)
     return _with_age(state, age_by(marks, measured, now))
 
@@ -93,7 +93,9 @@ def put_age_metrics(runtime: Runtime, queue: QueueState | None) -> None:
         )
 
 
-def age_by(marks: Marks, measured: float | None, now: float, gap_seconds: float = float("inf")) -> QueueAge:
+def age_by(
+    marks: QueueActivity, measured: float | None, now: float, gap_seconds: float = float("inf")
+) -> QueueAge:
     """Bounds of the age of the oldest message on a queue that is not empty. `measured` is CloudWatch's, which omits
     messages that were received three times.
     """

@@ -46,7 +46,7 @@ STREAM = "demand-table"
 _OWN_JOB = "doctor"
 
 
-class State(StrEnum):
+class RowState(StrEnum):
     """From good to bad. NOTE is no reason for an alert; UNKNOWN is not configured; UNREAD could not be read."""
 
     FINE = "fine"
@@ -58,14 +58,14 @@ class State(StrEnum):
 
     @property
     def is_finding(self) -> bool:
-        return self in (State.UNREAD, State.WARNING, State.CRITICAL)
+        return self in (RowState.UNREAD, RowState.WARNING, RowState.CRITICAL)
 
-    def or_worse(self, other: State) -> State:
-        order = list(State)
+    def or_worse(self, other: RowState) -> RowState:
+        order = list(RowState)
         return max(self, other, key=order.index)
 
     @classmethod
-    def of(cls, severity: Severity) -> State:
+    def of(cls, severity: Severity) -> RowState:
         return cls.CRITICAL if severity is Severity.CRITICAL else cls.WARNING
 
 
@@ -75,7 +75,7 @@ class Row:
 
     section: str
     name: str
-    state: State
+    state: RowState
     text: str
     since: str | None = None
     help: str = ""
@@ -89,7 +89,7 @@ class Row:
 def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
     prefix = settings.names.prefix
     # Without a configured address nothing is wrong with Dagster.
-    unread = State.UNREAD if settings.dagster.url else State.UNKNOWN
+    unread = RowState.UNREAD if settings.dagster.url else RowState.UNKNOWN
     return [
         *(_dependency(name, trouble, settings) for name, trouble in snapshot.dependencies.items()),
         *_read("queues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=False)),
@@ -115,7 +115,7 @@ def _read(
     found: Reading[T],
     settings: Settings,
     rows: Callable[[T], Iterable[Row]],
-    unread: State = State.UNREAD,
+    unread: RowState = RowState.UNREAD,
 ) -> Iterable[Row]:
     if isinstance(found, Unread):
         return [Row(section, "", unread, found.why, help=way_out(found.why, settings))]
@@ -124,8 +124,8 @@ def _read(
 
 def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
     if trouble is None:
-        return Row("dependencies", name, State.FINE, "answers")
-    return Row("dependencies", name, State.UNREAD, trouble, help=way_out(trouble, settings, name))
+        return Row("dependencies", name, RowState.FINE, "answers")
+    return Row("dependencies", name, RowState.UNREAD, trouble, help=way_out(trouble, settings, name))
 
 
 def _unread_queues(snapshot: Snapshot, settings: Settings, section: str) -> Iterable[Row]:
@@ -134,7 +134,7 @@ def _unread_queues(snapshot: Snapshot, settings: Settings, section: str) -> Iter
         for name, unread in snapshot.unread_queues.items():
             if name.endswith("-dlq") is (section == "deadLetterQueues"):
                 short = name.removeprefix(settings.names.prefix)
-                yield Row(section, short, State.UNREAD, unread.why, help=way_out(unread.why, settings))
+                yield Row(section, short, RowState.UNREAD, unread.why, help=way_out(unread.why, settings))
 
 
 def _queues(queues: Iterable[QueueState], prefix: str, *, dead: bool) -> Iterable[Row]:
@@ -149,7 +149,7 @@ def _queue(queue: QueueState, prefix: str) -> Row:
     return Row(
         "deadLetterQueues" if queue.is_dead_letter else "queues",
         queue.name.removeprefix(prefix),
-        State.FINE,
+        RowState.FINE,
         f"{queue.waiting:,} waiting{old}" if queue.waiting else "empty",
         facts={
             "visible": queue.visible,
@@ -168,7 +168,7 @@ def _stream(stream: StreamState) -> Iterable[Row]:
     else:
         text = f"oldest unread record {duration(age)} old" if age else "all read"
     shards = f"{stream.shards} shard{'' if stream.shards == 1 else 's'}"
-    state = State.NOTE if age is None else State.FINE
+    state = RowState.NOTE if age is None else RowState.FINE
     facts = {"shards": stream.shards, "iteratorAgeSeconds": age}
     yield Row("stream", STREAM, state, f"{shards}, {text}", facts=facts)
 
@@ -183,7 +183,7 @@ def _lease(lease: LeaseState) -> Row:
         "token": lease.token,
         "position": lease.position or None,
     }
-    return Row("leases", name, State.FINE, text, facts=facts)
+    return Row("leases", name, RowState.FINE, text, facts=facts)
 
 
 def _drain(drain: DrainState) -> Row:
@@ -202,7 +202,7 @@ def _drain(drain: DrainState) -> Row:
         "lagP95Seconds": lag,
     }
     text = ", ".join(parts) if drain.received or drain.active_runs else "idle"
-    return Row("drains", drain.name, State.FINE, text, drain.last_seen_at, facts=facts)
+    return Row("drains", drain.name, RowState.FINE, text, drain.last_seen_at, facts=facts)
 
 
 def _campaign(campaign: CampaignState) -> Row:
@@ -218,7 +218,7 @@ def _campaign(campaign: CampaignState) -> Row:
     return Row(
         "campaigns",
         campaign.campaign_id,
-        State.NOTE if campaign.failed else State.FINE,
+        RowState.NOTE if campaign.failed else RowState.FINE,
         campaign.status + markets + failed,
         campaign.since,
         f"regworkers campaign status {campaign.campaign_id}" if campaign.failed else "",
@@ -229,25 +229,27 @@ def _campaign(campaign: CampaignState) -> Row:
 def _parity(parity: ParityState | None) -> Iterable[Row]:
     if parity is None:
         text, help_ = "source and replica were never compared", "regworkers reconcile"
-        yield Row("parity", "replica", State.NOTE, text, help=help_, facts={"differences": None})
+        yield Row("parity", "replica", RowState.NOTE, text, help=help_, facts={"differences": None})
         return
     total = sum(parity.differences.values())
     text = f"{total:,} entries differ" if total else "replica equals source"
     facts = {"comparedAt": parity.at, "differences": dict(parity.differences)}
-    yield Row("parity", "replica", State.FINE, f"{text}, compared {parity.at}", facts=facts)
+    yield Row("parity", "replica", RowState.FINE, f"{text}, compared {parity.at}", facts=facts)
 
 
 def _certificate(certificate: CertificateState) -> Row:
     days = certificate.days_left
     text = "none configured" if days is None else f"{days:.0f} days left"
     facts = {"daysLeft": days, "subject": certificate.subject or None, "trouble": certificate.trouble or None}
-    return Row("certificates", certificate.environment, State.FINE, certificate.trouble or text, facts=facts)
+    return Row(
+        "certificates", certificate.environment, RowState.FINE, certificate.trouble or text, facts=facts
+    )
 
 
 def _daemons(scheduler: SchedulerState) -> Iterable[Row]:
     for name, beat in scheduler.daemons.items():
         text = f"last heartbeat {beat}" if beat else "no heartbeat yet"
-        yield Row("daemons", name, State.FINE, text, facts={"lastHeartbeatAt": beat})
+        yield Row("daemons", name, RowState.FINE, text, facts={"lastHeartbeatAt": beat})
 
 
 def _sensors(scheduler: SchedulerState) -> Iterable[Row]:
@@ -258,14 +260,14 @@ def _sensors(scheduler: SchedulerState) -> Iterable[Row]:
             "error": tick.error or None,
         }
         text = f"last tick {tick.last_tick_at}" if tick.last_tick_at else "no tick yet"
-        yield Row("sensors", tick.name, State.FINE, text, facts=facts)
+        yield Row("sensors", tick.name, RowState.FINE, text, facts=facts)
 
 
 def _runs(scheduler: SchedulerState) -> Iterable[Row]:
     queued = scheduler.queued_runs
-    yield Row("runs", "queued", State.FINE, f"{queued} queued", facts={"number": queued})
+    yield Row("runs", "queued", RowState.FINE, f"{queued} queued", facts={"number": queued})
     # A doctor run that found something has failed, which is not a problem of its own.
     for run in (run for run in scheduler.failed_runs if run.job != _OWN_JOB):
         name = f"{run.job}/{run.partition}" if run.partition else run.job
         facts = {"runId": run.run_id, "job": run.job, "partition": run.partition or None}
-        yield Row("runs", name, State.NOTE, f"run {run.run_id[:8]} failed", run.ended_at, facts=facts)
+        yield Row("runs", name, RowState.NOTE, f"run {run.run_id[:8]} failed", run.ended_at, facts=facts)

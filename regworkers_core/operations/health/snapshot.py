@@ -34,7 +34,7 @@ from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.runner import DrainSpec, fuse_in_force
 from regworkers_core.engine.defects import FUSES
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
-from regworkers_core.operations.certificates import Problem, check_certificate
+from regworkers_core.operations.certificates import CertificateProblem, check_certificate
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
 from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
 from regworkers_core.replication import drains as replication
@@ -52,9 +52,9 @@ WINDOW_SECONDS = 300.0
 _SILENT_SECONDS = 120.0
 # Far more than there are shards and draws at one time.
 _MOST_LEASES = 500
-_OF_AGE = (Problem.ENDS_SOON, Problem.EXPIRED)
+_OF_AGE = (CertificateProblem.ENDS_SOON, CertificateProblem.EXPIRED)
 # With these no new connection is possible.
-_UNUSABLE = (Problem.DAMAGED, Problem.NOT_YET_VALID, Problem.KEY_MISMATCH)
+_UNUSABLE = (CertificateProblem.DAMAGED, CertificateProblem.NOT_YET_VALID, CertificateProblem.KEY_MISMATCH)
 # A draw may be under way in these.
 _DRAWING = (CampaignStatus.CLOSED, CampaignStatus.PROCESSING)
 _NO_KEY = LeaseKey("", "")

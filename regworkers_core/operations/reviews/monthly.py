@@ -15,7 +15,7 @@ from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.desired import desired
-from regworkers_core.operations.certificates import State, check_certificate
+from regworkers_core.operations.certificates import RenewalState, check_certificate
 from regworkers_core.operations.reviews.history import (
     DAY_SECONDS,
     Day,
@@ -26,9 +26,9 @@ from regworkers_core.operations.reviews.history import (
 )
 from regworkers_core.operations.reviews.sections import (
     REPORT,
-    Kind,
-    Part,
-    Section,
+    ReviewKind,
+    ReviewSection,
+    SectionReader,
     report_key,
     reports,
     rounded,
@@ -49,7 +49,7 @@ _REPORTS = 12
 _MISSING = "is missing"
 
 
-def parts(runtime: Runtime, now: float) -> Iterator[Part]:
+def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     """The sections. The drain log is read once for all sections that need it."""
     since, settings = now - DAYS * DAY_SECONDS, runtime.settings
 
@@ -57,20 +57,20 @@ def parts(runtime: Runtime, now: float) -> Iterator[Part]:
     def days() -> list[Day]:
         return read_days(runtime.drain_log, since, now)
 
-    def costs_() -> Section:
+    def costs_() -> ReviewSection:
         return cost(days(), earlier_costs(runtime, iso(now)[:10]), since=since, days_of_period=DAYS)
 
-    yield Part("sizes", "Memory and batches", lambda: sizes(days(), settings, since=since))
-    yield Part("retention", "Retention", lambda: retention(runtime))
-    yield Part("cost", "Cost", costs_)
-    yield Part("certificates", "Certificates", lambda: certificates(runtime))
+    yield SectionReader("sizes", "Memory and batches", lambda: sizes(days(), settings, since=since))
+    yield SectionReader("retention", "Retention", lambda: retention(runtime))
+    yield SectionReader("cost", "Cost", costs_)
+    yield SectionReader("certificates", "Certificates", lambda: certificates(runtime))
 
 
-def sizes(days: Sequence[Day], settings: Settings, *, since: float) -> Section:
+def sizes(days: Sequence[Day], settings: Settings, *, since: float) -> ReviewSection:
     """Memory of processes and sizes of batches against their limits."""
     if not days:
         text = f"no drain has been recorded since {iso(since)}: none ran, or none wrote its log"
-        return Section(f"No data since {iso(since)}.", [Remark("note", text)])
+        return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
     memory_limit = settings.reviews.memory_limit_mib
     most_items = {
         "enqueue": settings.enqueue.batch_records,
@@ -108,7 +108,7 @@ def sizes(days: Sequence[Day], settings: Settings, *, since: float) -> Section:
     red = frozenset(name for name, share in shares.items() if share >= 100 * _NEAR_LIMIT)
     texts = [f"{share:.0f} %" for share in shares.values()]
     batch = ("items per batch", "limit", "of limit", "longest batch, s", "limit", "of limit")
-    return Section(
+    return ReviewSection(
         f"{sum(each.batches for each in days):,} batches; a process may take {memory_limit:,} MiB "
         "(reviews.memoryLimitMib).",
         remarks,
@@ -118,7 +118,7 @@ def sizes(days: Sequence[Day], settings: Settings, *, since: float) -> Section:
     )
 
 
-def retention(runtime: Runtime) -> Section:
+def retention(runtime: Runtime) -> ReviewSection:
     """Compare the actual retention of queues, logs and streams with the settings. A missing resource is a row."""
     wanted = desired(runtime.settings)
     rows: list[tuple[str, str, str, str]] = []
@@ -147,7 +147,7 @@ def retention(runtime: Runtime) -> Section:
             f"the drain log starts at {oldest[:10]}: `regworkers housekeeping --apply` deletes older entries"
         )
         remarks.append(Remark("warning", text))
-    return Section(
+    return ReviewSection(
         f"{len(rows)} stores checked, {len(remarks)} remarks.",
         remarks,
         [Table("Actual and expected retention", ("kind", "name", "actual", "expected"), rows)],
@@ -190,18 +190,18 @@ def _share(value: float | None, limit: float | None) -> str | None:
     return None if value is None or not limit else f"{100 * value / limit:.0f} %"
 
 
-def certificates(runtime: Runtime) -> Section:
+def certificates(runtime: Runtime) -> ReviewSection:
     """The client certificate of this environment; those of other environments cannot be read from here."""
     environment = runtime.settings.environment
     report = check_certificate(runtime, environment)
     found = report.inspection
     others = "`regworkers certs check` checks all environments from a terminal that can read them."
-    if report.state is State.NONE or found is None:
-        return Section(f"The connection to Kafka uses no certificate in {environment}. {others}")
+    if report.state is RenewalState.NONE or found is None:
+        return ReviewSection(f"The connection to Kafka uses no certificate in {environment}. {others}")
     days_left = rounded(found.days_left, 1)
     row = (environment, report.state.value, days_left, found.subject, found.not_after)
     names = ("environment", "state", "days left", "subject", "expires")
-    return Section(
+    return ReviewSection(
         others,
         [Remark("finding", each.text) for each in found.findings],
         [Table("Kafka's client certificate", names, [row])],
@@ -211,11 +211,11 @@ def certificates(runtime: Runtime) -> Section:
 
 def cost(
     days: Sequence[Day], earlier: Mapping[str, float], *, since: float, days_of_period: float
-) -> Section:
+) -> ReviewSection:
     """Dollars for a million entries at list prices: of the month, its weeks, and `earlier` reviews by date."""
     if not days:
         text = f"no drain has been recorded since {iso(since)}: there is nothing to bill"
-        return Section(f"No data since {iso(since)}.", [Remark("note", text)])
+        return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
     report = costs.assess(_work(days), days_of_period)
     month = _number(report.facts["dollarsPerMillionEntries"])
     weeks = {
@@ -242,7 +242,7 @@ def cost(
         series = {"list price": [value for *_, value in trend]}
         plots["trend"] = lines(title, "dollars", [date for _, date, _ in trend], series)
     names = ("service", "calls", "calls per million", "dollars", "dollars per million")
-    return Section(
+    return ReviewSection(
         f"{report.summary}. Prices of {report.facts['pricesOf']}; not included: {report.facts['notIn']}.",
         remarks,
         [Table("By service", names, services), Table(title, ("of", "since", "dollars"), trend)],
@@ -254,9 +254,11 @@ def cost(
 def earlier_costs(runtime: Runtime, today: str) -> dict[str, float]:
     """The costs in monthly reviews before today, by date. Reviews that cannot be read are left out."""
     found: dict[str, float] = {}
-    for date in [date for date in reports(runtime.objects, Kind.MONTHLY) if date < today][-_REPORTS:]:
+    for date in [date for date in reports(runtime.objects, ReviewKind.MONTHLY) if date < today][-_REPORTS:]:
         try:
-            document: Any = orjson.loads(runtime.objects.get_bytes(report_key(Kind.MONTHLY, date, REPORT)))
+            document: Any = orjson.loads(
+                runtime.objects.get_bytes(report_key(ReviewKind.MONTHLY, date, REPORT))
+            )
             numbers = next(each["numbers"] for each in document["sections"] if each["name"] == "cost")
             value = _number(numbers.get("dollarsPerMillionEntries"))
         except (MissingObject, orjson.JSONDecodeError, KeyError, TypeError, StopIteration):

@@ -9,7 +9,7 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.reviews.sections import Part, Section
+from regworkers_core.operations.reviews.sections import ReviewSection, SectionReader
 from regworkers_core.reporting.figures import bars
 from regworkers_core.reporting.pages import Remark, Table
 
@@ -17,11 +17,13 @@ DAYS = 91
 Statement = Mapping[str, Any]
 
 
-def parts(locked: Callable[[], DependencyReport], drill: Callable[[], DrillResult] | None) -> Iterator[Part]:
+def parts(
+    locked: Callable[[], DependencyReport], drill: Callable[[], DrillResult] | None
+) -> Iterator[SectionReader]:
     """The sections. With `drill` None no drill is made, and the report says so."""
-    yield Part("privileges", "Least privilege", lambda: privileges(declared_policies()))
-    yield Part("dependencies", "Dependencies", lambda: dependencies(locked()))
-    yield Part("recovery", "Recovery drill", lambda: recovery(None if drill is None else drill()))
+    yield SectionReader("privileges", "Least privilege", lambda: privileges(declared_policies()))
+    yield SectionReader("dependencies", "Dependencies", lambda: dependencies(locked()))
+    yield SectionReader("recovery", "Recovery drill", lambda: recovery(None if drill is None else drill()))
 
 
 def declared_policies() -> dict[str, Mapping[str, Any]]:
@@ -29,7 +31,7 @@ def declared_policies() -> dict[str, Mapping[str, Any]]:
     return {worker.name: worker.policy(PLACEHOLDERS) for worker in WORKERS}
 
 
-def privileges(policies: Mapping[str, Mapping[str, Any]]) -> Section:
+def privileges(policies: Mapping[str, Mapping[str, Any]]) -> ReviewSection:
     """The actions and resources that each policy allows."""
     remarks: list[Remark] = []
     rows: list[tuple[Any, ...]] = []
@@ -47,7 +49,7 @@ def privileges(policies: Mapping[str, Mapping[str, Any]]) -> Section:
             (name, len(actions), changing, deleting, ", ".join(everywhere) or None, purposes.get(name))
         )
         remarks += _of_policy(name, actions, everywhere)
-    return Section(
+    return ReviewSection(
         f"{len(rows)} policies.",
         remarks,
         (
@@ -82,7 +84,7 @@ def _list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def dependencies(report: DependencyReport) -> Section:
+def dependencies(report: DependencyReport) -> ReviewSection:
     """Compare the lock with the package index and advisories. `unknown` means that they could not be read."""
     remarks = []
     for each in report.vulnerable or ():
@@ -103,7 +105,7 @@ def dependencies(report: DependencyReport) -> Section:
     counts = ", ".join(
         f"{'unknown how many' if number is None else number} {name}" for name, number in known.items()
     )
-    return Section(
+    return ReviewSection(
         f"{report.packages} packages are locked: {counts}.",
         remarks,
         (Table("Outdated", ("package", "locked", "latest", "major"), rows),) if rows else (),
@@ -112,11 +114,11 @@ def dependencies(report: DependencyReport) -> Section:
     )
 
 
-def recovery(result: DrillResult | None) -> Section:
+def recovery(result: DrillResult | None) -> ReviewSection:
     """The result of the recovery drill; domain/drill.py defines its findings."""
     if result is None:
         text = "this review included no drill: run `regworkers drill recovery`"
-        return Section("Skipped.", (Remark("warning", text),))
+        return ReviewSection("Skipped.", (Remark("warning", text),))
     remarks = [Remark("finding", text) for text in result.findings]
     if result.refused:
         text = f"{result.refused:,} entries of the source are invalid: they can never be replicated"
@@ -149,7 +151,7 @@ def recovery(result: DrillResult | None) -> Section:
     lead = "Passed." if result.passed else "Not passed."
     if result.ended == "most_entries":
         lead += " Only some entries were rebuilt; the time for all is an estimate."
-    return Section(
+    return ReviewSection(
         lead,
         remarks,
         (Table("The drill", ("", "value"), rows),),

@@ -17,10 +17,10 @@ from regworkers_core.operations.reviews import monthly, quarterly, weekly
 from regworkers_core.operations.reviews.history import DAY_SECONDS
 from regworkers_core.operations.reviews.sections import (
     REPORT,
-    Kind,
-    Part,
     Review,
-    Section,
+    ReviewKind,
+    ReviewSection,
+    SectionReader,
     read_sections,
     report_key,
 )
@@ -30,12 +30,16 @@ from regworkers_core.settings import PROJECT_ROOT
 
 PAGE = "report.html"
 LOCK = PROJECT_ROOT / "requirements.lock"
-_DAYS = {Kind.WEEKLY: weekly.DAYS, Kind.MONTHLY: monthly.DAYS, Kind.QUARTERLY: quarterly.DAYS}
+_DAYS = {
+    ReviewKind.WEEKLY: weekly.DAYS,
+    ReviewKind.MONTHLY: monthly.DAYS,
+    ReviewKind.QUARTERLY: quarterly.DAYS,
+}
 
 
 def make_review(
     runtime: Runtime,
-    kind: Kind,
+    kind: ReviewKind,
     *,
     drill: Callable[[], DrillResult] | None = None,
     locked: Callable[[], DependencyReport] = lambda: read_dependencies(LOCK),
@@ -46,10 +50,10 @@ def make_review(
     `drill` belongs to the quarterly review and is the only part that writes. Never raises what a source may raise.
     """
     now = runtime.clock()
-    parts: Iterable[Part]
-    if kind is Kind.WEEKLY:
+    parts: Iterable[SectionReader]
+    if kind is ReviewKind.WEEKLY:
         parts = weekly.parts(runtime, now)
-    elif kind is Kind.MONTHLY:
+    elif kind is ReviewKind.MONTHLY:
         parts = monthly.parts(runtime, now)
     else:
         parts = quarterly.parts(locked, drill)
@@ -57,7 +61,7 @@ def make_review(
     return Review(kind, runtime.settings.environment, since, iso(now), read_sections(parts, tell))
 
 
-class Shown(NamedTuple):
+class RenderedReview(NamedTuple):
     """A rendered review. `markdown` refers to its plots as files beside it, `html` is self-contained.
 
     `overview` and `by_section` are Markdown with inline plots for a metadata view.
@@ -70,7 +74,7 @@ class Shown(NamedTuple):
     plots: Mapping[str, bytes]
 
 
-def shown(review: Review) -> Shown:
+def shown(review: Review) -> RenderedReview:
     plots = {
         f"{section.name}-{name}": plot for section in review.sections for name, plot in section.plots.items()
     }
@@ -84,7 +88,9 @@ def shown(review: Review) -> Shown:
         each.name: _section(each, {name: markdown_image(name, plot) for name, plot in each.plots.items()})
         for each in review.sections
     }
-    return Shown(markdown, page("review", title=review.title, review=review), overview, by_section, plots)
+    return RenderedReview(
+        markdown, page("review", title=review.title, review=review), overview, by_section, plots
+    )
 
 
 def _period(review: Review) -> str:
@@ -100,7 +106,7 @@ def _overview(review: Review) -> str:
     return markdown_table(("section", "findings", "warnings", ""), rows, words={3})
 
 
-def _section(section: Section, plots: Mapping[str, str]) -> str:
+def _section(section: ReviewSection, plots: Mapping[str, str]) -> str:
     lines = [f"## {section.title}", ""]
     if section.unread:
         return "\n".join([*lines, f"**Unavailable**: {section.unread}"])
@@ -115,11 +121,11 @@ def _section(section: Section, plots: Mapping[str, str]) -> str:
     return "\n".join(lines).rstrip()
 
 
-class Published(NamedTuple):
+class PublishedReview(NamedTuple):
     """`where` is the address of the page, None if it could not be stored; `trouble` says why."""
 
     review: Review
-    shown: Shown
+    shown: RenderedReview
     where: str | None
     trouble: str = ""
 
@@ -128,25 +134,25 @@ class Published(NamedTuple):
         return self.review.fine and self.where is not None
 
 
-def publish(runtime: Runtime, review: Review, folder: Path | None = None) -> Published:
+def publish(runtime: Runtime, review: Review, folder: Path | None = None) -> PublishedReview:
     """Store a review, replacing one of the same kind and day. If S3 is unavailable, the result says so.
 
     Raises UsageError for a folder that cannot be written.
     """
     made = shown(review)
     if folder is not None:
-        return Published(review, made, str(_to_folder(folder, dict(_files(review, made)))))
+        return PublishedReview(review, made, str(_to_folder(folder, dict(_files(review, made)))))
     try:
         for name, data in _files(review, made):
             runtime.objects.put_bytes(report_key(review.kind, review.date, name), data)
     except (TransientFailure, UsageError) as error:
-        return Published(review, made, None, f"not stored on S3: {error}")
-    return Published(
+        return PublishedReview(review, made, None, f"not stored on S3: {error}")
+    return PublishedReview(
         review, made, f"s3://{runtime.objects.bucket}/{report_key(review.kind, review.date, PAGE)}"
     )
 
 
-def _files(review: Review, made: Shown) -> Iterator[tuple[str, bytes]]:
+def _files(review: Review, made: RenderedReview) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file. The numbers are last: if later reviews find them, the review is complete."""
     for name, plot in made.plots.items():
         yield f"{name}.png", plot

@@ -25,19 +25,19 @@ REPORT = "report.json"
 _KEY = re.compile(rf"{ROOT}(?P<kind>[a-z]+)/(?P<date>\d{{4}}-\d\d-\d\d)/(?P<file>[^/]+)")
 
 
-class Kind(StrEnum):
+class ReviewKind(StrEnum):
     WEEKLY = "weekly"
     MONTHLY = "monthly"
     QUARTERLY = "quarterly"
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReviewSection:
     """A section of a review, summarised in the sentence `lead`.
 
     `plots` are PNG by name. `numbers` are for scripts and for the trends of later reviews. `unread` says which source
     did not answer; empty if all did. `name`, used in file names, and `title` are set when the section is read as a
-    `Part`.
+    `SectionReader`.
     """
 
     lead: str = ""
@@ -67,11 +67,11 @@ class Section:
 class Review:
     """`since` and `at` are the ISO times of its period."""
 
-    kind: Kind
+    kind: ReviewKind
     environment: str
     since: str
     at: str
-    sections: tuple[Section, ...]
+    sections: tuple[ReviewSection, ...]
 
     @property
     def date(self) -> str:
@@ -89,7 +89,7 @@ class Review:
         ]
 
     @property
-    def unread(self) -> list[Section]:
+    def unread(self) -> list[ReviewSection]:
         return [section for section in self.sections if section.unread]
 
     @property
@@ -110,27 +110,27 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SectionReader:
     """A section that is not read yet: `read` raises what its source raises."""
 
     name: str
     title: str
-    read: Callable[[], Section]
+    read: Callable[[], ReviewSection]
 
-    def section(self) -> Section:
+    def section(self) -> ReviewSection:
         """Read the section. An outage, missing resources or a refused call make it `unread`."""
         try:
             found = self.read()
         except (Failure, UsageError) as error:
-            found = Section(unread=str(error))
+            found = ReviewSection(unread=str(error))
         except ClientError as error:
-            found = Section(unread=f"AWS refuses {error.operation_name}: {error_code(error)}")
+            found = ReviewSection(unread=f"AWS refuses {error.operation_name}: {error_code(error)}")
         except BotoCoreError as error:
-            found = Section(unread=f"AWS: {type(error).__name__}")
+            found = ReviewSection(unread=f"AWS: {type(error).__name__}")
         return replace(found, name=self.name, title=self.title)
 
 
-def read_sections(parts: Iterable[Part], tell: Callable[[str], None]) -> tuple[Section, ...]:
+def read_sections(parts: Iterable[SectionReader], tell: Callable[[str], None]) -> tuple[ReviewSection, ...]:
     """Read all sections in order. `tell` is called with the title of each before it is read."""
     sections = []
     for part in parts:
@@ -148,7 +148,7 @@ def rounded(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def report_key(kind: Kind, date: str, file: str) -> str:
+def report_key(kind: ReviewKind, date: str, file: str) -> str:
     return f"{ROOT}{kind.value}/{date}/{file}"
 
 
@@ -158,7 +158,7 @@ def date_of(key: str) -> str | None:
     return found["date"] if found else None
 
 
-def reports(objects: ObjectStore, kind: Kind) -> list[str]:
+def reports(objects: ObjectStore, kind: ReviewKind) -> list[str]:
     """The dates of all stored reviews of a kind. Raises TransientFailure."""
     keys = objects.list(f"{ROOT}{kind.value}/")
     return sorted({date for key in keys if key.endswith(REPORT) and (date := date_of(key))})

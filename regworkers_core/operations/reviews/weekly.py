@@ -18,7 +18,7 @@ from regworkers_core.operations.reviews.history import (
     read_days,
     read_queues,
 )
-from regworkers_core.operations.reviews.sections import Part, Section, counted, rounded
+from regworkers_core.operations.reviews.sections import ReviewSection, SectionReader, counted, rounded
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
 from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
@@ -39,7 +39,7 @@ _NEAR_LIMIT = 0.8
 _ERROR_RATE = 0.01
 
 
-def parts(runtime: Runtime, now: float) -> Iterator[Part]:
+def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     """The sections. Dead letters and the drain log are read once for all sections that need them."""
     since = now - DAYS * DAY_SECONDS
 
@@ -55,17 +55,17 @@ def parts(runtime: Runtime, now: float) -> Iterator[Part]:
     def queues() -> list[QueueFacts]:
         return read_queues(runtime, map(runtime.names.dead_letter_queue, runtime.names.queues))
 
-    yield Part(
+    yield SectionReader(
         "dead_letters", "Dead letters", lambda: dead_letters(queues(), failures(), since=since, now=now)
     )
-    yield Part("alerts", "Alerts", lambda: alerts(runtime.incidents.all(), since=since, now=now))
-    yield Part("durations", "Duration of batches", lambda: durations(*days(), since=since))
-    yield Part("errors", "Error patterns", lambda: errors(failures(), *days(), since=since))
+    yield SectionReader("alerts", "Alerts", lambda: alerts(runtime.incidents.all(), since=since, now=now))
+    yield SectionReader("durations", "Duration of batches", lambda: durations(*days(), since=since))
+    yield SectionReader("errors", "Error patterns", lambda: errors(failures(), *days(), since=since))
 
 
 def dead_letters(
     queues: Sequence[QueueFacts], recorded: RecordedFailures, *, since: float, now: float
-) -> Section:
+) -> ReviewSection:
     """Compare each dead-letter queue with the open documents about its queue."""
     start = iso(since)
     of_queue = defaultdict[str, list[RecordedFailure]](list)
@@ -98,7 +98,7 @@ def dead_letters(
         for reason in sorted({e.reason for e in recorded.failures if e.first_failed_at >= start})
     }
     names = ("queue", "messages", "open", "new this week", "oldest, days", "days until it expires")
-    return Section(
+    return ReviewSection(
         f"{total:,} open; within the week {len(closed):,} closed{how}.",
         remarks,
         [Table("By queue", names, rows)],
@@ -127,7 +127,7 @@ def _of_queue(queue: QueueFacts, open_: int, left: float | None) -> Iterator[Rem
         yield Remark("warning", text)
 
 
-def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Section:
+def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> ReviewSection:
     """The incidents that are open or changed. The collection has one document per alert: its latest incident."""
     start = iso(since)
     open_ = [each for each in incidents if each.open]
@@ -164,7 +164,7 @@ def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Sectio
     texts = [f"{each:.1f} h" for each in hours.values()]
     red = frozenset(each.alert.key for each in open_)
     title = "Duration of incidents (red: still open)"
-    return Section(
+    return ReviewSection(
         f"{len(open_)} open, {len(opened)} opened and {len(closed)} closed within the week{took}.",
         remarks,
         [Table("Open, or changed within the week", names, rows)] if rows else [],
@@ -178,11 +178,11 @@ def _open_seconds(incident: Incident, now: float) -> float:
     return max(0.0, end - (seconds(incident.opened_at) or end))
 
 
-def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> Section:
+def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> ReviewSection:
     """The median of the minutes' p95 of batch durations, this week and the week before."""
     if not now:
         text = f"no drain has been recorded since {iso(since)}: none ran, or none wrote its log"
-        return Section(f"No data since {iso(since)}.", [Remark("note", text)])
+        return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
     earlier, remarks, rows = by_drain(before), [], []
     for name, each in by_drain(now).items():
         typical = each.typical_seconds
@@ -215,7 +215,7 @@ def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> Sec
     }
     received = sum(each.received for each in now)
     names = ("drain", "batches", "week before", "this week", "change", "longest", "limit", "max. lag p95")
-    return Section(
+    return ReviewSection(
         f"{received:,} items in {sum(each.batches for each in now):,} batches.",
         remarks,
         [Table("p95 of batches in seconds, median over minutes", names, rows)],
@@ -224,7 +224,9 @@ def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> Sec
     )
 
 
-def errors(recorded: RecordedFailures, before: Sequence[Day], now: Sequence[Day], *, since: float) -> Section:
+def errors(
+    recorded: RecordedFailures, before: Sequence[Day], now: Sequence[Day], *, since: float
+) -> ReviewSection:
     """Causes by fingerprint, and failed items as a share of those received, this week and the week before."""
     start = iso(since)
     causes = defaultdict[str, list[RecordedFailure]](list)
@@ -269,7 +271,7 @@ def errors(recorded: RecordedFailures, before: Sequence[Day], now: Sequence[Day]
     drawn = {f"{reason}: {error}": float(is_) for reason, error, _, _, is_, *_ in rows[:_MOST_CAUSES]}
     texts = [f"{value:,.0f}" for value in drawn.values()]
     title = "The most frequent causes of the week"
-    return Section(
+    return ReviewSection(
         f"{counted(total, 'dead letter')} of {counted(len(ranked), 'cause')} within the week."
         if ranked
         else "Nothing became a dead letter within the week.",

@@ -13,7 +13,7 @@ from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.operations.health.dependency_status import command_in
-from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.runbook import Row, RunbookFinding, RunbookReport
 from regworkers_core.runtime import Runtime
 
 EXISTS = "exists"
@@ -177,7 +177,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class CopyComparison:
     """`sides` in the order in which they are read, without those that are not configured."""
 
     asked: str
@@ -235,7 +235,7 @@ class Comparison:
         }
 
 
-def compare_campaign(runtime: Runtime, slug_or_id: str) -> Comparison:
+def compare_campaign(runtime: Runtime, slug_or_id: str) -> CopyComparison:
     """Read all sides; one that does not answer is named, and the others are compared.
 
     Raises UsageError when all sides answer and none has the campaign.
@@ -267,7 +267,7 @@ def compare_campaign(runtime: Runtime, slug_or_id: str) -> Comparison:
             f"there is no campaign {slug_or_id!r} in {', '.join(sides)}: `regworkers campaign list` names them"
         )
     source = SERVICE if runtime.settings.cache.campaign_source == "service" else MONGO
-    return Comparison(slug_or_id, sides, source)
+    return CopyComparison(slug_or_id, sides, source)
 
 
 def _side(read: Callable[[], Side]) -> Side:
@@ -331,7 +331,7 @@ def run(runtime: Runtime, campaign: str | None = None, *, apply: bool = False) -
     return assess(compared, changed)
 
 
-def assess(compared: Sequence[Comparison], changed: str = "") -> RunbookReport:
+def assess(compared: Sequence[CopyComparison], changed: str = "") -> RunbookReport:
     rows: list[Row] = [
         {
             "campaign": each.asked,
@@ -357,16 +357,18 @@ def _current(runtime: Runtime) -> list[str]:
     return [each.campaign_id for each in campaigns if each.status is not CampaignStatus.COMPLETED]
 
 
-def _findings(compared: Comparison) -> list[Finding]:
+def _findings(compared: CopyComparison) -> list[RunbookFinding]:
     # What is wrong with Redis is covered by the advice to clear it.
     found = [
-        Finding(f"{compared.asked}: {name} {side.state.value}: {side.error}", command_in(side.error))
+        RunbookFinding(f"{compared.asked}: {name} {side.state.value}: {side.error}", command_in(side.error))
         for name, side in compared.sides.items()
         if side.error is not None and not (name == REDIS and compared.advice)
     ]
     if compared.advice:
-        found.append(Finding(f"{compared.asked}: Redis differs from {compared.source}", compared.advice))
+        found.append(
+            RunbookFinding(f"{compared.asked}: Redis differs from {compared.source}", compared.advice)
+        )
     elif differing := [name for name, _, differs in compared.lines if differs]:
         text = f"{compared.asked}: {', '.join(differing)} differ between {' and '.join(compared.sides)}"
-        found.append(Finding(text, "correct the one that is wrong, then clear the cache"))
+        found.append(RunbookFinding(text, "correct the one that is wrong, then clear the cache"))
     return found

@@ -14,8 +14,8 @@ from regworkers_core.adapters.mongo.activity import DrainLog, DrainMinute, minut
 from regworkers_core.operations.runbooks.runbook import (
     MINUTE_SECONDS,
     DrainWork,
-    Finding,
     Row,
+    RunbookFinding,
     RunbookReport,
     add_up,
 )
@@ -145,9 +145,9 @@ def _per_million(number: float, entries: int, digits: int = 3) -> float | None:
     return round(number * MILLION / entries, digits) if entries else None
 
 
-def _findings(by_drain: Mapping[str, DrainWork]) -> list[Finding]:
+def _findings(by_drain: Mapping[str, DrainWork]) -> list[RunbookFinding]:
     return [
-        Finding(
+        RunbookFinding(
             f"{name} ran for {each.minutes * MINUTE_SECONDS / 3600:.1f} hours and took fewer than one item a minute",
             "lower drain.residentIdleSeconds: its sensor starts it when there is work",
         )

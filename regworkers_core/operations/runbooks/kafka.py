@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from regworkers_core.adapters.kafka.admin import Cluster
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
-from regworkers_core.operations.certificates import CertificateReport, State, check_certificate
+from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
 from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.health.queues import read_analytics_queue
 from regworkers_core.operations.runbooks.runbook import (
     DrainWork,
-    Finding,
     Row,
+    RunbookFinding,
     RunbookReport,
     read_or_unread,
     recent_work,
@@ -65,56 +65,58 @@ def assess(reading: KafkaReading) -> RunbookReport:
     return RunbookReport(NAME, summary, facts, {"topics": topics} if topics else {}, tuple(findings))
 
 
-def _broker_findings(reading: KafkaReading) -> list[Finding]:
+def _broker_findings(reading: KafkaReading) -> list[RunbookFinding]:
     cluster = reading.cluster
     if isinstance(cluster, Unread):
         advice = "nothing is lost yet: check how much time is left, then the brokers"
-        return [Finding(f"Kafka: {cluster.why}", advice)]
+        return [RunbookFinding(f"Kafka: {cluster.why}", advice)]
     found = []
     for name in reading.topics:
         topic = cluster.topics.get(name)
         if topic is None:
-            found.append(Finding(f"topic {name} is missing", "regworkers provision"))
+            found.append(RunbookFinding(f"topic {name} is missing", "regworkers provision"))
             continue
         if topic.without_leader:
             text = f"{topic.without_leader} partitions of {name} have no leader"
-            found.append(Finding(text, "check the brokers"))
+            found.append(RunbookFinding(text, "check the brokers"))
         if topic.short_of_replicas:
             text = f"{topic.short_of_replicas} partitions of {name} have replicas that are not in sync"
-            found.append(Finding(text, "check the brokers: writes wait for all in-sync replicas"))
+            found.append(RunbookFinding(text, "check the brokers: writes wait for all in-sync replicas"))
     return found
 
 
-def _certificate_findings(certificate: Reading[CertificateReport]) -> list[Finding]:
+def _certificate_findings(certificate: Reading[CertificateReport]) -> list[RunbookFinding]:
     if isinstance(certificate, Unread):
-        return [Finding(f"certificate: {certificate.why}", "regworkers certs check")]
+        return [RunbookFinding(f"certificate: {certificate.why}", "regworkers certs check")]
     if certificate.inspection is None:
         return []
     return [
-        Finding(f"certificate: {each.text}", "regworkers certs generate")
+        RunbookFinding(f"certificate: {each.text}", "regworkers certs generate")
         for each in certificate.inspection.findings
     ]
 
 
-def _producer_findings(producer: Reading[DrainWork | None]) -> list[Finding]:
+def _producer_findings(producer: Reading[DrainWork | None]) -> list[RunbookFinding]:
     if isinstance(producer, Unread):
         text = f"the work of the publish drains could not be read: {producer.why}"
-        return [Finding(text, command_in(producer.why))]
+        return [RunbookFinding(text, command_in(producer.why))]
     if producer is None:
         return []
     found = []
     if down := producer.ends["dependency_down"]:
         text = f"{down} publish drains ended because Kafka did not accept their events"
-        found.append(Finding(text, "nothing once it answers: the sensor starts the next drain"))
+        found.append(RunbookFinding(text, "nothing once it answers: the sensor starts the next drain"))
     if dead := producer.counts["dead_lettered"]:
-        found.append(Finding(f"{dead} events became dead letters", "see docs/runbooks/dead-letters.md"))
+        found.append(
+            RunbookFinding(f"{dead} events became dead letters", "see docs/runbooks/dead-letters.md")
+        )
     return found
 
 
-def _queue_findings(reading: KafkaReading) -> list[Finding]:
+def _queue_findings(reading: KafkaReading) -> list[RunbookFinding]:
     queue = reading.queue
     if isinstance(queue, Unread):
-        return [Finding(f"the analytics queue: {queue.why}", command_in(queue.why))]
+        return [RunbookFinding(f"the analytics queue: {queue.why}", command_in(queue.why))]
     if queue.seconds_left is None or queue.seconds_left > reading.warn_seconds:
         return []
     days = queue.seconds_left / _DAY_SECONDS
@@ -122,7 +124,7 @@ def _queue_findings(reading: KafkaReading) -> list[Finding]:
         advice = "restore Kafka before that, or save the messages of the queue elsewhere"
     else:
         advice = "regworkers drain publish"
-    return [Finding(f"the oldest event is lost in {days:.1f} days", advice)]
+    return [RunbookFinding(f"the oldest event is lost in {days:.1f} days", advice)]
 
 
 def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:
@@ -144,7 +146,11 @@ def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:
     if not isinstance(certificate, Unread):
         inspected = certificate.inspection
         facts["certificate"] = certificate.state.value
-        if certificate.state is not State.NONE and inspected is not None and inspected.days_left is not None:
+        if (
+            certificate.state is not RenewalState.NONE
+            and inspected is not None
+            and inspected.days_left is not None
+        ):
             facts["certificateDaysLeft"] = round(inspected.days_left, 1)
     if not isinstance(queue, Unread):
         facts["waiting"] = queue.waiting

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.runbooks.runbook import Finding, OnLine, RunbookReport, no_line
+from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.replication.reconcile import Kind, ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
@@ -88,7 +88,7 @@ def assess(
     # No repair heals these by itself: an operator decides that the source is right.
     cures = {Kind.AHEAD: f"regworkers reconcile{of} --repair"}
     findings = tuple(
-        Finding(f"{number} entries are {kind}", cures.get(kind) or advice or repair)
+        RunbookFinding(f"{number} entries are {kind}", cures.get(kind) or advice or repair)
         for kind, number in left.items()
     )
     if last.clean:

@@ -39,7 +39,7 @@ def read_or_unread(read: Callable[P, T], *args: P.args, **more: P.kwargs) -> Rea
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RunbookFinding:
     """A problem with its numbers; `advice` is the command or the setting that helps."""
 
     text: str
@@ -56,7 +56,7 @@ class RunbookReport:
     summary: str
     facts: Row = field(default_factory=dict)
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RunbookFinding, ...] = ()
     changed: str = ""
     next_step: str = ""
 

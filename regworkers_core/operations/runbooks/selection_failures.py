@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from regworkers_core.operations.runbooks.runbook import Finding, Row, RunbookReport
+from regworkers_core.operations.runbooks.runbook import Row, RunbookFinding, RunbookReport
 from regworkers_core.runtime import Runtime
 
 NAME = "selection-failures"
@@ -42,7 +42,7 @@ def run(
                     resumed[str(market)] = str(facts["status"])
     draws = [explain(runtime, each) for each in campaigns]
     hints = [
-        Finding(f"{each.campaign_id}: {finding.text}", finding.command)
+        RunbookFinding(f"{each.campaign_id}: {finding.text}", finding.command)
         for each in campaigns
         for finding in read_campaign_status(runtime, each).findings
     ]
@@ -53,7 +53,7 @@ def run(
 def assess(
     draws: Sequence[Row],
     markets: Sequence[Row],
-    hints: Sequence[Finding],
+    hints: Sequence[RunbookFinding],
     *,
     resumed: Mapping[str, str] | None = None,
 ) -> RunbookReport:
@@ -62,7 +62,7 @@ def assess(
     """
     stuck = [row for row in markets if row["why"]]
     findings = [
-        Finding(
+        RunbookFinding(
             f"{row['campaign']}, phase {row['phase']}, market {row['market']}: {row['why']}", _advice(row)
         )
         for row in stuck

@@ -9,8 +9,8 @@ from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.runbooks.runbook import (
     DrainWork,
-    Finding,
     Row,
+    RunbookFinding,
     RunbookReport,
     read_or_unread,
     recent_work,
@@ -93,13 +93,13 @@ def assess(reading: LagReading, settings: Settings) -> RunbookReport:
     shards = None if isinstance(reading.shards, Unread) else reading.shards
     queue = None if isinstance(reading.queue, Unread) else reading.queue
     bounds = _bounds(shards, queue, enqueue, save, settings)
-    findings: list[Finding] = []
+    findings: list[RunbookFinding] = []
     for read in (reading.shards, reading.queue, reading.drains):
         if isinstance(read, Unread):
-            findings.append(Finding(read.why, command_in(read.why)))
+            findings.append(RunbookFinding(read.why, command_in(read.why)))
     if reading.unread_seconds is None:
         text = "the age of the oldest unread record is unknown: the stream does not answer, or has dropped records"
-        findings.append(Finding(text, "regworkers runbook out-of-sync"))
+        findings.append(RunbookFinding(text, "regworkers runbook out-of-sync"))
     elif reading.unread_seconds > objective:
         findings += _enqueue_findings(bounds, enqueue, shards)
     if queue is not None and queue.waiting >= settings.drain.messages_per_drain:
@@ -134,7 +134,7 @@ def assess(reading: LagReading, settings: Settings) -> RunbookReport:
     return RunbookReport(NAME, _summary(reading, objective, findings), facts, tables, tuple(findings))
 
 
-def _summary(reading: LagReading, objective: float, findings: list[Finding]) -> str:
+def _summary(reading: LagReading, objective: float, findings: list[RunbookFinding]) -> str:
     if reading.unread_seconds is None:
         age = "the age of the oldest unread record is unknown"
     elif reading.unread_seconds == 0:
@@ -190,67 +190,71 @@ def _bounds(
 
 def _enqueue_findings(
     bounds: Mapping[str, Bound], enqueue: DrainWork, shards: ShardCounts | None
-) -> list[Finding]:
+) -> list[RunbookFinding]:
     if not enqueue.active and not (shards and shards.held):
         advice = "regworkers drain enqueue; then docs/runbooks/scheduler.md"
-        return [Finding("no drain reads the stream", advice)]
+        return [RunbookFinding("no drain reads the stream", advice)]
     found = []
     if down := enqueue.ends["dependency_down"]:
         text = f"{down} enqueue drains ended because a dependency was down"
-        found.append(Finding(text, "regworkers runbook time-outs"))
+        found.append(RunbookFinding(text, "regworkers runbook time-outs"))
     return [*found, _enqueue_bottleneck(bounds, enqueue, shards)]
 
 
 def _enqueue_bottleneck(
     bounds: Mapping[str, Bound], enqueue: DrainWork, shards: ShardCounts | None
-) -> Finding:
+) -> RunbookFinding:
     """The first limit that is reached is the bottleneck: it limits what comes after."""
     reads = bounds["reads a second and shard"].now
     if reads is not None and reads >= _THROTTLED * _READS_PER_SHARD:
         text = f"{reads:.1f} reads a second and shard: AWS throttles at five"
-        return Finding(text, "stop other readers of the stream; raise enqueue.emptyReadPauseSeconds")
+        return RunbookFinding(text, "stop other readers of the stream; raise enqueue.emptyReadPauseSeconds")
     if throttled := _throttled(enqueue):
-        return Finding(f"enqueue: {throttled}", _THROTTLED_ADVICE)
+        return RunbookFinding(f"enqueue: {throttled}", _THROTTLED_ADVICE)
     if slow := _slowest(enqueue):
         advice = "regworkers runbook time-outs"
         if enqueue.items_of_a_batch > _SMALL_BATCH:
             advice += f"; while it lasts, lower enqueue.batchRecords to {_SMALL_BATCH}"
-        return Finding(f"enqueue waits for {slow}", advice)
+        return RunbookFinding(f"enqueue waits for {slow}", advice)
     at_limit = bounds["enqueue drains"].full
     if shards and shards.held < shards.workable:
         text = f"{shards.workable - shards.held} of {shards.workable} shards are read by no drain"
-        return Finding(text, "raise drain.maxEnqueueDrains" if at_limit else "regworkers drain enqueue")
+        return RunbookFinding(
+            text, "raise drain.maxEnqueueDrains" if at_limit else "regworkers drain enqueue"
+        )
     if bounds["enqueue batches at once"].full:
-        return Finding("all threads of the enqueue drain wait", "raise enqueue.concurrency")
+        return RunbookFinding("all threads of the enqueue drain wait", "raise enqueue.concurrency")
     if bounds["records of a batch"].full:
-        return Finding("batches are full", "raise enqueue.batchRecords (up to 10000)")
+        return RunbookFinding("batches are full", "raise enqueue.batchRecords (up to 10000)")
     if shards and shards.workable > 1 and at_limit:
         text = f"{shards.workable} shards share {enqueue.active} drains, and none of their limits is reached"
-        return Finding(text, "raise drain.maxEnqueueDrains")
+        return RunbookFinding(text, "raise drain.maxEnqueueDrains")
     text = f"no limit is reached: it reads {enqueue.rate:.0f} records a second in order, and catches up"
-    return Finding(text, "check again in a few minutes: regworkers runbook stream-lag")
+    return RunbookFinding(text, "check again in a few minutes: regworkers runbook stream-lag")
 
 
 def _save_finding(
     bounds: Mapping[str, Bound], save: DrainWork, queue: QueueState, settings: Settings
-) -> Finding:
+) -> RunbookFinding:
     text, limit = f"save is behind: {queue.waiting} messages wait", settings.drain.max_save_drains
     if not save.active:
-        return Finding(
+        return RunbookFinding(
             f"{text} and no drain takes them", "regworkers drain save; then docs/runbooks/scheduler.md"
         )
     if save.ends["dependency_down"]:
-        return Finding(f"{text}, drains end because a dependency is down", "regworkers runbook time-outs")
+        return RunbookFinding(
+            f"{text}, drains end because a dependency is down", "regworkers runbook time-outs"
+        )
     if throttled := _throttled(save):
-        return Finding(f"{text}; {throttled}", _THROTTLED_ADVICE)
+        return RunbookFinding(f"{text}; {throttled}", _THROTTLED_ADVICE)
     if slow := _slowest(save):
-        return Finding(f"{text}, and save waits for {slow}", "regworkers runbook time-outs")
+        return RunbookFinding(f"{text}, and save waits for {slow}", "regworkers runbook time-outs")
     if save.active < limit:
         advice = "its sensor starts more: if it does not, docs/runbooks/scheduler.md"
-        return Finding(f"{text} for {save.active} of {limit} drains", advice)
+        return RunbookFinding(f"{text} for {save.active} of {limit} drains", advice)
     if bounds["save batches at once"].full:
-        return Finding(f"{text}, and all threads of all drains wait", "raise save.concurrency")
-    return Finding(f"{text} for {save.active} drains, which is the limit", "raise drain.maxSaveDrains")
+        return RunbookFinding(f"{text}, and all threads of all drains wait", "raise save.concurrency")
+    return RunbookFinding(f"{text} for {save.active} drains, which is the limit", "raise drain.maxSaveDrains")
 
 
 def _throttled(work: DrainWork) -> str:

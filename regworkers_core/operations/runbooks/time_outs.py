@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, way_out
-from regworkers_core.operations.runbooks.runbook import DrainWork, Finding, Row, RunbookReport, recent_work
+from regworkers_core.operations.runbooks.runbook import (
+    DrainWork,
+    Row,
+    RunbookFinding,
+    RunbookReport,
+    recent_work,
+)
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -63,7 +69,7 @@ def run(
     try:
         by_drain = recent_work(runtime, minutes)
     except Failure as failure:
-        unread: Finding | None = Finding(
+        unread: RunbookFinding | None = RunbookFinding(
             f"the work of the drains could not be read: {failure}", _restore("mongo", str(failure), limits)
         )
         return assess(latencies, {}, limits, minutes, unread)
@@ -97,7 +103,7 @@ def assess(
     by_drain: Mapping[str, DrainWork],
     settings: Settings,
     minutes: float,
-    unread: Finding | None = None,
+    unread: RunbookFinding | None = None,
 ) -> RunbookReport:
     rows = _dependency_rows(latencies, by_drain, settings)
     findings = [*_slow_now(latencies, settings), *_slow_drains(rows, by_drain, settings)]
@@ -162,19 +168,21 @@ def _dependency_rows(
     return sorted(found, key=lambda row: -float(str(row["waitedSeconds"])))
 
 
-def _slow_now(latencies: Mapping[str, Latency], settings: Settings) -> list[Finding]:
+def _slow_now(latencies: Mapping[str, Latency], settings: Settings) -> list[RunbookFinding]:
     found = []
     for name, latency in latencies.items():
         setting, limit = limit_of(name, settings)
         if latency.error is not None:
-            found.append(Finding(f"{name}: {latency.error}", _restore(name, latency.error, settings)))
+            found.append(RunbookFinding(f"{name}: {latency.error}", _restore(name, latency.error, settings)))
         elif latency.seconds is not None and limit is not None and latency.seconds > _NEAR * limit:
             text = f"{name} takes {latency.seconds:.1f} s now, and {setting} is {limit:g} s"
-            found.append(Finding(text, f"check {name}; until it has recovered raise {setting}"))
+            found.append(RunbookFinding(text, f"check {name}; until it has recovered raise {setting}"))
     return found
 
 
-def _slow_drains(rows: Sequence[Row], by_drain: Mapping[str, DrainWork], settings: Settings) -> list[Finding]:
+def _slow_drains(
+    rows: Sequence[Row], by_drain: Mapping[str, DrainWork], settings: Settings
+) -> list[RunbookFinding]:
     found = []
     for row in rows:
         mean, limit = row["meanMs"], row["limitSeconds"]
@@ -185,7 +193,9 @@ def _slow_drains(rows: Sequence[Row], by_drain: Mapping[str, DrainWork], setting
         if mean / 1000 - idle > _MEAN_NEAR * limit:
             text = f"a call of {row['dependency']} took {mean / 1000:.1f} s on average, its time-out is {limit:g} s"
             found.append(
-                Finding(text, f"check {row['dependency']}; until it has recovered raise {row['setting']}")
+                RunbookFinding(
+                    text, f"check {row['dependency']}; until it has recovered raise {row['setting']}"
+                )
             )
     for name, each in sorted(by_drain.items()):
         p95, limit = each.batch_p95_seconds, each.batch_limit_seconds
@@ -193,10 +203,12 @@ def _slow_drains(rows: Sequence[Row], by_drain: Mapping[str, DrainWork], setting
             text = (
                 f"a batch of {name} took {p95:.1f} s (p95) and is owned for {limit:g} s without a heartbeat"
             )
-            found.append(Finding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller"))
+            found.append(
+                RunbookFinding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller")
+            )
         if each.ends["dependency_down"]:
             text = f"{each.ends['dependency_down']} runs of {name} ended because a dependency was down"
-            found.append(Finding(text, "regworkers alerts list: which one, and since when"))
+            found.append(RunbookFinding(text, "regworkers alerts list: which one, and since when"))
     return found
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
-from regworkers_core.infrastructure.provision_aws import Outcome
+from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
 from regworkers_core.operations.health.dependency_status import command_in, with_short_timeouts
 from regworkers_core.operations.health.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving
-from regworkers_core.operations.runbooks.runbook import Finding, OnLine, RunbookReport, no_line
+from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
@@ -34,12 +34,12 @@ class Done:
     """The result of a step in one line. `finding` is None if all is well, `entries` how many it processed."""
 
     text: str
-    finding: Finding | None = None
+    finding: RunbookFinding | None = None
     entries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RebuildStep:
     """`grows`: its time grows with the entries and is extrapolated."""
 
     name: str
@@ -50,7 +50,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    step: Step
+    step: RebuildStep
     done: Done
     seconds: float
 
@@ -71,16 +71,16 @@ def run(
     stop = stop or StopSignal()
     if apply:
         steps = [
-            Step("provision", lambda: _provision(runtime), changes=True),
-            Step("doctor", lambda: _examine(runtime)),
-            Step("rebuild", lambda: _rebuild(runtime, rate, stop, clock), grows=True, changes=True),
-            Step("verify", lambda: _verify(runtime), grows=True),
+            RebuildStep("provision", lambda: _provision(runtime), changes=True),
+            RebuildStep("doctor", lambda: _examine(runtime)),
+            RebuildStep("rebuild", lambda: _rebuild(runtime, rate, stop, clock), grows=True, changes=True),
+            RebuildStep("verify", lambda: _verify(runtime), grows=True),
         ]
     else:
         steps = [
-            Step("doctor", lambda: _examine(runtime)),
-            Step("count", lambda: _count(runtime, stop), grows=True),
-            Step("compare", lambda: _verify(runtime), grows=True),
+            RebuildStep("doctor", lambda: _examine(runtime)),
+            RebuildStep("count", lambda: _count(runtime, stop), grows=True),
+            RebuildStep("compare", lambda: _verify(runtime), grows=True),
         ]
     replication = runtime.settings.replication
     return assess(
@@ -93,7 +93,7 @@ def run(
 
 
 def run_steps(
-    steps: Sequence[Step], on_line: OnLine = no_line, clock: Callable[[], float] = time.monotonic
+    steps: Sequence[RebuildStep], on_line: OnLine = no_line, clock: Callable[[], float] = time.monotonic
 ) -> list[Timed]:
     """Run the steps in order. The first that fails is the last: what comes after needs it."""
     timed: list[Timed] = []
@@ -103,7 +103,7 @@ def run_steps(
         try:
             done, failed = step.run(), False
         except (Failure, UsageError) as error:
-            finding = Finding(f"{step.name}: {error}", f"{command_in(str(error))}, then run it again")
+            finding = RunbookFinding(f"{step.name}: {error}", f"{command_in(str(error))}, then run it again")
             done, failed = Done(str(error), finding), True
         timed.append(Timed(step, done, clock() - began))
         on_line(f"{step.name}: {done.text} ({timed[-1].seconds:.1f} s)")
@@ -114,7 +114,7 @@ def run_steps(
 
 def _provision(runtime: Runtime) -> Done:
     resources = list(provision(runtime))
-    changed = sum(each.outcome is not Outcome.EXISTED for each in resources)
+    changed = sum(each.outcome is not ProvisionOutcome.EXISTED for each in resources)
     return Done(f"{len(resources)} resources exist, {changed} of them were created or changed")
 
 
@@ -130,7 +130,7 @@ def _examine(runtime: Runtime) -> Done:
     if not unavailable:
         return Done(text)
     advice = ", ".join(dict.fromkeys(each.help or each.runbook for each in unavailable))
-    return Done(text, Finding("; ".join(each.summary for each in unavailable), advice))
+    return Done(text, RunbookFinding("; ".join(each.summary for each in unavailable), advice))
 
 
 def _count(runtime: Runtime, stop: StopSignal) -> Done:
@@ -145,10 +145,10 @@ def _rebuild(runtime: Runtime, rate: float | None, stop: StopSignal, clock: Call
         waiting = _await_empty(runtime, stop, clock)
     text = f"{report.sent} keys queued and saved"
     if not report.finished:
-        return Done(text, Finding(f"the backfill is {report.ended}", report.advice), report.sent)
+        return Done(text, RunbookFinding(f"the backfill is {report.ended}", report.advice), report.sent)
     if waiting:
         left = f"{waiting} messages still wait on the replication queue"
-        return Done(text, Finding(left, "regworkers drain save"), report.sent)
+        return Done(text, RunbookFinding(left, "regworkers drain save"), report.sent)
     return Done(text, entries=report.sent)
 
 
@@ -171,7 +171,7 @@ def _verify(runtime: Runtime) -> Done:
         return Done(f"{result.totals['matched']} entries agree", entries=entries)
     text = ", ".join(f"{number} {kind}" for kind, number in differing.items())
     return Done(
-        text, Finding(f"replica and source differ: {text}", "regworkers runbook out-of-sync"), entries
+        text, RunbookFinding(f"replica and source differ: {text}", "regworkers runbook out-of-sync"), entries
     )
 
 
@@ -197,7 +197,7 @@ def assess(
         advice = (
             "raise replication.backfillItemsPerSecond and run more save drains; `regworkers drill recovery`"
         )
-        findings.append(Finding(text, advice))
+        findings.append(RunbookFinding(text, advice))
     estimate = f"{entries:,} entries take {'' if measured else 'at least '}{extrapolated / 60:.1f} minutes"
     what = "rebuilt and verified" if applied else "counted, nothing changed"
     changes = [each.step.name for each in timed if each.step.changes]

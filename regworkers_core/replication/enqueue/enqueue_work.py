@@ -47,14 +47,14 @@ _BACKOFF = RetryPolicy(first_cap_seconds=0.5, last_cap_seconds=10.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class EntryChange:
     """A change to replicate. `changed_at` (epoch seconds) is set only when the entry's order changed."""
 
     item: ReplicationItem
     correlation_id: str
     changed_at: float | None
 
-    def after(self, earlier: Change) -> Change:
+    def after(self, earlier: EntryChange) -> EntryChange:
         """This change merged with an `earlier` one of the same entry."""
         removed = [each.item.order for each in (earlier, self) if each.item.op is Op.REMOVE]
         if not removed:
@@ -62,7 +62,7 @@ class Change:
         return replace(self, item=ReplicationItem(self.item.key, Op.REMOVE, max(removed)))
 
 
-def change_of(record: StreamRecord) -> Change | None:
+def change_of(record: StreamRecord) -> EntryChange | None:
     """The change to replicate: an entry's image with `needsReplication`, or an entry's removal; None for any other.
 
     Raises PermanentFailure INVALID_ENTRY if no message can express it: for a key that breaks the grammar, and for a
@@ -79,11 +79,11 @@ def change_of(record: StreamRecord) -> Change | None:
         raise PermanentFailure(Reason.INVALID_ENTRY, problem)
     correlation_id = fit_correlation_id(_text(image, "correlationId"))
     if removed:
-        return Change(ReplicationItem(key, Op.REMOVE, _removal_order(image)), correlation_id, None)
+        return EntryChange(ReplicationItem(key, Op.REMOVE, _removal_order(image)), correlation_id, None)
     order = lenient_order(_order_fields(image))
     is_new = record.old_image is None or order != lenient_order(_order_fields(record.old_image))
     changed_at = timestamps.seconds(order.updated_at) if is_new else None
-    return Change(ReplicationItem(key, Op.UPSERT, order), correlation_id, changed_at)
+    return EntryChange(ReplicationItem(key, Op.UPSERT, order), correlation_id, changed_at)
 
 
 def table_key(record: StreamRecord) -> tuple[str | None, str | None]:
@@ -126,15 +126,15 @@ def _order_fields(image: Image) -> dict[str, Any]:
 Refused = tuple[StreamRecord, PermanentFailure]
 
 
-class Pair(NamedTuple):
+class RecordChange(NamedTuple):
     """A record and its change; `before` are older records of its key, whose removals are merged into `change`."""
 
     record: StreamRecord
-    change: Change
+    change: EntryChange
     before: tuple[StreamRecord, ...] = ()
 
     @classmethod
-    def of(cls, record: StreamRecord, change: Change, earlier: Pair | None) -> Pair:
+    def of(cls, record: StreamRecord, change: EntryChange, earlier: RecordChange | None) -> RecordChange:
         if earlier is None:
             return cls(record, change)
         return cls(record, change.after(earlier.change), (*earlier.before, earlier.record))
@@ -142,7 +142,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    pairs: Sequence[Pair]
+    pairs: Sequence[RecordChange]
     outgoing: Outgoing
 
 
@@ -218,8 +218,8 @@ class EnqueueWork:
 
     def _one_of_each_key(
         self, records: Sequence[StreamRecord], settlement: Settlement[StreamRecord]
-    ) -> tuple[list[Pair], list[Refused]]:
-        last: dict[EntryKey, Pair] = {}
+    ) -> tuple[list[RecordChange], list[Refused]]:
+        last: dict[EntryKey, RecordChange] = {}
         refused: dict[object, Refused] = {}
         # In the order of the stream: records that were given back come again in the order of their delays.
         for record in sorted(records, key=lambda record: int(record.sequence)):
@@ -235,7 +235,7 @@ class EnqueueWork:
             if change is None:
                 self._dropped(settlement, record, "filtered")
                 continue
-            last[change.item.key] = Pair.of(record, change, last.pop(change.item.key, None))
+            last[change.item.key] = RecordChange.of(record, change, last.pop(change.item.key, None))
         return list(last.values()), list(refused.values())
 
     def _refuse(self, refused: Sequence[Refused], settlement: Settlement[StreamRecord]) -> None:
@@ -261,7 +261,7 @@ class EnqueueWork:
         settlement.done.append(record)
         settlement.counts.update(("dropped", why))
 
-    def _messages(self, pairs: Sequence[Pair]) -> list[_Message]:
+    def _messages(self, pairs: Sequence[RecordChange]) -> list[_Message]:
         messages: list[_Message] = []
         items = [pair.change.item.as_json() for pair in pairs]
         start = 0

@@ -28,15 +28,15 @@ from regworkers_core.domain.order import Order, is_erased, lenient_order
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.replication.reconcile.classify import (
+    EntrySide,
     Kind,
     Pair,
     Sides,
-    State,
     classify,
     of_replica,
     of_source,
 )
-from regworkers_core.replication.reconcile.comparison import Comparison, Difference, Step, Tick
+from regworkers_core.replication.reconcile.comparison import Comparison, Difference, PairProgress, Tick
 
 # A clock that is behind, or a writer that breaks the protocol, concerns a few entries; a restored table concerns many.
 MOST_ENTRIES = 100
@@ -157,7 +157,7 @@ class Acceptance:
         listed: list[Ahead] = []
         found: Counter[str] = Counter()
         unsavable = 0
-        for page in self._comparison.pages(Step.SETTLED, (Kind.AHEAD,)):
+        for page in self._comparison.pages(PairProgress.SETTLED, (Kind.AHEAD,)):
             refused = self._sides.refused(difference.pair.source for difference in page)
             for difference in page:
                 source, replica = difference.pair
@@ -185,7 +185,7 @@ class Acceptance:
         # Sorts by time. It must not look like a time of the contract, because a server on SQLite takes it for one.
         acceptance = f"{re.sub('[-:.]', '', iso(self._clock()))}-{uuid.uuid4().hex[:6]}"
         accepted = 0
-        for page in self._comparison.pages(Step.SETTLED, (Kind.AHEAD,)):
+        for page in self._comparison.pages(PairProgress.SETTLED, (Kind.AHEAD,)):
             for start in range(0, len(page), _BATCH):
                 batch = page[start : start + _BATCH]
                 accepted += self._lower(batch, acceptance)
@@ -226,12 +226,12 @@ class Acceptance:
         return sum(_is_below(fresh[each.key].replica, seen[each.key]) for each in kept)
 
 
-def _is_erased(lowering: Lowering, now: State | None) -> bool:
+def _is_erased(lowering: Lowering, now: EntrySide | None) -> bool:
     """Whether the version that was copied has been erased."""
     return now is not None and is_erased(lenient_order(lowering.custody).created_at, now.erased_at)
 
 
-def _is_below(now: State | None, before: State | None) -> bool:
+def _is_below(now: EntrySide | None, before: EntrySide | None) -> bool:
     """Only an acceptance lowers an order: every save is guarded."""
     return now is not None and before is not None and now.order < before.order
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from regworkers_core.adapters.aws.demand_table import Page
+from regworkers_core.adapters.aws.demand_table import TablePage
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, canonical
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
@@ -23,7 +23,7 @@ _DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class EntrySide:
     """One entry on one side. `content` is empty behind a tombstone and for an entry that is `invalid`: one
     that the save drain would refuse. In the replica `erased_at` says up to which `createdAt` states were erased.
     """
@@ -41,25 +41,25 @@ class State:
         return seconds(self.order.updated_at)
 
 
-def of_source(key: EntryKey, item: Mapping[str, Any]) -> State:
+def of_source(key: EntryKey, item: Mapping[str, Any]) -> EntrySide:
     """From an item of the demand table."""
     try:
         entry = Entry.parse(key, item)
-        return State(key, entry.order, content=digest(entry.fields))
+        return EntrySide(key, entry.order, content=digest(entry.fields))
     except (PermanentFailure, *UNSTORABLE):
-        return State(key, lenient_order(item), invalid=True)
+        return EntrySide(key, lenient_order(item), invalid=True)
 
 
-def of_replica(key: EntryKey, stored: Stored) -> State:
+def of_replica(key: EntryKey, stored: Stored) -> EntrySide:
     """From a document of the replica. A document that others wrote, without custody fields, has the lowest order."""
     if stored.fields is None:
-        return State(key, stored.order, live=False, erased_at=stored.erased_at)
+        return EntrySide(key, stored.order, live=False, erased_at=stored.erased_at)
     try:
         content = digest(stored.fields)
     except UNSTORABLE:
         # Only others write such content: it differs from everything, so that a repair overwrites it.
         content = b""
-    return State(key, stored.order, content=content, erased_at=stored.erased_at)
+    return EntrySide(key, stored.order, content=content, erased_at=stored.erased_at)
 
 
 def digest(fields: Mapping[str, Any]) -> bytes:
@@ -70,7 +70,7 @@ def digest(fields: Mapping[str, Any]) -> bytes:
 class SourceReads(Protocol):
     """Consistent reads of the demand table."""
 
-    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[Page]: ...
+    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[TablePage]: ...
     def get(self, keys: Sequence[EntryKey]) -> Mapping[EntryKey, Mapping[str, Any]]: ...
 
 
@@ -87,8 +87,8 @@ class RefusedStates(Protocol):
 class Pair(NamedTuple):
     """One entry on both sides, None where it is absent."""
 
-    source: State | None
-    replica: State | None
+    source: EntrySide | None
+    replica: EntrySide | None
 
 
 class Sides:
@@ -111,7 +111,7 @@ class Sides:
             for key in keys
         }
 
-    def refused(self, sources: Iterable[State | None]) -> set[EntryKey]:
+    def refused(self, sources: Iterable[EntrySide | None]) -> set[EntryKey]:
         """Keys of those source states that have an open dead letter under exactly their order."""
         states = [state for state in sources if state is not None]
         orders = self._dead_letters.open_orders([state.key for state in states]) if states else {}
@@ -132,7 +132,12 @@ class Kind(StrEnum):
 
 
 # Classes that sending the key repairs (after deleting the tombstone of a resurrected one).
-REPAIRABLE = (Kind.MISSING, Kind.STALE, Kind.ORPHANED, Kind.RESURRECTED)
+REPAIRABLE = (
+    Kind.MISSING,
+    Kind.STALE,
+    Kind.ORPHANED,
+    Kind.RESURRECTED,
+)
 
 EXPLANATIONS = {
     Kind.MISSING: "The source has the entry, the replica does not.",
@@ -154,7 +159,7 @@ EXPLANATIONS = {
 }
 
 
-def classify(source: State | None, replica: State | None) -> Kind | None:
+def classify(source: EntrySide | None, replica: EntrySide | None) -> Kind | None:
     """The class of a pair, None when both sides agree. A pair alone cannot show NOT_YET, nor REJECTED unless its key
     breaks the grammar: such keys are never sent.
 
@@ -182,7 +187,11 @@ def classify(source: State | None, replica: State | None) -> Kind | None:
 
 
 def could_be_lag(
-    source: State | None, replica: State | None, *, replica_read_at: float, lag_objective_seconds: float
+    source: EntrySide | None,
+    replica: EntrySide | None,
+    *,
+    replica_read_at: float,
+    lag_objective_seconds: float,
 ) -> bool:
     """Whether a differing pair (source read before the replica) may be mere lag within the objective.
 
@@ -199,9 +208,9 @@ def could_be_lag(
 
 
 def is_confirmed(
-    before: State | None,
-    source: State | None,
-    replica: State | None,
+    before: EntrySide | None,
+    source: EntrySide | None,
+    replica: EntrySide | None,
     *,
     source_read_at: float,
     now: float,

@@ -24,10 +24,10 @@ from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import (
+    EntrySide,
     Kind,
     Pair,
     Sides,
-    State,
     classify,
     could_be_lag,
     is_confirmed,
@@ -78,7 +78,7 @@ FROM difference
 """
 
 
-class Step(StrEnum):
+class PairProgress(StrEnum):
     """How far a pair has been examined."""
 
     FOUND = "found"
@@ -96,7 +96,7 @@ class Difference:
     n: int
     key: EntryKey
     pair: Pair
-    step: Step
+    step: PairProgress
     kind: Kind | None
 
 
@@ -131,7 +131,7 @@ class Comparison:
         for side in self._loading:
             self._database.execute(f"CREATE TABLE {side} ({_STATE_COLUMNS})")
 
-    def add(self, side: Literal["source", "replica"], states: Sequence[State]) -> None:
+    def add(self, side: Literal["source", "replica"], states: Sequence[EntrySide]) -> None:
         """Load some states, each key once a side; from any thread."""
         rows = [_state_row(state) for state in states]
         with self._lock:
@@ -166,7 +166,7 @@ class Comparison:
         self._database.execute("DROP TABLE replica")
         return self._number("SELECT count(*) FROM difference")
 
-    def pages(self, step: Step, kinds: Sequence[Kind] = ()) -> Iterator[list[Difference]]:
+    def pages(self, step: PairProgress, kinds: Sequence[Kind] = ()) -> Iterator[list[Difference]]:
         """The differences at this step (of these kinds, if given). One that is put back while paging does not come
         again.
         """
@@ -198,10 +198,11 @@ class Comparison:
     def settle_open(self, kind: Kind) -> None:
         """Settle all that is still open as `kind`."""
         self._database.execute(
-            "UPDATE difference SET step = ?, kind = ? WHERE step = ?", [Step.SETTLED, kind, Step.OPEN]
+            "UPDATE difference SET step = ?, kind = ? WHERE step = ?",
+            [PairProgress.SETTLED, kind, PairProgress.OPEN],
         )
 
-    def count(self, step: Step) -> int:
+    def count(self, step: PairProgress) -> int:
         return self._number("SELECT count(*) FROM difference WHERE step = ?", [step])
 
     def counts(self) -> dict[Kind, int]:
@@ -276,17 +277,17 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _state_row(state: State | None) -> tuple[Any, ...]:
+def _state_row(state: EntrySide | None) -> tuple[Any, ...]:
     if state is None:
         return (None,) * len(_STATE)
     return (*state.key, *state.order, state.live, state.content, state.invalid, state.erased_at)
 
 
-def _state(row: Sequence[Any]) -> State | None:
+def _state(row: Sequence[Any]) -> EntrySide | None:
     if row[0] is None:
         return None
     campaign, entry, *order, live, content, invalid, erased_at = row
-    return State(EntryKey(campaign, entry), Order(*order), live, content, invalid, erased_at)
+    return EntrySide(EntryKey(campaign, entry), Order(*order), live, content, invalid, erased_at)
 
 
 def _difference_row(difference: Difference) -> tuple[Any, ...]:
@@ -305,7 +306,7 @@ def _difference(row: Sequence[Any]) -> Difference:
     middle = 3 + len(_STATE)
     pair = Pair(_state(row[3:middle]), _state(row[middle:]))
     key = EntryKey(row[3] or row[middle], row[4] or row[middle + 1])
-    return Difference(n, key, pair, Step(step), None if kind is None else Kind(kind))
+    return Difference(n, key, pair, PairProgress(step), None if kind is None else Kind(kind))
 
 
 Tick = Callable[[int], None]
@@ -331,7 +332,7 @@ class Recheck:
 
     def settle_certain(self, replica_read_at: float) -> None:
         """Settle what cannot be lag; the rest stays open. The replica was read after `replica_read_at`."""
-        for page in self._comparison.pages(Step.FOUND):
+        for page in self._comparison.pages(PairProgress.FOUND):
             read = []
             for difference in page:
                 open_ = could_be_lag(
@@ -339,7 +340,7 @@ class Recheck:
                     replica_read_at=replica_read_at,
                     lag_objective_seconds=self._objective,
                 )
-                step = Step.OPEN if open_ else Step.SETTLED
+                step = PairProgress.OPEN if open_ else PairProgress.SETTLED
                 read.append(replace(difference, step=step, kind=classify(*difference.pair)))
             self._comparison.put(self.with_rejected(read))
 
@@ -349,10 +350,10 @@ class Recheck:
         TransientFailure.
         """
         for generation in range(generations):
-            if not self._comparison.count(Step.OPEN):
+            if not self._comparison.count(PairProgress.OPEN):
                 return generation
             self._pause(source_read_at + self._objective - self._clock())
-            for page in self._comparison.pages(Step.OPEN):
+            for page in self._comparison.pages(PairProgress.OPEN):
                 self._comparison.put(self.with_rejected(self._read_again(page, source_read_at)))
                 self._tick(len(page))
             source_read_at = self._clock()
@@ -369,7 +370,7 @@ class Recheck:
             certain = kind is None or is_confirmed(
                 before.pair.source, *pair, source_read_at=source_read_at, now=now
             )
-            step = Step.SETTLED if certain else Step.OPEN
+            step = PairProgress.SETTLED if certain else PairProgress.OPEN
             read.append(replace(before, pair=pair, kind=kind, step=step))
         return read
 
@@ -379,7 +380,7 @@ class Recheck:
         refused = self._sides.refused(
             difference.pair.source
             for difference in differences
-            if difference.step is Step.SETTLED and difference.kind in _REFUSABLE
+            if difference.step is PairProgress.SETTLED and difference.kind in _REFUSABLE
         )
         return [
             replace(difference, kind=Kind.REJECTED) if difference.key in refused else difference

@@ -34,7 +34,7 @@ from regworkers_core.replication.reconcile.classify import (
     of_replica,
     of_source,
 )
-from regworkers_core.replication.reconcile.comparison import Comparison, Recheck, Step, Tick
+from regworkers_core.replication.reconcile.comparison import Comparison, PairProgress, Recheck, Tick
 from regworkers_core.replication.reconcile.repair import (
     Counts,
     Removals,
@@ -241,7 +241,7 @@ class Reconciliation:
                 tick=self._tick,
             )
             recheck.settle_certain(replica_read_at=source_read_at)
-            if waiting := comparison.count(Step.OPEN):
+            if waiting := comparison.count(PairProgress.OPEN):
                 self._phase(f"{waiting} may be on their way: reading them again after the lag objective")
             generations = recheck.run(source_read_at, self._generations)
             counts, totals = comparison.counts(), comparison.totals()

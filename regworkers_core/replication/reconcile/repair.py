@@ -21,13 +21,19 @@ from regworkers_core.domain.order import Order
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.replication.queue_keys import send_keys
-from regworkers_core.replication.reconcile.classify import EXPLANATIONS, REPAIRABLE, Kind, Sides, classify
+from regworkers_core.replication.reconcile.classify import (
+    EXPLANATIONS,
+    REPAIRABLE,
+    Kind,
+    Sides,
+    classify,
+)
 from regworkers_core.replication.reconcile.comparison import (
     Comparison,
     Difference,
     Orphans,
+    PairProgress,
     Recheck,
-    Step,
     Tick,
 )
 from regworkers_core.runtime import Runtime
@@ -167,7 +173,7 @@ class Repair:
         """Queue what differs, then block until it agrees or nothing changes any more. Raises TransientFailure."""
         began = self._clock()
         before = self._comparison.counts()
-        for page in self._comparison.pages(Step.SETTLED, REPAIRABLE):
+        for page in self._comparison.pages(PairProgress.SETTLED, REPAIRABLE):
             self._send(page)
         self._await_all()
         remaining = self._comparison.counts()
@@ -205,7 +211,7 @@ class Repair:
         self._withheld += len(withheld)
         self._comparison.put(
             [
-                replace(difference, step=Step.SENT)
+                replace(difference, step=PairProgress.SENT)
                 if difference.kind in REPAIRABLE and difference.n not in withheld
                 else difference
                 for difference in fresh
@@ -229,7 +235,7 @@ class Repair:
     def _await_all(self) -> None:
         """Page by page, so that each key is read a few times, however many there are."""
         moved_at = self._clock()
-        for page in self._comparison.pages(Step.SENT):
+        for page in self._comparison.pages(PairProgress.SENT):
             waiting, poll = page, _FIRST_POLL_SECONDS
             while waiting:
                 fresh = self._read_again(waiting)
@@ -238,7 +244,7 @@ class Repair:
                 if len(left) < len(waiting):
                     moved_at, poll = self._clock(), _FIRST_POLL_SECONDS
                     self._tick(len(waiting) - len(left))
-                waiting = [replace(difference, step=Step.SENT) for difference in left]
+                waiting = [replace(difference, step=PairProgress.SENT) for difference in left]
                 if not waiting or self._clock() - moved_at >= self._patience:
                     # After the patience each remaining page is still read once.
                     break
@@ -252,7 +258,7 @@ class Repair:
                 difference,
                 pair=fresh[difference.key],
                 kind=classify(*fresh[difference.key]),
-                step=Step.SETTLED,
+                step=PairProgress.SETTLED,
             )
             for difference in page
         )

@@ -14,7 +14,7 @@ import structlog
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.events import selection_made
-from regworkers_core.domain.messages import MessageType, Subject
+from regworkers_core.domain.messages import ItemSubject, MessageType
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso
@@ -46,8 +46,8 @@ class Assigner:
     def key(self, item: Chunk) -> Hashable:
         return item
 
-    def subject(self, item: Chunk) -> Subject:
-        return Subject(item.id, {**item.market.as_fields(), "chunk": item.chunk})
+    def subject(self, item: Chunk) -> ItemSubject:
+        return ItemSubject(item.id, {**item.market.as_fields(), "chunk": item.chunk})
 
     def handle(self, asked: Sequence[Requested[Chunk]]) -> Handled:
         """Assign every chunk by itself: a failure of one does not stop the others."""

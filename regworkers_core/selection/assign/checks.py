@@ -17,21 +17,21 @@ import pyarrow.parquet as pq
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Verdict
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, PromiseVerdict
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.notify.counts import compare, differences
 
 
-def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> Verdict:
+def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
     """Check that every selection has its code and every given code its selection, with the same ref and market."""
     numbers = count_pairs(runtime, campaign_id)
     wrong = {name: number for name, number in list(numbers.items())[2:] if number}
     text = "codes and winners are one to one" if not wrong else f"not one to one: {_listed(wrong)}"
-    return Verdict(not wrong, text, numbers)
+    return PromiseVerdict(not wrong, text, numbers)
 
 
-def codes_within_capacity(runtime: Runtime, campaign_id: str) -> Verdict:
+def codes_within_capacity(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
     """Check that no market has more winners than the capacity that the latest published phase committed to, nor more
     selections than all phases planned (a winner who is struck later keeps the selection: its code is given).
     """
@@ -56,10 +56,10 @@ def codes_within_capacity(runtime: Runtime, campaign_id: str) -> Verdict:
         "over": wrong.total(),
     }
     text = "no market is above its capacity" if not wrong else f"above capacity or plan: {_listed(wrong)}"
-    return Verdict(not wrong, text, numbers)
+    return PromiseVerdict(not wrong, text, numbers)
 
 
-def counts_match(runtime: Runtime, campaign_id: str) -> Verdict:
+def counts_match(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
     """Check that planned = written = enqueued in every completed market, with the winners of the result; and once the
     last confirmed phase is complete, that winners, refs with a code, and refs whose last message says so are the same.
     """
@@ -87,7 +87,7 @@ def counts_match(runtime: Runtime, campaign_id: str) -> Verdict:
         if different := differences(compared):
             wrong.append(f"phase {published[-1].phase}: {different}")
     text = "; ".join(wrong) if wrong else "planned = written = enqueued in every completed market"
-    return Verdict(not wrong, text, dict(numbers))
+    return PromiseVerdict(not wrong, text, dict(numbers))
 
 
 def _published(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:

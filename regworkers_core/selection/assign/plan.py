@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
-from regworkers_core.adapters.mongo.codes import Codes, Position
+from regworkers_core.adapters.mongo.codes import CodePosition, Codes
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
@@ -94,7 +94,7 @@ def write_seats(
     objects: ObjectStore,
     market: MarketPhase,
     result: Committed,
-    codes: Iterator[Position],
+    codes: Iterator[CodePosition],
     *,
     behind: int,
 ) -> Plan:

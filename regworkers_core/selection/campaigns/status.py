@@ -31,7 +31,7 @@ Sleep = Callable[[float], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ToDo:
     """A condition that needs an operator, the command to run, and the job that does the same (empty: none)."""
 
     text: str
@@ -52,7 +52,7 @@ class CampaignReport:
     record: DrawRecord | None
     outbox: Mapping[str, Mapping[str, Mapping[str, int]]]
     notifications: Mapping[str, Any]
-    findings: list[Finding]
+    findings: list[ToDo]
 
     @property
     def fine(self) -> bool:
@@ -97,28 +97,28 @@ def read_campaign_status(
     )
 
 
-def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[Finding]:
+def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[ToDo]:
     now, campaign_id = iso(runtime.clock()), campaign.campaign_id
     if campaign.status is CampaignStatus.DRAFT and campaign.opens_at <= now:
-        yield Finding(
+        yield ToDo(
             "opensAt has passed and it is a draft", f"regworkers campaign open {campaign_id}", "open_campaign"
         )
     elif campaign.status is CampaignStatus.OPEN and campaign.closes_at <= now:
-        yield Finding(
+        yield ToDo(
             "closesAt has passed and it is open", f"regworkers campaign close {campaign_id}", "close_campaign"
         )
     elif campaign.status is CampaignStatus.CLOSED:
-        yield Finding("it is closed and not drawn yet", f"regworkers draw run {campaign_id}", "draw")
+        yield ToDo("it is closed and not drawn yet", f"regworkers draw run {campaign_id}", "draw")
 
 
-def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord | None) -> Iterator[Finding]:
+def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord | None) -> Iterator[ToDo]:
     """Compare codes with the capacity before a draw, and with its winners after. Once these are published, the markets
     of the draw report what is missing.
     """
     load = f"regworkers codes import <csv> --campaign {campaign.campaign_id}"
     for stock in codes:
         if stock.capacity is None:
-            yield Finding(
+            yield ToDo(
                 f"there are codes for {stock.market_id}, which is not a market of the campaign",
                 f"regworkers codes status {campaign.campaign_id}",
             )
@@ -132,17 +132,15 @@ def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord |
         if stock.missing and stock.capacity is not None:
             of = f"{stock.capacity} seats" if stock.wanted is None else f"{stock.wanted} winners"
             text = f"market {stock.market_id}: codes for {stock.missing} of {of} are missing"
-            yield Finding(text, f"{load} --market {stock.market_id}", "import_codes")
+            yield ToDo(text, f"{load} --market {stock.market_id}", "import_codes")
 
 
-def _of_draw(
-    runtime: Runtime, campaign: Campaign, record: DrawRecord | None, sleep: Sleep
-) -> Iterator[Finding]:
+def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None, sleep: Sleep) -> Iterator[ToDo]:
     campaign_id = campaign.campaign_id
     phases = record.phases if record else {}
     if not phases or not record:
         if campaign.status is CampaignStatus.PROCESSING and not _at_work(runtime, campaign_id, sleep):
-            yield Finding(
+            yield ToDo(
                 "it is in processing and no run works on it", f"regworkers draw run {campaign_id}", "draw"
             )
         return
@@ -155,7 +153,7 @@ def _of_draw(
         and "report" in latest.fields
         and "confirmedAt" not in latest.fields
     ):
-        yield Finding(
+        yield ToDo(
             f"phase {latest.phase} waits for the confirmation of its publication",
             f"regworkers draw run {campaign_id}",
             "confirm_draw",
@@ -166,7 +164,7 @@ def _of_draw(
                 accepts = (
                     f"regworkers draw run {campaign_id} --accept-finding {found['name']} --reason <text>"
                 )
-                yield Finding(
+                yield ToDo(
                     f"phase {latest.phase}: the gate found {found['name']}: {found['detail']}",
                     accepts if found["acceptable"] else f"regworkers draw verify {campaign_id}",
                     "confirm_draw" if found["acceptable"] else "",
@@ -178,7 +176,7 @@ def _of_draw(
         # The sensor, or the next run, continues once the round is signed.
         pass
     elif not latest.reached(PhaseStatus.PUBLISHED) and not _at_work(runtime, campaign_id, sleep):
-        yield Finding(
+        yield ToDo(
             f"phase {latest.phase} is {latest.status} and no run works on it",
             f"regworkers draw run {campaign_id}",
             "draw",
@@ -186,35 +184,35 @@ def _of_draw(
     for phase in phases.values():
         yield from _of_markets(runtime, campaign_id, phase)
         if phase.markets and waits_to_finish(phase):
-            yield Finding(
+            yield ToDo(
                 f"phase {phase.phase}: all its markets are complete, but the phase is not",
                 _retry(campaign_id, next(iter(phase.markets))),
                 "retry_market_selection",
             )
 
 
-def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[Finding]:
+def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[ToDo]:
     """Find codes that fans hold, and messages that an interrupted annulment has not stopped."""
     campaign_id = record.campaign_id
     if held := runtime.codes.count_held(campaign_id):
-        yield Finding(
+        yield ToDo(
             f"codes of the annulled draw that fans hold, for their issuer to block: {held}",
             f"regworkers codes status {campaign_id} --struck",
             "block_struck_codes",
         )
     if any(runtime.outbox.open(market) for market in markets_of(record)):
-        yield Finding(
+        yield ToDo(
             "messages of the annulled draw are not superseded (none is sent): run the annulment again",
             f"regworkers draw annul {campaign_id} --reason <text>",
             "annul_draw",
         )
 
 
-def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Iterator[Finding]:
+def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Iterator[ToDo]:
     for market_id, numbers in phase.markets.items():
         name = f"phase {phase.phase}, market {'others' if market_id == NON_WINNERS else market_id}"
         if numbers["status"] == MarketStatus.BLOCKED:
-            yield Finding(
+            yield ToDo(
                 f"{name} needs {numbers.get('needed')} codes and has {numbers.get('available')}",
                 f"regworkers codes import <csv> --campaign {campaign_id} --market {market_id}",
                 "import_codes",
@@ -223,7 +221,7 @@ def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Itera
             rows = runtime.chunks.open(MarketPhase(campaign_id, market_id, phase.phase))
             failed = [row for row in rows if row.get("failedAt")]
             if failed:
-                yield Finding(
+                yield ToDo(
                     f"{name}: failed chunks {len(failed)}, the first with: {failed[0].get('failure')}",
                     _retry(campaign_id, market_id),
                     "retry_market_selection",
@@ -237,7 +235,7 @@ def _retry(campaign_id: str, market_id: str) -> str:
 
 def _of_notifications(
     campaign_id: str, switch: Mapping[str, Any], outbox: Mapping[str, Mapping[str, Mapping[str, int]]]
-) -> Iterator[Finding]:
+) -> Iterator[ToDo]:
     rows: Counter[str] = Counter()
     for markets in outbox.values():
         for counts in markets.values():
@@ -245,18 +243,18 @@ def _of_notifications(
     waiting = rows[RowStatus.PENDING]
     if switch.get("paused") and waiting:
         whose = "--all" if switch.get("all") else campaign_id
-        yield Finding(
+        yield ToDo(
             f"{waiting} messages wait while notifications are paused: {switch.get('reason') or 'no reason given'}",
             f"regworkers notifications resume {whose}",
             "resume_notifications",
         )
     if held := rows[RowStatus.HELD]:
-        yield Finding(
+        yield ToDo(
             f"{held} messages wait for the confirmation of a further phase that changes their outcome",
             f"regworkers draw run {campaign_id}",
         )
     if failed := rows[RowStatus.FAILED]:
-        yield Finding(
+        yield ToDo(
             f"{failed} messages failed individually and are not retried",
             f"regworkers notifications retry {campaign_id}",
         )

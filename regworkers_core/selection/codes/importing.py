@@ -44,7 +44,7 @@ _CODE = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _COLUMNS = frozenset({"code", "marketId", "campaignId"})
 
 
-class Rejected(StrEnum):
+class RejectedCode(StrEnum):
     """Why a row is not imported."""
 
     EMPTY_CODE = "EMPTY_CODE"
@@ -58,7 +58,7 @@ class Rejected(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CodeRow:
     """A row of the file. An absent or empty cell is None; `number` counts the file's lines from 1."""
 
     number: int
@@ -67,7 +67,7 @@ class Row:
     campaign_id: str | None
 
 
-Line = Row | Reject | Blank
+Line = CodeRow | Reject | Blank
 
 
 def read_lines(path: Path) -> Iterator[Line]:
@@ -87,7 +87,7 @@ def named_campaign(path: Path) -> str:
     """Return the campaign of the first row that names one in column campaignId. Raises UsageError if none does."""
     if "campaignId" in read_columns(path):
         for line in read_lines(path):
-            if isinstance(line, Row) and line.campaign_id is not None:
+            if isinstance(line, CodeRow) and line.campaign_id is not None:
                 return line.campaign_id
     raise UsageError(f"{path} does not say which campaign: give --campaign, or a column campaignId")
 
@@ -109,14 +109,14 @@ _SHAPE = Shape(
 )
 
 
-def _row(line: Cells, columns: Sequence[str]) -> Row | Reject:
+def _row(line: Cells, columns: Sequence[str]) -> CodeRow | Reject:
     fields = dict(zip(columns, line.values, strict=True))
     code = fields["code"]
     if not code:
-        return Reject(line.number, Rejected.EMPTY_CODE, "")
+        return Reject(line.number, RejectedCode.EMPTY_CODE, "")
     if not _CODE.fullmatch(code):
-        return Reject(line.number, Rejected.INVALID_CODE, masked(code))
-    return Row(line.number, code, fields.get("marketId") or None, fields.get("campaignId") or None)
+        return Reject(line.number, RejectedCode.INVALID_CODE, masked(code))
+    return CodeRow(line.number, code, fields.get("marketId") or None, fields.get("campaignId") or None)
 
 
 # Codes that are looked up and appended together.
@@ -237,7 +237,7 @@ class _Import:
     def take(self, lines: Sequence[Line]) -> None:
         report = self.report
         report.lines += len(lines)
-        wanted: dict[str, tuple[Row, NewCode]] = {}
+        wanted: dict[str, tuple[CodeRow, NewCode]] = {}
         for line in lines:
             if isinstance(line, Blank):
                 report.blank += 1
@@ -245,7 +245,7 @@ class _Import:
             new = line if isinstance(line, Reject) else self._check(line)
             if isinstance(new, Reject):
                 self._reject(new)
-            elif isinstance(line, Row):
+            elif isinstance(line, CodeRow):
                 wanted[new.code] = (line, new)
         existing = self.runtime.codes.get(list(wanted)) if wanted else {}
         fresh = [new for code, (_, new) in wanted.items() if code not in existing]
@@ -269,25 +269,27 @@ class _Import:
             highest=self.highest,
         )
 
-    def _check(self, row: Row) -> NewCode | Reject:
+    def _check(self, row: CodeRow) -> NewCode | Reject:
         """Return the code to import, or why the row is rejected."""
         campaign = self.campaign
         if row.campaign_id not in (None, campaign.campaign_id):
             # Masked, too: if the columns are mixed up, this cell is the code.
-            return Reject(row.number, Rejected.WRONG_CAMPAIGN, masked(row.campaign_id or ""))
+            return Reject(row.number, RejectedCode.WRONG_CAMPAIGN, masked(row.campaign_id or ""))
         market_id = self.market_id if row.market_id is None else row.market_id
         if market_id is None:
-            return Reject(row.number, Rejected.MISSING_MARKET, "")
+            return Reject(row.number, RejectedCode.MISSING_MARKET, "")
         if campaign.market(market_id) is None:
-            return Reject(row.number, Rejected.UNKNOWN_MARKET, masked(market_id))
+            return Reject(row.number, RejectedCode.UNKNOWN_MARKET, masked(market_id))
         if self.market_id is not None and market_id != self.market_id:
-            return Reject(row.number, Rejected.WRONG_MARKET, market_id)
+            return Reject(row.number, RejectedCode.WRONG_MARKET, market_id)
         first = self.seen.first(row.code, row.number)
         if first is not None:
-            return Reject(row.number, Rejected.DUPLICATE_IN_FILE, f"{masked(row.code)} as in line {first}")
+            return Reject(
+                row.number, RejectedCode.DUPLICATE_IN_FILE, f"{masked(row.code)} as in line {first}"
+            )
         return NewCode(row.code, market_id)
 
-    def _settle(self, row: Row, new: NewCode, stored: Code | None) -> None:
+    def _settle(self, row: CodeRow, new: NewCode, stored: Code | None) -> None:
         report = self.report
         if stored is None:
             report.added += 1
@@ -298,7 +300,7 @@ class _Import:
             where = "another campaign"
             if stored.campaign_id == self.campaign.campaign_id:
                 where = f"market {stored.market_id}"
-            self._reject(Reject(row.number, Rejected.TAKEN, f"{masked(row.code)} belongs to {where}"))
+            self._reject(Reject(row.number, RejectedCode.TAKEN, f"{masked(row.code)} belongs to {where}"))
 
     def _reject(self, reject: Reject) -> None:
         self.report.rejected[reject.reason.value] += 1

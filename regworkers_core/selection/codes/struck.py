@@ -17,7 +17,7 @@ from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.terms import Terms
+from regworkers_core.selection.draw.terms import PhaseTerms
 
 _PAGE = 1_000
 _HELD = (CodeStatus.ASSIGNED, CodeStatus.REDEEMED)
@@ -62,7 +62,7 @@ def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
     confirmed = [
         phase for phase in (record.phases if record else {}).values() if "confirmedAt" in phase.fields
     ]
-    strikes = Terms.parse(confirmed[-1].fields["terms"]).strikes if confirmed else ()
+    strikes = PhaseTerms.parse(confirmed[-1].fields["terms"]).strikes if confirmed else ()
     found: list[StruckCode] = []
     for start in range(0, len(strikes), _PAGE):
         refs = [ref for ref, _ in strikes[start : start + _PAGE]]

@@ -27,7 +27,7 @@ from regworkers_core.selection.draw.artefacts import (
     result_hash,
 )
 from regworkers_core.selection.draw.freezing import EXCLUSIONS, POOL
-from regworkers_core.selection.draw.terms import Terms
+from regworkers_core.selection.draw.terms import PhaseTerms
 from regworkers_core.selection.maths.allocate import allocate_seats, compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import (
@@ -243,7 +243,7 @@ def report(
         },
         commitment_late=first.commitment_late,
         dropped_preferences=first.freeze["droppedPreferences"],
-        reason=Terms.parse(phase.fields["terms"]).reason,
+        reason=PhaseTerms.parse(phase.fields["terms"]).reason,
         published_at=first.published_at,
         replaced=len(first.replaced),
         recommitted=first.recommitted,

@@ -11,7 +11,7 @@ import orjson
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import Verdict
+from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import InputDiffers, pipeline_key, report_key
@@ -25,7 +25,7 @@ from regworkers_core.selection.proof.verify import verify
 from regworkers_core.selection.report import notes
 
 
-def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:
+def draw_replays(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
     """Check that all phases, replayed from the published artefacts alone, have the hashes of the `draws` document.
 
     Raises UsageError before there is a result, TransientFailure.
@@ -40,10 +40,12 @@ def draw_replays(runtime: Runtime, campaign_id: str) -> Verdict:
             )
     wrong = replay_differences(found, drawn)
     numbers = {"leaves": found.count, "phases": len(found.phases), "findings": len(wrong)}
-    return Verdict(not wrong, "; ".join(wrong[:5]) or "every phase replays to its committed result", numbers)
+    return PromiseVerdict(
+        not wrong, "; ".join(wrong[:5]) or "every phase replays to its committed result", numbers
+    )
 
 
-def gate_replays(runtime: Runtime, campaign_id: str, run_id: str) -> Verdict:
+def gate_replays(runtime: Runtime, campaign_id: str, run_id: str) -> PromiseVerdict:
     """Check the same by way of the gate until the publication is confirmed, so that a publication by the run `run_id`
     need not replay again.
     """
@@ -56,13 +58,15 @@ def gate_replays(runtime: Runtime, campaign_id: str, run_id: str) -> Verdict:
         # The other run asks the gate itself.
         return draw_replays(runtime, campaign_id)
     except InputDiffers as differs:
-        return Verdict(False, str(differs), {"phases": len(phases), "findings": 1})
+        return PromiseVerdict(False, str(differs), {"phases": len(phases), "findings": 1})
     wrong = [str(each) for each in found if each.name == REPLAY]
     numbers = {"phases": len(phases), "findings": len(wrong)}
-    return Verdict(not wrong, "; ".join(wrong) or "every phase replays to its committed result", numbers)
+    return PromiseVerdict(
+        not wrong, "; ".join(wrong) or "every phase replays to its committed result", numbers
+    )
 
 
-def capacity_respected(runtime: Runtime, campaign_id: str) -> Verdict:
+def capacity_respected(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
     """Check that no market of the latest result has more winners than seats in its manifest. Counts the winners, and
     does not trust the summary. Raises UsageError, TransientFailure.
     """
@@ -73,7 +77,7 @@ def capacity_respected(runtime: Runtime, campaign_id: str) -> Verdict:
         return notes.capacity_respected(outcomes, Manifest.parse(phase.manifest))
 
 
-def win_rates_uniform(runtime: Runtime, campaign_id: str) -> Verdict:
+def win_rates_uniform(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
     """Check that the bias audit of the latest report has no findings. Raises UsageError, TransientFailure."""
     phase = _drawn(runtime, campaign_id)[-1]
     report = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, phase.phase, NUMBERS)))

@@ -23,8 +23,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
-from regworkers_core.selection.draw.terms import Terms
-from regworkers_core.selection.maths.beside import NOTICE, Notice, Replaced, replaced_name
+from regworkers_core.selection.draw.terms import PhaseTerms
+from regworkers_core.selection.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
 from regworkers_core.selection.maths.manifest import (
     COMMIT_REVEAL,
@@ -48,7 +48,7 @@ def decide(
     """Return the fields `manifest`, `manifestHash`, `seedSource`, `committedAt` and `hashes` of a phase; None after a
     stop. Raises TransientFailure when the beacon is unavailable, UsageError for a clock that is behind it.
     """
-    terms = Terms.parse(phase.fields["terms"])
+    terms = PhaseTerms.parse(phase.fields["terms"])
     first = record.phases[1]
     late: bool | None = False
     previous = None
@@ -144,9 +144,11 @@ def publish_manifest(
     later of its clock and ours, so that a slow clock cannot make a late publication look timely. Raises InputDiffers
     if a key has other bytes.
     """
-    objects, strikes = runtime.objects, strikes_bytes(dict(Terms.parse(phase.fields["terms"]).strikes))
+    objects, strikes = runtime.objects, strikes_bytes(dict(PhaseTerms.parse(phase.fields["terms"]).strikes))
     for k, each in enumerate(phase.replaced, 1):
-        kept = Replaced(each["committedAt"], each["manifest"], each["publishedAt"], each["replacedAt"])
+        kept = ReplacedManifest(
+            each["committedAt"], each["manifest"], each["publishedAt"], each["replacedAt"]
+        )
         publish_once(objects, public_key(campaign_id, phase.phase, replaced_name(k)), kept.to_bytes())
     if phase.replaced:
         on_step("draw.after_replaced")
@@ -159,8 +161,8 @@ def publish_manifest(
 
 def notice(phase: PhaseRecord, published_at: str) -> bytes:
     """Return the bytes of `notice.json`: what is drawn, and when that became public."""
-    terms = Terms.parse(phase.fields["terms"])
-    return Notice.of(
+    terms = PhaseTerms.parse(phase.fields["terms"])
+    return NoticeFile.of(
         Manifest.parse(phase.manifest),
         strikes=len(terms.strikes),
         committed_at=phase.fields["committedAt"],

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.files.judged_entries import Judge, Settlement, Tell
+from regworkers_core.adapters.files.judged_entries import Judge, ReplicationProgress, Tell
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
@@ -26,19 +26,19 @@ from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.codes.stock import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
 from regworkers_core.selection.draw.artefacts import public_key, publish_once
-from regworkers_core.selection.draw.gate import Acceptance, Confirming
+from regworkers_core.selection.draw.gate import AcceptedFindings, Confirming
 from regworkers_core.selection.draw.seeding import Patience
 from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.top_up import require_in_pool
-from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_bytes
+from regworkers_core.selection.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
 from regworkers_core.selection.notify.outbox import settle
 
-Settled = Callable[[str], Settlement]
+Settled = Callable[[str], ReplicationProgress]
 UNCHANGED = "stood"  # stored name
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepResult:
     """The result of a step. `facts` are numbers and hashes, never a fan's data.
 
     `state` is `done`, UNCHANGED if an earlier run decided it, `awaiting` a confirmation, `waiting` for a known time
@@ -77,7 +77,7 @@ class DrawRun(Confirming):
         on_progress: Tell = lambda _text: None,
         sleep: Callable[[float], object] = time.sleep,
         patience_seconds: float = math.inf,
-        accept: Acceptance | None = None,
+        accept: AcceptedFindings | None = None,
     ) -> None:
         super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep, accept=accept)
         self._settled, self._judge, self._strikes = settled, judge, strikes
@@ -85,7 +85,7 @@ class DrawRun(Confirming):
         self._on_step, self._tell = on_step, on_progress
         self._patience = Patience(self._stop, on_progress, patience_seconds)
 
-    def steps(self, confirm: str | None = None, *, unasked: bool = False) -> Iterator[Step]:
+    def steps(self, confirm: str | None = None, *, unasked: bool = False) -> Iterator[StepResult]:
         """Run all steps in order, up to one that awaits something, or waits. `confirm` is the word that confirms the
         publication, `unasked` publishes without one. Raises RequestError for a wrong word before the first step.
         """
@@ -105,14 +105,14 @@ class DrawRun(Confirming):
                 return
         yield self.publish(self.word if unasked else confirm)
 
-    def preview(self) -> Step:
+    def preview(self) -> StepResult:
         """Judge the entries as they are now, whatever the campaign's status; decides nothing."""
         campaign = self._campaign()
         with self._bench() as bench:
             judgement = self._judge(campaign, as_of=self._now(), folder=bench.root, tell=self._tell)
-        return Step("judge", "preview", judgement.facts, judgement.markdown)
+        return StepResult("judge", "preview", judgement.facts, judgement.markdown)
 
-    def judge(self) -> Step:
+    def judge(self) -> StepResult:
         """Check the codes, wait for replication, then judge every entry as of one moment. Raises NotSettled.
 
         A judgement is final once it is frozen. Until then a repeat judges again, so that entries that made the freeze
@@ -127,7 +127,7 @@ class DrawRun(Confirming):
             first = record.phases.get(1) if record is not None else None
             if first is not None and first.is_frozen:
                 self._strike(lease, campaign, first)
-                return Step("judge", UNCHANGED, first.eligibility)
+                return StepResult("judge", UNCHANGED, first.eligibility)
             if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
                 raise RequestError(
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
@@ -141,7 +141,7 @@ class DrawRun(Confirming):
             if not freezing.await_writers(
                 campaign, grace, clock=self._runtime.clock, wait=self._stop.wait, tell=self._tell
             ):
-                return Step("judge", "awaiting", {"campaignId": self.campaign_id})
+                return StepResult("judge", "awaiting", {"campaignId": self.campaign_id})
             self._tell("waiting for replication")
             differences, accepted = self._differences(self._settled(self.campaign_id), first)
             lifecycle.advance(
@@ -164,7 +164,7 @@ class DrawRun(Confirming):
                 self._decide(
                     lease, 1, {**decided, "differences": dict(differences), "accepted": list(accepted)}
                 )
-        return Step("judge", "done", {**judged, **codes.as_facts()}, judgement.markdown)
+        return StepResult("judge", "done", {**judged, **codes.as_facts()}, judgement.markdown)
 
     def _strike(self, lease: Lease, campaign: Campaign, first: PhaseRecord) -> None:
         """Take strikes that come after the freeze, until a manifest is committed."""
@@ -173,14 +173,14 @@ class DrawRun(Confirming):
         elif self._strikes:
             self._decide(lease, 1, {"terms": terms_of_first(campaign, self._strikes, first).as_fields()})
 
-    def freeze(self) -> Step:
+    def freeze(self) -> StepResult:
         """Fix the pool: the judged entries that can take part, as leaves, and their root."""
         campaign = self._campaign()
         with self._lease("freeze") as lease:
             record, _ = self._ready(PhaseStatus.OPENED, "judge")
             first = record.phases[1]
             if first.is_frozen:
-                return Step("freeze", UNCHANGED, freezing.facts(first))
+                return StepResult("freeze", UNCHANGED, freezing.facts(first))
             if "sha256" not in first.eligibility:
                 raise self._missing("judge")
             with self._bench() as bench:
@@ -202,9 +202,9 @@ class DrawRun(Confirming):
                 "hashes": hashes,
             }
             self._decide(lease, 1, {**decided, "status": PhaseStatus.FROZEN.value}, once="hashes")
-        return Step("freeze", "done", freezing.facts(self._phase(1)))
+        return StepResult("freeze", "done", freezing.facts(self._phase(1)))
 
-    def commit(self) -> Step:
+    def commit(self) -> StepResult:
         """Decide the manifest and publish it, before the seed exists. One that became public too late for its round is
         replaced, see `commitment`. A stop signal while the beacon is unavailable ends the step (state `awaiting`).
         """
@@ -219,7 +219,7 @@ class DrawRun(Confirming):
                         require_in_pool(bench, record)
                 decided = commitment.decide(self._runtime, self._campaign(), record, phase, self._patience)
                 if decided is None:
-                    return Step("commit", "awaiting", {"phase": phase.phase})
+                    return StepResult("commit", "awaiting", {"phase": phase.phase})
                 self._decide(
                     lease,
                     phase.phase,
@@ -238,7 +238,7 @@ class DrawRun(Confirming):
                 else:
                     decided = commitment.another_round(self._runtime, phase, self._patience)
                     if decided is None:
-                        return Step("commit", "awaiting", commitment.facts(phase))
+                        return StepResult("commit", "awaiting", commitment.facts(phase))
                     self._decide(lease, 1, decided, once="seedFile", unset=("publishedAt", "notice"))
                     self._on_step("draw.after_replacement")
                 phase, state = self._phase(phase.phase), "done"
@@ -246,7 +246,7 @@ class DrawRun(Confirming):
             if phase.published_at:
                 commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
                 commitment.announce_manifest(self._runtime, self.campaign_id, phase)
-        return Step("commit", state, commitment.facts(phase))
+        return StepResult("commit", state, commitment.facts(phase))
 
     def _published(self, phase: PhaseRecord) -> dict[str, Any] | None:
         """Return the fields `publishedAt` and `notice` of a manifest that the store has confirmed; None if it must be
@@ -261,7 +261,7 @@ class DrawRun(Confirming):
         notice = commitment.notice(phase, at)
         return {"publishedAt": at, "notice": notice.decode()}
 
-    def seed(self) -> Step:
+    def seed(self) -> StepResult:
         """Get the randomness that the manifest names, verify it, and derive the seed. With a beacon this waits for the
         round, without the draw's lease, until a stop signal (state `awaiting`) or the end of the patience (`waiting`).
         """
@@ -275,7 +275,7 @@ class DrawRun(Confirming):
                 self._runtime, phase, self._patience, lambda: self._phase(number).signatures
             )
         if signatures is None:
-            return Step("seed", "awaiting" if self._stop.is_set else "waiting", commitment.facts(phase))
+            return StepResult("seed", "awaiting" if self._stop.is_set else "waiting", commitment.facts(phase))
         with self._lease("seed") as lease:
             record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
             state = UNCHANGED
@@ -286,7 +286,7 @@ class DrawRun(Confirming):
                 phase, state = self._phase(phase.phase), "done"
                 self._on_step("draw.after_seed")
             seeding.publish(self._runtime, self.campaign_id, phase)
-        return Step("seed", state, seeding.facts(phase))
+        return StepResult("seed", state, seeding.facts(phase))
 
     def take_signature(self, signature: str) -> None:
         """Record a signature of the beacon that an operator supplied, for `seed`. Raises RequestError unless it is
@@ -298,12 +298,12 @@ class DrawRun(Confirming):
                 raise RequestError(f"phase {phase.phase} of {self.campaign_id} has its seed already")
             self._decide(lease, phase.phase, seeding.by_hand(phase, signature))
 
-    def rank(self) -> Step:
+    def rank(self) -> StepResult:
         """Order every entry by its key. Later phases use the order of the first."""
         with self._lease("rank") as lease:
             record, phase = self._ready(PhaseStatus.SEEDED, "seed")
             if phase.reached(PhaseStatus.RANKED):
-                return Step("rank", UNCHANGED, {"count": record.phases[1].freeze["count"]})
+                return StepResult("rank", UNCHANGED, {"count": record.phases[1].freeze["count"]})
             ranking: dict[str, Any] = {}
             if phase.phase == 1:
                 with self._bench() as bench:
@@ -311,9 +311,9 @@ class DrawRun(Confirming):
             self._on_step("draw.after_rank")
             decided = {**ranking, "rankedAt": self._now(), "status": PhaseStatus.RANKED.value}
             self._decide(lease, phase.phase, decided)
-        return Step("rank", "done", {"count": record.phases[1].freeze["count"]})
+        return StepResult("rank", "done", {"count": record.phases[1].freeze["count"]})
 
-    def allocate(self) -> Step:
+    def allocate(self) -> StepResult:
         """Allocate seats in rank order, and publish the result before there is a report."""
         with self._lease("allocate") as lease:
             record, phase = self._ready(PhaseStatus.RANKED, "rank")
@@ -329,22 +329,22 @@ class DrawRun(Confirming):
             # Hold the messages whose outcome this phase changes.
             settle(self._runtime, self.campaign_id, token=lease.token)
             allocation.announce_result(self._runtime, self.campaign_id, phase)
-        return Step("allocate", state, allocation.facts(phase))
+        return StepResult("allocate", state, allocation.facts(phase))
 
-    def report(self) -> Step:
+    def report(self) -> StepResult:
         """Report funnel, odds, bias audit and exclusions, for the operator who confirms the publication."""
         with self._lease("report") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.PUBLISHED):
-                return Step("report", UNCHANGED, phase.fields["report"])
+                return StepResult("report", UNCHANGED, phase.fields["report"])
             with self._bench() as bench:
                 made = allocation.report(
                     self._runtime, self._campaign(), record, phase, bench, self._engine(bench)
                 )
             self._decide(lease, phase.phase, {"report": made.record})
-        return Step("report", "done", made.record, made.markdown)
+        return StepResult("report", "done", made.record, made.markdown)
 
-    def publish(self, confirm: str | None = None) -> Step:
+    def publish(self, confirm: str | None = None) -> StepResult:
         """Plan codes and queue their assignment, once the gate is open and `confirm` is `word`, or the settings need
         none. Without the word the state is `awaiting`.
 
@@ -355,20 +355,20 @@ class DrawRun(Confirming):
         with self._lease("publish") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):
-                return Step("publish", UNCHANGED, _markets(phase))
+                return StepResult("publish", UNCHANGED, _markets(phase))
             if not phase.confirmed:
                 findings = self._examine(lease, record, phase)
                 if not self._confirm(lease, phase, findings, confirm):
                     shown = [
                         each.as_fields() | {"accepted": self._is_accepted(phase, each)} for each in findings
                     ]
-                    return Step("publish", "awaiting", {"confirm": self.word, "findings": shown})
+                    return StepResult("publish", "awaiting", {"confirm": self.word, "findings": shown})
                 self._on_step("draw.after_confirm")
                 phase = self._phase(phase.phase)
             publish_once(
                 self._runtime.objects,
                 public_key(self.campaign_id, phase.phase, ACCEPTED),
-                accepted_bytes([Accepted(**each) for each in phase.accepted]),
+                accepted_bytes([AcceptedFinding(**each) for each in phase.accepted]),
             )
             # Supersede the messages that it changes before any of its codes or messages go out.
             settle(self._runtime, self.campaign_id, token=lease.token)
@@ -383,7 +383,7 @@ class DrawRun(Confirming):
             )
         if not published:
             self._on_step("draw.after_publish")
-        return Step("publish", UNCHANGED if published else "done", _markets(self._phase(phase.phase)))
+        return StepResult("publish", UNCHANGED if published else "done", _markets(self._phase(phase.phase)))
 
 
 def _markets(phase: PhaseRecord) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure, RequestError
 from regworkers_core.domain.selection import (
@@ -65,7 +65,7 @@ class GateFinding:
 
 
 @dataclass(frozen=True, slots=True)
-class Acceptance:
+class AcceptedFindings:
     """Findings that an operator accepts, and why. `by` is the operator; empty: the account on this machine."""
 
     findings: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Acceptance:
     by: str = ""
 
     @classmethod
-    def of(cls, findings: Iterable[str], reason: str, by: str = "") -> Acceptance:
+    def of(cls, findings: Iterable[str], reason: str, by: str = "") -> AcceptedFindings:
         """Raises RequestError for a finding that cannot be accepted, and for names without a reason."""
         names = tuple(dict.fromkeys(findings))
         for name in names:
@@ -242,10 +242,10 @@ class Confirming(HeldDraw):
         run_id: str,
         phase: int | None = None,
         sleep: Callable[[float], object] = time.sleep,
-        accept: Acceptance | None = None,
+        accept: AcceptedFindings | None = None,
     ) -> None:
         super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep)
-        self._accept = accept or Acceptance()
+        self._accept = accept or AcceptedFindings()
 
     @property
     def phase(self) -> int:
@@ -297,7 +297,7 @@ class Confirming(HeldDraw):
         self._decide(lease, phase.phase, {"gate": kept})
 
     def _differences(
-        self, found: Settlement, first: PhaseRecord | None
+        self, found: ReplicationProgress, first: PhaseRecord | None
     ) -> tuple[Mapping[str, int], Sequence[Mapping[str, str]]]:
         """Return the differences despite which the pool is frozen, and the lines that accept them: an operator accepts
         them by name, in this run, or accepted the same ones in a run that died before the freeze. Raises NotSettled.

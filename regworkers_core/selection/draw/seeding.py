@@ -17,7 +17,13 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import reveal
 from regworkers_core.selection.draw.artefacts import public_key, publish_once
 from regworkers_core.selection.maths.files import SEED, DrawError, sha256_hex
-from regworkers_core.selection.maths.manifest import DRAND, Manifest, SeedFile, SeedSource, commitment_of
+from regworkers_core.selection.maths.manifest import (
+    DRAND,
+    Manifest,
+    ManifestSeedSource,
+    SeedFile,
+    commitment_of,
+)
 from regworkers_core.selection.proof.beacon import verify_beacon
 
 # Allowed from the choice of the round to the store's confirmation of the manifest, in addition to the required lead.
@@ -149,7 +155,7 @@ def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, signatures:
     """
     if phase.phase > 1:
         return _made(phase, seed_bytes(record.phases[1]))
-    source = SeedSource.parse(phase.fields["seedSource"])
+    source = ManifestSeedSource.parse(phase.fields["seedSource"])
     if source.kind != DRAND:
         randomness = reveal(runtime, record.campaign_id)
         if commitment_of(randomness) != source.commitment:
@@ -184,7 +190,7 @@ def replaced_when_due(phase: PhaseRecord) -> list[tuple[int, Manifest]]:
 
 def seed_of(manifest: bytes, randomness: str, signature: str | None) -> bytes:
     """Return the bytes of `seed.json` for a manifest of phase 1."""
-    source = SeedSource.parse(Manifest.parse(manifest).seed_source)
+    source = ManifestSeedSource.parse(Manifest.parse(manifest).seed_source)
     made = SeedFile.of(sha256_hex(manifest), source.kind, source.source, source.round, randomness, signature)
     return made.to_bytes()
 

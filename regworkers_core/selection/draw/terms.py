@@ -25,7 +25,7 @@ _STRIKE_BYTES = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PhaseTerms:
     """The terms of one phase. `markets` are sorted by id, `strikes` are (ref, reason) by ref, cumulative over the
     phases; a `waitlist_size` of None means all.
     """
@@ -37,7 +37,7 @@ class Terms:
     reason: str = ""
 
     @classmethod
-    def of(cls, campaign: Campaign, strikes: Iterable[tuple[str, str]] = ()) -> Terms:
+    def of(cls, campaign: Campaign, strikes: Iterable[tuple[str, str]] = ()) -> PhaseTerms:
         """Return the terms of phase 1, as the campaign states them."""
         return cls(
             markets=tuple(sorted(campaign.markets, key=lambda market: market.market_id)),
@@ -52,7 +52,7 @@ class Terms:
         return as_document(self) | {"markets": markets}
 
     @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> Terms:
+    def parse(cls, fields: Mapping[str, Any]) -> PhaseTerms:
         """Read the field `terms` of a phase."""
         markets = []
         for market in fields["markets"]:
@@ -75,7 +75,7 @@ class TopUp:
     waitlist_size: int | None = None
     keep_waitlist: bool = True
 
-    def after(self, before: Terms, pinned: Mapping[str, int]) -> Terms:
+    def after(self, before: PhaseTerms, pinned: Mapping[str, int]) -> PhaseTerms:
         """Return the terms of the next phase. `pinned` counts the winners who keep their seat, by market.
 
         Raises RequestError for a reason that cannot be published, an unknown market, an invalid segment, fewer seats
@@ -112,7 +112,7 @@ class TopUp:
         waitlist = before.waitlist_size if self.keep_waitlist else self.waitlist_size
         if waitlist is not None and not 0 <= waitlist <= MAX_SEATS:
             raise RequestError(f"the waiting list should have 0 to {MAX_SEATS} places, found {waitlist}")
-        return Terms(
+        return PhaseTerms(
             markets=tuple(markets),
             wins_per_unit=before.wins_per_unit,
             waitlist_size=waitlist,
@@ -121,22 +121,22 @@ class TopUp:
         )
 
 
-def terms_of_first(campaign: Campaign, strikes: Strikes, first: PhaseRecord | None) -> Terms:
+def terms_of_first(campaign: Campaign, strikes: Strikes, first: PhaseRecord | None) -> PhaseTerms:
     """Return the terms of phase 1 as the campaign states them now.
 
     Without `strikes`, those of an earlier run are kept: a run that a sensor starts is given none. Raises RequestError
     for too many.
     """
     if not strikes and first is not None:
-        strikes = Terms.parse(first.fields["terms"]).strikes
-    terms = Terms.of(campaign, strikes)
+        strikes = PhaseTerms.parse(first.fields["terms"]).strikes
+    terms = PhaseTerms.of(campaign, strikes)
     require_room([terms])
     return terms
 
 
 def refuse_late_strikes(campaign_id: str, first: PhaseRecord, strikes: Strikes) -> None:
     """Raise UsageError for strikes that are not those of the committed manifest: strikes precede the commit."""
-    if strikes and merged(strikes) != Terms.parse(first.fields["terms"]).strikes:
+    if strikes and merged(strikes) != PhaseTerms.parse(first.fields["terms"]).strikes:
         raise UsageError(
             f"the draw of {campaign_id} is committed without these strikes, and a commit is final: "
             f"`regworkers draw top-up {campaign_id} --strikes ...`, or the job `top_up` with `strikes`, takes their"
@@ -144,7 +144,7 @@ def refuse_late_strikes(campaign_id: str, first: PhaseRecord, strikes: Strikes) 
         )
 
 
-def require_room(phases: Sequence[Terms]) -> None:
+def require_room(phases: Sequence[PhaseTerms]) -> None:
     """Raise RequestError when the strikes of the last of these phases, with those before, exceed the document of a
     draw.
     """

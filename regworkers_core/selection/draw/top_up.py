@@ -21,7 +21,7 @@ from regworkers_core.selection.draw import freezing
 from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, workbench
 from regworkers_core.selection.draw.freezing import POOL
 from regworkers_core.selection.draw.held import DrawBusy, HeldDraw, draw_lease, noted_stops
-from regworkers_core.selection.draw.terms import Terms, TopUp, merged, refuse_late_strikes, require_room
+from regworkers_core.selection.draw.terms import PhaseTerms, TopUp, merged, refuse_late_strikes, require_room
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 
@@ -36,7 +36,7 @@ class Striking(HeldDraw):
         Raises RequestError for a malformed one and once a manifest is committed without them, DrawBusy while another
         run works on the draw, TransientFailure when a store is unavailable.
         """
-        wanted = Terms.of(self._campaign(), strikes)
+        wanted = PhaseTerms.of(self._campaign(), strikes)
         require_room([wanted])
         terms = wanted.as_fields()
         before = self._before(strikes)
@@ -56,14 +56,14 @@ class Striking(HeldDraw):
             return 0
         if first.manifest_hash:
             refuse_late_strikes(self.campaign_id, first, merged(strikes))
-        return len(Terms.parse(first.fields["terms"]).strikes)
+        return len(PhaseTerms.parse(first.fields["terms"]).strikes)
 
 
 def require_in_pool(bench: Workbench, record: DrawRecord) -> None:
     """Raise RequestError for a strike without an entry in the frozen pool, with which the maths would fail after the
     commit; InputDiffers for a pool that is not the frozen one.
     """
-    struck = {ref for ref, _ in Terms.parse(record.phases[1].fields["terms"]).strikes}
+    struck = {ref for ref, _ in PhaseTerms.parse(record.phases[1].fields["terms"]).strikes}
     if not struck:
         return
     path = freezing.fetch(bench, record, POOL, bench.root / POOL)
@@ -122,7 +122,7 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
     last = record.latest
     if last.phase > 1 and not last.reached(PhaseStatus.COMPLETED):
         again = _terms(runtime, record, last.phase - 1, request)
-        if again == Terms.parse(last.fields["terms"]):
+        if again == PhaseTerms.parse(last.fields["terms"]):
             return last.phase
         if not last.manifest_hash:
             runtime.draws.decide(
@@ -146,7 +146,7 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
     return number
 
 
-def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) -> Terms:
+def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) -> PhaseTerms:
     """Return the terms of the phase after `before`. Raises as `open_phase`."""
     settings = runtime.settings.selection
     with workbench(runtime.objects, record.campaign_id) as bench:
@@ -157,7 +157,8 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
         )
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
         struck = [
-            ref for ref, _ in (*Terms.parse(record.phases[before].fields["terms"]).strikes, *request.strikes)
+            ref
+            for ref, _ in (*PhaseTerms.parse(record.phases[before].fields["terms"]).strikes, *request.strikes)
         ]
         with engine.connection() as connection:
             # A join, because a purge of bots has tens of thousands of strikes.
@@ -172,7 +173,7 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
                 "SELECT market, count(*) FROM before ANTI JOIN struck USING (ref) WHERE outcome = 'WINNER'"
                 " GROUP BY market"
             ).fetchall()
-    earlier = [Terms.parse(record.phases[number].fields["terms"]) for number in range(1, before + 1)]
+    earlier = [PhaseTerms.parse(record.phases[number].fields["terms"]) for number in range(1, before + 1)]
     terms = request.after(earlier[-1], dict(rows))
     require_room([*earlier, terms])
     return terms

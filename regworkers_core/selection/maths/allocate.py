@@ -29,7 +29,7 @@ from regworkers_core.selection.maths.files import (
     sha256_hex,
 )
 from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.outcomes import Identity, MarketCounts, Outcomes, Summary
+from regworkers_core.selection.maths.outcomes import LeafIdentity, MarketCounts, Outcomes, Summary
 from regworkers_core.selection.maths.phase import Phase, Wishes
 from regworkers_core.selection.maths.rank import RANKED, Ranked, rank_leaves
 from regworkers_core.selection.maths.rules import (
@@ -269,7 +269,7 @@ def _write(
 
 
 def _cutoffs(
-    phase: Phase, markets: Sequence[MarketGroups], worst: Mapping[int, Identity]
+    phase: Phase, markets: Sequence[MarketGroups], worst: Mapping[int, LeafIdentity]
 ) -> dict[str, MarketCutoffs]:
     """Return the cut-offs of every market. Keys are made only for the worst-ranked winner of a full group."""
     seed, draw_id = phase.seed.seed, phase.manifest.draw_id

@@ -48,7 +48,7 @@ def is_beside(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice(JsonFile):
+class NoticeFile(JsonFile):
     """notice.json: what a phase offers, and when its manifest was decided and became public.
 
     `strikes` counts the lines of strikes.txt; `reason` is empty in phase 1.
@@ -66,9 +66,11 @@ class Notice(JsonFile):
     strikes: int
 
     @staticmethod
-    def of(manifest: Manifest, *, strikes: int, committed_at: str, published_at: str, reason: str) -> Notice:
+    def of(
+        manifest: Manifest, *, strikes: int, committed_at: str, published_at: str, reason: str
+    ) -> NoticeFile:
         """Return the notice of a manifest that the store has confirmed."""
-        return Notice(
+        return NoticeFile(
             as_of=manifest.as_of,
             campaign_id=manifest.campaign_id,
             capacities={market.market_id: market.capacity for market in manifest.markets},
@@ -95,7 +97,7 @@ class Notice(JsonFile):
 
     def check(self, manifest: Manifest, strikes: int | None = None) -> None:
         """Raise DrawError unless this is about `manifest`, whose strikes.txt has `strikes` lines (None: unknown)."""
-        due = Notice.of(
+        due = NoticeFile.of(
             manifest,
             strikes=self.strikes if strikes is None else strikes,
             committed_at=self.committed_at,
@@ -109,7 +111,7 @@ class Notice(JsonFile):
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced(JsonFile):
+class ReplacedManifest(JsonFile):
     """replaced-<k>.json: a manifest of phase 1 that was replaced by another one.
 
     `published_at` is None if the store never confirmed it.
@@ -156,7 +158,7 @@ class Replaced(JsonFile):
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedFinding:
     """One item of accepted.json: a finding despite which the phase was published, and why."""
 
     at: str
@@ -164,20 +166,22 @@ class Accepted:
     reason: str
 
 
-def accepted_bytes(accepted: Sequence[Accepted]) -> bytes:
+def accepted_bytes(accepted: Sequence[AcceptedFinding]) -> bytes:
     """Return the bytes of accepted.json. Raises DrawError when `parse_accepted` would reject them."""
     data = canonical_bytes(as_json(accepted))
     parse_accepted(data)
     return data
 
 
-def parse_accepted(data: bytes, artefact: str = ACCEPTED) -> tuple[Accepted, ...]:
+def parse_accepted(data: bytes, artefact: str = ACCEPTED) -> tuple[AcceptedFinding, ...]:
     """Read accepted.json. Raises DrawError with the key and what was found."""
     found = []
     for number, document in enumerate(parse_canonical_list(data, artefact)):
-        fields = Fields(artefact, f"[{number}]", document, json_keys(Accepted))
+        fields = Fields(artefact, f"[{number}]", document, json_keys(AcceptedFinding))
         finding = fields.text("finding", _FINDING.fullmatch, "the name of a finding")
-        found.append(Accepted(fields.time("at"), finding, fields.text("reason", str.strip, "a reason")))
+        found.append(
+            AcceptedFinding(fields.time("at"), finding, fields.text("reason", str.strip, "a reason"))
+        )
     return tuple(found)
 
 

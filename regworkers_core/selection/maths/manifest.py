@@ -53,7 +53,7 @@ class MarketTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class SeedSource:
+class ManifestSeedSource:
     """The source of the randomness; `source` and `round` enter the seed."""
 
     kind: str
@@ -62,15 +62,15 @@ class SeedSource:
     commitment: str | None
 
     @staticmethod
-    def parse(document: object) -> SeedSource:
+    def parse(document: object) -> ManifestSeedSource:
         """Read `{"commitment", "kind": "commit-reveal"}` or `{"chain", "kind": "drand", "round"}`. Raises DrawError."""
         kind = document.get("kind") if isinstance(document, Mapping) else None
         if kind == DRAND:
             fields = Fields(MANIFEST, "seedSource", document, ("chain", "kind", "round"))
-            return SeedSource(DRAND, fields.hash("chain"), fields.integer("round", 1), None)
+            return ManifestSeedSource(DRAND, fields.hash("chain"), fields.integer("round", 1), None)
         if kind == COMMIT_REVEAL:
             fields = Fields(MANIFEST, "seedSource", document, ("commitment", "kind"))
-            return SeedSource(COMMIT_REVEAL, COMMIT_REVEAL, 0, fields.hash("commitment"))
+            return ManifestSeedSource(COMMIT_REVEAL, COMMIT_REVEAL, 0, fields.hash("commitment"))
         raise DrawError(MANIFEST, f"seedSource.kind: {COMMIT_REVEAL} or {DRAND} is needed, found {kind!r}")
 
 
@@ -115,7 +115,7 @@ class Manifest(JsonFile):
         campaign_id = fields.id("campaignId")
         phase = fields.integer("phase", 1)
         source = fields.raw("seedSource")
-        SeedSource.parse(source)
+        ManifestSeedSource.parse(source)
         return cls(
             as_of=fields.time("asOf"),
             campaign_id=campaign_id,
@@ -264,7 +264,7 @@ class SeedFile(JsonFile):
 
         It does not verify drand's BLS signature, only that the randomness is its SHA-256.
         """
-        source = SeedSource.parse(seed_source)
+        source = ManifestSeedSource.parse(seed_source)
         if (self.kind, self.round) != (source.kind, source.round):
             raise DrawError(
                 SEED,

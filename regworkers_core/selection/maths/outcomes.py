@@ -78,7 +78,7 @@ _WINNER, _STRUCK = _CODES[Outcome.WINNER], _CODES[Outcome.STRUCK]
 _NONE = len(_ORDER)
 
 
-class Identity(NamedTuple):
+class LeafIdentity(NamedTuple):
     """The input of a leaf's keys."""
 
     ref: str
@@ -170,13 +170,13 @@ class Outcomes:
 
     def write(
         self, leaves: Path, out: Path, ranks: npt.NDArray[np.int32], wanted: Collection[int]
-    ) -> tuple[str, dict[int, Identity]]:
+    ) -> tuple[str, dict[int, LeafIdentity]]:
         """Write result.txt and outcomes.parquet; `ranks` by line.
 
         Returns the hash of result.txt, and the identities of the `wanted` ranks.
         """
         digest, done = hashlib.sha256(), 0
-        sought, found = np.fromiter(wanted, np.int32), dict[int, Identity]()
+        sought, found = np.fromiter(wanted, np.int32), dict[int, LeafIdentity]()
         with (
             (out / RESULT).open("wb") as file,
             # Refs are random: neither a dictionary nor compression saves space.
@@ -196,8 +196,8 @@ class Outcomes:
                 file.write(text)
                 twin.write_batch(rows)
                 for row in np.flatnonzero(np.isin(ranks[part], sought)).tolist():
-                    columns = (batch[name][row].as_py() for name in Identity._fields)
-                    found[int(ranks[done + row])] = Identity(*columns)
+                    columns = (batch[name][row].as_py() for name in LeafIdentity._fields)
+                    found[int(ranks[done + row])] = LeafIdentity(*columns)
                 done = part.stop
         return digest.hexdigest(), found
 

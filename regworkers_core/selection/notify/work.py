@@ -14,7 +14,7 @@ import structlog
 
 from regworkers_core.adapters.mongo.outbox import SOURCE
 from regworkers_core.domain.events import notification_queued
-from regworkers_core.domain.messages import DeadLetter, MessageType, Subject, encode
+from regworkers_core.domain.messages import DeadLetter, ItemSubject, MessageType, encode
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds
@@ -175,7 +175,7 @@ class NotifyWork:
 
 def _dead_letter(parcel: Parcel, notice: Notice, failure: PermanentFailure, at: str) -> DeadLetter:
     ids = {**notice.market.as_fields(), "entryId": notice.entry_id}
-    return DeadLetter(SOURCE, notice.key, failure, _correlation_id(parcel), at, Subject(notice.key, ids))
+    return DeadLetter(SOURCE, notice.key, failure, _correlation_id(parcel), at, ItemSubject(notice.key, ids))
 
 
 def _correlation_id(parcel: Parcel) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET, QUICKNET_HASH, Chain
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.selection.maths.files import MANIFEST, DrawError
-from regworkers_core.selection.maths.manifest import Manifest, SeedSource
+from regworkers_core.selection.maths.manifest import Manifest, ManifestSeedSource
 
 SEED = "seed.json"
 CHAINS = {QUICKNET_HASH: QUICKNET}
@@ -53,7 +53,7 @@ def check_round(manifest: Manifest) -> None:
     The manifest is made after `asOf`: with an earlier round the operator could know the randomness, or had no time to
     publish the manifest.
     """
-    source = SeedSource.parse(manifest.seed_source)
+    source = ManifestSeedSource.parse(manifest.seed_source)
     if source.commitment is not None:
         return
     due, as_of = chain_of(source.source).due(source.round), seconds(manifest.as_of) or 0.0

@@ -14,7 +14,7 @@ from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.selection.maths.files import CUTOFFS, DrawError, Fields, is_hash, sha256_hex, short
-from regworkers_core.selection.maths.manifest import SeedFile, SeedSource
+from regworkers_core.selection.maths.manifest import ManifestSeedSource, SeedFile
 from regworkers_core.selection.maths.rules import (
     NO_SEATS,
     entry_key,
@@ -26,12 +26,12 @@ from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.checker import (
     RECEIPT,
-    Check,
-    Checker,
+    CheckResult,
     Excluded,
     Inclusion,
     PhasePart,
     Step,
+    StepChecker,
     wrong,
 )
 from regworkers_core.selection.proof.inputs import changed_terms, check_randomness
@@ -47,7 +47,7 @@ _EXCLUDED = ("after", "before", "manifest", "published", "reasons")
 class ReceiptChecked:
     """The checks of a receipt, in order. `limits` say what a receipt cannot prove alone."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     limits: tuple[str, ...] = ()
 
     @property
@@ -69,7 +69,7 @@ def check_receipt(data: bytes) -> ReceiptChecked:
             fields.refuse("version", f"expected {VERSION}, found {short(fields.raw('version'))}")
         checker = Drawn(fields) if _kind(document) == DRAWN else Excluded(fields)
     except DrawError as error:
-        return ReceiptChecked((Check("receipt", False, str(error)),))
+        return ReceiptChecked((CheckResult("receipt", False, str(error)),))
     for name, step in checker.steps():
         checker.run(name, step)
     return ReceiptChecked(tuple(checker.checks), checker.limits())
@@ -101,7 +101,7 @@ def _kind(document: Mapping[str, Any]) -> str:
     return str(kind)
 
 
-class Drawn(Checker):
+class Drawn(StepChecker):
     """The check of an entry that was in the draw."""
 
     def __init__(self, fields: Fields) -> None:
@@ -194,7 +194,7 @@ class Drawn(Checker):
         return self.check_published([(each.manifest, each.published) for each in self._phases])
 
     def _check_randomness(self) -> str:
-        source, stated = SeedSource.parse(self._first.seed_source), self._seed
+        source, stated = ManifestSeedSource.parse(self._first.seed_source), self._seed
         check_randomness(self._first, stated)
         # The expected seed: the next step checks the stated one.
         expected = SeedFile.of(

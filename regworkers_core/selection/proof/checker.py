@@ -33,7 +33,7 @@ _INCLUSION = ("index", "leaf", "proof")
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CheckResult:
     """The result of one step. `detail` says what was compared, or what is wrong."""
 
     name: str
@@ -44,11 +44,11 @@ class Check:
 Step = Callable[[], str]
 
 
-class Checker:
+class StepChecker:
     """Runs the steps of a check in order. A step that depends on a failed one fails as well."""
 
     def __init__(self, fields: Fields) -> None:
-        self.checks: list[Check] = []
+        self.checks: list[CheckResult] = []
         self.ref = fields.text("ref", is_selection_id, "a ref")
         self._guarantee = fields.text("guarantee", bool, "a sentence")
         self.campaign_id = fields.text("campaignId", is_selection_id, "a campaign's id")
@@ -66,9 +66,9 @@ class Checker:
 
     def run(self, name: str, step: Step) -> None:
         try:
-            self.checks.append(Check(name, True, step()))
+            self.checks.append(CheckResult(name, True, step()))
         except DrawError as error:
-            self.checks.append(Check(name, False, error.message))
+            self.checks.append(CheckResult(name, False, error.message))
 
     def check_campaign(self, manifest: Manifest) -> None:
         if manifest.campaign_id != self.campaign_id:
@@ -151,7 +151,7 @@ def wrong(message: str) -> NoReturn:
     raise DrawError(RECEIPT, message)
 
 
-class Excluded(Checker):
+class Excluded(StepChecker):
     """The check of an entry that was not in the draw: its neighbours are adjacent, so no leaf is between them."""
 
     def __init__(self, fields: Fields) -> None:

@@ -14,10 +14,10 @@ from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,
     NOTICE,
-    Accepted,
+    AcceptedFinding,
     Annulled,
-    Notice,
-    Replaced,
+    NoticeFile,
+    ReplacedManifest,
     accepted_bytes,
     parse_accepted,
     replaced_name,
@@ -35,10 +35,10 @@ T = TypeVar("T")
 class Published:
     """The files beside the artefacts of one phase; None for a missing file. `replaced` is in order of replacement."""
 
-    notice: Notice | None = None
-    accepted: tuple[Accepted, ...] | None = None
+    notice: NoticeFile | None = None
+    accepted: tuple[AcceptedFinding, ...] | None = None
     annulled: Annulled | None = None
-    replaced: tuple[Replaced, ...] = ()
+    replaced: tuple[ReplacedManifest, ...] = ()
 
     @staticmethod
     def read(folder: Path) -> tuple[Published, list[DrawError]]:
@@ -60,9 +60,9 @@ class Published:
             if number != due:
                 errors.append(DrawError(replaced_name(number), f"{replaced_name(due)} is missing before it"))
                 break
-        replaced = [parsed(replaced_name(number), Replaced.parse) for number in numbers]
+        replaced = [parsed(replaced_name(number), ReplacedManifest.parse) for number in numbers]
         return Published(
-            notice=parsed(NOTICE, Notice.parse),
+            notice=parsed(NOTICE, NoticeFile.parse),
             accepted=parsed(ACCEPTED, parse_accepted),
             annulled=parsed(ANNULLED, Annulled.parse),
             replaced=tuple(each for each in replaced if each is not None),
@@ -82,9 +82,9 @@ class Published:
         for number, text in enumerate(fields.list("replaced"), 1):
             if not isinstance(text, str):
                 fields.refuse("replaced", f"the text of {replaced_name(number)} is needed")
-            replaced.append(Replaced.parse(text.encode(), replaced_name(number)))
+            replaced.append(ReplacedManifest.parse(text.encode(), replaced_name(number)))
         return Published(
-            notice=parsed("notice", NOTICE, Notice.parse),
+            notice=parsed("notice", NOTICE, NoticeFile.parse),
             accepted=parsed("accepted", ACCEPTED, parse_accepted),
             replaced=tuple(replaced),
         )
@@ -231,7 +231,7 @@ def lead_seconds(source: Mapping[str, Any], published: Published) -> float | Non
     return (seconds(at) or 0.0) - (seconds(published.notice.published_at) or 0.0)
 
 
-def is_recommitted(replaced: Replaced) -> bool:
+def is_recommitted(replaced: ReplacedManifest) -> bool:
     """Whether the round of the replaced manifest was already signed when it was replaced."""
     at = signed_at(replaced.document.seed_source)
     return at is not None and replaced.replaced_at >= at

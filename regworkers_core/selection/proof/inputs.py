@@ -22,8 +22,8 @@ from regworkers_core.selection.maths.files import (
 from regworkers_core.selection.maths.manifest import (
     DRAND,
     Manifest,
+    ManifestSeedSource,
     SeedFile,
-    SeedSource,
     derive_seed,
     parse_strikes,
 )
@@ -138,7 +138,7 @@ def check_seed(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
 
 def check_randomness(manifest: Manifest, seed: SeedFile) -> None:
     """Check that the seed has the signature of the committed round. Raises DrawError for `seed.json`."""
-    source = SeedSource.parse(manifest.seed_source)
+    source = ManifestSeedSource.parse(manifest.seed_source)
     if source.kind == DRAND:
         verify_beacon(source.source, source.round, seed.signature or "")
 
@@ -171,7 +171,7 @@ def _witnesses(phases: Sequence[Inputs], number: int) -> Iterator[tuple[str, boo
     if each.summary is not None:
         yield SUMMARY, each.summary.get("manifestHash") == each.manifest_hash
     if number == 1 and each.seed is not None and each.manifest is not None:
-        source = SeedSource.parse(each.manifest.seed_source)
+        source = ManifestSeedSource.parse(each.manifest.seed_source)
         derived = derive_seed(each.manifest_hash, source.source, source.round, each.seed.randomness)
         yield SEED, derived == each.seed.seed
     after = phases[number] if number < len(phases) else None

@@ -24,9 +24,9 @@ from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,
     NOTICE,
-    Accepted,
+    AcceptedFinding,
     Annulled,
-    Replaced,
+    ReplacedManifest,
     accepted_bytes,
     is_beside,
     replaced_name,
@@ -116,14 +116,14 @@ def recorded_files(record: DrawRecord) -> dict[str, str]:
         if notice := fields.get("notice"):
             texts[NOTICE] = str(notice).encode()
         for place, each in enumerate(fields.get("replaced") or (), 1):
-            replaced = Replaced(
+            replaced = ReplacedManifest(
                 each["committedAt"], each["manifest"], each.get("publishedAt"), each["replacedAt"]
             )
             texts[replaced_name(place)] = replaced.to_bytes()
         # Accepted findings are published with the confirmation; until then more may be added.
         if "confirmedAt" in fields and (accepted := fields.get("accepted")):
             texts[ACCEPTED] = accepted_bytes(
-                [Accepted(each["at"], each["finding"], each["reason"]) for each in accepted]
+                [AcceptedFinding(each["at"], each["finding"], each["reason"]) for each in accepted]
             )
         found |= {f"phase-{number}/{name}": sha256_hex(data) for name, data in texts.items()}
     return found

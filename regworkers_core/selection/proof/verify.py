@@ -54,7 +54,7 @@ _ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Flaw:
     """`artefact` is the file at fault (`phase-1/result.txt`), `message` what is wrong with it."""
 
     artefact: str
@@ -101,7 +101,7 @@ class Verification:
     round_at: str | None
     annulled: Annulled | None
     phases: tuple[PhaseVerified, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[Flaw, ...]
     notes: tuple[str, ...]
 
     @property
@@ -157,7 +157,7 @@ class _Replay:
         self._folders, self._scratch, self._engine = folders, scratch, engine
         self._known, self._files, self._tell = published or recorded, files, tell
         self._origin: Literal["published", "recorded"] = "published" if published else "recorded"
-        self._findings: dict[str, Finding] = {}
+        self._findings: dict[str, Flaw] = {}
         self._notes: list[str] = []
         self._phases: list[PhaseVerified] = []
 
@@ -329,7 +329,7 @@ class _Replay:
     def _add(self, folder: Path, name: str, message: str) -> None:
         # The first error of a file is the closest to its cause.
         artefact = f"{folder.name}/{name}"
-        self._findings.setdefault(artefact, Finding(artefact, message))
+        self._findings.setdefault(artefact, Flaw(artefact, message))
 
 
 def difference(published: Path, replayed: Path) -> str:

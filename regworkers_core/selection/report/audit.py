@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from regworkers_core.selection.report.inputs import Workspace
-from regworkers_core.selection.report.statistics import Counted, chi_square, pooled, weight_model
+from regworkers_core.selection.report.statistics import GroupCounts, chi_square, pooled, weight_model
 
 # A fair draw raises a false alarm once in 10,000 audits: rare enough to take every alarm seriously.
 ALPHA = 1e-4
@@ -167,7 +167,7 @@ def _tested(
     for one, other, shared in work.rows(_COVARIANCE):
         covariance[index[one or ""], index[other or ""]] -= shared
     labels = tuple(dimension.labels.get(name, name or "unknown") for name in names)
-    counted = Counted(labels, candidates, hits, expected, covariance)
+    counted = GroupCounts(labels, candidates, hits, expected, covariance)
     return _test(dimension.name, dimension.title, question, pooled(counted, in_order=dimension.in_order))
 
 
@@ -190,11 +190,11 @@ def _weights(work: Workspace, winners: int, candidates: int) -> dict[str, Any]:
         expected, covariance = model.expected, model.covariance
     else:
         expected, covariance = found, np.zeros((len(rows), len(rows)))
-    counted = Counted(tuple(str(row[0]) for row in rows), numbers, found, expected, covariance)
+    counted = GroupCounts(tuple(str(row[0]) for row in rows), numbers, found, expected, covariance)
     return _test("weight", "weight", "order", pooled(counted, in_order=True))
 
 
-def _test(name: str, title: str, question: str, counted: Counted) -> dict[str, Any]:
+def _test(name: str, title: str, question: str, counted: GroupCounts) -> dict[str, Any]:
     outcome = chi_square(counted)
     deviations = (
         np.sqrt(np.clip(np.diag(counted.covariance), 0, None)) if len(counted.labels) else np.zeros(0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from regworkers_core.domain.selection import LEAD_SECONDS, Verdict
+from regworkers_core.domain.selection import LEAD_SECONDS, PromiseVerdict
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.reporting.pages import Remark
 from regworkers_core.selection.maths.manifest import Manifest
@@ -183,7 +183,7 @@ SELECT market, count(*) FROM read_parquet($outcomes) WHERE outcome = 'WINNER' GR
 """
 
 
-def win_rates_uniform(numbers: Mapping[str, Any]) -> Verdict:
+def win_rates_uniform(numbers: Mapping[str, Any]) -> PromiseVerdict:
     """The verdict of the bias audit in the `numbers` of a report, as in report.json."""
     audit = numbers["audit"]
     made = [test for test in audit["tests"] if test["p"] is not None]
@@ -197,7 +197,7 @@ def win_rates_uniform(numbers: Mapping[str, Any]) -> Verdict:
             f"{len(made)} tests over {audit['audited']:,} candidates found nothing; the lowest p is {least['p']:.2g}"
             f" ({least['title']}, {least['question']})"
         )
-    return Verdict(
+    return PromiseVerdict(
         audit["passed"],
         description,
         {
@@ -210,7 +210,7 @@ def win_rates_uniform(numbers: Mapping[str, Any]) -> Verdict:
     )
 
 
-def capacity_respected(outcomes: Path, manifest: Manifest) -> Verdict:
+def capacity_respected(outcomes: Path, manifest: Manifest) -> PromiseVerdict:
     """Whether no market has more winners than seats, and every winner has a market of the draw."""
     with duckdb.connect() as database:
         winners = dict(database.execute(_WINNERS, {"outcomes": str(outcomes)}).fetchall())
@@ -221,7 +221,7 @@ def capacity_respected(outcomes: Path, manifest: Manifest) -> Verdict:
         if count > seats.get(market, 0)
     ]
     total = sum(winners.values())
-    return Verdict(
+    return PromiseVerdict(
         not wrong,
         "; ".join(wrong) or f"{total:,} winners within {sum(seats.values()):,} seats of {len(seats)} markets",
         {"winners": total, "seats": sum(seats.values()), "markets": len(seats), "overfull": len(wrong)},

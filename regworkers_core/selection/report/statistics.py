@@ -28,7 +28,7 @@ _NO_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class GroupCounts:
     """Ordered groups with their numbers of candidates, hits and expected hits, and the covariance (G x G) of
     hits - expected.
     """
@@ -39,12 +39,12 @@ class Counted:
     expected: Numbers
     covariance: Numbers
 
-    def merged(self, groups: Sequence[Sequence[int]], labels: Sequence[str]) -> Counted:
+    def merged(self, groups: Sequence[Sequence[int]], labels: Sequence[str]) -> GroupCounts:
         """Sum groups. Each new group is given by the indexes of its members."""
         matrix = np.zeros((len(groups), len(self.labels)))
         for row, members in enumerate(groups):
             matrix[row, list(members)] = 1
-        return Counted(
+        return GroupCounts(
             tuple(labels),
             matrix @ self.candidates,
             matrix @ self.hits,
@@ -54,7 +54,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TestResult:
     """`statistic` with its degrees of `freedom` and `p`; None if there was nothing to compare."""
 
     statistic: float | None
@@ -62,7 +62,7 @@ class Outcome:
     p: float | None
 
 
-def pooled(counted: Counted, *, in_order: bool) -> Counted:
+def pooled(counted: GroupCounts, *, in_order: bool) -> GroupCounts:
     """Merge groups with fewer than five expected hits or misses: ordered groups (such as times) with their neighbours,
     others into one group.
     """
@@ -91,11 +91,11 @@ def pooled(counted: Counted, *, in_order: bool) -> Counted:
     return together
 
 
-def _least(counted: Counted, index: int) -> float:
+def _least(counted: GroupCounts, index: int) -> float:
     return float(min(counted.expected[index], counted.candidates[index] - counted.expected[index]))
 
 
-def _neighbours_pooled(counted: Counted) -> Counted:
+def _neighbours_pooled(counted: GroupCounts) -> GroupCounts:
     groups: list[list[int]] = []
     waiting: list[int] = []
     for index in range(len(counted.labels)):
@@ -118,19 +118,19 @@ def _span(labels: Sequence[str]) -> str:
     return f"{labels[0].split(' to ')[0]} to {labels[-1].split(' to ')[-1]}"
 
 
-def chi_square(counted: Counted) -> Outcome:
+def chi_square(counted: GroupCounts) -> TestResult:
     """Test whether hits deviate from the expectation by more than chance explains."""
     if len(counted.labels) < 2:
-        return Outcome(None, 0, None)
+        return TestResult(None, 0, None)
     variances, directions = np.linalg.eigh(counted.covariance)
     # The sums are fixed, so some directions cannot vary. Rounding errors there are not variance.
     free = variances > _NO_VARIANCE * max(float(variances.max()), 0.0)
     freedom = int(free.sum())
     if freedom == 0:
-        return Outcome(None, 0, None)
+        return TestResult(None, 0, None)
     difference = directions.T @ (counted.hits - counted.expected)
     statistic = float(np.sum(difference[free] ** 2 / variances[free]))
-    return Outcome(statistic, freedom, float(chdtrc(freedom, statistic)))
+    return TestResult(statistic, freedom, float(chdtrc(freedom, statistic)))
 
 
 # Every step halves the error; this many reach the last bit of a double.

@@ -11,7 +11,7 @@ from typing import Any
 from regworkers_core.adapters.redis.campaign_cache import CampaignCache
 from regworkers_core.adapters.redis.campaign_store import CampaignStore
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.eligibility import Known, Source
+from regworkers_core.domain.eligibility import FactSource, Known
 from regworkers_core.runtime import Runtime
 
 
@@ -37,7 +37,7 @@ class FakeSource:
     """Answers from `campaigns`, or fails with `failure`. A read takes its answer, then waits for `gate`."""
 
     dependency = "fake"
-    kind = Source.DATABASE
+    kind = FactSource.DATABASE
 
     def __init__(self, *campaigns: Campaign) -> None:
         self.campaigns = list(campaigns)
@@ -70,11 +70,11 @@ def cache_over(runtime: Runtime, source: FakeSource, *, wait_seconds: float = 20
 
 
 def from_source(value: Campaign | None) -> Known[Campaign | None]:
-    return Known(value, Source.DATABASE)
+    return Known(value, FactSource.DATABASE)
 
 
 def from_cache(value: Campaign | None, *, fresh: bool = True) -> Known[Campaign | None]:
-    return Known(value, Source.CACHE, fresh)
+    return Known(value, FactSource.CACHE, fresh)
 
 
 def make_stale(runtime: Runtime, campaign_id: str = "summer") -> None:

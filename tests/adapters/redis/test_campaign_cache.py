@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from regworkers_core.adapters.redis.campaign_cache import CampaignCache
 from regworkers_core.adapters.redis.campaign_store import as_cached
-from regworkers_core.domain.eligibility import Known, Missing, Source
+from regworkers_core.domain.eligibility import FactSource, Known, Missing
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.adapters.redis.support import (
@@ -193,7 +193,7 @@ def test_a_refused_login_is_logged_once_and_the_source_answers(bare: Runtime) ->
 @pytest.mark.parametrize("text", ["", "  ", "\ud800"])
 def test_an_impossible_name_is_unknown_without_a_call(bare: Runtime, text: str) -> None:
     source = FakeSource()
-    assert cache_over(bare, source).find(text) == Known(None, Source.REQUEST)
+    assert cache_over(bare, source).find(text) == Known(None, FactSource.REQUEST)
     assert not source.reads
 
 

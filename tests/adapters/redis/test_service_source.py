@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regworkers_core.adapters.redis.campaign_cache import ServiceSource
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.eligibility import Known, Missing, Source
+from regworkers_core.domain.eligibility import FactSource, Known, Missing
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.adapters.redis.support import campaign, from_cache, make_stale
@@ -20,7 +20,7 @@ def asking_the_service(settings: Settings) -> Runtime:
 
 
 def from_service(value: Campaign | None) -> Known[Campaign | None]:
-    return Known(value, Source.SERVICE)
+    return Known(value, FactSource.SERVICE)
 
 
 def test_campaigns_come_from_the_service_by_id_and_by_slug_and_are_cached(bare: Runtime) -> None:

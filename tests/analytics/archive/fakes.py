@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.adapters.aws.objects import MissingObject, Tagged
-from regworkers_core.adapters.kafka.log import Chunk, Partition, Record, Span
+from regworkers_core.adapters.kafka.log import KafkaRecord, Partition, RecordChunk, Span
 from regworkers_core.analytics.archive.archiver import Archiver, ArchiveReport, Limits
-from regworkers_core.analytics.archive.manifest import Ledger, Manifest, read_manifest
+from regworkers_core.analytics.archive.manifest import ArchiveManifest, Ledger, read_manifest
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.settings import ArchiveSettings
@@ -101,13 +101,13 @@ class FakeLog:
     def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Span]:
         return {each: Span(self.low.get(each, 0), len(self.values[each])) for each in partitions}
 
-    def read(self, spans: Mapping[Partition, Span]) -> Iterator[Chunk]:
+    def read(self, spans: Mapping[Partition, Span]) -> Iterator[RecordChunk]:
         for partition, (start, end) in spans.items():
             for first in range(start, end, self._chunk):
                 last = min(first + self._chunk, end)
                 values = enumerate(self.values[partition][first:last], first)
-                records = [Record(partition, offset, b"key", value) for offset, value in values]
-                yield Chunk(records, {partition: last})
+                records = [KafkaRecord(partition, offset, b"key", value) for offset, value in values]
+                yield RecordChunk(records, {partition: last})
 
 
 def _body(value: dict[str, Any] | bytes | None) -> bytes | None:
@@ -153,7 +153,7 @@ def run(
     return report
 
 
-def manifest_in(objects: FakeObjects) -> Manifest:
+def manifest_in(objects: FakeObjects) -> ArchiveManifest:
     store: Any = objects
     return read_manifest(store)[0]
 

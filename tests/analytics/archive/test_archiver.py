@@ -13,7 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.analytics.archive.manifest import MANIFEST, Ledger, Manifest, Superseded, read_manifest
+from regworkers_core.analytics.archive.manifest import (
+    MANIFEST,
+    ArchiveManifest,
+    ArchiveSuperseded,
+    Ledger,
+    read_manifest,
+)
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from tests.analytics.archive.fakes import (
@@ -181,7 +187,7 @@ def test_two_holders_of_the_lease_cannot_both_commit() -> None:
     old = Ledger(objects, 1)
     new = Ledger(objects, 2)
     new.commit("now", open=True)
-    with pytest.raises(Superseded):
+    with pytest.raises(ArchiveSuperseded):
         old.commit("now", open=True)
     assert read_manifest(objects)[0].token == 2
 
@@ -194,10 +200,10 @@ def test_a_run_that_lost_its_lease_midway_commits_nothing_more() -> None:
         if name == "archive.before_manifest":
             run(objects, source, token=2)
 
-    with pytest.raises(Superseded):
+    with pytest.raises(ArchiveSuperseded):
         run(objects, source, on_step=on_step)
     assert ids_in(objects) == wanted(*range(9))
-    with pytest.raises(Superseded):
+    with pytest.raises(ArchiveSuperseded):
         run(objects, FakeLog([event(1)], [event(20)]), token=3, holds=lambda: False)
 
 
@@ -285,7 +291,7 @@ def test_a_manifest_reads_as_it_was_written() -> None:
         keep_replaced_seconds=9,
     )
     manifest = manifest_in(objects)
-    assert Manifest.parse(manifest.as_json(), "here") == manifest
+    assert ArchiveManifest.parse(manifest.as_json(), "here") == manifest
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from regworkers_core.adapters.kafka.log import KafkaLog, Partition, Span
-from regworkers_core.analytics.archive.archived_events import Wanted, fetch, frame
+from regworkers_core.analytics.archive.archived_events import EventFilter, fetch, frame
 from regworkers_core.analytics.archive.archiver import ArchiveReport
 from regworkers_core.analytics.archive.manifest import LEASE, MANIFEST
 from regworkers_core.analytics.archive.status import archive_status, is_finding, verify
@@ -167,12 +167,15 @@ def test_analysts_read_it_with_pandas_with_duckdb_and_by_the_manifest(
     late = event(1300, time="2025-01-31T23:59:59.999Z", type="entry.removed")
     produce(archive, late, event(1301))
     archived(archive)
-    january = Wanted(since="2025-01-01", until="2025-01-31")
+    january = EventFilter(since="2025-01-01", until="2025-01-31")
     found = frame(archive.objects, "SELECT date, type, id, data->>'$.entryId' AS entry FROM events", january)
     assert found.to_dict("records") == [
         {"date": pd.Timestamp("2025-01-31"), "type": "entry.removed", "id": late["id"], "entry": "e1300"}
     ]
-    assert frame(archive.objects, "SELECT count(*) AS n FROM events", Wanted(until="2020-01-01"))["n"][0] == 0
+    assert (
+        frame(archive.objects, "SELECT count(*) AS n FROM events", EventFilter(until="2020-01-01"))["n"][0]
+        == 0
+    )
     rows = manifest_of(archive).rows
     leftover = tmp_path / "date=2025-01-31" / "type=entry.removed" / "replaced.parquet"
     leftover.parent.mkdir(parents=True)

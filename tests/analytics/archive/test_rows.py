@@ -8,19 +8,19 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.kafka.log import Partition, Record
-from regworkers_core.analytics.archive.rows import SCHEMA, Damage, Damaged, Row, parse
+from regworkers_core.adapters.kafka.log import KafkaRecord, Partition
+from regworkers_core.analytics.archive.rows import SCHEMA, Damage, Damaged, EventRow, parse
 from tests.analytics.archive.world import event
 
 
-def parsed(value: dict[str, Any] | bytes | None, key: bytes | None = b"summer:e1") -> Row | Damaged:
+def parsed(value: dict[str, Any] | bytes | None, key: bytes | None = b"summer:e1") -> EventRow | Damaged:
     body = orjson.dumps(value) if isinstance(value, dict) else value
-    return parse(Record(Partition("topic", 2), 7, key, body))
+    return parse(KafkaRecord(Partition("topic", 2), 7, key, body))
 
 
 def columns(value: dict[str, Any]) -> dict[str, Any]:
     row = parsed(value)
-    assert isinstance(row, Row), row
+    assert isinstance(row, EventRow), row
     return dict(zip(SCHEMA.names, row.values, strict=True))
 
 
@@ -45,7 +45,7 @@ def test_an_event_becomes_a_row_with_its_data_as_json_and_the_place_in_kafka() -
 
 def test_the_day_is_that_of_the_event_in_utc() -> None:
     row = parsed(event(1, time="2026-11-21T00:30:00+02:00"))
-    assert isinstance(row, Row) and row.place == ("2026-11-20", "entry.replicated")
+    assert isinstance(row, EventRow) and row.place == ("2026-11-20", "entry.replicated")
 
 
 def test_an_event_of_an_unknown_type_is_archived_without_an_entry() -> None:
@@ -89,5 +89,5 @@ def test_what_is_no_event_is_damaged_with_a_reason_and_its_bytes(value: Any, rea
 def test_a_key_that_is_no_text_costs_no_event() -> None:
     for key, text in ((b"\xff", "\ufffd"), (None, None)):
         row = parsed(event(1), key)
-        assert isinstance(row, Row)
+        assert isinstance(row, EventRow)
         assert dict(zip(SCHEMA.names, row.values, strict=True))["kafkaKey"] == text

@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from regworkers_core.analytics.archive.archived_events import frame
 from regworkers_core.analytics.archive.archiver import ArchiveReport, archive_events
-from regworkers_core.analytics.archive.manifest import Manifest, read_manifest
+from regworkers_core.analytics.archive.manifest import ArchiveManifest, read_manifest
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 
@@ -53,7 +53,7 @@ def archived(runtime: Runtime, *, on_step: OnStep = no_step, **options: Any) -> 
     return report
 
 
-def manifest_of(runtime: Runtime) -> Manifest:
+def manifest_of(runtime: Runtime) -> ArchiveManifest:
     return read_manifest(runtime.objects)[0]
 
 

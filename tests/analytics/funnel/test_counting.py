@@ -25,7 +25,7 @@ from regworkers_core.analytics.funnel.staging import (
     SOURCE,
     STAGES,
     Stage,
-    Staged,
+    StagedFiles,
 )
 from regworkers_core.reporting.pages import Remark
 
@@ -43,7 +43,7 @@ _COLUMNS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def staged(folder: Path, files: Mapping[str, Sequence[tuple[Any, ...]]], **phase: Any) -> Staged:
+def staged(folder: Path, files: Mapping[str, Sequence[tuple[Any, ...]]], **phase: Any) -> StagedFiles:
     """Files with these rows; the draw has come as far as there are files of it. `phase` are fields of its record."""
     for name, columns in _COLUMNS.items():
         rows = [dict(zip(columns, row, strict=True)) for row in files.get(name, ())]
@@ -61,7 +61,7 @@ def staged(folder: Path, files: Mapping[str, Sequence[tuple[Any, ...]]], **phase
     record = PhaseRecord(number, fields)
     draw = DrawRecord("summer", "summer", 1, {number: record}, {}, {})
     has_pool, has_result = FROZEN in files, OUTCOMES in files
-    return Staged(
+    return StagedFiles(
         folder,
         draw if has_pool else None,
         record if has_pool else None,
@@ -74,17 +74,17 @@ def entry(number: int, markets: Sequence[str] = MARKETS, segments: Sequence[str]
     return f"e{number}", list(markets), list(segments), DAY
 
 
-def counted(files: Staged, markets: Sequence[str] = MARKETS) -> Counts:
+def counted(files: StagedFiles, markets: Sequence[str] = MARKETS) -> Counts:
     (files.folder / "funnel.duckdb").unlink(missing_ok=True)
     with Counting(files.folder, 64) as counting:
         return counting.count(files, markets)
 
 
-def assessed(files: Staged) -> tuple[Mapping[Stage, str], tuple[Remark, ...]]:
+def assessed(files: StagedFiles) -> tuple[Mapping[Stage, str], tuple[Remark, ...]]:
     return assess("summer", counted(files), files)
 
 
-def said(files: Staged) -> list[tuple[str, str]]:
+def said(files: StagedFiles) -> list[tuple[str, str]]:
     return [(remark.level, remark.text) for remark in assessed(files)[1]]
 
 

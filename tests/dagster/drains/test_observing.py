@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from regworkers_dagster.drains.observing import SILENT_PROBES, Recorded
+from regworkers_dagster.drains.observing import SILENT_PROBES, RecordedState
 
 
 def probes(*unavailable: set[str]) -> list[set[str] | None]:
     """What each look in turn has written, the cursor kept as the daemon keeps it."""
-    recorded, written = Recorded({}, {}), []
+    recorded, written = RecordedState({}, {}), []
     for each in unavailable:
         written.append(recorded.listen(each))
-        recorded = Recorded.parse(recorded.cursor())
+        recorded = RecordedState.parse(recorded.cursor())
     return written
 
 

@@ -21,7 +21,7 @@ from regworkers_core.engine.queue import Outgoing
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.publishing import publish_tick
-from regworkers_dagster.drains.observing import Recorded
+from regworkers_dagster.drains.observing import RecordedState
 from regworkers_dagster.drains.sensing import drain_runs
 from regworkers_dagster.replication import automation
 from regworkers_dagster.resources import Workers
@@ -448,7 +448,7 @@ def test_who_does_not_answer_for_three_looks_fails_a_check_until_it_is_back(
     ],
 )
 def test_a_damaged_cursor_only_costs_a_repeat(cursor: str | None) -> None:
-    assert Recorded.parse(cursor) == Recorded({}, {})
+    assert RecordedState.parse(cursor) == RecordedState({}, {})
 
 
 def _verdicts(answer: Any) -> dict[str, dg.AssetCheckEvaluation]:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.mongo.draws import lease_name
-from regworkers_core.domain.selection import Verdict
+from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import checks
@@ -217,7 +217,7 @@ def test_a_broken_promise_fails_the_run_before_anything_is_published(
     promise: str,
     made: list[str],
 ) -> None:
-    monkeypatch.setattr(checks, promise, lambda *_asked: Verdict(False, "broken"))
+    monkeypatch.setattr(checks, promise, lambda *_asked: PromiseVerdict(False, "broken"))
     monkeypatch.setenv("REGWORKERS_SELECTION__AUTO_PUBLISH", "true")
     result = run_draw(instance)
     assert not result.success

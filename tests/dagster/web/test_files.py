@@ -12,7 +12,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations import downloads, uploads
-from regworkers_core.operations.downloads import Page
+from regworkers_core.operations.downloads import Download
 from regworkers_core.runtime import Runtime
 from tests.dagster.web.world import FILE, Site
 
@@ -109,9 +109,9 @@ class Kept(io.BufferedReader):
 def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     asked: list[str] = []
 
-    def open_page(_runtime: Runtime, path: str) -> Page | None:
+    def open_page(_runtime: Runtime, path: str) -> Download | None:
         asked.append(path)
-        return None if "nowhere" in path else Page(Kept(b"<h1>x</h1>"), {"Content-Type": "text/html"})
+        return None if "nowhere" in path else Download(Kept(b"<h1>x</h1>"), {"Content-Type": "text/html"})
 
     monkeypatch.setattr("regworkers_dagster.web.files.open_page", open_page)
     yield asked
@@ -155,7 +155,7 @@ def test_a_report_of_a_campaign_opens_in_a_browser_and_runs_no_script(
 def test_settings_that_lack_an_address_are_a_line_and_no_trace(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(*_arguments: object) -> Page:
+    def missing(*_arguments: object) -> Download:
         raise UsageError("no embedded stack: run `regworkers local up`")
 
     monkeypatch.setattr("regworkers_dagster.web.files.uploads.put", missing)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from regworkers_core.adapters.files.judged_entries import DOMAIN_ENTRANTS, OTHER_DOMAINS, PAGE, read_judged
 from regworkers_core.domain.claim import User
-from regworkers_core.domain.eligibility import Known, Source
+from regworkers_core.domain.eligibility import FactSource, Known
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
@@ -326,11 +326,11 @@ def test_out_of_core_and_one_by_one_come_to_the_same(
         )
         household = sum(other.unit is not None and other.unit == subject.unit for other in before)
         facts = Facts(
-            Known(of, Source.DATABASE),
-            Known({}, Source.REQUEST),
-            Known(duplicates, Source.DATABASE),
-            Known(household, Source.DATABASE),
-            Known(None, Source.REQUEST),
+            Known(of, FactSource.DATABASE),
+            Known({}, FactSource.REQUEST),
+            Known(duplicates, FactSource.DATABASE),
+            Known(household, FactSource.DATABASE),
+            Known(None, FactSource.REQUEST),
         )
         found = judge(subject, facts, AsOf(seconds(AS_OF) or 0.0, AS_OF))
         return [reason.code for reason in found.reasons]

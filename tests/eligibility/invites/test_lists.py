@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.files.csv_lines import Blank, Malformed, Reject
+from regworkers_core.adapters.files.csv_lines import Blank, MalformedLine, Reject
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility.invites.lists import Line, Rejected, Row, local_file, read_rows, read_values
+from regworkers_core.eligibility.invites.lists import (
+    InviteRow,
+    Line,
+    RejectedLine,
+    local_file,
+    read_rows,
+    read_values,
+)
 from regworkers_core.settings import PROJECT_ROOT
 
 EMAIL = InviteType.EMAIL
@@ -34,7 +41,7 @@ def lines(folder: Path, content: bytes, type_: InviteType = EMAIL) -> list[Line]
     ids=["plain", "BOM and CRLF", "CR", "quotes", "semicolons, mixed case, other columns", "tabs"],
 )
 def test_the_same_people_are_read_from_every_dialect(tmp_path: Path, content: bytes) -> None:
-    assert lines(tmp_path, content) == [Row(2, "user1@example.com"), Row(3, "user2@example.com")]
+    assert lines(tmp_path, content) == [InviteRow(2, "user1@example.com"), InviteRow(3, "user2@example.com")]
 
 
 def test_blank_lines_are_counted_and_wrong_ones_rejected_with_their_line_and_without_the_value(
@@ -53,42 +60,42 @@ def test_blank_lines_are_counted_and_wrong_ones_rejected_with_their_line_and_wit
         b"last@example.com,x"
     )
     found = lines(tmp_path, content)
-    assert [each for each in found if isinstance(each, Row)] == [
-        Row(9, "good@example.com"),
-        Row(12, "last@example.com"),
+    assert [each for each in found if isinstance(each, InviteRow)] == [
+        InviteRow(9, "good@example.com"),
+        InviteRow(12, "last@example.com"),
     ]
     assert [each.number for each in found if isinstance(each, Blank)] == [2]
     rejects = [each for each in found if isinstance(each, Reject)]
     assert [(each.number, each.reason) for each in rejects] == [
-        (3, Rejected.EMPTY),
-        (4, Rejected.INVALID_EMAIL),
-        (5, Rejected.INVALID_EMAIL),
-        (6, Rejected.INVALID_EMAIL),
-        (7, Malformed.WRONG_COLUMNS),
-        (8, Malformed.WRONG_COLUMNS),
-        (10, Malformed.LINE_TOO_LONG),
-        (11, Rejected.INVALID_EMAIL),
+        (3, RejectedLine.EMPTY),
+        (4, RejectedLine.INVALID_EMAIL),
+        (5, RejectedLine.INVALID_EMAIL),
+        (6, RejectedLine.INVALID_EMAIL),
+        (7, MalformedLine.WRONG_COLUMNS),
+        (8, MalformedLine.WRONG_COLUMNS),
+        (10, MalformedLine.LINE_TOO_LONG),
+        (11, RejectedLine.INVALID_EMAIL),
     ]
-    assert all(len(each.found) <= 5 for each in rejects if each.reason is Rejected.INVALID_EMAIL)
+    assert all(len(each.found) <= 5 for each in rejects if each.reason is RejectedLine.INVALID_EMAIL)
 
 
 def test_ids_keep_their_case_and_those_that_a_spreadsheet_destroyed_are_rejected(tmp_path: Path) -> None:
     content = b"memberId\nAbC-1\nabc-1\n4.00012E+15\n4E10\n\xff\xfe\n" + b"x" * 129 + b"\nA\xe2\x80\xaeB\n"
     assert lines(tmp_path, content, InviteType.MEMBER_ID) == [
-        Row(2, "AbC-1"),
-        Row(3, "abc-1"),
-        Reject(4, Rejected.MANGLED_NUMBER, "4.00…"),
-        Row(5, "4E10"),
-        Reject(6, Rejected.INVALID_ID, "\ufffd…"),
-        Reject(7, Rejected.INVALID_ID, "xxxx…"),
-        Reject(8, Rejected.INVALID_ID, "A…"),
+        InviteRow(2, "AbC-1"),
+        InviteRow(3, "abc-1"),
+        Reject(4, RejectedLine.MANGLED_NUMBER, "4.00…"),
+        InviteRow(5, "4E10"),
+        Reject(6, RejectedLine.INVALID_ID, "\ufffd…"),
+        Reject(7, RejectedLine.INVALID_ID, "xxxx…"),
+        Reject(8, RejectedLine.INVALID_ID, "A…"),
     ]
 
 
 def test_international_addresses_meet_in_one_form(tmp_path: Path) -> None:
     content = "email\nZoe\u0308@B\u00dcCHER.example\nZo\u00eb@xn--bcher-kva.example\n".encode()
     one, two = lines(tmp_path, content)
-    assert isinstance(one, Row) and isinstance(two, Row) and one.value == two.value
+    assert isinstance(one, InviteRow) and isinstance(two, InviteRow) and one.value == two.value
 
 
 @pytest.mark.parametrize(
@@ -120,8 +127,8 @@ def test_a_header_alone_is_an_empty_list(tmp_path: Path) -> None:
 
 def test_typed_values_are_numbered_from_1() -> None:
     assert list(read_values([" A@example.com", "no-mail"], EMAIL)) == [
-        Row(1, "a@example.com"),
-        Reject(2, Rejected.INVALID_EMAIL, "no-…"),
+        InviteRow(1, "a@example.com"),
+        Reject(2, RejectedLine.INVALID_EMAIL, "no-…"),
     ]
 
 

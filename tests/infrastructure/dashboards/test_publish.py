@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 from regworkers_core.cli.workers import DRAINS as SPECS
 from regworkers_core.infrastructure.dashboards.alarms import DRAINS, HEARTBEAT, alarms
 from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
-from regworkers_core.infrastructure.dashboards.publish_dashboards import State, publish
+from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardState, publish
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AlertSettings
 from regworkers_dagster.operations import health
@@ -78,7 +78,7 @@ def test_names_are_unique_and_widgets_do_not_overlap(settings: Any) -> None:
 
 
 def test_saved_queries_are_created_then_left_alone_then_corrected_under_their_id(settings: Any) -> None:
-    def states(found: list[dict[str, Any]], writes: list[dict[str, Any]]) -> list[State]:
+    def states(found: list[dict[str, Any]], writes: list[dict[str, Any]]) -> list[DashboardState]:
         runtime = Runtime(settings)
         logs, cloudwatch = (runtime.aws.client(name) for name in ("logs", "cloudwatch"))
         queries = Stubber(logs)
@@ -103,11 +103,11 @@ def test_saved_queries_are_created_then_left_alone_then_corrected_under_their_id
         return [each.state for each in changes if each.kind == "saved query"]
 
     wanted = [query.request() for query in saved_queries(settings)]
-    assert states([], wanted) == [State.NEW] * len(wanted)
+    assert states([], wanted) == [DashboardState.NEW] * len(wanted)
     found = [{**each, "queryDefinitionId": f"q{number}"} for number, each in enumerate(wanted)]
-    assert states(found, []) == [State.SAME] * len(wanted)
+    assert states(found, []) == [DashboardState.SAME] * len(wanted)
     changed = [{**found[0], "queryString": "fields @message"}, *found[1:]]
-    assert states(changed, [{**wanted[0], "queryDefinitionId": "q0"}])[0] is State.DIFFERS
+    assert states(changed, [{**wanted[0], "queryDefinitionId": "q0"}])[0] is DashboardState.DIFFERS
 
 
 def test_the_manuals_queries_stand_with_its_filters_and_limits(settings: Any) -> None:

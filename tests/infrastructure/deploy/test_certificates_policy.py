@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from regworkers_core.adapters.kafka.security import Stage
+from regworkers_core.adapters.kafka.security import SecretStage
 from regworkers_core.adapters.vault import Issued
 from regworkers_core.operations.certificates import store, verified
 from regworkers_core.runtime import Runtime
@@ -40,7 +40,7 @@ def test_speaking_to_kafka_needs_to_read_the_certificate(
     store(runtime, issued())
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     reading = Runtime(runtime.settings)
-    for stage in Stage:
+    for stage in SecretStage:
         reading.kafka_security.material(stage)
     compare("kafka-certificate", recorder)
 

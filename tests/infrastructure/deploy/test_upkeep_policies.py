@@ -7,7 +7,7 @@ import pytest
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.retention import apply_retention
 from regworkers_core.operations.reviews.review import make_review, publish
-from regworkers_core.operations.reviews.sections import Kind
+from regworkers_core.operations.reviews.sections import ReviewKind
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, produce
 from tests.infrastructure.deploy.policies import Recorder
@@ -19,7 +19,7 @@ def test_reviews_need_what_their_policy_allows(runtime: Runtime, monkeypatch: py
     runtime.objects.put_bytes("reviews/monthly/2026-01-01/report.json", b"{}")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
-    for kind in Kind:
+    for kind in ReviewKind:
         publish(mine, make_review(mine, kind, locked=lambda: DependencyReport(0, (), ())))
     compare("reviews", recorder)
 

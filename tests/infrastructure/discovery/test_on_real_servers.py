@@ -10,8 +10,8 @@ from botocore.awsrequest import AWSResponse
 
 from regworkers_core.infrastructure.dashboards.publish_dashboards import publish
 from regworkers_core.infrastructure.desired import LIFECYCLES
-from regworkers_core.infrastructure.discovery.compare import Discovery, Line, discover
-from regworkers_core.infrastructure.discovery.declared import Kind, declared
+from regworkers_core.infrastructure.discovery.compare import Discovery, ResourceLine, discover
+from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
@@ -31,7 +31,7 @@ def runtime(shared: Runtime) -> Runtime:
     return emptied(shared)
 
 
-def line(found: Discovery, name: str) -> Line:
+def line(found: Discovery, name: str) -> ResourceLine:
     (only,) = [each for each in found.lines if each.name == name]
     return only
 
@@ -43,9 +43,9 @@ def test_what_was_provisioned_is_what_is_declared(runtime: Runtime) -> None:
     assert table.found == table.declared
     # No alarms were published here; on the embedded stack they are optional.
     assert {each.kind for each in found.lines if each.found is None} >= {
-        Kind.ALARM,
-        Kind.DASHBOARD,
-        Kind.POLICY,
+        ResourceKind.ALARM,
+        ResourceKind.DASHBOARD,
+        ResourceKind.POLICY,
     }
 
 
@@ -82,7 +82,7 @@ def test_an_undeclared_resource_with_our_prefix_is_a_stray_and_no_difference(run
     name = runtime.names.prefix + "left-over-queue"
     runtime.sqs.create_queue(QueueName=name)
     found = discover(runtime)
-    assert [(each.kind, each.name) for each in found.strays] == [(Kind.QUEUE, name)]
+    assert [(each.kind, each.name) for each in found.strays] == [(ResourceKind.QUEUE, name)]
     assert name not in {each.name for each in found.differing}
     runtime.sqs.delete_queue(QueueUrl=runtime.sqs.get_queue_url(QueueName=name)["QueueUrl"])
 
@@ -90,7 +90,7 @@ def test_an_undeclared_resource_with_our_prefix_is_a_stray_and_no_difference(run
 def test_published_alarms_and_dashboards_are_found_as_they_are_declared(runtime: Runtime) -> None:
     list(publish(runtime, dry_run=False))
     found = discover(runtime)
-    published = [each for each in found.lines if each.kind in (Kind.ALARM, Kind.DASHBOARD)]
+    published = [each for each in found.lines if each.kind in (ResourceKind.ALARM, ResourceKind.DASHBOARD)]
     assert len(published) > 20
     assert {each.name for each in published if each.found is None} == set()
     alarm = published[-1].name

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from regworkers_core.cli import infrastructure
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.infrastructure.discovery.declared import Kind
+from regworkers_core.infrastructure.discovery.declared import ResourceKind
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.deployment import find_resources
@@ -146,7 +146,7 @@ def test_a_state_of_nothing_and_child_modules_are_read(tmp_path: Path) -> None:
     assert read_state(path) == {}
     nested = {"root_module": {"child_modules": [{"child_modules": [{"resources": [queue("deep")]}]}]}}
     path.write_bytes(orjson.dumps({"format_version": "1.0", "values": nested}))
-    assert set(read_state(path)) == {(Kind.QUEUE, "deep")}
+    assert set(read_state(path)) == {(ResourceKind.QUEUE, "deep")}
 
 
 def test_when_nothing_answers_nothing_is_called_absent(

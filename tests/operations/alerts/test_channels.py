@@ -13,7 +13,7 @@ import pytest
 
 from regworkers_core.adapters.alert_channels import FileChannel, SlackChannel, classify_slack
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 
@@ -58,7 +58,7 @@ def channel(address: str) -> SlackChannel:
 
 
 def test_slack_is_notified_what_where_since_when_and_what_to_do(slack: Any) -> None:
-    channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.OPENED)
+    channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, IncidentChange.OPENED)
     (message,) = slack.got
     assert message["text"] == "[qa] CRITICAL: Kafka &lt;b1&gt; &amp; b2 do not answer"
     said = orjson.dumps(message["blocks"]).decode()
@@ -67,7 +67,7 @@ def test_slack_is_notified_what_where_since_when_and_what_to_do(slack: Any) -> N
 
 
 def test_slack_is_notified_of_the_end(slack: Any) -> None:
-    channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.RESOLVED)
+    channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, IncidentChange.RESOLVED)
     assert slack.got[0]["text"].startswith("[qa] resolved: ")
 
 
@@ -75,7 +75,7 @@ def test_slack_is_notified_of_the_end(slack: Any) -> None:
 def test_slack_in_trouble_or_overloaded_is_transient(slack: Any, status: int) -> None:
     slack.status = status
     with pytest.raises(TransientFailure, match=str(status)):
-        channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.OPENED)
+        channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, IncidentChange.OPENED)
 
 
 def test_what_slack_refuses_is_the_fault_of_that_message_and_keeps_no_other_from_being_notified(
@@ -83,20 +83,20 @@ def test_what_slack_refuses_is_the_fault_of_that_message_and_keeps_no_other_from
 ) -> None:
     slack.status = 400
     with pytest.raises(ItemFailure, match="status 400"):
-        channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, Change.OPENED)
+        channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, IncidentChange.OPENED)
 
 
 def test_an_unreachable_webhook_is_transient_and_its_address_stays_secret() -> None:
     with pytest.raises(TransientFailure) as caught:
-        channel("http://127.0.0.1:9/T000/B000/secret").notify(INCIDENT, Change.OPENED)
+        channel("http://127.0.0.1:9/T000/B000/secret").notify(INCIDENT, IncidentChange.OPENED)
     assert "secret" not in str(caught.value)
 
 
 def test_a_file_holds_one_document_a_line(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "alerts.jsonl"
     file = FileChannel(path)
-    file.notify(INCIDENT, Change.OPENED)
-    file.notify(INCIDENT, Change.RESOLVED)
+    file.notify(INCIDENT, IncidentChange.OPENED)
+    file.notify(INCIDENT, IncidentChange.RESOLVED)
     opened, resolved = map(orjson.loads, path.read_bytes().splitlines())
     assert (opened["change"], opened["key"], opened["severity"]) == (
         "opened",

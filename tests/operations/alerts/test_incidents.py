@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.operations.alerts.notifier import Notifier
 from regworkers_core.runtime import Runtime
@@ -25,10 +25,10 @@ class FakeChannel:
 
     name: str = "channel"
     severities: frozenset[Severity] = frozenset(Severity)
-    received: list[tuple[str, Change]] = field(default_factory=list)
+    received: list[tuple[str, IncidentChange]] = field(default_factory=list)
     down: bool = False
 
-    def notify(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
         if self.down:
             raise TransientFailure(self.name, "no answer")
         self.received.append((incident.dedup_key, change))
@@ -62,15 +62,15 @@ def test_a_lasting_incident_is_sent_once_and_its_end_once(notifier: Notifier, ch
     for _ in range(3):
         assert notifier.settle("analytics", []) == []
     assert channel.received == [
-        ("analytics:kafka#1", Change.OPENED),
-        ("analytics:kafka#1", Change.RESOLVED),
+        ("analytics:kafka#1", IncidentChange.OPENED),
+        ("analytics:kafka#1", IncidentChange.RESOLVED),
     ]
 
 
 def test_a_condition_that_holds_again_is_another_incident(notifier: Notifier, channel: FakeChannel) -> None:
     for holding in ([KAFKA], [], [KAFKA]):
         notifier.settle("analytics", holding)
-    assert channel.received[-1] == ("analytics:kafka#2", Change.OPENED)
+    assert channel.received[-1] == ("analytics:kafka#2", IncidentChange.OPENED)
 
 
 def test_an_unavailable_channel_is_notified_when_it_is_back(notifier: Notifier, channel: FakeChannel) -> None:
@@ -80,8 +80,8 @@ def test_an_unavailable_channel_is_notified_when_it_is_back(notifier: Notifier, 
     notifier.settle("analytics", [KAFKA, AGE])
     notifier.settle("analytics", [KAFKA, AGE])
     assert sorted(channel.received) == [
-        ("analytics:age#1", Change.OPENED),
-        ("analytics:kafka#1", Change.OPENED),
+        ("analytics:age#1", IncidentChange.OPENED),
+        ("analytics:kafka#1", IncidentChange.OPENED),
     ]
 
 
@@ -108,8 +108,11 @@ def test_trouble_that_comes_back_before_its_end_was_notified_stays_the_same_inci
     notifier.settle("analytics", [KAFKA])
     notifier.settle("analytics", [])
     # It knew of it all the time, and it is closed there.
-    assert channel.received == [("analytics:kafka#1", Change.OPENED), ("analytics:kafka#1", Change.RESOLVED)]
-    assert [change for _, change in other.received] == [Change.OPENED, Change.RESOLVED] * 2
+    assert channel.received == [
+        ("analytics:kafka#1", IncidentChange.OPENED),
+        ("analytics:kafka#1", IncidentChange.RESOLVED),
+    ]
+    assert [change for _, change in other.received] == [IncidentChange.OPENED, IncidentChange.RESOLVED] * 2
     assert incident.serial == 1
     (incident,) = notifier.settle("analytics", [KAFKA])
     assert incident.serial == 2
@@ -144,13 +147,13 @@ def test_a_channel_with_a_defect_does_not_keep_the_others_silent(
     runtime: Runtime, channel: FakeChannel
 ) -> None:
     class Defect(FakeChannel):
-        def notify(self, incident: Incident, change: Change) -> None:
+        def notify(self, incident: Incident, change: IncidentChange) -> None:
             raise ValueError("a summary that it cannot take")
 
     channels = [Defect("defect"), channel]
     with capture_logs() as logs:
         Notifier(runtime.incidents, channels, clock=lambda: 0.0).settle("analytics", [KAFKA])
-    assert channel.received == [("analytics:kafka#1", Change.OPENED)]
+    assert channel.received == [("analytics:kafka#1", IncidentChange.OPENED)]
     (line,) = [each for each in logs if each["event"] == "alert not delivered"]
     assert (
         line["channel"] == "defect" and "ValueError at " in line["error"] and "summary" not in line["error"]
@@ -163,13 +166,16 @@ def test_a_channel_is_notified_the_end_of_what_became_less_severe(runtime: Runti
     notifier.settle("analytics", [KAFKA])
     notifier.settle("analytics", [Alert(KAFKA.key, Severity.WARNING, "slow", KAFKA.runbook)])
     notifier.settle("analytics", [])
-    assert pager.received == [("analytics:kafka#1", Change.OPENED), ("analytics:kafka#1", Change.RESOLVED)]
+    assert pager.received == [
+        ("analytics:kafka#1", IncidentChange.OPENED),
+        ("analytics:kafka#1", IncidentChange.RESOLVED),
+    ]
 
 
 def test_a_channel_hears_only_of_the_severities_that_it_wants(runtime: Runtime) -> None:
     pager = FakeChannel("pager", frozenset({Severity.CRITICAL}))
     Notifier(runtime.incidents, [pager], clock=lambda: 0.0).settle("analytics", [KAFKA, AGE])
-    assert pager.received == [("analytics:kafka#1", Change.OPENED)]
+    assert pager.received == [("analytics:kafka#1", IncidentChange.OPENED)]
 
 
 def test_the_incidents_of_another_scope_are_left_alone(notifier: Notifier, runtime: Runtime) -> None:

@@ -13,7 +13,7 @@ from hypothesis import settings as generation
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.mongo.incidents import Incident, Mute
-from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.notifier import Channel, Notifier, ScopeState
@@ -32,7 +32,7 @@ class FakeChannel:
 
     name: str = "channel"
     severities: frozenset[Severity] = frozenset(Severity)
-    received: list[tuple[str, Change]] = field(default_factory=list)
+    received: list[tuple[str, IncidentChange]] = field(default_factory=list)
     down: bool = False
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
@@ -41,7 +41,7 @@ class FakeChannel:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def notify(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
         self.inside += 1
         self.entered.set()
         self.gate.wait(20)
@@ -97,7 +97,7 @@ def test_a_muted_incident_opens_and_is_notified_when_the_mute_ends_and_it_is_sti
     assert channel.received == []
     clock.now += 1
     notifier.settle("queue-depth", [DEEP])
-    assert channel.received == [("queue-depth:a", Change.OPENED)]
+    assert channel.received == [("queue-depth:a", IncidentChange.OPENED)]
 
 
 def test_a_mute_covers_its_key_alone_and_what_came_and_went_under_it_is_never_notified(
@@ -110,7 +110,7 @@ def test_a_mute_covers_its_key_alone_and_what_came_and_went_under_it_is_never_no
     notifier.settle("queue-depth", [OTHER])
     runtime.mutes.remove("queue-depth:a")
     notifier.settle("queue-depth", [OTHER])
-    assert channel.received == [("queue-depth:b", Change.OPENED)]
+    assert channel.received == [("queue-depth:b", IncidentChange.OPENED)]
 
 
 def test_the_end_of_what_was_notified_before_a_mute_is_notified_after_it(
@@ -122,17 +122,20 @@ def test_the_end_of_what_was_notified_before_a_mute_is_notified_after_it(
     mute(runtime, "queue-depth:a", clock.now)
     for holding in ([], [DEEP], []):
         notifier.settle("queue-depth", holding)
-    assert channel.received == [("queue-depth:a", Change.OPENED)]
+    assert channel.received == [("queue-depth:a", IncidentChange.OPENED)]
     clock.now += 601
     notifier.settle("queue-depth", [])
-    assert channel.received == [("queue-depth:a", Change.OPENED), ("queue-depth:a", Change.RESOLVED)]
+    assert channel.received == [
+        ("queue-depth:a", IncidentChange.OPENED),
+        ("queue-depth:a", IncidentChange.RESOLVED),
+    ]
 
 
 def test_a_mute_in_the_future_mutes_nothing(runtime: Runtime, clock: Clock) -> None:
     channel = FakeChannel()
     mute(runtime, "queue-depth:*", clock.now + 86_400)
     notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP])
-    assert channel.received == [("queue-depth:a", Change.OPENED)]
+    assert channel.received == [("queue-depth:a", IncidentChange.OPENED)]
 
 
 def test_an_acknowledgement_is_notified_once_and_ends_with_its_incident(
@@ -149,10 +152,10 @@ def test_an_acknowledgement_is_notified_once_and_ends_with_its_incident(
     (again,) = notifier.settle("queue-depth", [DEEP])
     assert again.acknowledged is None and again.serial == 2
     assert [change for _, change in channel.received] == [
-        Change.OPENED,
-        Change.ACKNOWLEDGED,
-        Change.RESOLVED,
-        Change.OPENED,
+        IncidentChange.OPENED,
+        IncidentChange.ACKNOWLEDGED,
+        IncidentChange.RESOLVED,
+        IncidentChange.OPENED,
     ]
     assert not runtime.incidents.acknowledge(incident, "ada", iso(clock.now), ""), "that one is over"
 
@@ -170,8 +173,8 @@ def test_an_incident_that_returns_before_its_end_was_sent_is_not_sent_twice(
     channel.down = False
     (again,) = notifier.settle("queue-depth", [DEEP])
     assert again.serial == 1 and [change for _, change in channel.received] == [
-        Change.OPENED,
-        Change.ACKNOWLEDGED,
+        IncidentChange.OPENED,
+        IncidentChange.ACKNOWLEDGED,
     ]
 
 
@@ -223,19 +226,19 @@ def test_a_process_that_dies_while_notifying_delays_others_by_a_minute_whatever_
     assert channel.received == []
     clock.now += later
     notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP])
-    assert channel.received == [("queue-depth:a", Change.OPENED)]
+    assert channel.received == [("queue-depth:a", IncidentChange.OPENED)]
 
 
 def test_a_message_that_a_channel_refuses_does_not_block_the_others(runtime: Runtime, clock: Clock) -> None:
     class Picky(FakeChannel):
-        def notify(self, incident: Incident, change: Change) -> None:
+        def notify(self, incident: Incident, change: IncidentChange) -> None:
             if incident.alert == DEEP:
                 raise ValueError("refused")
             FakeChannel.notify(self, incident, change)
 
     channel = Picky()
     notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP, OTHER])
-    assert channel.received == [("queue-depth:b", Change.OPENED)]
+    assert channel.received == [("queue-depth:b", IncidentChange.OPENED)]
 
 
 def test_the_most_severe_alert_is_sent_first(runtime: Runtime, clock: Clock) -> None:
@@ -288,7 +291,7 @@ def test_whatever_happens_a_channel_hears_openings_and_ends_in_turn_and_in_the_e
     clock.now += 10_000
     notifier.settle_all({"queue-depth": ScopeState(blind=True)})
     changes = [change for _, change in channel.received]
-    assert changes == [Change.OPENED, Change.RESOLVED] * (len(changes) // 2) + [Change.OPENED] * (
-        len(changes) % 2
-    )
+    assert changes == [IncidentChange.OPENED, IncidentChange.RESOLVED] * (len(changes) // 2) + [
+        IncidentChange.OPENED
+    ] * (len(changes) % 2)
     assert (len(changes) % 2 == 1) is bool(runtime.incidents.all_open())

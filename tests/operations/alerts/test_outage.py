@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts import outage
@@ -37,7 +37,7 @@ class FakeChannel:
     received: list[str] = field(default_factory=list)
     down: bool = False
 
-    def notify(self, incident: Incident, change: Change) -> None:
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
         if self.down:
             raise TransientFailure(self.name, "no answer")
         self.received.append(incident.opened_at)

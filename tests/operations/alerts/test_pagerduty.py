@@ -9,7 +9,7 @@ import pytest
 
 from regworkers_core.adapters.alert_channels import PagerDutyChannel, classify_pagerduty
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, Change, Severity
+from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from tests.operations.alerts.receiver import ROUTING_KEY, Receiver, receiving
@@ -43,7 +43,7 @@ def channel(base_url: str, *, docs_url: str = "https://docs.example/regworkers/"
 
 
 def test_a_trigger_says_what_where_since_when_and_what_to_do(receiver: Receiver) -> None:
-    channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, Change.OPENED)
+    channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, IncidentChange.OPENED)
     (event,) = receiver.events
     assert event["event_action"] == "trigger"
     assert event["dedup_key"] == "qa:queue-depth:analytics-queue#3"
@@ -59,7 +59,7 @@ def test_a_trigger_says_what_where_since_when_and_what_to_do(receiver: Receiver)
 
 def test_acknowledgement_and_end_go_by_the_same_key(receiver: Receiver) -> None:
     sender = channel(f"http://127.0.0.1:{receiver.port}", docs_url="")
-    for change in (Change.OPENED, Change.ACKNOWLEDGED, Change.RESOLVED):
+    for change in (IncidentChange.OPENED, IncidentChange.ACKNOWLEDGED, IncidentChange.RESOLVED):
         sender.notify(INCIDENT, change)
     assert [event["event_action"] for event in receiver.events] == ["trigger", "acknowledge", "resolve"]
     assert len({event["dedup_key"] for event in receiver.events}) == 1
@@ -70,7 +70,7 @@ def test_long_texts_are_cut_and_keys_stay_unique(receiver: Receiver) -> None:
     sender = channel(f"http://127.0.0.1:{receiver.port}")
     for subject in ("a" * 300, "b" * 300):
         alert = replace(ALERT, key=f"campaign-stuck:{subject}", summary="x" * 2000)
-        sender.notify(replace(INCIDENT, alert=alert), Change.OPENED)
+        sender.notify(replace(INCIDENT, alert=alert), IncidentChange.OPENED)
     first, second = receiver.events
     assert len(first["payload"]["summary"]) == 1024
     assert len(first["dedup_key"]) <= 255 and first["dedup_key"] != second["dedup_key"]
@@ -92,13 +92,13 @@ def test_a_refusal_says_whose_fault_it_is_and_nothing_of_the_key(
 ) -> None:
     receiver.status["pagerduty"] = status
     with pytest.raises(failure) as caught:
-        channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, Change.OPENED)
+        channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, IncidentChange.OPENED)
     assert ROUTING_KEY[-4:] not in str(caught.value)
 
 
 def test_an_unreachable_server_and_a_late_answer_are_transient(receiver: Receiver) -> None:
     with pytest.raises(TransientFailure):
-        channel("http://127.0.0.1:9").notify(INCIDENT, Change.OPENED)
+        channel("http://127.0.0.1:9").notify(INCIDENT, IncidentChange.OPENED)
     receiver.gate.clear()
     with pytest.raises(TransientFailure):
-        channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, Change.OPENED)
+        channel(f"http://127.0.0.1:{receiver.port}").notify(INCIDENT, IncidentChange.OPENED)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.kafka.credentials import Accepted
-from regworkers_core.adapters.kafka.producer import Record, RotatingProducer
+from regworkers_core.adapters.kafka.credentials import MaterialInUse
+from regworkers_core.adapters.kafka.producer import OutgoingRecord, RotatingProducer
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from tests.support.waiting import wait_until
 
-RECORDS = [Record("t", "k", b"v", [])]
+RECORDS = [OutgoingRecord("t", "k", b"v", [])]
 
 
 class FakeProducer:
@@ -25,7 +25,7 @@ class FakeProducer:
         self.go.set()
         self.closed = False
 
-    def send(self, records: Sequence[Record]) -> list[Failure | None]:
+    def send(self, records: Sequence[OutgoingRecord]) -> list[Failure | None]:
         assert not self.closed, "a send through a producer that was closed"
         self._notes.append(f"send {self.name}")
         self.go.wait(20)
@@ -52,10 +52,10 @@ class FakeCredentials:
         self.error: Exception | None = None
         self.looks = 0
 
-    def accepted(self) -> Accepted:
-        return Accepted({"name": self.name}, self.name, verified=True)
+    def accepted(self) -> MaterialInUse:
+        return MaterialInUse({"name": self.name}, self.name, verified=True)
 
-    def check(self) -> Accepted:
+    def check(self) -> MaterialInUse:
         self.looks += 1
         if self.error is not None:
             raise self.error

@@ -15,7 +15,7 @@ from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser
 from regworkers_core.operations.dead_letters.model import NOT_SHOWN, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.redrive import move
 from regworkers_core.operations.dead_letters.report import Causes, RedriveReport, Trend, trend
-from regworkers_core.operations.dead_letters.verdict import Assessed, Verdict
+from regworkers_core.operations.dead_letters.verdict import Assessed, DeadLetterVerdict
 from tests.operations.dead_letters.fakes import EndlessQueue, MemoryQueue
 from tests.operations.dead_letters.world import body
 
@@ -203,7 +203,7 @@ def documents(**attributes: str) -> str:
     found = read_message(QUEUE, Received("m1", RECEIPT, BODY, attributes, 1, 1_790_000_000.0))
     groups = Causes()
     groups.add(found)
-    assessed = Assessed(found, [], Verdict.NEEDED)
+    assessed = Assessed(found, [], DeadLetterVerdict.NEEDED)
     shown = message_document(assessed, whole=True)
     return repr((shown, [group.as_dict() for group in groups]))
 
@@ -240,5 +240,5 @@ def test_causes_of_other_senders_are_distinguished_without_being_shown() -> None
 def test_field_names_that_ours_cannot_have_are_not_shown() -> None:
     text = '{"type": "entries.replicate", "version": 1, "items": [{"pk": 1, "fan@planted.example.org": 2}]}'
     found = read_message(QUEUE, Received("m1", RECEIPT, text, OURS, 1))
-    document = message_document(Assessed(found, [], Verdict.UNREADABLE), whole=True)
+    document = message_document(Assessed(found, [], DeadLetterVerdict.UNREADABLE), whole=True)
     assert document["bodyFields"] == ["pk"]

@@ -22,7 +22,7 @@ from regworkers_core.operations.dead_letters.drop import DropOptions, drop, expo
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, dead_queue
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.report import CanaryOutcome, RedriveEnded, count_causes
-from regworkers_core.operations.dead_letters.verdict import Assessed, Assessor, Verdict
+from regworkers_core.operations.dead_letters.verdict import Assessed, Assessor, DeadLetterVerdict
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (
@@ -73,10 +73,10 @@ def test_each_message_is_listed_with_its_verdict(runtime: Runtime) -> None:
     found, _ = list_messages(runtime, [replication(runtime)], Choice(), assessor(runtime), limit=10)
     found = {assessed.message.items[0].id: (assessed.verdict, assessed.fails_again) for assessed in found}
     assert found == {
-        "summer:broken": (Verdict.NEEDED, True),
-        "summer:corrected": (Verdict.NEEDED, False),
-        "summer:saved": (Verdict.SUPERSEDED, False),
-        "summer:removed": (Verdict.GONE, False),
+        "summer:broken": (DeadLetterVerdict.NEEDED, True),
+        "summer:corrected": (DeadLetterVerdict.NEEDED, False),
+        "summer:saved": (DeadLetterVerdict.SUPERSEDED, False),
+        "summer:removed": (DeadLetterVerdict.GONE, False),
     }
     one, _ = find_message(runtime, replication(runtime), "summer:saved", assessor(runtime))
     assert one is not None and one.why == "source and replica hold the same state"
@@ -307,7 +307,7 @@ def test_nothing_is_deleted_that_has_no_copy(runtime: Runtime, monkeypatch: pyte
 def test_dropping_a_message_of_a_state_that_is_still_refused_leaves_it_rejected(runtime: Runtime) -> None:
     old = "2026-01-01T00:00:00.000Z"
     refuse(runtime, "broken", createdAt=old, updatedAt=old)
-    options = DropOptions(verdicts=frozenset({Verdict.NEEDED}), dry_run=False)
+    options = DropOptions(verdicts=frozenset({DeadLetterVerdict.NEEDED}), dry_run=False)
     assert drop(runtime, replication(runtime), assessor(runtime), options).dropped == 1
     assert reconcile(runtime).counts[Kind.REJECTED] == 1
 
@@ -322,7 +322,7 @@ def test_a_drop_for_one_campaign_leaves_what_others_may_need(runtime: Runtime) -
         replication(runtime),
         [Outgoing(encode(MessageType.REPLICATE, "c", items)), Outgoing(body("mine"))],
     )
-    needed, mine = frozenset({Verdict.NEEDED}), Choice(campaign_id="summer")
+    needed, mine = frozenset({DeadLetterVerdict.NEEDED}), Choice(campaign_id="summer")
     report = drop(runtime, replication(runtime), assessor(runtime), DropOptions(mine, needed, dry_run=False))
     assert (report.chosen, report.mixed, report.dropped) == (1, 1, 1) and depths(runtime)[1] == 1
     assert "1 messages stay, for they hold items of other campaigns" in report.advice
@@ -341,18 +341,18 @@ def test_unreadable_bodies_are_distinguished_from_messages_that_only_the_mailer_
     send_dead(runtime, notices, [Outgoing(notice)])
     counted = drop(runtime, notices, assessor(runtime), DropOptions())
     (group,) = counted.groups
-    assert group.verdicts[Verdict.UNKNOWN] == 1 and counted.advice == ""
+    assert group.verdicts[DeadLetterVerdict.UNKNOWN] == 1 and counted.advice == ""
     send_dead(runtime, notices, [Outgoing(b"no json")])
     counted = drop(runtime, notices, assessor(runtime), DropOptions())
     command = f"regworkers dlq drop {notices.source} --verdict unreadable"
     assert counted.chosen == 0 and command in counted.advice
     assert command in redrive(runtime, notices, assessor(runtime), RedriveOptions()).advice
-    named = DropOptions(verdicts=frozenset({Verdict.UNREADABLE}), dry_run=False)
+    named = DropOptions(verdicts=frozenset({DeadLetterVerdict.UNREADABLE}), dry_run=False)
     assert drop(runtime, notices, assessor(runtime), named).dropped == 1
     assert depths(runtime, notices)[1] == 1
 
 
-UNREADABLE = DropOptions(verdicts=frozenset({Verdict.UNREADABLE}), dry_run=False)
+UNREADABLE = DropOptions(verdicts=frozenset({DeadLetterVerdict.UNREADABLE}), dry_run=False)
 
 
 def test_a_refused_record_of_the_stream_is_shown_not_sent_again_and_dropped(runtime: Runtime) -> None:
@@ -367,7 +367,7 @@ def test_a_refused_record_of_the_stream_is_shown_not_sent_again_and_dropped(runt
     assert group.examples == ["a:b:e\\x1b[2J1"]
     assert group.command.endswith("--verdict unreadable")
     (shown,), _ = list_messages(runtime, [queue], Choice(campaign_id="a:b"), assessor(runtime), limit=5)
-    assert shown.verdict is Verdict.UNREADABLE and "of shard" in shown.why
+    assert shown.verdict is DeadLetterVerdict.UNREADABLE and "of shard" in shown.why
     found, _ = find_message(runtime, queue, shown.message.id, assessor(runtime))
     assert found is not None
     report = redrive(runtime, queue, assessor(runtime), ACT)

@@ -19,8 +19,8 @@ from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.report import CanaryOutcome
 from regworkers_core.operations.dead_letters.verdict import (
     Assessed,
+    DeadLetterVerdict,
     ItemVerdict,
-    Verdict,
     chunk_verdict,
     entry_verdict,
     event_verdict,
@@ -49,25 +49,29 @@ def test_an_entry_is_needed_superseded_or_gone_by_what_both_stores_hold() -> Non
     entry = Entry.parse(E1, raw)
     created, _, updated = entry.order
     below, above = Order(created, 2, updated), Order(created, 4, updated)
-    table: list[tuple[dict[str, Any] | None, Stored | None, Verdict]] = [
-        (None, None, Verdict.GONE),
-        (None, stored(None, below), Verdict.GONE),
-        (None, stored(dict(entry.fields), below), Verdict.NEEDED),
-        (raw, None, Verdict.NEEDED),
-        (raw, stored(dict(entry.fields), below), Verdict.NEEDED),
-        (raw, stored({**entry.fields, "ref": "other"}, entry.order), Verdict.NEEDED),
-        (raw, stored(dict(entry.fields), entry.order), Verdict.SUPERSEDED),
-        (raw, stored(dict(entry.fields), above), Verdict.SUPERSEDED),
-        (raw, stored(None, entry.order), Verdict.NEEDED),
-        (raw, stored(None, below), Verdict.NEEDED),
-        ({**raw, "needsReplication": True}, stored(dict(entry.fields), entry.order), Verdict.NEEDED),
+    table: list[tuple[dict[str, Any] | None, Stored | None, DeadLetterVerdict]] = [
+        (None, None, DeadLetterVerdict.GONE),
+        (None, stored(None, below), DeadLetterVerdict.GONE),
+        (None, stored(dict(entry.fields), below), DeadLetterVerdict.NEEDED),
+        (raw, None, DeadLetterVerdict.NEEDED),
+        (raw, stored(dict(entry.fields), below), DeadLetterVerdict.NEEDED),
+        (raw, stored({**entry.fields, "ref": "other"}, entry.order), DeadLetterVerdict.NEEDED),
+        (raw, stored(dict(entry.fields), entry.order), DeadLetterVerdict.SUPERSEDED),
+        (raw, stored(dict(entry.fields), above), DeadLetterVerdict.SUPERSEDED),
+        (raw, stored(None, entry.order), DeadLetterVerdict.NEEDED),
+        (raw, stored(None, below), DeadLetterVerdict.NEEDED),
+        (
+            {**raw, "needsReplication": True},
+            stored(dict(entry.fields), entry.order),
+            DeadLetterVerdict.NEEDED,
+        ),
     ]
     assert [entry_verdict(E1, *given).verdict for *given, _ in table] == [wanted for *_, wanted in table]
 
 
 def test_an_entry_that_is_not_corrected_names_the_field_and_fails_again() -> None:
     found = entry_verdict(E1, source(email=None), None)
-    assert found.fails_again and found.verdict is Verdict.NEEDED
+    assert found.fails_again and found.verdict is DeadLetterVerdict.NEEDED
     assert found.why == "the source is not corrected: field email is missing or empty"
 
 
@@ -76,18 +80,28 @@ def test_a_chunk_is_compared_with_its_plan() -> None:
         chunk_verdict(CHUNK, row).verdict
         for row in (None, PLANNED | {"last": 400}, PLANNED, PLANNED | {"doneAt": "2026"})
     ]
-    assert verdicts == [Verdict.GONE, Verdict.GONE, Verdict.NEEDED, Verdict.SUPERSEDED]
+    assert verdicts == [
+        DeadLetterVerdict.GONE,
+        DeadLetterVerdict.GONE,
+        DeadLetterVerdict.NEEDED,
+        DeadLetterVerdict.SUPERSEDED,
+    ]
 
 
 def test_a_message_that_the_mailer_had_is_unknown() -> None:
     rows = [None, *({"status": status} for status in ("PENDING", "SENT", "SUPERSEDED"))]
     verdicts = [notification_verdict(row).verdict for row in rows]
-    assert verdicts == [Verdict.GONE, Verdict.SUPERSEDED, Verdict.UNKNOWN, Verdict.SUPERSEDED]
+    assert verdicts == [
+        DeadLetterVerdict.GONE,
+        DeadLetterVerdict.SUPERSEDED,
+        DeadLetterVerdict.UNKNOWN,
+        DeadLetterVerdict.SUPERSEDED,
+    ]
 
 
 def test_a_sent_message_is_superseded_by_the_confirmed_phase_that_changes_it() -> None:
     found = notification_verdict({"status": "SENT"}, changed_by="phase 2")
-    assert found.verdict is Verdict.SUPERSEDED and "phase 2" in found.why
+    assert found.verdict is DeadLetterVerdict.SUPERSEDED and "phase 2" in found.why
 
 
 def test_an_event_that_its_schema_refuses_would_fail_again() -> None:
@@ -124,7 +138,7 @@ class Failures:
 def watch(
     failures: Failures,
     *,
-    verdict: Verdict = Verdict.NEEDED,
+    verdict: DeadLetterVerdict = DeadLetterVerdict.NEEDED,
     waiting: int = 1,
     kind: MessageType | None = None,
     item: dict[str, object] | None = None,
@@ -157,14 +171,17 @@ def watch(
 
 
 def test_a_canary_passes_once_it_is_settled_or_its_queue_stays_empty() -> None:
-    assert watch(Failures(), verdict=Verdict.SUPERSEDED) is CanaryOutcome.PASSED
+    assert watch(Failures(), verdict=DeadLetterVerdict.SUPERSEDED) is CanaryOutcome.PASSED
     assert watch(Failures(), waiting=0) is CanaryOutcome.PASSED
-    assert watch(Failures(), verdict=Verdict.SUPERSEDED, kind=MessageType.PUBLISH) is CanaryOutcome.UNANSWERED
+    assert (
+        watch(Failures(), verdict=DeadLetterVerdict.SUPERSEDED, kind=MessageType.PUBLISH)
+        is CanaryOutcome.UNANSWERED
+    )
 
 
 def test_a_canary_that_fails_stops_its_cause_whatever_else_is_known() -> None:
     failed = [Failures(again=True), Failures(otherwise="DUPLICATE_KEY")]
-    verdicts = [watch(each, verdict=Verdict.SUPERSEDED, waiting=0) for each in failed]
+    verdicts = [watch(each, verdict=DeadLetterVerdict.SUPERSEDED, waiting=0) for each in failed]
     assert verdicts == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.FAILED_OTHERWISE]
 
 
@@ -201,6 +218,6 @@ def test_a_message_about_an_erased_fan_is_gone() -> None:
     own = source()
     entry = Entry.parse(E1, own)
     stored = Stored(entry.order, None, {}, "2026-01-01", erased_at="2126-01-01T00:00:00.000Z")
-    assert entry_verdict(E1, own, stored).verdict is Verdict.GONE
+    assert entry_verdict(E1, own, stored).verdict is DeadLetterVerdict.GONE
     later = Stored(entry.order, None, {}, "2026-01-01", erased_at="2020-01-01T00:00:00.000Z")
-    assert entry_verdict(E1, own, later).verdict is Verdict.NEEDED, "a new registration is"
+    assert entry_verdict(E1, own, later).verdict is DeadLetterVerdict.NEEDED, "a new registration is"

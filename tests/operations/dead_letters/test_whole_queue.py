@@ -17,7 +17,7 @@ from regworkers_core.engine.queue import Received
 from regworkers_core.operations.dead_letters.model import Choice, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.redrive import move_whole_queue
 from regworkers_core.operations.dead_letters.report import CanaryOutcome, Causes, RedriveReport
-from regworkers_core.operations.dead_letters.verdict import Assessed, ItemVerdict, Verdict
+from regworkers_core.operations.dead_letters.verdict import Assessed, DeadLetterVerdict, ItemVerdict
 from tests.operations.dead_letters.world import body
 
 QUEUE = DeadQueue("replication-queue", "replication-queue-dlq", MessageType.REPLICATE)
@@ -135,7 +135,7 @@ def test_a_task_as_listed_by_sqs_is_read_leniently() -> None:
     assert stubbed.moves.latest(QUEUE.name) == MoveTask("RUNNING", "h", 0, None, "")
 
 
-def report(*verdicts: Verdict, attempt: str = "1", text: str | None = None) -> RedriveReport:
+def report(*verdicts: DeadLetterVerdict, attempt: str = "1", text: str | None = None) -> RedriveReport:
     made = RedriveReport(QUEUE, dry_run=False, groups=Causes())
     for number, verdict in enumerate(verdicts):
         attributes = {"attempt": attempt, "reason": "INVALID_ENTRY"}
@@ -146,18 +146,22 @@ def report(*verdicts: Verdict, attempt: str = "1", text: str | None = None) -> R
 
 def test_sqs_moves_a_queue_only_if_every_message_goes_unchanged() -> None:
     everything = Choice()
-    assert report(Verdict.NEEDED, Verdict.UNKNOWN).can_move_whole(everything)
-    assert not report(Verdict.NEEDED).can_move_whole(Choice(reason="INVALID_ENTRY")), "it cannot choose"
-    assert not report(Verdict.NEEDED, Verdict.GONE).can_move_whole(everything), "it cannot leave anything out"
-    assert not report(Verdict.NEEDED, attempt="20").can_move_whole(everything), (
+    assert report(DeadLetterVerdict.NEEDED, DeadLetterVerdict.UNKNOWN).can_move_whole(everything)
+    assert not report(DeadLetterVerdict.NEEDED).can_move_whole(Choice(reason="INVALID_ENTRY")), (
+        "it cannot choose"
+    )
+    assert not report(DeadLetterVerdict.NEEDED, DeadLetterVerdict.GONE).can_move_whole(everything), (
+        "it cannot leave anything out"
+    )
+    assert not report(DeadLetterVerdict.NEEDED, attempt="20").can_move_whole(everything), (
         "it does not set attempts back"
     )
-    assert not report(Verdict.UNKNOWN, text="{}").can_move_whole(everything), (
+    assert not report(DeadLetterVerdict.UNKNOWN, text="{}").can_move_whole(everything), (
         "what cannot be read would go along"
     )
-    hidden = report(Verdict.NEEDED)
+    hidden = report(DeadLetterVerdict.NEEDED)
     hidden.seen.hidden = 1
     assert not hidden.can_move_whole(everything), "what is in flight elsewhere is unknown"
-    stopped = report(Verdict.NEEDED)
+    stopped = report(DeadLetterVerdict.NEEDED)
     stopped.canaries = {group.fingerprint: CanaryOutcome.FAILED_AGAIN for group in stopped.groups}
     assert not stopped.can_move_whole(everything)

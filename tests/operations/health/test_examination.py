@@ -29,7 +29,7 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operations.alerts.conditions.condition import BLIND, Context
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
 from regworkers_core.operations.health.doctor import _SECTION_OF, Examination, examine
-from regworkers_core.operations.health.rows import SECTIONS, State
+from regworkers_core.operations.health.rows import SECTIONS, RowState
 from regworkers_core.settings import Settings
 
 NOW, SINCE = "2026-11-25T12:00:00.000Z", "2026-11-25T11:48:00.000Z"
@@ -88,7 +88,7 @@ def dead(waiting: int) -> tuple[QueueState, ...]:
 
 def test_a_system_that_is_well_is_one_line_a_section_however_much_there_is_of_it() -> None:
     examination = of(WELL)
-    assert examination.fine and examination.state is State.FINE and not examination.found
+    assert examination.fine and examination.state is RowState.FINE and not examination.found
     lines = printed(examination)
     assert len(lines) <= 25 and "everything is healthy" in lines[0]
     assert all(len(line.rstrip()) <= 110 for line in lines)
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_shown_with_since_when_and_the_command_that_helps() -> 
     assert (found.key, found.since) == (alert.key, SINCE)
     assert found.help == "regworkers dlq groups replication-queue"
     assert found.runbook == "docs/runbooks/dead-letters.md"
-    row = next(row for row in examination.section("deadLetterQueues") if row.state is State.CRITICAL)
+    row = next(row for row in examination.section("deadLetterQueues") if row.state is RowState.CRITICAL)
     assert (row.name, row.since, row.help) == ("replication-queue-dlq", SINCE, found.help)
     text = "\n".join(printed(examination))
     for part in (
@@ -113,7 +113,7 @@ def test_what_is_wrong_is_shown_with_since_when_and_the_command_that_helps() -> 
         "1 critical",
     ):
         assert part in text
-    assert not examination.fine and examination.state is State.CRITICAL
+    assert not examination.fine and examination.state is RowState.CRITICAL
     assert f"(since {SINCE})" in "\n".join(printed(examination, width=60)), (
         "a narrow terminal cuts nothing off"
     )
@@ -139,7 +139,7 @@ def test_what_could_not_be_read_is_shown_as_that_and_is_no_good_news() -> None:
     examination = of(replace(WELL, queues=Unread("sqs: no answer"), parity=Unread("mongo: no answer")))
     assert not examination.fine and examination.found == []
     for section in ("queues", "deadLetterQueues", "parity"):
-        assert [row.state for row in examination.section(section)] == [State.UNREAD]
+        assert [row.state for row in examination.section(section)] == [RowState.UNREAD]
     assert examination.unjudged["dead-letters"] == "sqs: no answer"
     text = "\n".join(printed(examination))
     assert "3 unread" in text and "sqs: no answer" in text and "empty" not in text
@@ -148,7 +148,7 @@ def test_what_could_not_be_read_is_shown_as_that_and_is_no_good_news() -> None:
 def test_a_dagster_without_an_address_is_unknown_and_needs_no_fix() -> None:
     blind = replace(WELL, scheduler=Unread("no Dagster address: set REGWORKERS_DAGSTER__URL"))
     examination = of(blind)
-    assert examination.fine and examination.state is State.UNKNOWN
+    assert examination.fine and examination.state is RowState.UNKNOWN
     assert "nothing wrong in what could be read" in printed(examination)[0]
     named = SETTINGS.dagster.model_copy(update={"url": "http://127.0.0.1:3000"})
     assert not of(replace(WELL, scheduler=Unread("dagster: ConnectError")), dagster=named).fine
@@ -162,7 +162,7 @@ def test_everything_down_still_fits_on_one_screen() -> None:
     )
     lines = printed(examination)
     assert len(lines) <= 45 and all(len(line.rstrip()) <= 110 for line in lines)
-    assert examination.state is State.CRITICAL
+    assert examination.state is RowState.CRITICAL
 
 
 def test_the_document_has_every_thing_with_its_state() -> None:

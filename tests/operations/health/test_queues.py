@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from regworkers_core.adapters.mongo.activity import Marks
+from regworkers_core.adapters.mongo.activity import QueueActivity
 from regworkers_core.operations.health.queues import QueueAge, age_by, read_analytics_queue
 from regworkers_core.runtime import Runtime
 from tests.analytics.world import queue_events, removed
@@ -28,13 +28,13 @@ def runtime(shared: Runtime) -> Runtime:
 
 
 def test_the_age_is_bounded_by_what_was_last_seen() -> None:
-    assert age_by(Marks(), None, 100) == QueueAge(None, None)
-    assert age_by(Marks(watched_at=10), 7, 100) == QueueAge(90, None)
-    assert age_by(Marks(watched_at=10, empty_at=40), None, 100) == QueueAge(60, 60)
+    assert age_by(QueueActivity(), None, 100) == QueueAge(None, None)
+    assert age_by(QueueActivity(watched_at=10), 7, 100) == QueueAge(90, None)
+    assert age_by(QueueActivity(watched_at=10, empty_at=40), None, 100) == QueueAge(60, 60)
     # Deliveries take younger messages; an older one may be stuck behind them.
-    assert age_by(Marks(watched_at=10, empty_at=40, delivered_at=95), None, 100) == QueueAge(5, 60)
+    assert age_by(QueueActivity(watched_at=10, empty_at=40, delivered_at=95), None, 100) == QueueAge(5, 60)
     # Clocks of two machines.
-    assert age_by(Marks(empty_at=101), None, 100) == QueueAge(0, 0)
+    assert age_by(QueueActivity(empty_at=101), None, 100) == QueueAge(0, 0)
 
 
 def test_a_reading_records_when_the_queue_was_empty_and_uses_the_metric_of_sqs_if_there_is_one(

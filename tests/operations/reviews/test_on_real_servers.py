@@ -15,7 +15,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.reviews.review import make_review, publish
-from regworkers_core.operations.reviews.sections import Kind, Review
+from regworkers_core.operations.reviews.sections import Review, ReviewKind
 from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.runtime import Runtime
 from tests.operations.reviews.world import NOW, ago, has, plant
@@ -24,9 +24,9 @@ from tests.support.terminal import regworkers
 
 UNREACHABLE = DependencyReport(3, None, None, (), ("outdated: offline?",))
 SECTIONS = {
-    Kind.WEEKLY: ["dead_letters", "alerts", "durations", "errors"],
-    Kind.MONTHLY: ["sizes", "retention", "cost", "certificates"],
-    Kind.QUARTERLY: ["privileges", "dependencies", "recovery"],
+    ReviewKind.WEEKLY: ["dead_letters", "alerts", "durations", "errors"],
+    ReviewKind.MONTHLY: ["sizes", "retention", "cost", "certificates"],
+    ReviewKind.QUARTERLY: ["privileges", "dependencies", "recovery"],
 }
 
 
@@ -45,12 +45,12 @@ def runtime(shared: Runtime) -> Runtime:
     return mine
 
 
-def review(runtime: Runtime, kind: Kind) -> Review:
+def review(runtime: Runtime, kind: ReviewKind) -> Review:
     return make_review(runtime, kind, locked=lambda: UNREACHABLE)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_an_empty_environment_has_every_review_without_findings(runtime: Runtime, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(ReviewKind))
+def test_an_empty_environment_has_every_review_without_findings(runtime: Runtime, kind: ReviewKind) -> None:
     made = review(runtime, kind)
     assert [section.name for section in made.sections] == SECTIONS[kind]
     assert made.fine, made.as_dict()
@@ -63,7 +63,7 @@ def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime:
     plant(runtime)
     # A mute is stored beside the incidents, but is not one.
     runtime.mutes.put(Mute("analytics:*", "ada", ago(0.1), 3600.0, "Kafka is moved"))
-    made = review(runtime, Kind.WEEKLY)
+    made = review(runtime, ReviewKind.WEEKLY)
     dead_letters, alerts, durations, errors = made.sections
     assert has(dead_letters, "warning", "1 message ") and has(alerts, "finding", "analytics:kafka")
     assert has(durations, "warning", "save", "100 %") and has(errors, "warning", "new this week")
@@ -91,7 +91,7 @@ def test_a_monthly_review_reads_retention_and_the_previous_review(runtime: Runti
     runtime.objects.put_bytes("reviews/monthly/2026-01-01/report.json", orjson.dumps(earlier))
     runtime.objects.put_bytes("reviews/monthly/2026-02-01/report.json", b"damaged")
     try:
-        sizes, retention, cost, _ = review(runtime, Kind.MONTHLY).sections
+        sizes, retention, cost, _ = review(runtime, ReviewKind.MONTHLY).sections
     finally:
         list(provision(runtime))
     assert sizes.tables[0].rows[1][0] == "save"
@@ -100,9 +100,9 @@ def test_a_monthly_review_reads_retention_and_the_previous_review(runtime: Runti
     assert has(cost, "warning", "(0.01)") and ("review", "2026-01-01", 0.01) in cost.tables[1].rows
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(ReviewKind))
 def test_an_unavailable_source_is_a_line_of_a_report_that_is_still_written(
-    runtime: Runtime, kind: Kind, tmp_path: Path
+    runtime: Runtime, kind: ReviewKind, tmp_path: Path
 ) -> None:
     nowhere = {"endpoint_url": "http://127.0.0.1:9", "connect_timeout_seconds": 0.2}
     mongo = {"uri": "mongodb://127.0.0.1:9", "server_selection_timeout_seconds": 0.1}
@@ -120,7 +120,7 @@ def test_an_unavailable_source_is_a_line_of_a_report_that_is_still_written(
     made = review(down, kind)
     assert [section.name for section in made.sections] == SECTIONS[kind]
     unread = {section.name: section.unread for section in made.unread}
-    if kind is Kind.QUARTERLY:
+    if kind is ReviewKind.QUARTERLY:
         assert not unread
     else:
         assert not made.fine and set(unread) >= set(SECTIONS[kind][:3]), unread
@@ -140,7 +140,7 @@ def test_a_refused_call_is_a_line_of_its_section(runtime: Runtime, monkeypatch: 
 
     plant(runtime)
     monkeypatch.setattr(ObjectStore, "list", refused)
-    made = review(runtime, Kind.MONTHLY)
+    made = review(runtime, ReviewKind.MONTHLY)
     assert [section.name for section in made.unread] == ["cost"]
     assert made.as_dict()["unread"] == {"cost": "s3: EndpointConnectionError"}
 
@@ -159,5 +159,5 @@ def test_nothing_of_a_fan_is_in_a_review(runtime: Runtime) -> None:
     plant(runtime)
     fan = {"email": "zoe@example.com", "firstName": "Zoë"}
     runtime.database["dead_letters"].update_many({}, {"$set": fan})
-    text = str([review(runtime, kind).as_dict() for kind in Kind])
+    text = str([review(runtime, kind).as_dict() for kind in ReviewKind])
     assert not any(value in text for value in fan.values())

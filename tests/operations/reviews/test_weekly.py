@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
-from regworkers_core.domain.alert import Change, Severity
+from regworkers_core.domain.alert import IncidentChange, Severity
 from regworkers_core.operations.reviews.history import Day, QueueFacts
-from regworkers_core.operations.reviews.sections import Section
+from regworkers_core.operations.reviews.sections import ReviewSection
 from regworkers_core.operations.reviews.weekly import alerts, dead_letters, durations, errors
 from tests.operations.reviews.world import DAY, NOW, ago, failure, has, incident, minute, said
 
@@ -15,7 +15,7 @@ SINCE = NOW - 7 * DAY
 DLQ = "replication-queue-dlq"
 
 
-def section_of(*failures: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> Section:
+def section_of(*failures: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> ReviewSection:
     queue = QueueFacts(DLQ, depth, int(days_kept * DAY))
     return dead_letters([queue], RecordedFailures(failures, cut=False), since=SINCE, now=NOW)
 
@@ -62,7 +62,7 @@ def test_a_critical_alert_that_is_open_is_a_finding_and_a_warning_one_after_a_da
 
 
 def test_alerts_closed_within_the_week_have_their_duration_and_channels() -> None:
-    closed = incident(open=False, notified={"slack": Change.RESOLVED})
+    closed = incident(open=False, notified={"slack": IncidentChange.RESOLVED})
     older = incident("old:one", open=False, opened_at=ago(30), resolved_at=ago(20))
     section = alerts([closed, older], since=SINCE, now=NOW)
     assert section.lead.startswith("0 open, 1 opened and 1 closed") and "6.0 hours" in section.lead

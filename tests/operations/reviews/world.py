@@ -10,7 +10,7 @@ from regworkers_core.adapters.mongo.dead_letters import RecordedFailure
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.reviews.sections import Remark, Section
+from regworkers_core.operations.reviews.sections import Remark, ReviewSection
 from regworkers_core.runtime import Runtime
 
 NOW = time.time()
@@ -97,11 +97,11 @@ def plant(runtime: Runtime) -> None:
     runtime.incidents.open(alert, ago(0.5), ["log"])
 
 
-def said(section: Section, level: str) -> list[str]:
+def said(section: ReviewSection, level: str) -> list[str]:
     return [text for found, text in section.remarks if found == level]
 
 
-def has(section: Section, level: str, *words: str) -> bool:
+def has(section: ReviewSection, level: str, *words: str) -> bool:
     """Whether one remark of the level has all these words."""
     return any(all(word in text for word in words) for text in said(section, level))
 

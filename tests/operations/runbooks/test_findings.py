@@ -12,7 +12,7 @@ from regworkers_core.adapters.kafka.admin import Cluster, TopicState
 from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, Unread
-from regworkers_core.operations.certificates import CertificateReport, State
+from regworkers_core.operations.certificates import CertificateReport, RenewalState
 from regworkers_core.operations.runbooks import (
     cost,
     kafka,
@@ -22,8 +22,8 @@ from regworkers_core.operations.runbooks import (
     time_outs,
     total_failure,
 )
-from regworkers_core.operations.runbooks.runbook import DrainWork, Finding, RunbookReport, add_up
-from regworkers_core.operations.runbooks.total_failure import Done, Step, run_steps
+from regworkers_core.operations.runbooks.runbook import DrainWork, RunbookFinding, RunbookReport, add_up
+from regworkers_core.operations.runbooks.total_failure import Done, RebuildStep, run_steps
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts
 from regworkers_core.replication.reconcile import Kind, ReconcileResult
 from regworkers_core.settings import Settings
@@ -102,7 +102,7 @@ class TestStreamLag:
     def save(self, **changes: Any) -> dict[str, DrainWork]:
         return {"save": DrainWork("save", **{"minutes": 10, "active": 4, **changes})}
 
-    def only(self, report: RunbookReport) -> Finding:
+    def only(self, report: RunbookReport) -> RunbookFinding:
         (finding,) = report.findings
         return finding
 
@@ -131,7 +131,9 @@ class TestStreamLag:
     def test_a_slow_dependency_is_named(self) -> None:
         slow = self.enqueue(calls=Counter(sqs=10), waited={"sqs": 20.0})
         finding = self.only(self.assessed(drains=slow))
-        assert finding == Finding("enqueue waits for sqs, 2.0 s a call", "regworkers runbook time-outs")
+        assert finding == RunbookFinding(
+            "enqueue waits for sqs, 2.0 s a call", "regworkers runbook time-outs"
+        )
 
     def test_large_batches_behind_a_slow_dependency_ask_for_small_ones(self) -> None:
         slow = self.enqueue(
@@ -141,7 +143,7 @@ class TestStreamLag:
 
     def test_shards_without_a_drain_ask_for_another_drain(self) -> None:
         finding = self.only(self.assessed(shards=ShardCounts(4, 4, 1, 1)))
-        assert finding == Finding("3 of 4 shards are read by no drain", "raise drain.maxEnqueueDrains")
+        assert finding == RunbookFinding("3 of 4 shards are read by no drain", "raise drain.maxEnqueueDrains")
 
     def test_threads_that_all_wait_are_the_bottleneck(self) -> None:
         busy = self.enqueue(
@@ -289,7 +291,7 @@ class TestKafka:
     def assessed(self, **changes: Any) -> RunbookReport:
         values: dict[str, Any] = {
             "cluster": self.HEALTHY,
-            "certificate": CertificateReport("prod", State.NONE),
+            "certificate": CertificateReport("prod", RenewalState.NONE),
             "queue": analytics_queue(5, 60.0),
             "producer": DrainWork("publish", counts=Counter(sent=9)),
             "topics": ["t"],
@@ -344,9 +346,9 @@ class TestTotalFailure:
             return step
 
         steps = [
-            Step("provision", takes(5), changes=True),
-            Step("rebuild", takes(20, 10_000), grows=True, changes=True),
-            Step("verify", takes(10, 10_000), grows=True),
+            RebuildStep("provision", takes(5), changes=True),
+            RebuildStep("rebuild", takes(20, 10_000), grows=True, changes=True),
+            RebuildStep("verify", takes(10, 10_000), grows=True),
         ]
         timed = run_steps(steps, lines.append, lambda: now[0])
         report = total_failure.assess(timed, applied=True, per_second=1000, objective_seconds=3600)
@@ -364,14 +366,14 @@ class TestTotalFailure:
         def fails() -> Done:
             raise error
 
-        steps = [Step("provision", fails), Step("verify", lambda: Done("never"))]
+        steps = [RebuildStep("provision", fails), RebuildStep("verify", lambda: Done("never"))]
         timed = run_steps(steps)
         report = total_failure.assess(timed, applied=True, per_second=1000, objective_seconds=3600)
         assert [each.step.name for each in timed] == ["provision"]
         assert report.findings[0].text == f"provision: {error}"
 
     def test_a_few_entries_are_not_extrapolated_but_the_rate_of_the_backfill_counts(self) -> None:
-        timed = run_steps([Step("rebuild", lambda: Done("3 keys", entries=3), grows=True)])
+        timed = run_steps([RebuildStep("rebuild", lambda: Done("3 keys", entries=3), grows=True)])
         report = total_failure.assess(
             timed, applied=True, entries=9_000_000, per_second=1000, objective_seconds=3600
         )
@@ -410,8 +412,8 @@ def test_an_explained_market_is_reported_once() -> None:
         "retryHelps": False,
     }  # fmt: skip
     hints = [
-        Finding("summer: phase 1, market berlin needs 3 codes and has 1"),
-        Finding("summer: it is paused", "resume"),
+        RunbookFinding("summer: phase 1, market berlin needs 3 codes and has 1"),
+        RunbookFinding("summer: it is paused", "resume"),
     ]
     report = selection_failures.assess([{"campaign": "summer"}], [row], hints)
     assert [each.text for each in report.findings] == [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.aws.demand_table import Page
+from regworkers_core.adapters.aws.demand_table import TablePage
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder
@@ -48,22 +48,22 @@ class FakeTable:
         segments: int,
         start_key: Mapping[str, Any] | None = None,
         limit: int | None = None,
-    ) -> Page:
+    ) -> TablePage:
         return self._read(self.entries[segment::segments], start_key)
 
     def query(
         self, campaign_id: str, start_key: Mapping[str, Any] | None = None, limit: int | None = None
-    ) -> Page:
+    ) -> TablePage:
         return self._read([key for key in self.entries if key.campaign_id == campaign_id], start_key)
 
-    def _read(self, mine: list[EntryKey], start_key: Mapping[str, Any] | None) -> Page:
+    def _read(self, mine: list[EntryKey], start_key: Mapping[str, Any] | None) -> TablePage:
         self.reads += 1
         after = start_key["SK"]["S"] if start_key else ""
         rest = [key for key in mine if key.sk > after]
         found = rest[: self.page]
         next_key = {"PK": {"S": found[-1].pk}, "SK": {"S": found[-1].sk}} if rest[self.page :] else None
         shown = [key for key in found if not key.entry_id.startswith(INVITE)]
-        return Page([(key, {"version": 3}) for key in shown], next_key, len(found))
+        return TablePage([(key, {"version": 3}) for key in shown], next_key, len(found))
 
 
 @dataclass

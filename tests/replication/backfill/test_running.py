@@ -10,7 +10,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.backfill_run import BackfillRows, Segment, Superseded
+from regworkers_core.replication.backfill_run import BackfillRows, BackfillSuperseded, Segment
 from tests.replication.backfill.fakes import INVITE, FakeTable, Site, keys
 from tests.support.waiting import wait_until
 
@@ -134,7 +134,7 @@ def test_a_run_that_was_taken_over_while_it_slept_writes_nothing_any_more() -> N
     late = here.rows
     late.claim(old.token, here.segments, afresh=True)
     assert here.start() == "finished"
-    with pytest.raises(Superseded):
+    with pytest.raises(BackfillSuperseded):
         late.save(Segment(0, {"PK": {"S": "x"}, "SK": {"S": "y"}}, 1))
     assert here.start(lease=old) == "superseded"
     assert here.state == "finished" and here.confirmed == 50

@@ -14,8 +14,8 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import (
     EXPLANATIONS,
+    EntrySide,
     Kind,
-    State,
     classify,
     could_be_lag,
     digest,
@@ -28,15 +28,15 @@ KEY = EntryKey("summer", "e1")
 LOW, HIGH = Order("2026-01-01", 1, "2026-01-01"), Order("2026-01-01", 2, "2026-01-02")
 
 
-def live(order: Order = HIGH, content: bytes = b"same") -> State:
-    return State(KEY, order, content=content)
+def live(order: Order = HIGH, content: bytes = b"same") -> EntrySide:
+    return EntrySide(KEY, order, content=content)
 
 
-def tombstone(order: Order = HIGH) -> State:
-    return State(KEY, order, live=False)
+def tombstone(order: Order = HIGH) -> EntrySide:
+    return EntrySide(KEY, order, live=False)
 
 
-INVALID = State(KEY, HIGH, invalid=True)
+INVALID = EntrySide(KEY, HIGH, invalid=True)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ INVALID = State(KEY, HIGH, invalid=True)
         (INVALID, live(HIGH, b""), Kind.STALE),
     ],
 )
-def test_a_pair_has_one_class(source: State | None, replica: State | None, kind: Kind | None) -> None:
+def test_a_pair_has_one_class(source: EntrySide | None, replica: EntrySide | None, kind: Kind | None) -> None:
     assert classify(source, replica) is kind
 
 
@@ -80,7 +80,7 @@ def test_every_class_is_explained() -> None:
     ],
 )
 def test_only_an_old_state_that_the_replica_lacks_cannot_be_lag(
-    source: State | None, replica: State | None, maybe: bool
+    source: EntrySide | None, replica: EntrySide | None, maybe: bool
 ) -> None:
     long_after = 1e10
     assert could_be_lag(source, replica, replica_read_at=long_after, lag_objective_seconds=60) is maybe
@@ -130,7 +130,7 @@ def test_two_digests_are_equal_exactly_where_the_save_drain_sees_the_same_conten
     assert digest(one) == digest(dict(reversed(one.items())))
 
 
-def erased(state: State, at: str) -> State:
+def erased(state: EntrySide, at: str) -> EntrySide:
     return replace(state, erased_at=at)
 
 
@@ -148,6 +148,6 @@ def erased(state: State, at: str) -> State:
     ],
 )
 def test_a_source_that_was_erased_is_a_class_of_its_own(
-    source: State | None, replica: State | None, kind: Kind | None
+    source: EntrySide | None, replica: EntrySide | None, kind: Kind | None
 ) -> None:
     assert classify(source, replica) is kind

@@ -9,22 +9,24 @@ from hypothesis import strategies as st
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.replication.reconcile.classify import Kind, Pair, State, classify
-from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, Step
+from regworkers_core.replication.reconcile.classify import EntrySide, Kind, Pair, classify
+from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, PairProgress
 
 
-def states(*, source: bool) -> st.SearchStrategy[dict[EntryKey, State]]:
+def states(*, source: bool) -> st.SearchStrategy[dict[EntryKey, EntrySide]]:
     keys = st.builds(EntryKey, st.sampled_from(["ä", "b"]), st.sampled_from(["1", "10", "z", "😀"]))
     orders = st.builds(
         Order, st.sampled_from(["", "2026", "２"]), st.integers(0, 1), st.sampled_from(["", "u"])
     )
 
-    def state(key: EntryKey) -> st.SearchStrategy[State]:
+    def state(key: EntryKey) -> st.SearchStrategy[EntrySide]:
         content = st.sampled_from([b"x", b"y"])
-        full = st.builds(State, st.just(key), orders, st.just(True), content)
+        full = st.builds(EntrySide, st.just(key), orders, st.just(True), content)
         if source:
-            return full | st.builds(State, st.just(key), orders, st.just(True), st.just(b""), st.just(True))
-        return full | st.builds(State, st.just(key), orders, st.just(False))
+            return full | st.builds(
+                EntrySide, st.just(key), orders, st.just(True), st.just(b""), st.just(True)
+            )
+        return full | st.builds(EntrySide, st.just(key), orders, st.just(False))
 
     return st.lists(keys, unique=True).flatmap(
         lambda chosen: st.fixed_dictionaries({key: state(key) for key in chosen})
@@ -34,7 +36,7 @@ def states(*, source: bool) -> st.SearchStrategy[dict[EntryKey, State]]:
 @settings(max_examples=30, deadline=None)
 @given(states(source=True), states(source=False))
 def test_the_join_finds_what_plain_python_finds(
-    source: dict[EntryKey, State], replica: dict[EntryKey, State]
+    source: dict[EntryKey, EntrySide], replica: dict[EntryKey, EntrySide]
 ) -> None:
     expected = {
         key: Pair(source.get(key), replica.get(key))
@@ -45,9 +47,11 @@ def test_the_join_finds_what_plain_python_finds(
         comparison.add("source", list(source.values()))
         comparison.add("replica", list(replica.values()))
         assert comparison.compare() == len(expected)
-        found = [difference for page in comparison.pages(Step.FOUND) for difference in page]
+        found = [difference for page in comparison.pages(PairProgress.FOUND) for difference in page]
         assert {difference.key: difference.pair for difference in found} == expected
-        comparison.put([replace(each, kind=classify(*each.pair), step=Step.SETTLED) for each in found])
+        comparison.put(
+            [replace(each, kind=classify(*each.pair), step=PairProgress.SETTLED) for each in found]
+        )
         totals = comparison.totals()
         assert totals.source == len(source)
         assert totals.replica == sum(state.live for state in replica.values())
@@ -58,20 +62,20 @@ def test_the_join_finds_what_plain_python_finds(
 def test_more_differences_than_a_page_are_each_met_once_while_they_are_put_back() -> None:
     number = 2 * PAGE + 1
     with Comparison(64) as comparison:
-        comparison.add("source", [State(EntryKey("c", f"{n:05}"), Order("1")) for n in range(number)])
+        comparison.add("source", [EntrySide(EntryKey("c", f"{n:05}"), Order("1")) for n in range(number)])
         assert comparison.compare() == number
         met = 0
-        for page in comparison.pages(Step.FOUND):
-            comparison.put([replace(each, step=Step.OPEN, kind=Kind.MISSING) for each in page])
+        for page in comparison.pages(PairProgress.FOUND):
+            comparison.put([replace(each, step=PairProgress.OPEN, kind=Kind.MISSING) for each in page])
             met += len(page)
-        assert met == number == comparison.count(Step.OPEN)
+        assert met == number == comparison.count(PairProgress.OPEN)
         assert comparison.samples(Kind.MISSING, 2) == ("c:00000", "c:00001")
 
 
 def test_an_entry_that_vanished_from_both_sides_is_counted_no_more() -> None:
     with Comparison(64) as comparison:
-        comparison.add("replica", [State(EntryKey("c", "1"), Order("1"))])
+        comparison.add("replica", [EntrySide(EntryKey("c", "1"), Order("1"))])
         comparison.compare()
-        (page,) = list(comparison.pages(Step.FOUND))
-        comparison.put([replace(page[0], pair=Pair(None, None), step=Step.SETTLED, kind=None)])
+        (page,) = list(comparison.pages(PairProgress.FOUND))
+        comparison.put([replace(page[0], pair=Pair(None, None), step=PairProgress.SETTLED, kind=None)])
         assert set(comparison.totals()) == {0} and not any(comparison.counts().values())

@@ -52,7 +52,10 @@ def repaired(world: World) -> tuple[ReconcileResult, RepairReport]:
     return result, result.repair
 
 
-@pytest.mark.parametrize("kind", [Kind.MISSING, Kind.STALE, Kind.ORPHANED, Kind.RESURRECTED])
+@pytest.mark.parametrize(
+    "kind",
+    [Kind.MISSING, Kind.STALE, Kind.ORPHANED, Kind.RESURRECTED],
+)
 def test_what_a_key_can_heal_is_sent_and_watched_until_it_agrees(kind: Kind) -> None:
     world = world_with(kind)
     before = dict(world.items)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from regworkers_core.adapters.aws.demand_table import Page
+from regworkers_core.adapters.aws.demand_table import TablePage
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry
@@ -153,12 +153,12 @@ class World:
 class SourceSide:
     world: World
 
-    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[Page]:
+    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[TablePage]:
         last: EntryKey | None = None
         while True:
             self.world.advance(self.world.read_seconds)
             keys = sorted(key for key in self.world.items if last is None or key > last)[:PAGE]
-            yield Page([(key, dict(self.world.items[key])) for key in keys], None, len(keys))
+            yield TablePage([(key, dict(self.world.items[key])) for key in keys], None, len(keys))
             if len(keys) < PAGE:
                 return
             last = keys[-1]

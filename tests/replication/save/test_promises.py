@@ -10,7 +10,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.engine.queue import Outgoing, SendFailure
-from regworkers_core.replication.saver import Saver, Wanted
+from regworkers_core.replication.saver import KeyRequest, Saver
 from tests.replication.save.world import World
 from tests.support.entries import item, key
 from tests.support.planted import plant
@@ -85,7 +85,7 @@ def test_the_highest_of_several_removals_buries_the_entry(versions: tuple[int, .
             lambda: one_message_of_events_is_refused(TRANSIENT),
         ),
         (
-            Wanted,
+            KeyRequest,
             "add",
             "max(self.removed, item.order)",
             "min(self.removed, item.order)",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, CampaignStatus, Market, Reserve
-from regworkers_core.domain.eligibility import Terms
+from regworkers_core.domain.eligibility import EligibilityTerms
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.campaigns.registry import draft, from_options, read_definition
 from tests.support.campaigns import definition
@@ -51,7 +51,11 @@ def test_what_is_absent_or_null_means_none() -> None:
         "ownedBy": "another service",
     }
     campaign = Campaign.parse(bare)
-    assert (campaign.auto_draw, campaign.eligibility, campaign.markets[0].reserves) == (False, Terms(), ())
+    assert (campaign.auto_draw, campaign.eligibility, campaign.markets[0].reserves) == (
+        False,
+        EligibilityTerms(),
+        (),
+    )
     assert (campaign.draw.wins_per_unit, campaign.draw.waitlist_size) == (1, None)
     assert campaign.draw.commitment is None and campaign.transitions == () and campaign.fence == 0
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.files.csv_lines import Blank, Malformed, Reject, masked
+from regworkers_core.adapters.files.csv_lines import Blank, MalformedLine, Reject, masked
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.codes.importing import Rejected, Row, read_columns, read_lines
+from regworkers_core.selection.codes.importing import CodeRow, RejectedCode, read_columns, read_lines
 
 
-def lines(folder: Path, content: bytes) -> list[Row | Reject | Blank]:
+def lines(folder: Path, content: bytes) -> list[CodeRow | Reject | Blank]:
     file = folder / "codes.csv"
     file.write_bytes(content)
     return list(read_lines(file))
@@ -31,13 +31,13 @@ def lines(folder: Path, content: bytes) -> list[Row | Reject | Blank]:
 )
 def test_the_same_rows_are_read_from_every_dialect(tmp_path: Path, content: bytes) -> None:
     assert lines(tmp_path, content) == [
-        Row(2, "AAAA-1", "berlin", None),
-        Row(3, "BBBB-2", "paris", None),
+        CodeRow(2, "AAAA-1", "berlin", None),
+        CodeRow(3, "BBBB-2", "paris", None),
     ]
 
 
 def test_a_file_of_codes_alone_names_no_market(tmp_path: Path) -> None:
-    assert lines(tmp_path, b"code\nAAAA-1\n") == [Row(2, "AAAA-1", None, None)]
+    assert lines(tmp_path, b"code\nAAAA-1\n") == [CodeRow(2, "AAAA-1", None, None)]
     assert read_columns(tmp_path / "codes.csv") == ("code",)
 
 
@@ -58,22 +58,22 @@ def test_wrong_rows_are_rejected_one_by_one_with_their_line(tmp_path: Path) -> N
         b"GOOD-2,paris\n"
     )
     found = lines(tmp_path, content)
-    assert [each for each in found if isinstance(each, Row)] == [
-        Row(6, "GOOD-1", "berlin", None),
-        Row(15, "GOOD-2", "paris", None),
+    assert [each for each in found if isinstance(each, CodeRow)] == [
+        CodeRow(6, "GOOD-1", "berlin", None),
+        CodeRow(15, "GOOD-2", "paris", None),
     ]
     assert [each.number for each in found if isinstance(each, Blank)] == [2, 3]
     assert [(each.number, each.reason) for each in found if isinstance(each, Reject)] == [
-        (4, Rejected.EMPTY_CODE),
-        (5, Rejected.EMPTY_CODE),
-        (7, Rejected.INVALID_CODE),
-        (8, Rejected.INVALID_CODE),
-        (9, Rejected.INVALID_CODE),
-        (10, Malformed.WRONG_COLUMNS),
-        (11, Malformed.WRONG_COLUMNS),
-        (12, Malformed.WRONG_COLUMNS),
-        (13, Malformed.LINE_TOO_LONG),
-        (14, Rejected.INVALID_CODE),
+        (4, RejectedCode.EMPTY_CODE),
+        (5, RejectedCode.EMPTY_CODE),
+        (7, RejectedCode.INVALID_CODE),
+        (8, RejectedCode.INVALID_CODE),
+        (9, RejectedCode.INVALID_CODE),
+        (10, MalformedLine.WRONG_COLUMNS),
+        (11, MalformedLine.WRONG_COLUMNS),
+        (12, MalformedLine.WRONG_COLUMNS),
+        (13, MalformedLine.LINE_TOO_LONG),
+        (14, RejectedCode.INVALID_CODE),
     ]
 
 

@@ -13,8 +13,8 @@ from contextlib import ExitStack, suppress
 
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.gate import Acceptance
-from regworkers_core.selection.maths.beside import ACCEPTED, Accepted, accepted_bytes, replaced_name
+from regworkers_core.selection.draw.gate import AcceptedFindings
+from regworkers_core.selection.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes, replaced_name
 from regworkers_core.selection.maths.files import ARTEFACTS
 from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.replay import replay_of
@@ -74,7 +74,7 @@ def crash_and_resume(runtime: Runtime, step: str) -> list[str]:
         if step == CONFIRMED and not before.get("accepted"):
             return ["what was accepted is not decided with the confirmation"]
         # That another round was taken once the first one was out needs a person's word.
-        accept = Acceptance(("recommitted",), "a run died") if step in REPLACING else None
+        accept = AcceptedFindings(("recommitted",), "a run died") if step in REPLACING else None
         drawn(resumed, run_id="resumed", accept=accept, stop=Waiting(resumed.clock))  # type: ignore[arg-type]
         return [*_changed(before, _decided(runtime)), *_wrong(runtime)]
 
@@ -102,7 +102,7 @@ def _wrong(runtime: Runtime) -> list[str]:
         seconds(record.latest.fields["committedAt"]) or 1.0
     ):
         found.append("the manifest was public before it was committed to")
-    accepted = accepted_bytes([Accepted(**each) for each in record.latest.accepted])
+    accepted = accepted_bytes([AcceptedFinding(**each) for each in record.latest.accepted])
     if artefact(runtime, ACCEPTED) != accepted:
         found.append(f"{ACCEPTED} is not what was decided")
     found += [str(finding) for finding in replay_of(runtime).findings]
@@ -149,7 +149,7 @@ def _die(prefix: str, step: str) -> None:
     made = Runtime(test_settings(prefix))
     if step in REPLACING:
         made = with_beacon(prefix, Clock(START + _LATER_SECONDS))
-    accept = Acceptance(("reconcile",), "a run died") if step == CONFIRMED else None
+    accept = AcceptedFindings(("reconcile",), "a run died") if step == CONFIRMED else None
     with taken_for_signatures():
         drawn(made, run_id="victim", on_step=on_step, accept=accept)
 

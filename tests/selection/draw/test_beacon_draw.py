@@ -11,7 +11,7 @@ import pytest
 
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.drand import RoundNotYet
-from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso
@@ -271,7 +271,7 @@ def _draw(runtime: Runtime, **options: Any) -> DrawRun:
         runtime,
         CAMPAIGN,
         run_id="test-run",
-        settled=lambda _campaign: Settlement(),
+        settled=lambda _campaign: ReplicationProgress(),
         judge=partial(everybody, runtime),
         **options,
     )

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.objects import Tagged
-from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
@@ -20,7 +20,7 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.draw.gate import Acceptance
+from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.seeding import seed_of
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
@@ -64,13 +64,13 @@ def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
 
 
 def run_of(
-    runtime: Runtime, clock: Clock, on_step: OnStep = no_step, accept: Acceptance | None = None
+    runtime: Runtime, clock: Clock, on_step: OnStep = no_step, accept: AcceptedFindings | None = None
 ) -> DrawRun:
     return DrawRun(
         runtime,
         CAMPAIGN,
         run_id="test-run",
-        settled=lambda _campaign: Settlement(),
+        settled=lambda _campaign: ReplicationProgress(),
         judge=partial(everybody, runtime),
         stop=Waiting(clock),
         on_step=on_step,

@@ -11,7 +11,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
@@ -98,7 +98,7 @@ def test_entries_that_made_a_freeze_fail_can_be_corrected_and_are_judged_again(r
 def test_a_campaign_that_is_not_replicated_says_what_is_open(runtime: Runtime) -> None:
     close_campaign(runtime)
     with pytest.raises(NotSettled, match="3 entries are missing"):
-        draw(runtime, settled=lambda _campaign: Settlement(("3 entries are missing",))).judge()
+        draw(runtime, settled=lambda _campaign: ReplicationProgress(("3 entries are missing",))).judge()
     assert status(runtime) == "CLOSED"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.files.judged_entries import Settlement
+from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import QUICKNET_HASH
 from regworkers_core.runtime import Runtime
@@ -17,7 +17,13 @@ from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import gate
 from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.draw.gate import Acceptance, GateClosed, GateFinding, NotAccepted, NotSettled
+from regworkers_core.selection.draw.gate import (
+    AcceptedFindings,
+    GateClosed,
+    GateFinding,
+    NotAccepted,
+    NotSettled,
+)
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.files import sha256_hex
@@ -62,7 +68,7 @@ def unpublished(runtime: Runtime) -> bool:
 
 
 def accepting(runtime: Runtime, *names: str, **options: Any) -> DrawRun:
-    return draw(runtime, accept=Acceptance.of(names, REASON, "ann"), **options)
+    return draw(runtime, accept=AcceptedFindings.of(names, REASON, "ann"), **options)
 
 
 def test_an_open_gate_awaits_the_word_and_publishes_an_empty_list_of_what_was_accepted(
@@ -121,7 +127,7 @@ def test_what_was_drawn_wrongly_is_not_published_whatever_a_person_types_or_the_
     automatic.mongo.close()
     assert found(waiting) == [name] and unpublished(waiting)
     with pytest.raises(RequestError, match=f"finding {name} cannot be accepted"):
-        Acceptance.of([name], REASON)
+        AcceptedFindings.of([name], REASON)
 
 
 def _automatic(runtime: Runtime) -> Runtime:
@@ -179,8 +185,8 @@ def test_the_settings_publish_nothing_with_a_finding_and_accept_none(waiting: Ru
 
 def test_a_pool_is_frozen_with_differences_only_if_a_person_accepts_them_by_name(runtime: Runtime) -> None:
     close_campaign(runtime)
-    ahead = Settlement(("2 ahead",), {"ahead": 2})
-    lag = Settlement(("3 missing", "the stream has unread records"))
+    ahead = ReplicationProgress(("2 ahead",), {"ahead": 2})
+    lag = ReplicationProgress(("3 missing", "the stream has unread records"))
     with pytest.raises(NotSettled, match="--accept-finding reconcile"):
         draw(runtime, settled=lambda _: ahead).judge()
     with pytest.raises(NotSettled, match="unread"):
@@ -189,7 +195,7 @@ def test_a_pool_is_frozen_with_differences_only_if_a_person_accepts_them_by_name
     # One that died before the freeze is gone on with, as long as nothing else differs.
     assert draw(runtime, settled=lambda _: ahead).judge().state == "done"
     with pytest.raises(NotSettled):
-        draw(runtime, settled=lambda _: Settlement(("3 ahead",), {"ahead": 3})).judge()
+        draw(runtime, settled=lambda _: ReplicationProgress(("3 ahead",), {"ahead": 3})).judge()
     accepting(runtime, "reconcile", settled=lambda _: ahead).judge()
     for step in (
         DrawRun.freeze,
@@ -207,11 +213,11 @@ def test_a_pool_is_frozen_with_differences_only_if_a_person_accepts_them_by_name
 
 def test_a_name_without_a_reason_and_a_reason_without_a_name_are_refused() -> None:
     with pytest.raises(RequestError, match="needs a reason"):
-        Acceptance.of(["bias_audit"], " ")
+        AcceptedFindings.of(["bias_audit"], " ")
     with pytest.raises(RequestError, match="needs the name of the finding"):
-        Acceptance.of([], REASON)
+        AcceptedFindings.of([], REASON)
     with pytest.raises(RequestError, match="finding bias cannot be accepted"):
-        Acceptance.of(["bias"], REASON)
+        AcceptedFindings.of(["bias"], REASON)
 
 
 def test_a_run_that_dies_between_the_confirmation_and_what_follows_is_gone_on_with(waiting: Runtime) -> None:

@@ -16,7 +16,7 @@ from regworkers_core.selection.assign.plan import Plan
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.annul import annul
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, pipeline_key, public_key
-from regworkers_core.selection.draw.draw_run import DrawRun, Step
+from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
 from regworkers_core.selection.draw.freezing import key_of
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
@@ -25,7 +25,7 @@ from regworkers_core.selection.maths.manifest import derive_seed
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
 
-STEPS: tuple[Callable[[DrawRun], Step], ...] = (
+STEPS: tuple[Callable[[DrawRun], StepResult], ...] = (
     DrawRun.judge,
     DrawRun.freeze,
     DrawRun.commit,
@@ -36,7 +36,7 @@ STEPS: tuple[Callable[[DrawRun], Step], ...] = (
 )
 
 
-def drawn_to(runtime: Runtime, last: Callable[[DrawRun], Step]) -> None:
+def drawn_to(runtime: Runtime, last: Callable[[DrawRun], StepResult]) -> None:
     close_campaign(runtime)
     made = draw(runtime)
     for step in STEPS[: STEPS.index(last) + 1]:
@@ -76,7 +76,7 @@ def stopped(runtime: Runtime) -> str:
     ],
 )
 def test_a_file_that_is_not_the_draws_stops_it_and_is_named_until_the_right_one_is_back(
-    runtime: Runtime, step: Callable[[DrawRun], Step], names: tuple[str, ...]
+    runtime: Runtime, step: Callable[[DrawRun], StepResult], names: tuple[str, ...]
 ) -> None:
     again = step is DrawRun.commit
     drawn_to(runtime, STEPS[STEPS.index(step) - (not again)])
@@ -174,7 +174,7 @@ def without_hashes(runtime: Runtime) -> None:
     [(DrawRun.rank, "manifest.json"), (DrawRun.report, "manifest.json"), (DrawRun.publish, "leaves.txt")],
 )
 def test_a_draw_that_was_begun_before_hashes_were_recorded_stops_and_can_be_annulled(
-    runtime: Runtime, step: Callable[[DrawRun], Step], names: str
+    runtime: Runtime, step: Callable[[DrawRun], StepResult], names: str
 ) -> None:
     drawn_to(runtime, STEPS[STEPS.index(step) - 1] if step in STEPS else STEPS[-1])
     without_hashes(runtime)

@@ -9,7 +9,7 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.freezing import await_writers
-from regworkers_core.selection.draw.terms import Terms, TopUp
+from regworkers_core.selection.draw.terms import PhaseTerms, TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from tests.eligibility.campaign.world import CLOSES, closed
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
@@ -29,7 +29,7 @@ def closed_campaign(runtime: Runtime) -> Runtime:
 def strikes_of(runtime: Runtime) -> tuple[tuple[str, str], ...]:
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None
-    return Terms.parse(record.phases[1].fields["terms"]).strikes
+    return PhaseTerms.parse(record.phases[1].fields["terms"]).strikes
 
 
 def test_strikes_that_come_after_the_commit_are_refused_and_never_dropped(closed_campaign: Runtime) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from regworkers_core.domain.campaign import Market, Reserve
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.draw.terms import Terms, TopUp, parse_strikes, require_room
+from regworkers_core.selection.draw.terms import PhaseTerms, TopUp, parse_strikes, require_room
 
-BEFORE = Terms(
+BEFORE = PhaseTerms(
     markets=(Market("berlin", "berlin", 10, (Reserve("loyal", 2),)), Market("paris", "paris", 5)),
     wins_per_unit=2,
     waitlist_size=3,
@@ -38,8 +38,8 @@ def test_strikes_are_cumulative_and_sorted() -> None:
 
 
 @pytest.mark.parametrize("terms", [BEFORE, replace(BEFORE, waitlist_size=None, reason="a hall")])
-def test_terms_survive_the_draws_document(terms: Terms) -> None:
-    assert Terms.parse(terms.as_fields()) == terms
+def test_terms_survive_the_draws_document(terms: PhaseTerms) -> None:
+    assert PhaseTerms.parse(terms.as_fields()) == terms
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_further_phase_is_not_opened_on_terms_that_no_manifest_could_hold(
         top_up(**changes).after(BEFORE, {})
 
 
-def struck(number: int, ref: str = "{:032x}") -> Terms:
+def struck(number: int, ref: str = "{:032x}") -> PhaseTerms:
     return replace(BEFORE, strikes=tuple((ref.format(each), "BOT") for each in range(number)))
 
 

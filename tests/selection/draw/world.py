@@ -12,15 +12,15 @@ from regworkers_core.adapters.files.judged_entries import (
     JudgedEntry,
     JudgedWriter,
     Judgement,
-    Settlement,
+    ReplicationProgress,
     Tell,
 )
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.draw_run import DrawRun, Step
-from regworkers_core.selection.draw.gate import Acceptance
+from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
+from regworkers_core.selection.draw.gate import AcceptedFindings
 
 CAMPAIGN = "summer"
 MARKETS = (
@@ -106,10 +106,10 @@ def draw(
     run_id: str = "test-run",
     phase: int | None = None,
     strikes: tuple[tuple[str, str], ...] = (),
-    settled: Callable[[str], Settlement] = lambda _campaign: Settlement(),
+    settled: Callable[[str], ReplicationProgress] = lambda _campaign: ReplicationProgress(),
     on_step: OnStep = no_step,
     stop: StopSignal | None = None,
-    accept: Acceptance | None = None,
+    accept: AcceptedFindings | None = None,
 ) -> DrawRun:
     """A run over a campaign whose replication is taken for settled, and whose entries are all eligible."""
     return DrawRun(
@@ -126,7 +126,7 @@ def draw(
     )
 
 
-def drawn(runtime: Runtime, **options: Any) -> dict[str, Step]:
+def drawn(runtime: Runtime, **options: Any) -> dict[str, StepResult]:
     """All steps to the publication, by name."""
     return {step.name: step for step in draw(runtime, **options).steps(unasked=True)}
 

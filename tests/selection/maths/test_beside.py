@@ -16,10 +16,10 @@ from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,
     NOTICE,
-    Accepted,
+    AcceptedFinding,
     Annulled,
-    Notice,
-    Replaced,
+    NoticeFile,
+    ReplacedManifest,
     accepted_bytes,
     is_beside,
     parse_accepted,
@@ -45,7 +45,7 @@ MANIFEST = Manifest(
     waitlist_size=None,
     wins_per_unit=1,
 )
-NOTED = Notice.of(MANIFEST, strikes=2, committed_at=AT, published_at=LATER, reason="")
+NOTED = NoticeFile.of(MANIFEST, strikes=2, committed_at=AT, published_at=LATER, reason="")
 ANNULMENT = Annulled(LATER, "summer", MANIFEST.hash, 1, "a wrong list")
 
 
@@ -53,7 +53,7 @@ def later_round(number: int) -> Manifest:
     return replace(MANIFEST, seed_source={**MANIFEST.seed_source, "round": number})
 
 
-REPLACEMENT = Replaced(AT, MANIFEST.to_bytes().decode(), None, LATER)
+REPLACEMENT = ReplacedManifest(AT, MANIFEST.to_bytes().decode(), None, LATER)
 
 
 def test_the_bytes_of_each_file_are_fixed() -> None:
@@ -62,7 +62,7 @@ def test_the_bytes_of_each_file_are_fixed() -> None:
         b'"committedAt":"2026-11-25T08:00:00.000Z","phase":1,"publishedAt":"2026-11-25T08:00:01.500Z",'
         b'"reason":"","strikes":2}'
     )
-    accepted = accepted_bytes([Accepted(AT, "late_commit", "the store was down")])
+    accepted = accepted_bytes([AcceptedFinding(AT, "late_commit", "the store was down")])
     assert accepted == (
         b'[{"at":"2026-11-25T08:00:00.000Z","finding":"late_commit","reason":"the store was down"}]'
     )
@@ -74,22 +74,22 @@ def test_the_bytes_of_each_file_are_fixed() -> None:
 @given(st.text(max_size=60), st.integers(0, 10**6))
 def test_what_is_written_is_read_again(text: str, number: int) -> None:
     noted = replace(NOTED, reason=text, strikes=number, phase=2)
-    assert Notice.parse(noted.to_bytes()) == noted
+    assert NoticeFile.parse(noted.to_bytes()) == noted
     if text.strip():
         annulled = replace(ANNULMENT, reason=text)
         for each in (annulled, replace(annulled, manifest_hash=None)):
             assert Annulled.parse(each.to_bytes()) == each
-        accepted = (Accepted(AT, "recommitted", text), Accepted(LATER, "bias_audit", text))
+        accepted = (AcceptedFinding(AT, "recommitted", text), AcceptedFinding(LATER, "bias_audit", text))
         assert parse_accepted(accepted_bytes(accepted)) == accepted
     for published in (None, LATER):
         replaced = replace(REPLACEMENT, published_at=published)
-        assert Replaced.parse(replaced.to_bytes()) == replaced
+        assert ReplacedManifest.parse(replaced.to_bytes()) == replaced
 
 
 PARSERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
-    NOTICE: (Notice.parse, NOTED.to_bytes()),
+    NOTICE: (NoticeFile.parse, NOTED.to_bytes()),
     ANNULLED: (Annulled.parse, ANNULMENT.to_bytes()),
-    "replaced.json": (Replaced.parse, REPLACEMENT.to_bytes()),
+    "replaced.json": (ReplacedManifest.parse, REPLACEMENT.to_bytes()),
 }
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_written_that_could_not_be_read() -> None:
         with pytest.raises(DrawError):
             wrong.to_bytes()
     with pytest.raises(DrawError):
-        accepted_bytes([Accepted(AT, "late_commit", "")])
+        accepted_bytes([AcceptedFinding(AT, "late_commit", "")])
 
 
 @given(st.binary(max_size=80))

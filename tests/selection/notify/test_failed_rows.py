@@ -16,7 +16,7 @@ from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.engine.defects import MOST_DEFECTS
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.status import Finding, read_campaign_status
+from regworkers_core.selection.campaigns.status import ToDo, read_campaign_status
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import work
 from regworkers_core.selection.notify.source import Parcel
@@ -27,7 +27,7 @@ from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
 from tests.support.terminal import regworkers
 
 
-def findings_of(runtime: Runtime) -> list[Finding]:
+def findings_of(runtime: Runtime) -> list[ToDo]:
     campaign = runtime.campaigns.get(CAMPAIGN)
     assert campaign is not None
     return read_campaign_status(runtime, campaign, sleep=lambda _seconds: None).findings

@@ -14,9 +14,9 @@ from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     NOTICE,
-    Accepted,
-    Notice,
-    Replaced,
+    AcceptedFinding,
+    NoticeFile,
+    ReplacedManifest,
     accepted_bytes,
     replaced_name,
 )
@@ -33,10 +33,10 @@ from regworkers_core.selection.maths.files import (
 from regworkers_core.selection.maths.leaves import Leaf
 from regworkers_core.selection.maths.manifest import (
     Manifest,
+    ManifestSeedSource,
     MarketTerms,
     ReserveTerms,
     SeedFile,
-    SeedSource,
     commitment_of,
     strikes_bytes,
 )
@@ -138,7 +138,7 @@ def make(
 
 
 def seed_bytes(manifest_hash: str, source: Mapping[str, Any]) -> bytes:
-    parsed = SeedSource.parse(source)
+    parsed = ManifestSeedSource.parse(source)
     drand = parsed.commitment is None
     return SeedFile.of(
         manifest_hash,
@@ -168,7 +168,7 @@ def publish_beside(root: Path, *, lead_seconds: int = 700) -> Path:
         manifest = Manifest.parse((folder / MANIFEST).read_bytes())
         due = QUICKNET.due(manifest.seed_source.get("round", ROUND))
         public = iso(due - lead_seconds)
-        notice = Notice.of(
+        notice = NoticeFile.of(
             manifest,
             strikes=len((folder / STRIKES).read_text().splitlines()),
             committed_at=iso(due - lead_seconds - 1),
@@ -178,10 +178,10 @@ def publish_beside(root: Path, *, lead_seconds: int = 700) -> Path:
         (folder / NOTICE).write_bytes(notice.to_bytes())
         if number == 1 and "round" in manifest.seed_source:
             before = replace(manifest, seed_source={**manifest.seed_source, "round": ROUND - 100})
-            old = Replaced(iso(due - 900), before.to_bytes().decode(), None, iso(due - 800))
+            old = ReplacedManifest(iso(due - 900), before.to_bytes().decode(), None, iso(due - 800))
             (folder / replaced_name(1)).write_bytes(old.to_bytes())
         if number == 1:
-            accepted = [Accepted(public, "late_commit", "the store was down")]
+            accepted = [AcceptedFinding(public, "late_commit", "the store was down")]
             (folder / ACCEPTED).write_bytes(accepted_bytes(accepted))
     return root
 

@@ -9,7 +9,7 @@ import pytest
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, report_key
-from regworkers_core.selection.draw.gate import Acceptance
+from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.receipt import receipt_bytes
@@ -40,7 +40,11 @@ def test_all_readers_see_when_the_manifest_was_public_and_which_one_it_replaced(
         if late:
             commit(own, clock, dies_at("draw.after_commit"))
             clock.at += 2 * HOURS
-        accept = Acceptance(("recommitted",), "the run died before the manifest was public") if late else None
+        accept = (
+            AcceptedFindings(("recommitted",), "the run died before the manifest was public")
+            if late
+            else None
+        )
         *_, last = run_of(own, clock, accept=accept).steps(f"{CAMPAIGN}:1")
         assert last.state == "done"
         record = own.draws.get(CAMPAIGN)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
-from regworkers_core.selection.report.statistics import Counted, chi_square, pooled, weight_model
+from regworkers_core.selection.report.statistics import GroupCounts, chi_square, pooled, weight_model
 
 
-def counted(candidates: list[int], hits: list[int], labels: list[str] | None = None) -> Counted:
+def counted(candidates: list[int], hits: list[int], labels: list[str] | None = None) -> GroupCounts:
     """One stratum with its hypergeometric moments."""
     n, found = np.array(candidates, float), np.array(hits, float)
     total, k = n.sum(), found.sum()
     covariance = k * (total - k) / (total**2 * (total - 1)) * (np.diag(n * total) - np.outer(n, n))
     names = tuple(labels or [str(place) for place in range(len(n))])
-    return Counted(names, n, found, n * k / total, covariance)
+    return GroupCounts(names, n, found, n * k / total, covariance)
 
 
 def test_with_one_stratum_it_is_pearsons_chi_square() -> None:
