@@ -177,10 +177,7 @@ def parts_with(handler: PublishHandler) -> Any:
             PUBLISH.name,
             runtime.names.analytics_queue,
             handler,
-            batch_messages=1,
-            receive_wait_seconds=0,
-            visibility_seconds=5,
-            max_attempts=3,
+            runtime.settings.analytics.model_copy(update={"batch_messages": 1, "visibility_seconds": 5}),
             run_id=run_id,
             on_step=on_step,
         )

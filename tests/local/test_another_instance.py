@@ -33,6 +33,7 @@ def runtime_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     return Runtime(with_short_timeouts(load_settings()))
 
 
+@pytest.mark.slow
 def test_nothing_is_read_from_or_written_to_another_instances_servers(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from regworkers_local import demo
 from regworkers_local.demo import Stopped, servers
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_the_start_ends_it_at_once_and_leaves_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

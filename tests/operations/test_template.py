@@ -99,6 +99,7 @@ def test_the_first_time_brings_the_files_in_and_says_what_it_would_replace(
     assert [path.name for path in fresh.iterdir() if path.name != ".git"] == ["ci.txt"]
 
 
+@pytest.mark.slow
 def test_it_shows_a_diff_and_changes_nothing_until_it_is_confirmed(world: World) -> None:
     shown = update_from_template(world.project)
     assert (shown.before, shown.after, shown.applied) == ("v1.0.0", "v2.0.0", False)

@@ -168,6 +168,7 @@ def one() -> Iterator[Runtime]:
 
 
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
+market_ids = ids.filter(lambda each: each != "-")
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
 counts = st.integers(0, 2**31 - 1)
 MOMENT = "2026-05-05T05:05:05.005Z"
@@ -202,7 +203,9 @@ def campaigns(draw: st.DrawFn) -> Campaign:
             "status": draw(st.sampled_from(CampaignStatus)).value,
             "opensAt": "2026-01-01T00:00:00.000Z",
             "closesAt": "2099-01-01T00:00:00.000Z",
-            "markets": [market(each) for each in draw(st.lists(ids, min_size=1, max_size=4, unique=True))],
+            "markets": [
+                market(each) for each in draw(st.lists(market_ids, min_size=1, max_size=4, unique=True))
+            ],
             "autoDraw": draw(st.booleans()),
             "eligibility": {"inviteOnly": draw(st.booleans()), "regions": draw(st.lists(ids, max_size=2))},
             "draw": {

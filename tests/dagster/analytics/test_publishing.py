@@ -73,6 +73,7 @@ def test_a_drain_is_started_when_messages_wait(world: Runtime, tick: Tick) -> No
     assert (request.job_name, request.tags) == ("publish_events", {"regworkers/drain": "publish"})
 
 
+@pytest.mark.slow
 def test_an_outage_of_kafka_for_a_hundred_ticks_costs_nothing(world: Runtime, tick: Tick) -> None:
     events = [removed(number) for number in range(30)]
     queue_events(world, events, per_message=10)

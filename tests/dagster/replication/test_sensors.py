@@ -245,6 +245,7 @@ def test_a_drain_that_was_killed_does_not_block_a_new_one_and_is_reported(
     assert beats(runtime.leases, "enqueue") == []
 
 
+@pytest.mark.slow
 def test_runs_that_were_killed_start_no_drains_for_ever_on_an_idle_system(
     daemon: Daemon, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:

@@ -40,6 +40,7 @@ def group_all(queue: EndlessQueue) -> tuple[Causes, QueueBrowser]:
     return groups, browser
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_messages_are_counted_in_one_pass_and_all_returned() -> None:
     queue = EndlessQueue(100_000, message)
     groups, browser = group_all(queue)

@@ -45,6 +45,7 @@ def killed(runtime: Runtime, step: str) -> None:
     assert victim.returncode == -signal.SIGKILL, victim.stderr
 
 
+@pytest.mark.slow
 def test_killed_between_send_and_delete_it_doubles_some_and_the_next_one_goes_on(stocked: Runtime) -> None:
     queue = replication(stocked)
     killed(stocked, "redrive.after_send")

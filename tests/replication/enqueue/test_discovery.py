@@ -238,6 +238,7 @@ def test_a_lease_table_that_cannot_be_queried_holds_up_no_read_of_held_shards() 
 # The budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("drains", "shards", "closing"), [(1, 700, 3), (8, 700, 100), (1, 10_000, 3), (8, 10_000, 100)]
 )

@@ -382,7 +382,7 @@ REFUSED = {
     "a removal without order": (
         change("REMOVE", old=entry("e1", created="x" * 65)),
         "field createdAt of the removed entry is not a time, so its removal has no order:"
-        " `regworkers reconcile --repair` removes what the replica still holds",
+        " `regworkers reconcile --repair --apply` removes what the replica still holds",
     ),
 }
 

@@ -73,6 +73,7 @@ def accusations(result: ReconcileResult) -> dict[Kind, int]:
     return {kind: number for kind, number in result.counts.items() if number and kind is not Kind.NOT_YET}
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(CHANGES)
 def test_lag_within_the_objective_is_never_called_drift(changes: list[Change]) -> None:

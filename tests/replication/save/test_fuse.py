@@ -64,6 +64,7 @@ def test_one_entry_that_raises_is_a_dead_letter_and_the_others_are_saved(runtime
     assert document(runtime, key("e17")) is not None and dead_letters(runtime) == 0
 
 
+@pytest.mark.slow
 def test_a_bug_in_every_entry_blows_the_fuse_and_nothing_starts_before_it_is_removed(
     runtime: Runtime,
 ) -> None:

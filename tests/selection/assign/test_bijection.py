@@ -36,6 +36,7 @@ def namespace() -> Iterator[Runtime]:
         yield made
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     winners=st.tuples(st.integers(0, 7), st.integers(0, 7)),

@@ -227,6 +227,7 @@ def test_a_stopped_import_says_so_and_the_next_one_adds_the_rest(importer: Impor
     assert list(positions(importer.runtime).values()) == list(range(1, 1501))
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_leaves_no_gap_and_continues(importer: Importer) -> None:
     rows = ("code", *(f"CODE-{number:04}" for number in range(2500)))
     importer.file.write_text("\n".join(rows))

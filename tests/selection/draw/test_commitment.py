@@ -150,6 +150,7 @@ def test_a_manifest_that_could_be_published_in_time_still_is_when_its_run_died(
     assert not after.replaced and not after.published_late
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", [61.5 + 2, 600.0])
 def test_a_manifest_that_is_not_public_ten_minutes_before_its_round_makes_way_for_a_later_round(
     own: Runtime, clock: Clock, later: float

@@ -29,6 +29,7 @@ def verified(runtime: Runtime, scratch: Path) -> Verification:
         return verify(found.folder, engine=engine, recorded=found.recorded, files=found.files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True])
 def test_all_readers_see_when_the_manifest_was_public_and_which_one_it_replaced(
     runtime: Runtime, tmp_path: Path, late: bool
