@@ -18,8 +18,11 @@ from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, a
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardChange as PartChange
-from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardState, publish
+from regworkers_core.infrastructure.dashboards.publish_dashboards import (
+    DashboardChange,
+    DashboardState,
+    publish,
+)
 from regworkers_core.infrastructure.discovery.compare import Discovery, ResourceLine, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.platform import WORKERS
@@ -203,7 +206,7 @@ def publish_dashboards_command(
             if not _TOPIC.fullmatch(each):
                 raise UsageError(f"--{severity}-topic must be an ARN (got {each!r})")
     runtime = Runtime.load()
-    changes: list[PartChange] = []
+    changes: list[DashboardChange] = []
     environment, dry_run = runtime.settings.environment, change.dry_run
     with (
         audited(
@@ -219,7 +222,7 @@ def publish_dashboards_command(
     answer([each.as_dict() for each in changes], form, _changes(changes))
 
 
-def _changes(changes: list[PartChange]) -> Group:
+def _changes(changes: list[DashboardChange]) -> Group:
     lines = [(each.kind, each.name, "written" if each.written else each.state) for each in changes]
     diffs = [Text(f"{each.kind} {each.name}\n" + "\n".join(each.diff)) for each in changes if each.diff]
     open_ = sum(
