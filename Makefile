@@ -33,9 +33,14 @@ dev: $(STAMP) ## run the stack and Dagster with sensors on, until Ctrl-C
 test: $(STAMP) ## run the suite without slow tests
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
 
-test-fast: $(STAMP) ## run the tests that need no server, in under a minute
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" --no-servers \
-		--ignore tests/dagster --ignore tests/e2e --ignore tests/faults --ignore tests/local
+# Without what costs most: pages and proofs of draws, properties of the maths, fresh interpreters.
+SLOWER = dagster e2e faults local docs selection/proof selection/report infrastructure/deploy \
+	infrastructure/test_extras.py operations/test_template.py \
+	selection/maths/test_invariants.py selection/maths/test_against_the_oracle.py
+
+test-fast: $(STAMP) ## run most of the tests that need no server, in under a minute
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --no-servers \
+		$(addprefix --ignore tests/,$(SLOWER))
 
 test-slow: $(STAMP) ## run the tests that take more than 20 s each
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow

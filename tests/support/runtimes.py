@@ -30,11 +30,16 @@ ADDRESSES = {
 NO_SERVERS = "REGWORKERS_TEST_NO_SERVERS"
 
 
+def address(name: str) -> str:
+    """Where a server of the run is (`aws`, `mongo`, `redis`, `kafka`). Skips the test if there are none."""
+    if NO_SERVERS in os.environ:
+        pytest.skip("needs servers")
+    return os.environ[ADDRESSES[name]]
+
+
 def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sections: Any) -> Settings:
     """Short waits, a prefix of its own, the given servers (default: those of the run)."""
-    if addresses is None and NO_SERVERS in os.environ:
-        pytest.skip("needs servers")
-    found = addresses or {name: os.environ[variable] for name, variable in ADDRESSES.items()}
+    found = addresses or {name: address(name) for name in ADDRESSES}
     values: dict[str, Any] = {
         "environment": "local-dev",
         "resource_prefix": prefix,

@@ -13,6 +13,7 @@ import yaml
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, settings_of
 from tests.support.certificates import Authority, Pair
+from tests.support.runtimes import address
 
 CERTIFICATE, CA = "kafka-certificate/client", "kafka-certificate/ca"
 
@@ -30,7 +31,7 @@ class Company:
                 monkeypatch.delenv(name)
         monkeypatch.setenv("CONFIG_ENV", "qa")
         monkeypatch.setenv("REGWORKERS_CONFIG_DIR", str(folder))
-        monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", os.environ["REGWORKERS_TEST_AWS_ENDPOINT"])
+        monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", address("aws"))
         monkeypatch.setenv("REGWORKERS_AWS__ACCESS_KEY_ID", "test")
         monkeypatch.setenv("REGWORKERS_AWS__SECRET_ACCESS_KEY", "test")
         self.configure("local-dev", kafka={})
