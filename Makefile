@@ -33,9 +33,10 @@ dev: $(STAMP) ## run the stack and Dagster with sensors on, until Ctrl-C
 test: $(STAMP) ## run the suite without slow tests
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
 
-# Without what costs most: pages and proofs of draws, properties of the maths, fresh interpreters.
-SLOWER = dagster e2e faults local docs selection/proof selection/report infrastructure/deploy \
-	infrastructure/test_extras.py operations/test_template.py \
+# Without what costs most: pages and proofs of draws, properties, real clocks, fresh interpreters.
+SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report \
+	infrastructure/deploy infrastructure/test_extras.py operations/health operations/test_template.py \
+	operations/alerts/test_channels.py replication/reconcile replication/enqueue/test_discovery.py \
 	selection/maths/test_invariants.py selection/maths/test_against_the_oracle.py
 
 test-fast: $(STAMP) ## run most of the tests that need no server, in under a minute
