@@ -19,6 +19,8 @@ from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.adapters.files.judged_entries import read_judged
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli.options import (
+    CampaignArgument,
+    PageOption,
     campaign_id_of,
     market_in_words,
     numbers,
@@ -112,11 +114,9 @@ app = typer.Typer()
 
 @app.command("report")
 def report_command(
-    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
+    campaign_id: CampaignArgument,
     phase: Annotated[int | None, typer.Option(min=1, help="[default: the latest that has a report]")] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="write the report with its plots to this HTML file")
-    ] = None,
+    page: PageOption = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Show the report of a draw; with --page write it with its plots."""
@@ -187,7 +187,7 @@ def _reported_phase(campaign_id: str, record: DrawRecord | None, wanted: int | N
 
 @app.command("simulate")
 def simulate_command(
-    campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
+    campaign_id: CampaignArgument,
     capacity: Annotated[
         list[str] | None, typer.Option(help="MARKET=N, the seats of a market; repeatable")
     ] = None,

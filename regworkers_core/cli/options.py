@@ -22,6 +22,9 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
+PageOption = Annotated[
+    Path | None, typer.Option("--page", help="write the report with its plots to this HTML file")
+]
 
 T = TypeVar("T")
 

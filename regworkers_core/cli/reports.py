@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.adapters.files.private_files import write_private
-from regworkers_core.cli.options import require_writable
+from regworkers_core.cli.options import CampaignArgument, PageOption, require_writable
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
@@ -25,10 +25,8 @@ funnel_app = typer.Typer(help="Report a campaign in numbers.", no_args_is_help=T
 
 @funnel_app.command("funnel")
 def funnel_command(
-    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
-    page: Annotated[
-        Path | None, typer.Option(help="write the report with its plots to this HTML file")
-    ] = None,
+    campaign: CampaignArgument,
+    page: PageOption = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Count fans who registered, were eligible, won, were notified.
@@ -81,10 +79,8 @@ eligibility_app = typer.Typer(
 
 @eligibility_app.command("report")
 def eligibility_command(
-    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")],
-    page: Annotated[
-        Path | None, typer.Option(help="write the report with its plots to this HTML file")
-    ] = None,
+    campaign: CampaignArgument,
+    page: PageOption = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Judge every entry as it is now, with reasons by market and day.

@@ -21,12 +21,6 @@ from tests.dagster.support import job, use
 from tests.support.shared import shared_namespace
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:
     with shared_namespace() as made:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -24,30 +23,11 @@ from regworkers_dagster.analytics.publishing import publish_tick
 from regworkers_dagster.drains.observing import RecordedState
 from regworkers_dagster.drains.sensing import drain_runs
 from regworkers_dagster.replication import automation
-from regworkers_dagster.resources import Workers
 from tests.dagster.support import Daemon, job, plain, use
 from tests.support.drains import run
 from tests.support.entries import key, put
 
 Tick = Any
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
-
-
-@pytest.fixture
-def tick(runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Tick:
-    """Evaluates a sensor's function once, as the daemon does."""
-    use(monkeypatch, runtime)
-
-    def evaluate(function: Any, cursor: str | None = None) -> Any:
-        context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="a_sensor")
-        return function(context, Workers(call_seconds=2.0))
-
-    return evaluate
 
 
 def _queue(runtime: Runtime, messages: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -45,12 +44,6 @@ STEPS = [
     "publication",
 ]
 QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 @pytest.fixture

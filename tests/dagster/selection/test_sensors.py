@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -15,33 +14,14 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import automation, campaigns
-from tests.dagster.support import job, plain, use
+from tests.dagster.support import job, plain
 from tests.support.campaigns import create
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
 
 Tick = Any
 PAST, LONG_AGO = "2026-02-01T00:00:00.000Z", "2026-01-01T00:00:00.000Z"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
-
-
-@pytest.fixture
-def tick(runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Tick:
-    """Evaluates a sensor's function once, as the daemon does."""
-    use(monkeypatch, runtime)
-
-    def evaluate(function: Any, cursor: str | None = None) -> Any:
-        context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="a_sensor")
-        return function(context, Workers(call_seconds=2.0))
-
-    return evaluate
 
 
 def _campaign(runtime: Runtime, status: str, **changes: Any) -> None:
