@@ -9,20 +9,29 @@ A list of checks is answered by the list of their answers. An AppSync event is a
 The caller decides which fields are accepted and what the answer says: `identity.py`. Any other event is answered with
 `{"errorType": "UsageError", "errorMessage": "..."}`, which says what is wrong; so is an environment that is not set
 up, without details for a fan. A dependency that does not answer is not an error: the answers are UNKNOWN.
+
+Lines of a call have its `requestId`. Its span continues the caller's trace, and leaves before the answer, because
+Lambda freezes the process afterwards.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
 from regworkers_core.eligibility.identity import Caller, appsync_caller, direct_caller
+from regworkers_core.observability.logs import configure_logging, describe
+from regworkers_core.observability.tracing import carrier_of_xray, configure_tracing, flush_spans, span
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings.documents import ENV_PREFIX
 
 log = structlog.get_logger(__name__)
 _lock = threading.Lock()
@@ -30,16 +39,52 @@ _runtime: Runtime | None = None
 _NOT_NOW = "eligibility cannot be checked at the moment"
 
 
-def handler(event: object, context: object = None) -> Any:
+# Name of a secret under the environment's prefix: an object of further REGWORKERS_* variables, so that neither the
+# function's configuration nor Terraform's state contains an address with a password.
+ENVIRONMENT_SECRET = ENV_PREFIX + "ENVIRONMENT_SECRET"
+# For the export of spans, out of the caller's time; and what is left of Lambda's time for the answer itself.
+_FLUSH_SECONDS = 1.0
+_ANSWER_SECONDS = 0.2
+
+
+def handler(event: object, context: Any = None) -> Any:
     """Answer an event, as Lambda calls it. One runtime serves all calls of a process."""
-    try:
-        return respond(_shared_runtime(), event)
-    except RequestError as error:
-        message = str(error)
-    except UsageError as error:
-        log.error("check not answered", error=str(error))
-        message = _NOT_NOW if _may_be_a_fans(event) else str(error)
+    identifiers = {
+        "worker": "eligibility",
+        "requestId": str(getattr(context, "aws_request_id", "") or "none"),
+    }
+    with bound_contextvars(**identifiers):
+        try:
+            runtime = _shared_runtime()
+            with span("check eligibility", parent=_incoming(event, context)):
+                return respond(runtime, event)
+        except RequestError as error:
+            message = str(error)
+        except UsageError as error:
+            log.error("check not answered", error=str(error))
+            message = _NOT_NOW if _may_be_a_fans(event) else str(error)
+        finally:
+            flush_spans(min(_FLUSH_SECONDS, _seconds_left(context) - _ANSWER_SECONDS))
     return {"errorType": "UsageError", "errorMessage": message}
+
+
+def _incoming(event: object, context: Any) -> Mapping[str, str]:
+    """The caller's trace: of the client context (a direct call), of AppSync's request, Lambda's own, or X-Ray's."""
+    first = event[0] if isinstance(event, list) and event else event
+    request = first.get("request") if isinstance(first, Mapping) else None
+    headers = request.get("headers") if isinstance(request, Mapping) else None
+    custom = getattr(getattr(context, "client_context", None), "custom", None)
+    own: object = getattr(context, "w3c", dict)()
+    for place in (custom, headers, own):
+        if isinstance(place, Mapping) and isinstance(place.get("traceparent"), str):
+            return {"traceparent": place["traceparent"]}
+    # Lambda sets it for each call.
+    return carrier_of_xray(os.environ.get("_X_AMZN_TRACE_ID", ""))
+
+
+def _seconds_left(context: Any) -> float:
+    left = getattr(context, "get_remaining_time_in_millis", None)
+    return float("inf") if left is None else left() / 1000
 
 
 def respond(runtime: Runtime, event: object) -> Any:
@@ -109,8 +154,47 @@ def _without_arguments() -> RequestError:
 
 
 def _shared_runtime() -> Runtime:
+    """The runtime, made once. Raises UsageError for settings, or a secret with settings, that cannot be used."""
     global _runtime
     with _lock:
         if _runtime is None:
-            _runtime = Runtime.load()
+            configure_logging()
+            runtime = Runtime.load()
+            if name := os.environ.get(ENVIRONMENT_SECRET):
+                # What is set in the function itself wins.
+                for variable, value in _variables(name, runtime.secrets.get(name)).items():
+                    os.environ.setdefault(variable, value)
+                runtime = Runtime.load()
+            observability = runtime.settings.observability
+            configure_logging(observability.log_level, entry_rate=observability.entry_log_rate)
+            configure_tracing("regworkers-eligibility")
+            _runtime = runtime
         return _runtime
+
+
+def _variables(name: str, text: str | None) -> dict[str, str]:
+    try:
+        found = orjson.loads(text or "")
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or not all(
+        key.startswith(ENV_PREFIX) and isinstance(value, str) for key, value in found.items()
+    ):
+        raise UsageError(
+            f"the secret {name}, which {ENVIRONMENT_SECRET} names, should be a JSON object of texts by "
+            f"{ENV_PREFIX}* names"
+        )
+    return found
+
+
+def _prepare() -> None:
+    """While Lambda starts the process, which costs no caller's time. A failure is for the first call to report."""
+    try:
+        # No checks: only wires what answers them.
+        check_eligibility(_shared_runtime(), [])
+    except Exception as error:
+        log.warning("not prepared", error=describe(error))
+
+
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    _prepare()

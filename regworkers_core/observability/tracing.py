@@ -6,6 +6,7 @@ Spans leave the process only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; without 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACER = trace.get_tracer("regworkers")
 # A batch may gather a hundred messages; more links than this make a trace unreadable.
 _MAX_LINKS = 20
+# The thread of the last flush, which may still wait for a collector.
+_FLUSHING: list[threading.Thread] = []
 
 
 def configure_tracing(service: str) -> None:
@@ -45,6 +48,33 @@ def configure_tracing(service: str) -> None:
     RedisInstrumentor().instrument()
 
 
+def flush_spans(seconds: float) -> bool:
+    """Export all spans that have ended; returns whether that took less than `seconds`. Otherwise it goes on behind.
+
+    The SDK's `force_flush` ignores its time-out (opentelemetry-python issue 4568).
+    """
+    flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if flush is None:
+        return True
+    if _FLUSHING and _FLUSHING[0].is_alive():
+        return False
+    _FLUSHING[:] = [threading.Thread(target=flush, name="flush-spans", daemon=True)]
+    _FLUSHING[0].start()
+    _FLUSHING[0].join(max(0.0, seconds))
+    return not _FLUSHING[0].is_alive()
+
+
+def carrier_of_xray(header: str) -> dict[str, str]:
+    """X-Ray's trace header (`Root=1-...;Parent=...;Sampled=1`) as `{"traceparent": ...}`; empty if X-Ray does not
+    sample it, because Lambda sets such a header for every call.
+    """
+    parts = dict(part.split("=", 1) for part in header.split(";") if "=" in part)
+    root = parts.get("Root", "").split("-")
+    if parts.get("Sampled") != "1" or len(root) != len(("version", "time", "id")):
+        return {}
+    return {"traceparent": f"00-{root[1]}{root[2]}-{parts.get('Parent', '')}-01"}
+
+
 def inject() -> dict[str, str]:
     """`{"traceparent": ...}` of the current span for a message's attributes; empty without a recording span."""
     carrier: dict[str, str] = {}
@@ -53,9 +83,15 @@ def inject() -> dict[str, str]:
 
 
 @contextmanager
-def span(name: str, *, sources: Sequence[Mapping[str, str]] = (), **attributes: str | int) -> Iterator[Span]:
+def span(
+    name: str,
+    *,
+    sources: Sequence[Mapping[str, str]] = (),
+    parent: Mapping[str, str] | None = None,
+    **attributes: str | int,
+) -> Iterator[Span]:
     """A span with links to the spans that sent the messages whose attributes are `sources`, and with their correlation
-    ids.
+    ids. `parent`: headers or attributes of the call that waits for this one, as `{"traceparent": ...}`.
     """
     links: list[Link] = []
     for attributes_of_message in sources:
@@ -67,6 +103,7 @@ def span(name: str, *, sources: Sequence[Mapping[str, str]] = (), **attributes: 
     # An exception's text may print a fan's document, so the SDK must not record it by itself.
     with _TRACER.start_as_current_span(
         name,
+        context=_PROPAGATOR.extract(dict(parent)) if parent else None,
         links=links,
         attributes=dict(attributes),
         record_exception=False,

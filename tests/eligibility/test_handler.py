@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import orjson
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.eligibility import handler as module
-from regworkers_core.eligibility.handler import handler
+from regworkers_core.eligibility.handler import ENVIRONMENT_SECRET, handler
 from regworkers_core.eligibility.identity import Caller
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.flows import EligibilitySettings
 from tests.eligibility.world import check, codes, create
+from tests.support.environment import environment_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
@@ -36,7 +40,7 @@ INFO = {"fieldName": "checkEligibility", "parentTypeName": "Query", "variables":
 
 
 @pytest.fixture
-def asked(servers: Runtime, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def asked(servers: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How often a runtime was made."""
     made: list[int] = []
 
@@ -47,7 +51,8 @@ def asked(servers: Runtime, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     create(servers)
     monkeypatch.setattr(module, "_runtime", None)
     monkeypatch.setattr(Runtime, "load", staticmethod(load))
-    return made
+    yield made
+    structlog.reset_defaults()
 
 
 def appsync(**arguments: Any) -> dict[str, Any]:
@@ -214,3 +219,33 @@ def test_any_event_is_answered_or_refused(monkeypatch: pytest.MonkeyPatch) -> No
                 assert one["fan"] is is_appsync
 
     answered()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "the secret eligibility-settings, which REGWORKERS_ENVIRONMENT_SECRET names, should be"),
+        ('{"PATH": "/tmp"}', "should be a JSON object of texts by REGWORKERS_* names"),
+        ('{"REGWORKERS_SAVE__VISIBILITY_SECONDS": "x"}', "save.visibilitySeconds"),
+    ],
+)
+def test_a_secret_with_settings_that_cannot_be_used_is_named_but_not_to_a_fan(
+    servers: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    says: str,
+) -> None:
+    if content is not None:
+        servers.secrets.create("eligibility-settings", content, description="of a test")
+    for name, value in environment_of(servers).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("REGWORKERS_SAVE__VISIBILITY_SECONDS")
+    monkeypatch.setenv(ENVIRONMENT_SECRET, "eligibility-settings")
+    monkeypatch.setattr(module, "_runtime", None)
+    assert says in handler([check()])["errorMessage"]
+    fans = handler(appsync(**check()))
+    assert fans["errorType"] == "UsageError" and "eligibility-settings" not in fans["errorMessage"]
+    line = orjson.loads(capsys.readouterr().err.splitlines()[0])
+    structlog.reset_defaults()
+    assert says in line["error"] and line["requestId"] == "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import orjson
@@ -13,10 +14,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from regworkers_core.observability.logs import Passed, configure_logging, entries_passed
-from regworkers_core.observability.tracing import configure_tracing, inject, span
+from regworkers_core.observability.tracing import (
+    carrier_of_xray,
+    configure_tracing,
+    flush_spans,
+    inject,
+    span,
+)
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +109,30 @@ def test_what_is_no_correlation_id_is_on_no_span(spans: InMemorySpanExporter) ->
         pass
     (found,) = spans.get_finished_spans()
     assert (found.attributes or {})["correlationId"] == "c-1"
+
+
+def test_a_flush_that_hangs_is_left_behind_and_not_repeated_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[int] = []
+    answers = threading.Event()
+
+    class Provider:
+        def force_flush(self) -> None:
+            called.append(1)
+            answers.wait(10)
+
+    monkeypatch.setattr(trace, "get_tracer_provider", Provider)
+    assert not flush_spans(0.01) and not flush_spans(5)
+    assert called == [1]
+    answers.set()
+    wait_until(lambda: flush_spans(5))
+    assert called == [1, 1]
+
+
+def test_xrays_header_is_a_parent_only_if_xray_samples_the_call() -> None:
+    root = "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331"
+    wanted = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    assert carrier_of_xray(f"{root};Sampled=1;Lineage=1:2") == wanted
+    for other in (f"{root};Sampled=0", root, "", "Root=1;Sampled=1", "x"):
+        assert carrier_of_xray(other) == {}

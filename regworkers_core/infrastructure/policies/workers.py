@@ -206,6 +206,9 @@ ELIGIBILITY = (
                 ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
                 (secret("eligibility-identity*"),),
             ),
+            Statement(
+                "ReadItsSettings", ("secretsmanager:GetSecretValue",), (secret("eligibility-settings*"),)
+            ),
             send("QueueTheEvents", "analytics-queue"),
         ),
     ),
