@@ -16,6 +16,7 @@ from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.dashboards.publish_dashboards import (
@@ -28,7 +29,7 @@ from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
-from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
+from regworkers_core.infrastructure.provision_aws import Provisioned, ProvisionOutcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import config_file, load_settings, masked
 
@@ -43,20 +44,49 @@ def show_config(form: FormatOption = Format.TEXT) -> None:
 
 
 @flatten_options
-def provision_command(change: Change, form: FormatOption = Format.TEXT) -> None:
-    """Create missing resources; with --apply change what differs.
+def provision_command(
+    change: Change,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INDEX",
+            help="leave this index as it is, such as entries.byMail; repeatable",
+            show_default=False,
+        ),
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Create missing resources and adopt those that exist; with --apply change what differs.
 
-    Resources are tables, queues, the bucket, indexes, topics and log groups.
+    Resources are tables, queues, the bucket, indexes, topics and log groups. Exits 1 where you have to act first,
+    for example on values that prevent a unique index.
     """
     runtime = Runtime.load()
-    with audited(runtime, "provision", runtime.names.prefix or "everything") as result:
-        done = list(provision(runtime, change=change.apply))
+    done: list[Provisioned] = []
+    with (
+        audited(runtime, "provision", runtime.names.prefix or "everything", {"keep": keep}) as result,
+        progress("resources") as bar,
+    ):
+        task = bar.add_task("provision", total=None)
+
+        def tell(line: str) -> None:
+            if bar.disable:
+                bar.console.print(line, markup=False, highlight=False)
+            bar.update(task, description=line)
+
+        for each in provision(runtime, change=change.apply, keep=keep or (), on_line=tell):
+            done.append(each)
+            bar.update(task, completed=len(done), description=each.kind)
         result.update(Counter(each.outcome.value for each in done))
-    document = [{"kind": each.kind, "name": each.name, "outcome": each.outcome.value} for each in done]
+    document = [as_document(each, "kind", "name", "outcome", "note") for each in done]
     table = rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done])
+    # Sentences are below the table: on a narrow terminal a column would break them up.
+    below = [f"{each.kind} {each.name} {each.outcome}: {each.note}" for each in done if each.note]
     differ = sum(each.outcome is ProvisionOutcome.DIFFERS for each in done)
-    below = [f"{differ} were left as they are: add --apply to change them"] if differ else []
-    answer(document, form, Group(table, *below))
+    below += [f"{differ} were left as they are: add --apply to change them"] if differ else []
+    answer(document, form, Group(table, *map(Text, below)))
+    if any(each.outcome is ProvisionOutcome.BLOCKED for each in done):
+        raise typer.Exit(FINDING)
 
 
 _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"

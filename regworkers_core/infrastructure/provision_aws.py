@@ -17,6 +17,8 @@ from regworkers_core.infrastructure.desired import DesiredQueue, DesiredTable, L
 from regworkers_core.runtime import Runtime
 
 Call = Callable[..., Any]
+# Gets one line of progress at a time.
+OnLine = Callable[[str], None]
 _TABLE_READY_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 # Buckets of this region are created without naming it.
@@ -33,19 +35,27 @@ _UNKNOWN_S3_CALL = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"
 
 
 class ProvisionOutcome(StrEnum):
+    """DIFFERS: left as it is, and `change` would change it. BLOCKED: it differs or is missing, and an operator or its
+    owner has to act first.
+    """
+
     CREATED = "created"
     CHANGED = "changed"
     DIFFERS = "differs"
+    BLOCKED = "blocked"
     EXISTED = "existed"
 
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """One resource: `kind` is table, queue, bucket, index, topic or log group."""
+    """One resource: `kind` is table, queue, bucket, index, topic or log group. `note` says what differs, what a change
+    would do and who has to act; it holds no fan's data.
+    """
 
     kind: str
     name: str
     outcome: ProvisionOutcome
+    note: str = ""
 
 
 def _outcome(*, created: bool, differs: bool, change: bool) -> ProvisionOutcome:

@@ -53,8 +53,10 @@ _UNRESOLVED = re.compile(r"([\w.\-]+:\d+): \[Errno -?\d+\] [^(\[]*(?:[Nn]ame|nod
 _URI_UNUSABLE = "REGWORKERS_MONGO__URI is not usable"
 
 
-def mongo_client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
-    """A client with time-outs on everything; writes are acknowledged by a majority where there is a set."""
+def mongo_client(settings: MongoSettings, *, patient: bool = False) -> MongoClient[dict[str, Any]]:
+    """A client with time-outs on everything; writes are acknowledged by a majority where there is a set. A `patient`
+    one waits for an answer for as long as its connection lives: builds of indexes take minutes.
+    """
     if settings.uri is None:
         raise UsageError("no MongoDB address: set REGWORKERS_MONGO__URI")
     uri = settings.uri.get_secret_value()
@@ -67,6 +69,8 @@ def mongo_client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
         "waitQueueTimeoutMS": int(settings.socket_timeout_seconds * 1000),
         "w": "majority",
     }
+    if patient:
+        options["socketTimeoutMS"] = 0
     try:
         try:
             return MongoClient(uri, **options)

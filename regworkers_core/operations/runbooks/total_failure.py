@@ -71,7 +71,7 @@ def run(
     stop = stop or StopSignal()
     if apply:
         steps = [
-            RebuildStep("provision", lambda: _provision(runtime), changes=True),
+            RebuildStep("provision", lambda: _provision(runtime, on_line), changes=True),
             RebuildStep("doctor", lambda: _examine(runtime)),
             RebuildStep("rebuild", lambda: _rebuild(runtime, rate, stop, clock), grows=True, changes=True),
             RebuildStep("verify", lambda: _verify(runtime), grows=True),
@@ -112,10 +112,15 @@ def run_steps(
     return timed
 
 
-def _provision(runtime: Runtime) -> Done:
-    resources = list(provision(runtime))
+def _provision(runtime: Runtime, on_line: OnLine) -> Done:
+    resources = list(provision(runtime, on_line=on_line))
     changed = sum(each.outcome is not ProvisionOutcome.EXISTED for each in resources)
-    return Done(f"{len(resources)} resources exist, {changed} of them were created or changed")
+    text = f"{len(resources)} resources exist, {changed} of them were created or changed"
+    blocked = [each for each in resources if each.outcome is ProvisionOutcome.BLOCKED]
+    if not blocked:
+        return Done(text)
+    problems = "; ".join(f"{each.kind} {each.name}: {each.note}" for each in blocked)
+    return Done(text, RunbookFinding(problems, "regworkers provision"))
 
 
 def _examine(runtime: Runtime) -> Done:
