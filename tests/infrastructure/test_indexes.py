@@ -232,10 +232,10 @@ def test_a_build_that_takes_longer_than_the_time_outs_ends_well(
     port = int(runtime.settings.mongo.uri.get_secret_value().rstrip("/").rsplit(":", 1)[-1])  # type: ignore[union-attr]
     with proxied(port, **how) as (front, seen):
         mongo = {"uri": f"mongodb://127.0.0.1:{front}", "socket_timeout_seconds": 0.4}
-        impatient = Runtime(test_settings(runtime.names.prefix, mongo=mongo))
+        short = Runtime(test_settings(runtime.names.prefix, mongo=mongo))
         lines: list[str] = []
-        done = list(provision_indexes(impatient, on_line=lines.append))
-        impatient.mongo.close()
+        done = list(provision_indexes(short, on_line=lines.append))
+        short.mongo.close()
     assert {each.outcome for each in done} == {"created"} and seen
     assert any("building" in line for line in lines)
 
