@@ -22,6 +22,7 @@ from regworkers_core.settings.connections import (
     MongoSettings,
     RedisSettings,
     RetrySettings,
+    Section,
     ServicesSettings,
     VaultSettings,
 )
@@ -54,6 +55,9 @@ from regworkers_core.settings.operations import (
     ReviewsSettings,
     WebSettings,
 )
+from regworkers_core.settings.transport import WAY_OUT, plaintext, plaintext_addresses
+
+OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 class Names:
@@ -97,6 +101,8 @@ class Settings(BaseSettings):
     # Prefix of every table, queue, topic, bucket and database; [A-Za-z0-9_-] only.
     resource_prefix: str = Field("", pattern=r"^[A-Za-z0-9_-]*$", max_length=40)
     sensors_on: bool = False
+    # Hosts that may be reached without TLS outside of local-dev, besides loopback.
+    allow_plaintext: tuple[str, ...] = ()
     aws: AwsSettings = AwsSettings()
     mongo: MongoSettings = MongoSettings()
     redis: RedisSettings = RedisSettings()
@@ -144,6 +150,14 @@ class Settings(BaseSettings):
             )
         return selection
 
+    @field_validator("aws", "mongo", "redis", "kafka", "services", "alerts", "vault", "dagster")
+    @classmethod
+    def _addresses_have_tls(cls, section: Section, info: ValidationInfo) -> Section:
+        if info.data.get("environment") != "local-dev":
+            for path, address in plaintext_addresses(section, info.data.get("allow_plaintext", ())):
+                raise PydanticCustomError("plaintext", WAY_OUT, {"field": path, "address": address})
+        return section
+
     @cached_property
     def names(self) -> Names:
         return Names(self.resource_prefix, bucket=self.selection.bucket)
@@ -167,7 +181,11 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read, merge, validate. Raises UsageError: a line for each wrong key, with key, value and file."""
-    return _explained(Settings)
+    settings = _explained(Settings)
+    address = plaintext(os.environ.get(OTLP, ""), settings.allow_plaintext)
+    if address and settings.environment != "local-dev":
+        raise UsageError(f"environment variable {OTLP}: {WAY_OUT.format(address=address)}")
+    return settings
 
 
 def settings_of(environment: Environment) -> Settings:
@@ -225,7 +243,7 @@ def _explained(settings: Callable[[], Settings], environment: str | None = None)
 def _explain(problem: Any, environment: str | None) -> str:
     path = [str(part) for part in problem["loc"]]
     # Of a section that is wrong as a whole, the field that makes it so.
-    path += [problem["ctx"]["field"]] if "field" in problem.get("ctx", {}) else []
+    path += problem["ctx"]["field"].split(".") if "field" in problem.get("ctx", {}) else []
     variable = ENV_PREFIX + "__".join(snake(part).upper() for part in path)
     origin = f"environment variable {variable}" if variable in os.environ else str(config_file(environment))
     key = ".".join(to_camel(part) for part in path)

@@ -105,6 +105,99 @@ def test_a_file_that_is_no_configuration_names_itself(
     assert complaint().startswith(f"{path}: {found}")
 
 
+# TLS
+
+
+PLAIN = [
+    (
+        "REGWORKERS_MONGO__URI",
+        "mongodb://u:hidden@db.example.com:27017/x",
+        "mongo.uri",
+        "mongodb://db.example.com:27017",
+    ),
+    (
+        "REGWORKERS_MONGO__URI",
+        "mongodb+srv://u:hidden@db.example.com/?tls=false",
+        "mongo.uri",
+        "mongodb+srv://",
+    ),
+    ("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1,db.example.com/", "mongo.uri", "db.example.com"),
+    (
+        "REGWORKERS_REDIS__URL",
+        "redis://:hidden@redis.example.com/0",
+        "redis.url",
+        "redis://redis.example.com",
+    ),
+    (
+        "REGWORKERS_KAFKA__OPTIONS",
+        '{"security.protocol": "PLAINTEXT"}',
+        "kafka.bootstrap",
+        "kafka.example.com:9092",
+    ),
+    (
+        "REGWORKERS_SERVICES__USER__BASE_URL",
+        "http://users.example.com/v1",
+        "services.user.baseUrl",
+        "http://users",
+    ),
+    ("REGWORKERS_VAULT__ADDRESS", "http://vault.example.com", "vault.address", "http://vault.example.com"),
+    ("REGWORKERS_AWS__ENDPOINT_URL", "http://aws.example.com", "aws.endpointUrl", "http://aws.example.com"),
+    ("REGWORKERS_DAGSTER__URL", "http://[2001:db8::1]:3000", "dagster.url", "http://[2001:db8::1]:3000"),
+    (
+        "REGWORKERS_ALERTS__SLACK_WEBHOOK",
+        "http://hooks.example.com/hidden",
+        "alerts.slackWebhook",
+        "http://hooks",
+    ),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "http://collector.example.com:4318",
+        "OTLP",
+        "http://collector.example.com",
+    ),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "setting", "shown"), PLAIN)
+def test_outside_local_dev_an_address_without_tls_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, setting: str, shown: str
+) -> None:
+    monkeypatch.setenv("REGWORKERS_KAFKA__BOOTSTRAP", "kafka.example.com:9092")
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("CONFIG_ENV", "local-dev")
+    load_settings()
+    monkeypatch.setenv("CONFIG_ENV", "prod")
+    line = complaint()
+    assert variable in line or "kafka" in line
+    assert setting in line and shown in line and "allowPlaintext" in line and "hidden" not in line
+    host = shown.partition("://")[2] or shown
+    host = {"http://[2001": "2001:db8::1"}.get(shown[:12], host.partition(":")[0])
+    allowed = sorted({host, "db.example.com", "users.example.com", "hooks.example.com", "kafka.example.com"})
+    monkeypatch.setenv("REGWORKERS_ALLOW_PLAINTEXT", orjson.dumps(allowed).decode())
+    load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REGWORKERS_MONGO__URI", "mongodb+srv://u:p@db.example.com/"),
+        ("REGWORKERS_MONGO__URI", "mongodb://u:p@a.example.com,b.example.com/?replicaSet=x&tls=true"),
+        ("REGWORKERS_MONGO__URI", "mongodb://localhost:27017,127.0.0.2:27018/"),
+        ("REGWORKERS_REDIS__URL", "rediss://redis.example.com/0"),
+        ("REGWORKERS_KAFKA__OPTIONS", '{"security.protocol": "SASL_SSL"}'),
+        ("REGWORKERS_DAGSTER__URL", "http://[::1]:3000"),
+        ("REGWORKERS_DAGSTER__URL", "http://dagster-dagster-webserver:3000"),
+    ],
+)
+def test_addresses_with_tls_loopback_and_the_ui_of_the_cluster_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("CONFIG_ENV", "prod")
+    monkeypatch.setenv("REGWORKERS_KAFKA__BOOTSTRAP", "kafka.example.com:9094")
+    monkeypatch.setenv(variable, value)
+    load_settings()
+
+
 # Wrong values
 
 
