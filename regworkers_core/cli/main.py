@@ -51,6 +51,7 @@ PANELS = {
         "reconcile": "replication:reconcile_command",
         "replicate": "replication:replicate_command",
         "backfill": "replication:backfill_app",
+        "migrate": "migrate:app",
         "drain": "workers:drain_app",
         "invoke": "workers:invoke_command",
     },

@@ -83,6 +83,45 @@ class LeaseTable(Protocol):
         ...
 
 
+class LeasesBelow:
+    """The rows of another table whose partition keys begin with `prefix`, which no caller sees: what works on these
+    never touches the others.
+    """
+
+    def __init__(self, table: LeaseTable, prefix: str) -> None:
+        self._table, self._prefix = table, prefix
+
+    def get(self, key: LeaseKey) -> LeaseRow | None:
+        row = self._table.get(self._inner(key))
+        return None if row is None else replace(row, key=key)
+
+    def rows(self, pk: str) -> list[LeaseRow]:
+        found = self._table.rows(self._prefix + pk)
+        return [replace(row, key=row.key._replace(pk=pk)) for row in found]
+
+    def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
+        return self._table.swap(replace(row, key=self._inner(row.key)), seen)
+
+    def renew(
+        self,
+        key: LeaseKey,
+        owner: str,
+        token: int,
+        state: Mapping[str, str] | None = None,
+        position: str = "",
+    ) -> bool:
+        return self._table.renew(self._inner(key), owner, token, state, position)
+
+    def release(self, key: LeaseKey, owner: str, token: int) -> bool:
+        return self._table.release(self._inner(key), owner, token)
+
+    def remove(self, seen: LeaseRow) -> bool:
+        return self._table.remove(replace(seen, key=self._inner(seen.key)))
+
+    def _inner(self, key: LeaseKey) -> LeaseKey:
+        return LeaseKey(self._prefix + key.pk, key.sk)
+
+
 class Lease:
     """A lease that was acquired. As a context manager it is released at the end. Every method that writes raises
     TransientFailure.

@@ -31,8 +31,9 @@ from regworkers_core.replication.backfill import estimate_items
 from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_source
 from regworkers_core.replication.reconcile.comparison import Comparison, PairProgress
 from regworkers_core.replication.reconcile.reconciliation import load_replica
-from regworkers_core.replication.saver import KeyRequest, Saver
+from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.scratch_database import Scratch
+from regworkers_core.replication.states_to_save import KeyRequest
 from regworkers_core.runtime import Runtime
 
 _MESSAGE_ID = "recovery-drill"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -22,7 +21,7 @@ from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_removed, entry_replicated
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import ItemSubject, MessageType, Op, ReplicationItem, fit_correlation_id
-from regworkers_core.domain.order import Order, lenient_order
+from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.handling import Handled, Requested, answer_event
@@ -30,6 +29,7 @@ from regworkers_core.engine.queue import Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.states_to_save import KeyRequest, states_to_save
 
 log = structlog.get_logger(__name__)
 # A failed entry is corrected minutes later, and mostly saved in another run.
@@ -46,22 +46,6 @@ class DemandReads(Protocol):
 
 class KnownCampaigns(Protocol):
     def known(self, ids: set[str]) -> set[str]: ...
-
-
-@dataclass(slots=True)
-class KeyRequest:
-    """What the messages of a batch say about one key: the first message, the others, the order of a removed image."""
-
-    message_id: str
-    correlation_id: str
-    removed: Order | None = None
-    also: tuple[str, ...] = ()
-
-    def add(self, item: ReplicationItem, message_id: str) -> None:
-        if message_id != self.message_id:
-            self.also += (message_id,)
-        if item.op is Op.REMOVE:
-            self.removed = item.order if self.removed is None else max(self.removed, item.order)
 
 
 # After these, the replica holds the state of the source as it was read.
@@ -180,27 +164,13 @@ class Saver:
     def _read(
         self, wanted: Mapping[EntryKey, KeyRequest], saved: Handled
     ) -> tuple[dict[EntryKey, Entry], list[Write]]:
-        items = self._table.get(list(wanted)) if wanted else {}
-        entries: dict[EntryKey, Entry] = {}
-        writes = []
-        for key, want in wanted.items():
-            item = items.get(key)
-            if item is not None:
-                try:
-                    entry = Entry.parse(key, item)
-                except PermanentFailure as failure:
-                    saved.outcomes[key] = failure
-                    # The dead letter holds for the state of the table, whatever order the message names.
-                    saved.subjects[key] = ItemSubject.entry(key, lenient_order(item))
-                    continue
-                entries[key] = entry
-                writes.append(Write(key, entry.order, entry.fields, want.message_id, want.also))
-            elif want.removed is not None:
-                writes.append(Write(key, want.removed, None, want.message_id))
-            else:
-                # The removal has a record of its own on the stream.
-                saved.outcomes[key] = "gone"
-        return entries, writes
+        states = states_to_save(wanted, self._table.get(list(wanted)) if wanted else {})
+        for key, (subject, failure) in states.refused.items():
+            # The dead letter holds for the state of the table, whatever order the message names.
+            saved.outcomes[key], saved.subjects[key] = failure, subject
+        # The removal has a record of its own on the stream.
+        saved.outcomes.update(dict.fromkeys(states.gone, "gone"))
+        return states.entries, states.writes
 
     def _note_outcome(
         self, write: Write, effect: Effect | Failure, entry: Entry | None, saved: Handled

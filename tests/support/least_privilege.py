@@ -44,6 +44,8 @@ FLOWS = {
     "regworkers_core/eligibility/invites/": "invites",
     "regworkers_core/replication/backfill": "reconcile",
     "regworkers_core/operations/erasure/": "erasure",
+    "regworkers_core/replication/moving/cut_over": "cut-over",
+    "regworkers_core/replication/moving/": "shadow",
 }
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")
 

@@ -206,6 +206,20 @@ def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -
     return replica is not None and canonical(source) == canonical(replica)
 
 
+def differing_fields(source: Mapping[str, Any], replica: Mapping[str, Any]) -> list[str]:
+    """The names of the replica's fields that differ, types included."""
+    return [name for name in REPLICA_FIELDS if not _is_same(name, source, replica)]
+
+
+def _is_same(name: str, source: Mapping[str, Any], replica: Mapping[str, Any]) -> bool:
+    one, other = ({name: fields[name]} if name in fields else {} for fields in (source, replica))
+    try:
+        return canonical(one) == canonical(other)
+    except UNSTORABLE:
+        # Only others write such content, so it differs from everything.
+        return False
+
+
 def canonical(fields: Mapping[str, Any]) -> bytes:
     """Equal for equal content: types count, the order of names does not.
 

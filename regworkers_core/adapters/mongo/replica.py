@@ -187,12 +187,22 @@ class Replica:
 
     def scan(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
         """Every document, tombstones included, of one campaign or of all, by ascending `_id`."""
+        for _, key, stored in self.documents(campaign_id, batch_size):
+            if key is not None:
+                yield key, stored
+
+    def documents(
+        self, campaign_id: str | None = None, batch_size: int = 1000
+    ) -> Iterator[tuple[object, EntryKey | None, Stored]]:
+        """The same with its `_id`; the key is None for a document of another writer that names no entry."""
         query: Document = {} if campaign_id is None else {"campaignId": campaign_id}
         for page in scan(self._collection, self._dependency, query, size=batch_size):
             for document in page:
                 campaign, entry = document.get("campaignId"), document.get("entryId")
+                key = None
                 if isinstance(campaign, str) and isinstance(entry, str):
-                    yield EntryKey(campaign, entry), stored_of(document)
+                    key = EntryKey(campaign, entry)
+                yield document["_id"], key, stored_of(document)
 
     def has_campaign(self, campaign_id: str) -> bool:
         """Whether any document, tombstones included, belongs to the campaign."""

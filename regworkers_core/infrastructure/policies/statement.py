@@ -172,10 +172,13 @@ def hold_leases(sid: str, *more: str) -> Statement:
 
 
 def _rows_of(*kinds: str) -> Callable[[PolicyPlace], Mapping[str, Any]]:
+    return rows_like(*(f"{kind}#*" for kind in kinds))
+
+
+def rows_like(*patterns: str) -> Callable[[PolicyPlace], Mapping[str, Any]]:
+    """The condition that all partition keys of a request match one of the patterns."""
     # `ForAllValues` also holds for a request without keys, but the actions below all name one.
-    return lambda _place: {
-        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{kind}#*" for kind in kinds]}
-    }
+    return lambda _place: {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [*patterns]}}
 
 
 # GetItem reads the fuse at every start; marks are for messages that were received too often.

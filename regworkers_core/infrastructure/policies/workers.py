@@ -16,9 +16,11 @@ from regworkers_core.infrastructure.policies.statement import (
     bucket,
     depth,
     hold_leases,
+    leases,
     objects,
     of_service,
     queue,
+    rows_like,
     secret,
     send,
     stream,
@@ -75,6 +77,39 @@ REPLICATION = (
             ),
             hold_leases("KeepTheProgressOfABackfill", "dynamodb:Query"),
             send("QueueKeys", "replication-queue"),
+        ),
+    ),
+    Worker(
+        "shadow",
+        "`regworkers migrate check` and `migrate shadow`: reads, and writes only rows of its own",
+        (
+            Statement(
+                "ReadTheTable",
+                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:Scan"),
+                (table,),
+            ),
+            Statement("ReadTheStream", READ_THE_STREAM, (stream,)),
+            Statement(
+                "KeepItsOwnRows",
+                (
+                    "dynamodb:DeleteItem",
+                    "dynamodb:GetItem",
+                    "dynamodb:PutItem",
+                    "dynamodb:Query",
+                    "dynamodb:UpdateItem",
+                ),
+                (leases,),
+                rows_like("shadow/*"),
+            ),
+            Statement("CheckThatNoEnqueueRuns", ("dynamodb:Query",), (leases,), rows_like("DRAIN#enqueue")),
+        ),
+    ),
+    Worker(
+        "cut-over",
+        "`regworkers migrate cut-over`",
+        (
+            Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
+            hold_leases("WriteCheckpoints", "dynamodb:DeleteItem", "dynamodb:Query"),
         ),
     ),
 )

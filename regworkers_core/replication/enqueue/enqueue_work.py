@@ -6,26 +6,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
-from regworkers_core.adapters.aws.streams import Image, StreamRecord, stream_record
-from regworkers_core.domain import timestamps
-from regworkers_core.domain.entry import ORDER_FIELDS
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.adapters.aws.streams import StreamRecord, stream_record
 from regworkers_core.domain.messages import (
     MessageType,
     Op,
     RefusedRecord,
-    ReplicationItem,
     chunks,
     encode,
-    fit_correlation_id,
 )
-from regworkers_core.domain.order import Order, lenient_order, removal_order
-from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
+from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.engine.defects import Fuse, FuseBlown, bisect, defect_of
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
@@ -34,6 +28,14 @@ from regworkers_core.engine.settling import DeadLetterPublisher, FailedItem
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.observability.tracing import inject, span
+from regworkers_core.replication.enqueue.changes import (
+    RecordChange,
+    Refused,
+    drop,
+    one_of_each_key,
+    table_key,
+    text_of,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -44,100 +46,6 @@ _EVENTS = ("INSERT", "MODIFY", "REMOVE")
 # lag, and the send is repeated after this pause.
 _REFUSED_SECONDS = 30.0
 _BACKOFF = RetryPolicy(first_cap_seconds=0.5, last_cap_seconds=10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class EntryChange:
-    """A change to replicate. `changed_at` (epoch seconds) is set only when the entry's order changed."""
-
-    item: ReplicationItem
-    correlation_id: str
-    changed_at: float | None
-
-    def after(self, earlier: EntryChange) -> EntryChange:
-        """This change merged with an `earlier` one of the same entry."""
-        removed = [each.item.order for each in (earlier, self) if each.item.op is Op.REMOVE]
-        if not removed:
-            return self
-        return replace(self, item=ReplicationItem(self.item.key, Op.REMOVE, max(removed)))
-
-
-def change_of(record: StreamRecord) -> EntryChange | None:
-    """The change to replicate: an entry's image with `needsReplication`, or an entry's removal; None for any other.
-
-    Raises PermanentFailure INVALID_ENTRY if no message can express it: for a key that breaks the grammar, and for a
-    removed image whose `createdAt` does. Other problems of an image are found by the save drain, which reads it whole.
-    """
-    key = EntryKey.parse(*table_key(record))
-    removed = record.event == "REMOVE"
-    image: Image = (record.old_image if removed else record.new_image) or {}
-    if key is None or _text(image, "entityType") not in (None, "ENTRY"):
-        return None
-    if not removed and not _is_true(image, "needsReplication"):
-        return None
-    if problem := key.problem:
-        raise PermanentFailure(Reason.INVALID_ENTRY, problem)
-    correlation_id = fit_correlation_id(_text(image, "correlationId"))
-    if removed:
-        return EntryChange(ReplicationItem(key, Op.REMOVE, _removal_order(image)), correlation_id, None)
-    order = lenient_order(_order_fields(image))
-    is_new = record.old_image is None or order != lenient_order(_order_fields(record.old_image))
-    changed_at = timestamps.seconds(order.updated_at) if is_new else None
-    return EntryChange(ReplicationItem(key, Op.UPSERT, order), correlation_id, changed_at)
-
-
-def table_key(record: StreamRecord) -> tuple[str | None, str | None]:
-    """PK and SK of the changed item, unchecked; None for one that is not a string."""
-    return _text(record.keys, "PK"), _text(record.keys, "SK")
-
-
-def _removal_order(image: Image) -> Order:
-    order = removal_order(_order_fields(image))
-    if order is None:
-        raise PermanentFailure(
-            Reason.INVALID_ENTRY,
-            "field createdAt of the removed entry is not a time, so its removal has no order:"
-            " `regworkers reconcile --repair --apply` removes what the replica still holds",
-        )
-    return order
-
-
-def _text(image: Image, name: str) -> str | None:
-    value = image.get(name)
-    text = value.get("S") if isinstance(value, Mapping) else None
-    return text if isinstance(text, str) else None
-
-
-def _is_true(image: Image, name: str) -> bool:
-    value = image.get(name)
-    return isinstance(value, Mapping) and value.get("BOOL") is True
-
-
-def _order_fields(image: Image) -> dict[str, Any]:
-    """The order fields that the image has. Numbers are strings of digits; any other type is kept as malformed."""
-    fields: dict[str, Any] = {}
-    for name in ORDER_FIELDS:
-        value = image.get(name)
-        if isinstance(value, Mapping) and "NULL" not in value:
-            fields[name] = value.get("N", value.get("S", value))
-    return fields
-
-
-Refused = tuple[StreamRecord, PermanentFailure]
-
-
-class RecordChange(NamedTuple):
-    """A record and its change; `before` are older records of its key, whose removals are merged into `change`."""
-
-    record: StreamRecord
-    change: EntryChange
-    before: tuple[StreamRecord, ...] = ()
-
-    @classmethod
-    def of(cls, record: StreamRecord, change: EntryChange, earlier: RecordChange | None) -> RecordChange:
-        if earlier is None:
-            return cls(record, change)
-        return cls(record, change.after(earlier.change), (*earlier.before, earlier.record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +113,7 @@ class EnqueueWork:
         settlement = Settlement[StreamRecord]()
         settlement.counts["received"] = len(records)
         with span("enqueue", records=len(records)):
-            pairs, refused = self._one_of_each_key(records, settlement)
+            pairs, refused = one_of_each_key(records, settlement)
             if refused:
                 self._refuse(refused, settlement)
             messages = self._messages(pairs)
@@ -215,28 +123,6 @@ class EnqueueWork:
                 self._settle(messages, failures, settlement)
         self._fuse.passed(len(records))
         return settlement
-
-    def _one_of_each_key(
-        self, records: Sequence[StreamRecord], settlement: Settlement[StreamRecord]
-    ) -> tuple[list[RecordChange], list[Refused]]:
-        last: dict[EntryKey, RecordChange] = {}
-        refused: dict[object, Refused] = {}
-        # In the order of the stream: records that were given back come again in the order of their delays.
-        for record in sorted(records, key=lambda record: int(record.sequence)):
-            try:
-                change = change_of(record)
-            except PermanentFailure as failure:
-                key = table_key(record)
-                if (earlier := refused.pop(key, None)) is not None:
-                    # One dead letter per key is enough, and the checkpoint cannot pass the later record without it.
-                    self._dropped(settlement, earlier[0], "coalesced")
-                refused[key] = (record, failure)
-                continue
-            if change is None:
-                self._dropped(settlement, record, "filtered")
-                continue
-            last[change.item.key] = RecordChange.of(record, change, last.pop(change.item.key, None))
-        return list(last.values()), list(refused.values())
 
     def _refuse(self, refused: Sequence[Refused], settlement: Settlement[StreamRecord]) -> None:
         """Confirmed on the dead-letter queue before the checkpoint passes them."""
@@ -255,11 +141,6 @@ class EnqueueWork:
         settlement.done.extend(record for record, _ in refused)
         settlement.failed.extend(record.sequence for record, _ in refused)
         settlement.counts["dead_lettered"] += len(refused)
-
-    @staticmethod
-    def _dropped(settlement: Settlement[StreamRecord], record: StreamRecord, why: str) -> None:
-        settlement.done.append(record)
-        settlement.counts.update(("dropped", why))
 
     def _messages(self, pairs: Sequence[RecordChange]) -> list[_Message]:
         messages: list[_Message] = []
@@ -315,7 +196,7 @@ class EnqueueWork:
         settlement.counts.update(messages=1, sent=len(message.pairs))
         for record, change, before in message.pairs:
             for earlier in before:
-                self._dropped(settlement, earlier, "coalesced")
+                drop(settlement, earlier, "coalesced")
             settlement.done.append(record)
             settlement.counts["removals" if change.item.op is Op.REMOVE else "upserts"] += 1
             if change.changed_at is not None:
@@ -369,7 +250,7 @@ def _check(where: str, raw: object) -> None:
         raise UsageError(f"{where}.SequenceNumber should be a string of digits")
     keys = _mapping(f"{where}.Keys", detail.get("Keys"))
     for name in ("PK", "SK"):
-        if _text(keys, name) is None:
+        if text_of(keys, name) is None:
             raise UsageError(f'{where}.Keys.{name} should be {{"S": "..."}}')
     for name in ("NewImage", "OldImage"):
         if detail.get(name) is not None:

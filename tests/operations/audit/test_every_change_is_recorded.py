@@ -53,6 +53,8 @@ READS = {
     "invites check",
     "invites count",
     "logs",
+    # It writes its own checkpoints and its report only.
+    "migrate shadow",
     "notifications status",
     "report funnel",
     "review monthly",

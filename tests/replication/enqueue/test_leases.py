@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from regworkers_core.engine.leases import Lease, LeaseHolder
+from regworkers_core.engine.leases import Lease, LeaseHolder, LeasesBelow
 from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
 from tests.replication.enqueue.lease_contract import check_lease_table
 
@@ -14,6 +14,16 @@ def holder(table: FakeLeaseTable, owner: str, clock: Clock) -> LeaseHolder:
 def held(lease: Lease | None) -> Lease:
     assert lease is not None
     return lease
+
+
+def test_rows_below_a_prefix_are_a_lease_table_that_touches_no_others() -> None:
+    table = FakeLeaseTable()
+    check_lease_table(table)
+    check_lease_table(LeasesBelow(table, "shadow/"))
+    mine = held(holder(table, "mine", Clock()).acquire("draw"))
+    theirs = held(LeaseHolder(LeasesBelow(table, "shadow/"), "theirs", lease_seconds=10).acquire("draw"))
+    assert theirs.save({"report": "x"}) and mine.renew()
+    assert {row.key.pk for row in table.stored.values()} == {"LEASE#draw", "shadow/LEASE#draw"}
 
 
 def test_the_fake_table_keeps_the_contract_of_a_lease_table() -> None:

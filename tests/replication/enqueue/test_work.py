@@ -20,7 +20,8 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.defects import MOST_DEFECTS
 from regworkers_core.engine.drain import OUTCOMES, Settlement
 from regworkers_core.engine.settling import DeadLetterPublisher
-from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork, change_of, invoke_enqueue
+from regworkers_core.replication.enqueue.changes import change_of
+from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork, invoke_enqueue
 from tests.replication.enqueue.fakes import FakeQueue, change, entry, insert
 
 UPDATED = "2026-11-25T08:00:00.000Z"
@@ -498,7 +499,7 @@ def break_reading(patch: pytest.MonkeyPatch, *sequences: str) -> None:
             raise KeyError("zoe@example.com")
         return change_of(record)
 
-    patch.setattr("regworkers_core.replication.enqueue.enqueue_work.change_of", bug)
+    patch.setattr("regworkers_core.replication.enqueue.changes.change_of", bug)
 
 
 def test_a_record_that_raises_is_a_dead_letter_and_those_beside_it_are_sent(
@@ -514,7 +515,7 @@ def test_a_record_that_raises_is_a_dead_letter_and_those_beside_it_are_sent(
     }
     (dead_letter,) = dead.sent
     assert dead_letter.attributes["reason"] == "DEFECT"
-    assert dead_letter.attributes["error"].startswith("KeyError at replication/enqueue/enqueue_work.py:")
+    assert dead_letter.attributes["error"].startswith("KeyError at replication/enqueue/changes.py:")
     assert b"zoe" not in dead_letter.body + str(dead_letter.attributes).encode()
 
 

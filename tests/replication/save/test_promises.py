@@ -10,7 +10,8 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.engine.queue import Outgoing, SendFailure
-from regworkers_core.replication.saver import KeyRequest, Saver
+from regworkers_core.replication.saver import Saver
+from regworkers_core.replication.states_to_save import KeyRequest
 from tests.replication.save.world import World
 from tests.support.entries import item, key
 from tests.support.planted import plant

@@ -1,0 +1,136 @@
+"""`regworkers migrate shadow|cut-over`: move over from the Lambdas. `docs/migration.md` has the whole way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from regworkers_core.cli.changes import Change, audited
+from regworkers_core.cli.options import flatten_options
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.moving.cut_over import CutOver, cut_over
+from regworkers_core.replication.moving.shadow import ShadowRows, shadow
+from regworkers_core.replication.moving.shadow_report import ShadowReport
+from regworkers_core.runtime import Runtime
+
+app = typer.Typer(help="Move over from the Lambdas.", no_args_is_help=True)
+_TABLES = ("differences", "differingFields", "examples", "explanations")
+
+
+@app.command("shadow")
+def shadow_command(
+    longest: Annotated[
+        float, typer.Option("--max-seconds", min=0.1, help="stop after this time in total")
+    ] = 3600.0,
+    idle: Annotated[
+        float | None, typer.Option("--idle-seconds", min=0, help="stop after this time without a change")
+    ] = None,
+    afresh: Annotated[
+        bool, typer.Option("--afresh", help="begin a new report; the checkpoints stay")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="show the report so far and exit")] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Compare what a save would write with what the old system writes.
+
+    Reads the stream beside the old system, waits the lag objective for each change, and writes nothing but its own
+    checkpoints and its report. Goes on where it ended. Exits 1 if changes differ, or none was compared.
+    """
+    runtime = Runtime.load()
+    if status:
+        found = ShadowRows(runtime).report()
+        _show(found, {} if found is None else found.as_dict(), form)
+        return
+    with progress("changes") as bar, StopSignal().on_signals() as stop:
+        task = bar.add_task("shadow", total=None)
+
+        def compared(report: ShadowReport) -> None:
+            text = f"shadow: {report.differences} differ, at {report.until or 'the beginning'}"
+            bar.update(task, completed=report.compared, description=text)
+
+        report, drained = shadow(
+            runtime,
+            stop=stop,
+            max_seconds=longest,
+            idle_seconds=math.inf if idle is None else idle,
+            afresh=afresh,
+            on_progress=compared,
+        )
+    document = report.as_dict() | {
+        "ended": drained.ended,
+        "failure": drained.failure or drained.dependency,
+        "seconds": round(drained.seconds, 3),
+    }
+    _show(report, document, form, went_wrong=drained.went_wrong)
+
+
+def _show(
+    report: ShadowReport | None, document: Mapping[str, Any], form: Format, *, went_wrong: bool = False
+) -> None:
+    if report is None:
+        answer({}, form, Text("no shadow has run: `regworkers migrate shadow` starts one"))
+        raise typer.Exit(FINDING)
+    shown = {name: value for name, value in document.items() if name not in _TABLES}
+    lines = [
+        (kind, number, "\n".join(document["examples"].get(kind, ())[:3]), document["explanations"][kind])
+        for kind, number in document["differences"].items()
+    ]
+    parts: list[Any] = [facts(shown)]
+    if lines:
+        parts.append(rows(("difference", "changes", "for example", "meaning"), lines))
+    if report.fields:
+        parts.append(rows(("field", "changes"), list(document["differingFields"].items())))
+    answer(document, form, Group(*parts))
+    if went_wrong or not report.clean:
+        raise typer.Exit(FINDING)
+
+
+@app.command("cut-over")
+@flatten_options
+def cut_over_command(
+    change: Change,
+    accept_differences: Annotated[
+        int | None,
+        typer.Option(
+            "--accept-differences",
+            min=0,
+            metavar="N",
+            help="cut over although the shadow found N differences",
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="also replace checkpoints that enqueue already has")
+    ] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Start enqueue at the shadow's checkpoints minus one hour.
+
+    Writes the checkpoints of enqueue; its drain starts there. Stop the old system's reader of the stream and the shadow
+    first. Exits 1 if something is in the way.
+    """
+    runtime = Runtime.load()
+    arguments = {"acceptDifferences": accept_differences, "replace": replace}
+    target = runtime.names.demand_table
+    with audited(runtime, "migrate cut-over", target, arguments, dry_run=change.dry_run) as noted:
+        result = cut_over(runtime, apply=change.apply, accept_differences=accept_differences, replace=replace)
+        noted |= {"shards": result.as_dict()["shards"], "applied": result.applied}
+    answer(result.as_dict(), form, _cut_over_text(result, dry_run=change.dry_run))
+    if result.obstacles:
+        raise typer.Exit(FINDING)
+
+
+def _cut_over_text(result: CutOver, *, dry_run: bool) -> Group:
+    starts = "at the first record of the stream: the shadow has no checkpoints of an hour ago"
+    if result.start is not None:
+        starts = f"after {result.start.at}, in {len(result.start.shards)} shards"
+    lines = [f"enqueue {'starts' if result.applied else 'would start'} {starts}"]
+    lines += [f"not possible: {obstacle}" for obstacle in result.obstacles]
+    if dry_run and not result.obstacles:
+        lines.append("nothing was changed: add --apply to write its checkpoints")
+    return Group(*map(Text, lines))

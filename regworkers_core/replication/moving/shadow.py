@@ -1,0 +1,331 @@
+"""The shadow: reads the stream as its second reader, waits the lag objective, and compares what a save would write with
+what the old system wrote. It receives from no queue, and writes nothing but its own rows in `worker-leases`.
+
+All of these are below `shadow/`: the rows of shards with their checkpoints, one lease for the whole shadow with its
+report, and the checkpoints of the last hour, from which a cut-over starts.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from regworkers_core.adapters.aws.streams import StreamRecord
+from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import Op
+from regworkers_core.domain.order import Order
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.drains.heartbeat import BEAT_SECONDS, beats
+from regworkers_core.engine.drain import DrainLimits, DrainReport, Settlement, drain
+from regworkers_core.engine.leases import (
+    Lease,
+    LeaseBusy,
+    LeaseHolder,
+    LeaseKey,
+    LeaseRow,
+    LeasesBelow,
+    held_lease,
+)
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.replication.enqueue.changes import (
+    RecordChange,
+    drop,
+    flag_cleared_after,
+    one_of_each_key,
+)
+from regworkers_core.replication.enqueue.shard_rows import partition, split_rows
+from regworkers_core.replication.enqueue.stream_source import StreamSource
+from regworkers_core.replication.moving.shadow_report import Deviation, ShadowReport, deviation
+from regworkers_core.replication.reconcile.classify import Kind, ReplicaAccess, SourceReads
+from regworkers_core.replication.states_to_save import KeyRequest, states_to_save
+from regworkers_core.runtime import Runtime
+
+SHADOW = "shadow"
+PREFIX = f"{SHADOW}/"
+# The service rounds the time of a record to the second.
+_ROUNDING_SECONDS = 1.0
+_AGAIN_SECONDS = 2.0
+# Checkpoints are kept in turn in this number of rows, one each five minutes: the oldest is more than an hour old.
+_HISTORY_ROWS = 15
+_HISTORY_SECONDS = 300.0
+_NEEDS = ("dynamodb", "streams", "mongo")
+
+
+class ShadowSource(StreamSource):
+    """Hands out a record once it is one lag objective old. Until then it counts as unacknowledged, so memory is bounded
+    and a kill costs a repeat.
+    """
+
+    def __init__(
+        self, *arguments: Any, wait_seconds: float, now: Callable[[], float], **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._wait_seconds, self._now = wait_seconds + _ROUNDING_SECONDS, now
+
+    def receive(self) -> list[StreamRecord]:
+        due, young = [], []
+        for record in super().receive():
+            left = 0.0 if record.created_at is None else record.created_at + self._wait_seconds - self._now()
+            if left > 0:
+                young.append((record, left))
+            else:
+                due.append(record)
+        self.give_back(young)
+        return due
+
+
+class ShadowWork:
+    """`engine.drain.Work[StreamRecord]`: compares the changes of a batch, safe to share between threads. What differs
+    is compared once more when it is two objectives old, because the old system may have been late.
+    """
+
+    def __init__(
+        self,
+        table: SourceReads,
+        replica: ReplicaAccess,
+        report: ShadowReport,
+        *,
+        objective_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._table, self._replica, self._report = table, replica, report
+        self._objective, self._clock = objective_seconds, clock
+
+    def __call__(self, records: Sequence[StreamRecord]) -> Settlement[StreamRecord]:
+        settlement = Settlement[StreamRecord]()
+        settlement.counts["received"] = len(records)
+        changes, refused = one_of_each_key(records, settlement)
+        keys = [each.change.item.key for each in changes]
+        try:
+            # The replica first: it cannot be newer than the source that is read after it.
+            stored = self._replica.get(keys) if keys else {}
+            items = self._table.get(keys) if keys else {}
+        except TransientFailure:
+            again = [(record, _AGAIN_SECONDS) for record in records]
+            return Settlement(again=again, counts=Counter(received=len(records), returned=len(records)))
+        for record in records:
+            if (cleared := flag_cleared_after(record)) is not None:
+                self._report.add_lag(cleared)
+        for record, failure in refused:
+            key = EntryKey.parse(*(record.keys[name].get("S") for name in ("PK", "SK")))
+            if key is not None:
+                self._report.add_difference(key, Deviation(Kind.REJECTED, (failure.error,)), _time_of(record))
+            settlement.done.append(record)
+        states = states_to_save({each.change.item.key: _wanted(each) for each in changes}, items)
+        writes = {write.key: write for write in states.writes}
+        for each in changes:
+            key = each.change.item.key
+            if key in states.refused:
+                found: Deviation | None = Deviation(Kind.REJECTED, (states.refused[key][1].error,))
+            elif key not in writes or self._overtaken(each, states.entries.get(key)):
+                self._report.add_overtaken()
+                self._settle(each, settlement)
+                continue
+            else:
+                found = deviation(writes[key], stored.get(key))
+            self._note(each, found, settlement)
+        return settlement
+
+    def _overtaken(self, each: RecordChange, entry: Entry | None) -> bool:
+        """Whether the source has a younger state than this record: that one has a record of its own."""
+        if entry is None or entry.order <= each.change.item.order:
+            return False
+        updated_at = seconds(entry.order.updated_at)
+        return updated_at is None or updated_at > self._clock() - self._objective
+
+    def _note(
+        self, each: RecordChange, found: Deviation | None, settlement: Settlement[StreamRecord]
+    ) -> None:
+        created_at = each.record.created_at
+        if found is not None and found.kind is not Kind.REJECTED and created_at is not None:
+            left = created_at + 2 * self._objective + _ROUNDING_SECONDS - self._clock()
+            if left > 0:
+                self._report.add_late()
+                settlement.again.extend((record, left) for record in (*each.before, each.record))
+                return
+        if found is None:
+            self._report.add_agreed(1, _time_of(each.record))
+        else:
+            self._report.add_difference(each.change.item.key, found, _time_of(each.record))
+        self._settle(each, settlement)
+
+    @staticmethod
+    def _settle(each: RecordChange, settlement: Settlement[StreamRecord]) -> None:
+        for earlier in each.before:
+            drop(settlement, earlier, "coalesced")
+        settlement.done.append(each.record)
+
+
+def _wanted(each: RecordChange) -> KeyRequest:
+    item = each.change.item
+    removed: Order | None = item.order if item.op is Op.REMOVE else None
+    return KeyRequest(SHADOW, each.change.correlation_id, removed)
+
+
+def _time_of(record: StreamRecord) -> str:
+    return "" if record.created_at is None else iso(record.created_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The states of all shard rows, by shard, as they were at `at` (ISO-8601)."""
+
+    at: str
+    arn: str
+    shards: Mapping[str, Mapping[str, str]]
+
+
+class ShadowRows:
+    """The shadow's rows. Every method raises TransientFailure."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.table = LeasesBelow(runtime.leases, PREFIX)
+        self._runtime = runtime
+        self._history_pk = f"HISTORY#{runtime.names.demand_table}"
+
+    def report(self) -> ShadowReport | None:
+        row = self.table.get(LeaseHolder.key_of(SHADOW))
+        return None if row is None else ShadowReport.of_state(row.state)
+
+    def history(self) -> list[Checkpoints]:
+        """The kept checkpoints, oldest first."""
+        found = [row.state for row in self.table.rows(self._history_pk) if row.state.get("at")]
+        kept = [Checkpoints(each["at"], each["arn"], orjson.loads(each["shards"])) for each in found]
+        return sorted(kept, key=lambda each: each.at)
+
+    def keep(self, at: float) -> None:
+        """Keep the checkpoints of now, in place of the oldest."""
+        rows, _ = split_rows(self.table.rows(partition(self._runtime.names.demand_table)))
+        arn = next((row.scope for row in rows.values() if row.scope), "")
+        if not arn:
+            return
+        shards = {shard_id: dict(row.state) for shard_id, row in rows.items() if row.scope == arn}
+        key = LeaseKey(self._history_pk, f"{int(at // _HISTORY_SECONDS) % _HISTORY_ROWS:02d}")
+        seen = self.table.get(key)
+        state = {"at": iso(at), "arn": arn, "shards": orjson.dumps(shards).decode()}
+        self.table.swap(LeaseRow(key, counter=0 if seen is None else seen.counter + 1, state=state), seen)
+
+
+class _Keeper:
+    """Stores the report before each checkpoint, so that no difference is lost by a kill, and keeps checkpoints."""
+
+    def __init__(
+        self, rows: ShadowRows, lease: Lease, report: ShadowReport, clock: Callable[[], float]
+    ) -> None:
+        self._rows, self._lease, self._report, self._clock = rows, lease, report, clock
+        # Threads of the drain call it for their shards, and an older report must not replace a newer one.
+        self._lock = threading.Lock()
+        self._stored: Mapping[str, str] = lease.state
+        self._kept_at = -math.inf
+
+    def __call__(self, _step: str = "") -> None:
+        with self._lock:
+            state = self._report.as_state()
+            if state != self._stored:
+                if not self._lease.save(state):
+                    raise UsageError("another shadow has taken over")
+                self._stored = state
+            now = self._clock()
+            if now - self._kept_at >= _HISTORY_SECONDS:
+                self._rows.keep(now)
+                self._kept_at = now
+
+
+def shadow(
+    runtime: Runtime,
+    *,
+    stop: StopSignal,
+    max_seconds: float,
+    idle_seconds: float = math.inf,
+    afresh: bool = False,
+    on_progress: Callable[[ShadowReport], None] = lambda _report: None,
+    on_step: OnStep = no_step,
+    sleep: Callable[[float], object] = time.sleep,
+) -> tuple[ShadowReport, DrainReport]:
+    """Compare until the stop signal, for `max_seconds`, or until no record came for `idle_seconds`. Goes on where the
+    last shadow ended; `afresh` begins a new report. Blocks for that time.
+
+    Raises UsageError while another shadow or an enqueue drain runs, and without table or stream.
+    """
+    rows, settings = ShadowRows(runtime), runtime.settings
+    require_no_enqueue(runtime, sleep=sleep)
+    run_id = f"{SHADOW}-{uuid.uuid4().hex[:8]}"
+    objective = settings.replication.lag_objective_seconds
+    lease_seconds = settings.enqueue.lease_seconds
+    try:
+        with held_lease(rows.table, SHADOW, run_id, lease_seconds=lease_seconds) as lease:
+            report = None if afresh else ShadowReport.of_state(lease.state)
+            report = report or ShadowReport(iso(runtime.clock()))
+            keeper = _Keeper(rows, lease, report, runtime.clock)
+
+            def step(name: str) -> None:
+                keeper(name)
+                on_step(name)
+
+            source = ShadowSource(
+                runtime.streams,
+                rows.table,
+                settings.enqueue,
+                owner=run_id,
+                sleep=stop.wait,
+                on_step=step,
+                wait_seconds=objective,
+                now=runtime.clock,
+            )
+            work = ShadowWork(
+                runtime.demand_table,
+                runtime.replica,
+                report,
+                objective_seconds=objective,
+                clock=runtime.clock,
+            )
+            limits = DrainLimits(
+                idle_seconds=idle_seconds,
+                max_seconds=max_seconds,
+                concurrency=settings.enqueue.concurrency,
+                prefetch=settings.enqueue.prefetch,
+                heartbeat_seconds=lease_seconds / 3,
+                blind_seconds=settings.alerts.blind_seconds,
+            )
+            ended = drain(
+                SHADOW,
+                source,
+                work,
+                limits,
+                # The stream is found by the first receive: its probe would need the rows of the enqueue drain.
+                probe=lambda: runtime.probe("dynamodb", "mongo"),
+                down=lambda: runtime.dependencies.down(*_NEEDS),
+                stop=stop,
+                on_progress=lambda _drain: on_progress(report),
+            )
+            report.trimmed += ended.counts["trimmed"]
+            keeper()
+            return report, ended
+    except LeaseBusy:
+        raise UsageError("another shadow runs: stop it first") from None
+
+
+def require_no_enqueue(runtime: Runtime, *, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Raises UsageError while an enqueue drain runs: a shard has room for two readers, the old system and one of ours.
+    Blocks for some seconds if there are heartbeats, which may be those of dead processes.
+    """
+    before = {beat.run_id: beat.counter for beat in beats(runtime.leases, "enqueue")}
+    if not before:
+        return
+    sleep(2 * BEAT_SECONDS)
+    now = {beat.run_id: beat.counter for beat in beats(runtime.leases, "enqueue")}
+    if any(before.get(run_id) != counter for run_id, counter in now.items()):
+        raise UsageError(
+            "an enqueue drain runs: turn its sensor off and wait for its end"
+            " (a shard of the stream has room for two readers)"
+        )
