@@ -1,4 +1,4 @@
-"""The cut-over: where enqueue starts, and what stands in its way."""
+"""The cut-over: where enqueue starts, and what prevents it."""
 
 from __future__ import annotations
 
