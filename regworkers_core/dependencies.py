@@ -16,7 +16,7 @@ from regworkers_core.adapters.http.service_http import classify_service
 from regworkers_core.adapters.kafka.admin import classify_kafka
 from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka_id, server_of, services_id
 from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.adapters.redis.campaign_store import classify_redis
+from regworkers_core.adapters.redis.client import classify_redis
 from regworkers_core.adapters.vault import classify_vault
 from regworkers_core.engine.dependency import SLOW_SECONDS, CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, stack_state

@@ -51,7 +51,8 @@ from regworkers_core.adapters.redis.campaign_cache import (
     DatabaseSource,
     ServiceSource,
 )
-from regworkers_core.adapters.redis.campaign_store import CampaignStore, redis_client
+from regworkers_core.adapters.redis.campaign_store import CampaignStore
+from regworkers_core.adapters.redis.client import redis_client
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -164,12 +165,14 @@ class Runtime:
         if not settings.enabled or self.settings.redis.url is None:
             return None
         return CampaignStore(
-            self.redis_client,
+            # Created within a guarded call, because the client of a cluster connects at once.
+            lambda: self.redis_client,
             self.dependency("redis"),
-            self.names.prefix,
+            f"{self.settings.environment} {self.names.prefix}".strip(),
             ttl_seconds=settings.ttl_seconds,
             stale_seconds=settings.stale_seconds,
             negative_seconds=settings.negative_seconds,
+            former_prefix=self.names.prefix,
         )
 
     @cached_property
@@ -365,7 +368,7 @@ class Runtime:
             "sqs": lambda: self.queue(self.names.replication_queue).depth(),
             "mongo": lambda: self.replica.probe(),
             "s3": lambda: self.objects.probe(),
-            "redis": lambda: self.dependency("redis").call(self.redis_client.ping),
+            "redis": self._probe_redis,
             "kafka": lambda: self.kafka_admin.probe(self.names.topics),
             "service-entry": lambda: self.services.entry.health(),
             "service-user": lambda: self.services.user.health(),
@@ -378,3 +381,9 @@ class Runtime:
             except TransientFailure as failure:
                 return failure
         return None
+
+    def _probe_redis(self) -> None:
+        if self.campaign_store is not None:
+            self.campaign_store.probe()
+        else:
+            self.dependency("redis").call(lambda: self.redis_client.ping())

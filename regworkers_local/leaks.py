@@ -170,8 +170,8 @@ def in_mongo(runtime: Runtime) -> Iterator[Place]:
 
 
 def in_redis(runtime: Runtime) -> Iterator[Place]:
-    client, prefix = runtime.redis_client, runtime.names.prefix
-    for key in client.scan_iter(match=f"{prefix}*"):
+    client = runtime.redis_client
+    for key in client.scan_iter():
         name = key if isinstance(key, bytes) else str(key).encode()
         yield "redis", name
         if client.type(key) in (b"string", "string"):

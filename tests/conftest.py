@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
 from tests.support import least_privilege
-from tests.support.runtimes import ADDRESSES, NO_SERVERS, new_runtime, remove_namespace
+from tests.support.runtimes import (
+    ADDRESSES,
+    NO_SERVERS,
+    has_databases,
+    new_runtime,
+    remove_namespace,
+)
 
 _STACK = pytest.StashKey[Stack]()
 
@@ -34,14 +41,21 @@ def pytest_configure(config: pytest.Config) -> None:
     given = [variable for variable in ADDRESSES.values() if variable in os.environ]
     if len(given) == len(ADDRESSES):
         os.environ["REGWORKERS_TEST_GIVEN_SERVERS"] = "1"
+        if not has_databases(os.environ[ADDRESSES["redis"]]):
+            _start(config, ("redis",))
         return
     if given:
         missing = ", ".join(sorted(set(ADDRESSES.values()) - set(given)))
         raise pytest.UsageError(f"the servers of a test run are given together: {missing} missing")
-    stack = Stack(PROJECT_ROOT, f"test-{os.getpid()}")
+    _start(config)
+
+
+def _start(config: pytest.Config, servers: Collection[str] = SERVERS) -> None:
+    stack = Stack(PROJECT_ROOT, f"test-{os.getpid()}", servers=servers)
     config.stash[_STACK] = stack
     state = stack.up()
-    os.environ.update({variable: state.address(name) for name, variable in ADDRESSES.items()})
+    started = {name: variable for name, variable in ADDRESSES.items() if name in servers}
+    os.environ.update({variable: state.address(name) for name, variable in started.items()})
 
 
 def pytest_collection_finish() -> None:

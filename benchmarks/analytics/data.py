@@ -15,6 +15,7 @@ from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.state import StackState
+from tests.support.runtimes import redis_url
 
 PER_MESSAGE = 100
 _AT = "2026-11-01T00:00:00.000Z"
@@ -26,7 +27,7 @@ def settings(state: StackState, prefix: str) -> Settings:
         resource_prefix=prefix,
         aws={"endpoint_url": state.address("aws"), "access_key_id": "test", "secret_access_key": "test"},
         mongo={"uri": state.address("mongo")},
-        redis={"url": state.address("redis")},
+        redis={"url": redis_url(prefix, state.address("redis"))},
         kafka={"bootstrap": state.address("kafka"), "partitions": 3, "replication_factor": 1},
         # A call at the end of a drain, outside of what is timed here.
         observability={"cloudwatch_enabled": False},

@@ -17,6 +17,7 @@ from benchmarks.replication.data import settings
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo.entrants import EACH
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL
+from regworkers_core.adapters.redis.campaign_store import CampaignStore
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType, invite_key
@@ -89,7 +90,7 @@ class World:
         return three
 
     def bare_get(self, kind: str) -> Callable[[int], object]:
-        key = f"{self.runtime.names.prefix}campaign:{self.campaigns[kind].campaign_id}"
+        key = CampaignStore.key(self.campaigns[kind].campaign_id)
         return lambda number: self._redis.get(key)
 
     def bare_batch_get(self, kind: str) -> Callable[[int], object]:

@@ -13,6 +13,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.load import CAMPAIGNS, DemoData
 from regworkers_local.state import StackState
+from tests.support.runtimes import redis_url
 
 _BATCH = 25
 _WRITERS = 4
@@ -30,7 +31,7 @@ def settings(state: StackState, prefix: str) -> Settings:
             "secret_access_key": "test",
         },
         mongo={"uri": state.address("mongo")},
-        redis={"url": state.address("redis")},
+        redis={"url": redis_url(prefix, state.address("redis"))},
         kafka={"bootstrap": state.address("kafka"), "partitions": 1, "replication_factor": 1},
         # A call at the end of a drain, outside of what is timed here.
         observability={"cloudwatch_enabled": False},

@@ -8,13 +8,14 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.cli.changes import audited
-from regworkers_core.cli.options import CampaignArgument, quick_runtime
+from regworkers_core.cli.changes import Deletion, audited
+from regworkers_core.cli.options import CampaignArgument, flatten_options, quick_runtime
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.runbooks.campaign_configuration import (
     CachedCampaign,
     CopyComparison,
     KeyState,
+    cache_store,
     clear_cached,
     compare_campaign,
     read_cached,
@@ -61,6 +62,28 @@ def compare_command(
     answer(comparison.as_dict(), form, _side_by_side(comparison, every))
     if not comparison.fine:
         raise typer.Exit(FINDING)
+
+
+@cache_app.command("take-over")
+@flatten_options
+def take_over_command(change: Deletion, form: FormatOption = Format.TEXT) -> None:
+    """Make this Redis the cache of this environment: delete every campaign in it.
+
+    Without --apply, say whose cache it is.
+    """
+    runtime = quick_runtime()
+    store = cache_store(runtime)
+    was = store.marked_by()
+    words = f"this Redis is the cache of {f'environment {was!r}' if was else 'no environment'}"
+    if change.dry_run:
+        document = {"was": was, "is": was, "deleted": 0}
+        answer(document, form, Text(f"{words}; --apply makes it that of {store.owner!r}"))
+        return
+    change.confirm(f"{words}, and its campaigns will be deleted", runtime.settings.environment)
+    with audited(runtime, "campaign cache take-over", store.owner) as result:
+        result["deleted"] = deleted = store.take_over()
+    document = {"was": was, "is": store.owner, "deleted": deleted}
+    answer(document, form, Text(f"deleted {deleted} keys; this Redis is the cache of {store.owner!r} now"))
 
 
 def _document(named: str, found: CachedCampaign) -> dict[str, Any]:

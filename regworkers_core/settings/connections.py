@@ -56,6 +56,8 @@ class MongoSettings(Section):
 
 class RedisSettings(Section):
     url: SecretStr | None = None
+    # `cluster` where keys are spread over nodes: ElastiCache with cluster mode, and ElastiCache Serverless.
+    mode: Literal["single", "cluster"] = "single"
     timeout_seconds: float = Field(0.5, gt=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.objects import classify_objects
 from regworkers_core.adapters.kafka.admin import classify_kafka
 from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.adapters.redis.campaign_store import classify_redis
+from regworkers_core.adapters.redis.client import classify_redis
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify
 from tests.adapters.fakes import client_error
@@ -107,6 +108,11 @@ TRANSIENT: dict[str, tuple[Classify, list[Exception]]] = {
             redis.exceptions.MaxConnectionsError("pool"),
             redis.exceptions.ResponseError("MISCONF cannot persist on disk"),
             redis.exceptions.ResponseError("NOREPLICAS not enough"),
+            redis.exceptions.ResponseError("ERR something new"),
+            redis.exceptions.ResponseError("WRONGTYPE"),
+            redis.exceptions.InvalidResponse("not RESP"),
+            redis.exceptions.SlotNotCoveredError("slot 7"),
+            socket.gaierror(-2, "Name or service not known"),
         ],
     ),
 }
@@ -135,6 +141,10 @@ OPERATORS: dict[str, tuple[Classify, list[Exception], str]] = {
             redis.exceptions.AuthenticationError("no"),
             redis.exceptions.NoPermissionError("no"),
             redis.exceptions.MovedError("3999 127.0.0.1:6381"),
+            redis.exceptions.ClusterCrossSlotError("keys of several slots"),
+            redis.exceptions.ResponseError(
+                "unknown command 'GET', with args beginning with: 'campaign:summer'"
+            ),
         ],
         "REGWORKERS_REDIS__URL",
     ),
@@ -173,7 +183,7 @@ AS_THEY_ARE: dict[str, tuple[Classify, list[Exception]]] = {
             ValueError("a defect"),
         ],
     ),
-    "redis": (classify_redis, [redis.exceptions.ResponseError("WRONGTYPE"), ValueError("a defect")]),
+    "redis": (classify_redis, [ValueError("a defect")]),
 }
 
 

@@ -25,6 +25,5 @@ def servers(shared: Runtime) -> Runtime:
     ):
         for key in page["Items"]:
             shared.dynamodb.delete_item(TableName=table, Key=key)
-    for name in shared.redis_client.scan_iter(f"{shared.names.prefix}*"):
-        shared.redis_client.delete(name)
+    shared.redis_client.flushdb()
     return emptied(shared)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 from botocore.exceptions import ClientError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -28,6 +29,8 @@ ADDRESSES = {
 
 # Set by `pytest --no-servers`.
 NO_SERVERS = "REGWORKERS_TEST_NO_SERVERS"
+_REDIS_DATABASES, _REDIS_NUMBERS = "tests:databases", "tests:numbers"
+_LEAST_DATABASES = 4096
 
 
 def address(name: str) -> str:
@@ -37,9 +40,38 @@ def address(name: str) -> str:
     return os.environ[ADDRESSES[name]]
 
 
+def redis_url(prefix: str, url: str) -> str:
+    """The namespace's own database of the Redis at `url`, because the keys of the cache have no prefix."""
+    with redis.Redis.from_url(url) as client:
+        number = client.hget(_REDIS_DATABASES, prefix)
+        if number is None:
+            # The first is that of the numbers.
+            client.hsetnx(_REDIS_DATABASES, prefix, client.incr(_REDIS_NUMBERS) % (_LEAST_DATABASES - 1) + 1)
+            number = client.hget(_REDIS_DATABASES, prefix)
+            with redis.Redis.from_url(_database(url, number)) as own:
+                own.flushdb()
+    return _database(url, number)
+
+
+def _database(url: str, number: int | bytes) -> str:
+    return f"{url.removesuffix('/0')}/{int(number)}"
+
+
+def has_databases(url: str) -> bool:
+    """Whether Redis has enough databases for the namespaces of many runs."""
+    try:
+        with redis.Redis.from_url(_database(url, _LEAST_DATABASES - 1)) as client:
+            return bool(client.ping())
+    except redis.ResponseError:
+        return False
+
+
 def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sections: Any) -> Settings:
     """Short waits, a prefix of its own, the given servers (default: those of the run)."""
-    found = addresses or {name: address(name) for name in ADDRESSES}
+    found = addresses or {
+        **{name: address(name) for name in ADDRESSES},
+        "redis": redis_url(prefix, address("redis")),
+    }
     values: dict[str, Any] = {
         "environment": "local-dev",
         "resource_prefix": prefix,
@@ -115,6 +147,8 @@ def _remove_from_given_servers(runtime: Runtime) -> None:
     for deleted in admin.delete_topics([*names.topics], operation_timeout=10).values():
         with suppress(KafkaException):
             deleted.result(timeout=10)
+    if runtime.redis_client.connection_pool.connection_kwargs["db"]:
+        runtime.redis_client.flushdb()
     logs, s3 = runtime.aws.client("logs"), runtime.aws.client("s3")
     _quietly(lambda: logs.delete_log_group(logGroupName=f"/{names.prefix}regworkers"))
     _quietly(lambda: _empty(s3, names.bucket))

@@ -6,8 +6,8 @@ once for all concurrent callers. Without Redis every caller reads the source; th
 
 How old an answer can be:
 
-- A change by our own code is visible to every read that begins after it: `forget` deletes the entry and replaces the
-  token, so that neither a read in flight nor its late write restores the old state.
+- A change by our own code is visible to every read that begins after it: `forget` ends the entry and leaves a mark, so
+  that neither a read in flight nor its late write restores the old state.
 - A change by others, or one whose `forget` did not reach Redis, is visible after the TTL (at most 10 % more) and one
   read, which still gets the stale state, at most `stale_seconds` older, and marked. `regworkers campaign cache clear`
   ends it at once.
@@ -98,6 +98,8 @@ class CampaignCache:
         self._wait_seconds = wait_seconds
         self._flights: SingleFlight[Known[Campaign | None]] = SingleFlight("campaigns", threads=_THREADS)
         self._logged: set[str] = set()
+        # Reads and writes that Redis did not serve.
+        self.fallbacks = 0
 
     @property
     def dependency(self) -> str:
@@ -113,10 +115,10 @@ class CampaignCache:
         held = self._read(slug_or_id)
         if held is not None and held.known:
             if not held.fresh:
-                self._flights.start((slug_or_id, held.token), lambda: self._refresh(slug_or_id))
+                self._flights.start((slug_or_id, held.state), lambda: self._refresh(slug_or_id))
             return Known(held.campaign, FactSource.CACHE, held.fresh)
         # A caller after a change must not join a read that began before it.
-        key = (slug_or_id, held.token if held is not None else None)
+        key = (slug_or_id, held.state if held is not None else None)
         try:
             return self._flights.ask(
                 key, lambda: self._fetch(slug_or_id, held is not None), wait_seconds=self._wait_seconds
@@ -157,7 +159,7 @@ class CampaignCache:
             return Known(held.campaign, FactSource.CACHE)
         campaign = self._source.find(slug_or_id)
         if held is not None:
-            self._keep(slug_or_id, campaign, held.token)
+            self._keep(slug_or_id, campaign, held)
         return Known(campaign, self._source.kind)
 
     def _read(self, slug_or_id: str) -> Held | None:
@@ -170,20 +172,21 @@ class CampaignCache:
             self._log(failure)
             return None
 
-    def _keep(self, slug_or_id: str, campaign: Campaign | None, token: bytes) -> None:
+    def _keep(self, slug_or_id: str, campaign: Campaign | None, held: Held) -> None:
         try:
             if self._store is not None:
-                self._store.write(slug_or_id, campaign, token)
+                self._store.write(slug_or_id, campaign, held)
         except (TransientFailure, UsageError) as failure:
             self._log(failure)
 
     def _log(self, failure: TransientFailure | UsageError) -> None:
-        """Log rarely: the breaker spaces transient failures, and a refused login is logged once."""
+        """Count, and log rarely: the breaker spaces transient failures, and a refused login is logged once."""
+        self.fallbacks += 1
         if isinstance(failure, DependencyDown) or str(failure) in self._logged:
             return
         if isinstance(failure, UsageError):
             self._logged.add(str(failure))
-        log.warning("cache unavailable, reading from source", error=str(failure))
+        log.warning("cache unavailable, reading from source", error=str(failure), fallbacks=self.fallbacks)
 
 
 def _is_askable(slug_or_id: str) -> bool:

@@ -1,11 +1,15 @@
 """Campaigns in Redis: their keys, how long they live, and what keeps a late reader from undoing a change.
 
-Under the environment's prefix:
+The keys have no prefix, so each environment has a Redis of its own:
 
 - `campaign:<campaignId>`: the campaign as JSON, with its id as `campaignId`;
 - `campaign:slug:<slug>`: the id of the campaign with this slug; empty: no campaign has this slug, or this as its id;
-- `campaign:cache:changed`: a token that every change of a campaign replaces. What was read from the source is
-  written only if the token is still the one that was read before it.
+- `campaign:cache:environment`: whose Redis it is. The first who finds none writes its own; where another's is found,
+  nothing is read or written.
+
+Each key is read and written alone, because a cluster spreads them over nodes. A reader writes the source's answer only
+if the key still holds what it held before the source was read. A change of a campaign puts a mark into its keys for a
+minute, so that no earlier reader finds what it saw.
 
 An entry lives for its TTL (with jitter) plus `stale_seconds`, and is fresh while more than those are left. One without
 a TTL, which others wrote, is fresh until it is deleted.
@@ -14,91 +18,63 @@ a TTL, which others wrote, is fresh until it is deleted.
 from __future__ import annotations
 
 import random
+import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import structlog
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.settings import RedisSettings
-
-# The driver takes a fifth of a second to import, which commands without Redis should not pay.
-if TYPE_CHECKING:
-    import redis
-
-DEPENDENCY = "redis"
-
-
-def redis_client(settings: RedisSettings) -> redis.Redis:
-    """A pooled client with short time-outs: a cache miss has another source."""
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    if settings.url is None:
-        raise UsageError("no Redis address: set REGWORKERS_REDIS__URL")
-    return redis.Redis.from_url(
-        settings.url.get_secret_value(),
-        socket_timeout=settings.timeout_seconds,
-        socket_connect_timeout=settings.timeout_seconds,
-        # `Dependency` is the only place that retries.
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
-def classify_redis(error: Exception) -> Exception:
-    """Connection errors, time-outs and a server that cannot write now (memory, disk, replicas, role) are transient; a
-    refused login or access, and a cluster in place of a server, are the operator's.
-    """
-    from redis import exceptions
-
-    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
-        return UsageError("Redis refuses the login: check REGWORKERS_REDIS__URL")
-    if isinstance(error, exceptions.NoPermissionError):
-        return UsageError(
-            "Redis refuses the access: check the rights (ACL) of the user in REGWORKERS_REDIS__URL"
-        )
-    if isinstance(error, exceptions.MovedError | exceptions.AskError):
-        return UsageError(
-            "Redis answers as a cluster: REGWORKERS_REDIS__URL should name one with cluster mode off"
-        )
-    unavailable = exceptions.ConnectionError | exceptions.TimeoutError | exceptions.OutOfMemoryError
-    no_master = exceptions.ReadOnlyError | exceptions.ClusterDownError | exceptions.MasterDownError
-    if isinstance(error, unavailable | no_master | exceptions.TryAgainError):
-        return TransientFailure(DEPENDENCY, type(error).__name__)
-    said = str(error).split(" ", 1)[0]
-    if isinstance(error, exceptions.ResponseError) and said in ("MISCONF", "NOREPLICAS"):
-        return TransientFailure(DEPENDENCY, said)
-    return error
-
 
 log = structlog.get_logger(__name__)
 JITTER = 0.1
-# Longer than any read of a source takes. An expired token counts as changed, which costs one more read.
-_TOKEN_SECONDS = 3600
+OWNER_KEY = "campaign:cache:environment"
+_OWN_KEYS = "campaign:*"
+# What a change leaves in a key. It is no campaign and no id.
+_CHANGED = b'{"changed":'
+# Longer than a read of the source takes. A reader that took half as long writes nothing.
+_CHANGED_MS = 60_000
 # PTTL's answer for a key without a TTL; the replacement for a value that is not a string.
 _NO_TTL, _NO_TEXT = -1, b"\0"
 # Few campaigns are requested at the same time.
 _MOST_GUESSES, _MOST_PARSED = 1_000, 64
+# Spread over the nodes of a cluster.
+_PROBE_KEYS, _PROBE_MS = 16, 1000
+# Arguments: what the key holds (`=` and the value, or nothing for no key), what it gets, for how many milliseconds.
+_REPLACE = """
+local held = redis.pcall('GET', KEYS[1])
+if type(held) == 'table' then held = '\\0' end
+if (held and '=' .. held or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+# The value of a key, None without one, and its PTTL.
+_Value = tuple[bytes | None, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """The answer of Redis: `known` is False if it holds nothing usable, `campaign` None if there is no such campaign.
-    `token` represents all changes until now.
+    `seen` is what its keys held at `at` (monotonic seconds).
     """
 
-    token: bytes
+    seen: Mapping[str, bytes | None]
+    at: float
     known: bool = False
     campaign: Campaign | None = None
     fresh: bool = False
+
+    @property
+    def state(self) -> Hashable:
+        """Another one after every change of what was asked for."""
+        return frozenset(self.seen.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,155 +89,197 @@ class StoredKey:
 
 class CampaignStore:
     """Reads and writes cached campaigns. Every method makes one attempt, because the caller has another source: it
-    raises TransientFailure when Redis does not answer in time, UsageError when it refuses us.
+    raises TransientFailure when Redis does not answer in time, UsageError when it refuses us or is another
+    environment's.
+
+    `connect` returns the client; `owner` names the environment. `former_prefix` is that of keys which earlier versions
+    read.
     """
 
     def __init__(
         self,
-        client: redis.Redis,
+        connect: Callable[[], Any],
         dependency: Dependency,
-        prefix: str,
+        owner: str,
         *,
         ttl_seconds: float,
         stale_seconds: float,
         negative_seconds: float,
+        former_prefix: str = "",
         uniform: Callable[[float, float], float] = random.uniform,
-        new_token: Callable[[], str] = lambda: uuid.uuid4().hex,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        # The driver's types include those of its asyncio commands.
-        self._client: Any = client
+        self._connect = connect
         self._dependency = dependency
-        self._prefix = prefix
+        self.owner = owner
         self._ttl_seconds = ttl_seconds
         self._stale_seconds = stale_seconds
         self._negative_seconds = negative_seconds
+        self._former_prefix = former_prefix
         self._uniform = uniform
-        self._new_token = new_token
-        self._token_key = f"{prefix}campaign:cache:changed"
+        self._monotonic = monotonic
         # The last known id of each slug, to read both in one round trip. The slug's key then decides.
         self._led_to: dict[str, str] = {}
 
-    def key(self, campaign_id: str) -> str:
-        return f"{self._prefix}campaign:{campaign_id}"
+    @staticmethod
+    def key(campaign_id: str) -> str:
+        return f"campaign:{campaign_id}"
 
-    def slug_key(self, slug: str) -> str:
-        return f"{self._prefix}campaign:slug:{slug}"
+    @staticmethod
+    def slug_key(slug: str) -> str:
+        return f"campaign:slug:{slug}"
 
     def look(self, slug_or_id: str) -> Held:
         """One round trip by id; by slug a second one, the first time."""
-        key, guess = self._key_or_none(slug_or_id), self._led_to.get(slug_or_id)
-        guessed_key = None if guess is None else self._key_or_none(guess)
-
-        def ask(pipe: Any) -> None:
-            pipe.get(self._token_key).get(self.slug_key(slug_or_id)).get(key).pttl(key)
-            if guessed_key is not None:
-                pipe.get(guessed_key).pttl(guessed_key)
-
-        token, slug_value, value, left, *guessed = self._read(ask)
-        token = token or b""
-        campaign = self._parse(slug_or_id, value)
-        if campaign is None and slug_value == b"":
-            return Held(token, known=True, fresh=True)
-        if campaign is None and slug_value is not None:
-            campaign_id = slug_value.decode(errors="replace")
-            value, left = guessed if campaign_id == guess else self._get(self._key_or_none(campaign_id))
-            campaign = self._parse(campaign_id, value)
+        at, guess = self._monotonic(), self._led_to.get(slug_or_id)
+        # Text that cannot be an id must not lead to a key of another kind.
+        ids = {each for each in (slug_or_id, guess) if each is not None and is_selection_id(each)}
+        slug_key = self.slug_key(slug_or_id)
+        stored = self._read([slug_key, *map(self.key, ids)])
+        slug_value, _ = stored[slug_key]
+        campaign = self._parse(slug_or_id, stored) if slug_or_id in ids else None
+        leads_to = slug_or_id
+        if campaign is None and slug_value:
+            leads_to = slug_value.decode(errors="replace")
+            if leads_to not in ids and is_selection_id(leads_to):
+                stored |= self._read([self.key(leads_to)])
+            campaign = self._parse(leads_to, stored)
             # The slug may belong to another campaign by now, which this key does not show.
             if campaign is not None and campaign.slug != slug_or_id:
                 campaign = None
             if campaign is not None:
-                self._remember(slug_or_id, campaign_id)
-        if campaign is None:
-            return Held(token)
-        return Held(token, known=True, campaign=campaign, fresh=self._is_fresh(left))
+                self._remember(slug_or_id, leads_to)
+        seen = {key: value for key, (value, _) in stored.items()}
+        if campaign is not None:
+            _, left = stored[self.key(leads_to)]
+            return Held(seen, at, known=True, campaign=campaign, fresh=self._is_fresh(left))
+        none = slug_value == b""
+        return Held(seen, at, known=none, fresh=none)
 
-    def write(self, slug_or_id: str, campaign: Campaign | None, token: bytes) -> bool:
-        """Store the source's answer for `slug_or_id`. Returns False, and writes nothing, if a campaign changed since
-        `token` was read.
+    def write(self, slug_or_id: str, campaign: Campaign | None, held: Held) -> bool:
+        """Store the source's answer for `slug_or_id`, key by key; one that no longer holds what `held` saw stays as it
+        is. Returns whether all were written.
         """
+        if (self._monotonic() - held.at) * 1000 > _CHANGED_MS / 2:
+            return False
+        slug_key = self.slug_key(slug_or_id)
         if campaign is None:
+            own, gone = self.key(slug_or_id), True
+            if held.seen.get(own) is not None:
+                gone = self._replace(own, held.seen[own], _mark(), _CHANGED_MS)
             lives = self._milliseconds(self._negative_seconds, 0.0)
-            return self._write(
-                token,
-                lambda pipe: pipe.delete(self._key_or_none(slug_or_id)).set(
-                    self.slug_key(slug_or_id), b"", px=lives
-                ),
-            )
+            return self._replace(slug_key, held.seen.get(slug_key), b"", lives) and gone
         lives = self._milliseconds(self._ttl_seconds, self._stale_seconds)
-        document = orjson.dumps(as_cached(campaign))
+        key, document = self.key(campaign.campaign_id), orjson.dumps(as_cached(campaign))
+        self._remember(campaign.slug, campaign.campaign_id)
+        # A key that was not read gets its value only where there is none.
+        if not self._replace(key, held.seen.get(key), document, lives):
+            return False
+        campaign_id = campaign.campaign_id.encode()
+        led_to: bytes | None = campaign_id
+        if slug_or_id == campaign.slug:
+            led_to = held.seen.get(slug_key)
         # The slug of a campaign that was requested by id may be the id of another, which has priority: only renew it.
-        renew = slug_or_id != campaign.slug
-        return self._write(
-            token,
-            lambda pipe: pipe.set(self.key(campaign.campaign_id), document, px=lives).set(
-                self.slug_key(campaign.slug), campaign.campaign_id, px=lives, xx=renew
-            ),
-        )
+        renewed = self._replace(self.slug_key(campaign.slug), led_to, campaign_id, lives)
+        return renewed or slug_or_id != campaign.slug
 
     def forget(self, ids: Collection[str], slugs: Collection[str]) -> None:
-        """Delete these campaigns and 'not found' marks, and keep pending reads of the source from being written."""
-        keys = {*map(self._key_or_none, ids), *map(self.slug_key, (*ids, *slugs))}
+        """End these campaigns and 'not found' marks, and keep pending reads of the source from being written."""
+        keys = {*map(self.key, filter(is_selection_id, ids)), *map(self.slug_key, (*ids, *slugs))}
+        mark = _mark()
 
-        def delete() -> None:
-            with self._client.pipeline() as pipe:
-                pipe.set(self._token_key, self._new_token(), ex=_TOKEN_SECONDS).delete(*keys).execute()
+        def change(pipe: Any) -> None:
+            for key in keys:
+                pipe.set(key, mark, px=_CHANGED_MS)
+            # Processes of a version before 1.0.0rc1 read under the prefix, and compare this token.
+            pipe.set(f"{self._former_prefix}campaign:cache:changed", mark, px=_CHANGED_MS)
+            for key in keys if self._former_prefix else ():
+                pipe.delete(self._former_prefix + key)
 
-        self._dependency.once(delete)
+        # Another environment may have campaigns of the same names.
+        self._read([])
+        self._dependency.once(lambda: self._pipelined(change))
 
     def stored(self, key: str) -> StoredKey:
-        """A stored key, for display."""
-        value, left = self._get(key)
-        no_ttl = value is None or left == _NO_TTL
-        return StoredKey(
-            key, value, None if no_ttl else left / 1000, value is not None and self._is_fresh(left)
-        )
+        """A stored key, for display. One with the mark of a change counts as absent."""
+        value, left = self._read([key])[key]
+        if value is None or value.startswith(_CHANGED):
+            return StoredKey(key, None, None, fresh=False)
+        return StoredKey(key, value, None if left == _NO_TTL else left / 1000, self._is_fresh(left))
+
+    def probe(self) -> None:
+        """What checks and changes do, on keys of its own."""
+        stored = self._read(f"campaign:cache:probe-{number}" for number in range(_PROBE_KEYS))
+        key, (value, _) = random.choice(list(stored.items()))
+        self._replace(key, value, b"probe", _PROBE_MS)
+        self._dependency.once(lambda: self._pipelined(lambda pipe: pipe.set(key, b"probe", px=_PROBE_MS)))
+
+    def marked_by(self) -> str | None:
+        """The environment whose Redis it is; None: it has no mark yet."""
+        value = self._dependency.once(lambda: self._connect().get(OWNER_KEY))
+        return None if value is None else value.decode(errors="replace")
+
+    def take_over(self) -> int:
+        """Delete the campaigns of every environment in it, and make it this environment's. Returns how many keys were
+        deleted.
+        """
+
+        def once() -> int:
+            client, deleted = self._connect(), 0
+            for key in client.scan_iter(match=_OWN_KEYS, count=1000):
+                deleted += client.delete(key)
+            client.set(OWNER_KEY, self.owner)
+            return deleted
+
+        return self._dependency.once(once)
 
     def _remember(self, slug: str, campaign_id: str) -> None:
         if len(self._led_to) >= _MOST_GUESSES:
             self._led_to.clear()
         self._led_to[slug] = campaign_id
 
-    def _key_or_none(self, text: str) -> str:
-        """The key of the campaign with this id. Any text that cannot be an id has the key of the empty id, so that no
-        text leads to a key of another kind.
-        """
-        return self.key(text if is_selection_id(text) else "")
+    def _read(self, keys: Iterable[str]) -> dict[str, _Value]:
+        """One round trip, which also checks whose Redis it is."""
+        keys = list(keys)
 
-    def _get(self, key: str) -> tuple[bytes | None, int]:
-        value, left = self._read(lambda pipe: pipe.get(key).pttl(key))
-        return value, left
+        def ask(pipe: Any) -> None:
+            pipe.get(OWNER_KEY)
+            for key in keys:
+                pipe.get(key).pttl(key)
 
-    def _read(self, ask: Callable[[Any], object]) -> list[Any]:
-        """One round trip."""
-
-        def once() -> list[Any]:
-            with self._client.pipeline(transaction=False) as pipe:
-                ask(pipe)
-                return [_readable(each) for each in pipe.execute(raise_on_error=False)]
+        def once() -> dict[str, _Value]:
+            marked_by, *answers = self._pipelined(ask)
+            self._require_ours(marked_by)
+            return dict(zip(keys, zip(answers[::2], answers[1::2], strict=True), strict=True))
 
         return self._dependency.once(once)
 
-    def _write(self, token: bytes, write: Callable[[Any], object]) -> bool:
-        """Write all or nothing, and only while the token is still this one."""
-        from redis.exceptions import WatchError
+    def _pipelined(self, ask: Callable[[Any], object]) -> list[Any]:
+        with self._connect().pipeline(transaction=False) as pipe:
+            ask(pipe)
+            return [_readable(each) for each in pipe.execute(raise_on_error=False)]
 
-        def once() -> bool:
-            with self._client.pipeline() as pipe:
-                pipe.watch(self._token_key)
-                if (pipe.get(self._token_key) or b"") != token:
-                    return False
-                pipe.multi()
-                write(pipe)
-                try:
-                    pipe.execute()
-                except WatchError:
-                    return False
-                return True
+    def _require_ours(self, marked_by: bytes | None) -> None:
+        if marked_by is None:
+            client = self._connect()
+            if client.set(OWNER_KEY, self.owner, nx=True):
+                return
+            marked_by = client.get(OWNER_KEY) or b""
+        if marked_by != self.owner.encode():
+            raise UsageError(
+                f"this Redis is the cache of environment {marked_by.decode(errors='replace')!r}, and this is "
+                f"{self.owner!r}: correct REGWORKERS_REDIS__URL, or run `regworkers campaign cache take-over`"
+            )
 
-        return self._dependency.once(once)
+    def _replace(self, key: str, held: bytes | None, value: bytes, milliseconds: int) -> bool:
+        """Write `value`, only if the key still holds `held` (None: absent)."""
+        expected = b"" if held is None else b"=" + held
+        arguments = expected, value, milliseconds
+        return bool(self._dependency.once(lambda: self._connect().eval(_REPLACE, 1, key, *arguments)))
 
-    def _parse(self, campaign_id: str, value: bytes | None) -> Campaign | None:
-        if value is None:
+    def _parse(self, campaign_id: str, stored: Mapping[str, _Value]) -> Campaign | None:
+        value = stored.get(self.key(campaign_id), (None, 0))[0]
+        if value is None or value.startswith(_CHANGED):
             return None
         try:
             return parse_cached(campaign_id, value)
@@ -276,6 +294,10 @@ class CampaignStore:
     def _milliseconds(self, jittered_seconds: float, more_seconds: float) -> int:
         factor = self._uniform(1 - JITTER, 1 + JITTER)
         return max(1, round((jittered_seconds * factor + more_seconds) * 1000))
+
+
+def _mark() -> bytes:
+    return _CHANGED + orjson.dumps(uuid.uuid4().hex) + b"}"
 
 
 def as_cached(campaign: Campaign) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _create_clients(runtime: Runtime, within_seconds: float) -> None:
 
     def redis() -> object:
         # On a busy machine the import of its library takes longer than the time-out of a probe.
-        return runtime.redis_client
+        return runtime.dependency("redis").once(lambda: runtime.redis_client)
 
     makers = {"aws": aws, "mongo": mongo, "redis": redis}
     readers = {name: partial(refused, make) for name, make in makers.items()}

@@ -73,7 +73,7 @@ def read_cached(runtime: Runtime, slug_or_id: str) -> CachedCampaign:
 
     Raises TransientFailure when Redis does not answer, UsageError when campaigns are not cached.
     """
-    store = _store_of(runtime)
+    store = cache_store(runtime)
     try:
         stored = runtime.campaigns.find(slug_or_id)
     except (TransientFailure, UsageError):
@@ -108,11 +108,12 @@ def read_cached(runtime: Runtime, slug_or_id: str) -> CachedCampaign:
 def clear_cached(runtime: Runtime, slug_or_id: str) -> CachedCampaign:
     """Delete the campaign's keys and return what they were. Raises as `read_cached` does."""
     found = read_cached(runtime, slug_or_id)
-    _store_of(runtime).forget(found.ids, found.slugs)
+    cache_store(runtime).forget(found.ids, found.slugs)
     return found
 
 
-def _store_of(runtime: Runtime) -> CampaignStore:
+def cache_store(runtime: Runtime) -> CampaignStore:
+    """Raises UsageError when campaigns are not cached."""
     if runtime.campaign_store is None:
         raise UsageError(
             "campaigns are not cached here: cache.enabled is false, or Redis has no address "
@@ -246,7 +247,11 @@ def compare_campaign(runtime: Runtime, slug_or_id: str) -> CopyComparison:
 
         def redis_side() -> Side:
             nonlocal cached
-            cached = read_cached(runtime, slug_or_id)
+            try:
+                cached = read_cached(runtime, slug_or_id)
+            except UsageError as error:
+                # A refused login, or another environment's Redis: nothing that clearing would cure.
+                return Side(SideState.UNREACHABLE, error=str(error))
             if (damaged := cached.damaged) is not None:
                 return Side(SideState.UNUSABLE, cached.campaign, f"{damaged.key}: {damaged.error}")
             if cached.campaign is not None:

@@ -17,5 +17,4 @@ def bare() -> Iterator[Runtime]:
     yield runtime
     runtime.mongo.drop_database(runtime.database.name)
     runtime.mongo.close()
-    for key in runtime.redis_client.scan_iter(f"{runtime.names.prefix}*"):
-        runtime.redis_client.delete(key)
+    runtime.redis_client.flushdb()

@@ -28,7 +28,7 @@ def test_the_ttl_is_jittered_by_ten_per_cent_and_the_stale_time_comes_on_top(bar
     found = []
     for number in range(60):
         each = campaign(f"c{number}", f"s{number}")
-        assert store.write(each.slug, each, b"")
+        assert store.write(each.slug, each, store.look(each.slug))
         found.append(lives(bare, store.key(each.campaign_id)) - cache.stale_seconds)
         assert lives(bare, store.slug_key(each.slug)) > cache.stale_seconds
     # Whatever the machine did between the write and the look.
@@ -41,72 +41,83 @@ def test_the_jitter_uses_its_whole_range(bare: Runtime) -> None:
     ranges: list[tuple[float, float]] = []
     store = store_of(bare)
     store._uniform = lambda low, high: ranges.append((low, high)) or high  # type: ignore[func-returns-value]
-    store.write("summer-tour", campaign(), b"")
+    store.write("summer-tour", campaign(), store.look("summer-tour"))
     assert ranges == [(0.9, 1.1)]
     assert 660 < lives(bare, store.key("summer")) <= 666
 
 
 def test_a_negative_answer_is_cached_for_a_short_time(bare: Runtime) -> None:
     store = store_of(bare)
-    store.write("winter", None, b"")
+    store.write("winter", None, store.look("winter"))
     assert 0 < lives(bare, store.slug_key("winter")) <= bare.settings.cache.negative_seconds * 1.1
 
 
 def test_an_entry_is_fresh_while_more_than_its_stale_time_is_left(bare: Runtime) -> None:
     store, key = store_of(bare), store_of(bare).key("summer")
-    store.write("summer-tour", campaign(), b"")
+    store.write("summer-tour", campaign(), store.look("summer-tour"))
     stale = int(bare.settings.cache.stale_seconds * 1000)
     for left, fresh in ((stale + 20_000, True), (stale - 1, False)):
         bare.redis_client.pexpire(key, left)
         assert store.look("summer").fresh is store.look("summer-tour").fresh is fresh
 
 
-def test_what_was_read_before_a_change_is_not_written_after_it(bare: Runtime) -> None:
+@pytest.mark.parametrize("name", ["summer", "summer-tour"])
+@pytest.mark.parametrize("known", [False, True])
+def test_what_was_read_before_a_change_is_not_written_after_it(bare: Runtime, name: str, known: bool) -> None:
     store, each = store_of(bare), campaign()
-    before = store.look("summer").token
+    if known:
+        store.write("summer-tour", each, store.look("summer-tour"))
+    before = store.look(name)
     store.forget([each.campaign_id], [each.slug])
-    assert not store.write("summer", each, before)
-    assert not store.write("summer", None, before)
-    assert not store.look("summer").known
-    now = store.look("summer").token
-    assert now != before and store.write("summer", each, now)
-    assert store.look("summer").campaign == each
+    assert not store.write(name, each, before)
+    assert not store.write(name, None, before)
+    assert not store.look(name).known
+    now = store.look(name)
+    assert now.state != before.state
+    store.write(name, each, now)
+    # Where the slug leads was not known, so its campaign was not read before the source.
+    assert store.look(name).known or store.write(name, each, store.look(name))
+    assert store.look(name).campaign == each
 
 
-def test_a_change_between_the_read_of_the_token_and_the_write_is_noticed(bare: Runtime) -> None:
+def test_a_key_is_not_written_from_a_read_of_the_source_that_outlasts_the_mark_of_a_change(
+    bare: Runtime,
+) -> None:
+    store, now = store_of(bare), [0.0]
+    store._monotonic = lambda: now[0]
+    before = store.look("summer")
+    now[0] = 31.0
+    assert not store.write("summer", campaign(), before)
+    assert store.write("summer", campaign(), store.look("summer"))
+
+
+def test_a_campaign_that_is_gone_leaves_no_room_for_an_earlier_reader(bare: Runtime) -> None:
     store, each = store_of(bare), campaign()
-    other = Runtime(bare.settings)
+    early = store.look("summer")
+    store.write("summer", each, early)
+    store.write("summer", None, store.look("summer"))
+    assert store.look("summer").campaign is None and store.look("summer").known
+    assert not store.write("summer", each, early)
 
-    class Meddling:
-        """A campaign changes just before the transaction."""
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(bare.redis_client, name)
-
-        def pipeline(self, **options: Any) -> Any:
-            pipe = bare.redis_client.pipeline(**options)
-            multi = pipe.multi
-
-            def meddle() -> None:
-                store_of(other).forget(["summer"], [])
-                multi()
-
-            pipe.multi = meddle
-            return pipe
-
-    store._client = Meddling()
-    assert not store.write("summer", each, b"")
-    assert not store.look("summer").known
+def test_a_change_also_ends_what_earlier_versions_cached_under_the_prefix(bare: Runtime) -> None:
+    store, prefix = store_of(bare), bare.names.prefix
+    former = [prefix + store.key("summer"), prefix + store.slug_key("summer-tour")]
+    token = f"{prefix}campaign:cache:changed"
+    for key in (*former, token):
+        bare.redis_client.set(key, "former")
+    store.forget(["summer"], ["summer-tour"])
+    assert bare.redis_client.exists(*former) == 0 and bare.redis_client.get(token) != b"former"
 
 
 def test_asked_by_id_an_entry_renews_the_key_of_its_slug_and_makes_none(bare: Runtime) -> None:
     store, each = store_of(bare), campaign()
     key = store.slug_key(each.slug)
-    store.write("summer", each, b"")
+    store.write("summer", each, store.look("summer"))
     assert bare.redis_client.get(key) is None
-    store.write("summer-tour", each, b"")
+    store.write("summer-tour", each, store.look("summer-tour"))
     bare.redis_client.pexpire(key, 30_000)
-    store.write("summer", each, b"")
+    store.write("summer", each, store.look("summer"))
     assert lives(bare, key) > bare.settings.cache.stale_seconds
 
 
@@ -124,8 +135,10 @@ class Counting:
 
 def test_a_slug_takes_one_round_trip_once_it_is_known_where_it_leads(bare: Runtime) -> None:
     store, each = store_of(bare), campaign()
-    store.write("summer-tour", each, b"")
-    store._client = client = Counting(bare.redis_client)
+    store.write("summer-tour", each, store.look("summer-tour"))
+    client = Counting(bare.redis_client)
+    store._connect = lambda: client
+    store._led_to.clear()
     trips = []
     for _ in range(3):
         before = client.round_trips
@@ -136,13 +149,13 @@ def test_a_slug_takes_one_round_trip_once_it_is_known_where_it_leads(bare: Runti
 
 def test_where_a_slug_led_before_never_decides_what_it_means_now(bare: Runtime) -> None:
     store, first, second = store_of(bare), campaign("summer"), campaign("other", status="CLOSED")
-    store.write("summer-tour", first, b"")
+    store.write("summer-tour", first, store.look("summer-tour"))
     assert store.look("summer-tour").campaign == first
-    store.write("summer-tour", second, b"")
+    store.write("summer-tour", second, store.look("summer-tour"))
     assert store.look("summer-tour").campaign == second
     bare.redis_client.delete(store.key("other"))
     assert not store.look("summer-tour").known
-    store.write("summer-tour", None, b"")
+    store.write("summer-tour", None, store.look("summer-tour"))
     held = store.look("summer-tour")
     assert held.known and held.campaign is None
     bare.redis_client.delete(store.slug_key("summer-tour"))
@@ -152,7 +165,7 @@ def test_where_a_slug_led_before_never_decides_what_it_means_now(bare: Runtime) 
 def test_a_change_of_the_stored_text_is_seen_at_once(bare: Runtime) -> None:
     store, open_, closed = store_of(bare), campaign(), campaign(status="CLOSED")
     for each in (open_, closed, open_):
-        store.write("summer", each, b"")
+        store.write("summer", each, store.look("summer"))
         assert store.look("summer").campaign == each
     bare.redis_client.set(store.key("summer"), b"{")
     assert not store.look("summer").known
@@ -163,8 +176,7 @@ def one() -> Iterator[Runtime]:
     """For hypothesis, whose examples share it."""
     runtime = Runtime(test_settings(f"c{uuid.uuid4().hex[:8]}-"))
     yield runtime
-    for key in runtime.redis_client.scan_iter(f"{runtime.names.prefix}*"):
-        runtime.redis_client.delete(key)
+    runtime.redis_client.flushdb()
 
 
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
@@ -223,7 +235,7 @@ def campaigns(draw: st.DrawFn) -> Campaign:
 @given(each=campaigns())
 def test_with_and_without_the_cache_a_campaign_is_the_same(one: Runtime, each: Campaign) -> None:
     # What an example before left under these names.
-    store_of(one).forget([each.campaign_id, each.slug], [])
+    one.redis_client.flushdb()
     source = FakeSource(each)
     cached, bare_source = cache_over(one, source), CampaignCache(source, None, wait_seconds=20)
     for name in (each.slug, each.campaign_id):

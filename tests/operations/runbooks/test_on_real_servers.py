@@ -27,7 +27,7 @@ def shared() -> Iterator[Runtime]:
 
 @pytest.fixture
 def runtime(shared: Runtime) -> Runtime:
-    shared.redis_client.delete(*(shared.redis_client.keys(f"{shared.names.prefix}*") or ["none"]))
+    shared.redis_client.flushdb()
     return emptied(shared)
 
 
