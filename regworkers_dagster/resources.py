@@ -11,13 +11,13 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
-from regworkers_core.observability.logs import configure_logging, describe
-from regworkers_core.observability.tracing import configure_tracing
+from regworkers_core.observability.logs import describe
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import GateClosed, NotSettled
 from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import Settings, load_settings
+from regworkers_core.telemetry import configure_telemetry
 from regworkers_dagster.runs import is_by_hand
 
 
@@ -54,9 +54,7 @@ class _Runtimes:
             known = self._made.get(call_seconds)
             if known is not None and known[0] == settings:
                 return known[1]
-            observability = settings.observability
-            configure_logging(observability.log_level, entry_rate=observability.entry_log_rate)
-            configure_tracing("regworkers")
+            configure_telemetry(settings)
             runtime = Runtime(settings if call_seconds is None else _brief(settings, call_seconds))
             self._made[call_seconds] = (settings, runtime)
             return runtime

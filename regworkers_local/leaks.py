@@ -192,9 +192,9 @@ def in_metrics(runtime: Runtime) -> Iterator[Place]:
         for metric in page["Metrics"]:
             yield "metrics", repr(metric).encode()
     logs = runtime.aws.client("logs")
-    groups: list[dict[str, Any]] = logs.describe_log_groups(
-        logGroupNamePrefix=f"/{runtime.names.prefix}regworkers"
-    )["logGroups"]
+    groups: list[dict[str, Any]] = logs.describe_log_groups(logGroupNamePrefix=runtime.names.log_group)[
+        "logGroups"
+    ]
     for group in groups:
         for event in logs.filter_log_events(logGroupName=group["logGroupName"])["events"]:
             yield "log group", str(event.get("message")).encode()

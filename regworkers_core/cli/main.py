@@ -14,9 +14,9 @@ from regworkers_core.cli.options import Commands
 from regworkers_core.cli.output import FINDING, TROUBLE, visible
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
-from regworkers_core.observability.tracing import configure_tracing
 from regworkers_core.selection.maths.files import DrawError
-from regworkers_core.settings import load_settings, stack_state_file
+from regworkers_core.settings import load_settings
+from regworkers_core.telemetry import configure_telemetry
 
 HELP = """Registration workers: replicate the entries of verified-fan campaigns, draw winners, assign codes.
 
@@ -131,8 +131,7 @@ def _root(
 def main() -> None:
     """Run one command. Every known error is one line and exit code 2."""
     try:
-        _configure_logging()
-        configure_tracing("regworkers")
+        _configure_telemetry()
         build(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))()
     except UsageError as error:
         _leave(str(error))
@@ -157,22 +156,15 @@ def _way_out() -> str:
     return "`regworkers doctor` shows which dependency does not answer"
 
 
-def _configure_logging() -> None:
-    """Configure logging by the settings. Invalid settings are not reported here: `local` needs none of them."""
+def _configure_telemetry() -> None:
+    """Configure logs by the settings. Invalid settings are not reported here: `local` needs none of them."""
     human = sys.stderr.isatty()
     try:
         settings = load_settings()
     except UsageError:
         configure_logging(human=human)
         return
-    folder = stack_state_file().parent
-    configure_logging(
-        settings.observability.log_level,
-        human=human,
-        entry_rate=settings.observability.entry_log_rate,
-        # Where `regworkers logs` looks on a laptop.
-        copy_to=folder / "commands.log" if settings.environment == "local-dev" and folder.is_dir() else None,
-    )
+    configure_telemetry(settings, human=human, command=True)
 
 
 def _leave(line: str, code: int = TROUBLE) -> None:

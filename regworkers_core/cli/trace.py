@@ -89,8 +89,8 @@ def logs_command(
     """Show the log lines of one correlation id or entry.
 
     The oldest line is first. With --campaign and --entry also the lines that name the entry under another id (a removal
-    has its message's), and those of the messages and runs that carried it. Reads CloudWatch, in local-dev this
-    machine's files. Exits 1 if there is no line.
+    has its message's), and those of the messages and runs that carried it. Exits 1 if
+    there is no line.
     """
     if bool(campaign) != bool(entry):
         raise UsageError("--campaign and --entry go together")

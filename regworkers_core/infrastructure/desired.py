@@ -166,7 +166,7 @@ def desired(settings: Settings) -> Desired:
         ),
         queues=tuple(queues),
         bucket=Bucket(names.bucket),
-        log_group=LogGroup(f"/{names.prefix}regworkers", settings.observability.log_retention_days),
+        log_group=LogGroup(names.log_group, settings.observability.log_retention_days),
     )
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -25,8 +23,8 @@ from structlog.typing import EventDict
 
 from regworkers_core.domain.reasons import Failure
 
-# A larger copy is renamed, which replaces the previous one.
-_COPY_BYTES = 32 * 1024 * 1024
+# Takes one line, or several separated by newlines; it neither blocks nor raises.
+Send = Callable[[str], None]
 # More correlation ids than this on one span are of no use.
 _MOST_IDS = 100
 
@@ -40,24 +38,24 @@ class Passed(NamedTuple):
 
 
 def configure_logging(
-    level: str = "INFO", *, human: bool = False, entry_rate: float = 1.0, copy_to: Path | None = None
+    level: str = "INFO", *, human: bool = False, entry_rate: float = 1.0, send: Send | None = None
 ) -> None:
     """Send logs to stderr, as JSON lines or (`human`) in colours for a terminal, without the lines of single entries.
     Safe to call again.
 
-    `entry_rate` is the share of entries whose steps are logged (0 to 1); `copy_to` is a file that gets all lines, too.
+    `entry_rate` is the share of entries whose steps are logged (0 to 1); `send` gets all lines as JSON, too.
     """
     lines = _Lines(
         human=human,
         entry_rate=entry_rate if logging.getLevelNamesMapping()[level] <= logging.INFO else 0.0,
-        copy_to=copy_to,
+        send=send,
     )
     structlog.configure(
         processors=[
             merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _with_trace_id,
+            _with_span,
             _exception_without_text,
             lines,
         ],
@@ -73,35 +71,25 @@ def configure_logging(
 class _Lines:
     """The last processor, which renders a line. The lines of entries use its configuration."""
 
-    def __init__(self, *, human: bool, entry_rate: float, copy_to: Path | None) -> None:
+    def __init__(self, *, human: bool, entry_rate: float, send: Send | None) -> None:
         # A value may contain control characters for a terminal: `repr` escapes them.
         self._human = structlog.dev.ConsoleRenderer(repr_native_str=True) if human else None
-        self._copy = None if copy_to is None else _copy(copy_to)
+        self._send = send
         self.on_stderr = not human
-        self.entry_rate = entry_rate if self.on_stderr or self._copy is not None else 0.0
+        self.entry_rate = entry_rate if self.on_stderr or send is not None else 0.0
 
     def __call__(self, logger: Any, method: str, event: EventDict) -> Any:
         # Upper case: saved queries look for ERROR in the message.
-        text = _json({**event, "level": str(event["level"]).upper()}) if self._copy or not self._human else ""
-        if self._copy is not None:
-            os.write(self._copy, (text + "\n").encode())
+        text = _json({**event, "level": str(event["level"]).upper()}) if self._send or not self._human else ""
+        if self._send is not None:
+            self._send(text)
         return text if self._human is None else self._human(logger, method, event)
 
     def entries(self, text: str) -> None:
-        if self._copy is not None:
-            os.write(self._copy, (text + "\n").encode())
+        if self._send is not None:
+            self._send(text)
         if self.on_stderr:
             structlog.get_config()["logger_factory"]().msg(text)
-
-
-def _copy(path: Path) -> int | None:
-    """A descriptor to append to; None if it cannot be written, because commands work without it."""
-    try:
-        if path.exists() and path.stat().st_size > _COPY_BYTES:
-            path.replace(path.with_suffix(".old.log"))
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    except OSError:
-        return None
 
 
 def _json(event: EventDict) -> str:
@@ -137,7 +125,7 @@ def entries_passed(event: str, entries: Sequence[Passed], **more: str) -> None:
     if not entries:
         return
     at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    shared = {"event": event, "level": "INFO", "timestamp": at, **get_contextvars(), **_trace_id(), **more}
+    shared = {"event": event, "level": "INFO", "timestamp": at, **get_contextvars(), **_span_ids(), **more}
     # One write for all. Shared fields are rendered once: a line costs less than a microsecond.
     head = _json(shared)[:-1]
     lines.entries("\n".join([head + _own(each) for each in entries]))
@@ -170,13 +158,16 @@ def note_correlation_ids(ids: Sequence[str]) -> None:
         trace.get_current_span().set_attribute("correlationId", ids[0] if len(ids) == 1 else ids[:_MOST_IDS])
 
 
-def _trace_id() -> dict[str, str]:
+def _span_ids() -> dict[str, str]:
+    """`trace_id` and `span_id` of the current span, as OpenTelemetry spells them in logs; empty without a span."""
     context = trace.get_current_span().get_span_context()
-    return {"trace_id": f"{context.trace_id:032x}"} if context.is_valid else {}
+    if not context.is_valid:
+        return {}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
 
-def _with_trace_id(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    event.update(_trace_id())
+def _with_span(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    event.update(_span_ids())
     return event
 
 

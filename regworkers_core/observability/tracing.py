@@ -26,7 +26,7 @@ _MAX_LINKS = 20
 _FLUSHING: list[threading.Thread] = []
 
 
-def configure_tracing(service: str) -> None:
+def configure_tracing(service: str, environment: str = "") -> None:
     """Install the exporter and the drivers' instrumentations, once, when the environment asks for it."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return
@@ -40,7 +40,9 @@ def configure_tracing(service: str) -> None:
 
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service, "deployment.environment.name": environment})
+    )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     # Statements are never captured: they hold fans' data.

@@ -1,13 +1,11 @@
-"""The log lines of one entry, from the log group in CloudWatch or, in local-dev, from the files of this machine."""
+"""The log lines of one entry, and the most frequent errors of all, from the log group in CloudWatch."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,7 +14,6 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT, stack_state_file
 
 # Fields that the workers write, without a fan's data. A line may come from anywhere: no other field is shown.
 _SHOWN = (
@@ -48,7 +45,7 @@ _SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """`at` is an ISO time, `where` a log stream or a file."""
+    """`at` is an ISO time, `where` a log stream."""
 
     at: str
     where: str
@@ -118,7 +115,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Matching lines, oldest first. `source` is the log group or the folders; `cut`: there may be more."""
+    """Matching lines, oldest first. `source` is the log group; `cut`: there may be more."""
 
     source: str
     lines: tuple[LogLine, ...]
@@ -134,48 +131,8 @@ def span_seconds(text: str) -> float:
 
 
 def look_up(runtime: Runtime, sought: Sought) -> Lines:
-    """Search the logs of this environment. Raises TransientFailure, and UsageError if the log group is missing."""
-    if runtime.settings.environment == "local-dev":
-        folders = [stack_state_file().parent, dagster_home() / ".dagster" / "compute_logs"]
-        return in_files(folders, sought)
-    return in_cloudwatch(runtime, sought)
-
-
-def dagster_home() -> Path:
-    return Path(os.environ.get("DAGSTER_HOME") or PROJECT_ROOT)
-
-
-def in_files(folders: list[Path], sought: Sought) -> Lines:
-    """Search all `.log`, `.err` and `.out` files below the folders, except those that cannot be read."""
-    found: list[LogLine] = []
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in (".log", ".err", ".out") and path.is_file():
-                found.extend(_of_file(path, sought))
-    # A run's lines are in its own file and in that of the process that forwarded them.
-    unique = {(line.at, str(line.fields)): line for line in found}
-    lines = sorted(unique.values(), key=lambda line: line.at)
-    source = ", ".join(str(folder) for folder in folders)
-    return Lines(source, tuple(lines[-MOST_LINES:]), cut=len(lines) > MOST_LINES)
-
-
-def _of_file(path: Path, sought: Sought) -> Iterator[LogLine]:
-    # As JSON escapes them.
-    terms = [orjson.dumps(term)[1:-1] for term in sought.terms]
-    try:
-        with path.open("rb") as lines:
-            for raw in lines:
-                # Search the bytes first: parsing every line would take minutes.
-                if any(term in raw for term in terms):
-                    line = parse(raw, path.name)
-                    if line is not None and sought.wants(line):
-                        yield line
-    except OSError:
-        return
-
-
-def in_cloudwatch(runtime: Runtime, sought: Sought) -> Lines:
-    group = f"/{runtime.names.prefix}regworkers"
+    """Search the log group of this environment. Raises TransientFailure, and UsageError if the group is missing."""
+    group = runtime.names.log_group
     client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
     started = int(datetime.fromisoformat(sought.since).timestamp() * 1000)
     found: dict[tuple[str, str], LogLine] = {}

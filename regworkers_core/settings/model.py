@@ -69,6 +69,7 @@ class Names:
         self.bucket = bucket or (prefix + "regworkers-artefacts").lower().replace("_", "-")
         self.demand_table = prefix + "demand-table"
         self.lease_table = prefix + "worker-leases"
+        self.log_group = f"/{prefix}regworkers"
         self.replication_queue = prefix + "replication-queue"
         self.selection_queue = prefix + "selection-queue"
         self.notification_queue = prefix + "notification-queue"

@@ -28,11 +28,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.observability.logs import configure_logging
 from regworkers_core.operations.uploads import MAX_BYTES
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings
+from regworkers_core.telemetry import configure_telemetry
 from regworkers_dagster.resources import Workers
 from regworkers_dagster.web.files import Files
 from regworkers_dagster.web.guard import Guard, Operators
@@ -134,7 +134,7 @@ def serve(
         )
     refuse_strangers(host, settings.web, read_only=read_only)
     configure_loggers(formatter=log_format, log_level=dagster_log_level.upper())
-    configure_logging(settings.observability.log_level)
+    configure_telemetry(settings)
     target = workspace_opts_to_load_target(WorkspaceOpts.extract_from_cli_options(workspace))
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(db_statement_timeout, db_pool_recycle, db_pool_max_overflow)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -78,7 +77,7 @@ def test_a_line_is_as_long_as_the_manual_counts_it(capsys: pytest.CaptureFixture
     with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(2**127, 1, is_remote=False))):
         entries_passed("entry saved", [passed], outcome="applied")
     line = capsys.readouterr().err
-    assert "trace_id" in line and abs(len(line) - 330) < 15
+    assert "trace_id" in line and "span_id" in line and abs(len(line) - 360) < 15
 
 
 def test_lines_of_a_batch_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,35 +114,20 @@ def test_above_info_without_a_rate_and_before_logging_is_set_up_nothing_is_gathe
     assert captured.err == captured.out == ""
 
 
-def test_a_terminal_shows_no_single_entry_while_the_file_has_all_lines(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_terminal_shows_no_single_entry_while_all_lines_are_sent_on(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    copy = tmp_path / "commands.log"
-    configure_logging(human=True, copy_to=copy)
+    sent: list[str] = []
+    configure_logging(human=True, send=sent.append)
     entries_passed("entry saved", some(2))
     structlog.get_logger("x").error("drain ended", received=2)
     shown = capsys.readouterr().err
     assert "drain ended" in shown and "entry saved" not in shown
-    assert [(line["event"], line["level"]) for line in lines(copy.read_text())] == [
+    assert [(line["event"], line["level"]) for line in lines("\n".join(sent))] == [
         ("entry saved", "INFO"),
         ("entry saved", "INFO"),
         ("drain ended", "ERROR"),
     ]
-
-
-def test_a_copy_that_has_grown_is_put_aside_and_one_that_cannot_be_written_raises_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("regworkers_core.observability.logs._COPY_BYTES", 10)
-    copy = tmp_path / "commands.log"
-    copy.write_text("of before, and longer than ten bytes\n")
-    configure_logging(copy_to=copy)
-    entries_passed("entry saved", some(1))
-    assert "of before" in (tmp_path / "commands.old.log").read_text()
-    assert len(lines(copy.read_text())) == 1
-    configure_logging(copy_to=tmp_path / "missing" / "commands.log")
-    entries_passed("entry saved", some(1))
-    assert len(lines(capsys.readouterr().err)) == 2
 
 
 @pytest.mark.parametrize("method", ["debug", "info", "warning", "error"])

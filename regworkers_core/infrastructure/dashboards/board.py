@@ -114,7 +114,7 @@ def _chart(number: int, title: str, row: _Row, region: str) -> dict[str, Any]:
 
 def _failures(number: int, settings: Settings) -> dict[str, Any]:
     """The newest warnings and errors."""
-    group = f"/{settings.names.prefix}regworkers"
+    group = settings.names.log_group
     query = (
         f"SOURCE '{group}' | fields @timestamp, level, worker, event, error"
         ' | filter level in ["WARNING", "ERROR"] | sort @timestamp desc | limit 50'
@@ -165,7 +165,7 @@ def saved_queries(settings: Settings) -> list[SavedQuery]:
 
     Our lines have no `@duration` as Lambda's do: batches, slow calls and checks log `durationMs`.
     """
-    group = f"/{settings.names.prefix}regworkers"
+    group = settings.names.log_group
     texts = {
         "failed invocations": _lines(
             "fields @timestamp, worker, event, runId, drain, ended, dependency, error, @message",

@@ -24,6 +24,7 @@ from regworkers_core.infrastructure.policies.statement import (
     hold_leases,
     leases,
     log_group,
+    log_streams,
     objects,
     of_service,
     prefixed,
@@ -132,6 +133,11 @@ PLATFORM = (
         frozenset({"s3:ListBucket"}),
     ),
     Worker(
+        "log-lines",
+        "the agent that collects the lines of pods; every process that sends its own (observability.cloudwatchLogs)",
+        (Statement("SendLogLines", ("logs:CreateLogStream", "logs:PutLogEvents"), (log_group, log_streams)),),
+    ),
+    Worker(
         "compute-logs",
         "the code server, runs, webserver and daemon: Dagster's logs of runs",
         (
@@ -221,7 +227,7 @@ OPERATORS = (
     Worker(
         "logs",
         "`regworkers logs`: engineers on call",
-        (Statement("ReadOurLogs", ("logs:FilterLogEvents",), (log_group,)),),
+        (Statement("ReadOurLogs", ("logs:FilterLogEvents",), (log_group, log_streams)),),
     ),
     Worker(
         "dead-letters",
@@ -324,6 +330,7 @@ WORKERS: tuple[Worker, ...] = (
 # The role `run` exceeds AWS's default quota of 10 policies per role: request up to 20.
 # Policies by role; a role is named like its Kubernetes service account.
 ROLES: dict[str, tuple[str, ...]] = {
+    "logs": ("log-lines",),
     "sensors": ("compute-logs", "kafka-certificate", "sensors"),
     "web": ("compute-logs", "web"),
     "run": (

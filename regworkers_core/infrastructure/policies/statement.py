@@ -119,7 +119,12 @@ def secret(pattern: str) -> Resource:
 
 
 def log_group(place: PolicyPlace) -> str:
-    return _arn(place, "logs", f"log-group:/{place.names.prefix}regworkers")
+    return _arn(place, "logs", f"log-group:{place.names.log_group}")
+
+
+def log_streams(place: PolicyPlace) -> str:
+    """The streams of our group, and the group itself in the form that older calls are checked with."""
+    return log_group(place) + ":*"
 
 
 def of_service(service: str, resource: str) -> Resource:

@@ -1,9 +1,9 @@
-"""The log lines of one entry's way: in the log group of an environment, in the files of a laptop."""
+"""The log lines of one entry's way in the log group of an environment."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,11 +13,12 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
+from regworkers_core.adapters.aws.log_group import LogGroupLines
 from regworkers_core.cli import trace
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.logs import Sought, in_cloudwatch, in_files, parse, span_seconds
+from regworkers_core.operations.logs import Sought, look_up, parse, span_seconds
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
@@ -43,25 +44,28 @@ def line(at: str = "2026-11-25T12:00:01Z", **fields: Any) -> bytes:
     return orjson.dumps({"timestamp": at, "level": "info", "event": "e", **fields})
 
 
-def test_lines_are_found_by_correlation_id_message_and_run_and_others_are_not(tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "a.err").write_bytes(
-        b"\n".join(
-            [
-                b"not json with c-1 in it",
-                line(correlationId="c-1", event="dead letter"),
-                line(correlationIds=["c-0", "c-1"], event="checks answered"),
-                line(correlationId="c-10"),
-                line(messageId="m-1", event="item goes on alone"),
-                line(runId="r-1", event="drain ended"),
-                line(runId="r-1", event="slow call"),
-                line(at="2026-11-25T11:59:59Z", correlationId="c-1", event="before"),
-            ]
-        )
+def put_lines(runtime: Runtime, *lines: bytes) -> None:
+    """Into a new stream of the log group, one millisecond after the other."""
+    client, group, stream = runtime.aws.client("logs"), runtime.names.log_group, uuid.uuid4().hex
+    client.create_log_stream(logGroupName=group, logStreamName=stream)
+    now = int(runtime.clock() * 1000)
+    events = [{"timestamp": now + number, "message": each.decode()} for number, each in enumerate(lines)]
+    client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+
+def test_lines_are_found_by_correlation_id_message_and_run_and_others_are_not(runtime: Runtime) -> None:
+    put_lines(
+        runtime,
+        b"not json with c-1 in it",
+        line(correlationId="c-1", event="dead letter"),
+        line(correlationIds=["c-0", "c-1"], event="checks answered"),
+        line(correlationId="c-10"),
+        line(messageId="m-1", event="item goes on alone"),
+        line(runId="r-1", event="drain ended"),
+        line(runId="r-1", event="slow call"),
+        line(at="2026-11-25T11:59:59Z", correlationId="c-1", event="before"),
     )
-    (tmp_path / "b.log").write_bytes(line(correlationId="c-1", event="dead letter") + b"\n")
-    (tmp_path / "c.txt").write_bytes(line(correlationId="c-1", event="elsewhere"))
-    found = in_files([tmp_path], Sought(SINCE, "c-1", frozenset({"m-1"}), frozenset({"r-1"})))
+    found = look_up(runtime, Sought(SINCE, "c-1", frozenset({"m-1"}), frozenset({"r-1"})))
     assert sorted(each.fields["event"] for each in found.lines) == [
         "checks answered",
         "dead letter",
@@ -106,28 +110,26 @@ def test_cloudwatch_is_searched_page_by_page_and_its_rough_matches_are_sorted_ou
             for number, event in enumerate(events)
         ],
     )
-    found = in_cloudwatch(runtime, Sought(iso(now - 3600), "c-1"))
+    found = look_up(runtime, Sought(iso(now - 3600), "c-1"))
     assert [each.fields["event"] for each in found.lines] == [f"e{n}" for n in range(19, 0, -2)]
-    assert in_cloudwatch(runtime, Sought(iso(now - 5.5), "c-1")).lines == found.lines[-3:]
+    assert look_up(runtime, Sought(iso(now - 5.5), "c-1")).lines == found.lines[-3:]
     assert found.source == group and not found.cut
 
 
 def test_an_environment_without_a_log_group_says_so() -> None:
     elsewhere = Runtime(test_settings("nowhere-"))
     with pytest.raises(UsageError, match="log group /nowhere-regworkers"):
-        in_cloudwatch(elsewhere, Sought(SINCE, "c-1"))
+        look_up(elsewhere, Sought(SINCE, "c-1"))
 
 
 @pytest.fixture
-def terminal(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Commands of this module, in this process, on the runtime and on the log files below `tmp_path`."""
+def terminal(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Commands of this module, in this process, on the runtime."""
     monkeypatch.setattr(Runtime, "load", lambda: runtime)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("REGWORKERS_LOCAL_DIR", str(tmp_path / "none"))
     app = typer.Typer()
     app.command("trace")(trace.trace_command)
     app.command("logs")(trace.logs_command)
-    return lambda *words: CliRunner().invoke(app, words)
+    return lambda *words: CliRunner().invoke(app, words, env={"COLUMNS": "200"})
 
 
 def test_trace_follows_every_hop_and_says_where_the_log_lines_are(
@@ -176,17 +178,14 @@ def logging_as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("logging_as_before")
-def test_logs_finds_what_was_said_of_an_entry_that_was_refused(
-    runtime: Runtime, terminal: Terminal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    configure_logging()
+def test_logs_finds_what_was_said_of_an_entry_that_was_refused(runtime: Runtime, terminal: Terminal) -> None:
+    sent = LogGroupLines(lambda: runtime.aws.client("logs"), runtime.names.log_group, uuid.uuid4().hex)
+    configure_logging(send=sent)
     # A message of several entries has an id of its own.
     replicate_all(runtime)
     put(runtime, key("bad"), correlationId="c-bad", email=None)
     replicate_all(runtime)
-    folder = tmp_path / ".dagster" / "compute_logs"
-    folder.mkdir(parents=True)
-    (folder / "step.err").write_text(capsys.readouterr().err)
+    sent.close()
     found = terminal("logs", "--campaign", "summer", "--entry", "bad", "--format", "json")
     assert found.exit_code == 0
     lines = orjson.loads(found.stdout_bytes)["lines"]
@@ -205,7 +204,7 @@ def test_logs_refuses_what_it_cannot_look_up(terminal: Terminal, words: tuple[st
 
 
 def test_logs_without_any_line_is_a_finding_that_names_where_it_looked(
-    terminal: Terminal, tmp_path: Path
+    runtime: Runtime, terminal: Terminal
 ) -> None:
     answer = terminal("logs", "--correlation-id", "c-unknown")
-    assert answer.exit_code == 1 and str(tmp_path) in answer.stdout
+    assert answer.exit_code == 1 and f"nothing in {runtime.names.log_group}" in answer.stdout

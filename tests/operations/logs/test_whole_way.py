@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import orjson
 import pytest
@@ -11,13 +11,12 @@ import structlog
 import typer
 from typer.testing import CliRunner
 
+from regworkers_core.adapters.aws.log_group import LogGroupLines
 from regworkers_core.cli import trace
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.logs import Sought, in_cloudwatch, in_files
+from regworkers_core.operations.logs import look_up
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import stack_state_file
 from tests.eligibility.world import ask, check, create
 from tests.support.drains import run
 from tests.support.entries import remove
@@ -33,16 +32,17 @@ def shared() -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def runtime(shared: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    """Commands in this process find it. What is logged goes to its log group, under a stream for each test."""
     # Jobs of earlier tests bind who they are, too.
     structlog.contextvars.clear_contextvars()
-    """Commands in this process find it, and its log files below `tmp_path`."""
     monkeypatch.setattr(Runtime, "load", lambda: shared)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("REGWORKERS_LOCAL_DIR", str(tmp_path / "local"))
-    folder = stack_state_file().parent
-    folder.mkdir(parents=True)
-    configure_logging(copy_to=folder / "commands.log")
+    sent = LogGroupLines(
+        lambda: shared.aws.client("logs"), shared.names.log_group, f"workers/{uuid.uuid4().hex}"
+    )
+    configure_logging(send=sent)
+    # As at the end of a process, before the command that looks for the lines.
+    monkeypatch.setattr(trace, "look_up", lambda *given: (sent.close(), look_up(*given))[1])
     yield emptied(shared)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
@@ -85,21 +85,9 @@ def test_every_hop_of_an_entry_is_found_by_its_own_correlation_id(runtime: Runti
     assert (workers["entry enqueued"], workers["entry saved"]) == ("enqueueEntries", "saveEntries")
     assert {line["type"] for line in lines[-2:]} == {"entry.replicated", "eligibility.judged"}
     assert lines[2]["outcome"] == "applied"
-    text = stack_state_file().with_name("commands.log").read_text()
-    assert "example.com" not in text and "User" not in text
-
-    # The same lines, as a log group has them.
-    client, group = runtime.aws.client("logs"), f"/{runtime.names.prefix}regworkers"
-    client.create_log_stream(logGroupName=group, logStreamName="workers")
-    now = int(runtime.clock() * 1000)
-    client.put_log_events(
-        logGroupName=group,
-        logStreamName="workers",
-        logEvents=[{"timestamp": now, "message": line} for line in text.splitlines()],
-    )
-    sought = Sought(iso(runtime.clock() - 3600), "c-one")
-    found = [line for line in in_cloudwatch(runtime, sought).lines if "entryId" in line.fields]
-    assert [line.fields["event"] for line in found] == HOPS
+    events = runtime.aws.client("logs").filter_log_events(logGroupName=runtime.names.log_group)["events"]
+    text = "\n".join(event["message"] for event in events)
+    assert "c-one" in text and "example.com" not in text and "User" not in text
 
 
 def test_a_removal_goes_by_the_id_of_its_message_and_is_found_by_the_entry(runtime: Runtime) -> None:
@@ -111,11 +99,3 @@ def test_a_removal_goes_by_the_id_of_its_message_and_is_found_by_the_entry(runti
     lines = shown("--campaign", "summer", "--entry", ids["one"])
     assert [line["event"] for line in lines] == [*HOPS, "entry enqueued", "entry saved", "event published"]
     assert lines[-2]["outcome"] == "removed" and lines[-1]["type"] == "entry.removed"
-
-
-def test_an_entry_id_that_json_escapes_is_found_in_files(tmp_path: Path) -> None:
-    odd = 'e"1'
-    line = {"timestamp": "2026-11-26T00:00:00Z", "event": "x", "campaignId": "c", "entryId": odd}
-    (tmp_path / "a.log").write_bytes(orjson.dumps(line) + b"\n")
-    assert len(in_files([tmp_path], Sought("2026", entry=("c", odd))).lines) == 1
-    assert not in_files([tmp_path], Sought("2026", entry=("d", odd))).lines

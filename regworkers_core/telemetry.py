@@ -1,0 +1,53 @@
+"""What a process tells of itself, configured once from the settings: log lines, spans and metrics."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import UTC, datetime
+from typing import Any
+
+from regworkers_core.observability.logs import Send, configure_logging
+from regworkers_core.observability.tracing import configure_tracing
+from regworkers_core.settings import Settings
+
+# The lines of this process on their way to CloudWatch, by what decides where they go.
+_lines: dict[tuple[Any, ...], Send] = {}
+
+
+def configure_telemetry(settings: Settings, *, human: bool = False, command: bool = False) -> None:
+    """Configure logs, traces and metrics of this process. Safe to call again, also with other settings.
+
+    `human`: stderr is a terminal; `command`: this is a command of `regworkers`.
+    """
+    observability = settings.observability
+    configure_logging(
+        observability.log_level,
+        human=human,
+        entry_rate=observability.entry_log_rate,
+        send=_to_cloudwatch(settings, command=command),
+    )
+    configure_tracing("regworkers", settings.environment)
+
+
+def _to_cloudwatch(settings: Settings, *, command: bool) -> Send | None:
+    """None if this process sends no lines: an agent does, or the embedded stack is not up."""
+    which = settings.observability.cloudwatch_logs
+    # Kubernetes sets it in every pod: the agent of the node collects the output of commands there, too.
+    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    if which == "none" or (which == "commands" and (not command or in_a_pod)):
+        return None
+    if settings.environment == "local-dev" and settings.aws.endpoint_url is None:
+        return None
+    place = (settings.aws.endpoint_url, settings.aws.region, settings.names.log_group, os.getpid())
+    if place not in _lines:
+        # Imported here: boto3 takes a third of a second.
+        from regworkers_core.adapters.aws.clients import AwsClients
+        from regworkers_core.adapters.aws.log_group import LogGroupLines
+
+        # All processes of a machine share the stream of its day: one for each would be thousands a day.
+        stream = f"{socket.gethostname()}/{datetime.now(UTC):%Y-%m-%d}"
+        _lines[place] = LogGroupLines(
+            lambda: AwsClients(settings.aws).client("logs"), settings.names.log_group, stream
+        )
+    return _lines[place]
