@@ -7,7 +7,7 @@ run, on the asset of the campaign, and under the tag `regworkers/campaign`.
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.factories import one_op_job
 from regworkers_dagster.metadata import facts_as_metadata
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import STORES, plain_failures
 from regworkers_dagster.runs import (
     CAMPAIGN_TAG,
     RESUMED,
@@ -132,19 +132,19 @@ def launchable(
     previews: bool = False,
     long: bool = False,
     resumed: bool = False,
+    uses: Set[str] = STORES,
 ) -> Callable[[Callable[[Launch, C], LaunchOutcome]], dg.JobDefinition]:
     """A job of a function. `reads`: it changes nothing, so it is not in the audit log; `previews`: the same while its
     field `confirm` is empty. `long`: its time grows with the campaign. `resumed`: a run whose worker died is followed
-    by another one, which resumes it.
+    by another one, which resumes it. `uses` are the resources that it touches.
     """
 
     def make(function: Callable[[Launch, C], LaunchOutcome]) -> dg.JobDefinition:
-        def body(context: dg.OpExecutionContext, config: Any, workers: Workers) -> Iterator[Any]:
+        def body(context: dg.OpExecutionContext, config: Any, runtime: Runtime) -> Iterator[Any]:
             bind(runId=context.run_id, worker=name)
             with ExitStack() as around:
                 around.enter_context(plain_failures(context))
                 stop = around.enter_context(StopSignal().on_signals())
-                runtime = workers.runtime
                 given = {key: value for key, value in config.model_dump().items() if value}
                 changes = bool(given.pop("apply", not hasattr(config, "apply")))
                 dry_run = reads or not changes or bool(given.pop("dry_run", False))
@@ -177,6 +177,7 @@ def launchable(
             description=description,
             tags={**(RESUMED if resumed else {}), **(long_run() if long else short_run())},
             is_flat=True,
+            uses=uses,
             out=dg.Out(dg.Nothing),
         )(body)
 

@@ -17,14 +17,11 @@ from regworkers_dagster.operations import (
 )
 from regworkers_dagster.replication import assets, checks
 from regworkers_dagster.replication import automation as replication
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.resources import connections
 from regworkers_dagster.selection import assets as selection_assets
 from regworkers_dagster.selection import automation as selection
 from regworkers_dagster.selection import checks as selection_checks
 from regworkers_dagster.selection import specs as selection_specs
-
-# How long a sensor's tick waits for one answer.
-_TICK_CALL_SECONDS = 2.0
 
 defs = dg.Definitions(
     assets=[
@@ -91,6 +88,6 @@ defs = dg.Definitions(
         *retention.SCHEDULES,
         *reviews.SCHEDULES,
     ],
-    resources={"workers": Workers(), "tick_workers": Workers(call_seconds=_TICK_CALL_SECONDS)},
+    resources=connections(),
     executor=dg.in_process_executor,
 )

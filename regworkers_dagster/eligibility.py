@@ -14,6 +14,7 @@ from regworkers_core.eligibility.invites.writing import remove_invites as remove
 from regworkers_core.eligibility.invites.writing import upload_object
 from regworkers_dagster.by_hand import UPLOAD, CampaignConfig, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import APPLY, ApplyConfig
+from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS, ELIGIBILITY
 
 INVITES = ELIGIBILITY.asset(
@@ -62,6 +63,7 @@ class RemoveConfig(ApplyConfig, CampaignConfig):
 
 @launchable(
     "upload_invites",
+    uses=CHANGES_CAMPAIGNS,
     long=True,
     resumed=True,
     description="Invites the people in a list on S3 to a campaign. The same list may be uploaded again: existing "

@@ -2,7 +2,7 @@
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, get_type_hints
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from regworkers_core.observability.logs import bind
 from regworkers_core.settings import load_settings
-from regworkers_dagster.resources import plain_failures
+from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 
 Body = Callable[..., Any]
 APPLY = "Do it. Without, the job checks and counts only."
@@ -85,12 +85,15 @@ def one_op_job(
     description: str,
     tags: Mapping[str, str],
     is_flat: bool = False,
-    resource: str = "workers",
+    uses: Set[str] = STORES,
+    call_seconds: float | None = None,
     worker: str = "",
     **more: Any,
 ) -> Callable[[Body], dg.JobDefinition]:
-    """A job of a function `(context, config, workers)`. `does` describes the op in the UI, `description` the job.
-    `resource` is the resource passed as `workers`, `worker` the name in logs (empty: the job's); `more` goes to the op.
+    """A job of a function `(context, config, runtime)`. `does` describes the op in the UI, `description` the job.
+
+    `uses` are the resources that the function touches, `call_seconds` is as for `runtime_of`, `worker` is the name in
+    logs (empty: the job's); `more` goes to the op.
     """
 
     def make(function: Body) -> dg.JobDefinition:
@@ -100,14 +103,14 @@ def one_op_job(
             name=step,
             description=does,
             config_schema=fields_of(config_type),
-            required_resource_keys={resource},
+            required_resource_keys=set(uses),
             **more,
         )
         def op(context: dg.OpExecutionContext) -> Any:
             bind(runId=context.run_id, worker=worker or name)
             with plain_failures(context):
                 config = config_type(**context.op_config)
-                return function(context, config, getattr(context.resources, resource))
+                return function(context, config, runtime_of(context, call_seconds=call_seconds))
 
         return dg.GraphDefinition(name=name, node_defs=[op]).to_job(
             config=flat(step, config_type) if is_flat else None,
@@ -160,13 +163,20 @@ def schedule(
 
 
 def sensor(
-    name: str, tick: Body, *, every_seconds: int, description: str, jobs: Sequence[Any] = ()
+    name: str,
+    tick: Body,
+    *,
+    every_seconds: int,
+    description: str,
+    jobs: Sequence[Any] = (),
+    uses: Set[str] = STORES,
 ) -> dg.SensorDefinition:
-    """A sensor that may start `jobs`."""
+    """A sensor that may start `jobs`. `uses` are the resources that it touches."""
     return dg.sensor(
         name=name,
         jobs=list(jobs) or None,
         minimum_interval_seconds=every_seconds,
+        required_resource_keys=set(uses),
         default_status=dg.DefaultSensorStatus.RUNNING if _is_on() else dg.DefaultSensorStatus.STOPPED,
         description=description,
     )(tick)

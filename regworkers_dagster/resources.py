@@ -1,17 +1,24 @@
-"""The resource of every asset, job and sensor: the adapters of the workers, wired from the settings."""
+"""The resources that assets, checks, jobs and sensors ask for, and the adapters behind them.
+
+A resource shows in the UI where its service is and who uses it. The adapters are wired once per process, by `Runtime`,
+from the settings and from what the given resources change.
+"""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, SecretStr, ValidationError
 
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.observability.logs import describe
+from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import GateClosed, NotSettled
@@ -20,68 +27,172 @@ from regworkers_core.settings import Settings, load_settings
 from regworkers_core.telemetry import configure_telemetry
 from regworkers_dagster.runs import is_by_hand
 
+# The resources that almost every asset, job and sensor needs.
+STORES = frozenset({"aws", "mongo"})
+# Of what changes a campaign, which is then removed from the cache.
+CHANGES_CAMPAIGNS = STORES | {"redis"}
+# How long a sensor's tick, or an operator, waits for one answer.
+TICK_CALL_SECONDS = 2.0
+_TIME = "_seconds"
 
-class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Tables, queues and collections of the environment that CONFIG_ENV names (configs/<name>.config.yml,
-    overridden by REGWORKERS_*). Clients connect on first use.
+
+class Connection(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """A service. Its key among the resources is the name of its section in the settings, its fields are some of that
+    section. An empty field is as the settings say.
     """
 
-    call_seconds: float | None = Field(
-        default=None,
-        description="Longest wait for one answer of a service, in seconds, without retries, which keeps a "
-        "sensor's tick short. Empty: time-outs and retries of the settings.",
+    def changes(self, name: str) -> dict[str, Any]:
+        """What differs from the settings with which the code location was loaded. Raises RequestError for an address
+        with a login.
+        """
+        loaded = connections()[name]
+        changed = {
+            field: value for field, value in self if value is not None and value != getattr(loaded, field)
+        }
+        for field, value in changed.items():
+            if "@" in str(value):
+                # Dagster keeps the config of a run, and shows it.
+                raise RequestError(f"{name}.{field}: an address with a login belongs in the settings")
+        return changed
+
+
+class AwsResource(Connection):
+    """AWS: the demand table and its stream, tables of leases, queues, the bucket of artefacts, secrets, metrics. Logins
+    are the account's role, or keys in the settings.
+    """
+
+    region: str | None = Field(default=None, description="Region of all services.")
+    endpoint_url: str | None = Field(
+        default=None, description="Address that all services are called at. Empty: AWS itself."
+    )
+    connect_timeout_seconds: float | None = Field(default=None, description="Longest wait for a connection.")
+    read_timeout_seconds: float | None = Field(default=None, description="Longest wait for an answer.")
+
+
+class MongoResource(Connection):
+    """MongoDB: the replica of entries, campaigns, draws, codes, selections, the outbox, dead letters, incidents, the
+    audit log.
+    """
+
+    uri: str | None = Field(
+        default=None, description="Servers, without options and with `***` for the login, which is a setting."
+    )
+    database: str | None = Field(
+        default=None, description="Name of the database, without the environment's prefix."
+    )
+    connect_timeout_seconds: float | None = Field(default=None, description="Longest wait for a connection.")
+    socket_timeout_seconds: float | None = Field(default=None, description="Longest wait for an answer.")
+    server_selection_timeout_seconds: float | None = Field(
+        default=None, description="Longest wait for a server that can answer, as in an election."
     )
 
-    @property
-    def runtime(self) -> Runtime:
-        """Raises UsageError for wrong settings."""
-        return _RUNTIMES.get(self.call_seconds)
+
+class RedisResource(Connection):
+    """Redis: the cache of campaigns. Without it their source answers."""
+
+    url: str | None = Field(
+        default=None, description="Server, without options and with `***` for the login, which is a setting."
+    )
+    timeout_seconds: float | None = Field(default=None, description="Longest wait for an answer.")
+
+
+class KafkaResource(Connection):
+    """Kafka: the topics of business events. Certificates and logins are settings."""
+
+    bootstrap: str | None = Field(default=None, description="Brokers to ask first: host:port, with commas.")
+    timeout_seconds: float | None = Field(default=None, description="Longest wait for metadata or records.")
+    delivery_seconds: float | None = Field(
+        default=None, description="Longest wait until the brokers have acknowledged an event."
+    )
+
+
+_KINDS: dict[str, type[Connection]] = {
+    "aws": AwsResource,
+    "mongo": MongoResource,
+    "redis": RedisResource,
+    "kafka": KafkaResource,
+}
+ALL = frozenset(_KINDS)
+
+
+@cache
+def connections() -> dict[str, Connection]:
+    """The resources of the code location, with the values of the settings. Raises UsageError for wrong settings."""
+    settings = load_settings()
+    return {
+        name: kind(**{field: _shown(getattr(getattr(settings, name), field)) for field in kind.model_fields})
+        for name, kind in _KINDS.items()
+    }
+
+
+def _shown(value: Any) -> Any:
+    """A secret is an address: without its login and options, which may contain passwords."""
+    if not isinstance(value, SecretStr):
+        return value
+    return re.sub(r"//.*@", "//***@", value.get_secret_value()).partition("?")[0]
+
+
+def runtime_of(context: Any, *, call_seconds: float | None = None) -> Runtime:
+    """The adapters for an asset, check, op or sensor, whose `context` has the resources that it asks for. Clients
+    connect on first use.
+
+    `call_seconds` is the longest wait for one answer, without retries; None: time-outs and retries of the settings.
+    Raises UsageError for wrong settings, and RequestError for a resource that may not be changed like this.
+    """
+    given = context.resources._asdict()
+    changes = {name: each.changes(name) for name, each in given.items() if isinstance(each, Connection)}
+    return shared_runtime(call_seconds, changes)
+
+
+def shared_runtime(
+    call_seconds: float | None = None, changes: dict[str, dict[str, Any]] | None = None
+) -> Runtime:
+    """As `runtime_of`, for changes by section of the settings."""
+    return _RUNTIMES.get(_changed(load_settings(), changes or {}), call_seconds)
+
+
+def _changed(settings: Settings, changes: dict[str, dict[str, Any]]) -> Settings:
+    sections = {}
+    for name, fields in changes.items():
+        addresses = sorted(field for field in fields if not field.endswith(_TIME))
+        if addresses and settings.environment != "local-dev":
+            # A launch could otherwise send fans' data elsewhere.
+            raise RequestError(
+                f"{name}.{addresses[0]} is changed in the settings of {settings.environment}, not for a run: leave "
+                "`resources` out of the config, but for time-outs"
+            )
+        section = getattr(settings, name)
+        try:
+            sections[name] = type(section).model_validate({**section.model_dump(), **fields})
+        except ValidationError as error:
+            problem = error.errors(include_input=False)[0]
+            raise RequestError(f"{name}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    return settings.model_copy(update=sections)
 
 
 class _Runtimes:
-    """One Runtime per process and `call_seconds`. Dagster makes a new resource for every run and every tick: clients
-    that belong to it would connect again each time, and breakers would lose their state.
+    """One Runtime per process and `call_seconds`. Dagster makes new resources for every run and every tick: clients
+    that belong to them would connect again each time, and breakers would lose their state.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[float | None, tuple[Settings, Runtime]] = {}
 
-    def get(self, call_seconds: float | None) -> Runtime:
-        # Read each time: a restarted embedded stack listens on other ports.
-        settings = load_settings()
+    def get(self, settings: Settings, call_seconds: float | None) -> Runtime:
+        # The settings are read each time: a restarted embedded stack listens on other ports.
         with self._lock:
             known = self._made.get(call_seconds)
             if known is not None and known[0] == settings:
                 return known[1]
             configure_telemetry(settings)
-            runtime = Runtime(settings if call_seconds is None else _brief(settings, call_seconds))
+            brief = settings if call_seconds is None else with_short_timeouts(settings, call_seconds)
+            runtime = Runtime(brief)
             self._made[call_seconds] = (settings, runtime)
             return runtime
 
 
 _RUNTIMES = _Runtimes()
-
-
-def _brief(settings: Settings, call_seconds: float) -> Settings:
-    def capped(section: Any, *fields: str) -> Any:
-        return section.model_copy(update={name: min(getattr(section, name), call_seconds) for name in fields})
-
-    return settings.model_copy(
-        update={
-            "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
-            "mongo": capped(
-                settings.mongo,
-                "connect_timeout_seconds",
-                "socket_timeout_seconds",
-                "server_selection_timeout_seconds",
-            ),
-            "kafka": capped(settings.kafka, "timeout_seconds"),
-            # No long polls: the read time-out is shorter.
-            "save": settings.save.model_copy(update={"receive_wait_seconds": 0.0}),
-            "retry": settings.retry.model_copy(update={"attempts": 1, "total_seconds": call_seconds}),
-        }
-    )
 
 
 @contextmanager

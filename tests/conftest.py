@@ -12,7 +12,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
-from tests.support import least_privilege
+from tests.support import declared, least_privilege
 from tests.support.runtimes import (
     ADDRESSES,
     NO_SERVERS,
@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     least_privilege.install()
+    declared.install()
     # No test reads the address of a running instance or the caller's overrides by accident.
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)

@@ -16,7 +16,7 @@ from regworkers_dagster.analytics.publishing import FLOW, KAFKA_EVENTS
 from regworkers_dagster.drains.running import CONTINUOUS
 from regworkers_dagster.factories import asset_job, schedule
 from regworkers_dagster.metadata import Metadata
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run
 
 # How old the archive may be. A run that finds nothing new ends within a second.
@@ -46,15 +46,15 @@ class ArchiveConfig(dg.Config):
     )
 
 
-@dg.multi_asset(name="archive", specs=[EVENT_ARCHIVE])
+@dg.multi_asset(name="archive", specs=[EVENT_ARCHIVE], required_resource_keys={"aws", "mongo", "kafka"})
 def archive_events(
-    context: dg.AssetExecutionContext, config: ArchiveConfig, workers: Workers
+    context: dg.AssetExecutionContext, config: ArchiveConfig
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Materialises nothing while another run is active, nor when Kafka or S3 is unavailable: the next run resumes."""
     bind(runId=context.run.run_id, worker="archive_events")
     with plain_failures(), StopSignal().on_signals() as stop:
         report = archive(
-            workers.runtime, run_id=context.run.run_id, max_seconds=config.max_seconds, stop=stop
+            runtime_of(context), run_id=context.run.run_id, max_seconds=config.max_seconds, stop=stop
         )
     if not report.began or (report.ended in ("dependency_down", "superseded") and not report.batches):
         which = f" ({report.dependency})" if report.dependency else ""
@@ -112,12 +112,13 @@ def of_report(report: ArchiveReport) -> Metadata:
             "Reads the whole archive.",
         )
     ],
+    required_resource_keys={"aws"},
 )
-def one_row_per_id(context: dg.AssetCheckExecutionContext, workers: Workers) -> Iterator[dg.AssetCheckResult]:
+def one_row_per_id(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """A second row fails the check and then the run, and with it the exit code; an alert follows."""
     bind(runId=context.run.run_id, worker="check_archive")
     with plain_failures():
-        runtime = workers.runtime
+        runtime = runtime_of(context)
         found = verify(runtime.objects, memory_mib=runtime.settings.archive.memory_mib)
     numbers = {name: value for name, value in found.as_dict().items() if name != "holds"}
     summary = ", ".join(f"{name} {number}" for name, number in numbers.items())

@@ -10,7 +10,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_dagster.analytics.publishing import FLOW
 from regworkers_dagster.factories import asset_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, records
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import long_run
 from regworkers_dagster.selection.assets import campaign_of
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
@@ -29,14 +29,14 @@ CAMPAIGN_FUNNEL = FLOW.asset(
 )
 
 
-@dg.multi_asset(name="funnel", specs=[CAMPAIGN_FUNNEL])
-def campaign_funnel(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
+@dg.multi_asset(name="funnel", specs=[CAMPAIGN_FUNNEL], required_resource_keys=set(STORES))
+def campaign_funnel(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Numbers that do not add up make the run warn, not fail: the report shows them."""
     # Imported here: pandas and matplotlib would cost every run of every job two seconds.
     from regworkers_core.analytics.funnel.funnel_page import publish_funnel
 
     with plain_failures(context):
-        runtime = workers.runtime
+        runtime = runtime_of(context)
         campaign = campaign_of(context, runtime)
         bind(runId=context.run.run_id, worker="campaign_funnel", campaignId=campaign.campaign_id)
         made = publish_funnel(runtime, campaign, context.log.info)

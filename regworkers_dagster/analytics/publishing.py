@@ -21,7 +21,7 @@ from regworkers_dagster.drains.sensing import (
     ticking,
 )
 from regworkers_dagster.factories import Flow, asset_job, sensor
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import DRAIN_TAG
 
 FLOW = Flow("analytics", owner="analytics")
@@ -52,13 +52,11 @@ KAFKA_EVENTS = FLOW.asset(
 )
 
 
-@dg.multi_asset(name=PUBLISH.name, specs=[KAFKA_EVENTS])
-def publish_events(
-    context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
-) -> dg.MaterializeResult[None]:
+@dg.multi_asset(name=PUBLISH.name, specs=[KAFKA_EVENTS], required_resource_keys={"aws", "mongo", "kafka"})
+def publish_events(context: dg.AssetExecutionContext, config: DrainConfig) -> dg.MaterializeResult[None]:
     """Take events off the analytics queue and publish them to Kafka."""
     with plain_failures(context):
-        runtime = workers.runtime
+        runtime = runtime_of(context)
         watch_renewals(runtime)
         done = drained(context, config, runtime, PUBLISH)
         left = read_analytics_queue(runtime)

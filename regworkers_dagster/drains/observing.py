@@ -15,7 +15,7 @@ from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.model import Names
 from regworkers_dagster.drains.decisions import worth_recording
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import plain_failures, runtime_of
 
 T = TypeVar("T")
 # A single failed probe may be a restart.
@@ -193,11 +193,13 @@ def dlq_check(
         name=f"{asset.key.to_user_string()}_empty",
         description=f"No {lost} was given up. The sensor `{sensor}` checks this every half minute; a run of the "
         "check reads it now.",
+        required_resource_keys={"aws"},
     )
-    def empty(workers: Workers) -> dg.AssetCheckResult:
+    def empty(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with plain_failures():
-            names = workers.runtime.names
-            depth = workers.runtime.queue(names.dead_letter_queue(queue(names))).depth().total
+            runtime = runtime_of(context)
+            names = runtime.names
+            depth = runtime.queue(names.dead_letter_queue(queue(names))).depth().total
         return dg.AssetCheckResult(passed=depth == 0, metadata={"messages": depth})
 
     return empty

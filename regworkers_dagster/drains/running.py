@@ -2,7 +2,7 @@
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.metadata import Metadata
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import throttled
 
 
@@ -117,15 +117,15 @@ def drained(
     return Drained(report, metadata)
 
 
-def drain_asset(spec: DrainSpec[Any], asset: dg.AssetSpec, does: str) -> dg.AssetsDefinition:
-    """`asset`, materialised by one drain of `spec`; `does` describes the step in the UI."""
+def drain_asset(
+    spec: DrainSpec[Any], asset: dg.AssetSpec, does: str, uses: Set[str] = STORES
+) -> dg.AssetsDefinition:
+    """`asset`, materialised by one drain of `spec`; `does` describes the step in the UI, `uses` are its resources."""
 
-    @dg.multi_asset(name=spec.name, specs=[asset], description=does)
-    def materialise(
-        context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
-    ) -> dg.MaterializeResult[None]:
+    @dg.multi_asset(name=spec.name, specs=[asset], description=does, required_resource_keys=set(uses))
+    def materialise(context: dg.AssetExecutionContext, config: DrainConfig) -> dg.MaterializeResult[None]:
         with plain_failures(context):
-            done = drained(context, config, workers.runtime, spec)
+            done = drained(context, config, runtime_of(context), spec)
         return dg.MaterializeResult(asset_key=asset.key, metadata=done.metadata, data_version=CONTINUOUS)
 
     return materialise

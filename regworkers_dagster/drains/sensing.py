@@ -33,7 +33,7 @@ from regworkers_dagster.drains.decisions import (
     parse_watched,
     pause_after_crashes,
 )
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.resources import TICK_CALL_SECONDS, runtime_of
 from regworkers_dagster.runs import DRAIN_TAG
 
 _RECENT_RUNS = 10
@@ -210,14 +210,14 @@ def safely(context: dg.SensorEvaluationContext, answer: Callable[[], Answer]) ->
         return dg.SkipReason(f"defect in the sensor: {describe(error)}")
 
 
-Tick = Callable[[dg.SensorEvaluationContext, Workers], Answer]
+Tick = Callable[[dg.SensorEvaluationContext], Answer]
 
 
 def ticking(read: Callable[[dg.SensorEvaluationContext, Runtime], Answer]) -> Tick:
     """A sensor's function from one that gets the runtime with short time-outs, and whose failures skip the tick."""
 
-    def tick(context: dg.SensorEvaluationContext, tick_workers: Workers) -> Answer:
-        return safely(context, lambda: read(context, tick_workers.runtime))
+    def tick(context: dg.SensorEvaluationContext) -> Answer:
+        return safely(context, lambda: read(context, runtime_of(context, call_seconds=TICK_CALL_SECONDS)))
 
     tick.__name__, tick.__doc__ = read.__name__, read.__doc__
     return tick

@@ -21,7 +21,7 @@ from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Asse
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, one_op_job
 from regworkers_dagster.metadata import facts_as_metadata, table
-from regworkers_dagster.resources import Workers, campaign_id_of
+from regworkers_dagster.resources import campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run, throttled, who_launched
 
 # `regworkers dlq` shows longer errors.
@@ -96,9 +96,8 @@ class DropConfig(ApplyConfig, _ChoiceConfig):
     description="Reads the dead letters of one queue or of all: causes, trends, and whether each is still needed. "
     "`close_settled` closes documents of `dead_letters` that are settled by now.",
 )
-def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, workers: Workers) -> None:
+def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, runtime: Runtime) -> None:
     """Changes no message."""
-    runtime = workers.runtime
     names = runtime.names
     queues = [dead_queue(names, config.queue)] if config.queue else list(dead_queues(names))
     assessor = Assessor(runtime, refusal)
@@ -140,9 +139,8 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, wo
     "sent first, and the rest follows if these do not fail; fails when a message that should be sent is still there. "
     "Terminate it at any time and launch it again: it continues with the rest.",
 )
-def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, workers: Workers) -> None:
+def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, runtime: Runtime) -> None:
     """Fails when a message that should be sent is still there."""
-    runtime = workers.runtime
     options = RedriveOptions(
         config.choice(runtime),
         dry_run=not config.apply,
@@ -173,9 +171,8 @@ def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, 
     description="Drops dead letters that are superseded or gone, after a copy on S3. Counts only, unless `apply` is "
     "true and `confirm` is the queue's name.",
 )
-def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, workers: Workers) -> None:
+def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, runtime: Runtime) -> None:
     """Fails when a chosen message is still there."""
-    runtime = workers.runtime
     queue = dead_queue(runtime.names, config.queue)
     if config.apply and config.confirm not in (queue.source, queue.name):
         raise UsageError(f"nothing was dropped: set confirm to {queue.source}, or apply to false")

@@ -18,7 +18,7 @@ from regworkers_core.operations.certificates import CertificateReport, RenewalSt
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import Flow, asset_job, one_op_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, short_run
 
 # What one run shows of a long list; the command shows all.
@@ -39,15 +39,16 @@ class FindConfig(dg.Config):
     step="find",
     does="Compares AWS with what is declared; changes nothing.",
     tags={OPERATION_TAG: "find-resources", **short_run()},
-    resource="tick_workers",
+    uses={"aws"},
+    call_seconds=TICK_CALL_SECONDS,
     description="Compares tables, queues, bucket, log groups, dashboards, alarms, policies and roles with what the "
     "settings declare. Run it after each deployment; it fails on a difference, as `regworkers aws find-resources` "
     "does.",
 )
-def find_resources(context: dg.OpExecutionContext, config: FindConfig, workers: Workers) -> None:
+def find_resources(context: dg.OpExecutionContext, config: FindConfig, runtime: Runtime) -> None:
     """Fails on any difference, and when something could not be read."""
     state = read_state(Path(config.terraform_file)) if config.terraform_file else None
-    found = discover(workers.runtime, state)
+    found = discover(runtime, state)
     context.add_output_metadata(of_discovery(found))
     if found.differing or found.blind:
         raise dg.Failure(
@@ -110,13 +111,12 @@ DAYS_LEFT = dg.AssetCheckSpec(
     check_specs=[DAYS_LEFT],
     retry_policy=_AGAIN,
     can_subset=False,
+    required_resource_keys={"aws", "kafka"},
 )
-def inspect_certificate(
-    context: dg.AssetExecutionContext, workers: Workers
-) -> Iterator[dg.MaterializeResult[None]]:
+def inspect_certificate(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Read and check it. The sensor of alerts notifies, at any time of the day."""
     with plain_failures():
-        report = _report(workers.runtime)
+        report = _report(runtime_of(context))
     for text in [report.error] if report.error else _findings(report):
         context.log.warning(text)
     metadata = _certificate_metadata(report)

@@ -35,7 +35,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import ENDED, Answer, ticking
 from regworkers_dagster.factories import Flow, asset_job, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import ALL, TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, short_run
 
 # Dagster's interval for a sensor that sets none.
@@ -155,14 +155,18 @@ FINDS_NOTHING = dg.AssetCheckSpec(
 )
 
 
-@dg.multi_asset(name="examine_system", specs=[SYSTEM_HEALTH], check_specs=[FINDS_NOTHING], can_subset=False)
-def examine_system(
-    context: dg.AssetExecutionContext, tick_workers: Workers
-) -> Iterator[dg.MaterializeResult[None]]:
+@dg.multi_asset(
+    name="examine_system",
+    specs=[SYSTEM_HEALTH],
+    check_specs=[FINDS_NOTHING],
+    can_subset=False,
+    required_resource_keys=set(ALL),
+)
+def examine_system(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Check the system. A finding fails the run, and with it the exit code of `dagster job execute`."""
     bind(runId=context.run.run_id, worker="doctor")
     with plain_failures():
-        runtime = tick_workers.runtime
+        runtime = runtime_of(context, call_seconds=TICK_CALL_SECONDS)
         snapshot = read_system(runtime, lambda: _scheduler(context.instance))
         examination = examine_snapshot(runtime, snapshot)
     metadata = of_examination(examination)
@@ -277,6 +281,7 @@ SENSORS = (
         ALERTS_SENSOR,
         alerts_tick,
         every_seconds=_INTERVAL_SECONDS,
+        uses=ALL,
         description="Checks the whole system every minute, opens and closes incidents, and notifies PagerDuty and "
         "Slack. docs/alerts.md lists the conditions; `regworkers alerts` shows open incidents.",
     ),

@@ -15,9 +15,9 @@ from pydantic import Field
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
+from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import ENDED
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
-from regworkers_dagster.resources import Workers
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
 
 SQLITE = "sqlite"
@@ -180,10 +180,9 @@ class PruneConfig(ApplyConfig):
     "them forever. Active runs and the latest run of each job stay. SQLite then shrinks its files. Counts only, unless "
     "`apply` is true.",
 )
-def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, workers: Workers) -> None:
+def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, runtime: Runtime) -> None:
     """Active runs and the latest run of each job stay."""
     dry_run = not config.apply
-    runtime = workers.runtime
     days = config.older_than_days or runtime.settings.observability.run_retention_days
     with launched_by_hand(
         context.run, runtime, "prune_runs", f"runs older than {days} days", dry_run=dry_run

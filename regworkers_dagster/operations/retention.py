@@ -14,10 +14,11 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.retention import apply_retention
+from regworkers_core.runtime import Runtime
 from regworkers_dagster.by_hand import CAMPAIGN, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
 from regworkers_dagster.metadata import facts_as_metadata, table
-from regworkers_dagster.resources import Workers, campaign_id_of
+from regworkers_dagster.resources import campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, long_run
 
 
@@ -36,10 +37,9 @@ class HousekeepingConfig(ApplyConfig):
     "of drains, reviews, databases left by drills and, if the settings say so, days of the archive. Counts only, "
     "unless `apply` is true. `prune_runs` deletes runs of Dagster.",
 )
-def housekeeping(context: dg.OpExecutionContext, config: HousekeepingConfig, workers: Workers) -> None:
+def housekeeping(context: dg.OpExecutionContext, config: HousekeepingConfig, runtime: Runtime) -> None:
     """Fails when a store did not answer; the others are done."""
     dry_run = not config.apply
-    runtime = workers.runtime
     with (
         StopSignal().on_signals() as stop,
         launched_by_hand(

@@ -16,7 +16,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import Flow, asset_job, one_op_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import ALL, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run
 
 if TYPE_CHECKING:
@@ -66,10 +66,15 @@ class QuarterlyConfig(dg.Config):
 
 def _review(kind: str, step: str) -> dg.AssetsDefinition:
     @dg.multi_asset(
-        name=step, specs=[SPECS[kind]], check_specs=[CHECKS[kind]], can_subset=False, description=_DOES
+        name=step,
+        specs=[SPECS[kind]],
+        check_specs=[CHECKS[kind]],
+        can_subset=False,
+        description=_DOES,
+        required_resource_keys=set(ALL),
     )
-    def reviewed(context: dg.AssetExecutionContext, workers: Workers) -> Iterator[dg.MaterializeResult[None]]:
-        yield _reviewed(context, workers, kind)
+    def reviewed(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+        yield _reviewed(context, kind)
 
     return reviewed
 
@@ -79,10 +84,14 @@ monthly_review = _review("monthly", "review_month")
 
 
 @dg.multi_asset(
-    name="review_quarter", specs=[SPECS["quarterly"]], check_specs=[CHECKS["quarterly"]], can_subset=False
+    name="review_quarter",
+    specs=[SPECS["quarterly"]],
+    check_specs=[CHECKS["quarterly"]],
+    can_subset=False,
+    required_resource_keys=set(ALL),
 )
 def quarterly_review(
-    context: dg.AssetExecutionContext, config: QuarterlyConfig, workers: Workers
+    context: dg.AssetExecutionContext, config: QuarterlyConfig
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Write the review. A drill that is not passed is a finding; a finding makes the check warn."""
     with StopSignal().on_signals() as stop:
@@ -91,12 +100,11 @@ def quarterly_review(
             most = config.max_entries or runtime.settings.reviews.drill_max_entries
             return _drilled(runtime, most, stop, context.log.info)
 
-        yield _reviewed(context, workers, "quarterly", drill if config.drill else None)
+        yield _reviewed(context, "quarterly", drill if config.drill else None)
 
 
 def _reviewed(
     context: dg.AssetExecutionContext,
-    workers: Workers,
     kind: str,
     drill: Callable[[Runtime], DrillResult] | None = None,
 ) -> dg.MaterializeResult[None]:
@@ -106,7 +114,7 @@ def _reviewed(
 
     bind(runId=context.run.run_id, worker=f"{kind}_review")
     with plain_failures():
-        runtime = workers.runtime
+        runtime = runtime_of(context)
         review = make_review(
             runtime,
             ReviewKind(kind),
@@ -169,9 +177,8 @@ class DrillConfig(dg.Config):
     description="If the replica is lost, how long until it is restored, and is it the same? Rebuilds it beside the "
     "real one and compares; flags, queues and events stay as they are. The quarterly review does the same.",
 )
-def drill_recovery(context: dg.OpExecutionContext, config: DrillConfig, workers: Workers) -> None:
+def drill_recovery(context: dg.OpExecutionContext, config: DrillConfig, runtime: Runtime) -> None:
     """Fails when the drill is not passed."""
-    runtime = workers.runtime
     most = None if config.all_entries else config.max_entries or runtime.settings.reviews.drill_max_entries
     with StopSignal().on_signals() as stop:
         result = _drilled(runtime, most, stop, context.log.info)

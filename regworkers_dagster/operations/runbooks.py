@@ -2,7 +2,7 @@
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import dagster as dg
@@ -23,7 +23,7 @@ from regworkers_core.operations.runbooks.runbook import RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, Body, one_op_job
 from regworkers_dagster.metadata import Metadata, records
-from regworkers_dagster.resources import Workers, campaign_id_of
+from regworkers_dagster.resources import ALL, STORES, campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
 
 _APPLY = "Change it; the audit log records that. Without, the run only checks."
@@ -89,7 +89,7 @@ class ConfigurationConfig(ApplyConfig):
 
 
 def _runbook(
-    name: str, does: str, description: str, operation: str = ""
+    name: str, does: str, description: str, operation: str = "", uses: Set[str] = STORES
 ) -> Callable[[Body], dg.JobDefinition]:
     """A job of one op; runs of one `operation` exclude each other. A reconcile or a backfill has no time limit."""
     tags = {OPERATION_TAG: operation or f"runbook-{name.replace('_', '-')}"}
@@ -99,6 +99,7 @@ def _runbook(
         does=does,
         tags=tags if operation else {**tags, **short_run()},
         worker="runbook",
+        uses=uses,
         description=f"{description} docs/runbooks/{name.replace('_', '-')}.md",
     )
 
@@ -108,29 +109,31 @@ def _runbook(
     "What bounds replication now, and which setting to change.",
     f"What bounds replication: shards, drains, throttling, save. {_CHECKS}",
 )
-def runbook_stream_lag(context: dg.OpExecutionContext, config: PeriodConfig, workers: Workers) -> None:
+def runbook_stream_lag(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
     """Changes nothing."""
-    _report(context, stream_lag.run(workers.runtime, minutes=config.minutes))
+    _report(context, stream_lag.run(runtime, minutes=config.minutes))
 
 
 @_runbook(
     "kafka",
     "Brokers, topics, certificate, producer, age of the queue, time to data loss.",
     f"Brokers, topics, certificate, producer, queue, time to data loss. {_CHECKS}",
+    uses={"aws", "mongo", "kafka"},
 )
-def runbook_kafka(context: dg.OpExecutionContext, config: PeriodConfig, workers: Workers) -> None:
+def runbook_kafka(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
     """Changes nothing."""
-    _report(context, kafka.run(workers.runtime, minutes=config.minutes))
+    _report(context, kafka.run(runtime, minutes=config.minutes))
 
 
 @_runbook(
     "time_outs",
     "Which dependency the drains waited for, and how long each takes now.",
     f"Which dependency is slow, then and now. {_CHECKS}",
+    uses=ALL,
 )
-def runbook_time_outs(context: dg.OpExecutionContext, config: PeriodConfig, workers: Workers) -> None:
+def runbook_time_outs(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
     """Changes nothing."""
-    _report(context, time_outs.run(workers.runtime, minutes=config.minutes))
+    _report(context, time_outs.run(runtime, minutes=config.minutes))
 
 
 @_runbook(
@@ -138,9 +141,9 @@ def runbook_time_outs(context: dg.OpExecutionContext, config: PeriodConfig, work
     "Calls for a million entries by drain and service, and their list prices.",
     f"What a million entries cost, by service and drain. {_CHECKS}",
 )
-def runbook_cost(context: dg.OpExecutionContext, config: CostConfig, workers: Workers) -> None:
+def runbook_cost(context: dg.OpExecutionContext, config: CostConfig, runtime: Runtime) -> None:
     """Changes nothing."""
-    _report(context, cost.run(workers.runtime, days=config.days))
+    _report(context, cost.run(runtime, days=config.days))
 
 
 @_runbook(
@@ -148,11 +151,12 @@ def runbook_cost(context: dg.OpExecutionContext, config: CostConfig, workers: Wo
     "Provisions, checks, rebuilds the replica, verifies; times each step.",
     f"After the loss of everything: provision, check, rebuild the replica, verify, each step timed. {_ACTS}",
     operation="backfill",
+    uses=ALL,
 )
-def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig, workers: Workers) -> None:
+def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig, runtime: Runtime) -> None:
     """Can be repeated at any time."""
 
-    def act(runtime: Runtime) -> RunbookReport:
+    def act() -> RunbookReport:
         with StopSignal().on_signals() as stop:
             return total_failure.run(
                 runtime,
@@ -163,7 +167,7 @@ def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig
                 stop=stop,
             )
 
-    _act(context, workers, "total-failure", config, None, {"rate": config.rate}, act)
+    _act(context, runtime, "total-failure", config, None, {"rate": config.rate}, act)
 
 
 @_runbook(
@@ -172,10 +176,10 @@ def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig
     f"Replica and source: compare, repair, compare again. {_ACTS}",
     operation="reconcile",
 )
-def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, workers: Workers) -> None:
+def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, runtime: Runtime) -> None:
     """Can be repeated at any time."""
 
-    def act(runtime: Runtime) -> RunbookReport:
+    def act() -> RunbookReport:
         return out_of_sync.run(
             runtime,
             campaign_id_of(runtime, config.campaign_id),
@@ -185,7 +189,7 @@ def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, work
         )
 
     arguments = {"yesRemove": config.yes_remove}
-    _act(context, workers, "out-of-sync", config, config.campaign_id, arguments, act)
+    _act(context, runtime, "out-of-sync", config, config.campaign_id, arguments, act)
 
 
 @_runbook(
@@ -194,51 +198,51 @@ def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, work
     f"Which draws and markets are stalled, why, and a retry of them. {_ACTS}",
 )
 def runbook_selection_failures(
-    context: dg.OpExecutionContext, config: SelectionConfig, workers: Workers
+    context: dg.OpExecutionContext, config: SelectionConfig, runtime: Runtime
 ) -> None:
     """Can be repeated at any time: no code is assigned and no fan is notified twice."""
 
-    def act(runtime: Runtime) -> RunbookReport:
+    def act() -> RunbookReport:
         return selection_failures.run(
             runtime, config.campaign_id, config.market_id, apply=config.apply, run_id=context.run_id
         )
 
     arguments = {"market": config.market_id}
-    _act(context, workers, "selection-failures", config, config.campaign_id, arguments, act)
+    _act(context, runtime, "selection-failures", config, config.campaign_id, arguments, act)
 
 
 @_runbook(
     "campaign_configuration",
     "Compares campaigns in Redis with their source, and clears those that differ.",
     f"Campaigns in Redis, MongoDB and the Campaign Service, compared; clears Redis where it differs. {_ACTS}",
+    uses={"aws", "mongo", "redis"},
 )
 def runbook_campaign_configuration(
-    context: dg.OpExecutionContext, config: ConfigurationConfig, workers: Workers
+    context: dg.OpExecutionContext, config: ConfigurationConfig, runtime: Runtime
 ) -> None:
     """Can be repeated at any time."""
 
-    def act(runtime: Runtime) -> RunbookReport:
+    def act() -> RunbookReport:
         return campaign_configuration.run(
             runtime, campaign_id_of(runtime, config.campaign_id), apply=config.apply
         )
 
-    _act(context, workers, "campaign-configuration", config, config.campaign_id, {}, act)
+    _act(context, runtime, "campaign-configuration", config, config.campaign_id, {}, act)
 
 
 def _act(
     context: dg.OpExecutionContext,
-    workers: Workers,
+    runtime: Runtime,
     name: str,
     config: ApplyConfig,
     target: str | None,
     arguments: Mapping[str, Any],
-    act: Callable[[Runtime], RunbookReport],
+    act: Callable[[], RunbookReport],
 ) -> None:
-    runtime = workers.runtime
     with launched_by_hand(
         context.run, runtime, f"runbook {name}", target or "all", arguments, dry_run=not config.apply
     ) as result:
-        report = act(runtime)
+        report = act()
         result["done"] = report.changed
     _report(context, report)
 

@@ -12,7 +12,7 @@ from regworkers_dagster.drains.observing import or_none
 from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drain_asset, drained
 from regworkers_dagster.factories import Flow
 from regworkers_dagster.metadata import Metadata
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 
 _FLOW = Flow("replication", owner="replication")
 _PERSONAL = {"regworkers/contains": "personal-data"}
@@ -61,13 +61,18 @@ enqueue_entries = drain_asset(
 )
 
 
-@dg.multi_asset(name=SAVE.name, specs=[ENTRIES], check_specs=[LAG_WITHIN_OBJECTIVE])
+@dg.multi_asset(
+    name=SAVE.name,
+    specs=[ENTRIES],
+    check_specs=[LAG_WITHIN_OBJECTIVE],
+    required_resource_keys=set(STORES),
+)
 def save_entries(
-    context: dg.AssetExecutionContext, config: DrainConfig, workers: Workers
+    context: dg.AssetExecutionContext, config: DrainConfig
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Read changed entries from the demand table and write them to the replica."""
     with plain_failures(context):
-        runtime = workers.runtime
+        runtime = runtime_of(context)
         done = drained(context, config, runtime, SAVE)
         # First in the metadata, so that the asset's overview is not empty after a drain without work.
         held = or_none(runtime.replica.count)

@@ -29,7 +29,7 @@ from regworkers_dagster.replication.assets import (
     save_entries,
 )
 from regworkers_dagster.replication.checks import answering, parity
-from regworkers_dagster.resources import Workers, campaign_id_of
+from regworkers_dagster.resources import campaign_id_of
 from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, launched_by_hand, throttled
 
 ENQUEUE_ENTRIES = asset_job(
@@ -94,7 +94,7 @@ class BackfillConfig(ApplyConfig):
     "does the rest, and cannot overwrite newer changes. Rebuilds an emptied replica. Counts only, unless `apply` is "
     "true.",
 )
-def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, workers: Workers) -> None:
+def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, runtime: Runtime) -> None:
     """A terminated run keeps its position."""
     show = throttled(context.log.info)
 
@@ -102,7 +102,7 @@ def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, wor
         expected = "" if progress.estimate is None else f" of about {progress.estimate}"
         show(f"{progress.sent}{expected} keys queued")
 
-    runtime, dry_run = workers.runtime, not config.apply
+    dry_run = not config.apply
     campaign_id = campaign_id_of(runtime, config.campaign_id)
     target = config.backfill_id or campaign_id or "all campaigns"
     with (

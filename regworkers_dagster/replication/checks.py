@@ -17,7 +17,13 @@ from regworkers_dagster.drains.observing import SILENT_PROBES, Answering, dlq_ch
 from regworkers_dagster.factories import ApplyConfig, fields_of
 from regworkers_dagster.metadata import Metadata, records
 from regworkers_dagster.replication.assets import ENTRIES, REPLICATION_DLQ
-from regworkers_dagster.resources import Workers, campaign_id_of, plain_failures
+from regworkers_dagster.resources import (
+    STORES,
+    TICK_CALL_SECONDS,
+    campaign_id_of,
+    plain_failures,
+    runtime_of,
+)
 from regworkers_dagster.runs import launched_by_hand
 
 DEPENDENCIES_ANSWER = "dependencies_answer"
@@ -42,11 +48,12 @@ replication_dlq_empty = dlq_check(
     name=DEPENDENCIES_ANSWER,
     description="Every dependency that replication needs answers. The sensor `observe_replication` probes them every "
     f"half minute, and fails the check after {SILENT_PROBES} failed probes in a row; a run of the check probes now.",
+    required_resource_keys=set(STORES),
 )
-def dependencies_answer(tick_workers: Workers) -> dg.AssetCheckResult:
+def dependencies_answer(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """Probe all of them at once, without retries."""
     with plain_failures():
-        found = answering(tick_workers.runtime)
+        found = answering(runtime_of(context, call_seconds=TICK_CALL_SECONDS))
     evaluation = found.evaluation(found.unavailable)
     return dg.AssetCheckResult(
         passed=evaluation.passed, description=evaluation.description, metadata=evaluation.metadata
@@ -88,8 +95,13 @@ class ReconcileConfig(ApplyConfig):
     )
 
 
-@dg.multi_asset_check(name="reconcile", specs=[PARITY], config_schema=fields_of(ReconcileConfig))
-def parity(context: dg.AssetCheckExecutionContext, workers: Workers) -> Iterator[dg.AssetCheckResult]:
+@dg.multi_asset_check(
+    name="reconcile",
+    specs=[PARITY],
+    config_schema=fields_of(ReconcileConfig),
+    required_resource_keys=set(STORES),
+)
+def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Compare both sides. A difference fails the check and then the run, and with it the exit code."""
     config = ReconcileConfig(**context.op_execution_context.op_config)
     bind(runId=context.run.run_id, worker="reconcile")
@@ -97,7 +109,7 @@ def parity(context: dg.AssetCheckExecutionContext, workers: Workers) -> Iterator
     accept = None if number is None else Accept(number if config.apply else None, config.after_restore)
     arguments = {"repair": True, "acceptSource": number, "afterRestore": config.after_restore}
     with plain_failures():
-        runtime = workers.runtime
+        runtime = runtime_of(context)
         campaign_id = campaign_id_of(runtime, config.campaign_id)
         target = campaign_id or "all campaigns"
         with launched_by_hand(

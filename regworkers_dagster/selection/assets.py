@@ -24,7 +24,7 @@ from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import Workers, plain_failures
+from regworkers_dagster.resources import CHANGES_CAMPAIGNS, plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_TAG, launched_by_hand
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
@@ -50,7 +50,6 @@ def campaign_of(context: Context, runtime: Runtime) -> Campaign:
 
 def take(
     context: Context,
-    workers: Workers,
     spec: dg.AssetSpec,
     call: Callable[[DrawRun], StepResult],
     *,
@@ -61,7 +60,7 @@ def take(
     A step that decides nothing is not recorded in the audit log.
     """
     with plain_failures(context):
-        run, runtime, name = context.run, workers.runtime, spec.key.path[-1]
+        run, runtime, name = context.run, runtime_of(context), spec.key.path[-1]
         campaign_id = campaign_of(context, runtime).campaign_id
         bind(runId=run.run_id, worker="draw", campaignId=campaign_id)
         try:
@@ -168,8 +167,10 @@ def metadata_of(step: StepResult) -> Metadata:
     return {"state": dg.MetadataValue.text(step.state), **shown, **facts_as_metadata(step.facts)}
 
 
-@dg.multi_asset(name="eligibility", specs=[specs.ELIGIBILITY_REPORT])
-def eligibility_report(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
+@dg.multi_asset(
+    name="eligibility", specs=[specs.ELIGIBILITY_REPORT], required_resource_keys=set(CHANGES_CAMPAIGNS)
+)
+def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
     """In a run that freezes the pool next: close the campaign if that is due, then judge its entries for good. In any
     other run preview the judgement and decide nothing.
     """
@@ -180,18 +181,23 @@ def eligibility_report(context: dg.AssetExecutionContext, workers: Workers) -> T
     def judge(draw: DrawRun) -> StepResult:
         if not decides:
             return draw.preview()
-        close_if_due(workers.runtime, draw.campaign_id, run_id=run.run_id)
+        close_if_due(runtime_of(context), draw.campaign_id, run_id=run.run_id)
         return draw.judge()
 
-    yield from take(context, workers, specs.ELIGIBILITY_REPORT, judge, decides=decides)
+    yield from take(context, specs.ELIGIBILITY_REPORT, judge, decides=decides)
 
 
 def _step(
     spec: dg.AssetSpec, call: Callable[[DrawRun], StepResult], does: str, *, name: str = ""
 ) -> dg.AssetsDefinition:
-    @dg.multi_asset(name=name or spec.key.path[-1], specs=[spec], description=does)
-    def step(context: dg.AssetExecutionContext, workers: Workers) -> Taken:
-        yield from take(context, workers, spec, call)
+    @dg.multi_asset(
+        name=name or spec.key.path[-1],
+        specs=[spec],
+        description=does,
+        required_resource_keys=set(CHANGES_CAMPAIGNS),
+    )
+    def step(context: dg.AssetExecutionContext) -> Taken:
+        yield from take(context, spec, call)
 
     return step
 
@@ -214,6 +220,7 @@ process_selections = drain_asset(
     SELECTIONS,
     specs.SELECTIONS,
     "Per winner: claim the code at their position, write the selection and the row of the outbox.",
+    CHANGES_CAMPAIGNS,
 )
 send_notifications = drain_asset(
     NOTIFICATIONS,

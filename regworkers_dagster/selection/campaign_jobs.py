@@ -25,6 +25,7 @@ from regworkers_dagster.by_hand import (
     require,
 )
 from regworkers_dagster.metadata import table
+from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection.specs import CAMPAIGNS, OUTBOX
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
@@ -91,6 +92,7 @@ class MoveConfig(CampaignConfig):
 
 @launchable(
     "create_campaign",
+    uses=CHANGES_CAMPAIGNS,
     description="Creates a campaign in DRAFT and publishes the commitment to its draw. No fan can enter before "
     "`open_campaign`. It cannot be changed later, so check what the run shows.",
 )
@@ -116,6 +118,7 @@ def create_campaign(launch: Launch, config: CreateConfig) -> LaunchOutcome:
 
 @launchable(
     "open_campaign",
+    uses=CHANGES_CAMPAIGNS,
     description="Opens the registration: the campaign becomes OPEN. An open campaign is left as it is.",
 )
 def open_campaign(launch: Launch, config: MoveConfig) -> LaunchOutcome:
@@ -125,6 +128,7 @@ def open_campaign(launch: Launch, config: MoveConfig) -> LaunchOutcome:
 
 @launchable(
     "close_campaign",
+    uses=CHANGES_CAMPAIGNS,
     description="Ends the registration for good: the campaign becomes CLOSED, and the job `draw` may begin. A closed "
     "campaign is left as it is. With `auto_draw` this happens automatically at `closes_at`.",
 )

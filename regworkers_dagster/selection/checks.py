@@ -15,7 +15,7 @@ from regworkers_core.selection.assign import checks as assigned
 from regworkers_core.selection.draw import checks as drawn
 from regworkers_dagster.drains.observing import dlq_check
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import Workers, campaign_id_of, plain_failures
+from regworkers_dagster.resources import STORES, campaign_id_of, plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_TAG
 from regworkers_dagster.selection import specs
 
@@ -24,11 +24,11 @@ Check = Callable[[Runtime, str], PromiseVerdict]
 Found = Mapping[str, PromiseVerdict]
 
 
-def _checked(context: dg.AssetCheckExecutionContext, workers: Workers, check: Check) -> dg.AssetCheckResult:
+def _checked(context: dg.AssetCheckExecutionContext, check: Check) -> dg.AssetCheckResult:
     """The result for the campaign of the run's partition; for every drawn campaign when the check runs by itself."""
     bind(runId=context.run.run_id, worker="draw")
     with plain_failures():
-        runtime = workers.runtime
+        runtime = runtime_of(context)
         campaign_id = context.run.tags.get(PARTITION_TAG)
         campaigns = _reached(runtime, PhaseStatus.DRAWN) if campaign_id is None else [campaign_id]
         found = {campaign: check(runtime, campaign) for campaign in campaigns}
@@ -40,35 +40,36 @@ def _checked(context: dg.AssetCheckExecutionContext, workers: Workers, check: Ch
 @dg.asset_check(
     asset=specs.DRAW.key,
     blocking=True,
+    required_resource_keys=set(STORES),
     description="A replay from the published artefacts alone reproduces the committed hash of every phase.",
 )
-def draw_replays(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
+def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """By the gate, whose result the publication of this run uses; for all draws as `regworkers draw verify` does."""
     if PARTITION_TAG not in context.run.tags:
-        return _checked(context, workers, drawn.draw_replays)
-    return _checked(
-        context, workers, lambda runtime, name: drawn.gate_replays(runtime, name, context.run.run_id)
-    )
+        return _checked(context, drawn.draw_replays)
+    return _checked(context, lambda runtime, name: drawn.gate_replays(runtime, name, context.run.run_id))
 
 
 @dg.asset_check(
     asset=specs.DRAW.key,
     blocking=True,
+    required_resource_keys=set(STORES),
     description="No market has more winners than seats.",
 )
-def capacity_respected(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
+def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """In the latest phase, over all phases."""
-    return _checked(context, workers, drawn.capacity_respected)
+    return _checked(context, drawn.capacity_respected)
 
 
 @dg.asset_check(
     asset=specs.DRAW_REPORT.key,
     description="Ranks are uniform over registration time, ids and mail domains (chi-square). Where it fails, the gate "
     "publishes only findings that a person accepts by name, with a reason.",
+    required_resource_keys=set(STORES),
 )
-def win_rates_uniform(context: dg.AssetCheckExecutionContext, workers: Workers) -> dg.AssetCheckResult:
+def win_rates_uniform(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """The report's bias audit."""
-    return _checked(context, workers, drawn.win_rates_uniform)
+    return _checked(context, drawn.win_rates_uniform)
 
 
 OF_A_DRAW = (draw_replays, capacity_respected, win_rates_uniform)
@@ -100,16 +101,17 @@ class CheckConfig(dg.Config):
         dg.AssetCheckSpec(name, asset=specs.SELECTIONS.key, description=description)
         for name, (_, description) in _OF_SELECTIONS.items()
     ],
+    required_resource_keys=set(STORES),
 )
 def selections_kept(
-    context: dg.AssetCheckExecutionContext, config: CheckConfig, workers: Workers
+    context: dg.AssetCheckExecutionContext, config: CheckConfig
 ) -> Iterator[dg.AssetCheckResult]:
     """Run each check over the campaigns. One that does not hold fails the run, and with it the exit code; an alert
     follows.
     """
     bind(runId=context.run.run_id, worker="check_selection")
     with plain_failures():
-        runtime = workers.runtime
+        runtime = runtime_of(context)
         campaign_id = campaign_id_of(runtime, config.campaign_id)
         campaigns = [campaign_id] if campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
         found = {

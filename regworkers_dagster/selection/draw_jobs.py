@@ -45,6 +45,7 @@ from regworkers_dagster.by_hand import (
 )
 from regworkers_dagster.factories import APPLY, ApplyConfig
 from regworkers_dagster.metadata import table
+from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.assets import (
     awaited,
@@ -213,6 +214,7 @@ def strike_entries(launch: Launch, config: StrikeConfig) -> LaunchOutcome:
 
 @launchable(
     "confirm_draw",
+    uses=CHANGES_CAMPAIGNS,
     long=True,
     description="Publishes a drawn phase: codes for its winners, messages to all entrants. Read the report first: it "
     "is in the metadata of `draw_report`, with a link to the page with its plots.",
@@ -241,6 +243,7 @@ def confirm_draw(launch: Launch, config: ConfirmConfig) -> LaunchOutcome:
 
 @launchable(
     "top_up",
+    uses=CHANGES_CAMPAIGNS,
     long=True,
     resumed=True,
     description="More seats, or other winners in place of struck ones, for a campaign that was drawn: a further "
@@ -285,6 +288,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
 
 @launchable(
     "retry_market_selection",
+    uses=CHANGES_CAMPAIGNS,
     description="Retries a stalled market: plans it when codes were missing, and sends the open chunks again. No code "
     "is assigned and no fan is notified twice.",
 )
@@ -355,6 +359,7 @@ def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
 
 @launchable(
     "annul_draw",
+    uses=CHANGES_CAMPAIGNS,
     previews=True,
     description="Annuls a draw: no more messages are sent, no phase follows, the reason is published, and the "
     "campaign is never drawn again. It cannot be undone. Shows what it would stop, unless `confirm` is given; "

@@ -33,7 +33,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings
 from regworkers_core.telemetry import configure_telemetry
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.resources import shared_runtime
 from regworkers_dagster.web.files import Files
 from regworkers_dagster.web.guard import Guard, Operators
 from regworkers_dagster.web.mutations import Mutations
@@ -69,7 +69,7 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
 
 
 def _runtime() -> Runtime:
-    return Workers(call_seconds=_CALL_SECONDS).runtime
+    return shared_runtime(_CALL_SECONDS)
 
 
 def application(

@@ -9,10 +9,26 @@ import dagster as dg
 import pytest
 
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.resources import Workers
+from regworkers_dagster import resources
 from tests.dagster.support import use
+from tests.support import declared
 
 Tick = Any
+
+
+@pytest.fixture(autouse=True)
+def _asks_for_what_it_touches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every call of an asset, check, job or sensor is to a service whose resource it asks for."""
+    real = resources.shared_runtime
+
+    def watched(call_seconds: float | None = None, changes: dict[str, Any] | None = None) -> Runtime:
+        made = real(call_seconds, changes)
+        declared.watch(made, frozenset(changes or {}))
+        return made
+
+    monkeypatch.setattr(resources, "shared_runtime", watched)
+    yield
+    assert not declared.undeclared()
 
 
 @pytest.fixture
@@ -28,6 +44,6 @@ def tick(runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.Mon
 
     def evaluate(function: Any, cursor: str | None = None) -> Any:
         context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="a_sensor")
-        return function(context, Workers(call_seconds=2.0))
+        return function(context)
 
     return evaluate

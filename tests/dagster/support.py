@@ -10,7 +10,6 @@ import pytest
 
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains import sensing
-from regworkers_dagster.resources import Workers
 from tests.support.environment import environment_of
 
 
@@ -47,6 +46,6 @@ class Daemon:
         context = dg.build_sensor_context(
             instance=self._instance, cursor=self.cursor or None, sensor_name="a_sensor"
         )
-        answer = function(context, Workers(call_seconds=2.0))
+        answer = function(context)
         self.cursor = context.cursor or ""
         return answer

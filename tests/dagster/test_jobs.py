@@ -260,13 +260,13 @@ def test_backfill_queues_every_key_and_the_save_drain_rebuilds_the_replica(
 
 def test_the_dead_letter_check_counts_messages(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     from regworkers_dagster.replication.checks import replication_dlq_empty
-    from regworkers_dagster.resources import Workers
+    from regworkers_dagster.resources import connections
 
     use(monkeypatch, runtime)
-    assert replication_dlq_empty(workers=Workers()).passed
+    assert replication_dlq_empty(dg.build_asset_check_context(resources=connections())).passed
     put(runtime, key("bad"), email=None)
     replicate_all(runtime)
-    verdict = replication_dlq_empty(workers=Workers())
+    verdict = replication_dlq_empty(dg.build_asset_check_context(resources=connections()))
     assert not verdict.passed
     assert plain(verdict.metadata) == {"messages": 1}
 

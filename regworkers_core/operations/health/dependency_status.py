@@ -41,18 +41,21 @@ _ASK_SECONDS = 60.0
 _GUARDED = {"drain-log": "mongo", "dynamodb-streams": "streams"}
 
 
-def with_short_timeouts(settings: Settings) -> Settings:
-    """The settings for reading the system while an operator waits: no retries, no answer awaited longer than 2 s."""
+def with_short_timeouts(settings: Settings, seconds: float = _ANSWER_SECONDS) -> Settings:
+    """The settings for reading the system while an operator waits: no retries, no answer awaited longer."""
 
     def capped(section: Any, *fields: str) -> Any:
-        return section.model_copy(
-            update={name: min(getattr(section, name), _ANSWER_SECONDS) for name in fields}
-        )
+        return section.model_copy(update={name: min(getattr(section, name), seconds) for name in fields})
 
     return settings.model_copy(
         update={
             "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
-            "mongo": capped(settings.mongo, "socket_timeout_seconds", "server_selection_timeout_seconds"),
+            "mongo": capped(
+                settings.mongo,
+                "connect_timeout_seconds",
+                "socket_timeout_seconds",
+                "server_selection_timeout_seconds",
+            ),
             "kafka": capped(settings.kafka, "timeout_seconds"),
             "services": capped(
                 settings.services, "connect_timeout_seconds", "read_timeout_seconds", "answer_seconds"

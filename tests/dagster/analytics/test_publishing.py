@@ -11,7 +11,7 @@ import pytest
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics import publishing
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.drains import sensing
 from tests.analytics.world import queue_events, removed
 from tests.dagster.support import job, plain, use
 from tests.support.drains import run
@@ -29,28 +29,17 @@ def world() -> Iterator[Runtime]:
     remove_namespace(made)
 
 
-class Fixed(Workers):
-    """The workers over a runtime that the test has made, with its clock."""
-
-    @property
-    def runtime(self) -> Runtime:
-        return _FIXED[0]
-
-
-_FIXED: list[Runtime] = []
-
-
 @pytest.fixture
-def tick() -> Iterator[Tick]:
+def tick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tick]:
+    """Evaluates a sensor's function once, on a runtime that the test has made, with its clock."""
     with dg.DagsterInstance.ephemeral() as instance:
 
         def call(function: Any, runtime: Runtime, cursor: str | None = None) -> Any:
-            _FIXED[:] = [runtime]
+            monkeypatch.setattr(sensing, "runtime_of", lambda *_, **__: runtime)
             context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="any")
-            return function(context, Fixed())
+            return function(context)
 
         yield call
-    _FIXED.clear()
 
 
 def test_the_job_publishes_what_waits_and_shows_its_numbers(

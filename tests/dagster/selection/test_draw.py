@@ -15,7 +15,6 @@ from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import checks
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import campaigns
 from tests.dagster.selection.world import (
     confirm_draw,
@@ -358,7 +357,7 @@ def test_a_draw_that_waits_for_its_round_ends_green_as_waiting_and_its_sensor_re
     def tick(now: float) -> dg.SensorResult:
         monkeypatch.setattr(campaigns.time, "time", lambda: now)
         context = dg.build_sensor_context(instance=instance, sensor_name="watch_campaigns")
-        answer = campaigns.campaigns_tick(context, Workers(call_seconds=2.0))
+        answer = campaigns.campaigns_tick(context)
         assert isinstance(answer, dg.SensorResult)
         return answer
 

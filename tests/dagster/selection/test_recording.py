@@ -12,7 +12,6 @@ import pytest
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.annul import annul
-from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import recording, specs
 from tests.dagster.support import job, plain, use
 from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, drawn
@@ -45,7 +44,7 @@ class Sensor:
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor or None, sensor_name="record_campaigns"
         )
-        answer: Any = recording.record_tick(context, Workers(call_seconds=2.0))
+        answer: Any = recording.record_tick(context)
         self.cursor = answer.cursor
         for event in answer.asset_events:
             self.instance.report_runless_asset_event(event)
@@ -140,7 +139,7 @@ def _recorded(sensor: Sensor) -> set[str]:
     context = dg.build_sensor_context(
         instance=sensor.instance, cursor=sensor.cursor or None, sensor_name="record_campaigns"
     )
-    answer: Any = recording.record_tick(context, Workers(call_seconds=2.0))
+    answer: Any = recording.record_tick(context)
     sensor.cursor = answer.cursor
     return {event.partition for event in answer.asset_events}
 

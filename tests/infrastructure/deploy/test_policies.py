@@ -20,7 +20,6 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.analytics import publishing
 from regworkers_dagster.operations.health import alerts_tick
 from regworkers_dagster.replication import automation as replication
-from regworkers_dagster.resources import Workers
 from regworkers_dagster.selection import automation as selection
 from regworkers_dagster.selection import campaigns
 from tests.analytics.world import queue_events, removed
@@ -134,7 +133,7 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
     ticks += (publishing.publish_tick, publishing.observe_tick, alerts_tick)
     with dg.DagsterInstance.ephemeral() as instance:
         for tick in ticks:
-            tick(dg.build_sensor_context(instance=instance, sensor_name="any"), Workers(call_seconds=2.0))
+            tick(dg.build_sensor_context(instance=instance, sensor_name="any"))
     compare("sensors", recorder)
 
 

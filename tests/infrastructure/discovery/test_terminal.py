@@ -18,7 +18,7 @@ from regworkers_core.infrastructure.discovery.declared import ResourceKind
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.deployment import find_resources
-from regworkers_dagster.resources import Workers
+from regworkers_dagster.resources import connections
 from tests.dagster.support import use
 from tests.support.shared import emptied, shared_namespace
 
@@ -67,7 +67,7 @@ def test_a_provisioned_environment_is_fine_and_one_with_a_change_is_a_finding(
         printed.exit_code == 1 and f"log group {group}: retentionDays: declared 3, found 1" in printed.stdout
     )
     with dg.DagsterInstance.ephemeral() as instance:
-        resources = {"tick_workers": Workers(call_seconds=2.0)}
+        resources = connections()
         failed = find_resources.execute_in_process(
             instance=instance, resources=resources, raise_on_error=False
         )

@@ -26,8 +26,8 @@ from regworkers_core.operations.alerts.outage import ROW
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.drains import sensing
 from regworkers_dagster.operations.health import alerts_tick, outage_of
-from regworkers_dagster.resources import Workers
 from tests.operations.alerts.receiver import Receiver, receiving
 from tests.support.campaigns import advance_to, create
 from tests.support.certificates import Authority
@@ -40,17 +40,6 @@ ROOT = Authority()
 UNREACHABLE = "127.0.0.1:9"
 # Two looks in a row count, whatever time lies between them; nothing is on its way back.
 QUICK = {"patience_seconds": 0, "recovery_seconds": 0, "timeout_seconds": 1}
-
-
-class Fixed(Workers):
-    """The workers over a runtime that the test has made."""
-
-    @property
-    def runtime(self) -> Runtime:
-        return _FIXED[0]
-
-
-_FIXED: list[Runtime] = []
 
 
 @dataclass
@@ -76,11 +65,12 @@ class World:
 
     def look(self, runtime: Runtime | None = None) -> str:
         """One tick, with the cursor of the one before; what it says."""
-        _FIXED[:] = [runtime or self.runtime()]
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, sensor_name="alerts_sensor"
         )
-        answer = alerts_tick(context, Fixed())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sensing, "runtime_of", lambda *_, **__: runtime or self.runtime())
+            answer = alerts_tick(context)
         self.cursor = context.cursor
         assert isinstance(answer, dg.SkipReason)
         assert "defect" not in str(answer.skip_message)
@@ -115,7 +105,6 @@ def world(shared: tuple[Runtime, Receiver]) -> Iterator[World]:
             for name in (queue, base.names.dead_letter_queue(queue)):
                 emptied(base, name)
         receiver.clear()
-    _FIXED.clear()
 
 
 def emptied(runtime: Runtime, name: str) -> None:
