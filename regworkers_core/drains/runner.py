@@ -74,9 +74,9 @@ class Pace:
 class DrainSpec(Generic[D]):
     """One drain of a flow.
 
-    `worker` is its name in logs. `needs` are the dependencies that it cannot do without: probed before it starts, and
-    its end when a breaker opens. `parts` wires source and work for one run. `outcomes` are the counts that every report
-    shows, also when zero.
+    `worker` is its name in logs. `needs` are the dependencies that it cannot do without: probed before it starts; it
+    pauses when a breaker opens, and ends if that lasts. `parts` wires source and work for one run. `outcomes` are the
+    counts that every report shows, also when zero.
     """
 
     name: str
@@ -111,6 +111,7 @@ def drain_limits(
         # Two beats may fail before what is held is lost.
         heartbeat_seconds=pace.keep_seconds / 3,
         blind_seconds=settings.alerts.blind_seconds,
+        outage_seconds=drains.outage_seconds,
     )
 
 
@@ -163,7 +164,7 @@ def run_drain(
             source,
             work,
             limits,
-            probe=lambda: runtime.probe(*spec.needs),
+            probe=lambda *names: runtime.probe(*(names or spec.needs)),
             down=lambda: used.down(*spec.needs),
             stop=stop,
             on_progress=progress,

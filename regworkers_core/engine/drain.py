@@ -106,13 +106,17 @@ class Settlement(Generic[D]):
 Work = Callable[[Sequence[D]], Settlement[D]]
 # Returns the name of a dependency that is unavailable, or None.
 Health = Callable[[], str | None]
+# The same; it asks those that it is given, without any all that the drain needs.
+Probe = Callable[..., str | None]
 # Gets the counts of a settled batch, and the seconds from its receive to its acknowledgement.
 OnBatch = Callable[[Mapping[str, int], float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class DrainLimits:
-    """`idle_seconds` without work or `max_seconds` in total end the drain."""
+    """`idle_seconds` without work or `max_seconds` in total end the drain, and so does a dependency that is unavailable
+    for `outage_seconds`; until then the drain receives nothing and keeps what it holds.
+    """
 
     idle_seconds: float = 10.0
     max_seconds: float = 120.0
@@ -123,6 +127,7 @@ class DrainLimits:
     pause_seconds: float = 0.5
     # A drain without a successful receive for this long at its end has failed, however it ends.
     blind_seconds: float = 120.0
+    outage_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -189,7 +194,7 @@ def drain(
     work: Work[D],
     limits: DrainLimits,
     *,
-    probe: Health,
+    probe: Probe,
     down: Health,
     stop: StopSignal,
     clock: Callable[[], float] = time.monotonic,
@@ -198,14 +203,15 @@ def drain(
 ) -> DrainReport:
     """Run one drain to its end and report. Blocks for at most `limits.max_seconds` and what is in flight then.
 
-    `probe` asks the dependencies before the first receive; `down` names one whose breaker opened. If `work` raises, the
-    batch is halved until the delivery that it raises for is alone; that one is given back as a defect. Several defects
-    end the drain with the last one. An exception that no delivery can have caused (MemoryError, OSError, ImportError)
-    gives the whole batch back. A UsageError (access refused, a table that is missing) ends the drain at once.
+    `probe` asks the dependencies before the first receive and during an outage; `down` names one whose breaker opened.
+    If `work` raises, the batch is halved until the delivery that it raises for is alone; that one is given back as a
+    defect. Several defects end the drain with the last one. An exception that no delivery can have caused (MemoryError,
+    OSError, ImportError) gives the whole batch back. A UsageError (access refused, a table that is missing) ends the
+    drain at once.
     """
-    return _Drain(DrainReport(name), source, work, limits, down, stop, clock, on_progress, on_batch).run(
-        probe
-    )
+    return _Drain(
+        DrainReport(name), source, work, limits, probe, down, stop, clock, on_progress, on_batch
+    ).run()
 
 
 @dataclass(slots=True, eq=False)
@@ -214,6 +220,7 @@ class _Drain(Generic[D]):
     source: Source[D]
     work: Work[D]
     limits: DrainLimits
+    probe: Probe
     down: Health
     stop: StopSignal
     clock: Callable[[], float]
@@ -223,15 +230,17 @@ class _Drain(Generic[D]):
     # When (by the clock) a receive last succeeded, or there was no room for one; and what has failed since.
     saw_at: float = 0.0
     unseen: TransientFailure | None = None
+    # When the present outage began; None while all dependencies answer.
+    outage_since: float | None = None
     flying: set[Future[tuple[Settlement[D], float]]] = field(default_factory=set)
 
-    def run(self, probe: Health) -> DrainReport:
+    def run(self) -> DrainReport:
         started = self.clock()
         report = self.report
-        unavailable = probe()
-        if unavailable is not None:
-            report.ended, report.dependency = "dependency_down", unavailable
-            return self._finished(started)
+        while (unavailable := self.probe()) is not None:
+            if self.stop.is_set or not self._waits_for(unavailable):
+                report.ended, report.dependency = "dependency_down", unavailable
+                return self._finished(started)
         report.began = True
         self.saw_at = started - self.limits.blind_seconds
         quit_beating = threading.Event()
@@ -277,11 +286,15 @@ class _Drain(Generic[D]):
                 return "stopped"
             if self.clock() - started >= limits.max_seconds:
                 return "time_limit"
-            report.dependency = self.down()
-            if report.dependency is not None:
-                return "dependency_down"
             if report.blown is not None:
                 return "fuse_blown"
+            unavailable = self.down()
+            if unavailable is not None:
+                if self._waits_for(unavailable):
+                    continue
+                report.dependency = unavailable
+                return "dependency_down"
+            self._answers_again()
             if len(self.flying) >= limits.concurrency + limits.prefetch:
                 wait(self.flying, timeout=0.5, return_when=FIRST_COMPLETED)
                 self.saw_at = self.clock()
@@ -305,6 +318,27 @@ class _Drain(Generic[D]):
                 idle_since = self.clock() if idle_since is None else idle_since
                 if self.clock() - idle_since >= limits.idle_seconds:
                     return "idle"
+
+    def _waits_for(self, dependency: str) -> bool:
+        """Pause, then ask the dependency; False once the outage has lasted too long. An election of MongoDB takes 5 to
+        12 s: a drain that ended for it would cost the start of its successor on top.
+        """
+        now, longest = self.clock(), min(self.limits.outage_seconds, self.limits.max_seconds)
+        if self.outage_since is None:
+            self.outage_since = now
+            if longest:
+                log.warning("the drain pauses", drain=self.report.name, dependency=dependency)
+        if now - self.outage_since >= longest:
+            return False
+        self.stop.wait(self.limits.pause_seconds)
+        self.probe(dependency)
+        return True
+
+    def _answers_again(self) -> None:
+        if self.outage_since is not None:
+            paused = round(self.clock() - self.outage_since, 1)
+            log.warning("the drain goes on", drain=self.report.name, pausedSeconds=paused)
+            self.outage_since = None
 
     def _collect(self, *, until_empty: bool) -> None:
         while self.flying:

@@ -28,6 +28,9 @@ class DrainSettings(Section):
     resident_max_seconds: float = Field(300.0, gt=0)
     max_save_drains: int = Field(4, ge=1)
     max_enqueue_drains: int = Field(1, ge=1)
+    # A dependency may be unavailable for this long (from when its breaker opens) before its drains end. An election of
+    # MongoDB takes 5 to 12 s, and a breaker that has opened is tried again after `retry.breakerResetSeconds`.
+    outage_seconds: float = Field(30.0, ge=0)
     # One more save drain for each of this number of waiting messages.
     messages_per_drain: int = Field(2000, ge=1)
 

@@ -104,7 +104,7 @@ def run_fake(
     clock: Clock,
     limits: DrainLimits | None = None,
     stop: StopSignal | None = None,
-    probe: Callable[[], str | None] = lambda: None,
+    probe: Callable[..., str | None] = lambda *_names: None,
     down: Callable[[], str | None] = lambda: None,
     on_progress: Callable[[DrainReport], None] | None = None,
 ) -> DrainReport:

@@ -339,6 +339,93 @@ def test_it_receives_nothing_when_the_probe_finds_a_dependency_unavailable() -> 
     assert report.adds_up and not report.began
 
 
+class Outage:
+    """MongoDB is unavailable between two receives for `seconds` of the clock. It is asked by name, and its breaker
+    closes with the first answer.
+    """
+
+    def __init__(self, clock: Clock, source: FakeSource, seconds: float, *, from_receive: int = 3) -> None:
+        self._clock, self._source = clock, source
+        self._over, self._from = seconds, from_receive
+        self._open = False
+        self.asked: list[tuple[str, ...]] = []
+
+    def probe(self, *names: str) -> str | None:
+        self.asked.append(names)
+        self._clock.now += 1.0
+        self._over -= 1.0 if self._source.receives >= self._from else 0.0
+        lasts = self._source.receives >= self._from and self._over > 0
+        self._open = lasts
+        return "mongo" if lasts else None
+
+    def down(self) -> str | None:
+        if self._source.receives == self._from and self._over > 0:
+            self._open = True
+        return "mongo" if self._open else None
+
+
+def outage_limits(seconds: float) -> DrainLimits:
+    return DrainLimits(
+        idle_seconds=3, max_seconds=1e9, heartbeat_seconds=0.01, pause_seconds=0, outage_seconds=seconds
+    )
+
+
+def test_an_election_pauses_the_drain_which_keeps_what_it_holds_and_goes_on() -> None:
+    clock = Clock()
+    source = FakeSource(clock, [[1], [2], [3], [4], [5]])
+    outage = Outage(clock, source, 12.0)
+    with capture_logs() as logs:
+        report = run_fake(
+            source, clock=clock, limits=outage_limits(30.0), probe=outage.probe, down=outage.down
+        )
+    assert (report.ended, report.dependency, report.failure) == ("idle", None, None)
+    assert sorted(source.of("acknowledged")) == [1, 2, 3, 4, 5] and report.adds_up
+    # Nothing is received meanwhile, and only the unavailable one is asked.
+    assert outage.asked == [(), *[("mongo",)] * 12]
+    lines = [line for line in logs if line["event"].startswith("the drain ")]
+    assert [line["event"] for line in lines] == ["the drain pauses", "the drain goes on"]
+    assert lines[1]["pausedSeconds"] == 12.0
+
+
+def test_an_outage_that_lasts_ends_the_drain() -> None:
+    clock = Clock()
+    source = FakeSource(clock, ENDLESS)
+    outage = Outage(clock, source, 1e9)
+    with capture_logs():
+        report = run_fake(
+            source, clock=clock, limits=outage_limits(30.0), probe=outage.probe, down=outage.down
+        )
+    assert (report.ended, report.dependency, report.began) == ("dependency_down", "mongo", True)
+    assert source.receives == 3 and report.seconds == 31.0
+
+
+def test_a_drain_that_starts_in_an_election_waits_for_its_end() -> None:
+    clock = Clock()
+    source = FakeSource(clock, [[1]])
+    outage = Outage(clock, source, 12.0, from_receive=0)
+    with capture_logs():
+        report = run_fake(source, clock=clock, limits=outage_limits(30.0), probe=outage.probe)
+    assert (report.ended, report.began) == ("idle", True) and source.of("acknowledged") == [1]
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_a_stop_signal_ends_a_drain_that_pauses(began: bool) -> None:
+    clock, stop = Clock(), StopSignal()
+    source = FakeSource(clock, ENDLESS)
+    outage = Outage(clock, source, 1e9, from_receive=3 if began else 0)
+
+    def probe(*names: str) -> str | None:
+        if len(outage.asked) == 5:
+            stop.set()
+        return outage.probe(*names)
+
+    with capture_logs():
+        report = run_fake(
+            source, clock=clock, limits=outage_limits(1e6), stop=stop, probe=probe, down=outage.down
+        )
+    assert (report.ended, report.began) == ("stopped" if began else "dependency_down", began)
+
+
 def test_a_source_that_cannot_be_read_is_asked_again() -> None:
     clock = Clock()
     source = FakeSource(clock, [unavailable(), unavailable(), [1]])

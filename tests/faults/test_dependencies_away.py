@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from regworkers_core.engine.drain import DrainReport
 from regworkers_core.runtime import Runtime
@@ -51,8 +53,8 @@ class Outage:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self._addresses = {name: stack.state.address(name) for name in ADDRESSES}
-        self.runtime = new_runtime(self._addresses, **SECTIONS)
+        self.addresses = {name: stack.state.address(name) for name in ADDRESSES}
+        self.runtime = new_runtime(self.addresses, **SECTIONS)
         self.story = Story(self.runtime)
         for number in range(6):
             self.story.put(f"old-{number}")
@@ -66,13 +68,13 @@ class Outage:
 
     def drain(self, name: str, on_step: Callable[[str], None] = lambda _step: None) -> DrainReport:
         """One drain with short time-outs in a fresh process' state."""
-        aws = {"endpoint_url": self._addresses["aws"], "access_key_id": "test", "secret_access_key": "test"}
+        aws = {"endpoint_url": self.addresses["aws"], "access_key_id": "test", "secret_access_key": "test"}
         sections = {
             **SHORT_TIMEOUTS,
             "aws": {**aws, **SHORT_TIMEOUTS["aws"]},
-            "mongo": {"uri": self._addresses["mongo"], **SHORT_TIMEOUTS["mongo"]},
+            "mongo": {"uri": self.addresses["mongo"], **SHORT_TIMEOUTS["mongo"]},
         }
-        runtime = Runtime(test_settings(self.runtime.names.prefix, self._addresses, **sections))
+        runtime = Runtime(test_settings(self.runtime.names.prefix, self.addresses, **sections))
         try:
             return run(runtime, name, on_step=on_step)
         finally:
@@ -122,6 +124,42 @@ def test_mongodb_killed_under_a_save_drain(outage: Outage) -> None:
     assert report.deliveries["returned"] and not report.counts["dead_lettered"]
     outage.stays_unavailable("save", "mongo")
     outage.stack.up()
+    outage.ends_well()
+
+
+def test_an_election_of_twelve_seconds_ends_no_drain_and_loses_and_doubles_nothing(outage: Outage) -> None:
+    run(outage.runtime, "enqueue")
+    settings = outage.runtime.settings
+    # The time-outs of production; fewer attempts, so that the breaker opens well before MongoDB is back.
+    sections: dict[str, Any] = {
+        **SECTIONS,
+        "retry": {"attempts": 2, "total_seconds": 5.0, "breaker_reset_seconds": 2.0},
+        "mongo": {"uri": outage.addresses["mongo"]},
+        "drain": {"outage_seconds": 30.0},
+    }
+    runtime = Runtime(test_settings(settings.resource_prefix, outage.addresses, **sections))
+    election = threading.Timer(12.0, outage.stack.up)
+    passed: list[str] = []
+
+    def on_step(name: str) -> None:
+        if name == "save.after_write":
+            passed.append(name)
+        if name == "save.after_write" and len(passed) == 2:
+            outage.stack.kill("mongo")
+            election.start()
+
+    with capture_logs() as logs:
+        report = run(runtime, "save", idle_seconds=5.0, max_seconds=90.0, on_step=on_step)
+    election.join()
+    runtime.mongo.close()
+    assert (report.ended, report.dependency, report.failure) == ("idle", None, None)
+    assert report.counts["returned"] and not report.counts["dead_lettered"] and report.adds_up
+    assert [line["event"] for line in logs if line["event"].startswith("the drain ")][:2] == [
+        "the drain pauses",
+        "the drain goes on",
+    ]
+    depth = outage.runtime.queue(outage.runtime.names.replication_queue).depth()
+    assert depth.total == 0
     outage.ends_well()
 
 
