@@ -1,4 +1,4 @@
-"""`regworkers migrate shadow|cut-over`: move over from the Lambdas. `docs/migration.md` has the whole way."""
+"""`regworkers migrate check|shadow|cut-over`: move over from the Lambdas. `docs/migration.md` has the whole way."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.table_check import check_tables
 from regworkers_core.replication.moving.cut_over import CutOver, cut_over
 from regworkers_core.replication.moving.shadow import ShadowRows, shadow
 from regworkers_core.replication.moving.shadow_report import ShadowReport
@@ -21,6 +22,48 @@ from regworkers_core.runtime import Runtime
 
 app = typer.Typer(help="Move over from the Lambdas.", no_args_is_help=True)
 _TABLES = ("differences", "differingFields", "examples", "explanations")
+
+
+@app.command("check")
+def check_command(
+    per_second: Annotated[
+        float,
+        typer.Option(
+            "--per-second", min=1, metavar="N", help="read at most N entries and documents a second"
+        ),
+    ] = 2000.0,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """List what the workers would refuse, miss or change.
+
+    Reads the demand table and the replica once, compares them, and changes nothing. An entry of 1 KB costs a quarter of
+    a read unit. Exits 1 if something has to be decided before the cut-over.
+    """
+    runtime = Runtime.load()
+    with progress("entries and documents") as bar:
+        task = bar.add_task("migrate check", total=None)
+        result = check_tables(
+            runtime,
+            per_second=per_second,
+            on_progress=lambda done: bar.update(task, completed=done),
+            on_phase=lambda phase: bar.update(task, description=phase),
+        )
+    document = result.as_dict()
+    columns = ("finding", "count", "decide first", "for example", "meaning")
+    lines = [
+        (
+            each["finding"],
+            each["count"],
+            "yes" if each["decideFirst"] else "–",
+            "\n".join(each["examples"][:3]),
+            each["meaning"],
+        )
+        for each in document["findings"]
+    ]
+    title = f"{result.entries} entries in the source, {result.documents} documents in the replica"
+    answer(document, form, rows(columns, lines, title=title) if lines else Text(f"{title}: nothing found"))
+    if not result.ready:
+        raise typer.Exit(FINDING)
 
 
 @app.command("shadow")

@@ -46,6 +46,7 @@ FLOWS = {
     "regworkers_core/operations/erasure/": "erasure",
     "regworkers_core/replication/moving/cut_over": "cut-over",
     "regworkers_core/replication/moving/": "shadow",
+    "regworkers_core/operations/table_check": "shadow",
 }
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")
 

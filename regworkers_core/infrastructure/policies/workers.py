@@ -111,6 +111,8 @@ REPLICATION = (
             Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
             hold_leases("WriteCheckpoints", "dynamodb:DeleteItem", "dynamodb:Query"),
         ),
+        # Of shards that the shadow did not know an hour ago.
+        frozenset({"dynamodb:DeleteItem"}),
     ),
 )
 

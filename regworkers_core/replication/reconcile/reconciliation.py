@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from regworkers_core.adapters.mongo.activity import ReconcileSummary
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
@@ -226,7 +227,12 @@ class Reconciliation:
         began = self._clock()
         with Comparison(self._settings.compare_memory_mib) as comparison:
             self._phase("reading the demand table")
-            load_source(comparison, self._sides.source, campaign_id, self._settings.scan_segments, self._tick)
+
+            def load(items: Sequence[tuple[EntryKey, Mapping[str, Any]]]) -> None:
+                comparison.add("source", [of_source(key, item) for key, item in items])
+                self._tick(len(items))
+
+            read_source(self._sides.source, campaign_id, self._settings.scan_segments, load)
             source_read_at = self._clock()
             self._phase("reading the replica")
             load_replica(comparison, self._sides.replica, campaign_id, self._tick)
@@ -314,18 +320,22 @@ class Reconciliation:
             self._on_progress(self._done)
 
 
-def load_source(
-    comparison: Comparison, table: SourceReads, campaign_id: str | None, segments: int, tick: Tick
+def read_source(
+    table: SourceReads,
+    campaign_id: str | None,
+    segments: int,
+    take: Callable[[Sequence[tuple[EntryKey, Mapping[str, Any]]]], None],
 ) -> None:
-    """A parallel scan in `segments` threads, or a query of one campaign, which is one partition."""
+    """A parallel scan in `segments` threads, or a query of one campaign, which is one partition. Each thread hands its
+    pages to `take`.
+    """
     cancelled = threading.Event()
 
     def read(segment: int) -> None:
         for page in table.pages(campaign_id, segment, segments):
             if cancelled.is_set():
                 return
-            comparison.add("source", [of_source(key, item) for key, item in page.items])
-            tick(len(page.items))
+            take(page.items)
 
     segments = segments if campaign_id is None else 1
     with ThreadPoolExecutor(segments, thread_name_prefix="reconcile") as pool:

@@ -53,6 +53,7 @@ READS = {
     "invites check",
     "invites count",
     "logs",
+    "migrate check",
     # It writes its own checkpoints and its report only.
     "migrate shadow",
     "notifications status",
