@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from regworkers_core.adapters.aws.streams import lister_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.leases import LeaseBusy, LeaseRow, held_lease
@@ -154,6 +155,10 @@ def _write(runtime: Runtime, start: Checkpoints | None, existing: Mapping[str, L
         )
         if not leases.swap(row, seen):
             raise _changed()
+    # The drain lists all shards before it counts itself as idle: those that came since have no row yet.
+    lister = leases.get(lister_key(table))
+    if lister is not None and not leases.remove(lister):
+        raise _changed()
 
 
 def _changed() -> UsageError:

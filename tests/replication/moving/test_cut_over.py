@@ -111,6 +111,16 @@ def test_applied_enqueue_reads_what_came_after_and_its_rows_are_then_an_obstacle
     assert run(world, "save").counts["unchanged"] == 1
 
 
+def test_a_start_at_the_horizon_reads_everything_again_at_once(world: Runtime) -> None:
+    run(world, "enqueue")
+    for row in ShadowRows(world).table.rows(f"HISTORY#{world.names.demand_table}"):
+        ShadowRows(world).table.remove(row)
+    found = plan(world, accept_differences=1, replace=True, apply=True)
+    assert found.applied and found.start is None
+    # It does not idle out before the shards are listed.
+    assert run(world, "enqueue").counts["received"] >= 5
+
+
 def test_without_a_shadow_there_is_nothing_to_start_from() -> None:
     runtime = new_runtime()
     try:
