@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow check format docs deploy-files audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow conformance conformance-kafka check format docs deploy-files audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ test-fast: $(STAMP) ## run most of the tests that need no server, in under a min
 
 test-slow: $(STAMP) ## run the tests that take more than 20 s each
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow
+
+conformance: $(STAMP) ## run adapters and flows against other servers (FLAGS=--write writes the table)
+	$(BIN)/python -m tests.conformance $(FLAGS)
+
+conformance-kafka: $(STAMP) ## run the suites of Kafka and certificates against Apache Kafka (needs Java and Maven)
+	$(BIN)/python -m tests.conformance apache-kafka $(FLAGS)
 
 check: $(STAMP) ## check lint, format, types, import rules, words, definitions
 	$(BIN)/ruff check .

@@ -85,6 +85,9 @@ class Dependencies:
         server, settings = server_of(dependency), self._settings
         if settings.environment != "local-dev" or server is None:
             return None
+        if server == "aws" and settings.aws.endpoints:
+            # The stack's id is not at every address.
+            return None
         uri, url = settings.mongo.uri, settings.redis.url
         address = {
             "aws": settings.aws.endpoint_url,

@@ -1,20 +1,21 @@
-"""The servers of the test run: those named in the environment, else an embedded stack of its own, or none."""
+"""The servers of the test run: those that the environment names, and an embedded stack for the others; or none."""
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Collection, Iterator
+import shutil
+from collections.abc import Iterator
 
 import pytest
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
 from tests.support import declared, least_privilege
 from tests.support.runtimes import (
     ADDRESSES,
+    AWS_ENDPOINTS,
     NO_SERVERS,
     has_databases,
     new_runtime,
@@ -39,24 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.no_servers:
         os.environ[NO_SERVERS] = "1"
         return
-    given = [variable for variable in ADDRESSES.values() if variable in os.environ]
-    if len(given) == len(ADDRESSES):
+    missing = [name for name, variable in ADDRESSES.items() if variable not in os.environ]
+    if len(missing) < len(ADDRESSES) or AWS_ENDPOINTS in os.environ:
         os.environ["REGWORKERS_TEST_GIVEN_SERVERS"] = "1"
-        if not has_databases(os.environ[ADDRESSES["redis"]]):
-            _start(config, ("redis",))
-        return
-    if given:
-        missing = ", ".join(sorted(set(ADDRESSES.values()) - set(given)))
-        raise pytest.UsageError(f"the servers of a test run are given together: {missing} missing")
-    _start(config)
-
-
-def _start(config: pytest.Config, servers: Collection[str] = SERVERS) -> None:
-    stack = Stack(PROJECT_ROOT, f"test-{os.getpid()}", servers=servers)
-    config.stash[_STACK] = stack
-    state = stack.up()
-    started = {name: variable for name, variable in ADDRESSES.items() if name in servers}
-    os.environ.update({variable: state.address(name) for name, variable in started.items()})
+    if "redis" not in missing and not has_databases(os.environ[ADDRESSES["redis"]]):
+        missing.append("redis")
+    if missing:
+        stack = Stack(PROJECT_ROOT, f"test-{os.getpid()}", servers=missing)
+        config.stash[_STACK] = stack
+        state = stack.up()
+        os.environ.update({ADDRESSES[name]: state.address(name) for name in missing})
 
 
 def pytest_collection_finish() -> None:
@@ -69,6 +62,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     stack = config.stash.get(_STACK, None)
     if stack is not None:
         stack.reset()
+        shutil.rmtree(stack.folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

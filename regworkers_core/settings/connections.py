@@ -15,14 +15,22 @@ class Section(BaseModel):
     )
 
 
+AwsService = Literal[
+    "cloudwatch", "dynamodb", "dynamodbstreams", "iam", "lambda", "logs", "s3", "secretsmanager", "sqs", "sts"
+]
+
+
 class AwsSettings(Section):
     """AWS access; `endpointUrl` empty means the real AWS, keys empty mean the default credential chain.
 
-    `sessionToken` belongs to temporary keys, which are of no use without it.
+    `endpoints` are addresses of single services, such as VPC endpoints; the others are at `endpointUrl`. botocore reads
+    its own AWS_ENDPOINT_URL_<SERVICE> only where both are empty. `sessionToken` belongs to temporary keys, which are of
+    no use without it.
     """
 
     region: str = "us-east-1"
     endpoint_url: str | None = None
+    endpoints: dict[AwsService, str] = Field(default_factory=dict)
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = None
     session_token: SecretStr | None = None
@@ -43,6 +51,11 @@ class AwsSettings(Section):
                 "token_alone", "sessionToken goes with accessKeyId and secretAccessKey: set them, too"
             )
         return self
+
+    def endpoint_of(self, service: str) -> str | None:
+        """The address of a service by its name in botocore; None means that of the real AWS."""
+        named: dict[str, str] = {**self.endpoints}
+        return named.get(service) or self.endpoint_url
 
 
 class MongoSettings(Section):

@@ -272,6 +272,22 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_embedded_stack
     assert load_settings().aws.endpoint_url == "http://environment"
 
 
+def test_a_service_of_aws_may_have_an_address_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("REGWORKERS_AWS__ENDPOINTS__SQS", "http://127.0.0.1:2")
+    clients = Runtime(load_settings()).aws
+    addresses = {name: clients.client(name).meta.endpoint_url for name in ("sqs", "dynamodb")}
+    assert addresses == {"sqs": "http://127.0.0.1:2", "dynamodb": "http://127.0.0.1:1"}
+
+
+def test_an_address_for_a_service_that_the_workers_do_not_use_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REGWORKERS_AWS__ENDPOINTS", '{"dynamo": "http://127.0.0.1:2"}')
+    text = complaint()
+    assert "aws.endpoints.dynamo" in text and "'dynamodbstreams'" in text
+
+
 def test_the_embedded_stack_is_for_local_dev_only(monkeypatch: pytest.MonkeyPatch) -> None:
     write_state(orjson.dumps({"aws": "http://a", "mongo": "m", "redis": "r", "kafka": "k"}))
     monkeypatch.setenv("CONFIG_ENV", "prod")

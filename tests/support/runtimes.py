@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -19,13 +20,16 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.services.stores import USER_DATABASE
 
-# Where the suite finds its servers; tests/conftest.py starts the embedded stack when none are given.
+# Where the suite finds its servers. tests/conftest.py starts those that are not given.
 ADDRESSES = {
     "aws": "REGWORKERS_TEST_AWS_ENDPOINT",
     "mongo": "REGWORKERS_TEST_MONGO_URI",
     "redis": "REGWORKERS_TEST_REDIS_URL",
     "kafka": "REGWORKERS_TEST_KAFKA_BOOTSTRAP",
 }
+
+# Addresses of single AWS services, as JSON by their names in botocore: `{"sqs": "http://127.0.0.1:4567"}`.
+AWS_ENDPOINTS = "REGWORKERS_TEST_AWS_ENDPOINTS"
 
 # Set by `pytest --no-servers`.
 NO_SERVERS = "REGWORKERS_TEST_NO_SERVERS"
@@ -75,7 +79,12 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
     values: dict[str, Any] = {
         "environment": "local-dev",
         "resource_prefix": prefix,
-        "aws": {"endpoint_url": found["aws"], "access_key_id": "test", "secret_access_key": "test"},
+        "aws": {
+            "endpoint_url": found["aws"],
+            "endpoints": {} if addresses else json.loads(os.environ.get(AWS_ENDPOINTS, "{}")),
+            "access_key_id": "test",
+            "secret_access_key": "test",
+        },
         "mongo": {"uri": found["mongo"]},
         "redis": {"url": found["redis"]},
         "kafka": {

