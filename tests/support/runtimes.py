@@ -31,10 +31,14 @@ ADDRESSES = {
 # Addresses of single AWS services, as JSON by their names in botocore: `{"sqs": "http://127.0.0.1:4567"}`.
 AWS_ENDPOINTS = "REGWORKERS_TEST_AWS_ENDPOINTS"
 
+# `cluster` if Redis is one. Its tests run one after the other.
+REDIS_MODE = "REGWORKERS_TEST_REDIS_MODE"
+
 # Set by `pytest --no-servers`.
 NO_SERVERS = "REGWORKERS_TEST_NO_SERVERS"
 _REDIS_DATABASES, _REDIS_NUMBERS = "tests:databases", "tests:numbers"
 _LEAST_DATABASES = 4096
+_emptied_for: set[str] = set()
 
 
 def address(name: str) -> str:
@@ -45,7 +49,15 @@ def address(name: str) -> str:
 
 
 def redis_url(prefix: str, url: str) -> str:
-    """The namespace's own database of the Redis at `url`, because the keys of the cache have no prefix."""
+    """The namespace's own database of the Redis at `url`, because the keys of the cache have no prefix. A cluster has
+    one database, which is emptied for each namespace.
+    """
+    if REDIS_MODE in os.environ:
+        if prefix not in _emptied_for:
+            with redis.RedisCluster.from_url(url) as cluster:
+                cluster.flushall(target_nodes="primaries")
+            _emptied_for.add(prefix)
+        return url
     with redis.Redis.from_url(url) as client:
         number = client.hget(_REDIS_DATABASES, prefix)
         if number is None:
@@ -62,7 +74,9 @@ def _database(url: str, number: int | bytes) -> str:
 
 
 def has_databases(url: str) -> bool:
-    """Whether Redis has enough databases for the namespaces of many runs."""
+    """Whether Redis has enough databases for the namespaces of many runs, or is a cluster."""
+    if REDIS_MODE in os.environ:
+        return True
     try:
         with redis.Redis.from_url(_database(url, _LEAST_DATABASES - 1)) as client:
             return bool(client.ping())
@@ -86,7 +100,7 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
             "secret_access_key": "test",
         },
         "mongo": {"uri": found["mongo"]},
-        "redis": {"url": found["redis"]},
+        "redis": {"url": found["redis"], "mode": os.environ.get(REDIS_MODE, "single")},
         "kafka": {
             "bootstrap": found["kafka"],
             "partitions": 1,
@@ -156,7 +170,7 @@ def _remove_from_given_servers(runtime: Runtime) -> None:
     for deleted in admin.delete_topics([*names.topics], operation_timeout=10).values():
         with suppress(KafkaException):
             deleted.result(timeout=10)
-    if runtime.redis_client.connection_pool.connection_kwargs["db"]:
+    if REDIS_MODE not in os.environ and runtime.redis_client.connection_pool.connection_kwargs["db"]:
         runtime.redis_client.flushdb()
     logs, s3 = runtime.aws.client("logs"), runtime.aws.client("s3")
     _quietly(lambda: logs.delete_log_group(logGroupName=f"/{names.prefix}regworkers"))
