@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
@@ -54,7 +55,7 @@ class AwsSettings(Section):
 
     def endpoint_of(self, service: str) -> str | None:
         """The address of a service by its name in botocore; None means that of the real AWS."""
-        named: dict[str, str] = {**self.endpoints}
+        named: Mapping[Any, str] = self.endpoints
         return named.get(service) or self.endpoint_url
 
 
