@@ -20,7 +20,7 @@ from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
-from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectLock, ObjectStore
 from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.aws.sqs import MessageMoves, SqsQueue
 from regworkers_core.adapters.aws.streams import DynamoStreams, known_stream
@@ -181,7 +181,9 @@ class Runtime:
 
     @cached_property
     def objects(self) -> ObjectStore:
-        return ObjectStore(self.aws.client("s3"), self.dependency("s3"), self.names.bucket)
+        selection = self.settings.selection
+        lock = ObjectLock(selection.draw_lock_days, selection.draw_lock_mode)
+        return ObjectStore(self.aws.client("s3"), self.dependency("s3"), self.names.bucket, lock)
 
     @cached_property
     def secrets(self) -> SecretStore:

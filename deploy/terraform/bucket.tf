@@ -19,6 +19,32 @@ resource "aws_s3_bucket_public_access_block" "artefacts" {
   restrict_public_buckets = true
 }
 
+resource "aws_s3_bucket_server_side_encryption_configuration" "artefacts" {
+  bucket = aws_s3_bucket.artefacts.id
+
+  rule {
+    bucket_key_enabled = true
+
+    apply_server_side_encryption_by_default {
+      sse_algorithm     = local.key == null ? "AES256" : "aws:kms"
+      kms_master_key_id = local.key
+    }
+  }
+}
+
+# TLS only; files of draws are written once and never deleted.
+resource "aws_s3_bucket_policy" "artefacts" {
+  bucket = aws_s3_bucket.artefacts.id
+  policy = jsonencode(local.generated.bucket_policy)
+}
+
+# No default retention, which would hold uploads and the archive, too: the draw locks each of its own files
+# (selection.drawLockDays).
+resource "aws_s3_bucket_object_lock_configuration" "artefacts" {
+  bucket              = aws_s3_bucket_versioning.artefacts.bucket
+  object_lock_enabled = "Enabled"
+}
+
 resource "aws_s3_bucket_lifecycle_configuration" "artefacts" {
   bucket = aws_s3_bucket.artefacts.id
 

@@ -39,6 +39,16 @@ resource "aws_dynamodb_table" "all" {
   point_in_time_recovery {
     enabled = each.value.point_in_time_recovery
   }
+
+  # Without one of ours, DynamoDB encrypts with a key of its own.
+  dynamic "server_side_encryption" {
+    for_each = local.keys
+
+    content {
+      enabled     = true
+      kms_key_arn = server_side_encryption.value
+    }
+  }
 }
 
 moved {
@@ -54,4 +64,5 @@ moved {
 resource "aws_cloudwatch_log_group" "workers" {
   name              = local.generated.log_group.name
   retention_in_days = local.generated.log_group.retention_days
+  kms_key_id        = local.key
 }

@@ -34,6 +34,8 @@ def document(settings: Settings) -> dict[str, Any]:
         "prefix": prefix,
         "region": settings.aws.region,
         "bucket": wanted.bucket.name,
+        "bucket_policy": wanted.bucket.policy,
+        "run_retention_days": settings.observability.run_retention_days,
         "lifecycles": {
             lifecycle.rule()["ID"]: {
                 "prefix": lifecycle.prefix,
@@ -48,18 +50,22 @@ def document(settings: Settings) -> dict[str, Any]:
                 "stream_view": table.stream_view or None,
                 "ttl": [table.ttl_attribute] if table.ttl_attribute else [],
                 "point_in_time_recovery": table.point_in_time_recovery,
-                "deletion_protection": bool(table.stream_view),
+                "deletion_protection": table.deletion_protection,
             }
             for table in wanted.tables
         },
         "dead_letter_queues": {
-            queue.name.removeprefix(prefix): queue.retention_seconds
+            queue.name.removeprefix(prefix): {
+                "retention_seconds": queue.retention_seconds,
+                "max_message_bytes": queue.max_message_bytes,
+            }
             for queue in wanted.queues
             if not queue.dead_letter_queue
         },
         "queues": {
             queue.name.removeprefix(prefix): {
                 "retention_seconds": queue.retention_seconds,
+                "max_message_bytes": queue.max_message_bytes,
                 "visibility_seconds": queue.visibility_seconds,
                 "dead_letter_queue": queue.dead_letter_queue.removeprefix(prefix),
                 "max_receives": queue.max_receives,
@@ -68,6 +74,16 @@ def document(settings: Settings) -> dict[str, Any]:
             if queue.dead_letter_queue
         },
         "log_group": {"name": wanted.log_group.name, "retention_days": wanted.log_group.retention_days},
+        "function": {
+            "name": wanted.function.name,
+            "handler": wanted.function.handler,
+            "runtime": wanted.function.runtime,
+            "timeout_seconds": wanted.function.timeout_seconds,
+            "alias": wanted.function.alias,
+            "environment": dict(wanted.function.environment),
+            "policies": list(wanted.function.policies),
+            "network_policy": wanted.function.network_policy,
+        },
         "dashboard_name": board_name(settings),
         "dashboard": board(settings),
         "alarms": {

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from regworkers_core.infrastructure.policies.bucket import bucket_policy
 from regworkers_core.settings import Settings
 
 DAY_SECONDS = 24 * 3600
@@ -28,6 +30,7 @@ class DesiredTable:
     stream_view: str = ""
     ttl_attribute: str = ""
     point_in_time_recovery: bool = True
+    deletion_protection: bool = False
 
     @property
     def facts(self) -> Facts:
@@ -36,6 +39,7 @@ class DesiredTable:
             "stream": self.stream_view or "off",
             "ttl": self.ttl_attribute or "off",
             "pointInTimeRecovery": self.point_in_time_recovery,
+            "deletionProtection": self.deletion_protection,
         }
 
 
@@ -45,13 +49,17 @@ class DesiredQueue:
 
     name: str
     retention_seconds: int
+    max_message_bytes: int
     visibility_seconds: int | None = None
     dead_letter_queue: str = ""
     max_receives: int | None = None
 
     @property
     def facts(self) -> Facts:
-        facts: dict[str, Fact] = {"retentionSeconds": self.retention_seconds}
+        facts: dict[str, Fact] = {
+            "retentionSeconds": self.retention_seconds,
+            "maxMessageBytes": self.max_message_bytes,
+        }
         if self.dead_letter_queue:
             facts["visibilitySeconds"] = self.visibility_seconds
         return facts | {
@@ -110,13 +118,16 @@ LIFECYCLES = (
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A private, versioned bucket with the lifecycles above."""
+    """A private, versioned bucket with the lifecycles above, whose objects can be locked. `policy`: who may not do
+    what.
+    """
 
     name: str
+    policy: Mapping[str, Any]
 
     @property
     def facts(self) -> Facts:
-        facts: dict[str, Fact] = {"versioning": True, "publicAccess": "blocked"}
+        facts: dict[str, Fact] = {"versioning": True, "publicAccess": "blocked", "objectLock": True}
         for lifecycle in LIFECYCLES:
             facts |= lifecycle.facts
         return facts
@@ -133,6 +144,46 @@ class LogGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Function:
+    """The Lambda function that answers eligibility checks. Callers invoke its `alias`."""
+
+    name: str
+    timeout_seconds: int
+    log_group: str
+    environment: Mapping[str, str]
+    handler: str = "regworkers_core.eligibility.handler.handler"
+    runtime: str = "python3.13"
+    alias: str = "live"
+    # Of the workers, and the one of AWS for network interfaces.
+    policies: tuple[str, ...] = ("eligibility", "services")
+    network_policy: str = "AWSLambdaVPCAccessExecutionRole"
+
+    @property
+    def facts(self) -> Facts:
+        return {
+            "handler": self.handler,
+            "runtime": self.runtime,
+            "timeoutSeconds": self.timeout_seconds,
+            "logGroup": self.log_group,
+            "alias": self.alias,
+        }
+
+
+def _function(settings: Settings) -> Function:
+    return Function(
+        f"{settings.names.prefix}regworkers-eligibility",
+        # The last spans, and a start; below the 30 s after which AppSync gives up.
+        math.ceil(settings.eligibility.call_seconds) + 5,
+        settings.names.log_group,
+        {
+            "CONFIG_ENV": settings.environment,
+            "REGWORKERS_CONFIG_DIR": "/var/task/configs",
+            "REGWORKERS_ENVIRONMENT_SECRET": "eligibility-settings",
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """All resources. Each dead-letter queue comes before the queue that needs it."""
 
@@ -140,20 +191,24 @@ class Desired:
     queues: tuple[DesiredQueue, ...]
     bucket: Bucket
     log_group: LogGroup
+    function: Function
 
 
 def desired(settings: Settings) -> Desired:
     """The resources that these settings name."""
-    names = settings.names
+    names, most = settings.names, settings.aws.sqs_batch_bytes
+    # A stack is thrown away with its tables.
+    protected = settings.environment != "local-dev"
     queues: list[DesiredQueue] = []
     for name in names.queues:
         analytics = name == names.analytics_queue
         dead = names.dead_letter_queue(name)
-        queues.append(DesiredQueue(dead, 14 * DAY_SECONDS))
+        queues.append(DesiredQueue(dead, 14 * DAY_SECONDS, most))
         queues.append(
             DesiredQueue(
                 name,
                 (14 if analytics else 4) * DAY_SECONDS,
+                most,
                 settings.save.visibility_seconds,
                 dead,
                 _MAX_RECEIVES_ANALYTICS if analytics else _MAX_RECEIVES,
@@ -161,12 +216,13 @@ def desired(settings: Settings) -> Desired:
         )
     return Desired(
         tables=(
-            DesiredTable(names.demand_table, "NEW_AND_OLD_IMAGES", "ttl"),
-            DesiredTable(names.lease_table),
+            DesiredTable(names.demand_table, "NEW_AND_OLD_IMAGES", "ttl", deletion_protection=protected),
+            DesiredTable(names.lease_table, deletion_protection=protected),
         ),
         queues=tuple(queues),
-        bucket=Bucket(names.bucket),
+        bucket=Bucket(names.bucket, bucket_policy(names.bucket)),
         log_group=LogGroup(names.log_group, settings.observability.log_retention_days),
+        function=_function(settings),
     )
 
 

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.desired import DesiredQueue, DesiredTable, LogGroup, lifecycle_rules
+from regworkers_core.infrastructure.policies.bucket import bucket_policy
 from regworkers_core.runtime import Runtime
 
 Call = Callable[..., Any]
@@ -97,6 +98,7 @@ def provision_table(runtime: Runtime, wanted: DesiredTable, *, change: bool = Tr
                 {"AttributeName": "SK", "AttributeType": "S"},
             ],
             BillingMode="PAY_PER_REQUEST",
+            DeletionProtectionEnabled=wanted.deletion_protection,
             **({"StreamSpecification": specification} if stream else {}),
         )
     elif stream:
@@ -118,9 +120,20 @@ def provision_table(runtime: Runtime, wanted: DesiredTable, *, change: bool = Tr
         time.sleep(_POLL_SECONDS)
     if wanted.ttl_attribute:
         differs |= _enable_time_to_live(client, call, wanted, change)
+    if found is not None and wanted.deletion_protection:
+        differs |= _protect(client, call, found["Table"], change)
     give_up = time.monotonic() + _TABLE_READY_SECONDS
     differs |= enable_recovery(client, call, name, give_up=give_up, change=change)
     return Provisioned("table", name, _outcome(created=found is None, differs=differs, change=change))
+
+
+def _protect(client: Any, call: Call, table: Mapping[str, Any], change: bool) -> bool:
+    """Against a deletion by mistake; False if the table was protected."""
+    if table.get("DeletionProtectionEnabled"):
+        return False
+    if change:
+        call(client.update_table, TableName=table["TableName"], DeletionProtectionEnabled=True)
+    return True
 
 
 def _enable_time_to_live(client: Any, call: Call, wanted: DesiredTable, change: bool) -> bool:
@@ -179,7 +192,10 @@ def provision_queues(
     """In the order given: a dead-letter queue comes before the queue that needs it."""
     arns: dict[str, str] = {}
     for queue in wanted:
-        attributes = {"MessageRetentionPeriod": str(queue.retention_seconds)}
+        attributes = {
+            "MessageRetentionPeriod": str(queue.retention_seconds),
+            "MaximumMessageSize": str(queue.max_message_bytes),
+        }
         if queue.dead_letter_queue:
             redrive = {
                 "deadLetterTargetArn": arns[queue.dead_letter_queue],
@@ -235,7 +251,7 @@ def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:
         if region != _DEFAULT_REGION:
             place["CreateBucketConfiguration"] = {"LocationConstraint": region}
         call(client.create_bucket, Bucket=name, **place)
-    steps = (_block_public_access, _enable_versions, _set_lifecycle)
+    steps = (_block_public_access, _enable_versions, _set_lifecycle, _set_policy, _enable_object_lock)
     differing = [step for step in steps if step(client, call, name, change or created)]
     outcome = _outcome(created=created, differs=bool(differing), change=change)
     return Provisioned("bucket", name, outcome)
@@ -280,6 +296,34 @@ def _set_lifecycle(client: Any, call: Call, name: str, change: bool) -> bool:
     rules = {"Rules": lifecycle_rules()}
     if change:
         call(client.put_bucket_lifecycle_configuration, Bucket=name, LifecycleConfiguration=rules)
+    return True
+
+
+def _set_policy(client: Any, call: Call, name: str, change: bool) -> bool:
+    wanted = bucket_policy(name)
+    try:
+        found = _found({"NoSuchBucketPolicy"}, call, client.get_bucket_policy, Bucket=name)
+        if found is not None and orjson.loads(found["Policy"]) == wanted:
+            return False
+        if change:
+            call(client.put_bucket_policy, Bucket=name, Policy=orjson.dumps(wanted).decode())
+    except ClientError as error:
+        return _unsupported(error)
+    return True
+
+
+def _enable_object_lock(client: Any, call: Call, name: str, change: bool) -> bool:
+    """Without a default retention: the draw locks each of its own files."""
+    absent = {"ObjectLockConfigurationNotFoundError"}
+    wanted = {"ObjectLockEnabled": "Enabled"}
+    try:
+        found = _found(absent, call, client.get_object_lock_configuration, Bucket=name) or {}
+        if found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled":
+            return False
+        if change:
+            call(client.put_object_lock_configuration, Bucket=name, ObjectLockConfiguration=wanted)
+    except ClientError as error:
+        return _unsupported(error)
     return True
 
 

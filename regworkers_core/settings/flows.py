@@ -126,6 +126,10 @@ class SelectionSettings(Section):
 
     # S3 bucket of the artefacts; empty: `<resourcePrefix>regworkers-artefacts`.
     bucket: str | None = None
+    # S3's Object Lock on the files of draws, which are the proof: for how long from their writing, and whether a role
+    # with s3:BypassGovernanceRetention may still delete them. Empty: they are not locked.
+    draw_lock_days: int | None = Field(None, ge=1)
+    draw_lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = "GOVERNANCE"
     # Publish without a typed confirmation: for demos and tests.
     auto_publish: bool = False
     seed_source: Literal["drand", "commit-reveal"] = "drand"

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from regworkers_core.adapters.aws import objects
-from regworkers_core.adapters.aws.objects import DEPENDENCY, MissingObject, ObjectStore, classify_objects
+from regworkers_core.adapters.aws.objects import (
+    DEPENDENCY,
+    MissingObject,
+    ObjectLock,
+    ObjectStore,
+    classify_objects,
+)
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.infrastructure.provision_aws import ProvisionOutcome, provision_bucket
@@ -147,3 +155,35 @@ def test_the_bucket_is_private_keeps_versions_and_is_corrected(runtime: Runtime)
     block = client.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
     assert all(block.values()) and len(block) == 4
     assert client.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+
+
+def test_files_of_draws_are_locked_for_the_days_of_the_setting_and_nothing_else_is(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    client = runtime.aws.client("s3")
+    lock = ObjectLock(30, "GOVERNANCE")
+    store = ObjectStore(client, runtime.dependency("s3"), runtime.names.bucket, lock)
+    (tmp_path / "file").write_bytes(b"result")
+    prefix = f"draws/{uuid4().hex}/phase-1/"
+    store.put_once(prefix + "a", b"1")
+    assert store.put_file_once(prefix + "b", tmp_path / "file")
+    tag = store.put_over(prefix + "c", b"1", None)
+    assert store.put_over(prefix + "c", b"2", tag)
+    for name in "abc":
+        found = client.get_object_retention(Bucket=store.bucket, Key=prefix + name)["Retention"]
+        days = (found["RetainUntilDate"] - datetime.now(UTC)).days
+        assert (found["Mode"], days) == ("GOVERNANCE", 29)
+    store.put_once(f"pipeline/{prefix}", b"1")
+    with pytest.raises(ClientError, match="NoSuchObjectLock"):
+        client.get_object_retention(Bucket=store.bucket, Key=f"pipeline/{prefix}")
+
+
+def test_a_bucket_without_object_lock_names_the_setting_and_the_command(runtime: Runtime) -> None:
+    class Refusing:
+        def put_object(self, **_: Any) -> None:
+            error = {"Code": "InvalidRequest", "Message": "Bucket is missing Object Lock Configuration"}
+            raise ClientError({"Error": error}, "PutObject")  # type: ignore[typeddict-item]
+
+    store = ObjectStore(Refusing(), runtime.dependency("s3"), "b", ObjectLock(30))
+    with pytest.raises(UsageError, match=r"selection\.drawLockDays.*regworkers provision --apply"):
+        store.put_once("draws/x", b"1")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import hcl2
 import pytest
 
 from regworkers_core.domain.alert import Severity
@@ -23,14 +26,29 @@ MODULE = PROJECT_ROOT / "deploy" / "terraform"
 # Of the provider's own documentation, as far as the module uses them: a misspelt argument is not silently ignored.
 ARGUMENTS = {
     "aws_dynamodb_table": "name billing_mode hash_key range_key stream_enabled stream_view_type attribute ttl"
-    " point_in_time_recovery deletion_protection_enabled",
-    "aws_sqs_queue": "name message_retention_seconds visibility_timeout_seconds redrive_policy",
+    " point_in_time_recovery deletion_protection_enabled server_side_encryption",
+    "aws_sqs_queue": "name message_retention_seconds visibility_timeout_seconds redrive_policy max_message_size"
+    " kms_master_key_id sqs_managed_sse_enabled",
     "aws_s3_bucket": "bucket",
     "aws_s3_bucket_versioning": "bucket versioning_configuration",
     "aws_s3_bucket_public_access_block": "bucket block_public_acls block_public_policy ignore_public_acls"
     " restrict_public_buckets",
     "aws_s3_bucket_lifecycle_configuration": "bucket rule",
-    "aws_cloudwatch_log_group": "name retention_in_days",
+    "aws_s3_bucket_server_side_encryption_configuration": "bucket rule",
+    "aws_s3_bucket_policy": "bucket policy",
+    "aws_s3_bucket_object_lock_configuration": "bucket object_lock_enabled",
+    "aws_s3_object": "bucket key source source_hash",
+    "aws_kms_key": "description enable_key_rotation deletion_window_in_days policy",
+    "aws_kms_alias": "name target_key_id",
+    "aws_iam_role_policy": "name role policy",
+    "aws_cloudtrail": "name s3_bucket_name enable_log_file_validation include_global_service_events"
+    " advanced_event_selector",
+    "aws_lambda_function": "function_name role handler runtime architectures timeout memory_size s3_bucket s3_key"
+    " s3_object_version publish kms_key_arn reserved_concurrent_executions vpc_config environment logging_config"
+    " tracing_config",
+    "aws_lambda_alias": "name function_name function_version",
+    "aws_lambda_provisioned_concurrency_config": "function_name qualifier provisioned_concurrent_executions",
+    "aws_cloudwatch_log_group": "name retention_in_days kms_key_id",
     "aws_cloudwatch_dashboard": "dashboard_name dashboard_body",
     "aws_cloudwatch_metric_alarm": "alarm_name alarm_description namespace metric_name dimensions statistic period"
     " evaluation_periods threshold comparison_operator treat_missing_data alarm_actions ok_actions",
@@ -41,10 +59,20 @@ ARGUMENTS = {
 }
 
 
-def values(environment: str, module: Path) -> dict[str, Any]:
+def values(environment: str, module: Path, **variables: Any) -> dict[str, Any]:
     return evaluate(
         module,
         {
+            "manage_log_bucket": True,
+            "own_key": False,
+            "trail_bucket": "trail",
+            "eligibility_package": "eligibility.zip",
+            "eligibility_environment": {"REGWORKERS_REDIS__URL": "rediss://cache.example.com"},
+            "eligibility_subnets": ["subnet-1"],
+            "eligibility_security_groups": ["sg-1"],
+            "eligibility_memory": 1769,
+            "eligibility_concurrency": 100,
+            "eligibility_provisioned": 5,
             "environment": environment,
             "account": "123456789012",
             "log_bucket": "logs",
@@ -52,6 +80,7 @@ def values(environment: str, module: Path) -> dict[str, Any]:
             "warning_alarm_topics": ["arn:team"],
             "oidc_provider": "oidc.example.com/id/1",
             "kubernetes_namespace": "regworkers",
+            **variables,
         },
     )
 
@@ -93,6 +122,12 @@ def test_the_module_makes_what_the_settings_declare_and_nothing_else(
         ("queues.tf", "[each.value.dead_letter_queue]", '["analytics-queue-dlq"]', "deadLetterQueue: "),
         ("bucket.tf", "noncurrent_version_expiration.value", "3", "lifecycle of archive/: "),
         ("bucket.tf", "= expiration.value", "= 9", "lifecycle of uploads/: "),
+        ("bucket.tf", "jsonencode(local.generated.bucket_policy)", "jsonencode({})", "statement Keep"),
+        ("bucket.tf", 'object_lock_enabled = "Enabled"', "object_lock_enabled = null", "objectLock: "),
+        ("main.tf", "each.value.deletion_protection", "false", "deletionProtection: "),
+        ("queues.tf", "each.value.max_message_bytes", "1024", "maxMessageBytes: "),
+        ("eligibility.tf", "local.function.timeout_seconds", "3", "timeoutSeconds: "),
+        ("eligibility.tf", "aws_cloudwatch_log_group.workers.name", '"/aws/lambda/x"', "logGroup: "),
         ("bucket.tf", "block_public_acls       = true", "block_public_acls       = false", "publicAccess: "),
         ("policies.tf", '"PREFIX", local.prefix', '"PREFIX", "x"', "statement "),
         ("policies.tf", "regworkers-${each.key}", "workers-${each.key}", "not in Terraform's state"),
@@ -147,3 +182,51 @@ def test_the_release_archive_has_what_terraform_reads(tmp_path: Path) -> None:
     with tarfile.open(write_archive(tmp_path)) as archive:
         names = set(archive.getnames())
     assert {"deploy/generated/prod.json", "deploy/terraform/main.tf", "configs/prod.config.yml"} <= names
+
+
+def test_with_a_key_of_the_account_everything_that_can_is_encrypted_with_it(module: Path) -> None:
+    found = values("prod", module, own_key=True)["root_module"]["resources"]
+    key = "arn:aws:kms:REGION:ACCOUNT:key/1"
+    with_key = {
+        "aws_dynamodb_table": lambda each: each["server_side_encryption"][0]["kms_key_arn"],
+        "aws_sqs_queue": lambda each: each["kms_master_key_id"],
+        "aws_cloudwatch_log_group": lambda each: each["kms_key_id"],
+        "aws_lambda_function": lambda each: each["kms_key_arn"],
+    }
+    for kind, place in with_key.items():
+        assert {place(each["values"]) for each in found if each["type"] == kind} == {key}
+    roles = {each["values"]["name"] for each in found if each["type"] == "aws_iam_role"}
+    may = [each["values"] for each in found if each["type"] == "aws_iam_role_policy"]
+    assert {each["role"] for each in may} == roles and all(key in each["policy"] for each in may)
+    without = values("prod", module)["root_module"]["resources"]
+    assert not [each for each in without if each["type"] in ("aws_kms_key", "aws_iam_role_policy")]
+    assert all(
+        each["values"]["sqs_managed_sse_enabled"] for each in without if each["type"] == "aws_sqs_queue"
+    )
+
+
+def test_without_a_package_a_trail_and_a_log_bucket_of_its_own_the_module_makes_none(module: Path) -> None:
+    off = {"eligibility_package": "", "trail_bucket": "", "manage_log_bucket": False}
+    kinds = [
+        (each["type"], each["address"]) for each in values("prod", module, **off)["root_module"]["resources"]
+    ]
+    assert not [address for kind, address in kinds if "lambda" in kind or "cloudtrail" in kind]
+    assert not [address for _, address in kinds if "compute_logs" in address or ".eligibility" in address]
+
+
+def test_versions_of_terraform_and_its_provider_are_pinned_and_the_state_is_locked() -> None:
+    (terraform,) = hcl2.loads((MODULE / "versions.tf").read_text())["terraform"]
+    assert terraform["required_version"] == '">= 1.11"'
+    (providers,) = terraform["required_providers"]
+    # One major version: the last figure may grow, the first may not.
+    assert re.fullmatch(r'"~> \d+\.\d+"', providers["aws"]["version"])
+    (backend,) = terraform["backend"]
+    assert backend['"s3"']["use_lockfile"] is True
+
+
+def test_the_module_is_formatted_as_terraform_formats_it() -> None:
+    terraform = shutil.which("terraform")
+    if terraform is None:
+        pytest.skip("needs terraform")
+    done = subprocess.run([terraform, "fmt", "-check", "-diff", MODULE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

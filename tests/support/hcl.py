@@ -8,15 +8,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import eq, mul, ne
 from pathlib import Path
 from typing import Any
 
 import hcl2
 import orjson
 
-_TOKEN = re.compile(r'\s*(?:(\d+)|([A-Za-z_][\w-]*)|(")|(!=|[][(){}.,=:*]))')
+_TOKEN = re.compile(r'\s*(?:(\d+)|([A-Za-z_][\w-]*)|(")|(!=|==|[][(){}.,=:*?]))')
 _ARNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "aws_sqs_queue": lambda values: f"arn:aws:sqs:REGION:ACCOUNT:{values['name']}",
+    "aws_kms_key": lambda values: "arn:aws:kms:REGION:ACCOUNT:key/1",
     "aws_iam_policy": lambda values: f"arn:aws:iam::ACCOUNT:policy/{values['name']}",
 }
 # What AWS itself fills in where a module is silent.
@@ -38,6 +40,8 @@ class Scope:
             "file": lambda path: Path(path).read_text(encoding="utf-8"),
             "replace": lambda text, old, new: text.replace(old, new),
             "toset": lambda values: {value: value for value in values},
+            "merge": lambda *maps: {name: value for each in maps for name, value in each.items()},
+            "filemd5": lambda path: f"md5 of {path}",
         }
 
 
@@ -56,10 +60,18 @@ def evaluate(folder: Path, variables: Mapping[str, Any]) -> dict[str, Any]:
                 )
     names: dict[str, Any] = {"var": dict(variables), "local": {}, "path": {"module": str(folder)}}
     scope = Scope(folder, names)
-    _until_known(dict(locals_), lambda name, node: names["local"].update({name: _value(node, scope)}))
     found: list[dict[str, Any]] = []
-    bodies = {(kind, name): body for kind, named in resources.items() for name, body in named.items()}
-    _until_known(bodies, lambda key, body: found.extend(_instances(key, body, scope)))
+
+    def take(key: tuple[str, str], node: Any) -> None:
+        if key[0] == "local":
+            names["local"][key[1]] = _value(node, scope)
+        else:
+            found.extend([*_instances(key, node, scope)])
+
+    # A local may name a resource, and a resource a local.
+    bodies = {("local", name): node for name, node in locals_.items()}
+    bodies |= {(kind, name): body for kind, named in resources.items() for name, body in named.items()}
+    _until_known(bodies, take)
     return {"root_module": {"resources": found}}
 
 
@@ -99,7 +111,7 @@ def _instances(key: tuple[str, str], body: Mapping[str, Any], scope: Scope) -> I
         inner = Scope(scope.folder, names)
         values = {**_DEFAULTS.get(kind, {}), **_block(body, inner)}
         arn = _ARNS[kind](values) if kind in _ARNS else None
-        made[index] = values | {"arn": arn, "id": values.get("bucket")}
+        made[index] = values | {"arn": arn, "id": values.get("bucket"), "version": "1", "version_id": "v1"}
         address = f"{kind}.{name}" + ("" if index is None else f'["{index}"]')
         yield {"address": address, "mode": "managed", "type": kind, "values": values}
     scope.names.setdefault(kind, {})[name] = made.get(None, made)
@@ -145,9 +157,11 @@ class _Parser:
 
     def __init__(self, text: str, scope: Scope) -> None:
         self._text, self._scope, self._at = text, scope, 0
+        # In the branch of a condition that is not taken: read, and not evaluated.
+        self._skips = False
 
     def all(self) -> Any:
-        value = self._product()
+        value = self._condition()
         if self._text[self._at :].strip():
             raise ValueError(f"not understood: {self._text[self._at :]}")
         return value
@@ -166,20 +180,39 @@ class _Parser:
         self._at = token.end()
         return token[0].strip()
 
+    def _condition(self) -> Any:
+        holds = self._product()
+        if self._peek() != "?":
+            return holds
+        self._take()
+        first = self._branch(taken=holds)
+        self._take(":")
+        second = self._branch(taken=not holds)
+        return first if holds else second
+
+    def _branch(self, *, taken: bool) -> Any:
+        before, self._skips = self._skips, self._skips or not taken
+        value = self._condition()
+        self._skips = before
+        return value
+
     def _product(self) -> Any:
         value = self._part()
-        while self._peek() in ("*", "!="):
-            value = value * self._part() if self._take() == "*" else value != self._part()
+        while self._peek() in ("*", "!=", "=="):
+            operator, other = self._take(), self._part()
+            if not self._skips:
+                value = {"*": mul, "!=": ne, "==": eq}[operator](value, other)
         return value
 
     def _part(self) -> Any:
         value = self._primary()
         while self._peek() in (".", "["):
             if self._take() == ".":
-                value = value[self._take()]
+                name = self._take()
             else:
-                value = value[self._product()]
+                name = self._condition()
                 self._take("]")
+            value = None if self._skips else value[name]
         return value
 
     def _primary(self) -> Any:
@@ -187,7 +220,7 @@ class _Parser:
         if word == '"':
             return self._string()
         if word == "[":
-            return list(self._several("[", "]", self._product))
+            return list(self._several("[", "]", self._condition))
         if word == "{":
             return dict(self._several("{", "}", self._pair))
         if word.isdigit():
@@ -196,8 +229,9 @@ class _Parser:
         if word in ("true", "false", "null"):
             return {"true": True, "false": False, "null": None}[word]
         if self._peek() == "(":
-            return self._scope.functions[word](*self._several("(", ")", self._product))
-        return self._scope.names[word]
+            arguments = self._several("(", ")", self._condition)
+            return None if self._skips else self._scope.functions[word](*arguments)
+        return None if self._skips else self._scope.names[word]
 
     def _several(self, start: str, end: str, one: Callable[[], Any]) -> list[Any]:
         self._take(start)
@@ -214,7 +248,7 @@ class _Parser:
         if self._peek() not in ("=", ":"):
             raise ValueError(f"= expected at {self._text[self._at :][:40]!r}")
         self._take()
-        return str(key), self._product()
+        return str(key), self._condition()
 
     def _string(self) -> str:
         self._take('"')
@@ -222,7 +256,7 @@ class _Parser:
         while self._text[self._at] != '"':
             if self._text.startswith("${", self._at):
                 self._at += 2
-                found += str(self._product())
+                found += str(self._condition())
                 self._take("}")
             else:
                 found += self._text[self._at]

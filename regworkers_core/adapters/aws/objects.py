@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,13 +91,31 @@ def classify_objects(error: Exception) -> Exception:
     return classify_aws(DEPENDENCY)(error)
 
 
+class ObjectLock(NamedTuple):
+    """S3's Object Lock for new objects: `mode` is GOVERNANCE or COMPLIANCE. `days` None: they are not locked."""
+
+    days: int | None = None
+    mode: str = "GOVERNANCE"
+    folder: str = "draws/"
+
+    def of(self, key: str) -> dict[str, Any]:
+        """Arguments of a write of `key`."""
+        if self.days is None or not key.startswith(self.folder):
+            return {}
+        until = datetime.now(UTC) + timedelta(days=self.days)
+        return {"ObjectLockMode": self.mode, "ObjectLockRetainUntilDate": until}
+
+
 class ObjectStore:
     """The artefacts' bucket. Every method raises TransientFailure when S3 cannot answer, UsageError for a missing
-    bucket.
+    bucket. Conditional writes lock what `lock` names.
     """
 
-    def __init__(self, client: Any, dependency: Dependency, bucket: str) -> None:
+    def __init__(
+        self, client: Any, dependency: Dependency, bucket: str, lock: ObjectLock | None = None
+    ) -> None:
         self._client, self._dependency, self.bucket = client, dependency, bucket
+        self._lock = lock or ObjectLock()
 
     def put_file(self, key: str, path: Path) -> None:
         """Store the file's bytes, replacing any object with this key."""
@@ -111,7 +130,7 @@ class ObjectStore:
         compare.
         """
         try:
-            self._call(key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
+            self._put_new(key, data)
         except ClientError as error:
             # Also when our own write went through and only its answer was lost.
             if error_code(error) not in _EXISTS:
@@ -125,10 +144,7 @@ class ObjectStore:
         """
         try:
             if path.stat().st_size <= _TRANSFER.multipart_threshold:
-                data = path.read_bytes()
-                self._call(
-                    key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*"
-                )
+                self._put_new(key, path.read_bytes())
             else:
                 self._put_parts_once(key, path)
         except ClientError as error:
@@ -137,12 +153,17 @@ class ObjectStore:
             return False
         return True
 
+    def _put_new(self, key: str, data: bytes) -> None:
+        put, lock = self._client.put_object, self._lock.of(key)
+        self._call(key, put, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", **lock)
+
     def _put_parts_once(self, key: str, path: Path) -> None:
         """In parts, one in memory at a time. The condition is that of the last call, which creates the object; the
         bucket's lifecycle deletes the parts of an upload without it.
         """
         at: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
-        at["UploadId"] = self._call(key, self._client.create_multipart_upload, **at)["UploadId"]
+        begun = self._call(key, self._client.create_multipart_upload, **at, **self._lock.of(key))
+        at["UploadId"] = begun["UploadId"]
         parts: list[dict[str, Any]] = []
         with path.open("rb") as file:
             while data := file.read(_TRANSFER.multipart_chunksize):
@@ -169,6 +190,7 @@ class ObjectStore:
         by now. `data` must be unique to this writer, so that a write whose answer was lost is recognised.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        condition |= self._lock.of(key)
         try:
             answer = self._call(
                 key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, **condition
@@ -283,6 +305,11 @@ class ObjectStore:
             if code in ("403", "Forbidden"):
                 # A HEAD response has no body with an error code.
                 raise UsageError(f"AWS refuses s3://{self.bucket}: check the role and its policy") from None
+            if code == "InvalidRequest" and "ObjectLockMode" in kwargs:
+                raise UsageError(
+                    f"bucket {self.bucket} has no Object Lock, which selection.drawLockDays needs: "
+                    "run `regworkers provision --apply`"
+                ) from None
             raise
 
     def _no_bucket(self) -> UsageError:

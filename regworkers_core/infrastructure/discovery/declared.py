@@ -12,7 +12,7 @@ import orjson
 
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board_body, board_name
-from regworkers_core.infrastructure.desired import Fact, Facts, Lifecycle, desired
+from regworkers_core.infrastructure.desired import Bucket, Fact, Facts, Lifecycle, desired
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, resource_name
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.settings import Settings
@@ -42,10 +42,13 @@ def facts_of_policy(name: str, document: Mapping[str, Any]) -> Facts:
     """A fact for each statement. Account and log bucket are not in the settings, so any value counts as equal."""
     facts: dict[str, str] = {}
     for number, statement in enumerate(_many(document.get("Statement")), 1):
-        condition = statement.get("Condition")
+        condition, principal = statement.get("Condition"), statement.get("Principal")
+        only = statement.get("Resource") or statement.get("NotResource")
+        where = "on" if "Resource" in statement else "outside of"
         text = (
             f"{statement.get('Effect')} {', '.join(sorted(map(str, _many(statement.get('Action')))))}"
-            f" on {', '.join(sorted(map(str, _many(statement.get('Resource')))))}"
+            f" {where} {', '.join(sorted(map(str, _many(only))))}"
+            + (f" for {orjson.dumps(principal).decode()}" if principal else "")
             + (f" if {orjson.dumps(condition, option=orjson.OPT_SORT_KEYS).decode()}" if condition else "")
         )
         text = re.sub(r":\d{12}:", f":{ACCOUNT}:", text)
@@ -53,6 +56,10 @@ def facts_of_policy(name: str, document: Mapping[str, Any]) -> Facts:
             text = re.sub(r"arn:aws:s3:::[^/,\s]+", f"arn:aws:s3:::{LOG_BUCKET}", text)
         facts[f"statement {statement.get('Sid') or number}"] = text
     return facts
+
+
+def facts_of_bucket(bucket: Bucket) -> Facts:
+    return {**bucket.facts, **facts_of_policy(bucket.name, bucket.policy)}
 
 
 def _many(value: Any) -> list[Any]:
@@ -89,6 +96,7 @@ class ResourceKind(StrEnum):
     QUEUE = "queue"
     BUCKET = "bucket"
     LOG_GROUP = "log group"
+    FUNCTION = "function"
     DASHBOARD = "dashboard"
     ALARM = "alarm"
     POLICY = "policy"
@@ -111,8 +119,9 @@ def declared(settings: Settings) -> list[Declared]:
     return [
         *(Declared(ResourceKind.TABLE, each.name, each.facts) for each in wanted.tables),
         *(Declared(ResourceKind.QUEUE, each.name, each.facts) for each in wanted.queues),
-        Declared(ResourceKind.BUCKET, wanted.bucket.name, wanted.bucket.facts),
+        Declared(ResourceKind.BUCKET, wanted.bucket.name, facts_of_bucket(wanted.bucket)),
         Declared(ResourceKind.LOG_GROUP, wanted.log_group.name, wanted.log_group.facts),
+        Declared(ResourceKind.FUNCTION, wanted.function.name, wanted.function.facts, local),
         Declared(ResourceKind.DASHBOARD, board_name(settings), facts_of_board(board_body(settings)), local),
         *(Declared(ResourceKind.ALARM, each.name, each.facts, local) for each in alarms(settings)),
         *_policies(settings, local),
@@ -132,3 +141,6 @@ def _roles(settings: Settings, local: bool) -> Iterator[Declared]:
     for short, policies in ROLES.items():
         attached = [resource_name(place, policy) for policy in policies]
         yield Declared(ResourceKind.ROLE, resource_name(place, short), facts_of_role(attached), local)
+    function = desired(settings).function
+    attached = [*(resource_name(place, policy) for policy in function.policies), function.network_policy]
+    yield Declared(ResourceKind.ROLE, function.name, facts_of_role(attached), local)

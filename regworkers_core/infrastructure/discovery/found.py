@@ -15,7 +15,7 @@ from regworkers_core.adapters.aws.clients import all_pages, error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.dashboards.alarms import facts_of
-from regworkers_core.infrastructure.desired import LIFECYCLES, Fact, Lifecycle
+from regworkers_core.infrastructure.desired import LIFECYCLES, Fact, Lifecycle, desired
 from regworkers_core.infrastructure.discovery.declared import (
     Declared,
     ResourceKind,
@@ -26,6 +26,7 @@ from regworkers_core.infrastructure.discovery.declared import (
     lifecycle_facts,
     redrive_facts,
 )
+from regworkers_core.infrastructure.policies.bucket import bucket_policy
 from regworkers_core.runtime import Runtime
 
 T = TypeVar("T")
@@ -96,6 +97,7 @@ class _Reader:
             ResourceKind.QUEUE: self._queue,
             ResourceKind.BUCKET: self._bucket,
             ResourceKind.DASHBOARD: self._dashboard,
+            ResourceKind.FUNCTION: self._function,
             ResourceKind.LOG_GROUP: lambda name: self._listed(
                 ResourceKind.LOG_GROUP, name, lambda group: {"retentionDays": group.get("retentionInDays")}
             ),
@@ -176,6 +178,10 @@ class _Reader:
                 AlarmNamePrefix=ours,
             )
             return {each["AlarmName"]: each for each in alarms}
+        if kind is ResourceKind.FUNCTION:
+            functions = self._pages("lambda", "list_functions", "Functions", ("NextMarker", "Marker"))
+            names = [each["FunctionName"] for each in functions]
+            return {name: {} for name in names if name.startswith(ours)}
         if kind is ResourceKind.POLICY:
             policies = self._pages("iam", "list_policies", "Policies", ("Marker", "Marker"), Scope="Local")
             return {each["PolicyName"]: each for each in policies if each["PolicyName"].startswith(ours)}
@@ -199,6 +205,7 @@ class _Reader:
             "stream": stream.get("StreamViewType", "off") if stream.get("StreamEnabled") else "off",
             "ttl": _attempt(lambda: self._time_to_live(name)),
             "pointInTimeRecovery": _attempt(lambda: self._recovery(name)),
+            "deletionProtection": bool(table.get("DeletionProtectionEnabled")),
         }
 
     def _time_to_live(self, name: str) -> str:
@@ -216,6 +223,7 @@ class _Reader:
         found = self._call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["All"])["Attributes"]
         return {
             "retentionSeconds": int(found["MessageRetentionPeriod"]),
+            "maxMessageBytes": int(found["MaximumMessageSize"]),
             "visibilitySeconds": int(found["VisibilityTimeout"]),
             **redrive_facts(found.get("RedrivePolicy")),
         }
@@ -227,18 +235,33 @@ class _Reader:
         lifecycle = _refusable(lambda: self._lifecycle(name))
         if isinstance(versioning, Unread) and isinstance(access, Unread) and isinstance(lifecycle, Unread):
             return versioning
+        policy = _refusable(lambda: self._bucket_policy(name))
+        lock = _refusable(lambda: self._object_lock(name))
+        if isinstance(policy, Unread):
+            policy = dict.fromkeys(facts_of_policy(name, bucket_policy(name)), policy)
         if isinstance(lifecycle, Unread):
             lifecycle = dict.fromkeys(lifecycle_facts(LIFECYCLES), lifecycle)
         return {
             "versioning": versioning if isinstance(versioning, Unread) else versioning == "Enabled",
             "publicAccess": access,
+            "objectLock": lock,
             **lifecycle,
+            **policy,
         }
 
     def _public_access(self, name: str) -> str:
         found = self._none_if("NoSuchPublicAccessBlockConfiguration", "get_public_access_block", Bucket=name)
         blocks = (found or {}).get("PublicAccessBlockConfiguration", {})
         return "blocked" if blocks and all(blocks.values()) else "open"
+
+    def _bucket_policy(self, name: str) -> FoundFacts:
+        found = self._none_if("NoSuchBucketPolicy", "get_bucket_policy", Bucket=name)
+        return facts_of_policy(name, orjson.loads(found["Policy"])) if found else {}
+
+    def _object_lock(self, name: str) -> bool:
+        absent = "ObjectLockConfigurationNotFoundError"
+        found = self._none_if(absent, "get_object_lock_configuration", Bucket=name) or {}
+        return bool(found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     def _lifecycle(self, name: str) -> FoundFacts:
         found = self._none_if(
@@ -261,6 +284,26 @@ class _Reader:
             return self._call("s3", operation, **arguments)
         except ClientError as error:
             if error_code(error) == code:
+                return None
+            raise
+
+    def _function(self, name: str) -> FoundFacts:
+        found = self._call("lambda", "get_function_configuration", FunctionName=name)
+        return {
+            "handler": found.get("Handler"),
+            "runtime": found.get("Runtime"),
+            "timeoutSeconds": found.get("Timeout"),
+            "logGroup": found.get("LoggingConfig", {}).get("LogGroup"),
+            "alias": _attempt(lambda: self._alias(name)),
+        }
+
+    def _alias(self, name: str) -> str | None:
+        """What callers invoke; None if it does not exist."""
+        alias = desired(self._runtime.settings).function.alias
+        try:
+            return str(self._call("lambda", "get_alias", FunctionName=name, Name=alias)["Name"])
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
                 return None
             raise
 

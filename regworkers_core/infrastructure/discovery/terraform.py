@@ -25,6 +25,7 @@ from regworkers_core.infrastructure.discovery.declared import (
 State: TypeAlias = Mapping[tuple[ResourceKind, str], Mapping[str, Fact]]
 Values: TypeAlias = Mapping[str, Any]
 _HOW = "write it with `terraform show -json > state.json`"
+_COMPUTE_LOGS = ".compute_logs["
 _MAX_BYTES = 256 * 1024 * 1024
 
 
@@ -45,7 +46,8 @@ def resources(values: Values, origin: str) -> State:
     found: dict[tuple[ResourceKind, str], dict[str, Fact]] = defaultdict(dict)
     for address, kind, attributes in _walk(values.get("root_module") or {}, origin):
         reader = _READERS.get(kind)
-        if reader is None:
+        # The settings do not name the bucket of compute logs: it is a variable of Terraform.
+        if reader is None or _COMPUTE_LOGS in address:
             continue
         try:
             of, name, facts = reader(attributes)
@@ -118,6 +120,7 @@ def _table(values: Values) -> Read:
         "stream": values.get("stream_view_type") or "off" if values.get("stream_enabled") else "off",
         "ttl": str(ttl.get("attribute_name")) if ttl.get("enabled", bool(ttl)) else "off",
         "pointInTimeRecovery": bool(recovery.get("enabled")),
+        "deletionProtection": bool(values.get("deletion_protection_enabled")),
     }
     return ResourceKind.TABLE, values["name"], facts
 
@@ -125,6 +128,7 @@ def _table(values: Values) -> Read:
 def _queue(values: Values) -> Read:
     facts: dict[str, Any] = {
         "retentionSeconds": int(values["message_retention_seconds"]),
+        "maxMessageBytes": values.get("max_message_size"),
         "visibilitySeconds": int(values["visibility_timeout_seconds"]),
         **redrive_facts(values.get("redrive_policy") or None),
     }
@@ -152,6 +156,16 @@ def _public_access(values: Values) -> Read:
     )
 
 
+def _bucket_policy(values: Values) -> Read:
+    bucket = values["bucket"]
+    return ResourceKind.BUCKET, bucket, facts_of_policy(bucket, orjson.loads(values["policy"]))
+
+
+def _object_lock(values: Values) -> Read:
+    enabled = values.get("object_lock_enabled", "Enabled") == "Enabled"
+    return ResourceKind.BUCKET, values["bucket"], {"objectLock": enabled}
+
+
 def _lifecycle(values: Values) -> Read:
     rules = [rule for rule in values["rule"] if rule.get("status") == "Enabled"]
     facts = lifecycle_facts(
@@ -168,6 +182,20 @@ def _lifecycle(values: Values) -> Read:
 
 def _log_group(values: Values) -> Read:
     return ResourceKind.LOG_GROUP, values["name"], {"retentionDays": values.get("retention_in_days") or None}
+
+
+def _function(values: Values) -> Read:
+    facts = {
+        "handler": values["handler"],
+        "runtime": values["runtime"],
+        "timeoutSeconds": values["timeout"],
+        "logGroup": _block(values.get("logging_config")).get("log_group"),
+    }
+    return ResourceKind.FUNCTION, values["function_name"], facts
+
+
+def _alias(values: Values) -> Read:
+    return ResourceKind.FUNCTION, values["function_name"], {"alias": values["name"]}
 
 
 def _alarm(values: Values) -> Read:
@@ -229,7 +257,11 @@ _READERS: Mapping[str, Callable[[Values], Read]] = {
     "aws_s3_bucket_versioning": _versioning,
     "aws_s3_bucket_public_access_block": _public_access,
     "aws_s3_bucket_lifecycle_configuration": _lifecycle,
+    "aws_s3_bucket_policy": _bucket_policy,
+    "aws_s3_bucket_object_lock_configuration": _object_lock,
     "aws_cloudwatch_log_group": _log_group,
+    "aws_lambda_function": _function,
+    "aws_lambda_alias": _alias,
     "aws_cloudwatch_metric_alarm": _alarm,
     "aws_cloudwatch_dashboard": _dashboard,
     "aws_iam_policy": _policy,

@@ -106,10 +106,14 @@ PLATFORM = (
                 "CreateTheBucket",
                 (
                     "s3:CreateBucket",
+                    "s3:GetBucketObjectLockConfiguration",
+                    "s3:GetBucketPolicy",
                     "s3:GetBucketPublicAccessBlock",
                     "s3:GetBucketVersioning",
                     "s3:GetLifecycleConfiguration",
                     "s3:ListBucket",
+                    "s3:PutBucketObjectLockConfiguration",
+                    "s3:PutBucketPolicy",
                     "s3:PutBucketPublicAccessBlock",
                     "s3:PutBucketVersioning",
                     "s3:PutLifecycleConfiguration",
@@ -172,6 +176,8 @@ OPERATORS = (
             Statement(
                 "ReadTheBucket",
                 (
+                    "s3:GetBucketObjectLockConfiguration",
+                    "s3:GetBucketPolicy",
                     "s3:GetBucketPublicAccessBlock",
                     "s3:GetBucketVersioning",
                     "s3:GetLifecycleConfiguration",
@@ -194,12 +200,18 @@ OPERATORS = (
                 (prefixed("cloudwatch", "dashboard/", regional=False),),
             ),
             Statement(
+                "ReadTheFunction",
+                ("lambda:GetAlias", "lambda:GetFunctionConfiguration"),
+                (prefixed("lambda", "function:"),),
+            ),
+            Statement(
                 "ListThem",
                 (
                     "cloudwatch:ListDashboards",
                     "dynamodb:ListTables",
                     "iam:ListPolicies",
                     "iam:ListRoles",
+                    "lambda:ListFunctions",
                     "s3:ListAllMyBuckets",
                     "sqs:ListQueues",
                 ),

@@ -161,10 +161,11 @@ SELECTION = (
                 ("s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"),
                 objects("draws", "pipeline", "reports"),
             ),
+            Statement("LockFilesOfTheDraw", ("s3:PutObjectRetention",), objects("draws")),
             MISSING_OBJECTS,
             send("QueueMarketsAndAnnounce", "analytics-queue", "selection-queue"),
         ),
-        _LIST | {"s3:AbortMultipartUpload"},
+        _LIST | {"s3:AbortMultipartUpload", "s3:PutObjectRetention"},
     ),
     Worker(
         "selections",

@@ -25,6 +25,7 @@ ROLES = tuple(worker.name for worker in WORKERS if worker.name != "compute-logs"
 # Services by the names that IAM gives their actions.
 _SERVICES = {"dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "sqs": "sqs", "logs": "logs"}
 _SERVICES |= {"cloudwatch": "cloudwatch", "s3": "s3", "secretsmanager": "secretsmanager", "iam": "iam"}
+_SERVICES |= {"lambda": "lambda"}
 # Operations that IAM knows under the name of another action.
 _ACTIONS = {
     "dynamodb:BatchExecuteStatement": "dynamodb:PartiQLUpdate",
@@ -40,6 +41,8 @@ _ACTIONS = {
     "s3:ListBuckets": "s3:ListAllMyBuckets",
     "s3:GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
     "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "s3:GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
+    "s3:PutObjectLockConfiguration": "s3:PutBucketObjectLockConfiguration",
     "s3:GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
     "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
 }
@@ -138,6 +141,7 @@ _OF_ALL = frozenset(
         "ListDashboards",
         "ListPolicies",
         "ListRoles",
+        "ListFunctions",
         "DescribeQueryDefinitions",
         "PutQueryDefinition",
     }
@@ -169,6 +173,8 @@ def resources(service: str, operation: str, params: dict[str, Any]) -> Iterator[
     elif service == "iam":
         named = params.get("PolicyArn", f"role/{params.get('RoleName')}")
         yield f"arn:aws:iam::ACCOUNT:{named.split(':')[-1]}"
+    elif service == "lambda":
+        yield f"arn:aws:lambda:REGION:ACCOUNT:function:{params['FunctionName']}"
     elif "DashboardName" in params:
         yield f"arn:aws:cloudwatch::ACCOUNT:dashboard/{params['DashboardName']}"
     elif operation in ("PutMetricAlarm", "DescribeAlarms"):

@@ -49,6 +49,7 @@ KNOW_NO_RESOURCES = {
     "dynamodb:ListTables",
     "iam:ListPolicies",
     "iam:ListRoles",
+    "lambda:ListFunctions",
     "logs:DescribeQueryDefinitions",
     "logs:PutQueryDefinition",
     "s3:ListAllMyBuckets",
