@@ -197,7 +197,7 @@ class Desired:
 def desired(settings: Settings) -> Desired:
     """The resources that these settings name."""
     names, most = settings.names, settings.aws.sqs_batch_bytes
-    # A stack is thrown away with its tables.
+    # The embedded stack is deleted with its tables.
     protected = settings.environment != "local-dev"
     queues: list[DesiredQueue] = []
     for name in names.queues:
