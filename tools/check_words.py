@@ -42,7 +42,7 @@ _LETTER = re.compile(r"(?<!dead )\bletters?\b(?! (case|of the alphabet))")
 _STORED = "# stored name"
 # Keys of alerts, wherever they are written.
 _KEYS = re.compile(r"\bmongo away\b")
-_SKIPPED = (".png", ".lock", ".json", "check_words.py", "docs/glossary.md")
+_SKIPPED = (".png", ".gz", ".lock", ".json", "check_words.py", "docs/glossary.md")
 _SUBWORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\n")
 _BANNED = re.compile(r"\b(" + "|".join(sorted(map(re.escape, WORDS), key=len, reverse=True)) + r")\b")
 

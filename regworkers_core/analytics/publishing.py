@@ -24,8 +24,16 @@ from regworkers_core.adapters.mongo.activity import QueueMarks
 from regworkers_core.analytics.event_models import topics_by_type
 from regworkers_core.analytics.event_schemas import schema
 from regworkers_core.domain.events import EventType
-from regworkers_core.domain.messages import ItemSubject, MessageType, item_problem, json_text
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.messages import (
+    ItemSubject,
+    MessageType,
+    fit_correlation_id,
+    item_problem,
+    json_text,
+)
 from regworkers_core.domain.reasons import Failure, LeftOver, PermanentFailure, Reason, TransientFailure
+from regworkers_core.domain.selection import is_market_id
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
 from regworkers_core.engine.dependency import Dependency
@@ -69,6 +77,8 @@ class Candidate:
     def of(cls, raw: Any) -> Candidate:
         """Validate an item. Never raises: a refused item has a subject, too."""
         problem = refusal(raw)
+        if problem is not None and (corrected := _within_grammar(raw)) and refusal(corrected) is None:
+            raw, problem = corrected, None
         value = json_text(raw) if problem is not None else orjson.dumps(raw)
         if problem is not None:
             return cls("refused-" + hashlib.sha256(value).hexdigest(), value, problem=problem)
@@ -88,6 +98,22 @@ def refusal(event: Any) -> PermanentFailure | None:
     if validator.is_valid(event):
         return None
     return _invalid(_path(next(validator.iter_errors(event))))
+
+
+def _within_grammar(event: Any) -> dict[str, Any] | None:
+    """Return an event of a version that did not apply the grammar of ids as today's version would have made it: with
+    its own id for another correlation id, without other refs, markets and segments. None for no event at all.
+    """
+    if not isinstance(event, dict) or not isinstance(event.get("data"), dict):
+        return None
+    data: dict[str, Any] = dict(event["data"])
+    if isinstance(data.get("ref"), str) and not is_selection_id(data["ref"]):
+        data["ref"] = None
+    for name, fits in (("markets", is_market_id), ("segments", is_selection_id)):
+        if isinstance(data.get(name), list):
+            data[name] = [each for each in data[name] if not isinstance(each, str) or fits(each)]
+    correlation_id = fit_correlation_id(event.get("correlationid")) or event.get("id")
+    return {**event, "correlationid": correlation_id, "data": data}
 
 
 def _path(error: ValidationError) -> str:

@@ -20,6 +20,7 @@ from tests.support.typing_in import at_a_terminal
 CHANGES: dict[str, tuple[str, ...]] = {
     "aws publish-dashboards": (),
     "backfill": (),
+    "draw adopt": (),
     "dlq redrive": ("replication",),
     "provision": (),
     "reconcile": ("--repair",),

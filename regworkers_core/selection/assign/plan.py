@@ -62,13 +62,12 @@ class Plan:
 
     @classmethod
     def of(cls, market: MarketPhase, entry: Mapping[str, Any]) -> Plan:
-        """Return the plan that a market's record (`entry`) names. Raises PermanentFailure KEY_CONFLICT without one."""
+        """Return the plan that a market's record (`entry`) names. Raises TransientFailure without one: its chunks wait
+        for the adoption of the draw.
+        """
         fields = entry.get("plan")
-        if not fields:
-            raise PermanentFailure(Reason.KEY_CONFLICT, f"{market} has no plan")
-        if "sha256" not in fields:
-            why = f"{market} has a plan without a SHA-256: {begun_earlier(market.campaign_id)}"
-            raise PermanentFailure(Reason.KEY_CONFLICT, why)
+        if not fields or "sha256" not in fields:
+            raise TransientFailure("draws", f"{market} has no plan, {begun_earlier(market.campaign_id)}")
         return cls(market, fields["key"], fields["sha256"], int(fields["rows"]), int(fields["lastPosition"]))
 
 

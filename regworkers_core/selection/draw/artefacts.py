@@ -59,8 +59,8 @@ class ResultDiffers(PermanentFailure):
 def begun_earlier(campaign_id: str) -> str:
     """Return the way out for a draw whose record cannot verify its files."""
     return (
-        "an earlier version of regworkers began it. Finish it with that version, or annul it (`regworkers draw annul"
-        f" {campaign_id}`, job `annul_draw`) and draw its entries as another campaign"
+        f"an earlier version of regworkers began it. Adopt it (`regworkers draw adopt {campaign_id} --apply`), or"
+        f" annul it (`regworkers draw annul {campaign_id}`, job `annul_draw`)"
     )
 
 

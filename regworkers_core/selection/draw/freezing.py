@@ -91,7 +91,8 @@ def judge(
     facts: dict[str, Any] = {"prefix": prefix, "sha256": sha256, "at": iso(runtime.clock()), **made.facts}
     if (bench.root / PAGE).exists():
         key = report_key(campaign.campaign_id, 1, PAGE)
-        bench.put(key, bench.root / PAGE)
+        # A repeated judgement replaces the page of the one before.
+        runtime.objects.put_file(key, bench.root / PAGE)
         facts["page"] = f"s3://{runtime.names.bucket}/{key}"
     return facts, made
 

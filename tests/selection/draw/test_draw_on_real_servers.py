@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from pathlib import Path
 
 import orjson
 import pytest
@@ -11,8 +12,9 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.adapters.files.judged_entries import PAGE, Judgement, ReplicationProgress, Tell
 from regworkers_core.adapters.mongo.draws import lease_name
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
 from regworkers_core.engine.leases import LeaseHolder, held_lease
@@ -24,7 +26,16 @@ from regworkers_core.selection.draw.held import DrawBusy, draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.files import ARTEFACTS, DrawError
-from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
+from tests.selection.draw.world import (
+    CAMPAIGN,
+    artefact,
+    close_campaign,
+    draw,
+    drawn,
+    entry,
+    everybody,
+    ref_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +104,22 @@ def test_entries_that_made_a_freeze_fail_can_be_corrected_and_are_judged_again(r
         drawn(runtime)
     runtime.database["entries"].update_one({"_id": f"{CAMPAIGN}:e2"}, {"$set": {"ref": ref_of(2)}})
     assert drawn(runtime)["freeze"].facts["entries"] == 2
+
+
+def test_the_page_of_a_repeated_judgement_replaces_the_one_before(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    for text in ("first", "second"):
+
+        def judge(campaign: Campaign, *, as_of: str, folder: Path, tell: Tell, text: str = text) -> Judgement:
+            (folder / PAGE).write_text(text, encoding="utf-8")
+            return everybody(runtime, campaign, as_of=as_of, folder=folder, tell=tell)
+
+        judged = DrawRun(
+            runtime, CAMPAIGN, run_id=text, settled=lambda _: ReplicationProgress(), judge=judge
+        ).judge()
+        assert judged.state == "done"
+    page = runtime.objects.get_bytes(f"reports/{CAMPAIGN}/phase-1/{PAGE}")
+    assert page == b"second"
 
 
 def test_a_campaign_that_is_not_replicated_says_what_is_open(runtime: Runtime) -> None:

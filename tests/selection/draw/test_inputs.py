@@ -7,7 +7,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from regworkers_core.domain.reasons import PermanentFailure, UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
@@ -211,5 +211,5 @@ def test_a_result_and_a_plan_without_hashes_say_what_helps(runtime: Runtime) -> 
         committed(runtime, CAMPAIGN, 1, fields),
     ):
         pass
-    with pytest.raises(PermanentFailure, match=f"without a SHA-256: .*draw annul {CAMPAIGN}`"):
+    with pytest.raises(TransientFailure, match=f"has no plan, .*draw adopt {CAMPAIGN} --apply`"):
         Plan.of(MarketPhase(CAMPAIGN, "berlin", 1), {"plan": {"rows": 4, "lastPosition": 4}})
