@@ -31,7 +31,7 @@ from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.credentials import Credentials, try_out
 from regworkers_core.adapters.kafka.log import KafkaLog
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer, RotatingProducer
-from regworkers_core.adapters.kafka.security import KafkaSecurity
+from regworkers_core.adapters.kafka.security import KafkaSecurity, TokenSource, msk_token
 from regworkers_core.adapters.local_instance import mongo_id, redis_id
 from regworkers_core.adapters.mongo.activity import DrainLog, QueueMarks, ReconcileResults
 from regworkers_core.adapters.mongo.campaigns import Campaigns
@@ -275,7 +275,12 @@ class Runtime:
 
     @cached_property
     def kafka_security(self) -> KafkaSecurity:
-        return KafkaSecurity(self.settings.kafka, lambda: self.secrets)
+        token = (lambda: self._msk_token) if self.settings.kafka.aws_iam else None
+        return KafkaSecurity(self.settings.kafka, lambda: self.secrets, token)
+
+    @cached_property
+    def _msk_token(self) -> TokenSource:
+        return msk_token(self.aws, self.settings.aws.region)
 
     @cached_property
     def kafka_credentials(self) -> Credentials:
@@ -291,7 +296,7 @@ class Runtime:
         """The producer of all flows of this process. It adopts a renewed certificate while it runs."""
         kafka, credentials = self.settings.kafka, self.kafka_credentials
 
-        def make(options: Mapping[str, str]) -> RecordProducer:
+        def make(options: Mapping[str, Any]) -> RecordProducer:
             return KafkaProducer(
                 {"bootstrap.servers": str(kafka.bootstrap), **options},
                 delivery_seconds=kafka.delivery_seconds,
@@ -299,13 +304,14 @@ class Runtime:
 
         return RotatingProducer(credentials, make, flush_seconds=kafka.timeout_seconds)
 
-    def kafka_log(self, name: str) -> KafkaLog:
+    def kafka_log(self, name: str, *, peek: bool = False) -> KafkaLog:
         """A new reader, which the caller closes. The broker sees its `name`."""
         return KafkaLog(
             self.settings.kafka,
             self.dependency("kafka"),
             name=self.names.prefix + name,
             security=self.kafka_credentials.fresh().options,
+            peek=peek,
         )
 
     @cached_property

@@ -66,6 +66,18 @@ class StreamState:
 
 
 @dataclass(frozen=True, slots=True)
+class UnarchivedEvents:
+    """Events of a topic that the archive has not read: how many, and the age in seconds of the oldest, None: unknown.
+    Kafka deletes them when they are `retention_seconds` old; None: never.
+    """
+
+    topic: str
+    waiting: int
+    oldest_seconds: float | None
+    retention_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseState:
     """A lease of `worker-leases`: `owner` is empty while it is free."""
 
@@ -235,3 +247,4 @@ class Snapshot:
     parity: Reading[ParityState | None]
     unread_queues: Mapping[str, Unread] = field(default_factory=dict)
     fuses: Reading[tuple[BlownFuse, ...]] = ()
+    archive: Reading[tuple[UnarchivedEvents, ...]] = ()

@@ -12,12 +12,12 @@ from regworkers_core.infrastructure.indexes import provision_indexes
 from regworkers_core.infrastructure.provision_aws import (
     OnLine,
     Provisioned,
-    ProvisionOutcome,
     provision_bucket,
     provision_log_group,
     provision_queues,
     provision_table,
 )
+from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.runtime import Runtime
 
 
@@ -33,15 +33,11 @@ def provision(
 
     Raises TransientFailure when a service does not answer.
     """
-    names, wanted = runtime.names, desired(runtime.settings)
+    wanted = desired(runtime.settings)
     for table in wanted.tables:
         yield provision_table(runtime, table, change=change)
     yield from provision_queues(runtime, wanted.queues, change=change)
     yield provision_bucket(runtime, change=change)
     yield from provision_indexes(runtime, change=change, keep=keep, on_line=on_line)
-    created = set(runtime.kafka_admin.create(names.topics))
-    for topic in names.topics:
-        yield Provisioned(
-            "topic", topic, ProvisionOutcome.CREATED if topic in created else ProvisionOutcome.EXISTED
-        )
+    yield from provision_topics(runtime, change=change)
     yield provision_log_group(runtime, wanted.log_group, change=change)

@@ -121,11 +121,49 @@ class KafkaSettings(Section):
     tls: KafkaTlsSettings = KafkaTlsSettings()
     # librdkafka settings passed through as they are (security.protocol, ssl.ca.location, ...).
     options: dict[str, SecretStr] = Field(default_factory=dict)
+    # Log in at MSK as this process's AWS role, over TLS. It replaces a certificate and a user.
+    aws_iam: bool = False
     timeout_seconds: float = Field(5.0, gt=0)
     # How long the brokers may take to acknowledge an event before it counts as not delivered.
     delivery_seconds: float = Field(10.0, ge=1)
     partitions: int = Field(6, gt=0)
     replication_factor: int = Field(3, gt=0)
+    # Replicas that have an event before it is acknowledged, the leader among them. None: all but one, so that one
+    # broker may restart.
+    min_insync_replicas: int | None = Field(None, gt=0)
+    # How long Kafka keeps events at least: the archive has to read them before that.
+    retention_days: float = Field(7.0, gt=0)
+
+    @property
+    def topic_config(self) -> dict[str, str]:
+        """Kafka's own settings of each topic."""
+        least = self.min_insync_replicas or max(1, self.replication_factor - 1)
+        return {
+            "min.insync.replicas": str(least),
+            "retention.ms": str(round(self.retention_days * 86_400_000)),
+        }
+
+    @model_validator(mode="after")
+    def _replicas_suffice(self) -> Self:
+        if (self.min_insync_replicas or 1) > self.replication_factor:
+            raise PydanticCustomError(
+                "replicas",
+                "minInsyncReplicas is above replicationFactor, so no event would ever be acknowledged: at most one "
+                "less lets a broker restart",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        others = sorted(name for name in self.options if name.startswith(("sasl.", "security.protocol")))
+        others += ["tls.certificate"] if any(self.tls.places("certificate")) else []
+        if self.aws_iam and others:
+            raise PydanticCustomError(
+                "two_logins",
+                "awsIam is a login of its own: remove {others} (an empty certificateSecret means none)",
+                {"others": ", ".join(others)},
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_key_belongs_to_a_certificate(self) -> Self:

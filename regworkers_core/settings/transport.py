@@ -58,7 +58,9 @@ def _is_secure(scheme: str, query: str) -> bool:
 
 
 def _is_plain_kafka(kafka: Any) -> bool:
-    """librdkafka's default is plaintext; a certificate or a CA changes it to TLS."""
+    """librdkafka's default is plaintext; a certificate, a CA or the login by AWS role changes it to TLS."""
+    if kafka.aws_iam:
+        return False
     if protocol := _text(kafka.options.get("security.protocol")).lower():
         return protocol in _PLAIN_KAFKA
     named = any(name.startswith(("ssl.ca.", "ssl.certificate.")) for name in kafka.options)

@@ -149,6 +149,14 @@ OPERATORS: dict[str, tuple[Classify, list[Exception], str]] = {
         "REGWORKERS_REDIS__URL",
     ),
 }
+OPERATORS["kafka-rights"] = (
+    classify_kafka,
+    [
+        KafkaException(KafkaError(code))
+        for code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+    ],
+    "docs/analytics.md",
+)
 OPERATORS["s3"] = (
     classify_objects,
     [client_error("PermanentRedirect", 301), client_error("AuthorizationHeaderMalformed")],
@@ -178,7 +186,6 @@ AS_THEY_ARE: dict[str, tuple[Classify, list[Exception]]] = {
         classify_kafka,
         [
             KafkaException(KafkaError(KafkaError.TOPIC_ALREADY_EXISTS)),
-            KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)),
             KafkaException("no KafkaError inside"),
             ValueError("a defect"),
         ],

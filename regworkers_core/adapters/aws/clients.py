@@ -206,6 +206,18 @@ class AwsClients:
         read_answers_here(client)
         return client
 
+    def credentials(self) -> Any:
+        """This process's credentials, for what signs by itself. Raises as `client` does."""
+        try:
+            found = self._session.get_credentials()
+            if found is None:
+                raise aws.NoCredentialsError
+            # Those of a role are fetched when they are first read.
+            found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise classify_aws("aws")(error) from None
+        return found
+
 
 @cache
 def _descriptions(data_path: str | None) -> Loader:

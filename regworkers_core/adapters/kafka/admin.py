@@ -1,14 +1,21 @@
-"""Kafka's cluster and topics: reading their state, and creating topics."""
+"""Kafka's cluster and topics: reading their state, creating topics, and changing their settings."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+)
 
 from regworkers_core.adapters.kafka.credentials import Credentials
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -21,16 +28,45 @@ _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 
+_REFUSED_LOGIN = frozenset(
+    {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
+)
+_REFUSED_ACCESS = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+# More replicas than brokers, a setting that a managed cluster does not allow, a call that the broker does not know.
+_REFUSED_SETTINGS = frozenset(
+    {
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.UNSUPPORTED_VERSION,
+        KafkaError._UNSUPPORTED_FEATURE,
+    }
+)
+
+
 def classify_kafka(error: Exception) -> Exception:
     """Missing answers of the broker are transient, a refused login is the operator's; other errors are returned."""
     if isinstance(error, KafkaException):
         kafka_error = error.args[0]
         if not isinstance(kafka_error, KafkaError):
             return error
-        if kafka_error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+        if kafka_error.code() in _REFUSED_LOGIN:
             return UsageError(
                 "Kafka refuses the login or the certificate: check kafka.options and `regworkers certs check`"
             )
+        if kafka_error.code() in _REFUSED_ACCESS:
+            return UsageError(
+                f"Kafka refuses the access ({kafka_error.name()}): docs/analytics.md lists the rights that each needs"
+            )
+        if kafka_error.code() in _REFUSED_SETTINGS:
+            return UsageError(f"the brokers refuse the settings of a topic: {kafka_error.name()}")
         if kafka_error.retriable() or kafka_error.code() < 0:
             return TransientFailure(DEPENDENCY, kafka_error.name())
     return error
@@ -38,11 +74,14 @@ def classify_kafka(error: Exception) -> Exception:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """Partitions of a topic; `short_of_replicas` counts those with a replica that is not in sync."""
+    """Partitions of a topic; `short_of_replicas` counts those with a replica that is not in sync. `replicas` is the
+    lowest number that a partition has.
+    """
 
     partitions: int
     without_leader: int
     short_of_replicas: int
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +137,7 @@ class KafkaAdmin:
                     # A partition without a leader names -1.
                     sum(each.leader < 0 for each in topic.partitions.values()),
                     sum(len(each.isrs) < len(each.replicas) for each in topic.partitions.values()),
+                    min((len(each.replicas) for each in topic.partitions.values()), default=0),
                 )
                 for name, topic in metadata.topics.items()
             },
@@ -109,31 +149,66 @@ class KafkaAdmin:
 
     def create(self, names: Sequence[str]) -> list[str]:
         """Create missing topics and return their names. Another process may create one at the same time."""
-        missing = sorted(set(names) - self.topics())
-        if not missing:
+        settings = self._settings
+        topics = [
+            NewTopic(
+                name,
+                num_partitions=settings.partitions,
+                replication_factor=settings.replication_factor,
+                config=settings.topic_config,
+            )
+            for name in sorted(set(names) - self.topics())
+        ]
+        if not topics:
             return []
-        settings, client = self._settings, self._client()
-        futures = self._dependency.call(
-            client.create_topics,
-            [
-                NewTopic(
-                    name,
-                    num_partitions=settings.partitions,
-                    replication_factor=settings.replication_factor,
-                )
-                for name in missing
-            ],
-            request_timeout=settings.timeout_seconds,
-        )
-        created = []
-        for name, future in futures.items():
+        answers = self._await("create_topics", topics, KafkaError.TOPIC_ALREADY_EXISTS)
+        return [name for name, answer in answers.items() if not isinstance(answer, KafkaException)]
+
+    def configs(self, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The settings of topics that exist, those from the brokers included; embedded brokers list only a topic's own.
+
+        Raises UsageError where DescribeConfigs is refused, TransientFailure.
+        """
+        asked = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+        found = self._await("describe_configs", asked) if asked else {}
+        return {
+            resource.name: {name: entry.value for name, entry in config.items() if entry.value is not None}
+            for resource, config in found.items()
+        }
+
+    def set_config(self, topic: str, config: Mapping[str, str]) -> None:
+        """Change these settings of a topic and no other. Raises as `configs`."""
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in config.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        self._await("incremental_alter_configs", [resource])
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions up to this number. Raises as `configs`."""
+        self._await("create_partitions", [NewPartitions(topic, partitions)])
+
+    def _await(self, call: str, items: Sequence[Any], tolerated: int | None = None) -> dict[Any, Any]:
+        """The brokers' answers to a call; an error of the code `tolerated` is an answer."""
+        timeout, client = self._settings.timeout_seconds, self._client()
+
+        def answer(future: Any) -> Any:
             try:
-                future.result(timeout=settings.timeout_seconds)
-                created.append(name)
+                # A little longer than the client itself waits.
+                return future.result(timeout=timeout + 1)
+            except TimeoutError:
+                raise TransientFailure(DEPENDENCY, f"no answer to {call}") from None
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise classify_kafka(error) from error
-        return created
+                if error.args[0].code() == tolerated:
+                    return error
+                raise
+
+        def once() -> dict[Any, Any]:
+            futures = getattr(client, call)(items, request_timeout=timeout)
+            return {item: answer(future) for item, future in futures.items()}
+
+        return self._dependency.call(once)
 
     def probe(self, wanted: Sequence[str]) -> None:
         """Make one cheap call. Raises TransientFailure, or UsageError if one of the topics `wanted` is missing."""

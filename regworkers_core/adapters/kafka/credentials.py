@@ -35,13 +35,13 @@ class Answer(Enum):
 class MaterialInUse:
     """Material in use, as librdkafka's settings. `verified`: the brokers accepted it."""
 
-    options: Mapping[str, str] = field(repr=False)
+    options: Mapping[str, Any] = field(repr=False)
     fingerprint: str
     verified: bool
 
 
 # Tries to connect with librdkafka's settings. Returns the result and, in words, the reason for a failure.
-Try = Callable[[Mapping[str, str]], tuple[Answer, str]]
+Try = Callable[[Mapping[str, Any]], tuple[Answer, str]]
 # Called at every check with the reason why the newest material is not in use, or None.
 Watcher = Callable[[str | None], None]
 
@@ -169,7 +169,7 @@ def try_out(
 ) -> Try:
     """Returns a `Try` that asks the brokers for their metadata."""
 
-    def attempt(options: Mapping[str, str]) -> tuple[Answer, str]:
+    def attempt(options: Mapping[str, Any]) -> tuple[Answer, str]:
         errors: list[int] = []
         fixed: dict[str, Any] = {
             "bootstrap.servers": bootstrap,

@@ -10,7 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from regworkers_core.adapters.kafka.admin import DEPENDENCY
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -22,6 +29,8 @@ _SILENT = logging.getLogger("regworkers.librdkafka")
 _QUEUED_KIB = 16 * 1024
 # The broker may hold back an empty answer for this long.
 _FETCH_WAIT_MS = 50
+# Where only the first record of each partition is wanted.
+_PEEK: Mapping[str, int] = {"fetch.message.max.bytes": 64 * 1024, "queued.min.messages": 1}
 _TAKEN = 500
 _POLL_SECONDS = 0.1
 # Connecting and finding the leaders precede the first answer.
@@ -58,7 +67,7 @@ class RecordChunk(NamedTuple):
 
 class KafkaLog:
     """A reader. Every method raises TransientFailure when the broker does not answer. `security` are librdkafka's
-    settings of the connection; `connect` makes a consumer from a configuration.
+    settings of the connection; `connect` makes a consumer from a configuration. With `peek` it fetches little ahead.
     """
 
     def __init__(
@@ -67,7 +76,8 @@ class KafkaLog:
         dependency: Dependency,
         *,
         name: str,
-        security: Mapping[str, str],
+        security: Mapping[str, Any],
+        peek: bool = False,
         connect: Callable[..., Any] = Consumer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,6 +99,7 @@ class KafkaLog:
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": _FETCH_WAIT_MS,
                 "queued.max.messages.kbytes": _QUEUED_KIB,
+                **(_PEEK if peek else {}),
             },
             logger=_SILENT,
         )
@@ -106,7 +117,7 @@ class KafkaLog:
         """The oldest stored offset, and the offset of the next record."""
         if not partitions:
             return {}
-        lows = {each: self._low(each) for each in partitions}
+        lows = {each: span.start for each, span in self.watermarks(partitions).items()}
         # The end from a fetch response, because some brokers list one that does not cover their last batch.
         self._assign(dict.fromkeys(partitions, OFFSET_END))
         ends: dict[Partition, int] = {}
@@ -116,6 +127,43 @@ class KafkaLog:
                 ends[partition] = self._end(partition, message)
         self._consumer.unassign()
         return {each: Span(lows[each], max(lows[each], ends[each])) for each in partitions}
+
+    def watermarks(self, partitions: Sequence[Partition]) -> dict[Partition, Span]:
+        """As `bounds`, but the end may be that before the last batch. It reads nothing."""
+        found = {}
+        for each in partitions:
+            place = TopicPartition(*each)
+            offsets = self._dependency.call(
+                self._consumer.get_watermark_offsets, place, timeout=self._timeout
+            )
+            if offsets is None:
+                raise TransientFailure(DEPENDENCY, "no offsets within the time-out")
+            found[each] = Span(*map(int, offsets))
+        return found
+
+    def first_times(self, spans: Mapping[Partition, Span]) -> dict[Partition, float]:
+        """When the first record of each span was written (epoch seconds). Spans without a record are left out."""
+        left = {partition: span for partition, span in spans.items() if span.start < span.end}
+        found: dict[Partition, float] = {}
+        if not left:
+            return found
+        self._assign({partition: span.start for partition, span in left.items()})
+        while left:
+            for message in self._take(lambda: f"{len(left)} partitions"):
+                partition = Partition(message.topic(), message.partition())
+                span = left.pop(partition, None)
+                if span is None:
+                    continue
+                kind, milliseconds = message.timestamp()
+                if (
+                    message.error() is None
+                    and message.offset() < span.end
+                    and kind != TIMESTAMP_NOT_AVAILABLE
+                ):
+                    found[partition] = milliseconds / 1000
+                self._consumer.pause([TopicPartition(*partition)])
+        self._consumer.unassign()
+        return found
 
     def read(self, spans: Mapping[Partition, Span]) -> Iterator[RecordChunk]:
         """Every record of the spans, from all partitions in turn."""
@@ -141,13 +189,6 @@ class KafkaLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _low(self, partition: Partition) -> int:
-        place = TopicPartition(*partition)
-        found = self._dependency.call(self._consumer.get_watermark_offsets, place, timeout=self._timeout)
-        if found is None:
-            raise TransientFailure(DEPENDENCY, "no offsets within the time-out")
-        return int(found[0])
 
     def _end(self, partition: Partition, message: Any) -> int:
         if message.error() is not None:

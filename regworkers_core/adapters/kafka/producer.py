@@ -107,7 +107,7 @@ class KafkaProducer:
 
     def __init__(
         self,
-        options: Mapping[str, str | int | bool],
+        options: Mapping[str, Any],
         *,
         delivery_seconds: float = 10.0,
         make: Callable[..., Any] = Producer,
@@ -270,7 +270,7 @@ class RotatingProducer:
     def __init__(
         self,
         credentials: Credentials,
-        make: Callable[[Mapping[str, str]], RecordProducer],
+        make: Callable[[Mapping[str, Any]], RecordProducer],
         *,
         flush_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,

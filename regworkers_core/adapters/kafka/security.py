@@ -1,4 +1,4 @@
-"""This client's certificate, key and CA for Kafka, read from settings, files or the secret store."""
+"""This client's login at Kafka: certificate, key and CA from settings, files or the secret store, or its AWS role."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from botocore.credentials import CredentialProvider
+
+from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT, KafkaSettings
@@ -50,11 +53,45 @@ class Material:
         return digest.hexdigest()
 
 
-class KafkaSecurity:
-    """Reads the material that the settings name. `secrets` is called for the first part in the secret store."""
+# A token and the time when it ends (epoch seconds). librdkafka calls it, with its own configuration, when it needs one.
+TokenSource = Callable[[object], tuple[str, float]]
 
-    def __init__(self, settings: KafkaSettings, secrets: Callable[[], SecretStore]) -> None:
-        self._tls, self._secrets = settings.tls, secrets
+
+def msk_token(aws: AwsClients, region: str) -> TokenSource:
+    """Tokens of MSK's IAM login, signed with the credentials of `aws`, which may themselves be renewed.
+
+    Raises UsageError without AWS's signer library. The source raises UsageError without credentials, and
+    TransientFailure when their place does not answer.
+    """
+    try:
+        from aws_msk_iam_sasl_signer import MSKAuthTokenProvider as signer
+    except ImportError:
+        raise UsageError(
+            "kafka.awsIam needs aws-msk-iam-sasl-signer-python: install the extra `production`"
+        ) from None
+
+    provider = CredentialProvider()
+    provider.load = aws.credentials
+
+    def token(_configuration: object) -> tuple[str, float]:
+        text, ends_ms = signer.generate_auth_token_from_credentials_provider(region, provider)
+        return text, ends_ms / 1000
+
+    return token
+
+
+class KafkaSecurity:
+    """Reads the material that the settings name. `secrets` is called for the first part in the secret store, `token`
+    makes tokens of the login by AWS role.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        secrets: Callable[[], SecretStore],
+        token: Callable[[], TokenSource] | None = None,
+    ) -> None:
+        self._tls, self._secrets, self._token = settings.tls, secrets, token
         given = {name: secret.get_secret_value() for name, secret in settings.options.items()}
         self._inline: dict[Part, str] = {}
         self._files: dict[Part, str] = {}
@@ -122,12 +159,19 @@ class KafkaSecurity:
         """The CA alone. Raises as `material` does."""
         return self._text("ca", SecretStage.CURRENT)
 
-    def options(self, material: Material) -> dict[str, str]:
-        """librdkafka's settings for this material, and all others of `kafka.options`."""
-        found = dict(self._others)
+    def options(self, material: Material) -> dict[str, Any]:
+        """librdkafka's settings for this material, and all others of `kafka.options`. Raises UsageError and
+        TransientFailure if the AWS role has no credentials.
+        """
+        found: dict[str, Any] = dict(self._others)
         texts = (material.certificate, material.key, material.ca)
         found |= {_OPTIONS[part][0]: text for part, text in zip(PARTS, texts, strict=True) if text}
-        if material.certificate or material.ca:
+        if self._token is not None:
+            source = self._token()
+            # Now, because librdkafka would wait for a token in vain and not say why.
+            source(None)
+            found |= {"security.protocol": "sasl_ssl", "sasl.mechanisms": "OAUTHBEARER", "oauth_cb": source}
+        elif material.certificate or material.ca:
             found.setdefault("security.protocol", "ssl")
         return found
 

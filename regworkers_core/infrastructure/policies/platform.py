@@ -12,6 +12,7 @@ from regworkers_core.infrastructure.policies.statement import (
     OLDEST_MESSAGE,
     PEEK,
     PUT_METRICS,
+    READ_EVENTS,
     REMEMBER_OUTAGES,
     REMOVE_DEAD_HEARTBEATS,
     REMOVE_FUSES,
@@ -22,6 +23,7 @@ from regworkers_core.infrastructure.policies.statement import (
     bucket,
     everything,
     hold_leases,
+    kafka,
     leases,
     log_group,
     log_streams,
@@ -68,7 +70,9 @@ _SNAPSHOT = (
     Statement("ReadCheckpointsAndLeases", _READ_LEASES, (leases,)),
     Statement("ReadDepths", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
     Statement("CheckThatS3Answers", ("s3:ListBucket",), (bucket,)),
+    Statement("ReadHowFarTheArchiveIs", ("s3:GetObject",), objects("archive")),
     OLDEST_MESSAGE,
+    kafka("ReadTheOldestEvents", "DescribeTopicDynamicConfiguration", *READ_EVENTS),
 )
 
 
@@ -122,6 +126,13 @@ PLATFORM = (
             ),
             Statement("CreateTheLogGroup", ("logs:CreateLogGroup", "logs:PutRetentionPolicy"), (log_group,)),
             _FIND_LOG_GROUPS,
+            kafka(
+                "CreateTopics",
+                "AlterTopic",
+                "AlterTopicDynamicConfiguration",
+                "CreateTopic",
+                "DescribeTopicDynamicConfiguration",
+            ),
         ),
     ),
     Worker(

@@ -218,5 +218,27 @@ def work_on(name: str, *more: str) -> Statement:
     return Statement("WorkOnTheQueue", (*_WORK, *more), (queue(name),))
 
 
+def kafka(sid: str, *actions: str) -> Statement:
+    """Connect and use our topics, at an MSK cluster with IAM access control. Each action concerns one kind of these
+    resources.
+    """
+    named = tuple(f"kafka-cluster:{each}" for each in ("Connect", "DescribeTopic", *actions))
+    return Statement(sid, named, (of_service("kafka", "cluster/*"), _topics, _reader))
+
+
+# The cluster's name and id are in no setting.
+def _topics(place: PolicyPlace) -> str:
+    return _arn(place, "kafka", f"topic/*/{place.names.prefix}regworkers.*")
+
+
+def _reader(place: PolicyPlace) -> str:
+    """The group that readers name and never join."""
+    return _arn(place, "kafka", f"group/*/{place.names.prefix}event-archive")
+
+
+# Readers name a group, whose coordinator the client looks up.
+READ_EVENTS = ("ReadData", "DescribeGroup")
+
+
 def _queues(names: tuple[str, ...]) -> tuple[Resource, ...]:
     return tuple(queue(name) for name in names)

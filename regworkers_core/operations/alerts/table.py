@@ -167,8 +167,9 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="data-loss",
-        fires="less of the retention of the stream (24 h) or a queue is left for the oldest item than `lossShareLeft` "
-        f"({_LIMITS.loss_share_left:.0%}); of the analytics queue "
+        fires="less of the retention is left than `lossShareLeft` "
+        f"({_LIMITS.loss_share_left:.0%}) for the oldest item of the stream (24 h), of a queue, or of a topic before "
+        "the archive reads it; of the analytics queue "
         f"`analytics.warnDaysLeft` ({_ANALYTICS.warn_days_left:g} days)",
         severity=_two_steps(
             _SEVERITY.data_loss,
@@ -176,7 +177,7 @@ TABLE: tuple[Condition, ...] = (
             f"({_ANALYTICS.critical_days_left:g} days)",
             _SEVERITY.data_loss_critical,
         ),
-        key="queue, or `demand-table-stream`",
+        key="queue, topic, or `demand-table-stream`",
         runbook="stream-lag.md",
         several="queues are about to lose something",
         assess=work.data_loss,

@@ -11,6 +11,7 @@ from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.condition import BLIND, Condition, Context, Finding
+from regworkers_core.operations.alerts.conditions.work import TOPICS
 from regworkers_core.operations.alerts.evaluate import SENSOR, assess
 from regworkers_core.operations.alerts.outage import last_evaluation
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
@@ -199,6 +200,8 @@ def _found(
 ) -> Found:
     key, page = condition.key_of(finding.subject), finding.page or condition.runbook
     section, name = _SECTION_OF[condition.name], finding.subject
+    if section == "queues" and name in TOPICS:
+        section = "archive"
     if section == "queues" and name.endswith("-dlq"):
         section = "deadLetterQueues"
     if condition.name == "analytics":

@@ -20,6 +20,7 @@ from regworkers_core.domain.snapshot import (
     SchedulerState,
     Snapshot,
     StreamState,
+    UnarchivedEvents,
     Unread,
 )
 from regworkers_core.operations.alerts.conditions.condition import duration
@@ -33,6 +34,7 @@ SECTIONS = {
     "queues": "Queues",
     "deadLetterQueues": "Dead letters",
     "stream": "Stream",
+    "archive": "Archive",
     "leases": "Leases",
     "drains": "Drains",
     "campaigns": "Campaigns",
@@ -99,6 +101,12 @@ def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
         ),
         *_unread_queues(snapshot, settings, "deadLetterQueues"),
         *_read("stream", snapshot.stream, settings, _stream),
+        *_read(
+            "archive",
+            snapshot.archive,
+            settings,
+            lambda found: (_unarchived(each, prefix) for each in found),
+        ),
         *_read("leases", snapshot.leases, settings, lambda found: map(_lease, found)),
         *_read("drains", snapshot.drains, settings, lambda found: map(_drain, found)),
         *_read("campaigns", snapshot.campaigns, settings, lambda found: map(_campaign, found)),
@@ -171,6 +179,14 @@ def _stream(stream: StreamState) -> Iterable[Row]:
     state = RowState.NOTE if age is None else RowState.FINE
     facts = {"shards": stream.shards, "iteratorAgeSeconds": age}
     yield Row("stream", STREAM, state, f"{shards}, {text}", facts=facts)
+
+
+def _unarchived(events: UnarchivedEvents, prefix: str) -> Row:
+    oldest, kept = events.oldest_seconds, events.retention_seconds
+    text = f"{events.waiting:,} not archived" if events.waiting else "all archived"
+    old = f", oldest {duration(oldest)}" if events.waiting and oldest is not None else ""
+    facts = {"waiting": events.waiting, "oldestSeconds": oldest and round(oldest), "retentionSeconds": kept}
+    return Row("archive", events.topic.removeprefix(prefix), RowState.FINE, text + old, facts=facts)
 
 
 def _lease(lease: LeaseState) -> Row:

@@ -37,6 +37,7 @@ from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.operations.certificates import CertificateProblem, check_certificate
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
 from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
+from regworkers_core.operations.health.unarchived import read_unarchived
 from regworkers_core.replication import drains as replication
 from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.runtime import Runtime
@@ -68,6 +69,7 @@ _DEPENDENCY_OF = {
     "campaigns": "mongo",
     "scheduler": "dagster",
     "parity": "mongo",
+    "archive": "kafka",
 }
 
 # Reads the state of Dagster, which the core does not import. Raises a Failure or a UsageError.
@@ -98,6 +100,7 @@ def read_system(
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
         "parity": partial(_parity, runtime),
+        "archive": partial(read_unarchived, runtime),
     }
     # A slow login takes from the time of the readers.
     left = max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began))
@@ -121,6 +124,7 @@ def read_system(
         certificates=found["certificates"],
         scheduler=found["scheduler"],
         parity=found["parity"],
+        archive=found["archive"],
     )
 
 

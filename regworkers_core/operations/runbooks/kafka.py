@@ -1,4 +1,6 @@
-"""Kafka failures: brokers, topics, certificate, the publish drains, and how long until the queue loses events."""
+"""Kafka failures: brokers, topics, certificate, the publish drains, and how long until events are lost: on the queue,
+and in the topics before the archive reads them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regworkers_core.adapters.kafka.admin import Cluster
-from regworkers_core.domain.snapshot import QueueState, Reading, Unread
+from regworkers_core.domain.snapshot import QueueState, Reading, UnarchivedEvents, Unread
 from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
 from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.health.queues import read_analytics_queue
+from regworkers_core.operations.health.unarchived import read_unarchived
 from regworkers_core.operations.runbooks.runbook import (
     DrainWork,
     Row,
@@ -26,7 +29,9 @@ _DAY_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class KafkaReading:
-    """`topics` are those that should exist; an event with less than `warn_seconds` left on the queue is a finding."""
+    """`topics` are those that should exist; an event with less than `warn_seconds` left on the queue, or less than
+    `warn_share` of its topic's retention, is a finding.
+    """
 
     cluster: Reading[Cluster]
     certificate: Reading[CertificateReport]
@@ -34,6 +39,8 @@ class KafkaReading:
     producer: Reading[DrainWork | None]
     topics: Sequence[str] = ()
     warn_seconds: float = 10 * _DAY_SECONDS
+    archive: Reading[tuple[UnarchivedEvents, ...]] = ()
+    warn_share: float = 0.25
 
 
 def run(runtime: Runtime, *, minutes: float = 60.0) -> RunbookReport:
@@ -45,6 +52,8 @@ def run(runtime: Runtime, *, minutes: float = 60.0) -> RunbookReport:
         read_or_unread(lambda: recent_work(runtime, minutes).get("publish")),
         runtime.names.topics,
         runtime.settings.analytics.warn_days_left * _DAY_SECONDS,
+        read_or_unread(lambda: read_unarchived(runtime)),
+        runtime.settings.alerts.loss_share_left,
     )
     return assess(reading)
 
@@ -56,6 +65,7 @@ def assess(reading: KafkaReading) -> RunbookReport:
         *_certificate_findings(reading.certificate),
         *_producer_findings(reading.producer),
         *_queue_findings(reading),
+        *_archive_findings(reading),
     ]
     facts, topics = _numbers(reading)
     if findings:
@@ -127,10 +137,30 @@ def _queue_findings(reading: KafkaReading) -> list[RunbookFinding]:
     return [RunbookFinding(f"the oldest event is lost in {days:.1f} days", advice)]
 
 
+def _archive_findings(reading: KafkaReading) -> list[RunbookFinding]:
+    if isinstance(reading.cluster, Unread):
+        return []
+    if isinstance(reading.archive, Unread):
+        text = f"how far the archive is could not be read: {reading.archive.why}"
+        return [RunbookFinding(text, command_in(reading.archive.why))]
+    found = []
+    for topic in reading.archive:
+        age, kept = topic.oldest_seconds, topic.retention_seconds
+        if not topic.waiting or age is None or kept is None or kept - age > reading.warn_share * kept:
+            continue
+        days = max(0.0, kept - age) / _DAY_SECONDS
+        text = f"{topic.topic}: the oldest event that is not archived is lost in {days:.1f} days"
+        found.append(RunbookFinding(text, "regworkers archive run"))
+    return found
+
+
 def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:
     facts: dict[str, object] = {}
     topics: list[Row] = []
     cluster, certificate, queue = reading.cluster, reading.certificate, reading.queue
+    unarchived: dict[str, Row] = {}
+    if not isinstance(reading.archive, Unread):
+        unarchived = {each.topic: {"notArchived": each.waiting} for each in reading.archive}
     if not isinstance(cluster, Unread):
         facts["brokers"] = cluster.brokers
         topics = [
@@ -139,6 +169,7 @@ def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:
                 "partitions": topic.partitions,
                 "withoutLeader": topic.without_leader,
                 "shortOfReplicas": topic.short_of_replicas,
+                **unarchived.get(name, {}),
             }
             for name, topic in sorted(cluster.topics.items())
             if name in reading.topics

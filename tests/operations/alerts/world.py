@@ -62,7 +62,18 @@ WELL = Snapshot(
     scheduler=SchedulerState({"SENSOR": ago(5)}, (TickState("save_entries_sensor", 3.0, ago(4)),)),
     parity=ParityState(ago(3600), {"not_yet": 3}),
 )
-_PARTS = ("queues", "stream", "leases", "drains", "fuses", "campaigns", "certificates", "scheduler", "parity")
+_PARTS = (
+    "queues",
+    "stream",
+    "archive",
+    "leases",
+    "drains",
+    "fuses",
+    "campaigns",
+    "certificates",
+    "scheduler",
+    "parity",
+)
 BLIND = replace(WELL, **dict.fromkeys(_PARTS, UNREAD))
 
 

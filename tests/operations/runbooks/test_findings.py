@@ -11,7 +11,7 @@ import pytest
 from regworkers_core.adapters.kafka.admin import Cluster, TopicState
 from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import QueueState, Unread
+from regworkers_core.domain.snapshot import QueueState, UnarchivedEvents, Unread
 from regworkers_core.operations.certificates import CertificateReport, RenewalState
 from regworkers_core.operations.runbooks import (
     cost,
@@ -297,6 +297,23 @@ class TestKafka:
             "topics": ["t"],
         }
         return kafka.assess(kafka.KafkaReading(**{**values, **changes}))
+
+    @pytest.mark.parametrize(
+        ("events", "lost_in"),
+        [
+            (UnarchivedEvents("t", 9, 6 * DAY, 7 * DAY), "1.0 days"),
+            (UnarchivedEvents("t", 9, 8 * DAY, 7 * DAY), "0.0 days"),
+            (UnarchivedEvents("t", 9, 1 * DAY, 7 * DAY), None),
+            (UnarchivedEvents("t", 0, None, 7 * DAY), None),
+            (UnarchivedEvents("t", 9, 800 * DAY, None), None),
+        ],
+    )
+    def test_events_that_kafka_deletes_before_they_are_archived_are_a_finding(
+        self, events: UnarchivedEvents, lost_in: str | None
+    ) -> None:
+        found = self.assessed(archive=(events,), warn_share=0.5).findings
+        assert [each.advice for each in found] == (["regworkers archive run"] if lost_in else [])
+        assert lost_in is None or lost_in in found[0].text
 
     def test_a_healthy_kafka_is_fine_and_its_numbers_are_reported(self) -> None:
         report = self.assessed()

@@ -14,13 +14,18 @@ from regworkers_core.operations.alerts.conditions.condition import (
     causes_of_failures,
     duration,
 )
+from regworkers_core.settings import Names
 
 _DAY_SECONDS = 24 * 3600.0
 _STREAM, _STREAM_RETENTION, _REPLICA = "demand-table", "demand-table-stream", "replica"
 _ANALYTICS_QUEUE = "analytics-queue"
 _AGE_UNKNOWN = Unread("the age of the oldest unread record of the stream is unknown", "streams")
+# Without the environment's prefix.
+TOPICS = Names("").topics
+_ARCHIVE = "event-archive"
 # In place of the runbook on stream lag.
 _PAGES = {
+    **dict.fromkeys(TOPICS, "kafka.md"),
     "analytics-queue": "kafka.md",
     "selection-queue": "selection-failures.md",
     "notification-queue": "selection-failures.md",
@@ -92,8 +97,8 @@ def dead_letters(context: Context) -> Assessment | Unread:
 
 
 def data_loss(context: Context) -> Assessment:
-    """One finding for each queue, and for the stream, whose oldest item is close to the end of its retention. A queue
-    that is not empty and whose age is unknown is unknown.
+    """One finding for each queue, for the stream, and for each topic that the archive reads, whose oldest item is close
+    to the end of its retention. What is not empty and has no known age is unknown.
     """
     snapshot = context.snapshot
     found: list[Finding] = []
@@ -112,6 +117,14 @@ def data_loss(context: Context) -> Assessment:
     else:
         known = stream.iterator_age_seconds
         ages.append((_STREAM_RETENTION, _AGE_UNKNOWN if known is None else known, stream.retention_seconds))
+    if isinstance(snapshot.archive, Unread):
+        unknown[_ARCHIVE] = snapshot.archive
+    else:
+        for topic in snapshot.archive:
+            # Offsets without a record behind them, which transactions and compaction leave, have no age.
+            age = topic.oldest_seconds if topic.waiting and topic.oldest_seconds is not None else 0.0
+            if topic.retention_seconds is not None:
+                ages.append((_name(context, topic.topic), age, topic.retention_seconds))
     for name, age, retention in ages:
         if age is None:
             unknown[name] = Unread(f"the age of the oldest message on {name} is unknown")
@@ -133,6 +146,8 @@ def _loss(context: Context, name: str, age: float, retention: float) -> Finding 
         summary = (
             f"{name} loses items older than {duration(retention)}, the oldest has waited for {duration(age)}"
         )
+    if name in TOPICS:
+        summary += ": run `regworkers archive run`"
     severity = context.severity.data_loss
     if left <= critical:
         severity = Severity.worst((severity, context.severity.data_loss_critical))

@@ -17,6 +17,7 @@ from regworkers_core.domain.snapshot import (
     Snapshot,
     StreamState,
     TickState,
+    UnarchivedEvents,
     Unread,
 )
 from regworkers_core.domain.timestamps import iso, seconds
@@ -247,6 +248,31 @@ def test_the_time_until_the_stream_loses_a_record() -> None:
     ((subject, severity, line),) = found("data-loss", replace(WELL, stream=StreamState(1, 19 * 3600.0)))
     assert (subject, severity) == ("demand-table-stream", "critical")
     assert "lost in 5.0 h" in line
+
+
+@pytest.mark.parametrize(
+    ("waiting", "age", "kept", "severity"),
+    [
+        (5, 3 * DAY, 7 * DAY, None),
+        (5, 4 * DAY, 7 * DAY, "warning"),
+        (5, 6.9 * DAY, 7 * DAY, "critical"),
+        (5, 9 * DAY, 7 * DAY, "critical"),
+        (0, None, 7 * DAY, None),
+        (5, 900 * DAY, None, None),
+    ],
+)
+def test_the_time_until_kafka_deletes_an_event_that_is_not_archived(
+    waiting: int, age: float | None, kept: float | None, severity: str | None
+) -> None:
+    topic = UnarchivedEvents("qa-regworkers.entries.v1", waiting, age, kept)
+    findings = found("data-loss", replace(WELL, archive=(topic,)))
+    assert [each[:2] for each in findings] == ([("regworkers.entries.v1", severity)] if severity else [])
+    assert all("regworkers archive run" in each[2] for each in findings)
+
+
+def test_an_archive_that_cannot_be_read_is_not_fine() -> None:
+    assessment = assessed("data-loss", replace(WELL, archive=UNREAD))
+    assert isinstance(assessment, Assessment) and set(assessment.unknown) == {"event-archive"}
 
 
 def test_an_unknown_age_is_unknown_of_that_queue_alone() -> None:

@@ -1,0 +1,30 @@
+"""How far the archive is behind Kafka, on a real broker."""
+
+from __future__ import annotations
+
+import time
+
+from regworkers_core.operations.health.unarchived import read_unarchived
+from regworkers_core.runtime import Runtime
+from tests.analytics.archive.world import archived, event, produce
+
+DAY = 86_400.0
+
+
+def test_the_oldest_event_that_is_not_archived_is_known_with_the_retention_of_its_topic(
+    runtime: Runtime,
+) -> None:
+    produce(runtime, event(0), topic=0)
+    archived(runtime)
+    produce(runtime, event(1), event(2), topic=0)
+    produce(runtime, event(3), topic=1)
+    runtime.kafka_admin.set_config(runtime.names.topics[1], {"retention.ms": "-1"})
+    later = Runtime(runtime.settings, clock=lambda: time.time() + DAY)
+    first, second, *others = sorted(
+        read_unarchived(later), key=lambda each: runtime.names.topics.index(each.topic)
+    )
+    # The embedded broker does not count all of its last batch.
+    assert first.waiting in (1, 2) and first.retention_seconds == 7 * DAY
+    assert first.oldest_seconds is not None and DAY - 60 < first.oldest_seconds < DAY + 60
+    assert (second.waiting, second.retention_seconds) == (1, None)
+    assert [(each.waiting, each.oldest_seconds) for each in others] == [(0, None)] * 2
