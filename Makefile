@@ -7,7 +7,7 @@ STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow conformance conformance-kafka check format docs deploy-files audit soak bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow conformance conformance-kafka check format docs deploy-files audit soak rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ docs: $(STAMP) ## write docs/cli.md from the commands
 
 soak: $(STAMP) ## kill drains at every point, twenty times, and count losses and repeats
 	$(BIN)/python -m tests.faults.soak --write
+
+rehearse-migration: $(STAMP) ## move from legacy handlers to the workers and back under load; the report goes to docs/migration.md
+	$(BIN)/python -m tests.replication.moving.rehearsal
 
 bench-replication: $(STAMP) ## measure replication against its floor and the legacy handlers
 	$(BIN)/python -m benchmarks.replication --write

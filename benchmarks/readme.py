@@ -31,11 +31,11 @@ def described(where: dict[str, Any]) -> str:
     )
 
 
-def write(text: str, begin: str, end: str) -> None:
-    """Put the figures between two markers of the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(begin)
+def write(text: str, begin: str, end: str, page: Path = README) -> None:
+    """Put the figures between two markers of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def say(line: str) -> None:

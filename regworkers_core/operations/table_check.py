@@ -306,8 +306,8 @@ def _replica(
             findings.add(Trait.DOCUMENT_ID, shown(str(document_id)))
             continue
         side = of_replica(key, stored)
-        if stored.fields is not None and not stored.custody:
-            # The old system stored the order among the fields only.
+        if stored.fields is not None:
+            # The old system stores the order among the fields only, also over a document that a save had written.
             side = replace(
                 side, order=lenient_order({name: stored.fields.get(name) for name in ORDER_FIELDS})
             )

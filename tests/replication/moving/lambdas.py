@@ -25,14 +25,15 @@ def as_it_is(_key: EntryKey, document: dict[str, Any]) -> dict[str, Any] | None:
 
 class Lambdas:
     """As a context manager it works in a thread, as the fleet does; `work` handles what the stream holds by now.
-    `spoil` is its mistakes: what it stores instead of a document.
+    `spoil` is its mistakes: what it stores instead of a document. `start` is the fleet whose place in the stream it
+    takes, as an event source does that is enabled again.
     """
 
-    def __init__(self, runtime: Runtime, spoil: Spoil = as_it_is) -> None:
+    def __init__(self, runtime: Runtime, spoil: Spoil = as_it_is, *, start: Lambdas | None = None) -> None:
         self._runtime, self._spoil = runtime, spoil
         self._arn = runtime.streams.latest_stream()
         (shard,) = runtime.streams.listing(self._arn).shards
-        self._shard, self._last = shard.shard_id, None
+        self._shard, self._last = shard.shard_id, None if start is None else start._last
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lambdas", daemon=True)
         self.saved: Counter[str] = Counter()
