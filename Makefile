@@ -58,7 +58,7 @@ check: $(STAMP) ## check lint, format, types, import rules, words, definitions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_words.py
-	$(BIN)/dagster definitions validate -w workspace.yaml
+	$(BIN)/dg check defs
 
 format: $(STAMP) ## fix what ruff can fix
 	$(BIN)/ruff check --fix .

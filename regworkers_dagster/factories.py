@@ -2,6 +2,7 @@
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,8 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.settings import load_settings
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 
+# Dagster warns of a parameter that only Dagster itself passes, in every command.
+warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
 Body = Callable[..., Any]
 APPLY = "Do it. Without, the job checks and counts only."
 

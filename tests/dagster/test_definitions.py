@@ -349,3 +349,18 @@ def test_a_draw_whose_worker_died_is_followed_by_a_run_from_the_failure() -> Non
     assert tags["dagster/retry_strategy"] == "FROM_FAILURE"
     assert int(tags["dagster/max_retries"]) > 0
     assert tags["dagster/retry_on_asset_or_op_failure"] == "false", "a step that fails tells why"
+
+
+@pytest.mark.slow
+def test_dg_lists_the_definitions_and_neither_it_nor_a_load_prints_a_warning() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "dg", "list", "defs", "--json"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+    names = {each["name"] for each in orjson.loads(done.stdout)["jobs"]}
+    assert set(JOBS) <= names

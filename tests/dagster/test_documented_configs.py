@@ -24,7 +24,7 @@ PAGES = sorted(
 _FENCE = re.compile(r"^ *```(\w+)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 # `echo '{...}' > x.json`, and the job that takes the file.
 _WRITTEN = re.compile(r"^\s*echo '(.*?)' > (\S+)$", re.MULTILINE | re.DOTALL)
-_TAKEN = re.compile(r"dagster job execute [^\n]*-j (\w+)(?:[^\n]*? -c (\S+))?")
+_TAKEN = re.compile(r"(?:dagster job execute [^\n]*-j|dg launch --job) (\w+)(?:[^\n]*? -c (\S+))?")
 # A launchpad's config as a block begins with a comment that names the job.
 _LAUNCHPAD = re.compile(r"\A# [^\n]*\bjob (\w+)\b")
 
