@@ -9,6 +9,7 @@ from regworkers_dagster.analytics import archive, funnel, publishing
 from regworkers_dagster.operations import (
     dead_letters,
     deployment,
+    first_checks,
     health,
     pruning,
     retention,
@@ -27,6 +28,7 @@ defs = dg.Definitions(
     assets=[
         assets.DEMAND_TABLE,
         assets.REPLICATION_DLQ,
+        assets.RECONCILE_RESULTS,
         assets.enqueue_entries,
         assets.save_entries,
         eligibility.INVITES,
@@ -67,6 +69,7 @@ defs = dg.Definitions(
         deployment.find_resources,
         deployment.CHECK_CERTIFICATE,
         health.DOCTOR,
+        first_checks.FIRST_CHECKS,
         pruning.prune_runs,
         retention.housekeeping,
         retention.erase_entry,
@@ -79,6 +82,7 @@ defs = dg.Definitions(
         *selection.SENSORS,
         *publishing.SENSORS,
         *health.SENSORS,
+        *first_checks.SENSORS,
     ],
     schedules=[
         *replication.SCHEDULES,

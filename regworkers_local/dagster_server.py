@@ -97,8 +97,12 @@ class DagsterProcess:
     @property
     def running(self) -> bool:
         """Whether both children run."""
-        refs = self._refs()
-        return bool(refs) and all(ref.find() is not None for ref in refs.values())
+        return bool(self._refs()) and not self.ended
+
+    @property
+    def ended(self) -> frozenset[str]:
+        """The names of children (`webserver`, `daemon`) that were started and do not run."""
+        return frozenset(name for name, ref in self._refs().items() if ref.find() is None)
 
     def start(self) -> None:
         """Start both unless they run; if only one runs, stop it first. Does not wait."""

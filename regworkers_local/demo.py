@@ -8,6 +8,7 @@ prints a summary and deletes everything (`KEEP=1` keeps it running).
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -100,9 +101,25 @@ def dev() -> None:
         except Stopped:
             return
         console.print("Ctrl-C stops everything. `regworkers load` writes some entries")
+        told: frozenset[str] = frozenset()
         while not stop.wait(PAUSE_SECONDS):
-            if not dagster.running:
-                raise UsageError(f"Dagster ended unexpectedly: see {dagster.log}")
+            ended = dagster.ended
+            for name in sorted(ended - told):
+                console.print(_what_ended(name, dagster))
+            told = ended
+
+
+def _what_ended(child: str, dagster: DagsterProcess) -> str:
+    """What is missing without a child of Dagster, and how to get it back. All else is left as it is."""
+    if child == "webserver":
+        return f"Dagster's UI ended unexpectedly, see {dagster.log}: Ctrl-C and a new start bring it back"
+    start = f"DAGSTER_HOME={shlex.quote(str(dagster.home))} .venv/bin/dagster-daemon run -w workspace.yaml"
+    if dagster.instance != "default":
+        start = f"REGWORKERS_INSTANCE={dagster.instance} {start}"
+    return (
+        f"Dagster's daemon ended unexpectedly, see {dagster.log}: no sensor, schedule or queued run starts now "
+        f"(docs/runbooks/scheduler.md). The servers and the UI run on. Start another one with\n  {start}"
+    )
 
 
 def choose_instance(root: Path) -> str:

@@ -14,7 +14,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_dagster.analytics.publishing import FLOW, KAFKA_EVENTS
 from regworkers_dagster.drains.running import CONTINUOUS
-from regworkers_dagster.factories import asset_job, schedule
+from regworkers_dagster.factories import KEPT_FRESH, asset_job, schedule
 from regworkers_dagster.metadata import Metadata
 from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run
@@ -33,6 +33,7 @@ EVENT_ARCHIVE = FLOW.asset(
     {"s3", "parquet"},
     deps=[KAFKA_EVENTS],
     skippable=True,
+    freshness_policy=KEPT_FRESH,
 )
 
 

@@ -20,7 +20,7 @@ from regworkers_dagster.drains.sensing import (
     depth_tick,
     ticking,
 )
-from regworkers_dagster.factories import Flow, asset_job, sensor
+from regworkers_dagster.factories import KEPT_FRESH, Flow, asset_job, sensor
 from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import DRAIN_TAG
 
@@ -35,6 +35,7 @@ ANALYTICS_QUEUE = FLOW.asset(
     {"sqs"},
     # The check that writes an entry (`demand_table`), replication, a draw's steps, its selections and messages.
     deps=["demand_table", "entries", "commitment", "draw", "selections", "notifications"],
+    freshness_policy=KEPT_FRESH,
 )
 ANALYTICS_DLQ = FLOW.asset(
     "analytics_dlq",
@@ -42,6 +43,7 @@ ANALYTICS_DLQ = FLOW.asset(
     "collection `dead_letters`.",
     {"sqs"},
     deps=[ANALYTICS_QUEUE],
+    freshness_policy=KEPT_FRESH,
 )
 KAFKA_EVENTS = FLOW.asset(
     "kafka_events",
@@ -49,6 +51,7 @@ KAFKA_EVENTS = FLOW.asset(
     "A repeated event keeps its id: readers drop it.",
     {"kafka"},
     deps=[ANALYTICS_QUEUE],
+    freshness_policy=KEPT_FRESH,
 )
 
 
@@ -98,7 +101,7 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
 
 
 def read_all(runtime: Runtime, queue: QueueState | None) -> list[Reading]:
-    """The queue, as it was read, and its dead letters."""
+    """The queue, as it was read, its dead letters, and the events in Kafka while none waits."""
     names = runtime.names
     numbers = {
         "messages": float(queue.waiting) if queue else None,
@@ -108,6 +111,7 @@ def read_all(runtime: Runtime, queue: QueueState | None) -> list[Reading]:
     return [
         Reading.of(ANALYTICS_QUEUE, numbers),
         Reading.of(ANALYTICS_DLQ, depth_of(runtime, names.dead_letter_queue(names.analytics_queue))),
+        *([Reading.of(KAFKA_EVENTS, {"waiting": 0.0})] if queue and not queue.waiting else ()),
     ]
 
 

@@ -22,20 +22,25 @@ T = TypeVar("T")
 SILENT_PROBES = 3
 # The names of assets that are dead-letter queues end with this.
 _DLQ = "_dlq"
+# With a version per event, everything downstream would be shown as out of date after each.
+SAME_VERSION = {"dagster/data_version": "continuous"}
 # None for a number that could not be read.
 Numbers = dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Numbers of one asset, by its name."""
+    """Numbers of one asset, by its name. `fresh`: the asset has a freshness policy and was found to be up to date."""
 
     asset: str
     numbers: Numbers
+    fresh: bool = False
 
     @classmethod
-    def of(cls, spec: dg.AssetSpec, numbers: Numbers) -> "Reading":
-        return cls(spec.key.to_user_string(), numbers)
+    def of(cls, spec: dg.AssetSpec, numbers: Numbers, *, current: bool = True) -> "Reading":
+        """`current`: nothing is left to be done for the asset."""
+        known = current and None not in numbers.values()
+        return cls(spec.key.to_user_string(), numbers, known and spec.freshness_policy is not None)
 
     @property
     def total(self) -> int | None:
@@ -44,8 +49,10 @@ class Reading:
         return int(sum(known)) if known else None
 
 
-def observation(reading: Reading) -> dg.AssetObservation:
-    """An observation that names the numbers that could not be read, so that they are not taken for zero."""
+def recorded_event(reading: Reading) -> dg.AssetObservation | dg.AssetMaterialization:
+    """A materialisation of what was found to be up to date: Dagster judges freshness by those alone. An observation of
+    all else, which names the numbers that could not be read, so that they are not taken for zero.
+    """
     known = {
         key: dg.MetadataValue.float(float(number))
         for key, number in reading.numbers.items()
@@ -55,6 +62,8 @@ def observation(reading: Reading) -> dg.AssetObservation:
     metadata: dict[str, dg.MetadataValue] = {**known}
     if unread:
         metadata["could_not_read"] = dg.MetadataValue.text(", ".join(unread))
+    if reading.fresh:
+        return dg.AssetMaterialization(reading.asset, metadata=metadata, tags=SAME_VERSION)
     return dg.AssetObservation(reading.asset, metadata=metadata)
 
 
@@ -74,14 +83,14 @@ def in_words(readings: Sequence[Reading]) -> str:
 class RecordedState:
     """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat.
 
-    `silent` counts, for each dependency that does not answer, the probes in a row that failed; `judged`: a result of
-    the check was written.
+    `silent` counts, for each dependency that does not answer, the probes in a row that failed; `lost` are those in the
+    last result of the check, None before the first one.
     """
 
     at: dict[str, float]
     numbers: dict[str, Numbers]
     silent: dict[str, int] = field(default_factory=dict)
-    judged: bool = False
+    lost: frozenset[str] | None = None
 
     @classmethod
     def parse(cls, cursor: str | None) -> "RecordedState":
@@ -91,14 +100,16 @@ class RecordedState:
                 {str(asset): float(at) for asset, at in document["at"].items()},
                 {str(asset): dict(numbers) for asset, numbers in document["numbers"].items()},
                 _counts(document.get("silent")),
-                document.get("judged") is True,
+                None if document.get("lost") is None else frozenset(map(str, document["lost"])),
             )
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
             return cls({}, {})
 
     def cursor(self) -> str:
-        document = {"at": self.at, "numbers": self.numbers, "silent": self.silent, "judged": self.judged}
-        return orjson.dumps(document).decode()
+        lost = None if self.lost is None else sorted(self.lost)
+        return orjson.dumps(
+            {"at": self.at, "numbers": self.numbers, "silent": self.silent, "lost": lost}
+        ).decode()
 
     def take(self, reading: Reading, now: float) -> bool:
         """Whether the reading is to be written now; if so, it is recorded as written."""
@@ -111,18 +122,18 @@ class RecordedState:
         self.at[reading.asset], self.numbers[reading.asset] = now, reading.numbers
         return True
 
-    def listen(self, unavailable: Collection[str]) -> set[str] | None:
-        """The dependencies that failed several probes in a row, if that is to be written: it changed, or nothing was
-        written yet and all answer. The first probe may meet a start, so a failure there is not written.
+    def listen(self, unavailable: Collection[str]) -> frozenset[str] | None:
+        """The dependencies that failed several probes in a row, if that is to be written: it changed. The first probe
+        is written as it is, so that the check has a result from the start.
         """
-        known = self.silent
-        self.silent = {name: known.get(name, 0) + 1 for name in unavailable}
-        lost = {name for name, probes in self.silent.items() if probes >= SILENT_PROBES}
-        changed = lost != {name for name, probes in known.items() if probes >= SILENT_PROBES}
-        if not changed and (self.judged or unavailable):
-            return None
-        self.judged = True
-        return lost
+        before = self.lost
+        self.silent = {name: self.silent.get(name, 0) + 1 for name in unavailable}
+        self.lost = frozenset(
+            name
+            for name, probes in self.silent.items()
+            if before is None or name in before or probes >= SILENT_PROBES
+        )
+        return None if self.lost == before else self.lost
 
 
 def _counts(silent: Any) -> dict[str, int]:
@@ -162,11 +173,11 @@ def observed(
     """
     now = time.time()
     recorded = RecordedState.parse(cursor)
-    events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
+    events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
     for reading in readings:
         if not recorded.take(reading, now):
             continue
-        events.append(observation(reading))
+        events.append(recorded_event(reading))
         if reading.asset.endswith(_DLQ) and reading.total is not None:
             events.append(
                 dg.AssetCheckEvaluation(

@@ -144,8 +144,9 @@ def _failed(record: dg.RunRecord) -> FailedRun:
 SYSTEM_HEALTH = Flow("operations", owner="operations").asset(
     "system_health",
     "The state of the whole system: dependencies, queues and dead letters, stream, leases, drains, campaigns, parity, "
-    "certificates, Dagster itself. `regworkers doctor` shows the same in a terminal. The sensor of alerts checks every "
-    "minute, so this runs only when an operator launches it. docs/doctor.md explains the table.",
+    "certificates, Dagster itself. `regworkers doctor` shows the same in a terminal. The sensor of alerts looks every "
+    "minute and keeps the check up to date, so this runs only when an operator launches it. docs/doctor.md explains "
+    "the table.",
     {"aws", "kafka", "mongodb"},
 )
 FINDS_NOTHING = dg.AssetCheckSpec(
@@ -170,19 +171,22 @@ def examine_system(context: dg.AssetExecutionContext) -> Iterator[dg.Materialize
         snapshot = read_system(runtime, lambda: _scheduler(context.instance))
         examination = examine_snapshot(runtime, snapshot)
     metadata = of_examination(examination)
-    check = dg.AssetCheckResult(
-        check_name=FINDS_NOTHING.name,
-        asset_key=SYSTEM_HEALTH.key,
-        passed=examination.fine,
-        severity=dg.AssetCheckSeverity.ERROR
-        if examination.state is RowState.CRITICAL
-        else dg.AssetCheckSeverity.WARN,
-        description=examination_in_words(examination),
-        metadata=metadata,
-    )
+    check = dg.AssetCheckResult(asset_key=SYSTEM_HEALTH.key, **_verdict(examination))
     yield dg.MaterializeResult(asset_key=SYSTEM_HEALTH.key, metadata=metadata, check_results=[check])
     if not examination.fine:
         raise dg.Failure(description=examination_in_words(examination), allow_retries=False)
+
+
+def _verdict(examination: Examination) -> dict[str, Any]:
+    """Fields of a result of the doctor's check."""
+    critical = examination.state is RowState.CRITICAL
+    return {
+        "check_name": FINDS_NOTHING.name,
+        "passed": examination.fine,
+        "severity": dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN,
+        "description": examination_in_words(examination),
+        "metadata": of_examination(examination),
+    }
 
 
 def _scheduler(instance: dg.DagsterInstance) -> SchedulerState:
@@ -248,8 +252,21 @@ def alerts_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     found = evaluate(runtime, snapshot, by=SENSOR, outage=outage_of(context.cursor))
     if runtime.settings.observability.cloudwatch_enabled and found.outage is None:
         runtime.metrics.gauges({}, {HEARTBEAT: (1.0, "Count")})
-    context.update_cursor(orjson.dumps(found.outage.as_state()).decode() if found.outage else "")
-    return dg.SkipReason(alerts_in_words(found))
+    return dg.SensorResult(
+        skip_reason=alerts_in_words(found),
+        cursor=orjson.dumps(found.outage.as_state()).decode() if found.outage else "",
+        asset_events=_judged(context.instance, examine_snapshot(runtime, snapshot)),
+    )
+
+
+def _judged(instance: dg.DagsterInstance, examination: Examination) -> list[dg.AssetCheckEvaluation]:
+    """The result of the doctor's check, if it is not the last one."""
+    now = dg.AssetCheckEvaluation(asset_key=SYSTEM_HEALTH.key, **_verdict(examination))
+    last = instance.event_log_storage.get_latest_asset_check_execution_by_key([FINDS_NOTHING.key])
+    record = last.get(FINDS_NOTHING.key)
+    before = record.evaluation if record else None
+    same = before is not None and (before.passed, before.severity) == (now.passed, now.severity)
+    return [] if same else [now]
 
 
 def outage_of(cursor: str | None) -> Outage | None:

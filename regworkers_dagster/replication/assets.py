@@ -3,6 +3,7 @@
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 
@@ -10,7 +11,7 @@ from regworkers_core.engine.drain import DrainReport
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_dagster.drains.observing import or_none
 from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drain_asset, drained
-from regworkers_dagster.factories import Flow
+from regworkers_dagster.factories import KEPT_FRESH, Flow
 from regworkers_dagster.metadata import Metadata
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 
@@ -23,6 +24,7 @@ DEMAND_TABLE = _FLOW.asset(
     "stream record.",
     {"dynamodb"},
     tags=_PERSONAL,
+    freshness_policy=KEPT_FRESH,
 )
 REPLICATION_QUEUE = _FLOW.asset(
     "replication_queue",
@@ -30,6 +32,7 @@ REPLICATION_QUEUE = _FLOW.asset(
     "drain of the stream. Observed: its depth.",
     {"sqs"},
     deps=[DEMAND_TABLE],
+    freshness_policy=KEPT_FRESH,
 )
 REPLICATION_DLQ = _FLOW.asset(
     "replication_dlq",
@@ -37,6 +40,7 @@ REPLICATION_DLQ = _FLOW.asset(
     "collection `dead_letters`.",
     {"sqs"},
     deps=[REPLICATION_QUEUE],
+    freshness_policy=KEPT_FRESH,
 )
 ENTRIES = _FLOW.asset(
     "entries",
@@ -46,6 +50,16 @@ ENTRIES = _FLOW.asset(
     {"mongodb"},
     deps=[REPLICATION_QUEUE],
     tags=_PERSONAL,
+    freshness_policy=KEPT_FRESH,
+)
+RECONCILE_RESULTS = _FLOW.asset(
+    "reconcile_results",
+    "MongoDB collection: what each comparison of the demand table with `entries` found. One materialisation per "
+    "comparison of all campaigns by the job `reconcile_entries`, which runs every night; out of date at 06:00 UTC "
+    "without one within a day.",
+    {"mongodb"},
+    deps=[DEMAND_TABLE, ENTRIES],
+    freshness_policy=dg.FreshnessPolicy.cron("0 6 * * *", timedelta(hours=24)),
 )
 LAG_WITHIN_OBJECTIVE = dg.AssetCheckSpec(
     "lag_within_objective",

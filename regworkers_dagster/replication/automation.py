@@ -186,11 +186,17 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
 def read_all(runtime: Runtime) -> list[Reading]:
     """Read every asset of replication. Raises nothing for what does not answer."""
     names = runtime.names
+    unread, queue = or_none(lambda: _lag(runtime)), depth_of(runtime, names.replication_queue)
+    behind = unread is None or unread > runtime.settings.replication.lag_objective_seconds
     return [
-        Reading.of(DEMAND_TABLE, {_UNREAD: or_none(lambda: _lag(runtime))}),
-        Reading.of(REPLICATION_QUEUE, depth_of(runtime, names.replication_queue)),
+        Reading.of(DEMAND_TABLE, {_UNREAD: unread}),
+        Reading.of(REPLICATION_QUEUE, queue),
         Reading.of(REPLICATION_DLQ, depth_of(runtime, names.dead_letter_queue(names.replication_queue))),
-        Reading.of(ENTRIES, {"documents": or_none(runtime.replica.count)}),
+        Reading.of(
+            ENTRIES,
+            {"documents": or_none(runtime.replica.count)},
+            current=not behind and set(queue.values()) == {0.0},
+        ),
     ]
 
 

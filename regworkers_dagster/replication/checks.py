@@ -13,10 +13,10 @@ from regworkers_core.operations.health.dependency_status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.observing import SILENT_PROBES, Answering, dlq_check
+from regworkers_dagster.drains.observing import SAME_VERSION, SILENT_PROBES, Answering, dlq_check
 from regworkers_dagster.factories import ApplyConfig, fields_of
 from regworkers_dagster.metadata import Metadata, records
-from regworkers_dagster.replication.assets import ENTRIES, REPLICATION_DLQ
+from regworkers_dagster.replication.assets import ENTRIES, RECONCILE_RESULTS, REPLICATION_DLQ
 from regworkers_dagster.resources import (
     STORES,
     TICK_CALL_SECONDS,
@@ -128,6 +128,11 @@ def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResu
         context.log.warning(line)
     if result.repair is not None and result.repair.advice:
         context.log.warning(result.repair.advice)
+    if campaign_id is None:
+        found = {key: value for key, value in of_result(result).items() if key != "classes"}
+        context.op_execution_context.log_event(
+            dg.AssetMaterialization(RECONCILE_RESULTS.key, metadata=found, tags=SAME_VERSION)
+        )
     yield dg.AssetCheckResult(
         check_name=PARITY.name,
         asset_key=ENTRIES.key,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from regworkers_dagster.factories import Flow
+from regworkers_dagster.factories import KEPT_FRESH, Flow
 
 _FLOW = Flow("selection", owner="selection")
 ELIGIBILITY = Flow("eligibility", owner="eligibility")
@@ -110,12 +110,14 @@ SELECTION_QUEUE = _FLOW.asset(
     "SQS queue with one message per market and chunk of up to 500 winners. Observed: its depth.",
     {"sqs"},
     deps=[PUBLICATION],
+    freshness_policy=KEPT_FRESH,
 )
 SELECTION_DLQ = _FLOW.asset(
     "selection_dlq",
     "Chunks that no retry can help, each with its reason. Should be empty.",
     {"sqs"},
     deps=[SELECTION_QUEUE],
+    freshness_policy=KEPT_FRESH,
 )
 SELECTIONS = _FLOW.asset(
     "selections",
@@ -137,12 +139,14 @@ NOTIFICATIONS = _FLOW.asset(
     "`send_notifications`: a canary first, then the rest. Observed: its depth.",
     {"sqs"},
     deps=[OUTBOX],
+    freshness_policy=KEPT_FRESH,
 )
 NOTIFICATION_DLQ = _FLOW.asset(
     "notification_dlq",
     "Messages that the mailer gave up. While it is not empty, nothing is sent after the canary.",
     {"sqs"},
     deps=[NOTIFICATIONS],
+    freshness_policy=KEPT_FRESH,
 )
 
 EXTERNAL = (CAMPAIGNS, CODES, SELECTION_QUEUE, SELECTION_DLQ, OUTBOX, NOTIFICATION_DLQ)

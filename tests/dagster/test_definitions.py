@@ -52,6 +52,7 @@ JOBS = [
     "enqueue_entries",
     "export_draw",
     "find_resources",
+    "first_checks",
     "housekeeping",
     "import_codes",
     "make_receipt",
@@ -100,8 +101,9 @@ SENSORS = {
     "publish_events_sensor",
     "observe_analytics",
     "alerts_sensor",
+    "first_checks",
 }
-REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries"}
+REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries", "reconcile_results"}
 # The steps of a campaign's draw, in order.
 DRAW = [
     "eligibility_report",
@@ -198,6 +200,8 @@ def test_the_graph_is_the_flow() -> None:
         ("demand_table", "replication_queue"),
         ("replication_queue", "entries"),
         ("replication_queue", "replication_dlq"),
+        ("demand_table", "reconcile_results"),
+        ("entries", "reconcile_results"),
         *((name, "analytics_queue") for name in ("demand_table", "entries", "commitment", "draw")),
         *((name, "analytics_queue") for name in ("selections", "notifications")),
         ("analytics_queue", "analytics_dlq"),
@@ -254,6 +258,7 @@ def test_drains_carry_the_tag_by_which_sensors_find_them() -> None:
 UNLIMITED = {
     "backfill_entries",
     "enqueue_entries",
+    "first_checks",
     "process_selections",
     "publish_events",
     "reconcile_entries",

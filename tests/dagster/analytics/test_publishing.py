@@ -97,7 +97,7 @@ def test_the_sensor_records_how_old_the_oldest_message_is_at_least(world: Runtim
     seen = {
         event.asset_key.to_user_string(): plain(event.metadata)
         for event in answer.asset_events
-        if isinstance(event, dg.AssetObservation)
+        if isinstance(event, dg.AssetObservation | dg.AssetMaterialization)
     }
     assert seen["analytics_queue"]["messages"] == 1
     assert seen["analytics_queue"]["oldest_at_least_seconds"] == pytest.approx(3600, abs=1)

@@ -438,5 +438,6 @@ def _verdicts(answer: Any) -> dict[str, dg.AssetCheckEvaluation]:
     }
 
 
-def _observations(answer: Any) -> list[dg.AssetObservation]:
-    return [event for event in answer.asset_events if isinstance(event, dg.AssetObservation)]
+def _observations(answer: Any) -> list[dg.AssetObservation | dg.AssetMaterialization]:
+    kinds = dg.AssetObservation | dg.AssetMaterialization
+    return [event for event in answer.asset_events if isinstance(event, kinds)]

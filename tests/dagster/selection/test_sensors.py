@@ -239,7 +239,7 @@ def test_queues_and_outbox_are_observed_and_a_dead_letter_fails_its_check(
     seen = {
         event.asset_key.to_user_string(): plain(event.metadata)
         for event in answer.asset_events
-        if isinstance(event, dg.AssetObservation)
+        if isinstance(event, dg.AssetObservation | dg.AssetMaterialization)
     }
     # One chunk of berlin: the waiting list is empty, so no other fan is notified.
     assert seen["selection_queue"]["waiting"] == 1

@@ -1,0 +1,127 @@
+"""A new instance of Dagster has a result of every check within its first minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.operations import first_checks
+from regworkers_dagster.replication.automation import observe_tick
+from tests.dagster.support import use
+from tests.support.shared import shared_namespace
+
+BY_SENSORS = {
+    "analytics_dlq_empty",
+    "dependencies_answer",
+    "doctor_finds_nothing",
+    "notification_dlq_empty",
+    "replication_dlq_empty",
+    "selection_dlq_empty",
+}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def tick(shared: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Any:
+    use(monkeypatch, shared)
+
+    def evaluate() -> Any:
+        context = dg.build_sensor_context(instance=instance, sensor_name="first_checks")
+        answer = first_checks.first_checks_tick(context)
+        for event in getattr(answer, "asset_events", ()):
+            instance.report_runless_asset_event(event)
+        return answer
+
+    return evaluate
+
+
+def test_every_check_is_evaluated_by_a_sensor_or_by_the_first_run(tick: Any) -> None:
+    from regworkers_dagster.definitions import defs
+
+    answer = tick()
+    (request,) = answer.run_requests
+    first = {key.name for key in request.asset_check_keys}
+    first |= {event.check_name for event in answer.asset_events}
+    every = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
+    assert not first & BY_SENSORS and first | BY_SENSORS == every
+
+
+def test_only_what_is_missing_is_launched_and_no_drill_with_it(
+    tick: Any, instance: dg.DagsterInstance
+) -> None:
+    for name in ("parity", "one_row_per_id"):
+        asset = "entries" if name == "parity" else "event_archive"
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=dg.AssetKey(asset), check_name=name, passed=True)
+        )
+    (request,) = tick().run_requests
+    names = {key.name for key in request.asset_check_keys}
+    assert not {"parity", "one_row_per_id"} & names
+    assert {"draw_replays", "certificate_days_left", "weekly_review_is_fine"} <= names
+    assert {key.to_user_string() for key in request.asset_selection} == {
+        "kafka_certificate",
+        "monthly_review",
+        "quarterly_review",
+        "weekly_review",
+    }
+    assert request.run_config["ops"]["review_quarter"]["config"] == {"drill": False}
+
+
+def test_the_first_run_gives_each_its_result_and_is_the_last_one(
+    tick: Any, instance: dg.DagsterInstance
+) -> None:
+    from regworkers_dagster.definitions import defs
+
+    (request,) = tick().run_requests
+    # The reviews draw pages for seconds: they have tests of their own.
+    keys = [key for key in request.asset_check_keys if "review" not in key.name]
+    selected = defs.resolve_job_def(request.job_name).get_subset(
+        asset_selection={key for key in request.asset_selection if "review" not in key.to_user_string()},
+        asset_check_selection=set(keys),
+    )
+    result = selected.execute_in_process(instance=instance)
+    evaluated = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+    assert evaluated == {key.name: True for key in keys}
+    compared = [key.to_user_string() for key in result_keys(result)]
+    assert compared == ["kafka_certificate", "reconcile_results"]
+    for key in set(request.asset_check_keys) - set(keys):
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, passed=True)
+        )
+    assert tick().skip_message == "every check has a result"
+
+
+def result_keys(result: dg.ExecuteInProcessResult) -> list[dg.AssetKey]:
+    events = [event for event in result.all_events if event.is_step_materialization]
+    return sorted(event.asset_key for event in events if event.asset_key)
+
+
+def test_while_a_store_does_not_answer_nothing_is_launched(
+    tick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:9/")
+    monkeypatch.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.05")
+    assert "mongo does not answer" in tick().skip_message
+
+
+def test_an_idle_system_is_fresh(
+    shared: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, shared)
+    answer = observe_tick(dg.build_sensor_context(instance=instance, sensor_name="observe_replication"))
+    assert isinstance(answer, dg.SensorResult)
+    fresh = {
+        event.asset_key.to_user_string()
+        for event in answer.asset_events
+        if isinstance(event, dg.AssetMaterialization)
+    }
+    assert fresh == {"demand_table", "entries", "replication_dlq", "replication_queue"}
