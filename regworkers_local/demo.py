@@ -101,12 +101,12 @@ def dev() -> None:
         except Stopped:
             return
         console.print("Ctrl-C stops everything. `regworkers load` writes some entries")
-        told: frozenset[str] = frozenset()
+        reported: frozenset[str] = frozenset()
         while not stop.wait(PAUSE_SECONDS):
             ended = dagster.ended
-            for name in sorted(ended - told):
+            for name in sorted(ended - reported):
                 console.print(_what_ended(name, dagster))
-            told = ended
+            reported = ended
 
 
 def _what_ended(child: str, dagster: DagsterProcess) -> str:

@@ -94,7 +94,11 @@ def test_it_serves_the_project_from_a_home_of_the_instances_own_and_leaves_nothi
 
         again = DagsterProcess(project, "other")
         again.start()
-        assert refs(again) == leaders
+        assert refs(again) == leaders and again.ended == frozenset()
+        for ref in leaders:
+            if (process := ref.find()) and "dagster._daemon" in process.cmdline():
+                processes.kill(process)
+        assert again.ended == {"daemon"} and not again.running
         again.stop()
         assert processes.family(leaders) == []
         assert not dagster.running

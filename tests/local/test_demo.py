@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,40 @@ def test_ctrl_c_says_at_once_what_is_being_stopped(
     demo.dev()
     assert said_before["dagster"].startswith("stopping: Dagster")
     assert said_before["stack"] == "dagster: stopped\n"
+
+
+def test_a_dead_daemon_is_reported_once_with_the_command_that_starts_another_and_the_rest_runs_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    looks = iter([frozenset[str](), frozenset({"daemon"}), frozenset({"daemon"}), frozenset[str]()])
+    stopped: list[str] = []
+
+    class Server:
+        instance, home, log, running, url = "rehearsal", tmp_path, tmp_path / "dagster.log", False, ""
+
+        @property
+        def ended(self) -> frozenset[str]:
+            assert not stopped
+            try:
+                return next(looks)
+            except StopIteration:
+                os.kill(os.getpid(), signal.SIGINT)
+                return frozenset()
+
+        def stop(self) -> bool:
+            stopped.append("dagster")
+            return True
+
+        def down(self, progress: object) -> None:
+            stopped.append("stack")
+
+    monkeypatch.setattr(demo, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("REGWORKERS_INSTANCE", "rehearsal")
+    monkeypatch.setattr(demo, "servers", lambda *_: (Server(), Server()))
+    monkeypatch.setattr(demo, "bring_up", lambda *_: None)
+    demo.dev()
+    said = capsys.readouterr().err
+    assert said.count("daemon ended unexpectedly") == 1 and "docs/runbooks/scheduler.md" in said
+    command = f"REGWORKERS_INSTANCE=rehearsal DAGSTER_HOME={tmp_path} .venv/bin/dagster-daemon run -w workspace.yaml"
+    assert command in said
+    assert stopped == ["dagster", "stack"]
