@@ -63,7 +63,8 @@ class AwsResource(Connection):
 
     region: str | None = Field(default=None, description="Region of all services.")
     endpoint_url: str | None = Field(
-        default=None, description="Address that all services are called at. Empty: AWS itself."
+        default=None,
+        description="Address of all services that the setting aws.endpoints does not name. Empty: AWS itself.",
     )
     connect_timeout_seconds: float | None = Field(default=None, description="Longest wait for a connection.")
     read_timeout_seconds: float | None = Field(default=None, description="Longest wait for an answer.")

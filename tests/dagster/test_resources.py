@@ -108,6 +108,7 @@ def test_each_job_asks_for_what_it_touches() -> None:
         "archive_events",
         "check_certificate",
         "doctor",
+        "first_checks",
         "monthly_review",
         "publish_events",
         "quarterly_review",
