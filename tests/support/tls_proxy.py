@@ -161,7 +161,8 @@ async def _copy(
     writer.close()
 
 
-def _context(authority: Authority, folder: Path) -> ssl.SSLContext:
+def server_context(authority: Authority, folder: Path) -> ssl.SSLContext:
+    """A server of `authority` on 127.0.0.1, which demands a certificate of it."""
     pair, place = authority.server(), folder / "server.pem"
     place.write_text(pair.bundle)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -202,7 +203,7 @@ def kafka_over_tls(authority: Authority, folder: Path) -> Iterator[SecureKafka]:
         _apache_kafka(authority, folder, inner, outer) if apache else _embedded_kafka(folder, inner, outer)
     )
     with broker:
-        proxy = TlsProxy(outer, inner, None if apache else _context(authority, folder))
+        proxy = TlsProxy(outer, inner, None if apache else server_context(authority, folder))
         try:
             yield SecureKafka(f"{HOST}:{outer}", proxy, authority)
         finally:

@@ -27,7 +27,7 @@ from tests.adapters.redis.support import (
 from tests.support.certificates import Authority
 from tests.support.runtimes import test_settings
 from tests.support.terminal import regworkers
-from tests.support.tls_proxy import TlsProxy
+from tests.support.tls_proxy import TlsProxy, server_context
 
 OPEN = campaign()
 
@@ -101,7 +101,7 @@ def test_over_tls_the_cache_answers_and_an_unknown_ca_is_a_fallback(bare: Runtim
     for name, text in (("cert", pair.certificate), ("key", pair.key), ("ca", authority.pem)):
         (tmp_path / name).write_text(text)
     plain = bare.redis_client.connection_pool.connection_kwargs
-    proxy = TlsProxy(authority, port, plain["port"], tmp_path)
+    proxy = TlsProxy(port, plain["port"], server_context(authority, tmp_path))
     own = f"ssl_certfile={tmp_path / 'cert'}&ssl_keyfile={tmp_path / 'key'}"
     for query, known in ((f"?{own}&ssl_ca_certs={tmp_path / 'ca'}", True), (f"?{own}", False)):
         url = f"rediss://127.0.0.1:{port}/{plain['db']}{query}"
