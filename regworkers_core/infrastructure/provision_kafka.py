@@ -61,6 +61,7 @@ def provision_topics(runtime: Runtime, *, change: bool) -> Iterator[Provisioned]
     # One that another process has just created may be missing here, and has the settings.
     topics = admin.cluster().topics if len(created) < len(names) else {}
     for name in (each for each in names if each in topics and each not in created):
+        found = TopicDifference()
         try:
             found = difference(topics[name], admin.configs([name])[name], runtime.settings.kafka)
             if change and found.config:
@@ -68,8 +69,7 @@ def provision_topics(runtime: Runtime, *, change: bool) -> Iterator[Provisioned]
             if change and found.partitions:
                 admin.grow(name, found.partitions)
         except UsageError as error:
-            yield Provisioned("topic", name, ProvisionOutcome.BLOCKED, str(error))
-            continue
+            found.by_hand.append(str(error))
         outcome = ProvisionOutcome.EXISTED
         if found.by_hand:
             outcome = ProvisionOutcome.BLOCKED

@@ -66,7 +66,7 @@ def classify_kafka(error: Exception) -> Exception:
                 f"Kafka refuses the access ({kafka_error.name()}): docs/analytics.md lists the rights that each needs"
             )
         if kafka_error.code() in _REFUSED_SETTINGS:
-            return UsageError(f"the brokers refuse the settings of a topic: {kafka_error.name()}")
+            return UsageError(f"the brokers refuse the settings or their change: {kafka_error.name()}")
         if kafka_error.retriable() or kafka_error.code() < 0:
             return TransientFailure(DEPENDENCY, kafka_error.name())
     return error
