@@ -161,7 +161,6 @@ class KafkaLog:
                     and kind != TIMESTAMP_NOT_AVAILABLE
                 ):
                     found[partition] = milliseconds / 1000
-                self._consumer.pause([TopicPartition(*partition)])
         self._consumer.unassign()
         return found
 

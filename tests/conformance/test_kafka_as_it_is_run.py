@@ -1,0 +1,187 @@
+"""What only Apache Kafka shows: logins by token, topics that grow, and that the documented rights suffice."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from regworkers_core.adapters.kafka.producer import OutgoingRecord
+from regworkers_core.analytics.archive.manifest import LEASE
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.infrastructure.provision_kafka import provision_topics
+from regworkers_core.runtime import Runtime
+from regworkers_local.servers import HOST
+from tests.conformance.servers import KAFKA_JARS_VARIABLE, free_port, kafka_node
+from tests.support.certificates import Authority
+from tests.support.runtimes import test_settings
+from tests.support.tls_proxy import SecureKafka, kafka_over_tls
+from tests.support.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(KAFKA_JARS_VARIABLE not in os.environ, reason="runs by `make conformance-kafka`"),
+]
+WEEK = "604800000"
+
+
+def runtime_of(prefix: str, kafka: dict[str, Any]) -> Runtime:
+    kafka |= {"timeout_seconds": 5.0, "delivery_seconds": 5.0}
+    return Runtime(test_settings(prefix, kafka=kafka, retry={"attempts": 1, "total_seconds": 5.0}))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    with kafka_node(tmp_path_factory.mktemp("plain"), port, "PLAINTEXT", {}):
+        yield f"{HOST}:{port}"
+
+
+def test_topics_that_exist_are_compared_with_the_brokers_own_settings_and_grow(plain: str) -> None:
+    runtime = runtime_of("grow-", {"bootstrap": plain, "partitions": 3})
+    first, *others = runtime.names.topics
+    admin = AdminClient({"bootstrap.servers": plain})
+    admin.create_topics([NewTopic(first, 1, 1)])[first].result(timeout=10)
+    assert runtime.kafka_admin.configs([first])[first]["retention.ms"] == WEEK, "Kafka's own default"
+    outcomes = [each.outcome.value for each in provision_topics(runtime, change=False)]
+    assert outcomes == ["created"] * 3 + ["differs"]
+    outcomes = [each.outcome.value for each in provision_topics(runtime, change=True)]
+    assert outcomes == ["changed"] + ["existed"] * 3
+
+    def partitions() -> set[int]:
+        topics = runtime.kafka_admin.cluster().topics
+        return {topics[name].partitions for name in (first, *others)}
+
+    # A broker learns of a change a moment after its controller.
+    wait_until(lambda: partitions() == {3})
+    longer = runtime_of("grow-", {"bootstrap": plain, "partitions": 3, "retention_days": 14})
+    assert {each.outcome.value for each in provision_topics(longer, change=True)} == {"changed"}
+    config = longer.kafka_admin.configs
+    wait_until(lambda: config([first])[first]["retention.ms"] == str(2 * int(WEEK)))
+    assert {each.outcome.value for each in provision_topics(runtime, change=True)} == {"existed"}
+
+
+def test_more_replicas_than_brokers_are_named(plain: str) -> None:
+    runtime = runtime_of("replicas-", {"bootstrap": plain, "replication_factor": 3})
+    with pytest.raises(UsageError, match="INVALID_REPLICATION_FACTOR"):
+        list(provision_topics(runtime, change=False))
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    with kafka_over_tls(Authority(), tmp_path_factory.mktemp("kafka")) as secure:
+        yield secure
+
+
+def as_principal(kafka: SecureKafka, name: str, prefix: str) -> Runtime:
+    options = kafka.options(kafka.authority.client(name))
+    return runtime_of(prefix, {"bootstrap": options.pop("bootstrap.servers"), "options": options})
+
+
+def allow(kafka: SecureKafka, principal: str, kind: ResourceType, name: str, *operations: str) -> None:
+    admin = AdminClient(kafka.options(kafka.authority.client("setup")))
+    pattern = ResourcePatternType.PREFIXED if kind is ResourceType.TOPIC else ResourcePatternType.LITERAL
+    rules = [
+        AclBinding(
+            kind, name, pattern, f"User:CN={principal}", "*", AclOperation[each], AclPermissionType.ALLOW
+        )
+        for each in operations
+    ]
+    for created in admin.create_acls(rules).values():
+        created.result(timeout=10)
+
+
+def test_the_documented_rights_suffice_and_without_one_the_error_says_so(kafka: SecureKafka) -> None:
+    """`docs/analytics.md`, Rights. Where one rule names a resource, what no rule allows is denied."""
+    topics, group = "rights-regworkers.", f"rights-{LEASE}"
+    allow(kafka, "provisioner", ResourceType.TOPIC, topics, "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS")
+    allow(kafka, "provisioner", ResourceType.TOPIC, topics, "ALTER_CONFIGS", "ALTER")
+    allow(kafka, "publisher", ResourceType.TOPIC, topics, "WRITE", "DESCRIBE")
+    allow(kafka, "archiver", ResourceType.TOPIC, topics, "READ", "DESCRIBE", "DESCRIBE_CONFIGS")
+    allow(kafka, "archiver", ResourceType.GROUP, group, "DESCRIBE")
+    provisioner = as_principal(kafka, "provisioner", "rights-")
+    assert {each.outcome.value for each in provision_topics(provisioner, change=True)} == {"created"}
+    grown = provisioner.settings.kafka.model_copy(update={"partitions": 2, "retention_days": 9.0})
+    provisioner = Runtime(provisioner.settings.model_copy(update={"kafka": grown}))
+    assert {each.outcome.value for each in provision_topics(provisioner, change=True)} == {"changed"}
+
+    publisher, archiver = (as_principal(kafka, name, "rights-") for name in ("publisher", "archiver"))
+    topic = publisher.names.topics[0]
+    assert publisher.events.send([OutgoingRecord(topic, "k", b"event", [])]) == [None]
+    publisher.events.close()
+    for peek in (False, True):
+        with archiver.kafka_log(LEASE, peek=peek) as log:
+            spans = log.bounds(log.partitions([topic])[topic])
+            assert len(log.first_times(spans)) == 1
+            assert [record.value for chunk in log.read(spans) for record in chunk.records] == [b"event"]
+    assert archiver.kafka_admin.configs([topic])[topic]["retention.ms"] == str(9 * 86_400_000)
+
+    with pytest.raises(UsageError, match="TOPIC_AUTHORIZATION_FAILED"):
+        publisher.kafka_admin.configs([topic])
+    with pytest.raises(UsageError, match="rights"):
+        archiver.events.send([OutgoingRecord(topic, "k", b"event", [])])
+    archiver.events.close()
+    with publisher.kafka_log(LEASE) as log, pytest.raises(UsageError, match="AUTHORIZATION_FAILED"):
+        log.first_times(log.bounds(log.partitions([topic])[topic]))
+
+
+def unsecured(seconds: float) -> tuple[str, float]:
+    """A token that Kafka's default validator takes."""
+    now = time.time()
+
+    def part(document: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
+
+    claims = {"sub": "workers", "iat": now, "exp": now + seconds}
+    return f"{part({'alg': 'none'})}.{part(claims)}.", now + seconds
+
+
+def test_producer_reader_and_admin_log_in_by_tokens_that_are_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, port, made = Authority(), free_port(), []
+    pair = authority.server()
+    options = {
+        "sasl.enabled.mechanisms": "OAUTHBEARER",
+        "oauthbearer.sasl.jaas.config": "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule "
+        'required unsecuredLoginStringClaim_sub="broker";',
+        "oauthbearer.connections.max.reauth.ms": "4000",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.key": pair.key,
+        "ssl.keystore.certificate.chain": pair.certificate,
+    }
+
+    def token(_configuration: object) -> tuple[str, float]:
+        made.append(time.monotonic())
+        return unsecured(5.0)
+
+    monkeypatch.setattr("regworkers_core.runtime.msk_token", lambda *_: token)
+    with kafka_node(tmp_path, port, "SASL_SSL", options):
+        kafka = {"bootstrap": f"{HOST}:{port}", "aws_iam": True, "tls": {"ca": authority.pem}}
+        runtime = runtime_of("tokens-", kafka)
+        list(provision_topics(runtime, change=True))
+        topic, before = runtime.names.topics[0], len(made)
+        for number in range(6):
+            assert runtime.events.send([OutgoingRecord(topic, "k", b"%d" % number, [])]) == [None]
+            time.sleep(1.2)
+        assert len(made) - before > 2, "the first token has ended meanwhile"
+        with runtime.kafka_log(LEASE) as log:
+            spans = log.bounds(log.partitions([topic])[topic])
+            assert sum(len(chunk.records) for chunk in log.read(spans)) == 6
+        assert topic in runtime.kafka_admin.topics()
+        runtime.events.close()
