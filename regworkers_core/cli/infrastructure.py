@@ -133,7 +133,7 @@ def _comparison(found: Discovery) -> Group:
         [
             line.kind,
             line.name,
-            "no" if line.declared is None else "if wanted" if line.optional else "yes",
+            _declared(line),
             _found(line),
             *([_known(line)] if found.with_terraform else []),
             len(line.differences) or "",
@@ -164,6 +164,12 @@ def _unread(found: Discovery) -> Iterator[str]:
     for why, names in by_reason.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         yield f"could not read {', '.join(names[:_NAMED])}{more}: {why}"
+
+
+def _declared(line: ResourceLine) -> str:
+    if line.declared is None:
+        return "no"
+    return "external" if line.external else "if wanted" if line.optional else "yes"
 
 
 def _found(line: ResourceLine) -> str:

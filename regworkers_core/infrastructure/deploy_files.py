@@ -53,6 +53,7 @@ def document(settings: Settings) -> dict[str, Any]:
                 "deletion_protection": table.deletion_protection,
             }
             for table in wanted.tables
+            if not table.external
         },
         "dead_letter_queues": {
             queue.name.removeprefix(prefix): {

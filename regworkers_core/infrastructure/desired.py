@@ -24,13 +24,18 @@ Facts: TypeAlias = Mapping[str, Fact]
 
 @dataclass(frozen=True, slots=True)
 class DesiredTable:
-    """A table with the keys PK and SK, both strings. Empty `stream_view`: no stream; empty `ttl_attribute`: no TTL."""
+    """A table with the keys PK and SK, both strings. Empty `stream_view`: no stream; empty `ttl_attribute`: no TTL.
+    `external`: its owner is another team, and nothing here changes it. Warm units are a second's; None: as they are.
+    """
 
     name: str
     stream_view: str = ""
     ttl_attribute: str = ""
     point_in_time_recovery: bool = True
     deletion_protection: bool = False
+    external: bool = False
+    warm_write_units: int | None = None
+    warm_read_units: int | None = None
 
     @property
     def facts(self) -> Facts:
@@ -199,6 +204,7 @@ def desired(settings: Settings) -> Desired:
     names, most = settings.names, settings.aws.sqs_batch_bytes
     # The embedded stack is deleted with its tables.
     protected = settings.environment != "local-dev"
+    demand = settings.demand_table
     queues: list[DesiredQueue] = []
     for name in names.queues:
         analytics = name == names.analytics_queue
@@ -216,7 +222,15 @@ def desired(settings: Settings) -> Desired:
         )
     return Desired(
         tables=(
-            DesiredTable(names.demand_table, "NEW_AND_OLD_IMAGES", "ttl", deletion_protection=protected),
+            DesiredTable(
+                names.demand_table,
+                "NEW_AND_OLD_IMAGES",
+                "ttl",
+                deletion_protection=protected,
+                external=demand.external,
+                warm_write_units=demand.warm_write_units,
+                warm_read_units=demand.warm_read_units,
+            ),
             DesiredTable(names.lease_table, deletion_protection=protected),
         ),
         queues=tuple(queues),

@@ -15,9 +15,9 @@ from regworkers_core.infrastructure.provision_aws import (
     provision_bucket,
     provision_log_group,
     provision_queues,
-    provision_table,
 )
 from regworkers_core.infrastructure.provision_kafka import provision_topics
+from regworkers_core.infrastructure.provision_tables import provision_table
 from regworkers_core.runtime import Runtime
 
 

@@ -1,8 +1,7 @@
-"""Creates tables, queues, the bucket and the log group on AWS, and corrects what differs from `desired`."""
+"""Creates queues, the bucket and the log group on AWS, and corrects what differs from `desired`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,16 +11,14 @@ import orjson
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
-from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.infrastructure.desired import DesiredQueue, DesiredTable, LogGroup, lifecycle_rules
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, lifecycle_rules
 from regworkers_core.infrastructure.policies.bucket import bucket_policy
 from regworkers_core.runtime import Runtime
 
 Call = Callable[..., Any]
 # Gets one line of progress at a time.
 OnLine = Callable[[str], None]
-_TABLE_READY_SECONDS = 60.0
-_POLL_SECONDS = 0.5
 # Buckets of this region are created without naming it.
 _DEFAULT_REGION = "us-east-1"
 _PRIVATE = {
@@ -31,7 +28,6 @@ _PRIVATE = {
     "RestrictPublicBuckets": True,
 }
 # Emulators and S3-compatible stores answer unknown calls with these. Provisioning skips what they do not support.
-_UNKNOWN_DYNAMODB_CALL = frozenset({"UnknownOperationException", "NotImplemented", "InternalFailure"})
 _UNKNOWN_S3_CALL = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
 
 
@@ -67,7 +63,7 @@ def _outcome(*, created: bool, differs: bool, change: bool) -> ProvisionOutcome:
     return ProvisionOutcome.CHANGED if change else ProvisionOutcome.DIFFERS
 
 
-def _found(absent: Collection[str], call: Call, function: Any, **arguments: Any) -> Any:
+def found_or_none(absent: Collection[str], call: Call, function: Any, **arguments: Any) -> Any:
     """The answer of a call; None if its error code is in `absent`."""
     try:
         return call(function, **arguments)
@@ -75,115 +71,6 @@ def _found(absent: Collection[str], call: Call, function: Any, **arguments: Any)
         if error_code(error) in absent:
             return None
         raise
-
-
-def provision_table(runtime: Runtime, wanted: DesiredTable, *, change: bool = True) -> Provisioned:
-    """Raises UsageError if the table's stream carries other images, TransientFailure if it does not become active."""
-    name, stream = wanted.name, bool(wanted.stream_view)
-    client, call = runtime.dynamodb, runtime.dependency("dynamodb").call
-    specification = {"StreamEnabled": True, "StreamViewType": wanted.stream_view}
-    differs = False
-    found = _found({"ResourceNotFoundException"}, call, client.describe_table, TableName=name)
-    if found is None:
-        change = True
-        call(
-            client.create_table,
-            TableName=name,
-            KeySchema=[
-                {"AttributeName": "PK", "KeyType": "HASH"},
-                {"AttributeName": "SK", "KeyType": "RANGE"},
-            ],
-            AttributeDefinitions=[
-                {"AttributeName": "PK", "AttributeType": "S"},
-                {"AttributeName": "SK", "AttributeType": "S"},
-            ],
-            BillingMode="PAY_PER_REQUEST",
-            DeletionProtectionEnabled=wanted.deletion_protection,
-            **({"StreamSpecification": specification} if stream else {}),
-        )
-    elif stream:
-        existing = found["Table"].get("StreamSpecification", {})
-        view = existing.get("StreamViewType")
-        if view not in (None, wanted.stream_view):
-            # Switching it drops unread records, which an operator has to decide.
-            raise UsageError(
-                f"the stream of {name} has the view {view}: switch it off, run this again, then "
-                "`regworkers reconcile --repair --apply`"
-            )
-        differs = not existing.get("StreamEnabled")
-        if differs and change:
-            call(client.update_table, TableName=name, StreamSpecification=specification)
-    give_up = time.monotonic() + _TABLE_READY_SECONDS
-    while call(client.describe_table, TableName=name)["Table"]["TableStatus"] != "ACTIVE":
-        if time.monotonic() > give_up:
-            raise TransientFailure("dynamodb", f"table {name} did not become active")
-        time.sleep(_POLL_SECONDS)
-    if wanted.ttl_attribute:
-        differs |= _enable_time_to_live(client, call, wanted, change)
-    if found is not None and wanted.deletion_protection:
-        differs |= _protect(client, call, found["Table"], change)
-    give_up = time.monotonic() + _TABLE_READY_SECONDS
-    differs |= enable_recovery(client, call, name, give_up=give_up, change=change)
-    return Provisioned("table", name, _outcome(created=found is None, differs=differs, change=change))
-
-
-def _protect(client: Any, call: Call, table: Mapping[str, Any], change: bool) -> bool:
-    """Against a deletion by mistake; False if the table was protected."""
-    if table.get("DeletionProtectionEnabled"):
-        return False
-    if change:
-        call(client.update_table, TableName=table["TableName"], DeletionProtectionEnabled=True)
-    return True
-
-
-def _enable_time_to_live(client: Any, call: Call, wanted: DesiredTable, change: bool) -> bool:
-    found = call(client.describe_time_to_live, TableName=wanted.name)["TimeToLiveDescription"]
-    if found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
-        return False
-    specification = {"Enabled": True, "AttributeName": wanted.ttl_attribute}
-    if change:
-        call(client.update_time_to_live, TableName=wanted.name, TimeToLiveSpecification=specification)
-    return True
-
-
-def enable_recovery(
-    client: Any,
-    call: Call,
-    name: str,
-    *,
-    give_up: float,
-    change: bool = True,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """With `change` enable point-in-time recovery (of any second of the last 35 days); False if it was enabled.
-
-    A new table is not ready for it at once. Blocks until `give_up` (on `clock`), then raises TransientFailure.
-    """
-    found = _found(_UNKNOWN_DYNAMODB_CALL, call, client.describe_continuous_backups, TableName=name)
-    if found is None:
-        return False
-    recovery = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
-    if recovery.get("PointInTimeRecoveryStatus") == "ENABLED":
-        return False
-    specification = {"PointInTimeRecoveryEnabled": True}
-    while change:
-        try:
-            call(
-                client.update_continuous_backups,
-                TableName=name,
-                PointInTimeRecoverySpecification=specification,
-            )
-            return True
-        except ClientError as error:
-            if error_code(error) != "ContinuousBackupsUnavailableException":
-                raise
-            if clock() > give_up:
-                raise TransientFailure(
-                    "dynamodb", f"point-in-time recovery of table {name} is not available yet"
-                ) from None
-            sleep(_POLL_SECONDS)
-    return True
 
 
 def provision_queues(
@@ -213,7 +100,7 @@ def _queue(
     """Create the queue, or with `change` set the attributes that differ. Also returns its ARN."""
     client, call = runtime.sqs, runtime.dependency("sqs").call
     absent = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
-    found = _found(absent, call, client.get_queue_url, QueueName=name)
+    found = found_or_none(absent, call, client.get_queue_url, QueueName=name)
     answer = found or call(client.create_queue, QueueName=name, Attributes=dict(wanted))
     url = answer["QueueUrl"]
     existing = call(client.get_queue_attributes, QueueUrl=url, AttributeNames=["All"])["Attributes"]
@@ -239,7 +126,9 @@ def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:
     name = runtime.names.bucket
     client, call = runtime.aws.client("s3"), runtime.dependency("s3").call
     try:
-        created = _found(("404", "NoSuchBucket", "NotFound"), call, client.head_bucket, Bucket=name) is None
+        created = (
+            found_or_none(("404", "NoSuchBucket", "NotFound"), call, client.head_bucket, Bucket=name) is None
+        )
     except ClientError as error:
         raise UsageError(
             f"bucket {name} cannot be used ({error_code(error)}): if it belongs to another account, set "
@@ -259,7 +148,7 @@ def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:
 
 def _block_public_access(client: Any, call: Call, name: str, change: bool) -> bool:
     try:
-        found = _found(
+        found = found_or_none(
             {"NoSuchPublicAccessBlockConfiguration"}, call, client.get_public_access_block, Bucket=name
         )
     except ClientError as error:
@@ -286,7 +175,7 @@ def _enable_versions(client: Any, call: Call, name: str, change: bool) -> bool:
 def _set_lifecycle(client: Any, call: Call, name: str, change: bool) -> bool:
     """S3 itself deletes what is not needed any more."""
     try:
-        found = _found(
+        found = found_or_none(
             {"NoSuchLifecycleConfiguration"}, call, client.get_bucket_lifecycle_configuration, Bucket=name
         )
     except ClientError as error:
@@ -302,7 +191,7 @@ def _set_lifecycle(client: Any, call: Call, name: str, change: bool) -> bool:
 def _set_policy(client: Any, call: Call, name: str, change: bool) -> bool:
     wanted = bucket_policy(name)
     try:
-        found = _found({"NoSuchBucketPolicy"}, call, client.get_bucket_policy, Bucket=name)
+        found = found_or_none({"NoSuchBucketPolicy"}, call, client.get_bucket_policy, Bucket=name)
         if found is not None and orjson.loads(found["Policy"]) == wanted:
             return False
         if change:
@@ -317,7 +206,7 @@ def _enable_object_lock(client: Any, call: Call, name: str, change: bool) -> boo
     absent = {"ObjectLockConfigurationNotFoundError"}
     wanted = {"ObjectLockEnabled": "Enabled"}
     try:
-        found = _found(absent, call, client.get_object_lock_configuration, Bucket=name) or {}
+        found = found_or_none(absent, call, client.get_object_lock_configuration, Bucket=name) or {}
         if found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled":
             return False
         if change:

@@ -19,6 +19,18 @@ def _role_arn(text: str) -> str:
     return text
 
 
+class DemandTableSettings(Section):
+    """The table that fans' entries are written to. `external`: another team owns it, so it is checked and never
+    changed.
+    """
+
+    external: bool = False
+    # What the table takes from the first second on, before an opening that brings more than ever before. It can only
+    # be raised, which AWS charges once; empty: what its past traffic has made of it.
+    warm_write_units: int | None = Field(None, ge=1)
+    warm_read_units: int | None = Field(None, ge=1)
+
+
 class DrainSettings(Section):
     """When a drain leaves: the first pair is for the terminal and CI, the second for runs that sensors start."""
 

@@ -38,6 +38,7 @@ from regworkers_core.settings.documents import (
 from regworkers_core.settings.flows import (
     AnalyticsSettings,
     ArchiveSettings,
+    DemandTableSettings,
     DrainSettings,
     EligibilitySettings,
     EnqueueSettings,
@@ -110,6 +111,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     kafka: KafkaSettings = KafkaSettings()
     retry: RetrySettings = RetrySettings()
+    demand_table: DemandTableSettings = DemandTableSettings()
     drain: DrainSettings = DrainSettings()
     enqueue: EnqueueSettings = EnqueueSettings()
     save: SaveSettings = SaveSettings()

@@ -34,9 +34,11 @@ class ResourceLine:
     differences: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     optional: bool = False
+    external: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        shown = as_document(self, "kind", "name", "declared", "found", "terraform", "differences", "unread")
+        names = ("kind", "name", "external", "declared", "found", "terraform", "differences", "unread")
+        shown = as_document(self, *names)
         return shown | {"found": _document(self.found)}
 
 
@@ -127,7 +129,10 @@ def _line(wanted: Declared, found: Finding, terraform: State | None) -> Resource
     known = None if terraform is None else terraform.get((wanted.kind, wanted.name))
     differences = list(_differences(wanted, found))
     if terraform is not None:
-        if known is None:
+        if wanted.external:
+            if known is not None:
+                differences.append("in Terraform's state, and another team's: `terraform state rm` it")
+        elif known is None:
             differences.append("not in Terraform's state")
         else:
             differences.extend(_differing(wanted.facts, known, "Terraform has"))
@@ -140,6 +145,7 @@ def _line(wanted: Declared, found: Finding, terraform: State | None) -> Resource
         tuple(differences),
         tuple(_unread(found)),
         wanted.optional,
+        wanted.external,
     )
 
 

@@ -105,19 +105,25 @@ class ResourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """One resource. If it is `optional`, its absence is not a difference."""
+    """One resource. If it is `optional`, its absence is not a difference. An `external` one is another team's, and not
+    in our Terraform.
+    """
 
     kind: ResourceKind
     name: str
     facts: Facts
     optional: bool = False
+    external: bool = False
 
 
 def declared(settings: Settings) -> list[Declared]:
     """In the order of `ResourceKind`. On the embedded stack, policies, roles, dashboards and alarms are optional."""
     wanted, local = desired(settings), settings.environment == "local-dev"
     return [
-        *(Declared(ResourceKind.TABLE, each.name, each.facts) for each in wanted.tables),
+        *(
+            Declared(ResourceKind.TABLE, each.name, each.facts, external=each.external)
+            for each in wanted.tables
+        ),
         *(Declared(ResourceKind.QUEUE, each.name, each.facts) for each in wanted.queues),
         Declared(ResourceKind.BUCKET, wanted.bucket.name, facts_of_bucket(wanted.bucket)),
         Declared(ResourceKind.LOG_GROUP, wanted.log_group.name, wanted.log_group.facts),

@@ -132,7 +132,10 @@ def _read(
 
 def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
     if trouble is None:
-        return Row("dependencies", name, RowState.FINE, "answers")
+        external = name == "dynamodb" and settings.demand_table.external
+        return Row(
+            "dependencies", name, RowState.FINE, f"answers{' (demand table: external)' if external else ''}"
+        )
     return Row("dependencies", name, RowState.UNREAD, trouble, help=way_out(trouble, settings, name))
 
 

@@ -1,8 +1,10 @@
 """Cost of a period: calls for a million entries, by drain and by service, and their list price.
 
 The calls are from `drain_log`. SQS bills each 64 KB of a request, so its price is a lower bound. DynamoDB bills items,
-not calls: one read for each saved item, one write for each cleared flag. List prices of AWS in dollars, without free
-tiers and discounts, show orders of magnitude; storage, traffic, idle servers and MongoDB are not included.
+not calls: one read for each saved item, and two writes for each entry, its own (which the registration makes) and that
+of its cleared flag. Each of both is a record of the stream, whose reads are billed by the call. List prices of AWS in
+dollars, without free tiers and discounts, show orders of magnitude; storage, traffic, idle servers and MongoDB are not
+included.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ _SAVE = "save"
 _SAVED = ("applied", "removed", "unchanged", "stale", "gone")
 # Of these, those that clear a flag in the source.
 _CLEARED = ("applied", "unchanged")
+# The entry itself, and its cleared flag: both in the partition of its campaign, both records of the stream.
+WRITES_PER_ENTRY = 2
 _CALL_PRICES: Mapping[str, float] = {
     "sqs": SQS_REQUEST,
     "streams": STREAM_READ,
@@ -74,7 +78,7 @@ def _minutes(log: DrainLog, now: float, days: float) -> Iterator[DrainMinute]:
 
 
 def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
-    entries = _entries(by_drain)
+    entries = _counted(by_drain, _SAVED)
     calls: Counter[str] = Counter()
     for each in by_drain.values():
         calls.update(each.calls)
@@ -85,6 +89,8 @@ def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
         "dollars": round(sum(dollars.values()), 4),
         "dollarsPerMillionEntries": _per_million(sum(dollars.values()), entries),
         "callsPerMillionEntries": _per_million(calls.total(), entries, 0),
+        "tableWrites": _writes(by_drain),
+        "streamRecords": _writes(by_drain) + _counted(by_drain, ("removed",)),
         "pricesOf": f"{PRICES_AS_OF}, {PRICES_REGION}, list prices",
         "notIn": "storage, traffic, idle servers, MongoDB, Redis, Kafka",
     }
@@ -114,18 +120,21 @@ def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
     return RunbookReport("cost", summary, facts, tables, tuple(_findings(by_drain)))
 
 
-def _entries(by_drain: Mapping[str, DrainWork]) -> int:
+def _counted(by_drain: Mapping[str, DrainWork], outcomes: Sequence[str]) -> int:
     saved = by_drain.get(_SAVE)
-    return sum(saved.counts[name] for name in _SAVED) if saved else 0
+    return sum(saved.counts[name] for name in outcomes) if saved else 0
+
+
+def _writes(by_drain: Mapping[str, DrainWork]) -> int:
+    return WRITES_PER_ENTRY * _counted(by_drain, _CLEARED)
 
 
 def _dollars(by_drain: Mapping[str, DrainWork], calls: Counter[str]) -> dict[str, float]:
     found = {name: calls[name] * price for name, price in _CALL_PRICES.items() if calls[name]}
     saved = by_drain.get(_SAVE)
     if saved is not None:
-        cleared = sum(saved.counts[name] for name in _CLEARED)
         read = saved.counts["received"] * DYNAMODB_READ_UNIT
-        found["dynamodb"] = read + cleared * DYNAMODB_WRITE_UNIT
+        found["dynamodb"] = read + _writes(by_drain) * DYNAMODB_WRITE_UNIT
     found["compute"] = sum(each.seconds for each in by_drain.values()) * DRAIN_SECOND
     return found
 

@@ -68,6 +68,13 @@ def of(snapshot: Snapshot, *incidents: Incident, **sections: Any) -> Examination
     return examine(Context(snapshot, settings), incidents)
 
 
+def test_the_dependencies_say_that_the_demand_table_is_external() -> None:
+    demand = SETTINGS.demand_table.model_copy(update={"external": True})
+    rows = of(WELL, demand_table=demand).rows
+    texts = {row.name: row.text for row in rows if row.section == "dependencies"}
+    assert texts["dynamodb"] == "answers (demand table: external)" and texts["sqs"] == "answers"
+
+
 def printed(examination: Examination, width: int = 110) -> list[str]:
     # As `cli.output.answer` prints.
     console = Console(width=width, record=True, force_terminal=False, soft_wrap=True)

@@ -207,7 +207,7 @@ class TestCost:
             60 * cost.SQS_REQUEST
             + 5 * cost.STREAM_READ
             + 100 * cost.DYNAMODB_READ_UNIT
-            + 80 * cost.DYNAMODB_WRITE_UNIT
+            + 2 * 80 * cost.DYNAMODB_WRITE_UNIT
             + 120 * cost.DRAIN_SECOND
         )
         assert report.facts["dollarsPerMillionEntries"] == pytest.approx(dollars * 10_000, abs=0.001)
