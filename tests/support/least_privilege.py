@@ -31,6 +31,8 @@ _PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regwo
 _TOOLS = tuple(str(PROJECT_ROOT / "regworkers_core" / name) for name in ("adapters", "engine", "runtime.py"))
 # What is not a worker: tests with their fixtures, benchmarks, demo data.
 EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "regworkers_local"))
+# Its wrapper is on the stack of every call, and is not the caller.
+_BETWEEN = str(PROJECT_ROOT / "tests" / "support" / "declared.py")
 PROVISION = "provision"
 # Flows whose every call, in whatever thread, is one worker's.
 FLOWS = {
@@ -193,7 +195,7 @@ def caller(frame: FrameType | None) -> str | None:
     ours, decided, found = False, False, ""
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith(EXEMPT) and not decided:
+        if file.startswith(EXEMPT) and file != _BETWEEN and not decided:
             return None
         if file.startswith(_PRODUCT):
             ours = True
