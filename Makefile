@@ -6,8 +6,10 @@ BIN := .venv/bin
 STAMP := .venv/.built
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
+comma := ,
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow conformance conformance-kafka check format docs deploy-files audit soak rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow conformance conformance-kafka check format docs deploy-files audit release lambda soak rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +68,21 @@ format: $(STAMP) ## fix what ruff can fix
 
 deploy-files: $(STAMP) ## write what Terraform reads, and the release archive in dist/
 	$(BIN)/python -m regworkers_core.infrastructure.deploy_files
+
+# What the image installs: the terminal and the code server need `draw`, runs of draws and reports `reports`, the quarterly
+# review `reviews`. A host that only drains entries or events needs `production` alone.
+EXTRAS ?= draw,reports,production,reviews
+
+release: deploy-files ## write wheel, hashes of the image's packages, bill of materials and archive into dist/
+	rm -f dist/*.whl
+	$(BIN)/uv build --quiet --wheel --out-dir dist --python $(BIN)/python
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_34 $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
+		--constraint requirements.lock pyproject.toml --output-file dist/requirements.hashes.txt
+	$(BIN)/python -m tools.write_sbom
+
+lambda: $(STAMP) ## build the package of the checkEligibility function in build/lambda/
+	$(BIN)/python -m tools.build_lambda
 
 docs: $(STAMP) ## write docs/cli.md from the commands
 	$(BIN)/python tools/write_cli_docs.py

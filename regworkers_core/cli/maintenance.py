@@ -15,7 +15,7 @@ from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.dependencies import DependencyReport, read_dependencies
+from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
 from regworkers_core.operations.retention import RetentionReport, Size, all_parts, apply_retention
 from regworkers_core.operations.template import TemplateUpdate, update_from_template
 from regworkers_core.runtime import Runtime
@@ -206,8 +206,7 @@ def recovery_command(
 
 
 def dependencies_command(
-    lock: Annotated[Path, typer.Option(help="the lock file", show_default="requirements.lock")] = PROJECT_ROOT
-    / "requirements.lock",
+    lock: Annotated[Path, typer.Option(help="the lock file", show_default="requirements.lock")] = LOCK,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Report locked packages that are outdated or vulnerable.

@@ -19,6 +19,8 @@ import orjson
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 
+# Installed with the package, so that the image has it, too.
+LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
 # One package of a lock as uv writes it: name==version ; marker.
 _LOCKED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;]+)")
 # Two hundred packages take about ten seconds with a cold cache.
@@ -164,7 +166,7 @@ def _run(words: Sequence[str]) -> bytes:
     except subprocess.TimeoutExpired:
         raise ToolUnavailable(f"{tool} had no answer within {_PATIENCE_SECONDS:.0f} s: offline?") from None
     if b"No module named" in done.stderr and not done.stdout:
-        raise ToolUnavailable(f"{tool} is not installed: install the extra `dev`")
+        raise ToolUnavailable(f"{tool} is not installed: install the extra `reviews`")
     # pip-audit exits with 1 when it found something; without output it got no answer.
     if not done.stdout.strip():
         raise ToolUnavailable(f"{tool} got no answer (exit code {done.returncode}): offline?")

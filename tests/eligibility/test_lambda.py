@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +21,7 @@ from regworkers_core.runtime import Runtime
 from tests.eligibility.world import check, create
 from tests.support.environment import environment_of
 from tests.support.lambda_api import function
+from tools import build_lambda
 
 pytest.importorskip("awslambdaric", reason="is for Linux only")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -103,3 +107,30 @@ def test_the_function_answers_logs_json_with_its_request_and_continues_the_calle
     assert {each["trace_id"] for each in answered} == {TRACE}
     assert {each["worker"] for each in said} == {"eligibility"}
     assert "distinctive" not in log.read_text()
+
+
+@pytest.mark.slow
+def test_the_package_alone_answers_and_fits_into_lambda(servers: Runtime, tmp_path: Path) -> None:
+    create(servers)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    made, size = build_lambda.build(tmp_path / "build", python=version)
+    assert size < build_lambda.MAX_BYTES
+    with zipfile.ZipFile(made) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "task")
+    assert "configs/prod.config.yml" in names and not [name for name in names if "dagster/" in name]
+    # Nothing but the package, and the client that Lambda's image has.
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "image"], check=True)
+    python = tmp_path / "image" / "bin" / "python"
+    subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, "awslambdaric"], check=True)
+    task = str(tmp_path / "task")
+    environment = environment_of(servers) | {
+        "PYTHONPATH": task,
+        "REGWORKERS_CONFIG_DIR": f"{task}/configs",
+        # The exporter is in the package, too.
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+    }
+    with function(environment, stderr=tmp_path / "log", python=python) as lambda_:
+        (answer,) = lambda_.invoke([check(doTransfer=True)])
+    assert answer["status"] == "ELIGIBLE" and answer["transfer"]["state"] == "created"

@@ -64,9 +64,11 @@ class Function:
 
 @contextmanager
 def function(
-    environment: Mapping[str, str], *, stderr: Path, folder: Path | None = None, handler: str = HANDLER
+    environment: Mapping[str, str], *, stderr: Path, python: Path | str = sys.executable
 ) -> Iterator[Function]:
-    """The function in a process of its own. `environment` is all that it has besides PATH and what Lambda sets."""
+    """The function in a process of its own, run by `python`. `environment` is all that it has besides PATH and what
+    Lambda sets.
+    """
     made = Function()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -81,7 +83,7 @@ def function(
     began = time.monotonic()
     with stderr.open("wb") as lines:
         process = subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", handler], env=given, cwd=folder, stdout=lines, stderr=lines
+            [str(python), "-m", "awslambdaric", HANDLER], env=given, stdout=lines, stderr=lines
         )
     try:
         assert made.ready.wait(_SECONDS), stderr.read_text()[-2000:]

@@ -12,7 +12,7 @@ from regworkers_core.adapters.files.private_files import private_folder, write_p
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.dependencies import DependencyReport, read_dependencies
+from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
 from regworkers_core.operations.reviews import monthly, quarterly, weekly
 from regworkers_core.operations.reviews.history import DAY_SECONDS
 from regworkers_core.operations.reviews.sections import (
@@ -26,10 +26,8 @@ from regworkers_core.operations.reviews.sections import (
 )
 from regworkers_core.reporting.pages import markdown_image, markdown_table, page
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT
 
 PAGE = "report.html"
-LOCK = PROJECT_ROOT / "requirements.lock"
 _DAYS = {
     ReviewKind.WEEKLY: weekly.DAYS,
     ReviewKind.MONTHLY: monthly.DAYS,

@@ -105,14 +105,23 @@ def test_the_emulator_has_every_service_that_the_adapters_call() -> None:
     assert {"dynamodb", "sqs", "secretsmanager"} <= called <= set(emulator)
 
 
-def test_the_image_is_pinned_runs_unprivileged_and_installs_locked_versions() -> None:
-    lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if re.fullmatch(r"FROM python:3\.11\.\d+-slim-\w+", line)]
-    assert "USER 10001" in lines
-    assert any("--constraint requirements.lock" in line for line in lines)
-    for source in re.findall(r"^COPY (.+) \S+$", "\n".join(lines), flags=re.MULTILINE):
-        for path in source.split():
-            assert (PROJECT_ROOT / path).exists(), path
+def test_the_image_is_pinned_runs_unprivileged_and_installs_packages_by_hash() -> None:
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^ARG PYTHON=(.+)$", text, flags=re.MULTILINE)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
+    stages = re.findall(r"^FROM (.+)$", text, flags=re.MULTILINE)
+    assert stages == ["${PYTHON} AS build", "${PYTHON}"]
+    assert "USER 10001" in text.splitlines() and "--require-hashes" in text
+    # The last stage has no compiler's leftovers and no source.
+    kept = (PROJECT_ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    copied = [
+        path for line in re.findall(r"^COPY (.+) \S+$", text, flags=re.MULTILINE) for path in line.split()
+    ]
+    for path in copied:
+        if path.startswith(("--from", "/")):
+            continue
+        assert f"!{path}" in kept, f"{path} is not in the context of the build"
+        assert path.startswith("dist/") or (PROJECT_ROOT / path).exists(), path
 
 
 def test_the_images_have_the_version_of_the_project() -> None:

@@ -1,0 +1,1 @@
+../../deploy/terraform/versions.tf

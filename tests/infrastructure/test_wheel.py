@@ -1,0 +1,95 @@
+"""The wheel in an empty environment somewhere else, as the image has it: nothing of the repository beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from tests.support.entries import key, put
+from tests.support.environment import environment_of
+
+pytestmark = pytest.mark.slow
+# As the Makefile's EXTRAS; draws and pages are in tests of their own.
+EXTRAS = "draw,reports,production,reviews"
+UV = [sys.executable, "-m", "uv"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `venv`, in which only the wheel and its locked dependencies are, and `configs`."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    build = [
+        *UV,
+        "build",
+        "--quiet",
+        "--wheel",
+        "--out-dir",
+        folder,
+        PROJECT_ROOT,
+        "--python",
+        sys.executable,
+    ]
+    subprocess.run(build, check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
+    lock = PROJECT_ROOT / "requirements.lock"
+    install = [*UV, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python"]
+    subprocess.run([*install, "--constraints", lock, f"{wheel}[{EXTRAS}]"], check=True)
+    shutil.copytree(PROJECT_ROOT / "configs", folder / "configs")
+    return folder
+
+
+def run(place: Path, runtime: Runtime, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command of the installed product, with the image's variables: only TMPDIR may be written to."""
+    temporary = place / "tmp"
+    temporary.mkdir(exist_ok=True)
+    environment = environment_of(runtime) | {
+        "PATH": f"{place / 'venv' / 'bin'}:{os.environ['PATH']}",
+        "REGWORKERS_CONFIG_DIR": str(place / "configs"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(place / "home"),
+        "TMPDIR": str(temporary),
+        "XDG_CACHE_HOME": str(temporary / "cache"),
+        "MPLCONFIGDIR": str(temporary / "matplotlib"),
+        # Neither index nor advisories: the review says so, and at once.
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
+    before = written(place)
+    done = subprocess.run(
+        ["regworkers", *words], env=environment, cwd=place, capture_output=True, text=True, check=False
+    )
+    assert written(place) == before, "something was written outside of TMPDIR"
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def written(place: Path) -> set[Path]:
+    return {path for path in place.rglob("*") if place / "tmp" not in path.parents}
+
+
+def test_doctor_a_drain_and_the_quarterly_review_run_from_the_wheel_alone(
+    place: Path, runtime: Runtime
+) -> None:
+    doctor = run(place, runtime, "doctor", "--format", "json")
+    assert doctor.returncode in (0, 1) and orjson.loads(doctor.stdout), doctor.stderr
+    put(runtime, key("e1"))
+    for drain in ("enqueue", "save"):
+        done = run(place, runtime, "drain", drain, "--idle-seconds", "1", "--max-seconds", "30")
+        assert done.returncode == 0, done.stderr
+    assert runtime.database["entries"].count_documents({"entryId": "e1"}) == 1
+    review = run(place, runtime, "review", "quarterly", "--no-drill", "--format", "json")
+    assert review.returncode in (0, 1), review.stderr
+    sections = {each["name"]: each for each in orjson.loads(review.stdout)["sections"]}
+    assert {name: sections[name]["unread"] for name in ("privileges", "dependencies")} == {
+        "privileges": None,
+        "dependencies": None,
+    }
+    assert sections["dependencies"]["numbers"]["packages"] > 150
