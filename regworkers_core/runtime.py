@@ -13,7 +13,7 @@ from typing import Any
 from pymongo import MongoClient
 
 from regworkers_core.adapters.aws.clients import AwsClients
-from regworkers_core.adapters.aws.cloudwatch import DrainMetrics
+from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
@@ -337,11 +337,12 @@ class Runtime:
         return DagsterApi(settings.url, self.dependency("dagster"), timeout_seconds=settings.timeout_seconds)
 
     @cached_property
-    def metrics(self) -> DrainMetrics:
-        return DrainMetrics(
-            self.aws.client("cloudwatch"),
+    def metrics(self) -> Metrics:
+        observability = self.settings.observability
+        return Metrics(
+            self.aws.client("cloudwatch") if observability.cloudwatch_enabled else None,
             self.dependency("cloudwatch"),
-            self.settings.observability.cloudwatch_namespace,
+            observability.cloudwatch_namespace,
             self.settings.environment,
         )
 

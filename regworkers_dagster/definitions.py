@@ -11,6 +11,7 @@ from regworkers_dagster.operations import (
     deployment,
     first_checks,
     health,
+    outcomes,
     pruning,
     retention,
     reviews,
@@ -83,6 +84,7 @@ defs = dg.Definitions(
         *publishing.SENSORS,
         *health.SENSORS,
         *first_checks.SENSORS,
+        *outcomes.SENSORS,
     ],
     schedules=[
         *replication.SCHEDULES,

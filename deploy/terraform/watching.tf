@@ -20,6 +20,7 @@ resource "aws_cloudwatch_metric_alarm" "all" {
   metric_name         = each.value.metric
   dimensions          = each.value.dimensions
   statistic           = each.value.statistic
+  extended_statistic  = each.value.extended_statistic
   period              = each.value.period
   evaluation_periods  = each.value.evaluation_periods
   threshold           = each.value.threshold

@@ -22,6 +22,7 @@ from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, U
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat
+from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
 from regworkers_core.engine.defects import blown_fuse, fuse_message, remove_blown_fuse, store_blown_fuse
 from regworkers_core.engine.drain import DrainLimits, DrainReport, Source, Work, drain
@@ -149,17 +150,18 @@ def run_drain(
         idle_seconds=limits.idle_seconds,
         max_seconds=limits.max_seconds,
     )
-    before = used.strain
+    meter = DrainMeter(lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain)
 
     def progress(report: DrainReport) -> None:
         counters.progress(report)
+        meter.report = report
         if on_progress is not None:
             on_progress(report)
 
     recording = Recorder(counters, lambda minute: runtime.drain_log.put(minute))
     named = bound_contextvars(**{"worker": spec.worker, "runId": run_id, **get_contextvars()})
-    with named, relaxed_gc(), heartbeat, recording as recorder:
-        recorder.report = report = drain(
+    with named, relaxed_gc(), heartbeat, meter, recording as recorder:
+        recorder.report = meter.report = report = drain(
             spec.name,
             source,
             work,
@@ -174,9 +176,6 @@ def run_drain(
         (log.error if report.went_wrong else log.info)("drain ended", **report.as_dict())
         if report.blown is not None:
             _store_fuse(runtime, spec.name, report.blown, run_id)
-    strain = used.strain.since(before)
-    if runtime.settings.observability.cloudwatch_enabled and (report.counts["received"] or strain.any):
-        runtime.metrics.publish(report, strain)
     return report
 
 

@@ -142,6 +142,8 @@ class DrainReport:
     name: str
     counts: Counter[str] = field(default_factory=Counter)
     lag: Percentiles = field(default_factory=Percentiles)
+    # Seconds of each batch from its receive to its acknowledgement.
+    batches: Percentiles = field(default_factory=Percentiles)
     deliveries: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     ended: str = ""
@@ -357,6 +359,7 @@ class _Drain(Generic[D]):
         if self.on_batch is not None:
             self.on_batch(settlement.counts, seconds)
         self.report.lag.add_all(settlement.lags)
+        self.report.batches.add(seconds)
         self.report.deliveries["acknowledged"] += len(settlement.done)
         self.report.deliveries["returned"] += len(settlement.again)
 

@@ -42,6 +42,25 @@ class Percentiles:
                 return min(self.largest, _SMALLEST_SECONDS * math.exp(bucket * _GROWTH))
         return self.largest
 
+    def buckets(self) -> dict[float, int]:
+        """Upper bounds in seconds with the number of durations at each."""
+        return {
+            min(self.largest, _SMALLEST_SECONDS * math.exp(bucket * _GROWTH)): number
+            for bucket, number in sorted(self._buckets.items())
+        }
+
+    def since(self, before: Percentiles | None) -> Percentiles:
+        """The durations that were added after `before`, an earlier copy; all for None. Safe beside one thread that
+        adds.
+        """
+        later = Percentiles()
+        later._buckets = Counter(self._buckets)
+        if before is not None:
+            later._buckets -= before._buckets
+        later.count = later._buckets.total()
+        later.largest = self.largest
+        return later
+
     def summary(self) -> dict[str, float | None]:
         """`p50`, `p95`, `p99` and `max` in seconds, rounded to milliseconds; None without any duration."""
         values = {"p50": self.at(50), "p95": self.at(95), "p99": self.at(99)}

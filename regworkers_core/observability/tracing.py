@@ -1,6 +1,6 @@
-"""OpenTelemetry spans, linked across SQS by the `traceparent` attribute that our messages have.
+"""OpenTelemetry spans, linked across SQS by the `traceparent` attribute that our messages have; and where metrics go.
 
-Spans leave the process only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; without it they cost next to nothing.
+Both leave the process only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; without it they cost next to nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, Span, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.contextvars import get_contextvars
@@ -27,13 +27,18 @@ _FLUSHING: list[threading.Thread] = []
 
 
 def configure_tracing(service: str, environment: str = "") -> None:
-    """Install the exporter and the drivers' instrumentations, once, when the environment asks for it."""
+    """Install the exporters of spans and metrics and the drivers' instrumentations, once, when the environment asks
+    for it. `OTEL_METRICS_EXPORTER=none` leaves metrics out, for a collector that takes none.
+    """
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return
     # Imported here because they cost a second that only a traced process should pay.
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.pymongo import PymongoInstrumentor
     from opentelemetry.instrumentation.redis import RedisInstrumentor
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -45,6 +50,10 @@ def configure_tracing(service: str, environment: str = "") -> None:
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    if os.environ.get("OTEL_METRICS_EXPORTER") != "none":
+        # Sends once a minute and at the end of the process.
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+        metrics.set_meter_provider(MeterProvider([reader], resource=provider.resource))
     # Statements are never captured: they hold fans' data.
     PymongoInstrumentor().instrument(capture_statement=False)
     RedisInstrumentor().instrument()

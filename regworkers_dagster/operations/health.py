@@ -13,10 +13,17 @@ import dagster as dg
 import orjson
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, SchedulerState, TickState
+from regworkers_core.domain.snapshot import (
+    SELECTION_JOBS,
+    FailedRun,
+    SchedulerState,
+    Snapshot,
+    TickState,
+    Unread,
+)
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.infrastructure.dashboards.alarms import HEARTBEAT
 from regworkers_core.observability.logs import bind
+from regworkers_core.observability.metrics import CONCURRENCY, EVALUATED, Metering
 from regworkers_core.operations.alerts.conditions.availability import ALERTS_SENSOR
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.outage import Outage
@@ -250,13 +257,19 @@ def alerts_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
         runtime, lambda: scheduler_of(context.instance, context.repository_def, time.time())
     )
     found = evaluate(runtime, snapshot, by=SENSOR, outage=outage_of(context.cursor))
-    if runtime.settings.observability.cloudwatch_enabled and found.outage is None:
-        runtime.metrics.gauges({}, {HEARTBEAT: (1.0, "Count")})
+    if found.outage is None:
+        runtime.metrics.put([Metering(EVALUATED, 1), *_running(snapshot)])
     return dg.SensorResult(
         skip_reason=alerts_in_words(found),
         cursor=orjson.dumps(found.outage.as_state()).decode() if found.outage else "",
         asset_events=_judged(context.instance, examine_snapshot(runtime, snapshot)),
     )
+
+
+def _running(snapshot: Snapshot) -> Iterator[Metering]:
+    for drain in () if isinstance(snapshot.drains, Unread) else snapshot.drains:
+        if drain.active_runs is not None:
+            yield Metering(CONCURRENCY, drain.active_runs, {"Drain": drain.name})
 
 
 def _judged(instance: dg.DagsterInstance, examination: Examination) -> list[dg.AssetCheckEvaluation]:

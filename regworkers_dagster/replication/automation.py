@@ -9,8 +9,9 @@ from collections.abc import Iterable
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.adapters.aws.streams import known_stream
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.infrastructure.dashboards.alarms import ITERATOR_AGE
+from regworkers_core.observability.metrics import ITERATOR_AGE, Metering
 from regworkers_core.replication.backfill import BackfillProgress, BackfillReport, start_backfill
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stream_lag
@@ -201,15 +202,17 @@ def read_all(runtime: Runtime) -> list[Reading]:
 
 
 def put_iterator_age(runtime: Runtime, readings: Iterable[Reading]) -> None:
-    """Write the age as a metric, with every tick: AWS measures it only for its own functions."""
-    if not runtime.settings.observability.cloudwatch_enabled:
-        return
+    """Write the age as a metric, with every tick: AWS measures it only for its own functions. Once for the table, which
+    alarms name, and once for the stream, as the operations manual names it.
+    """
     name = DEMAND_TABLE.key.to_user_string()
-    for reading in readings:
-        if reading.asset == name:
-            age = reading.numbers.get(_UNREAD)
-            table = {"Table": runtime.names.demand_table}
-            runtime.metrics.gauges(table, {ITERATOR_AGE: (age, "Seconds")})
+    age = next((reading.numbers.get(_UNREAD) for reading in readings if reading.asset == name), None)
+    if age is None:
+        return
+    stream = or_none(lambda: known_stream(runtime.leases, runtime.names.demand_table))
+    places = [{"TableName": runtime.names.demand_table}]
+    places += [{"StreamLabel": stream.arn.rpartition("/")[2]}] if stream else []
+    runtime.metrics.put([Metering(ITERATOR_AGE, age * 1000, place) for place in places])
 
 
 def _lag(runtime: Runtime) -> float | None:

@@ -102,6 +102,7 @@ SENSORS = {
     "observe_analytics",
     "alerts_sensor",
     "first_checks",
+    "count_runs",
 }
 REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries", "reconcile_results"}
 # The steps of a campaign's draw, in order.

@@ -50,8 +50,9 @@ ARGUMENTS = {
     "aws_lambda_provisioned_concurrency_config": "function_name qualifier provisioned_concurrent_executions",
     "aws_cloudwatch_log_group": "name retention_in_days kms_key_id",
     "aws_cloudwatch_dashboard": "dashboard_name dashboard_body",
-    "aws_cloudwatch_metric_alarm": "alarm_name alarm_description namespace metric_name dimensions statistic period"
-    " evaluation_periods threshold comparison_operator treat_missing_data alarm_actions ok_actions",
+    "aws_cloudwatch_metric_alarm": "alarm_name alarm_description namespace metric_name dimensions statistic"
+    " extended_statistic period evaluation_periods threshold comparison_operator treat_missing_data alarm_actions"
+    " ok_actions",
     "aws_cloudwatch_query_definition": "name query_string log_group_names",
     "aws_iam_policy": "name policy",
     "aws_iam_role": "name assume_role_policy",

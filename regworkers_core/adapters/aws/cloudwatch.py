@@ -1,4 +1,4 @@
-"""CloudWatch metrics: one call at the end of a drain, and of a check of a queue."""
+"""Metrics on their way to CloudWatch and to OpenTelemetry, and what AWS measures of a queue."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import structlog
 
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.engine.drain import DrainReport
 from regworkers_core.observability.logs import describe
+from regworkers_core.observability.metrics import Histogram, Metering, export
 
 log = structlog.get_logger(__name__)
 # SQS reports every minute or five, some minutes late.
 _LOOK_BACK_SECONDS = 900.0
-DONE = ("applied", "removed", "unchanged", "sent")
+# Limits of PutMetricData: metrics of a call, different values of a metric.
+_CALL_METRICS, _VALUES = 1000, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,8 @@ def _more(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return {name: more for name, number in now.items() if (more := number - before.get(name, 0))}
 
 
-class DrainMetrics:
-    """Puts `Received`, `Done`, `Failed`, `Duration` (s), `LagP50|P95|P99` (s), `Retries`, `Throttles`,
-    `FailedDeadLetterSends` and `DependencyDown` (1 for a drain that ended for it) with dimension `Drain`; the retries
-    and throttles of a dependency that had any also with dimension `Dependency`.
-    """
+class Metrics:
+    """Puts readings. With `client` None, CloudWatch gets none."""
 
     def __init__(self, client: Any, dependency: Dependency, namespace: str, environment: str) -> None:
         self._client = client
@@ -56,41 +54,41 @@ class DrainMetrics:
         self._namespace = namespace
         self._environment = environment
 
-    def publish(self, report: DrainReport, strain: Strain | None = None) -> None:
-        """A metric that cannot be put is logged and lost: it must never fail a drain."""
-        strain = strain or Strain()
-        values: Mapping[str, tuple[float | None, str]] = {
-            "Received": (report.counts["received"], "Count"),
-            "Done": (sum(report.counts[name] for name in DONE), "Count"),
-            "Failed": (report.counts["dead_lettered"] + report.counts["returned"], "Count"),
-            "Duration": (report.seconds, "Seconds"),
-            **{f"Lag{name.upper()}": (value, "Seconds") for name, value in report.lag.summary().items()},
-            "Retries": (sum(strain.retries.values()), "Count"),
-            "Throttles": (sum(strain.throttles.values()), "Count"),
-            "FailedDeadLetterSends": (strain.unsent_dead_letters, "Count"),
-            "DependencyDown": (report.ended == "dependency_down", "Count"),
-        }
-        dimensions = [
-            {"Name": "Drain", "Value": report.name},
-            {"Name": "Environment", "Value": self._environment},
-        ]
-        data = _data(values, dimensions)
-        for name, numbers in (("Retries", strain.retries), ("Throttles", strain.throttles)):
-            for dependency, number in numbers.items():
-                more = [*dimensions, {"Name": "Dependency", "Value": dependency}]
-                data += _data({name: (number, "Count")}, more)
-        self._put(data)
+    def put(self, readings: Sequence[Metering]) -> None:
+        """CloudWatch adds the dimension `Environment`. A metric that cannot be put is logged and lost: it must never
+        fail a drain.
+        """
+        for reading in readings:
+            export(reading)
+        if self._client is None:
+            return
+        data = [self._datum(reading) for reading in readings]
+        for begin in range(0, len(data), _CALL_METRICS):
+            some = data[begin : begin + _CALL_METRICS]
+            try:
+                self._dependency.once(
+                    self._client.put_metric_data, Namespace=self._namespace, MetricData=some
+                )
+            except Exception as error:
+                log.warning("metrics not published", error=describe(error))
 
-    def gauges(self, dimensions: Mapping[str, str], values: Mapping[str, tuple[float | None, str]]) -> None:
-        """Put current values with their units, except None. Never raises, as `publish`."""
-        named = {**dimensions, "Environment": self._environment}
-        self._put(_data(values, [{"Name": name, "Value": value} for name, value in named.items()]))
+    def _datum(self, reading: Metering) -> dict[str, Any]:
+        named = {**reading.dimensions, "Environment": self._environment}
+        value = reading.value
+        return {
+            "MetricName": reading.instrument.name,
+            "Unit": reading.instrument.unit,
+            "Dimensions": [{"Name": name, "Value": text} for name, text in named.items()],
+            **({"Value": float(value)} if isinstance(value, int | float) else _distribution(value)),
+        }
 
     def oldest_message_seconds(self, queue: str, now: float) -> float | None:
         """SQS's own `ApproximateAgeOfOldestMessage`, the latest of the last quarter of an hour; None without one.
 
         Raises TransientFailure.
         """
+        if self._client is None:
+            return None
         answer = self._dependency.once(
             self._client.get_metric_statistics,
             Namespace="AWS/SQS",
@@ -104,20 +102,13 @@ class DrainMetrics:
         latest = max(answer.get("Datapoints", ()), key=lambda point: point["Timestamp"], default=None)
         return None if latest is None else float(latest["Maximum"])
 
-    def _put(self, data: Sequence[Mapping[str, Any]]) -> None:
-        if not data:
-            return
-        try:
-            self._dependency.once(self._client.put_metric_data, Namespace=self._namespace, MetricData=data)
-        except Exception as error:
-            log.warning("metrics not published", error=describe(error))
 
-
-def _data(
-    values: Mapping[str, tuple[float | None, str]], dimensions: Sequence[Mapping[str, str]]
-) -> list[dict[str, Any]]:
-    return [
-        {"MetricName": name, "Value": float(value), "Unit": unit, "Dimensions": dimensions}
-        for name, (value, unit) in values.items()
-        if value is not None
-    ]
+def _distribution(value: Histogram) -> dict[str, list[float]]:
+    """All values with their counts, of which CloudWatch computes percentiles; neighbours are joined above its limit."""
+    found = list(value.buckets().items())
+    size = -(-len(found) // _VALUES) or 1
+    groups = [found[begin : begin + size] for begin in range(0, len(found), size)]
+    return {
+        "Values": [group[-1][0] for group in groups],
+        "Counts": [float(sum(number for _, number in group)) for group in groups],
+    }

@@ -15,6 +15,8 @@ from regworkers_core.adapters.aws.clients import UnreadableAnswer, error_code, m
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, T, retry_parts
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.observability.metrics import operation as measured
+from regworkers_core.observability.metrics import sent
 
 MAX_BATCH = 10
 # AWS accepts a stale receipt silently; emulators refuse it. Either way the message is no longer ours.
@@ -65,6 +67,7 @@ class SqsQueue:
             return again
 
         retry_parts(list(enumerate(messages)), ask, self._dependency.policy, time.sleep, end=end)
+        sent("aws_sqs", self.name, len(messages) - len(failures), len(failures))
         return [failures[index] for index in sorted(failures)]
 
     def _send_some(
@@ -103,14 +106,15 @@ class SqsQueue:
             yield batch
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        answer = self._call(
-            self._client.receive_message,
-            MaxNumberOfMessages=min(limit, MAX_BATCH),
-            WaitTimeSeconds=round(wait_seconds),
-            VisibilityTimeout=visibility_seconds,
-            MessageAttributeNames=["All"],
-            AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-        )
+        with measured("receive", self.name):
+            answer = self._call(
+                self._client.receive_message,
+                MaxNumberOfMessages=min(limit, MAX_BATCH),
+                WaitTimeSeconds=round(wait_seconds),
+                VisibilityTimeout=visibility_seconds,
+                MessageAttributeNames=["All"],
+                AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            )
         return [
             Received(
                 message_id=message["MessageId"],
@@ -172,7 +176,8 @@ class SqsQueue:
         """
 
         def call() -> dict[str, Mapping[str, Any]]:
-            answer = getattr(self._client, operation)(QueueUrl=self._queue_url(), Entries=entries)
+            with measured(operation.partition("_message")[0], self.name):
+                answer = getattr(self._client, operation)(QueueUrl=self._queue_url(), Entries=entries)
             done = {each["Id"] for each in answer.get("Successful", ())}
             failed = {each["Id"]: each for each in answer.get("Failed", ())}
             if not (done or failed):

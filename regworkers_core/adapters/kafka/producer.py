@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
 from regworkers_core.adapters.kafka.credentials import Credentials
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
+from regworkers_core.observability.metrics import sent
 
 log = structlog.get_logger(__name__)
 # Of one record. By default, brokers refuse more than 1 MiB.
@@ -143,6 +145,9 @@ class KafkaProducer:
         outcomes: list[Failure | None] = [None] * len(records)
         for index in sorted(errors):
             outcomes[index] = self._meaning(errors[index], records[index].topic)
+        lost = Counter(record.topic for record, outcome in zip(records, outcomes, strict=True) if outcome)
+        for topic, number in Counter(record.topic for record in records).items():
+            sent("kafka", topic, number - lost[topic], lost[topic])
         return outcomes
 
     def flush(self, seconds: float) -> int:

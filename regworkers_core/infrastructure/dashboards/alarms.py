@@ -10,13 +10,25 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.infrastructure.desired import Facts
+from regworkers_core.observability.metrics import (
+    DEPENDENCY_DOWN,
+    EVALUATED,
+    FAILED,
+    ITERATOR_AGE,
+    LAG,
+    RETRIES,
+    RUNS_FAILED,
+    THROTTLES,
+    UNSENT,
+    Instrument,
+)
 from regworkers_core.settings import Settings
 
 DRAINS = ("enqueue", "save", "selections", "notifications", "publish")
-# Published by each evaluation of the alerts: its absence is the alarm.
-HEARTBEAT = "AlertsEvaluated"
-ITERATOR_AGE = "IteratorAge"
+# Jobs whose runs are counted.
+RUN_JOBS = ("draw", "top_up", "reconcile_entries", "backfill_entries", "archive_events")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +40,20 @@ class Metric:
     dimensions: tuple[tuple[str, str], ...]
     statistic: str
 
+    @property
+    def is_percentile(self) -> bool:
+        return self.statistic.startswith("p")
+
     def widget_row(self, label: str) -> list[Any]:
         """The row of this metric in a widget of a dashboard."""
         flat = [part for pair in self.dimensions for part in pair]
         return [self.namespace, self.name, *flat, {"stat": self.statistic, "label": label}]
 
 
-def of_drain(settings: Settings, drain: str, name: str, statistic: str) -> Metric:
-    dimensions = (("Drain", drain), ("Environment", settings.environment))
-    return Metric(settings.observability.cloudwatch_namespace, name, dimensions, statistic)
-
-
-def of_environment(settings: Settings, name: str, statistic: str) -> Metric:
-    dimensions = (("Environment", settings.environment),)
-    return Metric(settings.observability.cloudwatch_namespace, name, dimensions, statistic)
-
-
-def of_stream(settings: Settings, name: str, statistic: str) -> Metric:
-    dimensions = (("Table", settings.names.demand_table), ("Environment", settings.environment))
-    return Metric(settings.observability.cloudwatch_namespace, name, dimensions, statistic)
+def own(settings: Settings, instrument: Instrument, statistic: str, **dimensions: str) -> Metric:
+    """A metric that the workers publish."""
+    named = (*dimensions.items(), ("Environment", settings.environment))
+    return Metric(settings.observability.cloudwatch_namespace, instrument.name, named, statistic)
 
 
 def of_queue(queue: str, name: str, statistic: str = "Maximum") -> Metric:
@@ -93,7 +100,8 @@ class Alarm:
             "Namespace": self.metric.namespace,
             "MetricName": self.metric.name,
             "Dimensions": [{"Name": name, "Value": value} for name, value in self.metric.dimensions],
-            "Statistic": self.metric.statistic,
+            # A percentile has a parameter of its own.
+            "ExtendedStatistic" if self.metric.is_percentile else "Statistic": self.metric.statistic,
             "Period": self.seconds,
             "EvaluationPeriods": self.periods,
             "Threshold": float(self.threshold),
@@ -111,9 +119,10 @@ class Alarm:
 def facts_of(alarm: Mapping[str, Any]) -> Facts:
     """The facts of an alarm of CloudWatch's API. Its topics are not among them: each environment has its own."""
     dimensions = sorted(f"{each['Name']}={each['Value']}" for each in alarm.get("Dimensions") or ())
+    statistic = alarm.get("ExtendedStatistic") or alarm.get("Statistic")
     return {
         "metric": f"{alarm.get('Namespace')} {alarm.get('MetricName')} {', '.join(dimensions)}".strip(),
-        "holds": f"{alarm.get('Statistic')} {alarm.get('ComparisonOperator')} {float(alarm.get('Threshold', 0)):g}",
+        "holds": f"{statistic} {alarm.get('ComparisonOperator')} {float(alarm.get('Threshold', 0)):g}",
         "within": f"{alarm.get('EvaluationPeriods')} x {alarm.get('Period')} s",
         "missing": str(alarm.get("TreatMissingData") or "missing"),
         "description": str(alarm.get("AlarmDescription") or ""),
@@ -127,6 +136,7 @@ def alarms(settings: Settings) -> list[Alarm]:
         *_of_stream(settings),
         *_of_queues(settings),
         *_of_drains(settings),
+        *_of_runs(settings),
         *_of_tables(settings),
     ]
     prefix = settings.names.prefix
@@ -138,7 +148,7 @@ def _of_evaluation(settings: Settings) -> Iterator[Alarm]:
         "alerts-not-evaluated",
         settings.alerts.severity.watcher,
         "The alerts are not evaluated: Dagster's daemon or its sensors are down, so no other alert is sent either.",
-        of_environment(settings, HEARTBEAT, "Sum"),
+        own(settings, EVALUATED, "Sum"),
         1,
         seconds=max(_MINUTE, _whole_minutes(settings.alerts.look_seconds * 2)),
         periods=_SILENT_PERIODS,
@@ -157,8 +167,8 @@ def _of_stream(settings: Settings) -> Iterator[Alarm]:
             name,
             severity,
             f"The oldest unread record of the stream is older than {seconds:g} s; after 24 h it is lost.",
-            of_stream(settings, ITERATOR_AGE, "Maximum"),
-            seconds,
+            own(settings, ITERATOR_AGE, "Maximum", TableName=settings.names.demand_table),
+            seconds * 1000,
             periods=2,
         )
 
@@ -204,7 +214,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
             f"{drain}-fails",
             severity.performance,
             "Items of this drain became dead letters or were given back, in three periods in a row.",
-            of_drain(settings, drain, "Failed", "Sum"),
+            own(settings, FAILED, "Sum", Drain=drain),
             0,
             periods=3,
         )
@@ -213,7 +223,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
             # Only events wait for Kafka.
             severity.dependency_down_others if drain == "publish" else severity.dependency_down,
             "Runs of this drain end because a dependency is unavailable: run `regworkers doctor`.",
-            of_drain(settings, drain, "DependencyDown", "Sum"),
+            own(settings, DEPENDENCY_DOWN, "Sum", Drain=drain),
             0,
             periods=2,
         )
@@ -221,14 +231,14 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
             f"{drain}-dead-letters-not-sent",
             severity.dead_letters,
             "Dead letters could not be sent: their messages are received again until the queue's retention ends.",
-            of_drain(settings, drain, "FailedDeadLetterSends", "Sum"),
+            own(settings, UNSENT, "Sum", Drain=drain),
             0,
         )
         yield Alarm(
             f"{drain}-throttled",
             severity.performance,
             "AWS throttles calls of this drain: a table or an account is too small.",
-            of_drain(settings, drain, "Throttles", "Sum"),
+            own(settings, THROTTLES, "Sum", Drain=drain),
             _THROTTLES,
             periods=2,
         )
@@ -236,7 +246,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
             f"{drain}-retries",
             severity.performance,
             "A dependency answers many calls only after a retry.",
-            of_drain(settings, drain, "Retries", "Sum"),
+            own(settings, RETRIES, "Sum", Drain=drain),
             _RETRIES,
             periods=2,
         )
@@ -244,11 +254,23 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
     yield Alarm(
         "replication-lags",
         severity.performance,
-        f"The 95th percentile of a drain's lag, from change to replica, is above {objective:g} s.",
-        of_drain(settings, "save", "LagP95", "Maximum"),
+        f"The 95th percentile of the lag, from change to replica, is above {objective:g} s.",
+        own(settings, LAG, "p95", Drain="save"),
         objective,
         periods=2,
     )
+
+
+def _of_runs(settings: Settings) -> Iterator[Alarm]:
+    for job in RUN_JOBS:
+        draws = job in SELECTION_JOBS
+        yield Alarm(
+            f"{job.replace('_', '-')}-run-failed",
+            settings.alerts.severity.selection_run if draws else settings.alerts.severity.performance,
+            f"A run of {job} failed: its page in Dagster says why, and what to do.",
+            own(settings, RUNS_FAILED, "Sum", Job=job),
+            0,
+        )
 
 
 def _of_tables(settings: Settings) -> Iterator[Alarm]:

@@ -10,14 +10,31 @@ import orjson
 
 from regworkers_core.infrastructure.dashboards.alarms import (
     DRAINS,
-    HEARTBEAT,
-    ITERATOR_AGE,
+    RUN_JOBS,
     Metric,
-    of_drain,
-    of_environment,
     of_queue,
-    of_stream,
     of_table,
+    own,
+)
+from regworkers_core.observability.metrics import (
+    BATCH_DURATION,
+    CONCURRENCY,
+    DEPENDENCY_DOWN,
+    DONE,
+    DRAIN_SECONDS,
+    EVALUATED,
+    FAILED,
+    INVOCATIONS,
+    ITERATOR_AGE,
+    LAG,
+    RECEIVED,
+    RETRIES,
+    RUN_SECONDS,
+    RUNS_FAILED,
+    RUNS_SUCCEEDED,
+    THROTTLES,
+    UNSENT,
+    Instrument,
 )
 from regworkers_core.settings import Settings
 
@@ -37,21 +54,34 @@ def board(settings: Settings) -> dict[str, Any]:
     queues = [(queue.removeprefix(names.prefix), queue) for queue in names.queues]
     tables = (names.demand_table, names.lease_table)
 
-    def of_drains(metric: str, statistic: str) -> _Row:
-        return [(drain, of_drain(settings, drain, metric, statistic)) for drain in DRAINS]
+    def of_drains(instrument: Instrument, statistic: str) -> _Row:
+        return [(drain, own(settings, instrument, statistic, Drain=drain)) for drain in DRAINS]
 
+    def of_batches(drain: str) -> _Row:
+        return [(p, own(settings, BATCH_DURATION, p, Drain=drain)) for p in ("p50", "p95", "p99")]
+
+    def of_queues(metric: str, statistic: str) -> _Row:
+        return [(short, of_queue(queue, metric, statistic)) for short, queue in queues]
+
+    def of_runs(instrument: Instrument, statistic: str) -> _Row:
+        return [(job, own(settings, instrument, statistic, Job=job)) for job in RUN_JOBS]
+
+    age = own(settings, ITERATOR_AGE, "Maximum", TableName=names.demand_table)
     charts: list[tuple[str, _Row]] = [
-        ("Alerts evaluated", [("evaluations", of_environment(settings, HEARTBEAT, "Sum"))]),
-        ("Stream: oldest unread, s", [("iterator age", of_stream(settings, ITERATOR_AGE, "Maximum"))]),
-        ("Lag p95, s", of_drains("LagP95", "Maximum")),
-        (
-            "Queue depth",
-            [(short, of_queue(queue, "ApproximateNumberOfMessagesVisible")) for short, queue in queues],
-        ),
-        (
-            "Oldest message, s",
-            [(short, of_queue(queue, "ApproximateAgeOfOldestMessage")) for short, queue in queues],
-        ),
+        ("Alerts evaluated", [("evaluations", own(settings, EVALUATED, "Sum"))]),
+        ("Stream: iterator age, ms", [("iterator age", age)]),
+        ("Lag p95, s", of_drains(LAG, "p95")),
+        ("Invocations (batches)", of_drains(INVOCATIONS, "Sum")),
+        *((f"Batches of {drain}, s", of_batches(drain)) for drain in DRAINS),
+        ("Concurrent executions (drains)", of_drains(CONCURRENCY, "Maximum")),
+        ("Received", of_drains(RECEIVED, "Sum")),
+        ("Done", of_drains(DONE, "Sum")),
+        ("Failed", of_drains(FAILED, "Sum")),
+        ("Queue depth", of_queues("ApproximateNumberOfMessagesVisible", "Maximum")),
+        ("Messages in flight", of_queues("ApproximateNumberOfMessagesNotVisible", "Maximum")),
+        ("Messages sent", of_queues("NumberOfMessagesSent", "Sum")),
+        ("Messages deleted", of_queues("NumberOfMessagesDeleted", "Sum")),
+        ("Oldest message, s", of_queues("ApproximateAgeOfOldestMessage", "Maximum")),
         (
             "Dead letters",
             [
@@ -59,13 +89,13 @@ def board(settings: Settings) -> dict[str, Any]:
                 for short, queue in queues
             ],
         ),
-        ("Received", of_drains("Received", "Sum")),
-        ("Done", of_drains("Done", "Sum")),
-        ("Failed", of_drains("Failed", "Sum")),
-        ("Retries", of_drains("Retries", "Sum")),
-        ("Throttled calls", of_drains("Throttles", "Sum")),
-        ("Dead letters not sent", of_drains("FailedDeadLetterSends", "Sum")),
-        ("Ended: dependency unavailable", of_drains("DependencyDown", "Sum")),
+        ("Runs succeeded", of_runs(RUNS_SUCCEEDED, "Sum")),
+        ("Runs failed", of_runs(RUNS_FAILED, "Sum")),
+        ("Runs: duration, s", of_runs(RUN_SECONDS, "Maximum")),
+        ("Retries", of_drains(RETRIES, "Sum")),
+        ("Throttled calls", of_drains(THROTTLES, "Sum")),
+        ("Dead letters not sent", of_drains(UNSENT, "Sum")),
+        ("Ended: dependency unavailable", of_drains(DEPENDENCY_DOWN, "Sum")),
         (
             "Tables: throttled",
             [
@@ -77,10 +107,11 @@ def board(settings: Settings) -> dict[str, Any]:
                 for what in ("Read", "Write")
             ],
         ),
-        ("Duration of drains, s", of_drains("Duration", "Maximum")),
+        ("Duration of drains, s", of_drains(DRAIN_SECONDS, "Maximum")),
     ]
     widgets = [_chart(number, title, row, region) for number, (title, row) in enumerate(charts)]
-    widgets.append(_failures(len(charts), settings))
+    widgets.append(_get_records(len(charts), names.demand_table, region))
+    widgets.append(_failures(len(charts) + 1, settings))
     return {"widgets": widgets}
 
 
@@ -110,6 +141,25 @@ def _chart(number: int, title: str, row: _Row, region: str) -> dict[str, Any]:
             "metrics": [metric.widget_row(label) for label, metric in row],
         },
     }
+
+
+def _get_records(number: int, table: str, region: str) -> dict[str, Any]:
+    """What AWS counts of GetRecords. Searched for, because the label of a stream is not known before there is one;
+    user errors have no dimensions, so they are those of the whole account.
+    """
+
+    def search(metric: str, statistic: str, label: str) -> list[Any]:
+        terms = f'Namespace="AWS/DynamoDB" TableName="{table}" Operation="GetRecords" MetricName="{metric}"'
+        return [{"expression": f"SEARCH('{terms}', '{statistic}', {_PERIOD_SECONDS})", "label": label}]
+
+    chart = _chart(number, "GetRecords: success, records, errors", [], region)
+    chart["properties"]["metrics"] = [
+        search("SuccessfulRequestLatency", "SampleCount", "GetRecords.Success"),
+        search("ReturnedRecordsCount", "Sum", "records"),
+        search("SystemErrors", "Sum", "system errors"),
+        Metric("AWS/DynamoDB", "UserErrors", (), "Sum").widget_row("UserErrors (account)"),
+    ]
+    return chart
 
 
 def _failures(number: int, settings: Settings) -> dict[str, Any]:

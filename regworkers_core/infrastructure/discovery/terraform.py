@@ -206,7 +206,8 @@ def _alarm(values: Values) -> Read:
             "Dimensions": [
                 {"Name": name, "Value": value} for name, value in (values.get("dimensions") or {}).items()
             ],
-            "Statistic": values["statistic"],
+            "Statistic": values.get("statistic"),
+            "ExtendedStatistic": values.get("extended_statistic"),
             "ComparisonOperator": values["comparison_operator"],
             "Threshold": values["threshold"],
             "EvaluationPeriods": values["evaluation_periods"],

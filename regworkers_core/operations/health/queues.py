@@ -11,6 +11,7 @@ from regworkers_core.adapters.mongo.activity import QueueActivity
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.observability.metrics import DATA_LOSS, OLDEST_MESSAGE, Metering
 from regworkers_core.runtime import Runtime
 
 P = ParamSpec("P")
@@ -82,15 +83,12 @@ def read_analytics_queue(runtime: Runtime) -> QueueState | None:
 
 
 def put_age_metrics(runtime: Runtime, queue: QueueState | None) -> None:
-    """Put the age of the analytics queue's oldest message and the time until it is lost, if CloudWatch is on."""
-    if runtime.settings.observability.cloudwatch_enabled:
-        runtime.metrics.gauges(
-            {"Queue": runtime.names.analytics_queue},
-            {
-                "OldestMessageAge": (queue.oldest_seconds if queue else None, "Seconds"),
-                "TimeToDataLoss": (queue.seconds_left if queue else None, "Seconds"),
-            },
-        )
+    """Put the age of the analytics queue's oldest message and the time until it is lost."""
+    if queue is None:
+        return
+    values = ((OLDEST_MESSAGE, queue.oldest_seconds), (DATA_LOSS, queue.seconds_left))
+    where = {"Queue": queue.name}
+    runtime.metrics.put([Metering(each, value, where) for each, value in values if value is not None])
 
 
 def age_by(
@@ -132,12 +130,11 @@ def _age(runtime: Runtime, name: str) -> QueueAge:
     marks = runtime.queue_marks.of(name)
     gap = GAP_EVALUATIONS * settings.alerts.look_seconds
     measured = None
-    if settings.observability.cloudwatch_enabled:
-        try:
-            measured = runtime.metrics.oldest_message_seconds(name, now)
-        except TransientFailure:
-            if marks.known_age(now, gap) is None:
-                raise
+    try:
+        measured = runtime.metrics.oldest_message_seconds(name, now)
+    except TransientFailure:
+        if marks.known_age(now, gap) is None:
+            raise
     age = age_by(marks, measured, now, gap)
     if opened is None:
         return age

@@ -8,12 +8,13 @@ import pytest
 from botocore.stub import Stubber
 
 from regworkers_core.cli.workers import DRAINS as SPECS
-from regworkers_core.infrastructure.dashboards.alarms import DRAINS, HEARTBEAT, alarms
+from regworkers_core.infrastructure.dashboards.alarms import DRAINS, RUN_JOBS, alarms, facts_of
 from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
 from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardState, publish
+from regworkers_core.observability.metrics import EVALUATED, INSTRUMENTS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AlertSettings
-from regworkers_dagster.operations import health
+from regworkers_dagster.definitions import defs
 from tests.support.runtimes import test_settings
 
 
@@ -34,9 +35,8 @@ def test_every_drain_has_its_alarms_and_its_place_on_the_dashboard(settings: Any
 
 
 def test_a_missing_heartbeat_is_an_alarm(settings: Any) -> None:
-    (watch,) = [each for each in alarms(settings) if each.metric.name == HEARTBEAT]
+    (watch,) = [each for each in alarms(settings) if each.metric.name == EVALUATED.name]
     assert watch.missing == "breaching" and watch.comparison == "LessThanThreshold"
-    assert health.HEARTBEAT == HEARTBEAT
     assert watch.metric.dimensions == (("Environment", settings.environment),)
 
 
@@ -68,6 +68,50 @@ def test_the_level_of_an_alarm_follows_the_severity_of_its_condition(settings: A
     other = levels(dead_letters="warning", queue_depth="critical", performance="critical", watcher="warning")
     assert other["selection-queue-dlq-not-empty"] == other["alerts-not-evaluated"] == "warning"
     assert other["selection-queue-deep"] == other["save-retries"] == "critical"
+
+
+def test_the_dashboard_shows_what_the_manual_names(settings: Any) -> None:
+    rows = [row for widget in board(settings)["widgets"] for row in widget["properties"].get("metrics", ())]
+    shown = {(row[1], row[-1]["stat"]) for row in rows if len(row) > 1}
+    wanted = {("BatchDuration", p) for p in ("p50", "p95", "p99")} | {
+        ("Invocations", "Sum"),
+        ("ConcurrentExecutions", "Maximum"),
+        ("NumberOfMessagesSent", "Sum"),
+        ("NumberOfMessagesDeleted", "Sum"),
+        ("ApproximateNumberOfMessagesNotVisible", "Maximum"),
+        ("GetRecords.IteratorAgeMilliseconds", "Maximum"),
+        ("UserErrors", "Sum"),
+        ("RunsSucceeded", "Sum"),
+        ("RunsFailed", "Sum"),
+        ("RunDuration", "Maximum"),
+    }
+    assert wanted <= shown
+    jobs = {row[row.index("Job") + 1] for row in rows if "Job" in row}
+    assert jobs == set(RUN_JOBS)
+    assert any('Operation="GetRecords"' in row[0].get("expression", "") for row in rows if len(row) == 1)
+    ours = {row[1] for row in rows if len(row) > 1 and row[0] == "regworkers"}
+    assert ours <= {each.name for each in INSTRUMENTS}
+
+
+def test_every_job_that_is_counted_exists_and_has_an_alarm_of_failed_runs(settings: Any) -> None:
+    names = {each.name for each in defs.resolve_all_job_defs()}
+    assert set(RUN_JOBS) <= names
+    failed = {
+        dict(each.metric.dimensions)["Job"]: each.severity.value
+        for each in alarms(settings)
+        if each.metric.name == "RunsFailed"
+    }
+    assert set(failed) == set(RUN_JOBS)
+    assert (failed["draw"], failed["archive_events"]) == ("critical", "warning")
+
+
+def test_a_percentile_of_an_alarm_has_its_own_parameter_and_differs_from_another_statistic(
+    settings: Any,
+) -> None:
+    (lags,) = (each for each in alarms(settings) if each.name.endswith("replication-lags"))
+    request = lags.request()
+    assert request["ExtendedStatistic"] == "p95" and "Statistic" not in request
+    assert facts_of(request)["holds"] == f"p95 GreaterThanThreshold {lags.threshold:g}"
 
 
 def test_names_are_unique_and_widgets_do_not_overlap(settings: Any) -> None:

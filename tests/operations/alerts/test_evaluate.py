@@ -21,6 +21,8 @@ from regworkers_core.drains.runner import code_version
 from regworkers_core.engine.defects import remove_blown_fuse, store_blown_fuse
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.engine.queue import Outgoing
+from regworkers_core.infrastructure.dashboards.alarms import DRAINS
+from regworkers_core.observability.metrics import Metering
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.outage import ROW
 from regworkers_core.operations.health.snapshot import read_system
@@ -466,7 +468,8 @@ def test_every_look_that_was_settled_beats_and_one_without_mongodb_does_not(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = world.runtime(observability={"cloudwatch_enabled": True})
-    put_data: list[tuple[Any, Any]] = []
-    monkeypatch.setattr(runtime.metrics, "gauges", lambda *given: put_data.append(given))
+    put_data: list[Metering] = []
+    monkeypatch.setattr(runtime.metrics, "put", put_data.extend)
     world.look(runtime)
-    assert put_data == [({}, {"AlertsEvaluated": (1.0, "Count")})]
+    found = {(each.instrument.name, each.dimensions.get("Drain", "")): each.value for each in put_data}
+    assert found == {("AlertsEvaluated", ""): 1} | {("ConcurrentExecutions", name): 0 for name in DRAINS}

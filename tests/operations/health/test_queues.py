@@ -18,7 +18,7 @@ RETENTION_SECONDS = 14 * 86_400.0
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
+    with shared_namespace(observability={"cloudwatch_enabled": True}) as made:
         yield made
 
 

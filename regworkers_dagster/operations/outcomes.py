@@ -1,0 +1,127 @@
+"""How runs ended, as metrics and log lines: draws, top-ups, reconcile, backfill and archive, also of runs that were
+killed. Drains publish their own metrics.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import dagster as dg
+import orjson
+import structlog
+
+from regworkers_core.infrastructure.dashboards.alarms import RUN_JOBS
+from regworkers_core.observability.metrics import RUN_SECONDS, RUNS_FAILED, RUNS_SUCCEEDED, Metering
+from regworkers_core.operations.health.scheduler import REFUSED_TAG
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.drains.sensing import ENDED, Answer, ticking
+from regworkers_dagster.factories import sensor
+
+log = structlog.get_logger(__name__)
+_INTERVAL_SECONDS = 60
+# A run may be stored as ended this long after its end.
+_OVERLAP_SECONDS = 300.0
+_MOST_RUNS = 200
+
+
+class RunOutcome(NamedTuple):
+    """A run that ended at `at` (epoch seconds) as succeeded, failed, canceled or, with a wrong config, refused."""
+
+    run_id: str
+    job: str
+    outcome: str
+    at: float
+    seconds: float
+
+
+class Counted(NamedTuple):
+    """The cursor: when runs were last counted (epoch seconds), and which of them ended shortly before."""
+
+    at: float
+    run_ids: frozenset[str]
+
+    @classmethod
+    def parse(cls, cursor: str | None) -> Counted | None:
+        """None for a cursor that is missing or damaged: counting begins anew."""
+        try:
+            state = orjson.loads(cursor or "")
+            return cls(float(state["at"]), frozenset(map(str, state["runIds"])))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            return None
+
+    def as_text(self) -> str:
+        return orjson.dumps({"at": self.at, "runIds": sorted(self.run_ids)}).decode()
+
+
+def new_outcomes(
+    found: Iterable[RunOutcome], counted: Counted | None, now: float
+) -> tuple[list[RunOutcome], Counted]:
+    """The runs that are not counted yet, and the next cursor. Without a cursor none counts: `found` ended before."""
+    known = list(found)
+    new = [] if counted is None else [each for each in known if each.run_id not in counted.run_ids]
+    recent = frozenset(each.run_id for each in known if each.at > now - _OVERLAP_SECONDS)
+    return new, Counted(now, recent)
+
+
+@ticking
+def outcomes_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Count the runs that have ended since the last tick."""
+    now = time.time()
+    counted = Counted.parse(context.cursor)
+    since = (counted.at if counted else now) - _OVERLAP_SECONDS
+    new, counted = new_outcomes(_ended_runs(context.instance, since), counted, now)
+    readings = []
+    for each in new:
+        write = log.error if each.outcome == "failed" else log.info
+        write(
+            "run ended", job=each.job, runId=each.run_id, outcome=each.outcome, seconds=round(each.seconds, 3)
+        )
+        instrument = _COUNTED.get(each.outcome)
+        where = {"Job": each.job}
+        if instrument is not None:
+            readings += [Metering(instrument, 1, where), Metering(RUN_SECONDS, each.seconds, where)]
+    runtime.metrics.put(readings)
+    context.update_cursor(counted.as_text())
+    return dg.SkipReason(f"{len(new)} runs have ended since the last tick")
+
+
+# What is canceled or refused neither succeeded nor failed.
+_COUNTED = {"succeeded": RUNS_SUCCEEDED, "failed": RUNS_FAILED}
+_OUTCOMES = {
+    dg.DagsterRunStatus.SUCCESS: "succeeded",
+    dg.DagsterRunStatus.FAILURE: "failed",
+    dg.DagsterRunStatus.CANCELED: "canceled",
+}
+
+
+def _ended_runs(instance: dg.DagsterInstance, since: float) -> Iterator[RunOutcome]:
+    """The runs of the counted jobs that ended after `since`, the first ones first."""
+    for job in RUN_JOBS:
+        records = instance.get_run_records(
+            dg.RunsFilter(
+                job_name=job, statuses=list(ENDED), updated_after=datetime.fromtimestamp(since, UTC)
+            ),
+            limit=_MOST_RUNS,
+        )
+        for record in reversed(records):
+            run = record.dagster_run
+            ended = record.end_time or record.update_timestamp.timestamp()
+            # A tag that is set later counts as an update, too.
+            if ended > since:
+                outcome = "refused" if REFUSED_TAG in run.tags else _OUTCOMES[run.status]
+                began = record.start_time or ended
+                yield RunOutcome(run.run_id, job, outcome, ended, ended - began)
+
+
+SENSORS = (
+    sensor(
+        "count_runs",
+        outcomes_tick,
+        every_seconds=_INTERVAL_SECONDS,
+        description="Publishes how runs of draws, top-ups, reconcile, backfill and the archive ended, as metrics and "
+        "log lines. Starts nothing.",
+    ),
+)
