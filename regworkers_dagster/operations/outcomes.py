@@ -45,7 +45,7 @@ class Counted(NamedTuple):
 
     @classmethod
     def parse(cls, cursor: str | None) -> Counted | None:
-        """None for a cursor that is missing or damaged: counting begins anew."""
+        """None for a cursor that is missing or damaged: counting begins again."""
         try:
             state = orjson.loads(cursor or "")
             return cls(float(state["at"]), frozenset(map(str, state["runIds"])))

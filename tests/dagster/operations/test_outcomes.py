@@ -33,7 +33,7 @@ def test_a_run_counts_once_also_if_it_is_stored_late() -> None:
 
 
 @pytest.mark.parametrize("cursor", [None, "", "{}", "null", '{"at": "x", "runIds": []}', "not json"])
-def test_a_damaged_cursor_counts_anew(cursor: str | None) -> None:
+def test_a_damaged_cursor_counts_from_the_start(cursor: str | None) -> None:
     assert Counted.parse(cursor) is None
 
 
