@@ -121,6 +121,7 @@ SENSORS = (
         "count_runs",
         outcomes_tick,
         every_seconds=_INTERVAL_SECONDS,
+        uses={"aws"},
         description="Publishes how runs of draws, top-ups, reconcile, backfill and the archive ended, as metrics and "
         "log lines. Starts nothing.",
     ),

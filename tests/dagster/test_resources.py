@@ -144,4 +144,4 @@ def test_each_sensor_asks_for_what_it_touches(runtime: Runtime, monkeypatch: pyt
             ticked = each.evaluate_tick(context)
             assert "defect in the sensor" not in str(ticked.skip_message), each.name
     # What they called and did not ask for fails this test: see conftest.py.
-    assert len(asked) == len(repository.sensor_defs) and all({"aws", "mongo"} <= keys for keys in asked)
+    assert len(asked) == len(repository.sensor_defs) and all("aws" in keys for keys in asked)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from regworkers_core.observability.metrics import Metering
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
+from regworkers_dagster.drains import sensing
 from regworkers_dagster.operations import outcomes
 from regworkers_dagster.operations.outcomes import Counted, RunOutcome, new_outcomes
 
@@ -44,15 +45,16 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def test_a_failed_draw_is_a_metric_and_an_error_line_and_a_refused_one_is_neither(
-    instance: dg.DagsterInstance,
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put: list[Metering] = []
 
     runtime = SimpleNamespace(metrics=SimpleNamespace(put=put.extend))
+    monkeypatch.setattr(sensing, "runtime_of", lambda *_, **__: runtime)
 
     def tick(cursor: str | None) -> str:
         context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="count_runs")
-        outcomes.outcomes_tick(context, SimpleNamespace(runtime=runtime))  # type: ignore[arg-type]
+        outcomes.outcomes_tick(context)
         return str(context.cursor)
 
     def ended(status: dg.DagsterRunStatus, **tags: str) -> str:
