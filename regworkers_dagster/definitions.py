@@ -68,6 +68,7 @@ defs = dg.Definitions(
         funnel.CAMPAIGN_FUNNEL_JOB,
         *dead_letters.JOBS,
         deployment.find_resources,
+        deployment.show_config,
         deployment.CHECK_CERTIFICATE,
         health.DOCTOR,
         first_checks.FIRST_CHECKS,

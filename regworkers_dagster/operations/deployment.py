@@ -4,18 +4,23 @@ Kafka's client certificate every day.
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import orjson
 from pydantic import Field
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.drains.runner import code_version
 from regworkers_core.infrastructure.discovery.compare import Discovery, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings, config_file, masked
+from regworkers_core.settings.documents import ENV_PREFIX
 from regworkers_dagster.factories import Flow, asset_job, one_op_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
@@ -86,6 +91,39 @@ def discovery_in_words(found: Discovery) -> str:
         return "not everything could be read; the rest is as declared"
     names = ", ".join(line.name for line in found.differing[:5])
     return f"{len(found.differing)} resources differ from what is declared: {names}"
+
+
+class NothingConfig(dg.Config):
+    """Nothing to configure."""
+
+
+@one_op_job(
+    "show_config",
+    step="show",
+    does="Shows the settings in force; changes nothing.",
+    tags={OPERATION_TAG: "show-config", **short_run()},
+    uses={"aws"},
+    description="Shows the settings that a run has where it is deployed, with secrets masked: the file that they come "
+    "from, and the names of the variables that override it. `regworkers config show` shows those of a terminal.",
+)
+def show_config(context: dg.OpExecutionContext, config: NothingConfig, runtime: Runtime) -> None:
+    """In the run's metadata and in its log."""
+    facts = settings_in_force(runtime.settings, os.environ)
+    context.log.info(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
+    context.add_output_metadata(
+        facts_as_metadata({**facts, "settings": dg.MetadataValue.json(facts["settings"])})
+    )
+
+
+def settings_in_force(settings: Settings, environment: Mapping[str, str]) -> dict[str, Any]:
+    """All settings, secrets as `***`, and where they come from. Of variables only the names are shown."""
+    return {
+        "environment": settings.environment,
+        "file": str(config_file(settings.environment)),
+        "variables": ", ".join(sorted(name for name in environment if name.startswith(ENV_PREFIX))),
+        "code_version": code_version(),
+        "settings": masked(settings),
+    }
 
 
 # An inspection without an answer is repeated within the hour, not on the next day.

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _DOES = "Write the review. A finding makes the check warn; the run succeeds."
 _ABOUT = {
-    "weekly": "Dead letters, alerts, how long batches take and which errors appear and grow: this week and the one "
-    "before.",
+    "weekly": "Dead letters, alerts and alarms, how long batches take, which errors and log lines appear or grow: "
+    "this week and the one before.",
     "monthly": "Memory and batches against their limits, retention of queues, logs and streams against the settings, "
     "the cost of a million entries and its trend, certificates.",
     "quarterly": "Least privilege, outdated and vulnerable dependencies, and a recovery drill: the replica is rebuilt "

@@ -53,6 +53,7 @@ JOBS = [
     "export_draw",
     "find_resources",
     "first_checks",
+    "show_config",
     "housekeeping",
     "import_codes",
     "make_receipt",

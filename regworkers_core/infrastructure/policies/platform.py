@@ -8,6 +8,7 @@ from typing import Any
 from regworkers_core.infrastructure.policies.statement import (
     ALL_QUEUES,
     DEAD_LETTER_QUEUES,
+    FIND_ALARMS,
     MISSING_OBJECTS,
     OLDEST_MESSAGE,
     PEEK,
@@ -58,8 +59,6 @@ def _only_compute_logs(_place: PolicyPlace) -> Mapping[str, Any]:
 _FIND_LOG_GROUPS = Statement(
     "FindTheLogGroup", ("logs:DescribeLogGroups",), (of_service("logs", "log-group:*"),)
 )
-# Queried by prefix, for which IAM has no resource.
-_FIND_ALARMS = Statement("FindAlarms", ("cloudwatch:DescribeAlarms",), (of_service("cloudwatch", "alarm:*"),))
 # The leases of every draw at once, and all of them for a snapshot.
 _READ_LEASES = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan")
 
@@ -196,7 +195,7 @@ OPERATORS = (
                 (bucket,),
             ),
             _FIND_LOG_GROUPS,
-            _FIND_ALARMS,
+            FIND_ALARMS,
             Statement(
                 "ReadRolesAndPolicies",
                 ("iam:GetPolicyVersion", "iam:ListAttachedRolePolicies"),
@@ -234,7 +233,7 @@ OPERATORS = (
         "dashboards",
         "`regworkers aws publish-dashboards`",
         (
-            _FIND_ALARMS,
+            FIND_ALARMS,
             Statement("PublishAlarms", ("cloudwatch:PutMetricAlarm",), (prefixed("cloudwatch", "alarm:"),)),
             Statement(
                 "PublishDashboards",

@@ -161,6 +161,8 @@ def _own_namespace(place: PolicyPlace) -> Mapping[str, Any]:
 
 PUT_METRICS = Statement("PublishMetrics", ("cloudwatch:PutMetricData",), (everything,), _own_namespace)
 OLDEST_MESSAGE = Statement("ReadTheAgeOfTheOldestMessage", ("cloudwatch:GetMetricStatistics",), (everything,))
+# Queried by prefix, for which IAM has no resource.
+FIND_ALARMS = Statement("FindAlarms", ("cloudwatch:DescribeAlarms",), (of_service("cloudwatch", "alarm:*"),))
 DYNAMODB_ANSWERS = Statement("CheckThatDynamoDbAnswers", ("dynamodb:DescribeTable",), (table,))
 READ_THE_STREAM = ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator")
 PEEK = Statement("PeekIntoTheStream", READ_THE_STREAM, (stream,))

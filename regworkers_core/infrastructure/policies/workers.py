@@ -5,6 +5,7 @@ from __future__ import annotations
 from regworkers_core.infrastructure.policies.statement import (
     ALL_QUEUES,
     DYNAMODB_ANSWERS,
+    FIND_ALARMS,
     KEEP_DRAIN_ROWS,
     MISSING_OBJECTS,
     OLDEST_MESSAGE,
@@ -16,9 +17,12 @@ from regworkers_core.infrastructure.policies.statement import (
     Worker,
     bucket,
     depth,
+    everything,
     hold_leases,
     kafka,
     leases,
+    log_group,
+    log_streams,
     objects,
     of_service,
     queue,
@@ -329,11 +333,15 @@ ANALYTICS = (
 UPKEEP = (
     Worker(
         "reviews",
-        "`regworkers review`, runs of weekly_review, monthly_review and quarterly_review",
+        "`regworkers review`, `regworkers runbook cost`, runs of the three reviews and of runbook_cost",
         (
             Statement("ReadQueues", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
             Statement("ReadTheStreamsSettings", ("dynamodb:DescribeTable",), (table,)),
             Statement("FindTheLogGroup", ("logs:DescribeLogGroups",), (of_service("logs", "log-group:*"),)),
+            FIND_ALARMS,
+            Statement("QueryErrorLines", ("logs:StartQuery",), (log_group, log_streams)),
+            Statement("ReadTheirNumbers", ("cloudwatch:ListMetrics", "logs:GetQueryResults"), (everything,)),
+            Statement("CountTheBytesOfLines", ("cloudwatch:GetMetricStatistics",), (everything,)),
             Statement("KeepReports", ("s3:GetObject", "s3:PutObject"), objects("reviews")),
             MISSING_OBJECTS,
         ),

@@ -35,6 +35,7 @@ from regworkers_core.operations.reviews.sections import (
 )
 from regworkers_core.operations.runbooks import cost as costs
 from regworkers_core.operations.runbooks.runbook import DrainWork
+from regworkers_core.operations.watching import WatchingCost
 from regworkers_core.reporting.figures import bars, lines
 from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
@@ -58,7 +59,9 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
         return read_days(runtime.drain_log, since, now)
 
     def costs_() -> ReviewSection:
-        return cost(days(), earlier_costs(runtime, iso(now)[:10]), since=since, days_of_period=DAYS)
+        watching, unread = costs.readable_watching(runtime, DAYS)
+        earlier = earlier_costs(runtime, iso(now)[:10])
+        return cost(days(), earlier, since=since, days_of_period=DAYS, watching=watching, unread=unread)
 
     yield SectionReader("sizes", "Memory and batches", lambda: sizes(days(), settings, since=since))
     yield SectionReader("retention", "Retention", lambda: retention(runtime))
@@ -210,16 +213,22 @@ def certificates(runtime: Runtime) -> ReviewSection:
 
 
 def cost(
-    days: Sequence[Day], earlier: Mapping[str, float], *, since: float, days_of_period: float
+    days: Sequence[Day],
+    earlier: Mapping[str, float],
+    *,
+    since: float,
+    days_of_period: float,
+    watching: WatchingCost | None = None,
+    unread: str = "",
 ) -> ReviewSection:
     """Dollars for a million entries at list prices: of the month, its weeks, and `earlier` reviews by date."""
     if not days:
         text = f"no drain has been recorded since {iso(since)}: there is nothing to bill"
         return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
-    report = costs.assess(_work(days), days_of_period)
+    report = costs.assess(_work(days), days_of_period, watching, unread)
     month = _number(report.facts["dollarsPerMillionEntries"])
     weeks = {
-        date: _number(costs.assess(_work(of), 7).facts["dollarsPerMillionEntries"])
+        date: _number(costs.assess(_work(of), 7, watching).facts["dollarsPerMillionEntries"])
         for date, of in by_week(days, since).items()
     }
     remarks = [Remark("note", f"{each.text}: {each.advice}") for each in report.findings]
@@ -237,6 +246,7 @@ def cost(
         ("review", date, value) for date, value in sorted(earlier.items())
     ]
     trend += [("week", date, value) for date, value in weeks.items()]
+    kept = watching.facts() if watching else {}
     plots, title = {}, "Dollars for a million entries"
     if any(value is not None for *_, value in trend):
         series = {"list price": [value for *_, value in trend]}
@@ -245,7 +255,8 @@ def cost(
     return ReviewSection(
         f"{report.summary}. Prices of {report.facts['pricesOf']}; not included: {report.facts['notIn']}.",
         remarks,
-        [Table("By service", names, services), Table(title, ("of", "since", "dollars"), trend)],
+        [Table("By service", names, services), Table(title, ("of", "since", "dollars"), trend)]
+        + ([Table("CloudWatch", ("what", "value"), [*kept.items()])] if kept else []),
         plots,
         {"dollarsPerMillionEntries": month, "weeks": weeks, "entries": report.facts["entries"]},
     )

@@ -1,4 +1,4 @@
-"""The weekly review: dead letters, alerts, batch durations, and errors that are new or growing."""
+"""The weekly review: dead letters, alerts, alarms, batch durations, errors and log lines that are new or growing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ from regworkers_core.operations.reviews.history import (
     read_queues,
 )
 from regworkers_core.operations.reviews.sections import ReviewSection, SectionReader, counted, rounded
+from regworkers_core.operations.watching import (
+    MOST_LINES,
+    AlarmState,
+    ErrorLines,
+    alarm_states,
+    error_lines,
+)
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
 from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
@@ -37,6 +44,7 @@ _SHORT_SECONDS = 0.1
 # Share of the visibility timeout that a batch may take without a heartbeat.
 _NEAR_LIMIT = 0.8
 _ERROR_RATE = 0.01
+_FEW_LINES = 10
 
 
 def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
@@ -61,6 +69,14 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     yield SectionReader("alerts", "Alerts", lambda: alerts(runtime.incidents.all(), since=since, now=now))
     yield SectionReader("durations", "Duration of batches", lambda: durations(*days(), since=since))
     yield SectionReader("errors", "Error patterns", lambda: errors(failures(), *days(), since=since))
+    yield SectionReader("alarms", "CloudWatch alarms", lambda: alarms(alarm_states(runtime), now=now))
+    yield SectionReader(
+        "logs",
+        "Error lines",
+        lambda: logs(
+            error_lines(runtime, since - DAYS * DAY_SECONDS, since), error_lines(runtime, since, now)
+        ),
+    )
 
 
 def dead_letters(
@@ -279,6 +295,64 @@ def errors(
         tables,
         {"causes": bars(title, "dead letters", drawn, texts=texts)} if drawn else {},
         {"causes": len(ranked), "letters": total},  # stored name
+    )
+
+
+def alarms(states: Sequence[AlarmState], *, now: float) -> ReviewSection:
+    """The alarms that are not OK, and since when."""
+    if not states:
+        text = "no alarm exists: `regworkers aws publish-dashboards --apply` or Terraform publishes them"
+        return ReviewSection("No alarm exists.", [Remark("note", text)])
+    numbers = Counter(each.state for each in states)
+    remarks, rows = list[Remark](), []
+    for each in sorted(states):
+        if each.state == "OK":
+            continue
+        open_seconds = max(0.0, now - (seconds(each.since) or now))
+        rows.append((each.name, each.severity, each.state, each.since, f"{open_seconds / 3600:.1f}"))
+        if each.state == "ALARM":
+            level: Level = "finding" if each.severity == Severity.CRITICAL.value else "warning"
+            remarks.append(
+                Remark(level, f"{each.name} is in ALARM for {open_seconds / 3600:.1f} hours: see docs/aws.md")
+            )
+        elif open_seconds >= _LONG_OPEN_SECONDS:
+            text = (
+                f"{each.name} has had no data for {open_seconds / DAY_SECONDS:.1f} days: it watches nothing"
+            )
+            remarks.append(Remark("warning", text))
+    names = ("alarm", "severity", "state", "since", "hours")
+    states_ = ", ".join(f"{number} {state}" for state, number in sorted(numbers.items()))
+    return ReviewSection(
+        f"{counted(len(states), 'alarm')}: {states_}.",
+        remarks,
+        [Table("Alarms that are not OK", names, rows)] if rows else [],
+        numbers=dict(numbers),
+    )
+
+
+def logs(before: ErrorLines, now: ErrorLines) -> ReviewSection:
+    """Error and warning lines by pattern, this week and the week before."""
+    remarks, rows = list[Remark](), []
+    for pattern, is_ in now.patterns.most_common():
+        was = before.patterns[pattern]
+        level, worker, event, about = pattern
+        rows.append((level, worker or None, event, about or None, was, is_))
+        text = " ".join(filter(None, (worker, f"`{event}`", about)))
+        if not was and level == "ERROR":
+            remarks.append(Remark("warning", f"new this week: {text}, {counted(is_, 'line')}"))
+        elif was and is_ >= _MORE * was and is_ - was >= _FEW_LINES:
+            more = f"more than the week before ({was:,}): {text}, {counted(is_, 'line')}"
+            remarks.append(Remark("warning", more))
+    if now.cut or before.cut:
+        text = f"of {now.lines:,} lines ({before.lines:,} the week before) the newest {MOST_LINES:,} were grouped"
+        remarks.append(Remark("note", text))
+    names = ("level", "worker", "event", "about", "week before", "this week")
+    return ReviewSection(
+        f"{counted(now.lines, 'line')} of {counted(len(now.patterns), 'pattern')} within the week, "
+        f"{before.lines:,} the week before.",
+        remarks[:_MOST_ROWS],
+        [Table("Patterns, the most frequent first", names, rows[:_MOST_ROWS])] if rows else [],
+        numbers={"lines": now.lines, "patterns": len(now.patterns)},
     )
 
 

@@ -3,8 +3,8 @@
 The calls are from `drain_log`. SQS bills each 64 KB of a request, so its price is a lower bound. DynamoDB bills items,
 not calls: one read for each saved item, and two writes for each entry, its own (which the registration makes) and that
 of its cleared flag. Each of both is a record of the stream, whose reads are billed by the call. List prices of AWS in
-dollars, without free tiers and discounts, show orders of magnitude; storage, traffic, idle servers and MongoDB are not
-included.
+dollars, without free tiers and discounts, show orders of magnitude. Of CloudWatch all counts (alarms, metrics, log
+lines); storage, traffic, idle servers and MongoDB are not included.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.adapters.mongo.activity import DrainLog, DrainMinute, minute_of
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations.runbooks.runbook import (
     MINUTE_SECONDS,
     DrainWork,
@@ -21,6 +25,7 @@ from regworkers_core.operations.runbooks.runbook import (
     RunbookReport,
     add_up,
 )
+from regworkers_core.operations.watching import WatchingCost, watching_cost
 from regworkers_core.runtime import Runtime
 
 PRICES_AS_OF = "November 2026"
@@ -34,6 +39,8 @@ DYNAMODB_WRITE_UNIT = 0.625 / 1e6
 DYNAMODB_READ_UNIT = 0.125 / 1e6
 STREAM_READ = 0.02 / 1e5
 S3_REQUEST = 0.005 / 1e3
+# PutMetricData and others.
+CLOUDWATCH_REQUEST = 0.01 / 1e3
 LAMBDA_INVOCATION = 0.20 / 1e6
 LAMBDA_GB_SECOND = 0.0000166667
 FARGATE_VCPU_SECOND = 0.04048 / 3600
@@ -55,16 +62,30 @@ _CALL_PRICES: Mapping[str, float] = {
     "sqs": SQS_REQUEST,
     "streams": STREAM_READ,
     "s3": S3_REQUEST,
+    "cloudwatch": CLOUDWATCH_REQUEST,
 }
 # An idle drain is paid for; a shorter run says nothing.
 _IDLE_MINUTES = 60
 _DAY_SECONDS = 24 * 3600.0
+# About 150 dollars a month.
+_MANY_BYTES_A_DAY = 10e9
 
 
 def run(runtime: Runtime, *, days: float = 7.0) -> RunbookReport:
     """The cost of the last `days`. Raises TransientFailure."""
     now = runtime.clock()
-    return assess(add_up(_minutes(runtime.drain_log, now, days), now=now), days)
+    watching, unread = readable_watching(runtime, days)
+    return assess(add_up(_minutes(runtime.drain_log, now, days), now=now), days, watching, unread)
+
+
+def readable_watching(runtime: Runtime, days: float) -> tuple[WatchingCost | None, str]:
+    """What CloudWatch costs; or why that could not be read, which hides no other cost."""
+    try:
+        return watching_cost(runtime, days), ""
+    except (TransientFailure, UsageError) as error:
+        return None, str(error)
+    except ClientError as error:
+        return None, f"AWS refuses {error.operation_name} ({error_code(error)})"
 
 
 def _minutes(log: DrainLog, now: float, days: float) -> Iterator[DrainMinute]:
@@ -77,12 +98,17 @@ def _minutes(log: DrainLog, now: float, days: float) -> Iterator[DrainMinute]:
         begin += _DAY_SECONDS
 
 
-def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
+def assess(
+    by_drain: Mapping[str, DrainWork], days: float, watching: WatchingCost | None = None, unread: str = ""
+) -> RunbookReport:
+    """`watching` is what CloudWatch costs; None: left out, because of `unread`."""
     entries = _counted(by_drain, _SAVED)
     calls: Counter[str] = Counter()
     for each in by_drain.values():
         calls.update(each.calls)
     dollars = _dollars(by_drain, calls)
+    if watching is not None:
+        dollars["cloudwatch"] = dollars.get("cloudwatch", 0.0) + watching.dollars(days)
     facts: dict[str, object] = {
         "days": days,
         "entries": entries,
@@ -92,7 +118,9 @@ def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
         "tableWrites": _writes(by_drain),
         "streamRecords": _writes(by_drain) + _counted(by_drain, ("removed",)),
         "pricesOf": f"{PRICES_AS_OF}, {PRICES_REGION}, list prices",
-        "notIn": "storage, traffic, idle servers, MongoDB, Redis, Kafka",
+        "notIn": "storage, traffic, idle servers, MongoDB, Redis, Kafka"
+        + ("" if watching else f", CloudWatch ({unread or 'not asked'})"),
+        **(watching.facts() if watching else {}),
     }
     tables: dict[str, Sequence[Row]] = {
         "services": [_service(name, calls, dollars, entries) for name in sorted({*calls, *dollars})],
@@ -117,7 +145,7 @@ def assess(by_drain: Mapping[str, DrainWork], days: float) -> RunbookReport:
     else:
         price = facts["dollarsPerMillionEntries"]
         summary = f"{price} dollars for a million entries, from {entries} within {days:g} days"
-    return RunbookReport("cost", summary, facts, tables, tuple(_findings(by_drain)))
+    return RunbookReport("cost", summary, facts, tables, (*_findings(by_drain), *_of_logs(watching)))
 
 
 def _counted(by_drain: Mapping[str, DrainWork], outcomes: Sequence[str]) -> int:
@@ -163,3 +191,23 @@ def _findings(by_drain: Mapping[str, DrainWork]) -> list[RunbookFinding]:
         for name, each in sorted(by_drain.items())
         if each.minutes >= _IDLE_MINUTES and each.counts["received"] < each.minutes
     ]
+
+
+def _of_logs(watching: WatchingCost | None) -> Iterator[RunbookFinding]:
+    if watching is None:
+        return
+    if watching.log_level == "DEBUG":
+        yield RunbookFinding(
+            "every process logs at level DEBUG",
+            "set observability.logLevel to INFO once it is no longer needed",
+        )
+    if watching.retention_days is None and watching.stored_bytes:
+        yield RunbookFinding(
+            "CloudWatch keeps log lines for ever",
+            "`regworkers provision --apply` sets observability.logRetentionDays",
+        )
+    if watching.ingested_bytes and watching.ingested_bytes / watching.days > _MANY_BYTES_A_DAY:
+        yield RunbookFinding(
+            f"CloudWatch takes in {watching.ingested_bytes / watching.days / 1e9:.1f} GB of log lines a day",
+            "lower observability.entryLogRate: it takes whole entries",
+        )

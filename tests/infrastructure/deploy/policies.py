@@ -145,6 +145,7 @@ _OF_ALL = frozenset(
         "ListRoles",
         "ListFunctions",
         "DescribeQueryDefinitions",
+        "GetQueryResults",
         "PutQueryDefinition",
     }
 )
@@ -166,7 +167,8 @@ def resources(service: str, operation: str, params: dict[str, Any]) -> Iterator[
         named = params.get("QueueName") or params.get("QueueUrl") or params.get("SourceArn", "")
         yield "arn:aws:sqs:REGION:ACCOUNT:" + re.split("[/:]", named)[-1]
     elif service == "logs":
-        yield f"arn:aws:logs:REGION:ACCOUNT:log-group:{params.get('logGroupName', '')}"
+        named = params.get("logGroupName") or "".join(params.get("logGroupNames", ()))
+        yield f"arn:aws:logs:REGION:ACCOUNT:log-group:{named}"
     elif service == "s3":
         yield f"arn:aws:s3:::{params['Bucket']}" + (f"/{params['Key']}" if "Key" in params else "")
     elif service == "secretsmanager":

@@ -46,11 +46,13 @@ WHEN_IT_FAILS = {worker.name: worker.rare for worker in WORKERS}
 # As AWS's own reference of actions has it.
 KNOW_NO_RESOURCES = {
     "cloudwatch:ListDashboards",
+    "cloudwatch:ListMetrics",
     "dynamodb:ListTables",
     "iam:ListPolicies",
     "iam:ListRoles",
     "lambda:ListFunctions",
     "logs:DescribeQueryDefinitions",
+    "logs:GetQueryResults",
     "logs:PutQueryDefinition",
     "s3:ListAllMyBuckets",
     "sqs:ListQueues",

@@ -24,7 +24,7 @@ from tests.support.terminal import regworkers
 
 UNREACHABLE = DependencyReport(3, None, None, (), ("outdated: offline?",))
 SECTIONS = {
-    ReviewKind.WEEKLY: ["dead_letters", "alerts", "durations", "errors"],
+    ReviewKind.WEEKLY: ["dead_letters", "alerts", "durations", "errors", "alarms", "logs"],
     ReviewKind.MONTHLY: ["sizes", "retention", "cost", "certificates"],
     ReviewKind.QUARTERLY: ["privileges", "dependencies", "recovery"],
 }
@@ -63,7 +63,7 @@ def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime:
     # A mute is stored beside the incidents, but is not one.
     runtime.mutes.put(Mute("analytics:*", "ada", ago(0.1), 3600.0, "Kafka is moved"))
     made = review(runtime, ReviewKind.WEEKLY)
-    dead_letters, alerts, durations, errors = made.sections
+    dead_letters, alerts, durations, errors, *_ = made.sections
     assert has(dead_letters, "warning", "1 message ") and has(alerts, "finding", "analytics:kafka")
     assert has(durations, "warning", "save", "100 %") and has(errors, "warning", "new this week")
     published = publish(runtime, made)
@@ -124,7 +124,8 @@ def test_an_unavailable_source_is_a_line_of_a_report_that_is_still_written(
     else:
         assert not made.fine and set(unread) >= set(SECTIONS[kind][:3]), unread
         assert all(
-            why.split(":")[0] in ("mongo", "drain-log", "sqs", "logs", "s3") for why in unread.values()
+            why.split(":")[0] in ("mongo", "drain-log", "sqs", "logs", "s3", "cloudwatch")
+            for why in unread.values()
         )
     kept = publish(down, made, tmp_path)
     markdown = (tmp_path / "report.md").read_text()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.alert import IncidentChange, Severity
 from regworkers_core.operations.reviews.history import Day, QueueFacts
 from regworkers_core.operations.reviews.sections import ReviewSection
-from regworkers_core.operations.reviews.weekly import alerts, dead_letters, durations, errors
+from regworkers_core.operations.reviews.weekly import alarms, alerts, dead_letters, durations, errors, logs
+from regworkers_core.operations.watching import AlarmState, ErrorLines, Pattern
 from tests.operations.reviews.world import DAY, NOW, ago, failure, has, incident, minute, said
 
 SINCE = NOW - 7 * DAY
@@ -106,3 +108,37 @@ def test_a_growing_share_of_failed_items_and_runs_during_an_outage_are_named() -
     section = errors(RecordedFailures((), False), [day()], [bad], since=SINCE)
     assert has(section, "warning", "5.0 %") and has(section, "note", "1 run ended because a dependency")
     assert not has(errors(RecordedFailures((), False), [bad], [bad], since=SINCE), "warning", "5.0 %")
+
+
+def test_an_alarm_is_a_finding_if_it_is_critical_and_one_without_data_a_warning_after_a_day() -> None:
+    states = [
+        AlarmState("a", "critical", "ALARM", ago(2)),
+        AlarmState("b", "warning", "ALARM", ago(0.5)),
+        AlarmState("c", "warning", "INSUFFICIENT_DATA", ago(3)),
+        AlarmState("d", "warning", "INSUFFICIENT_DATA", ago(0.1)),
+        AlarmState("e", "critical", "OK", ago(9)),
+    ]
+    section = alarms(states, now=NOW)
+    assert has(section, "finding", "a is in ALARM for 48.0 hours")
+    assert has(section, "warning", "b is in ALARM") and has(
+        section, "warning", "c has had no data for 3.0 days"
+    )
+    assert not has(section, "warning", "d has") and [row[0] for row in section.tables[0].rows] == [*"abcd"]
+    assert section.lead == "5 alarms: 2 ALARM, 2 INSUFFICIENT_DATA, 1 OK."
+    assert has(alarms([], now=NOW), "note", "no alarm exists")
+
+
+def test_error_lines_that_are_new_or_many_more_are_warnings_and_known_ones_are_not() -> None:
+    new, grown, usual = (Pattern("ERROR", "save", name, "sqs") for name in ("new", "grown", "usual"))
+    before = ErrorLines(Counter({grown: 20, usual: 50}), 70)
+    now = ErrorLines(Counter({new: 1, grown: 45, usual: 60}), 106)
+    section = logs(before, now)
+    assert [text.split(":")[0] for text in said(section, "warning")] == [
+        "more than the week before (20)",
+        "new this week",
+    ]
+    assert section.lead == "106 lines of 3 patterns within the week, 70 the week before."
+    assert [row[2] for row in section.tables[0].rows] == ["usual", "grown", "new"]
+    assert has(logs(before, ErrorLines(Counter({usual: 60}), 90_000)), "note", "of 90,000 lines")
+    quiet = logs(ErrorLines(Counter(), 0), ErrorLines(Counter(), 0))
+    assert not quiet.tables and not quiet.remarks

@@ -218,7 +218,10 @@ class TestCost:
             cost.PRICES_AS_OF in report.facts["pricesOf"] and cost.PRICES_REGION in report.facts["pricesOf"]
         )
 
-    def test_the_log_of_many_days_is_read_a_day_at_a_time_and_each_minute_once(self) -> None:
+    def test_the_log_of_many_days_is_read_a_day_at_a_time_and_each_minute_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cost, "readable_watching", lambda _runtime, _days: (None, ""))
         asked = list[tuple[str, str]]()
 
         class Log:
