@@ -151,12 +151,15 @@ class WatchingCost:
     log_level: str
     entry_log_rate: float
 
-    def dollars(self, days: float) -> float:
-        """Of `days`, without PutMetricData, which is billed by the call."""
+    def standing_dollars(self, days: float) -> float:
+        """Of alarms, metrics, dashboard and stored lines in `days`, however many entries there are."""
         month = self.alarms * ALARM_MONTH + self.metrics * METRIC_MONTH + DASHBOARD_MONTH
         month += self.stored_bytes / _GB * STORED_GB_MONTH
-        ingested = (self.ingested_bytes or 0.0) / self.days * days / _GB * INGESTED_GB
-        return month * days / _MONTH_DAYS + ingested
+        return month * days / _MONTH_DAYS
+
+    def line_dollars(self, days: float) -> float:
+        """Of the lines that came in `days`."""
+        return (self.ingested_bytes or 0.0) / self.days * days / _GB * INGESTED_GB
 
     def facts(self) -> dict[str, object]:
         known = self.ingested_bytes is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.dashboards.publish_dashboards import publish
 from regworkers_core.observability.metrics import RECEIVED, Metering
 from regworkers_core.operations.runbooks import cost
+from regworkers_core.operations.runbooks.runbook import DrainWork
 from regworkers_core.operations.watching import (
     Pattern,
     WatchingCost,
@@ -125,10 +127,24 @@ KEPT = WatchingCost(
 
 def test_prices_are_of_a_month_and_lines_of_the_period() -> None:
     month = 50 * 0.10 + 100 * 0.30 + 3 + 10 * 0.03
-    assert KEPT.dollars(7) == pytest.approx(month * 7 / 30 + 7 * 0.50)
-    report = cost.assess({}, 7, KEPT)
+    assert KEPT.standing_dollars(7) == pytest.approx(month * 7 / 30)
+    assert KEPT.line_dollars(7) == pytest.approx(7 * 0.50)
+    work = {
+        "save": DrainWork(
+            "save", counts=Counter(received=10**6, applied=10**6), calls=Counter(cloudwatch=100)
+        )
+    }
+    report, without = cost.assess(work, 7, KEPT), cost.assess(work, 7)
     (row,) = [each for each in report.tables["services"] if each["service"] == "cloudwatch"]
-    assert row["dollars"] == pytest.approx(KEPT.dollars(7), abs=0.001)
+    assert row["dollars"] == pytest.approx(3.5 + 100 * cost.CLOUDWATCH_REQUEST)
+    # Alarms and metrics cost the same without entries: they are in the sum, and not in the price of a million.
+    added = {
+        name: report.facts[name] - without.facts[name]  # type: ignore[operator]
+        for name in ("dollars", "dollarsPerMillionEntries")
+    }
+    assert added == pytest.approx(
+        {"dollars": 3.5 + month * 7 / 30, "dollarsPerMillionEntries": 3.5}, abs=0.001
+    )
     assert report.facts["ingestedGb"] == 7.0 and not report.findings
 
 

@@ -107,12 +107,16 @@ def assess(
     for each in by_drain.values():
         calls.update(each.calls)
     dollars = _dollars(by_drain, calls)
+    standing = 0.0
     if watching is not None:
-        dollars["cloudwatch"] = dollars.get("cloudwatch", 0.0) + watching.dollars(days)
+        dollars["cloudwatch"] = dollars.get("cloudwatch", 0.0) + watching.line_dollars(days)
+        standing = watching.standing_dollars(days)
     facts: dict[str, object] = {
         "days": days,
         "entries": entries,
-        "dollars": round(sum(dollars.values()), 4),
+        "dollars": round(sum(dollars.values()) + standing, 4),
+        # Alarms and metrics cost the same without entries, so they are not in the price of a million.
+        "standingDollars": round(standing, 4),
         "dollarsPerMillionEntries": _per_million(sum(dollars.values()), entries),
         "callsPerMillionEntries": _per_million(calls.total(), entries, 0),
         "tableWrites": _writes(by_drain),
