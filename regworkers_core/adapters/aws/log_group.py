@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -72,7 +73,7 @@ class LogGroupLines:
                     continue
                 self._buffer.append((at, line))
                 self._waiting_bytes += size
-            if self._thread is None or not self._thread.is_alive():
+            if self._buffer and (self._thread is None or not self._thread.is_alive()):
                 self._begin()
         if self._waiting_bytes >= _CALL_BYTES:
             self._wake.set()
@@ -80,14 +81,16 @@ class LogGroupLines:
     def _begin(self) -> None:
         # A daemon: CloudWatch that hangs must not keep the process.
         self._thread = threading.Thread(target=self._run, name="log-group", daemon=True)
-        self._thread.start()
-        atexit.register(self.close)
+        # Python starts no thread while it ends.
+        with suppress(RuntimeError):
+            self._thread.start()
+            atexit.register(self.close)
 
     def close(self, seconds: float = EXIT_SECONDS) -> None:
         """Send what is left, for at most these seconds. Later lines are dropped."""
         self._ended.set()
         self._wake.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(seconds)
 
     def _run(self) -> None:
