@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.analytics.archive.manifest import FORMAT
+from regworkers_core.domain import messages
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.maths.manifest import Manifest
 from tests.support import entries
 from tests.support.drains import run
 from tests.support.kafka import Published, published
@@ -56,6 +60,16 @@ def adopted(upgraded: Upgraded, name: str) -> Answer:
 
 def test_the_state_is_small() -> None:
     assert FILE.stat().st_size < 1_000_000
+
+
+def test_versions_of_the_contract_are_those_of_before() -> None:
+    records = [orjson.loads(line) for line in gzip.decompress(FILE.read_bytes()).splitlines()]
+    bodies = [orjson.loads(each["body"]) for each in records if each["kind"] == "message"]
+    assert {body["version"] for body in bodies if body} == {messages.VERSION}
+    texts = {each["key"]: each["text"] for each in records if "text" in each}
+    assert orjson.loads(texts["archive/manifest.json"])["format"] == FORMAT
+    manifest = texts["draws/drawn/phase-1/manifest.json"].encode()
+    assert Manifest.parse(manifest).to_bytes() == manifest
 
 
 def test_provision_adds_what_is_new_and_keeps_what_exists(upgraded: Upgraded) -> None:
