@@ -175,7 +175,7 @@ def examine_system(context: dg.AssetExecutionContext) -> Iterator[dg.Materialize
     bind(runId=context.run.run_id, worker="doctor")
     with plain_failures():
         runtime = runtime_of(context, call_seconds=TICK_CALL_SECONDS)
-        snapshot = read_system(runtime, lambda: _scheduler(context.instance))
+        snapshot = read_system(runtime, lambda: scheduler_here(context.instance))
         examination = examine_snapshot(runtime, snapshot)
     metadata = of_examination(examination)
     check = dg.AssetCheckResult(asset_key=SYSTEM_HEALTH.key, **_verdict(examination))
@@ -196,7 +196,8 @@ def _verdict(examination: Examination) -> dict[str, Any]:
     }
 
 
-def _scheduler(instance: dg.DagsterInstance) -> SchedulerState:
+def scheduler_here(instance: dg.DagsterInstance) -> SchedulerState:
+    """The state of Dagster as a run reads it from its own instance. Raises UsageError on one without a daemon."""
     # Imported here: they contain this asset.
     from regworkers_dagster.definitions import defs
 

@@ -23,6 +23,7 @@ from regworkers_core.operations.runbooks.runbook import RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, Body, one_op_job
 from regworkers_dagster.metadata import Metadata, records
+from regworkers_dagster.operations.health import scheduler_here
 from regworkers_dagster.resources import ALL, STORES, campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
 
@@ -165,6 +166,7 @@ def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig
                 rate=config.rate,
                 on_line=context.log.info,
                 stop=stop,
+                scheduler=lambda: scheduler_here(context.instance),
             )
 
     _act(context, runtime, "total-failure", config, None, {"rate": config.rate}, act)

@@ -1,4 +1,6 @@
-"""Total failure: provision the stack, check it, rebuild the replica, verify; each step timed against the objective."""
+"""Total failure: provision the stack, check it, rebuild the replica, verify, see that the workers are back; each step
+timed against the objective.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
 from regworkers_core.operations.health.dependency_status import command_in, with_short_timeouts
 from regworkers_core.operations.health.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import read_scheduler
-from regworkers_core.operations.health.snapshot import read_system
+from regworkers_core.operations.health.snapshot import ReadScheduler, read_system
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving
 from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.backfill import start_backfill
@@ -25,6 +27,8 @@ NAME = "total-failure"
 ENTRIES = 1_000_000
 # Fewer entries say nothing about a million: most of their time is start-up and waiting.
 ENOUGH_ENTRIES = 1_000
+# Brings back image, release, Dagster's database and sensors.
+_WORKERS = f"docs/runbooks/{NAME}.md#the-workers"
 # How often the depth of a queue is read until it is empty.
 _POLL_SECONDS = 0.5
 
@@ -64,23 +68,30 @@ def run(
     on_line: OnLine = no_line,
     stop: StopSignal | None = None,
     clock: Callable[[], float] = time.monotonic,
+    scheduler: ReadScheduler | None = None,
 ) -> RunbookReport:
     """Without `apply` count and compare; with it provision, rebuild the replica (nothing newer is overwritten) and
-    verify. `rate` is in keys a second. A step that fails is the last one.
+    verify. `rate` is in keys a second, `scheduler` reads the state of Dagster (default: over its API). A step that
+    fails is the last one.
     """
     stop = stop or StopSignal()
+    if scheduler is None and runtime.settings.dagster.url:
+        scheduler = _over_its_api(runtime)
+    workers = RebuildStep("workers", lambda: check_workers(scheduler))
     if apply:
         steps = [
             RebuildStep("provision", lambda: _provision(runtime, on_line), changes=True),
             RebuildStep("doctor", lambda: _examine(runtime)),
             RebuildStep("rebuild", lambda: _rebuild(runtime, rate, stop, clock), grows=True, changes=True),
             RebuildStep("verify", lambda: _verify(runtime), grows=True),
+            workers,
         ]
     else:
         steps = [
             RebuildStep("doctor", lambda: _examine(runtime)),
             RebuildStep("count", lambda: _count(runtime, stop), grows=True),
             RebuildStep("compare", lambda: _verify(runtime), grows=True),
+            workers,
         ]
     replication = runtime.settings.replication
     return assess(
@@ -128,7 +139,7 @@ def _examine(runtime: Runtime) -> Done:
     queues and a replica that differs are the reason for the rebuild.
     """
     quick = Runtime(with_short_timeouts(runtime.settings))
-    snapshot = read_system(quick, lambda: read_scheduler(quick.dagster, quick.clock()))
+    snapshot = read_system(quick, _over_its_api(quick))
     found = examine_snapshot(quick, snapshot).found
     text = "; ".join(each.summary for each in found) or "nothing wrong in what could be read"
     unavailable = [each for each in found if each.section == "dependencies"]
@@ -136,6 +147,26 @@ def _examine(runtime: Runtime) -> Done:
         return Done(text)
     advice = ", ".join(dict.fromkeys(each.help or each.runbook for each in unavailable))
     return Done(text, RunbookFinding("; ".join(each.summary for each in unavailable), advice))
+
+
+def _over_its_api(runtime: Runtime) -> ReadScheduler:
+    return lambda: read_scheduler(runtime.dagster, runtime.clock())
+
+
+def check_workers(scheduler: ReadScheduler | None) -> Done:
+    """Whether Dagster has the code location and starts drains by itself; None: it has no known address, which the
+    doctor does not count as a finding either. Raises TransientFailure, UsageError.
+    """
+    if scheduler is None:
+        return Done(f"unknown, because REGWORKERS_DAGSTER__URL is not set; {_WORKERS} brings them back")
+    state = scheduler()
+    missing = sorted(name for name, heartbeat in state.daemons.items() if heartbeat is None)
+    text = f"{len(state.ticks)} sensors and schedules are on, {len(state.daemons)} daemons are required"
+    if missing:
+        return Done(text, RunbookFinding(f"daemons that have never run: {', '.join(missing)}", _WORKERS))
+    if not state.ticks:
+        return Done(text, RunbookFinding("every sensor and schedule is off", _WORKERS))
+    return Done(text)
 
 
 def _count(runtime: Runtime, stop: StopSignal) -> Done:

@@ -11,7 +11,7 @@ import pytest
 from regworkers_core.adapters.kafka.admin import Cluster, TopicState
 from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import QueueState, UnarchivedEvents, Unread
+from regworkers_core.domain.snapshot import QueueState, SchedulerState, TickState, UnarchivedEvents, Unread
 from regworkers_core.operations.certificates import CertificateReport, RenewalState
 from regworkers_core.operations.runbooks import (
     cost,
@@ -23,13 +23,14 @@ from regworkers_core.operations.runbooks import (
     total_failure,
 )
 from regworkers_core.operations.runbooks.runbook import DrainWork, RunbookFinding, RunbookReport, add_up
-from regworkers_core.operations.runbooks.total_failure import Done, RebuildStep, run_steps
+from regworkers_core.operations.runbooks.total_failure import Done, RebuildStep, check_workers, run_steps
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts
 from regworkers_core.replication.reconcile import Kind, ReconcileResult
 from regworkers_core.settings import Settings
 
 SETTINGS = Settings(environment="local-dev")
 DAY = 24 * 3600.0
+AT = "2026-11-25T08:16:00.000Z"
 
 
 def minute(
@@ -399,6 +400,20 @@ class TestTotalFailure:
         )
         assert report.facts["extrapolatedSeconds"] == 9000
         assert "150 minutes" in report.findings[0].text
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (SchedulerState({"SENSOR": None}), "daemons that have never run: SENSOR"),
+        (SchedulerState({"SENSOR": AT}), "every sensor and schedule is off"),
+        (SchedulerState({"SENSOR": AT}, (TickState("save_sensor", 30.0, AT, ""),)), None),
+    ],
+)
+def test_a_recovery_is_over_when_dagster_starts_drains_again(state: SchedulerState, text: str | None) -> None:
+    finding = check_workers(lambda: state).finding
+    assert (finding and finding.text) == text
+    assert finding is None or finding.advice == "docs/runbooks/total-failure.md#the-workers"
 
 
 def test_differences_left_after_a_repair_are_findings_with_its_advice() -> None:

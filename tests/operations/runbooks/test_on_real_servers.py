@@ -74,7 +74,8 @@ def test_a_lost_replica_is_counted_and_rebuilt_with_the_time_of_each_step(
     assert done.code == 0, done.stdout
     assert document(runtime, key("lost-1", "total")) is not None
     steps = {row["step"]: row for row in report(done)["tables"]["steps"]}
-    assert list(steps) == ["provision", "doctor", "rebuild", "verify"]
+    assert list(steps) == ["provision", "doctor", "rebuild", "verify", "workers"]
+    assert "REGWORKERS_DAGSTER__URL is not set" in steps["workers"]["result"]
     assert all(row["seconds"] >= 0 for row in steps.values())
     assert report(done)["facts"]["objectiveSeconds"] == 3600
     assert recorded(runtime) == [("runbook total-failure", "all", "done")]
