@@ -43,8 +43,12 @@ class UploadConfig(CampaignConfig):
     ttl: str = Field(
         default="",
         description="When the invites end: days (30), a date (2026-12-31), a time (2026-12-31T18:00:00Z) or epoch "
-        "seconds. Empty: after invites.ttlDays (30) days, or invites.afterCloseDays (14) days after the campaign "
-        "closes if that is later. An invite that ends before the draw excludes the entry that used it.",
+        "seconds. Empty: after invites.ttlDays (30) days. An invite that ends before the draw excludes the entry that "
+        "used it.",
+    )
+    until_close: bool = Field(
+        default=False,
+        description="Without ttl: at least until invites.afterCloseDays (14) days after the campaign closes.",
     )
     dry_run: bool = Field(default=False, description="Check and count only.")
     force: bool = Field(default=False, description="Also for a campaign that does not exist yet.")
@@ -69,9 +73,8 @@ class RemoveConfig(ApplyConfig, CampaignConfig):
     description="Invites the people in a list on S3 to a campaign. The same list may be uploaded again: existing "
     "invites stay, and none is shortened. Rejected lines are listed in `<key>.rejects.csv` beside it (also a link in "
     "the metadata), and fail the run after all others are invited. "
-    'Config: {"campaign_id": "...", "type": "email", "key": "invites/spring.csv", "ttl": "30"}; also `dry_run`, '
-    "`force`, "
-    "`shorten`.",
+    'Config: {"campaign_id": "...", "type": "email", "key": "invites/spring.csv", "ttl": "30"}; also '
+    "`until_close`, `dry_run`, `force`, `shorten`.",
 )
 def upload_invites(launch: Launch, config: UploadConfig) -> LaunchOutcome:
     """Reads the list as a stream. A terminated run finishes what is in flight and fails; launch it again to
@@ -89,6 +92,7 @@ def upload_invites(launch: Launch, config: UploadConfig) -> LaunchOutcome:
         dry_run=config.dry_run,
         force=config.force,
         shorten=config.shorten,
+        until_close=config.until_close and not config.ttl,
         hooks=_hooks(launch),
     )
     ours = f"s3://{runtime.objects.bucket}/"

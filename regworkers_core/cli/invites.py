@@ -64,8 +64,7 @@ def upload_command(
         typer.Argument(
             metavar="[TTL]",
             help="until when: days (30), a date (2026-12-31), a time (2026-12-31T18:00:00Z) or epoch seconds "
-            "[default: invites.ttlDays (30) days, or until invites.afterCloseDays (14) days after the campaign closes "
-            "if that is later]",
+            "[default: invites.ttlDays (30) days]",
             show_default=False,
         ),
     ] = None,
@@ -77,6 +76,14 @@ def upload_command(
     ] = False,
     shorten: Annotated[
         bool, typer.Option("--shorten", help="also shorten invites that are valid longer than TTL")
+    ] = False,
+    until_close: Annotated[
+        bool,
+        typer.Option(
+            "--until-close",
+            help="without TTL: at least until invites.afterCloseDays (14) days after the campaign closes, as the draw "
+            "needs them",
+        ),
     ] = False,
     yes: Annotated[
         bool,
@@ -94,6 +101,8 @@ def upload_command(
     runtime = Runtime.load()
     if file is None:
         file = _default_file(campaign, type_, sure=yes or dry_run)
+    if ttl is not None and until_close:
+        raise UsageError("give TTL or --until-close, not both")
     until, run_id = _until(runtime, ttl), new_run_id()
     campaign_id, _ = campaign_to_invite_to(runtime, campaign, force=force)
     arguments = {"type": type_.value, "file": file.name, "ttl": ttl, "shorten": shorten, "runId": run_id}
@@ -113,6 +122,7 @@ def upload_command(
             dry_run=dry_run,
             force=force,
             shorten=shorten,
+            until_close=until_close,
             rate=rate,
             hooks=hooks,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -371,3 +372,11 @@ def test_dg_lists_the_definitions_and_neither_it_nor_a_load_prints_a_warning() -
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     names = {each["name"] for each in orjson.loads(done.stdout)["jobs"]}
     assert set(JOBS) <= names
+
+
+def test_the_page_on_maintenance_lists_every_schedule_with_its_job() -> None:
+    from regworkers_dagster.definitions import defs
+
+    page = (PROJECT_ROOT / "docs/maintenance.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page, re.MULTILINE))
+    assert listed == {(each.name, each.job_name) for each in defs.get_repository_def().schedule_defs}

@@ -51,10 +51,18 @@ def days_from(days: int, now: float) -> int:
     return _end_of(datetime.fromtimestamp(now, UTC) + timedelta(days=days))
 
 
-def default_ttl(campaign: Campaign | None, settings: InvitesSettings, now: float) -> int:
-    """Return the default: `ttlDays` from now, or when the draw no longer needs the invites if that is later."""
+def default_ttl(
+    campaign: Campaign | None, settings: InvitesSettings, now: float, *, until_close: bool = False
+) -> int:
+    """Return the default: `ttlDays` from now; with `until_close`, when the draw no longer needs the invites if that is
+    later. Raises UsageError for `until_close` without a campaign.
+    """
     ttl = days_from(settings.ttl_days, now)
-    return ttl if campaign is None else max(ttl, needed_until(campaign, settings))
+    if not until_close:
+        return ttl
+    if campaign is None:
+        raise UsageError("the campaign does not exist yet, so nothing says when it closes: give a ttl")
+    return max(ttl, needed_until(campaign, settings))
 
 
 def needed_until(campaign: Campaign, settings: InvitesSettings) -> int:
@@ -144,6 +152,6 @@ def advice(campaign: Campaign | None, type_: InviteType, ttl: int, settings: Inv
         return (
             f"these invites expire at {iso(ttl)} and campaign {campaign.campaign_id} closes at {campaign.closes_at}:"
             " expired invites are deleted, and a later draw excludes their entries as NOT_INVITED; make them valid"
-            f" until {iso(needed)}, or give no ttl"
+            f" until {iso(needed)} (`--until-close`; `until_close: true` in the job)"
         )
     return None

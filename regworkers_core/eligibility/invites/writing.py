@@ -56,6 +56,7 @@ def upload_invites(
     dry_run: bool = False,
     force: bool = False,
     shorten: bool = False,
+    until_close: bool = False,
     rate: float | None = None,
     hooks: Hooks | None = None,
 ) -> ListReport:
@@ -73,7 +74,7 @@ def upload_invites(
     campaign_id, campaign = campaign_to_invite_to(runtime, slug_or_id, force=force)
     settings = runtime.settings.invites
     if ttl is None:
-        ttl = default_ttl(campaign, settings, runtime.clock())
+        ttl = default_ttl(campaign, settings, runtime.clock(), until_close=until_close)
     note = advice(campaign, type_, ttl, settings)
     report = ListReport(campaign_id, type_, dry_run, UPLOAD_OUTCOMES, ttl=ttl, advice=note)
     # Before the wait for a lease.
@@ -190,6 +191,7 @@ def upload_object(
     dry_run: bool = False,
     force: bool = False,
     shorten: bool = False,
+    until_close: bool = False,
     rate: float | None = None,
     hooks: Hooks | None = None,
 ) -> tuple[ListReport, str]:
@@ -214,6 +216,7 @@ def upload_object(
             dry_run=dry_run,
             force=force,
             shorten=shorten,
+            until_close=until_close,
             rate=rate,
             hooks=hooks,
         )

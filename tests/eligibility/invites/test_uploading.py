@@ -187,13 +187,21 @@ def closing(uploader: Uploader, days: float) -> None:
     )
 
 
+def test_without_a_time_invites_hold_for_thirty_days(uploader: Uploader) -> None:
+    before = time.time()
+    closing(uploader, 60)
+    report = uploader("email", "user1@example.com", ttl=0)
+    assert report.ttl in {days_from(30, before), days_from(30, time.time())}
+    assert report.advice is not None and "--until-close" in report.advice
+
+
 @pytest.mark.parametrize(("closes_in", "holds"), [(60, 60 + 14), (10, 30), (-5, 30), (17, 17 + 14)])
-def test_without_a_time_invites_hold_until_the_draw_no_longer_needs_them(
+def test_until_close_invites_hold_until_the_draw_no_longer_needs_them(
     uploader: Uploader, closes_in: int, holds: int
 ) -> None:
     before = time.time()
     closing(uploader, closes_in)
-    report = uploader("email", "user1@example.com", ttl=0)
+    report = uploader("email", "user1@example.com", ttl=0, until_close=True)
     assert report.ttl in {days_from(holds, before), days_from(holds, time.time())}
     assert uploader.ttl_of("user1@example.com") == report.ttl and report.advice is None
 

@@ -36,7 +36,7 @@ def commands(script: Path) -> list[list[str]]:
 def test_both_pipelines_run_the_same_scripts_which_exist_and_may_be_executed() -> None:
     gitlab = {name: job for name, job in jobs("gitlab.yml").items() if not name.startswith(".")}
     generic = {job["name"]: job for job in jobs("generic.yml")["jobs"]}
-    assert gitlab.keys() == generic.keys() == {"find-resources", "certificate-alert"}
+    assert gitlab.keys() == generic.keys() == {"find-resources", "alert cert expiration"}
     for name, job in gitlab.items():
         assert job["script"] == [generic[name]["command"]]
         assert job["artifacts"]["paths"] == [generic[name]["report"]]
