@@ -67,7 +67,7 @@ def update_from_template(
     answers its questions. Without `apply` only a preview. Raises UsageError.
     """
     base, answers = _clean_commit(project), _answers(project)
-    source = _source(project, source, answers)
+    named, source = source, _source(project, source, answers)
     with tempfile.TemporaryDirectory(prefix="regworkers-template-") as name:
         scratch = Path(name) / "project"
         _git(project, "clone", "--quiet", str(project.resolve()), str(scratch))
@@ -88,6 +88,8 @@ def update_from_template(
             )
         with _no_prompts(Path(name) / "cache"):
             _run_copier(scratch, source, ref, data or {}, first=answers is None)
+        if answers is not None and named is None:
+            _restore_source(scratch, source, str(answers["_src_path"]))
         after = _answers(scratch)
         if after is None:
             raise UsageError(f"the template cannot be updated later: add a file {ANSWERS}.jinja to it")
@@ -99,6 +101,10 @@ def update_from_template(
             tuple(_names(scratch, *diff, "--name-only", f"--diff-filter={kind}", "-z"))
             for kind in ("A", "MT", "D")
         )
+        same = answers == {**after, "_commit": (answers or {}).get("_commit")}
+        if same and (*added, *changed, *removed) == (ANSWERS,):
+            # A later version of the template with the same files.
+            patch, changed = b"", ()
     if apply and patch:
         if _clean_commit(project) != base:
             raise UsageError("the project was committed to meanwhile: run this again")
@@ -115,6 +121,13 @@ def update_from_template(
         diff=patch.decode(errors="replace"),
         applied=apply and bool(patch),
     )
+
+
+def _restore_source(scratch: Path, source: str, configured: str) -> None:
+    """A folder stays in the answers as it was configured there, relative to the project."""
+    path = scratch / ANSWERS
+    if path.exists():
+        path.write_text(path.read_text(encoding="utf-8").replace(source, configured), encoding="utf-8")
 
 
 def without_login(text: str) -> str:

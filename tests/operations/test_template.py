@@ -99,6 +99,22 @@ def test_the_first_time_brings_the_files_in_and_says_what_it_would_replace(
     assert [path.name for path in fresh.iterdir() if path.name != ".git"] == ["ci.txt"]
 
 
+def test_a_later_version_with_the_same_files_is_no_change_and_a_folder_stays_as_it_was_configured(
+    world: World,
+) -> None:
+    answers = world.content(ANSWERS).replace(str(world.template), "../template")
+    (world.project / ANSWERS).write_text(answers)
+    commit(world.project, "relative to the project")
+    update_from_template(world.project, apply=True)
+    assert "_src_path: ../template" in world.content(ANSWERS)
+    commit(world.project, "updated")
+    commit_nothing = ("commit", "--quiet", "--allow-empty", "-m", "nothing new")
+    git(world.template, *commit_nothing)
+    git(world.template, "tag", "v3.0.0")
+    shown = update_from_template(world.project)
+    assert (shown.after, shown.up_to_date, shown.changed) == ("v3.0.0", True, ())
+
+
 @pytest.mark.slow
 def test_it_shows_a_diff_and_changes_nothing_until_it_is_confirmed(world: World) -> None:
     shown = update_from_template(world.project)
