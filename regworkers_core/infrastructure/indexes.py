@@ -237,20 +237,24 @@ class _Adoption:
 
     def _build(self, indexes: Sequence[Index]) -> str:
         """Why MongoDB refuses them; empty when they are built."""
-        left, give_up = indexes, math.inf
+        left, give_up, look = indexes, math.inf, False
         while left:
             try:
-                if give_up == math.inf:
+                if not look:
                     self._run(left)
                 self._existing = self._await_builds()
-                left, give_up = [index for index in indexes if self.serving(index) is None], math.inf
+                left = [index for index in indexes if self.serving(index) is None]
+                if left and not look:
+                    return "MongoDB has built it, and does not list it with these keys"
+                look = False
             except OperationFailure as error:
                 return f"MongoDB refuses it (code {error.code}): {_CODES.get(error.code or 0, 'see its log')}"
             except TransientFailure as failure:
                 if len(left) == 1 and left[0].unique and self._duplicates(left[0]):
                     # Not every server has a code for it.
                     return failure.error
-                # It may be built for all that: next, look for it.
+                # It may be built for all that: look for it before it is built again.
+                look = True
                 give_up = min(give_up, time.monotonic() + _OUTAGE_SECONDS)
                 if time.monotonic() >= give_up:
                     raise

@@ -154,13 +154,23 @@ def test_a_connection_that_breaks_during_a_build_is_no_end_of_it(adopt: Adopt) -
     assert lines[0] == "entries: mongo: AutoReconnect; the server goes on building"
 
 
-def test_only_a_longer_outage_ends_the_command(adopt: Adopt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexes, "_OUTAGE_SECONDS", 0.0)
+def test_builds_that_fail_again_and_again_end_the_command(
+    adopt: Adopt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "_OUTAGE_SECONDS", 0.2)
     server = FakeIndexes()
-    server.lose = 9
+    server.lose = 10**9
     monkeypatch.setattr(FakeIndexes, "command", lambda *_arguments, **_more: {"cursor": {"firstBatch": []}})
     with pytest.raises(TransientFailure):
         adopt(server)
+
+
+def test_a_server_that_does_not_list_what_it_has_built_is_not_asked_for_ever(
+    adopt: Adopt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeIndexes, "command", lambda *_arguments, **_more: {"cursor": {"firstBatch": []}})
+    done = adopt(FakeIndexes())
+    assert {each.outcome.value for each in done.values()} == {"blocked"}
 
 
 # On servers

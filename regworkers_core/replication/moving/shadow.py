@@ -296,6 +296,7 @@ def shadow(
                 prefetch=settings.enqueue.prefetch,
                 heartbeat_seconds=lease_seconds / 3,
                 blind_seconds=settings.alerts.blind_seconds,
+                outage_seconds=settings.drain.outage_seconds,
             )
             ended = drain(
                 SHADOW,
@@ -303,7 +304,7 @@ def shadow(
                 work,
                 limits,
                 # The stream is found by the first receive: its probe would need the rows of the enqueue drain.
-                probe=lambda: runtime.probe("dynamodb", "mongo"),
+                probe=lambda *_names: runtime.probe("dynamodb", "mongo"),
                 down=lambda: runtime.dependencies.down(*_NEEDS),
                 stop=stop,
                 on_progress=lambda _drain: on_progress(report),
