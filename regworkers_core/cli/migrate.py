@@ -15,6 +15,7 @@ from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.table_check import check_tables
+from regworkers_core.replication.backfill import estimate_items
 from regworkers_core.replication.moving.cut_over import CutOver, cut_over
 from regworkers_core.replication.moving.shadow import ShadowRows, shadow
 from regworkers_core.replication.moving.shadow_report import ShadowReport
@@ -41,7 +42,8 @@ def check_command(
     """
     runtime = Runtime.load()
     with progress("entries and documents") as bar:
-        task = bar.add_task("migrate check", total=None)
+        total = (estimate_items(runtime) or 0) + runtime.replica.count()
+        task = bar.add_task("migrate check", total=total or None)
         result = check_tables(
             runtime,
             per_second=per_second,

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.aws.streams import StreamRecord
+from regworkers_core.adapters.aws.streams import MAX_RECORDS, StreamRecord
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
@@ -43,6 +43,7 @@ from regworkers_core.replication.enqueue.changes import (
     flag_cleared_after,
     one_of_each_key,
 )
+from regworkers_core.replication.enqueue.held_shards import HeldShard
 from regworkers_core.replication.enqueue.shard_rows import partition, split_rows
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.replication.moving.shadow_report import Deviation, ShadowReport, deviation
@@ -58,12 +59,15 @@ _AGAIN_SECONDS = 2.0
 # Checkpoints are kept in turn in this number of rows, one each five minutes: the oldest is more than an hour old.
 _HISTORY_ROWS = 15
 _HISTORY_SECONDS = 300.0
+# AWS serves five reads a second and shard to all readers together, and Lambda makes four: one is left. The thousand
+# records that it brings are as many as a partition takes in a second.
+_READ_PAUSES = 4
 _NEEDS = ("dynamodb", "streams", "mongo")
 
 
 class ShadowSource(StreamSource):
     """Hands out a record once it is one lag objective old. Until then it counts as unacknowledged, so memory is bounded
-    and a kill costs a repeat.
+    and a kill costs a repeat. It rests between any two reads of a shard.
     """
 
     def __init__(
@@ -71,6 +75,11 @@ class ShadowSource(StreamSource):
     ) -> None:
         super().__init__(*arguments, **options)
         self._wait_seconds, self._now = wait_seconds + _ROUNDING_SECONDS, now
+
+    def _read(self, held: HeldShard, limit: int) -> list[StreamRecord]:
+        fresh = super()._read(held, limit)
+        held.read_at = max(held.read_at, self._clock() + self._limits.empty_read_pause_seconds)
+        return fresh
 
     def receive(self) -> list[StreamRecord]:
         due, young = [], []
@@ -275,7 +284,12 @@ def shadow(
             source = ShadowSource(
                 runtime.streams,
                 rows.table,
-                settings.enqueue,
+                settings.enqueue.model_copy(
+                    update={
+                        "empty_read_pause_seconds": _READ_PAUSES * settings.enqueue.empty_read_pause_seconds,
+                        "batch_records": MAX_RECORDS,
+                    }
+                ),
                 owner=run_id,
                 sleep=stop.wait,
                 on_step=step,
