@@ -21,14 +21,16 @@ from benchmarks.tables import table as markdown
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.table_check import Trait, check_tables
+from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.replication.moving.cut_over import BACK_SECONDS, cut_over
 from regworkers_core.replication.moving.shadow import ShadowRows, shadow
 from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.replication.moving.lambdas import Lambdas
-from tests.support.drains import replicate_all
+from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put, remove
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
 
@@ -39,7 +41,7 @@ SHADOW_SECONDS = 20.0
 _WRITES_A_SECOND = 25.0
 _BACKLOG = 200
 # What says that an entry is not as it should be.
-_WRONG = (Trait.MISSING, Trait.STALE, Trait.ORPHANED, Trait.NOT_YET, Trait.REFUSED, Trait.KEY)
+_WRONG = (Trait.MISSING, Trait.STALE, Trait.ORPHANED, Trait.REFUSED, Trait.KEY)
 
 
 @dataclass
@@ -114,7 +116,7 @@ def rehearse(runtime: Runtime) -> Rehearsal:
         done.step("`migrate shadow` under load", lambda: _shadow(runtime, done))
     done.step("event source off; `migrate cut-over --apply`", lambda: _cut_over(runtime, done, writer))
     done.step("`enqueue` and `save` catch up, under load", lambda: _workers(runtime, writer))
-    done.step("`reconcile`", lambda: _reconcile(runtime, done, writer))
+    done.step("`backfill`, then `reconcile`", lambda: _reconcile(runtime, done, writer))
 
     done.step("the way back: workers end, tombstones leave", lambda: _leave(runtime))
     with writer.load(), Lambdas(runtime, start=old) as old:
@@ -126,7 +128,7 @@ def rehearse(runtime: Runtime) -> Rehearsal:
         done.step("`migrate shadow --afresh` under load", lambda: _shadow(runtime, done, afresh=True))
     done.step("`migrate cut-over --replace --apply`", lambda: _cut_over(runtime, done, writer, replace=True))
     done.step("`enqueue` and `save` catch up, under load", lambda: _workers(runtime, writer))
-    done.step("`reconcile`", lambda: _reconcile(runtime, done, writer))
+    done.step("`backfill`, then `reconcile`", lambda: _reconcile(runtime, done, writer))
     return done
 
 
@@ -170,16 +172,16 @@ def _workers(runtime: Runtime, writer: Writer) -> str:
 
 
 def _reconcile(runtime: Runtime, done: Rehearsal, writer: Writer) -> str:
-    found = reconcile(runtime)
-    # Entries that the old system saved in the hours before have no order of ours, until a backfill.
     differ = check_tables(runtime, per_second=1e6)
-    wrong = {
-        trait: number for trait, number in differ.counts.items() if trait in _WRONG and trait != Trait.NOT_YET
-    }
+    wrong = {trait: number for trait, number in differ.counts.items() if trait in _WRONG}
     done.expect(not wrong, f"after the cut-over: {wrong} {differ.examples}")
     done.expect(differ.entries == len(writer.live), "an entry got lost in the demand table")
-    stale = found.counts["stale"]  # type: ignore[index]
-    return f"{len(writer.live)} entries equal, {stale} still without an order of ours"
+    # Entries that only the old system saved have no order of ours.
+    without = reconcile(runtime).counts[Kind.STALE]
+    start_backfill(runtime)
+    run(runtime, "save")
+    done.expect(reconcile(runtime).clean, "reconcile is not clean after the backfill")
+    return f"{len(writer.live)} entries equal; {without} got their order; reconcile is clean"
 
 
 def _leave(runtime: Runtime) -> str:
