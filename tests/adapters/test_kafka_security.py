@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import NoCredentialsError
+from confluent_kafka import KafkaError, KafkaException
 from pydantic import ValidationError
 
+from regworkers_core.adapters.kafka.log import KafkaLog
 from regworkers_core.adapters.kafka.producer import RotatingProducer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -58,6 +60,16 @@ def test_without_credentials_the_error_says_so_at_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(runtime.aws._session, "get_credentials", none)
     with pytest.raises(UsageError, match="AWS_PROFILE"):
         runtime.kafka_admin.topics()
+
+
+def test_a_reader_whose_login_fails_later_says_so() -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise KafkaException(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED))
+
+    settings = KafkaSettings(bootstrap="127.0.0.1:1")
+    dependency = over_iam().dependency("kafka")
+    with pytest.raises(UsageError, match="refuses the login"):
+        KafkaLog(settings, dependency, name="reader", security={}, connect=refused)
 
 
 @pytest.mark.parametrize(

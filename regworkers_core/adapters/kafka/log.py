@@ -19,7 +19,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from regworkers_core.adapters.kafka.admin import DEPENDENCY
+from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import KafkaSettings
@@ -85,24 +85,28 @@ class KafkaLog:
             raise UsageError("no Kafka address: set REGWORKERS_KAFKA__BOOTSTRAP")
         self._dependency, self._clock = dependency, clock
         self._timeout = settings.timeout_seconds
-        self._consumer = connect(
-            {
-                "bootstrap.servers": settings.bootstrap,
-                "log_level": 0,
-                **security,
-                # Required by the library; the group is never joined, and nothing is committed to it.
-                "group.id": name,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
-                # Never continue silently at another offset.
-                "auto.offset.reset": "error",
-                "fetch.wait.max.ms": _FETCH_WAIT_MS,
-                "queued.max.messages.kbytes": _QUEUED_KIB,
-                **(_PEEK if peek else {}),
-            },
-            logger=_SILENT,
-        )
+        options = {
+            "bootstrap.servers": settings.bootstrap,
+            "log_level": 0,
+            **security,
+            # Required by the library; the group is never joined, and nothing is committed to it.
+            "group.id": name,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            # Never continue silently at another offset.
+            "auto.offset.reset": "error",
+            "fetch.wait.max.ms": _FETCH_WAIT_MS,
+            "queued.max.messages.kbytes": _QUEUED_KIB,
+            **(_PEEK if peek else {}),
+        }
+        try:
+            self._consumer = connect(options, logger=_SILENT)
+        except KafkaException as error:
+            meaning = classify_kafka(error)
+            if meaning is error:
+                meaning = UsageError("Kafka's options cannot be used: check kafka.options")
+            raise meaning from None
 
     def partitions(self, topics: Sequence[str]) -> dict[str, list[Partition]]:
         """The partitions of each topic that exists."""
