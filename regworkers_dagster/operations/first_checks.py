@@ -1,8 +1,10 @@
 """The first result of every asset check: without it a new deployment has checks without a result until the night, or
-until the next quarter. Sensors evaluate some of them with each tick; one run evaluates the others, once.
+until the next quarter. Sensors evaluate some of them with each tick; a run per duty evaluates the others, once.
 """
 
 # Dagster reads the annotations of decorated functions as objects, so none are postponed here.
+
+from collections.abc import Sequence
 
 import dagster as dg
 
@@ -16,50 +18,56 @@ from regworkers_dagster.replication.assets import LAG_WITHIN_OBJECTIVE
 from regworkers_dagster.runs import OPERATION_TAG
 from regworkers_dagster.selection import checks as selection_checks
 
-_ALONE = (
-    checks.parity,
-    *selection_checks.OF_A_DRAW,
-    selection_checks.selections_kept,
-    archive.one_row_per_id,
-)
-# Their checks are results of a step that also materialises them.
-_WITH_ASSETS = (deployment.inspect_certificate, *reviews.ASSETS)
-_STEPS = {key: step for step in (*_ALONE, *_WITH_ASSETS) for key in step.check_keys}
+Steps = Sequence[dg.AssetsDefinition]
+# One run each, because each needs the rights and the size of the job that it is named after here.
+_ALONE: dict[str, Sequence[dg.AssetChecksDefinition]] = {
+    "reconcile_entries": (checks.parity,),
+    "draw": (*selection_checks.OF_A_DRAW, selection_checks.selections_kept),
+    "check_archive": (archive.one_row_per_id,),
+}
+# These also materialise their asset.
+_WITH_ASSETS: dict[str, Steps] = {"quarterly_review": (deployment.inspect_certificate, *reviews.ASSETS)}
+_RUNS: dict[str, Steps] = {**_ALONE, **_WITH_ASSETS}
 _EVERY_SECONDS = 30
 
 FIRST_CHECKS = asset_job(
     "first_checks",
-    dg.AssetSelection.checks(*_ALONE) | dg.AssetSelection.assets(*_WITH_ASSETS),
-    # Of reconcile, which is the largest part: never two of them.
+    dg.AssetSelection.checks(*(step for steps in _ALONE.values() for step in steps))
+    | dg.AssetSelection.assets(*(step for steps in _WITH_ASSETS.values() for step in steps)),
+    # Of reconcile, which is the largest part: one after the other.
     tags={OPERATION_TAG: "reconcile"},
-    description="Evaluates checks that have no result yet. The sensor of the same name launches it once, with those "
-    "that are missing.",
+    description="Evaluates checks that have no result yet. The sensor of the same name launches it with those that "
+    "are missing.",
 )
 
 
 @ticking
 def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     """Read which checks have a result or are being evaluated, and launch the others."""
-    keys = [*_STEPS, LAG_WITHIN_OBJECTIVE.key]
+    keys = [key for steps in _RUNS.values() for step in steps for key in step.check_keys]
+    keys.append(LAG_WITHIN_OBJECTIVE.key)
     known = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    missing = [key for key in keys if key not in known]
+    missing = set(keys) - known.keys()
     if not missing:
         return dg.SkipReason("every check has a result")
     silent = runtime.probe("dynamodb", "sqs", "mongo")
     if silent is not None:
         return dg.SkipReason(f"{silent} does not answer; {len(missing)} checks have no result")
-    events = [_no_lag()] if LAG_WITHIN_OBJECTIVE.key in missing else []
-    steps = {id(step): step for key, step in _STEPS.items() if key in missing}.values()
-    if not steps:
-        return dg.SensorResult(asset_events=events)
-    config = {"ops": {"review_quarter": {"config": {"drill": False}}}}
-    request = dg.RunRequest(
+    wanted = ([step for step in steps if missing & set(step.check_keys)] for steps in _RUNS.values())
+    return dg.SensorResult(
+        run_requests=[_request(steps) for steps in wanted if steps],
+        asset_events=[_no_lag()] if LAG_WITHIN_OBJECTIVE.key in missing else [],
+    )
+
+
+def _request(steps: Steps) -> dg.RunRequest:
+    without_drill = {"ops": {"review_quarter": {"config": {"drill": False}}}}
+    return dg.RunRequest(
         job_name=FIRST_CHECKS.name,
-        run_config=config if reviews.quarterly_review in steps else {},
-        asset_selection=[step.key for step in steps if isinstance(step, dg.AssetsDefinition) and step.keys],
+        run_config=without_drill if reviews.quarterly_review in steps else {},
+        asset_selection=[key for step in steps for key in step.keys],
         asset_check_keys=[key for step in steps for key in step.check_keys],
     )
-    return dg.SensorResult(run_requests=[request], asset_events=events)
 
 
 def _no_lag() -> dg.AssetCheckEvaluation:
