@@ -15,7 +15,6 @@ from regworkers_dagster.factories import asset_job, sensor
 from regworkers_dagster.operations import deployment, reviews
 from regworkers_dagster.replication import checks
 from regworkers_dagster.replication.assets import LAG_WITHIN_OBJECTIVE
-from regworkers_dagster.runs import OPERATION_TAG
 from regworkers_dagster.selection import checks as selection_checks
 
 Steps = Sequence[dg.AssetsDefinition]
@@ -34,8 +33,8 @@ FIRST_CHECKS = asset_job(
     "first_checks",
     dg.AssetSelection.checks(*(step for steps in _ALONE.values() for step in steps))
     | dg.AssetSelection.assets(*(step for steps in _WITH_ASSETS.values() for step in steps)),
-    # Of reconcile, which is the largest part: one after the other.
-    tags={OPERATION_TAG: "reconcile"},
+    # Not excluded by the nightly runs: all of them only read.
+    tags={},
     description="Evaluates checks that have no result yet. The sensor of the same name launches it with those that "
     "are missing.",
 )
