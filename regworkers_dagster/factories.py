@@ -14,6 +14,7 @@ from pydantic import Field
 
 from regworkers_core.observability.logs import bind
 from regworkers_core.settings import load_settings
+from regworkers_dagster.pods import pod_of
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 
 # Dagster warns of a parameter that only Dagster itself passes, in every command.
@@ -121,7 +122,7 @@ def one_op_job(
 
         return dg.GraphDefinition(name=name, node_defs=[op]).to_job(
             config=flat(step, config_type) if is_flat else None,
-            tags=dict(tags),
+            tags={**tags, **pod_of(name)},
             executor_def=dg.in_process_executor,
             description=description,
         )
@@ -142,7 +143,7 @@ def asset_job(
         name,
         selection=selection,
         config=config,
-        tags=dict(tags),
+        tags={**tags, **pod_of(name)},
         executor_def=dg.in_process_executor,
         description=description,
     )

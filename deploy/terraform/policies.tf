@@ -1,3 +1,4 @@
+# Of each worker, for people and other programs, and of each role. A managed policy has at most 6,144 characters.
 resource "aws_iam_policy" "worker" {
   for_each = local.generated.policies
 
@@ -10,7 +11,7 @@ resource "aws_iam_policy" "worker" {
   "ACCOUNT", var.account)
 }
 
-# The role regworkers-run has more than 10 policies: first request a quota "Managed policies per role" of 20.
+# A role has one policy, with the rights of all its workers: `role-<name>` above.
 resource "aws_iam_role" "service_account" {
   for_each = toset(local.generated.roles)
 
@@ -32,8 +33,8 @@ resource "aws_iam_role" "service_account" {
 }
 
 resource "aws_iam_role_policy_attachment" "service_account" {
-  for_each = local.generated.attachments
+  for_each = toset(local.generated.roles)
 
-  role       = aws_iam_role.service_account[each.value.role].name
-  policy_arn = aws_iam_policy.worker[each.value.policy].arn
+  role       = aws_iam_role.service_account[each.value].name
+  policy_arn = aws_iam_policy.worker["role-${each.value}"].arn
 }

@@ -96,7 +96,7 @@ variable "oidc_provider" {
 }
 
 variable "kubernetes_namespace" {
-  description = "Namespace of the service accounts regworkers-sensors and regworkers-run."
+  description = "Namespace of the service accounts in ../kubernetes/service-accounts.yaml."
   type        = string
   default     = "regworkers"
 }

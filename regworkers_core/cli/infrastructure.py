@@ -26,7 +26,7 @@ from regworkers_core.infrastructure.dashboards.publish_dashboards import (
 )
 from regworkers_core.infrastructure.discovery.compare import Discovery, ResourceLine, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
-from regworkers_core.infrastructure.policies.platform import WORKERS
+from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, role_policy
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.infrastructure.provision_aws import Provisioned, ProvisionOutcome
@@ -190,29 +190,39 @@ def iam_policy_command(
         str | None,
         typer.Option(help=" or ".join(worker.name for worker in WORKERS), show_default=False),
     ] = None,
+    role: Annotated[str | None, typer.Option(help=" or ".join(ROLES), show_default=False)] = None,
     account: Annotated[str, typer.Option(help="the account's 12-digit number")] = _ACCOUNT,
     log_bucket: Annotated[str, typer.Option(help="the bucket of Dagster's compute logs")] = _LOG_BUCKET,
     list_workers: Annotated[
-        bool, typer.Option("--list", help="list the workers and what each policy is for")
+        bool, typer.Option("--list", help="list the workers, what each policy is for, and its roles")
     ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Print the least-privilege IAM policy of one worker, or of all.
+    """Print the least-privilege IAM policy of one worker or one role, or of all workers.
 
-    The JSON document is for `aws iam create-policy`.
+    The JSON document is for `aws iam create-policy`. A role's has the rights of all its workers.
     """
     if account != _ACCOUNT and not re.fullmatch(r"\d{12}", account):
         raise UsageError(f"--account must be 12 digits (got {account!r})")
     chosen = [each for each in WORKERS if worker in (None, each.name)]
     if not chosen:
         raise UsageError(f"unknown worker {worker!r}: `regworkers aws iam-policy --list` has all")
-    if list_workers:
-        table = rows(("worker", "for"), [(each.name, each.does) for each in chosen])
-        answer([{"worker": each.name, "for": each.does} for each in chosen], form, table)
-        return
     place = place_of(load_settings(), account=account, log_bucket=log_bucket)
-    policies = {each.name: each.policy(place) for each in chosen}
-    answer(policies if worker is None else policies[worker], Format.JSON)
+    if list_workers:
+        roles_of = {each.name: [name for name, of in ROLES.items() if each.name in of] for each in chosen}
+        table = rows(
+            ("worker", "for", "roles"),
+            [(each.name, each.does, ", ".join(roles_of[each.name])) for each in chosen],
+        )
+        listed = [{"worker": each.name, "for": each.does, "roles": roles_of[each.name]} for each in chosen]
+        answer(listed, form, table)
+    elif role is not None:
+        if role not in ROLES or worker is not None:
+            raise UsageError(f"--role must be {' or '.join(ROLES)}, without --worker (got {role!r})")
+        answer(role_policy(role, place), Format.JSON)
+    else:
+        policies = {each.name: each.policy(place) for each in chosen}
+        answer(policies if worker is None else policies[worker], Format.JSON)
 
 
 @app.command("publish-dashboards")

@@ -17,7 +17,7 @@ import orjson
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board, board_name, saved_queries
 from regworkers_core.infrastructure.desired import LIFECYCLES, desired
-from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
+from regworkers_core.infrastructure.policies.platform import ROLES, all_policies
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT, Environment, Settings, settings_of
 
@@ -105,13 +105,8 @@ def document(settings: Settings) -> dict[str, Any]:
             for alarm in alarms(settings)
         },
         "queries": {query.name: query.text for query in saved_queries(settings)},
-        "policies": {worker.name: worker.policy(PLACEHOLDERS) for worker in WORKERS},
+        "policies": all_policies(PLACEHOLDERS),
         "roles": list(ROLES),
-        "attachments": {
-            f"{role}/{policy}": {"role": role, "policy": policy}
-            for role, policies in ROLES.items()
-            for policy in policies
-        },
     }
 
 

@@ -1,4 +1,5 @@
-"""Puts the person's name on each launch, and writes a row of `operator_actions` for every other change in the UI.
+"""Puts the person's name on each launch, instead of a name or a pod that the client chose, and writes a row of
+`operator_actions` for every other change in the UI.
 
 The resolvers of GraphQL's mutations are wrapped, so the form of a request does not matter: aliases, fragments, several
 changes in one document, arguments as variables or in the text. A mutation that a newer Dagster adds is recorded, too.
@@ -8,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+from dagster import AssetKey
+from dagster._core.remote_representation.code_location import is_implicit_asset_job_name
 from dagster_graphql.schema.errors import GraphenePythonError
 from dagster_shared.error import SerializableErrorInfo
 from graphene import Schema
@@ -18,11 +22,14 @@ from graphql import GraphQLError, GraphQLUnionType, default_field_resolver, get_
 
 from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_dagster.pods import POD_TAGS, pod_of_assets
 from regworkers_dagster.runs import OPERATOR_TAG
 from regworkers_dagster.web.guard import Operators
 
 Arguments = dict[str, Any]
 Resolver = Callable[..., Any]
+# The names of the jobs that materialise an asset.
+JobsOf = Callable[[AssetKey], Sequence[str]]
 
 # Their runs have the tag, and the runs' own steps are in the audit log.
 LAUNCHES = frozenset(
@@ -85,7 +92,8 @@ class Mutations:
                 who = self._who(info)
             except _Refused as refused:
                 return refused.answer(info)
-            return resolve(root, info, **tagged(arguments, who))
+            jobs_of = partial(_jobs_of, info.context)
+            return resolve(root, info, **tagged(arguments, who, jobs_of))
 
         return launch
 
@@ -147,27 +155,48 @@ class _Refused(Exception):
         raise GraphQLError(str(self))
 
 
-def tagged(arguments: Mapping[str, Any], who: str) -> Arguments:
-    """The arguments of a launch with the person's tag, instead of any such tag that the client sent."""
+def tagged(arguments: Mapping[str, Any], who: str, jobs_of: JobsOf) -> Arguments:
+    """The arguments of a launch with the person's tag, instead of any such tag that the client sent, and without the
+    client's pod: the job has one. Assets that are launched without a job get the pod of theirs.
+    """
     changed = dict(arguments)
     if execution := arguments.get("executionParams"):
-        changed["executionParams"] = _execution(execution, who)
+        changed["executionParams"] = _execution(execution, who, jobs_of)
     if executions := arguments.get("executionParamsList"):
-        changed["executionParamsList"] = [_execution(each, who) for each in executions]
-    for name, tags in (("reexecutionParams", "extraTags"), ("backfillParams", "tags")):
-        if params := arguments.get(name):
-            changed[name] = {**params, tags: _tags(params.get(tags), who)}
+        changed["executionParamsList"] = [_execution(each, who, jobs_of) for each in executions]
+    if params := arguments.get("reexecutionParams"):
+        changed["reexecutionParams"] = {**params, "extraTags": _tags(params.get("extraTags"), who)}
+    if params := arguments.get("backfillParams"):
+        by_asset = [each["assetKey"] for each in params.get("partitionsByAssets") or ()]
+        pod = _pod([*(params.get("assetSelection") or ()), *by_asset], jobs_of)
+        changed["backfillParams"] = {**params, "tags": _tags(params.get("tags"), who, pod)}
     return changed
 
 
-def _execution(params: Mapping[str, Any], who: str) -> Arguments:
-    metadata = params.get("executionMetadata") or {}
-    return {**params, "executionMetadata": {**metadata, "tags": _tags(metadata.get("tags"), who)}}
+def _execution(params: Mapping[str, Any], who: str, jobs_of: JobsOf) -> Arguments:
+    metadata, selector = params.get("executionMetadata") or {}, params.get("selector") or {}
+    pod: dict[str, str] = {}
+    if is_implicit_asset_job_name(selector.get("pipelineName") or selector.get("jobName") or ""):
+        checks = [each["assetKey"] for each in selector.get("assetCheckSelection") or ()]
+        pod = _pod([*(selector.get("assetSelection") or ()), *checks], jobs_of)
+    return {**params, "executionMetadata": {**metadata, "tags": _tags(metadata.get("tags"), who, pod)}}
 
 
-def _tags(tags: Sequence[Mapping[str, str]] | None, who: str) -> list[Mapping[str, str]]:
-    others = [tag for tag in tags or () if tag["key"] != OPERATOR_TAG]
-    return [*others, {"key": OPERATOR_TAG, "value": who}]
+def _pod(assets: Sequence[Mapping[str, Any]], jobs_of: JobsOf) -> dict[str, str]:
+    return pod_of_assets(jobs_of(AssetKey.from_graphql_input(each)) for each in assets) if assets else {}
+
+
+def _jobs_of(context: Any, asset: AssetKey) -> Sequence[str]:
+    graph = context.asset_graph
+    return list(graph.get(asset).job_names) if graph.has(asset) else []
+
+
+def _tags(
+    tags: Sequence[Mapping[str, str]] | None, who: str, pod: Mapping[str, str] | None = None
+) -> list[Mapping[str, str]]:
+    others = [tag for tag in tags or () if tag["key"] != OPERATOR_TAG and not tag["key"].startswith(POD_TAGS)]
+    ours = {OPERATOR_TAG: who, **(pod or {})}
+    return [*others, *({"key": key, "value": value} for key, value in ours.items())]
 
 
 def _rename(instance: Any, answer: Any, who: str) -> None:

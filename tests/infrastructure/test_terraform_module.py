@@ -19,6 +19,8 @@ from regworkers_core.infrastructure.discovery.compare import Discovery, compare
 from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
 from regworkers_core.infrastructure.discovery.found import FoundResources
 from regworkers_core.infrastructure.discovery.terraform import resources
+from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, role_policy
+from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT, Environment, settings_of
 from tests.support.hcl import evaluate
 
@@ -169,13 +171,38 @@ def test_every_alarm_notifies_the_topics_of_its_severity(module: Path, environme
     assert set(wanted.values()) == set(Severity)
 
 
-def test_every_role_has_fewer_policies_than_aws_attaches_at_most(module: Path) -> None:
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_roles_and_policies_keep_within_the_default_quotas(module: Path, environment: Environment) -> None:
+    found = values(environment, module)["root_module"]["resources"]
     hanging = [
         resource["values"]["role"]
-        for resource in values("prod", module)["root_module"]["resources"]
+        for resource in found
         if resource["type"] == "aws_iam_role_policy_attachment"
     ]
-    assert max(hanging.count(role) for role in hanging) <= 20
+    assert len(hanging) == len(set(hanging)) == len(ROLES)
+    # IAM does not count white space. "IAM and AWS STS quotas" in its documentation.
+    sizes = {
+        resource["values"]["name"]: len(re.sub(r"\s", "", resource["values"]["policy"]))
+        for resource in found
+        if resource["type"] == "aws_iam_policy"
+    }
+    assert len(sizes) == len(ROLES) + len(WORKERS)
+    assert max(sizes.values()) <= 6144, sizes
+
+
+def test_a_role_may_do_what_its_workers_may_and_nothing_else() -> None:
+    def allowed(document: Any) -> set[tuple[str, str, str]]:
+        return {
+            (action, resource, str(each.get("Condition")))
+            for each in document["Statement"]
+            for action in each["Action"]
+            for resource in each["Resource"]
+        }
+
+    for role, workers in ROLES.items():
+        of_workers = [allowed(worker.policy(PLACEHOLDERS)) for worker in WORKERS if worker.name in workers]
+        assert len(of_workers) == len(workers)
+        assert allowed(role_policy(role, PLACEHOLDERS)) == set().union(*of_workers)
 
 
 def test_the_release_archive_has_what_terraform_reads(tmp_path: Path) -> None:

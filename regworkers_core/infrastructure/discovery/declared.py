@@ -13,12 +13,15 @@ import orjson
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board_body, board_name
 from regworkers_core.infrastructure.desired import Bucket, Fact, Facts, Lifecycle, desired
-from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, resource_name
+from regworkers_core.infrastructure.policies.platform import ROLES, all_policies, resource_name
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.settings import Settings
 
 ACCOUNT, LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
 _COMPUTE_LOGS = "compute-logs"
+# The bucket of an object, and any bucket: that of a statement on its listing.
+_LOG_BUCKET_OF = re.compile(rf"arn:aws:s3:::[^/,\s]+(?=/{_COMPUTE_LOGS}/)")
+_LOG_BUCKET_IF = re.compile(r"arn:aws:s3:::[^/,\s]+")
 
 
 def facts_of_role(attached: list[str]) -> Facts:
@@ -38,7 +41,7 @@ def _title(widget: Mapping[str, Any]) -> str:
     return str(widget.get("properties", {}).get("title", ""))
 
 
-def facts_of_policy(name: str, document: Mapping[str, Any]) -> Facts:
+def facts_of_policy(document: Mapping[str, Any]) -> Facts:
     """A fact for each statement. Account and log bucket are not in the settings, so any value counts as equal."""
     facts: dict[str, str] = {}
     for number, statement in enumerate(_many(document.get("Statement")), 1):
@@ -52,8 +55,8 @@ def facts_of_policy(name: str, document: Mapping[str, Any]) -> Facts:
             + (f" if {orjson.dumps(condition, option=orjson.OPT_SORT_KEYS).decode()}" if condition else "")
         )
         text = re.sub(r":\d{12}:", f":{ACCOUNT}:", text)
-        if name.endswith(f"-{_COMPUTE_LOGS}"):
-            text = re.sub(r"arn:aws:s3:::[^/,\s]+", f"arn:aws:s3:::{LOG_BUCKET}", text)
+        log_bucket = _LOG_BUCKET_IF if condition and _COMPUTE_LOGS in str(condition) else _LOG_BUCKET_OF
+        text = log_bucket.sub(f"arn:aws:s3:::{LOG_BUCKET}", text)
         facts[f"statement {statement.get('Sid') or number}"] = text
     return facts
 
@@ -137,15 +140,15 @@ def declared(settings: Settings) -> list[Declared]:
 
 def _policies(settings: Settings, local: bool) -> Iterator[Declared]:
     place = place_of(settings, account=ACCOUNT, log_bucket=LOG_BUCKET)
-    for worker in WORKERS:
-        name = resource_name(place, worker.name)
-        yield Declared(ResourceKind.POLICY, name, facts_of_policy(name, worker.policy(place)), local)
+    for short, document in all_policies(place).items():
+        name = resource_name(place, short)
+        yield Declared(ResourceKind.POLICY, name, facts_of_policy(document), local)
 
 
 def _roles(settings: Settings, local: bool) -> Iterator[Declared]:
     place = place_of(settings, account=ACCOUNT, log_bucket=LOG_BUCKET)
-    for short, policies in ROLES.items():
-        attached = [resource_name(place, policy) for policy in policies]
+    for short in ROLES:
+        attached = [resource_name(place, f"role-{short}")]
         yield Declared(ResourceKind.ROLE, resource_name(place, short), facts_of_role(attached), local)
     function = desired(settings).function
     attached = [*(resource_name(place, policy) for policy in function.policies), function.network_policy]

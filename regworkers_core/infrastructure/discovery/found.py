@@ -321,7 +321,7 @@ class _Reader:
         document = found["PolicyVersion"]["Document"]
         # botocore returns it parsed if it can; as text it is URL-encoded.
         parsed = orjson.loads(unquote(document)) if isinstance(document, str) else document
-        return facts_of_policy(name, parsed)
+        return facts_of_policy(parsed)
 
     def _role(self, name: str) -> FoundFacts:
         rows = self._pages(

@@ -227,7 +227,7 @@ def _policy(values: Values) -> Read:
     return (
         ResourceKind.POLICY,
         values["name"],
-        facts_of_policy(values["name"], orjson.loads(values["policy"])),
+        facts_of_policy(orjson.loads(values["policy"])),
     )
 
 

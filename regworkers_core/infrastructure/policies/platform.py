@@ -28,6 +28,7 @@ from regworkers_core.infrastructure.policies.statement import (
     leases,
     log_group,
     log_streams,
+    merged,
     objects,
     of_service,
     prefixed,
@@ -349,35 +350,42 @@ WORKERS: tuple[Worker, ...] = (
 )
 
 
-# The role `run` exceeds AWS's default quota of 10 policies per role: request up to 20.
-# Policies by role; a role is named like its Kubernetes service account.
+# The workers of each role. A role is named like its Kubernetes service account and has one policy. Runs have a role for
+# each duty (regworkers_dagster/pods.py); `run` is for a run without a duty.
 ROLES: dict[str, tuple[str, ...]] = {
     "logs": ("log-lines",),
     "sensors": ("compute-logs", "kafka-certificate", "sensors"),
     "web": ("compute-logs", "web"),
-    "run": (
-        "archive",
-        "campaigns",
+    "replication": ("compute-logs", "enqueue", "reconcile", "save"),
+    "selection": ("campaigns", "compute-logs", "draw", "notifications", "selections", "services"),
+    "analytics": ("archive", "compute-logs", "funnel", "kafka-certificate", "publish"),
+    "operations": (
         "compute-logs",
         "dead-letters",
         "discovery",
         "doctor",
-        "draw",
-        "enqueue",
         "erasure",
-        "funnel",
         "housekeeping",
         "invites",
         "kafka-certificate",
-        "notifications",
-        "publish",
-        "reconcile",
         "reviews",
-        "save",
-        "selections",
-        "services",
     ),
+    "run": ("compute-logs",),
+    "provision": ("kafka-certificate", "provision"),
 }
+
+
+def role_policy(role: str, place: PolicyPlace) -> dict[str, Any]:
+    """What the workers of a role may do together, as a policy document of IAM."""
+    of_role = [worker for worker in WORKERS if worker.name in ROLES[role]]
+    return merged((statement for worker in of_role for statement in worker.statements), place)
+
+
+def all_policies(place: PolicyPlace) -> dict[str, dict[str, Any]]:
+    """Documents of every worker, which people and other programs may have, and of every role, as `role-<name>`."""
+    return {worker.name: worker.policy(place) for worker in WORKERS} | {
+        f"role-{role}": role_policy(role, place) for role in ROLES
+    }
 
 
 def resource_name(place: PolicyPlace, short: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from regworkers_core.settings import Names, Settings
 
@@ -62,6 +64,28 @@ class Statement:
         return document
 
 
+def document(statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A policy document of IAM."""
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def merged(statements: Iterable[Statement], place: PolicyPlace) -> dict[str, Any]:
+    """One short document that allows the same and nothing else: resources with the same actions share a statement."""
+    allowed: dict[tuple[str, str], set[str]] = {}
+    for each in statements:
+        condition = orjson.dumps(each.condition(place) if each.condition else {}, option=orjson.OPT_SORT_KEYS)
+        for resource in each.resources:
+            allowed.setdefault((condition.decode(), resource(place)), set()).update(each.actions)
+    together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (condition_text, resource_name), actions in sorted(allowed.items()):
+        together.setdefault((condition_text, tuple(sorted(actions))), []).append(resource_name)
+    return document(
+        {"Effect": "Allow", "Action": list(names), "Resource": resources}
+        | ({"Condition": orjson.loads(text)} if text != "{}" else {})
+        for (text, names), resources in together.items()
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Worker:
     """A worker and its policy. `does` says in a few words who needs it."""
@@ -74,10 +98,7 @@ class Worker:
 
     def policy(self, place: PolicyPlace) -> dict[str, Any]:
         """A policy document of IAM."""
-        return {
-            "Version": "2012-10-17",
-            "Statement": [statement.rendered(place) for statement in self.statements],
-        }
+        return document(statement.rendered(place) for statement in self.statements)
 
     @property
     def actions(self) -> set[str]:

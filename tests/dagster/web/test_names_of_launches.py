@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ from dagster._core.storage.dagster_run import DagsterRunStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
 
 from regworkers_core.adapters.mongo.operator_actions import operator
+from regworkers_dagster.pods import POD_TAG
 from regworkers_dagster.runs import OPERATOR_TAG, is_by_hand, who_launched
 from tests.dagster.web.world import LAUNCH, REPOSITORY, SELECTOR, Site
 
@@ -37,6 +39,25 @@ def test_a_launch_has_the_name_that_the_proxy_sent(proxied: Site) -> None:
 def test_the_clients_own_name_is_replaced_and_its_other_tags_stay(proxied: Site) -> None:
     run = proxied.launch(tags={**BY_EVE, "why": "a test"}, **ADA)
     assert the_only_name(run) == "ada@example.com" and run.tags["why"] == "a test"
+
+
+def test_nobody_chooses_the_pod_of_a_run_in_the_launchpad(proxied: Site) -> None:
+    other = '{"pod_spec_config": {"service_account_name": "regworkers-provision"}}'
+    run = proxied.launch(
+        tags={POD_TAG: other, "dagster-k8s/resource_requirements": "{}", "why": "a test"}, **ADA
+    )
+    assert run.tags["why"] == "a test" and not [key for key in run.tags if key.startswith("dagster-k8s/")]
+
+
+@pytest.mark.parametrize(("asset", "account"), [("entries", "regworkers-replication"), ("winners", None)])
+def test_assets_without_a_job_get_the_pod_of_theirs(asset: str, account: str | None, proxied: Site) -> None:
+    selector = {**REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]}
+    params = {"selector": selector, "executionMetadata": {"tags": [{"key": POD_TAG, "value": "{}"}]}}
+    answer = proxied.ask(LAUNCH, {"params": params}, **ADA)["data"]["launchRun"]
+    run = proxied.instance.get_run_by_id(answer["run"]["runId"])
+    assert run is not None
+    pod = json.loads(run.tags.get(POD_TAG, "null"))
+    assert (pod["pod_spec_config"]["service_account_name"] if pod else None) == account
 
 
 def test_without_a_proxy_a_launch_is_of_the_account_that_runs_the_application(site: Site) -> None:

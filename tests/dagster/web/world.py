@@ -41,6 +41,13 @@ def draw():
 def winners(): ...
 
 
+@dg.asset
+def entries(): ...
+
+
+save_entries = dg.define_asset_job("save_entries", [entries])
+
+
 @dg.sensor(job=draw, default_status=dg.DefaultSensorStatus.RUNNING)
 def watch(): ...
 
@@ -49,7 +56,7 @@ def watch(): ...
 def nightly(): ...
 
 
-defs = dg.Definitions(assets=[winners], jobs=[draw], sensors=[watch], schedules=[nightly])
+defs = dg.Definitions(assets=[winners, entries], jobs=[draw, save_entries], sensors=[watch], schedules=[nightly])
 """
 # Runs wait in the queue, which no daemon empties here.
 HOME = "run_coordinator: {module: dagster._core.run_coordinator, class: QueuedRunCoordinator}\n"

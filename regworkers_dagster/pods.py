@@ -1,0 +1,115 @@
+"""Identity and size of each job's pod on Kubernetes: the tag `dagster-k8s/config`, which has priority over the
+instance's and the code location's config. Outside Kubernetes nothing reads it.
+
+A job has the service account and the secret of one duty. A run of no job here has the instance's account
+`regworkers-run`, which can only write its logs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+POD_TAG = "dagster-k8s/config"
+# All tags that change a run's pod begin with it.
+POD_TAGS = "dagster-k8s/"
+
+
+@dataclass(frozen=True, slots=True)
+class PodSize:
+    """Requests of CPU and memory, the limit of memory, and the disk for temporary files (request and limit), as
+    Kubernetes writes them. The settings bound the memory of draws, reconciliations and the archive, which then spill.
+    """
+
+    cpu: str
+    memory: str
+    memory_limit: str
+    disk: str
+
+
+SMALL = PodSize("250m", "384Mi", "1Gi", "1Gi")
+DRAIN = PodSize("500m", "512Mi", "1Gi", "1Gi")
+# Reports with figures, and uploaded files.
+REPORT = PodSize("500m", "1Gi", "2Gi", "4Gi")
+# A draw of 10 million entries takes 828 MiB and 5 GB of disk (benchmarks/README.md).
+LARGE = PodSize("2", "2Gi", "3Gi", "20Gi")
+_SIZES = (SMALL, DRAIN, REPORT, LARGE)
+
+# Every job by its duty, which is a role in regworkers_core/infrastructure/policies.
+JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
+    "replication": {
+        DRAIN: ("enqueue_entries", "save_entries", "backfill_entries"),
+        LARGE: ("reconcile_entries", "runbook_out_of_sync", "runbook_total_failure", "drill_recovery"),
+    },
+    "selection": {
+        SMALL: (
+            "annul_draw",
+            "block_struck_codes",
+            "campaign_status",
+            "check_selection",
+            "close_campaign",
+            "create_campaign",
+            "notifications_status",
+            "open_campaign",
+            "pause_notifications",
+            "replan_code",
+            "resume_notifications",
+            "retry_market_selection",
+            "runbook_selection_failures",
+            "strike_entries",
+        ),
+        DRAIN: ("process_selections", "send_notifications"),
+        REPORT: ("import_codes", "make_receipt", "void_codes"),
+        LARGE: ("confirm_draw", "draw", "eligibility_report", "export_draw", "simulate_draw", "top_up"),
+    },
+    "analytics": {
+        SMALL: ("runbook_kafka",),
+        DRAIN: ("publish_events",),
+        REPORT: ("campaign_funnel",),
+        LARGE: ("archive_events", "check_archive"),
+    },
+    "operations": {
+        SMALL: (
+            "check_certificate",
+            "doctor",
+            "drop_dead_letters",
+            "erase_entry",
+            "find_resources",
+            "prune_runs",
+            "redrive_dead_letters",
+            "remove_invites",
+            "review_dead_letters",
+            "runbook_campaign_configuration",
+            "runbook_cost",
+            "runbook_stream_lag",
+            "runbook_time_outs",
+        ),
+        REPORT: ("housekeeping", "upload_invites", "weekly_review", "monthly_review", "quarterly_review"),
+    },
+}
+_PODS = {job: (duty, size) for duty, sizes in JOBS.items() for size, jobs in sizes.items() for job in jobs}
+
+
+def pod_of(job: str) -> dict[str, str]:
+    """The tag of a job's runs. Raises LookupError for a job that is not in `JOBS`."""
+    if job not in _PODS:
+        raise LookupError(f"job {job} has no pod: add it to JOBS in regworkers_dagster/pods.py")
+    duty, size = _PODS[job]
+    container = {
+        "resources": {
+            "requests": {"cpu": size.cpu, "memory": size.memory, "ephemeral-storage": size.disk},
+            "limits": {"memory": size.memory_limit, "ephemeral-storage": size.disk},
+        },
+        "env_from": [{"secret_ref": {"name": f"regworkers-{duty}"}}],
+    }
+    pod = {"service_account_name": f"regworkers-{duty}"}
+    return {POD_TAG: json.dumps({"container_config": container, "pod_spec_config": pod})}
+
+
+def pod_of_assets(jobs_of_each: Iterable[Iterable[str]]) -> dict[str, str]:
+    """The tag for assets that are materialised without their job: of the largest job that has all of them. Empty when
+    there is none: then the run has no rights.
+    """
+    common = set.intersection(*(set(jobs) & set(_PODS) for jobs in jobs_of_each))
+    return pod_of(max(sorted(common), key=lambda job: _SIZES.index(_PODS[job][1]))) if common else {}

@@ -1,0 +1,150 @@
+"""Every job's pod as dagster-k8s makes it: account, size, environment, and nothing that it does not need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster_k8s import K8sRunLauncher
+
+from regworkers_core.infrastructure.policies.platform import ROLES
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.pods import JOBS, LARGE, pod_of_assets
+from tests.infrastructure.deploy.pods import (
+    CONTEXT_OF_THE_CHART,
+    jobs,
+    launcher_of_the_chart,
+    launcher_of_the_instance,
+    manifests,
+    pod_of_a_run,
+)
+
+ASSET_JOB = "__ASSET_JOB"
+NEEDS_DISK = {"archive_events", "check_archive", "draw", "reconcile_entries", "simulate_draw", "top_up"}
+NEEDS_DISK |= {"weekly_review", "monthly_review", "quarterly_review"}
+Launcher = Callable[[Path], K8sRunLauncher]
+
+
+@pytest.fixture(scope="module", params=[launcher_of_the_chart, launcher_of_the_instance])
+def launcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> K8sRunLauncher:
+    made: Launcher = request.param
+    return made(tmp_path_factory.mktemp("kubeconfig"))
+
+
+def duty_of(job: str) -> str:
+    return next(duty for duty, sizes in JOBS.items() for names in sizes.values() if job in names)
+
+
+def container_of(pod: dict[str, Any]) -> dict[str, Any]:
+    (container,) = pod["containers"]
+    return dict(container)
+
+
+@pytest.fixture(scope="module")
+def pods(launcher: K8sRunLauncher) -> dict[str, dict[str, Any]]:
+    return {job.name: pod_of_a_run(job, launcher) for job in jobs()}
+
+
+def test_every_job_runs_under_the_account_of_its_duty(pods: dict[str, dict[str, Any]]) -> None:
+    accounts = {each["metadata"]["name"] for each in manifests() if each["kind"] == "ServiceAccount"}
+    found = {name: pod["serviceAccountName"] for name, pod in pods.items()}
+    assert set(found.values()) <= accounts
+    assert found.pop(ASSET_JOB) == "regworkers-run"
+    assert found == {name: f"regworkers-{duty_of(name)}" for name in found}
+    assert set(JOBS) <= set(ROLES)
+
+
+def test_every_job_has_the_settings_and_the_secret_of_its_duty_and_no_other(
+    pods: dict[str, dict[str, Any]],
+) -> None:
+    for name, pod in pods.items():
+        sources = container_of(pod)["envFrom"]
+        maps = [each["configMapRef"]["name"] for each in sources if "configMapRef" in each]
+        secrets = [each["secretRef"]["name"] for each in sources if "secretRef" in each]
+        assert maps == ["regworkers-settings"], name
+        ours = [each for each in secrets if each.startswith("regworkers")]
+        assert ours == ([] if name == ASSET_JOB else [f"regworkers-{duty_of(name)}"]), name
+
+
+def test_every_pod_states_what_it_takes_and_writes_only_to_its_disk(pods: dict[str, dict[str, Any]]) -> None:
+    for name, pod in pods.items():
+        container = container_of(pod)
+        resources = container["resources"]
+        assert {"cpu", "memory", "ephemeral-storage"} == set(resources["requests"]), name
+        assert {"memory", "ephemeral-storage"} == set(resources["limits"]), name
+        assert {"name": "tmp", "emptyDir": {}} in pod["volumes"], name
+        assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], name
+        assert {"name": "HOME", "value": "/tmp"} in container["env"], name
+        gibibytes = int(resources["limits"]["ephemeral-storage"].removesuffix("Gi"))
+        assert gibibytes >= (4 if name in NEEDS_DISK else 1), name
+    assert container_of(pods["draw"])["resources"]["requests"]["ephemeral-storage"] == LARGE.disk
+
+
+def test_every_pod_is_confined_and_has_time_to_end(pods: dict[str, dict[str, Any]]) -> None:
+    for name, pod in pods.items():
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }, name
+        assert container_of(pod)["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+        assert pod["terminationGracePeriodSeconds"] == 60, name
+
+
+def test_a_code_server_of_the_chart_would_change_neither_account_nor_size(
+    launcher: K8sRunLauncher, pods: dict[str, dict[str, Any]]
+) -> None:
+    for job in jobs():
+        if job.name != ASSET_JOB:
+            pod = pod_of_a_run(job, launcher, CONTEXT_OF_THE_CHART)
+            assert pod["serviceAccountName"] == pods[job.name]["serviceAccountName"], job.name
+            assert container_of(pod)["resources"] == container_of(pods[job.name])["resources"], job.name
+
+
+def test_the_jobs_with_a_pod_are_the_jobs_that_there_are() -> None:
+    named = [job for sizes in JOBS.values() for names in sizes.values() for job in names]
+    assert sorted(named) == sorted(job.name for job in jobs() if job.name != ASSET_JOB)
+
+
+def test_assets_without_their_job_get_the_pod_of_the_largest_job_that_has_them_all() -> None:
+    def pod(*names: set[str]) -> str:
+        return pod_of_assets(names).get("dagster-k8s/config", "")
+
+    assert "regworkers-replication" in pod({"save_entries", ASSET_JOB}, {"save_entries"})
+    assert "20Gi" in pod({"draw", "check_selection"})
+    assert not pod({"save_entries"}, {"draw"})
+    assert not pod(set())
+
+
+def test_the_page_shows_the_merged_pod_of_every_job(tmp_path: Path) -> None:
+    launcher = launcher_of_the_chart(tmp_path)
+    rows: dict[str, list[str]] = {}
+    for job in sorted(jobs(), key=lambda each: each.name):
+        rows.setdefault(row_of(job, launcher), []).append(f"`{job.name}`")
+    page = (PROJECT_ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    shown = [" ".join(line.split()) for line in page.splitlines() if line.startswith("| `")]
+    wanted = [f"| {', '.join(names)} | {row} |" for row, names in rows.items()]
+    assert sorted(shown) == sorted(wanted), "\n".join(sorted(wanted))
+
+
+def row_of(job: dg.JobDefinition, launcher: K8sRunLauncher) -> str:
+    """Account, CPU, memory (request, limit) and disk."""
+    pod = pod_of_a_run(job, launcher)
+    resources = container_of(pod)["resources"]
+    requests, limits = resources["requests"], resources["limits"]
+    cells = (
+        f"`{pod['serviceAccountName']}`",
+        requests["cpu"],
+        f"{requests['memory']}, {limits['memory']}",
+        limits["ephemeral-storage"],
+    )
+    return " | ".join(cells)
