@@ -189,9 +189,9 @@ def test_the_workspace_names_the_service_of_the_code_servers() -> None:
 def test_the_proxys_addresses_are_those_of_the_charts_services() -> None:
     nginx = TEMPLATES["dagster-proxy"]["spec"]["containers"][0]
     text = (DEPLOY / "proxy" / "nginx.conf").read_text(encoding="utf-8")
-    for before, after in re.findall(r"s([/|])(.+?)\1(.+?)\1", nginx["command"][-1]) and [
-        (found[1], found[2]) for found in re.findall(r"s([/|])(.+?)\1(.+?)\1", nginx["command"][-1])
-    ]:
+    replaced = re.findall(r"s([/|])(.+?)\1(.+?)\1", nginx["command"][-1])
+    assert len(replaced) == 3
+    for _, before, after in replaced:
         text, count = re.subn(before, after, text)
         assert count >= 1, before
     port = values()["dagsterWebserver"]["service"]["port"]
