@@ -41,7 +41,7 @@ def test_the_clients_own_name_is_replaced_and_its_other_tags_stay(proxied: Site)
     assert the_only_name(run) == "ada@example.com" and run.tags["why"] == "a test"
 
 
-def test_nobody_chooses_the_pod_of_a_run_in_the_launchpad(proxied: Site) -> None:
+def test_the_launchpad_cannot_choose_the_pod_of_a_run(proxied: Site) -> None:
     other = '{"pod_spec_config": {"service_account_name": "regworkers-provision"}}'
     run = proxied.launch(
         tags={POD_TAG: other, "dagster-k8s/resource_requirements": "{}", "why": "a test"}, **ADA

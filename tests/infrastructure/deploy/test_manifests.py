@@ -143,7 +143,7 @@ def test_every_selector_finds_pods() -> None:
             assert any(selects(peer["podSelector"], labels) for labels in LABELS)
 
 
-def test_whoever_has_two_replicas_keeps_one() -> None:
+def test_a_deployment_has_two_replicas_and_keeps_one() -> None:
     for name, spec in of("Deployment").items():
         assert spec["replicas"] >= 2
         assert of("PodDisruptionBudget")[name]["minAvailable"] == 1
