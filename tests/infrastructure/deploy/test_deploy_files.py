@@ -127,7 +127,9 @@ def test_the_image_is_pinned_runs_unprivileged_and_installs_packages_by_hash() -
 def test_the_images_have_the_version_of_the_project() -> None:
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     texts = [path.read_text(encoding="utf-8") for path in (DEPLOY / "kubernetes").rglob("*.yaml")]
-    tags = [tag for text in texts for tag in re.findall(r'(?:image: regworkers:|ag: "?)([^"\s]+)', text)]
+    tags = [
+        tag for text in texts for tag in re.findall(r'(?:image: regworkers:|newTag: |tag: ")([^"\s]+)', text)
+    ]
     assert tags == [project["version"]] * 5
 
 
