@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster._cli.api import grpc_command
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
 
@@ -180,6 +181,12 @@ def test_the_workspace_names_the_service_of_the_code_servers() -> None:
     assert server["port"] == port["port"]
     (container,) = TEMPLATES["regworkers-code-server"]["spec"]["containers"]
     arguments = container["args"]
+    assert arguments[:3] == ["dagster", "api", "grpc"]
+    # Raises for an option that this version of Dagster does not have.
+    grpc_command.make_context("grpc", arguments[3:])
+    dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    (command,) = re.findall(r'^CMD \["dagster", "api", "grpc", (.+)\]$', dockerfile, flags=re.MULTILINE)
+    grpc_command.make_context("grpc", [each.strip('" ') for each in command.split(",")])
     assert str(server["port"]) in arguments and "regworkers_dagster.definitions" in arguments
     # Two servers of one location: Dagster would reload it at every change of the id.
     assert arguments[arguments.index("--fixed-server-id") + 1] == "$(DAGSTER_CURRENT_IMAGE)"
