@@ -62,7 +62,7 @@ def facts_of_policy(document: Mapping[str, Any]) -> Facts:
 
 
 def facts_of_bucket(bucket: Bucket) -> Facts:
-    return {**bucket.facts, **facts_of_policy(bucket.name, bucket.policy)}
+    return {**bucket.facts, **facts_of_policy(bucket.policy)}
 
 
 def _many(value: Any) -> list[Any]:

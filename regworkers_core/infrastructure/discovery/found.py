@@ -238,7 +238,7 @@ class _Reader:
         policy = _refusable(lambda: self._bucket_policy(name))
         lock = _refusable(lambda: self._object_lock(name))
         if isinstance(policy, Unread):
-            policy = dict.fromkeys(facts_of_policy(name, bucket_policy(name)), policy)
+            policy = dict.fromkeys(facts_of_policy(bucket_policy(name)), policy)
         if isinstance(lifecycle, Unread):
             lifecycle = dict.fromkeys(lifecycle_facts(LIFECYCLES), lifecycle)
         return {
@@ -256,7 +256,7 @@ class _Reader:
 
     def _bucket_policy(self, name: str) -> FoundFacts:
         found = self._none_if("NoSuchBucketPolicy", "get_bucket_policy", Bucket=name)
-        return facts_of_policy(name, orjson.loads(found["Policy"])) if found else {}
+        return facts_of_policy(orjson.loads(found["Policy"])) if found else {}
 
     def _object_lock(self, name: str) -> bool:
         absent = "ObjectLockConfigurationNotFoundError"

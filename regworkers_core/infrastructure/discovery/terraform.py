@@ -158,7 +158,7 @@ def _public_access(values: Values) -> Read:
 
 def _bucket_policy(values: Values) -> Read:
     bucket = values["bucket"]
-    return ResourceKind.BUCKET, bucket, facts_of_policy(bucket, orjson.loads(values["policy"]))
+    return ResourceKind.BUCKET, bucket, facts_of_policy(orjson.loads(values["policy"]))
 
 
 def _object_lock(values: Values) -> Read:
