@@ -76,6 +76,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "drop_dead_letters",
             "erase_entry",
             "find_resources",
+            "first_checks",
             "prune_runs",
             "redrive_dead_letters",
             "remove_invites",
