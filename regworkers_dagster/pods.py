@@ -76,7 +76,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "drop_dead_letters",
             "erase_entry",
             "find_resources",
-            "first_checks",
             "prune_runs",
             "redrive_dead_letters",
             "remove_invites",
@@ -86,6 +85,8 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "runbook_stream_lag",
             "runbook_time_outs",
         ),
+        # It evaluates checks of every flow, parity included.
+        LARGE: ("first_checks",),
         REPORT: ("housekeeping", "upload_invites", "weekly_review", "monthly_review", "quarterly_review"),
     },
 }

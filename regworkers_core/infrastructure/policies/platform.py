@@ -360,6 +360,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "selection": ("campaigns", "compute-logs", "draw", "notifications", "selections", "services"),
     "analytics": ("archive", "compute-logs", "funnel", "kafka-certificate", "publish"),
     "operations": (
+        "checks",
         "compute-logs",
         "dead-letters",
         "discovery",

@@ -347,6 +347,18 @@ UPKEEP = (
         ),
     ),
     Worker(
+        "checks",
+        "runs of first_checks: what checks of draws and of the archive read",
+        (
+            Statement(
+                "ReadDrawsAndTheArchive",
+                ("s3:GetObject",),
+                objects("archive", "draws", "pipeline", "reports"),
+            ),
+            MISSING_OBJECTS,
+        ),
+    ),
+    Worker(
         "housekeeping",
         "`regworkers housekeeping`, runs of housekeeping: the only one that deletes reports and pipeline files",
         (
