@@ -33,6 +33,10 @@ _TOOLS = tuple(str(PROJECT_ROOT / "regworkers_core" / name) for name in ("adapte
 EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "regworkers_local"))
 # Its wrapper is on the stack of every call, and is not the caller.
 _BETWEEN = str(PROJECT_ROOT / "tests" / "support" / "declared.py")
+# Guards that wrap what the product calls: their frames are on the stack of each of its calls.
+_GUARDS = tuple(
+    str(PROJECT_ROOT / "tests" / "support" / name) for name in ("declared.py", "least_privilege.py")
+)
 PROVISION = "provision"
 # Flows whose every call, in whatever thread, is one worker's.
 FLOWS = {
