@@ -84,6 +84,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "runbook_cost",
             "runbook_stream_lag",
             "runbook_time_outs",
+            "show_config",
         ),
         # It evaluates checks of every flow, parity included.
         LARGE: ("first_checks",),
