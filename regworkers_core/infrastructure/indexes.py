@@ -23,7 +23,7 @@ from regworkers_core.adapters.mongo.client import aggregate_all, find_all, mongo
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.pages import EXPIRES_AT
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.provision_aws import OnLine, Provisioned, ProvisionOutcome
 from regworkers_core.runtime import Runtime
 
@@ -151,8 +151,13 @@ def provision_indexes(
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[Provisioned]:
     """Build what is missing. With `change` replace what does not serve, except the names in `keep`. Blocks for the
-    builds, which take minutes for a collection of millions; `on_line` gets their progress. Raises TransientFailure.
+    builds, which take minutes for a collection of millions; `on_line` gets their progress. Raises TransientFailure, and
+    UsageError for a name in `keep` that is none.
     """
+    for name in keep:
+        collection, _, index_name = name.partition(".")
+        if collection not in INDEXES or not index_name:
+            raise UsageError(f"--keep should be <collection>.<index>, as the report names it (got {name!r})")
     database = runtime.database.name
     with closing(mongo_client(runtime.settings.mongo, patient=True)) as patient:
         for name, indexes in INDEXES.items():
@@ -199,16 +204,17 @@ class _Adoption:
             differing == ("expireAfterSeconds",) and differing[0] in found and index.expire_days is not None
         )
         if not change:
-            how = (
-                "sets it by collMod, and MongoDB then deletes what is older"
-                if of_time
-                else "drops and rebuilds it, and reads are slow meanwhile"
-            )
+            how = "sets it by collMod" if of_time else "drops and rebuilds it, and reads are slow meanwhile"
+            if of_time and index.options["expireAfterSeconds"] < found["expireAfterSeconds"]:
+                how += ", and MongoDB then deletes what is older"
             return self._index(name, ProvisionOutcome.DIFFERS, f"{text}. --apply {how}; --keep leaves it")
         if of_time:
             collmod = {"name": name, "expireAfterSeconds": index.options["expireAfterSeconds"]}
             self._dependency.call(self._patient.database.command, "collMod", self._name, index=collmod)
-            return self._index(name, ProvisionOutcome.CHANGED, text)
+            self._existing = self._await_builds()
+            # Not every server does what it confirms.
+            if (now := self.serving(index)) is not None and not index.differing(now):
+                return self._index(name, ProvisionOutcome.CHANGED, text)
         if index.unique and "unique" in differing and (repeated := self._duplicates(index)):
             return self._index(name, ProvisionOutcome.BLOCKED, f"{text}. {repeated}")
         self._dependency.call(self._patient.drop_index, name)

@@ -188,9 +188,9 @@ def _enable_recovery(client: Any, call: Call, name: str) -> None:
 
 
 def _warm_step(client: Any, call: Call, wanted: DesiredTable, table: Mapping[str, Any]) -> Iterator[_Step]:
-    """Warm throughput can only be raised. Emulators have none."""
+    """Warm throughput can only be raised. Emulators have none, or 0 whatever is set."""
     found = table.get("WarmThroughput") or {}
-    if not found or found.get("Status") == "UPDATING":
+    if not found.get("WriteUnitsPerSecond") or found.get("Status") == "UPDATING":
         return
     writes, reads = int(found["WriteUnitsPerSecond"]), int(found["ReadUnitsPerSecond"])
     more_writes = max(0, (wanted.warm_write_units or 0) - writes)
@@ -201,8 +201,8 @@ def _warm_step(client: Any, call: Call, wanted: DesiredTable, table: Mapping[str
     price = more_writes * WARM_WRITE_UNIT + more_reads * WARM_READ_UNIT
     flags = ",".join(f"{key}={value}" for key, value in units.items())
     yield _Step(
-        f"warm throughput: declared {units['WriteUnitsPerSecond']} writes and {units['ReadUnitsPerSecond']} reads a "
-        f"second, found {writes} and {reads}; raising it costs {price:.2f} dollars once, and it stays",
+        f"warm throughput: declared {writes + more_writes} writes and {reads + more_reads} reads a second, "
+        f"found {writes} and {reads}; raising it costs {price:.2f} dollars once, and it stays",
         f"aws dynamodb update-table --table-name {wanted.name} --warm-throughput {flags}",
         partial(call, client.update_table, TableName=wanted.name, WarmThroughput=units),
     )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure import indexes
 from regworkers_core.infrastructure.indexes import INDEXES, Index, provision_indexes
 from regworkers_core.infrastructure.provision_aws import Provisioned
@@ -97,10 +97,21 @@ def test_an_index_that_does_not_serve_is_reported_kept_or_replaced(
     assert server.commands[-2:] == ["dropIndexes alerts.old", "createIndexes alerts ['scope_1']"]
 
 
+@pytest.mark.parametrize("name", ["byMail", "entrys.byMail", "entries."])
+def test_a_name_to_keep_that_is_none_is_refused_before_anything_changes(adopt: Adopt, name: str) -> None:
+    server = FakeIndexes()
+    with pytest.raises(UsageError, match="--keep"):
+        adopt(server, change=True, keep=[name])
+    assert not server.commands
+
+
 def test_another_time_to_live_is_set_by_collmod_and_only_with_apply(adopt: Adopt) -> None:
     server = FakeIndexes(drain_log=[{"key": {"at": 1}, "name": "ttl", "expireAfterSeconds": 60}])
     outcome, note = found(adopt(server), "drain_log.ttl")
-    assert outcome == "differs" and "found 60" in note and "collMod" in note and "deletes" in note
+    assert outcome == "differs" and "found 60" in note and "collMod" in note and "deletes" not in note
+    longer = FakeIndexes(drain_log=[{"key": {"at": 1}, "name": "ttl", "expireAfterSeconds": 10**9}])
+    # A shorter time deletes documents at once.
+    assert "deletes what is older" in found(adopt(longer), "drain_log.ttl")[1]
     assert found(adopt(server, change=True), "drain_log.ttl")[0] == "changed"
     assert [each for each in server.commands if "drain_log.ttl" in each] == ["collMod drain_log.ttl"]
     assert found(adopt(server), "drain_log.ttl") == ("existed", "")
@@ -248,6 +259,18 @@ def test_a_build_that_takes_longer_than_the_time_outs_ends_well(
         short.mongo.close()
     assert {each.outcome for each in done} == {"created"} and seen
     assert any("building" in line for line in lines)
+
+
+def test_another_time_to_live_is_set_on_a_server_that_only_confirms_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {"drain_log": (Index(("at",), expire_days=40),)}
+    monkeypatch.setattr(indexes, "INDEXES", made)
+    runtime.database["drain_log"].drop()
+    runtime.database["drain_log"].create_index([("at", 1)], expireAfterSeconds=60)
+    for outcome in ("changed", "existed"):
+        (done,) = provision_indexes(runtime, on_line=lambda _line: None)
+        assert done.outcome == outcome
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,7 @@ def test_warm_throughput_is_raised_once_with_its_price_and_never_lowered() -> No
         # It is being raised, beside whatever else happens to the table.
         {"WriteUnitsPerSecond": 4000, "ReadUnitsPerSecond": 12_000, "Status": "UPDATING"},
         {},
+        {"WriteUnitsPerSecond": 0, "ReadUnitsPerSecond": 0, "Status": "ACTIVE"},
     ):
         found = table(
             WarmThroughput=warm, TableStatus="UPDATING" if warm.get("Status") == "UPDATING" else "ACTIVE"
