@@ -46,6 +46,7 @@ EXAMPLES = 5
 _CHUNK = 1000
 _DAY_SECONDS = 24 * 3600.0
 _DIGEST_BYTES = 8
+_LEAST_MEMORY_MIB = 64
 
 
 class Trait(StrEnum):
@@ -214,7 +215,8 @@ def check_tables(
             on_progress(read.total())
         bucket.take(number)
 
-    memory = settings.compare_memory_mib // 2
+    # Each has half, but not less than DuckDB needs.
+    memory = max(_LEAST_MEMORY_MIB, settings.compare_memory_mib // 2)
     with Comparison(memory) as comparison, _Repeats(memory) as repeats:
 
         def take(items: Sequence[tuple[EntryKey, Mapping[str, Any]]]) -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat
+from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.enqueue.shard_rows import checkpoint_of, partition, split_rows
+from regworkers_core.replication.enqueue.shard_rows import (
+    checkpoint_of,
+    partition,
+    position_of,
+    split_rows,
+    workable,
+)
 from regworkers_core.replication.moving.cut_over import BACK_SECONDS, CutOver, cut_over
 from regworkers_core.replication.moving.shadow import ShadowRows, shadow
 from regworkers_core.runtime import Runtime
@@ -119,6 +127,32 @@ def test_a_start_at_the_horizon_reads_everything_again_at_once(world: Runtime) -
     assert found.applied and found.start is None
     # It does not idle out before the shards are listed.
     assert run(world, "enqueue").counts["received"] >= 5
+
+
+def test_rows_of_enqueue_become_those_of_the_shadow_an_hour_ago_finished_shards_included(
+    world: Runtime,
+) -> None:
+    table, pk = ShadowRows(world).table, f"HISTORY#{world.names.demand_table}"
+    shards = {
+        "parent": {"checkpoint": "9", "finished": "true"},
+        "child": {"parent": "parent", "checkpoint": "12"},
+        "fresh": {"parent": "parent"},
+    }
+    for slot, back in (("00", BACK_SECONDS + 1), ("01", 0.0)):
+        state = {
+            "at": iso(world.clock() - back),
+            "arn": world.streams.latest_stream(),
+            "shards": orjson.dumps(shards).decode(),
+        }
+        key_ = LeaseKey(pk, slot)
+        assert table.swap(LeaseRow(key_, state=state), table.get(key_))
+    assert plan(world, accept_differences=1, replace=True, apply=True).applied
+    rows, _ = split_rows(world.leases.rows(partition(world.names.demand_table)))
+    assert {name: dict(row.state) for name, row in rows.items()} == shards
+    arn = world.streams.latest_stream()
+    # A child is read once its parent is finished; without a checkpoint it is read from its first record.
+    assert sorted(workable(arn, rows)) == ["child", "fresh"]
+    assert rows["child"].position == position_of("12") and not any(row.owner for row in rows.values())
 
 
 def test_without_a_shadow_there_is_nothing_to_start_from() -> None:
