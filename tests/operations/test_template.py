@@ -10,11 +10,13 @@ from pathlib import Path
 import orjson
 import pytest
 import typer
+import yaml
 
 from regworkers_core.cli.maintenance import update_command
 from regworkers_core.cli.output import Format
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.template import ANSWERS, update_from_template, without_login
+from regworkers_core.settings import PROJECT_ROOT
 
 LINES = "".join(f"line {number}\n" for number in range(1, 21))
 
@@ -113,6 +115,16 @@ def test_a_later_version_with_the_same_files_is_no_change_and_a_folder_stays_as_
     git(world.template, "tag", "v3.0.0")
     shown = update_from_template(world.project)
     assert (shown.after, shown.up_to_date, shown.changed) == ("v3.0.0", True, ())
+
+
+def test_this_repository_has_a_template_and_follows_it(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(PROJECT_ROOT), str(clone))
+    answers = yaml.safe_load((clone / ANSWERS).read_text())
+    if subprocess.run(["git", "-C", str(clone), "cat-file", "-e", answers["_commit"]]).returncode:
+        pytest.skip(f"commit {answers['_commit']} is not in this clone: `git fetch --unshallow` brings it")
+    shown = update_from_template(clone)
+    assert (shown.template, shown.conflicts, shown.diff) == (str(clone), (), "")
 
 
 @pytest.mark.slow
