@@ -101,6 +101,7 @@ def test_the_first_time_brings_the_files_in_and_says_what_it_would_replace(
     assert [path.name for path in fresh.iterdir() if path.name != ".git"] == ["ci.txt"]
 
 
+@pytest.mark.slow
 def test_a_later_version_with_the_same_files_is_no_change_and_a_folder_stays_as_it_was_configured(
     world: World,
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_later_version_with_the_same_files_is_no_change_and_a_folder_stays_as_
     assert (shown.after, shown.up_to_date, shown.changed) == ("v3.0.0", True, ())
 
 
+@pytest.mark.slow
 def test_this_repository_has_a_template_and_follows_it(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", str(PROJECT_ROOT), str(clone))
