@@ -49,6 +49,8 @@ def privileges(policies: Mapping[str, Mapping[str, Any]]) -> ReviewSection:
             (name, len(actions), changing, deleting, ", ".join(everywhere) or None, purposes.get(name))
         )
         remarks += _of_policy(name, actions, everywhere)
+        if others := _other_accounts(statements):
+            remarks.append(Remark("finding", f"{name} reaches other accounts: {', '.join(others)}"))
     return ReviewSection(
         f"{len(rows)} policies.",
         remarks,
@@ -72,6 +74,14 @@ def _of_policy(name: str, actions: set[str], everywhere: Sequence[str]) -> Itera
             "warning",
             f"{name} allows {', '.join(changing)} on all resources: limit them if the action supports it",
         )
+
+
+def _other_accounts(statements: Sequence[Statement]) -> list[str]:
+    """The accounts in ARNs that are not ours. Those of buckets name none."""
+    arns = [arn for each in statements for arn in _list(each.get("Resource")) if arn.startswith("arn:")]
+    return sorted(
+        {account for arn in arns if (account := arn.split(":")[4]) not in ("", PLACEHOLDERS.account)}
+    )
 
 
 def _only_reads(action: str) -> bool:

@@ -74,6 +74,8 @@ def test_wildcards_and_changes_of_everything_are_findings() -> None:
     assert has(section, "finding", "save", "sqs:*") and has(section, "warning", "on all resources")
     bounded = policy({"Action": ["cloudwatch:PutMetricData"], "Resource": ["*"], "Condition": {"x": {}}})
     assert not privileges({"save": bounded}).remarks
+    foreign = policy({"Action": ["sqs:SendMessage"], "Resource": ["arn:aws:sqs:REGION:210987654321:queue"]})
+    assert has(privileges({"save": foreign}), "finding", "save reaches other accounts: 210987654321")
 
 
 def test_no_declared_policy_is_a_finding() -> None:
