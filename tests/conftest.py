@@ -12,7 +12,7 @@ import pytest
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
-from tests.support import declared, least_privilege
+from tests.support import declared, least_privilege, mongo_rights
 from tests.support.runtimes import (
     ADDRESSES,
     AWS_ENDPOINTS,
@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     least_privilege.install()
+    mongo_rights.install()
     declared.install()
     # No test reads the address of a running instance or the caller's overrides by accident.
     os.environ["REGWORKERS_INSTANCE"] = "none"
@@ -73,6 +74,8 @@ def _within_the_policies() -> Iterator[None]:
     yield
     broken = least_privilege.GUARD.taken()
     assert not broken, least_privilege.explain(broken)
+    refused = mongo_rights.GUARD.taken()
+    assert not refused, f"commands that deploy/mongodb-roles.json does not allow: {sorted(refused)}"
 
 
 @pytest.fixture

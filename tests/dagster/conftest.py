@@ -12,6 +12,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster import resources
 from tests.dagster.support import use
 from tests.support import declared
+from tests.support.least_privilege import acting_as
 
 Tick = Any
 
@@ -44,6 +45,7 @@ def tick(runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.Mon
 
     def evaluate(function: Any, cursor: str | None = None) -> Any:
         context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="a_sensor")
-        return function(context)
+        with acting_as("sensors"):
+            return function(context)
 
     return evaluate

@@ -1,8 +1,9 @@
 """A guard over all AWS calls of the suite: a call that no worker's policy allows fails the test that made it.
 
 The stack tells who called. Calls of the product must fit a policy; while a drain or a command of a known worker runs,
-they must fit that worker's. Tests, their fixtures and the demo data of the embedded stack are exempt, whether they call
-an adapter or a client of their own. Provisioning has a policy that no other caller may use.
+they must fit that worker's. While a job of Dagster runs, they must also fit the role of its duty. Tests, their fixtures
+and the demo data of the embedded stack are exempt, whether they call an adapter or a client of their own. Provisioning
+has a policy that no other caller may use.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
+import dagster as dg
+
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.drains import runner
-from regworkers_core.infrastructure.policies.platform import WORKERS
+from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.pods import JOBS
 from tests.infrastructure.deploy.policies import Call, action_of, resources
 
 _PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regworkers_dagster"))
@@ -55,16 +59,19 @@ FLOWS = {
     "regworkers_core/operations/table_check": "shadow",
 }
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")
+_duty: ContextVar[str] = ContextVar("duty of the guard", default="")
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One call and the worker that made it, empty: not known which."""
+    """One call and the worker that made it, empty: not known which; `duty` is the role of the job that runs."""
 
     worker: str
     call: Call
+    duty: str = ""
 
 
+DUTIES = {job: duty for duty, sizes in JOBS.items() for jobs in sizes.values() for job in jobs}
 Policies = Mapping[str, tuple[tuple[frozenset[str], tuple[str, ...]], ...]]
 
 
@@ -115,6 +122,8 @@ class Guard:
         return broken
 
     def _allowed(self, made: Made) -> bool:
+        if made.duty and not any(self._allows(worker, made.call) for worker in ROLES[made.duty]):
+            return False
         if made.worker in self._policies:
             return self._allows(made.worker, made.call)
         return any(self._allows(name, made.call) for name in self._policies if name != PROVISION)
@@ -155,6 +164,28 @@ def install() -> None:
             return drain(name, *arguments, **options)
 
     runner.drain = known
+    execute = dg.JobDefinition.execute_in_process
+
+    def executed(job: dg.JobDefinition, *arguments: Any, **options: Any) -> Any:
+        with acting_as(DUTIES.get(job.name, "")):
+            return execute(job, *arguments, **options)
+
+    dg.JobDefinition.execute_in_process = executed  # type: ignore[method-assign]
+
+
+def role_of_the_job() -> str:
+    """The role whose job or sensor runs in this context; empty outside of any."""
+    return _duty.get()
+
+
+@contextmanager
+def acting_as(role: str) -> Iterator[None]:
+    """What this context does is the role's."""
+    token = _duty.set(role)
+    try:
+        yield
+    finally:
+        _duty.reset(token)
 
 
 @contextmanager
@@ -187,7 +218,7 @@ def _judge(frame: FrameType, params: dict[str, Any], model: Any) -> None:
         return
     service = model.service_model.service_name
     for resource in resources(service, model.name, params):
-        made = Made(worker, Call(action_of(service, model.name), resource))
+        made = Made(worker, Call(action_of(service, model.name), resource), _duty.get())
         for guard in tuple(_watching):
             guard.note(made)
 
@@ -213,7 +244,8 @@ def caller(frame: FrameType | None) -> str | None:
 def explain(broken: Iterable[Made]) -> str:
     """The message of a failed test."""
     lines = sorted(
-        f"{made.worker or 'some worker'}: {made.call.action} on {made.call.resource}" for made in broken
+        f"{made.worker or 'some worker'}, {made.duty or 'no job'}: {made.call.action} on {made.call.resource}"
+        for made in broken
     )
     return "AWS calls outside of the policies in regworkers_core/infrastructure/policies:\n" + "\n".join(
         lines
