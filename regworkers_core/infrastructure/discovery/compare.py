@@ -128,7 +128,7 @@ def compare(
 def _line(wanted: Declared, found: Finding, terraform: State | None) -> ResourceLine:
     known = None if terraform is None else terraform.get((wanted.kind, wanted.name))
     differences = list(_differences(wanted, found))
-    if terraform is not None:
+    if terraform is not None and wanted.kind is not ResourceKind.CODE_LOCATION:
         if wanted.external:
             if known is not None:
                 differences.append("in Terraform's state, and another team's: `terraform state rm` it")

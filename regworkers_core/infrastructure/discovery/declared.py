@@ -13,6 +13,7 @@ import orjson
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board_body, board_name
 from regworkers_core.infrastructure.desired import Bucket, Fact, Facts, Lifecycle, desired
+from regworkers_core.infrastructure.discovery import workers
 from regworkers_core.infrastructure.policies.platform import ROLES, all_policies, resource_name
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.settings import Settings
@@ -104,6 +105,8 @@ class ResourceKind(StrEnum):
     ALARM = "alarm"
     POLICY = "policy"
     ROLE = "role"
+    # Of the workers in Dagster, which Terraform does not deploy.
+    CODE_LOCATION = "code location"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ def declared(settings: Settings) -> list[Declared]:
         *(Declared(ResourceKind.ALARM, each.name, each.facts, local) for each in alarms(settings)),
         *_policies(settings, local),
         *_roles(settings, local),
+        Declared(ResourceKind.CODE_LOCATION, workers.NAME, workers.declared_workers(local=local), local),
     ]
 
 

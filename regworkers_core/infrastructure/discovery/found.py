@@ -26,6 +26,7 @@ from regworkers_core.infrastructure.discovery.declared import (
     lifecycle_facts,
     redrive_facts,
 )
+from regworkers_core.infrastructure.discovery.workers import find_workers
 from regworkers_core.infrastructure.policies.bucket import bucket_policy
 from regworkers_core.runtime import Runtime
 
@@ -98,6 +99,7 @@ class _Reader:
             ResourceKind.BUCKET: self._bucket,
             ResourceKind.DASHBOARD: self._dashboard,
             ResourceKind.FUNCTION: self._function,
+            ResourceKind.CODE_LOCATION: lambda _name: find_workers(self._runtime),
             ResourceKind.LOG_GROUP: lambda name: self._listed(
                 ResourceKind.LOG_GROUP, name, lambda group: {"retentionDays": group.get("retentionInDays")}
             ),
@@ -178,6 +180,9 @@ class _Reader:
                 AlarmNamePrefix=ours,
             )
             return {each["AlarmName"]: each for each in alarms}
+        if kind is ResourceKind.CODE_LOCATION:
+            # Others in the same Dagster are not ours.
+            return {}
         if kind is ResourceKind.FUNCTION:
             functions = self._pages("lambda", "list_functions", "Functions", ("NextMarker", "Marker"))
             names = [each["FunctionName"] for each in functions]

@@ -342,9 +342,16 @@ UPKEEP = (
             Statement("QueryErrorLines", ("logs:StartQuery",), (log_group, log_streams)),
             Statement("ReadTheirNumbers", ("cloudwatch:ListMetrics", "logs:GetQueryResults"), (everything,)),
             Statement("CountTheBytesOfLines", ("cloudwatch:GetMetricStatistics",), (everything,)),
+            Statement("ReadTheBucketsPolicy", ("s3:GetBucketPolicy",), (bucket,)),
+            Statement(
+                "ReadTheKeysPolicy", ("kms:DescribeKey", "kms:GetKeyPolicy"), (of_service("kms", "key/*"),)
+            ),
+            Statement("ReadTheTrustOfRoles", ("iam:ListRoles",), (everything,)),
             Statement("KeepReports", ("s3:GetObject", "s3:PutObject"), objects("reviews")),
             MISSING_OBJECTS,
         ),
+        # Only where a key of the account encrypts.
+        frozenset({"kms:GetKeyPolicy"}),
     ),
     Worker(
         "checks",

@@ -1,27 +1,41 @@
-"""The quarterly review: least privilege, outdated or vulnerable dependencies, and a recovery drill."""
+"""The quarterly review: least privilege, access of other accounts, dependencies, Terraform, and a recovery drill."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import httpx2
+
+from regworkers_core import infrastructure
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operations.dependencies import DependencyReport
+from regworkers_core.operations.reviews.foreign import ForeignGrant
 from regworkers_core.operations.reviews.sections import ReviewSection, SectionReader
 from regworkers_core.reporting.figures import bars
 from regworkers_core.reporting.pages import Remark, Table
 
 DAYS = 91
+# Installed with the package: deploy/terraform/versions.tf.
+PINS = Path(infrastructure.__file__).with_name("versions.tf")
+_REGISTRY = "https://registry.terraform.io/v1/providers/hashicorp/aws"
 Statement = Mapping[str, Any]
 
 
 def parts(
-    locked: Callable[[], DependencyReport], drill: Callable[[], DrillResult] | None
+    locked: Callable[[], DependencyReport],
+    foreign: Callable[[], Sequence[ForeignGrant]],
+    provider: Callable[[], str | None],
+    drill: Callable[[], DrillResult] | None,
 ) -> Iterator[SectionReader]:
     """The sections. With `drill` None no drill is made, and the report says so."""
     yield SectionReader("privileges", "Least privilege", lambda: privileges(declared_policies()))
+    yield SectionReader("foreign", "Access of other accounts", lambda: foreign_access(foreign()))
+    yield SectionReader("terraform", "Terraform", lambda: terraform(PINS.read_text(), provider()))
     yield SectionReader("dependencies", "Dependencies", lambda: dependencies(locked()))
     yield SectionReader("recovery", "Recovery drill", lambda: recovery(None if drill is None else drill()))
 
@@ -92,6 +106,51 @@ def _only_reads(action: str) -> bool:
 
 def _list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
+
+
+def foreign_access(grants: Sequence[ForeignGrant]) -> ReviewSection:
+    """Everyone without a condition is a finding; another account is for a person to judge."""
+    remarks = []
+    for each in grants:
+        text = f"{each.resource} lets {each.principal} {', '.join(each.actions)}"
+        if each.principal == "*" and not each.limited:
+            remarks.append(Remark("finding", f"{text}: everyone"))
+        else:
+            remarks.append(Remark("warning", f"{text}: is that still wanted?"))
+    lead = (
+        f"{len(grants)} grants to others."
+        if grants
+        else "No other account may use queues, bucket, key or roles."
+    )
+    return ReviewSection(lead, remarks, numbers={"grants": len(grants)})
+
+
+def newest_provider() -> str | None:
+    """The newest version of Terraform's provider for AWS; None if its registry does not answer."""
+    try:
+        answer = httpx2.get(_REGISTRY, timeout=5.0)
+        return str(answer.json()["version"]) if answer.status_code == 200 else None
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+def terraform(pins: str, newest: str | None) -> ReviewSection:
+    """Compare the pin of the provider with the newest version. `pins` is the text of versions.tf."""
+    (pinned,) = re.findall(r'source\s*=\s*"hashicorp/aws"\s*version\s*=\s*"~> (\d+)\.\d+"', pins)
+    remarks = []
+    if newest is None:
+        remarks.append(
+            Remark("warning", "unknown: newest version: the registry of Terraform does not answer")
+        )
+    elif newest.partition(".")[0] != pinned:
+        text = (
+            f"the provider is at {newest}, the module at {pinned}: raise it in deploy/terraform/versions.tf"
+        )
+        remarks.append(Remark("warning", text))
+    lead = (
+        f"The module accepts version {pinned} of the provider for AWS; the newest is {newest or 'unknown'}."
+    )
+    return ReviewSection(lead, remarks, numbers={"pinned": pinned, "newest": newest})
 
 
 def dependencies(report: DependencyReport) -> ReviewSection:

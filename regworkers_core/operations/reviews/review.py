@@ -14,6 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
 from regworkers_core.operations.reviews import monthly, quarterly, weekly
+from regworkers_core.operations.reviews.foreign import foreign_grants
 from regworkers_core.operations.reviews.history import DAY_SECONDS
 from regworkers_core.operations.reviews.sections import (
     REPORT,
@@ -41,6 +42,7 @@ def make_review(
     *,
     drill: Callable[[], DrillResult] | None = None,
     locked: Callable[[], DependencyReport] = lambda: read_dependencies(LOCK),
+    provider: Callable[[], str | None] = quarterly.newest_provider,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> Review:
     """Read all sections of a review. A source that does not answer leaves a section that says so.
@@ -54,7 +56,7 @@ def make_review(
     elif kind is ReviewKind.MONTHLY:
         parts = monthly.parts(runtime, now)
     else:
-        parts = quarterly.parts(locked, drill)
+        parts = quarterly.parts(locked, lambda: foreign_grants(runtime), provider, drill)
     since = iso(now - _DAYS[kind] * DAY_SECONDS)
     return Review(kind, runtime.settings.environment, since, iso(now), read_sections(parts, tell))
 

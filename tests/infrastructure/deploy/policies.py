@@ -79,7 +79,7 @@ def allows(role: str, call: Call) -> bool:
 
 def action_of(service: str, operation: str) -> str:
     """`dynamodbstreams`, `GetRecords` -> `dynamodb:GetRecords`."""
-    name = f"{_SERVICES[service]}:{operation}"
+    name = f"{_SERVICES.get(service, service)}:{operation}"
     return _ACTIONS.get(name, name)
 
 
@@ -177,6 +177,9 @@ def resources(service: str, operation: str, params: dict[str, Any]) -> Iterator[
     elif service == "iam":
         named = params.get("PolicyArn", f"role/{params.get('RoleName')}")
         yield f"arn:aws:iam::ACCOUNT:{named.split(':')[-1]}"
+    elif service == "kms":
+        # An alias is a key's by the time that IAM decides.
+        yield "arn:aws:kms:REGION:ACCOUNT:key/" + params["KeyId"].rpartition("/")[2]
     elif service == "lambda":
         yield f"arn:aws:lambda:REGION:ACCOUNT:function:{params['FunctionName']}"
     elif "DashboardName" in params:

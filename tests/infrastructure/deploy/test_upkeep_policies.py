@@ -20,7 +20,9 @@ def test_reviews_need_what_their_policy_allows(runtime: Runtime, monkeypatch: py
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
     for kind in ReviewKind:
-        publish(mine, make_review(mine, kind, locked=lambda: DependencyReport(0, (), ())))
+        publish(
+            mine, make_review(mine, kind, locked=lambda: DependencyReport(0, (), ()), provider=lambda: None)
+        )
     compare("reviews", recorder)
 
 

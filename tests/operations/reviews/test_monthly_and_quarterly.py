@@ -10,7 +10,14 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.operations.dependencies import DependencyReport, Outdated, Vulnerability
 from regworkers_core.operations.reviews.history import Day, by_drain, by_week
 from regworkers_core.operations.reviews.monthly import cost, sizes
-from regworkers_core.operations.reviews.quarterly import declared_policies, dependencies, privileges, recovery
+from regworkers_core.operations.reviews.quarterly import (
+    PINS,
+    declared_policies,
+    dependencies,
+    privileges,
+    recovery,
+    terraform,
+)
 from regworkers_core.settings import Settings
 from tests.operations.reviews.world import DAY, NOW, ago, has, minute, said
 
@@ -128,3 +135,10 @@ def test_a_drill_is_reported_with_its_findings_and_a_missing_one_is_a_warning() 
     assert has(recovery(drill(refused=1)), "warning", "are invalid")
     assert has(recovery(None), "warning", "regworkers drill recovery")
     assert "estimate" not in recovery(drill(total=None)).plots
+
+
+def test_a_provider_of_a_newer_major_version_is_a_warning_and_a_silent_registry_is_unknown() -> None:
+    pins = PINS.read_text()
+    assert not terraform(pins, "6.99.0").remarks
+    assert "raise it in deploy/terraform/versions.tf" in terraform(pins, "7.0.1").remarks[0].text
+    assert "unknown" in terraform(pins, None).remarks[0].text
