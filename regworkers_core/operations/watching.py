@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.clients import all_pages, error_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.infrastructure.dashboards.publish_dashboards import existing_alarms
 from regworkers_core.operations.logs import parse
 from regworkers_core.runtime import Runtime
 
@@ -31,13 +32,6 @@ class AlarmState(NamedTuple):
 
 def alarm_states(runtime: Runtime) -> list[AlarmState]:
     """The alarms of this environment that exist. Raises TransientFailure."""
-    client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
-    found = all_pages(
-        partial(call, client.describe_alarms),
-        "MetricAlarms",
-        ("NextToken", "NextToken"),
-        AlarmNamePrefix=f"{runtime.names.prefix}regworkers-",
-    )
     return [
         AlarmState(
             each["AlarmName"],
@@ -46,7 +40,7 @@ def alarm_states(runtime: Runtime) -> list[AlarmState]:
             str(each.get("StateValue") or "INSUFFICIENT_DATA"),
             iso(each["StateUpdatedTimestamp"].timestamp()) if "StateUpdatedTimestamp" in each else "",
         )
-        for each in found
+        for each in existing_alarms(runtime)
     ]
 
 
@@ -177,8 +171,7 @@ class WatchingCost:
 def watching_cost(runtime: Runtime, days: float) -> WatchingCost:
     """Raises TransientFailure, and ClientError where AWS refuses a call."""
     observability, now = runtime.settings.observability, runtime.clock()
-    cloudwatch, logs = runtime.aws.client("cloudwatch"), runtime.aws.client("logs")
-    call = runtime.dependency("cloudwatch").call
+    cloudwatch, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
     metrics = all_pages(
         partial(call, cloudwatch.list_metrics),
         "Metrics",
@@ -186,7 +179,7 @@ def watching_cost(runtime: Runtime, days: float) -> WatchingCost:
         Namespace=observability.cloudwatch_namespace,
     )
     ours = [each for each in metrics if _is_of(each, runtime.settings.environment)]
-    group = _log_group(runtime.dependency("logs").call, logs, runtime.names.log_group)
+    group = log_group(runtime) or {}
     points = call(
         cloudwatch.get_metric_statistics,
         Namespace="AWS/Logs",
@@ -213,6 +206,8 @@ def _is_of(metric: Mapping[str, Any], environment: str) -> bool:
     return any((each["Name"], each["Value"]) == ("Environment", environment) for each in metric["Dimensions"])
 
 
-def _log_group(call: Callable[..., Any], logs: Any, name: str) -> Mapping[str, Any]:
-    groups: Sequence[Mapping[str, Any]] = call(logs.describe_log_groups, logGroupNamePrefix=name)["logGroups"]
-    return next((group for group in groups if group["logGroupName"] == name), {})
+def log_group(runtime: Runtime) -> Mapping[str, Any] | None:
+    """The log group as CloudWatch describes it; None if it is missing. Raises TransientFailure."""
+    client, name = runtime.aws.client("logs"), runtime.names.log_group
+    found = runtime.dependency("logs").call(client.describe_log_groups, logGroupNamePrefix=name)["logGroups"]
+    return next((group for group in found if group["logGroupName"] == name), None)

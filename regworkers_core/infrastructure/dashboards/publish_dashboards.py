@@ -79,15 +79,19 @@ def _board(runtime: Runtime) -> DashboardChange:
     )
 
 
-def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[DashboardChange]:
-    client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
-    found = all_pages(
-        partial(call, client.describe_alarms),
+def existing_alarms(runtime: Runtime) -> list[Mapping[str, Any]]:
+    """The alarms of this environment, as CloudWatch describes them. Raises TransientFailure."""
+    return all_pages(
+        partial(runtime.dependency("cloudwatch").call, runtime.aws.client("cloudwatch").describe_alarms),
         "MetricAlarms",
         ("NextToken", "NextToken"),
         AlarmNamePrefix=f"{runtime.names.prefix}regworkers-",
     )
-    existing: dict[str, Mapping[str, Any]] = {each["AlarmName"]: each for each in found}
+
+
+def _alarms(runtime: Runtime, topics: Mapping[Severity, Sequence[str]]) -> Iterator[DashboardChange]:
+    client, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
+    existing = {each["AlarmName"]: each for each in existing_alarms(runtime)}
     for alarm in alarms(runtime.settings):
         before = existing.get(alarm.name)
         kept = topics.get(alarm.severity) or (before or {}).get("AlarmActions") or ()

@@ -35,7 +35,7 @@ from regworkers_core.operations.reviews.sections import (
 )
 from regworkers_core.operations.runbooks import cost as costs
 from regworkers_core.operations.runbooks.runbook import DrainWork
-from regworkers_core.operations.watching import WatchingCost
+from regworkers_core.operations.watching import WatchingCost, log_group
 from regworkers_core.reporting.figures import bars, lines
 from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
@@ -128,7 +128,7 @@ def retention(runtime: Runtime) -> ReviewSection:
     for queue in wanted.queues:
         rows.append(("queue", queue.name, _queue(runtime, queue.name), _days(queue.retention_seconds)))
     group = wanted.log_group
-    rows.append(("log group", group.name, _log_group(runtime, group.name), f"{group.retention_days} days"))
+    rows.append(("log group", group.name, _log_group(runtime), f"{group.retention_days} days"))
     for table in wanted.tables:
         if table.stream_view:
             # AWS keeps every stream for a day; only its content can differ.
@@ -165,10 +165,8 @@ def _queue(runtime: Runtime, name: str) -> str:
         return _MISSING
 
 
-def _log_group(runtime: Runtime, name: str) -> str:
-    client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
-    groups = call(client.describe_log_groups, logGroupNamePrefix=name)["logGroups"]
-    group = next((group for group in groups if group["logGroupName"] == name), None)
+def _log_group(runtime: Runtime) -> str:
+    group = log_group(runtime)
     if group is None:
         return _MISSING
     days = group.get("retentionInDays")
