@@ -167,9 +167,11 @@ def observed(
     cursor: str | None,
     readings: Sequence[Reading],
     answering: Answering | None = None,
+    *,
+    again: bool = False,
 ) -> dg.SensorResult:
     """Write what changed enough since it was last written, with the check of each dead-letter queue, and the
-    dependencies that have not answered for a while: the page of the asset shows both.
+    dependencies that have not answered for a while: the page of the asset shows both. `again` repeats the latter.
     """
     now = time.time()
     recorded = RecordedState.parse(cursor)
@@ -189,9 +191,20 @@ def observed(
             )
     if answering is not None:
         lost = recorded.listen(answering.unavailable)
+        if lost is None and again:
+            lost = recorded.lost
         if lost is not None:
             events.append(answering.evaluation(lost))
     return dg.SensorResult(asset_events=events, cursor=recorded.cursor(), skip_reason=in_words(readings))
+
+
+def is_outdated(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> bool:
+    """Whether a run materialised the asset after the check's last result, which the UI then shows as not evaluated."""
+    last = instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
+    latest = instance.get_latest_materialization_event(check.asset_key)
+    if last is None or latest is None or latest.run_id == last.run_id:
+        return False
+    return latest.timestamp >= last.create_timestamp
 
 
 def dlq_check(

@@ -14,7 +14,7 @@ from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import asset_job, sensor
 from regworkers_dagster.operations import deployment, reviews
 from regworkers_dagster.replication import checks
-from regworkers_dagster.replication.assets import LAG_WITHIN_OBJECTIVE
+from regworkers_dagster.replication.assets import LAG_WITHIN_OBJECTIVE, nothing_lags
 from regworkers_dagster.selection import checks as selection_checks
 
 Steps = Sequence[dg.AssetsDefinition]
@@ -55,7 +55,7 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
     wanted = ([step for step in steps if missing & set(step.check_keys)] for steps in _RUNS.values())
     return dg.SensorResult(
         run_requests=[_request(steps) for steps in wanted if steps],
-        asset_events=[_no_lag()] if LAG_WITHIN_OBJECTIVE.key in missing else [],
+        asset_events=[nothing_lags()] if LAG_WITHIN_OBJECTIVE.key in missing else [],
     )
 
 
@@ -66,17 +66,6 @@ def _request(steps: Steps) -> dg.RunRequest:
         run_config=without_drill if reviews.quarterly_review in steps else {},
         asset_selection=[key for step in steps for key in step.keys],
         asset_check_keys=[key for step in steps for key in step.check_keys],
-    )
-
-
-def _no_lag() -> dg.AssetCheckEvaluation:
-    """As of a drain without a change: every drain has its own result."""
-    return dg.AssetCheckEvaluation(
-        asset_key=LAG_WITHIN_OBJECTIVE.asset_key,
-        check_name=LAG_WITHIN_OBJECTIVE.name,
-        passed=True,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="no drain has ended yet",
     )
 
 

@@ -17,7 +17,7 @@ from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import Decision, by_age
-from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_none
+from regworkers_dagster.drains.observing import Reading, depth_of, is_outdated, observed, or_none
 from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import ApplyConfig, asset_job, one_op_job, schedule, sensor
 from regworkers_dagster.replication.assets import (
@@ -27,6 +27,7 @@ from regworkers_dagster.replication.assets import (
     REPLICATION_DLQ,
     REPLICATION_QUEUE,
     enqueue_entries,
+    nothing_lags,
     save_entries,
 )
 from regworkers_dagster.replication.checks import answering, parity
@@ -53,7 +54,7 @@ RECONCILE_ENTRIES = asset_job(
     "reconcile_entries",
     dg.AssetSelection.checks(parity),
     tags={OPERATION_TAG: "reconcile"},
-    description="Compares demand table and replica with all content. Differences fail the check `parity` of `entries` "
+    description="Compares demand table and replica with all content. Differences fail the check `parity` "
     "and then the run, and with it the exit code of `dagster job execute`. Set `apply` to repair what differs.",
 )
 SCHEDULES = (
@@ -181,7 +182,13 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     found = answering(runtime)
     readings = read_all(runtime)
     put_iterator_age(runtime, readings)
-    return observed(context.cursor, readings, found)
+    again = is_outdated(context.instance, dg.AssetCheckKey(found.asset, found.check))
+    answer = observed(context.cursor, readings, found, again=again)
+    events = list(answer.asset_events)
+    if any(isinstance(event, dg.AssetMaterialization) and event.asset_key == ENTRIES.key for event in events):
+        # As of a drain without a change; the last drain's result would be shown as outdated.
+        events.append(nothing_lags())
+    return dg.SensorResult(asset_events=events, cursor=answer.cursor, skip_reason=answer.skip_reason)
 
 
 def read_all(runtime: Runtime) -> list[Reading]:

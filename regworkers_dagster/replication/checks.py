@@ -30,7 +30,8 @@ DEPENDENCIES_ANSWER = "dependencies_answer"
 _NEEDED = sorted({*ENQUEUE.needs, *SAVE.needs})
 PARITY = dg.AssetCheckSpec(
     "parity",
-    asset=ENTRIES.key,
+    # Not of `entries`, which every drain materialises: the UI would show the result until the next one.
+    asset=RECONCILE_RESULTS.key,
     description="Every entry of the demand table is in the replica with the same content, and nothing else. "
     "Changes younger than the lag objective do not count.",
 )
@@ -135,7 +136,7 @@ def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResu
         )
     yield dg.AssetCheckResult(
         check_name=PARITY.name,
-        asset_key=ENTRIES.key,
+        asset_key=RECONCILE_RESULTS.key,
         passed=result.clean,
         description=_in_words(result),
         metadata=of_result(result),

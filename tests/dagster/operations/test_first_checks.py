@@ -58,7 +58,7 @@ def test_only_what_is_missing_is_launched_and_no_drill_with_it(
     tick: Any, instance: dg.DagsterInstance
 ) -> None:
     for name in ("parity", "one_row_per_id"):
-        asset = "entries" if name == "parity" else "event_archive"
+        asset = "reconcile_results" if name == "parity" else "event_archive"
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(asset_key=dg.AssetKey(asset), check_name=name, passed=True)
         )
@@ -130,3 +130,32 @@ def test_an_idle_system_is_fresh(
         if isinstance(event, dg.AssetMaterialization)
     }
     assert fresh == {"demand_table", "entries", "replication_dlq", "replication_queue"}
+
+
+def _drain(instance: dg.DagsterInstance) -> None:
+    @dg.asset
+    def entries() -> None: ...
+
+    dg.materialize([entries], instance=instance)
+
+
+def test_the_check_of_dependencies_is_repeated_after_each_drain_or_the_ui_shows_it_as_not_evaluated(
+    shared: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, shared)
+    cursor = None
+
+    def look() -> list[str]:
+        nonlocal cursor
+        context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="observe_replication")
+        answer = observe_tick(context)
+        assert isinstance(answer, dg.SensorResult)
+        cursor = answer.cursor
+        for event in answer.asset_events:
+            instance.report_runless_asset_event(event)
+        return [each.check_name for each in answer.asset_events if isinstance(each, dg.AssetCheckEvaluation)]
+
+    assert "dependencies_answer" in look()
+    assert "dependencies_answer" not in look()
+    _drain(instance)
+    assert "dependencies_answer" in look()
