@@ -70,8 +70,6 @@ class DesiredQueue:
         return facts | {
             "deadLetterQueue": self.dead_letter_queue or "none",
             "maxReceives": self.max_receives,
-            # Only roles of this account use it, which their own policies allow.
-            "accessPolicy": "none",
         }
 
 

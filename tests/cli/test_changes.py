@@ -20,8 +20,10 @@ from tests.support.typing_in import at_a_terminal
 CHANGES: dict[str, tuple[str, ...]] = {
     "aws publish-dashboards": (),
     "backfill": (),
+    "campaign cache take-over": (),
     "draw adopt": (),
     "dlq redrive": ("replication",),
+    "migrate cut-over": (),
     "provision": (),
     "reconcile": ("--repair",),
     "runbook campaign-configuration": (),

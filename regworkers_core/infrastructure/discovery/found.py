@@ -230,7 +230,6 @@ class _Reader:
             "retentionSeconds": int(found["MessageRetentionPeriod"]),
             "maxMessageBytes": int(found["MaximumMessageSize"]),
             "visibilitySeconds": int(found["VisibilityTimeout"]),
-            "accessPolicy": "set" if found.get("Policy") else "none",
             **redrive_facts(found.get("RedrivePolicy")),
         }
 

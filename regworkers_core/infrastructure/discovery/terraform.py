@@ -130,7 +130,6 @@ def _queue(values: Values) -> Read:
         "retentionSeconds": int(values["message_retention_seconds"]),
         "maxMessageBytes": values.get("max_message_size"),
         "visibilitySeconds": int(values["visibility_timeout_seconds"]),
-        "accessPolicy": "set" if values.get("policy") else "none",
         **redrive_facts(values.get("redrive_policy") or None),
     }
     return ResourceKind.QUEUE, values["name"], facts

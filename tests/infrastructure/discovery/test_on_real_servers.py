@@ -72,17 +72,6 @@ def test_every_fact_that_was_changed_by_hand_is_a_difference(runtime: Runtime) -
     assert not discover(runtime).differing
 
 
-def test_a_queue_that_another_account_may_use_is_a_difference(runtime: Runtime) -> None:
-    sqs, name = runtime.sqs, runtime.names.selection_queue
-    statement = {"Effect": "Allow", "Principal": {"AWS": "210987654321"}, "Action": "sqs:*", "Resource": "*"}
-    document = orjson.dumps({"Version": "2012-10-17", "Statement": [statement]}).decode()
-    url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": document})
-    found = line(discover(runtime), name).differences
-    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": ""})
-    assert found == ("accessPolicy: declared none, found set",)
-
-
 def test_an_empty_environment_is_reported_as_empty() -> None:
     found = discover(Runtime(test_settings("nothing-of-this-")))
     assert found.empty
