@@ -20,7 +20,7 @@ from tests.infrastructure.deploy.pods import DEPLOY, KUBERNETES, RELEASE, manife
 
 MANIFESTS = list(manifests())
 # Made by hand: the comments of values.yaml and proxy.yaml list them.
-CONFIG_MAPS = {"regworkers-settings", "dagster-proxy", f"{RELEASE}-instance"}
+CONFIG_MAPS = {"regworkers-settings", "dagster-proxy", "postgres-ca", f"{RELEASE}-instance"}
 SECRETS = {f"regworkers-{role}" for role in ROLES} | {
     "dagster-postgres",
     "dagster-proxy",
@@ -238,3 +238,23 @@ def test_the_kustomization_lists_every_manifest() -> None:
     listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
     found = {path.name for path in KUBERNETES.glob("*.yaml")}
     assert set(listed) == found - {"values.yaml", "kustomization.yaml"}
+
+
+def test_every_pod_that_opens_dagsters_database_checks_its_certificate() -> None:
+    chart = yaml.safe_load((KUBERNETES / "values.yaml").read_text(encoding="utf-8"))
+    params = chart["postgresql"]["postgresqlParams"]
+    assert params["sslmode"] == "verify-full"
+    mount = params["sslrootcert"].rpartition("/")[0]
+    opened_by = [
+        chart["dagsterWebserver"]["volumeMounts"],
+        chart["dagsterDaemon"]["volumeMounts"],
+        *(
+            container["volumeMounts"]
+            for name in ("code-server.yaml", "jobs/migrate.yaml")
+            for document in yaml.safe_load_all((KUBERNETES / name).read_text(encoding="utf-8"))
+            if document and "template" in document.get("spec", {})
+            for container in document["spec"]["template"]["spec"]["containers"]
+        ),
+    ]
+    assert len(opened_by) >= 4
+    assert all(mount in [each["mountPath"] for each in mounts] for mounts in opened_by)
