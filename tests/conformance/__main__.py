@@ -60,14 +60,23 @@ def run(name: str, workers: str, arguments: Sequence[str] = ()) -> Outcome:
     report = folder / "report.xml"
     started = time.monotonic()
     with START[name](folder) as addresses:
-        code = subprocess.run(
-            _command(name, workers, report, arguments), cwd=PROJECT_ROOT, env=_variables(name, addresses)
-        ).returncode
+        code = _tested(_command(name, workers, report, arguments), _variables(name, addresses))
     seconds = time.monotonic() - started
     # 1 is a failed test; any other code, no tests included, is a run that did not happen.
     if code not in (0, 1):
         return Outcome(name, seconds=seconds, trouble=f"pytest ended with exit code {code}")
     return _counted(name, report, seconds)
+
+
+def _tested(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    """pytest's exit code. When this process is stopped, pytest is interrupted first, and stops its embedded servers."""
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=variables, start_new_session=True) as pytest:
+        try:
+            return pytest.wait()
+        except BaseException:
+            pytest.send_signal(signal.SIGINT)
+            pytest.wait(timeout=60)
+            raise
 
 
 def _command(name: str, workers: str, report: Path, arguments: Sequence[str]) -> list[str]:
