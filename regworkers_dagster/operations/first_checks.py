@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from regworkers_core.replication.enqueue.stream_probe import stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics import archive
 from regworkers_dagster.drains.sensing import Answer, ticking
@@ -52,11 +53,21 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
     silent = runtime.probe("dynamodb", "sqs", "mongo")
     if silent is not None:
         return dg.SkipReason(f"{silent} does not answer; {len(missing)} checks have no result")
+    if checks.PARITY.key in missing and _is_behind(runtime):
+        # It would find what is only late, and open an incident.
+        missing.remove(checks.PARITY.key)
     wanted = ([step for step in steps if missing & set(step.check_keys)] for steps in _RUNS.values())
     return dg.SensorResult(
         run_requests=[_request(steps) for steps in wanted if steps],
         asset_events=[nothing_lags()] if LAG_WITHIN_OBJECTIVE.key in missing else [],
     )
+
+
+def _is_behind(runtime: Runtime) -> bool:
+    """Whether changes wait for replication, or that could not be read. The next tick asks again."""
+    unread = stream_lag(runtime.streams, runtime.leases, now=runtime.clock())
+    waiting = runtime.queue(runtime.names.replication_queue).depth().total
+    return bool(waiting) or unread is None or unread > 0
 
 
 def _request(steps: Steps) -> dg.RunRequest:

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations import first_checks
 from regworkers_dagster.replication.automation import observe_tick
@@ -159,3 +160,13 @@ def test_the_check_of_dependencies_is_repeated_after_each_drain_or_the_ui_shows_
     assert "dependencies_answer" not in look()
     _drain(instance)
     assert "dependencies_answer" in look()
+
+
+def test_nothing_is_compared_while_changes_wait_for_replication(tick: Any, shared: Runtime) -> None:
+    queue = shared.queue(shared.names.replication_queue)
+    queue.send([Outgoing(b"{}")])
+    try:
+        names = {key.name for request in tick().run_requests for key in request.asset_check_keys}
+    finally:
+        queue.delete(queue.receive(1, 1.0, 30))
+    assert "parity" not in names and "draw_replays" in names
