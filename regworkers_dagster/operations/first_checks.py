@@ -14,6 +14,7 @@ from regworkers_dagster.analytics import archive
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import asset_job, sensor
 from regworkers_dagster.operations import deployment, reviews
+from regworkers_dagster.pods import pod_of
 from regworkers_dagster.replication import checks
 from regworkers_dagster.replication.assets import LAG_WITHIN_OBJECTIVE, nothing_lags
 from regworkers_dagster.selection import checks as selection_checks
@@ -56,9 +57,9 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
     if checks.PARITY.key in missing and _is_behind(runtime):
         # It would find what is only late, and open an incident.
         missing.remove(checks.PARITY.key)
-    wanted = ([step for step in steps if missing & set(step.check_keys)] for steps in _RUNS.values())
+    wanted = {job: [step for step in steps if missing & set(step.check_keys)] for job, steps in _RUNS.items()}
     return dg.SensorResult(
-        run_requests=[_request(steps) for steps in wanted if steps],
+        run_requests=[_request(job, steps) for job, steps in wanted.items() if steps],
         asset_events=[nothing_lags()] if LAG_WITHIN_OBJECTIVE.key in missing else [],
     )
 
@@ -70,10 +71,11 @@ def _is_behind(runtime: Runtime) -> bool:
     return bool(waiting) or unread is None or unread > 0
 
 
-def _request(steps: Steps) -> dg.RunRequest:
+def _request(like: str, steps: Steps) -> dg.RunRequest:
     without_drill = {"ops": {"review_quarter": {"config": {"drill": False}}}}
     return dg.RunRequest(
         job_name=FIRST_CHECKS.name,
+        tags=pod_of(like),
         run_config=without_drill if reviews.quarterly_review in steps else {},
         asset_selection=[key for step in steps for key in step.keys],
         asset_check_keys=[key for step in steps for key in step.check_keys],

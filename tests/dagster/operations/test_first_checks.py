@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations import first_checks
+from regworkers_dagster.pods import POD_TAG
 from regworkers_dagster.replication.automation import observe_tick
 from tests.dagster.support import use
 from tests.support.shared import shared_namespace
@@ -50,6 +52,12 @@ def test_every_check_is_evaluated_by_a_sensor_or_by_the_first_run(tick: Any) -> 
 
     answer = tick()
     first = {key.name for request in answer.run_requests for key in request.asset_check_keys}
+    # Each with the account and the secret of its duty.
+    pods = [json.loads(request.tags[POD_TAG])["pod_spec_config"] for request in answer.run_requests]
+    duties = [pod["service_account_name"] for pod in pods]
+    assert duties == [
+        f"regworkers-{each}" for each in ("replication", "selection", "analytics", "operations")
+    ]
     first |= {event.check_name for event in answer.asset_events}
     every = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
     assert not first & BY_SENSORS and first | BY_SENSORS == every
