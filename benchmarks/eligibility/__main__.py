@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 import structlog
 
-from benchmarks.eligibility import bulk, invites, rates, warm
+from benchmarks.eligibility import bulk, function, invites, rates, warm
 from benchmarks.readme import conditions, described, say, write
 from benchmarks.stacks import stack_of
 
-PARTS = ("warm", "rates", "bulk", "invites")
+PARTS = ("warm", "function", "rates", "bulk", "invites")
 
 
 def main() -> None:
@@ -63,6 +63,9 @@ def _measured(part: str, options: argparse.Namespace) -> tuple[dict[str, Any], l
         if part == "warm":
             found = warm.measure(stack.state, say)
             return found, warm.markdown(found)
+        if part == "function":
+            found = function.measure(stack.state, say)
+            return found, function.markdown(found)
         if part == "rates":
             found = rates.measure(stack.state, say)
             return found, rates.markdown(found)

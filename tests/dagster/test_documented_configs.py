@@ -114,7 +114,7 @@ def test_the_examples_were_found() -> None:
     for page in PAGES:
         text = page.read_text("utf-8")
         assert not re.search(r"(?:> |-c |--\w+ )/tmp/", text), "an example writes into the working directory"
-        assert len(re.findall(r"-j \w+ -c ", text)) == sum(
+        assert len(re.findall(r"(?:-j|--job) \w+ -c ", text)) == sum(
             bool(file) for _, block in _FENCE.findall(text) for _, file in _TAKEN.findall(block)
         ), page
 

@@ -120,6 +120,7 @@ APPLIES = {
     "backfill_entries": "backfill",
     "drop_dead_letters": None,
     "erase_entry": None,
+    "first_checks": "reconcile",
     "housekeeping": "apply_retention",
     "prune_runs": "prune",
     "reconcile_entries": "reconcile",
@@ -155,7 +156,7 @@ def test_jobs_that_only_add_act_at_once() -> None:
 
 @pytest.mark.parametrize(("name", "step"), APPLIES.items())
 def test_a_former_name_of_apply_is_refused_with_the_new_one(name: str, step: str | None) -> None:
-    for former in ("repair",) if name == "reconcile_entries" else ("dryRun", "dry_run"):
+    for former in ("repair",) if step == "reconcile" else ("dryRun", "dry_run"):
         config: dict[str, Any] = {former: False}
         if step is not None:
             config = {"ops": {step: {"config": config}}}

@@ -6,7 +6,7 @@ Without it the page of a resource in the UI would name its users wrongly.
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.engine.dependency import Dependency
@@ -17,7 +17,8 @@ _RESOURCE = {"mongo": "mongo", "drain-log": "mongo", "redis": "redis", "kafka": 
 _NONE = ("drand", "slack", "pagerduty", "vault", "dagster", "service-")
 # What the last asset, op or tick of this process asks for, by the dependencies of its runtime.
 _declared: WeakKeyDictionary[Dependencies, frozenset[str]] = WeakKeyDictionary()
-_owner: WeakKeyDictionary[Dependency, Dependencies] = WeakKeyDictionary()
+# Weak on both sides: the owner keeps its guards, and with them whole runtimes would stay alive.
+_owner: WeakKeyDictionary[Dependency, ReferenceType[Dependencies]] = WeakKeyDictionary()
 _undeclared: set[str] = set()
 
 
@@ -27,11 +28,12 @@ def install() -> None:
 
     def owned(self: Dependencies, name: str) -> Dependency:
         guard = get(self, name)
-        _owner[guard] = self
+        _owner[guard] = ref(self)
         return guard
 
     def attempted(self: Dependency, function: Any) -> Any:
-        owner = _owner.get(self)
+        known = _owner.get(self)
+        owner = None if known is None else known()
         allowed = None if owner is None else _declared.get(owner)
         if allowed is not None and not self.name.startswith(_NONE):
             needed = _RESOURCE.get(self.name, "aws")

@@ -322,6 +322,7 @@ OPERATORS = (
                 "RemoveCopies", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), objects("dead-letters")
             ),
             Statement("KeepTheLedger", ("s3:GetObject", "s3:PutObject"), objects("erasures")),
+            Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
             Statement("FindThem", ("s3:ListBucket",), (bucket,)),
             Statement(
                 "MakeTheKeyOfTheLedgerOnce",

@@ -221,6 +221,7 @@ ELIGIBILITY = (
             Statement(
                 "ReadListsWriteRejects", ("s3:GetObject", "s3:PutObject"), objects("invites", "uploads")
             ),
+            Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
             MISSING_OBJECTS,
         ),
         _LIST,

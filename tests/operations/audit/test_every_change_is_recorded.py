@@ -135,6 +135,7 @@ RECORDED_JOBS = {
 JOBS_THAT_SENSORS_START = {
     "archive_events",
     "enqueue_entries",
+    "first_checks",
     "process_selections",
     "publish_events",
     "save_entries",
