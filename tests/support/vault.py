@@ -13,7 +13,8 @@ import orjson
 
 from tests.support.certificates import Authority
 
-USER, PASSWORD = "ada", "correct horse"
+# No part of a serial number, which is hexadecimal.
+USER, PASSWORD = "operator-ada", "correct horse"
 ROLE_ID, SECRET_ID = "8f3c-role", "5e1d-secret"
 TOKEN = "hvs.test-token"
 ROLE = "regworkers"
