@@ -87,7 +87,7 @@ def _bare_event(made: World) -> dict[str, Any]:
     return {
         "cached": f"campaign:{campaign.campaign_id}",
         "items": {made.runtime.names.demand_table: {"Keys": keys, "ConsistentRead": True}},
-        "entries": {"campaignId": campaign.campaign_id, "_identity.email": "nobody"},
+        "entries": {"campaignId": campaign.campaign_id, "_identity.email": "fan0@example.com"},
     }
 
 
