@@ -22,7 +22,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import HOST, environment
 from tests.adapters.redis.servers import cluster, url_of
-from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, REDIS_MODE
+from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_BUCKET_POLICY, REDIS_MODE
 
 START_SECONDS = 60.0
 # Of Apache Kafka, whose versions the Maven project beside this module pins.
@@ -105,7 +105,7 @@ def moto(folder: Path) -> Iterator[Mapping[str, str]]:
     """moto's server, with all services in one process."""
     port = free_port()
     with running([_script("moto_server"), "-H", HOST, "-p", str(port)], folder, port):
-        yield {ADDRESSES["aws"]: f"http://{HOST}:{port}"}
+        yield {ADDRESSES["aws"]: f"http://{HOST}:{port}", NO_BUCKET_POLICY: "1"}
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def moto_for_queues(folder: Path) -> Iterator[Mapping[str, str]]:
     """moto for SQS and S3, beside the embedded DynamoDB."""
     with moto(folder) as addresses:
         address = addresses[ADDRESSES["aws"]]
-        yield {AWS_ENDPOINTS: json.dumps({"sqs": address, "s3": address})}
+        yield {AWS_ENDPOINTS: json.dumps({"sqs": address, "s3": address}), NO_BUCKET_POLICY: "1"}
 
 
 @contextmanager

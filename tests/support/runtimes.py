@@ -34,6 +34,9 @@ AWS_ENDPOINTS = "REGWORKERS_TEST_AWS_ENDPOINTS"
 # `cluster` if Redis is one. Its tests run one after the other.
 REDIS_MODE = "REGWORKERS_TEST_REDIS_MODE"
 
+# Set where S3 does not understand conditions in the policy of a bucket and would deny every write.
+NO_BUCKET_POLICY = "REGWORKERS_TEST_NO_BUCKET_POLICY"
+
 # Set by `pytest --no-servers`.
 NO_SERVERS = "REGWORKERS_TEST_NO_SERVERS"
 _REDIS_DATABASES, _REDIS_NUMBERS = "tests:databases", "tests:numbers"
@@ -140,6 +143,8 @@ def new_runtime(addresses: dict[str, str] | None = None, **sections: Any) -> Run
     """A provisioned runtime with a new prefix."""
     runtime = Runtime(test_settings(f"t{uuid.uuid4().hex[:8]}-", addresses, **sections))
     list(provision(runtime))
+    if NO_BUCKET_POLICY in os.environ:
+        runtime.aws.client("s3").delete_bucket_policy(Bucket=runtime.names.bucket)
     return runtime
 
 
