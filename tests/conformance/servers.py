@@ -27,7 +27,7 @@ from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_BUCKET_POLICY, R
 START_SECONDS = 60.0
 # Of Apache Kafka, whose versions the Maven project beside this module pins.
 KAFKA_PROJECT = Path(__file__).parent / "kafka" / "pom.xml"
-KAFKA_JARS = PROJECT_ROOT / "build" / "conformance" / "kafka"
+KAFKA_JARS = PROJECT_ROOT / "build" / "kafka-jars"
 _KAFKA_LISTENER = "listener.name.clients."
 
 
