@@ -1,4 +1,7 @@
-"""What only Apache Kafka shows: logins by token, topics that grow, and that the documented rights suffice."""
+"""What only Apache Kafka shows: logins by token, topics that grow, rights, and replicas that have to be in sync.
+
+These run by `make conformance-kafka`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import base64
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ from confluent_kafka.admin import (
 
 from regworkers_core.adapters.kafka.producer import OutgoingRecord
 from regworkers_core.analytics.archive.manifest import LEASE
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.runtime import Runtime
 from regworkers_local.servers import HOST
@@ -185,3 +189,51 @@ def test_producer_reader_and_admin_log_in_by_tokens_that_are_renewed(
             assert sum(len(chunk.records) for chunk in log.read(spans)) == 6
         assert topic in runtime.kafka_admin.topics()
         runtime.events.close()
+
+
+def new_topic(admin: AdminClient, *, replicas: int = 1, **config: str) -> str:
+    name = f"t{uuid.uuid4().hex[:8]}"
+    admin.create_topics([NewTopic(name, 1, replicas, config=config)])[name].result(timeout=10)
+    return name
+
+
+def send(workers: Runtime, topic: str) -> BaseException | None:
+    [failure] = workers.events.send([OutgoingRecord(topic, "k", b"event", [])])
+    return failure
+
+
+def test_an_event_is_not_acknowledged_by_fewer_replicas_than_have_to_be_in_sync(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    ports = [free_port(), free_port()]
+    with kafka_node(folders[0], ports[0], "PLAINTEXT", {}) as controller:
+        bootstrap = f"{HOST}:{ports[0]}"
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        runtime = runtime_of("", {"bootstrap": bootstrap})
+        with kafka_node(folders[1], ports[1], "PLAINTEXT", {}, controller=controller):
+            wait_until(lambda: len(admin.list_topics(timeout=10).brokers) == 2, what="the second broker")
+            topic = new_topic(admin, replicas=2, **{"min.insync.replicas": "2"})
+            assert send(runtime, topic) is None
+
+        def in_sync() -> int:
+            return len(admin.list_topics(topic, timeout=10).topics[topic].partitions[0].isrs)
+
+        wait_until(lambda: in_sync() == 1, what="the end of the second broker", seconds=30)
+        assert isinstance(send(runtime, topic), TransientFailure)
+        runtime.events.close()
+
+
+@pytest.mark.parametrize("allowed", ["regworkers", "another"])
+def test_the_principal_of_a_certificate_may_do_what_the_rules_allow_and_nothing_else(
+    kafka: SecureKafka, allowed: str
+) -> None:
+    topic = new_topic(AdminClient(kafka.options(kafka.authority.client("setup"))))
+    allow(kafka, allowed, ResourceType.TOPIC, topic, "WRITE")
+    workers = as_principal(kafka, "regworkers", "")
+    if allowed == "regworkers":
+        assert send(workers, topic) is None
+    else:
+        with pytest.raises(UsageError, match=f"{topic}: check the rights of this client"):
+            send(workers, topic)
+    workers.events.close()
