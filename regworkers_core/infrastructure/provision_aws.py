@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, lifecycle_rules
+from regworkers_core.infrastructure.discovery.declared import facts_of_policy
 from regworkers_core.infrastructure.policies.bucket import bucket_policy
 from regworkers_core.runtime import Runtime
 
@@ -55,12 +56,30 @@ class Provisioned:
     note: str = ""
 
 
-def _outcome(*, created: bool, differs: bool, change: bool) -> ProvisionOutcome:
+def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """One text for each name whose values differ."""
+    return [
+        f"{name}: declared {_shown(wanted.get(name))}, found {_shown(found.get(name))}"
+        for name in {**wanted, **found}
+        if wanted.get(name) != found.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return orjson.dumps(value).decode()
+    return "nothing" if value in (None, "") else str(value)
+
+
+def _provisioned(
+    kind: str, name: str, differences: Sequence[str], *, created: bool, change: bool
+) -> Provisioned:
     if created:
-        return ProvisionOutcome.CREATED
-    if not differs:
-        return ProvisionOutcome.EXISTED
-    return ProvisionOutcome.CHANGED if change else ProvisionOutcome.DIFFERS
+        return Provisioned(kind, name, ProvisionOutcome.CREATED)
+    if not differences:
+        return Provisioned(kind, name, ProvisionOutcome.EXISTED)
+    outcome = ProvisionOutcome.CHANGED if change else ProvisionOutcome.DIFFERS
+    return Provisioned(kind, name, outcome, "; ".join(differences))
 
 
 def found_or_none(absent: Collection[str], call: Call, function: Any, **arguments: Any) -> Any:
@@ -90,13 +109,11 @@ def provision_queues(
             }
             attributes["VisibilityTimeout"] = str(queue.visibility_seconds)
             attributes["RedrivePolicy"] = orjson.dumps(redrive).decode()
-        outcome, arns[queue.name] = _queue(runtime, queue.name, attributes, change)
-        yield Provisioned("queue", queue.name, outcome)
+        done, arns[queue.name] = _queue(runtime, queue.name, attributes, change)
+        yield done
 
 
-def _queue(
-    runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool
-) -> tuple[ProvisionOutcome, str]:
+def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool) -> tuple[Provisioned, str]:
     """Create the queue, or with `change` set the attributes that differ. Also returns its ARN."""
     client, call = runtime.sqs, runtime.dependency("sqs").call
     absent = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
@@ -107,12 +124,13 @@ def _queue(
     differing = {key: value for key, value in wanted.items() if not _same(existing.get(key), value)}
     if differing and (change or found is None):
         call(client.set_queue_attributes, QueueUrl=url, Attributes=differing)
-    outcome = _outcome(created=found is None, differs=bool(differing), change=change)
-    return outcome, existing["QueueArn"]
+    differences = _differences(differing, {key: existing.get(key) for key in differing})
+    done = _provisioned("queue", name, differences, created=found is None, change=change)
+    return done, existing["QueueArn"]
 
 
 def _same(existing: str | None, wanted: str) -> bool:
-    if existing is None or not wanted.startswith("{"):
+    if not existing or not wanted.startswith("{"):
         return existing == wanted
     # SQS may return a policy with its numbers as strings, or in another order.
     left, right = orjson.loads(existing), orjson.loads(wanted)
@@ -140,87 +158,88 @@ def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:
         if region != _DEFAULT_REGION:
             place["CreateBucketConfiguration"] = {"LocationConstraint": region}
         call(client.create_bucket, Bucket=name, **place)
-    steps = (_block_public_access, _enable_versions, _set_lifecycle, _set_policy, _enable_object_lock)
-    differing = [step for step in steps if step(client, call, name, change or created)]
-    outcome = _outcome(created=created, differs=bool(differing), change=change)
-    return Provisioned("bucket", name, outcome)
+    differences = [
+        text for part in _parts(client, name) for text in _adopt(part, call, name, change or created)
+    ]
+    return _provisioned("bucket", name, differences, created=created, change=change)
 
 
-def _block_public_access(client: Any, call: Call, name: str, change: bool) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the bucket's configuration. `found` makes an answer of `read` comparable with `wanted`, and gets an
+    empty one if the code is in `absent`.
+    """
+
+    wanted: Mapping[str, Any]
+    read: Any
+    found: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    write: Any
+    given: Mapping[str, Any]
+    absent: str = ""
+
+
+def _parts(client: Any, name: str) -> Iterator[_Part]:
+    yield _Part(
+        _PRIVATE,
+        client.get_public_access_block,
+        lambda answer: answer.get("PublicAccessBlockConfiguration", {}),
+        client.put_public_access_block,
+        {"PublicAccessBlockConfiguration": _PRIVATE},
+        "NoSuchPublicAccessBlockConfiguration",
+    )
+    # An overwritten artefact can be restored, and its history shows who overwrote it.
+    yield _Part(
+        {"versioning": "Enabled"},
+        client.get_bucket_versioning,
+        lambda answer: {"versioning": answer.get("Status")},
+        client.put_bucket_versioning,
+        {"VersioningConfiguration": {"Status": "Enabled"}},
+    )
+    # S3 itself deletes what is not needed any more.
+    yield _Part(
+        _by_id(lifecycle_rules()),
+        client.get_bucket_lifecycle_configuration,
+        lambda answer: _by_id(answer.get("Rules", ())),
+        client.put_bucket_lifecycle_configuration,
+        {"LifecycleConfiguration": {"Rules": lifecycle_rules()}},
+        "NoSuchLifecycleConfiguration",
+    )
+    policy = bucket_policy(name)
+    yield _Part(
+        facts_of_policy(policy),
+        client.get_bucket_policy,
+        lambda answer: facts_of_policy(orjson.loads(answer.get("Policy", "{}"))),
+        client.put_bucket_policy,
+        {"Policy": orjson.dumps(policy).decode()},
+        "NoSuchBucketPolicy",
+    )
+    # Without a default retention: the draw locks each of its own files.
+    yield _Part(
+        {"objectLock": "Enabled"},
+        client.get_object_lock_configuration,
+        lambda answer: {"objectLock": answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled")},
+        client.put_object_lock_configuration,
+        {"ObjectLockConfiguration": {"ObjectLockEnabled": "Enabled"}},
+        "ObjectLockConfigurationNotFoundError",
+    )
+
+
+def _by_id(rules: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return {f"lifecycle {rule.get('ID')}": rule for rule in rules}
+
+
+def _adopt(part: _Part, call: Call, name: str, change: bool) -> list[str]:
+    """What differs, and with `change` set. Nothing if the store does not know the call."""
     try:
-        found = found_or_none(
-            {"NoSuchPublicAccessBlockConfiguration"}, call, client.get_public_access_block, Bucket=name
-        )
+        found = found_or_none({part.absent}, call, part.read, Bucket=name) or {}
+        differences = _differences(part.wanted, part.found(found))
+        if differences and change:
+            call(part.write, Bucket=name, **part.given)
     except ClientError as error:
-        return _unsupported(error)
-    if found is not None and found["PublicAccessBlockConfiguration"] == _PRIVATE:
-        return False
-    if change:
-        call(client.put_public_access_block, Bucket=name, PublicAccessBlockConfiguration=_PRIVATE)
-    return True
-
-
-def _enable_versions(client: Any, call: Call, name: str, change: bool) -> bool:
-    """An overwritten artefact can be restored, and its history shows who overwrote it."""
-    try:
-        if call(client.get_bucket_versioning, Bucket=name).get("Status") == "Enabled":
-            return False
-        if change:
-            call(client.put_bucket_versioning, Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    except ClientError as error:
-        return _unsupported(error)
-    return True
-
-
-def _set_lifecycle(client: Any, call: Call, name: str, change: bool) -> bool:
-    """S3 itself deletes what is not needed any more."""
-    try:
-        found = found_or_none(
-            {"NoSuchLifecycleConfiguration"}, call, client.get_bucket_lifecycle_configuration, Bucket=name
-        )
-    except ClientError as error:
-        return _unsupported(error)
-    if found is not None and found["Rules"] == lifecycle_rules():
-        return False
-    rules = {"Rules": lifecycle_rules()}
-    if change:
-        call(client.put_bucket_lifecycle_configuration, Bucket=name, LifecycleConfiguration=rules)
-    return True
-
-
-def _set_policy(client: Any, call: Call, name: str, change: bool) -> bool:
-    wanted = bucket_policy(name)
-    try:
-        found = found_or_none({"NoSuchBucketPolicy"}, call, client.get_bucket_policy, Bucket=name)
-        if found is not None and orjson.loads(found["Policy"]) == wanted:
-            return False
-        if change:
-            call(client.put_bucket_policy, Bucket=name, Policy=orjson.dumps(wanted).decode())
-    except ClientError as error:
-        return _unsupported(error)
-    return True
-
-
-def _enable_object_lock(client: Any, call: Call, name: str, change: bool) -> bool:
-    """Without a default retention: the draw locks each of its own files."""
-    absent = {"ObjectLockConfigurationNotFoundError"}
-    wanted = {"ObjectLockEnabled": "Enabled"}
-    try:
-        found = found_or_none(absent, call, client.get_object_lock_configuration, Bucket=name) or {}
-        if found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled":
-            return False
-        if change:
-            call(client.put_object_lock_configuration, Bucket=name, ObjectLockConfiguration=wanted)
-    except ClientError as error:
-        return _unsupported(error)
-    return True
-
-
-def _unsupported(error: ClientError) -> bool:
-    """False (nothing changed) if the store does not know the call; raises any other error again."""
-    if error_code(error) not in _UNKNOWN_S3_CALL:
-        raise error
-    return False
+        if error_code(error) not in _UNKNOWN_S3_CALL:
+            raise
+        return []
+    return differences
 
 
 def provision_log_group(runtime: Runtime, wanted: LogGroup, *, change: bool = True) -> Provisioned:
@@ -230,8 +249,8 @@ def provision_log_group(runtime: Runtime, wanted: LogGroup, *, change: bool = Tr
     group = next((group for group in groups if group["logGroupName"] == name), None)
     if group is None:
         call(client.create_log_group, logGroupName=name)
-    differs = group is None or group.get("retentionInDays") != days
-    if differs and (change or group is None):
+    found = {"retentionInDays": (group or {}).get("retentionInDays")}
+    differences = _differences({"retentionInDays": days}, found)
+    if differences and (change or group is None):
         call(client.put_retention_policy, logGroupName=name, retentionInDays=days)
-    outcome = _outcome(created=group is None, differs=differs, change=change)
-    return Provisioned("log group", name, outcome)
+    return _provisioned("log group", name, differences, created=group is None, change=change)
