@@ -56,7 +56,7 @@ resource "aws_iam_role_policy" "key" {
     Statement = [{
       Sid      = "UseTheKey"
       Effect   = "Allow"
-      Action   = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"]
+      Action   = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
       Resource = local.key
     }]
   })

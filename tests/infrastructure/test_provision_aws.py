@@ -41,7 +41,7 @@ def runtime_on(client: FakeClient) -> Runtime:
     return cast(Runtime, runtime)
 
 
-def told(done: Provisioned) -> tuple[str, str]:
+def reported(done: Provisioned) -> tuple[str, str]:
     return done.outcome.value, done.note
 
 
@@ -73,9 +73,9 @@ def queues(**changes: str) -> FakeClient:
 def test_an_attribute_of_a_queue_that_differs_is_named_with_both_values(change: bool) -> None:
     client = queues(MessageRetentionPeriod="60", RedrivePolicy="")
     dead, queue = provision_queues(runtime_on(client), QUEUES, change=change)
-    assert told(dead) == ("existed", "")
+    assert reported(dead) == ("existed", "")
     redrive = f'{{"deadLetterTargetArn":"{ARN}q-dlq","maxReceiveCount":100}}'
-    assert told(queue) == (
+    assert reported(queue) == (
         "changed" if change else "differs",
         f"MessageRetentionPeriod: declared 345600, found 60; RedrivePolicy: declared {redrive}, found nothing",
     )
@@ -85,7 +85,7 @@ def test_an_attribute_of_a_queue_that_differs_is_named_with_both_values(change: 
 
 def test_a_queue_as_declared_is_not_touched_whatever_form_its_redrive_policy_has() -> None:
     client = queues()
-    assert [told(each) for each in provision_queues(runtime_on(client), QUEUES)] == [("existed", "")] * 2
+    assert [reported(each) for each in provision_queues(runtime_on(client), QUEUES)] == [("existed", "")] * 2
     assert not client.of("set_queue_attributes")
 
 
@@ -126,7 +126,7 @@ def test_what_differs_in_the_bucket_is_named_with_both_values() -> None:
         get_bucket_policy={"Policy": orjson.dumps(policy).decode()},
         get_object_lock_configuration=client_error("ObjectLockConfigurationNotFoundError"),
     )
-    outcome, note = told(provision_bucket(runtime_on(client), change=False))
+    outcome, note = reported(provision_bucket(runtime_on(client), change=False))
     assert outcome == "differs"
     for text in (
         "BlockPublicPolicy: declared True, found False",
@@ -143,7 +143,7 @@ def test_what_differs_in_the_bucket_is_named_with_both_values() -> None:
 
 
 def test_a_bucket_as_declared_differs_in_nothing() -> None:
-    assert told(provision_bucket(runtime_on(bucket()), change=False)) == ("existed", "")
+    assert reported(provision_bucket(runtime_on(bucket()), change=False)) == ("existed", "")
 
 
 def test_the_retention_of_a_log_group_is_named_with_both_values() -> None:
@@ -151,5 +151,5 @@ def test_the_retention_of_a_log_group_is_named_with_both_values() -> None:
         groups = {"logGroups": [{"logGroupName": "/g", **days}]}
         client = FakeClient(describe_log_groups=[groups], put_retention_policy=lambda **_: {})
         done = provision_log_group(runtime_on(client), LogGroup("/g", 30), change=False)
-        assert told(done) == ("differs", f"retentionInDays: declared 30, found {found}")
+        assert reported(done) == ("differs", f"retentionInDays: declared 30, found {found}")
         assert not client.of("put_retention_policy")

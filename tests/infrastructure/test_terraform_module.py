@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -228,6 +229,16 @@ def test_with_a_key_of_the_account_everything_that_can_is_encrypted_with_it(modu
     roles = {each["values"]["name"] for each in found if each["type"] == "aws_iam_role"}
     may = [each["values"] for each in found if each["type"] == "aws_iam_role_policy"]
     assert {each["role"] for each in may} == roles and all(key in each["policy"] for each in may)
+    # What DynamoDB, SQS and S3 do with the key in the caller's name.
+    for each in may:
+        (statement,) = json.loads(each["policy"])["Statement"]
+        assert {action.removeprefix("kms:") for action in statement["Action"]} == {
+            "Decrypt",
+            "DescribeKey",
+            "Encrypt",
+            "GenerateDataKey*",
+            "ReEncrypt*",
+        }
     without = values("prod", module)["root_module"]["resources"]
     assert not [each for each in without if each["type"] in ("aws_kms_key", "aws_iam_role_policy")]
     assert all(
