@@ -86,7 +86,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "runbook_time_outs",
             "show_config",
         ),
-        # It evaluates checks of every flow, parity included.
+        # It evaluates checks of draws and of the archive.
         LARGE: ("first_checks",),
         REPORT: ("housekeeping", "upload_invites", "weekly_review", "monthly_review", "quarterly_review"),
     },

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.engine.drain import OUTCOMES
+from regworkers_core.engine.drain_report import OUTCOMES
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.enqueue.stream_probe import has_unread

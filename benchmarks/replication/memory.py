@@ -21,7 +21,8 @@ from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.drains.runner import DrainSpec, drain_limits, relaxed_gc
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.drain import DrainReport, drain
+from regworkers_core.engine.drain import drain
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import QueueSource

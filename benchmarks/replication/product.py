@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from benchmarks.replication.counting import CallCounter
 from benchmarks.replication.data import Item, write
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.runtime import Runtime

@@ -23,7 +23,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import require_word
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.eligibility.campaign.judging import judge_campaign
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime

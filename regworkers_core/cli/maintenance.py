@@ -39,14 +39,15 @@ def housekeeping_command(change: Deletion, form: FormatOption = Format.TEXT) -> 
     environment = runtime.settings.environment
     if change.apply:
         change.confirm(f"what is past its retention period in {environment} will be deleted", environment)
+    parts = list(all_parts(runtime))
     with progress("") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("housekeeping", total=len(list(all_parts(runtime))))
+        task = bar.add_task("housekeeping", total=len(parts))
 
         def on_part(name: str) -> None:
             bar.update(task, description=name, advance=1)
 
         with audited(runtime, "housekeeping", environment, dry_run=change.dry_run) as result:
-            done = apply_retention(runtime, dry_run=change.dry_run, stop=stop, on_part=on_part)
+            done = apply_retention(parts, dry_run=change.dry_run, stop=stop, on_part=on_part)
             result |= {part.name: part.deleted for part in done.parts if part.deleted}
     answer(done.as_dict(), form, None if form is Format.JSON else _retention_table(done))
     if not done.fine:

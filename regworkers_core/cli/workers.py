@@ -19,7 +19,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.eligibility.handler import respond
 from regworkers_core.engine.defects import remove_blown_fuse
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.drains import saver

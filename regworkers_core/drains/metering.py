@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.drains.heartbeat import PeriodicWriter
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.observability.metrics import (
     BATCH_DURATION,

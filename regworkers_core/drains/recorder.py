@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.drains.heartbeat import LAST_WRITE_SECONDS, PeriodicWriter
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.percentiles import Percentiles
 
 # Linux counts in KiB, macOS in bytes.

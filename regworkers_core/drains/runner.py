@@ -25,7 +25,8 @@ from regworkers_core.drains.heartbeat import Heartbeat
 from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
 from regworkers_core.engine.defects import blown_fuse, fuse_message, remove_blown_fuse, store_blown_fuse
-from regworkers_core.engine.drain import DrainLimits, DrainReport, Source, Work, drain
+from regworkers_core.engine.drain import DrainLimits, Source, Work, drain
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.handling import Handler
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork

@@ -21,8 +21,8 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
-from regworkers_core.engine.defects import bisect, fuse_message
-from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.engine.defects import bisect
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 
 D = TypeVar("D")
@@ -31,13 +31,6 @@ log = structlog.get_logger(__name__)
 # queue, so the run must fail instead of looping silently.
 DEFECT_PAUSE_SECONDS = 30.0
 _MAX_DEFECTS = 5
-# What an item can end as. `applied`: written; `unchanged`: already stored; `stale`: a newer state is stored; `gone`:
-# removed meanwhile; `resurrected`: live behind a newer tombstone; `dropped`: filtered or coalesced; `dead_lettered`:
-# permanent; `resent`: continues alone; `returned`: kept for later.
-OUTCOMES = (
-    "applied", "removed", "unchanged", "stale", "gone", "resurrected",
-    "sent", "dropped", "dead_lettered", "resent", "returned",
-)  # fmt: skip
 
 
 class Source(Protocol[D]):
@@ -128,66 +121,6 @@ class DrainLimits:
     # A drain without a successful receive for this long at its end has failed, however it ends.
     blind_seconds: float = 120.0
     outage_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class DrainReport:
-    """Numbers of one drain. `ended` is idle, time_limit, stopped, dependency_down or fuse_blown. `began` is False when
-    a dependency was unavailable at the start, so that nothing was received.
-
-    `blind` names the dependency that did not answer, if the last receives all failed; `blown` is the defect that blew
-    the fuse.
-    """
-
-    name: str
-    counts: Counter[str] = field(default_factory=Counter)
-    lag: Percentiles = field(default_factory=Percentiles)
-    # Seconds of each batch from its receive to its acknowledgement.
-    batches: Percentiles = field(default_factory=Percentiles)
-    deliveries: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    ended: str = ""
-    dependency: str | None = None
-    began: bool = False
-    blind: str | None = None
-    blown: PermanentFailure | None = None
-
-    @property
-    def failure(self) -> str | None:
-        """Why the run has failed; None if it has not, also if a dependency ended it."""
-        if self.blown is not None:
-            return fuse_message(self.name, str(self.blown))
-        if self.blind is not None:
-            return f"{self.blind} did not answer: no receive was successful any more before the drain ended"
-        return None
-
-    @property
-    def went_wrong(self) -> bool:
-        """Whether it failed or a dependency ended it, whatever happened to the items."""
-        return self.ended == "dependency_down" or self.failure is not None
-
-    @property
-    def adds_up(self) -> bool:
-        """Whether every received item has one outcome, and every delivery was acknowledged or returned."""
-        settled = self.deliveries["acknowledged"] + self.deliveries["returned"]
-        return (
-            self.counts["received"] == sum(self.counts[outcome] for outcome in OUTCOMES)
-            and self.deliveries["received"] == settled
-        )
-
-    def as_dict(self) -> dict[str, object]:
-        """As JSON: counts of items and deliveries, lag percentiles and duration in seconds."""
-        return {
-            "drain": self.name,
-            "ended": self.ended,
-            "dependency": self.dependency,
-            "failure": self.failure,
-            "seconds": round(self.seconds, 3),
-            "items": {name: number for name, number in sorted(self.counts.items()) if number},
-            "deliveries": {name: number for name, number in sorted(self.deliveries.items()) if number},
-            "lagSeconds": self.lag.summary(),
-            "addsUp": self.adds_up,
-        }
 
 
 def drain(

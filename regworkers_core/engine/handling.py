@@ -33,7 +33,7 @@ class Requested(Generic[I]):
 
 @dataclass(slots=True)
 class Handled:
-    """One outcome of `engine.drain.OUTCOMES`, or a Failure, for the key of every item; `counts` are further counters,
+    """One outcome of `drain_report.OUTCOMES`, or a Failure, for the key of every item; `counts` are further counters,
     `lags` seconds. `subjects` has the subject of a failed key's dead letter where it differs from the item's.
     """
 

@@ -107,24 +107,15 @@ class RetentionReport:
 
 
 def apply_retention(
-    runtime: Runtime,
-    *,
-    dry_run: bool,
-    stop: StopSignal | None = None,
-    on_part: OnPart = lambda _name: None,
-) -> RetentionReport:
-    """Delete what has passed its period, or only count it. The report has the error of each unavailable store."""
-    return run_parts(all_parts(runtime), dry_run=dry_run, stop=stop, on_part=on_part)
-
-
-def run_parts(
     parts: Iterable[RetentionPart],
     *,
     dry_run: bool,
     stop: StopSignal | None = None,
     on_part: OnPart = lambda _name: None,
 ) -> RetentionReport:
-    """Run the parts one after the other; one that fails does not stop the others. A stop signal ends between two."""
+    """Delete what has passed its period, or only count it, one part after the other. The report has the error of each
+    unavailable store, which does not stop the other parts. A stop signal ends between two.
+    """
     done = []
     for part in parts:
         if stop is not None and stop.is_set:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError, TransientFailure
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime

@@ -17,18 +17,19 @@ from regworkers_dagster.operations import deployment, reviews
 from regworkers_dagster.pods import pod_of
 from regworkers_dagster.replication import checks
 from regworkers_dagster.replication.assets import LAG_WITHIN_OBJECTIVE, nothing_lags
+from regworkers_dagster.replication.automation import RECONCILE_ENTRIES
 from regworkers_dagster.selection import checks as selection_checks
 
 Steps = Sequence[dg.AssetsDefinition]
 # One run each, because each needs the rights and the size of the job that it is named after here.
 _ALONE: dict[str, Sequence[dg.AssetChecksDefinition]] = {
-    "reconcile_entries": (checks.parity,),
     "draw": (*selection_checks.OF_A_DRAW, selection_checks.selections_kept),
     "check_archive": (archive.one_row_per_id,),
 }
 # These also materialise their asset.
 _WITH_ASSETS: dict[str, Steps] = {"quarterly_review": (deployment.inspect_certificate, *reviews.ASSETS)}
-_RUNS: dict[str, Steps] = {**_ALONE, **_WITH_ASSETS}
+# The first one is a run of that job itself: `parity` can repair, which no second job offers.
+_RUNS: dict[str, Steps] = {RECONCILE_ENTRIES.name: (checks.parity,), **_ALONE, **_WITH_ASSETS}
 _EVERY_SECONDS = 30
 
 FIRST_CHECKS = asset_job(
@@ -74,7 +75,7 @@ def _is_behind(runtime: Runtime) -> bool:
 def _request(like: str, steps: Steps) -> dg.RunRequest:
     without_drill = {"ops": {"review_quarter": {"config": {"drill": False}}}}
     return dg.RunRequest(
-        job_name=FIRST_CHECKS.name,
+        job_name=RECONCILE_ENTRIES.name if like == RECONCILE_ENTRIES.name else FIRST_CHECKS.name,
         tags=pod_of(like),
         run_config=without_drill if reviews.quarterly_review in steps else {},
         asset_selection=[key for step in steps for key in step.keys],
@@ -86,7 +87,7 @@ SENSORS = (
     sensor(
         FIRST_CHECKS.name,
         first_checks_tick,
-        jobs=[FIRST_CHECKS],
+        jobs=[FIRST_CHECKS, RECONCILE_ENTRIES],
         every_seconds=_EVERY_SECONDS,
         description="Launches the checks that have no result yet: on a new instance of Dagster, and after a release "
         "that adds one.",

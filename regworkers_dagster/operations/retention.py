@@ -13,7 +13,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.erasure.erase import erase
-from regworkers_core.operations.retention import apply_retention
+from regworkers_core.operations.retention import all_parts, apply_retention
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.by_hand import CAMPAIGN, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
@@ -46,7 +46,8 @@ def housekeeping(context: dg.OpExecutionContext, config: HousekeepingConfig, run
             context.run, runtime, "housekeeping", runtime.settings.environment, dry_run=dry_run
         ) as result,
     ):
-        done = apply_retention(runtime, dry_run=dry_run, stop=stop, on_part=context.log.info)
+        parts = all_parts(runtime)
+        done = apply_retention(parts, dry_run=dry_run, stop=stop, on_part=context.log.info)
         result |= {part.name: part.deleted for part in done.parts if part.deleted}
     rows = [
         (

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_dagster.drains.observing import or_none
 from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drain_asset, drained

@@ -43,7 +43,7 @@ from regworkers_dagster.by_hand import (
     launchable,
     require,
 )
-from regworkers_dagster.factories import APPLY, ApplyConfig
+from regworkers_dagster.factories import ApplyConfig
 from regworkers_dagster.metadata import table
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection import specs
@@ -83,7 +83,6 @@ class StrikeConfig(ApplyConfig, CampaignConfig):
         default="",
         description=f"{_STRIKES} It replaces the list before it: an entry that is not in it takes part.",
     )
-    apply: bool = Field(default=False, description=APPLY)
 
 
 class ConfirmConfig(dg.Config):
@@ -294,10 +293,8 @@ def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
 )
 def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome:
     """Idempotent: logs what it found and what it sent."""
-    campaign_id, market_id = (
-        require("campaign_id", config.campaign_id),
-        require("market_id", config.market_id),
-    )
+    campaign_id = require("campaign_id", config.campaign_id)
+    market_id = require("market_id", config.market_id)
     facts = retry_market(launch.runtime, campaign_id, market_id, run_id=launch.run_id)
     launch.result["status"] = facts.get("status")
     launch.tell(", ".join(f"{name} {value}" for name, value in facts.items()))
@@ -375,11 +372,8 @@ def annul_draw(launch: Launch, config: AnnulConfig) -> LaunchOutcome:
             runtime, campaign_id, reason=reason, confirm=config.confirm, run_id=launch.run_id, by=launch.who
         )
         launch.result.update(stopped=done.stopped, sent=done.sent, codes=done.codes)
-    failure = (
-        ""
-        if not done.annulled or not done.codes
-        else f"codes with fans: {done.codes}; `block_struck_codes` lists them"
-    )
+    left = done.codes if done.annulled else 0
+    failure = f"codes with fans: {left}; `block_struck_codes` lists them" if left else ""
     return LaunchOutcome(campaign_id, done.as_dict(), specs.DRAW, failure=failure)
 
 

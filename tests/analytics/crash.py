@@ -15,7 +15,7 @@ from typing import Any
 
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.drains.runner import drain_limits, run_drain
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_local.stack import Stack

@@ -120,7 +120,6 @@ APPLIES = {
     "backfill_entries": "backfill",
     "drop_dead_letters": None,
     "erase_entry": None,
-    "first_checks": "reconcile",
     "housekeeping": "apply_retention",
     "prune_runs": "prune",
     "reconcile_entries": "reconcile",

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from tests.engine.fakes import unavailable
 from tests.support.waiting import wait_until
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.drain import DrainLimits, DrainReport, Settlement, drain
+from regworkers_core.engine.drain import DrainLimits, Settlement, drain
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import StopSignal
 

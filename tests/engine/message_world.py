@@ -9,7 +9,8 @@ import orjson
 
 from regworkers_core.domain.messages import DeadLetter, ItemSubject, MessageType, encode
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
-from regworkers_core.engine.drain import OUTCOMES, Settlement
+from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.drain_report import OUTCOMES
 from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork

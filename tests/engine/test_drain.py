@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
-from regworkers_core.engine.drain import OUTCOMES, DrainLimits, DrainReport, Settlement
+from regworkers_core.engine.drain import DrainLimits, Settlement
+from regworkers_core.engine.drain_report import OUTCOMES, DrainReport
 from regworkers_core.engine.stop import StopSignal
 from tests.engine.fakes import Clock, FakeSource, all_done, run_fake, unavailable
 from tests.support.waiting import wait_until

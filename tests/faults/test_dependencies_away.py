@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.runtime import Runtime
 from regworkers_local.stack import Stack
 from tests.faults.crash import SECTIONS, recover

@@ -16,8 +16,8 @@ from regworkers_core.operations.retention import (
     PartResult,
     RetentionPart,
     RetentionReport,
+    all_parts,
     apply_retention,
-    run_parts,
 )
 from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.runtime import Runtime
@@ -118,7 +118,7 @@ EXPECTED = {
 def test_a_dry_run_counts_what_would_go_and_changes_nothing(runtime: Runtime) -> None:
     plant(runtime)
     before = state(runtime)
-    done = apply_retention(runtime, dry_run=True)
+    done = apply_retention(all_parts(runtime), dry_run=True)
     assert done.fine and over(done) == {**EXPECTED, "drill_databases": 0}
     assert done.deleted == 0 and all(part.before == part.after for part in done.parts)
     assert state(runtime) == before
@@ -127,7 +127,7 @@ def test_a_dry_run_counts_what_would_go_and_changes_nothing(runtime: Runtime) ->
 def test_old_data_is_deleted_the_rest_stays_and_sizes_are_reported(runtime: Runtime) -> None:
     plant(runtime)
     before = state(runtime)
-    done = apply_retention(runtime, dry_run=False)
+    done = apply_retention(all_parts(runtime), dry_run=False)
     assert done.fine and {part.name: part.deleted for part in done.parts} == {
         **EXPECTED,
         "drill_databases": 0,
@@ -139,13 +139,15 @@ def test_old_data_is_deleted_the_rest_stays_and_sizes_are_reported(runtime: Runt
     part = next(part for part in done.parts if part.name == "dead_letters")
     assert part.before and part.after and part.before.number - part.after.number == 2
     assert part.before.bytes is not None and part.after.bytes is not None
-    assert apply_retention(runtime, dry_run=False).deleted == 0
+    assert apply_retention(all_parts(runtime), dry_run=False).deleted == 0
 
 
 def test_data_without_a_period_is_kept_for_ever(runtime: Runtime) -> None:
     kept = runtime.settings.housekeeping.model_copy(update={"archive_days": None})
     mine = Runtime(runtime.settings.model_copy(update={"housekeeping": kept}))
-    archive = next(part for part in apply_retention(mine, dry_run=False).parts if part.name == "archive")
+    archive = next(
+        part for part in apply_retention(all_parts(mine), dry_run=False).parts if part.name == "archive"
+    )
     assert archive.older_than_days is None and "for ever" in archive.note
 
 
@@ -155,8 +157,8 @@ def test_a_database_that_a_killed_drill_left_is_dropped_after_a_day(runtime: Run
     try:
         for each in (old, young):
             each.make().insert_one({"_id": "x"})
-        assert over(apply_retention(runtime, dry_run=True))["drill_databases"] == 1
-        apply_retention(runtime, dry_run=False)
+        assert over(apply_retention(all_parts(runtime), dry_run=True))["drill_databases"] == 1
+        apply_retention(all_parts(runtime), dry_run=False)
         left = runtime.mongo.list_database_names()
         assert old.name not in left and young.name in left and runtime.database.name in left
     finally:
@@ -175,7 +177,7 @@ def test_tombstones_go_after_their_period_and_those_of_erased_fans_later(runtime
         "a-later-life": {"email": "a@example.com", "erasedAt": ago(99)},
     }
     runtime.database["entries"].insert_many([{"_id": f"c:{name}", **each} for name, each in stones.items()])
-    done = apply_retention(runtime, dry_run=False)
+    done = apply_retention(all_parts(runtime), dry_run=False)
     assert done.fine and done.deleted == 2
     gone = {"c:old", "c:erased-long-ago"}
     left = {each["_id"] for each in runtime.database["entries"].find()}
@@ -194,7 +196,7 @@ def test_a_dead_letter_that_is_opened_again_before_its_deletion_stays(
             yield ids
 
     monkeypatch.setattr(Documents, "_pages", opened_again)
-    apply_retention(runtime, dry_run=False)
+    apply_retention(all_parts(runtime), dry_run=False)
     assert "goes-0" in state(runtime)["dead_letters"] and "goes-1" not in state(runtime)["dead_letters"]
 
 
@@ -215,12 +217,14 @@ def test_an_unavailable_store_does_not_stop_the_other_parts() -> None:
     def apply(dry_run: bool) -> PartResult:
         return PartResult("other", 1, 1, 0 if dry_run else 1)
 
-    done = run_parts([RetentionPart("reviews", 1, down), RetentionPart("other", 1, apply)], dry_run=False)
+    done = apply_retention(
+        [RetentionPart("reviews", 1, down), RetentionPart("other", 1, apply)], dry_run=False
+    )
     assert not done.fine and done.parts[0].trouble == "s3: EndpointConnectionError"
     assert done.parts[1].deleted == 1
     stop = StopSignal()
     stop.set()
-    assert run_parts([RetentionPart("other", 1, apply)], dry_run=False, stop=stop).deleted == 0
+    assert apply_retention([RetentionPart("other", 1, apply)], dry_run=False, stop=stop).deleted == 0
 
 
 def test_the_terminal_deletes_only_with_yes_and_writes_down_who_did(runtime: Runtime) -> None:

@@ -15,7 +15,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import held_lease
-from regworkers_core.operations.retention import PartResult, campaign_parts, run_parts
+from regworkers_core.operations.retention import PartResult, apply_retention, campaign_parts
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
@@ -85,7 +85,7 @@ def done(days_ago: float) -> dict[str, Any]:
 
 
 def apply(runtime: Runtime, *, dry_run: bool = False) -> dict[str, PartResult]:
-    found = run_parts(campaign_parts(runtime), dry_run=dry_run)
+    found = apply_retention(campaign_parts(runtime), dry_run=dry_run)
     assert found.fine, found.as_dict()
     return {part.name: part for part in found.parts}
 

@@ -26,7 +26,8 @@ from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import BEAT_SECONDS, beats
-from regworkers_core.engine.drain import DrainLimits, DrainReport, Settlement, drain
+from regworkers_core.engine.drain import DrainLimits, Settlement, drain
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.leases import (
     Lease,
     LeaseBusy,

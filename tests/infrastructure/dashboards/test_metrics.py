@@ -14,7 +14,7 @@ from regworkers_core.adapters.aws.cloudwatch import Metrics, Strain
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.queue import Outgoing, Received, SendFailure
 from regworkers_core.engine.settling import DeadLetterPublisher, FailedItem
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.retention import apply_retention
+from regworkers_core.operations.retention import all_parts, apply_retention
 from regworkers_core.operations.reviews.review import make_review, publish
 from regworkers_core.operations.reviews.sections import ReviewKind
 from regworkers_core.runtime import Runtime
@@ -36,7 +36,7 @@ def test_the_housekeeping_needs_what_its_policy_allows(
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     kept = runtime.settings.housekeeping.model_copy(update={"archive_days": 30, "pipeline_days": 90})
     applied = apply_retention(
-        Runtime(runtime.settings.model_copy(update={"housekeeping": kept})), dry_run=False
+        all_parts(Runtime(runtime.settings.model_copy(update={"housekeeping": kept}))), dry_run=False
     )
     assert applied.fine and applied.deleted == 4, applied.as_dict()
     compare("housekeeping", recorder)

@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from regworkers_core.adapters.aws.streams import StreamRecord
-from regworkers_core.engine.drain import DrainLimits, DrainReport, Settlement, drain
+from regworkers_core.engine.drain import DrainLimits, Settlement, drain
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from tests.replication.enqueue.world import World
 

@@ -18,7 +18,8 @@ from regworkers_core.domain.order import LAST_VERSION
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.defects import MOST_DEFECTS
-from regworkers_core.engine.drain import OUTCOMES, Settlement
+from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.drain_report import OUTCOMES
 from regworkers_core.engine.settling import DeadLetterPublisher
 from regworkers_core.replication.enqueue.changes import change_of
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork, invoke_enqueue

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.drain import DrainReport
+from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_local.stack import Stack
