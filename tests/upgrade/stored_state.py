@@ -61,10 +61,10 @@ def _records(runtime: Runtime, expected: dict[str, Any]) -> Iterator[dict[str, A
     for key in sorted(runtime.objects.list("")):
         yield {"kind": "object", "key": key, **_body(runtime.objects.get_bytes(key))}
     secrets = runtime.aws.client("secretsmanager")
-    for each in secrets.list_secrets(MaxResults=100)["SecretList"]:
-        if each["Name"].startswith(runtime.names.prefix):
-            value = secrets.get_secret_value(SecretId=each["Name"])["SecretString"]
-            yield {"kind": "secret", "name": each["Name"], "value": value}
+    ours = [{"Key": "name", "Values": [runtime.names.prefix]}]
+    for each in secrets.list_secrets(MaxResults=100, Filters=ours)["SecretList"]:
+        value = secrets.get_secret_value(SecretId=each["Name"])["SecretString"]
+        yield {"kind": "secret", "name": each["Name"], "value": value}
     yield from _kafka_records(runtime)
 
 
