@@ -19,6 +19,9 @@ def read_unarchived(runtime: Runtime) -> tuple[UnarchivedEvents, ...]:
     with runtime.kafka_log(LEASE, peek=True) as log:
         topics = log.partitions(runtime.names.topics)
         bounds = log.watermarks([each for partitions in topics.values() for each in partitions])
+        # The archive read on to an end that some brokers list late: the partition was not created again.
+        ahead = [each for each, span in bounds.items() if (manifest.offset(each) or 0) > span.end]
+        bounds |= log.bounds(ahead)
         spans = plan_reading(manifest, bounds, iso(now)).spans
         times = log.first_times(spans)
     retention = _retention(runtime, topics)

@@ -28,3 +28,11 @@ def test_the_oldest_event_that_is_not_archived_is_known_with_the_retention_of_it
     assert first.oldest_seconds is not None and DAY - 60 < first.oldest_seconds < DAY + 60
     assert (second.waiting, second.retention_seconds) == (1, None)
     assert [(each.waiting, each.oldest_seconds) for each in others] == [(0, None)] * 2
+
+
+def test_a_topic_that_is_archived_to_its_end_has_nothing_left_where_the_broker_lists_that_end_late(
+    runtime: Runtime,
+) -> None:
+    produce(runtime, *(event(number) for number in range(20)), topic=0)
+    archived(runtime)
+    assert {(each.waiting, each.oldest_seconds) for each in read_unarchived(runtime)} == {(0, None)}
