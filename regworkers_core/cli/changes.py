@@ -40,6 +40,18 @@ class Change:
         return not self.apply
 
 
+@dataclass(frozen=True)
+class Adoption(Change):
+    """The options of a command that always creates what is missing."""
+
+    apply: Annotated[
+        bool,
+        typer.Option(
+            "--apply", help="also change what exists and differs; what is missing is created anyway"
+        ),
+    ] = False
+
+
 class Deletion(Change):
     """The options of a command that cannot be undone. Raises UsageError for `--apply` where there is no terminal to
     prompt at.

@@ -12,7 +12,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from regworkers_core.cli.changes import Change, audited
+from regworkers_core.cli.changes import Adoption, Change, audited
 from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.alert import Severity
@@ -45,7 +45,7 @@ def show_config(form: FormatOption = Format.TEXT) -> None:
 
 @flatten_options
 def provision_command(
-    change: Change,
+    change: Adoption,
     keep: Annotated[
         list[str] | None,
         typer.Option(

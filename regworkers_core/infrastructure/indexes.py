@@ -154,14 +154,16 @@ def provision_indexes(
     builds, which take minutes for a collection of millions; `on_line` gets their progress. Raises TransientFailure, and
     UsageError for a name in `keep` that is none.
     """
-    for name in keep:
-        collection, _, index_name = name.partition(".")
-        if collection not in INDEXES or not index_name:
-            raise UsageError(f"--keep should be <collection>.<index>, as the report names it (got {name!r})")
     database = runtime.database.name
     with closing(mongo_client(runtime.settings.mongo, patient=True)) as patient:
+        adoptions = {name: _Adoption(runtime, patient[database][name], on_line, sleep) for name in INDEXES}
+        known = {name for adoption in adoptions.values() for name in adoption.names()}
+        if unknown := sorted(set(keep) - known):
+            raise UsageError(
+                f"--keep {', '.join(unknown)}: no such index; the report names each as <collection>.<index>"
+            )
         for name, indexes in INDEXES.items():
-            adoption = _Adoption(runtime, patient[database][name], on_line, sleep)
+            adoption = adoptions[name]
             missing: list[Index] = []
             for index in indexes:
                 found = adoption.serving(index)
@@ -185,6 +187,9 @@ class _Adoption:
         self._dependency = runtime.dependency("mongo")
         self._on_line, self._sleep = on_line, sleep
         self._existing = self._await_builds()
+
+    def names(self) -> list[str]:
+        return [f"{self._name}.{each['name']}" for each in self._existing]
 
     def serving(self, index: Index) -> Options | None:
         """The index with these keys, the best if there are several; None without one."""

@@ -29,6 +29,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, Settings, settings_of
 
 _DAY_SECONDS = 86_400
+_RENEW = "renew it with `regworkers certs generate`"
 # Longer than any valid chain.
 _LONGEST_CHAIN = 10
 
@@ -142,9 +143,7 @@ def _about_time(
     days = _days(certificate, now)
     if days <= 0:
         ended = certificate.not_valid_after_utc.date()
-        return [
-            CertificateFinding(CertificateProblem.EXPIRED, f"{who} expired on {ended}: brokers refuse it")
-        ]
+        return [CertificateFinding(CertificateProblem.EXPIRED, f"{who} expired on {ended}: {_RENEW}")]
     if certificate.not_valid_before_utc > datetime.fromtimestamp(now, UTC):
         starts = iso(certificate.not_valid_before_utc.timestamp())
         return [
@@ -154,11 +153,7 @@ def _about_time(
         ]
     if days < warn_days:
         left = f"{_shown_days(days):g} days left, under {warn_days:g}"
-        return [
-            CertificateFinding(
-                CertificateProblem.ENDS_SOON, f"{who} has {left}: renew it with `regworkers certs generate`"
-            )
-        ]
+        return [CertificateFinding(CertificateProblem.ENDS_SOON, f"{who} has {left}: {_RENEW}")]
     return []
 
 

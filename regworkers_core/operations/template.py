@@ -12,8 +12,9 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,8 @@ def _run_copier(scratch: Path, source: str, ref: str | None, data: Mapping[str, 
     options: dict[str, Any] = {"data": dict(data), "vcs_ref": ref}
     options |= {"defaults": True, "overwrite": True, "quiet": True}
     try:
-        with warnings.catch_warnings():
+        # copier says on stderr, three times and even if quiet, that a template has no tags.
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
             # About uncommitted changes of a template, for example: they are part of the diff.
             warnings.simplefilter("ignore")
             if first:

@@ -97,9 +97,9 @@ def test_an_index_that_does_not_serve_is_reported_kept_or_replaced(
     assert server.commands[-2:] == ["dropIndexes alerts.old", "createIndexes alerts ['scope_1']"]
 
 
-@pytest.mark.parametrize("name", ["byMail", "entrys.byMail", "entries."])
+@pytest.mark.parametrize("name", ["byMail", "entrys.byMail", "entries.", "alerts.odl"])
 def test_a_name_to_keep_that_is_none_is_refused_before_anything_changes(adopt: Adopt, name: str) -> None:
-    server = FakeIndexes()
+    server = FakeIndexes(alerts=[{"key": {"scope": 1}, "name": "old", "unique": True}])
     with pytest.raises(UsageError, match="--keep"):
         adopt(server, change=True, keep=[name])
     assert not server.commands

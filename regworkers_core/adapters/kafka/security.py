@@ -135,7 +135,7 @@ class KafkaSecurity:
             return f"file {self._files[part]}"
         if part in self._names:
             return f"secret {self._names[part]}"
-        return "settings" if part in self._inline else None
+        return f"setting kafka.tls.{part}" if part in self._inline else None
 
     def material(self, stage: SecretStage = SecretStage.CURRENT) -> Material:
         """Read the material. Raises UsageError for a part that does not exist or is not PEM, and TransientFailure."""
@@ -183,7 +183,9 @@ class KafkaSecurity:
             try:
                 return path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"{path}: cannot be read ({type(error).__name__}): see kafka.tls") from None
+                raise UsageError(
+                    f"{path}: cannot be read ({type(error).__name__}): correct kafka.tls.{part}File"
+                ) from None
         if part not in self._names:
             return None
         name = self._names[part]

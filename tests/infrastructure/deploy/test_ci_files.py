@@ -30,7 +30,7 @@ def commands(script: Path) -> list[list[str]]:
     text = script.read_text(encoding="utf-8")
     words = " ".join(re.findall(r"arguments\+?=\((.*?)\)", text))
     text = text.replace('"${arguments[@]}"', words)
-    return [shlex.split(line.split(">")[0]) for line in text.splitlines() if line.startswith("regworkers ")]
+    return [shlex.split(line.split("|")[0]) for line in text.splitlines() if line.startswith("regworkers ")]
 
 
 def test_both_pipelines_run_the_same_scripts_which_exist_and_may_be_executed() -> None:
@@ -68,7 +68,8 @@ def test_a_script_without_an_environment_does_not_look_at_the_wrong_one(script: 
     done = subprocess.run(
         ["bash", str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode != 0 and "CONFIG_ENV" in done.stderr
+    # 1 would be a finding.
+    assert done.returncode == 2 and "CONFIG_ENV" in done.stderr
 
 
 @pytest.mark.parametrize("state", [False, True])
@@ -81,8 +82,14 @@ def test_the_script_after_a_deployment_hands_on_report_and_exit_code(tmp_path: P
         (tmp_path / "state.json").write_text("{}")
     environment = {**os.environ, "CONFIG_ENV": "qa", "PATH": f"{program.parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", str(CI / "after-deployment.sh")], cwd=tmp_path, env=environment, check=False
+        ["bash", str(CI / "after-deployment.sh")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     wanted = "aws find-resources --format json" + (" --terraform state.json" if state else "")
-    assert (tmp_path / "resources.json").read_text().strip() == wanted
+    # The job's log says why it is red.
+    assert (tmp_path / "resources.json").read_text() == done.stdout == f"{wanted}\n"
