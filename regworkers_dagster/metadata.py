@@ -60,5 +60,6 @@ def records(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     )
 
 
-def _plain(value: object) -> str | int | float | bool | None:
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+def _plain(value: object) -> Any:
+    """Dagster keeps no enumerations, which are texts, too."""
+    return value if type(value) in (str, int, float, bool, type(None)) else str(value)

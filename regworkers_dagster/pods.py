@@ -40,7 +40,7 @@ _SIZES = (SMALL, DRAIN, REPORT, LARGE)
 JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "replication": {
         DRAIN: ("enqueue_entries", "save_entries", "backfill_entries"),
-        LARGE: ("reconcile_entries", "runbook_out_of_sync", "runbook_total_failure", "drill_recovery"),
+        LARGE: ("reconcile_entries", "runbook_out_of_sync", "drill_recovery"),
     },
     "selection": {
         SMALL: (
@@ -64,7 +64,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         LARGE: ("confirm_draw", "draw", "eligibility_report", "export_draw", "simulate_draw", "top_up"),
     },
     "analytics": {
-        SMALL: ("runbook_kafka",),
         DRAIN: ("publish_events",),
         REPORT: ("campaign_funnel",),
         LARGE: ("archive_events", "check_archive"),
@@ -82,6 +81,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "review_dead_letters",
             "runbook_campaign_configuration",
             "runbook_cost",
+            "runbook_kafka",
             "runbook_stream_lag",
             "runbook_time_outs",
             "show_config",
@@ -90,6 +90,8 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         LARGE: ("first_checks",),
         REPORT: ("housekeeping", "upload_invites", "weekly_review", "monthly_review", "quarterly_review"),
     },
+    # It creates what is missing.
+    "provision": {LARGE: ("runbook_total_failure",)},
 }
 _PODS = {job: (duty, size) for duty, sizes in JOBS.items() for size, jobs in sizes.items() for job in jobs}
 

@@ -6,7 +6,6 @@ from the settings and from what the given resources change.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,7 +129,9 @@ def _shown(value: Any) -> Any:
     """A secret is an address: without its login and options, which may contain passwords."""
     if not isinstance(value, SecretStr):
         return value
-    return re.sub(r"//.*@", "//***@", value.get_secret_value()).partition("?")[0]
+    login, at, place = value.get_secret_value().rpartition("@")
+    scheme, slashes, _ = login.partition("://")
+    return f"{scheme if slashes else ''}{slashes}{'***@' if at else ''}{place.partition('?')[0]}"
 
 
 def runtime_of(context: Any, *, call_seconds: float | None = None) -> Runtime:

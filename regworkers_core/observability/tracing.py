@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, Span, StatusCode
@@ -55,8 +56,14 @@ def configure_tracing(service: str, environment: str = "") -> None:
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
         metrics.set_meter_provider(MeterProvider([reader], resource=provider.resource))
     # Statements are never captured: they hold fans' data.
-    PymongoInstrumentor().instrument(capture_statement=False)
+    PymongoInstrumentor().instrument(capture_statement=False, failed_hook=without_text)
     RedisInstrumentor().instrument()
+
+
+def without_text(failed: Span, event: Any) -> None:
+    """Replace the server's or driver's text in the span of a MongoDB command by its code: it may print a document."""
+    failure = event.failure
+    failed.set_status(StatusCode.ERROR, str(failure.get("codeName") or failure.get("errtype") or "failed"))
 
 
 def flush_spans(seconds: float) -> bool:

@@ -56,9 +56,7 @@ from regworkers_core.settings.operations import (
     ReviewsSettings,
     WebSettings,
 )
-from regworkers_core.settings.transport import WAY_OUT, plaintext, plaintext_addresses
-
-OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"
+from regworkers_core.settings.transport import WAY_OUT, plaintext_addresses, plaintext_variables
 
 
 class Names:
@@ -185,9 +183,9 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """Read, merge, validate. Raises UsageError: a line for each wrong key, with key, value and file."""
     settings = _explained(Settings)
-    address = plaintext(os.environ.get(OTLP, ""), settings.allow_plaintext)
-    if address and settings.environment != "local-dev":
-        raise UsageError(f"environment variable {OTLP}: {WAY_OUT.format(address=address)}")
+    if settings.environment != "local-dev":
+        for variable, address in plaintext_variables(os.environ, settings.allow_plaintext):
+            raise UsageError(f"environment variable {variable}: {WAY_OUT.format(address=address)}")
     return settings
 
 

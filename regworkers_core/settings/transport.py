@@ -5,7 +5,9 @@ Loopback and the hosts of `allowPlaintext` are excepted, such as the UI inside t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,13 +16,23 @@ from pydantic import BaseModel, SecretStr
 # Secure by their scheme; `mongodb` by its options, Kafka by `security.protocol`.
 _SECURE = frozenset({"https", "rediss", "unix", "mongodb+srv"})
 _PLAIN_KAFKA = ("plaintext", "sasl_plaintext")
-_LOCAL = frozenset({"localhost", "::1"})
 WAY_OUT = (
     "should be an address with TLS (https://, rediss://, mongodb+srv:// or tls=true, Kafka's security.protocol); "
     "if its network is trusted, add its host to allowPlaintext; found {address}"
 )
 # Names of fields that hold an address, whatever the section.
 _FIELDS = frozenset({"uri", "url", "base_url", "endpoint_url", "address", "bootstrap", "slack_webhook"})
+# Variables that libraries read by themselves: an address for all, and addresses of single services and signals.
+_OF_LIBRARIES = ("AWS_ENDPOINT_URL", "OTEL_EXPORTER_OTLP_")
+
+
+def plaintext_variables(
+    environment: Mapping[str, str], allowed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """As `plaintext_addresses`, of the variables of libraries."""
+    for name, value in sorted(environment.items()):
+        if name.startswith(_OF_LIBRARIES) and "ENDPOINT" in name and (shown := plaintext(value, allowed)):
+            yield name, shown
 
 
 def plaintext_addresses(section: BaseModel, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -47,12 +59,22 @@ def plaintext(address: str, allowed: Collection[str]) -> str:
         return ""
     places = parts.netloc.rpartition("@")[2]
     hosts = {_host(place) for place in places.split(",")}
-    far = [host for host in hosts if not (host in _LOCAL or host.startswith("127.") or host in allowed)]
+    trusted = {host.lower() for host in allowed}
+    far = [host for host in hosts if not (host in trusted or _is_local(host))]
     return f"{parts.scheme}://{places}" if far else ""
 
 
+def _is_local(host: str) -> bool:
+    """This machine. `127.0.0.1.example.com` is a name, which leads anywhere."""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
 def _is_secure(scheme: str, query: str) -> bool:
-    options = {name.lower(): values[-1].lower() for name, values in parse_qs(query).items()}
+    # MongoDB's driver also separates options by semicolons.
+    given = parse_qs(query.replace(";", "&"))
+    options = {name.lower(): values[-1].lower() for name, values in given.items()}
     wanted = options.get("tls", options.get("ssl"))
     return wanted == "true" if scheme == "mongodb" else scheme in _SECURE and wanted != "false"
 
@@ -68,7 +90,7 @@ def _is_plain_kafka(kafka: Any) -> bool:
 
 
 def _host(place: str) -> str:
-    return place[1:].partition("]")[0] if place.startswith("[") else place.partition(":")[0].lower()
+    return (place[1:].partition("]") if place.startswith("[") else place.partition(":"))[0].lower()
 
 
 def _text(value: object) -> str:

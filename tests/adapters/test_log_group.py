@@ -134,6 +134,22 @@ def test_one_call_has_no_more_than_cloudwatch_takes() -> None:
     assert max(sum(len(each["message"].encode()) + 26 for each in events) for events in puts) <= 1024 * 1024
 
 
+def test_one_call_spans_less_than_a_day_whatever_the_clock_did() -> None:
+    hour = 3600.0
+    at = iter([0.0, 25 * hour, 26 * hour, 1 * hour, 30 * hour])
+    client = FakeClient(put_log_events=lambda **_: {})
+    outage = threading.Event()
+    lines = LogGroupLines(lambda: outage.wait() and client, "/regworkers", "here", clock=lambda: next(at))
+    for number in range(5):
+        lines(f"line {number}")
+    outage.set()
+    lines.close(seconds=10)
+    spans = [[each["timestamp"] for each in given["logEvents"]] for _, given in client.calls]
+    assert len(messages(client)) == 5
+    # CloudWatch refuses a longer one as a whole, and each repetition of it.
+    assert max(max(times) - min(times) for times in spans) <= 24 * hour * 1000
+
+
 def test_what_cloudwatch_refuses_as_too_old_counts_as_dropped() -> None:
     client = FakeClient(put_log_events=[{"rejectedLogEventsInfo": {"tooOldLogEventEndIndex": 2}}, {}])
     lines = lines_to(client)

@@ -53,6 +53,16 @@ def test_the_ui_shows_where_each_service_is_and_no_login(monkeypatch: pytest.Mon
         assert all(field.description for field in type(each).model_fields.values())
 
 
+@pytest.mark.parametrize(
+    "wrong", ["user:p@ss@cache.example.net:6379", "redis//:p@ss@cache", "redis://u:p\nss@c"]
+)
+def test_an_address_that_is_none_shows_no_login_either(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_REDIS__URL", wrong)
+    redis = connections()["redis"]
+    assert isinstance(redis, RedisResource) and redis.url is not None
+    assert "ss@" not in redis.url and redis.url.count("***@") == 1
+
+
 def test_resources_as_they_were_loaded_change_nothing_also_where_the_address_moved_since(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 
 import orjson
 import pytest
 import structlog
 from opentelemetry import trace
+from opentelemetry.instrumentation.pymongo import CommandTracer
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent
 
 from regworkers_core.observability.logs import Passed, configure_logging, entries_passed
 from regworkers_core.observability.tracing import (
@@ -20,6 +23,7 @@ from regworkers_core.observability.tracing import (
     flush_spans,
     inject,
     span,
+    without_text,
 )
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
@@ -109,6 +113,23 @@ def test_what_is_no_correlation_id_is_on_no_span(spans: InMemorySpanExporter) ->
         pass
     (found,) = spans.get_finished_spans()
     assert (found.attributes or {})["correlationId"] == "c-1"
+
+
+def test_the_span_of_a_command_that_failed_has_a_code_and_not_the_servers_text(
+    spans: InMemorySpanExporter,
+) -> None:
+    tracer = CommandTracer(trace.get_tracer("x"), failed_hook=without_text, capture_statement=False)
+    at, said = ("127.0.0.1", 27017), 'dup key: { email: "fan@example.com" }'
+    failures = ({"codeName": "DuplicateKey", "errmsg": said}, {"errtype": "AutoReconnect", "errmsg": said})
+    for number, failure in enumerate(failures):
+        command = {"findAndModify": "entries", "query": {"email": "fan@example.com"}}
+        tracer.started(CommandStartedEvent(command, "entry_service", number, at, number))
+        tracer.failed(
+            CommandFailedEvent(timedelta(0), failure, "findAndModify", number, at, number, database_name="x")
+        )
+    found = spans.get_finished_spans()
+    assert [each.status.description for each in found] == ["DuplicateKey", "AutoReconnect"]
+    assert "fan@" not in "".join(each.to_json() for each in found)
 
 
 def test_a_flush_that_hangs_is_left_behind_and_not_repeated_until_it_ends(

@@ -155,6 +155,24 @@ PLAIN = [
         "OTLP",
         "http://collector.example.com",
     ),
+    # The exporters and botocore take these before our own.
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "http://collector.example.com:4318",
+        "OTLP",
+        "http://collector.example.com",
+    ),
+    ("AWS_ENDPOINT_URL_S3", "http://s3.example.com", "AWS", "http://s3.example.com"),
+    # A name, not an address of this machine.
+    ("REGWORKERS_VAULT__ADDRESS", "http://127.0.0.1.example.com", "vault.address", "http://127.0.0.1"),
+    # MongoDB's driver also separates options by semicolons.
+    (
+        "REGWORKERS_MONGO__URI",
+        "mongodb+srv://u:hidden@db.example.com/?w=majority;tls=false",
+        "mongo.uri",
+        "mongodb+srv://",
+    ),
+    ("REGWORKERS_MONGO__URI", "mongodb://u:hidden@db.example.com/?TLS=false", "mongo.uri", "mongodb://db"),
 ]
 
 
@@ -172,7 +190,9 @@ def test_outside_local_dev_an_address_without_tls_is_refused_with_the_way_out(
     assert setting in line and shown in line and "allowPlaintext" in line and "hidden" not in line
     host = shown.partition("://")[2] or shown
     host = {"http://[2001": "2001:db8::1"}.get(shown[:12], host.partition(":")[0])
-    allowed = sorted({host, "db.example.com", "users.example.com", "hooks.example.com", "kafka.example.com"})
+    host = {"127.0.0.1": "127.0.0.1.example.com"}.get(host, host)
+    # As an operator may write it.
+    allowed = sorted({host, "DB.example.com", "users.example.com", "hooks.example.com", "kafka.example.com"})
     monkeypatch.setenv("REGWORKERS_ALLOW_PLAINTEXT", orjson.dumps(allowed).decode())
     load_settings()
 
@@ -185,7 +205,9 @@ def test_outside_local_dev_an_address_without_tls_is_refused_with_the_way_out(
         ("REGWORKERS_MONGO__URI", "mongodb://localhost:27017,127.0.0.2:27018/"),
         ("REGWORKERS_REDIS__URL", "rediss://redis.example.com/0"),
         ("REGWORKERS_KAFKA__OPTIONS", '{"security.protocol": "SASL_SSL"}'),
+        ("REGWORKERS_MONGO__URI", "mongodb://u:p@db.example.com/?replicaSet=x;ssl=true"),
         ("REGWORKERS_DAGSTER__URL", "http://[::1]:3000"),
+        ("REGWORKERS_DAGSTER__URL", "http://[0:0:0:0:0:0:0:1]:3000"),
         ("REGWORKERS_DAGSTER__URL", "http://dagster-dagster-webserver:3000"),
     ],
 )

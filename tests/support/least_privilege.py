@@ -59,7 +59,19 @@ FLOWS = {
     "regworkers_core/operations/table_check": "shadow",
 }
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")
-_duty: ContextVar[str] = ContextVar("duty of the guard", default="")
+
+
+@dataclass(slots=True)
+class _Acting:
+    """A role while one of its jobs or sensors runs; `active` until it ends."""
+
+    role: str
+    active: bool = True
+
+
+_duty: ContextVar[_Acting | None] = ContextVar("duty of the guard", default=None)
+# What a thread has in place of a context: who acted when it was started.
+_STARTED_BY = "_acting_of_the_guard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +169,14 @@ def install() -> None:
 
     # They pass the hooks of their client by.
     DirectCalls.call = direct  # type: ignore[method-assign]
+    start = threading.Thread.start
+
+    def started(thread: threading.Thread) -> None:
+        setattr(thread, _STARTED_BY, _acting())
+        start(thread)
+
+    # What a job reads in parallel is the job's.
+    threading.Thread.start = started  # type: ignore[method-assign]
     drain = runner.drain
 
     def known(name: str, *arguments: Any, **options: Any) -> Any:
@@ -174,17 +194,24 @@ def install() -> None:
 
 
 def role_of_the_job() -> str:
-    """The role whose job or sensor runs in this context; empty outside of any."""
-    return _duty.get()
+    """The role whose job or sensor runs in this context or started this thread; empty outside of any."""
+    acting = _acting()
+    return acting.role if acting is not None and acting.active else ""
+
+
+def _acting() -> _Acting | None:
+    return _duty.get() or getattr(threading.current_thread(), _STARTED_BY, None)
 
 
 @contextmanager
 def acting_as(role: str) -> Iterator[None]:
     """What this context does is the role's."""
-    token = _duty.set(role)
+    acting = _Acting(role)
+    token = _duty.set(acting)
     try:
         yield
     finally:
+        acting.active = False
         _duty.reset(token)
 
 
@@ -218,7 +245,7 @@ def _judge(frame: FrameType, params: dict[str, Any], model: Any) -> None:
         return
     service = model.service_model.service_name
     for resource in resources(service, model.name, params):
-        made = Made(worker, Call(action_of(service, model.name), resource), _duty.get())
+        made = Made(worker, Call(action_of(service, model.name), resource), role_of_the_job())
         for guard in tuple(_watching):
             guard.note(made)
 

@@ -24,8 +24,9 @@ from regworkers_core.observability.logs import describe
 log = structlog.get_logger(__name__)
 # About 25,000 lines: some seconds of the fastest drain, while CloudWatch does not answer.
 BUFFER_BYTES = 8 * 1024 * 1024
-# Limits of PutLogEvents; it counts 26 bytes for each event.
+# Limits of PutLogEvents; it counts 26 bytes for each event, and its events may be a day apart.
 _CALL_BYTES, _CALL_EVENTS, _EVENT_BYTES = 1024 * 1024, 10_000, 26
+_CALL_MILLISECONDS = 24 * 3600 * 1000
 # A longer line is cut: none of ours is, and one event may have 1 MiB with its 26 bytes.
 _LONGEST = 200_000
 SEND_SECONDS = 1.0
@@ -164,12 +165,14 @@ def _at(event: _Event) -> int:
 
 def _one_call(buffer: Iterable[_Event]) -> Iterator[_Event]:
     """The first events, as many as one call takes."""
-    total = 0
+    total, first, last = 0, 0, 0
     for number, (at, line) in enumerate(buffer):
+        first, last = (min(first, at), max(last, at)) if number else (at, at)
         text = line if len(line) <= _LONGEST else line[:_LONGEST]
         total += (len(text) if text.isascii() else len(text.encode(errors="replace"))) + _EVENT_BYTES
         # One place is left for the count of dropped lines.
-        if number and (total > _CALL_BYTES - 1000 or number >= _CALL_EVENTS - 1):
+        too_much = total > _CALL_BYTES - 1000 or number >= _CALL_EVENTS - 1
+        if number and (too_much or last - first > _CALL_MILLISECONDS):
             return
         yield at, text
 

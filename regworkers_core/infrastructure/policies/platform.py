@@ -355,7 +355,7 @@ WORKERS: tuple[Worker, ...] = (
 # each duty (regworkers_dagster/pods.py); `run` is for a run without a duty.
 ROLES: dict[str, tuple[str, ...]] = {
     "logs": ("log-lines",),
-    "sensors": ("compute-logs", "kafka-certificate", "sensors"),
+    "sensors": ("compute-logs", "kafka-certificate", "sensors", "services"),
     "web": ("compute-logs", "web"),
     "replication": ("compute-logs", "enqueue", "reconcile", "save"),
     "selection": ("campaigns", "compute-logs", "draw", "notifications", "selections", "services"),
@@ -371,9 +371,19 @@ ROLES: dict[str, tuple[str, ...]] = {
         "invites",
         "kafka-certificate",
         "reviews",
+        "services",
     ),
     "run": ("compute-logs",),
-    "provision": ("kafka-certificate", "provision"),
+    # It also rebuilds the replica after a total failure.
+    "provision": (
+        "compute-logs",
+        "doctor",
+        "kafka-certificate",
+        "provision",
+        "reconcile",
+        "save",
+        "services",
+    ),
 }
 
 
