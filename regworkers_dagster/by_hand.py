@@ -178,7 +178,6 @@ def launchable(
             tags={**(RESUMED if resumed else {}), **(long_run() if long else short_run())},
             is_flat=True,
             uses=uses,
-            out=dg.Out(dg.Nothing),
         )(body)
 
     return make

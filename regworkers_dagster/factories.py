@@ -96,12 +96,11 @@ def one_op_job(
     uses: Set[str] = STORES,
     call_seconds: float | None = None,
     worker: str = "",
-    **more: Any,
 ) -> Callable[[Body], dg.JobDefinition]:
     """A job of a function `(context, config, runtime)`. `does` describes the op in the UI, `description` the job.
 
     `uses` are the resources that the function touches, `call_seconds` is as for `runtime_of`, `worker` is the name in
-    logs (empty: the job's); `more` goes to the op.
+    logs (empty: the job's).
     """
 
     def make(function: Body) -> dg.JobDefinition:
@@ -112,7 +111,8 @@ def one_op_job(
             description=does,
             config_schema=fields_of(config_type),
             required_resource_keys=set(uses),
-            **more,
+            # Dagster would write any other output to DAGSTER_HOME, which is read-only on Kubernetes.
+            out=dg.Out(dg.Nothing),
         )
         def op(context: dg.OpExecutionContext) -> Any:
             bind(runId=context.run_id, worker=worker or name)

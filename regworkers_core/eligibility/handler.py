@@ -8,7 +8,8 @@ A list of checks is answered by the list of their answers. An AppSync event is a
 
 The caller decides which fields are accepted and what the answer says: `identity.py`. Any other event is answered with
 `{"errorType": "UsageError", "errorMessage": "..."}`, which says what is wrong; so is an environment that is not set
-up, without details for a fan. A dependency that does not answer is not an error: the answers are UNKNOWN.
+up, without details for a fan. A dependency that does not answer is not an error: the answers are UNKNOWN. Only a start
+without the secret store is one, a TransientFailure: the next call tries again.
 
 Lines of a call have its `requestId`. Its span continues the caller's trace, and leaves before the answer, because
 Lambda freezes the process afterwards.
@@ -25,7 +26,7 @@ import orjson
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
 from regworkers_core.eligibility.identity import Caller, appsync_caller, direct_caller
 from regworkers_core.observability.logs import configure_logging, describe
@@ -53,6 +54,7 @@ def handler(event: object, context: Any = None) -> Any:
         "worker": "eligibility",
         "requestId": str(getattr(context, "aws_request_id", "") or "none"),
     }
+    kind: type[Exception] = UsageError
     with bound_contextvars(**identifiers):
         try:
             runtime = _shared_runtime()
@@ -60,12 +62,13 @@ def handler(event: object, context: Any = None) -> Any:
                 return respond(runtime, event)
         except RequestError as error:
             message = str(error)
-        except UsageError as error:
+        except (UsageError, TransientFailure) as error:
             log.error("check not answered", error=str(error))
+            kind = TransientFailure if isinstance(error, TransientFailure) else kind
             message = _NOT_NOW if _may_be_a_fans(event) else str(error)
         finally:
             flush_spans(min(_FLUSH_SECONDS, _seconds_left(context) - _ANSWER_SECONDS))
-    return {"errorType": "UsageError", "errorMessage": message}
+    return {"errorType": kind.__name__, "errorMessage": message}
 
 
 def _incoming(event: object, context: Any) -> Mapping[str, str]:
@@ -154,15 +157,21 @@ def _without_arguments() -> RequestError:
 
 
 def _shared_runtime() -> Runtime:
-    """The runtime, made once. Raises UsageError for settings, or a secret with settings, that cannot be used."""
+    """The runtime, made once. Raises UsageError for settings, or a secret with settings, that cannot be used, and
+    TransientFailure when the secret store does not answer.
+    """
     global _runtime
     with _lock:
         if _runtime is None:
             configure_logging()
             runtime = Runtime.load()
             if name := os.environ.get(ENVIRONMENT_SECRET):
+                # A caller waits, and Lambda ends what takes longer than a call.
+                aws, most = runtime.settings.aws, runtime.settings.eligibility.read_seconds
+                brief = aws.model_copy(update={"read_timeout_seconds": min(most, aws.read_timeout_seconds)})
+                secrets = Runtime(runtime.settings.model_copy(update={"aws": brief})).secrets
                 # What is set in the function itself wins.
-                for variable, value in _variables(name, runtime.secrets.get(name)).items():
+                for variable, value in _variables(name, secrets.get(name)).items():
                     os.environ.setdefault(variable, value)
                 runtime = Runtime.load()
             observability = runtime.settings.observability

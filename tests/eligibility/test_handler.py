@@ -9,9 +9,10 @@ from typing import Any, cast
 import orjson
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.eligibility import handler as module
 from regworkers_core.eligibility.handler import ENVIRONMENT_SECRET, handler
@@ -206,7 +207,7 @@ def test_any_event_is_answered_or_refused(monkeypatch: pytest.MonkeyPatch) -> No
     runtime = cast(Runtime, SimpleNamespace(settings=SimpleNamespace(eligibility=EligibilitySettings())))
 
     @given(EVENTS | st.lists(EVENTS, max_size=3))
-    @settings(max_examples=300)
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
     def answered(event: Any) -> None:
         events = event if isinstance(event, list) else [event]
         try:
@@ -219,6 +220,35 @@ def test_any_event_is_answered_or_refused(monkeypatch: pytest.MonkeyPatch) -> No
                 assert one["fan"] is is_appsync
 
     answered()
+
+
+def test_a_start_without_the_secret_store_is_answered_in_time_and_tried_again(
+    servers: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment_of(servers).items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"AWS__ENDPOINT_URL": "http://127.0.0.1:9", "RETRY__ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(f"REGWORKERS_{name}", value)
+    monkeypatch.setenv(ENVIRONMENT_SECRET, "eligibility-settings")
+    monkeypatch.setattr(module, "_runtime", None)
+    waits: list[float] = []
+    make = AwsClients.client
+
+    def client(clients: AwsClients, service: str, **options: Any) -> Any:
+        made = make(clients, service, **options)
+        waits.append(made.meta.config.read_timeout)
+        return made
+
+    monkeypatch.setattr(AwsClients, "client", client)
+    refused = handler([check()])
+    assert refused["errorType"] == "TransientFailure" and "secretsmanager" in refused["errorMessage"]
+    fans = handler(appsync(**check()))
+    assert fans == {"errorType": "TransientFailure", "errorMessage": module._NOT_NOW}
+    assert max(waits) <= servers.settings.eligibility.read_seconds
+    servers.secrets.create("eligibility-settings", "{}", description="of a test")
+    monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", str(servers.settings.aws.endpoint_url))
+    assert handler([]) == []
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.dependency import NodeHandle
 from dagster_k8s import K8sRunLauncher
 
 from regworkers_core.infrastructure.policies.platform import ROLES
@@ -81,6 +82,20 @@ def test_every_pod_states_what_it_takes_and_writes_only_to_its_disk(pods: dict[s
         gibibytes = int(resources["limits"]["ephemeral-storage"].removesuffix("Gi"))
         assert gibibytes >= (4 if name in NEEDS_DISK else 1), name
     assert container_of(pods["draw"])["resources"]["requests"]["ephemeral-storage"] == LARGE.disk
+
+
+def test_no_run_keeps_an_output_because_the_root_is_read_only() -> None:
+    # Dagster writes every other output below DAGSTER_HOME.
+    kept = {
+        f"{job.name}: {node.name}.{out.name}"
+        for job in jobs()
+        for node in job.nodes
+        for out in node.definition.output_defs
+        if not out.dagster_type.is_nothing
+        # Results of checks are events.
+        and not job.asset_layer.get_asset_check_key_for_node_output(NodeHandle(node.name, None), out.name)
+    }
+    assert kept == set()
 
 
 def test_every_pod_is_confined_and_has_time_to_end(pods: dict[str, dict[str, Any]]) -> None:
