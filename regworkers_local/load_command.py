@@ -37,9 +37,8 @@ def load(
     loader = Loader(
         runtime, LoadPlan(entries, updates, removals, rate, int(time.time()) if seed is None else seed)
     )
-    with progress("entries") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("writing", total=entries)
-        loaded = loader.run(stop, lambda so_far: bar.update(task, completed=so_far.inserted))
+    with progress("entries", "writing", total=entries) as show, StopSignal().on_signals() as stop:
+        loaded = loader.run(stop, lambda so_far: show(completed=so_far.inserted))
     examples = [" ".join(key) for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]
     document = {**loaded.as_dict(), "forExample": ", ".join(examples), "userForExample": loaded.example_user}
     answer(document, form)

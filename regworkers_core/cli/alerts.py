@@ -16,7 +16,7 @@ from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.options import quick_runtime
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows, to_second
+from regworkers_core.cli.output import Format, FormatOption, answer, rows, to_second
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso
@@ -83,9 +83,7 @@ def show(key: Key, form: FormatOption = Format.TEXT) -> None:
     incident = runtime.incidents.find(key)
     if incident is None:
         raise UsageError(f"no incident {key}: `regworkers alerts` lists what is open")
-    answer(_document(incident, runtime.mutes.in_force(runtime.clock())), form)
-    if incident.open:
-        raise typer.Exit(FINDING)
+    answer(_document(incident, runtime.mutes.in_force(runtime.clock())), form, finding=incident.open)
 
 
 @app.command("ack")
@@ -180,9 +178,7 @@ def _answer(
     }
     if unknown is not None:
         document["unknown"] = unknown
-    answer(document, form, _in_words(incidents, mutes, unknown or {}))
-    if incidents or unknown:
-        raise typer.Exit(FINDING)
+    answer(document, form, _in_words(incidents, mutes, unknown or {}), finding=incidents or unknown)
 
 
 def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, str]) -> Group:

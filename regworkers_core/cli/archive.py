@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from regworkers_core.cli.changes import new_run_id
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
+from regworkers_core.cli.output import Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
@@ -34,20 +34,18 @@ def run_command(
     or missing.
     """
     # Late, for they bring DuckDB and pyarrow.
-    from regworkers_core.analytics.archive.archiver import ArchiveReport, archive_events
+    from regworkers_core.analytics.archive.archiver import archive_events
 
     runtime = Runtime.load()
-    with progress("events") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("archive", total=None)
-
-        def show(so_far: ArchiveReport) -> None:
-            bar.update(task, completed=so_far.read)
-
-        run_id = new_run_id()
-        report = archive_events(runtime, run_id=run_id, max_seconds=longest, stop=stop, on_progress=show)
-    answer(report.as_dict(), form)
-    if report.finding:
-        raise typer.Exit(FINDING)
+    with progress("events", "archive") as show, StopSignal().on_signals() as stop:
+        report = archive_events(
+            runtime,
+            run_id=new_run_id(),
+            max_seconds=longest,
+            stop=stop,
+            on_progress=lambda so_far: show(completed=so_far.read),
+        )
+    answer(report.as_dict(), form, finding=report.finding)
 
 
 @app.command("status")
@@ -59,9 +57,7 @@ def status_command(form: FormatOption = Format.TEXT) -> None:
     from regworkers_core.analytics.archive.status import archive_status, is_finding
 
     status = archive_status(Runtime.load())
-    answer(status, form)
-    if is_finding(status):
-        raise typer.Exit(FINDING)
+    answer(status, form, finding=is_finding(status))
 
 
 @app.command("verify")
@@ -70,16 +66,13 @@ def verify_command(form: FormatOption = Format.TEXT) -> None:
     from regworkers_core.analytics.archive.status import verify
 
     runtime = Runtime.load()
-    with progress("files") as bar:
-        task = bar.add_task("verify", total=None)
+    with progress("files", "verify") as show:
         found = verify(
             runtime.objects,
             memory_mib=runtime.settings.archive.memory_mib,
-            on_progress=lambda done, all_: bar.update(task, completed=done, total=all_),
+            on_progress=lambda done, all_: show(completed=done, total=all_),
         )
-    answer(found.as_dict(), form)
-    if not found.holds:
-        raise typer.Exit(FINDING)
+    answer(found.as_dict(), form, finding=not found.holds)
 
 
 @app.command("fetch")
@@ -98,13 +91,12 @@ def fetch_command(
     from regworkers_core.analytics.archive.archived_events import EventFilter, fetch
 
     runtime = Runtime.load()
-    with progress("files") as bar:
-        task = bar.add_task("fetch", total=None)
+    with progress("files", "fetch") as show:
         paths = fetch(
             runtime.objects,
             folder,
             EventFilter(_day("since", since), _day("until", until), tuple(type_ or ())),
-            on_progress=lambda done, all_: bar.update(task, completed=done, total=all_),
+            on_progress=lambda done, all_: show(completed=done, total=all_),
         )
     answer(
         {"folder": str(folder), "files": len(paths), "bytes": sum(path.stat().st_size for path in paths)},

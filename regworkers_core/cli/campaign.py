@@ -15,7 +15,7 @@ from regworkers_core.cli.campaign_cache import cache_app
 from regworkers_core.cli.changes import audited, new_run_id
 from regworkers_core.cli.draw_report import commitment_in_words
 from regworkers_core.cli.options import CampaignArgument, market_in_words
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
@@ -211,9 +211,7 @@ def status_command(campaign: CampaignArgument, form: FormatOption = Format.TEXT)
     """
     runtime = Runtime.load()
     report = read_campaign_status(runtime, runtime.campaigns.require(campaign))
-    answer(report.as_dict(), form, _status_text(report))
-    if not report.fine:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, _status_text(report), finding=not report.fine)
 
 
 def _document(campaign: Campaign) -> dict[str, Any]:

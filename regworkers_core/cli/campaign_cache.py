@@ -10,7 +10,7 @@ from rich.text import Text
 
 from regworkers_core.cli.changes import Deletion, audited
 from regworkers_core.cli.options import CampaignArgument, flatten_options, quick_runtime
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, rows
 from regworkers_core.operations.runbooks.campaign_configuration import (
     CachedCampaign,
     CopyComparison,
@@ -59,9 +59,7 @@ def compare_command(
     Exits 1 if they differ or one does not answer. An empty cache is no difference.
     """
     comparison = compare_campaign(quick_runtime(), campaign)
-    answer(comparison.as_dict(), form, _side_by_side(comparison, every))
-    if not comparison.fine:
-        raise typer.Exit(FINDING)
+    answer(comparison.as_dict(), form, _side_by_side(comparison, every), finding=not comparison.fine)
 
 
 @cache_app.command("take-over")

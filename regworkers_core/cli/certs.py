@@ -15,7 +15,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.cli.changes import ask, audited
-from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, rows
+from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, rows
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
@@ -63,9 +63,12 @@ def check_command(
 
     named = [_environment(each) for each in environments or ()]
     reports = check_environments(named or ENVIRONMENTS, warn_days=days)
-    answer([each.as_dict() for each in reports], form, _table(reports))
-    if any(each.state is RenewalState.FINDING for each in reports):
-        raise typer.Exit(FINDING)
+    answer(
+        [each.as_dict() for each in reports],
+        form,
+        _table(reports),
+        finding=any(each.state is RenewalState.FINDING for each in reports),
+    )
     required = {*named, os.environ.get("CONFIG_ENV") or "local-dev"}
     unread = [each for each in reports if each.state is RenewalState.UNREADABLE]
     checked = [each for each in reports if each.state is RenewalState.FINE]

@@ -13,11 +13,11 @@ from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.cli.campaign import stock_table
 from regworkers_core.cli.changes import Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, flatten_options, require_writable
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.importing import ImportReport, import_codes, named_campaign
+from regworkers_core.selection.codes.importing import import_codes, named_campaign
 from regworkers_core.selection.codes.stock import read_stock, void_codes
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
 from regworkers_core.selection.draw.held import DrawBusy
@@ -51,14 +51,9 @@ def import_command(
     arguments = {"file": csv.name, "marketId": market, "runId": run_id}
     with (
         audited(runtime, "codes import", found.campaign_id, arguments, dry_run=dry_run) as result,
-        progress("lines") as bar,
+        progress("lines", "import") as show,
         StopSignal().on_signals() as stop,
     ):
-        task = bar.add_task("import", total=None)
-
-        def show(so_far: ImportReport) -> None:
-            bar.update(task, completed=so_far.lines)
-
         report = import_codes(
             runtime,
             csv,
@@ -68,12 +63,10 @@ def import_command(
             run_id=run_id,
             dry_run=dry_run,
             stop=stop,
-            on_progress=show,
+            on_progress=lambda so_far: show(completed=so_far.lines),
         )
         result |= {"lines": report.lines, "added": report.added}
-    answer(report.as_dict(), form)
-    if not report.clean:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, finding=not report.clean)
 
 
 @app.command("status")
@@ -113,9 +106,14 @@ def status_command(
         for each in chosen
     ]
     tables = [stock_table(each["markets"], title=f"codes of {each['campaignId']}") for each in document]
-    answer(document if campaign is None else document[0], form, Group(*tables))
-    if any(stock["missing"] or stock["capacity"] is None for each in document for stock in each["markets"]):
-        raise typer.Exit(FINDING)
+    answer(
+        document if campaign is None else document[0],
+        form,
+        Group(*tables),
+        finding=any(
+            stock["missing"] or stock["capacity"] is None for each in document for stock in each["markets"]
+        ),
+    )
 
 
 @app.command("void")
@@ -165,9 +163,7 @@ def void_command(
     document = [{"code": each.code, "done": each.done, "outcome": each.outcome} for each in done]
     table = rows(("code", ""), [(each.code, each.outcome) for each in done])
     below = ["nothing was voided: add --apply to void them"] if change.dry_run else []
-    answer(document, form, Group(table, *below))
-    if not all(each.done for each in done):
-        raise typer.Exit(FINDING)
+    answer(document, form, Group(table, *below), finding=not all(each.done for each in done))
 
 
 def _struck(runtime: Runtime, campaign_id: str, csv: Path | None, form: Format) -> None:
@@ -188,9 +184,12 @@ def _struck(runtime: Runtime, campaign_id: str, csv: Path | None, form: Format) 
         ]
         for each in document
     ]
-    answer(document, form, rows(columns, lines, title=f"codes of struck fans of {campaign_id}"))
-    if any(each.to_block for each in found):
-        raise typer.Exit(FINDING)
+    answer(
+        document,
+        form,
+        rows(columns, lines, title=f"codes of struck fans of {campaign_id}"),
+        finding=any(each.to_block for each in found),
+    )
 
 
 def _opened(path: Path) -> TextIOWrapper:

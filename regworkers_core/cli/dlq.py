@@ -93,9 +93,7 @@ def groups(
             on_progress=callbacks.on_progress,
         )
     document = {**seen.as_dict(), "groups": [cause.as_dict() for cause in found]}
-    answer(document, form, text.causes_text(document))
-    if len(found) or seen.hidden or seen.partly:
-        raise typer.Exit(FINDING)
+    answer(document, form, text.causes_text(document), finding=len(found) or seen.hidden or seen.partly)
 
 
 @app.command("list")
@@ -116,9 +114,7 @@ def list_(
         **seen.as_dict(),
         "letters": [text.message_document(each) for each in found],  # stored name
     }
-    answer(document, form, text.messages_text(document))
-    if found or seen.hidden:
-        raise typer.Exit(FINDING)
+    answer(document, form, text.messages_text(document), finding=found or seen.hidden)
 
 
 @app.command("show")
@@ -173,9 +169,7 @@ def redrive(
     with _followed() as callbacks:
         report = redriving.redrive(runtime, dead, Assessor(runtime, refusal), options, callbacks=callbacks)
     document = report.as_dict()
-    answer(document, form, text.redrive_text(document))
-    if not report.finished:
-        raise typer.Exit(FINDING)
+    answer(document, form, text.redrive_text(document), finding=not report.finished)
 
 
 @app.command("drop")
@@ -206,9 +200,7 @@ def drop(
         change.confirm(f"{report.chosen} messages of {dead.name} will be deleted", dead.source)
         report = run(act=True)
     document = report.as_dict()
-    answer(document, form, text.drop_text(document))
-    if not report.finished:
-        raise typer.Exit(FINDING)
+    answer(document, form, text.drop_text(document), finding=not report.finished)
 
 
 @app.command("export")
@@ -231,9 +223,7 @@ def export(
             stopped=lambda: callbacks.stop.is_set,
             on_progress=callbacks.on_progress,
         )
-    answer(report.as_dict(), form)
-    if report.seen.partly:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, finding=report.seen.partly)
 
 
 @app.command("history")
@@ -252,12 +242,11 @@ def history(
 @contextmanager
 def _followed() -> Iterator[Callbacks]:
     """A progress bar. Ctrl-C stops between messages."""
-    with progress("messages") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("reading", total=None)
+    with progress("messages", "reading") as show, StopSignal().on_signals() as stop:
         yield Callbacks(
             stop,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-            on_phase=lambda phase: bar.update(task, description=phase, completed=0, total=None),
+            on_progress=lambda done, total: show(completed=done, total=total),
+            on_phase=lambda phase: show(description=phase, completed=0, total=None),
         )
 
 

@@ -184,6 +184,4 @@ def service_command(
     refuses the token.
     """
     report = check_service(quick_runtime(), name, id_)
-    answer(report.as_dict(), form)
-    if not report.fine:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, finding=not report.fine)

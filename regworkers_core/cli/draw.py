@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -164,25 +163,24 @@ def _draw(
     """Run the steps. `result` gets the state of each, for the audit log."""
     done: dict[str, Any] = {}
     with StopSignal().on_signals() as stop:
-        with progress("") as bar:
-            task = bar.add_task("draw", total=8)
+        with progress("", "draw", total=8) as show:
             run = DrawRun(
                 runtime,
                 campaign_id,
                 run_id=new_run_id(),
                 settled=lambda campaign: settled(
-                    runtime, campaign, on_phase=lambda text: bar.update(task, description=text)
+                    runtime, campaign, on_phase=lambda text: show(description=text)
                 ),
                 judge=partial(judge_campaign, runtime),
                 phase=phase,
                 strikes=strikes,
                 stop=stop,
-                on_progress=lambda text: bar.update(task, description=text),
+                on_progress=lambda text: show(description=text),
                 accept=accept,
             )
             try:
                 for step in run.steps(unasked=yes):
-                    bar.update(task, advance=1, description=step.name)
+                    show(advance=1, description=step.name)
                     done[step.name] = {"state": step.state, **step.facts}
                     result[step.name] = step.state
                     if step.name == "commit" and (step.state == "done" or step.facts.get("dueAt")):
@@ -260,13 +258,16 @@ def _assigned(runtime: Runtime, campaign_id: str, phase: int, stop: StopSignal) 
     work on it at the same time.
     """
     limits = drain_limits(runtime.settings, SELECTIONS, idle_seconds=1.0, max_seconds=3600.0)
-    with progress("chunks") as bar:
-        task = bar.add_task("codes", total=None)
+    with progress("chunks", "codes") as show:
+
+        def received(report: DrainReport) -> None:
+            show(completed=report.counts["received"])
+
         while True:
             before = _phase(runtime, campaign_id, phase)
             if before is None or before.reached(PhaseStatus.COMPLETED) or stop.is_set:
                 return before
-            report = run_drain(runtime, SELECTIONS, limits, stop=stop, on_progress=_teller(bar, task))
+            report = run_drain(runtime, SELECTIONS, limits, stop=stop, on_progress=received)
             after = _phase(runtime, campaign_id, phase)
             # Chunks that another drain holds return to the queue; with nothing in flight no drain works.
             idle = not runtime.queue(runtime.names.selection_queue).depth().total
@@ -275,10 +276,6 @@ def _assigned(runtime: Runtime, campaign_id: str, phase: int, stop: StopSignal) 
             if idle and after.markets == before.markets:
                 return after
             time.sleep(0.2)
-
-
-def _teller(bar: Any, task: Any) -> Callable[[DrainReport], None]:
-    return lambda report: bar.update(task, completed=report.counts["received"])
 
 
 def _phase(runtime: Runtime, campaign_id: str, phase: int) -> PhaseRecord | None:

@@ -57,22 +57,20 @@ def verify_command(
     for each in published or ():
         if not is_hash(each):
             raise UsageError(f"--manifest-hash should be 64 of 0-9 a-f, found {each[:80]!r}")
-    with progress("steps") as bar, artefacts_of(target, Runtime.load) as found:
-        task = bar.add_task("verify", total=None)
-        with tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch:
-            done = verify(
-                found.folder,
-                engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB),
-                published=published or (),
-                recorded=found.recorded,
-                files=found.files,
-                on_progress=lambda phase, step: bar.update(
-                    task, advance=1, description=f"phase {phase}: {step}"
-                ),
-            )
-    answer(done.as_dict(), form, _verification(done))
-    if not done.passed:
-        raise typer.Exit(FINDING)
+    with (
+        progress("steps", "verify") as show,
+        artefacts_of(target, Runtime.load) as found,
+        tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch,
+    ):
+        done = verify(
+            found.folder,
+            engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB),
+            published=published or (),
+            recorded=found.recorded,
+            files=found.files,
+            on_progress=lambda phase, step: show(advance=1, description=f"phase {phase}: {step}"),
+        )
+    answer(done.as_dict(), form, _verification(done), finding=not done.passed)
 
 
 def _verification(done: Verification) -> RenderableType:
@@ -156,9 +154,7 @@ def check_command(
         raise UsageError(f"{file}: {error.strerror}") from None
     require_receipt(data)
     checked = check_receipt(data)
-    answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()))
-    if not checked.passed:
-        raise typer.Exit(FINDING)
+    answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()), finding=not checked.passed)
 
 
 def _write(path: Path, data: bytes) -> None:

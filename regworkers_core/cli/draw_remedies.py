@@ -12,7 +12,7 @@ from rich.text import Text
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.cli.changes import Change, Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of, flatten_options
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.runtime import Runtime
@@ -66,9 +66,12 @@ def annul_command(
         if done.codes:
             listed = f"`regworkers codes status {campaign_id} --struck --csv FILE`"
             said += [f"fans hold {done.codes:,} codes; {listed} lists them for the issuer"]
-    answer({**done.as_dict(), "said": said}, form, Group(*(Text(line) for line in said)))
-    if not done.annulled or done.codes:
-        raise typer.Exit(FINDING)
+    answer(
+        {**done.as_dict(), "said": said},
+        form,
+        Group(*(Text(line) for line in said)),
+        finding=not done.annulled or done.codes,
+    )
 
 
 @app.command("adopt")
@@ -118,9 +121,12 @@ def adopt_command(
     if old and change.dry_run:
         said += "; nothing was recorded: add --apply to adopt them"
     document = {"draws": [each.as_dict() for each in old], "failed": failed, "said": said}
-    answer(document, form, Group(table, Text(said)) if old or failed else said)
-    if failed or (old and change.dry_run):
-        raise typer.Exit(FINDING)
+    answer(
+        document,
+        form,
+        Group(table, Text(said)) if old or failed else said,
+        finding=failed or (old and change.dry_run),
+    )
 
 
 def _state(applied: bool) -> str:
@@ -166,9 +172,12 @@ def replan_command(
         said = f"nothing was moved: add --apply to move {len(found.moves)}"
     else:
         said = "every planned code can be assigned"
-    answer({**found.as_dict(), "confirm": found.word, "said": said}, form, Group(table, Text(said)))
-    if found.missing or (found.moves and not found.applied):
-        raise typer.Exit(FINDING)
+    answer(
+        {**found.as_dict(), "confirm": found.word, "said": said},
+        form,
+        Group(table, Text(said)),
+        finding=found.missing or (found.moves and not found.applied),
+    )
 
 
 @app.command("seed")

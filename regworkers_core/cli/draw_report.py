@@ -229,15 +229,15 @@ def simulate_command(
         wins_per_unit=wins_per_unit,
         waitlist_size=waitlist,
     )
-    with tempfile.TemporaryDirectory(prefix="regworkers-simulate-") as name, progress("") as bar:
-        folder, task = Path(name), bar.add_task("entries", total=None)
+    with tempfile.TemporaryDirectory(prefix="regworkers-simulate-") as name, progress("", "entries") as show:
+        folder = Path(name)
         if runtime is not None and campaign is not None:
             judge_entries(
                 runtime,
                 campaign,
                 as_of=iso(runtime.clock()),
                 folder=folder,
-                tell=lambda text: bar.update(task, description=text),
+                tell=lambda text: show(description=text),
             )
             markets = frozenset(campaign.market_ids)
             pool: dict[str, Any] = write_pool(read_judged(folder), markets, folder).as_dict()
@@ -246,14 +246,14 @@ def simulate_command(
             rng = np.random.default_rng(int(next(seeds), 16))
             write_synthetic_pool(folder, entries or 0, wanted, scenario.segments, rng)
             pool = {"entries": entries, "eligible": entries, "invented": True}
-        bar.update(task, description="rounds", completed=0, total=rounds)
+        show(description="rounds", completed=0, total=rounds)
         made = simulate(
             folder / POOL,
             scenario,
             rounds=rounds,
             seeds=seeds,
             engine=Engine(scratch=folder / "scratch"),
-            on_round=lambda done: bar.update(task, completed=done),
+            on_round=lambda done: show(completed=done),
         )
     warnings = [] if runtime is None else lag_warnings(runtime)
     document = {"campaignId": campaign_id, "pool": pool, "warnings": warnings, **made.as_dict()}

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from regworkers_core.cli.changes import Deletion, audited
 from regworkers_core.cli.options import campaign_id_of, flatten_options
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.cli.trace import entry_key
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
@@ -73,9 +73,7 @@ def _one(runtime: Runtime, key: EntryKey, change: Deletion, form: Format) -> Non
     if change.apply and not change.yes and report.known:
         change.confirm(f"{key.shown} will be erased permanently", key.entry_id)
         report = _erased(runtime, key, dry_run=False)
-    answer(report.as_dict(), form, _erasure_text(report))
-    if not report.finished:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, _erasure_text(report), finding=not report.finished)
 
 
 def _erased(runtime: Runtime, key: EntryKey, *, dry_run: bool) -> ErasureReport:
@@ -99,18 +97,15 @@ def _again(replays: bool, campaign: str | None, change: Deletion, form: Format) 
         ):
             report = work(runtime, campaign, confirmed=report.found, hooks=hooks)
             came_to |= report.numbers
-    answer(report.as_dict(), form, _again_text(report))
-    if not report.finished:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, _again_text(report), finding=not report.finished)
 
 
 @contextmanager
 def _followed() -> Iterator[ErasureHooks]:
-    with progress("entries") as bar:
-        task = bar.add_task("reading", total=None)
+    with progress("entries", "reading") as show:
         yield ErasureHooks(
-            on_progress=lambda seen: bar.update(task, completed=seen),
-            on_phase=lambda phase: bar.update(task, description=phase),
+            on_progress=lambda seen: show(completed=seen),
+            on_phase=lambda phase: show(description=phase),
         )
 
 

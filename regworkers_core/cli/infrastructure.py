@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Group
+from rich.console import Console, Group
 from rich.text import Text
 
 from regworkers_core.cli.changes import Adoption, Change, audited
 from regworkers_core.cli.options import flatten_options, quick_runtime
-from regworkers_core.cli.output import FINDING, TROUBLE, Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
@@ -65,18 +65,18 @@ def provision_command(
     done: list[Provisioned] = []
     with (
         audited(runtime, "provision", runtime.names.prefix or "everything", {"keep": keep}) as result,
-        progress("resources") as bar,
+        progress("resources", "provision") as show,
     ):
-        task = bar.add_task("provision", total=None)
 
         def tell(line: str) -> None:
-            if bar.disable:
-                bar.console.print(line, markup=False, highlight=False)
-            bar.update(task, description=line)
+            console = Console(stderr=True)
+            if not console.is_terminal:
+                console.print(line, markup=False, highlight=False)
+            show(description=line)
 
         for each in provision(runtime, change=change.apply, keep=keep or (), on_line=tell):
             done.append(each)
-            bar.update(task, completed=len(done), description=each.kind)
+            show(completed=len(done), description=each.kind)
         result.update(Counter(each.outcome.value for each in done))
     document = [as_document(each, "kind", "name", "outcome", "note") for each in done]
     table = rows(("kind", "name", ""), [(each.kind, each.name, each.outcome) for each in done])
@@ -84,9 +84,12 @@ def provision_command(
     below = [f"{each.kind} {each.name} {each.outcome}: {each.note}" for each in done if each.note]
     differ = sum(each.outcome is ProvisionOutcome.DIFFERS for each in done)
     below += [f"{differ} were left as they are: add --apply to change them"] if differ else []
-    answer(document, form, Group(table, *map(Text, below)))
-    if any(each.outcome is ProvisionOutcome.BLOCKED for each in done):
-        raise typer.Exit(FINDING)
+    answer(
+        document,
+        form,
+        Group(table, *map(Text, below)),
+        finding=any(each.outcome is ProvisionOutcome.BLOCKED for each in done),
+    )
 
 
 _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
@@ -113,9 +116,7 @@ def find_resources_command(
     """
     state = None if terraform is None else read_state(terraform)
     found = discover(quick_runtime(), state)
-    answer(found.as_dict(), form, _comparison(found))
-    if found.differing:
-        raise typer.Exit(FINDING)
+    answer(found.as_dict(), form, _comparison(found), finding=found.differing)
     if found.blind:
         raise typer.Exit(TROUBLE)
 
@@ -258,12 +259,11 @@ def publish_dashboards_command(
         audited(
             runtime, "aws publish-dashboards", environment, {"topics": topics}, dry_run=dry_run
         ) as result,
-        progress("parts") as bar,
+        progress("parts", "compare" if dry_run else "publish") as show,
     ):
-        task = bar.add_task("compare" if dry_run else "publish", total=None)
         for part in publish(runtime, dry_run=dry_run, topics=topics):
             changes.append(part)
-            bar.update(task, completed=len(changes))
+            show(completed=len(changes))
         result["written"] = sum(each.written for each in changes)
     answer([each.as_dict() for each in changes], form, _changes(changes))
 

@@ -12,7 +12,7 @@ import typer
 
 from regworkers_core.cli.changes import Deletion, ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, flatten_options
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import require_word
@@ -141,11 +141,8 @@ def count_command(
     """Count valid invites, and expired ones that DynamoDB still has."""
     runtime = Runtime.load()
     types = tuple(InviteType) if type_ is None else (type_,)
-    with progress("invites") as bar:
-        task = bar.add_task("count", total=None)
-        campaign_id, counts = count_invites(
-            runtime, campaign, types, lambda seen: bar.update(task, completed=seen)
-        )
+    with progress("invites", "count") as show:
+        campaign_id, counts = count_invites(runtime, campaign, types, lambda seen: show(completed=seen))
     document = {
         "campaignId": campaign_id,
         "types": {each.type.value: {"valid": each.valid, "expired": each.expired} for each in counts},
@@ -173,9 +170,7 @@ def check_command(
     if len(named) != 1:
         raise UsageError(f"expected one {type_.value} on stdin, found {len(named)}")
     found = check_invite(Runtime.load(), campaign, type_, named[0])
-    answer(found.as_dict(), form)
-    if not found.invited:
-        raise typer.Exit(FINDING)
+    answer(found.as_dict(), form, finding=not found.invited)
 
 
 @app.command("remove")
@@ -266,9 +261,8 @@ def _until(runtime: Runtime, ttl: str | None) -> int | None:
 @contextmanager
 def _working(what: str, lines: int | None) -> Iterator[Hooks]:
     """A progress bar. The first Ctrl-C lets writes in flight finish."""
-    with progress("lines") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task(what, total=lines)
-        yield Hooks(stop=stop, on_progress=lambda report: bar.update(task, completed=report.lines))
+    with progress("lines", what, total=lines) as show, StopSignal().on_signals() as stop:
+        yield Hooks(stop=stop, on_progress=lambda report: show(completed=report.lines))
 
 
 def _lines_in(file: Path) -> int | None:
@@ -298,9 +292,7 @@ def _answer(report: ListReport, file: Path | None, form: Format) -> None:
         )
     if advice := "\n".join(filter(None, lines)):
         document["advice"] = advice
-    answer(document, form)
-    if not report.clean:
-        raise typer.Exit(FINDING)
+    answer(document, form, finding=not report.clean)
 
 
 def _counts(report: ListReport) -> dict[str, Any]:

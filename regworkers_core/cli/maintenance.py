@@ -12,7 +12,7 @@ from rich.text import Text
 
 from regworkers_core.cli.changes import Change, Deletion, audited
 from regworkers_core.cli.options import flatten_options
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
@@ -40,18 +40,19 @@ def housekeeping_command(change: Deletion, form: FormatOption = Format.TEXT) -> 
     if change.apply:
         change.confirm(f"what is past its retention period in {environment} will be deleted", environment)
     parts = list(all_parts(runtime))
-    with progress("") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("housekeeping", total=len(parts))
-
-        def on_part(name: str) -> None:
-            bar.update(task, description=name, advance=1)
-
-        with audited(runtime, "housekeeping", environment, dry_run=change.dry_run) as result:
-            done = apply_retention(parts, dry_run=change.dry_run, stop=stop, on_part=on_part)
-            result |= {part.name: part.deleted for part in done.parts if part.deleted}
-    answer(done.as_dict(), form, None if form is Format.JSON else _retention_table(done))
-    if not done.fine:
-        raise typer.Exit(FINDING)
+    with (
+        progress("", "housekeeping", len(parts)) as show,
+        StopSignal().on_signals() as stop,
+        audited(runtime, "housekeeping", environment, dry_run=change.dry_run) as result,
+    ):
+        done = apply_retention(
+            parts,
+            dry_run=change.dry_run,
+            stop=stop,
+            on_part=lambda name: show(description=name, advance=1),
+        )
+        result |= {part.name: part.deleted for part in done.parts if part.deleted}
+    answer(done.as_dict(), form, _retention_table(done), finding=not done.fine)
 
 
 def _retention_table(done: RetentionReport) -> Group:
@@ -129,19 +130,16 @@ def _review(
     from regworkers_core.operations.reviews.sections import ReviewKind
 
     runtime = Runtime.load()
-    with progress("") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task(f"{kind} review", total=None)
-        rehearse = (
-            _drill(runtime, stop, most, lambda text: bar.update(task, description=text)) if drill else None
-        )
-        review = make_review(
-            runtime, ReviewKind(kind), drill=rehearse, tell=lambda text: bar.update(task, description=text)
-        )
+    with progress("", f"{kind} review") as show, StopSignal().on_signals() as stop:
+
+        def tell(text: str) -> None:
+            show(description=text)
+
+        rehearse = _drill(runtime, stop, most, tell) if drill else None
+        review = make_review(runtime, ReviewKind(kind), drill=rehearse, tell=tell)
         published = publish(runtime, review, folder)
     document = {**review.as_dict(), "where": published.where, "trouble": published.trouble or None}
-    answer(document, form, None if form is Format.JSON else _review_text(published))
-    if not published.fine:
-        raise typer.Exit(FINDING)
+    answer(document, form, _review_text(published), finding=not published.fine)
 
 
 def _drill(
@@ -192,18 +190,15 @@ def recovery_command(
     # Late, for it brings DuckDB and pyarrow.
     from regworkers_core.replication.recovery_drill import recovery_drill
 
-    with progress("entries") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("drill", total=None)
+    with progress("entries", "drill") as show, StopSignal().on_signals() as stop:
         result = recovery_drill(
             Runtime.load(),
             most=max_entries,
             stop=stop,
-            on_progress=lambda done, expected: bar.update(task, completed=done, total=expected),
-            on_phase=lambda text: bar.update(task, description=text),
+            on_progress=lambda done, expected: show(completed=done, total=expected),
+            on_phase=lambda text: show(description=text),
         )
-    answer(result.as_dict(), form, None if form is Format.JSON else facts(result.as_dict(), "recovery drill"))
-    if not result.passed:
-        raise typer.Exit(FINDING)
+    answer(result.as_dict(), form, facts(result.as_dict(), "recovery drill"), finding=not result.passed)
 
 
 def dependencies_command(
@@ -215,9 +210,7 @@ def dependencies_command(
     Exits 1 if a package is vulnerable. What cannot be read, e.g. offline, is reported as unknown and is no finding.
     """
     report = read_dependencies(lock)
-    answer(report.as_dict(), form, _dependencies_text(report))
-    if report.vulnerable:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, _dependencies_text(report), finding=report.vulnerable)
 
 
 def _dependencies_text(report: DependencyReport) -> RenderableType:
@@ -276,9 +269,7 @@ def update_command(
     update = update_from_template(
         project.absolute(), source=source, ref=ref, data=_answers(data or ()), apply=change.apply
     )
-    answer(update.as_dict(), form, _update_text(update))
-    if update.conflicts:
-        raise typer.Exit(FINDING)
+    answer(update.as_dict(), form, _update_text(update), finding=update.conflicts)
 
 
 def _answers(pairs: Sequence[str]) -> dict[str, str]:

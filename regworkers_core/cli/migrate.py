@@ -41,14 +41,13 @@ def check_command(
     a read unit. Exits 1 if something has to be decided before the cut-over.
     """
     runtime = Runtime.load()
-    with progress("entries and documents") as bar:
-        total = (estimate_items(runtime) or 0) + runtime.replica.count()
-        task = bar.add_task("migrate check", total=total or None)
+    total = (estimate_items(runtime) or 0) + runtime.replica.count()
+    with progress("entries and documents", "migrate check", total or None) as show:
         result = check_tables(
             runtime,
             per_second=per_second,
-            on_progress=lambda done: bar.update(task, completed=done),
-            on_phase=lambda phase: bar.update(task, description=phase),
+            on_progress=lambda done: show(completed=done),
+            on_phase=lambda phase: show(description=phase),
         )
     document = result.as_dict()
     columns = ("finding", "count", "decide first", "for example", "meaning")
@@ -63,9 +62,12 @@ def check_command(
         for each in document["findings"]
     ]
     title = f"{result.entries} entries in the source, {result.documents} documents in the replica"
-    answer(document, form, rows(columns, lines, title=title) if lines else Text(f"{title}: nothing found"))
-    if not result.ready:
-        raise typer.Exit(FINDING)
+    answer(
+        document,
+        form,
+        rows(columns, lines, title=title) if lines else Text(f"{title}: nothing found"),
+        finding=not result.ready,
+    )
 
 
 @app.command("shadow")
@@ -92,12 +94,11 @@ def shadow_command(
         found = ShadowRows(runtime).report()
         _show(found, {} if found is None else found.as_dict(), form)
         return
-    with progress("changes") as bar, StopSignal().on_signals() as stop:
-        task = bar.add_task("shadow", total=None)
+    with progress("changes", "shadow") as show, StopSignal().on_signals() as stop:
 
         def compared(report: ShadowReport) -> None:
             text = f"shadow: {report.differences} differ, at {report.until or 'the beginning'}"
-            bar.update(task, completed=report.compared, description=text)
+            show(completed=report.compared, description=text)
 
         report, drained = shadow(
             runtime,
@@ -131,9 +132,7 @@ def _show(
         parts.append(rows(("difference", "changes", "for example", "meaning"), lines))
     if report.fields:
         parts.append(rows(("field", "changes"), list(document["differingFields"].items())))
-    answer(document, form, Group(*parts))
-    if went_wrong or not report.clean:
-        raise typer.Exit(FINDING)
+    answer(document, form, Group(*parts), finding=went_wrong or not report.clean)
 
 
 @app.command("cut-over")
@@ -165,9 +164,7 @@ def cut_over_command(
     with audited(runtime, "migrate cut-over", target, arguments, dry_run=change.dry_run) as noted:
         result = cut_over(runtime, apply=change.apply, accept_differences=accept_differences, replace=replace)
         noted |= {"shards": result.as_dict()["shards"], "applied": result.applied}
-    answer(result.as_dict(), form, _cut_over_text(result, dry_run=change.dry_run))
-    if result.obstacles:
-        raise typer.Exit(FINDING)
+    answer(result.as_dict(), form, _cut_over_text(result, dry_run=change.dry_run), finding=result.obstacles)
 
 
 def _cut_over_text(result: CutOver, *, dry_run: bool) -> Group:

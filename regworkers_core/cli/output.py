@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -72,8 +73,18 @@ class _Visible:
                 yield Segment(visible(text, keep="\n"), style)
 
 
-def answer(document: Any, form: Format, text: RenderableType | None = None) -> None:
-    """Print `document` as JSON, or `text`: by default a table of the document, and below it what to do next."""
+def answer(
+    document: Any, form: Format, text: RenderableType | None = None, *, finding: object = False
+) -> None:
+    """Print `document` as JSON, or `text`: by default a table of the document, and below it what to do next. Then leave
+    with exit code 1 if `finding` is true.
+    """
+    _print(document, form, text)
+    if finding:
+        raise typer.Exit(FINDING)
+
+
+def _print(document: Any, form: Format, text: RenderableType | None) -> None:
     if form is Format.JSON:
         written = orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
         if not written.isascii() or b"\x7f" in written:
@@ -156,8 +167,10 @@ def _flat(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
 
 
 @contextmanager
-def progress(unit: str) -> Iterator[Progress]:
-    """A progress bar on stderr, if that is a terminal."""
+def progress(unit: str, task: str, total: float | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr, if that is a terminal. Yields the function that shows `completed`, `total`,
+    `description` or an `advance` on it.
+    """
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),
@@ -170,4 +183,4 @@ def progress(unit: str) -> Iterator[Progress]:
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        yield bar
+        yield partial(bar.update, bar.add_task(task, total=total))

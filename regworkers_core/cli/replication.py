@@ -11,13 +11,12 @@ from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of, flatten_options
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.trace import EntryId, entry_key
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill import (
-    BackfillProgress,
     backfill_status,
     pause_backfill,
     start_backfill,
@@ -109,22 +108,19 @@ def reconcile_command(
     }
     with (
         audited(runtime, "reconcile", campaign or "all campaigns", arguments, dry_run=not repair) as counts,
-        progress("entries") as bar,
+        progress("entries", "reconcile") as show,
     ):
-        task = bar.add_task("reconcile", total=None)
         result = reconcile(
             runtime,
             campaign,
             repair=repair,
             yes_remove=yes_remove,
             accept=accept,
-            on_progress=lambda done: bar.update(task, completed=done),
-            on_phase=lambda phase: bar.update(task, description=phase),
+            on_progress=lambda done: show(completed=done),
+            on_phase=lambda phase: show(description=phase),
         )
         counts |= result.numbers
-    answer(result.as_dict(), form, _comparison(result, listed=listed))
-    if not result.clean:
-        raise typer.Exit(FINDING)
+    answer(result.as_dict(), form, _comparison(result, listed=listed), finding=not result.clean)
 
 
 def _require(condition: bool, otherwise: str) -> None:
@@ -136,19 +132,16 @@ def _undo(runtime: Runtime, campaign: str | None, confirmed: int | None, form: F
     target, dry_run = campaign or "all campaigns", confirmed is None
     with (
         audited(runtime, "reconcile undo", target, {"undo": confirmed}, dry_run=dry_run) as counts,
-        progress("entries") as bar,
+        progress("entries", "restoring") as show,
     ):
-        task = bar.add_task("restoring", total=None)
         report = undo_acceptance(
             runtime,
             campaign,
             confirmed=confirmed,
-            on_progress=lambda done: bar.update(task, completed=done),
+            on_progress=lambda done: show(completed=done),
         )
         counts |= {"acceptance": report.acceptance, "restored": report.restored}
-    answer(report.as_dict(), form, _undo_text(report))
-    if not report.clean:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, _undo_text(report), finding=not report.clean)
 
 
 def _comparison(result: ReconcileResult, *, listed: bool) -> Group:
@@ -259,14 +252,9 @@ def _backfill(
             arguments,
             dry_run=dry_run,
         ) as result,
-        progress("keys") as bar,
+        progress("keys", "backfill") as show,
         StopSignal().on_signals() as stop,
     ):
-        task = bar.add_task("backfill", total=None)
-
-        def show(so_far: BackfillProgress) -> None:
-            bar.update(task, completed=so_far.sent, total=so_far.estimate)
-
         report = start_backfill(
             runtime,
             campaign_id=campaign,
@@ -276,12 +264,10 @@ def _backfill(
             dry_run=dry_run,
             only_resume=only_resume,
             stop=stop,
-            on_progress=show,
+            on_progress=lambda so_far: show(completed=so_far.sent, total=so_far.estimate),
         )
         result |= {"ended": report.ended, "sent": report.sent_now}
-    answer(report.as_dict(), form)
-    if not report.finished:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, finding=not report.finished)
 
 
 @backfill_app.command("pause")
@@ -326,6 +312,4 @@ def replicate_command(
     with audited(runtime, "replicate", key.document_id) as result:
         done = replicate(runtime, key)
         result["sent"] = done["sent"]
-    answer(done, form)
-    if not done["sent"]:
-        raise typer.Exit(FINDING)
+    answer(done, form, finding=not done["sent"])

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.cli.options import CampaignArgument, PageOption, require_writable
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 
@@ -40,16 +40,18 @@ def funnel_command(
 
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign)
-    with progress("") as bar:
-        task = bar.add_task("funnel", total=None)
-        funnel = make_funnel(runtime, found, tell=lambda text: bar.update(task, description=text))
+    with progress("", "funnel") as show:
+        funnel = make_funnel(runtime, found, tell=lambda text: show(description=text))
     if page is not None:
         from regworkers_core.analytics.funnel.funnel_page import shown
 
         write_private(page, shown(funnel).html)
-    answer(funnel.as_dict(), form, None if form is Format.JSON else _funnel_text(funnel))
-    if not funnel.adds_up:
-        raise typer.Exit(FINDING)
+    answer(
+        funnel.as_dict(),
+        form,
+        None if form is Format.JSON else _funnel_text(funnel),
+        finding=not funnel.adds_up,
+    )
 
 
 def _funnel_text(funnel: Funnel) -> Group:
@@ -93,14 +95,16 @@ def eligibility_command(
 
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign)
-    with tempfile.TemporaryDirectory(prefix="regworkers-eligibility-") as name, progress("") as bar:
-        task = bar.add_task("entries", total=None)
+    with (
+        tempfile.TemporaryDirectory(prefix="regworkers-eligibility-") as name,
+        progress("", "entries") as show,
+    ):
         tally = judge_entries(
             runtime,
             found,
             as_of=iso(runtime.clock()),
             folder=Path(name),
-            tell=lambda text: bar.update(task, description=text),
+            tell=lambda text: show(description=text),
         )
         if page is not None:
             tally.judgement(page.parent, page.name)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import campaign_id_of, flatten_options, quick_runtime
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.runbooks import (
@@ -177,15 +177,12 @@ def cost_command(
 
 @contextmanager
 def _progress(name: str) -> Iterator[Any]:
-    with progress("") as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda line: bar.update(task, description=line)
+    with progress("", name) as show:
+        yield lambda line: show(description=line)
 
 
 def _say(report: RunbookReport, form: Format) -> None:
-    answer(report.as_dict(), form, _shown(report))
-    if not report.fine:
-        raise typer.Exit(FINDING)
+    answer(report.as_dict(), form, _shown(report), finding=not report.fine)
 
 
 def _shown(report: RunbookReport) -> RenderableType:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.options import CampaignArgument, campaign_id_of
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, rows, to_second
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, rows, to_second
 from regworkers_core.domain.keys import (
     CAMPAIGN_ID_BYTES,
     ENTRY_ID_BYTES,
@@ -42,9 +42,7 @@ def trace_command(
     runtime = Runtime.load()
     key = entry_key(runtime, campaign_id, entry_id)
     document, hops = trace_hops(runtime, key)
-    answer(document, form, _hops_text(document, hops))
-    if document["verdict"] not in ("in_sync", "gone"):
-        raise typer.Exit(FINDING)
+    answer(document, form, _hops_text(document, hops), finding=document["verdict"] not in ("in_sync", "gone"))
 
 
 def entry_key(runtime: Runtime, campaign: str, entry_id: str) -> EntryKey:
@@ -113,9 +111,7 @@ def logs_command(
         "cut": found.cut,
         "lines": [line.as_dict() for line in found.lines],
     }
-    answer(document, form, _log_lines_text(found))
-    if not found.lines:
-        raise typer.Exit(FINDING)
+    answer(document, form, _log_lines_text(found), finding=not found.lines)
 
 
 def _of_entry(trace: dict[str, Any], start: str, correlation_id: str, entry: tuple[str, str]) -> Sought:

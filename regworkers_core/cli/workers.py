@@ -13,13 +13,12 @@ from rich.text import Text
 
 from regworkers_core.analytics.publishing import invoke_publish, publisher
 from regworkers_core.cli.changes import audited
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.eligibility.handler import respond
 from regworkers_core.engine.defects import remove_blown_fuse
-from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.drains import saver
@@ -56,17 +55,21 @@ def _command(spec: DrainSpec[Any]) -> Callable[..., None]:
     def command(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
         runtime = Runtime.load()
         limits = drain_limits(runtime.settings, spec, idle_seconds=idle, max_seconds=longest)
-        with progress("items") as bar, StopSignal().on_signals() as stop:
-            task = bar.add_task(spec.name, total=None)
-
-            def show(report: DrainReport) -> None:
-                bar.update(task, completed=report.counts["received"])
-
-            report = run_drain(runtime, spec, limits, stop=stop, on_progress=show)
+        with progress("items", spec.name) as show, StopSignal().on_signals() as stop:
+            report = run_drain(
+                runtime,
+                spec,
+                limits,
+                stop=stop,
+                on_progress=lambda so_far: show(completed=so_far.counts["received"]),
+            )
         document = {**report.as_dict(), "calls": runtime.dependencies.calls}
-        answer(document, form, facts(_without_empty(document)))
-        if report.went_wrong or any(report.counts[name] for name in _FINDINGS):
-            raise typer.Exit(FINDING)
+        answer(
+            document,
+            form,
+            facts(_without_empty(document)),
+            finding=report.went_wrong or any(report.counts[name] for name in _FINDINGS),
+        )
 
     return command
 
@@ -188,6 +191,8 @@ def invoke_command(
     # Surrogates, as in arguments: bytes that are not UTF-8 are reported as invalid JSON.
     piped = sys.stdin.buffer.read().decode(errors="surrogateescape") if payload == "-" else payload
     done = invoke(worker, piped)
-    answer(done, Format.JSON)
-    if isinstance(done, dict) and (done.get("batchItemFailures") or done.get("status") == "BLOCKED"):
-        raise typer.Exit(FINDING)
+    answer(
+        done,
+        Format.JSON,
+        finding=isinstance(done, dict) and (done.get("batchItemFailures") or done.get("status") == "BLOCKED"),
+    )
