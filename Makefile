@@ -25,10 +25,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 demo: $(STAMP) ## replicate 20,000 entries end to end on the embedded stack (KEEP=1 keeps it running)
-	@$(BIN)/python -m regworkers_local.demo demo $(DEMO_FLAGS)
+	@$(BIN)/python -m tools.demo demo $(DEMO_FLAGS)
 
 dev: $(STAMP) ## run the stack and Dagster with sensors on, until Ctrl-C
-	@$(BIN)/python -m regworkers_local.demo dev
+	@$(BIN)/python -m tools.demo dev
 
 # More workers than a small machine has cores: a third of the time is waiting for leases and time-outs. `worksteal` keeps
 # the tests of a module on one worker, where they share costly fixtures.
@@ -67,7 +67,7 @@ format: $(STAMP) ## fix what ruff can fix
 	$(BIN)/ruff format .
 
 deploy-files: $(STAMP) ## write what Terraform reads, and the release archive in dist/
-	$(BIN)/python -m regworkers_core.infrastructure.deploy_files
+	$(BIN)/python -m tools.write_deploy_files
 
 # What the image installs: the terminal and the code server need `draw`, runs of draws and reports `reports`, the quarterly
 # review `reviews`. A host that only drains entries or events needs `production` alone.
@@ -84,8 +84,9 @@ release: deploy-files ## write wheel, hashes of the image's packages, bill of ma
 lambda: $(STAMP) ## build the package of the checkEligibility function in build/lambda/
 	$(BIN)/python -m tools.build_lambda
 
-docs: $(STAMP) ## write docs/cli.md from the commands
-	$(BIN)/python tools/write_cli_docs.py
+docs: $(STAMP) ## write docs/cli.md and the tables of the docs from the code
+	$(BIN)/python -m tools.write_cli_docs
+	$(BIN)/python -m tools.write_tables
 
 soak: $(STAMP) ## kill drains at every point, twenty times, and count losses and repeats
 	$(BIN)/python -m tests.faults.soak --write

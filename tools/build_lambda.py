@@ -21,7 +21,7 @@ FOLDER = ROOT / "build" / "lambda"
 MAX_BYTES = 250 * 1024 * 1024
 # Amazon Linux 2023 has glibc 2.34.
 _PLATFORM = "x86_64-manylinux_2_34"
-_PYTHON = Function.__dataclass_fields__["runtime"].default.removeprefix("python")
+_PYTHON = str(Function.__dataclass_fields__["runtime"].default).removeprefix("python")
 # Of the dependencies in pyproject.toml. What the function does not import is no part of it.
 NEEDED = (
     "boto3",

@@ -1,15 +1,19 @@
-"""The topic and the content of each type of event; the JSON Schemas are generated from these models.
+"""The topic and the content of each type of event; `tools/write_event_schemas.py` generates the JSON Schemas from these
+models.
 
 A field that is not declared here is refused: it may be a fan's data. A published version may gain only optional fields
-and values of an enumeration (`event_schemas.breaking_changes`); anything else is a version 2 beside it, on its own
+and values of an enumeration, which the tool checks; anything else is a version 2 beside it, on its own
 topic. Ids that a draw uses, and correlation ids, have a grammar: other text may be a fan's data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.alias_generators import to_camel
 
@@ -173,3 +177,17 @@ def _model(kind: EventType, source: str, data: type[Part]) -> type[Event]:
 
 
 MODELS = {kind: _model(kind, source, data) for kind, (_, source, data) in _EVENTS.items()}
+
+
+FOLDER = Path(__file__).with_name("schemas")
+
+
+def file_of(kind: EventType) -> Path:
+    return FOLDER / f"{kind.value}.v{VERSION}.json"
+
+
+@cache
+def schema(kind: EventType) -> dict[str, Any]:
+    """Return the checked-in schema of a type."""
+    document: dict[str, Any] = orjson.loads(file_of(kind).read_bytes())
+    return document

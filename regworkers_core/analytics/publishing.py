@@ -21,8 +21,7 @@ from jsonschema_rs import Draft202012Validator, ValidationError
 
 from regworkers_core.adapters.kafka.producer import OutgoingRecord, RecordProducer
 from regworkers_core.adapters.mongo.activity import QueueMarks
-from regworkers_core.analytics.event_models import topics_by_type
-from regworkers_core.analytics.event_schemas import schema
+from regworkers_core.analytics.event_models import schema, topics_by_type
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.messages import (

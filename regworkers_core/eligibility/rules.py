@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -305,17 +304,3 @@ def judge(subject: Subject, facts: Facts, as_of: AsOf) -> Verdict:
         if detail is not None:
             reasons.append(FailedRule(rule.code, rule.message, detail))
     return Verdict(tuple(reasons), missing)
-
-
-def rules_table() -> str:
-    """Return the Markdown table of docs/eligibility.md; a test compares the two."""
-    lines = ["| | code | fails when | needs | says to the fan |", "| ---: | --- | --- | --- | --- |"]
-    lines += [
-        f"| {number} | `{rule.code}` | {rule.fails_when} | {', '.join(rule.needs) or '–'} | {rule.message} |"
-        for number, rule in enumerate(RULES, 1)
-    ]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(rules_table())

@@ -11,11 +11,12 @@ import orjson
 import pytest
 from jsonschema_rs import meta
 
-from regworkers_core.analytics import event_schemas
-from regworkers_core.analytics.event_models import topics_by_type
-from regworkers_core.analytics.event_schemas import as_file, breaking_changes, file_of, generated, schema
+from regworkers_core.analytics import event_models
+from regworkers_core.analytics.event_models import FOLDER, file_of, schema, topics_by_type
 from regworkers_core.domain.events import EventType
 from regworkers_core.settings import PROJECT_ROOT, Names
+from tools import write_event_schemas
+from tools.write_event_schemas import as_file, breaking_changes, generated
 
 # As version 1 went out. A file here is added with a new type or version, and never changed.
 PUBLISHED = Path(__file__).with_name("published")
@@ -23,9 +24,7 @@ PUBLISHED = Path(__file__).with_name("published")
 
 @pytest.mark.parametrize("kind", EventType)
 def test_a_schema_equals_its_model(kind: EventType) -> None:
-    assert file_of(kind).read_bytes() == as_file(generated(kind)), (
-        "run `python -m regworkers_core.analytics.event_schemas`"
-    )
+    assert file_of(kind).read_bytes() == as_file(generated(kind)), "run `python -m tools.write_event_schemas`"
     meta.validate(schema(kind))
 
 
@@ -49,9 +48,7 @@ def test_only_the_ids_of_the_grammar_may_get_a_pattern_of_their_own() -> None:
 
 def test_every_type_has_a_schema_and_a_topic_and_no_schema_is_left_over() -> None:
     names = Names("qa-")
-    assert {path.name for path in event_schemas.FOLDER.iterdir()} == {
-        file_of(kind).name for kind in EventType
-    }
+    assert {path.name for path in FOLDER.iterdir()} == {file_of(kind).name for kind in EventType}
     topics = topics_by_type(names)
     assert topics.keys() == set(EventType) and set(topics.values()) == set(names.topics)
 
@@ -145,13 +142,13 @@ def test_a_breaking_change_is_refused_with_its_path(new: dict[str, Any], line: s
 def test_the_generator_refuses_to_break_a_published_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(event_schemas, "FOLDER", tmp_path)
-    assert event_schemas.main() == 0 and len(list(tmp_path.iterdir())) == len(EventType)
+    monkeypatch.setattr(event_models, "FOLDER", tmp_path)
+    assert write_event_schemas.main() == 0 and len(list(tmp_path.iterdir())) == len(EventType)
     path = file_of(EventType.ENTRY_REMOVED)
     published = orjson.loads(path.read_bytes())
     published["properties"]["reason"] = {"type": "string"}
     path.write_bytes(as_file(published))
-    assert event_schemas.main() == 1
+    assert write_event_schemas.main() == 1
     assert "entry.removed.v1.json: /reason: was removed" in capsys.readouterr().err
     assert orjson.loads(path.read_bytes()) == published
 
@@ -159,7 +156,5 @@ def test_the_generator_refuses_to_break_a_published_file(
 def test_the_schemas_are_part_of_the_package() -> None:
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["regworkers_core.analytics"]
-    package = event_schemas.FOLDER.parent
-    assert {path for pattern in patterns for path in package.glob(pattern)} >= set(
-        event_schemas.FOLDER.iterdir()
-    )
+    package = FOLDER.parent
+    assert {path for pattern in patterns for path in package.glob(pattern)} >= set(FOLDER.iterdir())

@@ -15,12 +15,12 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.runtime import Runtime
-from regworkers_local.leaks import FANS, Leak, everywhere, exactly, find_leaks, in_files, unexpected
 from regworkers_local.load import CAMPAIGNS, DemoData
 from tests.dagster.support import job, use
 from tests.support.entries import key, put, remove
 from tests.support.runtimes import test_settings
 from tests.support.terminal import in_a_process
+from tools.demo.leaks import FANS, Leak, everywhere, exactly, find_leaks, in_files, unexpected
 
 pytestmark = pytest.mark.slow
 

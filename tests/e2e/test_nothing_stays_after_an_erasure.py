@@ -12,7 +12,6 @@ import pytest
 import structlog
 
 from regworkers_core.runtime import Runtime
-from regworkers_local.leaks import Place, everywhere, exactly, find_leaks
 from tests.analytics.archive.world import archived
 from tests.dagster.support import job, use
 from tests.operations.erasure.world import FAN, MAIL_ONCE, OLD, REF, dead_letters, plant
@@ -21,6 +20,7 @@ from tests.support.drains import run
 from tests.support.entries import key
 from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.terminal import in_a_process
+from tools.demo.leaks import Place, everywhere, exactly, find_leaks
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""The rules have a fixed order and a version, and the documented table is what the code says."""
+"""The rules have a fixed order and a version."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import replace
 import pytest
 
 from regworkers_core.eligibility import rules
-from regworkers_core.eligibility.rules import RULES, rule_set, rules_table
-from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.eligibility.rules import RULES, rule_set
 
-DOCS = PROJECT_ROOT / "docs" / "eligibility.md"
-BEGIN, END = "<!-- rules: begin -->\n", "<!-- rules: end -->"
 CODES = """MISSING_FIELD INVALID_FIELD INVALID_EMAIL CAMPAIGN_NOT_FOUND CAMPAIGN_NOT_OPEN CAMPAIGN_CLOSED MARKET_UNKNOWN
 NOT_INVITED USER_REQUIRED BLOCKED PHONE_NOT_VERIFIED REGION AGE ALREADY_ENTERED HOUSEHOLD_LIMIT"""
 
@@ -34,11 +31,3 @@ def test_the_version_changes_with_a_revision_and_only_then(monkeypatch: pytest.M
     first, *others = RULES
     monkeypatch.setattr(rules, "RULES", (replace(first, revision=2), *others))
     assert rule_set.__wrapped__() != before
-
-
-def test_the_documented_table_is_what_the_code_says() -> None:
-    text = DOCS.read_text(encoding="utf-8")
-    shown = text.partition(BEGIN)[2].partition(END)[0]
-    assert shown == rules_table(), (
-        "put the output of `python -m regworkers_core.eligibility.rules` between the marks"
-    )

@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 
 from regworkers_core.adapters.aws.clients import classify_aws
-from regworkers_core.infrastructure.deploy_files import document
 from regworkers_core.infrastructure.desired import DesiredTable
 from regworkers_core.infrastructure.discovery.compare import compare, discover
 from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
@@ -19,6 +18,7 @@ from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import FakeClient, client_error, dependency
 from tests.support.runtimes import test_settings
 from tests.support.terminal import regworkers
+from tools.write_deploy_files import document
 
 NAME = "prod-demand-table"
 OURS = DesiredTable(NAME, "NEW_AND_OLD_IMAGES", "ttl")

@@ -15,7 +15,6 @@ import pytest
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.infrastructure.dashboards.alarms import alarms
-from regworkers_core.infrastructure.deploy_files import ENVIRONMENTS, write_archive, write_files
 from regworkers_core.infrastructure.discovery.compare import Discovery, compare
 from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
 from regworkers_core.infrastructure.discovery.found import FoundResources
@@ -24,6 +23,7 @@ from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, rol
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT, Environment, settings_of
 from tests.support.hcl import evaluate
+from tools.write_deploy_files import ENVIRONMENTS, write_archive, write_files
 
 MODULE = PROJECT_ROOT / "deploy" / "terraform"
 # Of the provider's own documentation, as far as the module uses them: a misspelt argument is not silently ignored.

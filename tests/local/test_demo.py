@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.engine.stop import StopSignal
-from regworkers_local import demo
-from regworkers_local.demo import Stopped, servers
+from tools.demo import __main__ as demo
+from tools.demo.__main__ import Stopped, servers
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ _PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regwo
 # Means in whosever hands: an adapter that a test takes up is that test's.
 _TOOLS = tuple(str(PROJECT_ROOT / "regworkers_core" / name) for name in ("adapters", "engine", "runtime.py"))
 # What is not a worker: tests with their fixtures, benchmarks, demo data.
-EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "regworkers_local"))
+EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "tools", "regworkers_local"))
 # Its wrapper is on the stack of every call, and is not the caller.
 _BETWEEN = str(PROJECT_ROOT / "tests" / "support" / "declared.py")
 # Guards that wrap what the product calls: their frames are on the stack of each of its calls.

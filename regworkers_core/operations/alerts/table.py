@@ -1,11 +1,6 @@
-"""The table of all conditions. docs/alerts.md contains it; a test compares the two.
-
-`python -m regworkers_core.operations.alerts.table` prints it in Markdown.
-"""
+"""The table of all conditions, which `make docs` writes into docs/alerts.md."""
 
 from __future__ import annotations
-
-import sys
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import SELECTION_JOBS
@@ -279,19 +274,3 @@ TABLE: tuple[Condition, ...] = (
     ),
     RENEWAL,
 )
-
-
-def conditions_table() -> str:
-    """The table in Markdown, one row for each condition."""
-    columns = ("condition", "fires when", "severity", "key after `<condition>:`", "what to do")
-    lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
-    lines += [
-        f"| `{each.name}` | {each.fires} | {each.severity} | {each.key} | [{each.runbook.removesuffix('.md')}]"
-        f"(runbooks/{each.runbook}) |"
-        for each in TABLE
-    ]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(conditions_table())

@@ -22,7 +22,6 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_dagster.metadata import table
-from regworkers_local.leaks import exactly, find_leaks, in_files
 from tests.dagster.selection.world import failure_of, materialised, observed, run_draw
 from tests.dagster.support import job, plain, use
 from tests.selection.draw.world import entry, ref_of
@@ -30,6 +29,7 @@ from tests.support.campaigns import advance_to, create
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.shared import emptied, shared_namespace
+from tools.demo.leaks import exactly, find_leaks, in_files
 
 CAMPAIGN = "spring"
 OLD = "2026-01-15T00:00:00.000Z"

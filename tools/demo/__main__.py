@@ -26,10 +26,10 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess
-from regworkers_local.demo_replication import replicate
-from regworkers_local.demo_selection import select
 from regworkers_local.load import LoadPlan
 from regworkers_local.stack import Stack, local_dir
+from tools.demo.replication import replicate
+from tools.demo.selection import select
 
 GIVE_UP_SECONDS = 300.0
 # Slow enough that replication runs while entries are still written, changed and removed.
@@ -69,7 +69,7 @@ def demo(
         clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
         if planted:
             # Imported here, because nothing else needs it.
-            from regworkers_local.leaks import nothing_leaked
+            from tools.demo.leaks import nothing_leaked
 
             clean = nothing_leaked(runtime, dagster, console) and clean
         console.print(f"{time.monotonic() - started:.0f} s in all")

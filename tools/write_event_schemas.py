@@ -1,6 +1,4 @@
-"""The JSON Schemas of events: generated from the models, checked in, and used to validate events.
-
-`python -m regworkers_core.analytics.event_schemas` writes the files, but makes no breaking change: a schema may gain
+"""Writes the JSON Schemas of events from the models, but makes no breaking change: a schema may gain
 optional fields and values of an enumeration. Readers rely on fields, types and what is required; writers rely on not
 being refused. One exception: ids whose grammar the data contract has had from the start may gain it as a pattern, since
 values that it refuses were never allowed.
@@ -10,29 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from regworkers_core.analytics.event_models import MODELS, VERSION
+from regworkers_core.analytics.event_models import MODELS, VERSION, file_of
 from regworkers_core.domain.events import EventType
 
-FOLDER = Path(__file__).with_name("schemas")
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = Mapping[str, Any]
-
-
-def file_of(kind: EventType) -> Path:
-    return FOLDER / f"{kind.value}.v{VERSION}.json"
-
-
-@cache
-def schema(kind: EventType) -> dict[str, Any]:
-    """Return the checked-in schema of a type."""
-    document: dict[str, Any] = orjson.loads(file_of(kind).read_bytes())
-    return document
 
 
 def generated(kind: EventType) -> Schema:

@@ -23,8 +23,8 @@ from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.proof.verify import Verification, verify
-from regworkers_local.demo_replication import Sums
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
+from tools.demo.replication import Sums
 
 CAMPAIGN = CAMPAIGNS[0]
 # A few more codes than seats, as a code provider sends them.

@@ -1,4 +1,4 @@
-"""What Terraform reads: one file for each environment, written from the settings and the declarations in this package.
+"""What Terraform reads: one file for each environment, written from the settings and `regworkers_core/infrastructure`.
 
 `make deploy-files` runs this module. The files are not committed; the release archive contains them.
 """

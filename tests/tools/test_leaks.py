@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regworkers_local.leaks import in_files
+from tools.demo.leaks import in_files
 
 
 def test_a_file_that_is_removed_during_the_search_is_skipped(tmp_path: Path) -> None:
