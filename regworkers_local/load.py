@@ -17,6 +17,7 @@ from pymongo import UpdateOne
 
 from regworkers_core.adapters.aws.tables import attribute, attributes
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -157,13 +158,8 @@ class Loaded:
     example_user: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "inserted": self.inserted,
-            "updated": self.updated,
-            "removed": self.removed,
-            "live": len(self.live),
-            "seconds": round(self.seconds, 1),
-        }
+        counts = as_document(self, "inserted", "updated", "removed")
+        return counts | {"live": len(self.live), "seconds": round(self.seconds, 1)}
 
 
 @dataclass(frozen=True, slots=True)

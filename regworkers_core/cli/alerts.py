@@ -17,6 +17,7 @@ from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.options import quick_runtime
 from regworkers_core.cli.output import Format, FormatOption, answer, rows, to_second
+from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso
@@ -214,26 +215,24 @@ def _state(incident: Incident, mutes: list[Mute]) -> str:
 
 
 def _document(incident: Incident, mutes: list[Mute]) -> dict[str, Any]:
-    taken, alert = incident.acknowledged, incident.alert
+    alert = incident.alert
     return {
         "key": alert.key,
         "open": incident.open,
         "severity": alert.severity.value,
         "summary": alert.summary,
         "runbook": f"docs/{alert.runbook}",
-        "openedAt": incident.opened_at,
-        "lastSeenAt": incident.last_seen_at,
-        "resolvedAt": incident.resolved_at,
+        **as_document(incident, "opened_at", "last_seen_at", "resolved_at"),
         "times": incident.serial,
-        "acknowledged": {"by": taken.by, "at": taken.at, "why": taken.why} if taken else None,
+        "acknowledged": as_json(incident.acknowledged),
         "muted": next((_mute(each) for each in mutes if each.covers(alert.key)), None),
-        "told": {channel: change.value for channel, change in incident.notified.items()},  # stored name
+        "told": as_json(incident.notified),  # stored name
         "details": alert.details,
     }
 
 
 def _mute(made: Mute) -> dict[str, Any]:
-    return {"pattern": made.pattern, "by": made.by, "at": made.at, "until": made.until, "why": made.why}
+    return as_document(made, "pattern", "by", "at", "until", "why")
 
 
 def _seconds(duration: str) -> float:

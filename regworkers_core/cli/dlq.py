@@ -235,7 +235,11 @@ def history(
 ) -> None:
     """Show who redrove, dropped or exported what, when, and the outcome."""
     actions = Runtime.load().operator_actions.history(what=DLQ, limit=limit)
-    document = [text.action_document(action) for action in actions]
+    # The target of each is a queue.
+    document = [
+        {"queue" if name == "target" else name: value for name, value in action.as_dict().items()}
+        for action in actions
+    ]
     answer(document, form, text.history_text(document))
 
 

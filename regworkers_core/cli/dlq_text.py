@@ -11,7 +11,6 @@ import orjson
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.cli.output import rows, to_second
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.operations.dead_letters.model import FAILURE_ATTRIBUTES, is_ours
@@ -170,20 +169,6 @@ def _causes_table(document: Document, title: str, empty: str, *more: str) -> Ren
         for cause, count in zip(causes, counts, strict=True)
     ]
     return rows(columns, lines, title=title)
-
-
-def action_document(action: Action) -> dict[str, Any]:
-    return {
-        "id": action.action_id,
-        "who": action.who,
-        "what": action.what,
-        "queue": action.target,
-        "startedAt": action.started_at,
-        "endedAt": action.ended_at,
-        "outcome": action.outcome,
-        "arguments": dict(action.arguments),
-        "result": dict(action.result),
-    }
 
 
 def history_text(document: Sequence[Document]) -> RenderableType:

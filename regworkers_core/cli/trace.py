@@ -175,7 +175,7 @@ def audit_command(
         f" since {since}" if since else ""
     )
     empty = f"no action is recorded{asked}"
-    answer([_action_document(each) for each in found], form, rows(columns, lines) if lines else empty)
+    answer([each.as_dict() for each in found], form, rows(columns, lines) if lines else empty)
 
 
 def parse_since(text: str, now: float) -> str:
@@ -191,20 +191,6 @@ def parse_since(text: str, now: float) -> str:
             f"--since {text!r} should be a day (2026-11-25), a time (2026-11-25T18:00:00Z) or 90m, 12h, 7d"
         ) from None
     return iso((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
-
-
-def _action_document(action: Action) -> dict[str, Any]:
-    return {
-        "id": action.action_id,
-        "who": action.who,
-        "what": action.what,
-        "target": action.target,
-        "startedAt": action.started_at,
-        "endedAt": action.ended_at,
-        "outcome": action.outcome,
-        "arguments": dict(action.arguments),
-        "result": dict(action.result),
-    }
 
 
 def _brief(action: Action) -> str | None:

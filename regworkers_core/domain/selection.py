@@ -13,6 +13,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import PermanentFailure, Reason, RequestError
 
@@ -110,13 +111,7 @@ class Chunk:
 
     def as_json(self) -> dict[str, Any]:
         """The item of a `selections.assign` message."""
-        return {
-            **self.market.as_fields(),
-            "chunk": self.chunk,
-            "first": self.first,
-            "last": self.last,
-            "resultHash": self.result_hash,
-        }
+        return self.market.as_fields() | as_document(self, "chunk", "first", "last", "result_hash")
 
     @classmethod
     def parse(cls, raw: object) -> Chunk:
@@ -178,14 +173,9 @@ class Notice:
         return self.market.key(self.ref)
 
     def as_fields(self) -> dict[str, Any]:
-        return {
-            **self.market.as_fields(),
-            "ref": self.ref,
-            "entryId": self.entry_id,
-            "type": self.type.value,
-            "resultHash": self.result_hash,
-            "notBefore": self.not_before,
-        }
+        return self.market.as_fields() | as_document(
+            self, "ref", "entry_id", "type", "result_hash", "not_before"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The item of a `notifications.send` message."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+from regworkers_core.domain.documents import as_document
+
 T = TypeVar("T")
 
 
@@ -129,13 +131,7 @@ class BlownFuse:
 
     def as_dict(self) -> dict[str, str]:
         """As `worker-leases` stores it, under the name of the drain."""
-        return {
-            "fingerprint": self.fingerprint,
-            "reason": self.reason,
-            "trippedAt": self.tripped_at,
-            "codeVersion": self.code_version,
-            "runId": self.run_id,
-        }
+        return as_document(self, "fingerprint", "reason", "tripped_at", "code_version", "run_id")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.infrastructure.policies.bucket import bucket_policy
 from regworkers_core.settings import Settings
 
@@ -165,13 +166,7 @@ class Function:
 
     @property
     def facts(self) -> Facts:
-        return {
-            "handler": self.handler,
-            "runtime": self.runtime,
-            "timeoutSeconds": self.timeout_seconds,
-            "logGroup": self.log_group,
-            "alias": self.alias,
-        }
+        return as_document(self, "handler", "runtime", "timeout_seconds", "log_group", "alias")
 
 
 def _function(settings: Settings) -> Function:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import all_pages, error_code
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.dashboards.publish_dashboards import existing_alarms
@@ -163,8 +164,7 @@ class WatchingCost:
             "ingestedGb": round((self.ingested_bytes or 0.0) / _GB, 3) if known else None,
             "storedGb": round(self.stored_bytes / _GB, 3),
             "logRetentionDays": self.retention_days,
-            "logLevel": self.log_level,
-            "entryLogRate": self.entry_log_rate,
+            **as_document(self, "log_level", "entry_log_rate"),
         }
 
 

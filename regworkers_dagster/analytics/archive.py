@@ -15,7 +15,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_dagster.analytics.publishing import FLOW, KAFKA_EVENTS
 from regworkers_dagster.drains.running import CONTINUOUS
 from regworkers_dagster.factories import KEPT_FRESH, asset_job, schedule
-from regworkers_dagster.metadata import Metadata
+from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run
 
@@ -94,13 +94,12 @@ def of_report(report: ArchiveReport) -> Metadata:
         "merged_files": report.merged_files,
         "rows": report.rows or 0,
         "lag": sum(lag.values()),
+        "lag_by_topic": lag,
+        "ended": report.ended,
+        "seconds": round(report.seconds, 3),
+        "adds_up": report.adds_up,
     }
-    metadata: Metadata = {name: dg.MetadataValue.int(number) for name, number in numbers.items()}
-    metadata["lag_by_topic"] = dg.MetadataValue.json(lag)
-    metadata["ended"] = dg.MetadataValue.text(report.ended)
-    metadata["seconds"] = dg.MetadataValue.float(round(report.seconds, 3))
-    metadata["adds_up"] = dg.MetadataValue.bool(report.adds_up)
-    return metadata
+    return facts_as_metadata(numbers)
 
 
 @dg.multi_asset_check(
@@ -128,7 +127,7 @@ def one_row_per_id(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetC
         asset_key=EVENT_ARCHIVE.key,
         passed=found.holds,
         description=summary,
-        metadata={name: dg.MetadataValue.int(number) for name, number in numbers.items()},
+        metadata=numbers,
     )
     if not found.holds:
         raise dg.Failure(

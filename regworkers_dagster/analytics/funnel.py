@@ -49,15 +49,15 @@ def campaign_funnel(context: dg.AssetExecutionContext) -> dg.MaterializeResult[N
 def of_funnel(made: "PublishedFunnel") -> Metadata:
     """A number for each stage that was reached, the tables and plots, and the address of the page."""
     document = made.funnel.as_dict()
-    metadata: Metadata = {name: dg.MetadataValue.md(text) for name, text in made.shown.markdown.items()}
-    for name, number in document["stages"].items():
-        if number is not None:
-            metadata[name] = dg.MetadataValue.int(number)
-    metadata["pending"] = dg.MetadataValue.json(document["pending"])
-    metadata |= {name: records(document[name]) for name in ("markets", "segments", "days") if document[name]}
-    metadata |= facts_as_metadata({"page": made.where})
-    metadata["adds_up"] = dg.MetadataValue.bool(made.funnel.adds_up)
-    return metadata
+    facts = {
+        **{name: dg.MetadataValue.md(text) for name, text in made.shown.markdown.items()},
+        **document["stages"],
+        "pending": document["pending"],
+        **{name: records(document[name]) for name in ("markets", "segments", "days") if document[name]},
+        "page": made.where,
+        "adds_up": made.funnel.adds_up,
+    }
+    return facts_as_metadata(facts)
 
 
 CAMPAIGN_FUNNEL_JOB = asset_job(

@@ -66,9 +66,7 @@ def publish_events(context: dg.AssetExecutionContext, config: DrainConfig) -> dg
     numbers = (
         {} if left is None else {"waiting": left.waiting, "time_to_data_loss_seconds": left.seconds_left}
     )
-    known = {
-        name: dg.MetadataValue.float(float(value)) for name, value in numbers.items() if value is not None
-    }
+    known = {name: float(value) for name, value in numbers.items() if value is not None}
     return dg.MaterializeResult(
         asset_key=KAFKA_EVENTS.key, metadata={**done.metadata, **known}, data_version=CONTINUOUS
     )

@@ -15,7 +15,7 @@ from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.metadata import Metadata
+from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import throttled
 
@@ -33,14 +33,9 @@ def of_report(spec: DrainSpec[Any], report: DrainReport, calls: Mapping[str, int
     for percentile, seconds in report.lag.summary().items():
         if seconds is not None:
             numbers[f"lag_{percentile}_seconds"] = seconds
-    metadata: Metadata = {"ended": dg.MetadataValue.text(report.ended)}
-    if report.dependency is not None:
-        metadata["unavailable"] = dg.MetadataValue.text(report.dependency)
-    metadata |= {key: dg.MetadataValue.int(count) for key, count in counts.items()}
-    metadata |= {key: dg.MetadataValue.float(float(number)) for key, number in numbers.items()}
-    metadata |= {f"calls_{key}": dg.MetadataValue.int(count) for key, count in sorted(calls.items()) if count}
-    metadata["adds_up"] = dg.MetadataValue.bool(report.adds_up)
-    return metadata
+    made = {f"calls_{key}": count for key, count in sorted(calls.items()) if count}
+    facts = {"ended": report.ended, "unavailable": report.dependency, **counts, **numbers, **made}
+    return facts_as_metadata({**facts, "adds_up": report.adds_up})
 
 
 def in_words(report: DrainReport) -> str:

@@ -141,14 +141,15 @@ def _reviewed(
 def of_review(published: "PublishedReview") -> Metadata:
     """Counts that the UI plots, the overview, each section with its plots, and the address of the page."""
     review = published.review
-    metadata: Metadata = {
-        "findings": dg.MetadataValue.int(len(review.remarks("finding"))),
-        "warnings": dg.MetadataValue.int(len(review.remarks("warning"))),
-        "not_read": dg.MetadataValue.int(len(review.unread)),
+    facts = {
+        "findings": len(review.remarks("finding")),
+        "warnings": len(review.remarks("warning")),
+        "not_read": len(review.unread),
         "overview": dg.MetadataValue.md(published.shown.overview),
+        "page": published.where or published.trouble,
+        **{name: dg.MetadataValue.md(text) for name, text in published.shown.by_section.items()},
     }
-    metadata |= facts_as_metadata({"page": published.where or published.trouble})
-    return metadata | {name: dg.MetadataValue.md(text) for name, text in published.shown.by_section.items()}
+    return facts_as_metadata(facts)
 
 
 def _drilled(
@@ -182,7 +183,7 @@ def drill_recovery(context: dg.OpExecutionContext, config: DrillConfig, runtime:
     most = None if config.all_entries else config.max_entries or runtime.settings.reviews.drill_max_entries
     with StopSignal().on_signals() as stop:
         result = _drilled(runtime, most, stop, context.log.info)
-    context.add_output_metadata({"result": dg.MetadataValue.json(result.as_dict())})
+    context.add_output_metadata(facts_as_metadata({"result": result.as_dict()}))
     if not result.passed:
         raise dg.Failure(description="; ".join(result.findings), allow_retries=False)
 

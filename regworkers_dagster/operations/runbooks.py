@@ -22,7 +22,7 @@ from regworkers_core.operations.runbooks import (
 from regworkers_core.operations.runbooks.runbook import RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, Body, one_op_job
-from regworkers_dagster.metadata import Metadata, records
+from regworkers_dagster.metadata import Metadata, facts_as_metadata, records
 from regworkers_dagster.operations.health import scheduler_here
 from regworkers_dagster.resources import ALL, STORES, campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
@@ -267,21 +267,16 @@ def _report(context: dg.OpExecutionContext, report: RunbookReport) -> None:
 
 
 def _metadata(report: RunbookReport) -> Metadata:
-    found: Metadata = {
-        "summary": dg.MetadataValue.text(report.summary),
-        "page": dg.MetadataValue.text(report.page),
-    }
-    found |= {
-        name: dg.MetadataValue.text(value) if isinstance(value, str) else dg.MetadataValue.float(float(value))
+    numbers = {
+        name: value if value is None or isinstance(value, str) else float(value)
         for name, value in report.facts.items()
-        if value is not None
     }
-    found |= {name: records(list(rows)) for name, rows in report.tables.items() if rows}
-    if report.findings:
-        found["findings"] = records(
-            [{"finding": each.text, "whatHelps": each.advice} for each in report.findings]
-        )
-    return found
+    tables = {name: records(list(rows)) for name, rows in report.tables.items() if rows}
+    found = [{"finding": each.text, "whatHelps": each.advice} for each in report.findings]
+    findings = {"findings": records(found)} if found else {}
+    return facts_as_metadata(
+        {"summary": report.summary, "page": report.page, **numbers, **tables, **findings}
+    )
 
 
 JOBS = (

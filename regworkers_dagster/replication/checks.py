@@ -15,7 +15,7 @@ from regworkers_core.replication.reconcile import Accept, ReconcileResult, recon
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import SAME_VERSION, SILENT_PROBES, Answering, dlq_check
 from regworkers_dagster.factories import ApplyConfig, fields_of
-from regworkers_dagster.metadata import Metadata, records
+from regworkers_dagster.metadata import Metadata, facts_as_metadata, records
 from regworkers_dagster.replication.assets import ENTRIES, RECONCILE_RESULTS, REPLICATION_DLQ
 from regworkers_dagster.resources import (
     STORES,
@@ -147,26 +147,25 @@ def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResu
 
 def of_result(result: ReconcileResult) -> Metadata:
     """The totals of both sides, a table of the differences with a sample of ids, and what a repair did."""
-    metadata: Metadata = {key: dg.MetadataValue.int(number) for key, number in sorted(result.totals.items())}
-    metadata["differences"] = dg.MetadataValue.int(sum(result.counts.values()))
-    metadata["seconds"] = dg.MetadataValue.float(round(result.seconds, 3))
-    metadata["adds_up"] = dg.MetadataValue.bool(result.adds_up)
-    metadata["classes"] = records(
-        [
-            {
-                "class": kind.value,
-                "entries": number,
-                "for example": ", ".join(result.samples.get(kind, ())),
-                "meaning": result.explanations.get(kind, ""),
-            }
-            for kind, number in result.counts.items()
-        ]
-    )
-    if result.repair is not None:
-        metadata["repair"] = dg.MetadataValue.json(result.repair.as_dict())
-    if result.acceptance is not None:
-        metadata["ahead"] = dg.MetadataValue.json(result.acceptance.as_dict())
-    return metadata
+    classes = [
+        {
+            "class": kind.value,
+            "entries": number,
+            "for example": ", ".join(result.samples.get(kind, ())),
+            "meaning": result.explanations.get(kind, ""),
+        }
+        for kind, number in result.counts.items()
+    ]
+    facts = {
+        **dict(sorted(result.totals.items())),
+        "differences": sum(result.counts.values()),
+        "seconds": round(result.seconds, 3),
+        "adds_up": result.adds_up,
+        "classes": records(classes),
+        "repair": result.repair and result.repair.as_dict(),
+        "ahead": result.acceptance and result.acceptance.as_dict(),
+    }
+    return facts_as_metadata(facts)
 
 
 def _in_words(result: ReconcileResult) -> str:

@@ -12,6 +12,7 @@ from pymongo.errors import DuplicateKeyError
 
 from regworkers_core.adapters.mongo.client import find_all
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 
@@ -109,13 +110,7 @@ class Incidents:
         While one of `channels` was not notified of the last resolution, that incident is opened again: with a new
         serial the channel would show the old one for ever.
         """
-        facts = {
-            "severity": alert.severity.value,
-            "summary": alert.summary,
-            "runbook": alert.runbook,
-            "details": alert.details,
-            "lastSeenAt": at,
-        }
+        facts = {**_shown(alert), "lastSeenAt": at}
         seen = self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
         reopened = {**facts, "status": "open", "openedAt": at, "resolvedAt": None, "acknowledged": None}
         new: dict[str, Any] = {**reopened, "told": {}, "claims": {}}  # stored name
@@ -152,10 +147,7 @@ class Incidents:
         """
         facts = {
             "scope": alert.scope,
-            "severity": alert.severity.value,
-            "summary": alert.summary,
-            "runbook": alert.runbook,
-            "details": alert.details,
+            **_shown(alert),
             "status": "open",
             "serial": 0,
             "openedAt": at,
@@ -252,6 +244,10 @@ class Mute:
         return began is not None and began - _SKEW_SECONDS <= now < began + self.seconds
 
 
+def _shown(alert: Alert) -> dict[str, Any]:
+    return as_document(alert, "severity", "summary", "runbook") | {"details": alert.details}
+
+
 class Mutes:
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
@@ -268,16 +264,8 @@ class Mutes:
 
     def put(self, mute: Mute) -> None:
         """Store it; replaces one with the same pattern."""
-        facts = {
-            "scope": _MUTE,
-            "status": _MUTE,
-            "pattern": mute.pattern,
-            "by": mute.by,
-            "at": mute.at,
-            "seconds": mute.seconds,
-            "until": mute.until,
-            "why": mute.why,
-        }
+        stored = as_document(mute, "pattern", "by", "at", "seconds", "until", "why")
+        facts = {"scope": _MUTE, "status": _MUTE, **stored}
         self._dependency.call(
             self._collection.update_one, {"_id": _mute_id(mute.pattern)}, {"$set": facts}, upsert=True
         )

@@ -50,6 +50,10 @@ class Action:
     outcome: str = "running"
     result: Mapping[str, Any] = field(default_factory=dict)
 
+    def as_dict(self) -> dict[str, Any]:
+        names = ("who", "what", "target", "started_at", "ended_at", "outcome", "arguments", "result")
+        return {"id": self.action_id, **as_document(self, *names)}
+
 
 class OperatorActions:
     """Every method raises TransientFailure when MongoDB cannot answer."""

@@ -19,6 +19,7 @@ from typing import IO, Any, Self
 
 import structlog
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.queue import Queue, Received
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue, read_message
@@ -242,12 +243,7 @@ class Seen:
             self.partly[queue.name] = browser.ended.value if browser.ended else "unfinished"
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "seen": self.messages,
-            "fitting": self.fitting,
-            "hidden": self.hidden,
-            "partly": self.partly,
-        }
+        return {"seen": self.messages, **as_document(self, "fitting", "hidden", "partly")}
 
 
 def list_messages(

@@ -17,6 +17,7 @@ import structlog
 
 from regworkers_core.adapters.http.services import ServiceClient
 from regworkers_core.adapters.local_instance import server_of
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.engine.deadline import NoAnswer, gather
@@ -169,8 +170,7 @@ class ServiceReport:
             "token": "***",
             "tokenFrom": self.token_from,
             "health": "up" if self.error is None else "down",
-            "error": self.error,
-            "latencyMs": self.latency_ms,
+            **as_document(self, "error", "latency_ms"),
         }
         if self.asked:
             # Unknown if the service did not answer.

@@ -224,11 +224,8 @@ class CopyComparison:
             "same": self.fine,
             "source": self.source,
             "sides": {
-                name: {
-                    "state": side.state.value,
-                    "error": side.error,
-                    "campaign": _document(side.campaign) if side.campaign else None,
-                }
+                name: as_document(side, "state", "error")
+                | {"campaign": _document(side.campaign) if side.campaign else None}
                 for name, side in self.sides.items()
             },
             "differences": [{"field": name, **values} for name, values, differs in self.lines if differs],

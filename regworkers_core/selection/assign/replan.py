@@ -69,13 +69,7 @@ class Replanned:
         return sum(move.after is None for move in self.moves)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            **self.market.as_fields(),
-            "moves": [as_document(move) for move in self.moves],
-            "missing": self.missing,
-            "applied": self.applied,
-            "queued": self.queued,
-        }
+        return self.market.as_fields() | as_document(self, "moves", "missing", "applied", "queued")
 
 
 def replan_codes(

@@ -13,6 +13,7 @@ import orjson
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.events import EventType, draw_event
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
@@ -182,23 +183,14 @@ def _has_rows(
 
 def announce_result(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:
     """Publish the event with the hash of the result."""
-    data = {
-        "manifestHash": phase.manifest_hash,
-        "resultHash": phase.result_hash,
-        "outcomes": dict(phase.outcomes),
-    }
+    data = as_document(phase, "manifest_hash", "result_hash", "outcomes")
     event = draw_event(campaign_id, phase.phase, EventType.DRAW_DRAWN, data, phase.fields["drawnAt"])
     runtime.event_queue.send_all([event])
 
 
 def facts(phase: PhaseRecord) -> dict[str, Any]:
     """Return the outcomes and the hash of the result, for people."""
-    return {
-        "phase": phase.phase,
-        "manifestHash": phase.manifest_hash,
-        "resultHash": phase.result_hash,
-        "outcomes": dict(phase.outcomes),
-    }
+    return as_document(phase, "phase", "manifest_hash", "result_hash", "outcomes")
 
 
 PAGE, NUMBERS = "report.html", "report.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.snapshot import QueueState, Unread
 from regworkers_core.operations.alerts.conditions.condition import (
     DRAIN_OF,
@@ -273,12 +274,7 @@ def blown_fuses(context: Context) -> Assessment | Unread:
                 f"the drain {fuse.drain} has stopped itself: too many items failed with {fuse.reason} (fingerprint "
                 f"{fuse.fingerprint}); it starts with another code version, or after `regworkers drain resume "
                 f"{fuse.drain}`",
-                {
-                    "fingerprint": fuse.fingerprint,
-                    "reason": fuse.reason,
-                    "trippedAt": fuse.tripped_at,
-                    "runId": fuse.run_id,
-                },
+                as_document(fuse, "fingerprint", "reason", "tripped_at", "run_id"),
             )
             for fuse in fuses
         )
