@@ -5,8 +5,6 @@ failure ends the run with one line, a change is in the audit log before it is ma
 run, on the asset of the campaign, and under the tag `regworkers/campaign`.
 """
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Invites: their asset in the graph, and the jobs that upload a list from S3 and remove the invites of a list."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from typing import Any
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What assets, jobs, sensors and schedules of one shape have in common: their owner, executor, config and status."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass

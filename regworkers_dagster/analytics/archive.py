@@ -1,7 +1,5 @@
 """The archive of events: an asset that a schedule keeps up to date, and its check, run every night."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Iterator
 
 import dagster as dg

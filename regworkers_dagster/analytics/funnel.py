@@ -1,7 +1,5 @@
 """The funnel of a campaign as an asset: one partition per campaign, materialised on request."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from typing import TYPE_CHECKING
 
 import dagster as dg

@@ -2,8 +2,6 @@
 sensors.
 """
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 import dagster as dg
 
 from regworkers_core.analytics.publishing import PUBLISH

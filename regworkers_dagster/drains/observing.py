@@ -1,7 +1,5 @@
 """Depths, lag and sizes as observations of assets, written to the event log when they changed enough."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A drain as an asset: config in, one call into the core, its numbers as metadata that the UI plots."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any

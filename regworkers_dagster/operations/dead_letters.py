@@ -1,7 +1,5 @@
 """Dead letters as jobs: review, redrive and drop. Nothing is changed by default."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Callable
 from typing import Any
 

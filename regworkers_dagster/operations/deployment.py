@@ -2,8 +2,6 @@
 Kafka's client certificate every day.
 """
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -2,8 +2,6 @@
 until the next quarter. Sensors evaluate some of them with each tick; a run per duty evaluates the others, once.
 """
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Sequence
 
 import dagster as dg

@@ -2,8 +2,6 @@
 (daemons, ticks, failed runs).
 """
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime

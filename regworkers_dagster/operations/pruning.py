@@ -1,7 +1,5 @@
 """`prune_runs`: deletes runs of Dagster that ended long ago, which it keeps forever, and shrinks its storage."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -153,9 +151,6 @@ def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
     shard = getattr(instance.event_log_storage, "path_for_shard", None)
     if shard is not None:
         Path(shard(run_id)).unlink(missing_ok=True)
-
-
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
 
 class PruneConfig(ApplyConfig):

@@ -1,7 +1,5 @@
 """What is deleted: by age with the job `housekeeping`, every week; one fan's entry with the job `erase_entry`."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 import csv
 import io
 

@@ -2,8 +2,6 @@
 job.
 """
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 

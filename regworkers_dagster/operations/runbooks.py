@@ -1,7 +1,5 @@
 """Runbooks as jobs: what `regworkers runbook <name>` does, from the launchpad. By default they change nothing."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The assets of replication, in the order of the data flow, and the two drains that materialise them."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Iterator
 from datetime import timedelta
 

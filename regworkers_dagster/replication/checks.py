@@ -1,7 +1,5 @@
 """The checks of replication: no dead letters, dependencies that answer, a replica that equals its source."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Iterator
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """The steps of a campaign's draw and the two drains after it: one call into the core each, its result as events."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

@@ -28,8 +28,6 @@ from regworkers_dagster.metadata import table
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection.specs import CAMPAIGNS, OUTBOX
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 
 class CreateConfig(dg.Config):
     """A campaign as a form. A rule that is empty does not restrict; the other fields have defaults."""
@@ -263,9 +261,6 @@ def status_facts(report: CampaignReport) -> dict[str, Any]:
 
 
 JOBS = (create_campaign, open_campaign, close_campaign, campaign_status)
-
-
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
 
 
 class SwitchConfig(CampaignConfig):

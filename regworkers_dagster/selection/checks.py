@@ -1,7 +1,5 @@
 """The checks of a selection. Those of a draw come before its publication and block it."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 from collections.abc import Callable, Iterator, Mapping
 
 import dagster as dg

@@ -3,8 +3,6 @@
 A code is as good as a ticket. So codes come and go in files, and neither config, log nor metadata has one.
 """
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 import csv
 import io
 from collections import Counter

@@ -1,7 +1,5 @@
 """The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, export, annulment."""
 
-# Dagster reads the annotations of decorated functions as objects, so none are postponed here.
-
 import secrets
 import tempfile
 import zipfile

@@ -207,49 +207,29 @@ def _of_queues(settings: Settings) -> Iterator[Alarm]:
         )
 
 
+_FAILS = "Items of this drain became dead letters or were given back, in three periods in a row."
+_DOWN = "Runs of this drain end because a dependency is unavailable: run `regworkers doctor`."
+_NOT_SENT = (
+    "Dead letters could not be sent: their messages are received again until the queue's retention ends."
+)
+_THROTTLED = "AWS throttles calls of this drain: a table or an account is too small."
+_RETRIED = "A dependency answers many calls only after a retry."
+
+
 def _of_drains(settings: Settings) -> Iterator[Alarm]:
     severity = settings.alerts.severity
     for drain in DRAINS:
-        yield Alarm(
-            f"{drain}-fails",
-            severity.performance,
-            "Items of this drain became dead letters or were given back, in three periods in a row.",
-            own(settings, FAILED, "Sum", Drain=drain),
-            0,
-            periods=3,
-        )
-        yield Alarm(
-            f"{drain}-without-a-dependency",
-            # Only events wait for Kafka.
-            severity.dependency_down_others if drain == "publish" else severity.dependency_down,
-            "Runs of this drain end because a dependency is unavailable: run `regworkers doctor`.",
-            own(settings, DEPENDENCY_DOWN, "Sum", Drain=drain),
-            0,
-            periods=2,
-        )
-        yield Alarm(
-            f"{drain}-dead-letters-not-sent",
-            severity.dead_letters,
-            "Dead letters could not be sent: their messages are received again until the queue's retention ends.",
-            own(settings, UNSENT, "Sum", Drain=drain),
-            0,
-        )
-        yield Alarm(
-            f"{drain}-throttled",
-            severity.performance,
-            "AWS throttles calls of this drain: a table or an account is too small.",
-            own(settings, THROTTLES, "Sum", Drain=drain),
-            _THROTTLES,
-            periods=2,
-        )
-        yield Alarm(
-            f"{drain}-retries",
-            severity.performance,
-            "A dependency answers many calls only after a retry.",
-            own(settings, RETRIES, "Sum", Drain=drain),
-            _RETRIES,
-            periods=2,
-        )
+        # Only events wait for Kafka.
+        down = severity.dependency_down_others if drain == "publish" else severity.dependency_down
+        for name, level, description, instrument, threshold, periods in (
+            ("fails", severity.performance, _FAILS, FAILED, 0, 3),
+            ("without-a-dependency", down, _DOWN, DEPENDENCY_DOWN, 0, 2),
+            ("dead-letters-not-sent", severity.dead_letters, _NOT_SENT, UNSENT, 0, 1),
+            ("throttled", severity.performance, _THROTTLED, THROTTLES, _THROTTLES, 2),
+            ("retries", severity.performance, _RETRIED, RETRIES, _RETRIES, 2),
+        ):
+            metric = own(settings, instrument, "Sum", Drain=drain)
+            yield Alarm(f"{drain}-{name}", level, description, metric, threshold, periods=periods)
     objective = settings.replication.lag_objective_seconds
     yield Alarm(
         "replication-lags",

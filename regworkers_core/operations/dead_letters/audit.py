@@ -75,12 +75,8 @@ def working(
         ) from None
 
 
-def close_settled(
-    runtime: Runtime, queue: DeadQueue, assessor: Assessor, *, by: str, dry_run: bool = False
-) -> int:
-    """Close the open documents of a queue whose entry or chunk is settled. Returns their number, in a dry run how many
-    it would be.
-    """
+def close_settled(runtime: Runtime, queue: DeadQueue, assessor: Assessor, *, by: str) -> int:
+    """Close the open documents of a queue whose entry or chunk is settled. Returns their number."""
     if queue.kind not in PROVABLE:
         return 0
     closed = 0
@@ -89,11 +85,7 @@ def close_settled(
             settled = _settled_entries(page, assessor)
         else:
             settled = _done_chunks(runtime, page)
-        if dry_run:
-            closed += len(settled)
-        else:
-            at = iso(runtime.clock())
-            closed += runtime.dead_letters.close(settled, _RESOLVED, at=at, by=by)
+        closed += runtime.dead_letters.close(settled, _RESOLVED, at=iso(runtime.clock()), by=by)
     return closed
 
 
