@@ -13,6 +13,7 @@ from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.model import Names
 from regworkers_dagster.drains.decisions import worth_recording
+from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.resources import plain_failures, runtime_of
 
 T = TypeVar("T")
@@ -51,15 +52,9 @@ def recorded_event(reading: Reading) -> dg.AssetObservation | dg.AssetMaterializ
     """A materialisation of what was found to be up to date: Dagster judges freshness by those alone. An observation of
     all else, which names the numbers that could not be read, so that they are not taken for zero.
     """
-    known = {
-        key: dg.MetadataValue.float(float(number))
-        for key, number in reading.numbers.items()
-        if number is not None
-    }
-    unread = sorted(reading.numbers.keys() - known.keys())
-    metadata: dict[str, dg.MetadataValue] = {**known}
-    if unread:
-        metadata["could_not_read"] = dg.MetadataValue.text(", ".join(unread))
+    numbers = {key: None if number is None else float(number) for key, number in reading.numbers.items()}
+    unread = ", ".join(sorted(key for key, number in numbers.items() if number is None))
+    metadata = facts_as_metadata({**numbers, "could_not_read": unread or None})
     if reading.fresh:
         return dg.AssetMaterialization(reading.asset, metadata=metadata, tags=SAME_VERSION)
     return dg.AssetObservation(reading.asset, metadata=metadata)

@@ -108,9 +108,7 @@ def show_config(context: dg.OpExecutionContext, config: NothingConfig, runtime: 
     """In the run's metadata and in its log."""
     facts = settings_in_force(runtime.settings, os.environ)
     context.log.info(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
-    context.add_output_metadata(
-        facts_as_metadata({**facts, "settings": dg.MetadataValue.json(facts["settings"])})
-    )
+    context.add_output_metadata(facts_as_metadata(facts))
 
 
 def settings_in_force(settings: Settings, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -175,20 +173,14 @@ def _report(runtime: Runtime) -> CertificateReport:
         return CertificateReport(environment, RenewalState.UNREADABLE, error=str(error))
 
 
-def _certificate_metadata(report: CertificateReport) -> dict[str, Any]:
+def _certificate_metadata(report: CertificateReport) -> Metadata:
     found = report.inspection
-    numbers: dict[str, Any] = {"state": report.state.value}
-    if report.error is not None:
-        numbers["error"] = report.error
-    if found is None:
-        return numbers
-    texts = {"subject": found.subject, "not_after": found.not_after, "issued_by": " < ".join(found.chain[1:])}
-    numbers |= {name: text for name, text in texts.items() if text}
-    if found.days_left is not None:
-        numbers["days_left"] = dg.MetadataValue.float(found.days_left)
-    if found.findings:
-        numbers["findings"] = _findings(report)
-    return numbers
+    facts: dict[str, Any] = {"state": report.state.value, "error": report.error}
+    if found is not None:
+        facts |= {"subject": found.subject or None, "not_after": found.not_after or None}
+        facts |= {"issued_by": " < ".join(found.chain[1:]) or None, "days_left": found.days_left}
+        facts["findings"] = _findings(report) or None
+    return facts_as_metadata(facts)
 
 
 def _findings(report: CertificateReport) -> list[str]:

@@ -84,6 +84,30 @@ def _attempt(read: Callable[[], T]) -> T | Unread:
         return Unread(type(error).__name__)
 
 
+# Of each kind: the service, the call, its rows, and the name in a row, empty where a row is a name or an address.
+_LISTS: Mapping[ResourceKind, tuple[str, str, str, str]] = {
+    ResourceKind.TABLE: ("dynamodb", "list_tables", "TableNames", ""),
+    ResourceKind.QUEUE: ("sqs", "list_queues", "QueueUrls", ""),
+    ResourceKind.BUCKET: ("s3", "list_buckets", "Buckets", "Name"),
+    ResourceKind.LOG_GROUP: ("logs", "describe_log_groups", "logGroups", "logGroupName"),
+    ResourceKind.DASHBOARD: ("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
+    ResourceKind.ALARM: ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
+    ResourceKind.FUNCTION: ("lambda", "list_functions", "Functions", "FunctionName"),
+    ResourceKind.POLICY: ("iam", "list_policies", "Policies", "PolicyName"),
+    ResourceKind.ROLE: ("iam", "list_roles", "Roles", "RoleName"),
+}
+# By service, the names of the token of a page in the answer and in the next request.
+_TOKENS: Mapping[str, tuple[str, str]] = {
+    "dynamodb": ("LastEvaluatedTableName", "ExclusiveStartTableName"),
+    "sqs": ("NextToken", "NextToken"),
+    "s3": ("ContinuationToken", "ContinuationToken"),
+    "logs": ("nextToken", "nextToken"),
+    "cloudwatch": ("NextToken", "NextToken"),
+    "lambda": ("NextMarker", "Marker"),
+    "iam": ("Marker", "Marker"),
+}
+
+
 class _Reader:
     """Reads once: lists are kept."""
 
@@ -121,10 +145,8 @@ class _Reader:
         client = self._clients.setdefault(service, self._runtime.aws.client(service))
         return self._runtime.dependency(service).call(getattr(client, operation), **arguments)
 
-    def _pages(
-        self, service: str, operation: str, rows: str, token: tuple[str, str], **arguments: Any
-    ) -> list[Any]:
-        return all_pages(partial(self._call, service, operation), rows, token, **arguments)
+    def _pages(self, service: str, operation: str, rows: str, **arguments: Any) -> list[Any]:
+        return all_pages(partial(self._call, service, operation), rows, _TOKENS[service], **arguments)
 
     def _rows(self, kind: ResourceKind) -> Mapping[str, Mapping[str, Any]] | Unread:
         if kind not in self._lists:
@@ -132,66 +154,28 @@ class _Reader:
         return self._lists[kind]
 
     def _list(self, kind: ResourceKind) -> Mapping[str, Mapping[str, Any]]:
-        prefix = self._runtime.names.prefix
-        ours = f"{prefix}regworkers-"
-        if kind is ResourceKind.TABLE:
-            names = self._pages(
-                "dynamodb", "list_tables", "TableNames", ("LastEvaluatedTableName", "ExclusiveStartTableName")
-            )
-            return {name: {} for name in names if name.startswith(prefix)}
-        if kind is ResourceKind.QUEUE:
-            urls = self._pages(
-                "sqs",
-                "list_queues",
-                "QueueUrls",
-                ("NextToken", "NextToken"),
-                MaxResults=1000,
-                **({"QueueNamePrefix": prefix} if prefix else {}),
-            )
-            return {url.rsplit("/", 1)[-1]: {} for url in urls}
-        if kind is ResourceKind.BUCKET:
-            start = prefix.lower().replace("_", "-")
-            buckets = self._pages("s3", "list_buckets", "Buckets", ("ContinuationToken", "ContinuationToken"))
-            return {each["Name"]: {} for each in buckets if each["Name"].startswith(start)}
-        if kind is ResourceKind.LOG_GROUP:
-            groups = self._pages(
-                "logs",
-                "describe_log_groups",
-                "logGroups",
-                ("nextToken", "nextToken"),
-                logGroupNamePrefix=f"/{prefix}regworkers",
-            )
-            return {each["logGroupName"]: each for each in groups}
-        if kind is ResourceKind.DASHBOARD:
-            boards = self._pages(
-                "cloudwatch",
-                "list_dashboards",
-                "DashboardEntries",
-                ("NextToken", "NextToken"),
-                DashboardNamePrefix=ours,
-            )
-            return {each["DashboardName"]: {} for each in boards}
-        if kind is ResourceKind.ALARM:
-            alarms = self._pages(
-                "cloudwatch",
-                "describe_alarms",
-                "MetricAlarms",
-                ("NextToken", "NextToken"),
-                AlarmNamePrefix=ours,
-            )
-            return {each["AlarmName"]: each for each in alarms}
         if kind is ResourceKind.CODE_LOCATION:
             # Others in the same Dagster are not ours.
             return {}
-        if kind is ResourceKind.FUNCTION:
-            functions = self._pages("lambda", "list_functions", "Functions", ("NextMarker", "Marker"))
-            names = [each["FunctionName"] for each in functions]
-            return {name: {} for name in names if name.startswith(ours)}
-        if kind is ResourceKind.POLICY:
-            policies = self._pages("iam", "list_policies", "Policies", ("Marker", "Marker"), Scope="Local")
-            return {each["PolicyName"]: each for each in policies if each["PolicyName"].startswith(ours)}
-        roles = self._pages("iam", "list_roles", "Roles", ("Marker", "Marker"))
-        return {each["RoleName"]: each for each in roles if each["RoleName"].startswith(ours)}
+        prefix = self._runtime.names.prefix
+        ours = f"{prefix}regworkers-"
+        begins = {
+            ResourceKind.TABLE: prefix,
+            ResourceKind.QUEUE: prefix,
+            ResourceKind.BUCKET: prefix.lower().replace("_", "-"),
+            ResourceKind.LOG_GROUP: f"/{prefix}regworkers",
+        }.get(kind, ours)
+        asked: dict[ResourceKind, dict[str, Any]] = {
+            ResourceKind.QUEUE: {"MaxResults": 1000} | ({"QueueNamePrefix": prefix} if prefix else {}),
+            ResourceKind.LOG_GROUP: {"logGroupNamePrefix": begins},
+            ResourceKind.DASHBOARD: {"DashboardNamePrefix": ours},
+            ResourceKind.ALARM: {"AlarmNamePrefix": ours},
+            ResourceKind.POLICY: {"Scope": "Local"},
+        }
+        service, operation, rows, name = _LISTS[kind]
+        found = self._pages(service, operation, rows, **asked.get(kind, {}))
+        named = {row[name]: row for row in found} if name else {row.rsplit("/", 1)[-1]: {} for row in found}
+        return {each: row for each, row in named.items() if each.startswith(begins)}
 
     def _listed(
         self, kind: ResourceKind, name: str, facts: Callable[[Mapping[str, Any]], FoundFacts]
@@ -329,9 +313,7 @@ class _Reader:
         return facts_of_policy(parsed)
 
     def _role(self, name: str) -> FoundFacts:
-        rows = self._pages(
-            "iam", "list_attached_role_policies", "AttachedPolicies", ("Marker", "Marker"), RoleName=name
-        )
+        rows = self._pages("iam", "list_attached_role_policies", "AttachedPolicies", RoleName=name)
         return facts_of_role([each["PolicyName"] for each in rows])
 
 
