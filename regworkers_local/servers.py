@@ -49,10 +49,10 @@ class Server:
     default_port: int
     address: str
     command: Callable[[ServerPlace], list[str]]
-    env: Callable[[ServerPlace], dict[str, str]]
     ready: Callable[[int], bool]
     # Time to save its state after SIGTERM.
     stop_seconds: float
+    env: Callable[[ServerPlace], dict[str, str]] = lambda place: {}
     needs: tuple[str, ...] = ()
     # The subfolder to which it writes its data only when it stops: a crash loses the rest.
     saved_on_stop: str | None = None
@@ -117,10 +117,6 @@ def _tansu_env(place: ServerPlace) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
     }
-
-
-def _create_kafka_bucket(place: ServerPlace) -> None:
-    _put(place, KAFKA_BUCKET)
 
 
 def _mark_aws(place: ServerPlace) -> None:
@@ -250,10 +246,6 @@ def _answers_ping(port: int) -> bool:
         return False
 
 
-def _no_env(place: ServerPlace) -> dict[str, str]:
-    return {}
-
-
 # A server comes after those that it needs.
 SERVERS: dict[str, Server] = {
     server.name: server
@@ -277,7 +269,6 @@ SERVERS: dict[str, Server] = {
             default_port=27017,
             address=f"mongodb://{HOST}:{{port}}",
             command=_nx_command,
-            env=_no_env,
             ready=_accepts,
             stop_seconds=10.0,
             prepare=_drop_nx_pid_file,
@@ -289,7 +280,6 @@ SERVERS: dict[str, Server] = {
             default_port=6379,
             address=f"redis://{HOST}:{{port}}/0",
             command=_valkey_command,
-            env=_no_env,
             ready=_answers_ping,
             stop_seconds=10.0,
             mark=_mark_redis,
@@ -305,7 +295,7 @@ SERVERS: dict[str, Server] = {
             # It would wait 5 s for clients to disconnect. Acknowledged records are on S3 already.
             stop_seconds=1.0,
             needs=("aws",),
-            prepare=_create_kafka_bucket,
+            prepare=lambda place: _put(place, KAFKA_BUCKET),
         ),
         Server(
             name="services",

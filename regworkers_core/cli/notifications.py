@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.options import campaign_id_of, market_in_words
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows, to_second
+from regworkers_core.cli.output import Format, FormatOption, answer, rows, to_second
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify import outbox
@@ -89,11 +89,10 @@ def status(
     runtime = Runtime.load()
     target = None if everything or campaign_id is None else campaign_id_of(runtime, campaign_id)
     counts = outbox.status(runtime, target)
-    answer(counts, form, _counts_text(counts))
     campaigns = counts["campaigns"].values()
     paused = counts["all"].get("paused") or any(each["switch"].get("paused") for each in campaigns)
-    if paused or any(_number(each, "failed") for each in campaigns):
-        raise typer.Exit(FINDING)
+    failed = any(_number(each, "failed") for each in campaigns)
+    answer(counts, form, _counts_text(counts), finding=paused or failed)
 
 
 def _number(campaign: dict[str, Any], name: str) -> int:

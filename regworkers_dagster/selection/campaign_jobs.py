@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.documents import camel
+from regworkers_core.domain.documents import as_document, camel
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.lifecycle import advance
@@ -217,16 +217,11 @@ def campaign_facts(campaign: Campaign) -> dict[str, Any]:
         for market in campaign.markets
     ]
     return {
-        "status": campaign.status.value,
-        "opensAt": campaign.opens_at,
-        "closesAt": campaign.closes_at,
-        "autoDraw": campaign.auto_draw,
+        **as_document(campaign, "status", "opens_at", "closes_at", "auto_draw"),
         "seats": sum(market.capacity for market in campaign.markets),
         "markets": table(("market", "name", "seats", "reserved"), markets),
         "eligibility": campaign.as_document()["eligibility"],
-        "winsPerUnit": campaign.draw.wins_per_unit,
-        "waitlistSize": campaign.draw.waitlist_size,
-        "commitment": campaign.draw.commitment,
+        **as_document(campaign.draw, "wins_per_unit", "waitlist_size", "commitment"),
     }
 
 
