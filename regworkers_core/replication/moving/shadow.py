@@ -68,14 +68,28 @@ _NEEDS = ("dynamodb", "streams", "mongo")
 
 class ShadowSource(StreamSource):
     """Hands out a record once it is one lag objective old. Until then it counts as unacknowledged, so memory is bounded
-    and a kill costs a repeat. It rests between any two reads of a shard.
+    and a kill costs a repeat. It rests between any two reads of a shard. What `on_beat`, called with each heartbeat,
+    raises as UsageError ends it.
     """
 
     def __init__(
-        self, *arguments: Any, wait_seconds: float, now: Callable[[], float], **options: Any
+        self,
+        *arguments: Any,
+        wait_seconds: float,
+        now: Callable[[], float],
+        on_beat: Callable[[], object] = lambda: None,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._wait_seconds, self._now = wait_seconds + _ROUNDING_SECONDS, now
+        self._on_beat, self._ends = on_beat, list[UsageError]()
+
+    def heartbeat(self) -> None:
+        try:
+            super().heartbeat()
+            self._on_beat()
+        except UsageError as error:
+            self._ends.append(error)
 
     def _read(self, held: HeldShard, limit: int) -> list[StreamRecord]:
         fresh = super()._read(held, limit)
@@ -83,6 +97,8 @@ class ShadowSource(StreamSource):
         return fresh
 
     def receive(self) -> list[StreamRecord]:
+        if self._ends:
+            raise self._ends[0]
         due, young = [], []
         for record in super().receive():
             left = 0.0 if record.created_at is None else record.created_at + self._wait_seconds - self._now()
@@ -238,7 +254,7 @@ class _Keeper:
         self._stored: Mapping[str, str] = lease.state
         self._kept_at = -math.inf
 
-    def __call__(self, _step: str = "") -> None:
+    def __call__(self) -> None:
         with self._lock:
             state = self._report.as_state()
             if state != self._stored:
@@ -265,10 +281,11 @@ def shadow(
     """Compare until the stop signal, for `max_seconds`, or until no record came for `idle_seconds`. Goes on where the
     last shadow ended; `afresh` begins a new report. Blocks for that time.
 
-    Raises UsageError while another shadow or an enqueue drain runs, and without table or stream.
+    Raises UsageError while another shadow or an enqueue drain runs or once one starts, and without table or stream.
     """
     rows, settings = ShadowRows(runtime), runtime.settings
     require_no_enqueue(runtime, sleep=sleep)
+    enqueues = _counters(runtime)
     run_id = f"{SHADOW}-{uuid.uuid4().hex[:8]}"
     objective = settings.replication.lag_objective_seconds
     lease_seconds = settings.enqueue.lease_seconds
@@ -276,11 +293,17 @@ def shadow(
         with held_lease(rows.table, SHADOW, run_id, lease_seconds=lease_seconds) as lease:
             report = None if afresh else ShadowReport.of_state(lease.state)
             report = report or ShadowReport(iso(runtime.clock()))
-            keeper = _Keeper(rows, lease, report, runtime.clock)
+            keeper, trimmed_before = _Keeper(rows, lease, report, runtime.clock), report.trimmed
 
             def step(name: str) -> None:
-                keeper(name)
+                report.trimmed = trimmed_before + source.counts()["trimmed"]
+                keeper()
                 on_step(name)
+
+            def beat() -> None:
+                nonlocal enqueues
+                step("shadow.heartbeat")
+                enqueues = _require_still(enqueues, _counters(runtime))
 
             source = ShadowSource(
                 runtime.streams,
@@ -296,6 +319,7 @@ def shadow(
                 on_step=step,
                 wait_seconds=objective,
                 now=runtime.clock,
+                on_beat=beat,
             )
             work = ShadowWork(
                 runtime.demand_table,
@@ -324,8 +348,7 @@ def shadow(
                 stop=stop,
                 on_progress=lambda _drain: on_progress(report),
             )
-            report.trimmed += ended.counts["trimmed"]
-            keeper()
+            step("shadow.end")
             return report, ended
     except LeaseBusy:
         raise UsageError("another shadow runs: stop it first") from None
@@ -335,13 +358,21 @@ def require_no_enqueue(runtime: Runtime, *, sleep: Callable[[float], object] = t
     """Raises UsageError while an enqueue drain runs: a shard has room for two readers, the old system and one of ours.
     Blocks for some seconds if there are heartbeats, which may be those of dead processes.
     """
-    before = {beat.run_id: beat.counter for beat in beats(runtime.leases, "enqueue")}
-    if not before:
-        return
-    sleep(2 * BEAT_SECONDS)
-    now = {beat.run_id: beat.counter for beat in beats(runtime.leases, "enqueue")}
+    before = _counters(runtime)
+    if before:
+        sleep(2 * BEAT_SECONDS)
+        _require_still(before, _counters(runtime))
+
+
+def _counters(runtime: Runtime) -> Mapping[str, int]:
+    return {beat.run_id: beat.counter for beat in beats(runtime.leases, "enqueue")}
+
+
+def _require_still(before: Mapping[str, int], now: Mapping[str, int]) -> Mapping[str, int]:
+    """`now`, unless a heartbeat moved in between: those of dead processes do not."""
     if any(before.get(run_id) != counter for run_id, counter in now.items()):
         raise UsageError(
             "an enqueue drain runs: turn its sensor off and wait for its end"
             " (a shard of the stream has room for two readers)"
         )
+    return now

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from regworkers_core.adapters.aws.demand_table import TablePage
-from regworkers_core.adapters.aws.streams import StreamRecord
+from regworkers_core.adapters.aws.streams import StreamRecord, Trimmed
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo.entry_documents import Stored, stored_of
 from regworkers_core.domain.keys import EntryKey
@@ -157,6 +157,55 @@ def test_it_refuses_to_be_the_third_reader(world: tuple[Runtime, ShadowReport]) 
     report, _ = shadow(runtime, stop=StopSignal(), max_seconds=5, idle_seconds=0, sleep=lambda _seconds: None)
     assert report is not None
     life.remove()
+
+
+def test_it_ends_once_an_enqueue_drain_starts(world: tuple[Runtime, ShadowReport]) -> None:
+    runtime, _ = world
+    life = Heartbeat(lambda: runtime.leases, "enqueue", "run-2", started_at="", idle_seconds=1, max_seconds=1)
+    # One that was killed before: its heartbeat does not move.
+    Heartbeat(lambda: runtime.leases, "enqueue", "dead", started_at="", idle_seconds=1, max_seconds=1).beat()
+    put(runtime, key("beside"))
+    Lambdas(runtime, spoil).work()
+    try:
+        with pytest.raises(UsageError, match="an enqueue drain runs"):
+            shadow(
+                runtime,
+                stop=StopSignal(),
+                max_seconds=20,
+                sleep=lambda _seconds: None,
+                on_step=lambda _step: life.beat(),
+            )
+    finally:
+        for each in runtime.leases.rows("DRAIN#enqueue"):
+            runtime.leases.remove(each)
+    assert compare(runtime).compared > 0, "it goes on where it ended"
+
+
+def test_records_that_were_lost_are_in_the_report_before_a_kill_can_hide_it(
+    world: tuple[Runtime, ShadowReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, _ = world
+    read, lost = runtime.streams.read, [1]
+    stored: list[int] = []
+
+    def trimmed_once(*arguments: Any) -> Any:
+        if lost:
+            raise Trimmed(lost.pop())
+        return read(*arguments)
+
+    def killed(_step: str) -> None:
+        report = ShadowRows(runtime).report()
+        assert report is not None
+        stored.append(report.trimmed)
+        raise InterruptedError
+
+    monkeypatch.setattr(runtime.streams, "read", trimmed_once)
+    with pytest.raises(InterruptedError):
+        shadow(runtime, stop=StopSignal(), max_seconds=20, afresh=True, on_step=killed)
+    assert stored[0] == 1, "stored before the checkpoint that starts at the horizon"
+    monkeypatch.undo()
+    report = compare(runtime)
+    assert report.trimmed == 1 and not report.clean
 
 
 def test_two_shadows_do_not_run_at_once(world: tuple[Runtime, ShadowReport]) -> None:
