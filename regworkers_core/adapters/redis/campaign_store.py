@@ -160,6 +160,17 @@ class CampaignStore:
         """Store the source's answer for `slug_or_id`, key by key; one that no longer holds what `held` saw stays as it
         is. Returns whether all were written.
         """
+        written = self._write(slug_or_id, campaign, held)
+        try:
+            self._read([])
+        except UsageError:
+            # Another environment took it over since `held`, and may have passed these keys before they were written.
+            named = [slug_or_id] if campaign is None else [slug_or_id, campaign.campaign_id, campaign.slug]
+            self._end(named, named)
+            raise
+        return written
+
+    def _write(self, slug_or_id: str, campaign: Campaign | None, held: Held) -> bool:
         if (self._monotonic() - held.at) * 1000 > _CHANGED_MS / 2:
             return False
         slug_key = self.slug_key(slug_or_id)
@@ -185,6 +196,11 @@ class CampaignStore:
 
     def forget(self, ids: Collection[str], slugs: Collection[str]) -> None:
         """End these campaigns and 'not found' marks, and keep pending reads of the source from being written."""
+        # Another environment may have campaigns of the same names.
+        self._read([])
+        self._end(ids, slugs)
+
+    def _end(self, ids: Collection[str], slugs: Collection[str]) -> None:
         keys = {*map(self.key, filter(is_selection_id, ids)), *map(self.slug_key, (*ids, *slugs))}
         mark = _mark()
 
@@ -196,9 +212,7 @@ class CampaignStore:
             for key in keys if self._former_prefix else ():
                 pipe.delete(self._former_prefix + key)
 
-        # Another environment may have campaigns of the same names.
-        self._read([])
-        self._dependency.once(lambda: self._pipelined(change))
+        self._dependency.once(lambda: self._change(change))
 
     def stored(self, key: str) -> StoredKey:
         """A stored key, for display. One with the mark of a change counts as absent."""
@@ -212,7 +226,7 @@ class CampaignStore:
         stored = self._read(f"campaign:cache:probe-{number}" for number in range(_PROBE_KEYS))
         key, (value, _) = random.choice(list(stored.items()))
         self._replace(key, value, b"probe", _PROBE_MS)
-        self._dependency.once(lambda: self._pipelined(lambda pipe: pipe.set(key, b"probe", px=_PROBE_MS)))
+        self._dependency.once(lambda: self._change(lambda pipe: pipe.set(key, b"probe", px=_PROBE_MS)))
 
     def marked_by(self) -> str | None:
         """The environment whose Redis it is; None: it has no mark yet."""
@@ -220,16 +234,16 @@ class CampaignStore:
         return None if value is None else value.decode(errors="replace")
 
     def take_over(self) -> int:
-        """Delete the campaigns of every environment in it, and make it this environment's. Returns how many keys were
+        """Make it this environment's, and delete the campaigns of every environment in it. Returns how many keys were
         deleted.
         """
 
         def once() -> int:
-            client, deleted = self._connect(), 0
-            for key in client.scan_iter(match=_OWN_KEYS, count=1000):
-                deleted += client.delete(key)
+            client = self._connect()
+            # First, and never without one: from here on the others refuse it.
             client.set(OWNER_KEY, self.owner)
-            return deleted
+            found = client.scan_iter(match=_OWN_KEYS, count=1000)
+            return sum(client.delete(key) for key in found if key != OWNER_KEY.encode())
 
         return self._dependency.once(once)
 
@@ -248,16 +262,18 @@ class CampaignStore:
                 pipe.get(key).pttl(key)
 
         def once() -> dict[str, _Value]:
-            marked_by, *answers = self._pipelined(ask)
+            with self._connect().pipeline(transaction=False) as pipe:
+                ask(pipe)
+                marked_by, *answers = map(_readable, pipe.execute(raise_on_error=False))
             self._require_ours(marked_by)
             return dict(zip(keys, zip(answers[::2], answers[1::2], strict=True), strict=True))
 
         return self._dependency.once(once)
 
-    def _pipelined(self, ask: Callable[[Any], object]) -> list[Any]:
+    def _change(self, ask: Callable[[Any], object]) -> None:
         with self._connect().pipeline(transaction=False) as pipe:
             ask(pipe)
-            return [_readable(each) for each in pipe.execute(raise_on_error=False)]
+            pipe.execute()
 
     def _require_ours(self, marked_by: bytes | None) -> None:
         if marked_by is None:

@@ -20,6 +20,7 @@ def redis_client(settings: RedisSettings) -> Any:
     # The driver takes a fifth of a second to import, which commands without Redis should not pay.
     import redis
     from redis.backoff import NoBackoff
+    from redis.exceptions import ReadOnlyError
     from redis.retry import Retry
 
     if settings.url is None:
@@ -35,7 +36,8 @@ def redis_client(settings: RedisSettings) -> Any:
     }
     try:
         if settings.mode == "single":
-            return redis.Redis.from_url(url, **options)
+            # Without a retry this closes the connection: after a failover the name leads to the new primary.
+            return redis.Redis.from_url(url, retry_on_error=[ReadOnlyError], **options)
         # Nodes come and go, and the address in the settings stays.
         return redis.RedisCluster.from_url(url, dynamic_startup_nodes=False, **options)
     except ValueError:
@@ -71,7 +73,7 @@ def classify_redis(error: Exception) -> Exception:
         return UsageError(f"{_URL}: the server lacks a command of the cache (Sentinel is not supported)")
     if type(error) is exceptions.ResponseError:
         # MISCONF, NOREPLICAS, ...: the rest of the line may name keys.
-        return TransientFailure(DEPENDENCY, said.split(" ", 1)[0])
+        return TransientFailure(DEPENDENCY, said.rpartition(" caused error: ")[2].split(" ", 1)[0])
     if isinstance(error, exceptions.RedisError | exceptions.RedisClusterException | OSError):
         return TransientFailure(DEPENDENCY, type(error).__name__)
     return error

