@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import bson
 import pytest
+from bson.datetime_ms import DatetimeMS
 from dns import resolver
 from dns.exception import Timeout
 from dns.resolver import NXDOMAIN, LifetimeTimeout, NoAnswer, NoNameservers
@@ -21,6 +23,7 @@ from pymongo.errors import (
 )
 
 from regworkers_core.adapters.mongo.client import classify_mongo, mongo_client
+from regworkers_core.adapters.mongo.entry_documents import canonical
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.settings import MongoSettings
 from tests.adapters.fakes import dependency
@@ -189,3 +192,15 @@ class _Host:
             return "absent.example.net"
 
     port = 1
+
+
+def test_a_document_with_a_time_or_a_text_that_python_cannot_hold_does_not_fail_the_read() -> None:
+    with mongo_client(MongoSettings(uri=SecretStr("mongodb://127.0.0.1:1"))) as client:
+        options = client.codec_options
+    far = DatetimeMS(400_000_000_000_000)
+    stored = bson.encode({"createdAt": far, "firstName": "PLACEHOLDER"}).replace(
+        b"PLACEHOLDER", b"Zo\xeb-XXXXXXX"
+    )
+    found = bson.decode(stored, options)
+    assert found["createdAt"] == far and found["firstName"] == "Zo\ufffd-XXXXXXX"
+    assert canonical({"createdAt": far}) == canonical({"createdAt": found["createdAt"]})

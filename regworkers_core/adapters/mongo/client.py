@@ -68,6 +68,9 @@ def mongo_client(settings: MongoSettings, *, patient: bool = False) -> MongoClie
         "maxPoolSize": settings.max_connections,
         "waitQueueTimeoutMS": int(settings.socket_timeout_seconds * 1000),
         "w": "majority",
+        # Others write here, too. What Python has no value for must not fail the read of all documents beside it.
+        "datetime_conversion": "DATETIME_AUTO",
+        "unicode_decode_error_handler": "replace",
     }
     if patient:
         options["socketTimeoutMS"] = 0
