@@ -236,7 +236,8 @@ def check_tables(
         comparison.compare()
         for page in comparison.pages(PairProgress.FOUND):
             for each in page:
-                _differs(each.pair, findings, began - settings.lag_objective_seconds)
+                objective = settings.lag_objective_seconds
+                _differs(each.pair, findings, began - objective, runtime.clock() + objective)
     return TableCheck(
         read["entries"], read["documents"], runtime.clock() - began, findings.counts, findings.examples
     )
@@ -316,12 +317,14 @@ def _replica(
         yield side
 
 
-def _differs(pair: Pair, findings: _Findings, young_from: float) -> None:
-    """An entry that changed after `young_from` (epoch seconds) may have done so between the two reads."""
+def _differs(pair: Pair, findings: _Findings, young_from: float, young_until: float) -> None:
+    """An entry that changed between these two (epoch seconds) may have done so between the two reads. A later time is
+    a mistake of its writer.
+    """
     side, kind = pair.source or pair.replica, classify(*pair)
     if side is None or kind in (None, Kind.REJECTED) or (pair.source is not None and pair.source.invalid):
         # Equal, or reported by a trait of the entry itself.
         return
-    young = side.updated_at is not None and side.updated_at > young_from
+    young = side.updated_at is not None and young_from < side.updated_at <= young_until
     found = {Kind.MISSING: Trait.MISSING, Kind.ORPHANED: Trait.ORPHANED}.get(kind, Trait.STALE)
     findings.add(Trait.NOT_YET if young else found, side.key.shown)

@@ -190,7 +190,7 @@ AS_THEY_ARE: dict[str, tuple[Classify, list[Exception]]] = {
             ValueError("a defect"),
         ],
     ),
-    "redis": (classify_redis, [ValueError("a defect")]),
+    "redis": (classify_redis, [UsageError("of another environment")]),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.settings import RedisSettings
 
 DEPENDENCY = "redis"
@@ -74,6 +74,7 @@ def classify_redis(error: Exception) -> Exception:
     if type(error) is exceptions.ResponseError:
         # MISCONF, NOREPLICAS, ...: the rest of the line may name keys.
         return TransientFailure(DEPENDENCY, said.rpartition(" caused error: ")[2].split(" ", 1)[0])
-    if isinstance(error, exceptions.RedisError | exceptions.RedisClusterException | OSError):
-        return TransientFailure(DEPENDENCY, type(error).__name__)
-    return error
+    if isinstance(error, Failure | UsageError):
+        return error
+    # Also what the driver trips over when something else than Redis answers: ValueError, AttributeError.
+    return TransientFailure(DEPENDENCY, type(error).__name__)

@@ -166,8 +166,9 @@ class ShadowWork:
         """Whether the source has a younger state than this record: that one has a record of its own."""
         if entry is None or entry.order <= each.change.item.order:
             return False
-        updated_at = seconds(entry.order.updated_at)
-        return updated_at is None or updated_at > self._clock() - self._objective
+        updated_at, now = seconds(entry.order.updated_at), self._clock()
+        # A time in the future says nothing about when it was written.
+        return updated_at is None or now - self._objective < updated_at <= now + self._objective
 
     def _note(
         self, each: RecordChange, found: Deviation | None, settlement: Settlement[StreamRecord]
@@ -229,17 +230,18 @@ class ShadowRows:
         kept = [Checkpoints(each["at"], each["arn"], orjson.loads(each["shards"])) for each in found]
         return sorted(kept, key=lambda each: each.at)
 
-    def keep(self, at: float) -> None:
-        """Keep the checkpoints of now, in place of the oldest."""
+    def keep(self, at: float) -> bool:
+        """Keep the checkpoints of now, in place of the oldest. False while no shard is known."""
         rows, _ = split_rows(self.table.rows(partition(self._runtime.names.demand_table)))
         arn = next((row.scope for row in rows.values() if row.scope), "")
         if not arn:
-            return
+            return False
         shards = {shard_id: dict(row.state) for shard_id, row in rows.items() if row.scope == arn}
         key = LeaseKey(self._history_pk, f"{int(at // _HISTORY_SECONDS) % _HISTORY_ROWS:02d}")
         seen = self.table.get(key)
         state = {"at": iso(at), "arn": arn, "shards": orjson.dumps(shards).decode()}
-        self.table.swap(LeaseRow(key, counter=0 if seen is None else seen.counter + 1, state=state), seen)
+        row = LeaseRow(key, counter=0 if seen is None else seen.counter + 1, state=state)
+        return self.table.swap(row, seen)
 
 
 class _Keeper:
@@ -262,8 +264,7 @@ class _Keeper:
                     raise UsageError("another shadow has taken over")
                 self._stored = state
             now = self._clock()
-            if now - self._kept_at >= _HISTORY_SECONDS:
-                self._rows.keep(now)
+            if now - self._kept_at >= _HISTORY_SECONDS and self._rows.keep(now):
                 self._kept_at = now
 
 

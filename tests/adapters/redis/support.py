@@ -1,11 +1,12 @@
-"""A source that plays along, a server that accepts and never answers, and campaigns."""
+"""A source that plays along, servers that never answer or always the same, and campaigns."""
 
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from regworkers_core.adapters.redis.campaign_cache import CampaignCache
@@ -88,3 +89,23 @@ def silent_server() -> Iterator[str]:
     """Accepts (the kernel does) and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+@contextmanager
+def parrot(answer: bytes) -> Iterator[str]:
+    """Answers everything with the same."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                while self.request.recv(65536):
+                    self.request.sendall(answer * 9)
+
+    class Server(socketserver.ThreadingTCPServer):
+        # Connections of the pool outlive it.
+        daemon_threads, block_on_close = True, False
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield f"redis://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()

@@ -23,6 +23,7 @@ from tests.adapters.redis.support import (
     campaign,
     from_cache,
     from_source,
+    parrot,
     store_of,
 )
 from tests.conformance.servers import cluster, running, url_of
@@ -182,6 +183,21 @@ def test_whatever_redis_raises_is_a_fallback_that_is_counted_and_no_probe_is_gre
     assert cache.fallbacks > 0 and lines
     with pytest.raises((TransientFailure, UsageError)):
         store.probe()
+
+
+@pytest.mark.parametrize("mode", ["single", "cluster"])
+@pytest.mark.parametrize(
+    "answer", [b":x\r\n", b":1\r\n", b"+OK\r\n", b"*0\r\n", b"_\r\n", b"-MOVED\r\n", b"HTTP/1.1 400\r\n"]
+)
+def test_what_answers_like_no_redis_is_a_fallback_too(bare: Runtime, answer: bytes, mode: str) -> None:
+    with parrot(answer) as url:
+        runtime = Runtime(test_settings(bare.names.prefix, redis={"url": url, "mode": mode}))
+        cache = cache_over(runtime, FakeSource(OPEN))
+        assert cache.find("summer") == from_source(OPEN)
+        cache.forget(OPEN)
+        assert cache.find("summer-tour") == from_source(OPEN)
+        with suppress(UsageError):
+            assert runtime.probe("redis") == "redis"
 
 
 @pytest.fixture

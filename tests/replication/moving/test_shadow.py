@@ -302,6 +302,17 @@ def test_a_state_that_was_written_long_ago_without_a_record_is_compared() -> Non
     assert stores.report.kinds == {Kind.STALE: 1} and stores.report.fields == {"version": 1}
 
 
+def test_a_time_in_the_future_does_not_pass_for_a_younger_change() -> None:
+    stores = Stores()
+    first = stores.write(LOST)
+    stores.save(LOST)
+    stores.now += 4e9
+    stores.write(LOST, version=2, needsReplication=False)
+    stores.now -= 4e9 - 121
+    stores.shadow(first)
+    assert stores.report.kinds == {Kind.STALE: 1} and stores.report.overtaken == 0
+
+
 def test_an_unavailable_store_gives_the_batch_back_uncounted() -> None:
     stores = Stores()
     record = stores.write(LOST)
