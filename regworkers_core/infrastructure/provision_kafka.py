@@ -12,6 +12,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import KafkaSettings
 
 _RETENTION = "retention.ms"
+# Kafka's defaults. With others it deletes events before they are old enough.
+_KEEPS_EVENTS = {"cleanup.policy": "delete", "retention.bytes": "-1"}
 
 
 @dataclass(slots=True)
@@ -29,8 +31,8 @@ def difference(state: TopicState, config: Mapping[str, str], wanted: KafkaSettin
     retention cannot be reduced without losing events or their order.
     """
     found = TopicDifference()
-    for name, value in wanted.topic_config.items():
-        has = config.get(name)
+    for name, value in (_KEEPS_EVENTS | wanted.topic_config).items():
+        has = config.get(name, _KEEPS_EVENTS.get(name))
         if has != value and not (name == _RETENTION and _is_longer(has, value)):
             found.config[name] = value
             found.notes.append(f"{name} {has or 'from the brokers'}, wanted {value}")
