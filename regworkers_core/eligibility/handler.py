@@ -11,8 +11,8 @@ The caller decides which fields are accepted and what the answer says: `identity
 up, without details for a fan. A dependency that does not answer is not an error: the answers are UNKNOWN. Only a start
 without the secret store is one, a TransientFailure: the next call tries again.
 
-Lines of a call have its `requestId`. Its span continues the caller's trace, and leaves before the answer, because
-Lambda freezes the process afterwards.
+Lines of a call have its `requestId`. Its span continues the caller's trace. Spans and metrics leave before the answer,
+because Lambda freezes the process afterwards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from regworkers_core.domain.reasons import RequestError, TransientFailure, Usage
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
 from regworkers_core.eligibility.identity import Caller, appsync_caller, direct_caller
 from regworkers_core.observability.logs import configure_logging, describe
-from regworkers_core.observability.tracing import carrier_of_xray, configure_tracing, flush_spans, span
+from regworkers_core.observability.tracing import carrier_of_xray, configure_tracing, flush, span
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.documents import ENV_PREFIX
 
@@ -43,7 +43,7 @@ _NOT_NOW = "eligibility cannot be checked at the moment"
 # Name of a secret under the environment's prefix: an object of further REGWORKERS_* variables, so that neither the
 # function's configuration nor Terraform's state contains an address with a password.
 ENVIRONMENT_SECRET = ENV_PREFIX + "ENVIRONMENT_SECRET"
-# For the export of spans, out of the caller's time; and what is left of Lambda's time for the answer itself.
+# For the export of spans and metrics, out of the caller's time; and what is left of Lambda's time for the answer itself.
 _FLUSH_SECONDS = 1.0
 _ANSWER_SECONDS = 0.2
 
@@ -67,7 +67,7 @@ def handler(event: object, context: Any = None) -> Any:
             kind = TransientFailure if isinstance(error, TransientFailure) else kind
             message = _NOT_NOW if _may_be_a_fans(event) else str(error)
         finally:
-            flush_spans(min(_FLUSH_SECONDS, _seconds_left(context) - _ANSWER_SECONDS))
+            flush(min(_FLUSH_SECONDS, _seconds_left(context) - _ANSWER_SECONDS))
     return {"errorType": kind.__name__, "errorMessage": message}
 
 
@@ -176,7 +176,7 @@ def _shared_runtime() -> Runtime:
                 runtime = Runtime.load()
             observability = runtime.settings.observability
             configure_logging(observability.log_level, entry_rate=observability.entry_log_rate)
-            configure_tracing("regworkers-eligibility")
+            configure_tracing("regworkers-eligibility", runtime.settings.environment)
             _runtime = runtime
         return _runtime
 

@@ -118,11 +118,13 @@ SENT = Instrument(
     {"messaging.operation.name": "send", "messaging.operation.type": "send"},
 )
 OPERATION = _seconds("", "histogram", "messaging.client.operation.duration", "of a call to a queue")
+# Of the cache of campaigns. The function that asks it most has no right to publish in CloudWatch.
+CACHE_FALLBACKS = _count("", "regworkers.cache.fallbacks", "{call}", "calls that Redis did not serve")
 
 INSTRUMENTS = (
     INVOCATIONS, MESSAGES, BATCH_DURATION, RECEIVED, DONE, FAILED, LAG, DRAIN_SECONDS, DEPENDENCY_DOWN, UNSENT,
     RETRIES, THROTTLES, CONCURRENCY, RUNS_SUCCEEDED, RUNS_FAILED, RUN_SECONDS, EVALUATED, OLDEST_MESSAGE,
-    DATA_LOSS, ITERATOR_AGE, SENT, OPERATION,
+    DATA_LOSS, ITERATOR_AGE, SENT, OPERATION, CACHE_FALLBACKS,
 )  # fmt: skip
 
 # CloudWatch's dimensions as OpenTelemetry's attributes. The resource has the environment.

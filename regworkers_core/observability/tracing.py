@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,11 +25,11 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACER = trace.get_tracer("regworkers")
 # A batch may gather a hundred messages; more links than this make a trace unreadable.
 _MAX_LINKS = 20
-# The thread of the last flush, which may still wait for a collector.
+# The threads of the last flush, which may still wait for a collector.
 _FLUSHING: list[threading.Thread] = []
 
 
-def configure_tracing(service: str, environment: str = "") -> None:
+def configure_tracing(service: str, environment: str) -> None:
     """Install the exporters of spans and metrics and the drivers' instrumentations, once, when the environment asks
     for it. `OTEL_METRICS_EXPORTER=none` leaves metrics out, for a collector that takes none.
     """
@@ -47,12 +49,19 @@ def configure_tracing(service: str, environment: str = "") -> None:
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
     provider = TracerProvider(
-        resource=Resource.create({"service.name": service, "deployment.environment.name": environment})
+        resource=Resource.create(
+            {
+                "service.name": service,
+                # Sums of two processes would overwrite each other without it.
+                "service.instance.id": str(uuid.uuid4()),
+                "deployment.environment.name": environment,
+            }
+        )
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     if os.environ.get("OTEL_METRICS_EXPORTER") != "none":
-        # Sends once a minute and at the end of the process.
+        # Sends once a minute, at a flush and at the end of the process.
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
         metrics.set_meter_provider(MeterProvider([reader], resource=provider.resource))
     # Statements are never captured: they hold fans' data.
@@ -66,20 +75,23 @@ def without_text(failed: Span, event: Any) -> None:
     failed.set_status(StatusCode.ERROR, str(failure.get("codeName") or failure.get("errtype") or "failed"))
 
 
-def flush_spans(seconds: float) -> bool:
-    """Export all spans that have ended; returns whether that took less than `seconds`. Otherwise it goes on behind.
+def flush(seconds: float) -> bool:
+    """Export all spans that have ended, and all metrics; returns whether that took less than `seconds`. Otherwise it
+    goes on behind.
 
     The SDK's `force_flush` ignores its time-out (opentelemetry-python issue 4568).
     """
-    flush = getattr(trace.get_tracer_provider(), "force_flush", None)
-    if flush is None:
-        return True
-    if _FLUSHING and _FLUSHING[0].is_alive():
+    providers = (trace.get_tracer_provider(), metrics.get_meter_provider())
+    flushes = [each.force_flush for each in providers if hasattr(each, "force_flush")]
+    if any(thread.is_alive() for thread in _FLUSHING):
         return False
-    _FLUSHING[:] = [threading.Thread(target=flush, name="flush-spans", daemon=True)]
-    _FLUSHING[0].start()
-    _FLUSHING[0].join(max(0.0, seconds))
-    return not _FLUSHING[0].is_alive()
+    _FLUSHING[:] = [threading.Thread(target=each, name="flush", daemon=True) for each in flushes]
+    for thread in _FLUSHING:
+        thread.start()
+    until = time.monotonic() + seconds
+    for thread in _FLUSHING:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in _FLUSHING)
 
 
 def carrier_of_xray(header: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from regworkers_core.eligibility.handler import ENVIRONMENT_SECRET
@@ -32,17 +33,22 @@ XRAY = f"Root=1-{TRACE[:8]}-{TRACE[8:]};Parent={PARENT};Sampled=1;Lineage=a:b"
 
 @pytest.fixture
 def collector() -> Iterator[tuple[str, Queue[Any]]]:
-    """An OTLP collector: its address, and the spans that arrive."""
-    spans: Queue[Any] = Queue()
+    """An OTLP collector: its address, and the spans and metrics that arrive."""
+    arrived: Queue[Any] = Queue()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            request = ExportTraceServiceRequest()
-            request.ParseFromString(self.rfile.read(int(self.headers["Content-Length"])))
-            for resource in request.resource_spans:
-                for scope in resource.scope_spans:
-                    for each in scope.spans:
-                        spans.put(each)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path.endswith("/traces"):
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    for scope in resource.scope_spans:
+                        for span in scope.spans:
+                            arrived.put((resource.resource, span))
+            else:
+                for of_process in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                    for measured in of_process.scope_metrics:
+                        for metric in measured.metrics:
+                            arrived.put((of_process.resource, metric))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -52,7 +58,7 @@ def collector() -> Iterator[tuple[str, Queue[Any]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", spans
+    yield f"http://127.0.0.1:{server.server_port}", arrived
     server.shutdown()
     server.server_close()
 
@@ -62,18 +68,18 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def named(spans: Queue[Any], name: str) -> Any:
+def named(arrived: Queue[Any], name: str) -> Any:
     while True:
-        span = spans.get(timeout=5)
-        if span.name == name:
-            return span
+        _, found = arrived.get(timeout=5)
+        if found.name == name:
+            return found
 
 
 def test_the_function_answers_logs_json_with_its_request_and_continues_the_callers_trace(
     servers: Runtime, tmp_path: Path, collector: tuple[str, Queue[Any]]
 ) -> None:
     create(servers)
-    address, spans = collector
+    address, arrived = collector
     # As in production: what has a password is not in the function's configuration.
     values = environment_of(servers)
     secret = {"REGWORKERS_MONGO__URI": values.pop("REGWORKERS_MONGO__URI")}
@@ -98,15 +104,35 @@ def test_the_function_answers_logs_json_with_its_request_and_continues_the_calle
         assert refused["errorType"] == "UsageError"
         # Every span had left when its call was answered.
         for _ in range(3):
-            span = named(spans, "check eligibility")
+            span = named(arrived, "check eligibility")
             assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
-        assert named(spans, "check eligibility").parent_span_id == b""
+        assert named(arrived, "check eligibility").parent_span_id == b""
     said = lines(log)
     answered = [each for each in said if each["event"] == "checks answered"]
     assert [each["requestId"] for each in answered] == ["request-1", "request-2", "request-3"]
     assert {each["trace_id"] for each in answered} == {TRACE}
     assert {each["worker"] for each in said} == {"eligibility"}
     assert "distinctive" not in log.read_text()
+
+
+def test_the_functions_metrics_leave_before_its_answer_and_name_environment_and_process(
+    servers: Runtime, tmp_path: Path, collector: tuple[str, Queue[Any]]
+) -> None:
+    """Lambda freezes the process afterwards, perhaps for good."""
+    create(servers)
+    address, arrived = collector
+    environment = environment_of(servers) | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": address,
+        # Nobody listens there: each check reads the source.
+        "REGWORKERS_REDIS__URL": "redis://127.0.0.1:9/0",
+    }
+    with function(environment, stderr=tmp_path / "log") as made:
+        assert made.invoke([check()])[0]["status"] == "ELIGIBLE"
+        found = {metric.name: resource for resource, metric in list(arrived.queue)}
+    resource = {each.key: each.value.string_value for each in found["regworkers.cache.fallbacks"].attributes}
+    assert resource["deployment.environment.name"] == servers.settings.environment
+    assert resource["service.name"] == "regworkers-eligibility"
+    assert resource["service.instance.id"]
 
 
 @pytest.mark.slow

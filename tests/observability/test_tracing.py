@@ -20,7 +20,7 @@ from regworkers_core.observability.logs import Passed, configure_logging, entrie
 from regworkers_core.observability.tracing import (
     carrier_of_xray,
     configure_tracing,
-    flush_spans,
+    flush,
     inject,
     span,
     without_text,
@@ -103,7 +103,7 @@ def test_a_line_outside_of_a_span_has_no_trace_id(capsys: pytest.CaptureFixture[
 def test_without_a_collector_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     before = trace.get_tracer_provider()
-    configure_tracing("regworkers")
+    configure_tracing("regworkers", "qa")
     assert trace.get_tracer_provider() is before
     assert set(inject()) <= {"traceparent"}
 
@@ -144,10 +144,10 @@ def test_a_flush_that_hangs_is_left_behind_and_not_repeated_until_it_ends(
             answers.wait(10)
 
     monkeypatch.setattr(trace, "get_tracer_provider", Provider)
-    assert not flush_spans(0.01) and not flush_spans(5)
+    assert not flush(0.01) and not flush(5)
     assert called == [1]
     answers.set()
-    wait_until(lambda: flush_spans(5))
+    wait_until(lambda: flush(5))
     assert called == [1, 1]
 
 
