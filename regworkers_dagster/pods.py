@@ -61,7 +61,15 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         ),
         DRAIN: ("process_selections", "send_notifications"),
         REPORT: ("import_codes", "make_receipt", "void_codes"),
-        LARGE: ("confirm_draw", "draw", "eligibility_report", "export_draw", "simulate_draw", "top_up"),
+        LARGE: (
+            "adopt_draw",
+            "confirm_draw",
+            "draw",
+            "eligibility_report",
+            "export_draw",
+            "simulate_draw",
+            "top_up",
+        ),
     },
     "analytics": {
         DRAIN: ("publish_events",),

@@ -43,7 +43,7 @@ _NOT_NOW = "eligibility cannot be checked at the moment"
 # Name of a secret under the environment's prefix: an object of further REGWORKERS_* variables, so that neither the
 # function's configuration nor Terraform's state contains an address with a password.
 ENVIRONMENT_SECRET = ENV_PREFIX + "ENVIRONMENT_SECRET"
-# For the export of spans and metrics, out of the caller's time; and what is left of Lambda's time for the answer itself.
+# For the export of spans and metrics, out of the caller's time; and what is left of Lambda's time for its answer.
 _FLUSH_SECONDS = 1.0
 _ANSWER_SECONDS = 0.2
 

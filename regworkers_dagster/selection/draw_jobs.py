@@ -1,4 +1,4 @@
-"""The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, export, annulment."""
+"""The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, export, annulment, adoption."""
 
 import secrets
 import tempfile
@@ -19,6 +19,7 @@ from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.replication.settled import lag_warnings
 from regworkers_core.selection.assign.market_states import blocked_lines
 from regworkers_core.selection.assign.release import retry_market
+from regworkers_core.selection.draw.adoption import adopt
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.freezing import POOL, write_pool
@@ -140,6 +141,10 @@ class AnnulConfig(CampaignConfig):
         default="",
         description="`<campaignId>:<phase>`, as a run without it shows. Empty: show only what would be stopped.",
     )
+
+
+class AdoptConfig(ApplyConfig, CampaignConfig):
+    """Which draw."""
 
 
 @launchable(
@@ -375,6 +380,20 @@ def annul_draw(launch: Launch, config: AnnulConfig) -> LaunchOutcome:
     return LaunchOutcome(campaign_id, done.as_dict(), specs.DRAW, failure=failure)
 
 
+@launchable(
+    "adopt_draw",
+    long=True,
+    description="Adopts a draw that a version before 1.0 committed, so that it continues with this one: compares every "
+    "file with what the draw has committed to, and records the hashes. Checks only, unless `apply` is true.",
+)
+def adopt_draw(launch: Launch, config: AdoptConfig) -> LaunchOutcome:
+    """A repeat finds nothing to adopt."""
+    campaign_id = launch.campaign_id(config.campaign_id)
+    done = adopt(launch.runtime, campaign_id, run_id=launch.run_id, apply=config.apply)
+    launch.result.update(done.as_dict())
+    return LaunchOutcome(campaign_id, done.as_dict())
+
+
 def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
     with launch.uploaded(upload) as path:
         try:
@@ -392,4 +411,5 @@ JOBS = (
     make_receipt,
     export_draw,
     annul_draw,
+    adopt_draw,
 )

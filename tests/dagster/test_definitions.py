@@ -35,6 +35,7 @@ print(json.dumps({
 }))
 """
 JOBS = [
+    "adopt_draw",
     "annul_draw",
     "archive_events",
     "backfill_entries",

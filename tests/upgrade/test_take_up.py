@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import dagster as dg
 import orjson
 import pytest
 
@@ -18,6 +19,7 @@ from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.manifest import Manifest
+from tests.dagster.support import job, plain, use
 from tests.support import entries
 from tests.support.drains import run
 from tests.support.kafka import Published, published
@@ -145,7 +147,17 @@ def test_no_file_is_adopted_that_the_draw_has_not_committed_to(upgraded: Upgrade
     assert record is not None and not record.phases[1].hashes
 
 
-def test_a_committed_draw_goes_on_once_it_is_adopted(upgraded: Upgraded) -> None:
+def adopted_by_job(name: str, *, apply: bool) -> Any:
+    config = {"campaign_id": name, "apply": apply}
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = job("adopt_draw").execute_in_process(instance=instance, run_config=config)
+    (output,) = [event.step_output_data for event in made.all_events if event.is_successful_output]
+    return plain(output.metadata)
+
+
+def test_a_committed_draw_goes_on_once_it_is_adopted(
+    upgraded: Upgraded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runtime, expected = upgraded.runtime, upgraded.expected
     refused = regworkers(runtime, "draw", "run", "drawn", "--yes")
     assert refused.code == 1
@@ -154,6 +166,13 @@ def test_a_committed_draw_goes_on_once_it_is_adopted(upgraded: Upgraded) -> None
     assert dry.code == 1
     assert {each["campaignId"]: each["applied"] for each in dry.document["draws"]} == dict.fromkeys(
         ("committed", *DRAWN), False
+    )
+    assert "adopt_draw" in regworkers(runtime, "campaign", "status", "committed", "--format", "json").stdout
+    use(monkeypatch, runtime)
+    assert adopted_by_job("committed", apply=False)["applied"] is False
+    assert adopted_by_job("committed", apply=True)["applied"] is True
+    assert (
+        "adopt_draw" not in regworkers(runtime, "campaign", "status", "committed", "--format", "json").stdout
     )
     assert regworkers(runtime, "draw", "adopt", "--apply").code == 0
     repeated = regworkers(runtime, "draw", "adopt", "--format", "json")

@@ -114,6 +114,11 @@ class PhaseRecord:
         return bool(self.freeze and (self.hashes or self.manifest_hash))
 
     @property
+    def needs_adoption(self) -> bool:
+        """Whether an earlier version committed it, so that its files have no hashes."""
+        return bool(self.manifest_hash and not self.hashes)
+
+    @property
     def commitment_late(self) -> bool | None:
         """Whether the commitment of a commit-reveal seed came after registration had opened; None: unknown."""
         value = self.fields.get("commitmentLate")
@@ -198,6 +203,11 @@ class DrawRecord:
     def is_kept(self) -> bool:
         """Whether all data that its promises are checked with is there: no retention period of it has passed."""
         return not self.expired.keys() - {"claims"}
+
+    @property
+    def needs_adoption(self) -> bool:
+        """Whether an earlier version committed a phase of it."""
+        return not self.annulled and any(phase.needs_adoption for phase in self.phases.values())
 
     def require_counts(self) -> None:
         """Raises RequestError for a draw that was annulled."""

@@ -62,15 +62,6 @@ class Adopted:
         return {"campaignId": self.campaign_id, **numbers, "applied": self.applied}
 
 
-def needs_adoption(record: DrawRecord) -> bool:
-    """Whether an earlier version has committed a phase of this draw."""
-    return any(map(_is_old, record.phases.values())) and not record.annulled
-
-
-def _is_old(phase: PhaseRecord) -> bool:
-    return bool(phase.manifest_hash) and MANIFEST not in phase.hashes
-
-
 def adopt(runtime: Runtime, campaign_id: str, *, run_id: str, apply: bool) -> Adopted:
     """Check all files of the draw, and record their hashes if `apply`. A repeat finds nothing to adopt.
 
@@ -84,8 +75,8 @@ def adopt(runtime: Runtime, campaign_id: str, *, run_id: str, apply: bool) -> Ad
             raise RequestError(f"{campaign_id} was never drawn: there is no draw to adopt")
         settings = runtime.settings.selection
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
-        for number, phase in record.phases.items() if needs_adoption(record) else ():
-            if not _is_old(phase):
+        for number, phase in record.phases.items() if record.needs_adoption else ():
+            if not phase.needs_adoption:
                 continue
             fields = _fields(runtime, record, phase, bench, engine)
             # The following phases build on it.

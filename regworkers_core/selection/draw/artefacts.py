@@ -59,8 +59,8 @@ class ResultDiffers(PermanentFailure):
 def begun_earlier(campaign_id: str) -> str:
     """Return the way out for a draw whose record cannot verify its files."""
     return (
-        f"an earlier version of regworkers began it. Adopt it (`regworkers draw adopt {campaign_id} --apply`), or"
-        f" annul it (`regworkers draw annul {campaign_id}`, job `annul_draw`)"
+        f"an earlier version of regworkers began it. Adopt it (`regworkers draw adopt {campaign_id} --apply`, job"
+        f" `adopt_draw`), or annul it (`regworkers draw annul {campaign_id}`, job `annul_draw`)"
     )
 
 
