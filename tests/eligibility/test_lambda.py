@@ -123,7 +123,7 @@ def test_the_functions_metrics_leave_before_its_answer_and_name_environment_and_
     address, arrived = collector
     environment = environment_of(servers) | {
         "OTEL_EXPORTER_OTLP_ENDPOINT": address,
-        # Nobody listens there: each check reads the source.
+        # Without a server there, each check reads the source.
         "REGWORKERS_REDIS__URL": "redis://127.0.0.1:9/0",
     }
     with function(environment, stderr=tmp_path / "log") as made:
