@@ -273,6 +273,7 @@ UNLIMITED = {
 }
 # Their time grows with a campaign, the archive or a list.
 LONG = {
+    "adopt_draw",
     "archive_events",
     "block_struck_codes",
     "campaign_funnel",
@@ -305,6 +306,11 @@ def test_every_run_that_may_not_take_for_ever_has_its_limit() -> None:
     assert {name for name, limit in limits.items() if limit is None} == UNLIMITED
     assert {name for name, limit in limits.items() if limit == "21600"} == LONG
     assert {limits[name] for name in names - UNLIMITED - LONG} == {"900"}
+    page = (PROJECT_ROOT / "docs" / "maintenance.md").read_text(encoding="utf-8")
+    _, short, long, *unlimited = page.partition("\n## Reviews")[0].split("\n- **")
+    assert set(re.findall(r"`(\w+)`", long)) == LONG, "as the page says"
+    assert set(re.findall(r"`(\w+)`", " ".join(unlimited))) - {"start_timeout_seconds"} == UNLIMITED
+    assert set(re.findall(r"`(\w+)`", short)) <= names - UNLIMITED - LONG
 
 
 @pytest.mark.parametrize(
