@@ -21,6 +21,7 @@ T = TypeVar("T")
 SILENT_PROBES = 3
 # The names of assets that are dead-letter queues end with this.
 _DLQ = "_dlq"
+_EVALUATED_AT = "evaluated_at"
 # With a version per event, everything downstream would be shown as out of date after each.
 SAME_VERSION = {"dagster/data_version": "continuous"}
 # None for a number that could not be read.
@@ -191,13 +192,36 @@ def observed(
     return dg.SensorResult(asset_events=events, cursor=recorded.cursor(), skip_reason=in_words(readings))
 
 
-def is_outdated(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> bool:
-    """Whether a run materialised the asset after the check's last result, which the UI then shows as not evaluated."""
-    last = instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
-    latest = instance.get_latest_materialization_event(check.asset_key)
-    if last is None or latest is None or latest.run_id == last.run_id:
+def last_evaluation(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Any:
+    """Dagster's record of the check's last evaluation; None without one."""
+    return instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
+
+
+def has_ended(last: Any) -> bool:
+    """Whether the evaluation has a result. A run begins one for each of its checks when it starts."""
+    return isinstance(last.evaluation, dg.AssetCheckEvaluation)
+
+
+def is_outdated(instance: dg.DagsterInstance, last: Any) -> bool:
+    """Whether the asset was materialised after this evaluation, which the UI then shows as not evaluated."""
+    latest = instance.get_latest_materialization_event(last.key.asset_key)
+    if latest is None or latest.run_id == last.run_id:
         return False
-    return latest.timestamp >= last.create_timestamp
+    return bool(latest.timestamp >= last.create_timestamp)
+
+
+def repeated(last: Any) -> dg.AssetCheckEvaluation:
+    """The same result for the asset as it is now, with the time at which it was found."""
+    found = last.evaluation
+    at = found.metadata.get(_EVALUATED_AT) or dg.MetadataValue.timestamp(last.create_timestamp)
+    return dg.AssetCheckEvaluation(
+        asset_key=last.key.asset_key,
+        check_name=last.key.name,
+        passed=found.passed,
+        severity=found.severity,
+        description=found.description,
+        metadata={**found.metadata, _EVALUATED_AT: at},
+    )
 
 
 def dlq_check(

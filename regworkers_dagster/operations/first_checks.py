@@ -1,5 +1,6 @@
 """The first result of every asset check: without it a new deployment has checks without a result until the night, or
-until the next quarter. Sensors evaluate some of them with each tick; a run per duty evaluates the others, once.
+until the next quarter. Sensors evaluate some of them with each tick; a run per duty evaluates the others, once. Later a
+result is repeated after each materialisation of its asset, because the UI hides it.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import dagster as dg
 from regworkers_core.replication.enqueue.stream_probe import stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics import archive
+from regworkers_dagster.drains.observing import has_ended, is_outdated, repeated
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import asset_job, sensor
 from regworkers_dagster.operations import deployment, reviews
@@ -48,8 +50,11 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
     keys.append(LAG_WITHIN_OBJECTIVE.key)
     known = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     missing = set(keys) - known.keys()
+    ended = filter(has_ended, known.values())
+    again = [repeated(last) for last in ended if is_outdated(context.instance, last)]
     if not missing:
-        return dg.SkipReason("every check has a result")
+        reason = dg.SkipReason("every check has a result")
+        return dg.SensorResult(asset_events=again, skip_reason=reason) if again else reason
     silent = runtime.probe("dynamodb", "sqs", "mongo")
     if silent is not None:
         return dg.SkipReason(f"{silent} does not answer; {len(missing)} checks have no result")
@@ -59,7 +64,7 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
     wanted = {job: [step for step in steps if missing & set(step.check_keys)] for job, steps in _RUNS.items()}
     return dg.SensorResult(
         run_requests=[_request(job, steps) for job, steps in wanted.items() if steps],
-        asset_events=[nothing_lags()] if LAG_WITHIN_OBJECTIVE.key in missing else [],
+        asset_events=[*again, *([nothing_lags()] if LAG_WITHIN_OBJECTIVE.key in missing else [])],
     )
 
 
@@ -88,6 +93,6 @@ SENSORS = (
         jobs=[FIRST_CHECKS, RECONCILE_ENTRIES],
         every_seconds=_EVERY_SECONDS,
         description="Launches the checks that have no result yet: on a new instance of Dagster, and after a release "
-        "that adds one.",
+        "that adds one. Repeats results that are older than their asset.",
     ),
 )

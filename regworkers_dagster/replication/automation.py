@@ -17,7 +17,15 @@ from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import Decision, by_age
-from regworkers_dagster.drains.observing import Reading, depth_of, is_outdated, observed, or_none
+from regworkers_dagster.drains.observing import (
+    Reading,
+    depth_of,
+    has_ended,
+    is_outdated,
+    last_evaluation,
+    observed,
+    or_none,
+)
 from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import ApplyConfig, asset_job, one_op_job, schedule, sensor
 from regworkers_dagster.replication.assets import (
@@ -182,10 +190,15 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     found = answering(runtime)
     readings = read_all(runtime)
     put_iterator_age(runtime, readings)
-    again = is_outdated(context.instance, dg.AssetCheckKey(found.asset, found.check))
+    last = last_evaluation(context.instance, dg.AssetCheckKey(found.asset, found.check))
+    again = last is not None and is_outdated(context.instance, last)
     answer = observed(context.cursor, readings, found, again=again)
     events = list(answer.asset_events)
-    if any(isinstance(event, dg.AssetMaterialization) and event.asset_key == ENTRIES.key for event in events):
+    lags = last_evaluation(context.instance, LAG_WITHIN_OBJECTIVE.key)
+    # Where a drain has begun its own evaluation, that one counts.
+    if (lags is None or has_ended(lags)) and any(
+        isinstance(event, dg.AssetMaterialization) and event.asset_key == ENTRIES.key for event in events
+    ):
         # As of a drain without a change; the last drain's result would be shown as outdated.
         events.append(nothing_lags())
     return dg.SensorResult(asset_events=events, cursor=answer.cursor, skip_reason=answer.skip_reason)

@@ -117,6 +117,7 @@ def test_every_key_of_a_run_config_is_in_snake_case() -> None:
 
 # The step of each job that changes what exists; None for a config without `ops:`.
 APPLIES = {
+    "adopt_draw": None,
     "backfill_entries": "backfill",
     "drop_dead_letters": None,
     "erase_entry": None,
