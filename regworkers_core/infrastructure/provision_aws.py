@@ -157,7 +157,7 @@ def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:
         place: dict[str, Any] = {}
         if region != _DEFAULT_REGION:
             place["CreateBucketConfiguration"] = {"LocationConstraint": region}
-        call(client.create_bucket, Bucket=name, **place)
+        found_or_none({"BucketAlreadyOwnedByYou"}, call, client.create_bucket, Bucket=name, **place)
     differences = [
         text for part in _parts(client, name) for text in _adopt(part, call, name, change or created)
     ]
@@ -248,7 +248,7 @@ def provision_log_group(runtime: Runtime, wanted: LogGroup, *, change: bool = Tr
     groups = call(client.describe_log_groups, logGroupNamePrefix=name)["logGroups"]
     group = next((group for group in groups if group["logGroupName"] == name), None)
     if group is None:
-        call(client.create_log_group, logGroupName=name)
+        found_or_none({"ResourceAlreadyExistsException"}, call, client.create_log_group, logGroupName=name)
     found = {"retentionInDays": (group or {}).get("retentionInDays")}
     differences = _differences({"retentionInDays": days}, found)
     if differences and (change or group is None):

@@ -71,7 +71,10 @@ def provision_table(runtime: Runtime, wanted: DesiredTable, *, change: bool = Tr
 
 def _create(client: Any, call: Call, wanted: DesiredTable) -> None:
     stream = {"StreamSpecification": _stream(wanted)} if wanted.stream_view else {}
-    call(
+    # It exists where another run has created it meanwhile, or an attempt whose answer was lost.
+    found_or_none(
+        {"ResourceInUseException"},
+        call,
         client.create_table,
         TableName=wanted.name,
         KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in _KEYS.items()],
@@ -90,7 +93,9 @@ def _await_active(client: Any, call: Call, name: str) -> Mapping[str, Any]:
     """The description of the table once it can be changed. Warm throughput is raised for hours beside everything."""
     give_up = time.monotonic() + _READY_SECONDS
     while True:
-        table: Mapping[str, Any] = call(client.describe_table, TableName=name)["Table"]
+        # A new table may be missing at first.
+        found = found_or_none({"ResourceNotFoundException"}, call, client.describe_table, TableName=name)
+        table: Mapping[str, Any] = (found or {"Table": {"TableStatus": "CREATING"}})["Table"]
         if table["TableStatus"] == "ACTIVE" or table.get("WarmThroughput", {}).get("Status") == "UPDATING":
             return table
         if time.monotonic() > give_up:

@@ -37,6 +37,7 @@ def runtime_on(client: FakeClient) -> Runtime:
         aws=SimpleNamespace(client=lambda _name: client),
         dependency=lambda _name: guard,
         names=SimpleNamespace(bucket="b"),
+        settings=SimpleNamespace(aws=SimpleNamespace(region="us-east-1")),
     )
     return cast(Runtime, runtime)
 
@@ -153,3 +154,17 @@ def test_the_retention_of_a_log_group_is_named_with_both_values() -> None:
         done = provision_log_group(runtime_on(client), LogGroup("/g", 30), change=False)
         assert reported(done) == ("differs", f"retentionInDays: declared 30, found {found}")
         assert not client.of("put_retention_policy")
+
+
+def test_what_another_run_creates_at_the_same_time_is_no_error() -> None:
+    missing, there = client_error("NoSuchBucket", 404), client_error("BucketAlreadyOwnedByYou", 409)
+    assert reported(provision_bucket(runtime_on(bucket(head_bucket=missing, create_bucket=there)))) == (
+        "created",
+        "",
+    )
+    client = FakeClient(
+        describe_log_groups=[{"logGroups": []}],
+        create_log_group=[client_error("ResourceAlreadyExistsException")],
+        put_retention_policy=lambda **_: {},
+    )
+    assert reported(provision_log_group(runtime_on(client), LogGroup("/g", 30)))[0] == "created"

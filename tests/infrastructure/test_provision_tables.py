@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.infrastructure import provision_tables
 from regworkers_core.infrastructure.desired import DesiredTable
 from regworkers_core.infrastructure.discovery.compare import compare, discover
 from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
@@ -188,3 +189,15 @@ def test_terraform_leaves_an_external_table_alone() -> None:
     assert line.name == key[1] and "terraform state rm" in line.differences[0]
     del state[key]
     assert not compare("prod", wanted, found, state).differing
+
+
+def test_a_table_that_another_run_creates_at_the_same_time_or_that_is_listed_late_is_created(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(provision_tables, "_POLL_SECONDS", 0)
+    missing = client_error("ResourceNotFoundException")
+    client = serving(missing)
+    client._answers["describe_table"] = [missing, missing, table()]
+    client._answers["create_table"] = [client_error("ResourceInUseException")]
+    outcome, _, written = provisioned(client, OURS, change=False)
+    assert outcome == "created" and written["create_table"]["TableName"] == NAME

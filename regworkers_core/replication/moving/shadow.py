@@ -91,6 +91,11 @@ class ShadowSource(StreamSource):
         except UsageError as error:
             self._ends.append(error)
 
+    @property
+    def trimmed(self) -> int:
+        """How often records may have been lost. For any thread: it does not walk counters that others add to."""
+        return self._counts["trimmed"] + self._discovery.counts["trimmed"]
+
     def _read(self, held: HeldShard, limit: int) -> list[StreamRecord]:
         fresh = super()._read(held, limit)
         held.read_at = max(held.read_at, self._clock() + self._limits.empty_read_pause_seconds)
@@ -297,7 +302,7 @@ def shadow(
             keeper, trimmed_before = _Keeper(rows, lease, report, runtime.clock), report.trimmed
 
             def step(name: str) -> None:
-                report.trimmed = trimmed_before + source.counts()["trimmed"]
+                report.trimmed = trimmed_before + source.trimmed
                 keeper()
                 on_step(name)
 
