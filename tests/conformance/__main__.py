@@ -159,7 +159,8 @@ def main(arguments: Sequence[str]) -> int:
         if name not in choices:
             parser.error(f"there is no server {name!r}: choose from {', '.join(choices)}")
     names = chosen.servers or [name for name in choices if name != APACHE_KAFKA]
-    # A stopped run ends its servers, too.
+    # A stopped run ends its servers, too. A shell's background job, and so its pytest, would ignore the interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     outcomes = []
     try:
