@@ -91,6 +91,9 @@ def screen(examination: Examination) -> RenderableType:
     parts: list[RenderableType] = [Text(_headline(examination)), Text(""), table]
     if examination.found:
         parts += [Text(""), *_findings(examination.found)]
+    elif any(row.state is RowState.UNREAD for row in examination.rows):
+        again = "unread: run this again; for what stays unread, `regworkers runbook time-outs`"
+        parts += [Text(""), Text(again, "dim")]
     return Group(*parts)
 
 

@@ -69,8 +69,7 @@ def _hops_text(document: dict[str, Any], hops: Sequence[Hop]) -> Group:
     return Group(facts(shown), rows(("hop", "", "at", ""), lines), *(Text(line) for line in below))
 
 
-_LOG_COLUMNS = ("at", "level", "worker", "event", "")
-_OWN_COLUMN = ("at", "where", "level", "worker", "event")
+_SHOWN_FIRST = ("at", "where", "level", "worker", "event")
 
 
 def logs_command(
@@ -111,7 +110,7 @@ def logs_command(
         "cut": found.cut,
         "lines": [line.as_dict() for line in found.lines],
     }
-    answer(document, form, _log_lines_text(found), finding=not found.lines)
+    answer(document, form, _log_lines_text(found, sought), finding=not found.lines)
 
 
 def _of_entry(trace: dict[str, Any], start: str, correlation_id: str, entry: tuple[str, str]) -> Sought:
@@ -125,18 +124,26 @@ def _of_entry(trace: dict[str, Any], start: str, correlation_id: str, entry: tup
     )
 
 
-def _log_lines_text(found: Lines) -> Group:
-    below = [f"nothing in {found.source}"] if not found.lines else []
+def _log_lines_text(found: Lines, sought: Sought) -> Group:
+    asked_for = (sought.correlation_id, *(sought.entry or ()))
+    lines = [_log_line_text(line, asked_for) for line in found.lines]
+    if not lines:
+        lines.append(f"nothing in {found.source} since {sought.since}: --since looks further back")
     if found.cut:
-        below.append("there may be more lines: the newest are shown")
-    table = [rows(_LOG_COLUMNS, [_log_row(line) for line in found.lines])] if found.lines else []
-    return Group(*table, *(Text(line) for line in below))
+        lines.append("there may be more lines: the newest are shown")
+    return Group(*map(Text, lines))
 
 
-def _log_row(line: LogLine) -> list[object]:
+def _log_line_text(line: LogLine, asked_for: Sequence[str]) -> str:
+    """Without the ids that were asked for, which every line has."""
     shown = line.as_dict()
-    rest = ", ".join(f"{name} {value}" for name, value in shown.items() if name not in _OWN_COLUMN)
-    return [line.at, shown.get("level"), shown.get("worker"), shown.get("event"), rest]
+    rest = ", ".join(
+        f"{name} {value}"
+        for name, value in shown.items()
+        if name not in _SHOWN_FIRST and value not in asked_for
+    )
+    first = (str(shown.get(name) or "–") for name in ("level", "worker", "event"))
+    return "  ".join((line.at, *first, rest))
 
 
 _AGO = re.compile(r"(\d{1,5})([mhd])")

@@ -83,14 +83,16 @@ def run(
             RebuildStep("provision", lambda: _provision(runtime, on_line), changes=True),
             RebuildStep("doctor", lambda: _examine(runtime)),
             RebuildStep("rebuild", lambda: _rebuild(runtime, rate, stop, clock), grows=True, changes=True),
-            RebuildStep("verify", lambda: _verify(runtime), grows=True),
+            RebuildStep("verify", lambda: _verify(runtime, "regworkers runbook out-of-sync"), grows=True),
             workers,
         ]
     else:
         steps = [
             RebuildStep("doctor", lambda: _examine(runtime)),
             RebuildStep("count", lambda: _count(runtime, stop), grows=True),
-            RebuildStep("compare", lambda: _verify(runtime), grows=True),
+            RebuildStep(
+                "compare", lambda: _verify(runtime, f"regworkers runbook {NAME} --apply"), grows=True
+            ),
             workers,
         ]
     replication = runtime.settings.replication
@@ -200,15 +202,13 @@ def _await_empty(runtime: Runtime, stop: StopSignal, clock: Callable[[], float])
     return least
 
 
-def _verify(runtime: Runtime) -> Done:
+def _verify(runtime: Runtime, advice: str) -> Done:
     result = reconcile(runtime)
     entries = int(result.totals["source"])
     if not (differing := differences(result)):
         return Done(f"{result.totals['matched']} entries agree", entries=entries)
     text = ", ".join(f"{number} {kind}" for kind, number in differing.items())
-    return Done(
-        text, RunbookFinding(f"replica and source differ: {text}", "regworkers runbook out-of-sync"), entries
-    )
+    return Done(text, RunbookFinding(f"replica and source differ: {text}", advice), entries)
 
 
 def assess(

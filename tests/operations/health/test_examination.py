@@ -150,6 +150,8 @@ def test_what_could_not_be_read_is_shown_as_that_and_is_no_good_news() -> None:
     assert examination.unjudged["dead-letters"] == "sqs: no answer"
     text = "\n".join(printed(examination))
     assert "3 unread" in text and "sqs: no answer" in text and "empty" not in text
+    # Without a finding nothing else has a way out.
+    assert "for what stays unread, `regworkers runbook time-outs`" in text
 
 
 def test_a_dagster_without_an_address_is_unknown_and_needs_no_fix() -> None:

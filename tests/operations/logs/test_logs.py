@@ -193,7 +193,8 @@ def test_logs_finds_what_was_said_of_an_entry_that_was_refused(runtime: Runtime,
         ("entry enqueued", None),
         ("dead letter", "INVALID_ENTRY"),
     ]
-    assert "dead letter" in terminal("logs", "--correlation-id", "c-bad").stdout
+    text = terminal("logs", "--correlation-id", "c-bad").stdout
+    assert "  dead letter  " in text and "entryId bad" in text and "c-bad" not in text
 
 
 @pytest.mark.parametrize(
@@ -207,4 +208,5 @@ def test_logs_without_any_line_is_a_finding_that_names_where_it_looked(
     runtime: Runtime, terminal: Terminal
 ) -> None:
     answer = terminal("logs", "--correlation-id", "c-unknown")
-    assert answer.exit_code == 1 and f"nothing in {runtime.names.log_group}" in answer.stdout
+    assert answer.exit_code == 1 and f"nothing in {runtime.names.log_group} since 20" in answer.stdout
+    assert "--since looks further back" in " ".join(answer.stdout.split())
