@@ -1,13 +1,18 @@
-"""`python -m tests.upgrade.rehearse`: print what an upgrade shows, on the stored state. Needs the test servers."""
+"""`python -m tests.upgrade.rehearse`: print what an upgrade shows, on the stored state. Starts the servers that are not
+given, as the tests do.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.stack import Stack
 from tests.support.drains import run
-from tests.support.runtimes import remove_namespace, test_settings
+from tests.support.runtimes import ADDRESSES, remove_namespace, test_settings
 from tests.support.terminal import regworkers
 from tests.upgrade.stored_state import restore
 
@@ -26,6 +31,20 @@ _AFTER = ("reconcile", "archive run", "archive verify", "doctor")
 
 def main() -> None:
     os.environ["REGWORKERS_INSTANCE"] = "none"
+    missing = [name for name, variable in ADDRESSES.items() if variable not in os.environ]
+    stack = Stack(PROJECT_ROOT, f"test-{os.getpid()}", servers=missing)
+    if missing:
+        state = stack.up()
+        os.environ.update({ADDRESSES[name]: state.address(name) for name in missing})
+    try:
+        _rehearse()
+    finally:
+        if missing:
+            stack.reset()
+            shutil.rmtree(stack.folder, ignore_errors=True)
+
+
+def _rehearse() -> None:
     runtime = Runtime(test_settings(f"t{os.urandom(4).hex()}-"))
     restore(runtime)
     try:
