@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from regworkers_core.cli.output import Format, FormatOption, answer, rows, to_se
 from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import iso, span_seconds
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.operations.health.scheduler import read_scheduler
@@ -35,7 +34,6 @@ Pattern = Annotated[
 Reason = Annotated[str, typer.Option("--reason", help="why, for other operators")]
 By = Annotated[str, typer.Option("--by", help="your name", default_factory=operator)]
 Duration = Annotated[str, typer.Option("--for", metavar="DURATION", help="30m, 2h or 3d; 14d at most")]
-_UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LONGEST_SECONDS = 14 * 86_400.0
 
 
@@ -236,8 +234,7 @@ def _mute(made: Mute) -> dict[str, Any]:
 
 
 def _seconds(duration: str) -> float:
-    found = re.fullmatch(r"(\d{1,6})([mhd])", duration)
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0.0
+    seconds = 0.0 if duration.endswith("s") else span_seconds(duration) or 0.0
     if not 0 < seconds <= _LONGEST_SECONDS:
         raise UsageError(f"--for {duration}: say 30m, 2h or 3d, 14d at most")
     return seconds

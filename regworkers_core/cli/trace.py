@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -22,8 +21,8 @@ from regworkers_core.domain.keys import (
     entry_id_problem,
 )
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.logs import Lines, LogLine, Sought, look_up, span_seconds
+from regworkers_core.domain.timestamps import iso, span_seconds
+from regworkers_core.operations.logs import Lines, LogLine, Sought, look_up
 from regworkers_core.operations.trace import Hop, trace_hops
 from regworkers_core.runtime import Runtime
 
@@ -93,8 +92,10 @@ def logs_command(
         raise UsageError("--campaign and --entry go together")
     if not correlation_id and not entry:
         raise UsageError("give --correlation-id, or --campaign and --entry")
+    if (back := span_seconds(since)) is None:
+        raise UsageError(f"--since takes a number with s, m, h or d, found {since!r}")
     runtime = Runtime.load()
-    start = iso(runtime.clock() - span_seconds(since))
+    start = iso(runtime.clock() - back)
     sought = Sought(start, correlation_id)
     if entry:
         key = entry_key(runtime, campaign, entry)
@@ -146,10 +147,6 @@ def _log_line_text(line: LogLine, asked_for: Sequence[str]) -> str:
     return "  ".join((line.at, *first, rest))
 
 
-_AGO = re.compile(r"(\d{1,5})([mhd])")
-_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
-
-
 def audit_command(
     what: Annotated[
         str, typer.Option(help="only commands that begin with this: `dlq`, `draw top-up`", show_default=False)
@@ -189,8 +186,8 @@ def parse_since(text: str, now: float) -> str:
     """The time in ISO 8601; "" for "". Raises UsageError for text that is neither a time nor an age."""
     if not text:
         return ""
-    if ago := _AGO.fullmatch(text):
-        return iso(now - int(ago[1]) * _UNIT_SECONDS[ago[2]])
+    if (ago := span_seconds(text)) is not None:
+        return iso(now - ago)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

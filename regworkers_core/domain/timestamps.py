@@ -1,8 +1,12 @@
-"""ISO-8601 UTC strings with milliseconds: the only form in which times are stored."""
+"""ISO-8601 UTC strings with milliseconds, the only form in which times are stored; and spans as people type them."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+
+_SPAN = re.compile(r"(\d{1,5})([smhd])")
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def iso(seconds: float) -> str:
@@ -18,3 +22,9 @@ def seconds(text: str) -> float | None:
     except ValueError:
         return None
     return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
+
+
+def span_seconds(text: str) -> float | None:
+    """`90s`, `30m`, `1h` or `2d` in seconds, None when `text` is not of that form."""
+    found = _SPAN.fullmatch(text.strip())
+    return int(found[1]) * _UNIT_SECONDS[found[2]] if found else None

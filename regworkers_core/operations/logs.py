@@ -110,7 +110,6 @@ MOST_LINES = 1000
 _MOST_PAGES = 200
 # CloudWatch's own patterns take the characters of ids as they are; these would end a quoted term.
 _UNQUOTABLE = re.compile(r'["\\]')
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +119,6 @@ class Lines:
     source: str
     lines: tuple[LogLine, ...]
     cut: bool = False
-
-
-def span_seconds(text: str) -> float:
-    """`90s`, `30m`, `1h`, `2d`. Raises UsageError."""
-    found = re.fullmatch(r"(\d+)([smhd])", text)
-    if not found:
-        raise UsageError(f"--since takes a number with s, m, h or d, found {text!r}")
-    return int(found[1]) * float(_UNITS[found[2]])
 
 
 def look_up(runtime: Runtime, sought: Sought) -> Lines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from regworkers_core.domain.messages import (
 )
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 from regworkers_core.domain.selection import Chunk
-from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.domain.timestamps import iso, seconds, span_seconds
 from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.settings import Names
 
@@ -31,8 +30,6 @@ FOREIGN = "FOREIGN"
 NOT_SHOWN = "no worker of ours wrote this message's attributes, so they are not shown"
 _REASONS = frozenset(reason.value for reason in Reason)
 _HASH_DIGITS = 64
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION = re.compile(r"(\d+)([smhd])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +266,7 @@ class Choice:
 
 def parse_age(text: str) -> float:
     """`90s`, `15m`, `2h`, `3d` in seconds. Raises UsageError."""
-    found = _DURATION.fullmatch(text.strip())
-    if found is None:
+    age = span_seconds(text)
+    if age is None:
         raise UsageError(f"{text!r} is not an age: write 90s, 15m, 2h or 3d")
-    return int(found[1]) * _UNIT_SECONDS[found[2]]
+    return age

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from regworkers_core.adapters.aws.log_group import LogGroupLines
 from regworkers_core.cli import trace
+from regworkers_core.cli.trace import logs_command
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import iso, span_seconds
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.logs import Sought, look_up, parse, span_seconds
+from regworkers_core.operations.logs import Sought, look_up, parse
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
@@ -89,7 +90,7 @@ def test_since_takes_units(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1w", "1.5h"])
 def test_since_refuses_anything_else(text: str) -> None:
     with pytest.raises(UsageError, match="--since"):
-        span_seconds(text)
+        logs_command(correlation_id="x", since=text)
 
 
 def test_cloudwatch_is_searched_page_by_page_and_its_rough_matches_are_sorted_out(runtime: Runtime) -> None:
