@@ -236,10 +236,13 @@ def assess(
         findings.append(RunbookFinding(text, advice))
     estimate = f"{entries:,} entries take {'' if measured else 'at least '}{extrapolated / 60:.1f} minutes"
     what = "rebuilt and verified" if applied else "counted, nothing changed"
+    entries_read = any(each.done.entries is not None for each in timed)
     changes = [each.step.name for each in timed if each.step.changes]
     return RunbookReport(
         NAME,
-        f"{counted:,} entries {what} in {total:.1f} s; {estimate}",
+        f"{counted:,} entries {what} in {total:.1f} s; {estimate}"
+        if entries_read
+        else f"no entry could be counted; {estimate}",
         {
             "entries": counted,
             "seconds": round(total, 1),

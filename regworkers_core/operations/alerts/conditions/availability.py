@@ -23,6 +23,7 @@ from regworkers_core.operations.alerts.conditions.condition import (
     duration,
     some,
 )
+from regworkers_core.operations.health.dependency_status import NO_ANSWER
 from regworkers_core.settings import AlertSettings
 
 T = TypeVar("T")
@@ -46,14 +47,14 @@ def mongo_down(_: Context) -> Assessment:
 
 
 def down(context: Context) -> Assessment:
-    """One finding for each dependency that does not answer, grouped by provider."""
+    """One finding for each dependency that cannot be used, grouped by provider."""
     found = [
         Finding(
             name,
             context.severity.dependency_down
             if name in ESSENTIAL
             else context.severity.dependency_down_others,
-            f"{name} does not answer: {trouble}",
+            f"{name} {trouble}" if trouble == NO_ANSWER else f"{name} cannot be used: {trouble}",
             {"dependency": name, "trouble": trouble},
             group=_provider(name),
             page=_PAGES.get(name, ""),

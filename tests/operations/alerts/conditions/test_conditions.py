@@ -64,8 +64,8 @@ def test_what_could_not_be_read_is_not_known(each: Any) -> None:
 def test_a_dependency_that_does_not_answer() -> None:
     down = {**WELL.dependencies, "sqs": "does not answer", "redis": "no answer within 3 s"}
     assert found("dependency-down", replace(WELL, dependencies=down)) == [
-        ("sqs", "critical", "sqs does not answer: does not answer"),
-        ("redis", "warning", "redis does not answer: no answer within 3 s"),
+        ("sqs", "critical", "sqs does not answer"),
+        ("redis", "warning", "redis cannot be used: no answer within 3 s"),
     ]
 
 
