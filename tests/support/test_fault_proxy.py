@@ -1,0 +1,227 @@
+"""The fault proxy itself: each protocol is read, and a client sees each fault as it would of the real server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from botocore.exceptions import BotoCoreError, ClientError
+from pymongo.errors import AutoReconnect, OperationFailure
+
+from regworkers_core.runtime import Runtime
+from tests.support.fault_proxy import Fault, FaultProxy, Rule, UnsupportedFaultError, fault_proxy, proxied
+from tests.support.runtimes import ADDRESSES, address, new_runtime, redis_url, remove_namespace, test_settings
+
+SHORT: dict[str, Any] = {
+    "aws": {"connect_timeout_seconds": 0.3, "read_timeout_seconds": 0.3},
+    "mongo": {
+        "connect_timeout_seconds": 0.3,
+        "socket_timeout_seconds": 0.3,
+        "server_selection_timeout_seconds": 0.3,
+    },
+}
+
+
+class Behind:
+    """A runtime all of whose servers are behind proxies, by name."""
+
+    def __init__(self, plain: Runtime, around: ExitStack) -> None:
+        prefix = plain.names.prefix
+        addresses = {name: address(name) for name in ADDRESSES}
+        addresses["redis"] = redis_url(prefix, addresses["redis"])
+        self.proxies = {name: around.enter_context(fault_proxy(name, at)) for name, at in addresses.items()}
+        given = {name: proxied(at, self.proxies[name]) for name, at in addresses.items()}
+        keys = {"endpoint_url": given["aws"], "access_key_id": "test", "secret_access_key": "test"}
+        sections = {"aws": {**keys, **SHORT["aws"]}, "mongo": {"uri": given["mongo"], **SHORT["mongo"]}}
+        self.runtime = Runtime(test_settings(prefix, given, **sections))
+        self.plain = plain
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Behind]:
+    runtime = new_runtime()
+    with ExitStack() as around:
+        behind = Behind(runtime, around)
+        yield behind
+        behind.runtime.mongo.close()
+    remove_namespace(runtime)
+
+
+@pytest.fixture
+def behind(made: Behind) -> Iterator[Behind]:
+    yield made
+    for proxy in made.proxies.values():
+        proxy.rules = ()
+
+
+def list_tables(runtime: Runtime) -> Any:
+    return runtime.dynamodb.describe_table(TableName=runtime.names.demand_table)
+
+
+def list_streams(runtime: Runtime) -> Any:
+    return runtime.aws.client("dynamodbstreams").list_streams(TableName=runtime.names.demand_table)
+
+
+def find_queue(runtime: Runtime) -> Any:
+    return runtime.sqs.get_queue_url(QueueName=runtime.names.replication_queue)
+
+
+def put_object(runtime: Runtime) -> Any:
+    return runtime.aws.client("s3").put_object(Bucket=runtime.names.bucket, Key="a/b", Body=b"text" * 1000)
+
+
+def list_secrets(runtime: Runtime) -> Any:
+    return runtime.aws.client("secretsmanager").list_secrets()
+
+
+def put_metric(runtime: Runtime) -> Any:
+    data = [{"MetricName": "n", "Value": 1.0}]
+    return runtime.aws.client("cloudwatch").put_metric_data(Namespace="n", MetricData=data)
+
+
+def list_groups(runtime: Runtime) -> Any:
+    return runtime.aws.client("logs").describe_log_groups()
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "call", "throttled", "denied"),
+    [
+        ("dynamodb", "DescribeTable", list_tables, "ProvisionedThroughputExceeded", "AccessDeniedException"),
+        ("streams", "ListStreams", list_streams, "ThrottlingException", "AccessDeniedException"),
+        ("sqs", "GetQueueUrl", find_queue, "RequestThrottled", "AccessDenied"),
+        ("s3", "PUT /*/a/b", put_object, "SlowDown", "AccessDenied"),
+        ("secretsmanager", "ListSecrets", list_secrets, "ThrottlingException", "AccessDeniedException"),
+        ("monitoring", "PutMetricData", put_metric, "Throttling", "AccessDenied"),
+        ("logs", "DescribeLogGroups", list_groups, "ThrottlingException", "AccessDeniedException"),
+    ],
+)
+def test_aws_is_read_by_service_and_operation_and_fails_with_the_codes_of_the_service(
+    behind: Behind, service: str, operation: str, call: Any, throttled: str, denied: str
+) -> None:
+    proxy = behind.proxies["aws"]
+    call(behind.runtime)
+    for fault, code in ((Fault.THROTTLED, throttled), (Fault.DENIED, denied), (Fault.ERROR, "Intern")):
+        proxy.rules = [Rule(fault, service, operation)]
+        with pytest.raises(ClientError) as failure:
+            call(behind.runtime)
+        assert failure.value.response["Error"]["Code"].startswith(code)
+    proxy.rules = [Rule(Fault.ERROR, service, "another"), Rule(Fault.ERROR, "another", operation)]
+    call(behind.runtime)
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.HANGING, Fault.GARBAGE])
+def test_aws_that_does_not_answer_raises_and_is_well_after_the_rule(behind: Behind, fault: Fault) -> None:
+    proxy = behind.proxies["aws"]
+    proxy.rules = [Rule(fault)]
+    with pytest.raises(BotoCoreError):
+        behind.runtime.demand_table._client.batch_get_item(
+            RequestItems={behind.runtime.names.demand_table: {"Keys": [{"PK": {"S": "a"}, "SK": {"S": "b"}}]}}
+        )
+    proxy.rules = [Rule(fault, times=0)]
+    list_tables(behind.runtime)
+
+
+def test_a_refused_server_refuses_connections_and_a_refused_operation_only_itself(behind: Behind) -> None:
+    proxy = behind.proxies["aws"]
+    proxy.rules = [Rule(Fault.REFUSED, "sqs")]
+    list_tables(behind.runtime)
+    with pytest.raises(BotoCoreError):
+        find_queue(behind.runtime)
+    proxy.rules = [Rule(Fault.REFUSED)]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", proxy.port))
+
+
+def test_of_a_cut_request_only_the_answer_is_lost(behind: Behind) -> None:
+    proxy, queue = behind.proxies["aws"], behind.plain.queue(behind.plain.names.selection_queue)
+    url = behind.plain.sqs.get_queue_url(QueueName=queue.name)["QueueUrl"]
+    proxy.rules = [Rule(Fault.CUT, "sqs", "SendMessage", times=1)]
+    with pytest.raises(BotoCoreError):
+        behind.runtime.sqs.send_message(QueueUrl=url, MessageBody="{}")
+    assert queue.depth().total == 1
+    behind.runtime.sqs.send_message(QueueUrl=url, MessageBody="{}")
+    assert queue.depth().total == 2
+    assert proxy.seen["sqs", "SendMessage", "cut"] == 1
+
+
+def test_mongodb_is_read_by_command(behind: Behind) -> None:
+    proxy, collection = behind.proxies["mongo"], behind.runtime.database["things"]
+    collection.insert_one({"_id": 1})
+    proxy.rules = [Rule(Fault.DENIED, behind.runtime.database.name, "insert")]
+    with pytest.raises(OperationFailure) as failure:
+        collection.insert_one({"_id": 2})
+    assert failure.value.code == 13
+    assert collection.find_one({"_id": 1}) == {"_id": 1}
+    proxy.rules = [Rule(Fault.CUT, operation="insert", times=1)]
+    with pytest.raises(AutoReconnect):
+        collection.insert_one({"_id": 3})
+    assert collection.find_one({"_id": 3}) is not None
+    proxy.rules = [Rule(Fault.HANGING, operation="find")]
+    with pytest.raises(AutoReconnect):
+        collection.find_one({"_id": 1})
+
+
+def test_redis_is_read_by_command(behind: Behind) -> None:
+    proxy, client = behind.proxies["redis"], behind.runtime.redis_client
+    client.set("a", "1")
+    proxy.rules = [Rule(Fault.DENIED, operation="SET")]
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client.set("a", "2")
+    assert client.get("a") in (b"1", "1")
+    proxy.rules = [Rule(Fault.REFUSED)]
+    with pytest.raises(redis.RedisError):
+        client.get("a")
+
+
+def test_kafka_goes_by_way_of_the_proxy_with_all_its_brokers(behind: Behind) -> None:
+    proxy = behind.proxies["kafka"]
+    assert behind.runtime.kafka_admin.topics()
+    assert proxy.seen["kafka", "Metadata", ""]
+    with pytest.raises(UnsupportedFaultError, match="kafka"):
+        proxy.rules = [Rule(Fault.THROTTLED)]
+    assert proxy.rules == ()
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: Any) -> None:
+        """Not to stderr."""
+
+
+@pytest.fixture
+def service() -> Iterator[FaultProxy]:
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with fault_proxy("http", f"http://127.0.0.1:{server.server_port}") as proxy:
+            yield proxy
+        server.shutdown()
+
+
+def test_a_plain_service_is_read_by_path(service: FaultProxy) -> None:
+    url = f"http://127.0.0.1:{service.port}"
+    service.rules = [
+        Rule(Fault.THROTTLED, "entry"),
+        Rule(Fault.DENIED, operation="GET /user/*"),
+        Rule(Fault.GARBAGE, "code"),
+        Rule(Fault.SLOW, "campaign", seconds=0.05),
+    ]
+    assert httpx.get(f"{url}/entry/1").status_code == 429
+    assert httpx.get(f"{url}/user/1").status_code == 403
+    assert "html" in httpx.get(f"{url}/code/1").text
+    started = time.monotonic()
+    assert httpx.get(f"{url}/campaign/1").text == "ok"
+    assert time.monotonic() - started >= 0.05
+    assert httpx.get(f"{url}/other").text == "ok"
