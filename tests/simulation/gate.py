@@ -1,0 +1,47 @@
+"""What every call to a simulated server passes: the place where a play lets time pass, switches and plants faults."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Gate(Protocol):
+    """One for each client of each simulated process. `server` is `dynamodb`, `streams`, `sqs`, `s3`, `secretsmanager`,
+    `mongo`, `redis` or `kafka`; `operation` is the client's own name of it, such as `UpdateItem` or `bulk_write`.
+    """
+
+    def now(self) -> float:
+        """Seconds since the epoch by the server's clock, which no process shares."""
+        ...
+
+    def before(self, server: str, operation: str, request: Any) -> None:
+        """Called before a server reads or changes anything. May switch to another thread of the play, and raises the
+        client's own exception when the call does not arrive.
+        """
+        ...
+
+    def fails(self, server: str, operation: str, number: int) -> Sequence[int]:
+        """Which of the `number` parts of a batch the server does not process (throttled, refused)."""
+        ...
+
+    def after(self, server: str, operation: str, request: Any) -> None:
+        """Called after the server has acted. Raises the client's own exception when the answer is lost."""
+        ...
+
+
+class OpenGate:
+    """Real time, no faults: what the tests of the adapters run against."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def before(self, server: str, operation: str, request: Any) -> None:
+        pass
+
+    def fails(self, server: str, operation: str, number: int) -> Sequence[int]:
+        return ()
+
+    def after(self, server: str, operation: str, request: Any) -> None:
+        pass
