@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping
 
 from regworkers_core.adapters.alert_channels import classify_pagerduty, classify_slack
@@ -18,6 +16,7 @@ from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.redis.client import classify_redis
 from regworkers_core.adapters.vault import classify_vault
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import SLOW_SECONDS, CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, stack_state
 
@@ -51,7 +50,7 @@ class Dependencies:
         )
         self._guards: dict[str, Dependency] = {}
         self._instance_checks: dict[str, InstanceCheck | None] = {}
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._unsent_dead_letters = 0
 
     def get(self, name: str) -> Dependency:
@@ -62,7 +61,7 @@ class Dependencies:
                 name,
                 failures=retry.breaker_failures,
                 reset_seconds=retry.breaker_reset_seconds,
-                clock=time.monotonic,
+                clock=scheduling.monotonic,
             )
             classify = classify_service(name) if name.startswith("service-") else _CLASSIFY.get(name)
             self._guards[name] = Dependency(

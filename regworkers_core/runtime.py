@@ -5,7 +5,6 @@ One `Runtime` per process; all of it is safe to share between threads.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -56,13 +55,14 @@ from regworkers_core.adapters.redis.client import redis_client
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.settings import Settings, load_settings
 
 
 class Runtime:
     """Adapters by name. Raises UsageError when the settings lack an address that is asked for."""
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = scheduling.now) -> None:
         self.settings = settings
         self.names = settings.names
         self.clock = clock

@@ -39,7 +39,6 @@ NEEDED = (
     "pymongo",
     "pyyaml",
     "redis",
-    "stamina",
     "structlog",
 )
 # Descriptions of all of AWS, of which the function calls these.

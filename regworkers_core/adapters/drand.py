@@ -7,7 +7,6 @@ not stop a draw.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -16,6 +15,7 @@ import orjson
 
 from regworkers_core.domain.reasons import Failure, TransientFailure
 from regworkers_core.domain.selection import QUICKNET, Chain
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 
 DEPENDENCY = "drand"
@@ -63,8 +63,8 @@ class DrandHttp:
         *,
         chain: Chain = QUICKNET,
         timeout_seconds: float = 5.0,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.now,
+        monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._dependency = dependency
         self._bases = tuple(base.rstrip("/") for base in bases)

@@ -6,8 +6,6 @@ belong to another instance's server by now, and drivers reconnect silently: its 
 
 from __future__ import annotations
 
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine import scheduling
 
 # Where a server stores the id of its instance. Kafka's cluster id is the id, and the services return it from /health.
 AWS_BUCKET, AWS_KEY = "embedded-instance", "id"
@@ -44,11 +43,11 @@ class InstanceCheck:
         read_id: ReadId,
         *,
         alive: Callable[[int, float], bool] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._server, self._read_state, self._read_id = server, read_state, read_id
         self._alive, self._clock = alive or _lives, clock
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._trusted_until = float("-inf")
         self._refused: tuple[Exception, float] | None = None
 

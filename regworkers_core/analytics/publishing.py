@@ -7,8 +7,6 @@ delete) has the same ids, and consumers drop it.
 from __future__ import annotations
 
 import hashlib
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +33,7 @@ from regworkers_core.domain.reasons import Failure, LeftOver, PermanentFailure, 
 from regworkers_core.domain.selection import is_market_id
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.handling import Handled, Requested, answer_event
@@ -152,7 +151,7 @@ class PublishHandler:
         topics: Mapping[EventType, str],
         *,
         tolerance_seconds: float,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = scheduling.now,
         on_step: OnStep = no_step,
     ) -> None:
         self._producer, self._dependency = producer, dependency
@@ -295,7 +294,7 @@ class MarkedWork:
         self, work: MessageWork[Candidate], marks: QueueMarks, queue: str, clock: Callable[[], float]
     ) -> None:
         self._work, self._marks, self._queue, self._clock = work, marks, queue, clock
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._due_at = 0.0
 
     def __call__(self, messages: Sequence[Received]) -> Settlement[Received]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import structlog
 
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.observability.logs import describe
 
@@ -49,12 +49,12 @@ class PeriodicWriter:
         self._write, self._write_last, self._every_seconds = write, write_last, every_seconds
         self._warning, self._last_write_seconds = warning, last_write_seconds
         self._failed = False
-        self._ended = threading.Event()
+        self._ended = scheduling.event()
         # A daemon: a server that hangs must not delay the end of the process.
-        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True)
+        self._name = name
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._thread = scheduling.start(partial(copy_context().run, self._run), self._name)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,7 +138,7 @@ class Heartbeat(PeriodicWriter):
         idle_seconds: float,
         max_seconds: float,
         beat_seconds: float = BEAT_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         super().__init__(
             f"{drain}-life",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import resource
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.drains.heartbeat import LAST_WRITE_SECONDS, PeriodicWriter
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.percentiles import Percentiles
 
@@ -68,7 +68,7 @@ class MinuteCounters:
     ) -> None:
         self._drain, self._run_id, self._limit_seconds = drain, run_id, limit_seconds
         self._clock, self._usage, self._memory = clock, usage, memory
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._counted: Counter[str] = Counter()
         self._lag: float | None = None
         self._past: list[DrainMinute] = []

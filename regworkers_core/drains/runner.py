@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat
 from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import blown_fuse, fuse_message, remove_blown_fuse, store_blown_fuse
 from regworkers_core.engine.drain import DrainLimits, Source, Work, drain
 from regworkers_core.engine.drain_report import DrainReport
@@ -51,7 +51,7 @@ QueueSettings: TypeAlias = SaveSettings | SelectionSettings | AnalyticsSettings
 # A batch makes a hundred thousand dicts and lists, none of them in a cycle, and releases them all. With Python's own
 # thresholds (700, 10, 10) the collector takes a quarter of a drain's CPU to scan them.
 _GC_THRESHOLDS = (50_000, 20, 100)
-_gc_lock = threading.Lock()
+_gc_lock = scheduling.lock()
 _gc_inside = 0
 _gc_before = gc.get_threshold()
 

@@ -8,8 +8,6 @@ of the call is over is missing in the answer, so that the caller always gets one
 from __future__ import annotations
 
 import math
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,6 +30,7 @@ from regworkers_core.eligibility.identity import TRUSTED, Caller, IdentitySecret
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rules import Verdict, judge, rule_set
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
@@ -63,7 +62,7 @@ def check_eligibility(
     """
     if not isinstance(items, list | tuple):
         raise RequestError(f"expected a list of checks such as {EXAMPLE}, got {_kind(items)}")
-    end = time.monotonic() + runtime.settings.eligibility.call_seconds
+    end = scheduling.monotonic() + runtime.settings.eligibility.call_seconds
     checker = _checker(runtime)
     answers: list[dict[str, Any]] = []
     for start in range(0, len(items), _TOGETHER):
@@ -133,7 +132,7 @@ class Checker:
         """Answer all items by `end` (monotonic seconds): the last attempt at the table leaves time for one at the
         queue.
         """
-        began = time.monotonic()
+        began = scheduling.monotonic()
         last_write = end - 2 * self._attempt_seconds
         asking = callers or [TRUSTED] * len(items)
         checks = [read_check(item, caller) for item, caller in zip(items, asking, strict=True)]
@@ -163,7 +162,7 @@ class Checker:
             fans=sum(each.is_a_fans for each in checks),
             # Shows a backend that is missing in `eligibility.trustedCallers`: the weights that it sends are dropped.
             notTaken=sum(bool(each.not_taken) for each in checks),
-            durationMs=round((time.monotonic() - began) * 1000),
+            durationMs=round((scheduling.monotonic() - began) * 1000),
             correlationIds=[each.check.correlation_id for each in gathered],
         )
         return answers
@@ -222,7 +221,7 @@ class Checker:
         if not events:
             return
         try:
-            left = max(0.0, min(_QUEUE_AGAIN_SECONDS, end - time.monotonic()))
+            left = max(0.0, min(_QUEUE_AGAIN_SECONDS, end - scheduling.monotonic()))
             unconfirmed = self._events.send(events, within_seconds=left)
         except Exception as error:
             log.warning("events not queued", events=len(events), error=describe(error))
@@ -242,7 +241,7 @@ def _require_time(call_seconds: float, attempt_seconds: float) -> None:
         )
 
 
-_wiring = threading.Lock()
+_wiring = scheduling.lock()
 
 
 def _checker(runtime: Runtime) -> Checker:

@@ -8,9 +8,7 @@ answer in time leaves a fact missing: nothing here raises for a dependency.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
@@ -36,6 +34,7 @@ from regworkers_core.eligibility.earlier_entries import (
 )
 from regworkers_core.eligibility.identity import IdentityHash, IdentitySecret
 from regworkers_core.eligibility.request import Check
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import CallPool
 from regworkers_core.observability.logs import describe
 from regworkers_core.settings import EligibilitySettings
@@ -56,13 +55,13 @@ class TimedCalls:
         self._pool = CallPool(dependency, threads)
         self._reported: set[str] = set()
 
-    def start(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def start(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> scheduling.Future[T]:
         """Begin the call in another thread, in the caller's context (correlation, trace). Does not block."""
         return self._pool.submit(partial(function, *args, **kwargs))
 
-    def result(self, future: Future[T], deadline: float) -> T | Missing:
+    def result(self, future: scheduling.Future[T], deadline: float) -> T | Missing:
         """Return the result, or Missing after `deadline` (monotonic seconds). Never raises for a dependency."""
-        found = self.here(future.result, timeout=max(0.0, deadline - time.monotonic()))
+        found = self.here(future.result, timeout=max(0.0, deadline - scheduling.monotonic()))
         if isinstance(found, Missing):
             future.cancel()
         return found
@@ -73,7 +72,7 @@ class TimedCalls:
         """
         try:
             return function(*args, **kwargs)
-        except (TimeoutError, CancelledError):
+        except (TimeoutError, scheduling.CancelledError):
             return Missing(self.dependency, "too late")
         except TransientFailure as failure:
             return Missing(failure.dependency, failure.error)
@@ -177,7 +176,7 @@ class Gatherer:
         slugs = dict.fromkeys(check.campaign_slug for check in checks if check.campaign_slug)
         campaigns = self._find_campaigns(slugs, end)
         known = [(check, _campaign(campaigns, check)) for check in checks]
-        began = time.monotonic()
+        began = scheduling.monotonic()
         users = self._start_users(known)
         hashes = self._hash(end) if any(campaign is not None for _, campaign in known) else NOT_ASKED
         lookups = [_Lookup.of(check, campaign, hashes) for check, campaign in known]
@@ -201,13 +200,15 @@ class Gatherer:
 
     def _find_campaigns(self, slugs: Collection[str], end: float) -> dict[str, Fact[Campaign | None]]:
         """Find one campaign in this thread, unless it is too late, and several at the same time."""
-        if len(slugs) == 1 and time.monotonic() < end:
+        if len(slugs) == 1 and scheduling.monotonic() < end:
             return {slug: self._campaign_calls.here(self._campaigns.find, slug) for slug in slugs}
-        deadline = min(end, time.monotonic() + self._campaign_seconds)
+        deadline = min(end, scheduling.monotonic() + self._campaign_seconds)
         calls = {slug: self._campaign_calls.start(self._campaigns.find, slug) for slug in slugs}
         return {slug: self._campaign_calls.result(call, deadline) for slug, call in calls.items()}
 
-    def _start_users(self, known: Iterable[tuple[Check, Campaign | None]]) -> dict[str, Future[User | None]]:
+    def _start_users(
+        self, known: Iterable[tuple[Check, Campaign | None]]
+    ) -> dict[str, scheduling.Future[User | None]]:
         ids = dict.fromkeys(check.subject.global_user_id for check, campaign in known if campaign)
         return {id_: self._user_calls.start(self._get_user, id_) for id_ in ids if id_ is not None}
 
@@ -215,7 +216,7 @@ class Gatherer:
         return self._users().get(global_user_id)
 
     def _user_records(
-        self, users: Mapping[str, Future[User | None]], deadline: float
+        self, users: Mapping[str, scheduling.Future[User | None]], deadline: float
     ) -> dict[str, Fact[User | None]]:
         records: dict[str, Fact[User | None]] = {}
         for id_, future in users.items():
@@ -227,20 +228,20 @@ class Gatherer:
         known = self._secret.known
         if known is not None:
             return known
-        deadline = min(end, time.monotonic() + self._settings.read_seconds)
+        deadline = min(end, scheduling.monotonic() + self._settings.read_seconds)
         return self._secret_calls.result(self._secret_calls.start(self._secret.hash), deadline)
 
     def _deadline(self, checks: Sequence[Check], end: float) -> float:
         """Return the deadline of a read that begins now."""
         periods = -(-len(checks) // _CHECKS_A_PERIOD)
-        return min(end, time.monotonic() + self._settings.read_seconds * periods)
+        return min(end, scheduling.monotonic() + self._settings.read_seconds * periods)
 
     def _read(self, items: TableItems, keys: Iterable[TableKey], deadline: float) -> None:
         """Read into `items` the keys that it does not have. One call is made in this thread, and its client bounds
         each attempt; several are made at the same time.
         """
         wanted = [key for key in dict.fromkeys(keys) if key not in items]
-        left = deadline - time.monotonic()
+        left = deadline - scheduling.monotonic()
         if left <= 0:
             items.add(wanted, Missing(self._table_calls.dependency, "too late"))
         elif len(wanted) <= MAX_GET:
@@ -259,7 +260,7 @@ class Gatherer:
         traces, each = _traces(known)
         if not traces:
             return FoundEntrants([], True)
-        within = deadline - time.monotonic()
+        within = deadline - scheduling.monotonic()
         if within <= 0:
             return Missing(self._replica_calls.dependency, "too late")
         return self._replica_calls.here(self._entrants.find, traces, each, within_seconds=within)

@@ -18,7 +18,6 @@ because Lambda freezes the process afterwards.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,13 +28,14 @@ from structlog.contextvars import bound_contextvars
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
 from regworkers_core.eligibility.identity import Caller, appsync_caller, direct_caller
+from regworkers_core.engine import scheduling
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import carrier_of_xray, configure_tracing, flush, span
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.documents import ENV_PREFIX
 
 log = structlog.get_logger(__name__)
-_lock = threading.Lock()
+_lock = scheduling.lock()
 _runtime: Runtime | None = None
 _NOT_NOW = "eligibility cannot be checked at the moment"
 

@@ -14,7 +14,6 @@ import base64
 import hmac
 import re
 import secrets as randomness
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from regworkers_core.domain.claim import TableKey, claim_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.roles import Role
 from regworkers_core.eligibility.case import Identity
+from regworkers_core.engine import scheduling
 from regworkers_core.settings.flows import EligibilitySettings
 
 # They decide odds and limits, so a fan may not set them.
@@ -133,7 +133,7 @@ class IdentitySecret:
         self, secrets: IdentitySecrets, *, entropy: Callable[[int], bytes] = randomness.token_bytes
     ) -> None:
         self._secrets, self._entropy = secrets, entropy
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._hash: IdentityHash | None = None
 
     @property

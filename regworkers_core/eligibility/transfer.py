@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 import secrets as randomness
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from regworkers_core.eligibility.case import AsOf, Identity
 from regworkers_core.eligibility.earlier_entries import EarlierEntries, Item, identities_of, is_young
 from regworkers_core.eligibility.gather import TableReads
 from regworkers_core.eligibility.request import Check
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 
 # Other writers may claim and release meanwhile.
@@ -101,8 +101,8 @@ class Transfer:
         table: TableWrites,
         *,
         attempt_seconds: float = 5.0,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.now,
+        monotonic: Callable[[], float] = scheduling.monotonic,
         new_ref: Callable[[], str] = lambda: randomness.token_urlsafe(_REF_BYTES),
         new_token: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:

@@ -6,13 +6,13 @@ its threads when the process ends, so one server that hangs would keep the proce
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Generic, TypeVar
+
+from regworkers_core.engine import scheduling
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -22,11 +22,11 @@ class NoAnswer(Exception):
     """The call did not end in time. It continues without its caller."""
 
 
-def run_in_thread(call: Callable[[], T], *, name: str) -> Future[T]:
+def run_in_thread(call: Callable[[], T], *, name: str) -> scheduling.Future[T]:
     """Run `call` in a new daemon thread. Does not block; the future has the result or the exception."""
-    future: Future[T] = Future()
+    future: scheduling.Future[T] = scheduling.future()
     context = copy_context()
-    threading.Thread(target=_complete, args=(future, context, call), name=name, daemon=True).start()
+    scheduling.start(partial(_complete, future, context, call), name)
     return future
 
 
@@ -37,7 +37,7 @@ def gather(
 
     Blocks for at most `within_seconds` (None: until all have ended). A call that is late has NoAnswer. Never raises.
     """
-    give_up = None if within_seconds is None else time.monotonic() + within_seconds
+    give_up = None if within_seconds is None else scheduling.monotonic() + within_seconds
     futures = {key: run_in_thread(call, name=f"{name} {key}") for key, call in calls.items()}
     found: dict[K, T | Exception] = {}
     for key, future in futures.items():
@@ -48,7 +48,9 @@ def gather(
     return found
 
 
-def result_by(future: Future[T], give_up: float | None, clock: Callable[[], float] = time.monotonic) -> T:
+def result_by(
+    future: scheduling.Future[T], give_up: float | None, clock: Callable[[], float] = scheduling.monotonic
+) -> T:
     """The result of `future`. Blocks until `give_up` (on `clock`; None: no limit), then raises NoAnswer. Raises what
     the call raised.
     """
@@ -60,7 +62,7 @@ def result_by(future: Future[T], give_up: float | None, clock: Callable[[], floa
         raise NoAnswer from None
 
 
-def _complete(future: Future[T], context: Context, call: Callable[[], T]) -> None:
+def _complete(future: scheduling.Future[T], context: Context, call: Callable[[], T]) -> None:
     if future.set_running_or_notify_cancel():
         try:
             future.set_result(context.run(call))
@@ -75,30 +77,32 @@ class CallPool:
 
     def __init__(self, name: str, threads: int) -> None:
         self._name, self._threads = name, threads
-        self._lock = threading.Lock()
+        self._changed = scheduling.condition()
         self._started = self._idle = 0
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Context, Callable[[], Any]]] = queue.SimpleQueue()
+        self._calls: deque[tuple[scheduling.Future[Any], Context, Callable[[], Any]]] = deque()
 
-    def submit(self, call: Callable[[], T]) -> Future[T]:
+    def submit(self, call: Callable[[], T]) -> scheduling.Future[T]:
         """Queue a call. Does not block. A future that is cancelled before its call begins is skipped."""
-        future: Future[T] = Future()
-        with self._lock:
+        future: scheduling.Future[T] = scheduling.future()
+        with self._changed:
+            self._calls.append((future, copy_context(), call))
             if self._idle:
                 self._idle -= 1
+                self._changed.notify()
             elif self._started < self._threads:
                 self._started += 1
-                name = f"{self._name}-{self._started}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
-        self._calls.put((future, copy_context(), call))
+                scheduling.start(self._work, f"{self._name}-{self._started}")
         return future
 
     def _work(self) -> None:
         while True:
-            future, context, call = self._calls.get()
+            with self._changed:
+                self._changed.wait_for(lambda: self._calls)
+                future, context, call = self._calls.popleft()
             _complete(future, context, call)
             # A result must not live until the next call.
             del future, context, call
-            with self._lock:
+            with self._changed:
                 self._idle += 1
 
 
@@ -107,8 +111,8 @@ class Background:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
-        self._running: dict[Hashable, Future[Any]] = {}
+        self._lock = scheduling.lock()
+        self._running: dict[Hashable, scheduling.Future[Any]] = {}
 
     def start(self, call: Callable[[], object], key: Hashable = "") -> bool:
         """Begin the call; False if the previous one of this key still runs. Does not block."""
@@ -121,7 +125,7 @@ class Background:
 
     def wait(self, seconds: float) -> None:
         """Block until no call runs, for at most `seconds`. Exceptions of the calls are dropped."""
-        give_up = time.monotonic() + seconds
+        give_up = scheduling.monotonic() + seconds
         with self._lock:
             running = list(self._running.values())
         for future in running:
@@ -136,13 +140,13 @@ class SingleFlight(Generic[T]):
     `threads` calls run at once. The process ends only after those that have begun.
     """
 
-    def __init__(self, name: str, *, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    def __init__(self, name: str, *, threads: int, clock: Callable[[], float] = scheduling.monotonic) -> None:
+        self._pool = scheduling.pool(threads, name)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._flying: dict[Hashable, Future[T]] = {}
+        self._lock = scheduling.lock()
+        self._flying: dict[Hashable, scheduling.Future[T]] = {}
 
-    def start(self, key: Hashable, call: Callable[[], T]) -> tuple[Future[T], bool]:
+    def start(self, key: Hashable, call: Callable[[], T]) -> tuple[scheduling.Future[T], bool]:
         """The running call of `key`, and whether this caller started it. Does not block."""
         context = copy_context()
         with self._lock:

@@ -10,7 +10,6 @@ A blown fuse is kept as a row of `worker-leases`. It binds the code that blew it
 
 from __future__ import annotations
 
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from typing import TypeVar
 from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 
 U = TypeVar("U")
@@ -116,7 +116,7 @@ class Fuse:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._items = 0
         # The number of the item within the drain, and its fingerprint.
         self._defects: deque[tuple[int, str]] = deque()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-import stamina
-import stamina.instrumentation
 import structlog
 
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure
+from regworkers_core.engine import scheduling
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,9 +27,6 @@ _REFUSED_SECONDS = 5.0
 # Attempts for one part of a batch. Where four in five are refused, 35 parts in a thousand are left after these. The
 # waits add up to about 11 s, which is less than the visibility time of a message.
 PART_ATTEMPTS = 15
-
-# The library's own retry log prints the exception, and a driver's exception may print a document.
-stamina.instrumentation.set_on_retry_hooks([])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +56,7 @@ class CircuitBreaker:
         self._limit = failures
         self._reset_seconds = reset_seconds
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._failed_in_a_row = 0
         self._retry_at: float | None = None
         self._tripped = False
@@ -121,7 +115,7 @@ class Dependency:
         *,
         policy: RetryPolicy,
         breaker: CircuitBreaker | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
         slow_seconds: float = SLOW_SECONDS,
         before_attempt: Callable[[str], None] | None = None,
     ) -> None:
@@ -132,7 +126,7 @@ class Dependency:
         self._slow_seconds, self._before_attempt = slow_seconds, before_attempt
         self.calls = self.retries = self.throttles = 0
         self.seconds = 0.0
-        self._parts = threading.Lock()
+        self._parts = scheduling.lock()
         self._refused_in_a_row = 0
         self._refused_since = 0.0
 
@@ -158,12 +152,11 @@ class Dependency:
 
     def _guarded(self, function: Callable[[], T], *, retry: bool, within_seconds: float | None) -> T:
         self.breaker.before_call()
-        began = time.monotonic()
+        began = scheduling.monotonic()
         last_start = math.inf if within_seconds is None else self._clock() + within_seconds
         first: TransientFailure | None = None
         try:
             try:
-                # Outside the retry library, which costs ten times as much as the rest of a successful call.
                 result = self._attempt(function)
             except TransientFailure as failure:
                 if not retry:
@@ -182,39 +175,28 @@ class Dependency:
         return result
 
     def _retried(
-        self, function: Callable[[], T], first: TransientFailure, began: float, last_start: float
+        self, function: Callable[[], T], failure: TransientFailure, began: float, last_start: float
     ) -> T:
-        """The attempts that the policy leaves after one that began at `began` (monotonic seconds) and failed with
-        `first`. The retry library sees that one as its first attempt, so count, time and waits include it.
+        """The attempts that the policy leaves after one that began at `began` (monotonic seconds) and ended with
+        `failure`.
         """
-        failures = 0
-        made: TransientFailure | None = first
-
-        def transient(error: Exception) -> bool | float:
-            nonlocal failures
-            failures += 1
-            if not isinstance(error, TransientFailure):
-                return False
-            asked = error.retry_after_seconds or 0.0
+        for failures in range(1, self.policy.attempts):
+            asked = failure.retry_after_seconds or 0.0
             wait = max(asked, self.policy.backoff(failures))
-            in_time = asked <= self.policy.last_cap_seconds and self._clock() + wait <= last_start
-            return wait if in_time else False
-
-        left_seconds = self.policy.total_seconds - (time.monotonic() - began)
-        for attempt in stamina.retry_context(
-            on=transient, attempts=self.policy.attempts, timeout=left_seconds
-        ):
-            with attempt:
-                if made is not None:
-                    failure, made = made, None
-                    raise failure
-                self.retries += 1
-                result = self._attempt(function)
-        return result
+            late = scheduling.monotonic() - began >= self.policy.total_seconds
+            if late or asked > self.policy.last_cap_seconds or self._clock() + wait > last_start:
+                break
+            scheduling.sleep(wait)
+            self.retries += 1
+            try:
+                return self._attempt(function)
+            except TransientFailure as again:
+                failure = again
+        raise failure
 
     def _attempt(self, function: Callable[[], T]) -> T:
         self.calls += 1
-        began = time.perf_counter()
+        began = scheduling.monotonic()
         try:
             if self._before_attempt is not None:
                 self._before_attempt(self.name)
@@ -227,7 +209,7 @@ class Dependency:
                 raise
             raise meaning from error
         finally:
-            seconds = time.perf_counter() - began
+            seconds = scheduling.monotonic() - began
             self.seconds += seconds
             if seconds >= self._slow_seconds:
                 log.warning("slow call", dependency=self.name, durationMs=round(seconds * 1000))
@@ -262,7 +244,7 @@ def retry_parts(
     *,
     whole: bool = False,
     end: float = math.inf,
-    monotonic: Callable[[], float] = time.monotonic,
+    monotonic: Callable[[], float] = scheduling.monotonic,
 ) -> Sequence[U]:
     """`send` the parts of a batch, and again with backoff those that it returns as not done; return what is left.
 
@@ -295,15 +277,15 @@ class TokenBucket:
         per_second: float,
         *,
         burst: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = scheduling.monotonic,
+        sleep: Callable[[float], object] = scheduling.sleep,
     ) -> None:
         if per_second <= 0:
             raise ValueError(f"a rate must be above 0, got {per_second}")
         self._per_second = per_second
         self._burst = max(1.0, per_second) if burst is None else burst
         self._clock, self._sleep = clock, sleep
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._tokens, self._counted_at = self._burst, clock()
 
     def take(self, amount: float) -> bool:

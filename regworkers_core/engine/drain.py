@@ -8,19 +8,18 @@ batches exist at any time, so memory is bounded whatever the backlog.
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import structlog
 
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import bisect
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
@@ -132,7 +131,7 @@ def drain(
     probe: Probe,
     down: Health,
     stop: StopSignal,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = scheduling.monotonic,
     on_progress: Callable[[DrainReport], None] | None = None,
     on_batch: OnBatch | None = None,
 ) -> DrainReport:
@@ -167,7 +166,7 @@ class _Drain(Generic[D]):
     unseen: TransientFailure | None = None
     # When the present outage began; None while all dependencies answer.
     outage_since: float | None = None
-    flying: set[Future[tuple[Settlement[D], float]]] = field(default_factory=set)
+    flying: set[scheduling.Future[tuple[Settlement[D], float]]] = field(default_factory=set)
 
     def run(self) -> DrainReport:
         started = self.clock()
@@ -178,13 +177,11 @@ class _Drain(Generic[D]):
                 return self._finished(started)
         report.began = True
         self.saw_at = started - self.limits.blind_seconds
-        quit_beating = threading.Event()
-        beat = threading.Thread(
-            target=copy_context().run, args=(self._beat, quit_beating), name=f"{report.name}-heartbeat"
+        quit_beating = scheduling.event()
+        beat = scheduling.start(
+            partial(copy_context().run, self._beat, quit_beating), f"{report.name}-heartbeat"
         )
-        beat.daemon = True
-        beat.start()
-        pool = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix=report.name)
+        pool = scheduling.pool(self.limits.concurrency, report.name)
         try:
             report.ended = self._loop(pool, started)
         finally:
@@ -211,7 +208,7 @@ class _Drain(Generic[D]):
         self.report.counts.update(self.source.counts())
         return self.report
 
-    def _loop(self, pool: ThreadPoolExecutor, started: float) -> str:
+    def _loop(self, pool: scheduling.Pool, started: float) -> str:
         limits, report = self.limits, self.report
         idle_since: float | None = None
         while True:
@@ -231,7 +228,7 @@ class _Drain(Generic[D]):
                 return "dependency_down"
             self._answers_again()
             if len(self.flying) >= limits.concurrency + limits.prefetch:
-                wait(self.flying, timeout=0.5, return_when=FIRST_COMPLETED)
+                scheduling.wait(self.flying, timeout=0.5, return_when=scheduling.FIRST_COMPLETED)
                 self.saw_at = self.clock()
                 continue
             try:
@@ -277,7 +274,9 @@ class _Drain(Generic[D]):
 
     def _collect(self, *, until_empty: bool) -> None:
         while self.flying:
-            finished, _ = wait(self.flying, timeout=None if until_empty else 0, return_when=FIRST_COMPLETED)
+            finished, _ = scheduling.wait(
+                self.flying, timeout=None if until_empty else 0, return_when=scheduling.FIRST_COMPLETED
+            )
             if not finished:
                 return
             self.flying -= finished
@@ -340,7 +339,7 @@ class _Drain(Generic[D]):
         settlement.counts.update(received=len(batch), returned=len(batch))
         return settlement
 
-    def _beat(self, quit_beating: threading.Event) -> None:
+    def _beat(self, quit_beating: scheduling.Event) -> None:
         while not quit_beating.wait(self.limits.heartbeat_seconds):
             try:
                 self.source.heartbeat()

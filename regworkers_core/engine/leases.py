@@ -7,17 +7,17 @@ clock. Every later write of the old owner then fails, because it carries an old 
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple, Protocol, Self
 
 import structlog
 
 from regworkers_core.domain.reasons import Failure
+from regworkers_core.engine import scheduling
 from regworkers_core.observability.logs import describe
 
 log = structlog.get_logger(__name__)
@@ -184,7 +184,7 @@ class LeaseHolder:
         owner: str,
         *,
         lease_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self.table, self.owner = table, owner
         self._lease_seconds, self._clock = lease_seconds, clock
@@ -248,8 +248,8 @@ def held_lease(
     *,
     lease_seconds: float,
     patience_seconds: float | None = None,
-    sleep: Callable[[float], object] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = scheduling.sleep,
+    clock: Callable[[], float] = scheduling.monotonic,
 ) -> Iterator[Lease]:
     """Hold `name` inside; a thread renews it. Blocks while another holds it; a holder that died costs one lease time.
 
@@ -264,9 +264,8 @@ def held_lease(
         if clock() >= give_up:
             raise LeaseBusy(name)
         sleep(lease_seconds * POLL_SHARE)
-    done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(lease, done, lease_seconds / 3), daemon=True)
-    renewing.start()
+    done = scheduling.event()
+    renewing = scheduling.start(partial(_renew, lease, done, lease_seconds / 3), "lease")
     try:
         yield lease
     finally:
@@ -279,7 +278,7 @@ def held_lease(
             log.warning("lease not released", lease=name, error=describe(error))
 
 
-def _renew(lease: Lease, done: threading.Event, every_seconds: float) -> None:
+def _renew(lease: Lease, done: scheduling.Event, every_seconds: float) -> None:
     while not done.wait(every_seconds):
         try:
             if not lease.renew():

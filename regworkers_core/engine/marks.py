@@ -13,7 +13,6 @@ Messages that came up to three times cost no call, unless they are given back fo
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import UNANSWERED, Received
 
@@ -183,7 +183,7 @@ class Solo:
     """Batches beside each other, or one of them alone in this process: a process that dies then died of that one."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = scheduling.condition()
         self._beside = 0
         self._waiting = 0
         self._alone = False

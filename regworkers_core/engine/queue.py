@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import structlog
 
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine import scheduling
 
 log = structlog.get_logger(__name__)
 # The most messages that SQS returns for one receive.
@@ -128,7 +128,7 @@ class QueueSource:
         self._batch_messages = batch_messages
         self._wait_seconds = wait_seconds
         self._visibility_seconds = visibility_seconds
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._held: dict[str, Received] = {}
         self._deleting: set[str] = set()
         self._counts: Counter[str] = Counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from regworkers_core.domain.reasons import (
     TransientFailure,
 )
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import may_be_the_items, unforeseen
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
@@ -263,7 +263,7 @@ class DeadLetterPublisher:
         history: History,
         *,
         run_id: str,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = scheduling.now,
         on_unsent: Callable[[int], None] = lambda _number: None,
     ) -> None:
         """`on_unsent` gets the number of dead letters that the queue did not confirm."""

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from regworkers_core.engine import scheduling
+
 # Called with the name of a step that was just done. Tests kill the process there to show that a crash loses nothing.
 OnStep = Callable[[str], None]
 
@@ -19,7 +21,7 @@ class StopSignal:
     """Set once, read by all threads: finish what is in flight and end."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._event = scheduling.event()
 
     def set(self) -> None:
         self._event.set()

@@ -6,9 +6,7 @@ position of a segment is stored once SQS has confirmed what is before it: a kill
 
 from __future__ import annotations
 
-import time
 import uuid
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +16,7 @@ from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import is_encodable
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -129,12 +128,12 @@ def start_backfill(
     if dry_run:
         return _count(rows.id, fresh, reader, stop, on_progress)
     parameters, afresh = _parameters(rows, fresh, campaign_id, only_resume)
-    began = time.monotonic()
+    began = scheduling.monotonic()
     lease_seconds = settings.enqueue.lease_seconds
     holder = LeaseHolder(runtime.leases, uuid.uuid4().hex, lease_seconds=lease_seconds)
     lease = rows.acquire(holder, lease_seconds=lease_seconds, wait=stop.wait)
     if lease is None:
-        return _report(rows, parameters, "stopped", 0, time.monotonic() - began, reader)
+        return _report(rows, parameters, "stopped", 0, scheduling.monotonic() - began, reader)
     run = BackfillRun(
         rows,
         lease,
@@ -153,7 +152,7 @@ def start_backfill(
     except TransientFailure as failure:
         hint = f"{failure.error}; the position is kept: `regworkers backfill resume --id {rows.id}`"
         raise TransientFailure(failure.dependency, hint) from failure
-    report = _report(rows, parameters, ended, run.sent_now, time.monotonic() - began, reader)
+    report = _report(rows, parameters, ended, run.sent_now, scheduling.monotonic() - began, reader)
     log.info("backfill ended", **report.as_dict())
     return report
 
@@ -247,7 +246,7 @@ def estimate_items(runtime: Runtime) -> int | None:
 def _count(
     backfill_id: str, parameters: Parameters, reader: SegmentReader, stop: StopSignal, on_progress: OnProgress
 ) -> BackfillReport:
-    began = time.monotonic()
+    began = scheduling.monotonic()
     progress = [Segment(number) for number in range(parameters.segments)]
 
     def read(number: int) -> None:
@@ -262,11 +261,11 @@ def _count(
     def total() -> int:
         return sum(segment.sent for segment in progress)
 
-    with ThreadPoolExecutor(parameters.segments, thread_name_prefix="backfill") as pool:
+    with scheduling.pool(parameters.segments, "backfill") as pool:
         pending = {pool.submit(read, number) for number in range(parameters.segments)}
         try:
             while pending:
-                done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+                done, pending = scheduling.wait(pending, timeout=0.2, return_when=scheduling.FIRST_EXCEPTION)
                 for future in done:
                     future.result()
                 on_progress(BackfillProgress(total(), parameters.estimate))
@@ -284,7 +283,7 @@ def _count(
         parameters.estimate,
         parameters.segments,
         finished,
-        time.monotonic() - began,
+        scheduling.monotonic() - began,
         reader.refused,
         reader.refused_example,
     )

@@ -9,11 +9,8 @@ Its rows in `worker-leases` survive a kill, and carry the wish to pause:
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -26,6 +23,7 @@ from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem, fit_
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import Queue
@@ -236,7 +234,7 @@ class SegmentReader:
 
     def __init__(self, table: TablePages) -> None:
         self._table = table
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self.refused = 0
         self.refused_example = ""
 
@@ -269,13 +267,13 @@ class BackfillRun:
         *,
         rate: float,
         heartbeat_seconds: float,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = scheduling.now,
         on_progress: OnProgress = lambda _progress: None,
         on_step: OnStep = no_step,
     ) -> None:
         self._rows, self._lease, self._parameters = rows, lease, parameters
         self._reader, self._queue = reader, queue
-        self._halt = threading.Event()
+        self._halt = scheduling.event()
         self._bucket = bucket(self._halt.wait)
         self._chunk = _chunk_size(rate / parameters.segments)
         self._heartbeat = heartbeat_seconds
@@ -310,22 +308,24 @@ class BackfillRun:
 
     def _work(self, stop: StopSignal) -> Ended:
         ended: Ended = "finished"
-        beat_at = time.monotonic() + self._heartbeat
+        beat_at = scheduling.monotonic() + self._heartbeat
         unfinished = [segment for segment in self._segments if not segment.finished]
-        with ThreadPoolExecutor(len(self._segments), thread_name_prefix="backfill") as pool:
+        with scheduling.pool(len(self._segments), "backfill") as pool:
             pending = {pool.submit(self._segment, segment) for segment in unfinished}
             try:
                 while pending:
-                    done, pending = wait(pending, timeout=_BEAT_SECONDS, return_when=FIRST_EXCEPTION)
+                    done, pending = scheduling.wait(
+                        pending, timeout=_BEAT_SECONDS, return_when=scheduling.FIRST_EXCEPTION
+                    )
                     for future in done:
                         future.result()
                     self._report()
                     if pending and not self._halt.is_set() and (reason := self._asked_to_end(stop)):
                         ended = reason
                         self._halt.set()
-                    if time.monotonic() >= beat_at:
+                    if scheduling.monotonic() >= beat_at:
                         self._announce("running")
-                        beat_at = time.monotonic() + self._heartbeat
+                        beat_at = scheduling.monotonic() + self._heartbeat
             finally:
                 self._halt.set()
         return "finished" if all(segment.finished for segment in self._segments) else ended

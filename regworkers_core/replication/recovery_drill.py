@@ -6,11 +6,9 @@ key is sent, no dead letter is opened or closed.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -24,6 +22,7 @@ from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -90,9 +89,9 @@ class Replay:
         """Run until the source ends, `most` entries were read, or the stop signal; `done` has the progress. Raises
         TransientFailure.
         """
-        pending = set[Future[_Outcomes]]()
+        pending = set[scheduling.Future[_Outcomes]]()
 
-        def settle(futures: set[Future[_Outcomes]]) -> None:
+        def settle(futures: set[scheduling.Future[_Outcomes]]) -> None:
             for future in futures:
                 counts, refused = future.result()
                 done.counts.update(counts)
@@ -100,19 +99,19 @@ class Replay:
             self._on_progress(done.read)
 
         listed = self._listed()
-        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="drill") as pool:
+        with scheduling.pool(self._concurrency, "drill") as pool:
             try:
                 while not stop.is_set and (keys := list(islice(listed, self._batch))):
                     if not self._bucket.take(len(keys)):
                         break
                     if len(pending) >= self._concurrency:
-                        finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        finished, pending = scheduling.wait(pending, return_when=scheduling.FIRST_COMPLETED)
                         settle(finished)
                     pending.add(pool.submit(self._save, keys))
                 else:
                     done.complete = not stop.is_set
             finally:
-                finished, _ = wait(pending)
+                finished, _ = scheduling.wait(pending)
             settle(finished)
 
     def _listed(self) -> Iterator[EntryKey]:
@@ -209,7 +208,7 @@ def recovery_drill(
     on_progress: Callable[[int, int | None], None] = lambda _done, _all: None,
     on_phase: Callable[[str], None] = lambda _text: None,
     on_step: OnStep = no_step,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = scheduling.monotonic,
 ) -> DrillResult:
     """Rebuild up to `most` entries (None: all) into a scratch database at the rate of a backfill, compare them with
     what was read, and drop it in any case. Blocks until it ends.

@@ -6,8 +6,6 @@ so a crash between any two of them costs a repeat and nothing else. Entries of a
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -24,6 +22,7 @@ from regworkers_core.domain.messages import ItemSubject, MessageType, Op, Replic
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.handling import Handled, Requested, answer_event
 from regworkers_core.engine.queue import Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
@@ -89,7 +88,7 @@ class Saver:
         *,
         dead_letters: OpenDeadLetters | None = None,
         run_id: str,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = scheduling.now,
         on_step: OnStep = no_step,
     ) -> None:
         self._table = table
@@ -322,10 +321,10 @@ class OpenDeadLetters:
     """
 
     def __init__(
-        self, records: DeadLetterRecords, queue: str, *, clock: Callable[[], float] = time.time
+        self, records: DeadLetterRecords, queue: str, *, clock: Callable[[], float] = scheduling.now
     ) -> None:
         self._records, self._queue, self._clock = records, queue, clock
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         # None: too many to know.
         self._known: set[EntryKey] | None = set()
         self._refresh_at = 0.0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine import scheduling
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.replication.reconcile.acceptance import how_to_accept
@@ -37,8 +37,8 @@ def settled(
     campaign_id: str,
     *,
     on_phase: Callable[[str], None] = lambda _text: None,
-    sleep: Callable[[float], object] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = scheduling.sleep,
+    clock: Callable[[], float] = scheduling.monotonic,
 ) -> ReplicationProgress:
     """What is still open; empty if all entries of the campaign are replicated. Erased entries, and those of which
     replication refuses a state, do not count: neither takes part in a draw.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -24,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Classify
 from regworkers_core.settings import AwsSettings
 
@@ -374,7 +374,7 @@ def _ahead_seconds(error: ClientError) -> float | None:
         at = parsedate_to_datetime(headers.get("date", ""))
     except ValueError:
         return None
-    return time.time() - (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    return scheduling.now() - (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def _is_clock(said: str, ahead_seconds: float | None) -> bool:

@@ -7,7 +7,6 @@ logs must neither block a drain nor fill its memory.
 from __future__ import annotations
 
 import atexit
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ import structlog
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.engine import scheduling
 from regworkers_core.observability.logs import describe
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class LogGroupLines:
         stream: str,
         *,
         buffer_bytes: int = BUFFER_BYTES,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = scheduling.now,
     ) -> None:
         self.group, self._stream = group, stream
         self._make_client, self._clock, self._buffer_bytes = make_client, clock, buffer_bytes
@@ -58,10 +58,10 @@ class LogGroupLines:
         self._buffer: deque[_Event] = deque()
         self._waiting_bytes = 0
         self.dropped = 0
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._lock = scheduling.lock()
+        self._wake = scheduling.event()
+        self._ended = scheduling.event()
+        self._thread: scheduling.Thread | None = None
 
     def __call__(self, text: str) -> None:
         """Take a line, or several separated by newlines. Never blocks, never raises."""
@@ -81,10 +81,9 @@ class LogGroupLines:
 
     def _begin(self) -> None:
         # A daemon: CloudWatch that hangs must not keep the process.
-        self._thread = threading.Thread(target=self._run, name="log-group", daemon=True)
         # Python starts no thread while it ends.
         with suppress(RuntimeError):
-            self._thread.start()
+            self._thread = scheduling.start(self._run, "log-group")
             atexit.register(self.close)
 
     def close(self, seconds: float = EXIT_SECONDS) -> None:

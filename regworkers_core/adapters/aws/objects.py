@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.clients import classify_aws, error_code
 from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, P, T
 
 # About ten thousand lines; a reader holds this in memory.
@@ -102,7 +103,7 @@ class ObjectLock(NamedTuple):
         """Arguments of a write of `key`."""
         if self.days is None or not key.startswith(self.folder):
             return {}
-        until = datetime.now(UTC) + timedelta(days=self.days)
+        until = datetime.fromtimestamp(scheduling.now(), UTC) + timedelta(days=self.days)
         return {"ObjectLockMode": self.mode, "ObjectLockRetainUntilDate": until}
 
 

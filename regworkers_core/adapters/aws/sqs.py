@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import UnreadableAnswer, error_code, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, T, retry_parts
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.observability.metrics import operation as measured
@@ -50,12 +50,12 @@ class SqsQueue:
         attempt except the first begins after `within_seconds`.
         """
         failures: dict[int, SendFailure] = {}
-        end = math.inf if within_seconds is None else time.monotonic() + within_seconds
+        end = math.inf if within_seconds is None else scheduling.monotonic() + within_seconds
 
         def ask(pending: Sequence[_Numbered]) -> list[_Numbered]:
             again: list[_Numbered] = []
             for number, batch in enumerate(self._batches(pending)):
-                left = None if within_seconds is None else end - time.monotonic()
+                left = None if within_seconds is None else end - scheduling.monotonic()
                 if number and left is not None and left <= 0:
                     failed = [SendFailure(index, "no time left to send it", False) for index, _ in batch]
                 else:
@@ -66,7 +66,7 @@ class SqsQueue:
                 failures.update((failure.index, failure) for failure in failed)
             return again
 
-        retry_parts(list(enumerate(messages)), ask, self._dependency.policy, time.sleep, end=end)
+        retry_parts(list(enumerate(messages)), ask, self._dependency.policy, scheduling.sleep, end=end)
         sent("aws_sqs", self.name, len(messages) - len(failures), len(failures))
         return [failures[index] for index in sorted(failures)]
 
@@ -151,7 +151,7 @@ class SqsQueue:
                         left.append(batch[int(id_)])
             return again
 
-        left.extend(retry_parts(messages, ask, self._dependency.policy, time.sleep))
+        left.extend(retry_parts(messages, ask, self._dependency.policy, scheduling.sleep))
         return left
 
     def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T, retry_parts
 
 V = TypeVar("V")
@@ -39,8 +39,8 @@ class TableClient:
         *,
         batches: Any = None,
         policy: RetryPolicy | None = None,
-        sleep: Callable[[float], object] = time.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = scheduling.sleep,
+        monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._client, self._batches = client, batches or client
         self._dependency, self.table = dependency, table

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,11 +15,13 @@ from typing import Any
 import httpcore2
 import httpx2
 
+from regworkers_core.engine import scheduling
+
 
 class Deadline:
     """The deadline of the request that the current thread makes, on `clock` (monotonic seconds)."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = scheduling.monotonic) -> None:
         self._clock = clock
         # A pooled connection serves many requests, a thread one at a time.
         self._of_thread = threading.local()

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-import time
 import uuid
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -23,6 +21,7 @@ from structlog.contextvars import get_contextvars
 from regworkers_core.adapters.http.deadline import BoundedTransport, Deadline
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Classify, Dependency
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.settings import ServicesSettings
@@ -36,7 +35,7 @@ class BearerToken:
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._value: str | None = None
 
     def get(self) -> str:
@@ -116,8 +115,8 @@ class ServiceHttp:
         *,
         settings: ServicesSettings,
         budget_seconds: float | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.now,
+        monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._name, self._base, self._token = name, base_url.rstrip("/"), token
         self._dependency, self._settings, self._budget_seconds = dependency, settings, budget_seconds

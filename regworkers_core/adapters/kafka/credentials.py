@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from regworkers_core.adapters.kafka.security import KafkaSecurity, Material, SecretStage
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 
 log = structlog.get_logger(__name__)
 _SILENT = logging.getLogger("regworkers.librdkafka")
@@ -55,12 +54,12 @@ class Credentials:
         try_out: Try,
         *,
         check_seconds: float,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._security, self._try = security, try_out
         self.check_seconds = check_seconds
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._accepted: MaterialInUse | None = None
         self._checked_at = 0.0
         # Why the newest material is not in use; None while it is.
@@ -165,7 +164,7 @@ def _log_refusal(refused: str | None) -> None:
 
 
 def try_out(
-    bootstrap: str, *, timeout_seconds: float, monotonic: Callable[[], float] = time.monotonic
+    bootstrap: str, *, timeout_seconds: float, monotonic: Callable[[], float] = scheduling.monotonic
 ) -> Try:
     """Returns a `Try` that asks the brokers for their metadata."""
 

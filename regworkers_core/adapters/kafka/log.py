@@ -6,7 +6,6 @@ Partitions are assigned, never subscribed to, and no offset is ever committed: t
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -21,6 +20,7 @@ from confluent_kafka import (
 
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import KafkaSettings
 
@@ -79,7 +79,7 @@ class KafkaLog:
         security: Mapping[str, Any],
         peek: bool = False,
         connect: Callable[..., Any] = Consumer,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         if settings.bootstrap is None:
             raise UsageError("no Kafka address: set REGWORKERS_KAFKA__BOOTSTRAP")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
 from regworkers_core.adapters.kafka.credentials import Credentials
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.observability.metrics import sent
 
 log = structlog.get_logger(__name__)
@@ -113,7 +112,7 @@ class KafkaProducer:
         *,
         delivery_seconds: float = 10.0,
         make: Callable[..., Any] = Producer,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._options = {
             **_DEFAULTS,
@@ -127,7 +126,7 @@ class KafkaProducer:
         }
         self._delivery_seconds = delivery_seconds
         self._make, self._clock = make, clock
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._client: Any = None
         self._trouble, self._trouble_at = "", -math.inf
 
@@ -278,15 +277,15 @@ class RotatingProducer:
         make: Callable[[Mapping[str, Any]], RecordProducer],
         *,
         flush_seconds: float,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._credentials, self._make = credentials, make
         self._flush_seconds, self._monotonic = flush_seconds, monotonic
-        self._state = threading.Condition()
+        self._state = scheduling.condition()
         self._held: _Held | None = None
         self._swapping = False
         # Set to end the thread that checks; None while there is none.
-        self._ended: threading.Event | None = None
+        self._ended: scheduling.Event | None = None
 
     def send(self, records: Sequence[OutgoingRecord]) -> list[Failure | None]:
         """See `RecordProducer`."""
@@ -361,13 +360,11 @@ class RotatingProducer:
 
     def _watch(self) -> None:
         if self._credentials.may_change and self._ended is None:
-            self._ended = threading.Event()
+            self._ended = scheduling.event()
             # A daemon: it holds nothing that the process would have to release at its end.
-            threading.Thread(
-                target=self._renew_on, args=(self._ended,), name="certificates", daemon=True
-            ).start()
+            scheduling.start(partial(self._renew_on, self._ended), "certificates")
 
-    def _renew_on(self, ended: threading.Event) -> None:
+    def _renew_on(self, ended: scheduling.Event) -> None:
         while not ended.wait(self._credentials.check_seconds):
             try:
                 self.renew()

@@ -18,7 +18,6 @@ a TTL, which others wrote, is fresh until it is deleted.
 from __future__ import annotations
 
 import random
-import time
 import uuid
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ import structlog
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 
 log = structlog.get_logger(__name__)
@@ -107,7 +107,7 @@ class CampaignStore:
         negative_seconds: float,
         former_prefix: str = "",
         uniform: Callable[[float, float], float] = random.uniform,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._connect = connect
         self._dependency = dependency

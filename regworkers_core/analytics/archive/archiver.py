@@ -8,7 +8,6 @@ after it nothing is missing. `on_step` names the moments in between, where a cra
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
@@ -27,6 +26,7 @@ from regworkers_core.analytics.archive.rows import Damaged, EventRow, parse
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
@@ -117,8 +117,8 @@ def archive_events(
     open_log: Callable[[], AbstractContextManager[Log]] | None = None,
     on_step: OnStep = no_step,
     on_progress: Callable[[ArchiveReport], None] = lambda _report: None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = scheduling.monotonic,
+    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> ArchiveReport:
     """Archive the events of the topics. One run at a time: a second one ends `busy` and does nothing.
 
@@ -182,7 +182,7 @@ class Archiver:
     report: ArchiveReport
     limits: Limits
     holds: Callable[[], bool] = lambda: True
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = scheduling.now
     on_step: OnStep = no_step
     on_progress: Callable[[ArchiveReport], None] = lambda _report: None
     known: KnownIds = field(init=False)

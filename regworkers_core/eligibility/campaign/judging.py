@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from regworkers_core.eligibility.campaign.staging import ROWS, StagedEntry, Stag
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject, invite_keys
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import RULES, judge, rule_set
+from regworkers_core.engine import scheduling
 from regworkers_core.runtime import Runtime
 
 Invites = Mapping[InviteType, int]
@@ -54,7 +54,7 @@ class Outside:
     settings require every record it raises TransientFailure, as it does for invites.
     """
 
-    def __init__(self, runtime: Runtime, campaign: Campaign, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, runtime: Runtime, campaign: Campaign, pool: scheduling.Pool) -> None:
         self._runtime, self._campaign, self._pool = runtime, campaign, pool
         terms = campaign.eligibility
         self._always = runtime.settings.eligibility.campaign_user_lookups == "always"
@@ -123,7 +123,7 @@ class Outside:
 
 @contextmanager
 def _outside(runtime: Runtime, campaign: Campaign) -> Iterator[Outside]:
-    with ThreadPoolExecutor(runtime.settings.eligibility.threads, "eligibility") as pool:
+    with scheduling.pool(runtime.settings.eligibility.threads, "eligibility") as pool:
         yield Outside(runtime, campaign, pool)
 
 

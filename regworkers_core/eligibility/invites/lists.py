@@ -7,10 +7,8 @@ list per campaign and type runs at a time. After a crash the same list is given 
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -35,6 +33,7 @@ from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.request import MAX_ID, is_blank, text_problem
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -192,7 +191,7 @@ class Hooks:
     stop: StopSignal | None = None
     on_progress: Callable[[ListReport], None] = lambda _report: None
     on_step: OnStep = no_step
-    sleep: Callable[[float], object] = time.sleep
+    sleep: Callable[[float], object] = scheduling.sleep
 
     @property
     def stopped(self) -> bool:
@@ -215,7 +214,7 @@ def work_off(
     written remains, and the same list continues after it.
     """
     threads = runtime.settings.invites.concurrency
-    running: deque[Future[Counter[str]]] = deque()
+    running: deque[scheduling.Future[Counter[str]]] = deque()
 
     def settle(most: int) -> None:
         while len(running) > most:
@@ -223,7 +222,7 @@ def work_off(
             hooks.on_progress(report)
             hooks.on_step("invites.after_batch")
 
-    with RejectsFile(rejects) as rejected, FirstSeen() as seen, ThreadPoolExecutor(threads) as pool:
+    with RejectsFile(rejects) as rejected, FirstSeen() as seen, scheduling.pool(threads, "invites") as pool:
         try:
             for batch in _batches(lines, report, rejected, seen):
                 if hooks.stopped:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ import structlog
 from regworkers_core.adapters.aws.streams import KnownStream, Shard, Streams, Trimmed, lister_key
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseTable
 from regworkers_core.observability.logs import describe
 from regworkers_core.replication.enqueue import shard_rows
@@ -52,8 +52,8 @@ class ShardDiscovery:
         *,
         owner: str,
         lease_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = scheduling.monotonic,
+        now: Callable[[], float] = scheduling.now,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._streams, self._table, self._clock = streams, table, clock

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from regworkers_core.domain.messages import (
     encode,
 )
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import Fuse, FuseBlown, bisect, defect_of
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement
@@ -72,7 +71,7 @@ class EnqueueWork:
         queue: Queue,
         *,
         publisher: DeadLetterPublisher | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = scheduling.now,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         backoff: Callable[[int], float] = _BACKOFF.backoff,
         on_step: OnStep = no_step,
@@ -81,7 +80,7 @@ class EnqueueWork:
         self._clock, self._new_id = clock, new_id
         self._backoff, self._on_step = backoff, on_step
         self._fuse = Fuse()
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._failures_in_a_row = 0
 
     def __call__(self, records: Sequence[StreamRecord]) -> Settlement[StreamRecord]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from regworkers_core.adapters.aws.streams import StreamPage, StreamRecord
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseRow, LeaseTable
 from regworkers_core.replication.enqueue import shard_rows
 from regworkers_core.replication.enqueue.discovery import ShardDiscovery
@@ -98,7 +97,7 @@ class HeldShard:
     leaving: bool = False
     trimmed: bool = False
     # Two threads must not write one shard's checkpoints in the wrong order.
-    writing: threading.Lock = field(default_factory=threading.Lock)
+    writing: scheduling.Lock = field(default_factory=scheduling.lock)
 
     @classmethod
     def of(cls, shard_id: str, lease: Lease) -> HeldShard:
@@ -186,7 +185,7 @@ class ShardLeases:
         *,
         owner: str,
         lease_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._table_name, self._table, self._clock = table_name, table, clock
         self._discovery = discovery

@@ -7,15 +7,13 @@ time was too short is never taken for read.
 from __future__ import annotations
 
 import random
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from regworkers_core.adapters.aws.streams import IteratorExpired, StreamRecord, Streams, Trimmed, known_stream
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import StreamState
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseRow, LeaseTable
 from regworkers_core.replication.enqueue import shard_rows
 
@@ -180,7 +178,7 @@ def probe_stream(
 
     Raises TransientFailure when the rows cannot be read, UsageError without table or stream.
     """
-    deadline = time.monotonic() + within_seconds
+    deadline = scheduling.monotonic() + within_seconds
     known = known_shards(streams, leases)
     workable = shard_rows.workable(known.arn, known.rows)
     if known.more or shard_rows.childless(known.arn, known.rows):
@@ -198,18 +196,19 @@ class _ShardReads:
 
     def __init__(self, streams: Streams, known: KnownShards, deadline: float, first: bool) -> None:
         self._streams, self._known, self._deadline, self._first = streams, known, deadline, first
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self.failure: Exception | None = None
         self.done = 0
         self.unread = self.dateless = False
         self.oldest_at: float | None = None
 
     def run(self, names: Sequence[str]) -> None:
-        pool = ThreadPoolExecutor(min(_THREADS, len(names)), thread_name_prefix="probe")
+        pool = scheduling.pool(min(_THREADS, len(names)), "probe")
         try:
             # Does not wait for a shard that does not answer.
-            wait(
-                [pool.submit(self._read, name) for name in names], max(0.0, self._deadline - time.monotonic())
+            scheduling.wait(
+                [pool.submit(self._read, name) for name in names],
+                max(0.0, self._deadline - scheduling.monotonic()),
             )
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -220,7 +219,7 @@ class _ShardReads:
             hopeless = self.failure is not None and not isinstance(self.failure, TransientFailure)
             if hopeless or (self._first and self.unread):
                 return
-        if time.monotonic() >= self._deadline:
+        if scheduling.monotonic() >= self._deadline:
             return
         try:
             found, oldest = self._first_unread(name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +12,7 @@ import structlog
 
 from regworkers_core.adapters.aws.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.engine.stop import OnStep, no_step
@@ -49,8 +48,8 @@ class StreamSource:
         limits: EnqueueSettings,
         *,
         owner: str,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = scheduling.monotonic,
+        sleep: Callable[[float], object] = scheduling.sleep,
         on_step: OnStep = no_step,
         background: Background | None = None,
     ) -> None:
@@ -69,7 +68,7 @@ class StreamSource:
             clock=clock,
         )
         # Guards the fields below; never held during a call to a service.
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._held: dict[str, HeldShard] = {}
         self._again: list[tuple[float, int, StreamRecord]] = []
         self._ticket = itertools.count()

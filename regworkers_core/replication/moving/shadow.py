@@ -8,8 +8,6 @@ report, and the checkpoints of the last hour, from which a cut-over starts.
 from __future__ import annotations
 
 import math
-import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +24,7 @@ from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import BEAT_SECONDS, beats
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.drain import DrainLimits, Settlement, drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.leases import (
@@ -127,7 +126,7 @@ class ShadowWork:
         report: ShadowReport,
         *,
         objective_seconds: float,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = scheduling.now,
     ) -> None:
         self._table, self._replica, self._report = table, replica, report
         self._objective, self._clock = objective_seconds, clock
@@ -257,7 +256,7 @@ class _Keeper:
     ) -> None:
         self._rows, self._lease, self._report, self._clock = rows, lease, report, clock
         # Threads of the drain call it for their shards, and an older report must not replace a newer one.
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._stored: Mapping[str, str] = lease.state
         self._kept_at = -math.inf
 
@@ -282,7 +281,7 @@ def shadow(
     afresh: bool = False,
     on_progress: Callable[[ShadowReport], None] = lambda _report: None,
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = time.sleep,
+    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> tuple[ShadowReport, DrainReport]:
     """Compare until the stop signal, for `max_seconds`, or until no record came for `idle_seconds`. Goes on where the
     last shadow ended; `afresh` begins a new report. Blocks for that time.
@@ -360,7 +359,7 @@ def shadow(
         raise UsageError("another shadow runs: stop it first") from None
 
 
-def require_no_enqueue(runtime: Runtime, *, sleep: Callable[[float], object] = time.sleep) -> None:
+def require_no_enqueue(runtime: Runtime, *, sleep: Callable[[float], object] = scheduling.sleep) -> None:
     """Raises UsageError while an enqueue drain runs: a shard has room for two readers, the old system and one of ours.
     Blocks for some seconds if there are heartbeats, which may be those of dead processes.
     """

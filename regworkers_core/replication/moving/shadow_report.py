@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import orjson
 
 from regworkers_core.adapters.mongo.entry_documents import Effect, Stored, Write, differing_fields, judge
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.replication.reconcile.classify import Kind
 
@@ -72,7 +72,7 @@ class ShadowReport:
     fields: Counter[str] = field(default_factory=Counter)
     examples: dict[Kind, list[str]] = field(default_factory=dict)
     lags: Counter[int] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    lock: scheduling.Lock = field(default_factory=scheduling.lock, repr=False)
 
     @property
     def differences(self) -> int:

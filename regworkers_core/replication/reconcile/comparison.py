@@ -10,7 +10,6 @@ long and the replica still does not agree. What agrees by then is dropped, what 
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -23,6 +22,7 @@ import pyarrow as pa
 from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
+from regworkers_core.engine import scheduling
 from regworkers_core.replication.reconcile.classify import (
     EntrySide,
     Kind,
@@ -125,7 +125,7 @@ class Comparison:
         self._folder = tempfile.TemporaryDirectory(prefix="regworkers-reconcile-")
         folder = Path(self._folder.name)
         self._database = duckdb.connect(str(folder / "compare.duckdb"), config=spilling(folder, memory_mib))
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._loading: dict[str, list[Sequence[Any]]] = {"source": [], "replica": []}
         self._base = Totals(0, 0, 0, 0, 0)
         for side in self._loading:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,6 +13,7 @@ from regworkers_core.adapters.mongo.activity import ReconcileSummary
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
@@ -198,8 +196,8 @@ class Reconciliation:
         *,
         superseded: Superseding,
         visibility_seconds: int,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = scheduling.now,
+        sleep: Callable[[float], object] = scheduling.sleep,
         generations: int = GENERATIONS,
         samples: int = SAMPLES,
         on_progress: OnProgress | None = None,
@@ -214,7 +212,7 @@ class Reconciliation:
         self._on_progress = on_progress or (lambda _done: None)
         self._phase = on_phase or (lambda _text: None)
         self._done = 0
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
 
     def run(
         self,
@@ -329,7 +327,7 @@ def read_source(
     """A parallel scan in `segments` threads, or a query of one campaign, which is one partition. Each thread hands its
     pages to `take`.
     """
-    cancelled = threading.Event()
+    cancelled = scheduling.event()
 
     def read(segment: int) -> None:
         for page in table.pages(campaign_id, segment, segments):
@@ -338,10 +336,10 @@ def read_source(
             take(page.items)
 
     segments = segments if campaign_id is None else 1
-    with ThreadPoolExecutor(segments, thread_name_prefix="reconcile") as pool:
+    with scheduling.pool(segments, "reconcile") as pool:
         futures = [pool.submit(read, segment) for segment in range(segments)]
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            done, _ = scheduling.wait(futures, return_when=scheduling.FIRST_EXCEPTION)
             for future in done:
                 future.result()
         finally:

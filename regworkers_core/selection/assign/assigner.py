@@ -6,7 +6,6 @@ worker on the same chunk, costs only a repeat.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -18,6 +17,7 @@ from regworkers_core.domain.messages import ItemSubject, MessageType
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed
@@ -38,7 +38,7 @@ class Assigner:
         self._plans = Plans(runtime.objects)
         # The chunk of each market that was last seen open: one read by id usually answers "is any open?".
         self._seen_open: dict[MarketPhase, str] = {}
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
 
     def parse(self, raw: object) -> Chunk:
         return Chunk.parse(raw)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
+from regworkers_core.engine import scheduling
 from regworkers_core.selection.assign.committed import Committed
 from regworkers_core.selection.draw.artefacts import begun_earlier, pipeline_key
 from regworkers_core.selection.maths.files import file_hash
@@ -166,8 +166,8 @@ class Plans:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._lock = threading.Lock()
-        self._fetching: dict[str, threading.Lock] = {}
+        self._lock = scheduling.lock()
+        self._fetching: dict[str, scheduling.Lock] = {}
         self._open: OrderedDict[str, tuple[pa.Buffer, pq.FileMetaData]] = OrderedDict()
 
     def rows(self, plan: Plan, first: int, last: int) -> list[Planned]:
@@ -198,7 +198,7 @@ class Plans:
             if plan.key in self._open:
                 self._open.move_to_end(plan.key)
                 return self._open[plan.key]
-            fetching = self._fetching.setdefault(plan.key, threading.Lock())
+            fetching = self._fetching.setdefault(plan.key, scheduling.lock())
         with fetching:
             with self._lock:
                 if plan.key in self._open:

@@ -6,7 +6,6 @@ status.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
@@ -48,7 +48,7 @@ def advance(
     reason: str,
     run_id: str,
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = time.sleep,
+    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> Advanced:
     """Move the campaign to the next status `to`. Of several concurrent or repeated calls, one makes the step.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish
@@ -78,7 +78,7 @@ class CampaignReport:
 
 
 def read_campaign_status(
-    runtime: Runtime, campaign: Campaign, *, sleep: Sleep = time.sleep
+    runtime: Runtime, campaign: Campaign, *, sleep: Sleep = scheduling.sleep
 ) -> CampaignReport:
     """Read the state of a campaign. `sleep` waits for a heartbeat of an unfinished draw. Raises TransientFailure."""
     campaign_id = campaign.campaign_id

@@ -9,7 +9,6 @@ again finds those codes and continues after them.
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
@@ -176,7 +176,7 @@ def import_codes(
     stop: StopSignal | None = None,
     on_progress: Callable[[ImportReport], None] = lambda _report: None,
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = time.sleep,
+    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> ImportReport:
     """Import every valid row of the file and write the others, with line and reason, to `rejects`; then resume markets
     of a published draw that waited for codes.

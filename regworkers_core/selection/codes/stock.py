@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import DrawBusy, draw_lease
@@ -124,7 +124,7 @@ def void_codes(
     run_id: str,
     dry_run: bool = False,
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = time.sleep,
+    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> list[Voided]:
     """Void AVAILABLE codes permanently. They keep their positions, which plans then skip.
 

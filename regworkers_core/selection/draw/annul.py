@@ -6,7 +6,6 @@ of the decision, so the same command resumes one that was killed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import lifecycle
@@ -84,7 +84,7 @@ def annul(
     run_id: str,
     by: str = "",
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = time.sleep,
+    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> Annulment:
     """End the draw: no step follows, its unsent messages are never sent, and `annulled.json` beside the latest
     committed phase (or phase 1) publishes the reason. A repeat, whatever its reason, resumes the annulment that was

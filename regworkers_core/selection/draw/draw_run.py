@@ -9,7 +9,6 @@ crash would do the most harm.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from regworkers_core.adapters.files.judged_entries import Judge, ReplicationProg
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
@@ -75,7 +75,7 @@ class DrawRun(Confirming):
         stop: StopSignal | None = None,
         on_step: OnStep = no_step,
         on_progress: Tell = lambda _text: None,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = scheduling.sleep,
         patience_seconds: float = math.inf,
         accept: AcceptedFindings | None = None,
     ) -> None:

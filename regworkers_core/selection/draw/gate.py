@@ -7,7 +7,6 @@ by name and with a reason, which are published with the result.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from regworkers_core.domain.selection import (
     require_word,
 )
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import count_pairs
@@ -241,7 +241,7 @@ class Confirming(HeldDraw):
         *,
         run_id: str,
         phase: int | None = None,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = scheduling.sleep,
         accept: AcceptedFindings | None = None,
     ) -> None:
         super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, Workbench, workbench
@@ -26,7 +26,7 @@ class DrawBusy(Failure):
 
 @contextmanager
 def draw_lease(
-    runtime: Runtime, campaign_id: str, run_id: str, *, sleep: Callable[[float], object] = time.sleep
+    runtime: Runtime, campaign_id: str, run_id: str, *, sleep: Callable[[float], object] = scheduling.sleep
 ) -> Iterator[Lease]:
     """Hold the lease of a campaign's draw. Raises DrawBusy while another run holds it and when one took it over,
     UsageError when the lease table is behind the draw, TransientFailure.
@@ -104,7 +104,7 @@ class HeldDraw:
         *,
         run_id: str,
         phase: int | None = None,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = scheduling.sleep,
     ) -> None:
         self._runtime, self.campaign_id, self._run_id = runtime, campaign_id, run_id
         self._wanted_phase, self._sleep = phase, sleep

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from regworkers_core.domain.keys import SELECTION_ID
+from regworkers_core.engine import scheduling
 from regworkers_core.selection.maths.engine import Batch, Column, Engine, compute, terminated, text_bytes
 from regworkers_core.selection.maths.files import LEAVES, RESULT, DrawError
 from regworkers_core.selection.maths.rules import MAX_WEIGHT
@@ -239,7 +239,7 @@ def read_result(path: Path) -> Iterator[Batch]:
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the same batches, reading one ahead in a thread: Arrow releases the interpreter lock."""
-    with ThreadPoolExecutor(1, "leaves") as reader:
+    with scheduling.pool(1, "leaves") as reader:
         following = reader.submit(next, batches, None)
         while (batch := following.result()) is not None:
             following = reader.submit(next, batches, None)

@@ -8,8 +8,6 @@ draw, its rows, the tombstones of erased fans, whether rows are due at all, and 
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import PATIENCE_LEASES, POLL_SHARE, Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.outbox import (
@@ -72,7 +71,7 @@ class OutboxSource:
         owner: str,
         sleep: Callable[[float], object],
         page_rows: int = _PAGE_ROWS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._runtime, self._sleep, self._page_rows, self._clock = runtime, sleep, page_rows, clock
         self._lease_seconds = runtime.settings.selection.lease_seconds
@@ -85,7 +84,7 @@ class OutboxSource:
         self._draw_of, self._draw_since = "", 0.0
         self._leave_until: dict[str, float] = {}
         self._waits_for_draw = False
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
         self._ready: deque[Parcel] = deque()
         self._in_flight = 0
         # Until when a market whose rows were given back is skipped.
