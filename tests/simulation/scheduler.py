@@ -4,7 +4,7 @@
 server, a lock, an event, a future or a time. The seed then picks one of those that can go on. If none can, the time
 jumps to the next one that something waits for, so an hour of waiting costs nothing.
 
-A `Process` is what dies and stands still as a whole. After a crash its threads are never resumed: what they would do
+A `Process` is what dies and freezes as a whole. After a crash its threads are never resumed: what they would do
 while they are collected, in a `finally` for instance, is refused.
 """
 
@@ -82,7 +82,7 @@ class Scheduler:
         self._timers: list[tuple[float, int, Task]] = []
         self._tasks: list[Task] = []
         self._hub: Any = None
-        self.current: Task = Task(lambda: None, "", Process("nobody"))
+        self.current: Task = Task(lambda: None, "", Process("none"))
 
     # What a play does
 
