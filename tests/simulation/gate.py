@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+# Of an open gate: how soon a server that waits notices what another caller did.
+_WAIT_SECONDS = 0.01
+
 
 class Gate(Protocol):
     """One for each client of each simulated process. `server` is `dynamodb`, `streams`, `sqs`, `s3`, `secretsmanager`,
@@ -26,6 +29,12 @@ class Gate(Protocol):
         """Which of the `number` parts of a batch the server does not process (throttled, refused)."""
         ...
 
+    def wait(self, seconds: float) -> None:
+        """Called while a server keeps a caller waiting, such as for a message: lets time pass, at most these seconds by
+        the server's clock. May return earlier, because the server checks again and waits for the rest.
+        """
+        ...
+
     def after(self, server: str, operation: str, request: Any) -> None:
         """Called after the server has acted. Raises the client's own exception when the answer is lost."""
         ...
@@ -42,6 +51,9 @@ class OpenGate:
 
     def fails(self, server: str, operation: str, number: int) -> Sequence[int]:
         return ()
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(min(seconds, _WAIT_SECONDS))
 
     def after(self, server: str, operation: str, request: Any) -> None:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
@@ -24,8 +25,8 @@ class Refused(Exception):
 
     def error(self, operation: str) -> ClientError:
         metadata = {**METADATA, "HTTPStatusCode": self.status}
-        told = {"Error": {"Code": self.code, "Message": self.message}, "ResponseMetadata": metadata}
-        return exception(self.code)({**told, **self.more}, operation)
+        response = {"Error": {"Code": self.code, "Message": self.message}, "ResponseMetadata": metadata}
+        return exception(self.code)({**response, **self.more}, operation)
 
 
 @cache
@@ -111,8 +112,7 @@ class Client:
 
     def upload_file(self, filename: str, bucket: str, key: str, Config: Any = None) -> None:
         """S3's helper, without its threads and parts."""
-        with open(filename, "rb") as file:
-            self.put_object(Bucket=bucket, Key=key, Body=file.read())
+        self.put_object(Bucket=bucket, Key=key, Body=Path(filename).read_bytes())
 
 
 # The tokens of paged operations: members of the answer, and parameters of the next call.

@@ -332,7 +332,9 @@ def _ordered(left: Operand, right: Operand, holds: Callable[[int], bool]) -> Tes
 
 
 def _between(middle: Operand, low: Operand, high: Operand) -> Test:
-    return _and(_ordered(low, middle, lambda found: found <= 0), _ordered(middle, high, lambda found: found <= 0))
+    return _and(
+        _ordered(low, middle, lambda found: found <= 0), _ordered(middle, high, lambda found: found <= 0)
+    )
 
 
 def _exists(path: Operand, _: Operand | None) -> Test:
@@ -480,7 +482,9 @@ def _applied(actions: list[_Action]) -> Callable[[Item, Names, Values], Item]:
             assert operand is not None
             value = operand(item, names, values)
             if value is None:
-                raise invalid("The provided expression refers to an attribute that does not exist in the item")
+                raise invalid(
+                    "The provided expression refers to an attribute that does not exist in the item"
+                )
             changed[names[name] if name.startswith("#") else name] = value
         return changed
 
@@ -490,7 +494,9 @@ def _applied(actions: list[_Action]) -> Callable[[Item, Names, Values], Item]:
         for kind, path, operand in actions:
             value = None if operand is None else operand(item, names, values)
             if operand is not None and value is None:
-                raise invalid("The provided expression refers to an attribute that does not exist in the item")
+                raise invalid(
+                    "The provided expression refers to an attribute that does not exist in the item"
+                )
             if kind == "ADD":
                 value = _plus(_at(item, path, names), value or {})
             elif kind == "DELETE":
@@ -604,7 +610,9 @@ class Statement:
     parameters: int
 
 
-_UPDATE = re.compile(r'\s*UPDATE\s+"?(?P<table>[A-Za-z0-9_.-]+)"?\s+(?P<rest>.*?)\s+WHERE\s+(?P<where>.*)', re.DOTALL)
+_UPDATE = re.compile(
+    r'\s*UPDATE\s+"?(?P<table>[A-Za-z0-9_.-]+)"?\s+(?P<rest>.*?)\s+WHERE\s+(?P<where>.*)', re.DOTALL
+)
 
 
 @cache

@@ -86,7 +86,9 @@ class Stream:
         self.open.append(shard)
         return shard
 
-    def append(self, hash_: int, event: str, change: dict[str, Any], size: int, now: float, expired: bool) -> None:
+    def append(
+        self, hash_: int, event: str, change: dict[str, Any], size: int, now: float, expired: bool
+    ) -> None:
         shard = next(each for each in self.open if each.low <= hash_ < each.high)
         # Numbers grow over all shards, with gaps.
         self._next += 1 + hash_ % 7
@@ -194,7 +196,7 @@ class Streams:
     ) -> dict[str, Any]:
         now = gate.now()
         if len(self._described) == MAX_DESCRIBES and self._described[0] > now - 1:
-            raise Refused("LimitExceededException", "There is no limit to the number of daily on-demand backups")
+            raise Refused("LimitExceededException", "Rate of requests exceeds the allowed throughput")
         self._described.append(now)
         stream = self._stream(StreamArn, now)
         shards = list(stream.shards.values())

@@ -62,7 +62,9 @@ class Table:
             if text is None:
                 if whole or name in values:
                     raise invalid("The provided key element does not match the schema")
-                raise invalid(f"One or more parameter values were invalid: Missing the key {name} in the item")
+                raise invalid(
+                    f"One or more parameter values were invalid: Missing the key {name} in the item"
+                )
             if not text or text_bytes(text) > most:
                 raise invalid(f"One or more parameter values are not valid: the size of {name}")
             found.append(text)
@@ -72,7 +74,8 @@ class Table:
         row = self.partitions.get(key[0], _NOTHING).get(key[1])
         return None if row is None else row[0]
 
-    def put(self, key: Key, item: Item, size: int) -> None:
+    def put(self, key: Key, item: Item, size: int) -> int:
+        """Returns the size of the item that it replaces."""
         rows = self.partitions.get(key[0])
         if rows is None:
             rows = self.partitions[key[0]] = {}
@@ -80,17 +83,23 @@ class Table:
             insort(self.order, (hash_of(key[0]), key[0]))
         if key[1] not in rows:
             insort(self.sorted[key[0]], key[1])
+            replaced = 0
+        else:
+            replaced = rows[key[1]][1]
         rows[key[1]] = (item, size)
         self.binary = self.binary or has_binary(item)
+        return replaced
 
-    def remove(self, key: Key) -> None:
+    def remove(self, key: Key) -> int:
+        """Returns the size of the item."""
         rows = self.partitions[key[0]]
-        del rows[key[1]]
+        _, size = rows.pop(key[1])
         names = self.sorted[key[0]]
         del names[bisect_left(names, key[1])]
         if not rows:
             del self.partitions[key[0]], self.sorted[key[0]]
             self.order.remove((hash_of(key[0]), key[0]))
+        return size
 
     def items(self) -> Iterator[Item]:
         for rows in self.partitions.values():
@@ -114,7 +123,9 @@ class Tables:
         # An ARN serves as well.
         found = self.tables.get(name.rpartition("/")[2])
         if found is None:
-            raise Refused("ResourceNotFoundException", f"Requested resource not found: Table: {name} not found")
+            raise Refused(
+                "ResourceNotFoundException", f"Requested resource not found: Table: {name} not found"
+            )
         return found
 
     # Single items
@@ -244,20 +255,19 @@ class Tables:
         # A write that changes nothing leaves no record.
         if old == item:
             return
-        table.put(key, item, size)
+        size += table.put(key, item, size)
         if table.stream is not None:
             event = "INSERT" if old is None else "MODIFY"
             change: dict[str, Any] = {"Keys": {name: item[name] for name in table.keys}, "NewImage": item}
             if old is not None:
                 change["OldImage"] = old
-                size += stored(old)[1]
             self._record(table, table.stream, key, event, change, size, gate)
 
     def _delete(self, table: Table, key: Key, old: Item, gate: Gate, *, expired: bool = False) -> None:
-        table.remove(key)
+        size = table.remove(key)
         if table.stream is not None:
             change = {"Keys": {name: old[name] for name in table.keys}, "OldImage": old}
-            self._record(table, table.stream, key, "REMOVE", change, stored(old)[1], gate, expired=expired)
+            self._record(table, table.stream, key, "REMOVE", change, size, gate, expired=expired)
 
     @staticmethod
     def _record(
@@ -289,7 +299,9 @@ class Tables:
     @operation
     def batch_get_item(self, gate: Gate, *, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
         parts = [
-            (name, key) for name, asked in RequestItems.items() for key in _some(asked["Keys"], MAX_GET, "Keys")
+            (name, key)
+            for name, asked in RequestItems.items()
+            for key in _some(asked["Keys"], MAX_GET, "Keys")
         ]
         if len(parts) > MAX_GET:
             raise invalid("Too many items requested for the BatchGetItem call")
@@ -346,7 +358,9 @@ class Tables:
         return {"UnprocessedItems": left, "ResponseMetadata": METADATA}
 
     @operation
-    def batch_execute_statement(self, gate: Gate, *, Statements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def batch_execute_statement(
+        self, gate: Gate, *, Statements: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
         _some(Statements, MAX_STATEMENTS, "Statements")
         skipped = frozenset(gate.fails("dynamodb", "BatchExecuteStatement", len(Statements)))
         responses: list[dict[str, Any]] = []
@@ -355,7 +369,9 @@ class Tables:
                 responses.append({"Error": {"Code": _BUSY[number % len(_BUSY)]}})
                 continue
             try:
-                responses.append({"TableName": self._execute(gate, each["Statement"], each.get("Parameters", ()))})
+                responses.append(
+                    {"TableName": self._execute(gate, each["Statement"], each.get("Parameters", ()))}
+                )
             except Refused as refused:
                 code = refused.code.removesuffix("Exception").replace("Validation", "ValidationError")
                 responses.append({"Error": {"Code": code, "Message": refused.message}})
@@ -406,7 +422,9 @@ class Tables:
         table = self.table(TableName)
         keys = expressions.key_condition(KeyConditionExpression)
         values = ExpressionAttributeValues
-        read = _Read(table, FilterExpression, ProjectionExpression, Select, ExpressionAttributeNames, values, keys)
+        read = _Read(
+            table, FilterExpression, ProjectionExpression, Select, ExpressionAttributeNames, values, keys
+        )
         pk, names = _range(table, keys, ExpressionAttributeNames, values)
         if not ScanIndexForward:
             names = names[::-1]
@@ -494,8 +512,8 @@ class Tables:
     @staticmethod
     def _described(table: Table) -> dict[str, Any]:
         sizes = [size for rows in table.partitions.values() for _, size in rows.values()]
-        told: dict[str, Any] = json.loads(json.dumps(table.description))
-        return {**told, "ItemCount": len(sizes), "TableSizeBytes": sum(sizes)}
+        copy: dict[str, Any] = json.loads(json.dumps(table.description))
+        return {**copy, "ItemCount": len(sizes), "TableSizeBytes": sum(sizes)}
 
     @operation
     def describe_table(self, gate: Gate, *, TableName: str) -> dict[str, Any]:
@@ -548,8 +566,8 @@ class Tables:
     def describe_time_to_live(self, gate: Gate, *, TableName: str) -> dict[str, Any]:
         ttl = self.table(TableName).ttl
         on = {"TimeToLiveStatus": "ENABLED", "AttributeName": ttl}
-        told = {"TimeToLiveStatus": "DISABLED"} if ttl is None else on
-        return {"TimeToLiveDescription": told, "ResponseMetadata": METADATA}
+        description = {"TimeToLiveStatus": "DISABLED"} if ttl is None else on
+        return {"TimeToLiveDescription": description, "ResponseMetadata": METADATA}
 
     @operation
     def update_continuous_backups(
@@ -564,11 +582,11 @@ class Tables:
 
     def _backups(self, name: str) -> dict[str, Any]:
         status = "ENABLED" if self.table(name).recovery else "DISABLED"
-        told = {
+        backups = {
             "ContinuousBackupsStatus": "ENABLED",
             "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": status},
         }
-        return {"ContinuousBackupsDescription": told, "ResponseMetadata": METADATA}
+        return {"ContinuousBackupsDescription": backups, "ResponseMetadata": METADATA}
 
 
 class _Read:
@@ -709,7 +727,9 @@ def _require(names: frozenset[str], values: frozenset[Any], given_names: Names, 
     if values != given_values.keys():
         unused = given_values.keys() - values
         if unused:
-            raise invalid(f"Value provided in ExpressionAttributeValues unused in expressions: keys: {unused}")
+            raise invalid(
+                f"Value provided in ExpressionAttributeValues unused in expressions: keys: {unused}"
+            )
         raise invalid("An expression attribute value used in expression is not defined")
 
 
