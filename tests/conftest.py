@@ -12,7 +12,7 @@ import pytest
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
-from tests.support import declared, least_privilege, mongo_rights
+from tests.support import declared, least_privilege, mongo_rights, simulated
 from tests.support.runtimes import (
     ADDRESSES,
     AWS_ENDPOINTS,
@@ -30,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Before the guards, which then watch simulated clients, too.
+    os.environ.update({ADDRESSES[name]: address for name, address in simulated.install().items()})
     least_privilege.install()
     mongo_rights.install()
     declared.install()

@@ -26,6 +26,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from tests.conformance.expected import SERVER, servers
 from tests.conformance.servers import START, VERSION, fetch_kafka
+from tests.support import simulated
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_BUCKET_POLICY, REDIS_MODE
 
 # Needs Java and Maven: `make conformance-kafka`.
@@ -90,7 +91,7 @@ def _command(name: str, workers: str, report: Path, arguments: Sequence[str]) ->
 
 
 def _variables(name: str, addresses: Mapping[str, str]) -> dict[str, str]:
-    given = {*ADDRESSES.values(), AWS_ENDPOINTS, NO_BUCKET_POLICY, REDIS_MODE}
+    given = {*ADDRESSES.values(), AWS_ENDPOINTS, NO_BUCKET_POLICY, REDIS_MODE, simulated.VARIABLE}
     kept = {key: value for key, value in os.environ.items() if key not in given}
     return {**kept, **addresses, SERVER: name}
 

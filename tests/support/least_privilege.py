@@ -35,8 +35,10 @@ _PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regwo
 _TOOLS = tuple(str(PROJECT_ROOT / "regworkers_core" / name) for name in ("adapters", "engine", "runtime.py"))
 # What is not a worker: tests with their fixtures, benchmarks, demo data.
 EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "tools", "regworkers_local"))
-# Its wrapper is on the stack of every call, and is not the caller.
-_BETWEEN = str(PROJECT_ROOT / "tests" / "support" / "declared.py")
+# On the stack of every call, and not the caller: the wrapper of a guard, and simulated clients.
+_BETWEEN = tuple(
+    str(PROJECT_ROOT / "tests" / name) for name in ("support/declared.py", "simulation/servers/client.py")
+)
 # Guards that wrap what the product calls: their frames are on the stack of each of its calls.
 _GUARDS = tuple(
     str(PROJECT_ROOT / "tests" / "support" / name) for name in ("declared.py", "least_privilege.py")
@@ -257,7 +259,7 @@ def caller(frame: FrameType | None) -> str | None:
     ours, decided, found = False, False, ""
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith(EXEMPT) and file != _BETWEEN and not decided:
+        if file.startswith(EXEMPT) and not file.startswith(_BETWEEN) and not decided:
             return None
         if file.startswith(_PRODUCT):
             ours = True

@@ -36,8 +36,6 @@ def exception(code: str) -> type[ClientError]:
 
 
 class _Exceptions:
-    ClientError = ClientError
-
     def __getattr__(self, name: str) -> type[ClientError]:
         return exception(name)
 

@@ -426,7 +426,7 @@ def _put(container: Any, path: tuple[Step, ...], names: Names, value: Value | No
     step = path[0]
     if isinstance(step, str) and step.startswith("#"):
         step = names[step]
-    copy = list(container) if isinstance(step, int) else dict(container)
+    copy: Any = list(container) if isinstance(step, int) else dict(container)
     if len(path) > 1:
         kind = "L" if isinstance(path[1], int) else "M"
         inner = _child(copy, step)
@@ -520,7 +520,8 @@ def condition(text: str, what: str = "ConditionExpression") -> Condition:
 @cache
 def update(text: str) -> Update:
     parser = _Parser(_tokens(text, "UpdateExpression"), "UpdateExpression")
-    actions, seen = [], set()
+    actions: list[_Action] = []
+    seen: set[str] = set()
     while parser.at < len(parser.tokens):
         kind = parser.take("SET", "REMOVE", "ADD", "DELETE")[1].upper()
         if kind in seen:

@@ -85,7 +85,6 @@ class Queue:
             if message.visible_at == at and self.messages.get(message.id) is message:
                 self.ready[message.id] = message
         oldest = now - float(self.attributes["MessageRetentionPeriod"])
-        # The first is not always the oldest, because a redrive keeps the time; it is for its queue's purposes.
         while self.messages and next(iter(self.messages.values())).sent_at <= oldest:
             self.drop(next(iter(self.messages.values())))
 
@@ -252,7 +251,7 @@ class Queues:
         DelaySeconds: int | None = None,
     ) -> dict[str, Any]:
         queue = self._queue(QueueUrl, gate)
-        entry = {"MessageBody": MessageBody, "MessageAttributes": MessageAttributes or {}}
+        entry: dict[str, Any] = {"MessageBody": MessageBody, "MessageAttributes": MessageAttributes or {}}
         if DelaySeconds is not None:
             entry["DelaySeconds"] = DelaySeconds
         return {"MessageId": self._send(queue, entry, gate.now()), "ResponseMetadata": METADATA}

@@ -42,7 +42,8 @@ def stored(item: Mapping[str, Value]) -> tuple[Item, int]:
 
 def stored_value(value: Value) -> Item:
     """One value, as `stored`."""
-    return stored({"": value})[0][""]
+    ((kind, content),) = value.items()
+    return _kept(kind, content, 0)[0]
 
 
 def _kept(kind: str, content: Any, depth: int) -> tuple[Item, int]:
@@ -146,4 +147,4 @@ def order(left: Value | None, right: Value | None) -> int | None:
         return (first > second) - (first < second)
     if kind == "B":
         one, other = binary(one), binary(other)
-    return (one > other) - (one < other)
+    return int(one > other) - int(one < other)
