@@ -16,7 +16,7 @@ from tests.simulation.servers.aws import Aws, replace_direct_calls
 
 VARIABLE = "REGWORKERS_TEST_SIMULATED"
 # By the names of tests.support.runtimes.ADDRESSES.
-ADDRESSES: Mapping[str, str] = {"aws": "http://127.0.0.1:9"}
+ADDRESSES: Mapping[str, str] = {"aws": "http://127.0.0.1:13"}
 
 
 def install() -> Mapping[str, str]:

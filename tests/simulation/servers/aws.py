@@ -7,6 +7,7 @@ from typing import Any
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from tests.simulation.gate import Gate
 from tests.simulation.servers.client import Client
+from tests.simulation.servers.logs import Logs
 from tests.simulation.servers.objects import Objects
 from tests.simulation.servers.queues import Chaos, Queues
 from tests.simulation.servers.secrets import Secrets
@@ -25,6 +26,7 @@ class Aws:
         self.queues = Queues(REGION, ACCOUNT, chaos=chaos)
         self.objects = Objects(REGION)
         self.secrets = Secrets(REGION, ACCOUNT)
+        self.logs = Logs(REGION, ACCOUNT)
         # By botocore's names; the gate's name of a service where it is another.
         self.services: dict[str, tuple[Any, str]] = {
             "dynamodb": (self.tables, ""),
@@ -32,6 +34,7 @@ class Aws:
             "sqs": (self.queues, ""),
             "s3": (self.objects, ""),
             "secretsmanager": (self.secrets, ""),
+            "logs": (self.logs, ""),
         }
 
     def client(self, service: str, gate: Gate) -> Client:

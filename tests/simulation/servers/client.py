@@ -51,8 +51,11 @@ class _Model(NamedTuple):
     service_model: _Service
 
 
+_EVENT = "before-parameter-build"
+
+
 class _Meta:
-    """`events` takes hooks that run before each call."""
+    """`events` takes hooks that run before each call, or before those of one operation."""
 
     def __init__(self, service: str, region: str) -> None:
         self.service_model, self.region_name = _Service(service), region
@@ -60,9 +63,14 @@ class _Meta:
         self.events = self
 
     def register(self, event: str, hook: Hook) -> None:
-        if event != "before-parameter-build":
+        if not f"{event}.".startswith(f"{_EVENT}."):
             raise NotImplementedError(event)
-        self.hooks.append(hook)
+
+        def of_operation(model: _Model, **arguments: Any) -> None:
+            if event.endswith(f".{model.name}"):
+                hook(model=model, **arguments)
+
+        self.hooks.append(hook if event == _EVENT else of_operation)
 
 
 class Client:
