@@ -39,7 +39,7 @@ def _aws() -> None:
             return account.client(service, gate)
         return make(clients, service, **options)
 
-    AwsClients.client = client  # type: ignore[method-assign]
+    AwsClients.client = client  # type: ignore[method-assign,assignment]
 
 
 _REPLACED: Mapping[str, Callable[[], None]] = {"aws": _aws}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -277,7 +278,7 @@ class Queues:
         body = entry["MessageBody"]
         if not body:
             raise Refused("MissingParameter", "The request must contain the parameter MessageBody.")
-        if _FORBIDDEN.search(body):
+        if not body.isprintable() and _FORBIDDEN.search(body):
             raise Refused(
                 "InvalidMessageContents", "The message contains characters outside the allowed set."
             )
@@ -334,19 +335,17 @@ class Queues:
         if len(queue.messages) - len(queue.ready) >= MAX_IN_FLIGHT:
             raise Refused("OverLimit", "Too many messages are in flight.", 403)
         chaos, redrive = self.chaos, queue.redrive
-        some = list(queue.ready.values())
-        if chaos is not None and chaos.shuffles:
-            chaos.random.shuffle(some)
-        for message in some:
-            if number == 0:
-                return
-            dead_letters = self.queues.get(redrive[0].rpartition(":")[2]) if redrive else None
-            if redrive and dead_letters is not None and message.receives >= redrive[1]:
+        target = self.queues.get(redrive[0].rpartition(":")[2]) if redrive else None
+        if redrive and target is not None:
+            for message in [each for each in queue.ready.values() if each.receives >= redrive[1]]:
                 queue.drop(message)
                 message.source, message.visible_at = queue.arn, now
-                dead_letters.add(message, now)
-                continue
-            number -= 1
+                target.add(message, now)
+        if chaos is not None and chaos.shuffles:
+            some = chaos.random.sample(list(queue.ready.values()), min(number, len(queue.ready)))
+        else:
+            some = list(islice(queue.ready.values(), number))
+        for message in some:
             message.receives += 1
             message.receipt += 1
             message.first_received_at = message.first_received_at or now

@@ -15,10 +15,10 @@ from tests.simulation.servers.expressions import Names, Values, condition
 from tests.simulation.servers.streams import HASHES, Stream, Streams
 from tests.simulation.servers.values import (
     MAX_ITEM_BYTES,
+    Binaries,
     Item,
     Value,
     equal,
-    has_binary,
     invalid,
     on_the_wire,
     stored,
@@ -50,7 +50,6 @@ class Table:
         self.stream: Stream | None = None
         self.ttl: str | None = None
         self.recovery = False
-        self.binary = False
 
     def key_of(self, values: Mapping[str, Value], *, whole: bool = False) -> Key:
         """Raises Refused unless the attributes of the key are there as texts; `whole` allows no others."""
@@ -87,7 +86,6 @@ class Table:
         else:
             replaced = rows[key[1]][1]
         rows[key[1]] = (item, size)
-        self.binary = self.binary or has_binary(item)
         return replaced
 
     def remove(self, key: Key) -> int:
@@ -191,12 +189,11 @@ class Tables:
         names, values = ExpressionAttributeNames, ExpressionAttributeValues
         used = (update.names, update.values) if update else (frozenset(), frozenset())
         self._check(ConditionExpression, old, names, values, *used)
-        before = old if old is not None else stored(Key)[0]
-        item, size = before, 0
+        before = table.partitions[key[0]][key[1]] if old is not None else stored(Key)
+        item, size = before
         if update is not None:
             self._leave_keys(table, update, names)
-            item = update.apply(before, names, values)
-        item, size = stored(item)
+            item, size = _updated(before, update, names, values)
         self._write(table, key, old, item, size, gate)
         return _returned(ReturnValues, old, item)
 
@@ -281,7 +278,7 @@ class Tables:
         *,
         expired: bool = False,
     ) -> None:
-        if table.binary:
+        if Binaries.stored:
             change = on_the_wire(change)
         stream.append(hash_of(key[0]), event, change, size, gate.now(), expired)
 
@@ -320,7 +317,7 @@ class Tables:
                 left.setdefault(name, {**RequestItems[name], "Keys": []})["Keys"].append(raw)
             elif row is not None:
                 size += row[1]
-                found[name].append(_shown(table, row[0]))
+                found[name].append(_shown(row[0]))
         for items in found.values():
             # Not in the order of the request.
             items.reverse()
@@ -396,8 +393,8 @@ class Tables:
         # It never creates an item.
         if old is None or not statement.where.holds(old, _NOTHING, values):
             raise Refused("ConditionalCheckFailedException", "The conditional request failed")
-        item, size = stored(statement.update.apply(old, _NOTHING, values))
-        self._write(table, key, old, item, size, gate)
+        row = table.partitions[key[0]][key[1]]
+        self._write(table, key, old, *_updated(row, statement.update, _NOTHING, values), gate)
         return table.name
 
     # Many items
@@ -637,7 +634,7 @@ class _Read:
     def _shown(self, item: Item) -> Item:
         if self._paths:
             item = expressions.projected(item, self._paths, self._names)
-        return _shown(self._table, item)
+        return _shown(item)
 
 
 def _range(
@@ -689,12 +686,24 @@ def _scanned(table: Table, order: Sequence[tuple[int, str]], after: Key | None) 
             yield rows[name]
 
 
-def _shown(table: Table, item: Item) -> Item:
+def _shown(item: Item) -> Item:
     """A copy, as a large answer has it."""
-    if not table.binary:
+    if not Binaries.stored:
         return dict(item)
     copy: Item = on_the_wire(item)
     return copy
+
+
+def _updated(row: Row, update: expressions.Update, names: Names, values: Values) -> Row:
+    """The item after an update, and its size."""
+    before, size = row
+    item = update.apply(before, names, values)
+    first = {str(path[0]) for path in update.paths}
+    written = [names[name] if name.startswith("#") else name for name in first]
+    kept, more = stored({name: item[name] for name in written if name in item})
+    _, less = stored({name: before[name] for name in written if name in before})
+    item.update(kept)
+    return item, size + more - less
 
 
 def _returned(wanted: str, old: Item | None, new: Item) -> dict[str, Any]:

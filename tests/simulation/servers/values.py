@@ -16,6 +16,12 @@ _MAX_DEPTH = 32
 _DIGITS = Context(prec=38, Emax=125, Emin=-130, traps=[Inexact, InvalidOperation, Overflow])
 
 
+class Binaries:
+    """Whether this process ever stored one. Until then answers need no search for them."""
+
+    stored = False
+
+
 def invalid(message: str) -> Refused:
     return Refused("ValidationException", message)
 
@@ -56,6 +62,7 @@ def _kept(kind: str, content: Any, depth: int) -> tuple[Item, int]:
         return {kind: content}, 1
     if kind == "B":
         data = binary(content)
+        Binaries.stored = True
         return {"B": data}, len(data)
     if kind in _SETS:
         return _set(kind, content)
@@ -119,12 +126,6 @@ def on_the_wire(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: on_the_wire(each) for name, each in value.items()}
     return [on_the_wire(each) for each in value] if isinstance(value, list) else value
-
-
-def has_binary(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(has_binary, value.values()))
-    return any(map(has_binary, value)) if isinstance(value, list) else isinstance(value, bytes)
 
 
 def equal(left: Value | None, right: Value | None) -> bool:
