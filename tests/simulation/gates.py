@@ -9,8 +9,8 @@ START = 1_800_000_000.0
 
 
 class HeldGate:
-    """`skipped` are the parts that no batch processes. `meanwhile` runs once, at the first wait. `lost` names an operation:
-    the answer of its next call gets lost.
+    """`skipped` are the parts that no batch processes. `meanwhile` runs once, at the first wait. `lost` names an
+    operation: the answer of its next call gets lost.
     """
 
     def __init__(self) -> None:

@@ -10,8 +10,9 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.clients import error_code
 from tests.simulation.gates import HeldGate
 from tests.simulation.servers.aws import Aws
-from tests.simulation.servers.expressions import condition, update
+from tests.simulation.servers.expressions import Values, condition, update
 from tests.simulation.servers.streams import Stream
+from tests.simulation.servers.values import Item
 
 HOUR = 3600.0
 KEY = {"PK": {"S": "p"}, "SK": {"S": "s"}}
@@ -214,9 +215,13 @@ def test_pages_end_at_a_megabyte_or_the_limit_and_segments_share_the_table(world
     ],
 )
 def test_conditions_hold_as_they_do_in_dynamodb(text: str, holds: bool) -> None:
-    item = {**ITEM, "listed": {"L": [{"N": "2"}]}, "map": {"M": {"deep": {"L": [{"N": "1"}, {"N": "2"}]}}}}
-    values = {":one": {"N": "1.0"}, ":two": {"N": "2"}, ":yes": {"BOOL": True}}
-    values |= {":text": {"S": "s"}, ":bool": {"S": "BOOL"}}
+    item: Item = {
+        **ITEM,
+        "listed": {"L": [{"N": "2"}]},
+        "map": {"M": {"deep": {"L": [{"N": "1"}, {"N": "2"}]}}},
+    }
+    values: Values = {":one": {"N": "1.0"}, ":two": {"N": "2"}, ":yes": {"BOOL": True}}
+    values = {**values, ":text": {"S": "s"}, ":bool": {"S": "BOOL"}}
     assert condition(text).holds(item, {"#m": "map"}, values) is holds
 
 
@@ -224,8 +229,8 @@ def test_updates_read_the_item_as_it_was() -> None:
     text = (
         "SET a = b + :one, b = if_not_exists(a, :one), m.x = :one REMOVE c ADD n :one, s :set DELETE t :set"
     )
-    item = {"b": {"N": "1"}, "c": {"S": ""}, "m": {"M": {}}, "t": {"SS": ["x", "y"]}}
-    values = {":one": {"N": "1"}, ":set": {"SS": ["x"]}}
+    item: Item = {"b": {"N": "1"}, "c": {"S": ""}, "m": {"M": {}}, "t": {"SS": ["x", "y"]}}
+    values: Values = {":one": {"N": "1"}, ":set": {"SS": ["x"]}}
     assert update(text).apply(item, {}, values) == {
         **{"a": {"N": "2"}, "b": {"N": "1"}, "m": {"M": {"x": {"N": "1"}}}, "n": {"N": "1"}},
         **{"s": {"SS": ["x"]}, "t": {"SS": ["y"]}},
