@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -104,8 +105,13 @@ class Secrets:
         }
 
     @operation
-    def list_secrets(self, gate: Gate, *, MaxResults: int = 100) -> dict[str, Any]:
-        shown = [each for _, each in sorted(self.secrets.items()) if each.deleted_at is None]
+    def list_secrets(
+        self, gate: Gate, *, MaxResults: int = 100, Filters: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[str, Any]:
+        """The first page. A filter by name takes beginnings."""
+        starts = tuple(start for each in Filters for start in each["Values"]) or ("",)
+        kept = [each for name, each in sorted(self.secrets.items()) if name.startswith(starts)]
+        shown = [each for each in kept if each.deleted_at is None][:MaxResults]
         rows = [{"Name": each.name, "ARN": each.arn, "Description": each.description} for each in shown]
         return {"SecretList": rows, "ResponseMetadata": METADATA}
 

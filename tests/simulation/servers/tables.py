@@ -28,6 +28,8 @@ from tests.simulation.servers.values import (
 MAX_GET, MAX_WRITE, MAX_STATEMENTS = 100, 25, 25
 PAGE_BYTES, GET_BYTES = 1024 * 1024, 16 * 1024 * 1024
 _KEY_BYTES = (2048, 1024)
+# What is past for longer, TTL takes for a mistake.
+_TTL_SECONDS = 5 * 365 * 24 * 3600.0
 _NOTHING: Mapping[str, Any] = {}
 # Why a part of a batch of statements was not done, in turn.
 _BUSY = ("ProvisionedThroughputExceeded", "ThrottlingError", "InternalServerError")
@@ -284,12 +286,19 @@ class Tables:
 
     def expire(self, gate: Gate, name: str) -> int:
         """Delete what its TTL has passed, as DynamoDB does within days. Returns how many items."""
-        table = self.tables[name]
+        table = self.table(name)
         now = gate.now()
         gone = [item for item in table.items() if _has_expired(item, table.ttl, now)]
-        for item in gone:
-            self._delete(table, table.key_of(item), item, gate, expired=True)
-        return len(gone)
+        return sum(self.expire_item(gate, name, item) for item in gone)
+
+    def expire_item(self, gate: Gate, name: str, key: Mapping[str, Value]) -> bool:
+        """Delete one item as TTL does, whatever its time. Whether there was one."""
+        table = self.table(name)
+        place = table.key_of(key)
+        item = table.get(place)
+        if item is not None:
+            self._delete(table, place, item, gate, expired=True)
+        return item is not None
 
     # Batches
 
@@ -746,4 +755,4 @@ def _has_expired(item: Item, attribute: str | None, now: float) -> bool:
     if attribute is None:
         return False
     until = item.get(attribute, _NOTHING).get("N")
-    return until is not None and float(until) < now
+    return until is not None and now - _TTL_SECONDS < float(until) < now
