@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -177,6 +178,16 @@ def test_parts_of_batches_stay_unprocessed_and_a_lost_answer_was_carried_out(wor
     with pytest.raises(TimeoutError):
         world.table.delete_item(TableName="t", Key=KEY)
     assert "Item" not in world.table.get_item(TableName="t", Key=KEY)
+
+
+def test_a_read_that_is_not_consistent_may_miss_the_last_second(world: World) -> None:
+    world.account.tables.stale = Random(1)
+    world.put()
+    found = [bool(world.table.scan(TableName="t")["Count"]) for _ in range(50)]
+    assert {*found} == {True, False}
+    assert all(world.table.scan(TableName="t", ConsistentRead=True)["Count"] for _ in range(50))
+    world.gate.time += 1
+    assert all("Item" in world.table.get_item(TableName="t", Key=KEY) for _ in range(50))
 
 
 def test_pages_end_at_a_megabyte_or_the_limit_and_segments_share_the_table(world: World) -> None:

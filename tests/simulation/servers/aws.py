@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
@@ -18,11 +19,13 @@ REGION, ACCOUNT = "us-east-1", "000000000000"
 
 
 class Aws:
-    """One account in one region. `shards` is the number with which a stream begins."""
+    """One account in one region. `shards` is the number with which a stream begins, `stale` makes inconsistent reads of
+    tables inconsistent, and `chaos` is what queues do.
+    """
 
-    def __init__(self, *, shards: int = 1, chaos: Chaos | None = None) -> None:
+    def __init__(self, *, shards: int = 1, stale: Random | None = None, chaos: Chaos | None = None) -> None:
         self.streams = Streams(REGION, ACCOUNT)
-        self.tables = Tables(self.streams, REGION, ACCOUNT, shards=shards)
+        self.tables = Tables(self.streams, REGION, ACCOUNT, shards=shards, stale=stale)
         self.queues = Queues(REGION, ACCOUNT, chaos=chaos)
         self.objects = Objects(REGION)
         self.secrets = Secrets(REGION, ACCOUNT)

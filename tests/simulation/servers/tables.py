@@ -6,6 +6,7 @@ import json
 import zlib
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
+from random import Random
 from typing import Any
 
 from tests.simulation.gate import Gate
@@ -28,6 +29,8 @@ from tests.simulation.servers.values import (
 MAX_GET, MAX_WRITE, MAX_STATEMENTS = 100, 25, 25
 PAGE_BYTES, GET_BYTES = 1024 * 1024, 16 * 1024 * 1024
 _KEY_BYTES = (2048, 1024)
+# AWS: usually consistent within one second or less.
+_STALE_SECONDS = 1.0
 # What is past for longer, TTL takes for a mistake.
 _TTL_SECONDS = 5 * 365 * 24 * 3600.0
 _NOTHING: Mapping[str, Any] = {}
@@ -52,6 +55,8 @@ class Table:
         self.stream: Stream | None = None
         self.ttl: str | None = None
         self.recovery = False
+        # Until when, and what, an inconsistent read may still see; only with `Tables.stale`.
+        self.recent: dict[Key, tuple[float, Row | None]] = {}
 
     def key_of(self, values: Mapping[str, Value], *, whole: bool = False) -> Key:
         """Raises Refused unless the attributes of the key are there as texts; `whole` allows no others."""
@@ -112,10 +117,14 @@ def hash_of(partition_key: str) -> int:
 
 
 class Tables:
-    """An account's tables in a region. `shards` is the number with which a new stream begins."""
+    """An account's tables in a region. `shards` is the number with which a new stream begins. With `stale`, half of the
+    reads that do not ask for consistency see an item as it was before its last write of this second.
+    """
 
-    def __init__(self, streams: Streams, region: str, account: str, *, shards: int = 1) -> None:
-        self.region, self.account, self.shards = region, account, shards
+    def __init__(
+        self, streams: Streams, region: str, account: str, *, shards: int = 1, stale: Random | None = None
+    ) -> None:
+        self.region, self.account, self.shards, self.stale = region, account, shards, stale
         self.streams = streams
         self.tables: dict[str, Table] = {}
 
@@ -142,9 +151,13 @@ class Tables:
         ExpressionAttributeNames: Names = _NOTHING,
     ) -> dict[str, Any]:
         table = self.table(TableName)
-        item = table.get(table.key_of(Key, whole=True))
-        if item is None:
+        key = table.key_of(Key, whole=True)
+        row = table.partitions.get(key[0], _NOTHING).get(key[1])
+        if not ConsistentRead:
+            row = self._seen(table, key, row, gate)
+        if row is None:
             return {"ResponseMetadata": METADATA}
+        item = row[0]
         if ProjectionExpression is not None:
             paths, names = expressions.projection(ProjectionExpression)
             _require(names, frozenset(), ExpressionAttributeNames, _NOTHING)
@@ -254,6 +267,8 @@ class Tables:
         # A write that changes nothing leaves no record.
         if old == item:
             return
+        if self.stale is not None:
+            self._note(table, key, gate)
         size += table.put(key, item, size)
         if table.stream is not None:
             event = "INSERT" if old is None else "MODIFY"
@@ -263,10 +278,33 @@ class Tables:
             self._record(table, table.stream, key, event, change, size, gate)
 
     def _delete(self, table: Table, key: Key, old: Item, gate: Gate, *, expired: bool = False) -> None:
+        if self.stale is not None:
+            self._note(table, key, gate)
         size = table.remove(key)
         if table.stream is not None:
             change = {"Keys": {name: old[name] for name in table.keys}, "OldImage": old}
             self._record(table, table.stream, key, "REMOVE", change, size, gate, expired=expired)
+
+    @staticmethod
+    def _note(table: Table, key: Key, gate: Gate) -> None:
+        table.recent[key] = (gate.now() + _STALE_SECONDS, table.partitions.get(key[0], _NOTHING).get(key[1]))
+
+    def _seen(self, table: Table, key: Key, row: Row | None, gate: Gate) -> Row | None:
+        """What an inconsistent read sees of an item."""
+        if self.stale is None or key not in table.recent:
+            return row
+        until, former = table.recent[key]
+        return former if gate.now() < until and self.stale.random() < 0.5 else row
+
+    def _rows(self, table: Table, rows: Iterator[Row], consistent: bool, gate: Gate) -> Iterator[Row]:
+        """Those of a query or scan. What was deleted is not seen again, only what was written."""
+        if consistent or self.stale is None:
+            yield from rows
+            return
+        for row in rows:
+            seen = self._seen(table, table.key_of(row[0]), row, gate)
+            if seen is not None:
+                yield seen
 
     @staticmethod
     def _record(
@@ -322,6 +360,8 @@ class Tables:
                 raise invalid("Provided list of item keys contains duplicates")
             seen.add((name, key))
             row = table.partitions.get(key[0], _NOTHING).get(key[1])
+            if not RequestItems[name].get("ConsistentRead"):
+                row = self._seen(table, key, row, gate)
             if number in skipped or (row is not None and size + row[1] > GET_BYTES):
                 left.setdefault(name, {**RequestItems[name], "Keys": []})["Keys"].append(raw)
             elif row is not None:
@@ -438,7 +478,7 @@ class Tables:
             start = table.key_of(ExclusiveStartKey, whole=True)[1]
             names = [name for name in names if (name > start if ScanIndexForward else name < start)]
         rows = table.partitions.get(pk, {})
-        return read.page((rows[name] for name in names), Limit)
+        return read.page(self._rows(table, (rows[name] for name in names), ConsistentRead, gate), Limit)
 
     @operation
     def scan(
@@ -466,7 +506,8 @@ class Tables:
         if ExclusiveStartKey:
             after = table.key_of(ExclusiveStartKey, whole=True)
             low = bisect_left(table.order, (hash_of(after[0]), after[0]))
-        return read.page(_scanned(table, table.order[low:high], after), Limit)
+        found = _scanned(table, table.order[low:high], after)
+        return read.page(self._rows(table, found, ConsistentRead, gate), Limit)
 
     # Tables
 
