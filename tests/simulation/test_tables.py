@@ -257,9 +257,10 @@ def test_updates_read_the_item_as_it_was() -> None:
         {"UpdateExpression": "SET PK = :a", "ExpressionAttributeValues": {":a": {"S": ""}}},
         {"UpdateExpression": "SET token = :a", "ExpressionAttributeValues": {":a": {"S": ""}}},
         {"UpdateExpression": "REMOVE #a", "ExpressionAttributeNames": {"#a": "a", "#b": "b"}},
+        {"UpdateExpression": "REMOVE a", "ExpressionAttributeNames": {}},
         {"UpdateExpression": "SET marked = none + :a", "ExpressionAttributeValues": {":a": {"N": "1"}}},
     ],
-    ids=["unknown value", "overlap", "key", "reserved word", "unused name", "missing operand"],
+    ids=["unknown value", "overlap", "key", "reserved word", "unused name", "no names", "missing operand"],
 )
 def test_expressions_that_dynamodb_refuses_are_refused(world: World, arguments: dict[str, Any]) -> None:
     world.put()

@@ -56,12 +56,15 @@ def _reserved() -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`equalities` are the parts `attribute = operand` that all have to hold; `names` and `values` the placeholders."""
+    """`equalities` are the parts `attribute = operand` that all have to hold, `names` and `values` the placeholders,
+    `reads` the top-level attributes.
+    """
 
     holds: Test
     names: frozenset[str]
     values: frozenset[Any]
     equalities: tuple[tuple[str, Operand], ...] = ()
+    reads: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class _Parser:
     names: set[str] = field(default_factory=set)
     values: set[Any] = field(default_factory=set)
     equalities: list[tuple[str, Operand]] = field(default_factory=list)
+    reads: set[str] = field(default_factory=set)
     parameters: int = 0
 
     def peek(self) -> str:
@@ -215,7 +219,9 @@ class _Parser:
         return _reader(self.path())
 
     def path(self) -> tuple[Step, ...]:
-        steps: list[Step] = [self.name()]
+        first = self.name()
+        self.reads.add(first)
+        steps: list[Step] = [first]
         while self.peek() in (".", "["):
             if self.accept("."):
                 steps.append(self.name())
@@ -512,9 +518,8 @@ def condition(text: str, what: str = "ConditionExpression") -> Condition:
     parser = _Parser(_tokens(text, what), what)
     test = parser.either()
     parser.end()
-    return Condition(
-        test, frozenset(parser.names), frozenset(parser.values), equalities=tuple(parser.equalities)
-    )
+    used = (frozenset(parser.names), frozenset(parser.values))
+    return Condition(test, *used, tuple(parser.equalities), frozenset(parser.reads))
 
 
 @cache

@@ -658,6 +658,10 @@ class _Read:
             if part is not None:
                 used, used_values = used | part.names, used_values | part.values
         _require(used, used_values, names, values)
+        if keys is not None and self._filter is not None:
+            read = {names[name] if name.startswith("#") else name for name in self._filter.reads}
+            if read & {*table.keys}:
+                raise invalid("Filter Expression can only contain non-primary key attributes")
 
     def page(self, rows: Iterator[Row], limit: int | None) -> dict[str, Any]:
         found: list[Item] = []
@@ -778,6 +782,9 @@ def _some(parts: Any, most: int, what: str) -> Any:
 
 def _require(names: frozenset[str], values: frozenset[Any], given_names: Names, given_values: Values) -> None:
     """The given placeholders are those that the expressions use."""
+    for given in (given_names, given_values):
+        if not given and given is not _NOTHING:
+            raise invalid("ExpressionAttributeNames and ExpressionAttributeValues must not be empty")
     if names != given_names.keys():
         unused = given_names.keys() - names
         if unused:
