@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
 from tests.simulation.gate import Gate
@@ -117,8 +118,12 @@ class Client:
         return Paginator(getattr(self, name), *PAGES[name])
 
     def upload_file(self, filename: str, bucket: str, key: str, Config: Any = None) -> None:
-        """S3's helper, without its threads and parts."""
-        self.put_object(Bucket=bucket, Key=key, Body=Path(filename).read_bytes())
+        """S3's helper, without its threads and parts. It hides the service's error."""
+        try:
+            self.put_object(Bucket=bucket, Key=key, Body=Path(filename).read_bytes())
+        except ClientError as error:
+            place = f"{bucket}/{key}"
+            raise S3UploadFailedError(f"Failed to upload {filename} to {place}: {error}") from error
 
 
 # The tokens of paged operations: members of the answer, and parameters of the next call.
