@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -41,7 +42,12 @@ class Gate(Protocol):
 
 
 class OpenGate:
-    """Real time, no faults: what the tests of the adapters run against."""
+    """Real time, no faults: what the tests of the adapters run against. Their threads take turns: clients hold `lock`
+    while a server acts, except while it waits.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
 
     def now(self) -> float:
         return time.time()
@@ -53,7 +59,11 @@ class OpenGate:
         return ()
 
     def wait(self, seconds: float) -> None:
-        time.sleep(min(seconds, _WAIT_SECONDS))
+        self.lock.release()
+        try:
+            time.sleep(min(seconds, _WAIT_SECONDS))
+        finally:
+            self.lock.acquire()
 
     def after(self, server: str, operation: str, request: Any) -> None:
         pass

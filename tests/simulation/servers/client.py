@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
-from tests.simulation.gate import Gate
+from tests.simulation.gate import Gate, OpenGate
 
 # Every answer of botocore has it.
 METADATA: Mapping[str, Any] = {"HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}
@@ -97,6 +98,8 @@ class Client:
     def _guarded(self, method: Callable[..., Any], operation: str) -> Callable[..., Any]:
         server, gate, hooks = self._named, self._gate, self.meta.hooks
         before, after = gate.before, gate.after
+        if isinstance(gate, OpenGate):
+            method = _alone(method, gate.lock)
         model = _Model(operation, self.meta.service_model)
 
         def call(**arguments: Any) -> Any:
@@ -153,6 +156,14 @@ def operation(method: Any) -> Any:
     """Marks a method of a server as an operation of its service. It takes the gate of its caller first."""
     method.is_operation = True
     return method
+
+
+def _alone(method: Callable[..., Any], lock: Lock) -> Callable[..., Any]:
+    def call(gate: Gate, **arguments: Any) -> Any:
+        with lock:
+            return method(gate, **arguments)
+
+    return call
 
 
 @cache
