@@ -11,8 +11,9 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.clients import error_code
 from tests.simulation.gates import HeldGate
 from tests.simulation.servers.aws import Aws
-from tests.simulation.servers.expressions import Values, condition, update
+from tests.simulation.servers.expressions import Values, condition
 from tests.simulation.servers.streams import Stream
+from tests.simulation.servers.updates import update
 from tests.simulation.servers.values import Item
 
 HOUR = 3600.0
