@@ -36,7 +36,10 @@ def _aws() -> None:
     def client(clients: AwsClients, service: str, **options: Any) -> Any:
         here = clients._settings.endpoint_of(service) == ADDRESSES["aws"]
         if here and service in account.services:
-            return account.client(service, gate)
+            made = account.client(service, gate)
+            silent = options.get("read_timeout_seconds") or clients._settings.read_timeout_seconds
+            made.meta.config.read_timeout = silent
+            return made
         return make(clients, service, **options)
 
     AwsClients.client = client  # type: ignore[method-assign,assignment]

@@ -56,13 +56,17 @@ class _Model(NamedTuple):
 _EVENT = "before-parameter-build"
 
 
+class _Config:
+    read_timeout = 10.0
+
+
 class _Meta:
-    """`events` takes hooks that run before each call, or before those of one operation."""
+    """`config` has the time-out that a real client would keep. `events` takes hooks that run before each call, or before those of one operation."""
 
     def __init__(self, service: str, region: str) -> None:
         self.service_model, self.region_name = _Service(service), region
         self.hooks: list[Hook] = []
-        self.events = self
+        self.events, self.config = self, _Config()
 
     def register(self, event: str, hook: Hook) -> None:
         if not f"{event}.".startswith(f"{_EVENT}."):
