@@ -61,7 +61,9 @@ class _Config:
 
 
 class _Meta:
-    """`config` has the time-out that a real client would keep. `events` takes hooks that run before each call, or before those of one operation."""
+    """`config` has the time-out that a real client would keep. `events` takes hooks that run before each call, or before
+    those of one operation.
+    """
 
     def __init__(self, service: str, region: str) -> None:
         self.service_model, self.region_name = _Service(service), region
