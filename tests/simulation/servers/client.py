@@ -61,8 +61,8 @@ class _Config:
 
 
 class _Meta:
-    """`config` has the time-out that a real client would keep. `events` takes hooks that run before each call, or before
-    those of one operation.
+    """`config` has the time-out that a real client would keep. `events` takes hooks that run before each call, or
+    before those of one operation.
     """
 
     def __init__(self, service: str, region: str) -> None:
