@@ -102,6 +102,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "provision": {LARGE: ("runbook_total_failure",)},
 }
 _PODS = {job: (duty, size) for duty, sizes in JOBS.items() for size, jobs in sizes.items() for job in jobs}
+JOB_NAMES = frozenset(_PODS)
 
 
 def pod_of(job: str) -> dict[str, str]:

@@ -191,6 +191,38 @@ class HousekeepingSettings(Section):
     erased_tombstone_days: int = Field(42, ge=42)
 
 
+Limited = Literal["viewer", "manager"]
+Role = Limited | Literal["operator"]
+# Every step of a campaign (docs/campaigns.md); what touches only stores and queues is for operators.
+MANAGERS_JOBS = (
+    "annul_draw",
+    "block_struck_codes",
+    "campaign_funnel",
+    "campaign_status",
+    "close_campaign",
+    "confirm_draw",
+    "create_campaign",
+    "draw",
+    "eligibility_report",
+    "export_draw",
+    "import_codes",
+    "make_receipt",
+    "notifications_status",
+    "open_campaign",
+    "pause_notifications",
+    "remove_invites",
+    "replan_code",
+    "resume_notifications",
+    "retry_market_selection",
+    "simulate_draw",
+    "strike_entries",
+    "top_up",
+    "upload_invites",
+    "void_codes",
+)
+JOBS_OF: dict[Limited, tuple[str, ...]] = {"manager": MANAGERS_JOBS}
+
+
 class WebSettings(Section):
     """The application around Dagster's UI (`regworkers-web`): whom it answers, and whose name a launch gets."""
 
@@ -201,6 +233,16 @@ class WebSettings(Section):
     operator_header: str = Field("", pattern=r"^[A-Za-z0-9-]*$")
     # Addresses or networks of that proxy. No other header is believed.
     proxies: tuple[str, ...] = ()
+    # The header in which that proxy lists the person's groups, separated by commas. Empty: everyone is an operator.
+    groups_header: str = Field("", pattern=r"^[A-Za-z0-9-]*$")
+    # The groups whose members have a role. Members of no such group may only read.
+    groups: dict[Role, tuple[str, ...]] = Field(default_factory=dict)
+    # The jobs that a role may launch. An operator launches every job, and only an operator makes other changes.
+    jobs: dict[Limited, tuple[str, ...]] = Field(default_factory=lambda: dict(JOBS_OF))
+    # Jobs that act only after two people launched them with the same config, the second one within this time. All of
+    # them act by their field `confirm`: without, one person may launch them.
+    two_people: tuple[Literal["annul_draw", "confirm_draw", "top_up"], ...] = ()
+    two_people_minutes: float = Field(30.0, gt=0, le=1440)
 
     @field_validator("proxies")
     @classmethod
@@ -222,6 +264,18 @@ class WebSettings(Section):
         if self.operator_header and not self.proxies:
             raise PydanticCustomError(
                 "proxy", "should be set with operatorHeader: from whom is it believed?", {"field": "proxies"}
+            )
+        if not self.operator_header and (self.groups_header or self.two_people):
+            raise PydanticCustomError(
+                "proxy",
+                "should be set with groupsHeader and twoPeople: who is it?",
+                {"field": "operatorHeader"},
+            )
+        if bool(self.groups_header) != bool(self.groups.get("operator")):
+            raise PydanticCustomError(
+                "proxy",
+                "should name the operators' groups, and be set with groupsHeader: without both, roles mean nothing",
+                {"field": "groups"},
             )
         return self
 

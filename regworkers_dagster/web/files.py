@@ -46,9 +46,9 @@ class Files:
 
     async def form(self, request: Request) -> Response:
         """The page that uploads a file and shows the name to paste."""
-        who = self._operators.who(request)
-        if who is None or self._read_only:
-            return PlainTextResponse(self._why_not(), 403)
+        who = self._who(request)
+        if who is None:
+            return PlainTextResponse(self._why_not(request), 403)
         nonce = secrets.token_urlsafe(16)
         policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; connect-src 'self'; "
@@ -67,9 +67,9 @@ class Files:
 
     async def take(self, request: Request) -> Response:
         """Store the body as a file, and answer with its name."""
-        who = self._operators.who(request)
-        if who is None or self._read_only:
-            return PlainTextResponse(self._why_not(), 403)
+        who = self._who(request)
+        if who is None:
+            return PlainTextResponse(self._why_not(request), 403)
         body: BinaryIO = io.BufferedReader(_Body(request.stream()), _PIECE_BYTES)
         try:
             name = await run_in_threadpool(self._put, request.path_params["name"], body, who)
@@ -89,17 +89,24 @@ class Files:
             result["upload"] = name
         return name
 
-    def _why_not(self) -> str:
+    def _who(self, request: Request) -> str | None:
+        """The name of a person who may launch a job here."""
+        person = None if self._read_only else self._operators.who(request)
+        return person.name if person is not None and person.may_launch else None
+
+    def _why_not(self, request: Request) -> str:
         if self._read_only:
             return "this server is read-only"
+        if self._operators.who(request) is not None:
+            return "none of your groups may launch a job: see the settings web.groups and web.jobs"
         return "not signed in: upload and download through the proxy, which names the person"
 
     async def show(self, folder: str, request: Request) -> Response:
         """A report, or a file that a job handed out, which may hold codes: only people who may launch jobs get it. Any
         other path is answered as not found.
         """
-        if folder == _DOWNLOADS and (self._read_only or self._operators.who(request) is None):
-            return PlainTextResponse(self._why_not(), 403)
+        if folder == _DOWNLOADS and self._who(request) is None:
+            return PlainTextResponse(self._why_not(request), 403)
         path = folder + request.path_params["path"]
         try:
             found = await run_in_threadpool(lambda: open_page(self._runtime(), path))

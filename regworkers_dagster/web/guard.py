@@ -174,18 +174,46 @@ def _hardened(send: Send) -> Send:
 _MOST_CHARACTERS = 254
 
 
+class Person(NamedTuple):
+    """Who sent a request, and the jobs that this person may launch; None: all of them, and every other change."""
+
+    name: str
+    jobs: frozenset[str] | None = None
+
+    @property
+    def may_launch(self) -> bool:
+        return self.jobs is None or bool(self.jobs)
+
+
 class Operators:
-    """Names people by the header of `web.operatorHeader`, which is trusted only from `web.proxies`. Without that
-    setting there is no login: every person has the name of the account that runs the application.
+    """Names people by the header of `web.operatorHeader`, and reads their groups from `web.groupsHeader`. Both are
+    trusted only from `web.proxies`. Without the first there is no login: every person has the name of the account that
+    runs the application. Without the second everyone is an operator.
     """
 
     def __init__(self, settings: WebSettings) -> None:
-        self._header = settings.operator_header
+        self._header, self._groups_header = settings.operator_header, settings.groups_header
+        self._groups, self._jobs = settings.groups, settings.jobs
         self._proxies: list[IPv4Network | IPv6Network] = [ip_network(proxy) for proxy in settings.proxies]
         self._account = operator()
 
-    def who(self, connection: HTTPConnection) -> str | None:
-        """The person's name; None for a request that does not come through the proxy, or that it does not name."""
+    def who(self, connection: HTTPConnection) -> Person | None:
+        """The person; None for a request that does not come through the proxy, or that it does not name."""
+        name = self._name(connection)
+        return None if name is None else Person(name, self._may_launch(connection))
+
+    def _may_launch(self, connection: HTTPConnection) -> frozenset[str] | None:
+        if not self._groups_header:
+            return None
+        given = connection.headers.getlist(self._groups_header)
+        # A second header could only come from someone else than the proxy.
+        groups = {group.strip() for group in given[0].split(",")} if len(given) == 1 else set()
+        roles = {role for role, members in self._groups.items() if groups & set(members)}
+        if "operator" in roles:
+            return None
+        return frozenset(job for role, jobs in self._jobs.items() if role in roles for job in jobs)
+
+    def _name(self, connection: HTTPConnection) -> str | None:
         if not self._header:
             return self._account
         given = connection.headers.getlist(self._header)

@@ -1,5 +1,5 @@
-"""Puts the person's name on each launch, instead of a name or a pod that the client chose, and writes a row of
-`operator_actions` for every other change in the UI.
+"""Puts the person's name on each launch that `rights` allows, instead of a name or a pod that the client chose, and
+writes a row of `operator_actions` for every other change in the UI, which only operators may make.
 
 The resolvers of GraphQL's mutations are wrapped, so the form of a request does not matter: aliases, fragments, several
 changes in one document, arguments as variables or in the text. A mutation that a newer Dagster adds is recorded, too.
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
 from inspect import isawaitable
 from typing import Any
 
 from dagster import AssetKey
-from dagster._core.remote_representation.code_location import is_implicit_asset_job_name
 from dagster_graphql.schema.errors import GraphenePythonError
 from dagster_shared.error import SerializableErrorInfo
 from graphene import Schema
@@ -24,12 +22,18 @@ from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_dagster.pods import POD_TAGS, pod_of_assets
 from regworkers_dagster.runs import OPERATOR_TAG
-from regworkers_dagster.web.guard import Operators
+from regworkers_dagster.web.guard import Operators, Person
+from regworkers_dagster.web.rights import (
+    JobsOf,
+    NotAllowed,
+    Rights,
+    keys_of_backfill,
+    keys_without_job,
+    wanted,
+)
 
 Arguments = dict[str, Any]
 Resolver = Callable[..., Any]
-# The names of the jobs that materialise an asset.
-JobsOf = Callable[[AssetKey], Sequence[str]]
 
 # Their runs have the tag, and the runs' own steps are in the audit log.
 LAUNCHES = frozenset(
@@ -75,8 +79,8 @@ _MAX_LIST_ITEMS = 20
 class Mutations:
     """`actions` is called for every change, because addresses may have changed; it raises UsageError."""
 
-    def __init__(self, operators: Operators, actions: Callable[[], OperatorActions]) -> None:
-        self._operators, self._actions = operators, actions
+    def __init__(self, operators: Operators, rights: Rights, actions: Callable[[], OperatorActions]) -> None:
+        self._operators, self._rights, self._actions = operators, rights, actions
 
     def wrap(self, schema: Schema) -> None:
         """Wrap every mutation of `schema`."""
@@ -89,11 +93,18 @@ class Mutations:
     def _launching(self, name: str, resolve: Resolver) -> Resolver:
         def launch(root: Any, info: Any, **arguments: Any) -> Any:
             try:
-                who = self._who(info)
-            except _Refused as refused:
-                return refused.answer(info)
-            jobs_of = partial(_jobs_of, info.context)
-            return resolve(root, info, **tagged(arguments, who, jobs_of))
+                person = self._person(info)
+
+                def jobs_of(asset: AssetKey) -> Sequence[str]:
+                    of_asset = _jobs_of(info.context, asset)
+                    return [job for job in of_asset if person.jobs is None or job in person.jobs]
+
+                self._rights.require(person, name, wanted(arguments, info.context.instance, jobs_of))
+            except NotAllowed as refused:
+                return _refusal(str(refused), info)
+            except (Failure, UsageError) as failure:
+                return _refusal(f"not launched, because it could not be recorded: {failure}", info)
+            return resolve(root, info, **tagged(arguments, person.name, jobs_of))
 
         return launch
 
@@ -101,14 +112,16 @@ class Mutations:
         def change(root: Any, info: Any, **arguments: Any) -> Any:
             what = f"ui {name}"
             try:
-                who = self._who(info)
+                person = self._person(info)
+                self._rights.require_operator(person, name)
+                who = person.name
                 target, facts = described(arguments, named(info.context, arguments))
                 actions = self._actions()
                 action_id = actions.begins(what, target, facts, who=who)
-            except _Refused as refused:
-                return refused.answer(info)
+            except NotAllowed as refused:
+                return _refusal(str(refused), info)
             except (Failure, UsageError) as failure:
-                return _Refused(f"not done, because it could not be recorded: {failure}").answer(info)
+                return _refusal(f"not done, because it could not be recorded: {failure}", info)
 
             def ended(answer: Any) -> Any:
                 if name == REPEATS_A_BACKFILL:
@@ -133,26 +146,23 @@ class Mutations:
 
         return change
 
-    def _who(self, info: Any) -> str:
+    def _person(self, info: Any) -> Person:
         if info.context.read_only:
-            raise _Refused("this server is read-only")
+            raise NotAllowed("this server is read-only")
         connection = info.context.source
-        who = None if connection is None else self._operators.who(connection)
-        if who is None:
-            raise _Refused("not signed in: make changes through the proxy, which names the person")
-        return who
+        person = None if connection is None else self._operators.who(connection)
+        if person is None:
+            raise NotAllowed("not signed in: make changes through the proxy, which names the person")
+        return person
 
 
-class _Refused(Exception):
-    """Why a mutation is refused."""
-
-    def answer(self, info: Any) -> Any:
-        """The refusal as one of Dagster's own errors, if the mutation has them: the UI shows those best."""
-        kind = get_named_type(info.return_type)
-        if isinstance(kind, GraphQLUnionType) and any(each.name == "PythonError" for each in kind.types):
-            error = SerializableErrorInfo(f"{self}\n", [], None)
-            return GraphenePythonError(error)  # type: ignore[no-untyped-call]
-        raise GraphQLError(str(self))
+def _refusal(why: str, info: Any) -> Any:
+    """The refusal as one of Dagster's own errors, if the mutation has them: the UI shows those best."""
+    kind = get_named_type(info.return_type)
+    if isinstance(kind, GraphQLUnionType) and any(each.name == "PythonError" for each in kind.types):
+        error = SerializableErrorInfo(f"{why}\n", [], None)
+        return GraphenePythonError(error)  # type: ignore[no-untyped-call]
+    raise GraphQLError(why)
 
 
 def tagged(arguments: Mapping[str, Any], who: str, jobs_of: JobsOf) -> Arguments:
@@ -167,23 +177,19 @@ def tagged(arguments: Mapping[str, Any], who: str, jobs_of: JobsOf) -> Arguments
     if params := arguments.get("reexecutionParams"):
         changed["reexecutionParams"] = {**params, "extraTags": _tags(params.get("extraTags"), who)}
     if params := arguments.get("backfillParams"):
-        by_asset = [each["assetKey"] for each in params.get("partitionsByAssets") or ()]
-        pod = _pod([*(params.get("assetSelection") or ()), *by_asset], jobs_of)
+        pod = _pod(keys_of_backfill(params), jobs_of)
         changed["backfillParams"] = {**params, "tags": _tags(params.get("tags"), who, pod)}
     return changed
 
 
 def _execution(params: Mapping[str, Any], who: str, jobs_of: JobsOf) -> Arguments:
-    metadata, selector = params.get("executionMetadata") or {}, params.get("selector") or {}
-    pod: dict[str, str] = {}
-    if is_implicit_asset_job_name(selector.get("pipelineName") or selector.get("jobName") or ""):
-        checks = [each["assetKey"] for each in selector.get("assetCheckSelection") or ()]
-        pod = _pod([*(selector.get("assetSelection") or ()), *checks], jobs_of)
+    metadata = params.get("executionMetadata") or {}
+    pod = _pod(keys_without_job(params) or (), jobs_of)
     return {**params, "executionMetadata": {**metadata, "tags": _tags(metadata.get("tags"), who, pod)}}
 
 
-def _pod(assets: Sequence[Mapping[str, Any]], jobs_of: JobsOf) -> dict[str, str]:
-    return pod_of_assets(jobs_of(AssetKey.from_graphql_input(each)) for each in assets) if assets else {}
+def _pod(assets: Sequence[AssetKey], jobs_of: JobsOf) -> dict[str, str]:
+    return pod_of_assets(map(jobs_of, assets)) if assets else {}
 
 
 def _jobs_of(context: Any, asset: AssetKey) -> Sequence[str]:

@@ -27,16 +27,19 @@ from graphene import Schema
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.uploads import MAX_BYTES
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings
 from regworkers_core.telemetry import configure_telemetry
+from regworkers_dagster.pods import JOB_NAMES
 from regworkers_dagster.resources import shared_runtime
 from regworkers_dagster.web.files import Files
 from regworkers_dagster.web.guard import Guard, Operators
 from regworkers_dagster.web.mutations import Mutations
+from regworkers_dagster.web.rights import Rights
 
 # A person waits: a service that has not answered by then counts as unavailable.
 _CALL_SECONDS = 10.0
@@ -89,11 +92,15 @@ def application(
     for news of assets.
     """
     operators = Operators(settings)
+
+    def actions() -> OperatorActions:
+        return runtime().operator_actions
+
     webserver = _Webserver(
         context,
         prefix,
         poll_milliseconds,
-        mutations=Mutations(operators, lambda: runtime().operator_actions),
+        mutations=Mutations(operators, Rights(settings, actions), actions),
         files=Files(operators, runtime, prefix=prefix, read_only=read_only),
     )
     return Guard(
@@ -133,6 +140,7 @@ def serve(
             "DAGSTER_HOME is not set: in the project, DAGSTER_HOME=$PWD regworkers-web -w workspace.yaml"
         )
     refuse_strangers(host, settings.web, read_only=read_only)
+    refuse_unknown_jobs(settings.web)
     configure_loggers(formatter=log_format, log_level=dagster_log_level.upper())
     configure_telemetry(settings)
     target = workspace_opts_to_load_target(WorkspaceOpts.extract_from_cli_options(workspace))
@@ -174,6 +182,13 @@ def refuse_strangers(host: str, settings: WebSettings, *, read_only: bool) -> No
         f"at {host} every machine that reaches it could launch a run: listen on 127.0.0.1, or name the login in front "
         "of it (web.operatorHeader, web.proxies), or add --read-only"
     )
+
+
+def refuse_unknown_jobs(settings: WebSettings) -> None:
+    """Raises UsageError for a role with a job that does not exist."""
+    for role, jobs in settings.jobs.items():
+        if unknown := sorted(set(jobs) - JOB_NAMES):
+            raise UsageError(f"web.jobs: {role} has {', '.join(unknown)}, and there is no such job")
 
 
 @asynccontextmanager

@@ -26,7 +26,12 @@ def _text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, dict):
-        return orjson.dumps({name: _text(item) for name, item in value.items() if item is not None}).decode()
+        plain = {
+            name: item if isinstance(item, list | tuple) else _text(item)
+            for name, item in value.items()
+            if item is not None
+        }
+        return orjson.dumps(plain).decode()
     if isinstance(value, list | tuple):
         return orjson.dumps([_text(item) for item in value]).decode()
     return str(value)

@@ -71,6 +71,19 @@ class OperatorActions:
         self._dependency.call(self._collection.insert_one, {"_id": document.pop("actionId"), **document})
         return action_id
 
+    def join(self, what: str, target: str, *, who: str, within_seconds: float) -> str | None:
+        """End the running action that another person began within this time: `who` is its second person. Returns who
+        began it; `who`, if only this person did; None without such an action.
+        """
+        now = self._clock()
+        begun = {"$gte": iso(now - within_seconds)}
+        query = {"what": what, "target": target, "outcome": "running", "startedAt": begun}
+        ends = {"outcome": "done", "endedAt": iso(now), "result": {"secondPerson": who}}
+        call, collection = self._dependency.call, self._collection
+        found = call(collection.find_one_and_update, {**query, "who": {"$ne": who}}, {"$set": ends})
+        found = found or call(collection.find_one, {**query, "who": who})
+        return None if found is None else str(found["who"])
+
     def progress(self, action_id: str, result: Mapping[str, Any]) -> None:
         self._set(action_id, {"result": dict(result)})
 

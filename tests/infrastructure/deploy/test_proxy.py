@@ -93,16 +93,16 @@ def test_every_way_to_dagster_asks_for_a_login_first() -> None:
     assert not named(plain, "location") and values(plain, "return")[0][0] == "301"
 
 
-def test_only_the_group_of_operators_reaches_the_ui_that_changes_things() -> None:
+def test_only_operators_and_managers_reach_the_ui_that_changes_things() -> None:
     (choice,) = [block for words, block in named(NGINX, "map") if words[1:] == ["$auth_groups", "$dagster"]]
     rules = {words[0]: words[1] for words, _ in choice}
     assert rules.pop("default") == "dagster_readers"
     ((pattern, upstream),) = rules.items()
     assert upstream == "dagster_operators"
     fits = re.compile(pattern.removeprefix("~")).search
-    operators, readers = LOGIN["allowed_groups"]
-    assert fits(operators) and fits(f"a,{operators},b")
-    assert not any(map(fits, ("", readers, operators + "-former", "no-" + operators)))
+    operators, managers, readers = LOGIN["allowed_groups"]
+    assert all(map(fits, (operators, f"a,{operators},b", managers, f"a,{managers},b")))
+    assert not any(map(fits, ("", readers, operators + "-former", "no-" + managers)))
     comment = (PROXY / "nginx.conf").read_text(encoding="utf-8")
     for line in comment.splitlines():
         if "regworkers-web" in line:
@@ -127,6 +127,9 @@ def test_the_person_whom_the_application_believes_in_is_the_one_who_logged_in(en
     headers = {words[0]: words[1] for words in values(root, "proxy_set_header")}
     assert headers[config["web"]["operatorHeader"]] == "$auth_user"
     assert set(config["web"]["proxies"]) == {"127.0.0.1", "::1"}
+    assert headers[config["web"]["groupsHeader"]] == "$auth_groups"
+    roles = config["web"]["groups"]
+    assert [roles["operator"], roles["manager"]] == [[each] for each in LOGIN["allowed_groups"][:2]]
     # Nothing in the place of a name: an empty header is not sent on.
     assert ["$auth_user", ""] in values(secure(), "set")
     assert ["$auth_user", "$upstream_http_x_auth_request_email"] in values(root, "auth_request_set")
