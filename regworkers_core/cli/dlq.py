@@ -142,17 +142,18 @@ def redrive(
     queue: Queue,
     filters: Filters,
     change: Change,
-    canary: Annotated[
-        int | None, typer.Option(min=0, help="canaries of each cause [default: the setting, 5]")
-    ] = None,
-    canary_seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="wait this long for the canaries")
+    at_once: Annotated[
+        bool,
+        typer.Option("--at-once", help="send without waiting for outcomes, as before drains are started"),
+    ] = False,
+    outcome_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="wait this long for the next outcome [default: the setting, 120]"),
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="items a second [default: the setting]")] = None,
-    own_mover: Annotated[bool, typer.Option("--own-mover", help="never let SQS move a whole queue")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Send dead letters back to their queue: a few of each cause first, the rest if these do not fail again.
+    """Send dead letters back to their queue: of each cause 1, then 5, 20, 100, ... as long as few fail again.
 
     Exits 1 if a message that should be sent is still there.
     """
@@ -160,10 +161,9 @@ def redrive(
     options = redriving.RedriveOptions(
         filters.choice(runtime),
         dry_run=change.dry_run,
-        canary_messages=canary,
-        canary_seconds=canary_seconds,
+        at_once=at_once,
+        outcome_seconds=outcome_seconds,
         rate=rate,
-        by_sqs=not own_mover,
     )
     dead = dead_queue(runtime.names, queue)
     with _followed() as callbacks:

@@ -139,7 +139,7 @@ def _shortest_id(message: Document) -> str:
 def redrive_text(document: Document) -> Group:
     title = f"{document['queue']} to {document['to']}: {document['ended']}, {document['sent']} sent"
     empty = "no dead letters" if document["dryRun"] else title
-    return Group(_causes_table(document, title, empty, "sent", "canary"), *_notes(document))
+    return Group(_causes_table(document, title, empty, "sent", "failed", "outcome"), *_notes(document))
 
 
 def drop_text(document: Document) -> Group:
@@ -194,5 +194,5 @@ def _notes(document: Document, nothing: str = "") -> list[Text]:
         lines.append(f"{document['hidden']} more are in flight elsewhere: try again in a minute")
     for queue, why in document.get("partly", {}).items():
         lines.append(f"{queue} was not read to the end ({why})")
-    lines += [document.get("trouble") or "", *str(document.get("advice") or "").splitlines()]
+    lines += str(document.get("advice") or "").splitlines()
     return [Text(line) for line in lines if line]

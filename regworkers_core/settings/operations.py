@@ -21,9 +21,8 @@ class DeadLettersSettings(Section):
     hide_seconds: int = Field(60, ge=1, le=43_200)
     lease_seconds: float = Field(10.0, gt=0)
     redrive_items_per_second: float = Field(100.0, gt=0)
-    # Of every group, sent before the rest; and how long what becomes of them is waited for.
-    canary_messages: int = Field(5, ge=0)
-    canary_seconds: float = Field(120.0, gt=0)
+    # A redrive waits this long for the next outcome of what it sent.
+    outcome_seconds: float = Field(120.0, gt=0)
     # What is dropped is kept so long on S3, under `dead-letters/`.
     keep_copies_days: int = Field(30, ge=1)
 

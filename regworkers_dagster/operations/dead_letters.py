@@ -63,14 +63,11 @@ class RedriveConfig(ApplyConfig, _ChoiceConfig):
 
     queue: str = Field(default="replication-queue", description="The queue whose dead letters are meant.")
     apply: bool = Field(default=False, description="Send them. Without, the run counts only.")
-    canary: int | None = Field(
-        default=None, ge=0, description="Messages of each cause that are sent first; empty: the setting."
-    )
-    canary_seconds: float | None = Field(
-        default=None, gt=0, description="How long to wait for the canaries; empty: the setting."
+    at_once: bool = Field(default=False, description="Send without waiting for outcomes.")
+    outcome_seconds: float | None = Field(
+        default=None, gt=0, description="How long to wait for the next outcome; empty: the setting."
     )
     rate: float | None = Field(default=None, gt=0, description="Items a second; empty: the setting.")
-    own_mover: bool = Field(default=False, description="Never let SQS move a whole queue.")
 
 
 class DropConfig(ApplyConfig, _ChoiceConfig):
@@ -130,11 +127,11 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, ru
 @one_op_job(
     "redrive_dead_letters",
     step="redrive",
-    does="Sends dead letters that may still be needed to their queue: canaries first, then the rest.",
+    does="Sends dead letters that may still be needed to their queue, in rounds that grow.",
     is_flat=True,
     tags={OPERATION_TAG: "redrive_dead_letters", **_BY_HAND, **long_run()},
-    description="Sends dead letters to their queue again. Counts only, unless `apply` is true. A few of each cause are "
-    "sent first, and the rest follows if these do not fail; fails when a message that should be sent is still there. "
+    description="Sends dead letters to their queue again. Counts only, unless `apply` is true. Of each cause one goes "
+    "first, then 5, 20, 100, as long as few fail again; fails when a message that should be sent is still there. "
     "Terminate it at any time and launch it again: it continues with the rest.",
 )
 def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, runtime: Runtime) -> None:
@@ -142,10 +139,9 @@ def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, 
     options = RedriveOptions(
         config.choice(runtime),
         dry_run=not config.apply,
-        canary_messages=config.canary,
-        canary_seconds=config.canary_seconds,
+        at_once=config.at_once,
+        outcome_seconds=config.outcome_seconds,
         rate=config.rate,
-        by_sqs=not config.own_mover,
     )
     with StopSignal().on_signals() as stop:
         report = redrive(

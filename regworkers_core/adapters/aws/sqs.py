@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -269,79 +267,39 @@ def _entry(index: int, message: Outgoing) -> dict[str, Any]:
     return entry
 
 
-# AWS's own bound on the rate of one task.
-MOST_PER_SECOND = 500
-RUNNING = "RUNNING"
-# Error codes of endpoints without these actions.
+# Error codes of endpoints without ListMessageMoveTasks.
 _UNKNOWN_ACTION = frozenset(
     {"InvalidAction", "UnknownOperation", "UnknownOperationException", "NotImplemented", "501", "404"}
     | {"AWS.SimpleQueueService.UnsupportedOperation", "UnsupportedOperation"}
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MoveTask:
-    """A task of ListMessageMoveTasks. `handle` is empty unless it runs; counts are approximate."""
-
-    status: str
-    handle: str
-    moved: int
-    to_move: int | None
-    failure: str
-
-    @property
-    def runs(self) -> bool:
-        return self.status in (RUNNING, "CANCELLING")
-
-
 class MessageMoves:
-    """SQS's own message moves, by queue name. Every method raises TransientFailure when SQS cannot answer."""
+    """What moves messages off a dead-letter queue beside us. Every method raises TransientFailure when SQS cannot
+    answer.
+    """
 
     def __init__(self, client: Any, dependency: Dependency) -> None:
         self._client, self._dependency = client, dependency
         self._attributes: dict[str, Mapping[str, str]] = {}
 
-    def latest(self, queue: str) -> MoveTask | None:
-        """The most recent task of a dead-letter queue; None when there was none. Raises Unsupported."""
-        with _supported():
-            answer = self._dependency.call(
-                self._client.list_message_move_tasks, SourceArn=self.arn(queue), MaxResults=1
-            )
-        found = answer.get("Results") or []
-        return _task(found[0]) if found else None
-
-    def start(self, queue: str, destination: str, per_second: int) -> str:
-        """Move all of `queue` to `destination`; returns the task's handle. Raises Unsupported, and UsageError while
-        another task of this queue runs.
-        """
+    def moved_by_sqs(self, queue: str) -> int | None:
+        """How many messages a move of SQS's own, begun in AWS's console, has moved so far; None if none runs."""
+        arn = self._attributes_of(queue)["QueueArn"]
         try:
-            with _supported():
-                # Without a retry: if the answer was lost, a retry would find its own task running.
-                answer = self._dependency.once(
-                    self._client.start_message_move_task,
-                    SourceArn=self.arn(queue),
-                    DestinationArn=self.arn(destination),
-                    MaxNumberOfMessagesPerSecond=max(1, min(per_second, MOST_PER_SECOND)),
-                )
+            answer = self._dependency.call(self._client.list_message_move_tasks, SourceArn=arn, MaxResults=1)
         except ClientError as error:
-            raise UsageError(f"SQS does not start to move {queue}: {error_code(error)}") from None
-        return str(answer["TaskHandle"])
-
-    def cancel(self, handle: str) -> None:
-        """Cancel a task. Moved messages stay moved; a task that has ended is ignored."""
-        try:
-            with _supported():
-                self._dependency.call(self._client.cancel_message_move_task, TaskHandle=handle)
-        except ClientError as error:
-            if "NotFound" not in error_code(error) and "Invalid" not in error_code(error):
-                raise
+            if error_code(error) in _UNKNOWN_ACTION:
+                return None
+            raise
+        for task in answer.get("Results") or []:
+            if task.get("Status") in ("RUNNING", "CANCELLING"):
+                return int(task.get("ApproximateNumberOfMessagesMoved") or 0)
+        return None
 
     def has_redrive_policy(self, queue: str) -> bool:
         """Whether receives of this queue count towards a redrive limit, which browsing would reach."""
         return bool(self._attributes_of(queue).get("RedrivePolicy"))
-
-    def arn(self, queue: str) -> str:
-        return self._attributes_of(queue)["QueueArn"]
 
     def _attributes_of(self, queue: str) -> Mapping[str, str]:
         if queue not in self._attributes:
@@ -352,28 +310,3 @@ class MessageMoves:
             )
             self._attributes[queue] = answer["Attributes"]
         return self._attributes[queue]
-
-
-class Unsupported(Exception):
-    """The endpoint has no message move tasks."""
-
-
-@contextmanager
-def _supported() -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        if error_code(error) in _UNKNOWN_ACTION:
-            raise Unsupported from None
-        raise
-
-
-def _task(result: Mapping[str, Any]) -> MoveTask:
-    to_move = result.get("ApproximateNumberOfMessagesToMove")
-    return MoveTask(
-        str(result.get("Status", "")),
-        str(result.get("TaskHandle") or ""),
-        int(result.get("ApproximateNumberOfMessagesMoved") or 0),
-        None if to_move is None else int(to_move),
-        str(result.get("FailureReason") or ""),
-    )

@@ -20,6 +20,10 @@ from regworkers_core.engine.dependency import Dependency
 
 OPEN = "open"
 _PAGE = 500
+# Twice what a redrive sends before it looks; it looks every few seconds.
+_LATEST = 20_000
+# What an entry or a chunk is named by.
+_NAMED = ("campaignId", "entryId", "marketId", "phase", "chunk")
 # What open dead letters are judged by.
 _JUDGED = (
     "queue",
@@ -27,11 +31,7 @@ _JUDGED = (
     "fingerprint",
     "lastFailedAt",
     "entryOrder",
-    "campaignId",
-    "entryId",
-    "marketId",
-    "phase",
-    "chunk",
+    *_NAMED,
 )
 _RECORDED = (
     "queue",
@@ -179,25 +179,15 @@ class DeadLetters:
         found = self._dependency.call(aggregate_all, self._collection, pipeline)
         return Counter({str(row["_id"]): int(row["items"]) for row in found})
 
-    def came_back(self, queue: str, fingerprint: str, since: str) -> bool:
-        """Whether anything failed with this cause since then."""
-        return self._latest({"queue": queue, "fingerprint": fingerprint}, since) is not None
-
-    def failed_since(self, queue: str, subjects: Sequence[Mapping[str, Any]], since: str) -> str | None:
-        """The reason for which one of `subjects` (fields of documents) failed since then; None: none did."""
-        for start in range(0, len(subjects), _PAGE):
-            either = [dict(subject) for subject in subjects[start : start + _PAGE]]
-            found = self._latest({"queue": queue, "$or": either}, since)
-            if found is not None:
-                return str(found.get("reason"))
-        return None
-
-    def _latest(self, query: Mapping[str, Any], since: str) -> Document | None:
-        late = {**query, "lastFailedAt": {"$gte": since}}
-        fields = {"reason": 1, "lastFailedAt": 1}
-        found = self._dependency.call(self._collection.find_one, late, fields, sort=[("lastFailedAt", -1)])
+    def failed_since(self, queue: str, since: str) -> list[Mapping[str, Any]]:
+        """What the latest failures since then are about: the fields that name it, and its correlation id."""
+        query = {"lastFailedAt": {"$gte": since}, "queue": queue}
+        fields = dict.fromkeys((*_NAMED, "correlationId", "lastFailedAt"), 1)
+        found = self._dependency.call(
+            find_all, self._collection, query, fields, sort=[("lastFailedAt", -1)], limit=_LATEST
+        )
         # Some servers compare times to the second only.
-        return found if found is not None and str(found["lastFailedAt"]) >= since else None
+        return [document for document in found if str(document["lastFailedAt"]) >= since]
 
     def open(self, queue: str) -> Iterator[list[Document]]:
         """All open documents of a queue, a page at a time, by id. Those of a page may be closed before the next."""

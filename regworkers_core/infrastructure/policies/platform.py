@@ -259,14 +259,12 @@ OPERATORS = (
             Statement(
                 "WorkOnDeadLetters",
                 (
-                    "sqs:CancelMessageMoveTask",
                     "sqs:ChangeMessageVisibility",
                     "sqs:DeleteMessage",
                     "sqs:GetQueueAttributes",
                     "sqs:GetQueueUrl",
                     "sqs:ListMessageMoveTasks",
                     "sqs:ReceiveMessage",
-                    "sqs:StartMessageMoveTask",
                 ),
                 DEAD_LETTER_QUEUES,
             ),
@@ -278,14 +276,12 @@ OPERATORS = (
             REMOVE_FUSES,
             Statement("KeepCopies", ("s3:GetObject", "s3:PutObject"), objects("dead-letters")),
         ),
-        # Emulators lack SQS's own move; a copy is read only if the answer to its write was lost.
+        # Emulators know no moves of SQS's own; a copy is read only if the answer to its write was lost.
         frozenset(
             {
                 "dynamodb:DeleteItem",
                 "s3:GetObject",
-                "sqs:CancelMessageMoveTask",
                 "sqs:ListMessageMoveTasks",
-                "sqs:StartMessageMoveTask",
             }
         ),
     ),

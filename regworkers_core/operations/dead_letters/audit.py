@@ -106,14 +106,6 @@ def _done_chunks(runtime: Runtime, page: Sequence[dict[str, Any]]) -> list[dict[
     return [document for document in page if "doneAt" in rows.get(ids[document["_id"]], {})]
 
 
-def close_cause(runtime: Runtime, queue: DeadQueue, cause: str, *, before: str, by: str) -> None:
-    """After a whole queue was redriven: close what failed for `cause` before `before` and no verdict closes."""
-    if queue.kind not in PROVABLE:
-        about = {"queue": queue.source, "fingerprint": cause}
-        at = iso(runtime.clock())
-        runtime.dead_letters.close_all(about, _RESOLVED, before=before, at=at, by=by)
-
-
 def close_moved(runtime: Runtime, messages: Sequence[DeadMessage], *, before: str, by: str) -> None:
     """After messages were redriven or dropped: close one document that failed before `before` for each item that no
     verdict will ever close.

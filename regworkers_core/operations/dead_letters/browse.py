@@ -129,12 +129,8 @@ class QueueBrowser:
         self._enough = True
 
     def settle(self, messages: Sequence[Received]) -> None:
-        """Do not return these messages of the current batch: the caller deleted them, or keeps them."""
+        """Do not return these messages of the current batch: the caller deleted them."""
         self._settled.update(message.receipt for message in messages)
-
-    def give_back(self, messages: Sequence[Received]) -> None:
-        """Return kept messages at the end after all."""
-        self._receipts.writelines(message.receipt + "\n" for message in messages)
 
     def _reason_to_end(self, end: float) -> Ended | None:
         if self._stopped():
@@ -153,7 +149,8 @@ class QueueBrowser:
             return []
 
     def _close_batch(self) -> None:
-        self.give_back([message for message in self._batch if message.receipt not in self._settled])
+        kept = [message for message in self._batch if message.receipt not in self._settled]
+        self._receipts.writelines(message.receipt + "\n" for message in kept)
         self._batch, self._settled = [], set()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Send dead letters back to their queue: count, send a few of every cause as canaries, then the rest of what passed.
+"""Send dead letters back to their queue: count, then send rounds that grow for each cause and stop one that fails.
 
 All progress is in the queues: run it again after a kill, and it continues with what is still there. A message is
 deleted only after its send was confirmed. Killed in between, it is on both queues: a repeat, which every flow
@@ -9,54 +9,46 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from regworkers_core.adapters.aws.sqs import MessageMoves, MoveTask, Unsupported
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import Reason, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
-from regworkers_core.operations.dead_letters.audit import (
-    Working,
-    close_cause,
-    close_moved,
-    close_settled,
-    working,
+from regworkers_core.operations.dead_letters.audit import Working, close_moved, close_settled, working
+from regworkers_core.operations.dead_letters.browse import (
+    Ended,
+    OnProgress,
+    QueueBrowser,
+    matching,
+    no_progress,
+    open_browser,
 )
-from regworkers_core.operations.dead_letters.browse import OnProgress, matching, no_progress, open_browser
-from regworkers_core.operations.dead_letters.canary import wait_for_canaries
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
-from regworkers_core.operations.dead_letters.report import (
-    FOLLOWS,
-    OTHERS,
-    CanaryOutcome,
-    Cause,
-    RedriveEnded,
-    RedriveReport,
-)
+from regworkers_core.operations.dead_letters.report import OTHERS, RedriveEnded, RedriveReport
+from regworkers_core.operations.dead_letters.rounds import MOST_IN_ROUND, Growth, Outcome, Round
 from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessed, Assessor
 from regworkers_core.runtime import Runtime
 
 # Messages of one send: as many as a kill between send and delete can leave on both queues.
 _SEND = 10
-# How often the history is read, while the rest is sent, for causes that came back.
+# How often the history is read, while a round is sent, for causes that fail again.
 _CHECK_SECONDS = 5.0
-_POLL_SECONDS = 1.0
-_COMPLETED = "COMPLETED"
 
 
 @dataclass(frozen=True, slots=True)
 class RedriveOptions:
-    """None: use the setting. `rate` is in items a second. `by_sqs`: let SQS move a whole queue itself."""
+    """None: use the setting. `rate` is in items a second. `at_once`: rounds are as large as they may be and are not
+    waited for; a cause stops only if failures return while it is sent.
+    """
 
     choice: Choice = Choice()
     dry_run: bool = True
-    canary_messages: int | None = None
-    canary_seconds: float | None = None
+    at_once: bool = False
+    outcome_seconds: float | None = None
     rate: float | None = None
-    by_sqs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +78,17 @@ def redrive(
     callbacks = callbacks or Callbacks()
     if options.dry_run:
         run = _Redrive(runtime, queue, assessor, options, callbacks, None)
-        run.count(canaries=0)
+        run.count()
         return run.report
-    settings = runtime.settings.dead_letters
-    canaries = settings.canary_messages if options.canary_messages is None else options.canary_messages
     arguments = {
         **options.choice.as_dict(),
-        "canary": canaries,
-        "itemsPerSecond": options.rate or settings.redrive_items_per_second,
+        "atOnce": options.at_once,
+        "itemsPerSecond": options.rate or runtime.settings.dead_letters.redrive_items_per_second,
     }
     with working(runtime, queue, "redrive", arguments, who=who) as work:
         run = _Redrive(runtime, queue, assessor, options, callbacks, work)
         try:
-            run.act(canaries, by=work.who)
+            run.act(by=work.who)
         finally:
             work.result = run.report.numbers()
         work.outcome = "done" if run.report.finished else "stopped"
@@ -120,179 +110,168 @@ class _Redrive:
         self._runtime, self._queue, self._assessor = runtime, queue, assessor
         self._options, self._callbacks, self._work = options, callbacks, work
         self._rate = options.rate or runtime.settings.dead_letters.redrive_items_per_second
+        self._bucket = TokenBucket(self._rate, burst=_SEND, sleep=callbacks.stop.wait)
         # A message that failed later than this is not sent a second time by this redrive.
         self._began = runtime.clock()
         self._since = iso(self._began)
-        self._checked_at = time.monotonic()
+        self._source, self._dead = runtime.queue(queue.source), runtime.queue(queue.name)
+        # Ids of messages that the queue did not take, and of those that came back without a record.
+        self._set_aside: set[str] = set()
+        self._sendable: dict[str, int] = {}
         self.report = RedriveReport(queue, dry_run=options.dry_run)
 
-    def act(self, canaries: int, *, by: str) -> None:
-        sent = self.count(canaries=canaries)
-        if self.report.ended is not RedriveEnded.STOPPED:
-            self._wait_for(sent)
-            self._send_rest()
+    def act(self, *, by: str) -> None:
+        moved = self._runtime.message_moves.moved_by_sqs(self._queue.name)
+        if moved is not None:
+            raise UsageError(
+                f"SQS moves {self._queue.name} itself, {moved} messages so far: wait, or cancel it in AWS's console"
+            )
+        self.count()
+        report = self.report
+        if report.ended is not RedriveEnded.STOPPED:
+            # Causes beyond the counted ones wait for the next redrive.
+            counted = [cause for cause in report.groups if cause.fingerprint != OTHERS and cause.sendable]
+            self._sendable = {cause.fingerprint: cause.sendable for cause in counted}
+            report.growth = {cause: Growth() for cause in self._sendable}
+            self._grow()
+            partly = report.seen.partly or any(cause.fingerprint == OTHERS for cause in report.groups)
+            goes_on = any(growth.goes_on for growth in report.growth.values())
+            report.ended = RedriveEnded.UNFINISHED if partly or goes_on else RedriveEnded.DONE
         if self._stopped():
-            self.report.ended = RedriveEnded.STOPPED
-        elif any(cause.fingerprint == OTHERS and cause.sendable for cause in self.report.groups):
-            self.report.ended = RedriveEnded.UNFINISHED
-        self.report.closed = close_settled(self._runtime, self._queue, self._assessor, by=by)
+            report.ended = RedriveEnded.STOPPED
+        report.closed = close_settled(self._runtime, self._queue, self._assessor, by=by)
 
-    def count(self, *, canaries: int) -> dict[str, list[DeadMessage]]:
-        """Count causes with verdicts, and send the first of each cause while the browser still hides them."""
+    def count(self) -> None:
+        """Count causes with verdicts."""
         self._callbacks.on_phase("counting")
-        number, waiting = Counter[str](), list[DeadMessage]()
-        report, causes, choice = self.report, self.report.groups, self._options.choice
+        report, causes = self.report, self.report.groups
         with open_browser(self._runtime, self._queue, stopped=self._stopped) as browser:
-            try:
-                for messages in matching(
-                    browser, self._queue, choice, self._began, self._callbacks.on_progress
-                ):
-                    for assessed in causes.add_all(messages, self._assessor):
-                        message = assessed.message
-                        wanted = causes.knows(message) and number[message.fingerprint] < canaries
-                        if wanted and _is_sendable(assessed):
-                            number[message.fingerprint] += 1
-                            waiting.append(message)
-                            browser.settle([message.received])
-                report.seen.add(self._queue, browser)
-                report.seen.fitting = causes.total("messages")
-                sent = self._send_canaries(waiting)
-            finally:
-                browser.give_back([message.received for message in waiting])
+            for messages in self._matching(browser, self._callbacks.on_progress):
+                causes.add_all(messages, self._assessor)
+        report.seen.add(self._queue, browser)
+        report.seen.fitting = causes.total("messages")
         causes.read_trends(self._runtime, self._queue, self._began)
         if browser.complete:
             report.ended = RedriveEnded.COUNTED
         elif self._stopped():
             report.ended = RedriveEnded.STOPPED
-        return sent
 
-    def _send_canaries(self, waiting: list[DeadMessage]) -> dict[str, list[DeadMessage]]:
-        """By cause. Removes what was sent from `waiting`. A cause of which nothing was sent is not continued."""
-        sent: dict[str, list[DeadMessage]] = {}
-        if waiting:
-            self._callbacks.on_phase("sending canaries")
-        canaries = list(waiting)
-        for start in range(0, len(canaries), _SEND):
-            if self._stopped():
-                return sent
-            for message in self._send(canaries[start : start + _SEND]):
-                sent.setdefault(message.fingerprint, []).append(message)
-                waiting.remove(message)
-        for message in waiting:
-            if message.fingerprint not in sent:
-                self.report.canaries[message.fingerprint] = CanaryOutcome.NOT_TAKEN
-        return sent
+    def _grow(self) -> None:
+        """One round after the other, until no cause has more that may be sent."""
+        growth, number = self.report.growth, 0
+        while any(each.goes_on for each in growth.values()) and not self._stopped():
+            number += 1
+            sizes = {
+                cause: MOST_IN_ROUND if self._options.at_once else each.size
+                for cause, each in growth.items()
+                if each.goes_on
+            }
+            self._callbacks.on_phase(f"round {number}: sending {len(sizes)} causes")
+            sent = Round(self._queue, self._source, self._runtime.dead_letters, self._assessor, self._since)
+            tried, ended = self._send_round(sent, sizes)
+            if not tried and ended not in (Ended.EMPTY, Ended.ENOUGH):
+                return
+            if not self._options.at_once and sent.open and not self._stopped():
+                self._callbacks.on_phase(f"round {number}: waiting for {sent.sent.total()} messages")
+                sent.wait(
+                    limit_seconds=self._options.outcome_seconds
+                    or self._runtime.settings.dead_letters.outcome_seconds,
+                    stopped=self._stopped,
+                    sleep=self._callbacks.stop.wait,
+                )
+            for cause, size in sizes.items():
+                self._judge(cause, sent, tried[cause], cut=tried[cause] < size and ended is Ended.EMPTY)
 
-    def _wait_for(self, canaries: dict[str, list[DeadMessage]]) -> None:
-        if not canaries:
-            return
-        number = sum(len(messages) for messages in canaries.values())
-        self._callbacks.on_phase(f"waiting for {number} canaries")
-        outcomes = wait_for_canaries(
-            canaries,
-            self._queue,
-            self._runtime.queue(self._queue.source),
-            self._runtime.dead_letters,
-            self._assessor,
-            since=self._since,
-            limit_seconds=self._options.canary_seconds or self._runtime.settings.dead_letters.canary_seconds,
-            stopped=self._stopped,
-            sleep=self._callbacks.stop.wait,
-        )
-        self.report.canaries.update(outcomes)
+    def _judge(self, cause: str, sent: Round, tried: int, *, cut: bool) -> None:
+        """`cut`: the round was smaller than the cause's size, because the queue has no more of it."""
+        growth = self.report.growth[cause]
+        growth.judge(tried, sent.failed[cause] + tried - sent.sent[cause])
+        growth.exhausted = cut or self._left_of(cause) <= 0
+        if tried and not self.report.sent[cause] and not growth.goes_on:
+            growth.outcome = Outcome.NOT_TAKEN
+        elif growth.outcome is Outcome.NONE and sent.open.get(cause) and not self._options.at_once:
+            growth.outcome = Outcome.UNANSWERED
 
-    def _send_rest(self) -> None:
-        left = [cause for cause in self.report.groups if self._left_of(cause) > 0 and self._follows(cause)]
-        if not left or self._stopped():
-            self._end_pass(complete=True)
-            return
-        self._callbacks.on_phase("sending the rest")
-        by_sqs = self._options.by_sqs and self.report.can_move_whole(self._options.choice)
-        if not (by_sqs and self._move_by_sqs()):
-            self._send_matching(sum(cause.items for cause in left))
-
-    def _move_by_sqs(self) -> bool:
-        """False if the endpoint does not support it."""
-        report, causes = self.report, self.report.groups
-        expected = sum(self._left_of(cause) for cause in causes)
-        # SQS's rate counts messages, ours counts items.
-        share = min(1.0, causes.total("messages") / max(1, causes.total("items")))
-        task = move_whole_queue(
-            self._runtime.message_moves,
-            self._queue,
-            per_second=self._rate * share,
-            stopped=self._stopped,
-            on_progress=lambda done: self._callbacks.on_progress(done, expected),
-        )
-        if task is None:
-            return False
-        completed = task.status == _COMPLETED
-        report.mover, report.moved_by_sqs, report.trouble = "sqs", task.moved, task.failure
-        report.ended = RedriveEnded.DONE if completed else RedriveEnded.UNFINISHED
-        for cause in report.groups if completed else ():
-            close_cause(self._runtime, self._queue, cause.fingerprint, before=self._since, by=self._by())
-        return True
-
-    def _send_matching(self, items: int) -> None:
-        """Send the rest ourselves, ten at a time, at the rate."""
-        bucket = TokenBucket(self._rate, burst=_SEND, sleep=self._callbacks.stop.wait)
-        done, expected = 0, sum(self._left_of(cause) for cause in self.report.groups)
+    def _send_round(self, sent: Round, sizes: dict[str, int]) -> tuple[Counter[str], Ended | None]:
+        """Send up to `sizes` messages of each cause, at the rate. Returns how many of each were tried, and why the pass
+        through the queue ended.
+        """
+        tried = Counter[str]()
+        report, sizes = self.report, dict(sizes)
+        left = {cause: self._left_of(cause) for cause in sizes}
+        expected = sum(min(sizes[cause], left[cause]) for cause in sizes)
+        share = report.groups.total("items") / max(1, report.groups.total("messages"))
+        checked_at = time.monotonic()
         with open_browser(
-            self._runtime, self._queue, extra_seconds=items / self._rate, stopped=self._stopped
+            self._runtime,
+            self._queue,
+            extra_seconds=min(expected, MOST_IN_ROUND) * share / self._rate,
+            stopped=self._stopped,
         ) as browser:
-            for messages in matching(browser, self._queue, self._options.choice, self._began):
-                wanted = self._wanted(messages)
+            for messages in self._matching(browser):
+                wanted = self._wanted(messages, sizes, tried)
                 for start in range(0, len(wanted), _SEND):
                     batch = wanted[start : start + _SEND]
-                    if self._stopped() or not bucket.take(sum(message.size for message in batch)):
+                    if self._stopped() or not self._bucket.take(sum(message.size for message in batch)):
                         break
-                    sent = self._send(batch)
-                    browser.settle([message.received for message in sent])
-                    done += len(sent)
-                    self._callbacks.on_progress(done, max(expected, done))
-                self._stop_returned_causes()
-        self._end_pass(complete=browser.complete)
+                    tried.update(message.fingerprint for message in batch)
+                    moved = self._send(batch)
+                    browser.settle([message.received for message in moved])
+                    sent.add(moved)
+                    self._callbacks.on_progress(tried.total(), max(expected, tried.total()))
+                if time.monotonic() - checked_at >= _CHECK_SECONDS:
+                    checked_at = time.monotonic()
+                    sent.look()
+                for cause in sizes:
+                    if report.growth[cause].stops(sent.failed[cause], sent.sent[cause]):
+                        sizes[cause] = tried[cause]
+                if tried.total() >= MOST_IN_ROUND or all(
+                    tried[cause] >= min(size, left[cause]) for cause, size in sizes.items()
+                ):
+                    browser.enough()
+        return tried, browser.ended
 
-    def _end_pass(self, *, complete: bool) -> None:
-        """Causes that the first pass did not reach are still there, however much a later pass saw."""
-        done = complete and not self.report.seen.partly
-        self.report.ended = RedriveEnded.DONE if done else RedriveEnded.UNFINISHED
-
-    def _wanted(self, messages: Sequence[DeadMessage]) -> list[DeadMessage]:
-        """Messages of causes that may follow, assessed again: the stores may have changed since the count."""
+    def _wanted(
+        self, messages: Sequence[DeadMessage], sizes: dict[str, int], tried: Counter[str]
+    ) -> list[DeadMessage]:
+        """Messages of causes whose round has room, assessed again: the stores may have changed since the count."""
         due = []
         for message in messages:
-            cause = self.report.groups.get(message)
-            failed_since = message.last_failed is not None and message.last_failed >= self._began
-            if cause is not None and self._follows(cause) and not failed_since:
+            if message.fingerprint not in sizes or message.id in self._set_aside:
+                continue
+            if message.last_failed is not None and message.last_failed >= self._began:
+                self._came_back(message)
+            elif tried[message.fingerprint] < sizes[message.fingerprint]:
                 due.append(message)
-        return [assessed.message for assessed in self._assessor(due) if _is_sendable(assessed)]
+        room, wanted = Counter(tried), list[DeadMessage]()
+        for assessed in self._assessor(due) if due else ():
+            cause = assessed.message.fingerprint
+            if _is_sendable(assessed) and room[cause] < sizes[cause] and room.total() < MOST_IN_ROUND:
+                room[cause] += 1
+                wanted.append(assessed.message)
+        return wanted
 
-    def _stop_returned_causes(self) -> None:
-        if time.monotonic() - self._checked_at < _CHECK_SECONDS:
-            return
-        self._checked_at = time.monotonic()
-        for cause in self.report.groups:
-            if self._follows(cause) and self._runtime.dead_letters.came_back(
-                self._queue.source, cause.fingerprint, self._since
-            ):
-                self.report.canaries[cause.fingerprint] = CanaryOutcome.FAILED_AGAIN
+    def _came_back(self, message: DeadMessage) -> None:
+        """SQS moved it: workers died on it again, or gave it back each time, without a record."""
+        if message.reason == Reason.RECEIVED_TOO_OFTEN:
+            self._set_aside.add(message.id)
+            self.report.growth[message.fingerprint].judge(0, 1)
+
+    def _left_of(self, cause: str) -> int:
+        return self._sendable[cause] - self.report.sent[cause]
 
     def _send(self, messages: Sequence[DeadMessage]) -> list[DeadMessage]:
-        source, dead = self._runtime.queue(self._queue.source), self._runtime.queue(self._queue.name)
-        sent = move(messages, source, dead, self.report, on_step=self._callbacks.on_step)
-        close_moved(self._runtime, sent, before=self._since, by=self._by())
+        sent, met_again = move(
+            messages, self._source, self._dead, self.report, on_step=self._callbacks.on_step
+        )
+        self._set_aside |= {each.id for each in messages} - {each.id for each in sent} | met_again
+        close_moved(self._runtime, sent, before=self._since, by=self._work.who if self._work else "")
         return sent
 
-    def _left_of(self, cause: Cause) -> int:
-        return cause.sendable - self.report.sent[cause.fingerprint]
-
-    def _follows(self, cause: Cause) -> bool:
-        """Causes beyond the counted ones had no canary: they wait for the next redrive."""
-        return cause.fingerprint != OTHERS and self.report.canary(cause) in FOLLOWS
-
-    def _by(self) -> str:
-        return self._work.who if self._work is not None else ""
+    def _matching(
+        self, browser: QueueBrowser, on_progress: OnProgress = no_progress
+    ) -> Iterator[list[DeadMessage]]:
+        return matching(browser, self._queue, self._options.choice, self._began, on_progress)
 
     def _stopped(self) -> bool:
         return self._callbacks.stop.is_set or (self._work is not None and self._work.lease.lost)
@@ -309,8 +288,9 @@ def move(
     report: RedriveReport,
     *,
     on_step: OnStep = no_step,
-) -> list[DeadMessage]:
-    """One send, one delete of what the send confirmed. Returns the messages that were sent.
+) -> tuple[list[DeadMessage], set[str]]:
+    """One send, one delete of what the send confirmed. Returns the messages that were sent, and the ids of those among
+    them that could not be deleted.
 
     Raises TransientFailure when the delete gets no answer: what was sent is then on both queues.
     """
@@ -319,41 +299,10 @@ def move(
     report.refused += sum(failure.permanent for failure in failures.values())
     report.unsent += sum(not failure.permanent for failure in failures.values())
     on_step("redrive.after_send")
-    if sent:
-        report.doubled += len(dead.delete([message.received for message in sent]))
+    kept = (
+        {message.message_id for message in dead.delete([each.received for each in sent])} if sent else set()
+    )
+    report.doubled += len(kept)
     on_step("redrive.after_delete")
     report.sent.update(message.fingerprint for message in sent)
-    return sent
-
-
-def move_whole_queue(
-    moves: MessageMoves,
-    queue: DeadQueue,
-    *,
-    per_second: float,
-    stopped: Callable[[], bool],
-    on_progress: Callable[[int], None],
-    sleep: Callable[[float], object] = time.sleep,
-) -> MoveTask | None:
-    """Start SQS's own move task and follow it to its end; cancel it when `stopped`. None: the endpoint has none.
-
-    Raises UsageError while another task of this queue runs, TransientFailure when SQS does not answer.
-    """
-    try:
-        latest = moves.latest(queue.name)
-        if latest is not None and latest.runs:
-            raise UsageError(f"SQS moves {queue.name} already, {latest.moved} messages so far: wait for it")
-        handle = moves.start(queue.name, queue.source, int(per_second))
-    except Unsupported:
-        return None
-    cancelled = False
-    while True:
-        task = moves.latest(queue.name)
-        if task is not None:
-            on_progress(task.moved)
-            if not task.runs:
-                return task
-        if stopped() and not cancelled:
-            moves.cancel(handle)
-            cancelled = True
-        sleep(_POLL_SECONDS)
+    return sent, kept

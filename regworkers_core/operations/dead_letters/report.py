@@ -22,6 +22,7 @@ from regworkers_core.operations.dead_letters.browse import (
     open_browser,
 )
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
+from regworkers_core.operations.dead_letters.rounds import Growth, Outcome
 from regworkers_core.operations.dead_letters.verdict import SETTLED, Assess, Assessed, DeadLetterVerdict
 from regworkers_core.runtime import Runtime
 
@@ -142,8 +143,8 @@ _ADVICE: Mapping[str, str] = {
     Reason.INVALID_ENTRY: "correct the entries in the demand table with a higher version: that change replicates",
     Reason.DUPLICATE_KEY: "two entries claim one value of a unique index: correct one of them, then redrive",
     Reason.INVALID_EVENT: "correct the writer of these events, or publish the schema that allows them, then redrive",
-    Reason.ATTEMPTS_EXHAUSTED: "the cause may be over: redrive, the canaries show it",
-    Reason.RECEIVED_TOO_OFTEN: "workers died on these: read the drains' logs, then redrive, the canaries show it",
+    Reason.ATTEMPTS_EXHAUSTED: "the cause may be over: redrive, its first messages show it",
+    Reason.RECEIVED_TOO_OFTEN: "workers died on these: read the drains' logs, then redrive, its first messages show it",
     Reason.DEFECT: "the code has a defect where the error says: deploy a version without it, then redrive",
     Reason.KILLED: "workers die of these: find out why with one of them, deploy the fix, then redrive",
     Reason.INVALID_BODY: "the sender of these breaks the contract: correct it, then drop them",
@@ -234,22 +235,8 @@ def count_causes(
     return causes, seen
 
 
-class CanaryOutcome(StrEnum):
-    """The rest of a cause follows only after PASSED and NONE. NOT_TAKEN: the queue accepted none of the canaries."""
-
-    PASSED = "passed"
-    FAILED_AGAIN = "failed again"
-    FAILED_OTHERWISE = "failed otherwise"
-    UNANSWERED = "unanswered"
-    NOT_TAKEN = "not taken"
-    NONE = "none"
-
-
-FOLLOWS = frozenset({CanaryOutcome.PASSED, CanaryOutcome.NONE})
-
-
 class RedriveEnded(StrEnum):
-    """UNFINISHED: more than one pass could take, or SQS gave up; run it again. STOPPED: by a signal."""
+    """UNFINISHED: more than a pass could take; run it again. STOPPED: by a signal."""
 
     COUNTED = "counted"
     DONE = "done"
@@ -259,58 +246,42 @@ class RedriveEnded(StrEnum):
 
 @dataclass(slots=True)
 class RedriveReport:
-    """`canaries` and `sent` are by fingerprint; `moved_by_sqs` messages are in addition to `sent`. Of those sent,
-    `doubled` could not be deleted and will be met again. `refused` can never be sent, `unsent` could not be now.
-    `closed` documents of the history were settled by their verdict.
+    """`growth` and `sent` are by fingerprint. Of those sent, `doubled` could not be deleted and will be met again.
+    `refused` can never be sent, `unsent` could not be now. `closed` documents of the history were settled by their
+    verdict.
     """
 
     queue: DeadQueue
     dry_run: bool
     groups: Causes = field(default_factory=Causes)
     seen: Seen = field(default_factory=Seen)
-    canaries: dict[str, CanaryOutcome] = field(default_factory=dict)
+    growth: dict[str, Growth] = field(default_factory=dict)
     sent: Counter[str] = field(default_factory=Counter)
-    moved_by_sqs: int = 0
     doubled: int = 0
     refused: int = 0
     unsent: int = 0
     closed: int = 0
-    mover: str = "own"
-    trouble: str = ""
     ended: RedriveEnded = RedriveEnded.UNFINISHED
 
     @property
-    def sent_messages(self) -> int:
-        return self.sent.total() + self.moved_by_sqs
-
-    def canary(self, cause: Cause) -> CanaryOutcome:
-        return self.canaries.get(cause.fingerprint, CanaryOutcome.NONE)
+    def stopped_causes(self) -> dict[str, Outcome]:
+        return {
+            cause: growth.outcome
+            for cause, growth in self.growth.items()
+            if growth.outcome is not Outcome.NONE
+        }
 
     @property
-    def stopped_causes(self) -> dict[str, CanaryOutcome]:
-        return {cause: outcome for cause, outcome in self.canaries.items() if outcome not in FOLLOWS}
+    def failed(self) -> int:
+        """Messages that failed again, or that the queue did not take."""
+        return sum(growth.failed for growth in self.growth.values())
 
     @property
     def finished(self) -> bool:
-        """Whether everything that should be sent was sent (in a dry run: counted)."""
+        """Whether everything that should be sent was sent and none failed again (in a dry run: counted)."""
         if self.dry_run:
             return self.ended is RedriveEnded.COUNTED
-        return self.ended is RedriveEnded.DONE and not (self.stopped_causes or self.unsent or self.refused)
-
-    def can_move_whole(self, choice: Choice) -> bool:
-        """Whether SQS may move the queue itself: it cannot leave anything out, and does not reset attempts."""
-        return (
-            choice.is_everything
-            and not self.seen.partly
-            and not self.seen.hidden
-            and all(
-                cause.fingerprint != OTHERS
-                and cause.sendable == cause.messages
-                and not cause.attempted
-                and self.canary(cause) in FOLLOWS
-                for cause in self.groups
-            )
-        )
+        return self.ended is RedriveEnded.DONE and not (self.stopped_causes or self.failed)
 
     @property
     def advice(self) -> str:
@@ -320,12 +291,14 @@ class RedriveReport:
         name = quote(self.queue.source)
         if self.dry_run and sendable:
             lines.append(
-                f"nothing was sent: add --apply to send {sendable} messages, canaries of each cause first"
+                f"nothing was sent: add --apply to send {sendable} messages, 1 of each cause first, then 5, 20, 100"
             )
         for cause, outcome in self.stopped_causes.items():
             lines.append(f"{cause}: {_STOPPED[outcome].format(queue=name)}")
         if self.ended is RedriveEnded.UNFINISHED or (self.ended is RedriveEnded.STOPPED and not self.dry_run):
             lines.append("run it again: it continues with what is still there")
+        if again := self.failed - self.unsent - self.refused:
+            lines.append(f"{again} messages failed again and are dead letters as before")
         if self.unsent:
             lines.append(f"{self.unsent} messages could not be sent now and are still there")
         if droppable:
@@ -342,9 +315,9 @@ class RedriveReport:
     def numbers(self) -> dict[str, Any]:
         """What the record of the action keeps."""
         numbers = as_document(
-            self, "ended", "mover", "doubled", "refused", "unsent", "closed", "stopped_causes"
+            self, "ended", "doubled", "refused", "unsent", "failed", "closed", "stopped_causes"
         )
-        return {**numbers, "seen": self.seen.messages, "sent": self.sent_messages}
+        return {**numbers, "seen": self.seen.messages, "sent": self.sent.total()}
 
     def as_dict(self) -> dict[str, Any]:
         groups = [
@@ -352,7 +325,8 @@ class RedriveReport:
                 **cause.as_dict(),
                 "sendable": cause.sendable,
                 "sent": self.sent[cause.fingerprint],
-                "canary": self.canary(cause).value,
+                "failed": self.growth.get(cause.fingerprint, Growth()).failed,
+                "outcome": self.growth.get(cause.fingerprint, Growth()).outcome.value,
             }
             for cause in self.groups
         ]
@@ -364,16 +338,12 @@ class RedriveReport:
             "hidden": self.seen.hidden,
             "partly": self.seen.partly,
             "groups": groups,
-            "trouble": self.trouble or None,
             "advice": self.advice,
         }
 
 
 _STOPPED = {
-    CanaryOutcome.UNANSWERED: "no worker took the canaries in time, so the rest stays: is a drain of {queue} running?",
-    CanaryOutcome.NOT_TAKEN: "{queue} did not take the canaries, so the rest stays: run it again later",
-    CanaryOutcome.FAILED_AGAIN: "the same failure came back, so the rest stays: fix the cause first",
-    CanaryOutcome.FAILED_OTHERWISE: (
-        "the canaries failed for another reason, so the rest stays: `regworkers dlq groups`"
-    ),
+    Outcome.UNANSWERED: "no worker took what was sent in time, so the rest stays: is a drain of {queue} running?",
+    Outcome.NOT_TAKEN: "{queue} did not take what was sent, so the rest stays: run it again later",
+    Outcome.FAILED_AGAIN: "failures return, so the rest stays: fix the cause first, `regworkers dlq groups`",
 }

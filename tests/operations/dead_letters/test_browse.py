@@ -131,7 +131,7 @@ def test_only_what_the_source_confirmed_is_deleted() -> None:
     source = MemoryQueue(QUEUE.source)
     source.refused = {1: False, 3: True}
     report = RedriveReport(QUEUE, dry_run=False)
-    sent = move(received, source, dead, report)
+    sent, _ = move(received, source, dead, report)
     assert [each.id for each in sent] == ["m0", "m2", "m4"]
     assert (report.unsent, report.refused, report.doubled) == (1, 1, 0)
     assert sorted(each.message_id for each in dead.hidden.values()) == ["m1", "m3"]
@@ -143,7 +143,7 @@ def test_a_sent_message_that_cannot_be_deleted_counts_as_doubled() -> None:
     dead.undeletable = {"m1"}
     source = MemoryQueue(QUEUE.source)
     report = RedriveReport(QUEUE, dry_run=False)
-    sent = move(received, source, dead, report)
+    sent, _ = move(received, source, dead, report)
     assert (len(sent), report.doubled, len(source.sent), len(dead.hidden)) == (2, 1, 2, 1)
 
 

@@ -16,12 +16,12 @@ from regworkers_core.domain.reasons import Reason, TransientFailure, UsageError
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing, Received, SendFailure
 from regworkers_core.operations.dead_letters import browse
-from regworkers_core.operations.dead_letters import redrive as redriving
 from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser, find_message, list_messages
 from regworkers_core.operations.dead_letters.drop import DropOptions, drop, export
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, dead_queue
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
-from regworkers_core.operations.dead_letters.report import CanaryOutcome, RedriveEnded, count_causes
+from regworkers_core.operations.dead_letters.report import RedriveEnded, count_causes
+from regworkers_core.operations.dead_letters.rounds import Outcome
 from regworkers_core.operations.dead_letters.verdict import Assessed, Assessor, DeadLetterVerdict
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.runtime import Runtime
@@ -95,7 +95,7 @@ def test_a_list_receives_no_more_than_it_shows(runtime: Runtime) -> None:
 def test_a_dry_run_counts_and_changes_nothing(runtime: Runtime) -> None:
     refuse(runtime, "e1", "e2")
     report = redrive(runtime, replication(runtime), assessor(runtime), RedriveOptions())
-    assert (report.ended, report.finished, report.sent_messages) == (RedriveEnded.COUNTED, True, 0)
+    assert (report.ended, report.finished, report.sent.total()) == (RedriveEnded.COUNTED, True, 0)
     assert "add --apply to send 2 messages" in report.advice
     assert depths(runtime) == (0, 2)
     assert runtime.operator_actions.history(what="dlq") == []
@@ -107,8 +107,7 @@ def test_corrected_entries_are_redriven_and_their_documents_close(runtime: Runti
     correct(runtime, *names)
     with saving(runtime):
         report = redrive(runtime, replication(runtime), assessor(runtime), ACT, who="ada")
-    assert report.finished and report.sent_messages == 8, str(report.numbers()) + str(report.canaries)
-    assert list(report.canaries.values()) == [CanaryOutcome.PASSED]
+    assert report.finished and report.sent.total() == 8, str(report.numbers())
     run(runtime, "save")
     assert depths(runtime) == (0, 0)
     assert all(document(runtime, key(name)) for name in names)
@@ -118,36 +117,35 @@ def test_corrected_entries_are_redriven_and_their_documents_close(runtime: Runti
     assert action.result["sent"] == 8
 
 
-def test_the_same_failure_of_a_canary_stops_its_cause_and_no_other(runtime: Runtime) -> None:
-    broken, fine = [f"b{number}" for number in range(4)], [f"f{number}" for number in range(4)]
+def test_a_cause_that_fails_again_stops_and_no_other(runtime: Runtime) -> None:
+    broken, fine = [f"b{number}" for number in range(6)], [f"f{number}" for number in range(6)]
     refuse(runtime, *broken)
     refuse(runtime, *fine, email="someone@example.com", markets="berlin")
     correct(runtime, *fine)
-    options = RedriveOptions(dry_run=False, canary_messages=1)
     with saving(runtime):
-        report = redrive(runtime, replication(runtime), assessor(runtime), options)
+        report = redrive(runtime, replication(runtime), assessor(runtime), ACT)
     assert not report.finished
-    assert sorted(report.canaries.values()) == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.PASSED]
-    assert sorted(report.sent.values()) == [1, 4]
-    assert "the same failure came back" in report.advice
+    assert list(report.stopped_causes.values()) == [Outcome.FAILED_AGAIN]
+    assert sorted(report.sent.values()) == [4, 6] and report.failed == 4
+    assert "failures return" in report.advice
     run(runtime, "save")
-    assert depths(runtime) == (0, 4), "the canary of the broken ones is a dead letter again"
+    assert depths(runtime) == (0, 6), "those that failed again are dead letters again"
     assert all(document(runtime, key(name)) for name in fine)
     assert runtime.operator_actions.history(what="dlq")[0].outcome == "stopped"
 
 
-def test_without_a_drain_the_canaries_stay_unanswered_and_the_rest_stays(runtime: Runtime) -> None:
+def test_without_a_drain_the_first_message_stays_unanswered_and_the_rest_stays(runtime: Runtime) -> None:
     refuse(runtime, "e1", "e2", "e3")
-    options = RedriveOptions(dry_run=False, canary_messages=1, canary_seconds=0.3)
+    options = RedriveOptions(dry_run=False, outcome_seconds=0.3)
     report = redrive(runtime, replication(runtime), assessor(runtime), options)
-    assert list(report.canaries.values()) == [CanaryOutcome.UNANSWERED] and not report.finished
+    assert list(report.stopped_causes.values()) == [Outcome.UNANSWERED] and not report.finished
     assert "is a drain of" in report.advice and depths(runtime) == (1, 2)
 
 
-def test_a_cause_whose_canaries_the_queue_refuses_stays_whole(
+def test_a_cause_that_the_queue_refuses_stays_whole(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse(runtime, "e1", "e2", "e3")
+    refuse(runtime, *(f"e{number}" for number in range(6)))
     queue, calls = replication(runtime), list[int]()
 
     def refusing(_self: SqsQueue, messages: Sequence[Outgoing], **_more: object) -> list[SendFailure]:
@@ -155,15 +153,14 @@ def test_a_cause_whose_canaries_the_queue_refuses_stays_whole(
         return [SendFailure(index, "fake", False) for index in range(len(messages))]
 
     monkeypatch.setattr(SqsQueue, "send", refusing)
-    options = RedriveOptions(dry_run=False, canary_messages=1)
-    report = redrive(runtime, queue, assessor(runtime), options)
-    assert list(report.canaries.values()) == [CanaryOutcome.NOT_TAKEN] and not report.finished
-    assert calls == [1] and report.unsent == 1, "the rest has no canary that speaks for it"
-    assert "did not take the canaries" in report.advice
-    assert runtime.queue(queue.name).depth().visible == 3, "the canary is given back, too"
+    report = redrive(runtime, queue, assessor(runtime), ACT)
+    assert list(report.stopped_causes.values()) == [Outcome.NOT_TAKEN] and not report.finished
+    assert calls == [1, 1, 1, 1] and report.unsent == 4, "one odd message does not stop a cause, four do"
+    assert "did not take what was sent" in report.advice
+    assert runtime.queue(queue.name).depth().visible == 6, "all are given back"
 
 
-def test_canaries_are_returned_when_verdicts_can_no_longer_be_read(runtime: Runtime) -> None:
+def test_messages_are_returned_when_verdicts_can_no_longer_be_read(runtime: Runtime) -> None:
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body("e0")) for _ in range(110)])
     reads, assess = count(), assessor(runtime)
@@ -196,9 +193,9 @@ def test_a_redrive_that_saw_only_a_part_is_unfinished(
             return found
 
     monkeypatch.setattr(browse, "QueueBrowser", Short)
-    options = RedriveOptions(dry_run=False, canary_messages=0)
+    options = RedriveOptions(dry_run=False, at_once=True)
     report = redrive(runtime, queue, assessor(runtime), options)
-    assert report.sent_messages == 1 and report.ended is RedriveEnded.UNFINISHED
+    assert report.sent.total() == 1 and report.ended is RedriveEnded.UNFINISHED
     assert not report.finished and "run it again" in report.advice
     assert redrive(runtime, queue, assessor(runtime), options).finished
 
@@ -209,7 +206,7 @@ def test_superseded_and_gone_messages_are_not_sent_and_can_be_dropped(runtime: R
     replicate_all(runtime)
     remove(runtime, key("removed"))
     report = redrive(runtime, replication(runtime), assessor(runtime), ACT)
-    assert report.finished and report.sent_messages == 0 and depths(runtime) == (0, 2)
+    assert report.finished and report.sent.total() == 0 and depths(runtime) == (0, 2)
     assert "2 messages are superseded or gone: `regworkers dlq drop" in report.advice
 
 
@@ -225,29 +222,12 @@ def test_a_redriven_message_restarts_its_attempts_and_keeps_its_trace(runtime: R
     put(runtime, key("e1"))
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body("e1"), attributes | failed)])
-    report = redrive(runtime, queue, assessor(runtime), RedriveOptions(dry_run=False, canary_messages=0))
-    assert report.finished and report.sent_messages == 1
+    report = redrive(runtime, queue, assessor(runtime), RedriveOptions(dry_run=False, at_once=True))
+    assert report.finished and report.sent.total() == 1
     (message,) = everything(runtime, queue.source)
     origin = message.attributes["origin"]
     assert origin != message.message_id
     assert message.attributes == {**attributes, "attempt": "1", "origin": origin}
-
-
-def test_sqs_is_asked_for_messages_at_the_rate_of_their_items(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for entry in ("e1", "e2"):
-        put(runtime, key(entry))
-    queue, rates = replication(runtime), list[float]()
-    send_dead(runtime, queue, [Outgoing(body("e1", "e2"), {"reason": "INVALID_ENTRY"})])
-
-    def not_here(*_: object, per_second: float, **_more: object) -> None:
-        rates.append(per_second)
-
-    monkeypatch.setattr(redriving, "move_whole_queue", not_here)
-    options = RedriveOptions(dry_run=False, canary_messages=0, rate=100.0)
-    assert redrive(runtime, queue, assessor(runtime), options).finished
-    assert rates == [50.0]
 
 
 def test_a_redrive_succeeds_when_only_its_end_cannot_be_recorded(
@@ -261,8 +241,8 @@ def test_a_redrive_succeeds_when_only_its_end_cannot_be_recorded(
         raise TransientFailure("mongo", "unavailable")
 
     monkeypatch.setattr(runtime.operator_actions, "ends", unavailable)
-    report = redrive(runtime, queue, assessor(runtime), RedriveOptions(dry_run=False, canary_messages=0))
-    assert report.finished and report.sent_messages == 1
+    report = redrive(runtime, queue, assessor(runtime), RedriveOptions(dry_run=False, at_once=True))
+    assert report.finished and report.sent.total() == 1
 
 
 def test_a_second_command_names_the_one_at_work(runtime: Runtime) -> None:
@@ -371,7 +351,7 @@ def test_a_refused_record_of_the_stream_is_shown_not_sent_again_and_dropped(runt
     found, _ = find_message(runtime, queue, shown.message.id, assessor(runtime))
     assert found is not None
     report = redrive(runtime, queue, assessor(runtime), ACT)
-    assert report.sent_messages == 0 and depths(runtime) == (0, 1)
+    assert report.sent.total() == 0 and depths(runtime) == (0, 1)
     assert drop(runtime, queue, assessor(runtime), UNREADABLE).dropped == 1
     assert depths(runtime) == (0, 0)
 
@@ -391,7 +371,7 @@ def test_messages_about_keys_that_no_table_takes_do_not_block_others(runtime: Ru
     correct(runtime, "e1")
     with saving(runtime):
         report = redrive(runtime, queue, assessor(runtime), ACT)
-    assert report.sent_messages == 1 and document(runtime, key("e1")) is not None
+    assert report.sent.total() == 1 and document(runtime, key("e1")) is not None
     assert depths(runtime)[1] == 1
     assert drop(runtime, queue, assessor(runtime), UNREADABLE).dropped == 1
     assert [each["status"] for each in recorded(runtime, _id="old")] == ["resolved"]

@@ -52,7 +52,7 @@ def test_killed_between_send_and_delete_it_doubles_some_and_the_next_one_goes_on
     assert depths(stocked) == (20, NUMBER - 10), "the second ten are on both queues"
     # What the dead process held is hidden for as long as its browser would have stayed open.
     wait_until(lambda: stocked.queue(queue.name).depth().in_flight == 0)
-    options = RedriveOptions(dry_run=False, canary_messages=0)
+    options = RedriveOptions(dry_run=False, at_once=True)
     report = redrive(stocked, queue, assessor(stocked), options)
     assert report.finished and report.sent_messages == NUMBER - 10
     assert depths(stocked) == (NUMBER + 10, 0)

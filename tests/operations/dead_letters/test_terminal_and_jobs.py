@@ -65,7 +65,7 @@ def test_an_operator_finds_a_cause_redrives_what_is_corrected_and_drops_the_rest
     counted = typed("dlq", "redrive", "replication", "--format", "json")
     assert counted.code == 0 and counted.document["dryRun"] and depths(runtime) == (0, 3)
     words = group["command"].split()[1:]
-    sent = typed(*words, "--apply", "--canary", "0", "--format", "json")
+    sent = typed(*words, "--apply", "--at-once", "--format", "json")
     assert sent.code == 0 and sent.document["sent"] == 2 and "dlq drop" in sent.document["advice"]
     run(runtime, "save")
     assert typed("dlq", "drop", "replication", "--apply").code == 2
@@ -106,7 +106,7 @@ def test_an_event_that_its_schema_now_allows_is_published_and_its_document_close
     runtime.queue(source + "-dlq").send([Outgoing(fine.body.encode(), dead.attributes)])
     about = {name: removed(1)["data"][name] for name in ("campaignId", "entryId")}
     runtime.database["dead_letters"].update_many({}, {"$set": about})
-    sent = typed("dlq", "redrive", "analytics", "--apply", "--canary", "0", "--format", "json")
+    sent = typed("dlq", "redrive", "analytics", "--apply", "--at-once", "--format", "json")
     assert sent.code == 0 and sent.document["sent"] == 1
     assert [each["status"] for each in recorded(runtime)] == ["resolved"]
     assert run(runtime, "publish").counts["sent"] == 1
@@ -135,7 +135,7 @@ def test_the_jobs_change_nothing_by_default_and_act_when_configured(runtime: Run
     assert all(action.who.startswith("dagster ") for action in actions)
 
 
-def test_a_redrive_whose_canaries_fail_fails_the_run(runtime: Runtime) -> None:
+def test_a_redrive_of_which_a_message_fails_again_fails_the_run(runtime: Runtime) -> None:
     refuse(runtime, "broken")
     with saving(runtime):
         result = job("redrive_dead_letters").execute_in_process(
@@ -162,7 +162,7 @@ def test_the_commands_need_only_what_their_policy_allows(
     remove(runtime, key("gone"))
     correct(runtime, "e1")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
-    typed("dlq", "redrive", "replication", "--apply", "--canary", "0")
+    typed("dlq", "redrive", "replication", "--apply", "--at-once")
     typed("dlq", "drop", "replication", "--apply", "--yes")
     (worker,) = (each for each in WORKERS if each.name == "dead-letters")
     assert worker.actions - {call.action for call in recorder.calls} <= worker.rare
@@ -172,7 +172,7 @@ def test_the_page_names_every_command_and_setting() -> None:
     page = (PROJECT_ROOT / "docs" / "dead-letters.md").read_text(encoding="utf-8")
     for word in ("list", "groups", "show", "redrive", "drop", "export", "history"):
         assert f"regworkers dlq {word}" in page
-    for setting in ("canaryMessages", "redriveItemsPerSecond", "hideSeconds", "keepCopiesDays"):
+    for setting in ("outcomeSeconds", "redriveItemsPerSecond", "hideSeconds", "keepCopiesDays"):
         assert setting in page
 
 

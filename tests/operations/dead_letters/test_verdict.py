@@ -1,8 +1,7 @@
-"""The verdict on each kind of dead message, and the outcome of canaries."""
+"""The verdict on each kind of dead message."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,20 +13,15 @@ from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.selection import Chunk, MarketPhase
 from regworkers_core.engine.queue import Received
-from regworkers_core.operations.dead_letters.canary import wait_for_canaries
 from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue, read_message
-from regworkers_core.operations.dead_letters.report import CanaryOutcome
 from regworkers_core.operations.dead_letters.verdict import (
-    Assessed,
     DeadLetterVerdict,
-    ItemVerdict,
     chunk_verdict,
     entry_verdict,
     event_verdict,
     notification_verdict,
 )
 from tests.analytics.world import removed
-from tests.operations.dead_letters.fakes import MemoryQueue
 from tests.support.entries import item, key
 
 E1 = key("e1")
@@ -120,79 +114,6 @@ def test_an_unreadable_item_of_any_kind_names_a_problem_and_no_value(kind: Messa
     assert (message.unreadable is not None) is (kind is MessageType.REPLICATE), (
         "no key that a redrive can send"
     )
-
-
-class Failures:
-    def __init__(self, *, again: bool = False, otherwise: str | None = None) -> None:
-        self.again, self.otherwise = again, otherwise
-        self.asked: list[object] = []
-
-    def came_back(self, queue: str, fingerprint: str, since: str) -> bool:
-        return self.again
-
-    def failed_since(self, queue: str, subjects: Sequence[object], since: str) -> str | None:
-        self.asked = list(subjects)
-        return self.otherwise
-
-
-def watch(
-    failures: Failures,
-    *,
-    verdict: DeadLetterVerdict = DeadLetterVerdict.NEEDED,
-    waiting: int = 1,
-    kind: MessageType | None = None,
-    item: dict[str, object] | None = None,
-) -> CanaryOutcome:
-    """The outcome of one canary, on a clock that moves a tenth of the limit with every poll."""
-    queue = DeadQueue("q", "q-dlq", kind or MessageType.REPLICATE)
-    raw = encode(queue.kind, "", [item or {"pk": E1.pk, "sk": E1.sk}]).decode()
-    message = read_message(queue, Received("m", "r", raw, {}, 1))
-    now = [0.0]
-
-    def assess(_messages: object) -> list[Assessed]:
-        return [Assessed(message, [ItemVerdict(verdict, "")], verdict)]
-
-    def sleep(_seconds: float) -> None:
-        now[0] += 6.0
-
-    found = wait_for_canaries(
-        {message.fingerprint: [message]},
-        queue,
-        MemoryQueue("q", [Received("other", "r", "{}", {}, 1)] * waiting),
-        failures,
-        assess,
-        since="2026-11-25T08:00:00.000Z",
-        limit_seconds=60.0,
-        sleep=sleep,
-        clock=lambda: now[0],
-        stopped=lambda: False,
-    )
-    return found[message.fingerprint]
-
-
-def test_a_canary_passes_once_it_is_settled_or_its_queue_stays_empty() -> None:
-    assert watch(Failures(), verdict=DeadLetterVerdict.SUPERSEDED) is CanaryOutcome.PASSED
-    assert watch(Failures(), waiting=0) is CanaryOutcome.PASSED
-    assert (
-        watch(Failures(), verdict=DeadLetterVerdict.SUPERSEDED, kind=MessageType.PUBLISH)
-        is CanaryOutcome.UNANSWERED
-    )
-
-
-def test_a_canary_that_fails_stops_its_cause_whatever_else_is_known() -> None:
-    failed = [Failures(again=True), Failures(otherwise="DUPLICATE_KEY")]
-    verdicts = [watch(each, verdict=DeadLetterVerdict.SUPERSEDED, waiting=0) for each in failed]
-    assert verdicts == [CanaryOutcome.FAILED_AGAIN, CanaryOutcome.FAILED_OTHERWISE]
-
-
-def test_a_canary_that_names_nothing_fails_with_the_next_failure_that_names_nothing() -> None:
-    failures = Failures(otherwise="MISSING_KEY")
-    assert watch(failures, waiting=0, item={"entryId": "e1"}) is CanaryOutcome.FAILED_OTHERWISE
-    assert failures.asked == [{"campaignId": None, "entryId": None}]
-
-
-def test_a_canary_that_no_worker_takes_is_unanswered() -> None:
-    assert watch(Failures()) is CanaryOutcome.UNANSWERED
 
 
 def make(kind: MessageType, *items: Any) -> DeadMessage:

@@ -25,7 +25,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     runtime = Runtime(test_settings(prefix, dead_letters={**FAST, "hide_seconds": 2}))
-    options = RedriveOptions(dry_run=False, canary_messages=0)
+    options = RedriveOptions(dry_run=False, at_once=True)
     redrive(
         runtime,
         replication(runtime),

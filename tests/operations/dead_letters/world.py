@@ -21,7 +21,7 @@ from tests.support.shared import emptied, purge
 FAST = {
     "look_wait_seconds": 0,
     "lease_seconds": 1.0,
-    "canary_seconds": 10.0,
+    "outcome_seconds": 10.0,
     "redrive_items_per_second": 10_000.0,
 }
 

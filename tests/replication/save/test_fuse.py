@@ -56,9 +56,7 @@ def test_one_entry_that_raises_is_a_dead_letter_and_the_others_are_saved(runtime
     (dead_letter,) = runtime.dead_letters.of_entry(key("e17"))
     assert dead_letter["reason"] == "DEFECT" and dead_letter["error"].startswith("KeyError at ")
     assert SECRET not in str(dead_letter)
-    answer = regworkers(
-        runtime, "dlq", "redrive", "replication", "--apply", "--canary", "0", "--format", "json"
-    )
+    answer = regworkers(runtime, "dlq", "redrive", "replication", "--apply", "--at-once", "--format", "json")
     assert answer.code == 0, answer.stderr
     assert run(runtime, "save").counts["applied"] == 1
     assert document(runtime, key("e17")) is not None and dead_letters(runtime) == 0
