@@ -10,13 +10,20 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pymongo import MongoClient
+
 from regworkers_core.adapters.aws.clients import AwsClients
 from tests.simulation.gate import OpenGate
 from tests.simulation.servers.aws import Aws, replace_direct_calls
+from tests.simulation.servers.mongo import Mongo
+from tests.simulation.servers.mongo_client import Client as MongoOfProcess
 
 VARIABLE = "REGWORKERS_TEST_SIMULATED"
 # By the names of tests.support.runtimes.ADDRESSES.
-ADDRESSES: Mapping[str, str] = {"aws": "http://127.0.0.1:13"}
+ADDRESSES: Mapping[str, str] = {
+    "aws": "http://127.0.0.1:13",
+    "mongo": "mongodb://127.0.0.1:15",
+}
 
 
 def install() -> Mapping[str, str]:
@@ -45,4 +52,14 @@ def _aws() -> None:
     AwsClients.client = client  # type: ignore[method-assign,assignment]
 
 
-_REPLACED: Mapping[str, Callable[[], None]] = {"aws": _aws}
+def _mongo() -> None:
+    server, gate = Mongo(), OpenGate()
+
+    def new(cls: type[MongoClient[Any]], host: Any = None, *_: Any, **__: Any) -> Any:
+        return MongoOfProcess(server, gate) if host == ADDRESSES["mongo"] else object.__new__(cls)
+
+    # The constructor does not run for what is of another class.
+    MongoClient.__new__ = new  # type: ignore[method-assign,assignment]
+
+
+_REPLACED: Mapping[str, Callable[[], None]] = {"aws": _aws, "mongo": _mongo}
