@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import bson
@@ -312,55 +313,34 @@ def _excluded(value: Any, tree: Document) -> Any:
 
 class _Step(NamedTuple):
     operator: str
+    path: str
     names: tuple[str, ...]
-    argument: Any
 
 
 class Update:
-    """A compiled update. Raises Refused for one that MongoDB does not take."""
+    """An update in BSON's types. Raises Refused for one that MongoDB does not take."""
 
     def __init__(self, update: Mapping[str, Any]) -> None:
-        steps = []
         for operator, fields in update.items():
-            if operator not in _CHANGES:
-                if operator in (
-                    "$push",
-                    "$pull",
-                    "$addToSet",
-                    "$pop",
-                    "$rename",
-                    "$mul",
-                    "$bit",
-                    "$currentDate",
-                ):
-                    raise NotImplementedError(operator)
-                raise Refused(9, f"Unknown modifier: {operator}. Expected a valid update modifier")
             if not isinstance(fields, Mapping):
-                raise Refused(9, "Modifiers operate on fields but we found another type")
-            for path, argument in fields.items():
-                names = tuple(path.split("."))
-                if "" in names:
-                    raise Refused(56, f"The update path '{path}' contains an empty field name")
-                if names[0].startswith("$"):
-                    raise Refused(52, f"The dollar ($) prefixed field '{path}' is not allowed")
-                if operator == "$inc" and order_key(argument)[0] != 2:
-                    raise Refused(14, f"Cannot increment with non-numeric argument: {{{path}: {argument}}}")
-                steps.append(_Step(operator, names, argument))
-        # New fields of one update come in the order of their names.
-        steps.sort(key=lambda step: step.names)
-        for one, other in itertools.pairwise(steps):
-            if other.names[: len(one.names)] == one.names:
-                path = ".".join(other.names)
-                raise Refused(40, f"Updating the path '{path}' would create a conflict at '{path}'")
-        self._steps = steps
+                raise Refused(9, f"Modifiers operate on fields, and {operator} has another type")
+        # Updates differ in their values much more often than in their fields.
+        self._steps = _steps(tuple((operator, tuple(fields)) for operator, fields in update.items()))
+        self._update = update
+        for path, argument in update.get("$inc", {}).items():
+            if order_key(argument)[0] != 2:
+                raise Refused(14, f"Cannot increment with non-numeric argument: {{{path}: {argument}}}")
 
     def apply(self, document: Document, *, inserting: bool = False) -> Document:
         """The document after it. Raises Refused."""
         after = dict(document)
-        for operator, names, argument in self._steps:
+        for operator, path, names in self._steps:
             if operator == "$setOnInsert" and not inserting:
                 continue
-            name = names[0]
+            argument, name = self._update[operator][path], names[0]
+            if operator == "$set" and len(names) == 1:
+                after[name] = argument
+                continue
             before = after.get(name, MISSING)
             if len(names) > 1:
                 value = _below(before, names, 1, operator, argument)
@@ -373,6 +353,33 @@ class Update:
         if "_id" in document and after.get("_id", MISSING) != document["_id"]:
             raise Refused(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
         return after
+
+
+@lru_cache(maxsize=1000)
+def _steps(shape: tuple[tuple[str, tuple[str, ...]], ...]) -> list[_Step]:
+    """In the order in which MongoDB does them. Raises Refused."""
+    steps = []
+    for operator, paths in shape:
+        if operator in _NOT_SIMULATED:
+            raise NotImplementedError(operator)
+        if operator not in _CHANGES:
+            raise Refused(9, f"Unknown modifier: {operator}. Expected a valid update modifier")
+        for path in paths:
+            names = tuple(path.split("."))
+            if "" in names:
+                raise Refused(56, f"The update path '{path}' contains an empty field name")
+            if names[0].startswith("$"):
+                raise Refused(52, f"The dollar ($) prefixed field '{path}' is not allowed")
+            steps.append(_Step(operator, path, names))
+    # New fields of one update come in the order of their names.
+    steps.sort(key=lambda step: step.names)
+    for one, other in itertools.pairwise(steps):
+        if other.names[: len(one.names)] == one.names:
+            raise Refused(40, f"Updating the path '{other.path}' would create a conflict at '{one.path}'")
+    return steps
+
+
+_NOT_SIMULATED = frozenset({"$push", "$pull", "$addToSet", "$pop", "$rename", "$mul", "$bit", "$currentDate"})
 
 
 def _below(value: Any, names: Sequence[str], number: int, operator: str, argument: Any) -> Any:

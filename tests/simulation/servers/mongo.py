@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -98,26 +98,41 @@ class Table:
 
     def find(self, query: Mapping[str, Any]) -> Iterator[Row]:
         """Rows that match a filter in BSON's types."""
+        rows = self._candidates(query)
+        if not rows:
+            return
+        identity = query.get("_id", MISSING)
+        # Chosen by their id already, and there are conditions on nothing else.
+        if (
+            len(query) == 1
+            and identity is not MISSING
+            and (not is_operators(identity) or list(identity) == ["$in"])
+        ):
+            yield from rows
+            return
         matches = matcher(query)
-        for row in self._candidates(query):
+        for row in rows:
             if matches(row.document):
                 yield row
 
     def first(self, query: Mapping[str, Any]) -> Row | None:
         return next(self.find(query), None)
 
-    def _candidates(self, query: Mapping[str, Any]) -> Iterable[Row]:
+    def _candidates(self, query: Mapping[str, Any]) -> Sequence[Row]:
         identity = query.get("_id", MISSING)
         if identity is MISSING:
             return list(self.rows.values())
         if not is_operators(identity):
             if isinstance(identity, bson.Regex):
-                return list(self.rows.values())
+                raise NotImplementedError("a regular expression for an id")
             row = self.rows.get(key_of(identity))
             return () if row is None else (row,)
         if "$in" in identity:
-            keys = sorted({order_key(each): key_of(each) for each in identity["$in"]}.items())
-            return [self.rows[key] for _, key in keys if key in self.rows]
+            wanted, held = identity["$in"], self.rows
+            if all(type(each) is str for each in wanted):
+                return [held[key] for key in sorted(set(wanted)) if key in held]
+            keys = sorted({order_key(each): key_of(each) for each in wanted}.items())
+            return [held[key] for _, key in keys if key in held]
         return list(self.rows.values())
 
     # Writing.
