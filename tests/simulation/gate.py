@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 # Of an open gate: how soon a server that waits notices what another caller did.
@@ -67,3 +68,11 @@ class OpenGate:
 
     def after(self, server: str, operation: str, request: Any) -> None:
         pass
+
+
+def alone(gate: Gate) -> AbstractContextManager[object]:
+    """Around what a server does for a client. In a play nothing else runs meanwhile."""
+    return gate.lock if isinstance(gate, OpenGate) else _ALONE
+
+
+_ALONE: AbstractContextManager[None] = nullcontext()

@@ -20,11 +20,9 @@ from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.kafka.log import KafkaLog
 from regworkers_core.adapters.kafka.producer import KafkaProducer
 from tests.simulation.gate import OpenGate
-from tests.simulation.servers import kafka_client
 from tests.simulation.servers.aws import Aws, replace_direct_calls
 from tests.simulation.servers.kafka import Kafka
 from tests.simulation.servers.mongo import Mongo
-from tests.simulation.servers.mongo_client import Client as MongoOfProcess
 from tests.simulation.servers.redis import Redis
 
 VARIABLE = "REGWORKERS_TEST_SIMULATED"
@@ -67,7 +65,7 @@ def _mongo() -> None:
     server, gate = Mongo(), OpenGate()
 
     def new(cls: type[MongoClient[Any]], host: Any = None, *_: Any, **__: Any) -> Any:
-        return MongoOfProcess(server, gate) if host == ADDRESSES["mongo"] else object.__new__(cls)
+        return server.client(gate) if host == ADDRESSES["mongo"] else object.__new__(cls)
 
     # The constructor does not run for what is of another class.
     MongoClient.__new__ = new  # type: ignore[method-assign,assignment]
@@ -92,15 +90,15 @@ def _kafka() -> None:
         return options.get("bootstrap.servers") == ADDRESSES["kafka"]
 
     def producer(options: Mapping[str, Any], **more: Any) -> Any:
-        return kafka_client.Producer(server, gate, options) if here(options) else Producer(options, **more)
+        return server.producer(gate, options) if here(options) else Producer(options, **more)
 
     def consumer(options: Mapping[str, Any], **more: Any) -> Any:
-        return kafka_client.Consumer(server, gate, options) if here(options) else Consumer(options, **more)
+        return server.consumer(gate, options) if here(options) else Consumer(options, **more)
 
     make = AdminClient.__new__
 
     def new(cls: type[AdminClient], options: Mapping[str, Any], **more: Any) -> Any:
-        return kafka_client.AdminClient(server, gate) if here(options) else make(cls)
+        return server.admin(gate) if here(options) else make(cls)
 
     AdminClient.__new__ = new
     # The classes of the library are C: their names change, in the modules that have them and in defaults of arguments.

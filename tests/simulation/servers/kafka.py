@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from confluent_kafka import KafkaError
@@ -96,6 +96,22 @@ class Kafka:
         self.topics: dict[str, Topic] = {}
         self.cluster_id = _CLUSTER_ID
         self._producers = 0
+
+    def producer(self, gate: Gate, options: Mapping[str, Any]) -> Any:
+        """A process's producer with librdkafka's settings."""
+        return self._clients.Producer(self, gate, options)
+
+    def consumer(self, gate: Gate, options: Mapping[str, Any]) -> Any:
+        return self._clients.Consumer(self, gate, options)
+
+    def admin(self, gate: Gate) -> Any:
+        return self._clients.AdminClient(self, gate)
+
+    @property
+    def _clients(self) -> Any:
+        from tests.simulation.servers import kafka_client
+
+        return kafka_client
 
     def producer_id(self) -> int:
         self._producers += 1

@@ -24,7 +24,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import ConfigEntry
 
-from tests.simulation.gate import Gate
+from tests.simulation.gate import Gate, alone
 from tests.simulation.servers.kafka import (
     ClusterMetadata,
     Headers,
@@ -102,12 +102,17 @@ class _Client:
         gate = self._gate
         gate.before("kafka", operation, request)
         try:
-            answer = act()
+            with alone(gate):
+                answer = act()
         except Refusal as refusal:
             gate.after("kafka", operation, request)
             raise KafkaException(refusal.error) from None
         gate.after("kafka", operation, request)
         return answer
+
+    def _wait(self, seconds: float) -> None:
+        with alone(self._gate):
+            self._gate.wait(seconds)
 
     def close(self) -> None: ...
 
@@ -145,9 +150,11 @@ class Producer(_Client):
         self._numbers: dict[tuple[str, int], int] = {}
         self._fatal: KafkaError | None = None
         self._again_at = 0.0
+        # What a thread is sending; the others wait for it, because numbers must arrive in order.
+        self._sending: list[_Pending] = []
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._sending)
 
     def produce(
         self,
@@ -179,15 +186,15 @@ class Producer(_Client):
         """Returns the number of reports."""
         reported = self._send()
         if not reported and timeout != 0:
-            self._gate.wait(1.0 if timeout < 0 else timeout)
+            self._wait(1.0 if timeout < 0 else timeout)
         return reported
 
     def flush(self, timeout: float = -1) -> int:
         until = self._gate.now() + timeout
-        while self._waiting and (timeout < 0 or self._gate.now() <= until):
-            if not self._send() and self._waiting:
-                self._gate.wait(_BACKOFF_SECONDS)
-        return len(self._waiting)
+        while len(self) and (timeout < 0 or self._gate.now() <= until):
+            if not self._send() and len(self):
+                self._wait(_BACKOFF_SECONDS)
+        return len(self)
 
     def purge(self, in_queue: bool = True, in_flight: bool = True, blocking: bool = True) -> None:
         error = KafkaError(KafkaError._PURGE_QUEUE)
@@ -198,13 +205,30 @@ class Producer(_Client):
     def _send(self) -> int:
         """Send what waits, by partition. Returns the number of reports."""
         now = self._gate.now()
-        if not self._waiting:
-            return 0
-        if now < self._again_at and not self._is_late(self._waiting[0], now):
-            return 0
+        with alone(self._gate):
+            if self._sending or not self._waiting:
+                return 0
+            if now < self._again_at and not self._is_late(self._waiting[0], now):
+                return 0
+            self._sending, self._waiting = list(self._waiting), deque()
+        outcomes: list[tuple[_Pending, KafkaError | None]] = []
+        try:
+            outcomes = self._sent(self._sending, now)
+        finally:
+            done = {id(pending) for pending, _ in outcomes}
+            with alone(self._gate):
+                left = [pending for pending in self._sending if id(pending) not in done]
+                self._waiting.extendleft(reversed(left))
+                self._sending = []
+        for pending, error in outcomes:
+            self._report(pending, error)
+        return len(outcomes)
+
+    def _sent(self, waiting: Sequence[_Pending], now: float) -> list[tuple[_Pending, KafkaError | None]]:
+        """Those that are done, with their outcome."""
         batches: dict[tuple[str, int], list[_Pending]] = {}
         outcomes: list[tuple[_Pending, KafkaError | None]] = []
-        for pending in self._waiting:
+        for pending in waiting:
             topic = self._server.topics.get(pending.topic)
             if topic is None or pending.partition >= len(topic.partitions):
                 if now - pending.queued_at >= self._propagation_seconds:
@@ -215,11 +239,7 @@ class Producer(_Client):
             batches.setdefault((pending.topic, pending.partition), []).append(pending)
         for (name, number), batch in batches.items():
             outcomes += self._produce(name, number, batch)
-        done = {id(pending) for pending, _ in outcomes}
-        self._waiting = deque(pending for pending in self._waiting if id(pending) not in done)
-        for pending, error in outcomes:
-            self._report(pending, error)
-        return len(outcomes)
+        return outcomes
 
     def _produce(
         self, name: str, number: int, batch: Sequence[_Pending]
@@ -241,11 +261,16 @@ class Producer(_Client):
         identity = self._id if self._idempotent else server.producer_id()
         try:
             gate.before("kafka", "Produce", request)
+            # Of one producer, the brokers take no number before the one that it follows.
+            end = min(gate.fails("kafka", "Produce", len(batch)), default=len(batch))
+            batch, refused = batch[:end], batch[end:]
+            outcomes += self._failed(refused, KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)) if refused else []
             made = [(pending.number or 0, pending.record) for pending in batch]
-            server.append(name, number, made, identity, gate.now())
+            with alone(gate):
+                server.append(name, number, made, identity, gate.now())
             gate.after("kafka", "Produce", request)
-        except (KafkaException, Refusal) as refused:
-            error = refused.error if isinstance(refused, Refusal) else refused.args[0]
+        except (KafkaException, Refusal) as why:
+            error = why.error if isinstance(why, Refusal) else why.args[0]
             return outcomes + self._failed(batch, error)
         return outcomes + [(pending, None) for pending in batch]
 
@@ -335,7 +360,7 @@ class Consumer(_Client):
             left = until - self._gate.now()
             if found or (timeout >= 0 and left <= 0):
                 return found
-            self._gate.wait(1.0 if timeout < 0 else left)
+            self._wait(1.0 if timeout < 0 else left)
             if timeout >= 0 and self._gate.now() >= until:
                 return self._fetched(num_messages)
 

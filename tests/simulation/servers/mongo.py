@@ -317,6 +317,12 @@ class Mongo:
         self._now = 0.0
         self.rolled_back = 0
 
+    def client(self, gate: Gate, *, w: int | str = "majority") -> Any:
+        """A process's client with this write concern."""
+        from tests.simulation.servers.mongo_client import Client
+
+        return Client(self, gate, w=w)
+
     def elect(self, until: float, *, rolls_back: bool) -> int:
         """No member is primary until then (by the gates' clock). With `rolls_back` the next one lacks what no majority
         had; returns how many changes were undone.

@@ -22,7 +22,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 from pymongo.write_concern import WriteConcern
 
-from tests.simulation.gate import Gate
+from tests.simulation.gate import Gate, alone
 from tests.simulation.servers.documents import (
     MAX_BYTES,
     MISSING,
@@ -77,13 +77,18 @@ class Client:
         """Through the gate and the set. Raises what the driver does."""
         gate, server = self.gate, self.server
         gate.before("mongo", operation, request)
-        term = server.begin(gate)
-        try:
-            answer = act()
-        except Refused as refused:
+        with alone(gate):
+            term = server.begin(gate)
+            refused: Refused | None = None
+            try:
+                answer = act()
+            except Refused as error:
+                refused = error
+            number = server.number
+        if refused is not None:
+            # A refusal may get lost, too.
             gate.after("mongo", operation, request)
             raise _error(refused, writes=writes) from None
-        number = server.number
         gate.after("mongo", operation, request)
         server.acknowledge(term, number, majority=self.majority and writes)
         return answer

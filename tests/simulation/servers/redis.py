@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from redis.exceptions import DataError, ResponseError
 
 from regworkers_core.adapters.redis import campaign_store
-from tests.simulation.gate import Gate
+from tests.simulation.gate import Gate, alone
 
 # Changes that a failover can undo: replicas are behind by some milliseconds.
 _JOURNAL = 256
@@ -297,7 +297,8 @@ class Client(_Commands):
         gate = self._gate
         gate.before("redis", name, None)
         try:
-            answer = act(_At(self._server, self._database, int(gate.now() * 1000)))
+            with alone(gate):
+                answer = act(_At(self._server, self._database, int(gate.now() * 1000)))
         except ResponseError:
             gate.after("redis", name, None)
             raise
