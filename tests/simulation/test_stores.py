@@ -387,7 +387,9 @@ def test_a_partition_without_a_leader_is_waited_for(kafka: Kafka, gate: Gate) ->
     assert made.poll(0.05) == 1 and reported == [None]
 
 
-def test_retention_moves_the_first_offset_and_a_reader_behind_it_is_told(kafka: Kafka, gate: Gate) -> None:
+def test_retention_moves_the_first_offset_and_a_reader_behind_it_gets_an_error(
+    kafka: Kafka, gate: Gate
+) -> None:
     send(producer(kafka, gate), b"a")
     gate.time += 61
     send(producer(kafka, gate), b"b")

@@ -311,14 +311,14 @@ class Consumer(_Client):
         self._reset = str(options.get("auto.offset.reset", "latest"))
         self._places: dict[tuple[str, int], int] = {}
         self._paused: set[tuple[str, int]] = set()
-        # Partitions whose end was told, by the position where it was.
-        self._told: dict[tuple[str, int], int] = {}
+        # Partitions whose end was reported, by the position where it was.
+        self._notified: dict[tuple[str, int], int] = {}
         self._ends: dict[tuple[str, int], tuple[int, int]] = {}
 
     def assign(self, places: Sequence[TopicPartition]) -> None:
         self._places = {(each.topic, each.partition): each.offset for each in places}
         self._paused.clear()
-        self._told.clear()
+        self._notified.clear()
 
     def unassign(self) -> None:
         self.assign(())
@@ -331,7 +331,7 @@ class Consumer(_Client):
 
     def seek(self, place: TopicPartition) -> None:
         self._places[place.topic, place.partition] = place.offset
-        self._told.pop((place.topic, place.partition), None)
+        self._notified.pop((place.topic, place.partition), None)
 
     def get_watermark_offsets(
         self, place: TopicPartition, timeout: float = -1, cached: bool = False
@@ -381,7 +381,7 @@ class Consumer(_Client):
             if message.error() is None:
                 self._places[known] = message.offset() + 1
             else:
-                self._told[known] = message.offset()
+                self._notified[known] = message.offset()
         return found
 
     def _fetch(self, most: int) -> list[Message]:
@@ -392,7 +392,7 @@ class Consumer(_Client):
             try:
                 partition = self._partition(topic, number)
             except Refusal as refusal:
-                if refusal.error.code() not in RETRIED and self._told.get((topic, number)) is None:
+                if refusal.error.code() not in RETRIED and self._notified.get((topic, number)) is None:
                     found.append(Message(topic, number, Record(-1, None, None, None, -1), refusal.error))
                 continue
             self._ends[topic, number] = (partition.low, partition.high)
@@ -408,7 +408,7 @@ class Consumer(_Client):
             if self._reset in ("earliest", "smallest", "beginning"):
                 offset = partition.low
             elif self._reset == "error":
-                if self._told.get(known) == offset:
+                if self._notified.get(known) == offset:
                     return []
                 gone = KafkaError(KafkaError._AUTO_OFFSET_RESET, "no previously committed offset available")
                 return [Message(topic, number, Record(offset, None, None, None, -1), gone)]
@@ -417,7 +417,12 @@ class Consumer(_Client):
             self._places[known] = offset
         found = [Message(topic, number, record) for record in islice(partition.behind(offset, most), most)]
         end = found[-1].offset() + 1 if found else offset
-        if self._tells_ends and end >= partition.high and len(found) < most and self._told.get(known) != end:
+        if (
+            self._tells_ends
+            and end >= partition.high
+            and len(found) < most
+            and self._notified.get(known) != end
+        ):
             at_end = KafkaError(KafkaError._PARTITION_EOF, "No more messages")
             found.append(Message(topic, number, Record(end, None, None, None, -1), at_end))
         return found
