@@ -9,7 +9,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow conformance conformance-kafka check format docs deploy-files audit release lambda soak rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow conformance conformance-kafka check format docs deploy-files audit release lambda soak mutants rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ docs: $(STAMP) ## write docs/cli.md and the tables of the docs from the code
 
 soak: $(STAMP) ## kill drains at every point, twenty times, and count losses and repeats
 	$(BIN)/python -m tests.faults.soak --write
+
+mutants: $(STAMP) ## plant defects in a copy, and see a test fail for each (FLAGS=--write writes the table)
+	$(BIN)/python -m tests.mutants $(FLAGS)
 
 rehearse-migration: $(STAMP) ## move from legacy handlers to the workers and back under load; the report goes to docs/migration.md
 	$(BIN)/python -m tests.replication.moving.rehearsal

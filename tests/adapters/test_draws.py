@@ -47,3 +47,15 @@ def test_reading_all_draws_leaves_out_large_fields(shared: Runtime) -> None:
         assert phase.fields == {**kept, "report": {"page": "s3://bucket/page"}}
     whole = runtime.draws.get("summer")
     assert whole is not None and whole.latest.fields == phases["10"]
+
+
+@pytest.mark.parametrize("token", [1, 2])
+def test_what_was_decided_once_stays_for_every_later_run(shared: Runtime, token: int) -> None:
+    runtime = emptied(shared)
+    runtime.draws.open("summer", 1, {"asOf": "2026-03-01T12:00:00.000Z"}, token=1)
+    first = {"manifest": "first", "manifestHash": "a" * 64}
+    assert runtime.draws.decide("summer", 1, first, token=1, once="manifestHash")
+    other = {"manifest": "other", "manifestHash": "b" * 64}
+    assert not runtime.draws.decide("summer", 1, other, token=token, once="manifestHash")
+    record = runtime.draws.get("summer")
+    assert record is not None and first.items() <= record.latest.fields.items()

@@ -104,6 +104,19 @@ def test_keys_that_stay_unprocessed_are_asked_again_and_never_taken_for_absent(t
             claims.read([KEY])
 
 
+def test_claims_and_entries_are_read_consistently() -> None:
+    asked: list[bool] = []
+
+    class Table(Busy):
+        def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:
+            asked.extend(request["ConsistentRead"] for request in RequestItems.values())
+            return super().batch_get_item(RequestItems)
+
+    dependency = Dependency("dynamodb", lambda error: error, policy=RetryPolicy(attempts=3))
+    claims = EntryClaims(Table(1), dependency, "table", sleep=lambda _seconds: None)
+    assert claims.read([KEY, ("CAMPAIGN#summer", "ENTRY#e1")]) and asked == [True, True]
+
+
 class Unavailable:
     """Notes what it is asked, and does not answer."""
 

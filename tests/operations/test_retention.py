@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.cli import maintenance
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
@@ -192,7 +193,9 @@ def test_a_dead_letter_that_is_opened_again_before_its_deletion_stays(
 
     def opened_again(self: Documents, *arguments: Any) -> Iterator[list[Any]]:
         for ids in look(self, *arguments):
-            runtime.database["dead_letters"].update_one({"_id": "goes-0"}, {"$set": {"status": "open"}})
+            # Only now: the look at another collection comes before that at this one.
+            if self._collection.name == "dead_letters":
+                self._collection.update_one({"_id": "goes-0"}, {"$set": {"status": "open"}})
             yield ids
 
     monkeypatch.setattr(Documents, "_pages", opened_again)
@@ -237,3 +240,14 @@ def test_the_terminal_deletes_only_with_yes_and_writes_down_who_did(runtime: Run
     assert answer.document["deleted"] == sum(EXPECTED.values())
     (action,) = runtime.operator_actions.history(what="housekeeping")
     assert action.outcome == "done" and action.result["dead_letters"] == 2
+
+
+def test_the_terminal_exits_with_1_when_a_part_had_trouble(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(_dry_run: bool) -> PartResult:
+        raise TransientFailure("s3", "EndpointConnectionError")
+
+    monkeypatch.setattr(maintenance, "all_parts", lambda _runtime: [RetentionPart("reviews", 1, down)])
+    answer = regworkers(runtime, "housekeeping", "--format", "json")
+    assert answer.code == 1 and answer.document["fine"] is False

@@ -20,7 +20,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.lists import Hooks, ListReport, lease_name
 from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.eligibility.invites.terms import days_from
-from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.settings import PROJECT_ROOT
 from tests.eligibility.invites.world import DAY, EMAIL, Uploader, in_days
@@ -275,6 +275,24 @@ def test_a_second_list_does_not_begin_while_the_first_is_under_way(uploader: Upl
     assert other.outcomes == {"added": 1}, "another type is another list"
     lease.release()
     assert uploader("email", "user1@example.com").outcomes == {"added": 1}
+
+
+def test_an_upload_that_lost_its_lease_stops_before_the_next_batch(
+    uploader: Uploader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = 0
+
+    def lost_after_two(_lease: Lease) -> bool:
+        nonlocal batches
+        batches += 1
+        return batches > 2
+
+    monkeypatch.setattr(Lease, "lost", property(lost_after_two))
+    monkeypatch.setattr(Lease, "renew", lambda _lease: False)
+    uploader.file.write_text("\n".join(("email", *addresses(500))))
+    with pytest.raises(UsageError, match="lost its lease to another list"):
+        uploader.again(ttl=in_days(3))
+    assert uploader.ttl_of(addresses(500)[0]) and not uploader.stored(addresses(500)[-1])
 
 
 class Store:

@@ -215,6 +215,20 @@ def test_two_evaluations_at_once_notify_a_channel_once(runtime: Runtime, clock: 
     assert len(first.received) == 1 and second.received == []
 
 
+def test_two_who_read_an_incident_before_either_claimed_it_notify_once(
+    runtime: Runtime, clock: Clock
+) -> None:
+    (read,) = notifier_with(runtime, clock).settle("queue-depth", [DEEP])
+    first, second = FakeChannel(), FakeChannel()
+    first.gate.clear()
+    notifier_with(runtime, clock, first, tell_seconds=0.05).notify([read])
+    assert first.entered.wait(10)
+    notifier_with(runtime, clock, second).notify([read])
+    first.gate.set()
+    wait_until(lambda: first.received)
+    assert second.received == []
+
+
 @pytest.mark.parametrize("later", [61, -7 * 86_400])
 def test_a_process_that_dies_while_notifying_delays_others_by_a_minute_whatever_the_clock_does(
     runtime: Runtime, clock: Clock, later: float

@@ -235,6 +235,18 @@ def test_in_an_outage_the_current_version_is_used_and_nothing_is_refused() -> No
     assert found.refused == "the brokers hang up on it"
 
 
+def test_a_broken_renewal_in_an_outage_leaves_the_verified_one_in_use_also_afterwards() -> None:
+    # Without a previous version, as with files: the verified one could not be read again.
+    secrets, brokers = stored(GOOD), Brokers(GOOD)
+    found = credentials(secrets, brokers)
+    assert shown(found.check()) == GOOD.certificate
+    secrets.versions["client"] = [BAD.bundle]
+    brokers.down = True
+    assert shown(found.check()) == GOOD.certificate and found.refused is None
+    brokers.down = False
+    assert shown(found.check()) == GOOD.certificate and found.refused == "the brokers hang up on it"
+
+
 def test_an_unavailable_secret_store_changes_nothing() -> None:
     secrets = stored(GOOD)
     found = credentials(secrets, Brokers(GOOD))

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from regworkers_core.adapters.kafka.security import pem_blocks
+from regworkers_core.cli import certs
 from tests.operations.certificates.world import CERTIFICATE, Company
 from tests.support.certificates import Authority
 from tests.support.terminal import Answer
@@ -142,6 +143,19 @@ def test_without_a_yes_and_without_a_terminal_nothing_is_asked_for(
 ) -> None:
     answer = typed("generate", "--env", "qa", "--method", "user")
     assert answer.code == 2 and "--yes" in answer.stderr and vault.requests == []
+
+
+@pytest.mark.parametrize("typed_in", ["no", "", "Y E S"])
+def test_any_other_answer_than_yes_issues_nothing(
+    company: Company,
+    vault: FakeVault,
+    typed: Typed,
+    monkeypatch: pytest.MonkeyPatch,
+    typed_in: str,
+) -> None:
+    monkeypatch.setattr(certs, "ask", lambda _question, *_, **__: typed_in)
+    answer = typed("generate", "--env", "qa", "--method", "user")
+    assert answer.code == 2 and "nothing was done" in answer.stderr and vault.requests == []
 
 
 @pytest.mark.parametrize("missing", ["VAULT_USERNAME", "VAULT_PASSWORD"])

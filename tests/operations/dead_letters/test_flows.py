@@ -284,6 +284,17 @@ def test_nothing_is_deleted_that_has_no_copy(runtime: Runtime, monkeypatch: pyte
     assert runtime.queue(replication(runtime).name).depth().visible == 1, "given back at once"
 
 
+def test_nothing_is_dropped_while_another_object_has_the_key_of_its_copy(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(runtime, "removed")
+    remove(runtime, key("removed"))
+    monkeypatch.setattr(runtime.objects, "put_once", lambda _key, _data: b"something else")
+    with pytest.raises(TransientFailure, match="holds something else"):
+        drop(runtime, replication(runtime), assessor(runtime), DropOptions(dry_run=False))
+    assert depths(runtime) == (0, 1) and len(recorded(runtime, status="open")) == 1
+
+
 def test_dropping_a_message_of_a_state_that_is_still_refused_leaves_it_rejected(runtime: Runtime) -> None:
     old = "2026-01-01T00:00:00.000Z"
     refuse(runtime, "broken", createdAt=old, updatedAt=old)

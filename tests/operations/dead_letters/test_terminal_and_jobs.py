@@ -183,3 +183,11 @@ def test_a_dead_letter_queue_with_a_redrive_policy_of_its_own_is_refused(
     monkeypatch.setattr(MessageMoves, "has_redrive_policy", lambda *_: True)
     answer = typed("dlq", "list", "replication")
     assert answer.code == 2 and "redrive policy of its own" in answer.stderr
+
+
+def test_an_empty_look_is_no_all_clear_while_messages_are_hidden(runtime: Runtime, typed: Typed) -> None:
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body("e1"))])
+    assert runtime.queue(queue.name).receive(10, 0, 30)
+    found = typed("dlq", "groups", "replication", "--format", "json")
+    assert found.code == 1 and found.document["groups"] == [] and found.document["hidden"] == 1

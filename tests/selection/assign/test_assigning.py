@@ -12,8 +12,10 @@ import pytest
 
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.selection import NON_WINNERS
-from regworkers_core.engine.queue import Outgoing, Received
+from regworkers_core.engine.queue import Outgoing, Received, SendFailure
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.committed import committed
+from regworkers_core.selection.assign.plan import Plan, Plans, write_seats
 from regworkers_core.selection.assign.release import publish_phase, retry_market
 from regworkers_core.selection.drains import SELECTIONS
 from tests.faults.story import take_events
@@ -302,3 +304,38 @@ def test_the_same_key_with_other_parameters_is_an_error_and_not_a_replay(
     send(drawn, *chunks)
     run(drawn, SELECTIONS)
     assert [dead_letter.attributes["reason"] for dead_letter in dead(drawn)] == ["KEY_CONFLICT"]
+
+
+def test_a_plan_that_is_made_again_leaves_the_first_one_as_it_is(drawn: Runtime) -> None:
+    rows = [each for each in ROWS if each.market == "berlin"]
+    record = drawn.draws.get(CAMPAIGN)
+    assert record is not None
+
+    def plan(first: int) -> Plan:
+        with committed(drawn, CAMPAIGN, 1, record.latest.fields) as of_draw:
+            codes = drawn.codes.behind(CAMPAIGN, "berlin", first, len(rows))
+            return write_seats(drawn.objects, market("berlin"), of_draw, codes, behind=first)
+
+    one, other = plan(0), plan(5)
+    given = [each.code for each in Plans(drawn.objects).rows(one, 1, one.rows)]
+    assert one.key != other.key and given == [code_at("berlin", 1 + each) for each in range(len(rows))]
+
+
+def test_a_chunk_whose_events_are_refused_is_not_done_and_a_rerun_sends_them(
+    drawn: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(drawn)
+    chunks, queue = items(take(drawn)), drawn.event_queue._queue
+    send(drawn, *chunks)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(queue, "send", lambda messages, **_: [SendFailure(0, "busy", False)])
+        report = run(drawn, SELECTIONS, max_seconds=1.0)
+    done = {"doneAt": {"$exists": True}, "marketId": {"$ne": NON_WINNERS}}
+    assert report.counts["returned"] > 0
+    assert drawn.database["selection_chunks"].count_documents(done) == 0
+    # Those that went back stay hidden for a second or two.
+    send(drawn, *chunks)
+    run(drawn, SELECTIONS)
+    winners = {row.entry_id for row in ROWS if row.outcome == "WINNER"}
+    assert {event["subject"] for event in take_events(drawn)} == {f"{CAMPAIGN}:{each}" for each in winners}
+    assert findings(drawn, ROWS) == [] and market_status(drawn) == all_completed(*MARKETS)

@@ -26,6 +26,7 @@ from regworkers_core.selection.draw.held import DrawBusy, draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.files import ARTEFACTS, DrawError
+from regworkers_core.selection.maths.manifest import commitment_of
 from tests.selection.draw.world import (
     CAMPAIGN,
     artefact,
@@ -245,6 +246,25 @@ def test_a_secret_that_was_changed_after_the_commit_is_not_used(runtime: Runtime
     )
     with pytest.raises(UsageError, match="not the one"):
         run.seed()
+
+
+def test_a_secret_that_was_changed_together_with_its_commitment_makes_no_seed(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    run.judge()
+    run.freeze()
+    run.commit()
+    other = "ab" * 32
+    runtime.aws.client("secretsmanager").put_secret_value(
+        SecretId=f"{runtime.names.prefix}draw-secret/{CAMPAIGN}", SecretString=other
+    )
+    runtime.database["campaigns"].update_one(
+        {"_id": CAMPAIGN}, {"$set": {"draw.commitment": commitment_of(other)}}
+    )
+    with pytest.raises(DrawError, match="not the one that was committed to"):
+        run.seed()
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and not record.latest.fields.get("seedFile")
 
 
 def test_a_strike_before_the_commit_keeps_its_rank_and_wins_nothing(runtime: Runtime) -> None:

@@ -71,10 +71,11 @@ class World:
             FakeDeadLetters(),
             True,
         )
+        self.analytics = FakeQueue()
         runtime: Any = SimpleNamespace(
             names=SimpleNamespace(notification_queue="n", analytics_queue="a"),
             queue={"n": self.mailer}.__getitem__,
-            event_queue=EventQueue(FakeQueue()),
+            event_queue=EventQueue(self.analytics),
             clock=lambda: 0.0,
             outbox=self.outbox,
             dead_letters=self.dead_letters,
@@ -130,6 +131,32 @@ def test_too_many_rows_with_one_cause_blow_the_fuse_and_the_rest_stay_as_they_ar
     assert settlement.counts["received"] == 40 == MOST_DEFECTS + settlement.counts["returned"]
     after = world.work([parcel("r1")])
     assert world.notified() == [] and after.counts["returned"] == 1
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+def test_a_message_that_the_mailers_queue_refuses_stays_owed_and_is_sent_later(
+    world: World, permanent: bool
+) -> None:
+    parcels = [parcel("r1"), parcel("r2"), parcel("r3")]
+    world.mailer.fail = {1: permanent}
+    settlement = world.work(parcels)
+    assert settlement.counts == {"received": 3, "sent": 2, "unchanged": 0, "returned": 1}
+    assert [each for each, _ in settlement.again] == [parcels[1]]
+    assert world.outbox.sent == [MARKET.key("r1"), MARKET.key("r3")] and len(world.analytics.sent) == 1
+    assert world.work([parcels[1]]).done == [parcels[1]]
+    assert sorted(world.notified()) == ["r1", "r2", "r3"] and MARKET.key("r2") in world.outbox.sent
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+def test_messages_whose_events_are_refused_stay_owed_and_the_events_come_later(
+    world: World, permanent: bool
+) -> None:
+    world.analytics.fail = {0: permanent}
+    settlement = world.work([parcel("r1")])
+    assert settlement.done == [] and settlement.counts == {"received": 1, "returned": 1}
+    assert world.outbox.sent == [] and world.analytics.sent == []
+    assert world.work([parcel("r1")]).counts["sent"] == 1
+    assert world.outbox.sent == [MARKET.key("r1")] and len(world.analytics.sent) == 1
 
 
 def test_nothing_is_sent_once_a_lease_is_lost(world: World) -> None:
