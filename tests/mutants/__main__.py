@@ -25,7 +25,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.mutants.table import Mutant, mutants, problems
-from tests.mutants.trial import CopyNotUsed, Outcome, Trial, scratch_copy, try_all
+from tests.mutants.trial import CannotTry, Outcome, Trial, scratch_copy, try_all
 from tests.support.runtimes import ADDRESSES
 
 PAGE = PROJECT_ROOT / "docs" / "reliability.md"
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
         with _servers() as addresses, scratch_copy(PROJECT_ROOT, addresses) as scratch:
             say(f"first the tests of {len(chosen)} planted defects without them")
             trials = try_all(scratch, chosen, show)
-    except (UsageError, CopyNotUsed) as error:
+    except (UsageError, CannotTry) as error:
         say(f"mutants: {error}")
         return _WRONG_TABLE
     if options.format == "json":

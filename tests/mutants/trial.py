@@ -48,8 +48,8 @@ class Trial:
     trouble: str = ""
 
 
-class CopyNotUsed(Exception):
-    """The interpreter imports the packages from elsewhere than the copy."""
+class CannotTry(Exception):
+    """The packages are imported from elsewhere than the copy, or pytest does not run there without a defect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Scratch:
         self._second = int(time.time())
 
     def prove_imports(self, packages: Sequence[str] = _PACKAGES) -> None:
-        """Raises CopyNotUsed unless these packages are imported from the copy."""
+        """Raises CannotTry unless these packages are imported from the copy."""
         code = (
             "import importlib, sys; [print(importlib.import_module(name).__file__) for name in sys.argv[1:]]"
         )
@@ -85,12 +85,15 @@ class Scratch:
         )
         for name, file in zip(packages, answer.stdout.split("\n"), strict=False):
             if not Path(file).is_relative_to(self.root):
-                raise CopyNotUsed(f"{name} is imported from {file}, not from the copy in {self.root}")
+                raise CannotTry(f"{name} is imported from {file}, not from the copy in {self.root}")
 
     def sound(self, mutants: Sequence[Mutant]) -> frozenset[str]:
-        """The tests of these mutants that pass without a defect."""
+        """The tests of these mutants that pass without a defect. Raises CannotTry."""
         tests = sorted({test for mutant in mutants for test in mutant.tests})
-        return self._run(tests, self._limit_seconds * len(tests)).passed
+        run = self._run(tests, self._limit_seconds * len(tests))
+        if run.late or run.trouble:
+            raise CannotTry(f"the tests do not run without a defect: {run.trouble or 'they do not end'}")
+        return run.passed
 
     def attempt(self, mutant: Mutant, sound: frozenset[str]) -> Trial:
         """Plant the defect, run its tests, and remove it. Raises ValueError if its old text does not occur once."""

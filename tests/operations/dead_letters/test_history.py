@@ -20,7 +20,7 @@ def still_open(runtime: Runtime) -> list[str]:
     return sorted(each["_id"] for each in recorded(runtime, status="open"))
 
 
-def test_a_letter_that_failed_again_since_it_was_read_stays_open(runtime: Runtime) -> None:
+def test_what_failed_again_since_it_was_read_stays_open(runtime: Runtime) -> None:
     failed(runtime, "a", "b")
     (page,) = runtime.dead_letters.open(QUEUE)
     failed(runtime, "b", at=SINCE)
@@ -28,7 +28,7 @@ def test_a_letter_that_failed_again_since_it_was_read_stays_open(runtime: Runtim
     assert still_open(runtime) == ["b"]
 
 
-def test_one_letter_that_failed_after_the_moment_stays_open(runtime: Runtime) -> None:
+def test_what_failed_after_the_moment_stays_open(runtime: Runtime) -> None:
     failed(runtime, "a", at=SINCE)
     history = runtime.dead_letters
     assert not history.close_one({"_id": "a"}, "redriven", before=READ_AT, at=NOW, by="ada")

@@ -36,15 +36,15 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browse, "QueueBrowser", OneByOne)
 
 
-def letters(runtime: Runtime, *entries: str, **attributes: str) -> None:
+def dead_letters(runtime: Runtime, *entries: str, **attributes: str) -> None:
     for entry in entries:
         put(runtime, key(entry))
         send_dead(runtime, replication(runtime), [Outgoing(body(entry), {**INVALID, **attributes})])
 
 
 @pytest.mark.usefixtures("one_by_one")
-def test_letters_that_come_back_while_the_rest_is_sent_are_sent_once(runtime: Runtime) -> None:
-    letters(runtime, "e1", "e2", "e3")
+def test_messages_that_come_back_while_the_rest_is_sent_are_sent_once(runtime: Runtime) -> None:
+    dead_letters(runtime, "e1", "e2", "e3")
     queue, times = replication(runtime), Counter[str]()
     source = runtime.queue(queue.source)
 
@@ -68,7 +68,7 @@ def test_letters_that_come_back_while_the_rest_is_sent_are_sent_once(runtime: Ru
 def test_a_cause_that_comes_back_while_its_rest_is_sent_is_stopped(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    letters(runtime, "e1", "e2", "e3")
+    dead_letters(runtime, "e1", "e2", "e3")
     queue = replication(runtime)
     monkeypatch.setattr(redriving, "_CHECK_SECONDS", 0.0)
 
@@ -96,13 +96,13 @@ def test_a_body_that_cannot_be_read_stays_where_it_is(runtime: Runtime) -> None:
 def test_sqs_is_not_asked_to_move_a_queue_of_which_only_a_part_goes(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, besides: str
 ) -> None:
-    letters(runtime, "e1")
+    dead_letters(runtime, "e1")
     queue, choice = replication(runtime), Choice()
     if besides == "not chosen":
-        letters(runtime, "e2", reason="INVALID_KEY")
+        dead_letters(runtime, "e2", reason="INVALID_KEY")
         choice = Choice(reason="INVALID_ENTRY")
     elif besides == "settled":
-        letters(runtime, "e2")
+        dead_letters(runtime, "e2")
         remove(runtime, key("e2"))
     else:
         send_dead(runtime, queue, [Outgoing(b"no JSON", INVALID)])
@@ -113,12 +113,12 @@ def test_sqs_is_not_asked_to_move_a_queue_of_which_only_a_part_goes(
     assert report.sent_messages == 1 and asked == [] and depths(runtime) == (1, 1)
 
 
-def test_causes_beyond_those_that_are_told_apart_are_not_sent(
+def test_causes_beyond_those_that_are_distinguished_are_not_sent(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Causes.__init__, "__defaults__", (1,))
-    letters(runtime, "e1")
-    letters(runtime, "e2", "e3", reason="INVALID_KEY")
+    dead_letters(runtime, "e1")
+    dead_letters(runtime, "e2", "e3", reason="INVALID_KEY")
     report = redrive(runtime, replication(runtime), assessor(runtime), REST)
     (sent,) = report.sent.values()
     assert report.sent_messages == sent and sent + depths(runtime)[1] == 3
