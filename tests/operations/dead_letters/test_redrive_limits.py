@@ -1,125 +1,125 @@
-"""What a redrive leaves where it is: what came back, what cannot be read, and what had no canary."""
+"""What a redrive leaves where it is: what came back, what cannot be read, and what it did not count."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.dead_letters import browse
 from regworkers_core.operations.dead_letters import redrive as redriving
 from regworkers_core.operations.dead_letters.browse import QueueBrowser
-from regworkers_core.operations.dead_letters.model import Choice
 from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
-from regworkers_core.operations.dead_letters.report import CanaryOutcome, Causes
+from regworkers_core.operations.dead_letters.report import Causes
+from regworkers_core.operations.dead_letters.rounds import Outcome
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import assessor, body, depths, replication, send_dead
 from tests.support.entries import key, put, remove
 
-# Our own mover, without canaries.
-REST = RedriveOptions(dry_run=False, canary_messages=0, by_sqs=False)
+AT_ONCE = RedriveOptions(dry_run=False, at_once=True)
 INVALID = {"reason": "INVALID_ENTRY"}
 
 
-@pytest.fixture
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page of the browser is one message."""
+def pages_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let the browser hand out this number of messages at a time."""
 
-    class OneByOne(QueueBrowser):
+    class Pages(QueueBrowser):
         def __init__(self, *arguments: Any, **more: Any) -> None:
-            super().__init__(*arguments, **{**more, "batch_messages": 1})
+            super().__init__(*arguments, **{**more, "batch_messages": size})
 
-    monkeypatch.setattr(browse, "QueueBrowser", OneByOne)
+    monkeypatch.setattr(browse, "QueueBrowser", Pages)
 
 
 def dead_letters(runtime: Runtime, *entries: str, **attributes: str) -> None:
     for entry in entries:
         put(runtime, key(entry))
-        send_dead(runtime, replication(runtime), [Outgoing(body(entry), {**INVALID, **attributes})])
+    outgoing = [Outgoing(body(entry), {**INVALID, **attributes}) for entry in entries]
+    send_dead(runtime, replication(runtime), outgoing)
 
 
-@pytest.mark.usefixtures("one_by_one")
-def test_messages_that_come_back_while_the_rest_is_sent_are_sent_once(runtime: Runtime) -> None:
-    dead_letters(runtime, "e1", "e2", "e3")
-    queue, times = replication(runtime), Counter[str]()
-    source = runtime.queue(queue.source)
+def taken(runtime: Runtime) -> list[str]:
+    """The entries of the messages on the queue, received for good."""
+    source = runtime.queue(replication(runtime).source)
+    messages = source.receive(10, 0, 30)
+    source.delete(messages)
+    return [orjson.loads(each.body)["items"][0]["sk"].removeprefix("ENTRY#") for each in messages]
+
+
+def test_messages_that_come_back_while_the_rest_is_sent_are_sent_once(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages_of(monkeypatch, 1)
+    dead_letters(runtime, "e1", "e2")
+    times = Counter[str]()
 
     def drain_that_fails_them(step: str) -> None:
         if step != "redrive.after_delete":
             return
-        for each in source.receive(10, 0, 30):
-            source.delete([each])
-            times[each.body] += 1
-            # Not for ever, should they be sent again and again.
-            if times[each.body] < 3:
-                send_dead(runtime, queue, [Outgoing(each.body.encode(), INVALID)])
+        for entry in taken(runtime):
+            times[entry] += 1
+            # Not for ever, should it be sent again and again.
+            if times[entry] < 3:
+                send_dead(runtime, replication(runtime), [Outgoing(body(entry), INVALID)])
+            # So that the redrive looks at all messages for another one to send.
+            (other,) = {"e1", "e2"} - {entry}
+            remove(runtime, key(other))
 
     callbacks = Callbacks(on_step=drain_that_fails_them)
-    report = redrive(runtime, queue, assessor(runtime), REST, callbacks=callbacks)
-    assert report.sent_messages == 3 and set(times.values()) == {1}
-    assert depths(runtime) == (0, 3)
+    report = redrive(runtime, replication(runtime), assessor(runtime), AT_ONCE, callbacks=callbacks)
+    assert report.sent.total() == 1 and list(times.values()) == [1]
+    assert depths(runtime) == (0, 2)
 
 
-@pytest.mark.usefixtures("one_by_one")
-def test_a_cause_that_comes_back_while_its_rest_is_sent_is_stopped(
+def test_a_cause_that_fails_again_while_it_is_sent_is_stopped(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead_letters(runtime, "e1", "e2", "e3")
-    queue = replication(runtime)
+    dead_letters(runtime, *(f"e{number}" for number in range(8)))
+    pages_of(monkeypatch, 4)
     monkeypatch.setattr(redriving, "_CHECK_SECONDS", 0.0)
+    queue = replication(runtime)
 
-    def failure(step: str) -> None:
-        if step == "redrive.after_send":
-            (cause,) = {each.fingerprint for each in redriven}
-            fields = {"queue": queue.source, "fingerprint": cause, "status": "open"}
-            runtime.database["dead_letters"].insert_one({**fields, "lastFailedAt": iso(time.time() + 1)})
+    def failures(step: str) -> None:
+        for entry in taken(runtime) if step == "redrive.after_send" else ():
+            about = {"queue": queue.source, "campaignId": key(entry).campaign_id, "entryId": entry}
+            runtime.database["dead_letters"].insert_one(
+                {**about, "status": "open", "lastFailedAt": iso(time.time() + 1)}
+            )
 
-    counted = redrive(runtime, queue, assessor(runtime), RedriveOptions())
-    redriven = list(counted.groups)
-    report = redrive(runtime, queue, assessor(runtime), REST, callbacks=Callbacks(on_step=failure))
-    assert list(report.canaries.values()) == [CanaryOutcome.FAILED_AGAIN] and not report.finished
-    assert report.sent_messages == 1 and depths(runtime) == (1, 2)
+    report = redrive(runtime, queue, assessor(runtime), AT_ONCE, callbacks=Callbacks(on_step=failures))
+    assert [each.outcome for each in report.growth.values()] == [Outcome.FAILED_AGAIN]
+    assert report.sent.total() == 4 and depths(runtime) == (0, 4)
 
 
 def test_a_body_that_cannot_be_read_stays_where_it_is(runtime: Runtime) -> None:
-    send_dead(runtime, replication(runtime), [Outgoing(b"no JSON", {"reason": "INVALID_BODY"})])
-    options = RedriveOptions(dry_run=False, canary_messages=1, canary_seconds=0.2)
-    report = redrive(runtime, replication(runtime), assessor(runtime), options)
-    assert report.sent_messages == 0 and depths(runtime) == (0, 1)
+    send_dead(runtime, replication(runtime), [Outgoing(b"no JSON", INVALID)])
+    dead_letters(runtime, "e1")
+    report = redrive(runtime, replication(runtime), assessor(runtime), AT_ONCE)
+    assert report.sent.total() == 1 and depths(runtime) == (1, 1) and taken(runtime) == ["e1"]
 
 
-@pytest.mark.parametrize("besides", ["not chosen", "settled", "unreadable"])
-def test_sqs_is_not_asked_to_move_a_queue_of_which_only_a_part_goes(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, besides: str
+def test_nothing_is_sent_while_sqs_moves_the_queue_itself(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead_letters(runtime, "e1")
-    queue, choice = replication(runtime), Choice()
-    if besides == "not chosen":
-        dead_letters(runtime, "e2", reason="INVALID_KEY")
-        choice = Choice(reason="INVALID_ENTRY")
-    elif besides == "settled":
-        dead_letters(runtime, "e2")
-        remove(runtime, key("e2"))
-    else:
-        send_dead(runtime, queue, [Outgoing(b"no JSON", INVALID)])
-    asked: list[object] = []
-    monkeypatch.setattr(redriving, "move_whole_queue", lambda *_, **__: asked.append(1))
-    options = RedriveOptions(choice, dry_run=False, canary_messages=0)
-    report = redrive(runtime, queue, assessor(runtime), options)
-    assert report.sent_messages == 1 and asked == [] and depths(runtime) == (1, 1)
+    moves = SimpleNamespace(moved_by_sqs=lambda _queue: 7)
+    monkeypatch.setattr(runtime, "message_moves", moves)
+    with pytest.raises(UsageError, match="7 messages so far"):
+        redrive(runtime, replication(runtime), assessor(runtime), AT_ONCE)
+    assert depths(runtime) == (0, 1)
 
 
-def test_causes_beyond_those_that_are_distinguished_are_not_sent(
+def test_causes_beyond_those_that_are_distinguished_stay_and_leave_the_redrive_unfinished(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Causes.__init__, "__defaults__", (1,))
     dead_letters(runtime, "e1")
-    dead_letters(runtime, "e2", "e3", reason="INVALID_KEY")
-    report = redrive(runtime, replication(runtime), assessor(runtime), REST)
-    (sent,) = report.sent.values()
-    assert report.sent_messages == sent and sent + depths(runtime)[1] == 3
-    assert depths(runtime)[1] > 0 and not report.finished
+    dead_letters(runtime, "e2", reason="INVALID_KEY")
+    report = redrive(runtime, replication(runtime), assessor(runtime), AT_ONCE)
+    assert report.sent.total() == 1 and depths(runtime) == (1, 1) and not report.finished
