@@ -5,6 +5,7 @@ from __future__ import annotations
 from regworkers_core.eligibility.rules import RULES
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.settings import PROJECT_ROOT
+from tools.simulated_days import pages_table
 
 
 def rules_table() -> str:
@@ -31,6 +32,8 @@ def conditions_table() -> str:
 
 # By the page below docs/ and the name in the marks around the table.
 TABLES = {("eligibility.md", "rules"): rules_table, ("alerts.md", "conditions"): conditions_table}
+# Takes as long as a simulation.
+SLOW_TABLES = {("alerts.md", "pages"): pages_table}
 
 
 def parts(page: str, name: str) -> tuple[str, str, str]:
@@ -42,6 +45,6 @@ def parts(page: str, name: str) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    for (page, name), table in TABLES.items():
+    for (page, name), table in (TABLES | SLOW_TABLES).items():
         before, _, after = parts(page, name)
         (PROJECT_ROOT / "docs" / page).write_text(before + table() + after, encoding="utf-8")

@@ -140,7 +140,8 @@ class CampaignState:
     another one at every look while that one lives. `round_due_at` is when the beacon signs the round that its draw
     waits for, None: it waits for none. Messages are `held_since` a further phase that is not confirmed was drawn, None:
     none is held; `failed_messages` raised an exception by themselves. `stopped` says which file of its draw is not the
-    one that was written, empty: all are.
+    one that was written, empty: all are. `draws` are the ISO times at which each of its phases began and was drawn,
+    None: is not yet.
     """
 
     campaign_id: str
@@ -155,6 +156,7 @@ class CampaignState:
     held_since: str | None = None
     failed_messages: int = 0
     stopped: str = ""
+    draws: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def is_drawn(self) -> bool:
@@ -224,6 +226,34 @@ class ParityState:
     differences: Mapping[str, int] = field(default_factory=dict)
 
 
+# What is promised of every item of `drain_log` and of every draw; `objectives` has a target for each.
+FRESHNESS, DELIVERY, DRAWS, CORRECTNESS = "freshness", "delivery", "draws", "correctness"
+OBJECTIVES = (FRESHNESS, DELIVERY, DRAWS, CORRECTNESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of `events`, how many were `bad`."""
+
+    events: int = 0
+    bad: int = 0
+
+    def burn(self, target: float) -> float:
+        """How many times faster than it may the budget of this target burns; 0 without events."""
+        return self.bad / self.events / (1 - target) if self.events else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveState:
+    """What came of an objective's events within each window (its seconds, until now). `subject` is the part of the
+    alert's key that the objective shares with a condition.
+    """
+
+    objective: str
+    subject: str
+    windows: Mapping[float, Share]
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line.
@@ -244,3 +274,4 @@ class Snapshot:
     unread_queues: Mapping[str, Unread] = field(default_factory=dict)
     fuses: Reading[tuple[BlownFuse, ...]] = ()
     archive: Reading[tuple[UnarchivedEvents, ...]] = ()
+    objectives: Reading[tuple[ObjectiveState, ...]] = ()

@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections import Counter
@@ -41,10 +42,11 @@ class DependencyUsage:
 
 @dataclass(slots=True)
 class _Minute:
-    """`began` is the usage when it began."""
+    """`began` is the usage when it began, `lags` the lags of the drain by then: measured, and late."""
 
     name: str
     began: DependencyUsage
+    lags: tuple[int, int] = (0, 0)
     counts: Counter[str] = field(default_factory=Counter)
     batches: Percentiles = field(default_factory=Percentiles)
 
@@ -52,8 +54,8 @@ class _Minute:
 class MinuteCounters:
     """The numbers of one drain, by minute; safe to share between threads. `clock` is in epoch seconds.
 
-    `limit_seconds` is how long a batch stays the drain's own without a heartbeat; `memory` returns the MiB that the
-    process has taken.
+    `limit_seconds` is how long a batch stays the drain's own without a heartbeat; a lag above `late_seconds` is late;
+    `memory` returns the MiB that the process has taken.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class MinuteCounters:
         clock: Callable[[], float],
         usage: Callable[[], DependencyUsage],
         memory: Callable[[], float] = peak_mib,
+        late_seconds: float = math.inf,
     ) -> None:
         self._drain, self._run_id, self._limit_seconds = drain, run_id, limit_seconds
+        self._late_seconds, self._lags = late_seconds, (0, 0)
         self._clock, self._usage, self._memory = clock, usage, memory
         self._lock = scheduling.lock()
         self._counted: Counter[str] = Counter()
@@ -83,7 +87,13 @@ class MinuteCounters:
             self._counted.update(counts)
 
     def progress(self, report: DrainReport) -> None:
+        with self._lock:
+            self._current()
+            self._measure(report)
+
+    def _measure(self, report: DrainReport) -> None:
         self._lag = report.lag.at(95)
+        self._lags = report.lag.count, report.lag.above(self._late_seconds)
 
     def take(self) -> list[DrainMinute]:
         """What is to be written now: past minutes that were not taken yet, and the current one as it is."""
@@ -100,7 +110,7 @@ class MinuteCounters:
             minute = self._current()
             if report is not None:
                 minute.counts.update(report.counts - self._counted)
-                self._lag = report.lag.at(95)
+                self._measure(report)
             past, self._past = self._past, []
             ended = "failed" if report is None or report.failure is not None else report.ended
             return [*past, self._as_of_now(ended)]
@@ -110,7 +120,7 @@ class MinuteCounters:
         # A clock that was set back does not open a minute again that was written already.
         if name > self._minute.name:
             self._past.append(self._as_of_now(""))
-            self._minute = _Minute(name, self._usage())
+            self._minute = _Minute(name, self._usage(), self._lags)
         return self._minute
 
     def _as_of_now(self, ended: str) -> DrainMinute:
@@ -135,6 +145,8 @@ class MinuteCounters:
             ended=ended,
             memory_mib=round(self._memory(), 1),
             throttles={name: number for name, number in throttles.items() if number},
+            measured=self._lags[0] - minute.lags[0],
+            late=self._lags[1] - minute.lags[1],
         )
 
 

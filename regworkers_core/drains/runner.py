@@ -142,6 +142,7 @@ def run_drain(
         limit_seconds=spec.pace(runtime.settings).keep_seconds,
         clock=runtime.clock,
         usage=lambda: DependencyUsage(used.calls, used.waited_seconds, used.strain.throttles),
+        late_seconds=runtime.settings.replication.lag_objective_seconds,
     )
     heartbeat = Heartbeat(
         lambda: runtime.heartbeats,

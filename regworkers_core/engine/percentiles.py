@@ -42,6 +42,10 @@ class Percentiles:
                 return min(self.largest, _SMALLEST_SECONDS * math.exp(bucket * _GROWTH))
         return self.largest
 
+    def above(self, seconds: float) -> int:
+        """How many durations are longer, to within 2 % of `seconds`."""
+        return sum(number for bound, number in self.buckets().items() if bound > seconds)
+
     def buckets(self) -> dict[float, int]:
         """Upper bounds in seconds with the number of durations at each."""
         return {

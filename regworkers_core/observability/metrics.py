@@ -94,6 +94,10 @@ RUN_SECONDS = _seconds("RunDuration", "histogram", "regworkers.run.duration", "o
 EVALUATED = _count(
     "AlertsEvaluated", "regworkers.alerts.evaluations", "{evaluation}", "evaluations of alerts"
 )
+# By `Objective`.
+BUDGET_LEFT = Instrument(
+    "ErrorBudgetLeft", "gauge", "Percent", "regworkers.objective.budget_left", "%", "of an objective's budget"
+)
 OLDEST_MESSAGE = _seconds("OldestMessageAge", "gauge", "regworkers.queue.oldest_message", "its age")
 DATA_LOSS = _seconds("TimeToDataLoss", "gauge", "regworkers.queue.time_to_loss", "until it expires")
 ITERATOR_AGE = Instrument(
@@ -124,7 +128,7 @@ CACHE_FALLBACKS = _count("", "regworkers.cache.fallbacks", "{call}", "calls that
 INSTRUMENTS = (
     INVOCATIONS, MESSAGES, BATCH_DURATION, RECEIVED, DONE, FAILED, LAG, DRAIN_SECONDS, DEPENDENCY_DOWN, UNSENT,
     RETRIES, THROTTLES, CONCURRENCY, RUNS_SUCCEEDED, RUNS_FAILED, RUN_SECONDS, EVALUATED, OLDEST_MESSAGE,
-    DATA_LOSS, ITERATOR_AGE, SENT, OPERATION, CACHE_FALLBACKS,
+    DATA_LOSS, ITERATOR_AGE, BUDGET_LEFT, SENT, OPERATION, CACHE_FALLBACKS,
 )  # fmt: skip
 
 # CloudWatch's dimensions as OpenTelemetry's attributes. The resource has the environment.
@@ -132,6 +136,7 @@ _ATTRIBUTES = {
     "Drain": "regworkers.drain",
     "Dependency": "regworkers.dependency",
     "Job": "regworkers.job",
+    "Objective": "regworkers.objective",
     "Queue": "messaging.destination.name",
     "TableName": "aws.dynamodb.table_name",
     "StreamLabel": "aws.dynamodb.stream_label",

@@ -43,7 +43,9 @@ from regworkers_core.settings.model import (
 from regworkers_core.settings.operations import (
     AlertSettings,
     AlertSeverities,
+    BurnRate,
     CertificatesSettings,
+    ObjectivesSettings,
 )
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "AnalyticsSettings",
     "ArchiveSettings",
     "AwsSettings",
+    "BurnRate",
     "CertificatesSettings",
     "DrainSettings",
     "EligibilitySettings",
@@ -63,6 +66,7 @@ __all__ = [
     "KafkaTlsSettings",
     "MongoSettings",
     "Names",
+    "ObjectivesSettings",
     "RedisSettings",
     "ReplicationSettings",
     "SaveSettings",

@@ -52,6 +52,7 @@ from regworkers_core.settings.operations import (
     CertificatesSettings,
     DeadLettersSettings,
     HousekeepingSettings,
+    ObjectivesSettings,
     ObservabilitySettings,
     ReviewsSettings,
     WebSettings,
@@ -122,6 +123,7 @@ class Settings(BaseSettings):
     archive: ArchiveSettings = ArchiveSettings()
     dead_letters: DeadLettersSettings = DeadLettersSettings()
     alerts: AlertSettings = AlertSettings()
+    objectives: ObjectivesSettings = ObjectivesSettings()
     certificates: CertificatesSettings = CertificatesSettings()
     reviews: ReviewsSettings = ReviewsSettings()
     housekeeping: HousekeepingSettings = HousekeepingSettings()

@@ -90,6 +90,49 @@ class AlertSeverities(Section):
         )
 
 
+class BurnRate(Section):
+    """Holds while the budget burns this many times faster than it may, in a long window and in the short one at its
+    end, without which an incident would stay open long after its cause.
+    """
+
+    rate: float = Field(gt=0)
+    long_seconds: float = Field(gt=0, le=7 * 86_400)
+    short_seconds: float = Field(gt=0, le=86_400)
+
+
+class ObjectivesSettings(Section):
+    """Shares that are promised over `budgetDays`; the rest is the budget. Incidents are those of the conditions."""
+
+    # Changes that are saved within `replication.lagObjectiveSeconds`.
+    freshness: float = Field(0.99, gt=0, lt=1)
+    # Items of the drains that neither went back nor became dead letters.
+    delivery: float = Field(0.999, gt=0, lt=1)
+    # Draws and top-ups that are drawn within these seconds, the wait for the beacon included.
+    draws: float = Field(0.95, gt=0, lt=1)
+    draw_seconds: float = Field(7200.0, gt=0)
+    # Items that did not become dead letters: those stay wrong until a person repairs them.
+    correctness: float = Field(0.9999, gt=0, lt=1)
+    # `drain_log` keeps 40 days.
+    budget_days: int = Field(30, ge=7, le=40)
+    # With fewer events in the long window one failure is too large a share: then the thresholds judge alone.
+    least_events: int = Field(100, ge=1)
+    # The rates and windows of the SRE workbook: 2 % of a month's budget in an hour, 5 % in six, 10 % in three days.
+    page_fast: BurnRate = BurnRate(rate=14.4, long_seconds=3600, short_seconds=300)
+    page_slow: BurnRate = BurnRate(rate=6, long_seconds=21_600, short_seconds=1800)
+    warn: BurnRate = BurnRate(rate=1, long_seconds=259_200, short_seconds=21_600)
+
+    @model_validator(mode="after")
+    def _every_page_can_fire(self) -> Self:
+        for name in ("freshness", "delivery", "correctness"):
+            if self.page_fast.rate * (1 - getattr(self, name)) >= 1:
+                raise PydanticCustomError(
+                    "objective",
+                    "should be higher: its whole budget burns slower than pageFast.rate",
+                    {"field": name},
+                )
+        return self
+
+
 class AlertSettings(Section):
     """Alert channels (every configured one is notified, and always the log), and the thresholds of conditions."""
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import dagster as dg
 import orjson
+import structlog
 
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import (
     SELECTION_JOBS,
     FailedRun,
@@ -20,12 +21,13 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.observability.logs import bind
-from regworkers_core.observability.metrics import CONCURRENCY, EVALUATED, Metering
+from regworkers_core.observability.logs import bind, describe
+from regworkers_core.observability.metrics import BUDGET_LEFT, CONCURRENCY, EVALUATED, Metering
 from regworkers_core.operations.alerts.conditions.availability import ALERTS_SENSOR
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.outage import Outage
 from regworkers_core.operations.health.doctor import Examination, examine_snapshot
+from regworkers_core.operations.health.objectives import Budget, read_budgets
 from regworkers_core.operations.health.rows import SECTIONS, RowState
 from regworkers_core.operations.health.scheduler import (
     MOST_RUNS,
@@ -43,6 +45,7 @@ from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
 from regworkers_dagster.resources import ALL, TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, short_run
 
+log = structlog.get_logger(__name__)
 # Dagster's interval for a sensor that sets none.
 _SENSOR_SECONDS = 30.0
 _ON = ("RUNNING", "DECLARED_IN_CODE")
@@ -175,7 +178,8 @@ def examine_system(context: dg.AssetExecutionContext) -> Iterator[dg.Materialize
         runtime = runtime_of(context, call_seconds=TICK_CALL_SECONDS)
         snapshot = read_system(runtime, lambda: scheduler_here(context.instance))
         examination = examine_snapshot(runtime, snapshot)
-    metadata = of_examination(examination)
+        left = {f"budget_left_{each.objective}": 100 * each.left for each in _budgets(runtime, snapshot)}
+    metadata = {**of_examination(examination), **facts_as_metadata(left)}
     check = dg.AssetCheckResult(asset_key=SYSTEM_HEALTH.key, **_verdict(examination))
     yield dg.MaterializeResult(asset_key=SYSTEM_HEALTH.key, metadata=metadata, check_results=[check])
     if not examination.fine:
@@ -257,7 +261,7 @@ def alerts_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     )
     found = evaluate(runtime, snapshot, by=SENSOR, outage=outage_of(context.cursor))
     if found.outage is None:
-        runtime.metrics.put([Metering(EVALUATED, 1), *_running(snapshot)])
+        runtime.metrics.put([Metering(EVALUATED, 1), *_running(snapshot), *_hourly(runtime, snapshot)])
     return dg.SensorResult(
         skip_reason=alerts_in_words(found),
         cursor=orjson.dumps(found.outage.as_state()).decode() if found.outage else "",
@@ -269,6 +273,27 @@ def _running(snapshot: Snapshot) -> Iterator[Metering]:
     for drain in () if isinstance(snapshot.drains, Unread) else snapshot.drains:
         if drain.active_runs is not None:
             yield Metering(CONCURRENCY, drain.active_runs, {"Drain": drain.name})
+
+
+def _hourly(runtime: Runtime, snapshot: Snapshot) -> list[Metering]:
+    """What is left of the budgets in percent, once or twice an hour: it reads a month of `drain_log`."""
+    if runtime.clock() % 3600 > 2 * _INTERVAL_SECONDS:
+        return []
+    return [
+        Metering(BUDGET_LEFT, 100 * each.left, {"Objective": each.objective})
+        for each in _budgets(runtime, snapshot)
+    ]
+
+
+def _budgets(runtime: Runtime, snapshot: Snapshot) -> tuple[Budget, ...]:
+    """None where they could not be read."""
+    if isinstance(snapshot.campaigns, Unread):
+        return ()
+    try:
+        return read_budgets(runtime, snapshot.campaigns)
+    except TransientFailure as failure:
+        log.warning("budgets not read", error=describe(failure))
+        return ()
 
 
 def _judged(instance: dg.DagsterInstance, examination: Examination) -> list[dg.AssetCheckEvaluation]:

@@ -28,6 +28,7 @@ class World:
             "run",
             limit_seconds=60.0,
             clock=lambda: self.now,
+            late_seconds=60.0,
             usage=lambda: DependencyUsage(dict(self.calls), dict(self.waited), dict(self.throttles)),
         )
 
@@ -137,3 +138,16 @@ def test_throttled_calls_are_those_of_the_minute() -> None:
     assert world.tally.take()[0].throttles == {"dynamodb": 2}
     world.now += 60
     assert [minute.throttles for minute in world.tally.take()] == [{"dynamodb": 2}, {}]
+
+
+def test_a_minute_counts_its_own_lags_and_how_many_were_late() -> None:
+    world, report = World(), DrainReport("save")
+    report.lag.add_all([1.0, 2.0, 59.0, 90.0])
+    world.tally.progress(report)
+    assert [(each.measured, each.late) for each in world.tally.take()] == [(4, 1)]
+    world.now += 60
+    report.lag.add_all([61.5, 5.0])
+    world.tally.progress(report)
+    assert [(each.measured, each.late) for each in world.tally.take()] == [(4, 1), (2, 1)]
+    report.lag.add(3600.0)
+    assert [(each.measured, each.late) for each in world.tally.end(report)] == [(3, 2)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -51,10 +51,12 @@ class Incident:
         """What a channel knows this incident by."""
         return f"{self.alert.key}#{self.serial}"
 
-    def due_change(self, channel: str) -> IncidentChange | None:
-        """The change that the channel must be notified of. One that never took the incident gets no resolution."""
+    def due_change(self, channel: str, severities: Container[Severity]) -> IncidentChange | None:
+        """The change that the channel, which receives these severities, must be notified of. To it an incident that is
+        no longer that severe is resolved. One that never took the incident gets no resolution.
+        """
         last = self.notified.get(channel)
-        if not self.open:
+        if not self.open or self.alert.severity not in severities:
             return IncidentChange.RESOLVED if last in _OWED else None
         if last not in _OWED:
             return IncidentChange.OPENED

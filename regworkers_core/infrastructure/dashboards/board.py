@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.domain.snapshot import OBJECTIVES
 from regworkers_core.infrastructure.dashboards.alarms import (
     DRAINS,
     RUN_JOBS,
@@ -18,6 +19,7 @@ from regworkers_core.infrastructure.dashboards.alarms import (
 )
 from regworkers_core.observability.metrics import (
     BATCH_DURATION,
+    BUDGET_LEFT,
     CONCURRENCY,
     DEPENDENCY_DOWN,
     DONE,
@@ -69,6 +71,10 @@ def board(settings: Settings) -> dict[str, Any]:
     age = own(settings, ITERATOR_AGE, "Maximum", TableName=names.demand_table)
     charts: list[tuple[str, _Row]] = [
         ("Alerts evaluated", [("evaluations", own(settings, EVALUATED, "Sum"))]),
+        (
+            "Error budget left, %",
+            [(each, own(settings, BUDGET_LEFT, "Minimum", Objective=each)) for each in OBJECTIVES],
+        ),
         ("Stream: iterator age, ms", [("iterator age", age)]),
         ("Lag p95, s", of_drains(LAG, "p95")),
         ("Invocations (batches)", of_drains(INVOCATIONS, "Sum")),

@@ -82,12 +82,11 @@ def group_and_inhibit(
     }
     causes = {
         recovery: seen | previous.causes(recovery)
-        for recovery in {condition.recovery(limits) for condition in table}
+        for condition in table
+        for recovery in {condition.recovery(limits) + lasts for lasts in _lasts(assessed[condition.name])}
     }
     groups = {
-        condition.name: _ConditionGroups(
-            condition, assessed[condition.name], previous, causes[condition.recovery(limits)], limits
-        )
+        condition.name: _ConditionGroups(condition, assessed[condition.name], previous, causes, limits)
         for condition in table
     }
     alerts = {alert.key: alert for each in groups.values() for alert in each.alerts}
@@ -118,7 +117,7 @@ class _ConditionGroups:
         condition: Condition,
         assessed: Assessment | Unread,
         previous: Previous,
-        causes: Mapping[str, float],
+        causes: Mapping[float, Mapping[str, float]],
         limits: AlertSettings,
     ) -> None:
         self._condition, self._previous, self._limits = condition, previous, limits
@@ -130,12 +129,13 @@ class _ConditionGroups:
         groups: dict[str, list[Finding]] = {}
         for finding in _findings(assessed):
             key = condition.key_of(finding.subject)
+            began = causes[condition.recovery(limits) + finding.lasts_seconds]
             if condition.patient:
                 self.suspected.add(key)
             if condition.patient and not self._is_confirmed(key):
                 self._keep(finding)
             elif because := tuple(
-                cause for cause in finding.because if cause in causes and causes[cause] <= causes[key]
+                cause for cause in finding.because if cause in began and began[cause] <= began[key]
             ):
                 self._keep(finding)
                 self.consequences.append(replace(finding, because=because))
@@ -209,6 +209,10 @@ def _attribute(
         }
         severity = Severity.worst((alert.severity, finding.severity))
         alerts[key] = replace(alert, severity=severity, details=details)
+
+
+def _lasts(assessed: Assessment | Unread) -> set[float]:
+    return {finding.lasts_seconds for finding in _findings(assessed)}
 
 
 def _findings(assessed: Assessment | Unread) -> tuple[Finding, ...]:

@@ -111,8 +111,7 @@ class Notifier:
     def notify(self, incidents: Sequence[Incident], *, now: float | None = None) -> None:
         """Send each channel the changes that it did not receive yet, unless they are muted; the most severe first."""
         now = self._clock() if now is None else now
-        names = [channel.name for channel in self._channels]
-        owed = [incident for incident in incidents if any(map(incident.due_change, names))]
+        owed = [incident for incident in incidents if any(_due(incident, each) for each in self._channels)]
         if not owed:
             return
         mutes = self._mutes.in_force(now) if self._mutes else []
@@ -154,8 +153,8 @@ class Notifier:
         self, channel: Channel, incidents: Sequence[Incident], now: float, give_up: float
     ) -> None:
         for incident in incidents:
-            change = incident.due_change(channel.name)
-            if change is None or not _receives(channel, incident, change):
+            change = _due(incident, channel)
+            if change is None:
                 continue
             if time.monotonic() >= give_up:
                 log.warning("time is up, remaining alerts wait for the next evaluation", channel=channel.name)
@@ -190,9 +189,8 @@ def _is_claimed(until: str | None, now: float) -> bool:
     return end is not None and now < end <= now + 2 * _CLAIM_SECONDS
 
 
-def _receives(channel: Channel, incident: Incident, change: IncidentChange) -> bool:
-    """A channel that received an incident also receives its resolution, even if the severity has changed."""
-    return change is not IncidentChange.OPENED or incident.alert.severity in channel.severities
+def _due(incident: Incident, channel: Channel) -> IncidentChange | None:
+    return incident.due_change(channel.name, channel.severities)
 
 
 # One for each runtime: it knows which channel is still busy.

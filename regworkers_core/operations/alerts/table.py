@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import SELECTION_JOBS
+from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, DRAWS, FRESHNESS, SELECTION_JOBS
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS
 from regworkers_core.operations.alerts.conditions import availability, campaigns, certificates, work
 from regworkers_core.operations.alerts.conditions.condition import (
@@ -13,10 +13,15 @@ from regworkers_core.operations.alerts.conditions.condition import (
     Condition,
     duration,
 )
+from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
 
 _LIMITS, _CERTIFICATES, _ANALYTICS = AlertSettings(), CertificatesSettings(), AnalyticsSettings()
 _SEVERITY = _LIMITS.severity
+
+
+def _link(objective: str) -> str:
+    return f"[{objective}](#objectives)"
 
 
 def _two_steps(first: Severity, where: str, second: Severity) -> str:
@@ -107,12 +112,12 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name="error-rate",
         fires=f"more than `errorRate` ({_LIMITS.error_rate:.0%}) of what a drain received within 5 min failed, and at "
-        f"least `errorItems` ({_LIMITS.error_items}) items",
+        f"least `errorItems` ({_LIMITS.error_items}) items; or the budget of {_link(DELIVERY)} burns",
         severity=_SEVERITY.error_rate.value,
         key="drain",
         runbook="dead-letters.md",
         several="drains fail",
-        assess=work.error_rate,
+        assess=or_burns(DELIVERY, work.error_rate, same_events=True),
         timed=True,
     ),
     Condition(
@@ -129,7 +134,7 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name="stream-lag",
         fires="the oldest unread record of the demand table's stream is older than `streamLagSeconds` "
-        f"({_LIMITS.stream_lag_seconds:.0f} s)",
+        f"({_LIMITS.stream_lag_seconds:.0f} s); or the budget of {_link(FRESHNESS)} burns",
         severity=_two_steps(
             _SEVERITY.stream_lag,
             f"above `streamLagCriticalSeconds` ({duration(_LIMITS.stream_lag_critical_seconds)})",
@@ -138,7 +143,7 @@ TABLE: tuple[Condition, ...] = (
         key="demand-table",
         runbook="stream-lag.md",
         several="streams lag",
-        assess=work.stream_lag,
+        assess=or_burns(FRESHNESS, work.stream_lag),
         timed=True,
     ),
     Condition(
@@ -153,12 +158,13 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="dead-letters",
-        fires=f"more than `deadLetters` ({_LIMITS.dead_letters}) messages are on a dead-letter queue",
+        fires=f"more than `deadLetters` ({_LIMITS.dead_letters}) messages are on a dead-letter queue; or the budget "
+        f"of {_link(CORRECTNESS)} burns",
         severity=_SEVERITY.dead_letters.value,
         key="dead-letter queue",
         runbook="dead-letters.md",
         several="dead-letter queues are not empty",
-        assess=work.dead_letters,
+        assess=or_burns(CORRECTNESS, work.dead_letters),
     ),
     Condition(
         name="data-loss",
@@ -204,12 +210,13 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name="campaign-stuck",
         fires=f"a campaign is in PROCESSING for `stuckSeconds` ({duration(_LIMITS.stuck_seconds)}) and no run holds "
-        "the lease of its draw, or the lease is not renewed; or codes for its winners are missing",
+        "the lease of its draw, or the lease is not renewed; or codes for its winners are missing; or the budget of "
+        f"{_link(DRAWS)} burns",
         severity=_SEVERITY.campaign_stuck.value,
-        key="campaignId",
+        key="campaignId, or `all`",
         runbook="selection-failures.md",
         several="campaigns are stuck in PROCESSING",
-        assess=campaigns.stuck,
+        assess=or_burns(DRAWS, campaigns.stuck),
         timed=True,
     ),
     Condition(

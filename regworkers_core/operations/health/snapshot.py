@@ -36,6 +36,7 @@ from regworkers_core.engine.defects import FUSES
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.operations.certificates import CertificateProblem, check_certificate
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
+from regworkers_core.operations.health.objectives import draw_states, read_objectives
 from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
 from regworkers_core.operations.health.unarchived import read_unarchived
 from regworkers_core.replication import drains as replication
@@ -65,6 +66,7 @@ _DEPENDENCY_OF = {
     "stream": "streams",
     "leases": "dynamodb",
     "drains": "mongo",
+    "objectives": "mongo",
     "fuses": "dynamodb",
     "campaigns": "mongo",
     "scheduler": "dagster",
@@ -95,6 +97,7 @@ def read_system(
         "stream": partial(stream_state, runtime.streams, runtime.leases, now=runtime.clock()),
         "leases": partial(_leases, runtime),
         "drains": partial(read_drains, runtime),
+        "objectives": partial(read_objectives, runtime),
         "fuses": partial(_fuses, runtime),
         "campaigns": partial(read_campaigns, runtime),
         "certificates": lambda: (_certificate(runtime),),
@@ -106,6 +109,9 @@ def read_system(
     left = max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began))
     found = read_in_parallel(readers, left, _dependency_of)
     queues, unread_queues = queue_states(found)
+    campaigns, objectives = found["campaigns"], found["objectives"]
+    if not isinstance(campaigns, Unread) and not isinstance(objectives, Unread):
+        objectives += draw_states(campaigns, runtime.settings.objectives, runtime.clock())
     return Snapshot(
         at=iso(runtime.clock()),
         environment=runtime.settings.environment,
@@ -120,7 +126,8 @@ def read_system(
         stream=found["stream"],
         leases=found["leases"],
         drains=found["drains"],
-        campaigns=found["campaigns"],
+        objectives=objectives,
+        campaigns=campaigns,
         certificates=found["certificates"],
         scheduler=found["scheduler"],
         parity=found["parity"],
@@ -321,4 +328,19 @@ def campaign_state(
         held_since=None if unconfirmed is None else unconfirmed.fields.get("drawnAt"),
         failed_messages=failed_messages,
         stopped=stopped,
+        draws=_draws(campaign, record),
+    )
+
+
+def _draws(campaign: Campaign, record: DrawRecord | None) -> tuple[tuple[str, str | None], ...]:
+    """Begin and end of each phase. The first began when the campaign came into PROCESSING."""
+    began = next((each.at for each in campaign.transitions if each.to is CampaignStatus.PROCESSING), None)
+    starts = {
+        number: began if number == 1 else phase.fields.get("openedAt")
+        for number, phase in (record.phases if record else {}).items()
+    }
+    return tuple(
+        (start, record.phases[number].fields.get("drawnAt"))
+        for number, start in starts.items()
+        if start and record
     )

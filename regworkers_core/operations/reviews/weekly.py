@@ -1,4 +1,4 @@
-"""The weekly review: dead letters, alerts, alarms, batch durations, errors and log lines that are new or growing."""
+"""The weekly review: dead letters, alerts, budgets, alarms, durations, errors and log lines that are new or growing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, Recorde
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.operations.health.objectives import Budget, read_budgets
+from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.operations.reviews.history import (
     DAY_SECONDS,
     Day,
@@ -45,6 +47,8 @@ _SHORT_SECONDS = 0.1
 _NEAR_LIMIT = 0.8
 _ERROR_RATE = 0.01
 _FEW_LINES = 10
+# With less of a budget left, changes should wait.
+_BUDGET_LEFT = 0.25
 
 
 def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
@@ -67,6 +71,13 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
         "dead_letters", "Dead letters", lambda: dead_letters(queues(), failures(), since=since, now=now)
     )
     yield SectionReader("alerts", "Alerts", lambda: alerts(runtime.incidents.all(), since=since, now=now))
+    yield SectionReader(
+        "objectives",
+        "Objectives",
+        lambda: objectives(
+            read_budgets(runtime, read_campaigns(runtime)), runtime.settings.objectives.budget_days
+        ),
+    )
     yield SectionReader("durations", "Duration of batches", lambda: durations(*days(), since=since))
     yield SectionReader("errors", "Error patterns", lambda: errors(failures(), *days(), since=since))
     yield SectionReader("alarms", "CloudWatch alarms", lambda: alarms(alarm_states(runtime), now=now))
@@ -192,6 +203,38 @@ def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Review
 def _open_seconds(incident: Incident, now: float) -> float:
     end = now if incident.open else seconds(incident.resolved_at or "") or now
     return max(0.0, end - (seconds(incident.opened_at) or end))
+
+
+def objectives(budgets: Sequence[Budget], days: int) -> ReviewSection:
+    """What is left of the budgets of the last days."""
+    remarks, rows = list[Remark](), []
+    for each in budgets:
+        share, left = each.share, 100 * each.left
+        good = None if not share.events else f"{100 * (1 - share.bad / share.events):.3f} %"
+        rows.append(
+            (each.objective, f"{100 * each.target:g} %", good, share.events, share.bad, f"{left:.1f} %")
+        )
+        if left < 100 * _BUDGET_LEFT:
+            text = f"{each.objective}: {left:.1f} % of the budget of {days} days is left"
+            remarks.append(Remark("finding" if left <= 0 else "warning", text))
+    least = min(budgets, key=lambda each: each.left)
+    names = ("objective", "target", "good", "events", "bad", "budget left")
+    shown = {each.objective: 100 * each.left for each in budgets}
+    return ReviewSection(
+        f"The least is left of {least.objective}: {100 * least.left:.1f} % of its budget of {days} days.",
+        remarks,
+        [Table(f"Of the last {days} days", names, rows)],
+        {
+            "budgets": bars(
+                "Error budget left (red: overdrawn)",
+                "% of the budget",
+                {name: max(0.0, left) for name, left in shown.items()},
+                texts=[f"{left:.1f} %" for left in shown.values()],
+                red=frozenset(name for name, left in shown.items() if left <= 0),
+            )
+        },
+        {name: {"budgetLeft": rounded(left)} for name, left in shown.items()},
+    )
 
 
 def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> ReviewSection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck
@@ -309,3 +309,16 @@ def test_whatever_happens_a_channel_hears_openings_and_ends_in_turn_and_in_the_e
         IncidentChange.OPENED
     ] * (len(changes) % 2)
     assert (len(changes) % 2 == 1) is bool(runtime.incidents.all_open())
+
+
+def test_an_incident_that_is_less_severe_now_is_resolved_where_only_severe_ones_go(
+    runtime: Runtime, clock: Clock
+) -> None:
+    pager, chat = FakeChannel("pager", frozenset({Severity.CRITICAL})), FakeChannel("chat")
+    made = notifier_with(runtime, clock, pager, chat)
+    warning = replace(DEEP, severity=Severity.WARNING)
+    for alerts in ([DEEP], [warning], [warning], [DEEP], []):
+        made.settle("queue-depth", alerts)
+    opened, resolved = (DEEP.key, IncidentChange.OPENED), (DEEP.key, IncidentChange.RESOLVED)
+    assert pager.received == [opened, resolved, opened, resolved]
+    assert chat.received == [opened, resolved]

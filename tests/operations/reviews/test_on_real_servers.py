@@ -24,7 +24,7 @@ from tests.support.terminal import regworkers
 
 UNREACHABLE = DependencyReport(3, None, None, (), ("outdated: offline?",))
 SECTIONS = {
-    ReviewKind.WEEKLY: ["dead_letters", "alerts", "durations", "errors", "alarms", "logs"],
+    ReviewKind.WEEKLY: ["dead_letters", "alerts", "objectives", "durations", "errors", "alarms", "logs"],
     ReviewKind.MONTHLY: ["sizes", "retention", "cost", "certificates"],
     ReviewKind.QUARTERLY: ["privileges", "foreign", "terraform", "dependencies", "recovery"],
 }
@@ -63,8 +63,9 @@ def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime:
     # A mute is stored beside the incidents, but is not one.
     runtime.mutes.put(Mute("analytics:*", "ada", ago(0.1), 3600.0, "Kafka is moved"))
     made = review(runtime, ReviewKind.WEEKLY)
-    dead_letters, alerts, durations, errors, *_ = made.sections
+    dead_letters, alerts, objectives, durations, errors, *_ = made.sections
     assert has(dead_letters, "warning", "1 message ") and has(alerts, "finding", "analytics:kafka")
+    assert objectives.numbers["delivery"] == {"budgetLeft": 100.0} and "budgets" in objectives.plots
     assert has(durations, "warning", "save", "100 %") and has(errors, "warning", "new this week")
     published = publish(runtime, made)
     prefix = f"reviews/weekly/{made.date}/"

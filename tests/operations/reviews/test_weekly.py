@@ -7,9 +7,19 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.alert import IncidentChange, Severity
+from regworkers_core.domain.snapshot import Share
+from regworkers_core.operations.health.objectives import Budget
 from regworkers_core.operations.reviews.history import Day, QueueFacts
 from regworkers_core.operations.reviews.sections import ReviewSection
-from regworkers_core.operations.reviews.weekly import alarms, alerts, dead_letters, durations, errors, logs
+from regworkers_core.operations.reviews.weekly import (
+    alarms,
+    alerts,
+    dead_letters,
+    durations,
+    errors,
+    logs,
+    objectives,
+)
 from regworkers_core.operations.watching import AlarmState, ErrorLines, Pattern
 from tests.operations.reviews.world import DAY, NOW, ago, failure, has, incident, minute, said
 
@@ -142,3 +152,15 @@ def test_error_lines_that_are_new_or_many_more_are_warnings_and_known_ones_are_n
     assert has(logs(before, ErrorLines(Counter({usual: 60}), 90_000)), "note", "of 90,000 lines")
     quiet = logs(ErrorLines(Counter(), 0), ErrorLines(Counter(), 0))
     assert not quiet.tables and not quiet.remarks
+
+
+def test_a_budget_that_is_overdrawn_is_a_finding_and_one_that_is_nearly_used_up_a_warning() -> None:
+    good = Budget("freshness", 0.99, Share(100_000, 100))
+    little = Budget("delivery", 0.999, Share(100_000, 80))
+    none = Budget("correctness", 0.9999, Share(100_000, 15))
+    section = objectives([good, little, Budget("draws", 0.95, Share()), none], 30)
+    assert has(section, "warning", "delivery", "20.0 %") and has(section, "finding", "correctness", "-50.0 %")
+    assert not has(section, "warning", "freshness") and section.lead.startswith(
+        "The least is left of correctness"
+    )
+    assert section.tables[0].rows[2] == ("draws", "95 %", None, 0, 0, "100.0 %")

@@ -71,7 +71,8 @@ class Finding:
     """A problem with one `subject`, which is part of the alert's key.
 
     `because` are keys of findings that certainly cause this one: while one of them holds, it is reported as their
-    consequence. Many findings of one `group` are reported together. `page` replaces the condition's runbook.
+    consequence, for `lasts_seconds` longer than the condition's `recovery`. Many findings of one `group` are reported
+    together. `page` replaces the condition's runbook.
     """
 
     subject: str
@@ -81,6 +82,7 @@ class Finding:
     because: tuple[str, ...] = ()
     group: str = SEVERAL
     page: str = ""
+    lasts_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,136 @@
+"""Burn rates: an objective and the threshold of a condition share one incident.
+
+The threshold finds what is bad now, the burn rate what is bad enough for long enough to matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, DRAWS, FRESHNESS, ObjectiveState, Unread
+from regworkers_core.operations.alerts.conditions.condition import (
+    FUSE,
+    Assessment,
+    Context,
+    Finding,
+    causes_of_backlog,
+    causes_of_failures,
+    causes_of_stuck_draws,
+    duration,
+)
+from regworkers_core.operations.health.objectives import SUBJECTS
+from regworkers_core.settings import AlertSeverities, BurnRate, Settings
+
+Assess = Callable[[Context], Assessment | Unread]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    """What an objective's findings say and are: `bad` ends "12 of 400 ...", `paging` is the severity of a page and
+    `because` are the keys of what causes it, by subject.
+    """
+
+    bad: str
+    paging: Callable[[AlertSeverities], Severity]
+    because: Callable[[str], tuple[str, ...]]
+
+
+_SHARING = {
+    FRESHNESS: _Sharing(
+        "changes were late",
+        lambda of: of.stream_lag,
+        lambda _: (*causes_of_backlog("enqueue"), *causes_of_backlog("save")),
+    ),
+    DELIVERY: _Sharing(
+        "items failed",
+        lambda of: of.error_rate,
+        lambda drain: (f"{FUSE}:{drain}", *causes_of_failures(drain)),
+    ),
+    DRAWS: _Sharing("draws were late", lambda of: of.campaign_stuck, lambda _: causes_of_stuck_draws()),
+    CORRECTNESS: _Sharing("items became dead letters", lambda of: of.dead_letters, lambda _: ()),
+}
+
+
+def burning(state: ObjectiveState, settings: Settings) -> BurnRate | None:
+    """The most urgent burn rate that holds in both of its windows, None without one. As with an error rate, too few
+    events or bad ones are no proof.
+    """
+    limits = settings.objectives
+    target = getattr(limits, state.objective)
+    for rate in (limits.page_fast, limits.page_slow, limits.warn):
+        long, short = state.windows[rate.long_seconds], state.windows[rate.short_seconds]
+        enough = long.events >= limits.least_events and long.bad >= settings.alerts.error_items
+        if enough and min(long.burn(target), short.burn(target)) >= rate.rate:
+            return rate
+    return None
+
+
+def or_burns(objective: str, threshold: Assess, *, same_events: bool = False) -> Assess:
+    """The assessment of a threshold together with that of the objective, one finding for each subject.
+
+    `same_events`: the threshold judges a short time of what the objective counts. With enough events in the last hour
+    it warns, and a page needs the burn rate, too: a peak that leaves the budget whole is no page.
+    """
+
+    def assess(context: Context) -> Assessment | Unread:
+        states, judged = context.snapshot.objectives, threshold(context)
+        subjects = SUBJECTS[objective]
+        if isinstance(states, Unread):
+            # What a burn rate opened stays open.
+            return judged if isinstance(judged, Unread) else _with_unknown(judged, subjects, states)
+        mine = {state.subject: state for state in states if state.objective == objective}
+        burns = {
+            subject: _finding(context, state, rate)
+            for subject, state in mine.items()
+            if (rate := burning(state, context.settings)) is not None
+        }
+        if isinstance(judged, Unread):
+            return _with_unknown(Assessment(tuple(burns.values())), subjects, judged) if burns else judged
+        found = {finding.subject: finding for finding in judged.findings}
+        if same_events:
+            found = {subject: _peak(context, first, mine.get(subject)) for subject, first in found.items()}
+        for subject, burn in burns.items():
+            found[subject] = _merged(found[subject], burn) if subject in found else burn
+        return replace(judged, findings=tuple(found.values()))
+
+    return assess
+
+
+def _with_unknown(judged: Assessment, subjects: Iterable[str], why: Unread) -> Assessment:
+    found = {finding.subject for finding in judged.findings}
+    unknown = {subject: why for subject in subjects if subject not in found}
+    return replace(judged, unknown={**unknown, **judged.unknown})
+
+
+def _finding(context: Context, state: ObjectiveState, rate: BurnRate) -> Finding:
+    limits, sharing = context.settings.objectives, _SHARING[state.objective]
+    share, target = state.windows[rate.long_seconds], getattr(limits, state.objective)
+    burn = share.burn(target)
+    return Finding(
+        state.subject,
+        Severity.WARNING if rate == limits.warn else sharing.paging(context.severity),
+        f"the budget of {state.objective} burns {burn:.1f} times too fast: within {duration(rate.long_seconds)} "
+        f"{share.bad:,} of {share.events:,} {sharing.bad}, {target:.4g} is the objective",
+        {"objective": state.objective, "burn": round(burn, 1), "events": share.events, "bad": share.bad},
+        sharing.because(state.subject),
+        lasts_seconds=rate.short_seconds,
+    )
+
+
+def _peak(context: Context, threshold: Finding, state: ObjectiveState | None) -> Finding:
+    """As a warning, if there are enough events to judge by the budget."""
+    settings = context.settings.objectives
+    if state is None or state.windows[settings.page_fast.long_seconds].events < settings.least_events:
+        return threshold
+    return replace(threshold, severity=Severity.WARNING)
+
+
+def _merged(threshold: Finding, burn: Finding) -> Finding:
+    return replace(
+        threshold,
+        severity=Severity.worst((threshold.severity, burn.severity)),
+        summary=f"{threshold.summary}; {burn.summary}",
+        details={**threshold.details, **burn.details},
+    )

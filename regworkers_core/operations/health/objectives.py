@@ -1,0 +1,174 @@
+"""Objectives: which share of the work was good, within the windows of burn rates and over the days of the budget.
+
+Freshness, delivery and correctness count the items of `drain_log`, draws on time the draws. Each state has the subject
+of the condition whose incident it shares: see `alerts.conditions.objectives`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+from regworkers_core.adapters.mongo.activity import A_DAY, A_MINUTE, TEN_MINUTES, DrainMinute, minute_of
+from regworkers_core.domain.snapshot import (
+    CORRECTNESS,
+    DELIVERY,
+    DRAWS,
+    FRESHNESS,
+    OBJECTIVES,
+    CampaignState,
+    ObjectiveState,
+    Share,
+)
+from regworkers_core.domain.timestamps import seconds
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import ObjectivesSettings
+
+DAY_SECONDS = 86_400.0
+# The drain that ends the way of a change.
+_SAVE, _STREAM, ALL_DRAWS = "save", "demand-table", "all"
+# Where the dead letters of a drain lie.
+_DEAD_LETTERS = {
+    "enqueue": "replication-queue-dlq",
+    "save": "replication-queue-dlq",
+    "selections": "selection-queue-dlq",
+    "notifications": "notification-queue-dlq",
+    "publish": "analytics-queue-dlq",
+}
+SUBJECTS: Mapping[str, tuple[str, ...]] = {
+    FRESHNESS: (_STREAM,),
+    DELIVERY: tuple(_DEAD_LETTERS),
+    DRAWS: (ALL_DRAWS,),
+    CORRECTNESS: tuple(dict.fromkeys(_DEAD_LETTERS.values())),
+}
+# The newest minutes are read one by one, those before in tens.
+_EXACT_SECONDS = 3600.0
+
+
+class Key(NamedTuple):
+    objective: str
+    subject: str
+
+
+class Counted(NamedTuple):
+    """Events at one time (epoch seconds)."""
+
+    at: float
+    events: int
+    bad: int
+
+
+class Timeline:
+    """Events in the order of their time, added up from the first on."""
+
+    def __init__(self, counted: Iterable[Counted]) -> None:
+        rows = sorted(counted)
+        self._times = [row.at for row in rows]
+        self._events = [0, *accumulate(row.events for row in rows)]
+        self._bad = [0, *accumulate(row.bad for row in rows)]
+
+    def share(self, since: float, until: float) -> Share:
+        """What came after `since`, until and with `until`."""
+        first, last = bisect_right(self._times, since), bisect_right(self._times, until)
+        return Share(self._events[last] - self._events[first], self._bad[last] - self._bad[first])
+
+
+def timelines(
+    minutes: Iterable[DrainMinute], campaigns: Iterable[CampaignState], draw_seconds: float, now: float
+) -> dict[Key, Timeline]:
+    """The events of each objective and subject."""
+    found: defaultdict[Key, list[Counted]] = defaultdict(list)
+    for each in minutes:
+        at = seconds(each.minute)
+        if at is None:
+            continue
+        received = each.counts.get("received", 0)
+        dead = each.counts.get("dead_lettered", 0)
+        if each.drain == _SAVE:
+            found[Key(FRESHNESS, _STREAM)].append(Counted(at, each.measured, each.late))
+        found[Key(DELIVERY, each.drain)].append(Counted(at, received, min(each.failed, received)))
+        subject = _DEAD_LETTERS.get(each.drain, each.drain)
+        found[Key(CORRECTNESS, subject)].append(Counted(at, received, min(dead, received)))
+    for began, drawn in (draw for campaign in campaigns for draw in campaign.draws):
+        start = seconds(began)
+        if start is not None:
+            # A draw that is late counts from when it became late, one that is not drawn and not late not yet.
+            end = min(seconds(drawn or "") or now, start + draw_seconds)
+            late = end == start + draw_seconds
+            if late or drawn:
+                found[Key(DRAWS, ALL_DRAWS)].append(Counted(end, 1, int(late)))
+    return {key: Timeline(rows) for key, rows in found.items()}
+
+
+def objective_states(
+    found: Mapping[Key, Timeline], settings: ObjectivesSettings, now: float
+) -> tuple[ObjectiveState, ...]:
+    """The windows of all burn rates, until `now`."""
+    rates = (settings.page_fast, settings.page_slow, settings.warn)
+    windows = sorted({window for rate in rates for window in (rate.long_seconds, rate.short_seconds)})
+    return tuple(
+        ObjectiveState(key.objective, key.subject, {each: line.share(now - each, now) for each in windows})
+        for key, line in found.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What is left of an objective's budget, over all its subjects: 1 is all of it, below 0 it is overdrawn."""
+
+    objective: str
+    target: float
+    share: Share
+
+    @property
+    def left(self) -> float:
+        return 1 - self.share.burn(self.target)
+
+
+def budgets(found: Mapping[Key, Timeline], settings: ObjectivesSettings, now: float) -> tuple[Budget, ...]:
+    """The budget of each objective, in their order, over `budget_days`."""
+    return tuple(
+        Budget(
+            name,
+            getattr(settings, name),
+            _over_all(found, name, now - settings.budget_days * DAY_SECONDS, now),
+        )
+        for name in OBJECTIVES
+    )
+
+
+def _over_all(found: Mapping[Key, Timeline], objective: str, since: float, until: float) -> Share:
+    shares = [line.share(since, until) for key, line in found.items() if key.objective == objective]
+    return Share(sum(each.events for each in shares), sum(each.bad for each in shares))
+
+
+def draw_states(
+    campaigns: Iterable[CampaignState], settings: ObjectivesSettings, now: float
+) -> tuple[ObjectiveState, ...]:
+    """The state of draws on time, none without a draw."""
+    return objective_states(timelines((), campaigns, settings.draw_seconds, now), settings, now)
+
+
+def read_objectives(runtime: Runtime) -> tuple[ObjectiveState, ...]:
+    """The states that `drain_log` shows: all but draws on time. Raises TransientFailure."""
+    now, settings = runtime.clock(), runtime.settings.objectives
+    since = now - max(rate.long_seconds for rate in (settings.page_fast, settings.page_slow, settings.warn))
+    exact = minute_of(now - _EXACT_SECONDS)[:TEN_MINUTES] + "0Z"
+    end = minute_of(now + _EXACT_SECONDS)
+    minutes = [
+        *runtime.drain_log.totals(minute_of(since), exact, TEN_MINUTES),
+        *runtime.drain_log.totals(exact, end, A_MINUTE),
+    ]
+    return objective_states(timelines(minutes, (), settings.draw_seconds, now), settings, now)
+
+
+def read_budgets(runtime: Runtime, campaigns: Sequence[CampaignState]) -> tuple[Budget, ...]:
+    """Reads the days of the budget. Raises TransientFailure."""
+    now, settings = runtime.clock(), runtime.settings.objectives
+    since = minute_of(now - settings.budget_days * DAY_SECONDS)
+    minutes = runtime.drain_log.totals(since, minute_of(now + _EXACT_SECONDS), A_DAY)
+    return budgets(timelines(minutes, campaigns, settings.draw_seconds, now), settings, now)

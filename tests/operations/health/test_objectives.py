@@ -1,0 +1,92 @@
+"""What objectives read of `drain_log` on a real server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from regworkers_core.adapters.mongo.activity import A_DAY, A_MINUTE, TEN_MINUTES, DrainMinute, minute_of
+from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, FRESHNESS, Share
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.health.objectives import read_budgets, read_objectives, timelines
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.operations import health
+from tests.operations.alerts.world import WELL
+from tests.support.shared import emptied, shared_namespace
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+# Yesterday at 14:13:20: the server deletes what is too old.
+NOW = time.time() // DAY * DAY - DAY + 14 * HOUR + 13 * MINUTE + 20
+YESTERDAY, BEFORE = iso(NOW)[:10], iso(NOW - DAY)[:10]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Runtime]:
+    with shared_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    made = emptied(shared)
+    monkeypatch.setattr(made, "clock", lambda: NOW)
+    return made
+
+
+def put(runtime: Runtime, ago: float, run: str = "a", drain: str = "save", **facts: Any) -> DrainMinute:
+    counts = {"received": 100, "returned": 2, "dead_lettered": 1, "applied": 97}
+    made = DrainMinute(drain, run, minute_of(NOW - ago), counts, 1, 1.0, 1.0, 60.0, measured=97, late=5)
+    made = replace(made, **facts)
+    runtime.drain_log.put(made)
+    return made
+
+
+def test_runs_are_added_up_by_day_ten_minutes_or_minute_and_an_older_row_has_no_lags(
+    runtime: Runtime,
+) -> None:
+    put(runtime, 10), put(runtime, 20, "b"), put(runtime, 4 * MINUTE), put(runtime, 10, drain="publish")
+    old = put(runtime, DAY)
+    runtime.database["drain_log"].update_one({"minute": old.minute}, {"$unset": {"measured": "", "late": ""}})
+
+    def rows(by: int) -> list[tuple[str, str, int, int]]:
+        found = runtime.drain_log.totals(minute_of(NOW - 2 * DAY), minute_of(NOW + HOUR), by)
+        return [(each.minute, each.drain, each.counts["received"], each.measured) for each in found]
+
+    assert rows(A_DAY) == [
+        (f"{BEFORE}T00:00Z", "save", 100, 0),
+        (f"{YESTERDAY}T00:00Z", "publish", 100, 97),
+        (f"{YESTERDAY}T00:00Z", "save", 300, 291),
+    ]
+    assert (f"{YESTERDAY}T14:10Z", "save", 200, 194) in rows(TEN_MINUTES)
+    assert (f"{YESTERDAY}T14:13Z", "save", 200, 194) in rows(A_MINUTE)
+
+
+def test_windows_are_as_if_every_minute_had_been_read_to_within_ten_minutes(runtime: Runtime) -> None:
+    every = [put(runtime, ago * MINUTE) for ago in (1, 4, 20, 45, 59, 70, 200, 340, 400, 1000, 4000, 4500)]
+    lines = timelines(every, (), HOUR, NOW)
+    states = read_objectives(runtime)
+    assert {each.objective for each in states} == {DELIVERY, CORRECTNESS, FRESHNESS}
+    for state in states:
+        line = next(line for key, line in lines.items() if key == (state.objective, state.subject))
+        assert state.windows == {window: line.share(NOW - window, NOW) for window in state.windows}
+
+
+def test_budgets_are_of_the_days_that_the_settings_name(runtime: Runtime) -> None:
+    put(runtime, HOUR), put(runtime, 29 * DAY, drain="publish"), put(runtime, 31 * DAY)
+    shares = {each.objective: each.share for each in read_budgets(runtime, ())}
+    assert shares[DELIVERY] == Share(200, 6) and shares[CORRECTNESS] == Share(200, 2)
+    assert shares[FRESHNESS] == Share(97, 5)
+
+
+def test_the_sensor_publishes_what_is_left_of_each_budget_in_the_first_minutes_of_an_hour(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(runtime, HOUR)
+    assert health._hourly(runtime, WELL) == []
+    monkeypatch.setattr(runtime, "clock", lambda: NOW // HOUR * HOUR + 30)
+    published = {each.dimensions["Objective"]: each.value for each in health._hourly(runtime, WELL)}
+    assert published["draws"] == 100.0 and published["delivery"] == pytest.approx(-2900)
