@@ -9,7 +9,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow conformance conformance-kafka check format docs deploy-files audit release lambda soak mutants rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka check format docs deploy-files audit release lambda soak mutants rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ test-fast: $(STAMP) ## run most of the tests that need no server, in under a min
 
 test-slow: $(STAMP) ## run the tests that take more than 20 s each
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow
+
+PLAYS = 2000
+SEED = 1
+simulate: $(STAMP) ## play the drains on simulated servers (PLAYS=2000 SEED=1): threads, clocks and faults from a seed
+	$(BIN)/python -m tests.simulation --plays $(PLAYS) --seed $(SEED)
 
 conformance: $(STAMP) ## run adapters and flows against other servers (FLAGS=--write writes the table)
 	$(BIN)/python -m tests.conformance $(FLAGS)
@@ -88,8 +93,9 @@ docs: $(STAMP) ## write docs/cli.md and the tables of the docs from the code
 	$(BIN)/python -m tools.write_cli_docs
 	$(BIN)/python -m tools.write_tables
 
-soak: $(STAMP) ## kill drains at every point, twenty times, and count losses and repeats
+soak: $(STAMP) ## kill drains at every point, twenty times, count losses and repeats; then play a million times
 	$(BIN)/python -m tests.faults.soak --write
+	$(BIN)/python -m tests.simulation --plays 1000000 --seed 1000001
 
 mutants: $(STAMP) ## plant defects in a copy, and see a test fail for each (FLAGS=--write writes the table)
 	$(BIN)/python -m tests.mutants $(FLAGS)

@@ -64,10 +64,10 @@ class Thread:
         self._scheduler, self._task = scheduler, task
 
     def join(self, timeout: float | None = None) -> None:
-        self._scheduler.until(lambda: self._task.over, self._task.joining, timeout)
+        self._scheduler.until(lambda: not self.is_alive(), self._task.joining, timeout)
 
     def is_alive(self) -> bool:
-        return not self._task.over
+        return not (self._task.over or self._task.process.dead)
 
 
 class Scheduler:
@@ -106,6 +106,14 @@ class Scheduler:
         for name, error in self.raised[begun:]:
             if name == "main":
                 raise error
+
+    def kill(self, process: Process) -> None:
+        """As `kill -9`."""
+        process.dead = True
+        for task in self._tasks:
+            if task.process is process:
+                for each in task.joining:
+                    self.wake(each)
 
     def _step(self) -> None:
         ready = self._ready

@@ -82,7 +82,7 @@ def test_the_threads_of_a_dead_process_do_nothing_more(scheduler: Scheduler) -> 
     def main() -> None:
         scheduler.spawn(work, "work", victim)
         scheduling.sleep(5)
-        victim.dead = True
+        scheduler.kill(victim)
         scheduling.sleep(10)
 
     scheduler.run(main)

@@ -1,0 +1,42 @@
+"""What a large run must have reached: a simulation that never gets into a situation proves nothing about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from regworkers_core.engine.drain_report import OUTCOMES
+
+REACHED = (
+    *OUTCOMES,
+    "agreed",
+    "changed_meanwhile",
+    "coalesced",
+    "healed",
+    "killed",
+    "retries",
+    "throttles",
+    "taken over",
+    "leases_lost",
+    "visibility_lost",
+    "visibility_extended",
+    "trimmed",
+    "shards_finished",
+    "ended idle",
+    "ended time_limit",
+    "ended stopped",
+    "ended dependency_down",
+    "refused",
+    "lost",
+    "throttled",
+    "partial",
+    "rolled back",
+    *(f"fault {kind}" for kind in ("crash", "freeze", "skew", "split", "roll", "trim", "restore")),
+    "dead letter INVALID_BODY",
+    "dead letter INVALID_ENTRY",
+    "dead letter INVALID_EVENT",
+    "drawn",
+)
+
+
+def missed(reached: Counter[str]) -> list[str]:
+    return [name for name in REACHED if not reached[name]]

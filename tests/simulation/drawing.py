@@ -1,0 +1,250 @@
+"""The draw of a play: a campaign with thirty entrants, from its creation to the last message, checked by an oracle.
+
+The oracle is that of the tests of the draw's mathematics: hashlib and lists, and nothing of the product.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.reasons import Failure
+from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.settled import settled
+from regworkers_core.selection.campaigns import lifecycle, registry
+from regworkers_core.selection.draw.draw_run import UNCHANGED, DrawRun
+from tests.selection.maths import oracle
+from tests.simulation.platform import attributes, stamp
+from tests.simulation.scheduler import EPOCH, Process
+
+if TYPE_CHECKING:
+    from tests.simulation.play import Play
+
+CAMPAIGN = "summer"
+ENTRANTS = 30
+_MARKETS: list[dict[str, Any]] = [
+    {"marketId": "berlin", "name": "Berlin", "capacity": 6, "reserves": [{"segment": "loyal", "seats": 2}]},
+    {"marketId": "paris", "name": "Paris", "capacity": 5},
+]
+_ENTRY_SECONDS, _CLOSING_SECONDS = 20.0, 25.0
+_MOST_RUNS = 60
+_NOTIFIED = {
+    "WINNER": "winner",
+    "WAITLIST": "waitlisted",
+    "UNSELECTED": "unselected",
+    "HOUSEHOLD_LIMIT": "unselected",
+}
+
+
+class Drawing:
+    def __init__(self, play: Play) -> None:
+        self._play, self._world = play, play.world
+        self._runtime = play.platform.runtime
+        self._random = play.scheduler.random
+        self._entrants = [self._entrant(number) for number in range(ENTRANTS)]
+        self.published = False
+
+    def _entrant(self, number: int) -> dict[str, Any]:
+        at = stamp(EPOCH + self._random.uniform(0.5, _ENTRY_SECONDS))
+        return {
+            "PK": f"CAMPAIGN#{CAMPAIGN}",
+            "SK": f"ENTRY#f{number}",
+            "entityType": "ENTRY",
+            "campaignId": CAMPAIGN,
+            "entryId": f"f{number}",
+            "ref": hashlib.sha256(f"ref-{number}".encode()).hexdigest()[:32],
+            "email": f"entrant{number}@example.com",
+            "firstName": "Ada",
+            "lastName": f"Fan {number}",
+            "unit": f"house-{number % 24}",
+            "weight": 1 + number % 3,
+            "segments": ["loyal"] if number % 3 == 0 else [],
+            "markets": ["berlin", "paris"] if number % 2 else ["paris", "berlin"][: 1 + number % 4 // 2],
+            "version": 1,
+            "createdAt": at,
+            "updatedAt": at,
+            "needsReplication": True,
+        }
+
+    def prepare(self) -> None:
+        definition = {
+            "campaignId": CAMPAIGN,
+            "name": "Summer",
+            "opensAt": "2026-01-01T00:00:00.000Z",
+            "closesAt": stamp(EPOCH + _CLOSING_SECONDS),
+            "markets": _MARKETS,
+        }
+        registry.create(self._runtime, definition, entropy=self._random.randbytes)
+        self._advance(CampaignStatus.OPEN)
+        for market in _MARKETS:
+            self._runtime.database["codes"].insert_many(
+                [
+                    {
+                        "_id": f"{market['marketId']}-{position:04d}",
+                        "campaignId": CAMPAIGN,
+                        "marketId": market["marketId"],
+                        "position": position,
+                        "status": "AVAILABLE",
+                    }
+                    for position in range(1, market["capacity"] + 3)
+                ]
+            )
+
+    def _advance(self, status: CampaignStatus) -> None:
+        lifecycle.advance(self._runtime, CAMPAIGN, status, reason="play", run_id="play")
+
+    def enter(self) -> None:
+        """The entrants, one by one."""
+        scheduler, platform = self._play.scheduler, self._play.platform
+        for item in sorted(self._entrants, key=lambda each: str(each["createdAt"])):
+            at = EPOCH + float(item["createdAt"][17:23])
+            scheduler.sleep(max(0.0, at - scheduler.time))
+            platform.live.setdefault(f"{CAMPAIGN}:{item['entryId']}", set()).add(
+                (item["createdAt"], 1, item["updatedAt"])
+            )
+            self._runtime.dynamodb.put_item(TableName=platform.names.demand_table, Item=attributes(item))
+
+    def run(self) -> None:
+        """Close the campaign and draw it, in processes that may die, until it is published."""
+        play, scheduler = self._play, self._play.scheduler
+        scheduler.sleep(max(0.0, _CLOSING_SECONDS + 1 - self._world.elapsed))
+        while not self._closed():
+            scheduler.sleep(1.0)
+        for number in range(_MOST_RUNS):
+            process = play.begin("draw", f"draw.{number}")
+            scheduler.spawn(partial(self._draw, process), process.name, process).join()
+            play.end("draw", process)
+            if self.published:
+                return
+            scheduler.sleep(self._random.uniform(1.0, 8.0))
+
+    def _closed(self) -> bool:
+        try:
+            self._advance(CampaignStatus.CLOSED)
+        except Failure:
+            return False
+        return True
+
+    def _draw(self, process: Process) -> None:
+        runtime = self._world.runtime(process)
+        stop = StopSignal()
+        run = DrawRun(
+            runtime,
+            CAMPAIGN,
+            run_id=process.name,
+            settled=partial(settled, runtime),
+            judge=partial(judge_campaign, runtime),
+            stop=stop,
+            patience_seconds=600.0,
+        )
+        try:
+            for step in run.steps(unasked=True):
+                self._play.tell(f"{process.name}: {step.name} {step.state} {dict(step.facts)}")
+                self._world.reached[f"draw {step.name} {step.state}"] += 1
+                self.published = step.name == "publish" and step.state in ("done", UNCHANGED)
+        except Failure as failure:
+            # The job fails, and its retry or an operator runs it again.
+            self._play.tell(f"{process.name} failed: {failure}")
+            self._world.reached[f"draw failed {type(failure).__name__}"] += 1
+
+    # The end
+
+    def differences(self) -> list[str]:
+        """What is still to be done."""
+        if not self.published:
+            return [f"the draw of {CAMPAIGN} is not published"]
+        (draw,) = self._world.documents("draws")
+        markets = draw["phases"]["1"].get("markets", {})
+        found = [
+            f"the messages of market {name}, which is {entry.get('status')}, are not delivered"
+            for name, entry in markets.items()
+            if "deliveredAt" not in entry
+        ]
+        campaign = next(each for each in self._world.documents("campaigns") if each["_id"] == CAMPAIGN)
+        if campaign["status"] != "COMPLETED":
+            found.append(f"{CAMPAIGN} is {campaign['status']}: {markets}")
+        return found
+
+    def check(self) -> Iterator[str]:
+        """The result is the oracle's; one code a winner, and each entrant got one message, the right one."""
+        self._world.reached["drawn"] += 1
+        manifest, seed, result = (
+            self._artefact(name) for name in ("manifest.json", "seed.json", "result.txt")
+        )
+        named, terms = json.loads(seed), json.loads(manifest)
+        text = "|".join(
+            ("vfseed1", hashlib.sha256(manifest).hexdigest(), "commit-reveal", "0", named["randomness"])
+        )
+        if hashlib.sha256(text.encode()).hexdigest() != named["seed"]:
+            yield "the seed is not derived from the manifest"
+        leaves = [
+            (
+                item["ref"],
+                item["unit"],
+                item["weight"],
+                tuple(sorted(item["segments"])),
+                tuple(item["markets"]),
+            )
+            for item in self._entrants
+        ]
+        markets = [
+            (
+                market["marketId"],
+                market["capacity"],
+                [(each["segment"], each["seats"]) for each in market.get("reserves", [])],
+            )
+            for market in _MARKETS
+        ]
+        drawn = oracle.draw(
+            leaves,
+            markets,
+            named["seed"],
+            CAMPAIGN,
+            wins_per_unit=terms["winsPerUnit"],
+            waitlist_size=terms["waitlistSize"],
+        )
+        if drawn.result != result:
+            yield f"the result differs from the oracle's: {result.decode()} instead of {drawn.result.decode()}"
+        yield from self._codes(drawn)
+        yield from self._messages(drawn)
+
+    def _artefact(self, name: str) -> bytes:
+        return self._runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/{name}")
+
+    def _codes(self, drawn: oracle.Drawn) -> Iterator[str]:
+        winners = {ref: market for ref, (market, _, outcome) in drawn.outcomes.items() if outcome == "WINNER"}
+        given: Counter[str] = Counter()
+        for code in self._world.documents("codes"):
+            if code["status"] == "AVAILABLE":
+                continue
+            given[code["ref"]] += 1
+            if winners.get(code["ref"]) != code["marketId"]:
+                yield f"code {code['_id']} is with {code['ref']}, who won {winners.get(code['ref'])}"
+        for ref in winners:
+            if given[ref] != 1:
+                yield f"winner {ref} has {given[ref]} codes"
+        selections = {each["ref"]: each for each in self._world.documents("selections")}
+        if selections.keys() != winners.keys():
+            yield f"{len(selections)} selections of {len(winners)} winners"
+
+    def _messages(self, drawn: oracle.Drawn) -> Iterator[str]:
+        """The mailer drops a second message with the same key, and no other."""
+        notified: dict[str, set[tuple[str, str]]] = {}
+        queue = self._world.servers.queues.queues[self._play.platform.names.notification_queue]
+        for message in queue.messages.values():
+            for item in json.loads(message.body)["items"]:
+                notified.setdefault(item["ref"], set()).add((item["key"], item["type"]))
+        for ref, (market, _, outcome) in drawn.outcomes.items():
+            messages = notified.pop(ref, set())
+            if len(messages) != 1:
+                yield f"{ref} was notified {len(messages)} times: {sorted(messages)}"
+            elif min(messages)[1] != _NOTIFIED[outcome]:
+                yield f"{ref} is {outcome} {market}, and was notified {min(messages)}"
+        for ref in notified:
+            yield f"{ref} was notified, and did not take part"

@@ -1,0 +1,136 @@
+"""Defects that are planted into the product, one at a time: the simulation must turn red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
+from regworkers_core.adapters.mongo import entry_documents
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine.drain import _Drain
+from regworkers_core.engine.queue import QueueSource, Received
+from regworkers_core.replication.enqueue import held_shards
+from regworkers_core.replication.saver import Saver
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def highest_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """The checkpoint is the highest acknowledged record, whatever is still open below it."""
+
+    def acknowledge(self: held_shards.ContiguousTracker, sequence: str) -> None:
+        self._open.discard(sequence)
+        if int(sequence) > self._reached:
+            self._reached, self.checkpoint = int(sequence), sequence
+        while self._order and self._order[0] not in self._open:
+            self._order.popleft()
+
+    patch.setattr(held_shards.ContiguousTracker, "acknowledge", acknowledge)
+
+
+def acknowledged_before_the_write(patch: pytest.MonkeyPatch) -> None:
+    """A message is deleted as soon as it was received."""
+    receive = QueueSource.receive
+
+    def early(self: QueueSource) -> list[Received]:
+        batch = receive(self)
+        if batch:
+            self._queue.delete(batch)
+        return batch
+
+    patch.setattr(QueueSource, "receive", early)
+
+
+def records_acknowledged_before_they_are_sent(patch: pytest.MonkeyPatch) -> None:
+    """Stream records are acknowledged before their message is sent."""
+    process = _Drain._process
+
+    def early(self: Any, batch: Sequence[Any], received_at: float) -> Any:
+        if self.report.name == "enqueue":
+            with suppress(TransientFailure):
+                self.source.acknowledge(batch)
+        return process(self, batch, received_at)
+
+    patch.setattr(_Drain, "_process", early)
+
+
+def no_version_guard(patch: pytest.MonkeyPatch) -> None:
+    """A write replaces whatever is stored."""
+    patch.setattr(entry_documents, "_guard", lambda write: {"_id": write.key.document_id})
+
+
+def flag_cleared_without_condition(patch: pytest.MonkeyPatch) -> None:
+    """The flag is cleared although the entry has changed since it was read."""
+    cleared = Saver._clear
+
+    def clear(self: Saver, entries: Mapping[Any, Any], *more: Any) -> None:
+        for entry in entries.values():
+            with suppress(ClientError):
+                self._table._client.update_item(  # type: ignore[attr-defined]
+                    TableName=self._table.table,  # type: ignore[attr-defined]
+                    Key={"PK": {"S": entry.key.pk}, "SK": {"S": entry.key.sk}},
+                    UpdateExpression="REMOVE needsReplication",
+                    ConditionExpression="attribute_exists(PK)",
+                )
+        cleared(self, entries, *more)
+
+    patch.setattr(Saver, "_clear", clear)
+
+
+def event_forgotten_on_repeat(patch: pytest.MonkeyPatch) -> None:
+    """A state that an earlier attempt has written gets no event any more."""
+    publish = Saver._publish
+
+    def only_written(self: Saver, writes: Sequence[Any], effects: Mapping[Any, Any], *more: Any) -> None:
+        wrote = [
+            each
+            for each in writes
+            if effects[each.key] in (entry_documents.Effect.APPLIED, entry_documents.Effect.HEALED)
+        ]
+        publish(self, wrote, effects, *more)
+
+    patch.setattr(Saver, "_publish", only_written)
+
+
+def no_fencing(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is written also when another drain holds the shard by now, and whatever is stored."""
+    update = DynamoLeaseTable._update
+
+    def anyway(
+        self: DynamoLeaseTable, key: Any, text: str, _condition: str, names: Any, values: Mapping[str, Any]
+    ) -> bool:
+        values = {name: value for name, value in values.items() if name in text}
+        return update(
+            self, key, text, "attribute_exists(PK)", {each for each in names if each in text}, values
+        )
+
+    patch.setattr(DynamoLeaseTable, "_update", anyway)
+
+
+DEFECTS: Mapping[str, Plant] = {
+    plant.__name__: plant
+    for plant in (
+        highest_checkpoint,
+        acknowledged_before_the_write,
+        records_acknowledged_before_they_are_sent,
+        no_version_guard,
+        flag_cleared_without_condition,
+        event_forgotten_on_repeat,
+        no_fencing,
+    )
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        DEFECTS[name](patch)
+        yield
+
+
+__all__ = ["DEFECTS", "planted"]

@@ -1,0 +1,291 @@
+"""One play: writers, drains in processes that die, faults, and then everything must be as the table says.
+
+A play has two parts. In the active one the table changes and things go wrong. Then the faults end, and within the
+promised time the stores must agree, the queues must be empty and every number must add up.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
+from regworkers_core.engine.drain_report import DrainReport
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.reconcile import Accept, Kind, reconcile
+from tests.simulation import checks
+from tests.simulation.drawing import Drawing
+from tests.simulation.faults import TROUBLES, Fault
+from tests.simulation.plan import Plan
+from tests.simulation.platform import Platform
+from tests.simulation.scheduler import Process, Stuck, Task
+from tests.simulation.specs import SPECS
+from tests.simulation.world import World, seeded
+
+# Runs of each drain at a time.
+_SLOTS = 2
+# From the end of all faults until everything agrees: the visibility time (30 s), then a wait after a failure (30 s),
+# an open breaker (15 s), the start of a drain, and each of these again for the flow behind.
+PROMISED_SECONDS = 240.0
+_LOOK_SECONDS = 2.0
+_MOST_REPAIRS = 5
+# What a repair leaves as it is.
+_NOT_REPAIRED = (Kind.ERASED, Kind.REJECTED, Kind.NOT_YET)
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass
+class Outcome:
+    """How a play ended. `broken` is empty if everything holds."""
+
+    plan: Plan
+    broken: list[str] = field(default_factory=list)
+    reached: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    steps: int = 0
+    elapsed: float = 0.0
+    story: list[str] = field(default_factory=list)
+
+
+class Play:
+    def __init__(self, plan: Plan, *, verbose: bool = False) -> None:
+        self.plan = plan
+        self.world = World(plan.order)
+        self.scheduler = self.world.scheduler
+        self.platform = Platform(self.world, plan)
+        self.outcome = Outcome(plan)
+        self.drawing = Drawing(self) if plan.drawing else None
+        self.reports: list[tuple[str, DrainReport]] = []
+        self.stopping = False
+        self._verbose = verbose
+        # By drain: its living processes, and the clock with which the next one starts.
+        self._processes: dict[str, list[Process]] = {}
+        self._skew: dict[str, float] = {}
+        self._stops: dict[Process, StopSignal] = {}
+
+    def run(self) -> Outcome:
+        outcome = self.outcome
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            with seeded(self.scheduler):
+                self.scheduler.run(self._main)
+        except (Broken, Stuck) as error:
+            outcome.broken.append(str(error))
+        except Exception as error:
+            outcome.broken.append(f"the play itself failed: {type(error).__name__}: {error}")
+            outcome.story.append(checks.traceback_of(error))
+        finally:
+            if collecting:
+                gc.enable()
+        for name, error in self.scheduler.raised:
+            if name != "main":
+                outcome.broken.append(f"{name} raised {type(error).__name__}: {error}")
+                outcome.story.append(checks.traceback_of(error))
+        outcome.calls, outcome.steps = self.world.calls, self.scheduler.steps
+        outcome.elapsed = self.world.elapsed
+        outcome.reached.update(self.world.reached)
+        return outcome
+
+    def tell(self, line: str) -> None:
+        if self._verbose:
+            self.outcome.story.append(f"{self.world.elapsed:7.2f} s  {line}")
+
+    def _main(self) -> None:
+        world, plan = self.world, self.plan
+        self.platform.prepare()
+        if self.drawing is not None:
+            self.drawing.prepare()
+        self.watch = checks.Watch(world, self.tell)
+        specs = {name: spec for name, spec in SPECS.items() if plan.drawing or not spec.draw}
+        threads = [
+            self.scheduler.start(
+                lambda name=name, spec=spec.spec, slot=slot: self._keep_running(name, spec, slot),
+                f"keeper of {name}",
+            )
+            for name, spec in specs.items()
+            for slot in range(_SLOTS)
+        ]
+        self.scheduler.start(self._go_wrong, "nemesis")
+        drawn = None
+        if self.drawing is not None:
+            self.scheduler.start(self.drawing.enter, "entrants")
+            drawn = self.scheduler.start(self.drawing.run, "keeper of draw")
+        self.platform.write(self.tell)
+        self.scheduler.sleep(max(0.0, plan.active_seconds - world.elapsed))
+        self._heal()
+        if drawn is not None:
+            drawn.join(PROMISED_SECONDS * 2)
+        self._await_agreement()
+        self.stopping = True
+        for stop in self._stops.values():
+            stop.set()
+        for thread in threads:
+            thread.join(PROMISED_SECONDS)
+            if thread.is_alive():
+                raise Broken("a drain did not end after its stop signal")
+        self._check()
+
+    # Drains
+
+    def _keep_running(self, name: str, spec: DrainSpec[Any], slot: int) -> None:
+        """As sensor and daemon do: start a drain, and the next one some time after it ended."""
+        random, number = self.scheduler.random, 0
+        while not self.stopping:
+            number += 1
+            process = self.begin(name, f"{name}-{slot}.{number}")
+            stop = self._stops[process] = StopSignal()
+            thread = self.scheduler.spawn(
+                lambda process=process, stop=stop: self._run(process, spec, stop), process.name, process
+            )
+            thread.join()
+            self.end(name, process)
+            del self._stops[process]
+            self.scheduler.sleep(random.uniform(0.2, 4.0))
+
+    def _run(self, process: Process, spec: DrainSpec[Any], stop: StopSignal) -> None:
+        runtime = self.world.runtime(process)
+        limits = drain_limits(runtime.settings, spec, idle_seconds=25.0, max_seconds=60.0)
+        report = run_drain(runtime, spec, limits, stop=stop, run_id=process.name)
+        self.reports.append((process.name, report))
+        self.tell(f"{process.name} ended: {report.ended} {dict(report.counts)}")
+        reached = self.outcome.reached
+        reached.update({f"{spec.name}:{name}": number for name, number in report.counts.items() if number})
+        reached.update(name for name, number in report.counts.items() if number)
+        reached[f"ended {report.ended}"] += 1
+        strain = runtime.dependencies.strain
+        reached["retries"] += sum(strain.retries.values())
+        reached["throttles"] += sum(strain.throttles.values())
+
+    def begin(self, name: str, number: str) -> Process:
+        """A new process of a drain or a draw, with the clock that it has there."""
+        process = Process(number, self._skew.get(name, 0.0))
+        self._processes.setdefault(name, []).append(process)
+        self.tell(f"{process.name} starts")
+        return process
+
+    def end(self, name: str, process: Process) -> None:
+        self._processes[name].remove(process)
+        self.world.reached["killed"] += process.dead
+
+    # Faults
+
+    def _go_wrong(self) -> None:
+        for fault in self.plan.faults:
+            self.scheduler.sleep(max(0.0, fault.at - self.world.elapsed))
+            self.tell(f"FAULT {fault}")
+            self._break(fault)
+
+    def _break(self, fault: Fault) -> None:
+        world, kind, now = self.world, fault.kind, self.scheduler.time
+        world.reached[f"fault {kind}"] += 1
+        if kind == "election":
+            undone = world.servers.mongo.elect(now + fault.seconds, rolls_back=True)
+            world.reached["rolled back"] += undone
+            self.watch.look_again()
+            return
+        if kind in TROUBLES:
+            world.troubles.setdefault(fault.target, []).append(fault)
+            self.scheduler.start(lambda: self._end_later(fault), "end of a fault")
+            return
+        stream = world.stream
+        if kind in ("split", "roll") and stream.open:
+            shard = stream.open[int(self.scheduler.random.random() * len(stream.open))]
+            (stream.split if kind == "split" else stream.roll)(shard, now)
+        elif kind == "trim":
+            world.lossy = True
+            stream.forget(now)
+        elif kind == "restore":
+            world.lossy = world.restored = True
+            self.platform.restore(fault.seconds)
+        elif kind == "skew":
+            self._skew[fault.target] = fault.seconds
+        for process in self._living(fault.target)[:1]:
+            if kind == "crash":
+                self.scheduler.kill(process)
+            elif kind == "freeze":
+                process.frozen_until = now + fault.seconds
+            elif kind == "skew":
+                process.skew = fault.seconds
+
+    def _living(self, name: str) -> list[Process]:
+        living = [each for each in self._processes.get(name, ()) if not each.dead]
+        self.scheduler.random.shuffle(living)
+        return living
+
+    def _end_later(self, fault: Fault) -> None:
+        self.scheduler.sleep(fault.seconds)
+        self._end_fault(fault)
+
+    def _end_fault(self, fault: Fault) -> None:
+        troubles = self.world.troubles.get(fault.target, [])
+        if fault in troubles:
+            troubles.remove(fault)
+            if not troubles:
+                del self.world.troubles[fault.target]
+            self.tell(f"over: {fault}")
+
+    def _heal(self) -> None:
+        """The end of all faults. Records that the stream lost are an operator's: so the alert says."""
+        self.tell("all faults end")
+        for faults in list(self.world.troubles.values()):
+            for fault in list(faults):
+                self._end_fault(fault)
+        for processes in self._processes.values():
+            for process in processes:
+                process.frozen_until = min(process.frozen_until, self.scheduler.time)
+        self._skew.clear()
+        self.world.servers.mongo.elect(self.scheduler.time, rolls_back=False)
+        if self.world.lossy:
+            self._repair()
+
+    def _repair(self) -> None:
+        """As the manual says: look, then repair; where a table was restored, the source wins."""
+        self.tell("an operator repairs")
+        self.watch.repairing = True
+        process = Process("operator")
+
+        def work() -> None:
+            runtime = self.world.runtime(process)
+            for _ in range(_MOST_REPAIRS):
+                found = reconcile(runtime).counts
+                self.tell(f"reconcile found {dict(found)}")
+                self.world.reached.update(f"found {kind}" for kind, number in found.items() if number)
+                if not any(number for kind, number in found.items() if kind not in _NOT_REPAIRED):
+                    return
+                ahead = found.get(Kind.AHEAD, 0)
+                accept = Accept(ahead, after_restore=True) if ahead and self.world.restored else None
+                reconcile(runtime, repair=True, yes_remove=found.get(Kind.ORPHANED, 0), accept=accept)
+
+        self.scheduler.spawn(work, "repair", process).join()
+
+    # The end
+
+    def _await_agreement(self) -> None:
+        began = self.world.elapsed
+        while differences := self._differences():
+            if self.world.elapsed - began > PROMISED_SECONDS:
+                raise Broken(f"{PROMISED_SECONDS:.0f} s after the last fault: " + "; ".join(differences[:6]))
+            self.scheduler.sleep(_LOOK_SECONDS)
+        self.outcome.reached["agreed"] += 1
+
+    def _differences(self) -> list[str]:
+        return checks.differences(self) + ([] if self.drawing is None else self.drawing.differences())
+
+    def _check(self) -> None:
+        self.outcome.broken += self.watch.broken + checks.at_the_end(self)
+        if self.drawing is not None:
+            self.outcome.broken += self.drawing.check()
+
+
+def play(plan: Plan, *, verbose: bool = False) -> Outcome:
+    return Play(plan, verbose=verbose).run()
+
+
+__all__ = ["Broken", "Callable", "Outcome", "Play", "Task", "play"]

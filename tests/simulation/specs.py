@@ -1,0 +1,30 @@
+"""The drains that a play runs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from regworkers_core.analytics.publishing import PUBLISH
+from regworkers_core.drains.runner import DrainSpec
+from regworkers_core.replication.drains import ENQUEUE, SAVE
+
+# What is imported late would be imported within a play, with its clocks and locks.
+from regworkers_core.selection.assign import assigner  # noqa: F401
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.notify import counts  # noqa: F401
+
+
+class Played(NamedTuple):
+    """`draw`: only in plays with a draw."""
+
+    spec: DrainSpec[Any]
+    draw: bool = False
+
+
+SPECS = {
+    "enqueue": Played(ENQUEUE),
+    "save": Played(SAVE),
+    "publish": Played(PUBLISH),
+    "selections": Played(SELECTIONS, draw=True),
+    "notifications": Played(NOTIFICATIONS, draw=True),
+}

@@ -1,0 +1,79 @@
+"""Plays hold, are repeatable, and turn red when a safeguard is taken out of the product."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from regworkers_core.settings import PROJECT_ROOT
+from tests.simulation.plan import Plan, plan
+from tests.simulation.planted import DEFECTS, planted
+from tests.simulation.play import Outcome, play
+from tests.simulation.shrink import shrink
+
+# About 25 s of CPU: 500 would take three minutes. `make simulate` plays as many as you like.
+PLAYS = 60
+# Found within a second or two.
+QUICK = ("acknowledged_before_the_write", "no_version_guard")
+_MOST_PLAYS = 400
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # A line for each batch of each drain would cost half of the time.
+    monkeypatch.setattr("regworkers_core.engine.drain.log.info", lambda *_, **__: None, raising=False)
+    return
+
+
+def _without_draws() -> Iterator[int]:
+    return (seed for seed in range(1, _MOST_PLAYS) if seed % 10)
+
+
+def _first_broken(name: str) -> Outcome | None:
+    with planted(name):
+        outcomes = (play(plan(seed)) for seed in _without_draws())
+        return next((outcome for outcome in outcomes if outcome.broken), None)
+
+
+def test_plays_hold() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--plays", str(PLAYS), "--processes", "1"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def test_one_integer_is_one_play() -> None:
+    first, second = play(plan(7)), play(plan(7))
+    assert (first.steps, first.calls, first.reached) == (second.steps, second.calls, second.reached)
+    assert first.steps != play(plan(8)).steps
+
+
+def test_a_plan_is_the_same_from_its_file() -> None:
+    drawn = plan(10)
+    assert Plan.of_json(drawn.as_json()) == drawn
+    assert drawn.drawing
+    assert len(drawn.changes) >= 40
+    assert len(drawn.faults) >= 5
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_planted_defect_turns_red(name: str) -> None:
+    assert _first_broken(name) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(DEFECTS.keys() - set(QUICK)))
+def test_every_planted_defect_turns_red(name: str) -> None:
+    assert _first_broken(name) is not None
+
+
+@pytest.mark.slow
+def test_a_failure_is_shrunk_to_a_short_schedule() -> None:
+    found = _first_broken("acknowledged_before_the_write")
+    assert found is not None
+    with planted("acknowledged_before_the_write"):
+        short = shrink(found, play, seconds=60.0)
+    assert short.broken
+    assert len(short.plan.changes) + len(short.plan.faults) <= 6, str(short.plan)
