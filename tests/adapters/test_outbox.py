@@ -58,6 +58,21 @@ def test_rows_are_superseded_by_their_keys(runtime: Runtime, monkeypatch: pytest
     assert runtime.outbox.supersede(keys, why="erased", at=AT) == 2
 
 
+def test_a_message_that_was_sent_is_not_superseded_by_its_key(runtime: Runtime) -> None:
+    keys = write(runtime, BERLIN, 2)
+    runtime.outbox.mark_sent(keys[:1], at=AT, run_id="run")
+    assert runtime.outbox.supersede(keys, why="erased", at=AT) == 1
+    assert runtime.outbox.statuses(keys) == {keys[0]: RowStatus.SENT, keys[1]: RowStatus.SUPERSEDED}
+
+
+def test_only_rows_whose_time_has_come_are_to_be_sent(runtime: Runtime) -> None:
+    write(runtime, BERLIN, 1)
+    later = Notice(BERLIN, "later", "e-later", NoticeType.WINNER, "a" * 64, "2026-03-01T12:00:01.000Z")
+    runtime.outbox.write([later], at=AT, run_id="run")
+    assert [notice.ref for notice in runtime.outbox.pending(BERLIN, now=AT, limit=10)] == ["r0"]
+    assert len(runtime.outbox.pending(BERLIN, now=later.not_before, limit=10)) == 2
+
+
 def test_a_repeat_of_the_writing_brings_no_superseded_row_back(runtime: Runtime) -> None:
     keys = write(runtime, BERLIN, 2)
     runtime.outbox.supersede(keys, why="erased", at=AT)

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from shutil import rmtree
 from textwrap import fill
 from typing import Any
@@ -110,6 +110,7 @@ def _chosen(names: Sequence[str]) -> list[Mutant]:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="try only this defect")
+    parser.add_argument("--jobs", type=int, default=2, help="try this number at a time (default: 2)")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="print text or JSON")
     parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
     options = parser.parse_args(arguments)
@@ -127,7 +128,11 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         chosen = _chosen(options.only)
-        with _servers() as addresses, scratch_copy(PROJECT_ROOT, addresses) as scratch:
+        with _servers() as addresses, ExitStack() as copies:
+            scratch = [
+                copies.enter_context(scratch_copy(PROJECT_ROOT, addresses))
+                for _ in range(max(1, options.jobs))
+            ]
             say(f"first the tests of {len(chosen)} planted defects without them")
             trials = try_all(scratch, chosen, show)
     except (UsageError, CannotTry) as error:

@@ -50,7 +50,7 @@ def _mutant(new: str, *tests: str) -> Mutant:
 
 def _tried(tree: Path, mutant: Mutant) -> Trial:
     scratch = Scratch(tree, {}, limit_seconds=10.0)
-    return scratch.attempt(mutant, scratch.sound([mutant]))
+    return scratch.attempt(mutant, scratch.sound(mutant.tests))
 
 
 def test_a_defect_is_red_when_each_of_its_tests_fails_and_is_gone_afterwards(tree: Path) -> None:
@@ -71,7 +71,7 @@ def test_code_that_cannot_be_imported_with_the_defect_proves_nothing(tree: Path)
 
 def test_tests_that_do_not_end_with_the_defect_are_late(tree: Path) -> None:
     mutant = _mutant("3 * number", "test_waits")
-    sound = Scratch(tree, {}).sound([mutant])
+    sound = Scratch(tree, {}).sound(mutant.tests)
     assert Scratch(tree, {}, limit_seconds=2.0).attempt(mutant, sound).outcome is Outcome.LATE
 
 

@@ -10,10 +10,12 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from queue import Queue
 from shutil import copy2
 
 from tests.mutants.table import Mutant
@@ -70,7 +72,10 @@ class Scratch:
         self, root: Path, variables: Mapping[str, str], limit_seconds: float = LIMIT_SECONDS
     ) -> None:
         self.root, self._limit_seconds = root, limit_seconds
-        self._variables = {**os.environ, **variables, "PYTHONPATH": str(root)}
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        # Other plugins than those of the tests cost most of the time of a short run.
+        fast = {"PYTHONPATH": str(root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        self._variables = {**kept, **variables, **fast}
         # Python takes its cached code by size and second of the source: each change of a file gets a second of its own.
         self._second = int(time.time())
 
@@ -87,9 +92,10 @@ class Scratch:
             if not Path(file).is_relative_to(self.root):
                 raise CannotTry(f"{name} is imported from {file}, not from the copy in {self.root}")
 
-    def sound(self, mutants: Sequence[Mutant]) -> frozenset[str]:
-        """The tests of these mutants that pass without a defect. Raises CannotTry."""
-        tests = sorted({test for mutant in mutants for test in mutant.tests})
+    def sound(self, tests: Sequence[str]) -> frozenset[str]:
+        """Those of these tests that pass without a defect. Raises CannotTry."""
+        if not tests:
+            return frozenset()
         run = self._run(tests, self._limit_seconds * len(tests))
         if run.late or run.trouble:
             raise CannotTry(f"the tests do not run without a defect: {run.trouble or 'they do not end'}")
@@ -127,7 +133,7 @@ class Scratch:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"
             command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.root)]
-            command += ["-n", "0", "-m", "slow or not slow", f"--junitxml={report}", *tests]
+            command += ["-m", "slow or not slow", f"--junitxml={report}", *tests]
             started = time.monotonic()
             code, output = self._ended(command, limit_seconds)
             seconds = time.monotonic() - started
@@ -179,14 +185,34 @@ def scratch_copy(tree: Path, variables: Mapping[str, str]) -> Iterator[Scratch]:
         yield Scratch(Path(folder).resolve(), variables)
 
 
-def try_all(scratch: Scratch, mutants: Sequence[Mutant], on_trial: Callable[[Trial], None]) -> list[Trial]:
-    """Run the tests of all mutants without a defect, then try one after the other."""
-    scratch.prove_imports()
-    sound, trials = scratch.sound(mutants), []
-    for mutant in mutants:
-        trials.append(scratch.attempt(mutant, sound))
-        on_trial(trials[-1])
-    return trials
+def try_all(
+    copies: Sequence[Scratch], mutants: Sequence[Mutant], on_trial: Callable[[Trial], None]
+) -> list[Trial]:
+    """Run the tests of all mutants without a defect, then plant one after the other, in each copy one at a time."""
+    tests = sorted({test for mutant in mutants for test in mutant.tests})
+    free: Queue[Scratch] = Queue()
+    for scratch in copies:
+        scratch.prove_imports()
+        free.put(scratch)
+    with ThreadPoolExecutor(len(copies)) as pool:
+        parts = [tests[number :: len(copies)] for number in range(len(copies))]
+        sound = frozenset[str]().union(*pool.map(Scratch.sound, copies, parts))
+
+        def attempt(mutant: Mutant) -> Trial:
+            scratch = free.get()
+            try:
+                return scratch.attempt(mutant, sound)
+            finally:
+                free.put(scratch)
+
+        trials = []
+        try:
+            for trial in pool.map(attempt, mutants):
+                on_trial(trial)
+                trials.append(trial)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return trials
 
 
 def _read(report: Path, seconds: float) -> _Run:

@@ -61,6 +61,18 @@ def test_what_is_gone_is_trimmed(code: str) -> None:
         streams_of(service).iterator(service.arn, "s1", "5")
 
 
+def test_reading_begins_at_the_horizon_or_right_after_a_record_and_never_at_the_tip() -> None:
+    service = one_shard()
+    first, *later = service.write("s1", 3)
+    streams = streams_of(service)
+
+    def read(after: str | None) -> list[str]:
+        page = streams.read("s1", streams.iterator(service.arn, "s1", after), 10)
+        return [record.sequence for record in page.records]
+
+    assert read(None) == [first, *later] and read(first) == later
+
+
 def test_an_expired_iterator_is_reported_apart() -> None:
     service = one_shard()
     with pytest.raises(IteratorExpired):

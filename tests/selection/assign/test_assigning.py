@@ -329,7 +329,7 @@ def test_a_chunk_whose_events_are_refused_is_not_done_and_a_rerun_sends_them(
     send(drawn, *chunks)
     with monkeypatch.context() as refusing:
         refusing.setattr(queue, "send", lambda messages, **_: [SendFailure(0, "busy", False)])
-        report = run(drawn, SELECTIONS, max_seconds=1.0)
+        report = run(drawn, SELECTIONS)
     done = {"doneAt": {"$exists": True}, "marketId": {"$ne": NON_WINNERS}}
     assert report.counts["returned"] > 0
     assert drawn.database["selection_chunks"].count_documents(done) == 0
