@@ -213,7 +213,8 @@ class Runtime:
 
     @cached_property
     def dead_letters(self) -> DeadLetters:
-        return DeadLetters(self.database["dead_letters"], self.dependency("mongo"))
+        database = self.database
+        return DeadLetters(database["dead_letters"], database["dead_letter_causes"], self.dependency("mongo"))
 
     @cached_property
     def message_moves(self) -> MessageMoves:

@@ -9,6 +9,7 @@ from regworkers_dagster.analytics import archive, funnel, publishing
 from regworkers_dagster.operations import (
     dead_letters,
     deployment,
+    drains,
     first_checks,
     health,
     outcomes,
@@ -67,6 +68,7 @@ defs = dg.Definitions(
         archive.CHECK_ARCHIVE,
         funnel.CAMPAIGN_FUNNEL_JOB,
         *dead_letters.JOBS,
+        *drains.JOBS,
         deployment.find_resources,
         deployment.show_config,
         deployment.CHECK_CERTIFICATE,

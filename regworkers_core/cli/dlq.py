@@ -17,7 +17,7 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, pr
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters import drop as dropping
 from regworkers_core.operations.dead_letters import redrive as redriving
-from regworkers_core.operations.dead_letters.audit import DLQ
+from regworkers_core.operations.dead_letters.audit import DLQ, name_cause
 from regworkers_core.operations.dead_letters.browse import find_message, list_messages
 from regworkers_core.operations.dead_letters.model import Choice, DeadQueue, dead_queue, dead_queues
 from regworkers_core.operations.dead_letters.redrive import Callbacks
@@ -224,6 +224,20 @@ def export(
             on_progress=callbacks.on_progress,
         )
     answer(report.as_dict(), form, finding=report.seen.partly)
+
+
+@app.command("name")
+def name_(
+    fingerprint: Annotated[
+        str, typer.Argument(metavar="CAUSE", help="its fingerprint, as `groups` shows it")
+    ],
+    name: Annotated[str, typer.Option("--name", help="what operators call it")] = "",
+    note: Annotated[str, typer.Option("--note", help="what they know of it: no fan's data")] = "",
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Give a cause a name and a note that stay with it; without both remove them."""
+    name_cause(Runtime.load(), fingerprint.strip().lower(), name, note)
+    answer({"fingerprint": fingerprint, "name": name, "note": note}, form)
 
 
 @app.command("history")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from regworkers_core.operations.dead_letters.verdict import WORDS, Assessed, Dea
 
 Document = Mapping[str, Any]
 _LONGEST_ID = 60
+_HEIGHTS = "·▁▂▃▄▅▆▇█"
 # W3C Trace Context, version 00.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Names of fields in our messages; other names may be anything, a fan's data too.
@@ -76,7 +78,7 @@ def causes_text(document: Document) -> Group:
     found: Sequence[Document] = document["groups"]
     if not found:
         return Group(*_notes(document, "no dead letters"))
-    columns = ("cause", "queue", "messages", "first", "last", "trend")
+    columns = ("cause", "queue", "messages", "first", "last", "trend", "24 h")
     lines = [
         [
             cause["fingerprint"],
@@ -85,6 +87,7 @@ def causes_text(document: Document) -> Group:
             to_second(cause["firstSeen"]),
             to_second(cause["lastSeen"]),
             cause["trend"],
+            sparkline(cause["hours"]),
         ]
         for cause in found
     ]
@@ -93,11 +96,20 @@ def causes_text(document: Document) -> Group:
         why = f"{cause['reason']}, {cause['error']}" if cause["error"] else cause["reason"]
         below += [
             Text(f"{cause['fingerprint'] or 'others'}: {why}{_verdicts(cause)}"),
+            *(Text(f"  {text}") for text in (cause["name"], cause["note"]) if text),
             *(Text(f"  for example {example}") for example in cause["examples"][:1]),
             Text(f"  {cause['advice']}"),
             Text(f"  {cause['command']}"),
         ]
     return Group(rows(columns, lines), *below, *_notes(document))
+
+
+def sparkline(numbers: Sequence[int]) -> str:
+    """One character a number, a dot for zero, and the largest as high as a line."""
+    largest = max(numbers, default=0)
+    return "".join(
+        _HEIGHTS[ceil(number * (len(_HEIGHTS) - 1) / largest) if number else 0] for number in numbers
+    )
 
 
 def _verdicts(cause: Document) -> str:
@@ -160,7 +172,7 @@ def _causes_table(document: Document, title: str, empty: str, *more: str) -> Ren
     columns = ["cause", "reason", "messages", *verdicts, *more]
     lines = [
         [
-            cause["fingerprint"],
+            cause["name"] or cause["fingerprint"],
             cause["reason"],
             cause["messages"],
             *(count.get(verdict, 0) for verdict in verdicts),

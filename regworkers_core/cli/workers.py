@@ -11,6 +11,7 @@ import orjson
 import typer
 from rich.text import Text
 
+from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.analytics.publishing import invoke_publish, publisher
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress
@@ -18,8 +19,8 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.eligibility.handler import respond
-from regworkers_core.engine.defects import remove_blown_fuse
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
@@ -78,26 +79,45 @@ for spec in DRAINS:
     drain_app.command(spec.name, help=spec.summary)(_command(spec))
 
 
-@drain_app.command("resume")
-def resume_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help=" or ".join(spec.name for spec in DRAINS))],
+Name = Annotated[str, typer.Argument(metavar="NAME", help=" or ".join(spec.name for spec in DRAINS))]
+
+
+@drain_app.command("pause")
+def pause_command(
+    name: Name,
+    reason: Annotated[str, typer.Option("--reason", help="why, in words: no fan's data")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Reset the fuse of a drain, so that the same code may start again."""
-    if name not in {spec.name for spec in DRAINS}:
-        raise UsageError(f"unknown drain {name}: use {', '.join(spec.name for spec in DRAINS)}")
+    """Keep a drain from its work until `drain resume`: none starts, and one at work stops within seconds."""
+    runtime = Runtime.load()
+    with audited(runtime, "drain pause", name, {"reason": reason}) as result:
+        paused = pause_drain(runtime, name, reason, by=operator())
+        result["since"] = paused.since
+    answer({"drain": name, **paused.as_dict()}, form, Text(f"the drain {name} is {paused.text}"))
+
+
+@drain_app.command("resume")
+def resume_command(name: Name, form: FormatOption = Format.TEXT) -> None:
+    """End the pause of a drain and reset its fuse, so that it may start again."""
     runtime = Runtime.load()
     with audited(runtime, "drain resume", name) as result:
-        removed = remove_blown_fuse(runtime.leases, name)
-        result["removed"] = int(removed is not None)
+        removed, paused = resume_drain(runtime, name)
+        result |= {"removed": int(removed is not None), "wasPaused": int(paused is not None)}
         if removed is not None:
             result |= {"fingerprint": removed.fingerprint, "trippedAt": removed.tripped_at}
-    text = f"the fuse of the drain {name} is not blown: nothing was removed"
+    lines = []
     if removed is not None:
-        text = (
+        lines += [
             f"removed: the fuse of the drain {name} had blown at {removed.tripped_at} with {removed.reason}"
-        )
-    answer({"drain": name, "removed": removed.as_dict() if removed else None}, form, Text(text))
+        ]
+    lines += [f"resumed: the drain {name} was {paused.text}"] if paused else []
+    document = {
+        "drain": name,
+        "removed": removed.as_dict() if removed else None,
+        "paused": paused.as_dict() if paused else None,
+    }
+    nothing = f"the drain {name} is not paused and its fuse is not blown: nothing was removed"
+    answer(document, form, Text("\n".join(lines) or nothing))
 
 
 Worker = Callable[[Runtime, Any], Any]

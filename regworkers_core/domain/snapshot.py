@@ -135,6 +135,24 @@ class BlownFuse:
 
 
 @dataclass(frozen=True, slots=True)
+class PausedDrain:
+    """A drain that an operator paused: since when (ISO time), who and why."""
+
+    drain: str
+    since: str
+    by: str
+    reason: str
+
+    def as_dict(self) -> dict[str, str]:
+        """As `worker-leases` stores it, under the name of the drain."""
+        return as_document(self, "since", "by", "reason")
+
+    @property
+    def text(self) -> str:
+        return f"paused since {self.since} by {self.by}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignState:
     """`since` is when it came into its status, `lease_owner` who works on its draw (empty: free). `lease_beat` is
     another one at every look while that one lives. `round_due_at` is when the beacon signs the round that its draw
@@ -273,5 +291,6 @@ class Snapshot:
     parity: Reading[ParityState | None]
     unread_queues: Mapping[str, Unread] = field(default_factory=dict)
     fuses: Reading[tuple[BlownFuse, ...]] = ()
+    pauses: Reading[tuple[PausedDrain, ...]] = ()
     archive: Reading[tuple[UnarchivedEvents, ...]] = ()
     objectives: Reading[tuple[ObjectiveState, ...]] = ()

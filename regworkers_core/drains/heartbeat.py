@@ -126,7 +126,9 @@ def _number(state: Mapping[str, str], name: str) -> float:
 
 
 class Heartbeat(PeriodicWriter):
-    """The heartbeat of one drain, as a context manager around it. `started_at` is an ISO time, for people."""
+    """The heartbeat of one drain, as a context manager around it. `started_at` is an ISO time, for people; `look` is
+    called after every beat.
+    """
 
     def __init__(
         self,
@@ -137,12 +139,13 @@ class Heartbeat(PeriodicWriter):
         started_at: str,
         idle_seconds: float,
         max_seconds: float,
+        look: Callable[[], None] = lambda: None,
         beat_seconds: float = BEAT_SECONDS,
         clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         super().__init__(
             f"{drain}-life",
-            self.beat,
+            self._beat_and_look,
             self.remove,
             every_seconds=beat_seconds,
             warning="heartbeat not written",
@@ -154,9 +157,14 @@ class Heartbeat(PeriodicWriter):
             "maxSeconds": str(max_seconds),
             "process": f"{socket.gethostname()}:{os.getpid()}",
         }
+        self._look = look
         self._clock, self._began = clock, clock()
         self._seen: LeaseRow | None = None
         self._counter = 0
+
+    def _beat_and_look(self) -> None:
+        self.beat()
+        self._look()
 
     def beat(self) -> None:
         """Move the counter; creates the row if there is none. Raises TransientFailure."""

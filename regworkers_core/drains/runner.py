@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
@@ -30,6 +30,7 @@ from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.handling import Handler
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
+from regworkers_core.engine.pauses import pause_of
 from regworkers_core.engine.queue import Queue, QueueSource
 from regworkers_core.engine.settling import DeadLetterPublisher, History
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -130,7 +131,8 @@ def run_drain(
     """Run one drain to its end with heartbeat and statistics, log one summary line, publish its metrics. Blocks for at
     most `limits.max_seconds` and what is in flight then.
 
-    Raises UsageError when tables, queues, addresses or credentials are missing, and while the drain's fuse is blown.
+    Raises UsageError when tables, queues, addresses or credentials are missing, while the drain's fuse is blown, and
+    while it is paused. One that is paused meanwhile stops as at a stop signal.
     """
     run_id = run_id or uuid.uuid4().hex
     _check_fuse(runtime, spec.name)
@@ -151,6 +153,7 @@ def run_drain(
         started_at=iso(runtime.clock()),
         idle_seconds=limits.idle_seconds,
         max_seconds=limits.max_seconds,
+        look=partial(_stop_if_paused, runtime, spec.name, stop),
     )
     meter = DrainMeter(lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain)
 
@@ -208,8 +211,10 @@ def fuse_in_force(runtime: Runtime, name: str) -> BlownFuse | None:
 
 
 def _check_fuse(runtime: Runtime, name: str) -> None:
-    """Raises UsageError while the fuse is blown. A fuse that another version blew is removed."""
+    """Raises UsageError while the drain is paused or its fuse is blown. A fuse that another version blew is removed."""
     try:
+        if (paused := pause_of(runtime.leases, name)) is not None:
+            raise UsageError(f"the drain {name} is {paused.text}; `regworkers drain resume {name}` ends that")
         blown = blown_fuse(runtime.leases, name)
         if blown is not None and blown.code_version != code_version():
             remove_blown_fuse(runtime.leases, name)
@@ -221,6 +226,13 @@ def _check_fuse(runtime: Runtime, name: str) -> None:
         return
     if blown is not None:
         raise UsageError(fuse_message(name, blown.reason, blown.tripped_at))
+
+
+def _stop_if_paused(runtime: Runtime, name: str, stop: StopSignal) -> None:
+    paused = None if stop.is_set else pause_of(runtime.heartbeats, name)
+    if paused is not None:
+        log.warning("the drain is paused: it stops", drain=name, **paused.as_dict())
+        stop.set()
 
 
 def _store_fuse(runtime: Runtime, name: str, cause: PermanentFailure, run_id: str) -> None:

@@ -51,6 +51,7 @@ class AlertSeverities(Section):
     scheduler_ticks: Severity = Severity.WARNING
     watcher: Severity = Severity.CRITICAL
     drain_fuse: Severity = Severity.CRITICAL
+    drain_paused: Severity = Severity.WARNING
     error_rate: Severity = Severity.CRITICAL
     batch_time: Severity = Severity.WARNING
     # Above `streamLagSeconds`, and above `streamLagCriticalSeconds`.
@@ -164,6 +165,8 @@ class AlertSettings(Section):
     severity: AlertSeverities = AlertSeverities()
     # A clock that differs more than this from MongoDB's judges no ages.
     clock_seconds: float = Field(60.0, gt=0)
+    # How long an operator's pause of a drain may last.
+    drain_paused_hours: float = Field(4.0, ge=0)
     # Share of the items that a drain received within the last minutes that failed, and the least number of them.
     error_rate: float = Field(0.05, gt=0, lt=1)
     error_items: int = Field(3, ge=1)

@@ -9,7 +9,7 @@ from regworkers_core.domain.snapshot import QueueState
 from regworkers_core.operations.alerts.evaluate import watch_renewals
 from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed
+from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed, pause_state
 from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
 from regworkers_dagster.drains.sensing import (
     DRAIN_INTERVAL_SECONDS,
@@ -103,6 +103,7 @@ def read_all(runtime: Runtime, queue: QueueState | None) -> list[Reading]:
         "messages": float(queue.waiting) if queue else None,
         "oldest_at_least_seconds": queue.oldest_seconds if queue else None,
         "time_to_data_loss_seconds": queue.seconds_left if queue else None,
+        **pause_state(runtime, PUBLISH.name),
     }
     return [
         Reading.of(ANALYTICS_QUEUE, numbers),

@@ -9,6 +9,7 @@ import dagster as dg
 import orjson
 
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine.pauses import pause_of
 from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.model import Names
@@ -252,6 +253,11 @@ def depth_of(runtime: Runtime, queue: str) -> Numbers:
     if depth is None:
         return {"waiting": None, "in_flight": None}
     return {"waiting": float(depth.visible + depth.delayed), "in_flight": float(depth.in_flight)}
+
+
+def pause_state(runtime: Runtime, drain: str) -> Numbers:
+    """`paused` is 1 while an operator keeps the drain from its work; the drain's sensor says who and why."""
+    return {"paused": or_none(lambda: float(pause_of(runtime.leases, drain) is not None))}
 
 
 def or_none(read: Callable[[], T]) -> T | None:

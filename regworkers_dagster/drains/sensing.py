@@ -16,6 +16,7 @@ from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.drains.heartbeat import Beat, beats
 from regworkers_core.drains.runner import DrainSpec, drain_limits, fuse_in_force
 from regworkers_core.engine.defects import fuse_message
+from regworkers_core.engine.pauses import pause_of
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings, Settings
@@ -159,10 +160,13 @@ class Startable:
         if pause:
             return f"the last {failed} runs failed: open one of them to see why; the next start is in {pause:.0f} s"
         try:
+            paused = pause_of(runtime.leases, self.spec.name)
             fuse = fuse_in_force(runtime, self.spec.name)
         except TransientFailure:
             # The probe below refuses a drain that needs DynamoDB; the others start without an answer.
-            fuse = None
+            paused = fuse = None
+        if paused is not None:
+            return f"{paused.text}; the job `resume_drain` ends that. {decision.reason}"
         if fuse is not None:
             return fuse_message(fuse.drain, fuse.reason, fuse.tripped_at)
         silent = runtime.probe(*self.spec.needs)

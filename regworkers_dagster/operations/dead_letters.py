@@ -10,11 +10,12 @@ from regworkers_core.analytics.publishing import refusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters.audit import close_settled
+from regworkers_core.operations.dead_letters.audit import name_cause as named
 from regworkers_core.operations.dead_letters.browse import OnProgress
 from regworkers_core.operations.dead_letters.drop import DropOptions, DropReport, drop
 from regworkers_core.operations.dead_letters.model import Choice, dead_queue, dead_queues
 from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
-from regworkers_core.operations.dead_letters.report import Causes, RedriveReport, count_causes
+from regworkers_core.operations.dead_letters.report import HOURS, Causes, RedriveReport, count_causes
 from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Assessor, DeadLetterVerdict
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, one_op_job
@@ -22,6 +23,8 @@ from regworkers_dagster.metadata import facts_as_metadata, table
 from regworkers_dagster.resources import campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run, throttled, who_launched
 
+# As many as there are colours.
+_PLOTTED = 6
 # `regworkers dlq` shows longer errors.
 _ERROR_CHARACTERS = 120
 # A repeat would find what was done, but a person decides whether to continue.
@@ -82,6 +85,16 @@ class DropConfig(ApplyConfig, _ChoiceConfig):
     )
 
 
+class NameConfig(dg.Config):
+    """What operators call a cause, and what they know of it."""
+
+    fingerprint: str = Field(
+        default="", description="The cause, as `review_dead_letters` shows it: 16 digits."
+    )
+    name: str = Field(default="", description="A few words. Empty, like the note: remove it.")
+    note: str = Field(default="", description="What is known of it, in one line: no fan's data.")
+
+
 @one_op_job(
     "review_dead_letters",
     step="review",
@@ -120,6 +133,7 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, ru
         "hidden": seen.hidden,
         "documents_closed": closed,
         "groups": _table(groups),
+        "trend": _plot(groups),
     }
     context.add_output_metadata(facts_as_metadata(facts))
 
@@ -184,7 +198,35 @@ def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, runtim
     _end(context, {**numbers, "dry_run": report.dry_run}, report)
 
 
-JOBS = (review_dead_letters, redrive_dead_letters, drop_dead_letters)
+@one_op_job(
+    "name_cause",
+    step="name",
+    does="Names a cause of dead letters.",
+    is_flat=True,
+    tags={OPERATION_TAG: "name_cause", **short_run()},
+    description="Gives a cause of dead letters a name and a note that stay with it; without both removes them.",
+)
+def name_cause(context: dg.OpExecutionContext, config: NameConfig, runtime: Runtime) -> None:
+    """The next review shows them."""
+    named(runtime, config.fingerprint.strip(), config.name, config.note, who=who_launched(context.run))
+
+
+JOBS = (review_dead_letters, redrive_dead_letters, drop_dead_letters, name_cause)
+
+
+def _plot(groups: Causes) -> dg.MarkdownMetadataValue | None:
+    """Failures of the last day by hour, of the largest causes."""
+    shown = [group for group in groups if any(group.hours)][:_PLOTTED]
+    if not shown:
+        return None
+    # Late: matplotlib takes a second.
+    from regworkers_core.reporting.figures import stacked_columns
+    from regworkers_core.reporting.pages import markdown_image
+
+    names = [f"-{hours} h" if hours else "now" for hours in reversed(range(HOURS))]
+    series = {group.name or group.fingerprint: group.hours for group in shown}
+    plot = stacked_columns("Failures by hour and cause", "items", names, series)
+    return dg.MetadataValue.md(markdown_image("failures by hour and cause", plot))
 
 
 def _end(context: dg.OpExecutionContext, facts: dict[str, Any], report: RedriveReport | DropReport) -> None:
@@ -213,12 +255,13 @@ def _verdicts(texts: list[str]) -> frozenset[DeadLetterVerdict]:
 
 
 def _table(groups: Causes) -> dg.MarkdownMetadataValue | None:
-    columns = ("cause", "queue", "reason", "messages", "verdict", "error")
+    columns = ("cause", "name", "queue", "reason", "messages", "verdict", "error")
     return table(
         columns,
         [
             (
                 group.fingerprint,
+                ": ".join(filter(None, (group.name, group.note))),
                 group.queue.name,
                 group.reason,
                 group.messages,

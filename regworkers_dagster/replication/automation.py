@@ -25,6 +25,7 @@ from regworkers_dagster.drains.observing import (
     last_evaluation,
     observed,
     or_none,
+    pause_state,
 )
 from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import ApplyConfig, asset_job, one_op_job, schedule, sensor
@@ -210,8 +211,8 @@ def read_all(runtime: Runtime) -> list[Reading]:
     unread, queue = or_none(lambda: _lag(runtime)), depth_of(runtime, names.replication_queue)
     behind = unread is None or unread > runtime.settings.replication.lag_objective_seconds
     return [
-        Reading.of(DEMAND_TABLE, {_UNREAD: unread}),
-        Reading.of(REPLICATION_QUEUE, queue),
+        Reading.of(DEMAND_TABLE, {_UNREAD: unread, **pause_state(runtime, ENQUEUE.name)}),
+        Reading.of(REPLICATION_QUEUE, {**queue, **pause_state(runtime, SAVE.name)}),
         Reading.of(REPLICATION_DLQ, depth_of(runtime, names.dead_letter_queue(names.replication_queue))),
         Reading.of(
             ENTRIES,

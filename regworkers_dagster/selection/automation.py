@@ -8,7 +8,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
 from regworkers_dagster.drains.decisions import by_depth
-from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_none
+from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_none, pause_state
 from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import asset_job, flat, sensor
 from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, RESUMED, long_run, short_run
@@ -114,9 +114,11 @@ def read_all(runtime: Runtime) -> list[Reading]:
     selection, notification = names.selection_queue, names.notification_queue
     due = or_none(lambda: float(len(due_units(runtime))))
     return [
-        Reading.of(specs.SELECTION_QUEUE, depth_of(runtime, selection)),
+        Reading.of(
+            specs.SELECTION_QUEUE, {**depth_of(runtime, selection), **pause_state(runtime, SELECTIONS.name)}
+        ),
         Reading.of(specs.SELECTION_DLQ, depth_of(runtime, names.dead_letter_queue(selection))),
-        Reading.of(specs.OUTBOX, {"markets_due": due}),
+        Reading.of(specs.OUTBOX, {"markets_due": due, **pause_state(runtime, NOTIFICATIONS.name)}),
         Reading.of(specs.NOTIFICATIONS, depth_of(runtime, notification)),
         Reading.of(specs.NOTIFICATION_DLQ, depth_of(runtime, names.dead_letter_queue(notification))),
     ]

@@ -1,4 +1,6 @@
-"""The `dead_letters` collection: the history of failures, one document per item and message that failed."""
+"""The history of failures (`dead_letters`), one document per item and message that failed, and the names of causes
+(`dead_letter_causes`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from pymongo.collection import Collection
 
 from regworkers_core.adapters.mongo.client import Document, aggregate_all, find_all
 from regworkers_core.adapters.mongo.pages import pages
+from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import DeadLetter
 from regworkers_core.domain.order import Order, lenient_order
@@ -71,11 +74,24 @@ class RecordedFailures:
     cut: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NamedCause:
+    """What operators call a cause and know of it, whichever queue has it; `by` whom it was named last, and `at`."""
+
+    fingerprint: str
+    name: str
+    note: str
+    by: str
+    at: str
+
+
 class DeadLetters:
     """Every method raises TransientFailure when MongoDB cannot answer. Times are ISO strings."""
 
-    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
-        self._collection, self._dependency = collection, dependency
+    def __init__(
+        self, collection: Collection[Document], causes: Collection[Document], dependency: Dependency
+    ) -> None:
+        self._collection, self._causes, self._dependency = collection, causes, dependency
 
     def record(self, dead_letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
         """Upsert each by its id. Call it before the message goes to its dead-letter queue, so that the history is
@@ -170,14 +186,32 @@ class DeadLetters:
             found |= {document["_id"]: document for document in page[:most]}
         return RecordedFailures(tuple(_recorded(document) for document in found.values()), cut)
 
-    def failures(self, queue: str, since: str, until: str) -> Counter[str]:
-        """How many items failed last within [`since`, `until`), by fingerprint."""
+    def failures(self, queue: str, since: str) -> dict[str, Counter[str]]:
+        """How many items failed last since then, by fingerprint and ten minutes (`2026-11-26T22:4`)."""
+        begin = {"$substrCP": ["$lastFailedAt", 0, len("2026-11-26T22:4")]}
         pipeline: list[Mapping[str, Any]] = [
-            {"$match": {"queue": queue, "lastFailedAt": {"$gte": since, "$lt": until}}},
-            {"$group": {"_id": "$fingerprint", "items": {"$sum": 1}}},
+            {"$match": {"queue": queue, "lastFailedAt": {"$gte": since}}},
+            {"$project": {"both": {"$concat": ["$fingerprint", "|", begin]}}},
+            {"$group": {"_id": "$both", "items": {"$sum": 1}}},
         ]
-        found = self._dependency.call(aggregate_all, self._collection, pipeline)
-        return Counter({str(row["_id"]): int(row["items"]) for row in found})
+        found: dict[str, Counter[str]] = {}
+        for row in self._dependency.call(aggregate_all, self._collection, pipeline):
+            fingerprint, _, begin_of = str(row["_id"]).partition("|")
+            found.setdefault(fingerprint, Counter())[begin_of] += int(row["items"])
+        return found
+
+    def name_cause(self, cause: NamedCause) -> None:
+        """Replace what operators call a cause; without name and note forget it."""
+        query = {"_id": cause.fingerprint}
+        if cause.name or cause.note:
+            fields = as_document(cause, "name", "note", "by", "at")
+            self._dependency.call(self._causes.replace_one, query, query | fields, upsert=True)
+        else:
+            self._dependency.call(self._causes.delete_one, query)
+
+    def named_causes(self, fingerprints: Sequence[str]) -> dict[str, NamedCause]:
+        found = self._dependency.call(find_all, self._causes, {"_id": {"$in": list(fingerprints)}})
+        return {each["_id"]: from_document(NamedCause, each, fingerprint=each["_id"]) for each in found}
 
     def failed_since(self, queue: str, since: str) -> list[Mapping[str, Any]]:
         """What the latest failures since then are about: the fields that name it, and its correlation id."""

@@ -11,12 +11,12 @@ from regworkers_core.infrastructure.policies.statement import (
     FIND_ALARMS,
     MISSING_OBJECTS,
     OLDEST_MESSAGE,
+    PAUSE_DRAINS,
     PEEK,
     PUT_METRICS,
     READ_EVENTS,
     REMEMBER_OUTAGES,
     REMOVE_DEAD_HEARTBEATS,
-    REMOVE_FUSES,
     WORK_QUEUES,
     PolicyPlace,
     Statement,
@@ -254,7 +254,7 @@ OPERATORS = (
     ),
     Worker(
         "dead-letters",
-        "`regworkers dlq` and `drain resume`, runs of redrive_dead_letters: moves and deletes dead letters",
+        "`regworkers dlq`, `drain pause` and `resume`, runs of redrive_dead_letters: moves and deletes dead letters",
         (
             Statement(
                 "WorkOnDeadLetters",
@@ -273,7 +273,7 @@ OPERATORS = (
             ),
             Statement("ReadTheSource", ("dynamodb:BatchGetItem",), (table,)),
             hold_leases("OneAtATime"),
-            REMOVE_FUSES,
+            PAUSE_DRAINS,
             Statement("KeepCopies", ("s3:GetObject", "s3:PutObject"), objects("dead-letters")),
         ),
         # Emulators know no moves of SQS's own; a copy is read only if the answer to its write was lost.

@@ -209,7 +209,7 @@ def rows_like(*patterns: str) -> Callable[[PolicyPlace], Mapping[str, Any]]:
     return lambda _place: {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [*patterns]}}
 
 
-# GetItem reads the fuse at every start; marks are for messages that were received too often.
+# GetItem reads fuse and pause at every start and beat; marks are for messages that were received too often.
 KEEP_DRAIN_ROWS = Statement(
     "ShowLifeMarkMessagesAndKeepTheFuse",
     ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"),
@@ -219,8 +219,11 @@ KEEP_DRAIN_ROWS = Statement(
 REMOVE_DEAD_HEARTBEATS = Statement(
     "RemoveTheHeartbeatsOfDeadDrains", ("dynamodb:DeleteItem",), (leases,), _rows_of("DRAIN")
 )
-REMOVE_FUSES = Statement(
-    "RemoveABlownFuse", ("dynamodb:DeleteItem", "dynamodb:GetItem"), (leases,), _rows_of("FUSE")
+PAUSE_DRAINS = Statement(
+    "PauseDrainsAndRemoveFuses",
+    ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"),
+    (leases,),
+    _rows_of("FUSE"),
 )
 # While MongoDB is unavailable.
 REMEMBER_OUTAGES = Statement(

@@ -110,6 +110,17 @@ TABLE: tuple[Condition, ...] = (
         assess=work.blown_fuses,
     ),
     Condition(
+        name="drain-paused",
+        fires=f"an operator paused a drain more than `drainPausedHours` ({_LIMITS.drain_paused_hours:g} h) ago; closes "
+        "after `regworkers drain resume`",
+        severity=_SEVERITY.drain_paused.value,
+        key="drain",
+        runbook="dead-letters.md",
+        several="drains are paused",
+        assess=work.forgotten_pauses,
+        timed=True,
+    ),
+    Condition(
         name="error-rate",
         fires=f"more than `errorRate` ({_LIMITS.error_rate:.0%}) of what a drain received within 5 min failed, and at "
         f"least `errorItems` ({_LIMITS.error_items}) items; or the budget of {_link(DELIVERY)} burns",

@@ -150,7 +150,7 @@ class _Redrive:
                 causes.add_all(messages, self._assessor)
         report.seen.add(self._queue, browser)
         report.seen.fitting = causes.total("messages")
-        causes.read_trends(self._runtime, self._queue, self._began)
+        causes.read_history(self._runtime, self._queue, self._began)
         if browser.complete:
             report.ended = RedriveEnded.COUNTED
         elif self._stopped():

@@ -12,7 +12,7 @@ from typing import Any
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Reason
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.operations.dead_letters.browse import (
     OnProgress,
     Seen,
@@ -30,7 +30,8 @@ from regworkers_core.runtime import Runtime
 MOST_CAUSES = 500
 OTHERS = ""
 _EXAMPLES = 3
-_TREND_SECONDS = 3600.0
+# Shown of the past of each cause.
+HOURS = 24
 # Failures of the last hour relative to the hour before; a smaller change is noise.
 _RISING, _FALLING = 1.5, 1 / 1.5
 
@@ -56,7 +57,8 @@ def trend(before: int, recent: int) -> Trend:
 @dataclass(slots=True)
 class Cause:
     """The messages of one cause in one queue. Times are epoch seconds. `verdicts` counts assessed messages,
-    `fail_again` those that would certainly fail again, `attempted` those beyond their first attempt.
+    `fail_again` those that would certainly fail again. `hours` are the failures of each of the last 24 as
+    the history has them, the latest last. `name` and `note` are the operators'.
     """
 
     queue: DeadQueue
@@ -71,14 +73,15 @@ class Cause:
     verdicts: Counter[DeadLetterVerdict] = field(default_factory=Counter)
     fail_again: int = 0
     unreadable: int = 0
-    attempted: int = 0
     trend: Trend = Trend.UNKNOWN
+    hours: list[int] = field(default_factory=list)
+    name: str = ""
+    note: str = ""
 
     def add(self, message: DeadMessage, assessed: Assessed | None = None) -> None:
         self.messages += 1
         self.items += len(message.items)
         self.unreadable += message.unreadable is not None
-        self.attempted += message.attempt > 1
         if message.first_failed is not None:
             self.first_seen = min(message.first_failed, self.first_seen or message.first_failed)
         if message.last_failed is not None:
@@ -123,8 +126,19 @@ class Cause:
 
     def as_dict(self) -> dict[str, Any]:
         found = as_document(
-            self, "reason", "error", "messages", "items", "trend", "examples", "advice", "command"
+            self,
+            "reason",
+            "error",
+            "name",
+            "note",
+            "messages",
+            "items",
+            "trend",
+            "hours",
+            "examples",
+            "advice",
         )
+        found["command"] = self.command
         found |= {
             "queue": self.queue.name,
             "fingerprint": self.fingerprint or None,
@@ -182,18 +196,21 @@ class Causes:
             self.add(message, assessed[number] if assessed else None)
         return assessed
 
-    def read_trends(self, runtime: Runtime, queue: DeadQueue, now: float) -> None:
-        """Compare the failures that the history recorded in the last two hours."""
-        if not any(cause.queue == queue for cause in self):
+    def read_history(self, runtime: Runtime, queue: DeadQueue, now: float) -> None:
+        """Add what the history has of each cause, and what operators call it."""
+        causes = {cause.fingerprint: cause for cause in self if cause.queue == queue and cause.fingerprint}
+        if not causes:
             return
-        middle, begin = iso(now - _TREND_SECONDS), iso(now - 2 * _TREND_SECONDS)
         history = runtime.dead_letters
-        before = history.failures(queue.source, begin, middle)
-        # One minute ahead, so that what fails at this moment counts.
-        recent = history.failures(queue.source, middle, iso(now + 60))
-        for cause in self:
-            if cause.queue == queue and cause.fingerprint:
-                cause.trend = trend(before[cause.fingerprint], recent[cause.fingerprint])
+        for fingerprint, named in history.named_causes(list(causes)).items():
+            causes[fingerprint].name, causes[fingerprint].note = named.name, named.note
+        found = history.failures(queue.source, iso(now - HOURS * 3600))
+        for fingerprint, cause in causes.items():
+            cause.hours = [0] * HOURS
+            for begin, failures in found.get(fingerprint, {}).items():
+                ago = now - (seconds(f"{begin}0:00.000Z") or now)
+                cause.hours[-1 - min(HOURS - 1, max(0, int(ago // 3600)))] += failures
+            cause.trend = trend(*cause.hours[-2:])
 
     def get(self, message: DeadMessage) -> Cause | None:
         name = message.queue.name
@@ -231,7 +248,7 @@ def count_causes(
                 seen.fitting += len(messages)
                 causes.add_all(messages, assess)
         seen.add(queue, browser)
-        causes.read_trends(runtime, queue, now)
+        causes.read_history(runtime, queue, now)
     return causes, seen
 
 

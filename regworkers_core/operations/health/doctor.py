@@ -32,6 +32,7 @@ _SECTION_OF = {
     "scheduler": "sensors",
     "watcher": "sensors",
     "drain-fuse": "drains",
+    "drain-paused": "drains",
     "error-rate": "drains",
     "batch-time": "drains",
     "stream-lag": "stream",

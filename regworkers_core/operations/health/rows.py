@@ -15,6 +15,7 @@ from regworkers_core.domain.snapshot import (
     DrainState,
     LeaseState,
     ParityState,
+    PausedDrain,
     QueueState,
     Reading,
     SchedulerState,
@@ -109,6 +110,7 @@ def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
         ),
         *_read("leases", snapshot.leases, settings, lambda found: map(_lease, found)),
         *_read("drains", snapshot.drains, settings, lambda found: map(_drain, found)),
+        *(map(_paused, snapshot.pauses) if not isinstance(snapshot.pauses, Unread) else ()),
         *_read("campaigns", snapshot.campaigns, settings, lambda found: map(_campaign, found)),
         *_read("parity", snapshot.parity, settings, _parity),
         *_read("certificates", snapshot.certificates, settings, lambda found: map(_certificate, found)),
@@ -203,6 +205,13 @@ def _lease(lease: LeaseState) -> Row:
         "position": lease.position or None,
     }
     return Row("leases", name, RowState.FINE, text, facts=facts)
+
+
+def _paused(paused: PausedDrain) -> Row:
+    way = f"regworkers drain resume {paused.drain}"
+    return Row(
+        "drains", paused.drain, RowState.NOTE, paused.text, paused.since, help=way, facts=paused.as_dict()
+    )
 
 
 def _drain(drain: DrainState) -> Row:

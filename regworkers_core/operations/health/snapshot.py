@@ -25,6 +25,7 @@ from regworkers_core.domain.snapshot import (
     DrainState,
     LeaseState,
     ParityState,
+    PausedDrain,
     SchedulerState,
     Snapshot,
     Unread,
@@ -34,6 +35,7 @@ from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.runner import DrainSpec, fuse_in_force
 from regworkers_core.engine.defects import FUSES
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
+from regworkers_core.engine.pauses import pause_of
 from regworkers_core.operations.certificates import CertificateProblem, check_certificate
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
 from regworkers_core.operations.health.objectives import draw_states, read_objectives
@@ -68,6 +70,7 @@ _DEPENDENCY_OF = {
     "drains": "mongo",
     "objectives": "mongo",
     "fuses": "dynamodb",
+    "pauses": "dynamodb",
     "campaigns": "mongo",
     "scheduler": "dagster",
     "parity": "mongo",
@@ -99,6 +102,7 @@ def read_system(
         "drains": partial(read_drains, runtime),
         "objectives": partial(read_objectives, runtime),
         "fuses": partial(_fuses, runtime),
+        "pauses": partial(_pauses, runtime),
         "campaigns": partial(read_campaigns, runtime),
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
@@ -123,6 +127,7 @@ def read_system(
         queues=queues,
         unread_queues=unread_queues,
         fuses=found["fuses"],
+        pauses=found["pauses"],
         stream=found["stream"],
         leases=found["leases"],
         drains=found["drains"],
@@ -189,6 +194,10 @@ def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
 def _fuses(runtime: Runtime) -> tuple[BlownFuse, ...]:
     """Fuses that stop drains of this code version."""
     return tuple(fuse for spec in DRAINS if (fuse := fuse_in_force(runtime, spec.name)) is not None)
+
+
+def _pauses(runtime: Runtime) -> tuple[PausedDrain, ...]:
+    return tuple(paused for spec in DRAINS if (paused := pause_of(runtime.leases, spec.name)) is not None)
 
 
 def _certificate(runtime: Runtime) -> CertificateState:

@@ -17,6 +17,7 @@ from regworkers_core.drains.runner import code_version
 from regworkers_core.engine.defects import store_blown_fuse
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.queue import Outgoing
+from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.publishing import publish_tick
@@ -314,6 +315,20 @@ def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_ru
     assert len(tick(automation.save_tick).run_requests) == 1
 
 
+def test_a_paused_drain_gets_no_run_and_its_sensor_and_asset_say_so(tick: Tick, runtime: Runtime) -> None:
+    _queue(runtime, 1)
+    pause_drain(runtime, "save", "the replica is restored", by="ada")
+    reason = _reason(tick(automation.save_tick))
+    assert "by ada: the replica is restored" in reason and "`resume_drain`" in reason
+    seen = {
+        event.asset_key.to_user_string(): plain(event.metadata)
+        for event in _observations(tick(automation.observe_tick))
+    }
+    assert seen["replication_queue"]["paused"] == 1 and seen["demand_table"]["paused"] == 0
+    resume_drain(runtime, "save")
+    assert len(tick(automation.save_tick).run_requests) == 1
+
+
 def test_a_drain_that_needs_no_dynamodb_is_started_while_that_is_unavailable(
     tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,8 +404,8 @@ def test_what_could_not_be_read_is_named_and_is_not_zero(tick: Tick, monkeypatch
     monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
     answer = tick(automation.observe_tick)
     seen = {event.asset_key.to_user_string(): plain(event.metadata) for event in _observations(answer)}
-    assert seen["replication_queue"] == {"could_not_read": "in_flight, waiting"}
-    assert seen["demand_table"] == {"could_not_read": "oldest_unread_seconds"}
+    assert seen["replication_queue"] == {"could_not_read": "in_flight, paused, waiting"}
+    assert seen["demand_table"] == {"could_not_read": "oldest_unread_seconds, paused"}
     assert seen["entries"] == {"documents": 0}
     fresh = [event for event in _observations(answer) if isinstance(event, dg.AssetMaterialization)]
     assert fresh == [], "unknown is not up to date"

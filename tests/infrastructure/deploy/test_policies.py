@@ -214,7 +214,7 @@ def test_the_sensors_change_nothing_but_metrics_and_rows_beside_the_leases() -> 
         ("save", "ShowLifeMarkMessagesAndKeepTheFuse", ["DRAIN#*", "FUSE#*", "MARK#*"]),
         ("publish", "ShowLifeMarkMessagesAndKeepTheFuse", ["DRAIN#*", "FUSE#*", "MARK#*"]),
         ("sensors", "RemoveTheHeartbeatsOfDeadDrains", ["DRAIN#*"]),
-        ("dead-letters", "RemoveABlownFuse", ["FUSE#*"]),
+        ("dead-letters", "PauseDrainsAndRemoveFuses", ["FUSE#*"]),
     ],
 )
 def test_who_holds_no_leases_changes_rows_of_its_own_kinds_alone(

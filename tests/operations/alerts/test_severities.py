@@ -15,6 +15,7 @@ from regworkers_core.domain.snapshot import (
     CertificateState,
     FailedRun,
     ParityState,
+    PausedDrain,
     SchedulerState,
     StreamState,
     TickState,
@@ -64,6 +65,7 @@ ILL = replace(
     ),
     parity=ParityState(ago(60), {"missing": 200}),
     fuses=(BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1"),),
+    pauses=(PausedDrain("save", ago(DAY), "ada", "a test"),),
 )
 
 

@@ -69,6 +69,7 @@ _PARTS = (
     "leases",
     "drains",
     "fuses",
+    "pauses",
     "campaigns",
     "certificates",
     "scheduler",

@@ -94,7 +94,7 @@ ONLY_HERE = {
     "template update",
 }
 # `working` of dead letters records them under these names: one command at a time holds a queue.
-DEAD_LETTERS = {"dlq drop", "dlq export", "dlq redrive"}
+DEAD_LETTERS = {"dlq drop", "dlq export", "dlq name", "dlq redrive"}
 # Which argument of what records an action is its name.
 RECORDERS = {"recorded": 0, "_advance": 0, "audited": 1, "launched_by_hand": 2, "launchable": 0}
 
@@ -121,6 +121,7 @@ JOBS_THAT_READ = {
 # What records them is one for several: the op of all runbooks, and the core, which works on dead letters.
 RECORDED_JOBS = {
     "drop_dead_letters",
+    "name_cause",
     "redrive_dead_letters",
     "review_dead_letters",
     "runbook_campaign_configuration",

@@ -216,8 +216,11 @@ class World:
     def failed_since(self, _queue: str, since: str) -> list[Mapping[str, Any]]:
         return [each for each in self.documents if each["lastFailedAt"] >= since]
 
-    def failures(self, *_: object) -> Counter[str]:
-        return Counter()
+    def failures(self, *_: object) -> dict[str, Counter[str]]:
+        return {}
+
+    def named_causes(self, _fingerprints: object) -> dict[str, Any]:
+        return {}
 
     def open(self, _queue: str) -> list[list[dict[str, Any]]]:
         return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from regworkers_core.adapters.aws.sqs import MessageMoves
@@ -155,6 +157,35 @@ def test_a_review_closes_documents_whose_entry_is_gone(runtime: Runtime) -> None
     assert depths(runtime) == (0, 2), "messages stay"
 
 
+def test_a_cause_keeps_its_name_and_note(
+    runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGWORKERS_OPERATOR", "ada")
+    refuse(runtime, "e1", "e2")
+
+    def cause() -> dict[str, Any]:
+        (group,) = typed("dlq", "groups", "replication", "--format", "json").document["groups"]
+        return dict(group)
+
+    fingerprint = cause()["fingerprint"]
+    assert cause()["hours"][-1] == 2 and cause()["trend"] == "rising"
+    assert typed("dlq", "name", fingerprint, "--name", "old app", "--note", "fixed in 2.4").code == 0
+    assert (cause()["name"], cause()["note"]) == ("old app", "fixed in 2.4")
+    shown = typed("dlq", "groups", "replication").stdout
+    assert "old app" in shown and "fixed in 2.4" in shown and "·█" in shown
+    for words in (("abc", "--name", "x"), (fingerprint, "--name", "x" * 61), (fingerprint, "--note", "a\nb")):
+        assert typed("dlq", "name", *words).code == 2
+    run_config = {"fingerprint": fingerprint, "name": "older app"}
+    assert job("name_cause").execute_in_process(run_config=run_config).success
+    reviewed = job("review_dead_letters").execute_in_process()
+    (event,) = [each for each in reviewed.all_events if each.event_type_value == "STEP_OUTPUT"]
+    metadata = event.step_output_data.metadata
+    assert "older app" in metadata["groups"].value and "data:image/png" in metadata["trend"].value
+    assert typed("dlq", "name", fingerprint).code == 0 and cause()["name"] == ""
+    actions = runtime.operator_actions.history(what="dlq name")
+    assert [each.target for each in actions] == [fingerprint] * 3 and actions[-1].who == "ada"
+
+
 def test_the_commands_need_only_what_their_policy_allows(
     runtime: Runtime, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +201,7 @@ def test_the_commands_need_only_what_their_policy_allows(
 
 def test_the_page_names_every_command_and_setting() -> None:
     page = (PROJECT_ROOT / "docs" / "dead-letters.md").read_text(encoding="utf-8")
-    for word in ("list", "groups", "show", "redrive", "drop", "export", "history"):
+    for word in ("list", "groups", "show", "redrive", "drop", "export", "history", "name"):
         assert f"regworkers dlq {word}" in page
     for setting in ("outcomeSeconds", "redriveItemsPerSecond", "hideSeconds", "keepCopiesDays"):
         assert setting in page

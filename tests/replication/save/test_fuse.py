@@ -84,7 +84,7 @@ def test_a_bug_in_every_entry_blows_the_fuse_and_nothing_starts_before_it_is_rem
 
     assert regworkers(runtime, "drain", "resume", "saves").code == 2
     resumed = regworkers(runtime, "drain", "resume", "save", "--format", "json")
-    assert resumed.code == 0 and resumed.document == {"drain": "save", "removed": blown.as_dict()}
+    assert resumed.code == 0 and resumed.document["removed"] == blown.as_dict()
     again = regworkers(runtime, "drain", "resume", "save")
     assert again.code == 0 and "nothing was removed" in again.stdout
     audit = regworkers(runtime, "audit", "--format", "json").stdout

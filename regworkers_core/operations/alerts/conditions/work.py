@@ -5,6 +5,7 @@ from __future__ import annotations
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.snapshot import QueueState, Unread
+from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operations.alerts.conditions.condition import (
     DRAIN_OF,
     FUSE,
@@ -277,6 +278,25 @@ def blown_fuses(context: Context) -> Assessment | Unread:
                 as_document(fuse, "fingerprint", "reason", "tripped_at", "run_id"),
             )
             for fuse in fuses
+        )
+    )
+
+
+def forgotten_pauses(context: Context) -> Assessment | Unread:
+    """One finding for each drain that has been paused for longer than its operators may have meant."""
+    pauses, limit = context.snapshot.pauses, context.settings.alerts.drain_paused_hours * 3600
+    if isinstance(pauses, Unread):
+        return pauses
+    return Assessment(
+        tuple(
+            Finding(
+                paused.drain,
+                context.severity.drain_paused,
+                f"the drain {paused.drain} is {paused.text}; `regworkers drain resume {paused.drain}` ends that",
+                paused.as_dict(),
+            )
+            for paused in pauses
+            if context.now - (seconds(paused.since) or 0.0) >= limit
         )
     )
 

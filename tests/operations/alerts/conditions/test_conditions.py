@@ -13,6 +13,7 @@ from regworkers_core.domain.snapshot import (
     CertificateState,
     FailedRun,
     ParityState,
+    PausedDrain,
     SchedulerState,
     Snapshot,
     StreamState,
@@ -178,6 +179,18 @@ def test_a_drain_that_has_stopped_itself_names_the_defect_and_what_starts_it_aga
     assert (subject, severity) == ("save", "critical")
     for part in ("KeyError at saver.py:7", "fingerprint f1", "`regworkers drain resume save`"):
         assert part in line
+
+
+def test_a_pause_is_an_alert_once_it_may_have_been_forgotten() -> None:
+    def paused(since: str) -> Snapshot:
+        return replace(WELL, pauses=(PausedDrain("save", since, "ada", "the replica is restored"),))
+
+    assert found("drain-paused", paused(ago(4 * 3600 - 60))) == []
+    ((subject, severity, line),) = found("drain-paused", paused(ago(4 * 3600)))
+    assert (subject, severity) == ("save", "warning")
+    for part in ("by ada", "the replica is restored", "`regworkers drain resume save`"):
+        assert part in line
+    assert len(found("drain-paused", paused("not a time"))) == 1
 
 
 def test_batches_that_take_nearly_as_long_as_they_may() -> None:

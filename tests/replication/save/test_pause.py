@@ -1,0 +1,83 @@
+"""A drain that an operator pauses: none starts, one at work stops, and what it works on waits."""
+
+from __future__ import annotations
+
+from functools import partial
+from threading import Thread
+
+import pytest
+
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.drains import runner
+from regworkers_core.drains.heartbeat import Heartbeat
+from regworkers_core.engine.drain_report import DrainReport
+from regworkers_core.engine.pauses import pause_of
+from regworkers_core.operations.drain_control import pause_drain, resume_drain
+from regworkers_core.runtime import Runtime
+from tests.dagster.support import job, use
+from tests.replication.save.test_fuse import queue_entries
+from tests.support.drains import run
+from tests.support.typing_in import Typed
+from tests.support.waiting import wait_until
+
+
+def test_a_drain_is_paused_and_resumed_in_the_terminal(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, runtime)
+    monkeypatch.setenv("REGWORKERS_OPERATOR", "ada")
+    typed = Typed(runtime, monkeypatch, capsys)
+    queue_entries(runtime, 1)
+    for words in (("saves", "--reason", "x"), ("save", "--reason", " "), ("save", "--reason", "a\nb")):
+        assert typed("drain", "pause", *words).code == 2
+    paused = typed("drain", "pause", "save", "--reason", "the replica is restored", "--format", "json")
+    assert paused.code == 0 and paused.document["by"] == "ada"
+    again = typed("drain", "pause", "save", "--reason", "another")
+    assert "the replica is restored" in again.stdout, "the first pause stays"
+    refused = typed("drain", "save")
+    assert refused.code == 2 and "by ada: the replica is restored" in refused.stderr
+    resumed = typed("drain", "resume", "save", "--format", "json")
+    assert resumed.code == 0 and resumed.document["paused"]["reason"] == "the replica is restored"
+    assert "nothing was removed" in typed("drain", "resume", "save").stdout
+    assert run(runtime, "save").counts["applied"] == 1, "what it works on has waited"
+    actions = runtime.operator_actions.history(what="drain")
+    assert {(each.who, each.target) for each in actions} == {("ada", "save"), ("ada", "saves")}
+
+
+def test_a_drain_at_work_stops_at_its_next_look(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "Heartbeat", partial(Heartbeat, beat_seconds=0.05))
+    reports = list[DrainReport]()
+    thread = Thread(target=lambda: reports.append(run(runtime, "save", idle_seconds=60.0)))
+    thread.start()
+    wait_until(lambda: runtime.leases.rows("DRAIN#save"))
+    pause_drain(runtime, "save", "a test", by="ada")
+    thread.join(30)
+    assert [report.ended for report in reports] == ["stopped"]
+    with pytest.raises(UsageError, match=r"is paused since .* by ada: a test"):
+        run(runtime, "save")
+    resume_drain(runtime, "save")
+
+
+def test_a_pause_that_cannot_be_read_stops_no_drain(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise TransientFailure("dynamodb", "unavailable")
+
+    monkeypatch.setattr(runner, "pause_of", unavailable)
+    queue_entries(runtime, 1)
+    assert run(runtime, "save").counts["applied"] == 1
+
+
+def test_jobs_pause_and_resume_a_drain(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, runtime)
+    config = {"drain": "save", "reason": "a test"}
+    assert job("pause_drain").execute_in_process(run_config=config).success
+    paused = pause_of(runtime.leases, "save")
+    assert paused is not None and paused.reason == "a test" and paused.by.startswith("dagster ")
+    wrong = job("resume_drain").execute_in_process(run_config={"drain": "saves"}, raise_on_error=False)
+    assert not wrong.success
+    assert job("resume_drain").execute_in_process(run_config={"drain": "save"}).success
+    assert pause_of(runtime.leases, "save") is None
+    named = {each.what for each in runtime.operator_actions.history()}
+    assert {"pause_drain", "resume_drain"} <= named
