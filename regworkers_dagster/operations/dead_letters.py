@@ -224,7 +224,11 @@ def _plot(groups: Causes) -> dg.MarkdownMetadataValue | None:
     from regworkers_core.reporting.pages import markdown_image
 
     names = [f"-{hours} h" if hours else "now" for hours in reversed(range(HOURS))]
-    series = {group.name or group.fingerprint: group.hours for group in shown}
+    series: dict[str, list[int]] = {}
+    for group in shown:
+        name = group.name or group.fingerprint
+        # Two queues may have the same cause, and two causes one name.
+        series[name] = list(map(sum, zip(series.get(name, [0] * HOURS), group.hours, strict=True)))
     plot = stacked_columns("Failures by hour and cause", "items", names, series)
     return dg.MetadataValue.md(markdown_image("failures by hour and cause", plot))
 

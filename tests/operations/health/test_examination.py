@@ -18,6 +18,7 @@ from regworkers_core.domain.snapshot import (
     FailedRun,
     LeaseState,
     ParityState,
+    PausedDrain,
     QueueState,
     SchedulerState,
     Snapshot,
@@ -73,6 +74,19 @@ def test_the_dependencies_say_that_the_demand_table_is_external() -> None:
     rows = of(WELL, demand_table=demand).rows
     texts = {row.name: row.text for row in rows if row.section == "dependencies"}
     assert texts["dynamodb"] == "answers (demand table: external)" and texts["sqs"] == "answers"
+
+
+def test_a_paused_drain_is_a_note_with_who_and_why_and_a_warning_once_it_may_be_forgotten() -> None:
+    def shown(since: str) -> Examination:
+        return of(replace(WELL, pauses=(PausedDrain("save", since, "ada", "a restore"),)))
+
+    young, old = shown(SINCE), shown("2026-11-25T03:00:00.000Z")
+    assert young.fine and not old.fine
+    (row,) = [row for row in young.rows if row.state is RowState.NOTE]
+    assert (
+        row.text == f"paused since {SINCE} by ada: a restore" and row.help == "regworkers drain resume save"
+    )
+    assert [found.key for found in old.found] == ["drain-paused:save"]
 
 
 def printed(examination: Examination, width: int = 110) -> list[str]:
