@@ -9,7 +9,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka check format docs deploy-files audit release lambda soak mutants rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,12 @@ soak: $(STAMP) ## kill drains at every point, twenty times, count losses and rep
 
 mutants: $(STAMP) ## plant defects in a copy, and see a test fail for each (FLAGS=--write writes the table)
 	$(BIN)/python -m tests.mutants $(FLAGS)
+
+KILLS ?= 1000
+HOURS ?= 4
+
+campaign: $(STAMP) ## kill, pause and starve processes on real servers at random; the figures go to docs/reliability.md
+	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --hours $(HOURS) --write $(FLAGS)
 
 rehearse-migration: $(STAMP) ## move from legacy handlers to the workers and back under load; the report goes to docs/migration.md
 	$(BIN)/python -m tests.replication.moving.rehearsal

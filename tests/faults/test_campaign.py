@@ -1,0 +1,51 @@
+"""One round of the campaign: processes of every kind under fire, and a history that the checker finds clean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.faults import campaign
+from tests.faults.campaign import END, Campaign, State, row
+from tests.faults.checker import read
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_instants_lose_and_double_nothing(tmp_path: Path) -> None:
+    state = State(seed=20, started="2026-11-26 22:00 UTC")
+    verdict = Campaign(tmp_path, state).round(20)
+    assert verdict.findings == []
+    assert sum(state.kills.values()) == 20
+    assert State.load(tmp_path / "state.json") == state
+    lines = read(tmp_path / "round-0001.jsonl.gz")
+    assert {line["role"] for line in lines if line["k"] == "born"} >= {
+        "writer",
+        "enqueue",
+        "save",
+        "publish",
+        "draw",
+    }
+
+
+def test_a_campaign_appends_its_figures_and_a_resumed_one_replaces_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "reliability.md"
+    page.write_text(f"| began | seed |\n|---|---|\n{END}\n\nThe rest.\n", encoding="utf-8")
+    monkeypatch.setattr(campaign, "PAGE", page)
+    first, second = State(1, "monday"), State(2, "tuesday")
+    for state in (first, second):
+        campaign.publish(state)
+    first.kills = {"save": 1234}
+    campaign.publish(first)
+    text = page.read_text(encoding="utf-8")
+    assert text.endswith(f"{row(second)}\n{row(first)}\n{END}\n\nThe rest.\n") and "1,234" in text
+
+
+def test_a_state_is_stored_and_read_again(tmp_path: Path) -> None:
+    state = State(7, "monday", kills={"save": 3}, found={"lost": 1})
+    state.save(tmp_path / "state.json")
+    assert State.load(tmp_path / "state.json") == state
+    assert json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["seed"] == 7
