@@ -6,7 +6,6 @@ nothing.
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 from collections import Counter
@@ -64,10 +63,10 @@ class MinuteCounters:
         run_id: str,
         *,
         limit_seconds: float,
+        late_seconds: float,
         clock: Callable[[], float],
         usage: Callable[[], DependencyUsage],
         memory: Callable[[], float] = peak_mib,
-        late_seconds: float = math.inf,
     ) -> None:
         self._drain, self._run_id, self._limit_seconds = drain, run_id, limit_seconds
         self._late_seconds, self._lags = late_seconds, (0, 0)

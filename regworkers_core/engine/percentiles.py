@@ -21,8 +21,7 @@ class Percentiles:
 
     def add(self, seconds: float, times: int = 1) -> None:
         seconds = max(0.0, seconds)
-        bucket = math.ceil(math.log(max(seconds, _SMALLEST_SECONDS) / _SMALLEST_SECONDS) / _GROWTH)
-        self._buckets[bucket] += times
+        self._buckets[_bucket_of(seconds)] += times
         self.count += times
         self.largest = max(self.largest, seconds)
 
@@ -44,7 +43,8 @@ class Percentiles:
 
     def above(self, seconds: float) -> int:
         """How many durations are longer, to within 2 % of `seconds`."""
-        return sum(number for bound, number in self.buckets().items() if bound > seconds)
+        last = _bucket_of(seconds)
+        return sum(number for bucket, number in self._buckets.items() if bucket > last)
 
     def buckets(self) -> dict[float, int]:
         """Upper bounds in seconds with the number of durations at each."""
@@ -70,3 +70,7 @@ class Percentiles:
         values = {"p50": self.at(50), "p95": self.at(95), "p99": self.at(99)}
         values["max"] = self.largest if self.count else None
         return {name: None if value is None else round(value, 3) for name, value in values.items()}
+
+
+def _bucket_of(seconds: float) -> int:
+    return math.ceil(math.log(max(seconds, _SMALLEST_SECONDS) / _SMALLEST_SECONDS) / _GROWTH)

@@ -56,3 +56,9 @@ def test_many_equal_durations_at_once_are_what_each_of_them_would_be(values: lis
     at_once.add_all(values * times)
     assert at_once.summary() == filled(values * times).summary()
     assert at_once.count == len(values) * times
+
+
+def test_longer_durations_are_counted_to_within_a_bucket() -> None:
+    lags = Percentiles()
+    lags.add_all([0.0, 59.0, 60.0, 60.0, 62.0, 3600.0])
+    assert (lags.above(60.0), lags.above(10_000.0), lags.above(0.0)) == (2, 0, 5)
