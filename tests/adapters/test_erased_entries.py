@@ -116,6 +116,14 @@ def test_the_tombstone_has_nothing_of_the_fan_not_even_what_others_wrote(runtime
     assert document["_replication"]["createdAt"] == moment(1), "the removal's event is that of the state"
 
 
+def test_a_higher_version_of_an_erased_life_stays_erased(runtime: Runtime) -> None:
+    key = new_key()
+    apply(runtime, live(key, order(1)))
+    erase(runtime, key, moment(3), order(1))
+    apply(runtime, live(key, order(1, version=5)))
+    assert "deletedAt" in stored(runtime, key) and "email" not in stored(runtime, key)
+
+
 def test_an_entry_that_was_never_saved_has_a_tombstone_too(runtime: Runtime) -> None:
     key = new_key()
     erase(runtime, key, moment(3), order(1, 4))

@@ -156,14 +156,15 @@ def test_hours_without_a_listing_cost_no_record_no_delay_and_thirty_seconds_for_
 
 
 def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
-    world, asked, silent = World("s1"), threading.Event(), threading.Event()
+    world, asked, silent, over = World("s1"), threading.Event(), threading.Event(), threading.Event()
     known = world.consumer("before")
     receive(known)
     known.close()
 
     def hangs(**_: Any) -> dict[str, Any]:
         asked.set()
-        silent.wait(60)
+        silent.wait(20)
+        over.set()
         raise refusal("LimitExceededException")
 
     world.service.describe_stream = hangs  # type: ignore[method-assign]
@@ -182,6 +183,7 @@ def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
         for _ in range(5):
             written = world.service.write("s1")
             assert sequences(source.receive()) == written
+        assert not over.is_set(), "the listing still hangs"
     finally:
         silent.set()
     source.close()

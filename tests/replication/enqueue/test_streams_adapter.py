@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.streams import IteratorExpired, Shard, Trimmed, stream_record
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from tests.replication.enqueue.fakes import FakeStreamsService, change, entry, refusal, streams_of
 
 
@@ -59,6 +61,17 @@ def test_what_is_gone_is_trimmed(code: str) -> None:
     service.fail("get_shard_iterator", refusal(code))
     with pytest.raises(Trimmed):
         streams_of(service).iterator(service.arn, "s1", "5")
+
+
+def test_listings_that_fail_leave_the_breaker_of_the_reads_closed() -> None:
+    service = one_shard()
+    streams = streams_of(service)
+    streams._reads = Dependency("streams", classify_aws("streams"), policy=RetryPolicy(attempts=1))
+    service.fail("describe_stream", *[refusal("InternalServerError")] * 20)
+    for _ in range(20):
+        with pytest.raises(TransientFailure):
+            streams.listing(service.arn)
+    assert streams.read("s1", streams.iterator(service.arn, "s1", None), 10).records == []
 
 
 def test_reading_begins_at_the_horizon_or_right_after_a_record_and_never_at_the_tip() -> None:
