@@ -16,7 +16,7 @@ from pydantic import Field
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import camel
-from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.engine.stop import StopSignal
@@ -26,7 +26,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.factories import one_op_job
 from regworkers_dagster.metadata import facts_as_metadata
-from regworkers_dagster.resources import STORES, plain_failures
+from regworkers_dagster.resources import STORES, campaign_id_of, plain_failures
 from regworkers_dagster.runs import (
     CAMPAIGN_TAG,
     RESUMED,
@@ -95,6 +95,14 @@ class Launch:
     def campaign_id(self, named: str) -> str:
         """The id of `campaign`."""
         return self.campaign(named).campaign_id
+
+    def entry_key(self, campaign: str, entry_id: str) -> EntryKey:
+        """Of an entry, also of a campaign that is not known. Raises RequestError for what names no entry."""
+        campaign_id = campaign_id_of(self.runtime, require("campaign_id", campaign)) or ""
+        key = EntryKey(campaign_id, require("entry_id", entry_id))
+        if problem := key.problem:
+            raise RequestError(f"campaign_id and entry_id name no entry: {problem}")
+        return key
 
 
 @dataclass(frozen=True, slots=True)

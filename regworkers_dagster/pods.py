@@ -40,7 +40,7 @@ _SIZES = (SMALL, DRAIN, REPORT, LARGE)
 JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "replication": {
         DRAIN: ("enqueue_entries", "save_entries", "backfill_entries"),
-        LARGE: ("reconcile_entries", "runbook_out_of_sync", "drill_recovery"),
+        LARGE: ("reconcile_entries", "runbook_out_of_sync", "drill_recovery", "undo_acceptance"),
     },
     "selection": {
         SMALL: (
@@ -56,6 +56,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "replan_code",
             "resume_notifications",
             "retry_market_selection",
+            "retry_notifications",
             "runbook_selection_failures",
             "strike_entries",
         ),
@@ -66,6 +67,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "confirm_draw",
             "draw",
             "eligibility_report",
+            "enter_signature",
             "export_draw",
             "simulate_draw",
             "top_up",
@@ -78,6 +80,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     },
     "operations": {
         SMALL: (
+            "acknowledge_alert",
             "check_certificate",
             "doctor",
             "drop_dead_letters",
@@ -88,6 +91,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "prune_runs",
             "redrive_dead_letters",
             "remove_invites",
+            "repeat_erasures",
             "resume_drain",
             "review_dead_letters",
             "runbook_campaign_configuration",
@@ -95,7 +99,9 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "runbook_kafka",
             "runbook_stream_lag",
             "runbook_time_outs",
+            "show_audit",
             "show_config",
+            "trace_entry",
         ),
         # It evaluates checks of draws and of the archive.
         LARGE: ("first_checks",),

@@ -21,7 +21,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso, span_seconds
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
-from regworkers_core.operations.alerts.notifier import notifier_of
+from regworkers_core.operations.alerts.notifier import acknowledge, notifier_of
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
@@ -90,16 +90,9 @@ def show(key: Key, form: FormatOption = Format.TEXT) -> None:
 def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT) -> None:
     """Acknowledge an incident: PagerDuty stops paging, and Slack names you."""
     runtime = quick_runtime()
-    incident = runtime.incidents.find(key)
-    if incident is None or not incident.open:
-        raise UsageError(f"{key} is not open: `regworkers alerts` lists what is")
     with audited(runtime, "alerts ack", key, {"reason": reason}, who=by) as result:
-        done = runtime.incidents.acknowledge(incident, by, iso(runtime.clock()), reason)
-        if not done:
-            raise UsageError(f"{key} closed in this moment")
-        result["serial"] = incident.serial
-        notifier_of(runtime).notify(_as_they_are(runtime, key))
-    (now,) = _as_they_are(runtime, key)
+        now = acknowledge(runtime, key, by=by, reason=reason)
+        result["serial"] = now.serial
     answer(_document(now, runtime.mutes.in_force(runtime.clock())), form)
 
 
@@ -160,11 +153,6 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
 
 def _look(runtime: Runtime) -> Snapshot:
     return read_system(runtime, lambda: read_scheduler(runtime.dagster, runtime.clock()))
-
-
-def _as_they_are(runtime: Runtime, key: str) -> list[Incident]:
-    found = runtime.incidents.find(key)
-    return [found] if found else []
 
 
 def _answer(

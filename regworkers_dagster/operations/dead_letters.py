@@ -1,6 +1,6 @@
 """Dead letters as jobs: review, redrive and drop. Nothing is changed by default."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -11,12 +11,18 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters.audit import close_settled
 from regworkers_core.operations.dead_letters.audit import name_cause as named
-from regworkers_core.operations.dead_letters.browse import OnProgress
+from regworkers_core.operations.dead_letters.browse import OnProgress, list_messages
 from regworkers_core.operations.dead_letters.drop import DropOptions, DropReport, drop
 from regworkers_core.operations.dead_letters.model import Choice, dead_queue, dead_queues
 from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.report import HOURS, Causes, RedriveReport, count_causes
-from regworkers_core.operations.dead_letters.verdict import SETTLED, WORDS, Assessor, DeadLetterVerdict
+from regworkers_core.operations.dead_letters.verdict import (
+    SETTLED,
+    WORDS,
+    Assessed,
+    Assessor,
+    DeadLetterVerdict,
+)
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, one_op_job
 from regworkers_dagster.metadata import facts_as_metadata, table
@@ -55,6 +61,9 @@ class ReviewConfig(_ChoiceConfig):
     """Which dead letters to read."""
 
     queue: str = Field(default="", description="replication-queue, selection-queue, ...; empty: all of them.")
+    messages: int = Field(
+        default=0, ge=0, le=1000, description="Also list this many single messages: ids, cause and verdict."
+    )
     close_settled: bool = Field(
         default=False,
         description="Close the documents of `dead_letters` whose entry or chunk is fine by now. The messages stay.",
@@ -118,6 +127,11 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, ru
             stopped=lambda: stop.is_set,
             on_progress=_progress(context.log.info),
         )
+        listed: Sequence[Assessed] = ()
+        if config.messages:
+            listed, _ = list_messages(
+                runtime, queues, config.choice(runtime), assessor, limit=config.messages
+            )
         closed = 0
         if config.close_settled:
             who = who_launched(context.run)
@@ -134,6 +148,7 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, ru
         "documents_closed": closed,
         "groups": _table(groups),
         "trend": _plot(groups),
+        "single_messages": _messages(listed),
     }
     context.add_output_metadata(facts_as_metadata(facts))
 
@@ -256,6 +271,23 @@ def _verdicts(texts: list[str]) -> frozenset[DeadLetterVerdict]:
         return frozenset(DeadLetterVerdict(text) for text in texts)
     except ValueError:
         raise UsageError(f"verdicts are some of {', '.join(DeadLetterVerdict)}") from None
+
+
+def _messages(listed: Sequence[Assessed]) -> dg.MarkdownMetadataValue | None:
+    return table(
+        ("items", "reason", "error", "first failed", "verdict", "why"),
+        [
+            (
+                ", ".join(item.id for item in each.message.items if item.id) or each.message.id,
+                each.message.reason,
+                each.message.error[:_ERROR_CHARACTERS],
+                each.message.first_failed_at,
+                each.verdict.value,
+                each.why,
+            )
+            for each in listed
+        ],
+    )
 
 
 def _table(groups: Causes) -> dg.MarkdownMetadataValue | None:

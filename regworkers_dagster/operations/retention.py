@@ -7,16 +7,14 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.documents import as_document
-from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.retention import all_parts, apply_retention
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.by_hand import CAMPAIGN, Launch, LaunchOutcome, launchable, require
+from regworkers_dagster.by_hand import CAMPAIGN, Launch, LaunchOutcome, launchable
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
 from regworkers_dagster.metadata import facts_as_metadata, table
-from regworkers_dagster.resources import campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, long_run
 
 
@@ -107,10 +105,7 @@ class ErasureConfig(ApplyConfig):
 )
 def erase_entry(launch: Launch, config: ErasureConfig) -> LaunchOutcome:
     """Fails when something is left to do; launch it again to continue."""
-    campaign_id = campaign_id_of(launch.runtime, require("campaign_id", config.campaign_id)) or ""
-    key = EntryKey(campaign_id, require("entry_id", config.entry_id))
-    if problem := key.problem:
-        raise RequestError(f"campaign_id and entry_id name no entry: {problem}")
+    key = launch.entry_key(config.campaign_id, config.entry_id)
     confirm = config.confirm.strip()
     if confirm and not config.apply:
         raise RequestError("nothing was erased: confirm goes with apply: true")

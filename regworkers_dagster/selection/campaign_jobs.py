@@ -293,6 +293,18 @@ def resume_notifications(launch: Launch, config: SwitchConfig) -> LaunchOutcome:
 
 
 @launchable(
+    "retry_notifications",
+    description="Sends the messages of one campaign that FAILED again, and closes their dead letters. Launch it when "
+    "the cause is gone.",
+)
+def retry_notifications(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
+    """Messages that were sent stay sent."""
+    done = outbox.retry(launch.runtime, launch.campaign_id(config.campaign_id), by=launch.who)
+    launch.result["messages"] = done["messages"]
+    return LaunchOutcome(done["campaignId"], done, OUTBOX, changed=True)
+
+
+@launchable(
     "notifications_status",
     reads=True,
     description="Shows how many messages wait and were sent, by campaign, phase and market, and what delays them. "
@@ -336,4 +348,4 @@ def _in_words(what: str, state: dict[str, Any]) -> str:
     return f"{what} is paused by {state['by']} since {state['at']}: {state['reason']}"
 
 
-MESSAGE_JOBS = (pause_notifications, resume_notifications, notifications_status)
+MESSAGE_JOBS = (pause_notifications, resume_notifications, retry_notifications, notifications_status)

@@ -143,6 +143,16 @@ class AnnulConfig(CampaignConfig):
     )
 
 
+class SignatureConfig(CampaignConfig):
+    """Which signature."""
+
+    signature: str = Field(
+        default="",
+        description="The beacon's signature of the round that `campaign_status` names, 96 hex digits: any relay of the "
+        "beacon shows it. It is public, and verified.",
+    )
+
+
 class AdoptConfig(ApplyConfig, CampaignConfig):
     """Which draw."""
 
@@ -394,6 +404,20 @@ def adopt_draw(launch: Launch, config: AdoptConfig) -> LaunchOutcome:
     return LaunchOutcome(campaign_id, done.as_dict())
 
 
+@launchable(
+    "enter_signature",
+    uses=CHANGES_CAMPAIGNS,
+    description="Stores the beacon's signature where the beacon cannot be reached. A wrong one is refused. Then launch "
+    "`draw` of the campaign.",
+)
+def enter_signature(launch: Launch, config: SignatureConfig) -> LaunchOutcome:
+    """The same as one from the beacon."""
+    campaign_id = launch.campaign_id(config.campaign_id)
+    run = draw_run(launch.runtime, campaign_id, launch.run_id, launch.tell, launch.stop)
+    run.take_signature(require("signature", config.signature))
+    return LaunchOutcome(campaign_id, {"stored": True})
+
+
 def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
     with launch.uploaded(upload) as path:
         try:
@@ -412,4 +436,5 @@ JOBS = (
     export_draw,
     annul_draw,
     adopt_draw,
+    enter_signature,
 )

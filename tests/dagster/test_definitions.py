@@ -287,6 +287,8 @@ LONG = {
     "drop_dead_letters",
     "eligibility_report",
     "erase_entry",
+    "repeat_erasures",
+    "undo_acceptance",
     "housekeeping",
     "export_draw",
     "import_codes",

@@ -50,6 +50,9 @@ KNOWN = {
     "weights": "segments and numbers",
     "terraform_file": "the name of a file",
     "backfill_id": "an id",
+    "alert": "the key of an incident",
+    "what": "the name of a command or a job",
+    "signature": "of a public beacon",
 }
 
 
@@ -119,6 +122,7 @@ def test_every_key_of_a_run_config_is_in_snake_case() -> None:
 
 # The step of each job that changes what exists; None for a config without `ops:`.
 APPLIES = {
+    "acknowledge_alert": None,
     "adopt_draw": None,
     "backfill_entries": "backfill",
     "drop_dead_letters": None,
@@ -128,11 +132,14 @@ APPLIES = {
     "reconcile_entries": "reconcile",
     "redrive_dead_letters": None,
     "remove_invites": None,
+    "repeat_erasures": None,
     "runbook_campaign_configuration": "campaign_configuration",
     "runbook_out_of_sync": "out_of_sync",
     "runbook_selection_failures": "selection_failures",
     "runbook_total_failure": "total_failure",
     "strike_entries": None,
+    "trace_entry": None,
+    "undo_acceptance": None,
     "void_codes": None,
 }
 

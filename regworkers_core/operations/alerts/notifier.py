@@ -24,7 +24,7 @@ from regworkers_core.adapters.alert_channels import (
 )
 from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.deadline import Background
 from regworkers_core.observability.logs import describe
@@ -209,6 +209,18 @@ def notifier_of(runtime: Runtime) -> Notifier:
             tell_seconds=runtime.settings.alerts.tell_seconds,
         )
     return notifier
+
+
+def acknowledge(runtime: Runtime, key: str, *, by: str, reason: str) -> Incident:
+    """Acknowledge an incident in someone's name, and tell the channels. Raises UsageError for one that is not open."""
+    incident = runtime.incidents.find(key)
+    if incident is None or not incident.open:
+        raise UsageError(f"{key} is not open: `regworkers alerts` lists what is")
+    if not runtime.incidents.acknowledge(incident, by, iso(runtime.clock()), reason):
+        raise UsageError(f"{key} closed in this moment")
+    now = runtime.incidents.find(key) or incident
+    notifier_of(runtime).notify([now])
+    return now
 
 
 def _channels(runtime: Runtime) -> list[Channel]:

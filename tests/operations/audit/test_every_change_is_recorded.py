@@ -110,6 +110,7 @@ JOBS_THAT_READ = {
     "eligibility_report",
     "export_draw",
     "find_resources",
+    "show_audit",
     "show_config",
     "make_receipt",
     "monthly_review",
