@@ -9,7 +9,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ conformance: $(STAMP) ## run adapters and flows against other servers (FLAGS=--w
 
 conformance-kafka: $(STAMP) ## run the suites of Kafka and certificates against Apache Kafka (needs Java and Maven)
 	$(BIN)/python -m tests.conformance apache-kafka $(FLAGS)
+
+matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")
+	$(BIN)/python -m tests.faults.matrix $(FLAGS)
 
 check: $(STAMP) ## check lint, format, types, import rules, words, definitions
 	$(BIN)/ruff check .

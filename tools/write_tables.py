@@ -5,6 +5,7 @@ from __future__ import annotations
 from regworkers_core.eligibility.rules import RULES
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.settings import PROJECT_ROOT
+from tests.faults.matrix_table import matrix_table
 from tools.simulated_days import pages_table
 
 
@@ -31,7 +32,11 @@ def conditions_table() -> str:
 
 
 # By the page below docs/ and the name in the marks around the table.
-TABLES = {("eligibility.md", "rules"): rules_table, ("alerts.md", "conditions"): conditions_table}
+TABLES = {
+    ("eligibility.md", "rules"): rules_table,
+    ("alerts.md", "conditions"): conditions_table,
+    ("reliability.md", "blindness matrix"): matrix_table,
+}
 # Takes as long as a simulation.
 SLOW_TABLES = {("alerts.md", "pages"): pages_table}
 

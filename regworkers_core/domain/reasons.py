@@ -91,7 +91,11 @@ class ItemFailure(Failure):
 
 
 class UsageError(Exception):
-    """Wrong input, settings or environment: one line that says what to do; the terminal exits with 2."""
+    """Wrong input, settings or environment: one line that says what to do; the terminal exits with 2. `dependency` is
+    the one that refused us, if one did.
+    """
+
+    dependency = ""
 
 
 class RequestError(UsageError):

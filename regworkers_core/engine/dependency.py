@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from regworkers_core.domain.reasons import DependencyDown, TransientFailure
+from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 
 P = ParamSpec("P")
@@ -205,6 +205,8 @@ class Dependency:
             meaning = self._classify(error)
             if isinstance(meaning, TransientFailure) and meaning.throttled:
                 self.throttles += 1
+            if isinstance(meaning, UsageError):
+                meaning.dependency = meaning.dependency or self.name
             if meaning is error:
                 raise
             raise meaning from error

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import boto3
 import pytest
-from botocore.awsrequest import AWSResponse
+from botocore.awsrequest import AWSResponse, HeadersDict
 from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import AwsClients, UnreadableAnswer, classify_aws
 from regworkers_core.adapters.aws.direct_calls import DirectCalls
+from regworkers_core.adapters.aws.objects import classify_objects
 from regworkers_core.adapters.aws.tables import plain_item
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.runtime import Runtime
@@ -46,13 +47,16 @@ class Body:
         yield self._content
 
 
-def answering(status: int, content: bytes, service: str = "dynamodb") -> Any:
+def answering(
+    status: int, content: bytes, service: str = "dynamodb", headers: Mapping[str, str] | None = None
+) -> Any:
     """A client whose service says just this."""
     client = AwsClients(
         AwsSettings(endpoint_url="http://127.0.0.1:9", access_key_id="test", secret_access_key="test")  # type: ignore[arg-type]
     ).client(service)
     client.meta.events.register(
-        "before-send", lambda request, **_: AWSResponse(request.url, status, {}, Body(content))
+        "before-send",
+        lambda request, **_: AWSResponse(request.url, status, HeadersDict(headers or {}), Body(content)),
     )
     return client
 
@@ -144,3 +148,26 @@ def test_an_empty_queue_may_answer_with_an_empty_object() -> None:
 def test_an_operation_without_output_may_answer_nothing() -> None:
     client = answering(200, b"", "sqs")
     assert client.delete_message(QueueUrl=QUEUE, ReceiptHandle="r")["ResponseMetadata"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.put_object(Bucket="b", Key="k", Body=b"content"),
+        lambda client: client.get_object(Bucket="b", Key="k"),
+        lambda client: client.list_objects_v2(Bucket="b"),
+        lambda client: client.head_bucket(Bucket="b"),
+        lambda client: client.delete_object(Bucket="b", Key="k"),
+    ],
+)
+def test_a_page_is_no_answer_of_s3(ask: Callable[[Any], object]) -> None:
+    page = {"Content-Type": "text/html; charset=utf-8"}
+    with pytest.raises(UnreadableAnswer) as raised:
+        ask(answering(200, b"<html><body>Please log in</body></html>", "s3", page))
+    assert isinstance(classify_objects(raised.value), TransientFailure)
+
+
+def test_an_object_that_is_a_page_is_read() -> None:
+    headers = {"Content-Type": "text/html", "ETag": '"tag"'}
+    answer = answering(200, b"<html/>", "s3", headers).get_object(Bucket="b", Key="report.html")
+    assert answer["ETag"] == '"tag"'

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.domain.reasons import DependencyDown, PermanentFailure, Reason, TransientFailure
+from regworkers_core.domain.reasons import (
+    DependencyDown,
+    PermanentFailure,
+    Reason,
+    TransientFailure,
+    UsageError,
+)
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 from tests.engine.fakes import Clock
 from tests.support.waiting import wait_until
@@ -248,3 +254,10 @@ def test_one_part_that_gets_through_starts_the_count_from_zero(parts: dict[str, 
         refused(made, clock, 3)
         made.note_parts(**parts)
     assert not made.breaker.is_open
+
+
+def test_a_refusal_says_which_dependency_it_is_from() -> None:
+    guard = Dependency("fake", lambda _: UsageError("access denied"), policy=QUICK)
+    with pytest.raises(UsageError, match="access denied") as raised:
+        guard.call(Service(OSError()))
+    assert raised.value.dependency == "fake"

@@ -49,10 +49,12 @@ class UnreadableAnswer(BotoCoreError):  # type: ignore[misc]
 
 
 def read_answers_here(client: Any) -> None:
-    """Read the responses of a boto3 client by `json_object`, if its protocol is JSON."""
+    """Read the responses of a boto3 client by `json_object`, if its protocol is JSON; of S3, refuse what is a page."""
     model = client.meta.service_model
     if model.resolved_protocol == "json":
         client.meta.events.register("before-parse", _read)
+    elif model.service_name == "s3":
+        client.meta.events.register("before-parse", _refuse_pages)
 
 
 def json_object(body: bytes, member: str | None = None) -> dict[str, Any]:
@@ -84,6 +86,16 @@ def _read(
     if name in _LARGE_ANSWERS:
         customized_response_dict.update(answer)
         response_dict["body"] = b""
+
+
+def _refuse_pages(response_dict: dict[str, Any], **_: Any) -> None:
+    """botocore takes a page for an empty listing, and for the answer to a write. An object that is a page has a tag."""
+    status, headers = response_dict["status_code"], response_dict["headers"]
+    # Some stacks call no content HTML.
+    empty = status == 204 or headers.get("content-length") == "0"
+    is_page = "html" in headers.get("content-type", "") and "etag" not in headers
+    if status < FIRST_REFUSAL and is_page and not empty:
+        raise UnreadableAnswer
 
 
 # botocore's own list for its retries (a test compares), and SQS's code for too many messages in flight.

@@ -202,6 +202,9 @@ class ServiceHttp:
             current.set_attribute("http.response.status_code", status)
             if status != 200:
                 self._refuse(response)
+            if "html" in response.headers.get("Content-Type", ""):
+                # A gateway's or another server's; of a health check only the status would count.
+                raise MalformedResponse("a page")
             return _body(response)
 
     def _refuse(self, response: httpx2.Response) -> NoReturn:

@@ -39,7 +39,7 @@ _ANSWER_SECONDS = 2.0
 # Longer than any retry with short time-outs takes.
 _ASK_SECONDS = 60.0
 # Names of guards, and the dependency that each of them calls.
-_GUARDED = {"drain-log": "mongo", "dynamodb-streams": "streams"}
+_GUARDED = {"drain-log": "mongo", "stream-listing": "streams"}
 
 
 def with_short_timeouts(settings: Settings, seconds: float = _ANSWER_SECONDS) -> Settings:
@@ -115,9 +115,10 @@ def read_in_parallel(
     def read(name: str, reader: Callable[[], Any]) -> Any:
         try:
             return reader()
-        except TransientFailure as failure:
-            return Unread(str(failure), _GUARDED.get(failure.dependency, failure.dependency))
-        except (Failure, UsageError) as error:
+        except (TransientFailure, UsageError) as error:
+            guard = error.dependency or dependency_of(name)
+            return Unread(str(error), _GUARDED.get(guard, guard))
+        except Failure as error:
             return Unread(str(error), dependency_of(name))
         except Exception as error:
             # A defect in one reader must not hide the results of the others.

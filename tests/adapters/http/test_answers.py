@@ -138,6 +138,12 @@ def test_every_service_has_its_own_health(services: Served) -> None:
     assert services.runtime.probe(*(f"service-{name}" for name in NAMES)) is None
 
 
+def test_a_page_is_no_health(services: Served, scripted: Scripted) -> None:
+    scripted.answers = [answer(200, b"<html>Please log in</html>", content_type="text/html; charset=utf-8")]
+    failure = with_services(services.runtime, scripted.url).failure_of("service-user")
+    assert failure is not None and "a page" in failure.error
+
+
 @pytest.mark.parametrize("id_", ["a/b", "?x=1#y", "%2F", "ü ß", "a+b&c", ".hidden", "..x", "日本", "a//b"])
 def test_an_id_arrives_as_it_is(services: Served, id_: str) -> None:
     services.users.insert_one({"_id": id_, "verifiedPhone": True, "blocked": False})

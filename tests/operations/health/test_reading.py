@@ -138,10 +138,22 @@ def test_a_reader_that_hangs_or_fails_does_not_stop_the_others() -> None:
     def defect() -> int:
         raise ValueError("text of a driver with a fan's name")
 
-    readers = {"hangs": let_go.wait, "fails": fail, "defect": defect, "fine": lambda: 7}
+    def refused() -> int:
+        error = UsageError("AWS refuses GetObject")
+        error.dependency = "s3"
+        raise error
+
+    readers = {
+        "hangs": let_go.wait,
+        "fails": fail,
+        "defect": defect,
+        "refused": refused,
+        "fine": lambda: 7,
+    }
     found = read_in_parallel(readers, 0.2, lambda name: f"asked by {name}")
     let_go.set()
     assert found["hangs"] == Unread("no answer within 0.2 s", "asked by hangs")
     assert found["fails"] == Unread("mongo: away", "mongo")
+    assert found["refused"] == Unread("AWS refuses GetObject", "s3"), "not the one that it asks first"
     assert found["defect"] == Unread("defect in reading it: ValueError")
     assert found["fine"] == 7
