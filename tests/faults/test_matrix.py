@@ -53,7 +53,7 @@ def world() -> Iterator[World]:
         ("kafka", Fault.REFUSED),
         ("service-user", Fault.DENIED),
         ("dagster-graphql", Fault.ERROR),
-        ("cloudwatch", Fault.REFUSED),
+        ("cloudwatch", Fault.DENIED),
     ],
 )
 def test_a_cell_is_as_declared(world: World, dependency: str, kind: str) -> None:

@@ -132,7 +132,7 @@ def _age(runtime: Runtime, name: str) -> QueueAge:
     measured = None
     try:
         measured = runtime.metrics.oldest_message_seconds(name, now)
-    except TransientFailure:
+    except (TransientFailure, UsageError):
         if marks.known_age(now, gap) is None:
             raise
     age = age_by(marks, measured, now, gap)
