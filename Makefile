@@ -9,7 +9,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night bench-replication bench-selection bench-analytics bench-eligibility lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ test-fast: $(STAMP) ## run most of the tests that need no server, in under a min
 		$(addprefix --ignore tests/,$(SLOWER))
 
 test-slow: $(STAMP) ## run the tests that take more than 20 s each
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not night"
 
 PLAYS = 2000
 SEED = 1
@@ -108,6 +108,9 @@ HOURS ?= 4
 
 campaign: $(STAMP) ## kill, pause and starve processes on real servers at random; the figures go to docs/reliability.md
 	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --hours $(HOURS) --write $(FLAGS)
+
+rehearse-night: $(STAMP) ## work off a night of dead letters and every runbook over GraphQL alone (some minutes)
+	$(BIN)/python -m pytest -n 0 -m night tests/e2e/test_a_night_without_a_shell.py
 
 rehearse-migration: $(STAMP) ## move from legacy handlers to the workers and back under load; the report goes to docs/migration.md
 	$(BIN)/python -m tests.replication.moving.rehearsal

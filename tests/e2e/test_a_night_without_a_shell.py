@@ -29,7 +29,7 @@ from tests.support.entries import document, key, put
 from tests.support.shared import shared_namespace
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.night]
 
 WEB = {
     "REGWORKERS_WEB__OPERATOR_HEADER": "X-Forwarded-Email",
