@@ -202,10 +202,10 @@ def a_world() -> Iterator[World]:
         settings = test_settings(prefix, given, **sections)
         # Advice for the embedded stack is no advice for production.
         settings = settings.model_copy(update={"environment": "qa"})
-        secret = f"{prefix}matrix-token"
+        secret = f"{prefix}service-token/matrix"
         plain.aws.client("secretsmanager").create_secret(Name=secret, SecretString=TOKEN)
         settings = with_services(Runtime(settings), proxied(services.url, behind["services"])).settings
-        kept = settings.services.entry.model_copy(update={"token": None, "token_secret": "matrix-token"})
+        kept = settings.services.entry.model_copy(update={"token": None, "token_secret": "service-token/matrix"})
         settings = settings.model_copy(
             update={"services": settings.services.model_copy(update={"entry": kept})}
         )
