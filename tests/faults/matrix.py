@@ -205,7 +205,9 @@ def a_world() -> Iterator[World]:
         secret = f"{prefix}service-token/matrix"
         plain.aws.client("secretsmanager").create_secret(Name=secret, SecretString=TOKEN)
         settings = with_services(Runtime(settings), proxied(services.url, behind["services"])).settings
-        kept = settings.services.entry.model_copy(update={"token": None, "token_secret": "service-token/matrix"})
+        kept = settings.services.entry.model_copy(
+            update={"token": None, "token_secret": "service-token/matrix"}
+        )
         settings = settings.model_copy(
             update={"services": settings.services.model_copy(update={"entry": kept})}
         )

@@ -36,6 +36,7 @@ from tests.support.certificates import Authority
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put, remove
 from tests.support.runtimes import new_runtime, remove_namespace
+from tests.support.shared import purge
 from tests.support.waiting import wait_until
 
 ROOT = Authority()
@@ -108,13 +109,8 @@ def world(shared: tuple[Runtime, Receiver]) -> Iterator[World]:
             base.database[name].delete_many({})
         for queue in base.names.queues:
             for name in (queue, base.names.dead_letter_queue(queue)):
-                emptied(base, name)
+                purge(base, name)
         receiver.clear()
-
-
-def emptied(runtime: Runtime, name: str) -> None:
-    url = runtime.sqs.get_queue_url(QueueName=name)["QueueUrl"]
-    runtime.sqs.purge_queue(QueueUrl=url)
 
 
 def fill(runtime: Runtime, name: str, count: int) -> None:
@@ -138,7 +134,7 @@ def test_a_dead_letter(world: World) -> None:
     fill(world.base, dead, 2)
     assert "2 dead letters on selection-queue-dlq" in world.look()
     world.look()
-    emptied(world.base, dead)
+    purge(world.base, dead)
     assert "0 incidents are open" in world.look()
     notified_and_resolved(world, "dead-letters:selection-queue-dlq", pages=True)
 
@@ -153,7 +149,7 @@ def test_a_deep_queue(world: World) -> None:
     assert event["dedup_key"] == "local-dev:queue-depth:analytics-queue#1"
     assert event["payload"]["custom_details"]["waiting"] == 4
     assert event["links"][0]["href"].endswith("runbooks/kafka.md")
-    emptied(world.base, name)
+    purge(world.base, name)
     world.look(low)
     notified_and_resolved(world, "queue-depth:analytics-queue", pages=True)
 
@@ -166,7 +162,7 @@ def test_an_analytics_queue_that_is_never_empty(world: World) -> None:
     runtime.queue_marks.delivered(name, now - 60)
     assert "was not seen empty for 5.0 days" in world.look()
     assert world.open() == {"analytics:age"}
-    emptied(runtime, name)
+    purge(runtime, name)
     world.look()
     notified_and_resolved(world, "analytics:age", pages=False)
 
@@ -185,7 +181,7 @@ def test_a_drain_whose_items_fail(world: World) -> None:
     for number in range(10):
         put(world.base, key(f"good{number}"))
     replicate_all(world.base)
-    emptied(world.base, world.base.names.dead_letter_queue(world.base.names.replication_queue))
+    purge(world.base, world.base.names.dead_letter_queue(world.base.names.replication_queue))
     world.look(mild)
     assert world.open() == set()
     assert [action for action, _ in world.receiver.actions()] == ["trigger"] * 2 + ["resolve"] * 2
@@ -232,7 +228,7 @@ def test_a_message_that_is_about_to_be_lost(world: World) -> None:
     world.look()
     (event,) = world.receiver.events
     assert "lost in 12.0 h" in event["payload"]["summary"]
-    emptied(world.base, name)
+    purge(world.base, name)
     world.look()
     notified_and_resolved(world, "data-loss:selection-queue", pages=True)
 
@@ -335,7 +331,7 @@ def test_a_dependency_that_is_down_at_two_evaluations_is_one_page_with_its_conse
     assert event["payload"]["custom_details"]["consequences"] == [
         "4 messages wait on analytics-queue, above 3"
     ]
-    emptied(world.base, world.base.names.analytics_queue)
+    purge(world.base, world.base.names.analytics_queue)
     world.look(world.runtime(alerts=low))
     notified_and_resolved(world, "dependency-down:kafka", pages=True)
 
@@ -353,7 +349,7 @@ def test_daemons_that_beat_no_more(world: World, monkeypatch: pytest.MonkeyPatch
     assert event["dedup_key"] == "local-dev:scheduler:daemons#1"
     assert "SENSOR 15 min ago" in event["payload"]["summary"]
     assert event["payload"]["custom_details"]["consequencesCount"] == 1
-    emptied(world.base, world.base.names.analytics_queue)
+    purge(world.base, world.base.names.analytics_queue)
     world.instance.add_daemon_heartbeat(DaemonHeartbeat(now, "SENSOR", "alive", []))
     world.look(low)
     notified_and_resolved(world, "scheduler:daemons", pages=True)

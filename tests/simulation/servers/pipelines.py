@@ -40,6 +40,8 @@ def _stage(name: str, argument: Any, documents: Iterable[Document], source: Sour
     if name == "$project":
         if not argument:
             raise Refused(51272, "Invalid $project: projection specification must have at least one field")
+        if any(not isinstance(each, bool | int | float) for each in argument.values()):
+            return [_projected(each, argument) for each in documents]
         project = projector(argument)
         return documents if project is None else map(project, documents)
     if name in ("$limit", "$skip"):
@@ -107,10 +109,36 @@ def _grouped(documents: Iterable[Document], spec: Mapping[str, Any]) -> list[Doc
     return list(groups.values())
 
 
+def _projected(document: Document, argument: Mapping[str, Any]) -> Document:
+    """What is named with 1 stays, and an expression makes a field; nothing is excluded but `_id`."""
+    made = {"_id": document["_id"]} if argument.get("_id", 1) else {}
+    for name, each in argument.items():
+        if "." in name or (name != "_id" and not each):
+            raise NotImplementedError(f"{name} beside an expression in a projection")
+        value = at(document, name) if isinstance(each, bool | int | float) else _expression(each, document)
+        if each and value is not MISSING:
+            made[name] = value
+    return made
+
+
+def _concat(parts: list[Any]) -> str | None:
+    return None if any(each is None or each is MISSING for each in parts) else "".join(parts)
+
+
+def _substr(arguments: list[Any]) -> str:
+    text, begin, number = arguments
+    return "" if text is None or text is MISSING else text[begin : begin + number]
+
+
+_OPERATORS: Mapping[str, Callable[[list[Any]], Any]] = {"$concat": _concat, "$substrCP": _substr}
+
+
 def _expression(expression: Any, document: Document) -> Any:
     if isinstance(expression, str) and expression.startswith("$"):
         return at(document, expression[1:])
     if isinstance(expression, Mapping):
+        if len(expression) == 1 and (name := next(iter(expression))) in _OPERATORS:
+            return _OPERATORS[name]([_expression(each, document) for each in expression[name]])
         if any(name.startswith("$") for name in expression):
             raise NotImplementedError(next(iter(expression)))
         parts = {name: _expression(each, document) for name, each in expression.items()}
