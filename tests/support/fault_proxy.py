@@ -19,7 +19,6 @@ import asyncio
 import json
 import random
 import re
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -34,6 +33,7 @@ import bson
 
 from regworkers_local.servers import HOST
 from regworkers_local.state import free_port
+from tests.support.loop_server import LoopServer
 
 _PIECE_BYTES = 64 * 1024
 _HEAD_BYTES = 1024 * 1024
@@ -92,23 +92,16 @@ class Request:
     answer: Callable[[Fault], bytes]
 
 
-class FaultProxy:
+class FaultProxy(LoopServer):
     """Listens on `port` and forwards to `backend` (host and port). `seen` counts (service, operation, fault or "")."""
 
     def __init__(self, protocol: str, backend: tuple[str, int], port: int, seed: int = 0) -> None:
-        self.protocol, self.port, self._backend = protocol, port, backend
+        self.protocol, self._backend = protocol, backend
         self.seen: Counter[tuple[str, str, str]] = Counter()
         self._read = _READERS[protocol]
         self._random = random.Random(seed)
         self._rules: tuple[Rule, ...] = ()
-        self._loop = asyncio.new_event_loop()
-        # Connections that are cut end in exceptions that no code awaits.
-        self._loop.set_exception_handler(lambda _loop, _context: None)
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
-        self._thread.start()
-        self._wait_for(self._listen())
+        super().__init__("fault-proxy", port, limit=_HEAD_BYTES)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -120,42 +113,10 @@ class FaultProxy:
         if self.protocol == "kafka" and (wrong := {rule.fault for rule in rules}.intersection(ANSWERED)):
             raise UnsupportedFaultError(f"kafka: no {', '.join(wrong)} (see the module's description)")
         self._rules = tuple(rules)
-        refused = any(rule.refuses_all for rule in rules)
-        self._wait_for(self._leave() if refused else self._listen())
-
-    def cut_connections(self) -> None:
-        """Reset every open connection."""
-        self._wait_for(self._abort())
-
-    def close(self) -> None:
-        self._wait_for(self._leave())
-        self._wait_for(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _wait_for(self, what: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(what, self._loop).result(timeout=20)
-
-    async def _listen(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._carry, HOST, self.port, limit=_HEAD_BYTES)
-
-    async def _leave(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        await self._abort()
-
-    async def _abort(self) -> None:
-        for writer in tuple(self._open):
-            writer.transport.abort()
-
-    async def _end(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if any(rule.refuses_all for rule in rules):
+            self.leave()
+        else:
+            self.listen()
 
     def _choose(self, request: Request) -> Rule | None:
         for rule in self._rules:

