@@ -135,7 +135,7 @@ def run_drain(
     while it is paused. One that is paused meanwhile stops as at a stop signal.
     """
     run_id = run_id or uuid.uuid4().hex
-    _check_fuse(runtime, spec.name)
+    _require_may_work(runtime, spec.name)
     source, work = spec.parts(runtime, run_id, stop, on_step)
     used = runtime.dependencies
     counters = MinuteCounters(
@@ -210,7 +210,7 @@ def fuse_in_force(runtime: Runtime, name: str) -> BlownFuse | None:
     return blown if blown is not None and blown.code_version == code_version() else None
 
 
-def _check_fuse(runtime: Runtime, name: str) -> None:
+def _require_may_work(runtime: Runtime, name: str) -> None:
     """Raises UsageError while the drain is paused or its fuse is blown. A fuse that another version blew is removed."""
     try:
         if (paused := pause_of(runtime.leases, name)) is not None:

@@ -1,9 +1,16 @@
-"""A gate for tests of the simulated servers: a clock that only waiting moves, and faults by hand."""
+"""For tests of the simulated servers: a gate whose clock only waiting moves, with faults by hand, and the code of an
+error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from regworkers_core.adapters.aws.clients import error_code
 
 START = 1_800_000_000.0
 
@@ -38,3 +45,10 @@ class HeldGate:
         if operation == self.lost:
             self.lost = ""
             raise TimeoutError(operation)
+
+
+def refused(call: Any, **arguments: Any) -> str:
+    """The code of the error that the call raises."""
+    with pytest.raises(ClientError) as raised:
+        call(**arguments)
+    return error_code(raised.value)

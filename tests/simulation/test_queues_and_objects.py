@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import error_code
-from tests.simulation.gates import START, HeldGate
+from tests.simulation.gates import START, HeldGate, refused
 from tests.simulation.servers.aws import Aws
 from tests.simulation.servers.queues import Chaos
 
@@ -50,13 +49,6 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def refused(call: Any, **arguments: Any) -> str:
-    """The code of the error that the call raises."""
-    with pytest.raises(ClientError) as raised:
-        call(**arguments)
-    return error_code(raised.value)
 
 
 def test_a_message_comes_back_after_its_time_and_goes_to_the_dead_letter_queue_after_two_receives(

@@ -6,10 +6,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import error_code
-from tests.simulation.gates import HeldGate
+from tests.simulation.gates import HeldGate, refused
 from tests.simulation.servers.aws import Aws
 from tests.simulation.servers.expressions import Values, condition
 from tests.simulation.servers.streams import Stream
@@ -70,13 +68,6 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def refused(call: Any, **arguments: Any) -> str:
-    """The code of the error that the call raises."""
-    with pytest.raises(ClientError) as raised:
-        call(**arguments)
-    return error_code(raised.value)
 
 
 def test_a_statement_that_clears_a_flag_writes_a_record_and_one_that_changes_nothing_does_not(

@@ -12,6 +12,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
+from regworkers_core.adapters.mongo.activity import TEN_MINUTES
 from regworkers_core.adapters.mongo.client import Document, aggregate_all, find_all
 from regworkers_core.adapters.mongo.pages import pages
 from regworkers_core.domain.documents import as_document, from_document
@@ -25,8 +26,8 @@ OPEN = "open"
 _PAGE = 500
 # Twice what a redrive sends before it looks; it looks every few seconds.
 _LATEST = 20_000
-# What an entry or a chunk is named by.
-_NAMED = ("campaignId", "entryId", "marketId", "phase", "chunk")
+# The fields that name an entry or a chunk.
+SUBJECT_FIELDS = ("campaignId", "entryId", "marketId", "phase", "chunk")
 # What open dead letters are judged by.
 _JUDGED = (
     "queue",
@@ -34,7 +35,7 @@ _JUDGED = (
     "fingerprint",
     "lastFailedAt",
     "entryOrder",
-    *_NAMED,
+    *SUBJECT_FIELDS,
 )
 _RECORDED = (
     "queue",
@@ -188,7 +189,7 @@ class DeadLetters:
 
     def failures(self, queue: str, since: str) -> dict[str, Counter[str]]:
         """How many items failed last since then, by fingerprint and ten minutes (`2026-11-26T22:4`)."""
-        begin = {"$substrCP": ["$lastFailedAt", 0, len("2026-11-26T22:4")]}
+        begin = {"$substrCP": ["$lastFailedAt", 0, TEN_MINUTES]}
         pipeline: list[Mapping[str, Any]] = [
             {"$match": {"queue": queue, "lastFailedAt": {"$gte": since}}},
             {"$project": {"both": {"$concat": ["$fingerprint", "|", begin]}}},
@@ -216,7 +217,7 @@ class DeadLetters:
     def failed_since(self, queue: str, since: str) -> list[Mapping[str, Any]]:
         """What the latest failures since then are about: the fields that name it, and its correlation id."""
         query = {"lastFailedAt": {"$gte": since}, "queue": queue}
-        fields = dict.fromkeys((*_NAMED, "correlationId", "lastFailedAt"), 1)
+        fields = dict.fromkeys((*SUBJECT_FIELDS, "correlationId", "lastFailedAt"), 1)
         found = self._dependency.call(
             find_all, self._collection, query, fields, sort=[("lastFailedAt", -1)], limit=_LATEST
         )

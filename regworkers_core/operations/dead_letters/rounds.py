@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from regworkers_core.adapters.mongo.dead_letters import SUBJECT_FIELDS
 from regworkers_core.engine.queue import Queue
 from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.verdict import PROVABLE, SETTLED, Assess
@@ -164,8 +165,7 @@ _Subject = tuple[tuple[str, Any], ...]
 
 def _subject(fields: Mapping[str, Any]) -> _Subject:
     """What names the entry or chunk among the fields of an item or a document; empty if nothing does."""
-    names = ("campaignId", "chunk", "entryId", "marketId", "phase")
-    return tuple((name, fields[name]) for name in names if fields.get(name) is not None)
+    return tuple((name, fields[name]) for name in SUBJECT_FIELDS if fields.get(name) is not None)
 
 
 def _has_failed(message: DeadMessage, subjects: Collection[_Subject], nameless: Collection[str]) -> bool:
