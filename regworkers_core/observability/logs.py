@@ -6,9 +6,12 @@ an entry can be found by its correlation id.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -27,6 +30,12 @@ from regworkers_core.domain.reasons import Failure
 Send = Callable[[str], None]
 # More correlation ids than this on one span are of no use.
 _MOST_IDS = 100
+# How the system, DuckDB (of its folder for spilling) and SQLite say that a disk takes no more: in their texts alone.
+_FULL = (
+    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+    "max_temp_directory_size",
+    "database or disk is full",
+)
 
 
 class Passed(NamedTuple):
@@ -191,7 +200,7 @@ def _exception_without_text(_logger: Any, _method: str, event: EventDict) -> Eve
 
 def describe(error: BaseException) -> str:
     """Types and places of an exception and its causes, innermost frame last, without their texts; with the code of a
-    service's error.
+    service's error, and with the way out of a full disk.
     """
     lines = []
     link: BaseException | None = error
@@ -205,7 +214,11 @@ def describe(error: BaseException) -> str:
 
 
 def _code(error: BaseException) -> str:
-    """` (AccessDenied of GetItem)` of botocore's ClientError, ` (code 11600)` of MongoDB's OperationFailure."""
+    """` (AccessDenied of GetItem)` of botocore's ClientError, ` (code 11600)` of MongoDB's OperationFailure, and the
+    way out of a full disk.
+    """
+    if isinstance(error, Exception) and any(text in str(error) for text in _FULL):
+        return f" (the disk is full: free space in {tempfile.gettempdir()}, or set TMPDIR to a larger folder)"
     answer = getattr(error, "response", None)
     if isinstance(answer, dict):
         code, operation = answer.get("Error", {}).get("Code"), getattr(error, "operation_name", None)

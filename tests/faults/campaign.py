@@ -49,7 +49,7 @@ PAGE = PROJECT_ROOT / "docs" / "reliability.md"
 END = "<!-- figures of the campaigns: end -->"
 LATE = "late"
 SLOTS = ("writer", "enqueue", "save", "save", "publish", "draw", LATE)
-KILLS_PER_ROUND = 100
+KILLS_PER_ROUND = 50
 # Of the draw, when a round begins, so that each step comes under fire in some rounds.
 STEPS_BEFORE = (0, 0, 2, 4, 5, 6, 8)
 # Between two strikes on processes, on average. One of PAUSE_SHARE pauses instead.

@@ -26,7 +26,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import structlog
 
 from regworkers_core.adapters.aws.tables import attributes
@@ -39,6 +38,7 @@ from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import describe
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.draw_run import DrawRun
@@ -133,8 +133,7 @@ def work(job: Job, tell: Teller) -> None:
     except Failure as failure:
         tell("failed", role=job.role, error=type(failure).__name__, text=str(failure)[:300])
     except Exception as error:
-        if job.file_bytes and isinstance(error, OSError | duckdb.IOException):
-            # The disk is full.
+        if job.file_bytes and "the disk is full" in describe(error):
             tell("failed", role=job.role, error=type(error).__name__, text=str(error)[:300])
             return
         where = "".join(traceback.format_exception(error))[-2500:]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
+import tempfile
 from collections.abc import Iterator
 
+import duckdb
 import orjson
 import pytest
 import structlog
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.observability.logs import bind, configure_logging
+from regworkers_core.observability.logs import bind, configure_logging, describe
 from regworkers_core.runtime import Runtime
 from tests.support.drains import run
 from tests.support.entries import key, put
@@ -73,3 +77,22 @@ def test_lines_of_a_drains_worker_threads_carry_its_identifiers(
     run(runtime, "save", on_step=fail, max_seconds=0.5)
     given_back = [line for line in lines(capsys.readouterr().err) if line["event"] == "batch given back"]
     assert given_back and {line["runId"] for line in given_back} == {"run-7"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "fan@example.com.parquet"),
+        duckdb.IOException('IO Error: Could not write file "fan@example.com.tmp": No space left on device'),
+        duckdb.OutOfMemoryException("failed to offload fan@example.com: 'max_temp_directory_size' setting"),
+        duckdb.TransactionException(
+            'Failed to commit: Could not write file "fan@example.com": File too large'
+        ),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_is_named_with_the_way_out(error: Exception) -> None:
+    text = describe(error)
+    assert f"the disk is full: free space in {tempfile.gettempdir()}" in text
+    assert "fan@" not in text
