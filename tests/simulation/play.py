@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
@@ -63,6 +63,8 @@ class Play:
         self.drawing = Drawing(self) if plan.drawing else None
         self.reports: list[tuple[str, DrainReport]] = []
         self.stopping = False
+        # Entries that were set back to a state that replication refuses: their writer has to correct them.
+        self.to_correct: set[str] = set()
         self._verbose = verbose
         # By drain: its living processes, and the clock with which the next one starts.
         self._processes: dict[str, list[Process]] = {}
@@ -253,15 +255,22 @@ class Play:
 
         def work() -> None:
             runtime = self.world.runtime(process)
+            accept = Accept(after_restore=True) if self.world.restored else None
             for _ in range(_MOST_REPAIRS):
-                found = reconcile(runtime).counts
-                self.tell(f"reconcile found {dict(found)}")
+                listed = reconcile(runtime, accept=accept)
+                found = listed.counts
+                self.tell(
+                    f"reconcile found { {kind.value: number for kind, number in found.items() if number} }"
+                )
                 self.world.reached.update(f"found {kind}" for kind, number in found.items() if number)
-                if not any(number for kind, number in found.items() if kind not in _NOT_REPAIRED):
+                left = sum(number for kind, number in found.items() if kind not in _NOT_REPAIRED)
+                if listed.acceptance is not None:
+                    self.to_correct = {*listed.acceptance.to_correct}
+                    self.world.reached["to correct"] += len(self.to_correct)
+                if left == len(self.to_correct):
                     return
-                ahead = found.get(Kind.AHEAD, 0)
-                accept = Accept(ahead, after_restore=True) if ahead and self.world.restored else None
-                reconcile(runtime, repair=True, yes_remove=found.get(Kind.ORPHANED, 0), accept=accept)
+                confirmed = accept and replace(accept, number=listed.acceptance.found)
+                reconcile(runtime, repair=True, yes_remove=found[Kind.ORPHANED], accept=confirmed)
 
         self.scheduler.spawn(work, "repair", process).join()
 

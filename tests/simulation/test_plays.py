@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from regworkers_core.settings import PROJECT_ROOT
-from tests.simulation.plan import Plan, plan
+from tests.simulation.faults import Fault
+from tests.simulation.plan import Change, Plan, plan
 from tests.simulation.planted import DEFECTS, planted
 from tests.simulation.play import Outcome, play
 from tests.simulation.shrink import shrink
@@ -56,6 +57,14 @@ def test_a_plan_is_the_same_from_its_file() -> None:
     assert drawn.drawing
     assert len(drawn.changes) >= 40
     assert len(drawn.faults) >= 5
+
+
+def test_an_operator_learns_which_restored_states_cannot_be_saved() -> None:
+    valid, refused = ("put", 1), ("invalid", 3)
+    changes = [Change(1.0, *valid), Change(5.0, *refused), Change(20.0, *valid), Change(20.0, "put", 3)]
+    outcome = play(Plan(1, False, changes, [Fault("restore", 34.0, seconds=12.0)], order=1))
+    assert not outcome.broken
+    assert outcome.reached["to correct"]
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -87,14 +87,16 @@ class Ahead:
 @dataclass(frozen=True, slots=True)
 class AcceptanceReport:
     """`found` entries are ahead of a source whose state can be saved, `unsavable` of one whose state is refused; the
-    first LISTED of the former are `entries`. `accepted` were lowered, `changed` had changed since the comparison.
-    `refused_because`: why none may be lowered; `acceptance` is the id of the acceptance, empty without one.
+    first LISTED of the former are `entries`, those of the latter `to_correct` (ids). `accepted` were lowered, `changed`
+    had changed since the comparison. `refused_because`: why none may be lowered; `acceptance` is the id of the
+    acceptance, empty without one.
     """
 
     campaign_id: str | None
     found: int
     unsavable: int
     entries: tuple[Ahead, ...]
+    to_correct: tuple[str, ...] = ()
     refused_because: str = ""
     acceptance: str = ""
     accepted: int = 0
@@ -112,7 +114,8 @@ class AcceptanceReport:
             parts.append(f"{self.changed} changed meanwhile and were left alone")
         if self.unsavable:
             parts.append(
-                f"{self.unsavable} more cannot be saved as the source has them: correct them there first"
+                f"{self.unsavable} more cannot be saved as the source has them, such as"
+                f" {', '.join(self.to_correct[:_NAMED])}: correct them there first"
             )
         return "; ".join(parts)
 
@@ -130,7 +133,16 @@ class AcceptanceReport:
         return f"`{command}` lets the source win in them (in Dagster `apply: true` and `accept_source: {self.found}`)"
 
     def as_dict(self) -> dict[str, Any]:
-        names = ("found", "unsavable", "entries", "refused_because", "acceptance", "accepted", "changed")
+        names = (
+            "found",
+            "unsavable",
+            "entries",
+            "to_correct",
+            "refused_because",
+            "acceptance",
+            "accepted",
+            "changed",
+        )
         absent = {"refusedBecause": self.refused_because or None, "acceptance": self.acceptance or None}
         return as_document(self, *names, "advice") | absent
 
@@ -155,6 +167,7 @@ class Acceptance:
     def plan(self, accept: Accept) -> AcceptanceReport:
         """Which entries are ahead, and whether the source may win in them. Changes nothing."""
         listed: list[Ahead] = []
+        to_correct: list[str] = []
         found: Counter[str] = Counter()
         unsavable = 0
         for page in self._comparison.pages(PairProgress.SETTLED, (Kind.AHEAD,)):
@@ -163,6 +176,7 @@ class Acceptance:
                 source, replica = difference.pair
                 if source is None or replica is None or source.invalid or difference.key in refused:
                     unsavable += 1
+                    to_correct += [difference.key.shown] if unsavable <= LISTED else []
                     continue
                 found[difference.key.campaign_id] += 1
                 if len(listed) < LISTED:
@@ -173,6 +187,7 @@ class Acceptance:
             found.total(),
             unsavable,
             tuple(listed),
+            tuple(to_correct),
             refused_because=refusal(found, entries, accept),
         )
 

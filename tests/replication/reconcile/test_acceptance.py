@@ -102,14 +102,18 @@ def test_a_source_that_is_set_back_and_removed_meanwhile_buries_the_entry_it_was
     assert result.clean and world.stored[key].fields is None
 
 
-def test_a_state_that_cannot_be_saved_is_not_accepted_and_not_counted() -> None:
+def test_a_state_that_cannot_be_saved_is_not_accepted_nor_counted_but_named() -> None:
     world = ahead(2, of=400)
     world.items[entry_key(0)]["email"] = ""
     world.refused[entry_key(1)] = {world.order(entry_key(1))._replace(version=1)}
     result = world.reconcile(repair=True, accept=Accept(0))
     assert result.acceptance is not None
     assert (result.acceptance.found, result.acceptance.unsavable) == (0, 2)
-    assert "correct them there first" in result.acceptance.in_words
+    assert {entry_key(0).shown, entry_key(1).shown} == set(result.acceptance.to_correct)
+    assert (
+        f"such as {', '.join(result.acceptance.to_correct)}: correct them there first"
+        in result.acceptance.in_words
+    )
     assert result.counts[Kind.AHEAD] == 2 and world.kept == {} and world.sent == []
 
 
