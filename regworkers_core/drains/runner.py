@@ -18,19 +18,19 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 
 from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
-from regworkers_core.domain.snapshot import BlownFuse
+from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat
 from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
 from regworkers_core.engine import scheduling
-from regworkers_core.engine.defects import blown_fuse, fuse_message, remove_blown_fuse, store_blown_fuse
+from regworkers_core.engine.defects import fuse_message
 from regworkers_core.engine.drain import DrainLimits, Source, Work, drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.handling import Handler
+from regworkers_core.engine.holds import hold_of, remove_hold, store_fuse
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.pauses import pause_of
 from regworkers_core.engine.queue import Queue, QueueSource
 from regworkers_core.engine.settling import DeadLetterPublisher, History
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -206,18 +206,18 @@ def relaxed_gc() -> Iterator[None]:
 
 def fuse_in_force(runtime: Runtime, name: str) -> BlownFuse | None:
     """The fuse that keeps the drain from starting: one that this version of the code blew. Raises TransientFailure."""
-    blown = blown_fuse(runtime.leases, name)
+    blown = hold_of(runtime.leases, BlownFuse, name)
     return blown if blown is not None and blown.code_version == code_version() else None
 
 
 def _require_may_work(runtime: Runtime, name: str) -> None:
     """Raises UsageError while the drain is paused or its fuse is blown. A fuse that another version blew is removed."""
     try:
-        if (paused := pause_of(runtime.leases, name)) is not None:
+        if (paused := hold_of(runtime.leases, PausedDrain, name)) is not None:
             raise UsageError(f"the drain {name} is {paused.text}; `regworkers drain resume {name}` ends that")
-        blown = blown_fuse(runtime.leases, name)
+        blown = hold_of(runtime.leases, BlownFuse, name)
         if blown is not None and blown.code_version != code_version():
-            remove_blown_fuse(runtime.leases, name)
+            remove_hold(runtime.leases, BlownFuse, name)
             log.info("another version blew this fuse: removed", drain=name, **blown.as_dict())
             return
     except TransientFailure as failure:
@@ -229,7 +229,7 @@ def _require_may_work(runtime: Runtime, name: str) -> None:
 
 
 def _stop_if_paused(runtime: Runtime, name: str, stop: StopSignal) -> None:
-    paused = None if stop.is_set else pause_of(runtime.heartbeats, name)
+    paused = None if stop.is_set else hold_of(runtime.heartbeats, PausedDrain, name)
     if paused is not None:
         log.warning("the drain is paused: it stops", drain=name, **paused.as_dict())
         stop.set()
@@ -245,7 +245,7 @@ def _store_fuse(runtime: Runtime, name: str, cause: PermanentFailure, run_id: st
         code_version(),
     )
     try:
-        store_blown_fuse(runtime.leases, blown)
+        store_fuse(runtime.leases, blown)
     except TransientFailure as failure:
         log.error(
             "blown fuse not written: the next drain starts, and blows its own",

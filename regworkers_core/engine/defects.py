@@ -3,9 +3,6 @@
 A batch that raises is halved until the item that raises is alone. All work is idempotent (writes are guarded, hints may
 come twice), so repeating what was done before a half raised does no harm. `n` items of which `k` raise cost at most
 about `2 k log2 n` further calls.
-
-A blown fuse is kept as a row of `worker-leases`. It binds the code that blew it: another version removes it and starts;
-`regworkers drain resume` removes it by hand.
 """
 
 from __future__ import annotations
@@ -18,9 +15,7 @@ from typing import TypeVar
 
 from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
-from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.engine import scheduling
-from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 
 U = TypeVar("U")
 R = TypeVar("R")
@@ -29,7 +24,6 @@ _PRODUCT = Path(__file__).parents[1]
 # More than this many defects of one fingerprint among the last items are a bug, and not a few odd items.
 MOST_DEFECTS = 20
 WINDOW_ITEMS = 400
-FUSES = "FUSE#"
 
 
 class NotRepeatable(Exception):
@@ -149,31 +143,3 @@ def fuse_message(drain: str, reason: str, tripped_at: str = "") -> str:
         f"with {reason}; deploy a version without that defect, or run `regworkers drain resume {drain}` to try this "
         "one again"
     )
-
-
-def blown_fuse(table: LeaseTable, drain: str) -> BlownFuse | None:
-    """The stored fuse of a drain, None if it is intact. Raises TransientFailure."""
-    row = table.get(_key(drain))
-    return None if row is None else _blown(drain, row)
-
-
-def store_blown_fuse(table: LeaseTable, blown: BlownFuse) -> None:
-    """Store it in place of an earlier one. Raises TransientFailure."""
-    key = _key(blown.drain)
-    seen = table.get(key)
-    table.swap(LeaseRow(key, counter=1 + (seen.counter if seen else 0), state=blown.as_dict()), seen)
-
-
-def remove_blown_fuse(table: LeaseTable, drain: str) -> BlownFuse | None:
-    """Returns the removed fuse; None if there was none or another process was faster. Raises TransientFailure."""
-    row = table.get(_key(drain))
-    return _blown(drain, row) if row is not None and table.remove(row) else None
-
-
-def _key(drain: str) -> LeaseKey:
-    return LeaseKey(FUSES + drain, "FUSE")
-
-
-def _blown(drain: str, row: LeaseRow) -> BlownFuse:
-    names = ("fingerprint", "reason", "trippedAt", "runId", "codeVersion")
-    return BlownFuse(drain, *(row.state.get(name, "") for name in names))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.defects import remove_blown_fuse
-from regworkers_core.engine.pauses import remove_pause, store_pause
+from regworkers_core.engine.holds import remove_hold, store_pause
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.runtime import Runtime
 
@@ -29,7 +28,7 @@ def resume_drain(runtime: Runtime, name: str) -> tuple[BlownFuse | None, PausedD
     unknown drain.
     """
     _check(name)
-    return remove_blown_fuse(runtime.leases, name), remove_pause(runtime.leases, name)
+    return remove_hold(runtime.leases, BlownFuse, name), remove_hold(runtime.leases, PausedDrain, name)
 
 
 def _check(name: str) -> None:

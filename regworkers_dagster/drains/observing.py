@@ -9,7 +9,8 @@ import dagster as dg
 import orjson
 
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.engine.pauses import pause_of
+from regworkers_core.domain.snapshot import PausedDrain
+from regworkers_core.engine.holds import hold_of
 from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.model import Names
@@ -257,7 +258,7 @@ def depth_of(runtime: Runtime, queue: str) -> Numbers:
 
 def pause_state(runtime: Runtime, drain: str) -> Numbers:
     """`paused` is 1 while an operator keeps the drain from its work; the drain's sensor says who and why."""
-    return {"paused": or_none(lambda: float(pause_of(runtime.leases, drain) is not None))}
+    return {"paused": or_none(lambda: float(hold_of(runtime.leases, PausedDrain, drain) is not None))}
 
 
 def or_none(read: Callable[[], T]) -> T | None:

@@ -13,10 +13,11 @@ import dagster as dg
 import structlog
 
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
+from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains.heartbeat import Beat, beats
 from regworkers_core.drains.runner import DrainSpec, drain_limits, fuse_in_force
 from regworkers_core.engine.defects import fuse_message
-from regworkers_core.engine.pauses import pause_of
+from regworkers_core.engine.holds import hold_of
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings, Settings
@@ -160,7 +161,7 @@ class Startable:
         if pause:
             return f"the last {failed} runs failed: open one of them to see why; the next start is in {pause:.0f} s"
         try:
-            paused = pause_of(runtime.leases, self.spec.name)
+            paused = hold_of(runtime.leases, PausedDrain, self.spec.name)
             fuse = fuse_in_force(runtime, self.spec.name)
         except TransientFailure:
             # The probe below refuses a drain that needs DynamoDB; the others start without an answer.

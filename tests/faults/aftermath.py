@@ -13,8 +13,9 @@ import orjson
 
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.defects import blown_fuse, remove_blown_fuse
+from regworkers_core.engine.holds import hold_of, remove_hold
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.settled import settled
@@ -111,10 +112,10 @@ def _once(runtime: Runtime, tell: Tell) -> Iterator[str]:
         yield f"the draw: {type(failure).__name__}: {failure}"
     # After the draw, whose steps tell of themselves again.
     for spec in DRAINS:
-        if (blown := blown_fuse(runtime.leases, spec.name)) is not None:
+        if (blown := hold_of(runtime.leases, BlownFuse, spec.name)) is not None:
             # As an operator does, once the cause is gone.
             tell("fuse", drain=spec.name, reason=blown.reason)
-            remove_blown_fuse(runtime.leases, spec.name)
+            remove_hold(runtime.leases, BlownFuse, spec.name)
         run(runtime, spec, idle_seconds=0.05)
 
 

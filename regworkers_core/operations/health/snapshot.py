@@ -33,9 +33,8 @@ from regworkers_core.domain.snapshot import (
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.runner import DrainSpec, fuse_in_force
-from regworkers_core.engine.defects import FUSES
+from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
-from regworkers_core.engine.pauses import pause_of
 from regworkers_core.operations.certificates import CertificateProblem, check_certificate
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
 from regworkers_core.operations.health.objectives import draw_states, read_objectives
@@ -187,7 +186,7 @@ def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:
     return tuple(
         LeaseState(row.key.pk, row.key.sk, row.owner, row.token, row.position.lstrip("0"))
         for row in rows
-        if not is_heartbeat(row.key.pk) and not row.key.pk.startswith(FUSES)
+        if not is_heartbeat(row.key.pk) and not row.key.pk.startswith(HOLDS)
     )
 
 
@@ -197,7 +196,9 @@ def _fuses(runtime: Runtime) -> tuple[BlownFuse, ...]:
 
 
 def _pauses(runtime: Runtime) -> tuple[PausedDrain, ...]:
-    return tuple(paused for spec in DRAINS if (paused := pause_of(runtime.leases, spec.name)) is not None)
+    return tuple(
+        paused for spec in DRAINS if (paused := hold_of(runtime.leases, PausedDrain, spec.name)) is not None
+    )
 
 
 def _certificate(runtime: Runtime) -> CertificateState:

@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.drains.runner import code_version
-from regworkers_core.engine.defects import store_blown_fuse
+from regworkers_core.engine.holds import store_fuse
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
@@ -309,7 +309,7 @@ def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_ru
     tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _queue(runtime, 1)
-    store_blown_fuse(runtime.leases, BlownFuse("save", "f", "DEFECT: x", "now", "run", code_version()))
+    store_fuse(runtime.leases, BlownFuse("save", "f", "DEFECT: x", "now", "run", code_version()))
     assert "`regworkers drain resume save`" in _reason(tick(automation.save_tick))
     monkeypatch.setattr("regworkers_core.drains.runner.code_version", lambda: "another")
     assert len(tick(automation.save_tick).run_requests) == 1

@@ -18,7 +18,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.runner import code_version
-from regworkers_core.engine.defects import remove_blown_fuse, store_blown_fuse
+from regworkers_core.engine.holds import remove_hold, store_fuse
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.infrastructure.dashboards.alarms import DRAINS
@@ -189,15 +189,15 @@ def test_a_drain_whose_items_fail(world: World) -> None:
 
 def test_a_drain_that_has_stopped_itself_until_other_code_runs(world: World) -> None:
     blown = BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", iso(0), "run1", code_version())
-    store_blown_fuse(world.base.leases, blown)
+    store_fuse(world.base.leases, blown)
     world.look()
     (event,) = world.receiver.events
     assert event["dedup_key"] == "local-dev:drain-fuse:save#1"
     assert "regworkers drain resume save" in event["payload"]["summary"]
-    store_blown_fuse(world.base.leases, replace(blown, code_version="another"))
+    store_fuse(world.base.leases, replace(blown, code_version="another"))
     world.look()
     notified_and_resolved(world, "drain-fuse:save", pages=True)
-    remove_blown_fuse(world.base.leases, "save")
+    remove_hold(world.base.leases, BlownFuse, "save")
 
 
 def test_a_stream_that_no_drain_reads(world: World) -> None:

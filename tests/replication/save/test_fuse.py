@@ -8,8 +8,10 @@ import pytest
 
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.drains.runner import code_version
-from regworkers_core.engine.defects import MOST_DEFECTS, blown_fuse
+from regworkers_core.engine.defects import MOST_DEFECTS
+from regworkers_core.engine.holds import hold_of
 from regworkers_core.operations.runbooks.out_of_sync import saving
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.saver import Saver
@@ -52,7 +54,7 @@ def test_one_entry_that_raises_is_a_dead_letter_and_the_others_are_saved(runtime
         break_saving(patch, "e17")
         report = run(runtime, "save")
     assert (report.counts["applied"], report.counts["dead_lettered"]) == (29, 1)
-    assert report.failure is None and blown_fuse(runtime.leases, "save") is None
+    assert report.failure is None and hold_of(runtime.leases, BlownFuse, "save") is None
     (dead_letter,) = runtime.dead_letters.of_entry(key("e17"))
     assert dead_letter["reason"] == "DEFECT" and dead_letter["error"].startswith("KeyError at ")
     assert SECRET not in str(dead_letter)
@@ -76,7 +78,7 @@ def test_a_bug_in_every_entry_blows_the_fuse_and_nothing_starts_before_it_is_rem
     assert dead_letters(runtime) <= MOST_DEFECTS
     left = runtime.queue(runtime.names.replication_queue).depth()
     assert left.total == 1, "everything went back"
-    blown = blown_fuse(runtime.leases, "save")
+    blown = hold_of(runtime.leases, BlownFuse, "save")
     assert blown is not None and blown.code_version == code_version()
 
     refused = regworkers(runtime, "drain", "save")
@@ -100,7 +102,7 @@ def test_a_runbook_whose_save_drain_blew_its_fuse_fails(
     queue_entries(runtime, 60)
     break_saving(monkeypatch)
     with pytest.raises(UsageError, match="the fuse of the drain save blew"), saving(runtime):
-        wait_until(lambda: blown_fuse(runtime.leases, "save"))
+        wait_until(lambda: hold_of(runtime.leases, BlownFuse, "save"))
 
 
 def test_another_version_of_the_code_starts_and_removes_the_fuse(
@@ -114,7 +116,7 @@ def test_another_version_of_the_code_starts_and_removes_the_fuse(
         run(runtime, "save")
     monkeypatch.setattr("regworkers_core.drains.runner.code_version", lambda: "another")
     run(runtime, "save")
-    assert blown_fuse(runtime.leases, "save") is None
+    assert hold_of(runtime.leases, BlownFuse, "save") is None
 
 
 def test_a_fuse_that_cannot_be_read_does_not_keep_a_drain_from_its_work(

@@ -8,10 +8,11 @@ from threading import Thread
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains import runner
 from regworkers_core.drains.heartbeat import Heartbeat
 from regworkers_core.engine.drain_report import DrainReport
-from regworkers_core.engine.pauses import pause_of
+from regworkers_core.engine.holds import hold_of
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
@@ -64,7 +65,7 @@ def test_a_pause_that_cannot_be_read_stops_no_drain(
     def unavailable(*_: object) -> None:
         raise TransientFailure("dynamodb", "unavailable")
 
-    monkeypatch.setattr(runner, "pause_of", unavailable)
+    monkeypatch.setattr(runner, "hold_of", unavailable)
     queue_entries(runtime, 1)
     assert run(runtime, "save").counts["applied"] == 1
 
@@ -73,11 +74,11 @@ def test_jobs_pause_and_resume_a_drain(runtime: Runtime, monkeypatch: pytest.Mon
     use(monkeypatch, runtime)
     config = {"drain": "save", "reason": "a test"}
     assert job("pause_drain").execute_in_process(run_config=config).success
-    paused = pause_of(runtime.leases, "save")
+    paused = hold_of(runtime.leases, PausedDrain, "save")
     assert paused is not None and paused.reason == "a test" and paused.by.startswith("dagster ")
     wrong = job("resume_drain").execute_in_process(run_config={"drain": "saves"}, raise_on_error=False)
     assert not wrong.success
     assert job("resume_drain").execute_in_process(run_config={"drain": "save"}).success
-    assert pause_of(runtime.leases, "save") is None
+    assert hold_of(runtime.leases, PausedDrain, "save") is None
     named = {each.what for each in runtime.operator_actions.history()}
     assert {"pause_drain", "resume_drain"} <= named
