@@ -423,7 +423,7 @@ def test_a_channel_that_hangs_keeps_the_tick_within_its_bound_and_the_other_from
     dead = world.base.names.dead_letter_queue(world.base.names.selection_queue)
     fill(world.base, dead, 1)
     world.receiver.gate.clear()
-    hasty = world.runtime(alerts={"tell_seconds": 0.05, "timeout_seconds": 30})
+    hasty = world.runtime(alerts={"tell_seconds": 0.5, "timeout_seconds": 30})
     world.look(hasty)
     (incident,) = world.base.incidents.all_open()
     assert incident.notified == {"log": "opened"}
