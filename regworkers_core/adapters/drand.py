@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx2
 import orjson
@@ -64,14 +64,14 @@ class DrandHttp:
         chain: Chain = QUICKNET,
         timeout_seconds: float = 5.0,
         clock: Callable[[], float] = scheduling.now,
-        monotonic: Callable[[], float] = scheduling.monotonic,
+        make: Callable[..., Any] = httpx2.Client,
     ) -> None:
         self._dependency = dependency
         self._bases = tuple(base.rstrip("/") for base in bases)
         self._chain = chain
         self._timeout_seconds = timeout_seconds
         self._clock = clock
-        self._monotonic = monotonic
+        self._make = make
 
     def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
         """See `Beacon.signature`. Makes no call before the round is due by our own clock."""
@@ -93,7 +93,7 @@ class DrandHttp:
         """A round (None: the latest) of the first relay with a valid answer."""
         problems: list[str] = []
         not_yet = 0
-        with httpx2.Client(timeout=self._timeout_seconds, follow_redirects=False) as client:
+        with self._make(timeout=self._timeout_seconds, follow_redirects=False) as client:
             for base in self._bases:
                 try:
                     found = self._ask(client, base, round_number)
@@ -112,7 +112,7 @@ class DrandHttp:
         raise TransientFailure(DEPENDENCY, "; ".join(problems) or "no relay is configured")
 
     def _ask(self, client: httpx2.Client, base: str, round_number: int | None) -> _Signed:
-        deadline = self._monotonic() + self._timeout_seconds
+        deadline = scheduling.monotonic() + self._timeout_seconds
         which = "latest" if round_number is None else round_number
         with client.stream("GET", f"{base}/{self._chain.hash}/public/{which}") as response:
             if response.status_code != 200:
@@ -122,7 +122,7 @@ class DrandHttp:
                 body += piece
                 if len(body) > MAX_BYTES:
                     raise _Refused(f"more than {MAX_BYTES} bytes")
-                if self._monotonic() > deadline:
+                if scheduling.monotonic() > deadline:
                     raise _Refused(f"not done after {self._timeout_seconds:g} s")
         return _signed(body, round_number)
 

@@ -35,6 +35,7 @@ REACHED = (
     "dead letter INVALID_ENTRY",
     "dead letter INVALID_EVENT",
     "drawn",
+    *(f"beacon {trouble}" for trouble in ("late", "unavailable", "forged")),
 )
 
 

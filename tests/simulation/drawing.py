@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from regworkers_core.domain import timestamps
 from regworkers_core.domain.campaign import CampaignStatus
-from regworkers_core.domain.reasons import Failure
+from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.selection.campaigns import lifecycle, registry
 from regworkers_core.selection.draw.draw_run import UNCHANGED, DrawRun
+from tests.selection.draw.beacons import signature_of
 from tests.selection.maths import oracle
 from tests.simulation.platform import attributes, stamp
 from tests.simulation.scheduler import EPOCH, Process
@@ -34,6 +36,8 @@ _MARKETS: list[dict[str, Any]] = [
 ]
 _ENTRY_SECONDS, _CLOSING_SECONDS = 20.0, 25.0
 _MOST_RUNS = 60
+# Of a run of the job, for the beacon; and by how much the last runs before a round come early.
+_PATIENCE_SECONDS, _EARLY_SECONDS = 60.0, 40.0
 _NOTIFIED = {
     "WINNER": "winner",
     "WAITLIST": "waitlisted",
@@ -49,6 +53,13 @@ class Drawing:
         self._random = play.scheduler.random
         self._entrants = [self._entrant(number) for number in range(ENTRANTS)]
         self.published = False
+        # Since the epoch: when the round of the beacon is due for which the draw waits.
+        self._due = 0.0
+
+    @property
+    def waits(self) -> float:
+        """For how many seconds."""
+        return max(0.0, self._due - self._play.scheduler.time)
 
     def _entrant(self, number: int) -> dict[str, Any]:
         at = stamp(EPOCH + self._random.uniform(0.5, _ENTRY_SECONDS))
@@ -123,6 +134,8 @@ class Drawing:
             if self.published:
                 return
             scheduler.sleep(self._random.uniform(1.0, 8.0))
+            if self.waits > _EARLY_SECONDS:
+                scheduler.sleep(self.waits - self._random.uniform(0.0, _EARLY_SECONDS))
 
     def _closed(self) -> bool:
         try:
@@ -141,17 +154,23 @@ class Drawing:
             settled=partial(settled, runtime),
             judge=partial(judge_campaign, runtime),
             stop=stop,
-            patience_seconds=600.0,
+            patience_seconds=_PATIENCE_SECONDS,
         )
         try:
             for step in run.steps(unasked=True):
                 self._play.tell(f"{process.name}: {step.name} {step.state} {dict(step.facts)}")
                 self._world.reached[f"draw {step.name} {step.state}"] += 1
                 self.published = step.name == "publish" and step.state in ("done", UNCHANGED)
+                if step.state == "waiting":
+                    self._due = timestamps.seconds(step.facts["dueAt"])
         except Failure as failure:
             # The job fails, and its retry or an operator runs it again.
             self._play.tell(f"{process.name} failed: {failure}")
             self._world.reached[f"draw failed {type(failure).__name__}"] += 1
+        except UsageError as error:
+            if "behind the beacon" not in str(error):
+                raise
+            self._world.reached["draw with a clock behind the beacon"] += 1
 
     # The end
 
@@ -178,9 +197,13 @@ class Drawing:
             self._artefact(name) for name in ("manifest.json", "seed.json", "result.txt")
         )
         named, terms = json.loads(seed), json.loads(manifest)
-        text = "|".join(
-            ("vfseed1", hashlib.sha256(manifest).hexdigest(), "commit-reveal", "0", named["randomness"])
-        )
+        source = terms["seedSource"]
+        if self._play.plan.beacon:
+            signature = signature_of(source["round"])
+            if named["randomness"] != hashlib.sha256(bytes.fromhex(signature)).hexdigest():
+                yield f"the seed is not that of round {source['round']}: {named}"
+        origin = source.get("chain", "commit-reveal"), str(source.get("round", 0))
+        text = "|".join(("vfseed1", hashlib.sha256(manifest).hexdigest(), *origin, named["randomness"]))
         if hashlib.sha256(text.encode()).hexdigest() != named["seed"]:
             yield "the seed is not derived from the manifest"
         leaves = [

@@ -55,6 +55,11 @@ class Plan:
     def active_seconds(self) -> float:
         return DRAW_ACTIVE_SECONDS if self.drawing else ACTIVE_SECONDS
 
+    @property
+    def beacon(self) -> bool:
+        """Whether the draw waits for a round of the beacon, as every second one does."""
+        return self.drawing and self.seed % 20 == 0
+
     def with_parts(self, changes: Sequence[Change], faults: Sequence[Fault]) -> Plan:
         cut = len(self.changes) + len(self.faults) - len(changes) - len(faults)
         return replace(self, changes=tuple(changes), faults=tuple(faults), cut=self.cut + cut)

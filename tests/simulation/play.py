@@ -30,6 +30,8 @@ _SLOTS = 2
 # From the end of all faults until everything agrees: the visibility time (30 s), then a wait after a failure (30 s),
 # an open breaker (15 s), the start of a drain, and each of these again for the flow behind.
 PROMISED_SECONDS = 240.0
+# Until the round of a draw: eleven minutes, and an hour more if the clock that chose it was wrong.
+BEACON_SECONDS = 4300.0
 _LOOK_SECONDS = 2.0
 _MOST_REPAIRS = 5
 # What a repair leaves as it is.
@@ -56,7 +58,7 @@ class Outcome:
 class Play:
     def __init__(self, plan: Plan, *, verbose: bool = False) -> None:
         self.plan = plan
-        self.world = World(plan.order)
+        self.world = World(plan.order, beacon=plan.beacon)
         self.scheduler = self.world.scheduler
         self.platform = Platform(self.world, plan)
         self.outcome = Outcome(plan)
@@ -123,7 +125,7 @@ class Play:
         self.scheduler.sleep(max(0.0, plan.active_seconds - world.elapsed))
         self._heal()
         if drawn is not None:
-            drawn.join(PROMISED_SECONDS * 2)
+            drawn.join(PROMISED_SECONDS * 2 + (BEACON_SECONDS if plan.beacon else 0.0))
         self._await_agreement()
         self.stopping = True
         for stop in self._stops.values():
@@ -150,6 +152,9 @@ class Play:
             self.end(name, process)
             del self._stops[process]
             self.scheduler.sleep(random.uniform(0.2, 4.0))
+            while self.drawing is not None and self.drawing.waits and not checks.differences(self):
+                # As the sensors: no drain while there is nothing to do.
+                self.scheduler.sleep(self.drawing.waits)
 
     def _run(self, process: Process, spec: DrainSpec[Any], stop: StopSignal) -> None:
         runtime = self.world.runtime(process)

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from random import Random
 from typing import Any, NamedTuple
 
 from boto3.dynamodb.types import TypeDeserializer
 
 from regworkers_core.adapters.aws.invites import Invites
+from regworkers_core.adapters.drand import DrandHttp
 from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
 from regworkers_core.engine import scheduling
@@ -24,10 +25,12 @@ from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.infrastructure.provision_tables import provision_table
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
+from tests.selection.draw.beacons import taken_for_signatures
 from tests.simulation.faults import Fault, error_of, some
 from tests.simulation.scheduler import EPOCH, Killed, Process, Scheduler, Task
 from tests.simulation.servers import kafka_client
 from tests.simulation.servers.aws import Aws, SimulatedClients
+from tests.simulation.servers.beacon import Relays
 from tests.simulation.servers.kafka import Kafka
 from tests.simulation.servers.mongo import Mongo
 from tests.simulation.servers.mongo_client import Client as MongoClient
@@ -125,6 +128,7 @@ class Servers(NamedTuple):
     mongo: Mongo
     redis: Redis
     kafka: Kafka
+    relays: Relays | None
 
     @property
     def tables(self) -> Tables:
@@ -138,7 +142,7 @@ class Servers(NamedTuple):
 class World:
     """Read by the checks: what the servers hold. `lossy`: stream records were lost; `restored`: the table was."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, beacon: bool = False) -> None:
         self.scheduler = Scheduler(seed)
         self.calls = 0
         # Open troubles by server.
@@ -150,7 +154,7 @@ class World:
         # Threads whose receive waits for a message.
         self.polling: list[Task] = []
         self.calm = CalmGate(self.scheduler)
-        self.servers = new_servers(Random(self.scheduler.random.random()))
+        self.servers = new_servers(Random(self.scheduler.random.random()), self.reached if beacon else None)
         runtime = self.runtime()
         self.names = runtime.names
         provision(runtime)
@@ -162,7 +166,8 @@ class World:
 
     def runtime(self, process: Process | None = None) -> SimulatedRuntime:
         gate = self.calm if process is None else PlayGate(self, process)
-        return SimulatedRuntime(settings(), self.servers, gate)
+        source = "commit-reveal" if self.servers.relays is None else "drand"
+        return SimulatedRuntime(settings(source), self.servers, gate)
 
     def arrived(self) -> None:
         """A message was sent or given back: receives that wait look again."""
@@ -216,9 +221,11 @@ class World:
         client.update_table(TableName=name, StreamSpecification=described["StreamSpecification"])
 
 
-def new_servers(random: Random) -> Servers:
+def new_servers(random: Random, reached: Counter[str] | None) -> Servers:
+    """With the relays of the beacon if what they do is counted in `reached`."""
     aws = Aws(shards=2, chaos=Chaos(random, duplicates=0.03, returns=0.02))
-    return Servers(aws, Mongo(random=random), Redis(), Kafka(random=random))
+    relays = None if reached is None else Relays(random, reached)
+    return Servers(aws, Mongo(random=random), Redis(), Kafka(random=random), relays)
 
 
 def provision(runtime: Runtime) -> None:
@@ -272,6 +279,13 @@ class SimulatedRuntime(Runtime):
         return Invites(self.dynamodb, self.dependency("dynamodb"), self.names.demand_table)
 
     @cached_property
+    def beacon(self) -> DrandHttp:
+        relays = self._servers.relays
+        assert relays is not None
+        urls, make = self.settings.selection.drand_urls, partial(relays.client, self._gate)
+        return DrandHttp(self.dependency("drand"), urls, clock=self.clock, make=make)
+
+    @cached_property
     def kafka_admin(self) -> KafkaAdmin:
         admin = KafkaAdmin(self.settings.kafka, self.dependency("kafka"), self.kafka_credentials)
         client = kafka_client.AdminClient(self._servers.kafka, self._gate)
@@ -289,7 +303,7 @@ class SimulatedRuntime(Runtime):
 
 
 @cache
-def settings() -> Settings:
+def settings(seed_source: str) -> Settings:
     """Those of production where a play can afford them: times are virtual, polls are not free."""
     return Settings(
         environment="local-dev",
@@ -307,7 +321,7 @@ def settings() -> Settings:
         enqueue={"empty_read_pause_seconds": 1.0, "concurrency": 2, "batch_records": 4},
         analytics={"visibility_seconds": 30, "receive_wait_seconds": 10, "concurrency": 2},
         selection={
-            "seed_source": "commit-reveal",
+            "seed_source": seed_source,
             "settle_seconds": 60,
             "write_grace_seconds": 5,
             "visibility_seconds": 30,
@@ -336,7 +350,8 @@ def seeded(scheduler: Scheduler) -> Iterator[None]:
     secrets.token_bytes = lambda size=32: own.randbytes(size or 32)
     scheduling.install(scheduler)
     try:
-        yield
+        with taken_for_signatures():
+            yield
     finally:
         scheduling.install(scheduling.RealWorld)
         uuid.uuid4, secrets.token_hex, secrets.token_bytes = before
