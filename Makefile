@@ -8,6 +8,10 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
 
 comma := ,
 
+# Compiled modules are kept, whatever the caller's shell says: tests start hundreds of processes, and each worker of
+# pytest would compile every test again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night bench-replication bench-selection bench-analytics bench-eligibility lock
 
