@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -14,8 +15,12 @@ import redis
 from botocore.exceptions import ClientError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from pymongo import IndexModel
 
+from regworkers_core.engine.dependency import Dependency
+from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.infrastructure.provision import provision
+from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.services.stores import USER_DATABASE
@@ -139,10 +144,66 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
 test_settings.__test__ = False  # type: ignore[attr-defined]
 
 
+@dataclass(slots=True)
+class _Example:
+    """The first namespace with some settings: what provisioning wrote to AWS, each as the name of the guard, the method
+    and its arguments as JSON.
+    """
+
+    prefix: str
+    writes: list[tuple[str, Callable[..., Any], str]] = field(default_factory=list)
+
+    @classmethod
+    def provisioned(cls, runtime: Runtime) -> _Example:
+        example, guard = cls(runtime.names.prefix), runtime.dependency
+
+        def noted(name: str) -> Any:
+            return _Noted(name, guard(name), example.writes) if name in _AWS else guard(name)
+
+        runtime.dependency = noted  # type: ignore[assignment]
+        list(provision(runtime))
+        runtime.dependency = guard
+        return example
+
+    def copy_to(self, runtime: Runtime) -> None:
+        """Half of the calls of provisioning look for what may exist, and nothing of a new prefix does."""
+        for name, write, arguments in self.writes:
+            mine = json.loads(arguments.replace(self.prefix, runtime.names.prefix))
+            runtime.dependency(name).call(write, **mine)
+        for collection, indexes in INDEXES.items():
+            models = [IndexModel(list(index.keys), **index.options) for index in indexes]
+            runtime.dependency("mongo").call(runtime.database[collection].create_indexes, models)
+        list(provision_topics(runtime, change=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """A guard of provisioning that notes what is written."""
+
+    name: str
+    guard: Dependency
+    writes: list[tuple[str, Callable[..., Any], str]]
+
+    def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        answer = self.guard.call(function, **arguments)
+        if not function.__name__.startswith(_READS):
+            self.writes.append((self.name, function, json.dumps(arguments)))
+        return answer
+
+
+_AWS = ("dynamodb", "sqs", "s3", "logs")
+_READS = ("describe_", "get_", "head_")
+_examples: dict[str, _Example] = {}
+
+
 def new_runtime(addresses: dict[str, str] | None = None, **sections: Any) -> Runtime:
     """A provisioned runtime with a new prefix."""
     runtime = Runtime(test_settings(f"t{uuid.uuid4().hex[:8]}-", addresses, **sections))
-    list(provision(runtime))
+    alike = runtime.settings.model_dump_json(exclude={"redis"}).replace(runtime.names.prefix, "")
+    if alike in _examples:
+        _examples[alike].copy_to(runtime)
+    else:
+        _examples[alike] = _Example.provisioned(runtime)
     if NO_BUCKET_POLICY in os.environ:
         runtime.aws.client("s3").delete_bucket_policy(Bucket=runtime.names.bucket)
     return runtime

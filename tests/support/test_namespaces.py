@@ -1,9 +1,11 @@
-"""The tests leave given servers as they found them."""
+"""Every test gets what is provisioned, and leaves given servers as it found them."""
 
 from __future__ import annotations
 
 import pytest
 
+from regworkers_core.infrastructure.provision import provision
+from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import new_runtime, remove_namespace
 
@@ -40,3 +42,10 @@ def test_a_namespace_on_given_servers_is_removed_whole(
     assert {"topics", "tables", "queues", "log groups", "buckets"} <= set(left_of(runtime, other))
     remove_namespace(other)
     assert left_of(runtime, other) == {}
+
+
+def test_a_namespace_that_was_copied_is_a_provisioned_one(runtime: Runtime) -> None:
+    copied = new_runtime()
+    assert copied.names.prefix != runtime.names.prefix
+    assert {each.outcome for each in provision(copied, change=False)} == {ProvisionOutcome.EXISTED}
+    remove_namespace(copied)

@@ -97,6 +97,7 @@ class Client:
         if method is None or not getattr(method, "is_operation", False):
             raise AttributeError(f"the simulated {self._service} has no {name}")
         made = self._guarded(method, operation_of(name))
+        made.__name__ = name
         # The next time it is found without this function.
         self.__dict__[name] = made
         return made
