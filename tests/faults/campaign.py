@@ -50,8 +50,8 @@ END = "<!-- figures of the campaigns: end -->"
 LATE = "late"
 SLOTS = ("writer", "enqueue", "save", "save", "publish", "draw", LATE)
 KILLS_PER_ROUND = 50
-# Of the draw, when a round begins, so that each step comes under fire in some rounds.
-STEPS_BEFORE = (0, 0, 2, 4, 5, 6, 8)
+# Of the draw's eight steps, when a round begins: one more in each round, from none to all.
+STEPS_BEFORE = 9
 # Between two strikes on processes, on average. One of PAUSE_SHARE pauses instead.
 GAP_SECONDS, PAUSE_SHARE = 0.8, 0.15
 # A lease is 1 s, a message is hidden for 2 s.
@@ -173,7 +173,7 @@ class Round:
         history: History,
         variant: str,
     ) -> None:
-        self._variant = variant
+        self._variant, self._steps_before = variant, (number - 1) % STEPS_BEFORE
         self._random = random.Random(f"{seed}/{number}")
         self._proxies, self.history = proxies, history
         self.runtime = new_runtime(**SECTIONS)
@@ -188,7 +188,7 @@ class Round:
 
     def play(self, kills: int) -> None:
         history = self.history
-        aftermath.set_up(self.runtime, history.tell, self._random.choice(STEPS_BEFORE))
+        aftermath.set_up(self.runtime, history.tell, self._steps_before)
         with self._ancestor() as ancestor, self._looks():
             self._strike(ancestor, kills)
             for proxy in self._proxies.values():

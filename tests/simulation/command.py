@@ -148,7 +148,7 @@ def _begin() -> None:
 
     import structlog
 
-    from tests.simulation.world import without_plots
+    from tests.support.draws import without_plots
 
     without_plots()
     if Path("/dev/shm").is_dir():

@@ -238,17 +238,6 @@ def provision(runtime: Runtime) -> None:
     list(provision_topics(runtime, change=True))
 
 
-def without_plots() -> None:
-    """Reports of a draw without their plots, which are half of a draw's time and decide nothing. In this process, for
-    good.
-    """
-    from regworkers_core.eligibility.campaign import eligibility_report
-    from regworkers_core.selection.report import plots
-
-    nothing = lambda *_, **__: b""  # noqa: E731
-    plots._plot = eligibility_report._markets = eligibility_report._days = nothing  # type: ignore[assignment]
-
-
 def plain(item: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: _deserialize(value) for name, value in item.items()}
     return {name: int(value) if isinstance(value, Decimal) else value for name, value in found.items()}
