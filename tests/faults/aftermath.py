@@ -12,10 +12,15 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.analytics.publishing import refusal
+from regworkers_core.domain.reasons import Failure, Reason, UsageError
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.holds import hold_of, remove_hold
+from regworkers_core.operations.dead_letters.drop import DropOptions, drop
+from regworkers_core.operations.dead_letters.model import Choice, dead_queues
+from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
+from regworkers_core.operations.dead_letters.verdict import Assessor
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.settled import settled
@@ -110,6 +115,7 @@ def _once(runtime: Runtime, tell: Tell) -> Iterator[str]:
                 yield f"the draw is {step.state} at {step.name}"
     except (Failure, UsageError) as failure:
         yield f"the draw: {type(failure).__name__}: {failure}"
+    work_off_killed(runtime, tell)
     # After the draw, whose steps tell of themselves again.
     for spec in DRAINS:
         if (blown := hold_of(runtime.leases, BlownFuse, spec.name)) is not None:
@@ -117,6 +123,19 @@ def _once(runtime: Runtime, tell: Tell) -> Iterator[str]:
             tell("fuse", drain=spec.name, reason=blown.reason)
             remove_hold(runtime.leases, BlownFuse, spec.name)
         run(runtime, spec, idle_seconds=0.05)
+
+
+def work_off_killed(runtime: Runtime, tell: Tell) -> None:
+    """Processes died of none of these messages: send those again that are needed, and drop the others."""
+    killed, assessor = Choice(reason=Reason.KILLED), Assessor(runtime, refusal)
+    for queue in dead_queues(runtime.names):
+        if not runtime.queue(queue.name).depth().total:
+            continue
+        sent = redrive(
+            runtime, queue, assessor, RedriveOptions(killed, dry_run=False, at_once=True)
+        ).sent.total()
+        dropped = drop(runtime, queue, assessor, DropOptions(killed, dry_run=False)).dropped
+        tell("worked off", queue=queue.name.removeprefix(runtime.names.prefix), sent=sent, dropped=dropped)
 
 
 def _open(runtime: Runtime) -> list[str]:

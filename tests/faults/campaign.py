@@ -90,6 +90,8 @@ class State:
     faults: dict[str, int] = field(default_factory=dict)
     found: dict[str, int] = field(default_factory=dict)
     repeats: int = 0
+    # Dead letters of killed processes, which the recovery sent again or dropped.
+    worked_off: int = 0
 
     @classmethod
     def load(cls, file: Path) -> State:
@@ -121,6 +123,7 @@ class State:
             if line["k"] == "step" and line["state"] == "done" and not line.get("before")
         )
         self.steps = dict(Counter(self.steps) + steps)
+        self.worked_off += sum(line["sent"] + line["dropped"] for line in lines if line["k"] == "worked off")
         self.faults = dict(Counter(self.faults) + faults)
         self.found = dict(Counter(self.found) + Counter(kind for kind, _ in verdict.findings))
 
@@ -380,6 +383,7 @@ def row(state: State) -> str:
         f"{sum(state.faults.values()):,}",
         f"{state.writes:,}",
         f"{state.repeats:,}",
+        f"{state.worked_off:,}",
         *found,
         f"{os.cpu_count()} cores, Python {platform.python_version()}",
     ]

@@ -6,6 +6,7 @@ A history is JSON lines (gzip), `k` being the kind of each:
   done; without one it may or may not have happened), `seen` (the replica holds this state now), `decided` (what a
   draw's record says now), `report` (of a drain that ended by itself), `raised` (an error without a class), and
   `born`, `ended`, `kill`, `pause`, `rule` (what was done to whom)
+- in the recovery: `worked off` (dead letters of killed processes: how many were sent again, and how many dropped)
 - after the recovery: `source` and `replica` (each item), `event` (each record on Kafka), `queue` (its depth), `dead`
   (each dead letter), `entrant`, `result` (lines of the published result), `code`, `selection`, `outbox`,
   `notified` (each message to the mailer), and `end`, with which a history is whole

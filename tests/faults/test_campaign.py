@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from regworkers_core.engine.queue import Outgoing
+from regworkers_core.operations.dead_letters.model import dead_queue
+from regworkers_core.runtime import Runtime
 from tests.faults import campaign
+from tests.faults.aftermath import work_off_killed
 from tests.faults.campaign import END, Campaign, State, row
 from tests.faults.checker import read
+from tests.operations.dead_letters.world import body, depths, send_dead
+from tests.support.entries import key, put
 
 
 @pytest.mark.slow
@@ -27,6 +33,17 @@ def test_twenty_kills_at_random_instants_lose_and_double_nothing(tmp_path: Path)
         "publish",
         "draw",
     }
+
+
+def test_the_recovery_works_off_the_messages_of_killed_processes_alone(runtime: Runtime) -> None:
+    dead = dead_queue(runtime.names, "replication")
+    put(runtime, key("e1"))
+    for reason in ("KILLED", "INVALID_ENTRY"):
+        send_dead(runtime, dead, [Outgoing(body("e1"), {"reason": reason})])
+    lines: list[tuple[str, dict[str, object]]] = []
+    work_off_killed(runtime, lambda kind, **facts: lines.append((kind, facts)))
+    assert lines == [("worked off", {"queue": "replication-queue-dlq", "sent": 1, "dropped": 0})]
+    assert depths(runtime) == (1, 1)
 
 
 def test_a_campaign_appends_its_figures_and_a_resumed_one_replaces_them(
