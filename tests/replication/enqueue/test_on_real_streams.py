@@ -39,8 +39,8 @@ def clear_flag(runtime: Runtime, entry_id: str) -> None:
     )
 
 
-def consumer(runtime: Runtime, owner: str) -> StreamSource:
-    limits = EnqueueSettings(lease_seconds=1.0, empty_read_pause_seconds=0.02)
+def consumer(runtime: Runtime, owner: str, lease_seconds: float = 1.0) -> StreamSource:
+    limits = EnqueueSettings(lease_seconds=lease_seconds, empty_read_pause_seconds=0.02)
     return StreamSource(runtime.streams, runtime.leases, limits, owner=owner)
 
 
@@ -95,12 +95,12 @@ def test_what_a_dead_consumer_had_in_hand_is_queued_by_its_successor(runtime: Ru
 
 
 def test_a_consumer_that_leaves_is_followed_without_waiting_for_a_lease_time(runtime: Runtime) -> None:
-    first = consumer(runtime, "first")
+    first = consumer(runtime, "first", 60.0)
     wait_until(lambda: first.receive() == [] and first.may_idle(), what="holding the shard")
     first.close()
     rows, consumers = split_rows(runtime.leases.rows(f"STREAM#{runtime.names.demand_table}"))
     assert [row.owner for row in rows.values()] == [""]
     assert consumers == []
-    second = consumer(runtime, "second")
+    second = consumer(runtime, "second", 60.0)
     second.receive()
     assert second.may_idle()
