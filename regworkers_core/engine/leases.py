@@ -248,8 +248,6 @@ def held_lease(
     *,
     lease_seconds: float,
     patience_seconds: float | None = None,
-    sleep: Callable[[float], object] = scheduling.sleep,
-    clock: Callable[[], float] = scheduling.monotonic,
 ) -> Iterator[Lease]:
     """Hold `name` inside; a thread renews it. Blocks while another holds it; a holder that died costs one lease time.
 
@@ -258,12 +256,12 @@ def held_lease(
     """
     patience = lease_seconds * PATIENCE_LEASES if patience_seconds is None else patience_seconds
     # Unique to this start: two attempts of one run must not take each other for the holder.
-    holder = LeaseHolder(table, f"{run_id}-{uuid.uuid4().hex[:8]}", lease_seconds=lease_seconds, clock=clock)
-    give_up = clock() + patience
+    holder = LeaseHolder(table, f"{run_id}-{uuid.uuid4().hex[:8]}", lease_seconds=lease_seconds)
+    give_up = scheduling.monotonic() + patience
     while (lease := holder.acquire(name)) is None:
-        if clock() >= give_up:
+        if scheduling.monotonic() >= give_up:
             raise LeaseBusy(name)
-        sleep(lease_seconds * POLL_SHARE)
+        scheduling.sleep(lease_seconds * POLL_SHARE)
     done = scheduling.event()
     renewing = scheduling.start(partial(_renew, lease, done, lease_seconds / 3), "lease")
     try:

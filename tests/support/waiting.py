@@ -1,11 +1,14 @@
-"""Awaiting a condition instead of sleeping."""
+"""Awaiting a condition instead of sleeping, and sleeps of the product that take no time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+from regworkers_core.engine import scheduling
 
 T = TypeVar("T")
 
@@ -18,3 +21,13 @@ def wait_until(condition: Callable[[], T], *, seconds: float = 20.0, what: str =
         assert time.monotonic() < give_up, f"{what} did not come true within {seconds} s"
         pause.wait(0.02)
     return value
+
+
+@contextmanager
+def sleeping(act: Callable[[float], object]) -> Iterator[None]:
+    """Inside, the product does `act` instead of sleeping."""
+    scheduling.install(type("World", (scheduling.RealWorld,), {"sleep": staticmethod(act)}))
+    try:
+        yield
+    finally:
+        scheduling.install(scheduling.RealWorld)

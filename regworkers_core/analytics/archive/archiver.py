@@ -95,17 +95,16 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a run ends: at `deadline` on `clock`, or at a stop signal; both between two batches."""
+    """When a run ends: at `deadline` (monotonic), or at a stop signal; both between two batches."""
 
     deadline: float
-    clock: Callable[[], float]
     stop: StopSignal
 
     @property
     def reached(self) -> Ended | None:
         if self.stop.is_set:
             return "stopped"
-        return "max_seconds" if self.clock() >= self.deadline else None
+        return "max_seconds" if scheduling.monotonic() >= self.deadline else None
 
 
 def archive_events(
@@ -117,17 +116,15 @@ def archive_events(
     open_log: Callable[[], AbstractContextManager[Log]] | None = None,
     on_step: OnStep = no_step,
     on_progress: Callable[[ArchiveReport], None] = lambda _report: None,
-    clock: Callable[[], float] = scheduling.monotonic,
-    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> ArchiveReport:
     """Archive the events of the topics. One run at a time: a second one ends `busy` and does nothing.
 
     A dependency that does not answer ends the run; what was committed remains, and the next run continues after it.
     Raises UsageError for a missing bucket, a missing address or a manifest that cannot be read.
     """
-    report, began = ArchiveReport(), clock()
+    report, began = ArchiveReport(), scheduling.monotonic()
     settings = runtime.settings
-    limits = Limits(began + (max_seconds or settings.drain.max_seconds), clock, stop or StopSignal())
+    limits = Limits(began + (max_seconds or settings.drain.max_seconds), stop or StopSignal())
     connect = open_log or (lambda: runtime.kafka_log(LEASE))
     try:
         unavailable = runtime.probe("s3", *(() if open_log else ("kafka",)))
@@ -139,7 +136,6 @@ def archive_events(
                 LEASE,
                 run_id,
                 lease_seconds=settings.archive.lease_seconds,
-                sleep=sleep,
             ) as lease,
             connect() as source,
             tempfile.TemporaryDirectory(prefix="regworkers-archive-") as folder,
@@ -165,7 +161,7 @@ def archive_events(
     except TransientFailure as failure:
         report.ended, report.dependency = "dependency_down", failure.dependency
         log.warning("archive interrupted", dependency=failure.dependency, error=failure.error)
-    report.seconds = clock() - began
+    report.seconds = scheduling.monotonic() - began
     return report
 
 

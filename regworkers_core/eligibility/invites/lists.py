@@ -191,7 +191,6 @@ class Hooks:
     stop: StopSignal | None = None
     on_progress: Callable[[ListReport], None] = lambda _report: None
     on_step: OnStep = no_step
-    sleep: Callable[[float], object] = scheduling.sleep
 
     @property
     def stopped(self) -> bool:
@@ -280,10 +279,10 @@ def _require(lease: Lease | None, report: ListReport) -> None:
         )
 
 
-def write_limit(runtime: Runtime, rate: float | None, hooks: Hooks) -> Callable[[int], object]:
+def write_limit(runtime: Runtime, rate: float | None) -> Callable[[int], object]:
     """Return a function that waits until a number of invites may be written, by `rate` or the settings."""
     rate = rate or runtime.settings.invites.items_per_second
-    return (lambda _number: None) if rate is None else TokenBucket(rate, sleep=hooks.sleep).take
+    return (lambda _number: None) if rate is None else TokenBucket(rate).take
 
 
 def lease_name(campaign_id: str, type_: InviteType) -> str:
@@ -291,9 +290,7 @@ def lease_name(campaign_id: str, type_: InviteType) -> str:
 
 
 @contextmanager
-def one_at_a_time(
-    runtime: Runtime, report: ListReport, run_id: str, sleep: Callable[[float], object]
-) -> Iterator[Lease | None]:
+def one_at_a_time(runtime: Runtime, report: ListReport, run_id: str) -> Iterator[Lease | None]:
     """Hold the lease of the campaign's invites of one type: no other list writes between the read and the write of a
     batch. A dry run needs no lease. Raises UsageError while another list runs.
     """
@@ -302,7 +299,7 @@ def one_at_a_time(
         return
     name, seconds = lease_name(report.campaign_id, report.type), runtime.settings.invites.lease_seconds
     try:
-        with held_lease(runtime.leases, name, run_id, lease_seconds=seconds, sleep=sleep) as lease:
+        with held_lease(runtime.leases, name, run_id, lease_seconds=seconds) as lease:
             yield lease
     except LeaseBusy:
         raise UsageError(

@@ -79,11 +79,9 @@ def upload_invites(
     report = ListReport(campaign_id, type_, dry_run, UPLOAD_OUTCOMES, ttl=ttl, advice=note)
     # Before the wait for a lease.
     require_header(open_it, name, type_)
-    with one_at_a_time(runtime, report, run_id, hooks.sleep) as lease:
+    with one_at_a_time(runtime, report, run_id) as lease:
         existing = _existing_invites(runtime, campaign_id, type_, lease)
-        work = _upload_work(
-            runtime, report, ttl, existing, write_limit(runtime, rate, hooks), shorten=shorten
-        )
+        work = _upload_work(runtime, report, ttl, existing, write_limit(runtime, rate), shorten=shorten)
         lines = read_rows(open_it, name, type_)
         work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
     if campaign is not None and not dry_run:
@@ -158,8 +156,8 @@ def remove_invites(
     """
     hooks = hooks or Hooks()
     report = ListReport(campaign_of_invites(runtime, slug_or_id), type_, dry_run, REMOVAL_OUTCOMES)
-    with one_at_a_time(runtime, report, run_id, hooks.sleep) as lease:
-        work = _removal_work(runtime, report, write_limit(runtime, rate, hooks))
+    with one_at_a_time(runtime, report, run_id) as lease:
+        work = _removal_work(runtime, report, write_limit(runtime, rate))
         work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
     return report
 

@@ -5,14 +5,13 @@ What the old system did in that hour is done once more. The guard of every write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.adapters.aws.streams import lister_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseBusy, LeaseRow, held_lease
 from regworkers_core.replication.enqueue.shard_rows import (
     checkpoint_of,
@@ -63,7 +62,6 @@ def cut_over(
     accept_differences: int | None = None,
     replace: bool = False,
     back_seconds: float = BACK_SECONDS,
-    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> CutOver:
     """Say where `enqueue` would start, and with `apply` write its checkpoints, unless there are obstacles. `replace`:
     also in place of checkpoints that it has. `accept_differences` is the number of differences that the shadow found.
@@ -76,9 +74,9 @@ def cut_over(
     try:
         lease_seconds = runtime.settings.enqueue.lease_seconds
         # Held, so that no shadow starts meanwhile.
-        with held_lease(rows.table, SHADOW, "cut-over", lease_seconds=lease_seconds, sleep=sleep):
+        with held_lease(rows.table, SHADOW, "cut-over", lease_seconds=lease_seconds):
             try:
-                require_no_enqueue(runtime, sleep=sleep)
+                require_no_enqueue(runtime)
             except UsageError as running:
                 obstacles.append(str(running))
             report = rows.report()

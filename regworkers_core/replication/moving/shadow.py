@@ -281,7 +281,6 @@ def shadow(
     afresh: bool = False,
     on_progress: Callable[[ShadowReport], None] = lambda _report: None,
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> tuple[ShadowReport, DrainReport]:
     """Compare until the stop signal, for `max_seconds`, or until no record came for `idle_seconds`. Goes on where the
     last shadow ended; `afresh` begins a new report. Blocks for that time.
@@ -289,7 +288,7 @@ def shadow(
     Raises UsageError while another shadow or an enqueue drain runs or once one starts, and without table or stream.
     """
     rows, settings = ShadowRows(runtime), runtime.settings
-    require_no_enqueue(runtime, sleep=sleep)
+    require_no_enqueue(runtime)
     enqueues = _counters(runtime)
     run_id = f"{SHADOW}-{uuid.uuid4().hex[:8]}"
     objective = settings.replication.lag_objective_seconds
@@ -359,13 +358,13 @@ def shadow(
         raise UsageError("another shadow runs: stop it first") from None
 
 
-def require_no_enqueue(runtime: Runtime, *, sleep: Callable[[float], object] = scheduling.sleep) -> None:
+def require_no_enqueue(runtime: Runtime) -> None:
     """Raises UsageError while an enqueue drain runs: a shard has room for two readers, the old system and one of ours.
     Blocks for some seconds if there are heartbeats, which may be those of dead processes.
     """
     before = _counters(runtime)
     if before:
-        sleep(2 * BEAT_SECONDS)
+        scheduling.sleep(2 * BEAT_SECONDS)
         _require_still(before, _counters(runtime))
 
 

@@ -6,7 +6,6 @@ status.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
@@ -48,7 +46,6 @@ def advance(
     reason: str,
     run_id: str,
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> Advanced:
     """Move the campaign to the next status `to`. Of several concurrent or repeated calls, one makes the step.
 
@@ -65,7 +62,6 @@ def advance(
                 f"campaign-{campaign_id}",
                 run_id,
                 lease_seconds=runtime.settings.selection.lease_seconds,
-                sleep=sleep,
             ) as lease:
                 on_step("campaigns.after_lease")
                 # The previous holder of the lease may have made this step.

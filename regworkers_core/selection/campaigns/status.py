@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
 from regworkers_core.selection.notify.outbox import markets_of
-
-Sleep = Callable[[float], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +75,8 @@ class CampaignReport:
         }
 
 
-def read_campaign_status(
-    runtime: Runtime, campaign: Campaign, *, sleep: Sleep = scheduling.sleep
-) -> CampaignReport:
-    """Read the state of a campaign. `sleep` waits for a heartbeat of an unfinished draw. Raises TransientFailure."""
+def read_campaign_status(runtime: Runtime, campaign: Campaign) -> CampaignReport:
+    """Read the state of a campaign. Waits for a heartbeat of an unfinished draw. Raises TransientFailure."""
     campaign_id = campaign.campaign_id
     record = runtime.draws.get(campaign_id)
     codes = read_stock(runtime, campaign, record)
@@ -88,7 +84,7 @@ def read_campaign_status(
     findings = [
         *_of_status(runtime, campaign),
         *_of_codes(campaign, codes, record),
-        *_of_draw(runtime, campaign, record, sleep),
+        *_of_draw(runtime, campaign, record),
         *_of_notifications(campaign_id, notifications, outbox),
     ]
     counted = runtime.replica.count_campaign(campaign_id)
@@ -135,11 +131,11 @@ def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord |
             yield ToDo(text, f"{load} --market {stock.market_id}", "import_codes")
 
 
-def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None, sleep: Sleep) -> Iterator[ToDo]:
+def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None) -> Iterator[ToDo]:
     campaign_id = campaign.campaign_id
     phases = record.phases if record else {}
     if not phases or not record:
-        if campaign.status is CampaignStatus.PROCESSING and not _at_work(runtime, campaign_id, sleep):
+        if campaign.status is CampaignStatus.PROCESSING and not _at_work(runtime, campaign_id):
             yield ToDo(
                 "it is in processing and no run works on it", f"regworkers draw run {campaign_id}", "draw"
             )
@@ -181,7 +177,7 @@ def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None, sl
     elif latest.round_due is not None and latest.round_due > runtime.clock():
         # The sensor, or the next run, continues once the round is signed.
         pass
-    elif not latest.reached(PhaseStatus.PUBLISHED) and not _at_work(runtime, campaign_id, sleep):
+    elif not latest.reached(PhaseStatus.PUBLISHED) and not _at_work(runtime, campaign_id):
         yield ToDo(
             f"phase {latest.phase} is {latest.status} and no run works on it",
             f"regworkers draw run {campaign_id}",
@@ -266,7 +262,7 @@ def _of_notifications(
         )
 
 
-def _at_work(runtime: Runtime, campaign_id: str, sleep: Sleep) -> bool:
+def _at_work(runtime: Runtime, campaign_id: str) -> bool:
     """Whether a run works on the draw: it holds the lease and renews it every third of a lease time. A sender of
     messages that holds the lease does not work on the draw.
     """
@@ -275,7 +271,7 @@ def _at_work(runtime: Runtime, campaign_id: str, sleep: Sleep) -> bool:
     if before is None or not works_on_draw(before.owner):
         return False
     for _ in range(5):
-        sleep(runtime.settings.selection.lease_seconds / 10)
+        scheduling.sleep(runtime.settings.selection.lease_seconds / 10)
         now = runtime.leases.get(key)
         if now is not None and (now.token, now.counter) != (before.token, before.counter):
             return works_on_draw(now.owner)

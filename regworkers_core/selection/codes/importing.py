@@ -34,7 +34,6 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
@@ -176,7 +175,6 @@ def import_codes(
     stop: StopSignal | None = None,
     on_progress: Callable[[ImportReport], None] = lambda _report: None,
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> ImportReport:
     """Import every valid row of the file and write the others, with line and reason, to `rejects`; then resume markets
     of a published draw that waited for codes.
@@ -188,7 +186,7 @@ def import_codes(
     market_id = _market_for(campaign, market_id, read_columns(path))
     report = ImportReport(campaign.campaign_id, dry_run)
     with (
-        _import_lease(runtime, campaign.campaign_id, run_id, dry_run, sleep) as lease,
+        _import_lease(runtime, campaign.campaign_id, run_id, dry_run) as lease,
         RejectsFile(rejects) as rejected,
         FirstSeen() as seen,
     ):
@@ -325,17 +323,13 @@ def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str
 
 
 @contextmanager
-def _import_lease(
-    runtime: Runtime, campaign_id: str, run_id: str, dry_run: bool, sleep: Callable[[float], object]
-) -> Iterator[Lease | None]:
+def _import_lease(runtime: Runtime, campaign_id: str, run_id: str, dry_run: bool) -> Iterator[Lease | None]:
     if dry_run:
         yield None
         return
     seconds = runtime.settings.selection.lease_seconds
     try:
-        with held_lease(
-            runtime.leases, f"codes-{campaign_id}", run_id, lease_seconds=seconds, sleep=sleep
-        ) as lease:
+        with held_lease(runtime.leases, f"codes-{campaign_id}", run_id, lease_seconds=seconds) as lease:
             yield lease
     except LeaseBusy:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import DrawBusy, draw_lease
@@ -124,7 +123,6 @@ def void_codes(
     run_id: str,
     dry_run: bool = False,
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> list[Voided]:
     """Void AVAILABLE codes permanently. They keep their positions, which plans then skip.
 
@@ -133,7 +131,7 @@ def void_codes(
     the draw, also if one takes over half way (codes that are void by then stay void).
     """
     done: list[Voided] = []
-    with draw_lease(runtime, campaign.campaign_id, run_id, sleep=sleep) as lease:
+    with draw_lease(runtime, campaign.campaign_id, run_id) as lease:
         on_step("codes.after_lease")
         stored = runtime.codes.get(codes)
         busy = _markets_in_assignment(runtime, campaign.campaign_id)

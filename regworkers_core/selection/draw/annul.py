@@ -6,7 +6,7 @@ of the decision, so the same command resumes one that was killed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import lifecycle
@@ -84,7 +83,6 @@ def annul(
     run_id: str,
     by: str = "",
     on_step: OnStep = no_step,
-    sleep: Callable[[float], object] = scheduling.sleep,
 ) -> Annulment:
     """End the draw: no step follows, its unsent messages are never sent, and `annulled.json` beside the latest
     committed phase (or phase 1) publishes the reason. A repeat, whatever its reason, resumes the annulment that was
@@ -94,7 +92,7 @@ def annul(
     campaign whose draw was never opened; DrawBusy while another run works on it; TransientFailure.
     """
     text = published_reason(reason, "an annulment")
-    with draw_lease(runtime, campaign_id, run_id, sleep=sleep) as lease:
+    with draw_lease(runtime, campaign_id, run_id) as lease:
         record, phase, manifest_hash = _latest(runtime, campaign_id)
         if not record.annulled:
             require_word(confirm, confirmation_word(campaign_id, phase))
@@ -113,7 +111,7 @@ def annul(
         on_step("draw.after_annul_messages")
         _publish(runtime, record, annulled)
         on_step("draw.after_annul_file")
-        _complete(runtime, campaign_id, run_id, sleep)
+        _complete(runtime, campaign_id, run_id)
     return replace(preview(runtime, campaign_id), stopped=stopped)
 
 
@@ -132,7 +130,7 @@ def _publish(runtime: Runtime, record: DrawRecord, annulled: Mapping[str, Any]) 
         )
 
 
-def _complete(runtime: Runtime, campaign_id: str, run_id: str, sleep: Callable[[float], object]) -> None:
+def _complete(runtime: Runtime, campaign_id: str, run_id: str) -> None:
     """Complete the campaign, which starts the retention periods of its data."""
     if runtime.campaigns.require_id(campaign_id).status is CampaignStatus.PROCESSING:
         lifecycle.advance(
@@ -141,7 +139,6 @@ def _complete(runtime: Runtime, campaign_id: str, run_id: str, sleep: Callable[[
             CampaignStatus.COMPLETED,
             reason="its draw was annulled",
             run_id=run_id,
-            sleep=sleep,
         )
 
 

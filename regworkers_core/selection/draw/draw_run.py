@@ -17,7 +17,6 @@ from regworkers_core.adapters.files.judged_entries import Judge, ReplicationProg
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
@@ -75,11 +74,10 @@ class DrawRun(Confirming):
         stop: StopSignal | None = None,
         on_step: OnStep = no_step,
         on_progress: Tell = lambda _text: None,
-        sleep: Callable[[float], object] = scheduling.sleep,
         patience_seconds: float = math.inf,
         accept: AcceptedFindings | None = None,
     ) -> None:
-        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep, accept=accept)
+        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, accept=accept)
         self._settled, self._judge, self._strikes = settled, judge, strikes
         self._stop = stop or StopSignal()
         self._on_step, self._tell = on_step, on_progress

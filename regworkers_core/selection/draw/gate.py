@@ -7,7 +7,7 @@ by name and with a reason, which are published with the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,6 @@ from regworkers_core.domain.selection import (
     require_word,
 )
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import count_pairs
@@ -241,10 +240,9 @@ class Confirming(HeldDraw):
         *,
         run_id: str,
         phase: int | None = None,
-        sleep: Callable[[float], object] = scheduling.sleep,
         accept: AcceptedFindings | None = None,
     ) -> None:
-        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, sleep=sleep)
+        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase)
         self._accept = accept or AcceptedFindings()
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,6 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, Workbench, workbench
@@ -25,9 +24,7 @@ class DrawBusy(Failure):
 
 
 @contextmanager
-def draw_lease(
-    runtime: Runtime, campaign_id: str, run_id: str, *, sleep: Callable[[float], object] = scheduling.sleep
-) -> Iterator[Lease]:
+def draw_lease(runtime: Runtime, campaign_id: str, run_id: str) -> Iterator[Lease]:
     """Hold the lease of a campaign's draw. Raises DrawBusy while another run holds it and when one took it over,
     UsageError when the lease table is behind the draw, TransientFailure.
     """
@@ -37,7 +34,6 @@ def draw_lease(
             lease_name(campaign_id),
             run_id,
             lease_seconds=runtime.settings.selection.lease_seconds,
-            sleep=sleep,
         ) as lease:
             try:
                 yield lease
@@ -104,16 +100,15 @@ class HeldDraw:
         *,
         run_id: str,
         phase: int | None = None,
-        sleep: Callable[[float], object] = scheduling.sleep,
     ) -> None:
         self._runtime, self.campaign_id, self._run_id = runtime, campaign_id, run_id
-        self._wanted_phase, self._sleep = phase, sleep
+        self._wanted_phase = phase
 
     @contextmanager
     def _lease(self, step: str) -> Iterator[Lease]:
         """Hold the draw's lease for one step. Raises as `draw_lease`."""
         with (
-            draw_lease(self._runtime, self.campaign_id, self._run_id, sleep=self._sleep) as lease,
+            draw_lease(self._runtime, self.campaign_id, self._run_id) as lease,
             noted_stops(self._runtime, self.campaign_id, self._wanted_phase, step, lease.token),
         ):
             yield lease

@@ -24,7 +24,7 @@ from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.settings import PROJECT_ROOT
 from tests.eligibility.invites.world import DAY, EMAIL, Uploader, in_days
-from tests.support.waiting import wait_until
+from tests.support.waiting import sleeping, wait_until
 
 
 def addresses(count: int) -> list[str]:
@@ -269,8 +269,9 @@ def test_a_second_list_does_not_begin_while_the_first_is_under_way(uploader: Upl
     def alive(_seconds: float) -> None:
         wait_until(lease.renew, what="the renewal")
 
-    with pytest.raises(UsageError, match=r"another list of invites by email .* is running"):
-        uploader("email", "user1@example.com", hooks=Hooks(sleep=alive))
+    refusal = r"another list of invites by email .* is running"
+    with sleeping(alive), pytest.raises(UsageError, match=refusal):
+        uploader("email", "user1@example.com")
     other = uploader("memberId", "m-1", type_=InviteType.MEMBER_ID)
     assert other.outcomes == {"added": 1}, "another type is another list"
     lease.release()
@@ -382,10 +383,12 @@ def test_writes_wait_for_the_rate_and_known_invites_do_not(uploader: Uploader) -
     uploader.runtime.__dict__["invites"] = Store()
     slept: list[float] = []
     rows, ttl = ("email", *addresses(400)), in_days(30)
-    uploader(*rows, ttl=ttl, rate=100, hooks=Hooks(sleep=slept.append))
+    with sleeping(slept.append):
+        uploader(*rows, ttl=ttl, rate=100)
     assert max(slept) >= 2, "300 above the burst, at 100 a second"
     slept.clear()
-    uploader(*rows, ttl=ttl, rate=100, hooks=Hooks(sleep=slept.append))
+    with sleeping(slept.append):
+        uploader(*rows, ttl=ttl, rate=100)
     assert not slept
 
 

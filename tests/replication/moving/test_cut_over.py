@@ -27,6 +27,7 @@ from tests.support.drains import run
 from tests.support.entries import document, key, put
 from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.terminal import regworkers
+from tests.support.waiting import sleeping
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,8 @@ def world() -> Iterator[Runtime]:
 
 
 def plan(runtime: Runtime, **options: Any) -> CutOver:
-    return cut_over(runtime, sleep=lambda _seconds: None, **options)
+    with sleeping(lambda _seconds: None):
+        return cut_over(runtime, **options)
 
 
 def later(runtime: Runtime, seconds: float) -> Runtime:
@@ -91,7 +93,8 @@ def test_checkpoints_older_than_the_stream_are_an_obstacle(world: Runtime) -> No
 def test_a_running_enqueue_drain_is_an_obstacle(world: Runtime) -> None:
     life = Heartbeat(lambda: world.leases, "enqueue", "run-1", started_at="", idle_seconds=1, max_seconds=1)
     life.beat()
-    found = cut_over(world, accept_differences=1, sleep=lambda _seconds: life.beat())
+    with sleeping(lambda _seconds: life.beat()):
+        found = cut_over(world, accept_differences=1)
     life.remove()
     assert len(found.obstacles) == 1 and "an enqueue drain runs" in found.obstacles[0]
 

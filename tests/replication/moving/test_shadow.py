@@ -30,6 +30,7 @@ from tests.replication.moving.lambdas import Lambdas
 from tests.support.entries import document, item, key, put, remove, source
 from tests.support.shared import shared_namespace
 from tests.support.terminal import regworkers
+from tests.support.waiting import sleeping
 
 FINE = [key(f"fine-{number}") for number in range(6)]
 REMOVED, LEFT = key("removed"), key("left")
@@ -151,10 +152,14 @@ def test_it_refuses_to_be_the_third_reader(world: tuple[Runtime, ShadowReport]) 
     runtime, _ = world
     life = Heartbeat(lambda: runtime.leases, "enqueue", "run-1", started_at="", idle_seconds=1, max_seconds=1)
     life.beat()
-    with pytest.raises(UsageError, match="an enqueue drain runs"):
-        shadow(runtime, stop=StopSignal(), max_seconds=1, sleep=lambda _seconds: life.beat())
+    with (
+        sleeping(lambda _seconds: life.beat()),
+        pytest.raises(UsageError, match="an enqueue drain runs"),
+    ):
+        shadow(runtime, stop=StopSignal(), max_seconds=1)
     # One that was killed does not move its heartbeat.
-    report, _ = shadow(runtime, stop=StopSignal(), max_seconds=5, idle_seconds=0, sleep=lambda _seconds: None)
+    with sleeping(lambda _seconds: None):
+        report, _ = shadow(runtime, stop=StopSignal(), max_seconds=5, idle_seconds=0)
     assert report is not None
     life.remove()
 
@@ -167,12 +172,11 @@ def test_it_ends_once_an_enqueue_drain_starts(world: tuple[Runtime, ShadowReport
     put(runtime, key("beside"))
     Lambdas(runtime, spoil).work()
     try:
-        with pytest.raises(UsageError, match="an enqueue drain runs"):
+        with sleeping(lambda _seconds: None), pytest.raises(UsageError, match="an enqueue drain runs"):
             shadow(
                 runtime,
                 stop=StopSignal(),
                 max_seconds=20,
-                sleep=lambda _seconds: None,
                 on_step=lambda _step: life.beat(),
             )
     finally:

@@ -33,6 +33,7 @@ from tests.support.draws import (
     publish,
     result,
 )
+from tests.support.waiting import sleeping
 
 ROWS = result({"berlin": 6, "paris": 3}, waiting=4)
 MARKETS = ("berlin", "paris")
@@ -191,7 +192,8 @@ def test_a_phase_that_was_not_completed_after_its_last_market_is_found_and_repai
     (found,) = stalled_markets(runtime, older_than_seconds=-1)
     assert found.why == "completion"
     campaign = runtime.campaigns.require(CAMPAIGN)
-    report = read_campaign_status(runtime, campaign, sleep=lambda _seconds: None)
+    with sleeping(lambda _seconds: None):
+        report = read_campaign_status(runtime, campaign)
     assert [each.text for each in report.findings] == [
         "phase 1: all its markets are complete, but the phase is not"
     ]

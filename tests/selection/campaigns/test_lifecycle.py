@@ -15,6 +15,7 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.lifecycle import Advanced, advance, close_if_due
 from tests.support.campaigns import advance_to, create
+from tests.support.waiting import sleeping
 
 DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED = CampaignStatus
 AT = "2026-01-01T00:00:00.000Z"
@@ -107,8 +108,8 @@ def test_a_holder_that_died_is_waited_out_and_one_that_lives_is_not_pushed_aside
         threading.Event().wait(seconds)
         assert living.renew()
 
-    with pytest.raises(TransientFailure, match="campaign-summer is being worked on"):
-        advance(runtime, "summer", OPEN, reason="r", run_id="r", sleep=beat)
+    with sleeping(beat), pytest.raises(TransientFailure, match="campaign-summer is being worked on"):
+        advance(runtime, "summer", OPEN, reason="r", run_id="r")
     assert slept
     # From here on the lease is not renewed: its holder is dead.
     assert advance(runtime, "summer", OPEN, reason="r", run_id="r").changed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,12 +15,14 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
 from tests.support.campaigns import advance_to, create
+from tests.support.waiting import sleeping
 
 PAST, FUTURE = "2026-02-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"
 
 
-def status(runtime: Runtime, **options: Any) -> CampaignReport:
-    return read_campaign_status(runtime, runtime.campaigns.require("summer"), **options)
+def status(runtime: Runtime, sleep: Callable[[float], object] = time.sleep) -> CampaignReport:
+    with sleeping(sleep):
+        return read_campaign_status(runtime, runtime.campaigns.require("summer"))
 
 
 def commands(report: CampaignReport) -> list[str]:

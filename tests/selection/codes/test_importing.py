@@ -20,7 +20,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.importing import ImportReport, import_codes
 from tests.support.campaigns import create
 from tests.support.children import run_child
-from tests.support.waiting import wait_until
+from tests.support.waiting import sleeping, wait_until
 
 
 class Importer:
@@ -247,8 +247,9 @@ def test_a_second_import_does_not_begin_while_the_first_is_alive(importer: Impor
     def alive(_seconds: float) -> None:
         wait_until(lease.renew, what="the renewal")
 
-    with pytest.raises(UsageError, match="another import of codes for summer is running"):
-        importer("code", "A001", market="berlin", sleep=alive)
+    refusal = "another import of codes for summer is running"
+    with sleeping(alive), pytest.raises(UsageError, match=refusal):
+        importer("code", "A001", market="berlin")
     lease.release()
     assert importer("code", "A001", market="berlin").added == 1
 

@@ -25,12 +25,14 @@ from tests.replication.enqueue.fakes import FakeQueue
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
 from tests.support.terminal import regworkers
+from tests.support.waiting import sleeping
 
 
 def findings_of(runtime: Runtime) -> list[ToDo]:
     campaign = runtime.campaigns.get(CAMPAIGN)
     assert campaign is not None
-    return read_campaign_status(runtime, campaign, sleep=lambda _seconds: None).findings
+    with sleeping(lambda _seconds: None):
+        return read_campaign_status(runtime, campaign).findings
 
 
 MARKET = MarketPhase("c1", "m1", 1)
