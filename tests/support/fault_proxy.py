@@ -10,7 +10,7 @@ Rules may change while clients are connected. What a request is called, per prot
 - `mongo`: service is the database's, operation the command (`find`, `update`, `hello`)
 - `redis`: service `redis`, operation the command (`GET`); faults within a pipeline answer too early
 - `kafka`: service `kafka`, operation the API (`Produce`, `Metadata`); addresses of brokers become the proxy's. Errors
-  of its own need an answer for each API and version, and are not offered: UnsupportedFaultError
+  and quotas are in the answers to `Metadata`, with which every client begins; certificates are refused with `tls` only
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import asyncio
 import json
 import random
 import re
+import ssl
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -40,7 +41,9 @@ _HEAD_BYTES = 1024 * 1024
 
 
 class Fault(StrEnum):
-    """What happens to a request. `CUT`: the server does it, and the answer is lost."""
+    """What happens to a request. `CUT`: the server does it, and the answer is lost. `CREDENTIALS`: the server says that
+    they are wrong or have expired.
+    """
 
     REFUSED = "refused"
     HANGING = "hanging"
@@ -50,13 +53,10 @@ class Fault(StrEnum):
     SLOW = "slow"
     CUT = "cut"
     GARBAGE = "garbage"
+    CREDENTIALS = "credentials"
 
 
-ANSWERED = (Fault.ERROR, Fault.THROTTLED, Fault.DENIED, Fault.GARBAGE)
-
-
-class UnsupportedFaultError(ValueError):
-    """This protocol has no such fault here."""
+ANSWERED = (Fault.ERROR, Fault.THROTTLED, Fault.DENIED, Fault.GARBAGE, Fault.CREDENTIALS)
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class Rule:
 
     def fits(self, request: Request) -> bool:
         named = fnmatchcase(request.service, self.service) and fnmatchcase(request.operation, self.operation)
-        return named and self.times != 0
+        return named and self.times != 0 and self.fault not in request.spared
 
     @property
     def refuses_all(self) -> bool:
@@ -84,24 +84,39 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`raw` is what goes to the server; `answer` makes the proxy's own one."""
+    """`raw` is what goes to the server; `answer` makes the proxy's own one. No server answers this operation with the
+    faults `spared`.
+    """
 
     service: str
     operation: str
     raw: bytes
     answer: Callable[[Fault], bytes]
+    spared: tuple[Fault, ...] = ()
 
 
 class FaultProxy(LoopServer):
     """Listens on `port` and forwards to `backend` (host and port). `seen` counts (service, operation, fault or "")."""
 
-    def __init__(self, protocol: str, backend: tuple[str, int], port: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        protocol: str,
+        backend: tuple[str, int],
+        port: int,
+        seed: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.protocol, self._backend = protocol, backend
         self.seen: Counter[tuple[str, str, str]] = Counter()
         self._read = _READERS[protocol]
         self._random = random.Random(seed)
         self._rules: tuple[Rule, ...] = ()
-        super().__init__("fault-proxy", port, limit=_HEAD_BYTES)
+        if tls is not None:
+            # A callback for the name that a client asks for, but it can end any handshake with an alert.
+            tls.sni_callback = lambda *_: (
+                ssl.AlertDescription.ALERT_DESCRIPTION_CERTIFICATE_EXPIRED if self._refuses_logins else None
+            )
+        super().__init__("fault-proxy", port, limit=_HEAD_BYTES, ssl=tls)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -110,13 +125,15 @@ class FaultProxy(LoopServer):
 
     @rules.setter
     def rules(self, rules: Sequence[Rule]) -> None:
-        if self.protocol == "kafka" and (wrong := {rule.fault for rule in rules}.intersection(ANSWERED)):
-            raise UnsupportedFaultError(f"kafka: no {', '.join(wrong)} (see the module's description)")
         self._rules = tuple(rules)
         if any(rule.refuses_all for rule in rules):
             self.leave()
         else:
             self.listen()
+
+    @property
+    def _refuses_logins(self) -> bool:
+        return any(rule.fault is Fault.CREDENTIALS for rule in self._rules)
 
     def _choose(self, request: Request) -> Rule | None:
         for rule in self._rules:
@@ -148,13 +165,14 @@ class FaultProxy(LoopServer):
             while await connection.requests.read(_PIECE_BYTES):
                 pass
             raise ConnectionResetError
-        if fault in ANSWERED:
+        if fault in ANSWERED and not (self.protocol == "kafka" and fault in _KAFKA_CHANGED):
             connection.client.write(request.answer(fault))
             await connection.client.drain()
             return
-        if rule and fault is Fault.SLOW:
+        if rule and (fault is Fault.SLOW or (self.protocol == "kafka" and fault is Fault.THROTTLED)):
+            # A broker does not read from a connection for the time that it throttles it.
             await asyncio.sleep(rule.seconds)
-        await connection.forward(request, lose_answer=fault is Fault.CUT)
+        await connection.forward(request, rule)
 
 
 class _Connection:
@@ -167,9 +185,13 @@ class _Connection:
         self._server: asyncio.StreamWriter | None = None
         self._copying: asyncio.Task[None] | None = None
         self._lose_answer = False
+        # Kafka's requests whose answers are changed, by the number that the answer repeats.
+        self._changed: dict[bytes, tuple[Rule, bytes]] = {}
 
-    async def forward(self, request: Request, *, lose_answer: bool) -> None:
-        self._lose_answer = lose_answer
+    async def forward(self, request: Request, rule: Rule | None) -> None:
+        self._lose_answer = rule is not None and rule.fault is Fault.CUT
+        if rule is not None and request.service == "kafka" and rule.fault in _KAFKA_CHANGED:
+            self._changed[request.raw[8:12]] = rule, request.raw
         if self._server is None:
             reader, self._server = await asyncio.open_connection(*self._proxy._backend)
             self._proxy._open.add(self._server)
@@ -190,6 +212,8 @@ class _Connection:
 
     def _readdressed(self, frame: bytes) -> bytes:
         """Kafka names its brokers in answers: an address and a port of four bytes."""
+        if changed := self._changed.pop(frame[4:8], None):
+            frame = _metadata_changed(frame, *changed)
         host, port = HOST.encode(), self._proxy._backend[1]
         return frame.replace(host + port.to_bytes(4, "big"), host + self._proxy.port.to_bytes(4, "big"))
 
@@ -263,7 +287,7 @@ async def _read_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         return None
     method, target, _, _, raw = read
     path = urlsplit(target).path
-    statuses = {Fault.ERROR: 500, Fault.THROTTLED: 429, Fault.DENIED: 403}
+    statuses = {Fault.ERROR: 500, Fault.THROTTLED: 429, Fault.DENIED: 403, Fault.CREDENTIALS: 401}
 
     def answer(fault: Fault) -> bytes:
         if fault is Fault.GARBAGE:
@@ -289,32 +313,38 @@ _AWS_ERRORS: dict[str, dict[Fault, tuple[str, int]]] = {
         Fault.ERROR: ("InternalServerError", 500),
         Fault.THROTTLED: ("ProvisionedThroughputExceededException", 400),
         Fault.DENIED: ("AccessDeniedException", 400),
+        Fault.CREDENTIALS: ("ExpiredTokenException", 400),
     },
     "sqs": {
         Fault.ERROR: ("InternalFailure", 500),
         Fault.THROTTLED: ("RequestThrottled", 403),
         Fault.DENIED: ("AccessDeniedException", 403),
+        Fault.CREDENTIALS: ("InvalidClientTokenId", 403),
     },
     "s3": {
         Fault.ERROR: ("InternalError", 500),
         Fault.THROTTLED: ("SlowDown", 503),
         Fault.DENIED: ("AccessDenied", 403),
+        Fault.CREDENTIALS: ("SignatureDoesNotMatch", 403),
     },
     "monitoring": {
         Fault.ERROR: ("InternalFailure", 500),
         Fault.THROTTLED: ("Throttling", 400),
         Fault.DENIED: ("AccessDenied", 403),
+        Fault.CREDENTIALS: ("ExpiredToken", 403),
     },
     "secretsmanager": {
         Fault.ERROR: ("InternalServiceError", 500),
         Fault.THROTTLED: ("ThrottlingException", 400),
         Fault.DENIED: ("AccessDeniedException", 400),
+        Fault.CREDENTIALS: ("InvalidSignatureException", 400),
     },
 }
 _AWS_OTHER = {
     Fault.ERROR: ("InternalServerError", 500),
     Fault.THROTTLED: ("ThrottlingException", 400),
     Fault.DENIED: ("AccessDeniedException", 400),
+    Fault.CREDENTIALS: ("UnrecognizedClientException", 400),
 }
 
 
@@ -382,7 +412,10 @@ _MONGO_ERRORS: dict[Fault, dict[str, Any]] = {
         "errorLabels": ["SystemOverloadedError", "RetryableError"],
     },
     Fault.DENIED: {"code": 13, "codeName": "Unauthorized"},
+    Fault.CREDENTIALS: {"code": 18, "codeName": "AuthenticationFailed"},
 }
+# A server greets whoever it refuses later.
+_GREETINGS = ("hello", "isMaster", "ismaster")
 
 
 async def _read_mongo(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> Request | None:
@@ -408,7 +441,8 @@ async def _read_mongo(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> 
         fields = (16 + len(message), number, number, _OP_MSG)
         return b"".join(field.to_bytes(4, "little") for field in fields) + message
 
-    return Request(database, operation, head + body, answer)
+    spared = (Fault.DENIED, Fault.CREDENTIALS) if operation in _GREETINGS else ()
+    return Request(database, operation, head + body, answer, spared)
 
 
 # Redis
@@ -417,7 +451,9 @@ _REDIS_ERRORS = {
     Fault.ERROR: "LOADING Redis is loading the dataset in memory",
     Fault.THROTTLED: "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     Fault.DENIED: "NOPERM User default has no permissions to run the '{}' command",
+    Fault.CREDENTIALS: "NOAUTH Authentication required.",
 }
+_WRONG_PASSWORD = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 
 
 async def _read_redis(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> Request | None:
@@ -435,6 +471,8 @@ async def _read_redis(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> 
     def answer(fault: Fault) -> bytes:
         if fault is Fault.GARBAGE:
             return b"garbage\r\n"
+        if fault is Fault.CREDENTIALS and operation == "AUTH":
+            return _WRONG_PASSWORD
         return f"-{_REDIS_ERRORS[fault].format(operation.lower())}\r\n".encode()
 
     return Request("redis", operation, raw, answer)
@@ -456,6 +494,11 @@ _APIS = {
 }
 
 
+# What is in the answer of the broker itself. A certificate is refused before there is a request.
+_KAFKA_CHANGED = (Fault.ERROR, Fault.THROTTLED, Fault.DENIED)
+_UNKNOWN_SERVER_ERROR, _TOPIC_AUTHORIZATION_FAILED = -1, 29
+
+
 async def _kafka_frame(reader: asyncio.StreamReader) -> bytes:
     try:
         size = await reader.readexactly(4)
@@ -470,10 +513,86 @@ async def _read_kafka(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> 
         return None
     api = int.from_bytes(frame[4:6], "big")
 
-    def answer(fault: Fault) -> bytes:
-        raise UnsupportedFaultError(fault)
+    operation = _APIS.get(api, str(api))
+    spared = (Fault.CREDENTIALS,) if operation == "Metadata" else (Fault.CREDENTIALS, *_KAFKA_CHANGED)
+    return Request("kafka", operation, frame, lambda _fault: _http_answer(200, _GARBAGE, "text/html"), spared)
 
-    return Request("kafka", _APIS.get(api, str(api)), frame, answer)
+
+class _Fields:
+    """Reads Kafka's fields in the encoding of its newer versions ("flexible")."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    def take(self, size: int) -> bytes:
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def number(self) -> int:
+        number = shift = 0
+        while True:
+            (byte,) = self.take(1)
+            number |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return number
+
+    def items(self) -> int:
+        """How many follow, of an array or of the bytes of a text; none for null."""
+        return max(0, self.number() - 1)
+
+    def tags(self) -> None:
+        for _ in range(self.number()):
+            self.number()
+            self.take(self.number())
+
+
+def _metadata_changed(frame: bytes, rule: Rule, request: bytes) -> bytes:
+    """The answer to `request`, version 10 to 12 of Metadata, as of a broker that has failed, throttles or denies. Who
+    asks for all topics does not see those that are denied.
+    """
+    assert 10 <= int.from_bytes(request[6:8], "big") <= 12, "another version of Metadata"
+    throttled = int(rule.seconds * 1000) if rule.fault is Fault.THROTTLED else 0
+    if throttled:
+        return frame[:9] + throttled.to_bytes(4, "big") + frame[13:]
+    asked = _Fields(request, 14 + int.from_bytes(request[12:14], "big"))
+    asked.tags()
+    hidden = rule.fault is Fault.DENIED and not asked.items()
+    code = _TOPIC_AUTHORIZATION_FAILED if rule.fault is Fault.DENIED else _UNKNOWN_SERVER_ERROR
+    fields = _Fields(frame, 13)
+    for _ in range(fields.items()):
+        fields.take(4)
+        fields.take(fields.items())
+        fields.take(4)
+        fields.take(fields.items())
+        fields.tags()
+    fields.take(fields.items())
+    fields.take(4)
+    begin = fields.at
+    topics = [_failed_topic(fields, code) for _ in range(fields.items())]
+    rest = frame[fields.at :]
+    shown = [] if hidden else topics
+    assert len(shown) < 127, "more needs two bytes"
+    body = frame[4:begin] + bytes([len(shown) + 1]) + b"".join(shown) + rest
+    return len(body).to_bytes(4, "big") + body
+
+
+def _failed_topic(fields: _Fields, code: int) -> bytes:
+    """The next topic of an answer, with an error and without partitions."""
+    fields.take(2)
+    begin = fields.at
+    fields.take(fields.items())
+    fields.take(16 + 1)
+    named = fields.data[begin : fields.at]
+    for _ in range(fields.items()):
+        fields.take(2 + 4 + 4 + 4)
+        for _replicas in range(3):
+            fields.take(4 * fields.items())
+        fields.tags()
+    begin = fields.at
+    fields.take(4)
+    fields.tags()
+    return code.to_bytes(2, "big", signed=True) + named + b"\1" + fields.data[begin : fields.at]
 
 
 _Reader = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, Request | None]]
@@ -487,11 +606,15 @@ _READERS: dict[str, _Reader] = {
 
 
 @contextmanager
-def fault_proxy(protocol: str, address: str, *, seed: int = 0) -> Iterator[FaultProxy]:
-    """In front of the server at `address` (URL, or host and port). `proxied(address, proxy)` is what clients take."""
+def fault_proxy(
+    protocol: str, address: str, *, seed: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[FaultProxy]:
+    """In front of the server at `address` (URL, or host and port). `proxied(address, proxy)` is what clients take. With
+    `tls`, clients speak TLS to the proxy.
+    """
     parts = urlsplit(address if "://" in address else f"//{address}")
     assert parts.hostname and parts.port, f"{address} has no port"
-    proxy = FaultProxy(protocol, (parts.hostname, parts.port), free_port(0, uuid.uuid4().hex, {0}), seed)
+    proxy = FaultProxy(protocol, (parts.hostname, parts.port), free_port(0, uuid.uuid4().hex, {0}), seed, tls)
     try:
         yield proxy
     finally:

@@ -8,17 +8,22 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from regworkers_core.runtime import Runtime
-from tests.support.fault_proxy import Fault, FaultProxy, Rule, UnsupportedFaultError, fault_proxy, proxied
+from tests.support.certificates import Authority
+from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, proxied
 from tests.support.runtimes import ADDRESSES, address, new_runtime, redis_url, remove_namespace, test_settings
+from tests.support.tls_proxy import server_context
 
 SHORT: dict[str, Any] = {
     "aws": {"connect_timeout_seconds": 0.3, "read_timeout_seconds": 0.3},
@@ -92,23 +97,52 @@ def list_groups(runtime: Runtime) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("service", "operation", "call", "throttled", "denied"),
+    ("service", "operation", "call", "throttled", "denied", "refused_keys"),
     [
-        ("dynamodb", "DescribeTable", list_tables, "ProvisionedThroughputExceeded", "AccessDeniedException"),
-        ("streams", "ListStreams", list_streams, "ThrottlingException", "AccessDeniedException"),
-        ("sqs", "GetQueueUrl", find_queue, "RequestThrottled", "AccessDenied"),
-        ("s3", "PUT /*/a/b", put_object, "SlowDown", "AccessDenied"),
-        ("secretsmanager", "ListSecrets", list_secrets, "ThrottlingException", "AccessDeniedException"),
-        ("monitoring", "PutMetricData", put_metric, "Throttling", "AccessDenied"),
-        ("logs", "DescribeLogGroups", list_groups, "ThrottlingException", "AccessDeniedException"),
+        (
+            "dynamodb",
+            "DescribeTable",
+            list_tables,
+            "ProvisionedThroughputExceeded",
+            "AccessDeniedException",
+            "ExpiredToken",
+        ),
+        (
+            "streams",
+            "ListStreams",
+            list_streams,
+            "ThrottlingException",
+            "AccessDeniedException",
+            "UnrecognizedClient",
+        ),
+        ("sqs", "GetQueueUrl", find_queue, "RequestThrottled", "AccessDenied", "InvalidClientTokenId"),
+        ("s3", "PUT /*/a/b", put_object, "SlowDown", "AccessDenied", "SignatureDoesNotMatch"),
+        (
+            "secretsmanager",
+            "ListSecrets",
+            list_secrets,
+            "ThrottlingException",
+            "AccessDeniedException",
+            "InvalidSignature",
+        ),
+        ("monitoring", "PutMetricData", put_metric, "Throttling", "AccessDenied", "ExpiredToken"),
+        (
+            "logs",
+            "DescribeLogGroups",
+            list_groups,
+            "ThrottlingException",
+            "AccessDeniedException",
+            "UnrecognizedClient",
+        ),
     ],
 )
 def test_aws_is_read_by_service_and_operation_and_fails_with_the_codes_of_the_service(
-    behind: Behind, service: str, operation: str, call: Any, throttled: str, denied: str
+    behind: Behind, service: str, operation: str, call: Any, throttled: str, denied: str, refused_keys: str
 ) -> None:
     proxy = behind.proxies["aws"]
     call(behind.runtime)
-    for fault, code in ((Fault.THROTTLED, throttled), (Fault.DENIED, denied), (Fault.ERROR, "Intern")):
+    codes = {Fault.THROTTLED: throttled, Fault.DENIED: denied, Fault.CREDENTIALS: refused_keys}
+    for fault, code in {**codes, Fault.ERROR: "Intern"}.items():
         proxy.rules = [Rule(fault, service, operation)]
         with pytest.raises(ClientError) as failure:
             call(behind.runtime)
@@ -159,6 +193,12 @@ def test_mongodb_is_read_by_command(behind: Behind) -> None:
     with pytest.raises(OperationFailure) as failure:
         collection.insert_one({"_id": 2})
     assert failure.value.code == 13
+    proxy.rules = [Rule(Fault.CREDENTIALS)]
+    proxy.cut_connections()
+    with pytest.raises(OperationFailure, match="planted") as failure:
+        collection.find_one({"_id": 1})
+    assert failure.value.code == 18
+    proxy.rules = ()
     assert collection.find_one({"_id": 1}) == {"_id": 1}
     proxy.rules = [Rule(Fault.CUT, operation="insert", times=1)]
     with pytest.raises(AutoReconnect):
@@ -175,6 +215,10 @@ def test_redis_is_read_by_command(behind: Behind) -> None:
     proxy.rules = [Rule(Fault.DENIED, operation="SET")]
     with pytest.raises(redis.exceptions.NoPermissionError):
         client.set("a", "2")
+    proxy.rules = [Rule(Fault.CREDENTIALS)]
+    with pytest.raises(redis.AuthenticationError):
+        client.set("a", "2")
+    proxy.rules = ()
     assert client.get("a") in (b"1", "1")
     proxy.rules = [Rule(Fault.REFUSED)]
     with pytest.raises(redis.RedisError):
@@ -185,9 +229,53 @@ def test_kafka_goes_by_way_of_the_proxy_with_all_its_brokers(behind: Behind) -> 
     proxy = behind.proxies["kafka"]
     assert behind.runtime.kafka_admin.topics()
     assert proxy.seen["kafka", "Metadata", ""]
-    with pytest.raises(UnsupportedFaultError, match="kafka"):
-        proxy.rules = [Rule(Fault.THROTTLED)]
-    assert proxy.rules == ()
+
+
+def test_kafka_answers_with_its_own_errors_and_shows_to_nobody_what_is_denied(behind: Behind) -> None:
+    proxy, topic = behind.proxies["kafka"], min(behind.plain.names.topics)
+    client = AdminClient({"bootstrap.servers": f"127.0.0.1:{proxy.port}", "log_level": 0})
+
+    def topics(name: str | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = client.list_topics(name, timeout=5).topics
+        return found
+
+    assert topics()[topic].error is None
+    proxy.rules = [Rule(Fault.ERROR)]
+    assert topics()[topic].error.code() == KafkaError.UNKNOWN
+    proxy.rules = [Rule(Fault.THROTTLED, seconds=0.05)]
+    assert topics()[topic].error is None
+    proxy.rules = [Rule(Fault.DENIED)]
+    assert topics() == {}
+    assert topics(topic)[topic].error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    proxy.rules = [Rule(Fault.GARBAGE)]
+    with pytest.raises(KafkaException):
+        client.list_topics(timeout=0.5)
+
+
+def test_kafka_takes_a_certificate_until_it_refuses_it(behind: Behind, tmp_path: Path) -> None:
+    authority, address_ = Authority(), address("kafka")
+    with fault_proxy("kafka", address_, tls=server_context(authority, tmp_path)) as proxy:
+        mine = authority.client()
+        options = {
+            "ssl.ca.pem": authority.pem,
+            "ssl.certificate.pem": mine.certificate,
+            "ssl.key.pem": mine.key,
+        }
+        client = AdminClient(
+            {
+                "bootstrap.servers": f"127.0.0.1:{proxy.port}",
+                "security.protocol": "ssl",
+                "log_level": 0,
+                **options,
+            }
+        )
+        assert client.list_topics(timeout=5).topics
+        proxy.rules = [Rule(Fault.CREDENTIALS)]
+        proxy.cut_connections()
+        with pytest.raises(KafkaException):
+            client.list_topics(timeout=0.5)
+        proxy.rules = ()
+        assert client.list_topics(timeout=5).topics
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -216,10 +304,12 @@ def test_a_plain_service_is_read_by_path(service: FaultProxy) -> None:
         Rule(Fault.THROTTLED, "entry"),
         Rule(Fault.DENIED, operation="GET /user/*"),
         Rule(Fault.GARBAGE, "code"),
+        Rule(Fault.CREDENTIALS, "login"),
         Rule(Fault.SLOW, "campaign", seconds=0.05),
     ]
     assert httpx.get(f"{url}/entry/1").status_code == 429
     assert httpx.get(f"{url}/user/1").status_code == 403
+    assert httpx.get(f"{url}/login/1").status_code == 401
     assert "html" in httpx.get(f"{url}/code/1").text
     started = time.monotonic()
     assert httpx.get(f"{url}/campaign/1").text == "ok"
