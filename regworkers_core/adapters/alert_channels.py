@@ -56,7 +56,8 @@ class SlackChannel:
         status = answer.status_code
         if 400 <= status < 500 and status not in _LATER:
             raise ItemFailure(f"Slack refuses the message (status {status})")
-        if status != 200:
+        # A page of the network in between has the status 200, too.
+        if status != 200 or answer.body != "ok":
             raise TransientFailure("slack", f"status {status}")
 
     def _runbook(self, incident: Incident) -> str:

@@ -126,7 +126,7 @@ class Vault:
 
     def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Raises what hvac raises for 400, 403 and 404."""
-        from hvac.exceptions import VaultDown, VaultNotInitialized
+        from hvac.exceptions import Unauthorized, VaultDown, VaultNotInitialized
 
         address = self._settings.address
 
@@ -141,8 +141,8 @@ class Vault:
                         f"Vault at {address} is sealed: its operator has to unseal it (`vault operator unseal`)"
                     ) from None
                 raise
-            except (KeyError, TypeError):
-                # The page of another server, in which the client looks for fields.
+            except (KeyError, TypeError, Unauthorized):
+                # The page of another server, in which the client looks for fields, or its login: Vault answers no 401.
                 raise UsageError(
                     f"{address} does not answer as Vault does: is vault.address right?"
                 ) from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import ClusterMetadata, TopicMetadata
 
-from regworkers_core.adapters.kafka.admin import classify_kafka
+from regworkers_core.adapters.kafka.admin import KafkaAdmin, classify_kafka
 from regworkers_core.adapters.kafka.log import KafkaLog, Partition, Span
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
@@ -54,6 +56,8 @@ class FakeConsumer:
     def __init__(self, *answers: list[Message], low: int = 0, high: int = 0) -> None:
         self._answers, self._low, self._high, self.now = list(answers), low, high, 0.0
         self.paused: list[Partition] = []
+        self.metadata = ClusterMetadata()
+        self.named = KafkaError.UNKNOWN_TOPIC_OR_PART
 
     def consume(self, _number: int, timeout: float) -> list[Message]:
         if self._answers:
@@ -63,6 +67,14 @@ class FakeConsumer:
 
     def get_watermark_offsets(self, _place: Any, **_: Any) -> tuple[int, int] | None:
         return None if self._low < 0 else (self._low, self._high)
+
+    def list_topics(self, **_: Any) -> ClusterMetadata:
+        return self.metadata
+
+    def describe_topics(self, _topics: Any, **_: Any) -> dict[str, Future[Any]]:
+        answer: Future[Any] = Future()
+        answer.set_exception(KafkaException(KafkaError(self.named)))
+        return {"topic": answer}
 
     def assign(self, _places: Any) -> None: ...
 
@@ -74,13 +86,17 @@ class FakeConsumer:
     def close(self) -> None: ...
 
 
+SETTINGS = KafkaSettings(bootstrap="127.0.0.1:1", timeout_seconds=1.0)
+
+
+def guard() -> Dependency:
+    return Dependency("kafka", classify_kafka, policy=RetryPolicy(attempts=1))
+
+
 def log_of(consumer: FakeConsumer) -> KafkaLog:
-    settings = KafkaSettings(bootstrap="127.0.0.1:1", timeout_seconds=1.0)
-    policy = RetryPolicy(attempts=1)
-    dependency = Dependency("kafka", classify_kafka, policy=policy)
     return KafkaLog(
-        settings,
-        dependency,
+        SETTINGS,
+        guard(),
         name="test",
         security={},
         connect=lambda *_, **__: consumer,
@@ -145,3 +161,42 @@ def test_no_address_is_an_error_of_the_settings() -> None:
     dependency = Dependency("kafka", classify_kafka, policy=RetryPolicy())
     with pytest.raises(UsageError, match="REGWORKERS_KAFKA__BOOTSTRAP"):
         KafkaLog(KafkaSettings(), dependency, name="test", security={})
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning", "said"),
+    [
+        (KafkaError.UNKNOWN, TransientFailure, "UNKNOWN"),
+        (KafkaError.LEADER_NOT_AVAILABLE, TransientFailure, "LEADER_NOT_AVAILABLE"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, UsageError, "refuses the access"),
+    ],
+)
+def test_a_topic_that_the_brokers_list_with_an_error_is_neither_missing_nor_well(
+    code: int, meaning: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer, topic = FakeConsumer(), TopicMetadata()
+    topic.error = KafkaError(code)
+    consumer.metadata.topics = {"topic": topic}
+    with pytest.raises(meaning, match=said):
+        log_of(consumer).partitions(["topic"])
+    with pytest.raises(meaning, match=said):
+        admin_of(consumer, monkeypatch).probe(["topic"])
+
+
+def test_a_topic_that_is_in_no_list_is_denied_or_missing_as_the_brokers_say_of_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer = FakeConsumer()
+    admin = admin_of(consumer, monkeypatch)
+    with pytest.raises(UsageError, match="topic topic does not exist"):
+        admin.probe(["topic"])
+    consumer.named = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    with pytest.raises(UsageError, match="refuses the access"):
+        admin.probe(["topic"])
+
+
+def admin_of(client: FakeConsumer, monkeypatch: pytest.MonkeyPatch) -> KafkaAdmin:
+    no_credentials: Any = None
+    admin = KafkaAdmin(SETTINGS, guard(), no_credentials)
+    monkeypatch.setattr(admin, "_client", lambda: client)
+    return admin

@@ -18,9 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -30,32 +32,47 @@ from rich.console import Console
 
 from regworkers_core.adapters.mongo.incidents import EvaluationState
 from regworkers_core.cli.doctor import screen
-from regworkers_core.domain.snapshot import SELECTION_JOBS, Snapshot
-from regworkers_core.operations.alerts.evaluate import SENSOR, evaluate
+from regworkers_core.domain.selection import QUICKNET
+from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, Snapshot
+from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, evaluate
 from regworkers_core.operations.alerts.outage import Outage
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.doctor import examine_snapshot
-from regworkers_core.operations.health.scheduler import read_scheduler
+from regworkers_core.operations.health.scheduler import PARTITION_TAG, read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.maths.manifest import DRAND
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import HOST
 from regworkers_local.services.app import TOKEN
 from regworkers_local.stack import Stack
 from tests.faults.matrix_table import LOOK_SECONDS, MATRIX, Incident, Silent, planted
+from tests.faults.matrix_uses import USES, Use, quick_lines
+from tests.operations.alerts.receiver import Receiver, receiving
+from tests.selection.draw.beacons import signature_of, taken_for_signatures
+from tests.selection.draw.world import CAMPAIGN
+from tests.support.certificates import Authority
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, proxied
 from tests.support.runtimes import ADDRESSES, address, new_runtime, redis_url, remove_namespace, test_settings
 from tests.support.services import served_to, with_services
 from tests.support.shared import purge
+from tests.support.tls_proxy import server_context
+from tests.support.vault import vault_of
 
-_AWS = ("dynamodb", "streams", "sqs", "s3")
+# Services by the names of the proxy.
+_OF_AWS = {
+    **{name: name for name in ("dynamodb", "streams", "sqs", "s3", "secretsmanager")},
+    "cloudwatch": "monitoring",
+    "cloudwatch-logs": "logs",
+}
 # Of one answer, and of all answers of an evaluation.
 _ANSWER_SECONDS, _READ_SECONDS = 2.0, 6.0
 # Well under one answer.
 _SLOW_SECONDS = 0.05
 # A driver finds out by itself that its server is back.
 _RECOVERY_LOOKS = 3
+_SILENT_LOOKS = 5
 
 
 @dataclass(slots=True)
@@ -66,15 +83,22 @@ class Seen:
     doctor: str
 
 
-@dataclass(slots=True)
+@dataclass
 class World:
-    """A namespace, and a runtime whose servers are behind proxies. `offset` is how far its clock is ahead."""
+    """A namespace, and a runtime whose servers are behind proxies. `offset` is how far its clock is ahead;
+    `failed_draw` is the campaign whose last draw failed, as Dagster has it.
+    """
 
     plain: Runtime
     runtime: Runtime
     proxies: dict[str, FaultProxy]
+    receiver: Receiver
+    around: ExitStack
     offset: float = 0.0
     outage: Outage | None = None
+    failed_draw: str | None = None
+    uses: dict[str, Use] = field(default_factory=dict)
+    use: Use | None = None
 
     def now(self) -> float:
         return time.time() + self.offset
@@ -82,43 +106,66 @@ class World:
     def reset(self) -> None:
         """All is well, and no evaluation remembers anything else."""
         self.heal()
-        purge(self.plain, self.plain.names.replication_queue)
+        self.purge()
         for name in ("alerts", "alert_looks", "queue_marks"):
             self.plain.database[name].delete_many({})
         self.outage = None
+
+    def purge(self) -> None:
+        names = self.plain.names
+        for queue in (names.replication_queue, names.notification_queue):
+            purge(self.plain, queue)
+        purge(self.plain, names.dead_letter_queue(names.selection_queue))
 
     def plant(self, dependency: str, kind: str) -> None:
         if dependency == "cloudwatch":
             # The age of an empty queue is not asked for.
             url = self.plain.sqs.get_queue_url(QueueName=self.plain.names.replication_queue)["QueueUrl"]
             self.plain.sqs.send_message(QueueUrl=url, MessageBody="waits")
-        proxy, service = self._where(dependency)
-        proxy.rules = [Rule(Fault(kind), service, seconds=_SLOW_SECONDS)]
-        proxy.cut_connections()
+        if dependency not in self.uses:
+            self.uses[dependency] = USES.get(dependency, Use)(self)
+        self.use = self.uses[dependency]
+        if place := self._where(dependency, kind):
+            proxy, service = place
+            proxy.seen.clear()
+            proxy.rules = [Rule(Fault(kind), service, seconds=_SLOW_SECONDS)]
+            proxy.cut_connections()
+        self.use.begin(kind)
 
-    def heal(self) -> None:
+    def heal(self) -> Iterator[str]:
+        """What was wrong besides the incidents."""
         for proxy in self.proxies.values():
             proxy.rules = ()
             proxy.cut_connections()
+        ended, self.use = self.use, None
+        return [] if ended is None else ended.end()
 
-    def _where(self, dependency: str) -> tuple[FaultProxy, str]:
-        if dependency in _AWS:
-            return self.proxies["aws"], dependency
+    def has_struck(self, dependency: str, kind: str) -> bool:
+        """Whether a request met the fault. Nobody counts those that a server without a listener refuses."""
+        place = self._where(dependency, kind)
+        if place is None or any(rule.refuses_all for rule in place[0].rules):
+            return True
+        return any(fault == kind for _, _, fault in place[0].seen)
+
+    def _where(self, dependency: str, kind: str) -> tuple[FaultProxy, str] | None:
+        """The proxy and the service; None for what needs no proxy."""
+        service = _OF_AWS.get(dependency)
+        if service is not None:
+            # A role has one set of credentials.
+            return self.proxies["aws"], "*" if kind == Fault.CREDENTIALS else service
         if dependency.startswith("service-"):
             return self.proxies["services"], dependency.removeprefix("service-")
-        if dependency == "dagster-graphql":
-            return self.proxies["dagster"], "*"
-        if dependency == "secretsmanager":
-            return self.proxies["aws"], dependency
-        if dependency == "cloudwatch":
-            return self.proxies["aws"], "monitoring"
-        return self.proxies[dependency], "*"
+        proxy = self.proxies.get(dependency)
+        return None if proxy is None else (proxy, "*")
 
     def look(self) -> Seen:
         """One evaluation, a minute after the last one."""
         self.offset += LOOK_SECONDS
+        if self.use is not None:
+            self.use.look()
         snapshot = self._read()
-        self.outage = evaluate(self.runtime, snapshot, by=SENSOR, outage=self.outage).outage
+        by = SENSOR if self.use is None or self.use.ticks() else OUTSIDE
+        self.outage = evaluate(self.runtime, snapshot, by=by, outage=self.outage).outage
         found = {
             each.alert.key: each.alert.severity.value
             for each in self.plain.incidents.of(*(condition.name for condition in TABLE))
@@ -145,14 +192,13 @@ def play(world: World, dependency: str, kind: str) -> list[str]:
     if wrong := list(_unhealthy(world, "before the fault")):
         return wrong
     world.plant(dependency, kind)
-    if isinstance(cell, Silent):
-        for _ in range(5):
-            if (seen := world.look()).open:
-                wrong.append(f"should be silent: {seen.open}")
-                break
-    else:
+    if isinstance(cell, Incident):
         wrong += _incident(world, cell)
-    world.heal()
+    elif isinstance(cell, Silent):
+        wrong += _silence(world, cell)
+    if not world.has_struck(dependency, kind):
+        wrong.append("no request met the fault")
+    wrong += world.heal()
     return [*wrong, *_unhealthy(world, "after the fault")]
 
 
@@ -166,17 +212,26 @@ def _unhealthy(world: World, when: str) -> Iterator[str]:
     yield f"not healthy {when}: {seen.open}\n{seen.doctor}"
 
 
+def _silence(world: World, cell: Silent) -> Iterator[str]:
+    for _ in range(_SILENT_LOOKS):
+        seen = world.look()
+        if seen.open.keys() != {*filter(None, (cell.beside,))}:
+            yield f"should be silent: {seen.open}"
+            return
+
+
 def _incident(world: World, cell: Incident) -> Iterator[str]:
+    key, command = (text.replace("<campaignId>", CAMPAIGN) for text in (cell.key, cell.command))
     last = max(cell.within_seconds, cell.critical_seconds or 0) + LOOK_SECONDS
     for seconds in range(LOOK_SECONDS, last + 1, LOOK_SECONDS):
-        seen, wanted = world.look(), {cell.key: cell.severity_after(seconds)}
+        seen, wanted = world.look(), {key: cell.severity_after(seconds)}
         if others := seen.open.keys() - wanted.keys():
             yield f"after {seconds} s another incident: {', '.join(sorted(others))}"
         if seconds >= cell.within_seconds:
             if seen.open != wanted:
                 yield f"after {seconds} s open: {seen.open}, should be {wanted}"
-            if cell.command not in seen.doctor:
-                yield f"after {seconds} s the doctor does not name `{cell.command}`:\n{seen.doctor}"
+            if command not in seen.doctor:
+                yield f"after {seconds} s the doctor does not name `{command}`:\n{seen.doctor}"
 
 
 @contextmanager
@@ -191,62 +246,121 @@ def a_world() -> Iterator[World]:
     addresses["redis"] = redis_url(prefix, addresses["redis"])
     with ExitStack() as around:
         services = around.enter_context(served_to(plain))
-        behind = {name: around.enter_context(fault_proxy(name, at)) for name, at in addresses.items()}
-        behind["services"] = around.enter_context(fault_proxy("http", services.url))
+        authority = Authority()
+        tls = server_context(authority, Path(around.enter_context(TemporaryDirectory())))
+        behind = {
+            name: around.enter_context(fault_proxy(name, at, tls=tls if name == "kafka" else None))
+            for name, at in addresses.items()
+        }
         given = {name: proxied(at, behind[name]) for name, at in addresses.items()}
+
+        def http(name: str, url: str) -> str:
+            behind[name] = around.enter_context(fault_proxy("http", url))
+            return proxied(url, behind[name])
+
+        receiver = around.enter_context(receiving())
+        mine = authority.client()
         sections: dict[str, Any] = {
             "retry": {"attempts": 1, "breaker_reset_seconds": 0.01},
-            "alerts": {"look_seconds": LOOK_SECONDS},
+            "alerts": {
+                **receiver.settings,
+                "pagerduty_url": http("pagerduty", receiver.settings["pagerduty_url"]),
+                "slack_webhook": http("slack", receiver.settings["slack_webhook"]),
+                "look_seconds": LOOK_SECONDS,
+                "timeout_seconds": 1,
+                "queue_depth": {"notification": 2},
+            },
+            "kafka": {"tls": {"certificate": mine.bundle, "ca": authority.pem}},
             "observability": {"cloudwatch_enabled": True, "cloudwatch_logs": "none"},
+            "vault": {
+                "address": http("vault", around.enter_context(vault_of(authority)).url),
+                "timeout_seconds": 1,
+            },
         }
         settings = test_settings(prefix, given, **sections)
         # Advice for the embedded stack is no advice for production.
         settings = settings.model_copy(update={"environment": "qa"})
         secret = f"{prefix}service-token/matrix"
         plain.aws.client("secretsmanager").create_secret(Name=secret, SecretString=TOKEN)
-        settings = with_services(Runtime(settings), proxied(services.url, behind["services"])).settings
+        settings = with_services(Runtime(settings), http("services", services.url)).settings
         kept = settings.services.entry.model_copy(
             update={"token": None, "token_secret": "service-token/matrix"}
         )
-        settings = settings.model_copy(
-            update={"services": settings.services.model_copy(update={"entry": kept})}
+        world = World(plain, Runtime(settings), behind, receiver, around)
+        around.enter_context(mock.patch.dict(os.environ, _OTLP))
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = http(
+            "otlp-collector", around.enter_context(_serving(lambda _path, _body: b""))
         )
-        world = World(plain, Runtime(settings), behind)
-        scheduler = around.enter_context(_dagster(world.now))
-        behind["dagster"] = around.enter_context(fault_proxy("http", scheduler))
-        at = settings.dagster.model_copy(update={"url": proxied(scheduler, behind["dagster"])})
-        settings = settings.model_copy(update={"dagster": at})
-        world.runtime = Runtime(with_short_timeouts(settings, _ANSWER_SECONDS))
+        beacon = http("drand", around.enter_context(_serving(lambda path, _body: _round(path, world.now()))))
+        dagster = http(
+            "dagster-graphql", around.enter_context(_serving(lambda _path, body: _dagster(world, body)))
+        )
+        changes = {
+            "services": settings.services.model_copy(update={"entry": kept}),
+            "dagster": settings.dagster.model_copy(update={"url": dagster}),
+            "selection": settings.selection.model_copy(
+                update={"seed_source": DRAND, "drand_urls": (beacon,), "drand_timeout_seconds": 1.0}
+            ),
+        }
+        world.runtime = Runtime(with_short_timeouts(settings.model_copy(update=changes), _ANSWER_SECONDS))
         world.runtime.clock = world.now
         read = EvaluationState.now
-        patched = mock.patch.object(EvaluationState, "now", lambda state: read(state) + world.offset)
-        around.enter_context(patched)
+        for patched in (
+            mock.patch.object(EvaluationState, "now", lambda state: read(state) + world.offset),
+            taken_for_signatures(),
+            quick_lines(),
+        ):
+            around.enter_context(patched)
         yield world
         world.runtime.mongo.close()
     remove_namespace(plain)
 
 
+# A collector that does not answer is given up soon.
+_OTLP = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_METRICS_EXPORTER": "none"}
+
+
+def _round(path: str, now: float) -> bytes:
+    """The beacon's latest round at that time."""
+    assert path.endswith("/latest"), path
+    number = int(now - QUICKNET.genesis) // QUICKNET.period + 1
+    return orjson.dumps({"round": number, "signature": signature_of(number)})
+
+
+def _dagster(world: World, body: bytes) -> bytes:
+    """What a Dagster answers whose daemons are well, and which has run nothing but draws."""
+    results = []
+    if world.failed_draw:
+        tag = {"key": PARTITION_TAG, "value": world.failed_draw}
+        results = [
+            {"runId": "1", "jobName": DRAW, "status": "FAILURE", "endTime": world.now(), "tags": [tag]}
+        ]
+    beat = {"daemonType": "SENSOR", "required": True, "lastHeartbeatTime": world.now()}
+    data: dict[str, Any] = {
+        "instance": {"daemonHealth": {"allDaemonStatuses": [beat]}},
+        "repositoriesOrError": {"__typename": "RepositoryConnection", "nodes": []},
+        "queued": {"count": 0},
+        **{name: {"results": []} for name in ("failed", *(f"failed_{job}" for job in SELECTION_JOBS))},
+        f"failed_{DRAW}": {"results": results},
+    }
+    if b"work0" in body:
+        data = {"work0": {"results": results}}
+    return orjson.dumps({"data": data})
+
+
 @contextmanager
-def _dagster(now: Callable[[], float]) -> Iterator[str]:
-    """The address of a Dagster whose daemons are well, and which has run nothing."""
+def _serving(answer: Callable[[str, bytes], bytes]) -> Iterator[str]:
+    """The address of a server that answers each request by its path and body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            beat = {"daemonType": "SENSOR", "required": True, "lastHeartbeatTime": now()}
-            data: dict[str, Any] = {
-                "instance": {"daemonHealth": {"allDaemonStatuses": [beat]}},
-                "repositoriesOrError": {"__typename": "RepositoryConnection", "nodes": []},
-                "queued": {"count": 0},
-                **{
-                    name: {"results": []} for name in ("failed", *(f"failed_{job}" for job in SELECTION_JOBS))
-                },
-            }
-            body = orjson.dumps({"data": data})
+            body = answer(self.path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_GET = do_POST
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -288,6 +402,7 @@ def main() -> int:
     os.environ["REGWORKERS_INSTANCE"] = "none"
     # What the product logs of each fault hides the verdicts.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
     with _servers(), a_world() as world:
         for dependency, kind in chosen:
             began = time.monotonic()

@@ -1,8 +1,8 @@
 """The blindness matrix, as data: what an evaluation must say of each dependency and each kind of failure.
 
-No cell is empty: each has an incident, its severity and the time within which it is open, or says why it is silent.
-`tests.faults.matrix` plants the fault of a cell and compares. A cell with `elsewhere` is not planted there; the file
-that it names shows it.
+No cell is empty: each has an incident, its severity and the time within which it is open, or says why it is silent, or
+why there is no such failure. `tests.faults.matrix` plants the fault of a cell and compares. A cell with `elsewhere` is
+not planted there; it names the file that shows it, and says why.
 """
 
 from __future__ import annotations
@@ -20,23 +20,12 @@ DOWN_SECONDS = 2 * LOOK_SECONDS
 BLIND_SECONDS = LOOK_SECONDS + 120
 TIME_OUTS = "regworkers runbook time-outs"
 
-# Columns: the faults of the proxy, and one that needs no proxy.
-CREDENTIALS = "credentials"
-COLUMNS: tuple[str, ...] = (
-    Fault.REFUSED,
-    Fault.HANGING,
-    Fault.ERROR,
-    Fault.THROTTLED,
-    Fault.DENIED,
-    Fault.SLOW,
-    Fault.GARBAGE,
-    CREDENTIALS,
-)
+# Who loses an answer asks again, as after a time-out.
+COLUMNS = tuple(fault for fault in Fault if fault is not Fault.CUT)
 TITLES: Mapping[str, str] = {
     Fault.ERROR: "500",
     Fault.DENIED: "access denied",
-    Fault.SLOW: "slow",
-    CREDENTIALS: "credentials wrong or expired",
+    Fault.CREDENTIALS: "credentials wrong or expired",
 }
 
 
@@ -64,16 +53,30 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """No incident, and `because` says why none is right."""
+    """No incident, and `because` says why none is right. `beside` is the key of one of which the channels are to hear
+    meanwhile.
+    """
 
     because: str
     elsewhere: str = ""
+    beside: str = ""
 
     def __str__(self) -> str:
         return f"silent, because {self.because}"
 
 
-Cell = Incident | Silent
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """There is no such failure."""
+
+    because: str
+    elsewhere: str = ""
+
+    def __str__(self) -> str:
+        return f"cannot happen, because {self.because}"
+
+
+Cell = Incident | Silent | Impossible
 Row = Mapping[str, Cell]
 _SLOW = Silent("it answers within the time-outs (a slower answer counts as hanging)")
 
@@ -82,110 +85,103 @@ def _same(cell: Cell, **others: Cell) -> Row:
     return {**dict.fromkeys(COLUMNS, cell), Fault.SLOW: _SLOW, **others}
 
 
-def _all(cell: Cell, path: str) -> Row:
-    return dict.fromkeys(COLUMNS, _shown(cell, path))
-
-
 def _down(key: str, severity: str, command: str = TIME_OUTS) -> Incident:
     return Incident(f"dependency-down:{key}", severity, DOWN_SECONDS, command)
 
 
-def _shown(cell: Cell, path: str) -> Cell:
-    return replace(cell, elsewhere=path)
+# A role has one set of credentials, so they are bad for every service. More than three are one incident.
+_KEYS = _down("aws", "critical")
 
 
-def _aws(key: str, path: str = "tests/adapters/test_classify_aws.py") -> Row:
-    down = _down(key, "critical")
-    return _same(down, credentials=_shown(down, path))
+def _aws(cell: Cell) -> Row:
+    return _same(cell, credentials=_KEYS)
 
 
 def _service(name: str) -> Row:
-    page = f"regworkers service check {name}"
-    down = _down(f"service-{name}", "warning", page)
-    return _same(down, credentials=_shown(down, "tests/adapters/http/test_requests.py"))
+    return _same(_down(f"service-{name}", "warning", f"regworkers service check {name}"))
+
+
+def _channel(others: str, name: str) -> Row:
+    because = f"{others}, the file and the log get every incident meanwhile, and {name} gets it later"
+    return dict.fromkeys(COLUMNS, Silent(because, beside="dead-letters:selection-queue-dlq"))
 
 
 # It is no longer known what Kafka deletes before the archive reads it.
-_KAFKA = replace(_down("kafka", "warning", "regworkers runbook kafka"), critical_seconds=BLIND_SECONDS)
-_KAFKA_ERRORS = _shown(_KAFKA, "tests/adapters/test_classify.py")
-_BLIND_DAGSTER = Incident("blind:dagster", "critical", BLIND_SECONDS, TIME_OUTS)
-_MONGO = Incident("mongo-away:mongo", "critical", DOWN_SECONDS, TIME_OUTS)
-_REDIS = _down("redis", "warning", "regworkers runbook campaign-configuration")
+_KAFKA = Incident(
+    "dependency-down:kafka",
+    "warning",
+    DOWN_SECONDS,
+    "regworkers runbook kafka",
+    critical_seconds=BLIND_SECONDS,
+)
+# Of the run that failed; the draw goes on with the next one.
+_RUN = Incident(
+    "selection-run:draw/<campaignId>", "critical", LOOK_SECONDS, "regworkers runbook selection-failures"
+)
 
 MATRIX: Mapping[str, Row] = {
     # The streams are found by a row of a table, so both are named in one incident of AWS.
-    "dynamodb": _aws("aws"),
-    "streams": _aws("streams"),
-    "sqs": _aws("sqs"),
-    "s3": _aws("s3"),
-    "mongo": _same(_MONGO, credentials=_shown(_MONGO, "tests/adapters/test_classify_mongo.py")),
-    "redis": _same(_REDIS, credentials=_shown(_REDIS, "tests/adapters/test_classify.py")),
+    "dynamodb": _aws(_down("aws", "critical")),
+    "streams": _aws(_down("streams", "critical")),
+    "sqs": _aws(_down("sqs", "critical")),
+    "s3": _aws(_down("s3", "critical")),
+    "mongo": _same(Incident("mongo-away:mongo", "critical", DOWN_SECONDS, TIME_OUTS)),
+    "redis": _same(_down("redis", "warning", "regworkers runbook campaign-configuration")),
     "kafka": _same(
         _KAFKA,
-        **dict.fromkeys(
-            (Fault.ERROR, Fault.THROTTLED, Fault.DENIED, Fault.GARBAGE, CREDENTIALS), _KAFKA_ERRORS
-        ),
+        throttled=Silent("a broker refuses nobody over a quota: it answers later, within the time-outs"),
     ),
     **{f"service-{name}": _service(name) for name in ("entry", "user", "code", "campaign")},
-    "secretsmanager": _same(
+    "secretsmanager": _aws(
         Silent(
             "tokens and certificates are kept once they are read; who starts meanwhile names what it lacks"
+        )
+    ),
+    "cloudwatch": _aws(Silent("evaluations then take the ages of queues from their own marks in MongoDB")),
+    "cloudwatch-logs": _aws(
+        Silent("each line also goes to the process's own output, and to the log group afterwards")
+    ),
+    "dagster-graphql": _same(Incident("blind:dagster", "critical", BLIND_SECONDS, TIME_OUTS)),
+    # The daemon, which stores a tick before it runs a sensor, stands still with it.
+    "dagster-database": _same(
+        Incident("watcher:alerts_sensor", "critical", 240, "Dagster UI, Automation, alerts_sensor")
+    ),
+    "drand": _same(_RUN, credentials=Impossible("the beacon is public and asks for none")),
+    "vault": _same(Silent("only `regworkers certs generate` asks it, and tells the operator who waits")),
+    # Nothing here calls it: however it fails, its queue fills.
+    "mailer": dict.fromkeys(
+        COLUMNS,
+        Incident(
+            "queue-depth:notification-queue", "warning", LOOK_SECONDS, "regworkers runbook selection-failures"
         ),
-        credentials=_shown(
-            Silent(
-                "a role has one set of credentials, and every other service of AWS says that they are bad"
-            ),
-            "tests/adapters/test_classify_aws.py",
+    ),
+    "slack": _channel("PagerDuty", "Slack"),
+    "pagerduty": _channel("Slack", "PagerDuty"),
+    "otlp-collector": _same(Silent("a span that cannot be sent is dropped, and no work waits for it")),
+    "disk": {
+        Fault.HANGING: replace(
+            _RUN,
+            # `dagster.maxLongRunSeconds`, and two looks of Dagster at its runs.
+            within_seconds=21_600 + DOWN_SECONDS,
+            elsewhere="`tests/dagster/test_definitions.py`: only a driver of the kernel hangs, and "
+            "`dagster/max_runtime` ends the run",
         ),
-    ),
-    "cloudwatch": _same(
-        Silent("evaluations then take the ages of queues from their own marks in MongoDB"),
-        credentials=_shown(
-            Silent(
-                "a role has one set of credentials, and every other service of AWS says that they are bad"
-            ),
-            "tests/adapters/test_classify_aws.py",
+        Fault.SLOW: Silent(
+            "a run takes longer, and no time-out is about a disk",
+            elsewhere="`tests/operations/alerts/test_evaluate.py`: only a driver of the kernel is slow, and "
+            "no condition counts the time of a run that holds its lease",
         ),
-    ),
-    "cloudwatch-logs": _all(
-        Silent("each line also goes to the process's own output"), "tests/adapters/test_log_group.py"
-    ),
-    "dagster-graphql": _same(
-        _BLIND_DAGSTER, **{CREDENTIALS: _shown(_BLIND_DAGSTER, "tests/operations/health/test_scheduler.py")}
-    ),
-    "dagster-database": _all(
-        Incident("watcher:alerts_sensor", "critical", 240, "Dagster UI, Automation, alerts_sensor"),
-        "tests/operations/alerts/test_evaluate.py",
-    ),
-    "drand": _all(
-        # Of the run that failed; the draw goes on by itself when the beacon answers.
-        Incident("selection-run:draw/<campaignId>", "critical", 60, "regworkers runbook selection-failures"),
-        "tests/operations/alerts/test_evaluate.py",
-    ),
-    "vault": _all(
-        Silent("only `regworkers certs generate` asks it, and tells the operator who waits"),
-        "tests/infrastructure/deploy/test_certificates_policy.py",
-    ),
-    "mailer": _all(
-        Silent("nothing here calls it; what it leaves on its queue has the conditions of a queue"),
-        "tests/operations/alerts/test_evaluate.py",
-    ),
-    "slack": _all(
-        Silent("PagerDuty, the file and the log still get every incident, and Slack gets it later"),
-        "tests/operations/alerts/test_evaluate.py",
-    ),
-    "pagerduty": _all(
-        Silent("Slack, the file and the log still get every incident, and PagerDuty gets it later"),
-        "tests/operations/alerts/test_evaluate.py",
-    ),
-    "otlp-collector": _all(
-        Silent("a span that cannot be sent is dropped, and no work waits for it"),
-        "tests/observability/test_tracing.py",
-    ),
-    "disk": _all(
-        Incident("selection-run:draw/<campaignId>", "critical", 60, "regworkers runbook selection-failures"),
-        "tests/operations/alerts/test_evaluate.py",
-    ),
+        Fault.GARBAGE: replace(
+            _RUN,
+            key="draw-input-differs:<campaignId>",
+            command="regworkers campaign status <campaignId>",
+        ),
+        Fault.REFUSED: _RUN,
+        Fault.ERROR: _RUN,
+        Fault.DENIED: _RUN,
+        Fault.THROTTLED: Impossible("a disk that is asked too much is slow"),
+        Fault.CREDENTIALS: Impossible("a disk asks for none"),
+    },
 }
 
 
@@ -198,7 +194,11 @@ def cells() -> Iterator[tuple[str, str, Cell]]:
 
 def planted() -> list[tuple[str, str]]:
     """The cells that the runner plants."""
-    return [(name, kind) for name, kind, cell in cells() if not cell.elsewhere]
+    return [
+        (name, kind)
+        for name, kind, cell in cells()
+        if not cell.elsewhere and not isinstance(cell, Impossible)
+    ]
 
 
 def matrix_table() -> str:
@@ -213,6 +213,6 @@ def matrix_table() -> str:
             kinds.setdefault(row[kind], []).append(TITLES.get(kind, kind))
         for cell, together in kinds.items():
             command = f"`{cell.command}`" if isinstance(cell, Incident) else "–"
-            shown = f"`{cell.elsewhere}`" if cell.elsewhere else "`make matrix`"
+            shown = "–" if isinstance(cell, Impossible) else cell.elsewhere or "`make matrix`"
             lines.append(f"| {name} | {', '.join(together)} | {cell} | {command} | {shown} |")
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ Rules may change while clients are connected. What a request is called, per prot
 - `http`: service is the first folder of the path (`entry`), operation method and path (`GET /entry/entries/1`)
 - `mongo`: service is the database's, operation the command (`find`, `update`, `hello`)
 - `redis`: service `redis`, operation the command (`GET`); faults within a pipeline answer too early
+- `postgres`: service `postgres`, operation `connect`: a connection is what fails
 - `kafka`: service `kafka`, operation the API (`Produce`, `Metadata`); addresses of brokers become the proxy's. Errors
   and quotas are in the answers to `Metadata`, with which every client begins; certificates are refused with `tls` only
 """
@@ -112,10 +113,8 @@ class FaultProxy(LoopServer):
         self._random = random.Random(seed)
         self._rules: tuple[Rule, ...] = ()
         if tls is not None:
-            # A callback for the name that a client asks for, but it can end any handshake with an alert.
-            tls.sni_callback = lambda *_: (
-                ssl.AlertDescription.ALERT_DESCRIPTION_CERTIFICATE_EXPIRED if self._refuses_logins else None
-            )
+            # It is there for the name that a client asks for, but it can end any handshake with an alert.
+            tls.sni_callback = lambda *_: self._greet()
         super().__init__("fault-proxy", port, limit=_HEAD_BYTES, ssl=tls)
 
     @property
@@ -131,9 +130,12 @@ class FaultProxy(LoopServer):
         else:
             self.listen()
 
-    @property
-    def _refuses_logins(self) -> bool:
-        return any(rule.fault is Fault.CREDENTIALS for rule in self._rules)
+    def _greet(self) -> int | None:
+        """The alert for a client whose certificate is refused."""
+        if all(rule.fault is not Fault.CREDENTIALS for rule in self._rules):
+            return None
+        self.seen[self.protocol, "handshake", Fault.CREDENTIALS] += 1
+        return ssl.AlertDescription.ALERT_DESCRIPTION_CERTIFICATE_EXPIRED
 
     def _choose(self, request: Request) -> Rule | None:
         for rule in self._rules:
@@ -193,7 +195,9 @@ class _Connection:
         if rule is not None and request.service == "kafka" and rule.fault in _KAFKA_CHANGED:
             self._changed[request.raw[8:12]] = rule, request.raw
         if self._server is None:
-            reader, self._server = await asyncio.open_connection(*self._proxy._backend)
+            host, port = self._proxy._backend
+            opened = asyncio.open_connection(host, port) if port else asyncio.open_unix_connection(host)
+            reader, self._server = await opened
             self._proxy._open.add(self._server)
             self._copying = asyncio.ensure_future(self._copy(reader))
         self._server.write(request.raw)
@@ -478,6 +482,43 @@ async def _read_redis(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> 
     return Request("redis", operation, raw, answer)
 
 
+# PostgreSQL
+
+_POSTGRES_ERRORS = {
+    Fault.ERROR: ("57P03", "the database system is in recovery mode"),
+    Fault.THROTTLED: ("53300", "sorry, too many clients already"),
+    Fault.DENIED: ("42501", "permission denied for database"),
+    Fault.CREDENTIALS: ("28P01", "password authentication failed"),
+}
+# A client asks first whether the server encrypts, by TLS or by GSSAPI.
+_ENCRYPTS = (80877103, 80877104)
+
+
+async def _read_postgres(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:
+    try:
+        kind = await reader.readexactly(1)
+    except asyncio.IncompleteReadError:
+        return None
+    # The first message has no kind: it begins with its length, which is short.
+    connects = kind == b"\0"
+    size = kind * connects + await reader.readexactly(4 - connects)
+    body = await reader.readexactly(int.from_bytes(size, "big") - 4)
+    if connects and int.from_bytes(body[:4], "big") in _ENCRYPTS:
+        writer.write(b"N")
+        return await _read_postgres(reader, writer)
+
+    def answer(fault: Fault) -> bytes:
+        if fault is Fault.GARBAGE:
+            return _http_answer(200, _GARBAGE, "text/html")
+        code, said = _POSTGRES_ERRORS[fault]
+        fields = f"SFATAL\0VFATAL\0C{code}\0M{said}\0\0".encode()
+        return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
+
+    if connects:
+        return Request("postgres", "connect", size + body, answer)
+    return Request("postgres", kind.decode(), kind + size + body, answer, spared=tuple(Fault))
+
+
 # Kafka
 
 _APIS = {
@@ -601,6 +642,7 @@ _READERS: dict[str, _Reader] = {
     "http": _read_http,
     "mongo": _read_mongo,
     "redis": _read_redis,
+    "postgres": _read_postgres,
     "kafka": _read_kafka,
 }
 
@@ -609,12 +651,15 @@ _READERS: dict[str, _Reader] = {
 def fault_proxy(
     protocol: str, address: str, *, seed: int = 0, tls: ssl.SSLContext | None = None
 ) -> Iterator[FaultProxy]:
-    """In front of the server at `address` (URL, or host and port). `proxied(address, proxy)` is what clients take. With
-    `tls`, clients speak TLS to the proxy.
+    """In front of the server at `address` (URL, host and port, or the path of a socket). `proxied(address, proxy)` is
+    what clients take. With `tls`, clients speak TLS to the proxy.
     """
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    assert parts.hostname and parts.port, f"{address} has no port"
-    proxy = FaultProxy(protocol, (parts.hostname, parts.port), free_port(0, uuid.uuid4().hex, {0}), seed, tls)
+    backend = address, 0
+    if not address.startswith("/"):
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        assert parts.hostname and parts.port, f"{address} has no port"
+        backend = parts.hostname, parts.port
+    proxy = FaultProxy(protocol, backend, free_port(0, uuid.uuid4().hex, {0}), seed, tls)
     try:
         yield proxy
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg2
 import pytest
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
@@ -274,8 +275,27 @@ def test_kafka_takes_a_certificate_until_it_refuses_it(behind: Behind, tmp_path:
         proxy.cut_connections()
         with pytest.raises(KafkaException):
             client.list_topics(timeout=0.5)
+        assert proxy.seen["kafka", "handshake", "credentials"]
         proxy.rules = ()
         assert client.list_topics(timeout=5).topics
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault.ERROR, "recovery mode"),
+        (Fault.THROTTLED, "too many clients"),
+        (Fault.DENIED, "permission denied"),
+        (Fault.CREDENTIALS, "password authentication failed"),
+        (Fault.GARBAGE, "received H"),
+    ],
+)
+def test_a_connection_to_postgres_fails_in_its_own_words(fault: Fault, said: str) -> None:
+    with fault_proxy("postgres", "/no-such-socket") as proxy:
+        proxy.rules = [Rule(fault)]
+        with pytest.raises(psycopg2.OperationalError, match=said):
+            psycopg2.connect(host="127.0.0.1", port=proxy.port, user="dagster")
+        assert proxy.seen["postgres", "connect", fault]
 
 
 class Answers(BaseHTTPRequestHandler):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -70,6 +70,13 @@ def classify_kafka(error: Exception) -> Exception:
         if kafka_error.retriable() or kafka_error.code() < 0:
             return TransientFailure(DEPENDENCY, kafka_error.name())
     return error
+
+
+def require_usable(error: KafkaError | None) -> None:
+    """`error` is what the brokers' metadata say of a topic. Raises TransientFailure, or UsageError if it is denied."""
+    if error is not None:
+        meaning = classify_kafka(KafkaException(error))
+        raise meaning if isinstance(meaning, UsageError) else TransientFailure(DEPENDENCY, error.name())
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,7 @@ class KafkaAdmin:
         """Add partitions up to this number. Raises as `configs`."""
         self._await("create_partitions", [NewPartitions(topic, partitions)])
 
-    def _await(self, call: str, items: Sequence[Any], tolerated: int | None = None) -> dict[Any, Any]:
+    def _await(self, call: str, items: Any, tolerated: int | None = None) -> dict[Any, Any]:
         """The brokers' answers to a call; an error of the code `tolerated` is an answer."""
         timeout, client = self._settings.timeout_seconds, self._client()
 
@@ -211,6 +218,12 @@ class KafkaAdmin:
         return self._dependency.call(once)
 
     def probe(self, wanted: Sequence[str]) -> None:
-        """Make one cheap call. Raises TransientFailure, or UsageError if one of the topics `wanted` is missing."""
-        if missing := set(wanted) - self.topics():
-            raise UsageError(f"topic {min(missing)} does not exist: run `regworkers provision`")
+        """Make one cheap call. Raises TransientFailure, or UsageError if a topic of `wanted` is missing or denied."""
+        known = self._metadata().topics
+        if missing := sorted({*wanted} - known.keys()):
+            # A list leaves out what is denied; asked for by name, the brokers say so.
+            named = TopicCollection(missing[:1])
+            self._await("describe_topics", named, KafkaError.UNKNOWN_TOPIC_OR_PART)
+            raise UsageError(f"topic {missing[0]} does not exist: run `regworkers provision`")
+        for topic in wanted:
+            require_usable(known[topic].error)

@@ -13,11 +13,13 @@ from regworkers_core.runtime import Runtime
 
 
 def read_unarchived(runtime: Runtime) -> tuple[UnarchivedEvents, ...]:
-    """One for each topic that exists. Raises TransientFailure when S3 or Kafka does not answer, UsageError."""
+    """One for each topic. Raises TransientFailure when S3 or Kafka does not answer, UsageError for a missing topic."""
     manifest, _ = read_manifest(runtime.objects)
     now = runtime.clock()
     with runtime.kafka_log(LEASE, peek=True) as log:
         topics = log.partitions(runtime.names.topics)
+        if len(topics) < len(runtime.names.topics):
+            runtime.kafka_admin.probe(runtime.names.topics)
         bounds = log.watermarks([each for partitions in topics.values() for each in partitions])
         # The archive read on to an end that some brokers list late: the partition was not created again.
         ahead = [each for each, span in bounds.items() if (manifest.offset(each) or 0) > span.end]

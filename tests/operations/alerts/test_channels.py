@@ -23,7 +23,7 @@ INCIDENT = Incident(ALERT, True, 3, "2026-11-25T03:00:00.000Z", "2026-11-25T03:0
 
 @pytest.fixture
 def slack() -> Iterator[ThreadingHTTPServer]:
-    """A webhook that keeps what it got, and answers with `status`."""
+    """A webhook that keeps what it got, and answers with `status` and `body`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -31,13 +31,13 @@ def slack() -> Iterator[ThreadingHTTPServer]:
             server.got.append(orjson.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(server.status)
             self.end_headers()
-            self.wfile.write(b"ok")
+            self.wfile.write(server.body)
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.got, server.status = [], 200
+    server.got, server.status, server.body = [], 200, b"ok"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -75,6 +75,12 @@ def test_slack_is_notified_of_the_end(slack: Any) -> None:
 def test_slack_in_trouble_or_overloaded_is_transient(slack: Any, status: int) -> None:
     slack.status = status
     with pytest.raises(TransientFailure, match=str(status)):
+        channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, IncidentChange.OPENED)
+
+
+def test_a_page_in_place_of_slack_is_no_delivery(slack: Any) -> None:
+    slack.body = b"<html>Please log in to this network</html>"
+    with pytest.raises(TransientFailure):
         channel(f"http://127.0.0.1:{slack.server_port}/hook").notify(INCIDENT, IncidentChange.OPENED)
 
 

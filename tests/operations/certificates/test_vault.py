@@ -135,8 +135,12 @@ def test_a_name_that_the_role_does_not_allow_is_reported(served: FakeVault) -> N
         vault.issue("another-name")
 
 
-def test_a_page_of_another_program_is_not_taken_for_vault(served: FakeVault) -> None:
-    served.page = True
+@pytest.mark.parametrize("other", [{"page": True}, {"status": 401}])
+def test_a_page_or_a_login_of_another_program_is_not_taken_for_vault(
+    served: FakeVault, other: dict[str, Any]
+) -> None:
+    for name, value in other.items():
+        setattr(served, name, value)
     assert "does not answer as Vault does" in refusal(client(served))
 
 

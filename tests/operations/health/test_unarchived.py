@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from regworkers_core.adapters.kafka.log import KafkaLog
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.health.unarchived import read_unarchived
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, produce
@@ -36,3 +40,15 @@ def test_a_topic_that_is_archived_to_its_end_has_nothing_left_where_the_broker_l
     produce(runtime, *(event(number) for number in range(20)), topic=0)
     archived(runtime)
     assert {(each.waiting, each.oldest_seconds) for each in read_unarchived(runtime)} == {(0, None)}
+
+
+def test_topics_that_the_broker_does_not_show_are_not_taken_for_archived(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_wanted: object) -> None:
+        raise UsageError("Kafka refuses the access")
+
+    monkeypatch.setattr(KafkaLog, "partitions", lambda *_: {})
+    monkeypatch.setattr(runtime.kafka_admin, "probe", denied)
+    with pytest.raises(UsageError, match="refuses the access"):
+        read_unarchived(runtime)
