@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def classify_slack(error: Exception) -> Exception:
     """Every failure of Slack is transient: the next evaluation notifies again."""
     from slack_sdk.errors import SlackClientError
 
-    if isinstance(error, SlackClientError | urllib.error.URLError | OSError):
+    if isinstance(error, SlackClientError | OSError):
         # Its text may hold the webhook's address, which is a secret.
         return TransientFailure("slack", type(error).__name__)
     return error

@@ -152,8 +152,3 @@ def _signed(body: bytes, round_number: int | None) -> _Signed:
     if not isinstance(signature, str) or not _SIGNATURE.fullmatch(signature):
         raise _Refused("signature is not 96 hex digits")
     return _Signed(found, signature)
-
-
-def classify_drand(error: Exception) -> Exception:
-    """`_first` raises TransientFailure itself; anything else is a defect."""
-    return error

@@ -59,7 +59,7 @@ def test_without_credentials_the_error_says_so_at_once(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(runtime.aws._session, "get_credentials", none)
     with pytest.raises(UsageError, match="AWS_PROFILE"):
-        runtime.kafka_admin.topics()
+        runtime.kafka_admin.cluster()
 
 
 def test_a_reader_whose_login_fails_later_says_so() -> None:

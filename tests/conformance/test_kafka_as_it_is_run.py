@@ -188,7 +188,7 @@ def test_producer_reader_and_admin_log_in_by_tokens_that_are_renewed(
         with runtime.kafka_log(LEASE) as log:
             spans = log.bounds(log.partitions([topic])[topic])
             assert sum(len(chunk.records) for chunk in log.read(spans)) == 2
-        assert topic in runtime.kafka_admin.topics()
+        assert topic in runtime.kafka_admin.cluster().topics
         runtime.events.close()
 
 

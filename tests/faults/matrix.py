@@ -141,7 +141,7 @@ class World:
         return [] if ended is None else ended.end()
 
     def has_struck(self, dependency: str, kind: str) -> bool:
-        """Whether a request met the fault. Nobody counts those that a server without a listener refuses."""
+        """Whether a request met the fault. Requests that find no listener are not counted."""
         place = self._where(dependency, kind)
         if place is None or any(rule.refuses_all for rule in place[0].rules):
             return True

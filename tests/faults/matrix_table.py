@@ -129,7 +129,7 @@ MATRIX: Mapping[str, Row] = {
     "redis": _same(_down("redis", "warning", "regworkers runbook campaign-configuration")),
     "kafka": _same(
         _KAFKA,
-        throttled=Silent("a broker refuses nobody over a quota: it answers later, within the time-outs"),
+        throttled=Silent("a broker refuses no request over a quota: it answers later, within the time-outs"),
     ),
     **{f"service-{name}": _service(name) for name in ("entry", "user", "code", "campaign")},
     "secretsmanager": _aws(
@@ -142,7 +142,7 @@ MATRIX: Mapping[str, Row] = {
         Silent("each line also goes to the process's own output, and to the log group afterwards")
     ),
     "dagster-graphql": _same(Incident("blind:dagster", "critical", BLIND_SECONDS, TIME_OUTS)),
-    # The daemon, which stores a tick before it runs a sensor, stands still with it.
+    # The daemon, which stores a tick before it runs a sensor, then runs none.
     "dagster-database": _same(
         Incident("watcher:alerts_sensor", "critical", 240, "Dagster UI, Automation, alerts_sensor")
     ),

@@ -1,7 +1,7 @@
 """What uses a dependency that an evaluation itself does not call, while the matrix plants a fault in it.
 
 Each use begins with the fault, goes on before every look, and says at the end what went wrong besides the incidents:
-a line or an alert that was lost, or an operator who was not told.
+a line or an alert that was lost, or an operator who was not informed.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ class Starting(Use):
     """A process that starts meanwhile, and reads a token in Secrets Manager."""
 
     def begin(self, kind: str) -> None:
-        self._slow, self._told = kind == Fault.SLOW, list[str]()
+        self._slow, self._named = kind == Fault.SLOW, list[str]()
 
     def look(self) -> None:
         try:
-            self._told.append(str(Runtime(self.world.runtime.settings).failure_of("service-entry") or ""))
+            self._named.append(str(Runtime(self.world.runtime.settings).failure_of("service-entry") or ""))
         except UsageError as refusal:
-            self._told.append(str(refusal))
+            self._named.append(str(refusal))
 
     def end(self) -> Iterator[str]:
-        if not all(self._slow or "secret" in each for each in self._told):
-            yield f"who starts does not name what it lacks: {self._told}"
+        if not all(self._slow or "secret" in each for each in self._named):
+            yield f"who starts does not name what is missing: {self._named}"
 
 
 class Queued(Use):
@@ -183,7 +183,7 @@ class Issuing(Use):
                 self._wrong.append(f"a slow login fails: {failure}")
         else:
             if not self._slow:
-                self._wrong.append("an operator is not told that Vault fails")
+                self._wrong.append("an operator is not informed that Vault fails")
 
     def end(self) -> Iterator[str]:
         yield from self._wrong

@@ -47,14 +47,13 @@ def world() -> Iterator[World]:
 @pytest.mark.parametrize(
     ("dependency", "kind"),
     [
-        ("dynamodb", Fault.CREDENTIALS),
         ("s3", Fault.GARBAGE),
         ("mongo", Fault.DENIED),
         ("redis", Fault.ERROR),
         ("kafka", Fault.CREDENTIALS),
         ("kafka", Fault.DENIED),
         ("service-user", Fault.REFUSED),
-        ("cloudwatch-logs", Fault.DENIED),
+        ("cloudwatch-logs", Fault.CREDENTIALS),
         ("slack", Fault.GARBAGE),
         ("disk", Fault.GARBAGE),
     ],

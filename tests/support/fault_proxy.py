@@ -418,7 +418,7 @@ _MONGO_ERRORS: dict[Fault, dict[str, Any]] = {
     Fault.DENIED: {"code": 13, "codeName": "Unauthorized"},
     Fault.CREDENTIALS: {"code": 18, "codeName": "AuthenticationFailed"},
 }
-# A server greets whoever it refuses later.
+# A server greets a client that it refuses later.
 _GREETINGS = ("hello", "isMaster", "ismaster")
 
 

@@ -15,7 +15,7 @@ def left_of(runtime: Runtime, watched: Runtime) -> dict[str, list[str]]:
     prefix = watched.names.prefix
     logs, s3 = runtime.aws.client("logs"), runtime.aws.client("s3")
     found = {
-        "topics": list(runtime.kafka_admin.topics()),
+        "topics": list(runtime.kafka_admin.cluster().topics),
         "tables": runtime.dynamodb.list_tables()["TableNames"],
         "queues": [
             url.rpartition("/")[2]

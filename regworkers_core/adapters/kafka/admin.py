@@ -72,11 +72,13 @@ def classify_kafka(error: Exception) -> Exception:
     return error
 
 
-def require_usable(error: KafkaError | None) -> None:
-    """`error` is what the brokers' metadata say of a topic. Raises TransientFailure, or UsageError if it is denied."""
-    if error is not None:
+def existing(wanted: Iterable[str], metadata: Any) -> dict[str, Any]:
+    """The topics that the brokers list. Raises TransientFailure for one with an error, UsageError for one denied."""
+    found = {topic: metadata.topics[topic] for topic in wanted if topic in metadata.topics}
+    for error in filter(None, (topic.error for topic in found.values())):
         meaning = classify_kafka(KafkaException(error))
         raise meaning if isinstance(meaning, UsageError) else TransientFailure(DEPENDENCY, error.name())
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +131,6 @@ class KafkaAdmin:
             self._connected = connected
         return connected[1]
 
-    def topics(self) -> set[str]:
-        """Names of the topics that exist."""
-        return set(self._metadata().topics)
-
     def cluster(self) -> Cluster:
         """Brokers and topics, as the brokers report them. Raises TransientFailure."""
         metadata = self._metadata()
@@ -164,7 +162,7 @@ class KafkaAdmin:
                 replication_factor=settings.replication_factor,
                 config=settings.topic_config,
             )
-            for name in sorted(set(names) - self.topics())
+            for name in sorted({*names} - self._metadata().topics.keys())
         ]
         if not topics:
             return []
@@ -219,11 +217,8 @@ class KafkaAdmin:
 
     def probe(self, wanted: Sequence[str]) -> None:
         """Make one cheap call. Raises TransientFailure, or UsageError if a topic of `wanted` is missing or denied."""
-        known = self._metadata().topics
-        if missing := sorted({*wanted} - known.keys()):
+        if missing := sorted({*wanted} - existing(wanted, self._metadata()).keys()):
             # A list leaves out what is denied; asked for by name, the brokers say so.
             named = TopicCollection(missing[:1])
             self._await("describe_topics", named, KafkaError.UNKNOWN_TOPIC_OR_PART)
             raise UsageError(f"topic {missing[0]} does not exist: run `regworkers provision`")
-        for topic in wanted:
-            require_usable(known[topic].error)

@@ -18,7 +18,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka, require_usable
+from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka, existing
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
@@ -110,12 +110,10 @@ class KafkaLog:
 
     def partitions(self, topics: Sequence[str]) -> dict[str, list[Partition]]:
         """The partitions of each topic that exists. Raises UsageError for one that is denied."""
-        known = self._dependency.call(self._consumer.list_topics, timeout=self._timeout).topics
-        found = [topic for topic in topics if topic in known]
-        for topic in found:
-            require_usable(known[topic].error)
+        metadata = self._dependency.call(self._consumer.list_topics, timeout=self._timeout)
         return {
-            topic: [Partition(topic, number) for number in sorted(known[topic].partitions)] for topic in found
+            topic: [Partition(topic, number) for number in sorted(found.partitions)]
+            for topic, found in existing(topics, metadata).items()
         }
 
     def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Span]:

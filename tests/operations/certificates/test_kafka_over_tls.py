@@ -147,7 +147,7 @@ def test_a_valid_certificate_is_let_in_by_admin_producer_and_reader(
     write(tmp_path, pair)
     runtime = over_tls(kafka, tmp_path)
     producing.append(runtime)
-    assert topic in runtime.kafka_admin.topics()
+    assert topic in runtime.kafka_admin.cluster().topics
     assert runtime.events.send([OutgoingRecord(topic, "k", b"hello", [])]) == [None]
     with runtime.kafka_log("reader") as reader:
         bounds = reader.bounds(reader.partitions([topic])[topic])
@@ -158,14 +158,14 @@ def test_a_valid_certificate_is_let_in_by_admin_producer_and_reader(
 
 def test_what_leads_to_the_issuer_is_shown_too(kafka: SecureKafka, tmp_path: Path) -> None:
     write(tmp_path, Authority("Issuing", kafka.authority).client())
-    over_tls(kafka, tmp_path).kafka_admin.topics()
+    over_tls(kafka, tmp_path).kafka_admin.cluster()
 
 
 def test_a_certificate_and_its_key_may_lie_in_two_files(kafka: SecureKafka, tmp_path: Path) -> None:
     pair = kafka.authority.client()
     (tmp_path / "client.pem").write_text(pair.certificate)
     (tmp_path / "key.pem").write_text(pair.key)
-    over_tls(kafka, tmp_path, key_file=str(tmp_path / "key.pem")).kafka_admin.topics()
+    over_tls(kafka, tmp_path, key_file=str(tmp_path / "key.pem")).kafka_admin.cluster()
 
 
 def test_the_settings_of_librdkafka_serve_as_well(kafka: SecureKafka) -> None:
@@ -174,7 +174,7 @@ def test_the_settings_of_librdkafka_serve_as_well(kafka: SecureKafka) -> None:
     runtime = Runtime(
         test_settings("", kafka={"bootstrap": options.pop("bootstrap.servers"), "options": options})
     )
-    runtime.kafka_admin.topics()
+    runtime.kafka_admin.cluster()
     assert pair.serial in kafka.proxy.serials
 
 
@@ -190,7 +190,7 @@ def test_others_are_not_let_in(kafka: SecureKafka, tmp_path: Path, which: str) -
     tls = {} if which in pairs else {"certificate_file": ""}
     runtime = over_tls(kafka, tmp_path, timeout_seconds=0.5, **tls)
     with pytest.raises(TransientFailure):
-        runtime.kafka_admin.topics()
+        runtime.kafka_admin.cluster()
     assert not {pair.serial for pair in pairs.values()} & set(kafka.proxy.serials)
 
 
@@ -199,7 +199,7 @@ def test_a_key_of_another_certificate_is_reported_without_a_connection(
 ) -> None:
     write(tmp_path, kafka.authority.client(), key=kafka.authority.client().key)
     with pytest.raises(UsageError, match="certs check"):
-        over_tls(kafka, tmp_path).kafka_admin.topics()
+        over_tls(kafka, tmp_path).kafka_admin.cluster()
 
 
 def test_untrusted_brokers_are_not_taken_for_an_outage(kafka: SecureKafka) -> None:
@@ -228,7 +228,7 @@ def test_a_renewed_certificate_is_taken_up_while_events_flow_and_none_is_lost(
     assert consumed(kafka, topic, flow.sent) == [str(each) for each in range(flow.sent)], (
         "each once, in order"
     )
-    assert runtime.kafka_admin.topics() and kafka.proxy.serials[-1] == new.serial, "the admin follows"
+    assert runtime.kafka_admin.cluster().topics and kafka.proxy.serials[-1] == new.serial, "the admin follows"
 
 
 @pytest.mark.parametrize("broken", ["expired", "of a stranger", "mismatched", "garbage", "gone"])

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from regworkers_core.adapters.drand import MAX_BYTES, DrandHttp, RoundNotYet, classify_drand
+from regworkers_core.adapters.drand import MAX_BYTES, DrandHttp, RoundNotYet
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
@@ -81,7 +81,7 @@ def relays() -> Iterator[Relays]:
 def beacon(*bases: str, now: float = LATER, attempts: int = 1, timeout_seconds: float = 2.0) -> DrandHttp:
     breaker = CircuitBreaker("drand", failures=9, reset_seconds=1.0, clock=lambda: 0.0)
     policy = RetryPolicy(attempts=attempts, first_cap_seconds=0.001)
-    dependency = Dependency("drand", classify_drand, policy=policy, breaker=breaker)
+    dependency = Dependency("drand", lambda error: error, policy=policy, breaker=breaker)
     return DrandHttp(dependency, bases, timeout_seconds=timeout_seconds, clock=lambda: now)
 
 
