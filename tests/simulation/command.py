@@ -146,11 +146,14 @@ def _cpu_seconds(whose: int) -> float:
 def _begin() -> None:
     import logging
 
+    import duckdb
     import structlog
 
+    from tests.simulation import world
     from tests.support.draws import without_plots
 
     without_plots()
+    duckdb.connect = world.SharedDuckDB  # type: ignore[assignment]
     if Path("/dev/shm").is_dir():
         # Files of DuckDB that live for a moment.
         tempfile.tempdir = "/dev/shm"

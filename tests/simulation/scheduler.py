@@ -100,7 +100,10 @@ class Scheduler:
         begun = len(self.raised)
         try:
             while thread.is_alive():
-                self._step()
+                task = self._next()
+                if task is None:
+                    raise Stuck(self._why_stuck())
+                task.greenlet.switch()
         finally:
             self._collect()
         for name, error in self.raised[begun:]:
@@ -115,37 +118,46 @@ class Scheduler:
                 for each in task.joining:
                     self.wake(each)
 
-    def _step(self) -> None:
-        ready = self._ready
-        if not ready:
-            self._pass_time()
-            return
-        index = int(self.random.random() * len(ready))
-        task, ready[index] = ready[index], ready[-1]
-        ready.pop()
-        process = task.process
-        if process.dead:
-            return
-        if process.frozen_until > self.time:
-            task.ticket = ticket = next(self._tickets)
-            heappush(self._timers, (process.frozen_until, ticket, task))
-            return
-        self.steps += 1
-        if self.steps > _MOST_STEPS:
-            raise Stuck(f"{self.steps} steps, and {task.name} still goes on")
-        self.current = task
-        task.greenlet.switch()
+    def _next(self) -> Task | None:
+        """The thread that goes on now, None if there is none."""
+        ready, timers, random = self._ready, self._timers, self.random.random
+        while self.steps < _MOST_STEPS:
+            while not ready:
+                if not timers:
+                    return None
+                at, ticket, task = heappop(timers)
+                if task.ticket == ticket:
+                    self.time = max(self.time, at)
+                    task.ticket = 0
+                    ready.append(task)
+            index = int(random() * len(ready))
+            task, ready[index] = ready[index], ready[-1]
+            ready.pop()
+            process = task.process
+            if process.dead:
+                continue
+            if process.frozen_until > self.time:
+                task.ticket = ticket = next(self._tickets)
+                heappush(timers, (process.frozen_until, ticket, task))
+                continue
+            self.steps += 1
+            self.current = task
+            return task
+        return None
 
-    def _pass_time(self) -> None:
-        while self._timers:
-            at, ticket, task = heappop(self._timers)
-            if task.ticket == ticket:
-                self.time = max(self.time, at)
-                task.ticket = 0
-                self._ready.append(task)
-                return
+    def _let_others_go_on(self, task: Task) -> None:
+        """From the thread `task`, straight to the next one: the hub is only asked when there is none."""
+        following = self._next()
+        if following is not task:
+            (self._hub if following is None else following.greenlet).switch()
+        if task.process.dead:
+            raise Killed
+
+    def _why_stuck(self) -> str:
+        if self.steps >= _MOST_STEPS:
+            return f"{self.steps} steps, and {self.current.name} still goes on"
         waiting = [f"{task.process.name}: {task.name}" for task in self._tasks if not task.over]
-        raise Stuck(f"all wait for each other: {', '.join(waiting)}")
+        return f"all wait for each other: {', '.join(waiting)}"
 
     def _body(self, task: Task) -> None:
         try:
@@ -181,9 +193,7 @@ class Scheduler:
         if timeout is not None:
             heappush(self._timers, (self.time + (timeout if timeout > 0 else 0.0), ticket, task))
         task.woken = False
-        self._hub.switch()
-        if task.process.dead:
-            raise Killed
+        self._let_others_go_on(task)
         return task.woken
 
     def wake(self, task: Task) -> None:
@@ -192,15 +202,13 @@ class Scheduler:
             self._ready.append(task)
 
     def step_aside(self) -> None:
-        """Let others go on now and then."""
-        if self._ready and self.random.random() < _OVERTAKEN:
+        """Let others go on now and then, if there are any."""
+        if self.random.random() < _OVERTAKEN:
             task = self.current
             if task.process.dead:
                 raise Killed
             self._ready.append(task)
-            self._hub.switch()
-            if task.process.dead:
-                raise Killed
+            self._let_others_go_on(task)
 
     def until(self, holds: Callable[[], object], waiting: list[Task], timeout: float | None = None) -> bool:
         """Wait in the list `waiting` until `holds()`, for at most `timeout` seconds. Whether it holds."""
@@ -278,7 +286,8 @@ class Lock:
         self._waiting: list[Task] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        self._scheduler.step_aside()
+        if self._scheduler._ready:
+            self._scheduler.step_aside()
         if self._held:
             if not blocking:
                 return False
@@ -297,8 +306,7 @@ class Lock:
     def locked(self) -> bool:
         return self._held
 
-    def __enter__(self) -> bool:
-        return self.acquire()
+    __enter__ = acquire
 
     def __exit__(self, *_: object) -> None:
         self.release()

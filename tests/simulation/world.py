@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import uuid
 from collections import Counter
@@ -12,6 +13,7 @@ from functools import cache, cached_property, partial
 from random import Random
 from typing import Any, NamedTuple
 
+import duckdb
 from boto3.dynamodb.types import TypeDeserializer
 
 from regworkers_core.adapters.aws.invites import Invites
@@ -236,6 +238,40 @@ def provision(runtime: Runtime) -> None:
     list(provision_queues(runtime, wanted.queues))
     provision_bucket(runtime)
     list(provision_topics(runtime, change=True))
+
+
+class SharedDuckDB:
+    """`duckdb.connect`: a database of its own in memory, in the one instance that this process has. A new instance
+    takes 13 ms to start and 5 ms to stop.
+    """
+
+    _numbers = itertools.count()
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._connection = _duckdb_instance().cursor()
+        self._name = f"play_{next(self._numbers)}"
+        self._connection.execute(f"ATTACH ':memory:' AS {self._name}; USE {self._name}")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def close(self) -> None:
+        self._connection.execute(f"USE memory; DETACH {self._name}")
+        self._connection.close()
+
+    def __enter__(self) -> SharedDuckDB:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_connect = duckdb.connect
+
+
+@cache
+def _duckdb_instance() -> duckdb.DuckDBPyConnection:
+    return _connect(config={"threads": 1, "preserve_insertion_order": False})
 
 
 def plain(item: Mapping[str, Any]) -> dict[str, Any]:
