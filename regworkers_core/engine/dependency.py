@@ -68,6 +68,9 @@ class CircuitBreaker:
 
     def before_call(self) -> None:
         """Raises DependencyDown while open. After the reset time it lets exactly one caller probe."""
+        # As a rule it is closed, which needs no lock.
+        if self._retry_at is None:
+            return
         with self._lock:
             if self._retry_at is None:
                 return
@@ -77,6 +80,8 @@ class CircuitBreaker:
             self._retry_at, self._tripped = now + self._reset_seconds, False
 
     def succeeded(self) -> None:
+        if self._retry_at is None and not self._failed_in_a_row:
+            return
         with self._lock:
             if not self._tripped:
                 self._failed_in_a_row, self._retry_at = 0, None

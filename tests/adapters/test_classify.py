@@ -80,6 +80,8 @@ TRANSIENT: dict[str, tuple[Classify, list[Exception]]] = {
             ExecutionTimeout("maxTimeMS", 50),
             WTimeoutError("majority", 64),
             WriteConcernError("majority", 100),
+            *(BulkWriteError({"writeErrors": [{"code": 11000}, {"code": code}]}) for code in (112, 8, 10107)),
+            BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}),
             *(OperationFailure("interrupted", code) for code in (91, 189, 10107, 11600, 11602, 13435)),
             retryable(OperationFailure("an election", 1)),
             retryable(PyMongoError("an election")),

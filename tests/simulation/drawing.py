@@ -34,7 +34,7 @@ _MARKETS: list[dict[str, Any]] = [
     {"marketId": "berlin", "name": "Berlin", "capacity": 6, "reserves": [{"segment": "loyal", "seats": 2}]},
     {"marketId": "paris", "name": "Paris", "capacity": 5},
 ]
-_ENTRY_SECONDS, _CLOSING_SECONDS = 20.0, 25.0
+_ENTRY_SECONDS, _CLOSING_SECONDS = 10.0, 12.0
 _MOST_RUNS = 60
 # Of a run of the job, for the beacon; and by how much the last runs before a round come early.
 _PATIENCE_SECONDS, _EARLY_SECONDS = 60.0, 40.0
@@ -178,17 +178,24 @@ class Drawing:
         """What is still to be done."""
         if not self.published:
             return [f"the draw of {CAMPAIGN} is not published"]
-        (draw,) = self._world.documents("draws")
-        markets = draw["phases"]["1"].get("markets", {})
+        markets = self._phase().get("markets", {})
         found = [
             f"the messages of market {name}, which is {entry.get('status')}, are not delivered"
             for name, entry in markets.items()
-            if "deliveredAt" not in entry
+            if "deliveredAt" not in entry and not self._is_early()
         ]
         campaign = next(each for each in self._world.documents("campaigns") if each["_id"] == CAMPAIGN)
         if campaign["status"] != "COMPLETED":
             found.append(f"{CAMPAIGN} is {campaign['status']}: {markets}")
         return found
+
+    def _phase(self) -> dict[str, Any]:
+        (draw,) = self._world.documents("draws")
+        return draw["phases"]["1"]  # type: ignore[no-any-return]
+
+    def _is_early(self) -> bool:
+        """Whether messages still wait for their time: that of the draw's own clock, which may be ahead."""
+        return self._phase().get("notBefore", "") > stamp(self._play.scheduler.time)
 
     def check(self) -> Iterator[str]:
         """The result is the oracle's; one code a winner, and each entrant got one message, the right one."""
@@ -263,6 +270,11 @@ class Drawing:
         for message in queue.messages.values():
             for item in json.loads(message.body)["items"]:
                 notified.setdefault(item["ref"], set()).add((item["key"], item["type"]))
+        if self._is_early():
+            self._world.reached["messages not due"] += 1
+            for row in self._world.documents("outbox"):
+                if row["status"] == "PENDING":
+                    notified.setdefault(row["ref"], set()).add((row["_id"], row["type"]))
         for ref, (market, _, outcome) in drawn.outcomes.items():
             messages = notified.pop(ref, set())
             if len(messages) != 1:

@@ -11,8 +11,8 @@ from tests.simulation.faults import Fault, draw_faults
 
 ENTRIES = 10
 # In which changes and faults happen.
-ACTIVE_SECONDS = 40.0
-DRAW_ACTIVE_SECONDS = 90.0
+ACTIVE_SECONDS = 24.0
+DRAW_ACTIVE_SECONDS = 45.0
 # What writers and operators do. A `put` creates an entry, or changes it with a new version; after `remove` it is a new
 # life. `flag`: only the flag is set again. `unbumped`: other content under the same order. `invalid`: without a mail
 # address. `expire`: removed by its TTL. `request`: the key is queued directly, as `regworkers replicate` does.

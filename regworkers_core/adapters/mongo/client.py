@@ -109,10 +109,10 @@ def aggregate_all(
 def classify_mongo(error: Exception) -> Exception:
     """Connections, elections, DNS, time-outs and codes that are not about the command itself are transient; a refused
     login and refused access are a UsageError each; an error about a command or a written document is returned as it is,
-    and so is a bulk error, which is answered per item.
+    and so is that of a bulk whose only mistake are keys that exist.
     """
     if isinstance(error, BulkWriteError):
-        return error
+        return _of_bulk(error)
     if isinstance(error, ConnectionFailure | ExecutionTimeout | WTimeoutError | WriteConcernError):
         return TransientFailure(DEPENDENCY, _reason(error))
     if isinstance(error, ConfigurationError):
@@ -126,6 +126,14 @@ def classify_mongo(error: Exception) -> Exception:
     if isinstance(error, OperationFailure):
         return _of_server(error)
     return error
+
+
+def _of_bulk(error: BulkWriteError) -> Exception:
+    """A full disk, a quota and an election answer for each document, and are about none of them."""
+    codes = {each.get("code") for each in error.details.get("writeErrors", ())} - {DUPLICATE_KEY}
+    if error.details.get("writeConcernErrors"):
+        return TransientFailure(DEPENDENCY, "write concern not satisfied")
+    return TransientFailure(DEPENDENCY, f"codes {sorted(map(str, codes))}") if codes else error
 
 
 def _of_server(error: OperationFailure) -> Exception:
@@ -249,13 +257,7 @@ def insert_once(
         done.new = len(documents)
         return done
     except BulkWriteError as error:
-        if error.details.get("writeConcernErrors"):
-            raise TransientFailure(dependency.name, "write concern not satisfied") from None
-        problems = error.details.get("writeErrors", ())
-    other = next((each for each in problems if each.get("code") != DUPLICATE_KEY), None)
-    if other is not None:
-        raise TransientFailure(dependency.name, f"code {other.get('code')}")
-    repeated = [documents[problem["index"]] for problem in problems]
+        repeated = [documents[problem["index"]] for problem in error.details["writeErrors"]]
     ids = [document["_id"] for document in repeated]
     stored = dependency.call(find_all, collection, {"_id": {"$in": ids}})
     by_id = {document["_id"]: document for document in stored}

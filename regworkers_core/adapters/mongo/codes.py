@@ -14,11 +14,7 @@ from typing import Any, NamedTuple
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.mongo.client import (
-    DUPLICATE_KEY,
-    Document,
-    Store,
-)
+from regworkers_core.adapters.mongo.client import Document, Store
 from regworkers_core.adapters.mongo.pages import scan
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Planned
@@ -113,14 +109,7 @@ class Codes(Store):
         """In order, up to the first that is refused; False when one was."""
         try:
             self._dependency.call(self._collection.insert_many, documents, ordered=True)
-        except BulkWriteError as error:
-            details = error.details
-            if details.get("writeConcernErrors"):
-                raise TransientFailure(self._dependency.name, "write concern not satisfied") from None
-            codes = {problem.get("code") for problem in details.get("writeErrors", ())}
-            if codes != {DUPLICATE_KEY}:
-                # Disk full, quota, an election: not about the code.
-                raise TransientFailure(self._dependency.name, f"write error {codes}") from None
+        except BulkWriteError:
             return False
         return True
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, WriteError
-from pymongo.results import BulkWriteResult
 
 from regworkers_core.adapters.mongo.client import DUPLICATE_KEY, Document, classify_mongo, find_all
 from regworkers_core.adapters.mongo.entry_documents import (
@@ -266,20 +265,20 @@ class Replica:
     def _bulk(self, operations: Sequence[UpdateOne]) -> _Bulk:
         sent = 0
 
-        def send() -> BulkWriteResult:
+        def send() -> _Bulk:
             nonlocal sent
             sent += 1
-            return self._collection.bulk_write(list(operations), ordered=False)
+            try:
+                answer = self._collection.bulk_write(list(operations), ordered=False)
+            except BulkWriteError as error:
+                details = error.details
+                if details.get("writeConcernErrors"):
+                    raise
+                errors = {problem["index"]: problem for problem in details.get("writeErrors", ())}
+                return _Bulk(errors, details.get("nMatched", 0) + details.get("nUpserted", 0), sent > 1)
+            return _Bulk({}, answer.matched_count + answer.upserted_count, sent > 1)
 
-        try:
-            answer = self._dependency.call(send)
-        except BulkWriteError as error:
-            details = error.details
-            if details.get("writeConcernErrors"):
-                raise TransientFailure(self._dependency.name, "write concern not satisfied") from None
-            errors = {problem["index"]: problem for problem in details.get("writeErrors", ())}
-            return _Bulk(errors, details.get("nMatched", 0) + details.get("nUpserted", 0), sent > 1)
-        return _Bulk({}, answer.matched_count + answer.upserted_count, sent > 1)
+        return self._dependency.call(send)
 
 
 _REFUSED = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as a MongoDB document")

@@ -133,18 +133,9 @@ class AcceptanceReport:
         return f"`{command}` lets the source win in them (in Dagster `apply: true` and `accept_source: {self.found}`)"
 
     def as_dict(self) -> dict[str, Any]:
-        names = (
-            "found",
-            "unsavable",
-            "entries",
-            "to_correct",
-            "refused_because",
-            "acceptance",
-            "accepted",
-            "changed",
-        )
+        names = "found unsavable entries to_correct refused_because acceptance accepted changed advice"
         absent = {"refusedBecause": self.refused_because or None, "acceptance": self.acceptance or None}
-        return as_document(self, *names, "advice") | absent
+        return as_document(self, *names.split()) | absent
 
 
 class Acceptance:

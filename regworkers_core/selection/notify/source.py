@@ -43,7 +43,8 @@ SENDER = "send_notifications"
 _PAGE_ROWS = 10_000
 # One send of the queue: ten messages.
 _PARCELS = 10
-_PAUSE_SECONDS = 0.2
+# After a look that found nothing, and longer after each further one.
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 1.0
 # As a share of the lease time: how long a page may keep the lease of its draw, so that a run of that draw gets it while
 # it waits, and how long the lease is then left to others, which is longer than their polling interval.
 _HOLD_LEASES = 0.5
@@ -87,6 +88,7 @@ class OutboxSource:
         self._lock = scheduling.lock()
         self._ready: deque[Parcel] = deque()
         self._in_flight = 0
+        self._pause_seconds = _PAUSE_SECONDS
         # Until when a market whose rows were given back is skipped.
         self._rest_until: dict[MarketPhase, float] = {}
         self._counts: Counter[str] = Counter()
@@ -102,6 +104,7 @@ class OutboxSource:
                 busy = self._in_flight > 0
             if busy or not self._refill():
                 return self._nothing()
+        self._pause_seconds = _PAUSE_SECONDS
         batch = [self._ready.popleft() for _ in range(min(_PARCELS, len(self._ready)))]
         with self._lock:
             self._in_flight += len(batch)
@@ -122,7 +125,8 @@ class OutboxSource:
         return self._lease is not None
 
     def _nothing(self) -> list[Parcel]:
-        self._sleep(_PAUSE_SECONDS)
+        self._sleep(self._pause_seconds)
+        self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
         return []
 
     def _stopped(self, campaign_id: str) -> bool:
