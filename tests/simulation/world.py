@@ -342,9 +342,9 @@ def settings(seed_source: str) -> Settings:
             "replication_factor": 1,
             "delivery_seconds": 5,
         },
-        save={"visibility_seconds": 30, "receive_wait_seconds": 20, "concurrency": 2},
-        enqueue={"empty_read_pause_seconds": 2.0, "concurrency": 2, "batch_records": 4},
-        analytics={"visibility_seconds": 30, "receive_wait_seconds": 20, "concurrency": 2},
+        save={"visibility_seconds": 20, "receive_wait_seconds": 20, "concurrency": 2},
+        enqueue={"lease_seconds": 20, "empty_read_pause_seconds": 2.0, "concurrency": 2, "batch_records": 4},
+        analytics={"visibility_seconds": 20, "receive_wait_seconds": 20, "concurrency": 2},
         selection={
             "seed_source": seed_source,
             "settle_seconds": 20,
