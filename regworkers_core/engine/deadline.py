@@ -48,14 +48,12 @@ def gather(
     return found
 
 
-def result_by(
-    future: scheduling.Future[T], give_up: float | None, clock: Callable[[], float] = scheduling.monotonic
-) -> T:
-    """The result of `future`. Blocks until `give_up` (on `clock`; None: no limit), then raises NoAnswer. Raises what
+def result_by(future: scheduling.Future[T], give_up: float | None) -> T:
+    """The result of `future`. Blocks until `give_up` (monotonic; None: no limit), then raises NoAnswer. Raises what
     the call raised.
     """
     try:
-        return future.result(None if give_up is None else max(0.0, give_up - clock()))
+        return future.result(None if give_up is None else max(0.0, give_up - scheduling.monotonic()))
     except TimeoutError:
         if future.done():
             raise
@@ -140,9 +138,8 @@ class SingleFlight(Generic[T]):
     `threads` calls run at once. The process ends only after those that have begun.
     """
 
-    def __init__(self, name: str, *, threads: int, clock: Callable[[], float] = scheduling.monotonic) -> None:
+    def __init__(self, name: str, *, threads: int) -> None:
         self._pool = scheduling.pool(threads, name)
-        self._clock = clock
         self._lock = scheduling.lock()
         self._flying: dict[Hashable, scheduling.Future[T]] = {}
 
@@ -161,17 +158,17 @@ class SingleFlight(Generic[T]):
 
         A caller that joined a call which failed asks once more: that call began earlier, and its cause may be over.
         """
-        give_up = self._clock() + wait_seconds
+        give_up = scheduling.monotonic() + wait_seconds
         flight, started = self.start(key, call)
         try:
-            return result_by(flight, give_up, self._clock)
+            return result_by(flight, give_up)
         except NoAnswer:
             raise
         except Exception:
             if started:
                 raise
         flight, _ = self.start(key, call)
-        return result_by(flight, give_up, self._clock)
+        return result_by(flight, give_up)
 
     def _fly(self, key: Hashable, call: Callable[[], T]) -> T:
         try:

@@ -7,8 +7,7 @@ one scan. A build goes on in the server when its client leaves: this run and the
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.pages import EXPIRES_AT
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.provision_aws import OnLine, Provisioned, ProvisionOutcome
 from regworkers_core.runtime import Runtime
 
@@ -148,7 +148,6 @@ def provision_indexes(
     change: bool = True,
     keep: Collection[str] = (),
     on_line: OnLine,
-    sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[Provisioned]:
     """Build what is missing. With `change` replace what does not serve, except the names in `keep`. Blocks for the
     builds, which take minutes for a collection of millions; `on_line` gets their progress. Raises TransientFailure, and
@@ -156,7 +155,7 @@ def provision_indexes(
     """
     database = runtime.database.name
     with closing(mongo_client(runtime.settings.mongo, patient=True)) as patient:
-        adoptions = {name: _Adoption(runtime, patient[database][name], on_line, sleep) for name in INDEXES}
+        adoptions = {name: _Adoption(runtime, patient[database][name], on_line) for name in INDEXES}
         known = {name for adoption in adoptions.values() for name in adoption.names()}
         if unknown := sorted(set(keep) - known):
             raise UsageError(
@@ -179,13 +178,11 @@ def provision_indexes(
 class _Adoption:
     """The indexes of one collection. `patient` is the collection on a client that waits for as long as it takes."""
 
-    def __init__(
-        self, runtime: Runtime, patient: Any, on_line: OnLine, sleep: Callable[[float], object]
-    ) -> None:
+    def __init__(self, runtime: Runtime, patient: Any, on_line: OnLine) -> None:
         self._name: str = patient.name
         self._patient, self._database = patient, runtime.database
         self._dependency = runtime.dependency("mongo")
-        self._on_line, self._sleep = on_line, sleep
+        self._on_line = on_line
         self._existing = self._await_builds()
 
     def names(self) -> list[str]:
@@ -266,11 +263,11 @@ class _Adoption:
                     return failure.error
                 # It may be built for all that: look for it before it is built again.
                 look = True
-                give_up = min(give_up, time.monotonic() + _OUTAGE_SECONDS)
-                if time.monotonic() >= give_up:
+                give_up = min(give_up, scheduling.monotonic() + _OUTAGE_SECONDS)
+                if scheduling.monotonic() >= give_up:
                     raise
                 self._on_line(f"{self._name}: {failure}; the server goes on building")
-                self._sleep(_POLL_SECONDS)
+                scheduling.sleep(_POLL_SECONDS)
         return ""
 
     def _run(self, indexes: Sequence[Index]) -> None:
@@ -298,7 +295,7 @@ class _Adoption:
             if not building:
                 return rows
             self._tell(len(building))
-            self._sleep(_POLL_SECONDS)
+            scheduling.sleep(_POLL_SECONDS)
 
     def _list(self) -> list[Options]:
         try:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +26,7 @@ from regworkers_core.domain.keys import EntryKey, is_selection_id, shown
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.replication.reconcile.classify import (
@@ -140,7 +139,7 @@ class _Findings:
     def __init__(self) -> None:
         self.counts: Counter[Trait] = Counter()
         self.examples: dict[Trait, list[str]] = {}
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
 
     def add(self, trait: Trait, example: str, number: int = 1) -> None:
         with self._lock:
@@ -160,7 +159,7 @@ class _Repeats:
         self._database.execute(
             "CREATE TABLE given (campaign VARCHAR, entry VARCHAR, trait VARCHAR, value BLOB)"
         )
-        self._lock = threading.Lock()
+        self._lock = scheduling.lock()
 
     def add(self, values: Sequence[tuple[EntryKey, Trait, str]]) -> None:
         rows = [
@@ -197,7 +196,6 @@ def check_tables(
     per_second: float,
     on_progress: Callable[[int], None] = lambda _done: None,
     on_phase: Callable[[str], None] = lambda _text: None,
-    sleep: Callable[[float], object] = time.sleep,
 ) -> TableCheck:
     """Read all entries of the demand table and of the replica once, up to `per_second` of both together, and compare
     them. `on_progress` gets the number read so far, from several threads but one at a time.
@@ -206,7 +204,7 @@ def check_tables(
     """
     began, settings = runtime.clock(), runtime.settings.replication
     findings, read = _Findings(), Counter[str]()
-    bucket, lock = TokenBucket(per_second, sleep=sleep), threading.Lock()
+    bucket, lock = TokenBucket(per_second), scheduling.lock()
     _structure(runtime, findings)
 
     def note(side: str, number: int) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +16,7 @@ from regworkers_core.adapters.aws.clients import all_pages, error_code
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.dashboards.publish_dashboards import existing_alarms
 from regworkers_core.operations.logs import parse
 from regworkers_core.runtime import Runtime
@@ -78,9 +78,7 @@ _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-fA-F-]{12,}|\d+")
 _LONGEST = 100
 
 
-def error_lines(
-    runtime: Runtime, since: float, until: float, sleep: Callable[[float], object] = time.sleep
-) -> ErrorLines:
+def error_lines(runtime: Runtime, since: float, until: float) -> ErrorLines:
     """The error and warning lines between two times (epoch seconds), grouped. Insights scans the whole time, which AWS
     bills by the GB. Raises TransientFailure, and UsageError without the log group.
     """
@@ -102,7 +100,7 @@ def error_lines(
         answer = call(client.get_query_results, queryId=query_id)
         if answer["status"] not in ("Scheduled", "Running"):
             break
-        sleep(_LOOK_SECONDS)
+        scheduling.sleep(_LOOK_SECONDS)
     if answer["status"] != "Complete":
         raise TransientFailure("logs", f"the query for error lines is {answer['status'].lower()}")
     rows = answer.get("results", ())

@@ -208,7 +208,6 @@ def recovery_drill(
     on_progress: Callable[[int, int | None], None] = lambda _done, _all: None,
     on_phase: Callable[[str], None] = lambda _text: None,
     on_step: OnStep = no_step,
-    clock: Callable[[], float] = scheduling.monotonic,
 ) -> DrillResult:
     """Rebuild up to `most` entries (None: all) into a scratch database at the rate of a backfill, compare them with
     what was read, and drop it in any case. Blocks until it ends.
@@ -221,7 +220,7 @@ def recovery_drill(
     try:
         total = estimate_items(runtime)
         with runtime.operator_actions.recorded("drill recovery", scratch.name, {"most": most}) as noted:
-            _drill(runtime, scratch, found, most, stop, total, on_progress, on_phase, on_step, clock)
+            _drill(runtime, scratch, found, most, stop, total, on_progress, on_phase, on_step)
             noted |= {"read": found.replayed.read, "differences": found.differences.total()}
     except TransientFailure as failure:
         found.ended, found.unavailable = "dependency_down", failure.dependency
@@ -259,7 +258,6 @@ def _drill(
     on_progress: Callable[[int, int | None], None],
     on_phase: Callable[[str], None],
     on_step: OnStep,
-    clock: Callable[[], float],
 ) -> None:
     settings, expected = runtime.settings, total
     if most is not None:
@@ -269,7 +267,7 @@ def _drill(
         replica = Replica(collection, runtime.dependency("mongo"))
         with Comparison(settings.replication.compare_memory_mib) as comparison:
             on_phase(f"rebuilding into {scratch.name}")
-            began = clock()
+            began = scheduling.monotonic()
             replay = Replay(
                 runtime.demand_table,
                 replica,
@@ -285,7 +283,7 @@ def _drill(
             try:
                 replay.run(stop, found.replayed)
             finally:
-                found.seconds = clock() - began
+                found.seconds = scheduling.monotonic() - began
             on_step("drill.after_rebuild")
             if not found.replayed.complete:
                 found.ended = "stopped"
@@ -293,9 +291,9 @@ def _drill(
             if most is not None and found.replayed.read >= most:
                 found.ended = "most_entries"
             on_phase("comparing with the source as it was read")
-            began = clock()
+            began = scheduling.monotonic()
             _compare(comparison, replica, found)
-            found.compare_seconds = clock() - began
+            found.compare_seconds = scheduling.monotonic() - began
     finally:
         on_phase(f"dropping {scratch.name}")
         found.dropped = scratch.drop_quietly()

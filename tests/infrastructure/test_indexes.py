@@ -21,7 +21,7 @@ from regworkers_core.infrastructure.provision_aws import Provisioned
 from regworkers_core.runtime import Runtime
 from tests.infrastructure.fake_indexes import FakeIndexes
 from tests.support.runtimes import test_settings
-from tests.support.waiting import wait_until
+from tests.support.waiting import sleeping, wait_until
 
 BY_ENTRY = {"campaignId": 1, "entryId": 1}
 
@@ -32,8 +32,9 @@ def adopt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Provisione
 
     def run(server: FakeIndexes, **options: Any) -> dict[str, Provisioned]:
         monkeypatch.setattr(indexes, "mongo_client", lambda *_settings, **_options: server)
-        options = {"change": False, "on_line": lambda _line: None, "sleep": lambda _seconds: None, **options}
-        return {each.name: each for each in provision_indexes(server.runtime, **options)}
+        options = {"change": False, "on_line": lambda _line: None, **options}
+        with sleeping(lambda _seconds: None):
+            return {each.name: each for each in provision_indexes(server.runtime, **options)}
 
     return run
 

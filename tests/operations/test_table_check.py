@@ -13,6 +13,7 @@ from regworkers_core.runtime import Runtime
 from tests.support.entries import key, put
 from tests.support.shared import shared_namespace
 from tests.support.terminal import regworkers
+from tests.support.waiting import sleeping
 
 OLD = "2025-01-01T00:00:00.000Z"
 
@@ -105,7 +106,8 @@ def test_a_terminal_shows_it_and_exits_with_1(world: tuple[Runtime, TableCheck])
 def test_the_rate_bounds_both_reads(world: tuple[Runtime, TableCheck]) -> None:
     runtime, _ = world
     slept: list[float] = []
-    check_tables(runtime, per_second=10.0, sleep=slept.append)
+    with sleeping(slept.append):
+        check_tables(runtime, per_second=10.0)
     assert slept and max(slept) >= 0.5
 
 

@@ -27,6 +27,7 @@ from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import FakeClient, client_error
 from tests.support.runtimes import test_settings
 from tests.support.shared import shared_namespace
+from tests.support.waiting import sleeping
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +90,8 @@ def test_a_query_that_does_not_end_is_an_outage_and_a_missing_group_says_so() ->
     )
     hanging.aws.client = lambda *_a, **_k: client  # type: ignore[method-assign]
     waits: list[float] = []
-    with pytest.raises(TransientFailure, match="running"):
-        error_lines(hanging, 0, 1, sleep=waits.append)
+    with sleeping(waits.append), pytest.raises(TransientFailure, match="running"):
+        error_lines(hanging, 0, 1)
     assert sum(waits) == pytest.approx(60)
     gone = FakeClient(start_query=[client_error("ResourceNotFoundException")])
     hanging.aws.client = lambda *_a, **_k: gone  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +19,9 @@ from regworkers_core.engine import scheduling
 
 
 class Deadline:
-    """The deadline of the request that the current thread makes, on `clock` (monotonic seconds)."""
+    """The deadline of the request that the current thread makes, in monotonic seconds."""
 
-    def __init__(self, clock: Callable[[], float] = scheduling.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         # A pooled connection serves many requests, a thread one at a time.
         self._of_thread = threading.local()
 
@@ -41,7 +40,7 @@ class Deadline:
         moment = getattr(self._of_thread, "moment", None)
         if moment is None:
             return timeout
-        left: float = moment - self._clock()
+        left: float = moment - scheduling.monotonic()
         if left <= 0:
             raise expired("the deadline of the whole response has passed")
         return left if timeout is None else min(timeout, left)

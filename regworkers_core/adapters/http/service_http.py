@@ -115,13 +115,10 @@ class ServiceHttp:
         *,
         settings: ServicesSettings,
         budget_seconds: float | None = None,
-        clock: Callable[[], float] = scheduling.now,
-        monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._name, self._base, self._token = name, base_url.rstrip("/"), token
         self._dependency, self._settings, self._budget_seconds = dependency, settings, budget_seconds
-        self._clock, self._monotonic = clock, monotonic
-        self._deadline = Deadline(monotonic)
+        self._deadline = Deadline()
         most = settings.max_connections
         pool = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
         self._client = httpx2.Client(
@@ -142,7 +139,7 @@ class ServiceHttp:
         """GET /health once. Raises as `get` does, and TransientFailure if there is no such path."""
 
         def ask(token: str) -> None:
-            end = self._monotonic() + self._settings.answer_seconds
+            end = scheduling.monotonic() + self._settings.answer_seconds
             self._dependency.once(self._once, "/health", token, end)
 
         try:
@@ -169,10 +166,10 @@ class ServiceHttp:
 
     def _asked(self, path: str, token: str, read: Callable[[Any], T]) -> T | None:
         budget = math.inf if self._budget_seconds is None else self._budget_seconds
-        end = self._monotonic() + budget
+        end = scheduling.monotonic() + budget
 
         def once() -> T:
-            body = self._once(path, token, min(end, self._monotonic() + self._settings.answer_seconds))
+            body = self._once(path, token, min(end, scheduling.monotonic() + self._settings.answer_seconds))
             try:
                 return read(orjson.loads(body))
             except orjson.JSONDecodeError:
@@ -187,7 +184,7 @@ class ServiceHttp:
         """The body of a 200. Raises _NotFound, _Unauthorised, or the failure of the attempt."""
         name, settings = self._dependency.name, self._settings
         # The deadline cuts what happens on the wire; waiting for a free connection has this time-out.
-        pool = max(0.0, min(settings.connect_timeout_seconds, end - self._monotonic()))
+        pool = max(0.0, min(settings.connect_timeout_seconds, end - scheduling.monotonic()))
         timeout = httpx2.Timeout(
             settings.read_timeout_seconds, connect=settings.connect_timeout_seconds, pool=pool
         )
@@ -212,7 +209,7 @@ class ServiceHttp:
         if status in _UNAUTHORISED:
             raise _Unauthorised(status)
         if status >= 500 or status in _BUSY:
-            retry_after = _seconds(response.headers.get("Retry-After"), self._clock())
+            retry_after = _seconds(response.headers.get("Retry-After"), scheduling.now())
             raise TransientFailure(name, f"status {status}", retry_after_seconds=retry_after)
         if status >= 400:
             if not is_problem(status, response.headers.get("Content-Type", ""), _body(response)):

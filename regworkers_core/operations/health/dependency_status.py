@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +19,7 @@ from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import NoAnswer, gather
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
@@ -184,8 +184,6 @@ def check_service(
     runtime: Runtime,
     name: ServiceName,
     id_: str | None = None,
-    *,
-    monotonic: Callable[[], float] = time.monotonic,
 ) -> ServiceReport:
     """`id_` is `<campaignId>:<entryId>`, a globalUserId, or a campaignId. A fan's values are not in the report.
 
@@ -199,9 +197,9 @@ def check_service(
     try:
         # The first request reads the token and connects, which is not part of the latency.
         service.health()
-        started = monotonic()
+        started = scheduling.monotonic()
         service.health()
-        latency_ms = round((monotonic() - started) * 1000, 1)
+        latency_ms = round((scheduling.monotonic() - started) * 1000, 1)
         record = read() if read else None
     except TransientFailure as failure:
         return ServiceReport(name, base_url, token_from, str(failure), asked=read is not None)

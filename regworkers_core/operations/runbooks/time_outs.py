@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.runbooks.runbook import (
     DrainWork,
@@ -59,13 +59,12 @@ def run(
     *,
     minutes: float = 30.0,
     settings: Settings | None = None,
-    monotonic: Callable[[], float] = time.monotonic,
 ) -> RunbookReport:
     """Changes nothing. `settings` are those in force if `runtime` has short time-outs. A dependency that does not
     answer is a finding. Raises UsageError when no address is configured.
     """
     limits = settings or runtime.settings
-    latencies = measure(runtime, monotonic)
+    latencies = measure(runtime)
     try:
         by_drain = recent_work(runtime, minutes)
     except Failure as failure:
@@ -76,7 +75,7 @@ def run(
     return assess(latencies, by_drain, limits, minutes)
 
 
-def measure(runtime: Runtime, monotonic: Callable[[], float]) -> dict[str, Latency]:
+def measure(runtime: Runtime) -> dict[str, Latency]:
     """Calls each dependency twice, all in parallel: the first call connects, the second is timed."""
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
     names = [*DEPENDENCIES, *services]
@@ -87,9 +86,9 @@ def measure(runtime: Runtime, monotonic: Callable[[], float]) -> dict[str, Laten
         try:
             if runtime.probe(name) is not None:
                 return Latency(None, "does not answer")
-            began = monotonic()
+            began = scheduling.monotonic()
             failure = runtime.probe(name)
-            took = monotonic() - began
+            took = scheduling.monotonic() - began
         except (Failure, UsageError) as error:
             return Latency(None, str(error))
         return Latency(None, "does not answer") if failure is not None else Latency(took)
