@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso, span_seconds
+from regworkers_core.engine import scheduling
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.notifier import acknowledge, notifier_of
 from regworkers_core.operations.health.scheduler import read_scheduler
@@ -137,7 +137,7 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
     found = evaluate(runtime, _look(runtime), by=OUTSIDE)
     if found.outage and found.outage.is_blip(runtime):
         # Evaluate again now instead of at the next call: an operator waits for the answer.
-        time.sleep(runtime.settings.alerts.patience_seconds)
+        scheduling.sleep(runtime.settings.alerts.patience_seconds)
         found = evaluate(runtime, _look(runtime), by=OUTSIDE, outage=found.outage)
     if found.outage:
         people = sorted(found.outage.notified & {"pagerduty", "slack"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import require_word
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
@@ -275,7 +275,7 @@ def _assigned(runtime: Runtime, campaign_id: str, phase: int, stop: StopSignal) 
                 return after
             if idle and after.markets == before.markets:
                 return after
-            time.sleep(0.2)
+            scheduling.sleep(0.2)
 
 
 def _phase(runtime: Runtime, campaign_id: str, phase: int) -> PhaseRecord | None:

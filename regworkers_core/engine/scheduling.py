@@ -1,4 +1,4 @@
-"""The only place from which the packages take time and threads, and what threads wait for.
+"""The place from which the core takes time and threads, and what threads wait for.
 
 The real ones are Python's own. A simulation (`tests/simulation`) installs others: virtual time, and threads that a
 seeded scheduler runs one at a time.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from regworkers_core.adapters.aws.clients import error_code
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.desired import DesiredTable
 from regworkers_core.infrastructure.provision_aws import Call, Provisioned, ProvisionOutcome, found_or_none
 from regworkers_core.runtime import Runtime
@@ -91,16 +91,16 @@ def _stream(wanted: DesiredTable) -> dict[str, Any]:
 
 def _await_active(client: Any, call: Call, name: str) -> Mapping[str, Any]:
     """The description of the table once it can be changed. Warm throughput is raised for hours beside everything."""
-    give_up = time.monotonic() + _READY_SECONDS
+    give_up = scheduling.monotonic() + _READY_SECONDS
     while True:
         # A new table may be missing at first.
         found = found_or_none({"ResourceNotFoundException"}, call, client.describe_table, TableName=name)
         table: Mapping[str, Any] = (found or {"Table": {"TableStatus": "CREATING"}})["Table"]
         if table["TableStatus"] == "ACTIVE" or table.get("WarmThroughput", {}).get("Status") == "UPDATING":
             return table
-        if time.monotonic() > give_up:
+        if scheduling.monotonic() > give_up:
             raise TransientFailure("dynamodb", f"table {name} did not become active")
-        time.sleep(_POLL_SECONDS)
+        scheduling.sleep(_POLL_SECONDS)
 
 
 def _steps(client: Any, call: Call, wanted: DesiredTable, table: Mapping[str, Any]) -> Iterator[_Step]:
@@ -174,7 +174,7 @@ def _recovers(answer: Mapping[str, Any]) -> bool:
 
 def _enable_recovery(client: Any, call: Call, name: str) -> None:
     """A new table is not ready for it at once. Raises TransientFailure."""
-    give_up = time.monotonic() + _READY_SECONDS
+    give_up = scheduling.monotonic() + _READY_SECONDS
     specification = {"PointInTimeRecoveryEnabled": True}
     while True:
         try:
@@ -187,9 +187,9 @@ def _enable_recovery(client: Any, call: Call, name: str) -> None:
         except ClientError as error:
             if error_code(error) != "ContinuousBackupsUnavailableException":
                 raise
-        if time.monotonic() > give_up:
+        if scheduling.monotonic() > give_up:
             raise TransientFailure("dynamodb", f"point-in-time recovery of table {name} is not available yet")
-        time.sleep(_POLL_SECONDS)
+        scheduling.sleep(_POLL_SECONDS)
 
 
 def _warm_step(client: Any, call: Call, wanted: DesiredTable, table: Mapping[str, Any]) -> Iterator[_Step]:

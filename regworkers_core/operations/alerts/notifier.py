@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import Background
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
@@ -117,10 +117,10 @@ class Notifier:
         mutes = self._mutes.in_force(now) if self._mutes else []
         audible = [each for each in owed if not any(mute.covers(each.alert.key) for mute in mutes)]
         audible.sort(key=lambda each: (each.alert.severity is not Severity.CRITICAL, each.opened_at))
-        give_up = time.monotonic() + self._tell_seconds
+        give_up = scheduling.monotonic() + self._tell_seconds
         for channel in self._channels:
             self._begin(channel, partial(self._notify_channel, channel, audible, now, give_up))
-        self._calls.wait(give_up - time.monotonic())
+        self._calls.wait(give_up - scheduling.monotonic())
 
     def notify_unrecorded(
         self, incident: Incident, change: IncidentChange, *, besides: Collection[str] = ()
@@ -138,11 +138,11 @@ class Notifier:
             else:
                 accepted.append(channel.name)
 
-        give_up = time.monotonic() + self._tell_seconds
+        give_up = scheduling.monotonic() + self._tell_seconds
         for channel in self._channels:
             if channel.name not in besides and incident.alert.severity in channel.severities:
                 self._begin(channel, partial(send, channel))
-        self._calls.wait(give_up - time.monotonic())
+        self._calls.wait(give_up - scheduling.monotonic())
         return frozenset(accepted)
 
     def _begin(self, channel: Channel, work: Callable[[], None]) -> None:
@@ -156,7 +156,7 @@ class Notifier:
             change = _due(incident, channel)
             if change is None:
                 continue
-            if time.monotonic() >= give_up:
+            if scheduling.monotonic() >= give_up:
                 log.warning("time is up, remaining alerts wait for the next evaluation", channel=channel.name)
                 return
             try:

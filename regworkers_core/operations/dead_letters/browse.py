@@ -10,7 +10,6 @@ its own does not count receives, so nothing is lost.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,6 +20,7 @@ import structlog
 
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.queue import Queue, Received
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.verdict import Assess, Assessed
@@ -80,7 +80,7 @@ class QueueBrowser:
         batch_messages: int = 50,
         extra_seconds: float = 0.0,
         stopped: Callable[[], bool] = never,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         """Hides messages for at least `hide_seconds`; `extra_seconds` is the time that the caller's own work takes."""
         self._queue, self._wait_seconds, self._batch_messages = queue, wait_seconds, batch_messages

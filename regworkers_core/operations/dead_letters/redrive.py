@@ -7,13 +7,13 @@ tolerates, and never a loss.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from regworkers_core.domain.reasons import Reason, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -201,7 +201,7 @@ class _Redrive:
         left = {cause: self._left_of(cause) for cause in sizes}
         expected = sum(min(sizes[cause], left[cause]) for cause in sizes)
         share = report.groups.total("items") / max(1, report.groups.total("messages"))
-        checked_at = time.monotonic()
+        checked_at = scheduling.monotonic()
         with open_browser(
             self._runtime,
             self._queue,
@@ -219,8 +219,8 @@ class _Redrive:
                     browser.settle([message.received for message in moved])
                     sent.add(moved)
                     self._callbacks.on_progress(tried.total(), max(expected, tried.total()))
-                if time.monotonic() - checked_at >= _CHECK_SECONDS:
-                    checked_at = time.monotonic()
+                if scheduling.monotonic() - checked_at >= _CHECK_SECONDS:
+                    checked_at = scheduling.monotonic()
                     sent.look()
                 for cause in sizes:
                     if report.growth[cause].stops(sent.failed[cause], sent.sent[cause]):

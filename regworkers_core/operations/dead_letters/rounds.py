@@ -6,7 +6,6 @@ whichever cause. A round is bounded, so a cause that turns bad costs at most abo
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from regworkers_core.adapters.mongo.dead_letters import SUBJECT_FIELDS
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.queue import Queue
 from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.verdict import PROVABLE, SETTLED, Assess
@@ -117,8 +117,8 @@ class Round:
         *,
         limit_seconds: float,
         stopped: Callable[[], bool],
-        sleep: Callable[[float], object] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = scheduling.sleep,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         """Until every message has failed, is settled, or its queue stays empty; or until nothing of this happened for
         `limit_seconds`: what is then `open` has no outcome. Raises TransientFailure when a store does not answer.

@@ -14,7 +14,6 @@ continues. Until step 5 the entry is behind a tombstone that refuses it, which r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +28,7 @@ from regworkers_core.domain.order import Order, is_erased
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.identity import IdentitySecret
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.operations.erasure.dead_letters import (
@@ -152,7 +152,7 @@ class Eraser:
         self,
         runtime: Runtime,
         *,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = scheduling.sleep,
         on_phase: OnPhase = lambda _text: None,
         on_step: OnStep = no_step,
     ) -> None:
@@ -353,7 +353,7 @@ def erase(
     key: EntryKey,
     *,
     dry_run: bool,
-    sleep: Callable[[float], object] = time.sleep,
+    sleep: Callable[[float], object] = scheduling.sleep,
     on_phase: OnPhase = lambda _text: None,
     on_step: OnStep = no_step,
 ) -> ErasureReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -33,6 +32,7 @@ from regworkers_core.domain.snapshot import (
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.runner import DrainSpec, fuse_in_force
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.operations.certificates import CertificateProblem, check_certificate
@@ -88,7 +88,7 @@ def read_system(
 
     Raises UsageError only when no address is configured.
     """
-    began = time.monotonic()
+    began = scheduling.monotonic()
     _create_clients(runtime, within_seconds)
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
     readers: dict[str, Callable[[], Any]] = {
@@ -109,7 +109,7 @@ def read_system(
         "archive": partial(read_unarchived, runtime),
     }
     # A slow login takes from the time of the readers.
-    left = max(_LEAST_SECONDS, within_seconds - (time.monotonic() - began))
+    left = max(_LEAST_SECONDS, within_seconds - (scheduling.monotonic() - began))
     found = read_in_parallel(readers, left, _dependency_of)
     queues, unread_queues = queue_states(found)
     campaigns, objectives = found["campaigns"], found["objectives"]

@@ -4,11 +4,11 @@ timed against the objective.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
@@ -67,7 +67,7 @@ def run(
     rate: float | None = None,
     on_line: OnLine = no_line,
     stop: StopSignal | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = scheduling.monotonic,
     scheduler: ReadScheduler | None = None,
 ) -> RunbookReport:
     """Without `apply` count and compare; with it provision, rebuild the replica (nothing newer is overwritten) and
@@ -106,7 +106,7 @@ def run(
 
 
 def run_steps(
-    steps: Sequence[RebuildStep], on_line: OnLine = no_line, clock: Callable[[], float] = time.monotonic
+    steps: Sequence[RebuildStep], on_line: OnLine = no_line, clock: Callable[[], float] = scheduling.monotonic
 ) -> list[Timed]:
     """Run the steps in order. The first that fails is the last: what comes after needs it."""
     timed: list[Timed] = []
