@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -132,7 +132,7 @@ class World:
             proxy.cut_connections()
         self.use.begin(kind)
 
-    def heal(self) -> Iterator[str]:
+    def heal(self) -> Iterable[str]:
         """What was wrong besides the incidents."""
         for proxy in self.proxies.values():
             proxy.rules = ()
@@ -287,10 +287,7 @@ def a_world() -> Iterator[World]:
             update={"token": None, "token_secret": "service-token/matrix"}
         )
         world = World(plain, Runtime(settings), behind, receiver, around)
-        around.enter_context(mock.patch.dict(os.environ, _OTLP))
-        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = http(
-            "otlp-collector", around.enter_context(_serving(lambda _path, _body: b""))
-        )
+        http("otlp-collector", around.enter_context(_serving(lambda _path, _body: b"")))
         beacon = http("drand", around.enter_context(_serving(lambda path, _body: _round(path, world.now()))))
         dagster = http(
             "dagster-graphql", around.enter_context(_serving(lambda _path, body: _dagster(world, body)))
@@ -314,10 +311,6 @@ def a_world() -> Iterator[World]:
         yield world
         world.runtime.mongo.close()
     remove_namespace(plain)
-
-
-# A collector that does not answer is given up soon.
-_OTLP = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_METRICS_EXPORTER": "none"}
 
 
 def _round(path: str, now: float) -> bytes:

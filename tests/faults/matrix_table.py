@@ -53,8 +53,8 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """No incident, and `because` says why none is right. `beside` is the key of one of which the channels are to hear
-    meanwhile.
+    """No incident, and `because` says why none is right. `beside` is the key of one that opens meanwhile, for
+    the channels.
     """
 
     because: str
