@@ -15,13 +15,15 @@ import dagster as dg
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
+# All of these begin with it. The web application accepts none of them from a client.
+OUR_TAGS = "regworkers/"
 # On every drain, started by a sensor or by hand: sensors find active drains by it.
 DRAIN_TAG = "regworkers/drain"
 # On reconcile and backfill: one of each at a time.
 OPERATION_TAG = "regworkers/operation"
 # On every retry of a market: `<campaignId>:<marketId>:<phase>`.
 MARKET_TAG = "regworkers/market"
-# On runs launched in the UI: the name of the person. The web application sets it and ignores what the client sends.
+# On runs launched in the UI: the name of the person. The web application sets it.
 OPERATOR_TAG = "regworkers/operator"
 # On every run of a manager's job: the campaign's id, which finds all runs of a campaign.
 CAMPAIGN_TAG = "regworkers/campaign"

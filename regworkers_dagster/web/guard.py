@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
+from unicodedata import normalize
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -224,6 +225,8 @@ class Operators:
             name = given[0].encode("latin-1").decode().strip()
         except UnicodeError:
             return None
+        # However a login spells it, it is one person.
+        name = normalize("NFKC", name).casefold()
         # Control characters, and characters that change the writing direction, are not printable.
         return name if 0 < len(name) <= _MOST_CHARACTERS and name.isprintable() else None
 

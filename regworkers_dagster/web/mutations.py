@@ -21,7 +21,7 @@ from graphql import GraphQLError, GraphQLUnionType, default_field_resolver, get_
 from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_dagster.pods import POD_TAGS, pod_of_assets
-from regworkers_dagster.runs import OPERATOR_TAG
+from regworkers_dagster.runs import OPERATOR_TAG, OUR_TAGS
 from regworkers_dagster.web.guard import Operators, Person
 from regworkers_dagster.web.rights import (
     JobsOf,
@@ -166,8 +166,8 @@ def _refusal(why: str, info: Any) -> Any:
 
 
 def tagged(arguments: Mapping[str, Any], who: str, jobs_of: JobsOf) -> Arguments:
-    """The arguments of a launch with the person's tag, instead of any such tag that the client sent, and without the
-    client's pod: the job has one. Assets that are launched without a job get the pod of theirs.
+    """The arguments of a launch with the person's tag, without the client's pod and tags of ours, which steer sensors
+    and limits: Dagster adds those of the job. Assets that are launched without a job get the pod of theirs.
     """
     changed = dict(arguments)
     if execution := arguments.get("executionParams"):
@@ -200,7 +200,7 @@ def _jobs_of(context: Any, asset: AssetKey) -> Sequence[str]:
 def _tags(
     tags: Sequence[Mapping[str, str]] | None, who: str, pod: Mapping[str, str] | None = None
 ) -> list[Mapping[str, str]]:
-    others = [tag for tag in tags or () if tag["key"] != OPERATOR_TAG and not tag["key"].startswith(POD_TAGS)]
+    others = [tag for tag in tags or () if not tag["key"].startswith((OUR_TAGS, POD_TAGS))]
     ours = {OPERATOR_TAG: who, **(pod or {})}
     return [*others, *({"key": key, "value": value} for key, value in ours.items())]
 

@@ -81,6 +81,9 @@ class OperatorActions:
         ends = {"outcome": "done", "endedAt": iso(now), "result": {"secondPerson": who}}
         call, collection = self._dependency.call, self._collection
         found = call(collection.find_one_and_update, {**query, "who": {"$ne": who}}, {"$set": ends})
+        if found is not None:
+            # Two people who asked at the same moment both have a row: one launch answers both.
+            call(collection.update_many, query, {"$set": ends})
         found = found or call(collection.find_one, {**query, "who": who})
         return None if found is None else str(found["who"])
 

@@ -12,7 +12,14 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_dagster.pods import POD_TAG
-from regworkers_dagster.runs import OPERATOR_TAG, is_by_hand, who_launched
+from regworkers_dagster.runs import (
+    DRAIN_TAG,
+    OPERATION_TAG,
+    OPERATOR_TAG,
+    OUR_TAGS,
+    is_by_hand,
+    who_launched,
+)
 from tests.dagster.web.world import LAUNCH, REPOSITORY, SELECTOR, Site
 
 # As nginx sends what oauth2-proxy found out.
@@ -39,6 +46,12 @@ def test_a_launch_has_the_name_that_the_proxy_sent(proxied: Site) -> None:
 def test_the_clients_own_name_is_replaced_and_its_other_tags_stay(proxied: Site) -> None:
     run = proxied.launch(tags={**BY_EVE, "why": "a test"}, **ADA)
     assert the_only_name(run) == "ada@example.com" and run.tags["why"] == "a test"
+
+
+def test_a_launch_cannot_pass_for_a_drain_or_hold_the_place_of_an_operation(proxied: Site) -> None:
+    """Failed runs with a drain's tag keep its sensor from starting the drain."""
+    run = proxied.launch(tags={DRAIN_TAG: "save", OPERATION_TAG: "reconcile"}, **ADA)
+    assert [key for key in run.tags if key.startswith(OUR_TAGS)] == [OPERATOR_TAG]
 
 
 def test_the_launchpad_cannot_choose_the_pod_of_a_run(proxied: Site) -> None:

@@ -257,6 +257,17 @@ def test_the_second_person_confirms_that_very_config(two: Site) -> None:
     assert found["__typename"] == "LaunchRunSuccess"
 
 
+def test_another_spelling_of_a_name_is_no_second_person(two: Site) -> None:
+    assert "second person" in confirm(two, ADA)
+    assert "you asked for it yourself" in confirm(two, person("ADA", ""))
+    operators, names = Operators(WebSettings(**PROXY)), set[str]()
+    for name in ("zo\u00eb", "ZO\u00cb", "zoe\u0308", "\uff5ao\u00eb"):
+        headers = [(b"x-forwarded-email", name.encode())]
+        found = operators.who(HTTPConnection({"type": "http", "headers": headers, "client": ("10.0.0.7", 1)}))
+        names.add(found.name if found else "")
+    assert names == {"zo\u00eb"}
+
+
 def test_what_confirms_nothing_and_other_jobs_need_one_person(two: Site) -> None:
     assert asked(two, ADA, CONFIRM)["__typename"] == "LaunchRunSuccess"
     assert asked(two, ADA, SELECTOR)["__typename"] == "LaunchRunSuccess"
@@ -298,6 +309,14 @@ def test_the_first_launch_holds_for_the_time_of_the_setting(runtime: Runtime) ->
     assert actions.join(what, "confirm_draw 1", who="eve", within_seconds=60.0) is None
     (row,) = actions.history(what=what)
     assert (row.who, row.outcome, row.result) == ("ada", "done", {"secondPerson": "bob"})
+
+
+def test_two_people_who_ask_at_the_same_moment_have_one_launch(runtime: Runtime) -> None:
+    actions, of = runtime.operator_actions, ("ui two people", "top_up 1")
+    for who in ("ada", "bob"):
+        actions.begins(*of, {}, who=who)
+    assert actions.join(*of, who="bob", within_seconds=60.0) == "ada"
+    assert actions.join(*of, who="ada", within_seconds=60.0) is None
 
 
 def test_a_manager_launches_every_job_of_the_page_for_managers() -> None:
