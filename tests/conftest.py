@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
@@ -38,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
     declared.install()
     # It shows the variables of each frame of a traceback, which takes a tenth of a second. Tests restore this renderer.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
+    # How long an example takes says how busy the machine is. What a test gives itself is not replaced by a profile.
+    settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("tests")
     # No test reads the address of a running instance or the caller's overrides by accident.
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)

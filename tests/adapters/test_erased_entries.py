@@ -68,7 +68,7 @@ WRITES = st.tuples(st.sampled_from(["live", "tombstone"]), st.integers(1, 6), st
 ERASURES = st.tuples(st.just("erase"), st.integers(1, 6), st.just(0))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(st.one_of(WRITES, WRITES, ERASURES), min_size=1, max_size=8))
 def test_whatever_comes_in_whatever_order_no_erased_state_is_live(
     runtime: Runtime, moves: list[tuple[str, int, int]]

@@ -103,7 +103,7 @@ class Model:
         return effect
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(MOVES, min_size=1, max_size=10))
 def test_any_history_in_any_order_with_repeats_ends_with_the_greatest_order(
     runtime: Runtime, moves: list[tuple[bool, int, int, int]]

@@ -355,7 +355,7 @@ def strict_and(terms: dict[str, Any]) -> World:
     ),
     st.sampled_from([{}, STRICT]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_where_a_campaign_came_from_changes_no_verdict(
     checks: list[dict[str, Any]], terms: dict[str, Any]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import orjson
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws.clients import AwsClients
@@ -207,7 +207,7 @@ def test_any_event_is_answered_or_refused(monkeypatch: pytest.MonkeyPatch) -> No
     runtime = cast(Runtime, SimpleNamespace(settings=SimpleNamespace(eligibility=EligibilitySettings())))
 
     @given(EVENTS | st.lists(EVENTS, max_size=3))
-    @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=300)
     def answered(event: Any) -> None:
         events = event if isinstance(event, list) else [event]
         try:

@@ -32,7 +32,7 @@ def settle(world: World, *messages: Received) -> Settlement[Received]:
 # Halving
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 60), st.sets(st.integers(0, 59), max_size=5))
 def test_halves_find_every_unit_that_raises_and_do_all_others_in_order(number: int, bad: set[int]) -> None:
     calls = 0

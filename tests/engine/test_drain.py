@@ -32,7 +32,7 @@ BATCHES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(BATCHES, st.booleans())
 def test_the_counters_add_up_whatever_becomes_of_the_items(
     script: list[list[tuple[str, int]] | str], acknowledging_fails: bool

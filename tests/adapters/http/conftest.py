@@ -20,7 +20,7 @@ QUICK = {"connect_timeout_seconds": 0.2, "read_timeout_seconds": 0.2, "answer_se
 def module_services() -> Iterator[Served]:
     retry = {"attempts": 2, "first_cap_seconds": 0.01, "breaker_failures": 3, "breaker_reset_seconds": 60}
     runtime = Runtime(test_settings(f"t{uuid.uuid4().hex[:8]}-", retry=retry))
-    with served_to(runtime, **QUICK) as served:
+    with served_to(runtime) as served:
         yield served
     runtime.mongo.drop_database(runtime.database.name)
     runtime.mongo.close()

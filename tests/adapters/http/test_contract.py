@@ -77,7 +77,7 @@ def test_any_request_good_or_bad_is_answered_as_described(
     operation = contract[path][method]
 
     @given(operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, derandomize=True, suppress_health_check=list(HealthCheck))
     def fuzz(case: schemathesis.Case) -> None:
         case.call_and_validate(headers=OURS)
 

@@ -231,7 +231,7 @@ def campaigns(draw: st.DrawFn) -> Campaign:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(each=campaigns())
 def test_with_and_without_the_cache_a_campaign_is_the_same(one: Runtime, each: Campaign) -> None:
     # What an example before left under these names.

@@ -294,7 +294,7 @@ def test_a_manifest_reads_as_it_was_written() -> None:
     assert ArchiveManifest.parse(manifest.as_json(), "here") == manifest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     events=st.lists(st.integers(0, 8), min_size=1, max_size=24),
     chunk=st.integers(1, 4),

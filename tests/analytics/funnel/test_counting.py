@@ -217,7 +217,7 @@ def test_a_seat_lost_in_a_later_phase_is_a_warning_and_a_market_without_codes_is
 STEPS = st.lists(st.sets(st.sampled_from(range(6))), max_size=12)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(passed=STEPS)
 def test_whatever_the_sources_hold_every_day_column_adds_up_to_its_stage(
     tmp_path_factory: pytest.TempPathFactory, passed: list[set[int]]

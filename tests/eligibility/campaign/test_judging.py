@@ -298,7 +298,7 @@ _people = st.lists(
 
 
 @given(people=_people, rows=st.integers(1, 5))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_out_of_core_and_one_by_one_come_to_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: list[tuple[int | None, str, str, str]], rows: int
 ) -> None:

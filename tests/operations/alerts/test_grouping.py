@@ -211,7 +211,7 @@ def test_an_unknown_subject_keeps_its_incident_and_that_of_many_but_not_that_of_
 _SUBJECTS = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
 
 
-@generation(max_examples=60, deadline=None)
+@generation(max_examples=60)
 @generated(_SUBJECTS, _SUBJECTS, _SUBJECTS, st.booleans())
 def test_every_finding_is_reported_or_kept_and_nothing_else_is_reported(
     holding: list[str], unknown: list[str], before: list[str], group_open: bool

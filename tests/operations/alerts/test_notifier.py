@@ -284,7 +284,7 @@ _LOOKS = st.lists(
 )
 
 
-@generation(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@generation(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @generated(_LOOKS)
 def test_whatever_happens_a_channel_hears_openings_and_ends_in_turn_and_in_the_end_what_is_true(
     shared: Runtime, looks: list[tuple[str, bool, bool, float]]

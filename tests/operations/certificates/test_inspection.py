@@ -60,7 +60,7 @@ def _end_of(pair: Pair) -> float:
 _END = _end_of(_LONG)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(min_value=1, max_value=60 * DAY_SECONDS))
 def test_under_the_limit_is_a_finding_and_no_more_is_shown_than_is_left(seconds: int) -> None:
     found = judged(_LONG, now=_END - seconds)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws.streams import StreamRecord
@@ -117,7 +117,7 @@ def losses(steps: list[Step]) -> set[str]:
 GAP: list[Step] = [*[("receive", 0)] * 3, ("finish", 4), ("close", 0)]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @example(GAP)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 15)), min_size=5, max_size=40))
 def test_no_record_is_ever_lost(steps: list[Step]) -> None:

@@ -165,7 +165,7 @@ ORDERS = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     source=ORDERS,
     stored=ORDERS,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.mongo.entry_documents import Stored, same_content
@@ -121,7 +121,6 @@ VALUES = st.recursive(
 FIELDS = st.dictionaries(st.sampled_from(["ref", "weight", "attributes"]), VALUES, max_size=2)
 
 
-@settings(deadline=None)
 @given(FIELDS, FIELDS)
 def test_two_digests_are_equal_exactly_where_the_save_drain_sees_the_same_content(
     one: dict[str, Any], other: dict[str, Any]

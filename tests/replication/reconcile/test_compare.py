@@ -33,7 +33,7 @@ def states(*, source: bool) -> st.SearchStrategy[dict[EntryKey, EntrySide]]:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(states(source=True), states(source=False))
 def test_the_join_finds_what_plain_python_finds(
     source: dict[EntryKey, EntrySide], replica: dict[EntryKey, EntrySide]

@@ -74,7 +74,7 @@ def accusations(result: ReconcileResult) -> dict[Kind, int]:
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(CHANGES)
 def test_lag_within_the_objective_is_never_called_drift(changes: list[Change]) -> None:
     assert accusations(busy_world(changes).reconcile()) == {}

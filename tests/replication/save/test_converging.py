@@ -296,7 +296,7 @@ def _event(image: dict[str, Any], kind: EventType) -> str:
     return event_id(E1, lenient_order(image), kind)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(moves, min_size=2, max_size=8))
 def test_any_history_ends_with_the_source_in_the_replica_and_the_event_of_the_last_state(
     played: list[Move],

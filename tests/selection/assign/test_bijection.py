@@ -37,7 +37,7 @@ def namespace() -> Iterator[Runtime]:
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(
     winners=st.tuples(st.integers(0, 7), st.integers(0, 7)),
     void=st.sets(st.integers(1, 9), max_size=4),

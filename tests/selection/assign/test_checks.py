@@ -65,7 +65,7 @@ def runtime_of(selections: Store, codes: Store) -> Runtime:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     selections=st.lists(st.tuples(_CODES, _VALUES), max_size=5),
     codes=st.dictionaries(_CODES, _VALUES, max_size=3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.selection.maths.engine import Engine
@@ -24,7 +24,7 @@ from tests.selection.maths.draws import (
 )
 from tests.selection.maths.oracle import OracleLeaf
 
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=25)
 
 
 def _drawn(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.selection.maths.allocate import allocate_seats
@@ -35,7 +35,7 @@ from tests.selection.maths.draws import (
 )
 from tests.selection.maths.oracle import OracleLeaf, OracleMarket
 
-few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=15)
 Outcomes = dict[str, tuple[str, int, str]]
 
 

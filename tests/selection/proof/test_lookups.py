@@ -13,7 +13,7 @@ from regworkers_core.selection.proof.lookups import SortedFile, starts_of, write
 IDS = st.text(alphabet="AZaz09_-", min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(refs=st.sets(IDS, max_size=12), sought=IDS)
 def test_a_ref_and_its_neighbours_are_found_in_place(
     tmp_path_factory: object, refs: set[str], sought: str

@@ -422,7 +422,7 @@ def only_to_compare(receipt: dict[str, Any], data: bytes) -> list[tuple[int, int
 
 
 @pytest.mark.parametrize("kind", ["WINNER", "WAITLIST", "HOUSEHOLD_LIMIT", "STRUCK"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_no_flipped_bit_of_a_receipt_goes_unnoticed(
     all_receipts: dict[str, dict[str, Any]], kind: str, at: float, bit: int
@@ -681,13 +681,13 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=80) | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_failed_check_and_no_crash(data: bytes) -> None:
     assert not check_receipt(data).passed
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(["WINNER", "WAITLIST", "HOUSEHOLD_LIMIT", "STRUCK"]), data=st.data())
 def test_any_value_anywhere_in_a_receipt_is_no_crash(
     all_receipts: dict[str, dict[str, Any]], kind: str, data: st.DataObject

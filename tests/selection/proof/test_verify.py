@@ -151,7 +151,7 @@ def test_a_flipped_bit_in_any_artefact_of_any_phase_names_the_file(copy: Path, p
     assert replay(copy, copy).passed
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(ARTEFACTS),
     st.integers(1, 2),
@@ -505,7 +505,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish_beside(folder)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FILES), GARBAGE)
 def test_any_bytes_in_any_file_are_a_finding_and_no_crash(
     small: Path, tmp_path: Path, name: str, data: bytes
@@ -523,7 +523,7 @@ def test_any_bytes_in_any_file_are_a_finding_and_no_crash(
             path.write_bytes(kept)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([name for name in FILES if name.endswith(".json")]), st.data())
 def test_any_value_in_any_json_file_is_no_crash(
     small: Path, tmp_path: Path, name: str, data: st.DataObject
