@@ -15,7 +15,12 @@ from rich.text import Text
 from regworkers_core.cli.output import rows, to_second
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.operations.dead_letters.model import FAILURE_ATTRIBUTES, is_ours
-from regworkers_core.operations.dead_letters.verdict import WORDS, Assessed, DeadLetterVerdict
+from regworkers_core.operations.dead_letters.verdict import (
+    WORDS,
+    Assessed,
+    DeadLetterVerdict,
+    verdicts_in_words,
+)
 
 Document = Mapping[str, Any]
 _LONGEST_ID = 60
@@ -94,8 +99,9 @@ def causes_text(document: Document) -> Group:
     below = []
     for cause in found:
         why = f"{cause['reason']}, {cause['error']}" if cause["error"] else cause["reason"]
+        verdicts = f" ({words})" if (words := verdicts_in_words(cause)) else ""
         below += [
-            Text(f"{cause['fingerprint'] or 'others'}: {why}{_verdicts(cause)}"),
+            Text(f"{cause['fingerprint'] or 'others'}: {why}{verdicts}"),
             *(Text(f"  {text}") for text in (cause["name"], cause["note"]) if text),
             *(Text(f"  for example {example}") for example in cause["examples"][:1]),
             Text(f"  {cause['advice']}"),
@@ -110,15 +116,6 @@ def sparkline(numbers: Sequence[int]) -> str:
     return "".join(
         _HEIGHTS[ceil(number * (len(_HEIGHTS) - 1) / largest) if number else 0] for number in numbers
     )
-
-
-def _verdicts(cause: Document) -> str:
-    found = cause.get("verdicts")
-    if not found:
-        return ""
-    counts = [f"{number} {WORDS[DeadLetterVerdict(name)]}" for name, number in found.items() if number]
-    again = f"; {cause['failAgain']} would fail again" if cause["failAgain"] else ""
-    return f" ({', '.join(counts)}{again})"
 
 
 def messages_text(document: Document) -> Group:

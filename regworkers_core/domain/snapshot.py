@@ -247,6 +247,16 @@ class ParityState:
 # What is promised of every item of `drain_log` and of every draw; `objectives` has a target for each.
 FRESHNESS, DELIVERY, DRAWS, CORRECTNESS = "freshness", "delivery", "draws", "correctness"
 OBJECTIVES = (FRESHNESS, DELIVERY, DRAWS, CORRECTNESS)
+# The queue that a drain fills or empties, and on whose `-dlq` its dead letters are.
+QUEUE_OF = {
+    "enqueue": "replication-queue",
+    "save": "replication-queue",
+    "selections": "selection-queue",
+    "notifications": "notification-queue",
+    "publish": "analytics-queue",
+}
+# The drain that empties a queue. The platform's mailer empties the fourth one.
+DRAIN_OF = {QUEUE_OF[drain]: drain for drain in ("save", "selections", "publish")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +274,14 @@ class Share:
 @dataclass(frozen=True, slots=True)
 class ObjectiveState:
     """What came of an objective's events within each window (its seconds, until now). `subject` is the part of the
-    alert's key that the objective shares with a condition.
+    alert's key that the objective shares with a condition. `steady` are the short windows of pages, of items
+    without their two worst minutes.
     """
 
     objective: str
     subject: str
     windows: Mapping[float, Share]
+    steady: Mapping[float, Share]
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,8 @@ class BurnRate(Section):
 
     rate: float = Field(gt=0)
     long_seconds: float = Field(gt=0, le=7 * 86_400)
-    short_seconds: float = Field(gt=0, le=86_400)
+    # Two minutes of it may be bad without a page.
+    short_seconds: float = Field(ge=240, le=86_400)
 
 
 class ObjectivesSettings(Section):

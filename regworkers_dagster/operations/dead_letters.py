@@ -1,6 +1,6 @@
 """Dead letters as jobs: review, redrive and drop. Nothing is changed by default."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -18,10 +18,10 @@ from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOp
 from regworkers_core.operations.dead_letters.report import HOURS, Causes, RedriveReport, count_causes
 from regworkers_core.operations.dead_letters.verdict import (
     SETTLED,
-    WORDS,
     Assessed,
     Assessor,
     DeadLetterVerdict,
+    verdicts_in_words,
 )
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, one_op_job
@@ -146,7 +146,7 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, ru
         "causes": len(groups),
         "hidden": seen.hidden,
         "documents_closed": closed,
-        "groups": _table(groups),
+        "groups": _table(each.as_dict() for each in groups),
         "trend": _plot(groups),
         "single_messages": _messages(listed),
     }
@@ -249,7 +249,8 @@ def _plot(groups: Causes) -> dg.MarkdownMetadataValue | None:
 
 
 def _end(context: dg.OpExecutionContext, facts: dict[str, Any], report: RedriveReport | DropReport) -> None:
-    metadata = facts_as_metadata({**facts, "groups": _table(report.groups)})
+    more = ("sent", "failed", "outcome") if isinstance(report, RedriveReport) else ()
+    metadata = facts_as_metadata({**facts, "groups": _table(report.as_dict()["groups"], *more)})
     for line in report.advice.splitlines():
         context.log.info(line)
     if not report.finished:
@@ -290,24 +291,21 @@ def _messages(listed: Sequence[Assessed]) -> dg.MarkdownMetadataValue | None:
     )
 
 
-def _table(groups: Causes) -> dg.MarkdownMetadataValue | None:
-    columns = ("cause", "name", "queue", "reason", "messages", "verdict", "error")
+def _table(causes: Iterable[Mapping[str, Any]], *more: str) -> dg.MarkdownMetadataValue | None:
+    columns = ("cause", "name", "queue", "reason", "messages", "verdict", "error", *more)
     return table(
         columns,
         [
             (
-                group.fingerprint,
-                ": ".join(filter(None, (group.name, group.note))),
-                group.queue.name,
-                group.reason,
-                group.messages,
-                ", ".join(
-                    f"{group.verdicts[each]} {WORDS[each]}"
-                    for each in DeadLetterVerdict
-                    if group.verdicts[each]
-                ),
-                group.error[:_ERROR_CHARACTERS],
+                cause["fingerprint"],
+                ": ".join(filter(None, (cause["name"], cause["note"]))),
+                cause["queue"],
+                cause["reason"],
+                cause["messages"],
+                verdicts_in_words(cause),
+                cause["error"][:_ERROR_CHARACTERS],
+                *(cause[name] for name in more),
             )
-            for group in groups
+            for cause in causes
         ],
     )

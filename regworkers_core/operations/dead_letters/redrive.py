@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from regworkers_core.domain.reasons import Reason, UsageError
+from regworkers_core.domain.snapshot import DRAIN_OF, PausedDrain
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
+from regworkers_core.engine.holds import hold_of
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.operations.dead_letters.audit import Working, close_moved, close_settled, working
@@ -125,6 +127,14 @@ class _Redrive:
         if moved is not None:
             raise UsageError(
                 f"SQS moves {self._queue.name} itself, {moved} messages so far: wait, or cancel it in AWS's console"
+            )
+        drain = DRAIN_OF.get(self._queue.source.removeprefix(self._runtime.names.prefix), "")
+        paused = (
+            hold_of(self._runtime.leases, PausedDrain, drain) if drain and not self._options.at_once else None
+        )
+        if paused is not None:
+            raise UsageError(
+                f"the drain {drain} is {paused.text}; resume it first: `regworkers drain resume {drain}`"
             )
         self.count()
         report = self.report

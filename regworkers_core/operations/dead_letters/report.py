@@ -310,8 +310,9 @@ class RedriveReport:
             lines.append(
                 f"nothing was sent: add --apply to send {sendable} messages, 1 of each cause first, then 5, 20, 100"
             )
+        named = {each.fingerprint: f" ({each.name})" for each in self.groups if each.name}
         for cause, outcome in self.stopped_causes.items():
-            lines.append(f"{cause}: {_STOPPED[outcome].format(queue=name)}")
+            lines.append(f"{cause}{named.get(cause, '')}: {_STOPPED[outcome].format(queue=name)}")
         if self.ended is RedriveEnded.UNFINISHED or (self.ended is RedriveEnded.STOPPED and not self.dry_run):
             lines.append("run it again: it continues with what is still there")
         if again := self.failed - self.unsent - self.refused:
@@ -321,7 +322,7 @@ class RedriveReport:
         if droppable:
             lines.append(f"{droppable} messages are superseded or gone: `regworkers dlq drop {name}`")
         if again := self.groups.total("fail_again") - unreadable:
-            lines.append(f"{again} messages would fail again: fix what they are about first")
+            lines.append(f"{again} messages would fail again: correct what was refused first")
         if unreadable:
             lines.append(
                 f"{unreadable} bodies cannot be read and are not sent: `regworkers dlq drop {name} --verdict "

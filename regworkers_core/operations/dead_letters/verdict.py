@@ -49,6 +49,17 @@ WORDS: Mapping[DeadLetterVerdict, str] = {
 }
 
 
+def verdicts_in_words(cause: Mapping[str, Any]) -> str:
+    """Of a cause as a document: `12 still needed; 3 would fail again`. Empty if none was read."""
+    found = [
+        f"{number} {WORDS[DeadLetterVerdict(name)]}"
+        for name, number in cause.get("verdicts", {}).items()
+        if number
+    ]
+    again = f"; {cause['failAgain']} would fail again" if cause.get("failAgain") else ""
+    return ", ".join(found) + again
+
+
 @dataclass(frozen=True, slots=True)
 class ItemVerdict:
     """`fails_again`: what was refused has not changed, so a redrive cannot help."""

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from regworkers_core.domain.snapshot import (
     DRAWS,
     FRESHNESS,
     OBJECTIVES,
+    QUEUE_OF,
     CampaignState,
     ObjectiveState,
     Share,
@@ -31,22 +33,16 @@ from regworkers_core.settings import ObjectivesSettings
 DAY_SECONDS = 86_400.0
 # The drain that ends the way of a change.
 _SAVE, _STREAM, ALL_DRAWS = "save", "demand-table", "all"
-# Where the dead letters of a drain lie.
-_DEAD_LETTERS = {
-    "enqueue": "replication-queue-dlq",
-    "save": "replication-queue-dlq",
-    "selections": "selection-queue-dlq",
-    "notifications": "notification-queue-dlq",
-    "publish": "analytics-queue-dlq",
-}
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
     FRESHNESS: (_STREAM,),
-    DELIVERY: tuple(_DEAD_LETTERS),
+    DELIVERY: tuple(QUEUE_OF),
     DRAWS: (ALL_DRAWS,),
-    CORRECTNESS: tuple(dict.fromkeys(_DEAD_LETTERS.values())),
+    CORRECTNESS: tuple(dict.fromkeys(f"{queue}-dlq" for queue in QUEUE_OF.values())),
 }
 # The newest minutes are read one by one, those before in tens.
 _EXACT_SECONDS = 3600.0
+# What lasts no longer pages no one. Draws are single events, not minutes of many.
+_BLIP_MINUTES = 2
 
 
 class Key(NamedTuple):
@@ -66,15 +62,22 @@ class Timeline:
     """Events in the order of their time, added up from the first on."""
 
     def __init__(self, counted: Iterable[Counted]) -> None:
-        rows = sorted(counted)
-        self._times = [row.at for row in rows]
-        self._events = [0, *accumulate(row.events for row in rows)]
-        self._bad = [0, *accumulate(row.bad for row in rows)]
+        by_time: defaultdict[float, list[Counted]] = defaultdict(list)
+        for row in counted:
+            by_time[row.at].append(row)
+        self._times = sorted(by_time)
+        self._bad_at = [sum(row.bad for row in by_time[at]) for at in self._times]
+        self._events = [0, *accumulate(sum(row.events for row in by_time[at]) for at in self._times)]
+        self._bad = [0, *accumulate(self._bad_at)]
 
-    def share(self, since: float, until: float) -> Share:
-        """What came after `since`, until and with `until`."""
+    def share(self, since: float, until: float, *, without: int = 0) -> Share:
+        """What came after `since`, until and with `until`, `without` the minutes that had the most bad events."""
         first, last = bisect_right(self._times, since), bisect_right(self._times, until)
-        return Share(self._events[last] - self._events[first], self._bad[last] - self._bad[first])
+        events, bad = self._events[last] - self._events[first], self._bad[last] - self._bad[first]
+        for worst in nlargest(without, range(first, last), self._bad_at.__getitem__):
+            events -= self._events[worst + 1] - self._events[worst]
+            bad -= self._bad_at[worst]
+        return Share(events, bad)
 
 
 def timelines(
@@ -91,8 +94,8 @@ def timelines(
         if each.drain == _SAVE:
             found[Key(FRESHNESS, _STREAM)].append(Counted(at, each.measured, each.late))
         found[Key(DELIVERY, each.drain)].append(Counted(at, received, min(each.failed, received)))
-        subject = _DEAD_LETTERS.get(each.drain, each.drain)
-        found[Key(CORRECTNESS, subject)].append(Counted(at, received, min(dead, received)))
+        queue = QUEUE_OF.get(each.drain, each.drain)
+        found[Key(CORRECTNESS, f"{queue}-dlq")].append(Counted(at, received, min(dead, received)))
     for began, drawn in (draw for campaign in campaigns for draw in campaign.draws):
         start = seconds(began)
         if start is not None:
@@ -108,10 +111,21 @@ def objective_states(
     found: Mapping[Key, Timeline], settings: ObjectivesSettings, now: float
 ) -> tuple[ObjectiveState, ...]:
     """The windows of all burn rates, until `now`."""
-    rates = (settings.page_fast, settings.page_slow, settings.warn)
-    windows = sorted({window for rate in rates for window in (rate.long_seconds, rate.short_seconds)})
+    pages = (settings.page_fast, settings.page_slow)
+    windows = {
+        window for rate in (*pages, settings.warn) for window in (rate.long_seconds, rate.short_seconds)
+    }
     return tuple(
-        ObjectiveState(key.objective, key.subject, {each: line.share(now - each, now) for each in windows})
+        ObjectiveState(
+            *key,
+            {each: line.share(now - each, now) for each in windows},
+            {
+                each.short_seconds: line.share(
+                    now - each.short_seconds, now, without=0 if key.objective == DRAWS else _BLIP_MINUTES
+                )
+                for each in pages
+            },
+        )
         for key, line in found.items()
     )
 

@@ -23,6 +23,7 @@ from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redr
 from regworkers_core.operations.dead_letters.report import RedriveEnded, count_causes
 from regworkers_core.operations.dead_letters.rounds import Outcome
 from regworkers_core.operations.dead_letters.verdict import Assessed, Assessor, DeadLetterVerdict
+from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (
@@ -140,6 +141,20 @@ def test_without_a_drain_the_first_message_stays_unanswered_and_the_rest_stays(r
     report = redrive(runtime, replication(runtime), assessor(runtime), options)
     assert list(report.stopped_causes.values()) == [Outcome.UNANSWERED] and not report.finished
     assert "is a drain of" in report.advice and depths(runtime) == (1, 2)
+
+
+def test_nothing_is_sent_to_a_paused_drain_unless_at_once(runtime: Runtime) -> None:
+    refuse(runtime, "e1", "e2")
+    pause_drain(runtime, "save", "on purpose", by="ada")
+    try:
+        with pytest.raises(UsageError, match="by ada: on purpose; resume it first"):
+            redrive(runtime, replication(runtime), assessor(runtime), ACT)
+        assert depths(runtime) == (0, 2)
+        assert redrive(runtime, replication(runtime), assessor(runtime), RedriveOptions()).sent.total() == 0
+        at_once = RedriveOptions(dry_run=False, at_once=True)
+        assert redrive(runtime, replication(runtime), assessor(runtime), at_once).sent.total() == 2
+    finally:
+        resume_drain(runtime, "save")
 
 
 def test_a_cause_that_the_queue_refuses_stays_whole(

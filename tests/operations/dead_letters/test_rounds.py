@@ -201,6 +201,7 @@ class World:
             SimpleNamespace(
                 settings=SimpleNamespace(dead_letters=DeadLettersSettings(look_wait_seconds=0)),
                 clock=lambda: self.now,
+                names=SimpleNamespace(prefix=""),
                 queue={QUEUE.name: self.dead, QUEUE.source: self.source}.__getitem__,
                 message_moves=SimpleNamespace(
                     has_redrive_policy=lambda _queue: False, moved_by_sqs=lambda _queue: None

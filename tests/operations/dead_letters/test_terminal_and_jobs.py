@@ -12,7 +12,7 @@ from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.analytics.world import queue_events, removed
-from tests.dagster.support import job, use
+from tests.dagster.support import job, plain, use
 from tests.infrastructure.deploy.policies import Recorder
 from tests.operations.dead_letters.world import (
     body,
@@ -144,6 +144,10 @@ def test_a_redrive_of_which_a_message_fails_again_fails_the_run(runtime: Runtime
             run_config={"apply": True}, raise_on_error=False
         )
     assert not result.success
+    (failed,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    groups = plain(failed.user_failure_data.metadata)["groups"]
+    assert groups.splitlines()[0].endswith("| sent | failed | outcome |")
+    assert groups.splitlines()[2].endswith("| 1 | 1 | none |")
 
 
 def test_a_review_closes_documents_whose_entry_is_gone(runtime: Runtime) -> None:

@@ -28,8 +28,6 @@ NEEDS = {
     "notifications": ("sqs", "mongo", "s3", "dynamodb"),
     "publish": ("sqs", "kafka"),
 }
-# The drain that empties a queue. The platform's mailer empties the fourth one.
-DRAIN_OF = {"replication-queue": "save", "selection-queue": "selections", "analytics-queue": "publish"}
 _DRAW = ("dynamodb", "mongo", "s3", "sqs")
 
 

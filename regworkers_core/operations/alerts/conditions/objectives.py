@@ -55,12 +55,14 @@ _SHARING = {
 
 def burning(state: ObjectiveState, settings: Settings) -> BurnRate | None:
     """The most urgent burn rate that holds in both of its windows, None without one. As with an error rate, too few
-    events or bad ones are no proof.
+    events or bad ones are no proof. A page also holds without the worst minutes of its short window: one alone burns
+    fast enough in a quiet hour, or soon after an incident.
     """
     limits = settings.objectives
     target = getattr(limits, state.objective)
     for rate in (limits.page_fast, limits.page_slow, limits.warn):
-        long, short = state.windows[rate.long_seconds], state.windows[rate.short_seconds]
+        short = (state.windows if rate == limits.warn else state.steady)[rate.short_seconds]
+        long = state.windows[rate.long_seconds]
         enough = long.events >= limits.least_events and long.bad >= settings.alerts.error_items
         if enough and min(long.burn(target), short.burn(target)) >= rate.rate:
             return rate

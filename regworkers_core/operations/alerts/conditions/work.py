@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
-from regworkers_core.domain.snapshot import QueueState, Unread
+from regworkers_core.domain.snapshot import DRAIN_OF, QueueState, Unread
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operations.alerts.conditions.condition import (
-    DRAIN_OF,
     FUSE,
     Assessment,
     Context,

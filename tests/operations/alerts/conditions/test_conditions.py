@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.snapshot import (
+    DRAIN_OF,
     BlownFuse,
     CampaignState,
     CertificateState,
@@ -22,7 +23,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.operations.alerts.conditions.condition import DRAIN_OF, NEEDS, Assessment
+from regworkers_core.operations.alerts.conditions.condition import NEEDS, Assessment
 from regworkers_core.operations.alerts.evaluate import assess
 from regworkers_core.operations.alerts.table import RENEWAL, TABLE
 from regworkers_core.operations.health.scheduler import schedule_state

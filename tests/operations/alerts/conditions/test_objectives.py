@@ -22,6 +22,7 @@ from regworkers_core.domain.snapshot import (
     StreamState,
 )
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Finding
+from regworkers_core.operations.alerts.conditions.objectives import burning
 from regworkers_core.operations.alerts.grouping import Grouped, Previous, group_and_inhibit
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.health.objectives import (
@@ -60,7 +61,7 @@ def state(objective: str, subject: str, **shares: tuple[int, int]) -> ObjectiveS
     for name, seconds in names.items():
         last = shares.get(name, last)
         windows[seconds] = Share(*last)
-    return ObjectiveState(objective, subject, windows)
+    return ObjectiveState(objective, subject, windows, windows)
 
 
 def with_states(*states: ObjectiveState, snapshot: Snapshot = WELL) -> Snapshot:
@@ -104,6 +105,21 @@ def test_a_draw_is_late_when_its_time_is_over_whether_it_is_drawn_or_not() -> No
     assert draws((HOUR, None)) == Share()
     assert draws((3 * HOUR, None)) == draws((5 * HOUR, HOUR)) == Share(1, 1)
     assert draws((200 * HOUR, 199 * HOUR)) == Share()
+
+
+@pytest.mark.parametrize(("bad_minutes", "pages"), [(2, False), (3, True)])
+def test_two_bad_minutes_after_a_quiet_hour_page_no_one(bad_minutes: int, pages: bool) -> None:
+    quiet = [minute(each * 60.0, measured=2, late=0) for each in range(bad_minutes, 60)]
+    # Two drains of one queue in each bad minute.
+    bad = [
+        minute(each * 60.0, drain, counts={"dead_lettered": 40}, measured=60, late=50)
+        for each in range(bad_minutes)
+        for drain in ("save", "enqueue")
+    ]
+    states = objective_states(timelines([*quiet, *bad], (), LIMITS.draw_seconds, NOW), LIMITS, NOW)
+    burns = [each for each in states if each.objective in (FRESHNESS, CORRECTNESS)]
+    assert [each.windows[300.0].bad for each in burns] == [50 * bad_minutes, 80 * bad_minutes]
+    assert [burning(each, SETTINGS) == LIMITS.page_fast for each in burns] == [pages] * 2
 
 
 def test_budgets_are_of_all_drains_and_are_overdrawn_below_zero() -> None:
