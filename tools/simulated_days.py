@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from statistics import median
 from typing import Any, Literal
 
 from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
@@ -366,3 +367,25 @@ def pages_table() -> str:
 
 def _minutes(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f} min"
+
+
+def seeds_table(seeds: Iterable[int] = (SEED, *range(1, 21))) -> str:
+    """The Markdown table of docs/reliability.md; takes some minutes."""
+    of_way = [f"{what}: {way}" for what in ("false pages", "missed", "minutes to page") for way in WAYS]
+    lines = [f"| seed | {' | '.join(of_way)} |", "| ---: " * (len(of_way) + 1) + "|"]
+    for seed in seeds:
+        result = simulated(seed)
+        false = [str(len(result.false_pages[way])) for way in WAYS]
+        took = {way: [each.minutes[way] for each in result.outcomes] for way in WAYS}
+        missed = [str(took[way].count(None)) for way in WAYS]
+        pages = [
+            sorted(
+                minutes
+                for each in result.outcomes
+                if each.planted.expects is _PAGE and (minutes := each.minutes[way]) is not None
+            )
+            for way in WAYS
+        ]
+        times = [f"{median(minutes):.0f}, {minutes[-1]:.0f}" for minutes in pages]
+        lines.append(f"| {seed} | {' | '.join((*false, *missed, *times))} |")
+    return "\n".join(lines) + "\n"

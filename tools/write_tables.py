@@ -1,12 +1,17 @@
-"""Writes tables of the code between their marks in the docs: `make docs`. Tests compare the two."""
+"""Writes tables of the code between their marks in the docs: `make docs`. Tests compare the two.
+
+With `seeds` it writes what simulated days show by seed, too, which takes some minutes.
+"""
 
 from __future__ import annotations
+
+import sys
 
 from regworkers_core.eligibility.rules import RULES
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.settings import PROJECT_ROOT
 from tests.faults.matrix_table import matrix_table
-from tools.simulated_days import pages_table
+from tools.simulated_days import pages_table, seeds_table
 
 
 def rules_table() -> str:
@@ -39,6 +44,7 @@ TABLES = {
 }
 # Takes as long as a simulation.
 SLOW_TABLES = {("alerts.md", "pages"): pages_table}
+BY_SEED = {("reliability.md", "seeds"): seeds_table}
 
 
 def parts(page: str, name: str) -> tuple[str, str, str]:
@@ -50,6 +56,7 @@ def parts(page: str, name: str) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    for (page, name), table in (TABLES | SLOW_TABLES).items():
+    chosen = TABLES | SLOW_TABLES | (BY_SEED if sys.argv[1:] == ["seeds"] else {})
+    for (page, name), table in chosen.items():
         before, _, after = parts(page, name)
         (PROJECT_ROOT / "docs" / page).write_text(before + table() + after, encoding="utf-8")
