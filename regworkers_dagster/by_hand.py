@@ -155,7 +155,8 @@ def launchable(
                 changes = bool(given.pop("apply", not hasattr(config, "apply")))
                 dry_run = reads or not changes or bool(given.pop("dry_run", False))
                 dry_run = dry_run or (previews and not config.confirm)
-                target = str(given.pop("campaign_id", "") or given.get("confirm", ""))
+                named = (given.get(name) for name in ("confirm", "drain", "alert"))
+                target = str(given.pop("campaign_id", "") or next(filter(None, named), ""))
                 # Rows of the audit log have their names in camelCase, from every caller.
                 arguments = {camel(key): value for key, value in given.items()}
                 result = around.enter_context(

@@ -92,7 +92,7 @@ def commitment_in_words(phase: int | str, facts: Facts) -> str:
     if facts["replaced"]:
         parts.append(f"{facts['replaced']} manifests were replaced")
     if facts["dueAt"]:
-        parts.append(f"its round of the beacon is due at {facts['dueAt']}")
+        parts.append(f"round {facts['round']} of the beacon is due at {facts['dueAt']}")
     return ", ".join(parts)
 
 

@@ -242,6 +242,11 @@ def status_facts(report: CampaignReport) -> dict[str, Any]:
         for market_id, numbers in phase.markets.items()
     ]
     findings = [(finding.text, finding.job) for finding in report.findings]
+    waits = [
+        f"round {each['round']} of the beacon, due at {each['dueAt']}"
+        for each in (document["draw"] or {}).values()
+        if each["dueAt"]
+    ]
     return {
         "status": document["status"],
         "since": report.since,
@@ -250,6 +255,7 @@ def status_facts(report: CampaignReport) -> dict[str, Any]:
         "messages": "paused" if report.notifications.get("paused") else "on",
         "codes": table(codes, [[stock[name] for name in codes] for stock in document["codes"]]),
         "draw": table(("phase", "market", "status", "planned", "written", "messages sent"), phases),
+        "waits_for": waits[0] if waits else None,
         "findings": len(findings),
         "to_do": table(("finding", "launch"), findings),
     }

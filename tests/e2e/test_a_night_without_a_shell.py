@@ -13,18 +13,27 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import httpx2
 import pytest
 
+from regworkers_core.adapters.mongo.draws import PhaseStatus
 from regworkers_core.domain.alert import Alert, Severity
+from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.notify import work
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import DagsterProcess
 from tests.dagster.support import use
 from tests.operations.dead_letters.world import FAST, correct, depths, refuse
-from tests.support.drains import replicate_all
+from tests.selection.draw.beacons import committed_to_a_recorded_round
+from tests.selection.draw.world import CAMPAIGN, entry
+from tests.selection.proof.rounds import ROUND, SIGNATURE
+from tests.support.drains import replicate_all, run
+from tests.support.draws import add_codes, confirmed, publish, result
 from tests.support.entries import document, key, put
 from tests.support.shared import shared_namespace
 from tests.support.waiting import wait_until
@@ -40,6 +49,7 @@ WEB = {
     "REGWORKERS_SENSORS_ON": "false",
 }
 ADA, BOB = "ada@example.com", "bob@example.com"
+AUTUMN = "autumn"
 ALERT = "dead-letters:replication-queue"
 LAUNCH = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
@@ -85,20 +95,24 @@ class Browser:
         found: dict[str, Any] = answer.json()["data"]
         return found
 
-    def launch(self, job: str, config: Any = None) -> dict[str, Any]:
+    def launch(self, job: str, config: Any = None, partition: str = "") -> dict[str, Any]:
         selector = {
             "repositoryLocationName": "regworkers_dagster.definitions",
             "repositoryName": "__repository__",
             "jobName": job,
         }
-        launched: dict[str, Any] = self.ask(
-            LAUNCH, params={"selector": selector, "runConfigData": config or {}}
-        )
+        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+        params = {
+            "selector": selector,
+            "runConfigData": config or {},
+            "executionMetadata": {"tags": tags},
+        }
+        launched: dict[str, Any] = self.ask(LAUNCH, params=params)
         found: dict[str, Any] = launched["launchRun"]
         return found
 
-    def started(self, job: str, config: Any = None) -> str:
-        found = self.launch(job, config)
+    def started(self, job: str, config: Any = None, partition: str = "") -> str:
+        found = self.launch(job, config, partition)
         assert found["__typename"] == "LaunchRunSuccess", (job, found)
         return str(found["run"]["runId"])
 
@@ -116,13 +130,31 @@ class Browser:
             entries = event.get("metadataEntries") or (event.get("failureMetadata") or {}).get(
                 "metadataEntries"
             )
-            for entry in entries or ():
-                shown[entry["label"]] = next((entry[name] for name in _VALUES if name in entry), None)
+            for one in entries or ():
+                shown[one["label"]] = next((one[name] for name in _VALUES if name in one), None)
             errors += [event["error"]["message"]] if event.get("error") else []
         return Ended(run["status"], shown, "\n".join(errors))
 
     def done(self, job: str, **config: Any) -> Ended:
         return self.ended(self.started(job, config))
+
+
+def one_message_failed(runtime: Runtime, campaign_id: str) -> None:
+    """The second of two messages of a drawn campaign is sent."""
+    rows = result({"berlin": 2})
+    confirmed(runtime, rows, ["berlin"], campaign_id=campaign_id)
+    add_codes(runtime, "berlin", 2, campaign_id=campaign_id)
+    publish(runtime, campaign_id=campaign_id)
+    run(runtime, SELECTIONS)
+    notification_queued = work.notification_queued
+
+    def raising(notice: Notice, at: str, correlation_id: str) -> Any:
+        if notice.ref == rows[0].ref:
+            raise KeyError("name")
+        return notification_queued(notice, at, correlation_id)
+
+    with mock.patch.object(work, "notification_queued", raising):
+        assert run(runtime, NOTIFICATIONS).counts["dead_lettered"] == 1
 
 
 @dataclass(frozen=True)
@@ -134,6 +166,9 @@ class Night:
 @pytest.fixture(scope="module")
 def night() -> Iterator[Night]:
     with shared_namespace(dead_letters=FAST) as runtime, pytest.MonkeyPatch.context() as patch:
+        # A draw that waits for a round of the beacon, and two messages of another one: the first failed.
+        committed_to_a_recorded_round(runtime, entries=[entry(number) for number in range(100, 120)])
+        one_message_failed(runtime, AUTUMN)
         # e1 and e2 are valid by now and were refused; e3 has a newer state that is saved; e4 is still refused.
         refuse(runtime, "e1", "e2", "e3", "e4")
         correct(runtime, "e1", "e2")
@@ -227,3 +262,32 @@ def test_every_runbook_is_done_without_a_terminal(night: Night) -> None:
     found = night.runtime.operator_actions.history(what="runbook", limit=100)
     assert {each.what for each in found} == acts
     assert {each.who for each in found} == {ADA}
+
+
+def test_a_draw_gets_its_signature_and_failed_messages_are_sent_again_by_their_manager(night: Night) -> None:
+    bob, runtime = Browser(night.url, BOB, "box-office"), night.runtime
+    assert (
+        f"round {ROUND} of the beacon" in bob.done("campaign_status", campaign_id=CAMPAIGN).shown["waits_for"]
+    )
+    wrong = bob.done("enter_signature", campaign_id=CAMPAIGN, signature=SIGNATURE[::-1])
+    assert f"it must be that of round {ROUND}" in wrong.error
+    stored = bob.done("enter_signature", campaign_id=CAMPAIGN, signature=SIGNATURE)
+    assert stored.status == "SUCCESS", stored
+    bob.ended(bob.started("draw", partition=CAMPAIGN))
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.reached(PhaseStatus.DRAWN)
+
+    before = bob.done("notifications_status", campaign_id=AUTUMN)
+    assert (before.shown["sent"], before.shown["waiting"]) == (1, 0)
+    assert bob.done("retry_notifications", campaign_id=AUTUMN).shown["messages"] == 1
+    drain = {"idle_seconds": 1.0, "max_seconds": 60.0}
+    Browser(night.url, ADA, "ops").done("send_notifications", ops={"notifications": {"config": drain}})
+    assert bob.done("notifications_status", campaign_id=AUTUMN).shown["sent"] == 2
+
+    actions = runtime.operator_actions.history(limit=100)
+    acts = [(each.what, each.target, each.outcome) for each in actions if each.who == BOB]
+    assert sorted(acts) == [
+        ("enter_signature", CAMPAIGN, "done"),
+        ("enter_signature", CAMPAIGN, "failed"),
+        ("retry_notifications", AUTUMN, "done"),
+    ]

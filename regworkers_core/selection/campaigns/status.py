@@ -299,12 +299,13 @@ def _notifications(runtime: Runtime, record: DrawRecord | None) -> Mapping[str, 
 
 
 def _committed(phase: PhaseRecord) -> dict[str, Any]:
-    """Return what was committed to and when it was public; `dueAt` while the draw waits for its round."""
+    """Return what was committed to and when it was public; `round` and `dueAt` while the draw waits for its round."""
     due = phase.round_due
     return {
         "manifestHash": phase.manifest_hash or None,
         "publishedAt": phase.published_at,
         "publishedLate": bool(phase.manifest_hash) and phase.published_late,
+        "round": phase.awaited_round,
         "dueAt": None if due is None else iso(due),
         "replaced": len(phase.replaced),
     }

@@ -206,6 +206,7 @@ def facts(phase: PhaseRecord) -> Fields:
         "seedSource": phase.fields["seedSource"],
         "committedAt": phase.fields["committedAt"],
         "publishedAt": phase.published_at,
+        "round": phase.awaited_round,
         "dueAt": None if due is None else iso(due),
         "commitmentLate": phase.commitment_late,
         "replaced": len(phase.replaced),

@@ -1,21 +1,22 @@
-"""A beacon for tests on the runtime's clock, which signs any round with a hash.
-
-Real and forged signatures are tested where they are verified.
-"""
+"""Beacons for tests: one on the runtime's clock that signs any round with a hash, one with a recorded signature."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
+from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.proof import beacon
+from tests.selection.draw.world import close_campaign, draw
+from tests.selection.proof.rounds import ROUND, SIGNATURE
 from tests.support.runtimes import test_settings
 
 # When a draw of these tests is committed, in seconds since the epoch; its first round comes 660 s later, or 662. Far
@@ -89,3 +90,46 @@ def with_beacon(prefix: str, clock: Clock, *, ahead_seconds: float = 0.0) -> Run
     made = Runtime(test_settings(prefix, selection={"seed_source": "drand"}), clock=clock)
     made.__dict__["beacon"] = OwnBeacon(clock, ahead_seconds=ahead_seconds)
     return made
+
+
+class Beacon:
+    """Answers with a recorded signature, after `late` askings too early."""
+
+    def __init__(self, signature: str, late: int = 0, seconds: float = 0.0) -> None:
+        self.signature_hex, self.late, self.seconds, self.asked = signature, late, seconds, [0]
+
+    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
+        return ROUND - 220
+
+    def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
+        self.asked.append(round_number)
+        if self.late:
+            self.late -= 1
+            raise RoundNotYet(round_number, self.seconds)
+        if accept is not None and not accept(self.signature_hex):
+            raise TransientFailure("drand", "no base has a fitting answer")
+        return self.signature_hex
+
+
+def committed_to_a_recorded_round(runtime: Runtime, **campaign: Any) -> Runtime:
+    """Close the campaign of `world` and commit its draw 660 s before the recorded round: ten minutes, and room for the
+    write. Returns a runtime of that time.
+    """
+    close_campaign(runtime, **campaign)
+    at = float(QUICKNET.due(ROUND) - 660)
+    settings = test_settings(runtime.names.prefix, selection={"seed_source": "drand"})
+    early = Runtime(settings, clock=lambda: at)
+    early.__dict__["beacon"] = Beacon(SIGNATURE)
+    look = early.objects.get_tagged
+
+    def read(key: str) -> Tagged | None:
+        """By a store whose clock is that of the draw."""
+        found = look(key)
+        return None if found is None else found._replace(at=at)
+
+    early.objects.get_tagged = read  # type: ignore[method-assign]
+    run = draw(early)
+    run.judge()
+    run.freeze()
+    run.commit()
+    return early

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import orjson
 import pytest
 
-from regworkers_core.adapters.aws.objects import Tagged
-from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
@@ -23,58 +21,22 @@ from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.maths.files import DrawError
 from tests.selection.draw.beacons import (
     START,
+    Beacon,
     Clock,
     OwnBeacon,
     Waiting,
+    committed_to_a_recorded_round,
     signature_of,
     taken_for_signatures,
     with_beacon,
 )
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, everybody
 from tests.selection.proof.rounds import ROUND, SIGNATURE
-from tests.support.runtimes import test_settings
-
-
-class Beacon:
-    """Answers with a recorded signature, after `late` askings too early."""
-
-    def __init__(self, signature: str, late: int = 0, seconds: float = 0.0) -> None:
-        self.signature_hex, self.late, self.seconds, self.asked = signature, late, seconds, [0]
-
-    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
-        return ROUND - 220
-
-    def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
-        self.asked.append(round_number)
-        if self.late:
-            self.late -= 1
-            raise RoundNotYet(round_number, self.seconds)
-        if accept is not None and not accept(self.signature_hex):
-            raise TransientFailure("drand", "no base has a fitting answer")
-        return self.signature_hex
 
 
 @pytest.fixture
 def committed(runtime: Runtime) -> Runtime:
-    """Committed 660 s before the recorded round: ten minutes, and room for the write."""
-    close_campaign(runtime)
-    at = float(QUICKNET.due(ROUND) - 660)
-    settings = test_settings(runtime.names.prefix, selection={"seed_source": "drand"})
-    early = Runtime(settings, clock=lambda: at)
-    early.__dict__["beacon"] = Beacon(SIGNATURE)
-    look = early.objects.get_tagged
-
-    def read(key: str) -> Tagged | None:
-        """By a store whose clock is that of the draw."""
-        found = look(key)
-        return None if found is None else found._replace(at=at)
-
-    early.objects.get_tagged = read  # type: ignore[method-assign]
-    run = _draw(early)
-    run.judge()
-    run.freeze()
-    run.commit()
-    return early
+    return committed_to_a_recorded_round(runtime)
 
 
 def test_the_manifest_names_a_round_ten_minutes_or_more_after_the_commit(committed: Runtime) -> None:
