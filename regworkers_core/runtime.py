@@ -56,7 +56,7 @@ from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
-from regworkers_core.settings import Settings, load_settings
+from regworkers_core.settings import Settings, load_settings, stack_state_file
 
 
 class Runtime:
@@ -349,7 +349,9 @@ class Runtime:
 
     def _require_stack(self, address: object) -> None:
         if address is None and self.settings.environment == "local-dev":
-            raise UsageError("the embedded stack is not up: run `regworkers local up`")
+            raise UsageError(
+                f"the embedded stack {stack_state_file().parent.name} is not up: run `regworkers local up`"
+            )
 
     def queue(self, name: str) -> SqsQueue:
         """A queue by its full name (`names.replication_queue`, ...)."""

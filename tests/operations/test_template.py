@@ -189,6 +189,8 @@ def test_an_error_is_one_line_that_says_what_to_do(world: World, tmp_path: Path)
         update_from_template(bare, source="../nowhere")
     with pytest.raises(UsageError, match=r"https://\*\*\*@127.0.0.1:1/t.git cannot be read"):
         update_from_template(bare, source="https://user:hunter2@127.0.0.1:1/t.git")
+    with pytest.raises(UsageError, match="does not ask for colour"):
+        update_from_template(world.project, data={"colour": "red"})
     with pytest.raises(UsageError, match="Unknown revision: 'v9'"):
         update_from_template(world.project, ref="v9")
     with pytest.raises(UsageError, match="inside the git repository"):

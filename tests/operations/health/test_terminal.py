@@ -69,9 +69,9 @@ def test_without_any_server_it_answers_in_time_and_says_that_the_stack_is_down(f
 
 
 def test_without_a_stack_it_says_what_to_do(tmp_path: Path) -> None:
-    answer = regworkers(None, "doctor", REGWORKERS_LOCAL_DIR=str(tmp_path))
+    answer = regworkers(None, "doctor", REGWORKERS_LOCAL_DIR=str(tmp_path), REGWORKERS_INSTANCE="b")
     assert (answer.code, answer.stdout) == (2, "")
-    assert answer.stderr.strip() == "regworkers: the embedded stack is not up: run `regworkers local up`"
+    assert answer.stderr.strip() == "regworkers: the embedded stack b is not up: run `regworkers local up`"
 
 
 def test_a_system_that_is_well_and_then_one_with_a_dead_letter(world: Runtime) -> None:
