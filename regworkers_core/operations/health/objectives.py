@@ -14,7 +14,7 @@ from heapq import nlargest
 from itertools import accumulate
 from typing import NamedTuple
 
-from regworkers_core.adapters.mongo.activity import A_DAY, A_MINUTE, TEN_MINUTES, DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import A_MINUTE, TEN_MINUTES, DrainMinute, minute_of
 from regworkers_core.domain.snapshot import (
     CORRECTNESS,
     DELIVERY,
@@ -170,19 +170,21 @@ def draw_states(
 def read_objectives(runtime: Runtime) -> tuple[ObjectiveState, ...]:
     """The states that `drain_log` shows: all but draws on time. Raises TransientFailure."""
     now, settings = runtime.clock(), runtime.settings.objectives
-    since = now - max(rate.long_seconds for rate in (settings.page_fast, settings.page_slow, settings.warn))
-    exact = minute_of(now - _EXACT_SECONDS)[:TEN_MINUTES] + "0Z"
-    end = minute_of(now + _EXACT_SECONDS)
-    minutes = [
-        *runtime.drain_log.totals(minute_of(since), exact, TEN_MINUTES),
-        *runtime.drain_log.totals(exact, end, A_MINUTE),
-    ]
+    longest = max(rate.long_seconds for rate in (settings.page_fast, settings.page_slow, settings.warn))
+    minutes = _minutes(runtime, now, longest)
     return objective_states(timelines(minutes, (), settings.draw_seconds, now), settings, now)
 
 
 def read_budgets(runtime: Runtime, campaigns: Sequence[CampaignState]) -> tuple[Budget, ...]:
     """Reads the days of the budget. Raises TransientFailure."""
     now, settings = runtime.clock(), runtime.settings.objectives
-    since = minute_of(now - settings.budget_days * DAY_SECONDS)
-    minutes = runtime.drain_log.totals(since, minute_of(now + _EXACT_SECONDS), A_DAY)
+    minutes = _minutes(runtime, now, settings.budget_days * DAY_SECONDS)
     return budgets(timelines(minutes, campaigns, settings.draw_seconds, now), settings, now)
+
+
+def _minutes(runtime: Runtime, now: float, seconds_ago: float) -> list[DrainMinute]:
+    exact = minute_of(now - _EXACT_SECONDS)[:TEN_MINUTES] + "0Z"
+    return [
+        *runtime.drain_log.sums(minute_of(now - seconds_ago), exact),
+        *runtime.drain_log.totals(exact, minute_of(now + _EXACT_SECONDS), A_MINUTE),
+    ]
