@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def _process(schema: Any, config: Mapping[str, Any]) -> Any:
     return result.value
 
 
+@cache
 def context_of_the_code_location() -> dict[str, Any]:
     """What the code server of code-server.yaml passes on to runs: nothing, unless its environment says so."""
     (server,) = (
