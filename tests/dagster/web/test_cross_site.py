@@ -57,13 +57,18 @@ SENT_BY_OTHERS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def bare(context: WorkspaceProcessContext) -> TestClient:
+    """Dagster's own server."""
+    return TestClient(create_app_from_workspace_process_context(context), base_url="http://localhost:3000")
+
+
 @pytest.mark.parametrize("name", SENT_BY_OTHERS)
 def test_what_launches_a_run_on_dagsters_own_server_is_refused_here(
-    name: str, site: Site, context: WorkspaceProcessContext
+    name: str, site: Site, bare: TestClient
 ) -> None:
     method, request = SENT_BY_OTHERS[name]
     before = site.instance.get_runs_count()
-    bare = TestClient(create_app_from_workspace_process_context(context), base_url="http://localhost:3000")
     assert bare.request(method, "/graphql", **request).json()["data"] is not None
     assert site.instance.get_runs_count() == before + 1, "it is no danger any more"
 
