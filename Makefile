@@ -50,7 +50,9 @@ test-fast: $(STAMP) ## run most of the tests that need no server, in under a min
 		$(addprefix --ignore tests/,$(SLOWER))
 
 test-slow: $(STAMP) ## run the tests that take more than 20 s each
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not night"
+	@# Each worker imports the modules that it gets: 60 of 590.
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not night" \
+		$$(grep -rl --include='test_*.py' 'mark\.slow' tests | sort)
 
 PLAYS = 2000
 SEED = 1
