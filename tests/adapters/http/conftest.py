@@ -10,10 +10,12 @@ import pytest
 from regworkers_core.runtime import Runtime
 from tests.adapters.http.servers import Scripted
 from tests.support.runtimes import test_settings
-from tests.support.services import Served, served_to
+from tests.support.services import Served, served_to, with_services
 
 # Faults that are waited out cost this much each.
 QUICK = {"connect_timeout_seconds": 0.2, "read_timeout_seconds": 0.2, "answer_seconds": 0.4}
+# Where an answer comes, however loaded the machine is.
+PATIENT = {"connect_timeout_seconds": 30, "read_timeout_seconds": 30, "answer_seconds": 30}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,13 @@ def services(module_services: Served) -> Served:
     for name in ("entries", "campaigns", "codes"):
         served.runtime.database[name].delete_many({})
     return Served(Runtime(served.runtime.settings), served.url, served.faults, served.users)
+
+
+@pytest.fixture
+def answered(services: Served) -> Served:
+    """The same for tests that count calls: no answer is late."""
+    runtime = with_services(services.runtime, services.url, **PATIENT)
+    return Served(runtime, services.url, services.faults, services.users)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -18,7 +18,7 @@ from regworkers_core.domain.reasons import DependencyDown, PermanentFailure, Tra
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
 from regworkers_local.services.faults import Fault, Service
-from tests.adapters.http.conftest import QUICK
+from tests.adapters.http.conftest import PATIENT, QUICK
 from tests.adapters.http.servers import USER, Scripted, answer, dead_address
 from tests.adapters.http.test_answers import ask
 from tests.support.services import NAMES, Served, with_services
@@ -53,10 +53,10 @@ def full_backlog() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def bases(services: Served, url: str, token: str = "local") -> Runtime:
+def bases(services: Served, url: str, token: str = "local", waits: Mapping[str, float] = QUICK) -> Runtime:
     """All four services at the very address `url`."""
     section = {name: {"base_url": url, "token": token} for name in NAMES}
-    return with_services(services.runtime, url, **section, **QUICK)
+    return with_services(services.runtime, url, **section, **waits)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,22 +94,22 @@ def test_a_server_that_drips_its_headers_is_given_up_too(services: Served, scrip
         ask(bases(services, scripted.url), "entry")
 
 
-def test_one_fault_is_survived_by_the_second_attempt(services: Served) -> None:
-    services.users.insert_one({"_id": "gu-1", "verifiedPhone": True, "blocked": False})
+def test_one_fault_is_survived_by_the_second_attempt(answered: Served) -> None:
+    answered.users.insert_one({"_id": "gu-1", "verifiedPhone": True, "blocked": False})
     for fault in (
         Fault(status=500, times=1),
         Fault(drop_connection=True, times=1),
         Fault(garbage=True, times=1),
     ):
-        services.faults.put(Service.USER, fault)
-        assert ask(services.runtime, "user") is not None
-    assert services.runtime.dependency("service-user").calls == 6
+        answered.faults.put(Service.USER, fault)
+        assert ask(answered.runtime, "user") is not None
+    assert answered.runtime.dependency("service-user").calls == 6
 
 
 def test_a_kept_connection_that_the_server_has_closed_meanwhile_costs_nothing(
-    services: Served, scripted: Scripted
+    answered: Served, scripted: Scripted
 ) -> None:
-    runtime = bases(services, scripted.url)
+    runtime = bases(answered, scripted.url, waits=PATIENT)
     scripted.answers = [answer(Connection="keep-alive")]
     assert ask(runtime, "user") is not None
     scripted.close_connections()
@@ -117,17 +117,17 @@ def test_a_kept_connection_that_the_server_has_closed_meanwhile_costs_nothing(
     assert runtime.dependency("service-user").calls == 2
 
 
-def test_500_for_good_opens_the_breaker_and_only_that_of_the_service(services: Served) -> None:
-    services.faults.put(Service.USER, Fault(status=500))
+def test_500_for_good_opens_the_breaker_and_only_that_of_the_service(answered: Served) -> None:
+    answered.faults.put(Service.USER, Fault(status=500))
     for _ in range(3):
         with pytest.raises(TransientFailure):
-            ask(services.runtime, "user")
-    before = services.runtime.dependency("service-user").calls
+            ask(answered.runtime, "user")
+    before = answered.runtime.dependency("service-user").calls
     with pytest.raises(DependencyDown):
-        ask(services.runtime, "user")
-    assert services.runtime.dependency("service-user").calls == before
-    assert ask(services.runtime, "entry") is None
-    assert services.runtime.dependencies.down("service-user", "service-entry") == "service-user"
+        ask(answered.runtime, "user")
+    assert answered.runtime.dependency("service-user").calls == before
+    assert ask(answered.runtime, "entry") is None
+    assert answered.runtime.dependencies.down("service-user", "service-entry") == "service-user"
 
 
 def test_a_wait_that_the_service_asks_for_is_kept(services: Served) -> None:
@@ -184,13 +184,13 @@ def suppressed(call: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("status", [400, 405, 410, 414, 422])
 def test_an_id_that_the_service_refuses_is_permanent_and_leaves_the_breaker_closed(
-    services: Served, status: int
+    answered: Served, status: int
 ) -> None:
-    services.faults.put(Service.USER, Fault(status=status))
+    answered.faults.put(Service.USER, Fault(status=status))
     for _ in range(5):
         with pytest.raises(PermanentFailure, match=f"SERVICE_REFUSED: service-user .*status {status}"):
-            ask(services.runtime, "user")
-    assert services.runtime.dependency("service-user").calls == 5
+            ask(answered.runtime, "user")
+    assert answered.runtime.dependency("service-user").calls == 5
 
 
 def test_a_redirect_is_not_followed(services: Served, scripted: Scripted) -> None:

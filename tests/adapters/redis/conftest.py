@@ -13,7 +13,8 @@ from tests.support.runtimes import test_settings
 
 @pytest.fixture
 def bare() -> Iterator[Runtime]:
-    runtime = Runtime(test_settings(f"c{uuid.uuid4().hex[:8]}-"))
+    # However loaded the machine is: a read of the cache that is late goes to the source.
+    runtime = Runtime(test_settings(f"c{uuid.uuid4().hex[:8]}-", redis={"timeout_seconds": 20}))
     yield runtime
     runtime.mongo.drop_database(runtime.database.name)
     runtime.mongo.close()
