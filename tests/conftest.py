@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Until pytest_collection_finish: nothing that is imported goes away.
+    # Until pytest_collection_finish: what is imported stays.
     gc.disable()
     # Before the guards, which then watch simulated clients, too.
     os.environ.update({ADDRESSES[name]: address for name, address in simulated.install().items()})
