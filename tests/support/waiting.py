@@ -13,7 +13,7 @@ from regworkers_core.engine import scheduling
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, seconds: float = 20.0, what: str = "the condition") -> T:
+def wait_until(condition: Callable[[], T], *, seconds: float = 60.0, what: str = "the condition") -> T:
     """The first truthy value of `condition`; fails the test after `seconds`."""
     give_up = time.monotonic() + seconds
     pause = threading.Event()
