@@ -37,12 +37,14 @@ KILLED = PermanentFailure(Reason.KILLED, "the process ended each time while this
 @dataclass(slots=True)
 class Mark:
     """The row of one message. `answered`: its receives up to the last recorded outcome; `failures`: those that ended
-    with the failure of its only item; `tries`: marks of attempts that began and have no outcome yet.
+    with the failure of its only item; `tries`: marks of attempts that began and have no outcome yet; `begun`: the
+    receive that began the last one.
     """
 
     row: LeaseRow | None = None
     answered: int = 0
     failures: int = 0
+    begun: int = 0
     tries: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -50,11 +52,12 @@ class Mark:
         if row is None:
             return cls()
         numbers = {name: int(text) for name, text in row.state.items() if text.isdigit()}
-        return cls(row, numbers.pop("answered", 0), numbers.pop("failures", 0), numbers)
+        answered, failures, begun = (numbers.pop(name, 0) for name in ("answered", "failures", "begun"))
+        return cls(row, answered, failures, begun, numbers)
 
     @property
     def state(self) -> Mapping[str, str]:
-        numbers = {"answered": self.answered, "failures": self.failures, **self.tries}
+        numbers = {"answered": self.answered, "failures": self.failures, "begun": self.begun, **self.tries}
         return {name: str(number) for name, number in numbers.items() if number}
 
 
@@ -87,10 +90,13 @@ class Marks:
         Raises TransientFailure: without its mark it must not be handled.
         """
         mark = self._read(message)
+        if message.receive_count < mark.begun:
+            # SQS delivered it twice, and the later copy is in hand.
+            raise _in_other_hands(message)
         number = mark.tries.get(WHOLE, 0) + 1
         if number >= _LAST_MARK:
             return None
-        mark.tries[WHOLE] = number
+        mark.tries[WHOLE], mark.begun = number, message.receive_count
         self._write(message, mark)
         return number
 
@@ -152,7 +158,7 @@ class Marks:
         self._known.pop(message.message_id, None)
 
     def _answer(self, message: Received, mark: Mark) -> None:
-        mark.answered = message.receive_count
+        mark.answered, mark.begun = message.receive_count, 0
         mark.tries.clear()
         self._write(message, mark)
 
@@ -172,11 +178,15 @@ class Marks:
             # If the answer to a write was lost, its repeat is refused although the write was ours.
             now = self._table.get(row.key)
             if now is None or (now.owner, now.counter) != (row.owner, row.counter):
-                raise TransientFailure("dynamodb", f"another drain is handling message {message.message_id}")
+                raise _in_other_hands(message)
         mark.row = row
 
     def _key(self, message: Received) -> LeaseKey:
         return LeaseKey(self._partition, message.message_id)
+
+
+def _in_other_hands(message: Received) -> TransientFailure:
+    return TransientFailure("dynamodb", f"another drain is handling message {message.message_id}")
 
 
 class Solo:

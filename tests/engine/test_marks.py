@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -196,6 +197,22 @@ def test_a_mark_of_a_message_that_comes_back_for_a_dependency_counts_for_nothing
     world.handler.raises = None
     assert world.process()([message("a", receives=40)]).counts["applied"] == 1
     assert not world.dead.sent and not world.table.stored
+
+
+def test_an_older_copy_of_a_message_is_no_attempt_while_a_later_one_is_handled() -> None:
+    world = World()
+    first, second, handle = world.process(), world.process(), world.handler.handle
+    of_older = []
+
+    def handled_twice(asked: Any) -> Any:
+        world.handler.handle = handle  # type: ignore[method-assign]
+        of_older.append(second([message("a", receives=6)]).counts["returned"])
+        return handle(asked)
+
+    world.handler.handle = handled_twice  # type: ignore[method-assign]
+    with capture_logs():
+        assert first([message("a", receives=7)]).counts["applied"] == 1
+    assert of_older == [1] and not world.dead.sent
 
 
 def test_an_exception_that_is_not_the_items_is_an_outcome_for_the_process_lives() -> None:

@@ -170,7 +170,8 @@ class Comparison:
         """The differences at this step (of these kinds, if given). One that is put back while paging does not come
         again.
         """
-        condition = f"n > ? AND step = ?{f' AND kind IN ({_marks(kinds)})' if kinds else ''}"
+        marks = ", ".join("?" * len(kinds))
+        condition = f"n > ? AND step = ?{f' AND kind IN ({marks})' if kinds else ''}"
         last = 0
         while True:
             rows = self._database.execute(
@@ -273,10 +274,6 @@ class Comparison:
         return int(self._row(statement, values)[0])
 
 
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
-
-
 def _state_row(state: EntrySide | None) -> tuple[Any, ...]:
     if state is None:
         return (None,) * len(_STATE)
@@ -352,7 +349,8 @@ class Recheck:
         for generation in range(generations):
             if not self._comparison.count(PairProgress.OPEN):
                 return generation
-            self._pause(source_read_at + self._objective - self._clock())
+            if (wait := source_read_at + self._objective - self._clock()) > 0:
+                self._sleep(wait)
             for page in self._comparison.pages(PairProgress.OPEN):
                 self._comparison.put(self.with_rejected(self._read_again(page, source_read_at)))
                 self._tick(len(page))
@@ -386,7 +384,3 @@ class Recheck:
             replace(difference, kind=Kind.REJECTED) if difference.key in refused else difference
             for difference in differences
         ]
-
-    def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            self._sleep(seconds)
