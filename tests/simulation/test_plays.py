@@ -15,8 +15,8 @@ from tests.simulation.planted import DEFECTS, planted
 from tests.simulation.play import Outcome, play
 from tests.simulation.shrink import shrink
 
-# About 25 s of CPU: 500 would take three minutes. `make simulate` plays as many as you like.
-PLAYS = 60
+# About 25 s of CPU: 500 would take two minutes. `make simulate` plays as many as you like.
+PLAYS = 100
 # Found within a second or two.
 QUICK = ("acknowledged_before_the_write", "no_version_guard")
 _MOST_PLAYS = 400
