@@ -39,7 +39,7 @@ from regworkers_local.stack import Stack
 from tests.faults import aftermath
 from tests.faults.checker import DOUBLED, LOST, OLDER, WRONG, Verdict, check, read
 from tests.faults.victim import VARIANTS
-from tests.faults.workers import SECTIONS, Job
+from tests.faults.workers import SECTIONS, STEPS, Job
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, proxied
 from tests.support.runtimes import ADDRESSES, new_runtime, redis_url, remove_namespace
 from tests.support.waiting import wait_until
@@ -50,8 +50,6 @@ END = "<!-- figures of the campaigns: end -->"
 LATE = "late"
 SLOTS = ("writer", "enqueue", "save", "save", "publish", "draw", LATE)
 KILLS_PER_ROUND = 50
-# Of the draw's eight steps, when a round begins: one more in each round, from none to all.
-STEPS_BEFORE = 9
 # Between two strikes on processes, on average. One of PAUSE_SHARE pauses instead.
 GAP_SECONDS, PAUSE_SHARE = 0.8, 0.15
 # A lease is 1 s, a message is hidden for 2 s.
@@ -82,8 +80,9 @@ class State:
     seconds: float = 0.0
     writes: int = 0
     kills: dict[str, int] = field(default_factory=dict)
-    # Steps of draws that processes under fire did.
+    # Steps of draws that processes under fire did, and in which they were killed.
     steps: dict[str, int] = field(default_factory=dict)
+    struck: dict[str, int] = field(default_factory=dict)
     pauses: int = 0
     skewed: int = 0
     full_disks: int = 0
@@ -123,9 +122,24 @@ class State:
             if line["k"] == "step" and line["state"] == "done" and not line.get("before")
         )
         self.steps = dict(Counter(self.steps) + steps)
+        self.struck = dict(Counter(self.struck) + struck(lines))
         self.worked_off += sum(line["sent"] + line["dropped"] for line in lines if line["k"] == "worked off")
         self.faults = dict(Counter(self.faults) + faults)
         self.found = dict(Counter(self.found) + Counter(kind for kind, _ in verdict.findings))
+
+
+def struck(lines: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    """In which steps of a draw processes were killed."""
+    inside: dict[str, str] = {}
+    found = Counter[str]()
+    for line in lines:
+        if line["k"] == "step" and line["state"] == "begun":
+            inside[line["p"]] = line["step"]
+        elif line["k"] == "step":
+            inside.pop(line["p"], None)
+        elif line["k"] == "kill" and line["who"] in inside:
+            found[inside.pop(line["who"])] += 1
+    return found
 
 
 class History:
@@ -137,7 +151,8 @@ class History:
         # Name by process id.
         self.alive: dict[int, str] = {}
         self.ended: set[str] = set()
-        self.published = False
+        # How many steps of the draw were done.
+        self.steps = 0
         self.ready = threading.Event()
 
     def tell(self, kind: str, **facts: Any) -> None:
@@ -155,8 +170,8 @@ class History:
         elif fact["k"] == "ended":
             self.alive.pop(fact["pid"], None)
             self.ended.add(fact["p"])
-        elif fact["k"] == "step" and fact["step"] == "publish" and fact["state"] in ("done", UNCHANGED):
-            self.published = True
+        elif fact["k"] == "step" and fact["state"] in ("done", UNCHANGED):
+            self.steps = max(self.steps, 1 + STEPS.index(fact["step"]))
         elif fact["k"] == "ready":
             self.ready.set()
 
@@ -176,7 +191,8 @@ class Round:
         history: History,
         variant: str,
     ) -> None:
-        self._variant, self._steps_before = variant, (number - 1) % STEPS_BEFORE
+        # One more in each round, from none to all.
+        self._variant, self._steps_before = variant, (number - 1) % (len(STEPS) + 1)
         self._random = random.Random(f"{seed}/{number}")
         self._proxies, self.history = proxies, history
         self.runtime = new_runtime(**SECTIONS)
@@ -279,7 +295,7 @@ class Round:
                 self._slots[slot] = self._start(ancestor, self._role(role))
 
     def _role(self, slot: str) -> str:
-        if slot == "draw" and self.history.published:
+        if slot == "draw" and self.history.steps == len(STEPS):
             # Finished: what it has released is under fire instead.
             return self._random.choice(("selections", "notifications", "draw"))
         if slot != LATE:
@@ -290,7 +306,7 @@ class Round:
     def _start(self, ancestor: subprocess.Popen[bytes], role: str) -> str:
         chosen = self._random
         self._born += 1
-        is_writer = role == "writer"
+        is_writer, next_step = role == "writer", min(self.history.steps, len(STEPS) - 1)
         job = Job(
             name=f"{role}-{self._born}",
             role=role,
@@ -301,7 +317,9 @@ class Round:
             seconds=chosen.uniform(2.0, 8.0),
             offset=0.0 if is_writer else chosen.choice(OFFSETS),
             file_bytes=chosen.choice(FILE_BYTES) if role == "draw" else 0,
-            steps=chosen.randint(1, 9),
+            # Mostly at what is to be done next.
+            first=next_step if chosen.random() < 0.7 else chosen.randint(0, next_step),
+            steps=chosen.randint(1, len(STEPS)),
         )
         self._ask(ancestor, job.line())
         return job.name

@@ -66,3 +66,16 @@ def test_a_state_is_stored_and_read_again(tmp_path: Path) -> None:
     state.save(tmp_path / "state.json")
     assert State.load(tmp_path / "state.json") == state
     assert json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["seed"] == 7
+
+
+def test_a_kill_strikes_the_step_that_its_process_was_in() -> None:
+    def step(process: str, name: str, state: str) -> dict[str, str]:
+        return {"k": "step", "p": process, "step": name, "state": state}
+
+    history = [
+        step("draw-1", "rank", "begun"),
+        step("draw-2", "seed", "begun"),
+        step("draw-2", "seed", "done"),
+        *({"k": "kill", "p": "supervisor", "who": name} for name in ("draw-1", "draw-1", "draw-2", "save-3")),
+    ]
+    assert campaign.struck(history) == {"rank": 1}

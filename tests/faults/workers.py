@@ -70,13 +70,15 @@ SHORT_TIMEOUTS: dict[str, Any] = {
 }
 _SECOND = len("2026-11-26T10:00:00")
 LOAD, DRAWN = "load", "drawn"
+# Of a draw, each a call of its own, as the jobs make them.
+STEPS = ("judge", "freeze", "commit", "seed", "rank", "allocate", "report", "publish")
 KEYS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One process. `offset` is how many seconds its clock is off; `file_bytes` the longest file that it may write (0:
-    any); `steps` after how many steps of a draw it ends.
+    any); `first` and `steps` are the step of a draw at which it begins, and after how many it ends.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Job:
     seconds: float
     offset: float = 0.0
     file_bytes: int = 0
+    first: int = 0
     steps: int = 9
 
     def line(self) -> bytes:
@@ -199,9 +202,11 @@ def draw(runtime: Runtime, job: Job, tell: Teller) -> None:
         judge=partial(judged, runtime),
         patience_seconds=1.0,
     )
-    for number, step in enumerate(run.steps(unasked=True), 1):
-        tell("step", step=step.name, state=step.state)
-        if number >= job.steps:
+    for name in STEPS[job.first :][: job.steps]:
+        tell("step", step=name, state="begun")
+        step = run.publish(run.word) if name == "publish" else getattr(run, name)()
+        tell("step", step=name, state=step.state)
+        if step.state in ("awaiting", "waiting"):
             return
 
 
