@@ -82,7 +82,7 @@ class Starting(Use):
             self._named.append(str(refusal))
 
     def end(self) -> Iterator[str]:
-        if not all(self._slow or "secret" in each for each in self._named):
+        if not all(self._slow or "secret" in each.lower() for each in self._named):
             yield f"who starts does not name what is missing: {self._named}"
 
 
