@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from regworkers_core.domain.reasons import Reason, UsageError
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import DRAIN_OF, PausedDrain
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine import scheduling
@@ -117,8 +117,11 @@ class _Redrive:
         self._began = runtime.clock()
         self._since = iso(self._began)
         self._source, self._dead = runtime.queue(queue.source), runtime.queue(queue.name)
-        # Ids of messages that the queue did not take, and of those that came back without a record.
+        # Ids of messages that the queue did not take, and of those that came back.
         self._set_aside: set[str] = set()
+        self._passing: dict[str, list[str]] = {}
+        # Those that came back before the history had their failure, by the cause that was sent.
+        self._back = Counter[str]()
         self._sendable: dict[str, int] = {}
         self.report = RedriveReport(queue, dry_run=options.dry_run)
 
@@ -177,7 +180,15 @@ class _Redrive:
                 if each.goes_on
             }
             self._callbacks.on_phase(f"round {number}: sending {len(sizes)} causes")
-            sent = Round(self._queue, self._source, self._runtime.dead_letters, self._assessor, self._since)
+            before = self._dead.depth().total
+            sent = Round(
+                self._queue,
+                self._source,
+                self._runtime.dead_letters,
+                self._assessor,
+                self._since,
+                self._passing,
+            )
             tried, ended = self._send_round(sent, sizes)
             if not tried and ended not in (Ended.EMPTY, Ended.ENOUGH):
                 return
@@ -189,13 +200,20 @@ class _Redrive:
                     stopped=self._stopped,
                     sleep=self._callbacks.stop.wait,
                 )
+                if self._dead.depth().total > before - sent.sent.total() + sent.failed.total():
+                    # More came back than the history shows, perhaps as another cause than the chosen ones.
+                    with open_browser(self._runtime, self._queue, stopped=self._stopped) as browser:
+                        for messages in matching(browser, self._queue, Choice(), self._began):
+                            self._wanted(messages, {}, Counter())
             for cause, size in sizes.items():
                 self._judge(cause, sent, tried[cause], cut=tried[cause] < size and ended is Ended.EMPTY)
+            for cause in list(self._back):
+                growth[cause].judge(0, self._back.pop(cause))
 
     def _judge(self, cause: str, sent: Round, tried: int, *, cut: bool) -> None:
         """`cut`: the round was smaller than the cause's size, because the queue has no more of it."""
         growth = self.report.growth[cause]
-        growth.judge(tried, sent.failed[cause] + tried - sent.sent[cause])
+        growth.judge(tried, sent.failed[cause] + self._back.pop(cause, 0) + tried - sent.sent[cause])
         growth.exhausted = cut or self._left_of(cause) <= 0
         if tried and not self.report.sent[cause] and not growth.goes_on:
             growth.outcome = Outcome.NOT_TAKEN
@@ -233,7 +251,7 @@ class _Redrive:
                     checked_at = scheduling.monotonic()
                     sent.look()
                 for cause in sizes:
-                    if report.growth[cause].stops(sent.failed[cause], sent.sent[cause]):
+                    if report.growth[cause].stops(sent.failed[cause] + self._back[cause], sent.sent[cause]):
                         sizes[cause] = tried[cause]
                 if tried.total() >= MOST_IN_ROUND or all(
                     tried[cause] >= min(size, left[cause]) for cause, size in sizes.items()
@@ -247,11 +265,11 @@ class _Redrive:
         """Messages of causes whose round has room, assessed again: the stores may have changed since the count."""
         due = []
         for message in messages:
-            if message.fingerprint not in sizes or message.id in self._set_aside:
+            if message.id in self._set_aside:
                 continue
             if message.last_failed is not None and message.last_failed >= self._began:
                 self._came_back(message)
-            elif tried[message.fingerprint] < sizes[message.fingerprint]:
+            elif message.fingerprint in sizes and tried[message.fingerprint] < sizes[message.fingerprint]:
                 due.append(message)
         room, wanted = Counter(tried), list[DeadMessage]()
         for assessed in self._assessor(due) if due else ():
@@ -262,10 +280,12 @@ class _Redrive:
         return wanted
 
     def _came_back(self, message: DeadMessage) -> None:
-        """SQS moved it: workers died on it again, or gave it back each time, without a record."""
-        if message.reason == Reason.RECEIVED_TOO_OFTEN:
-            self._set_aside.add(message.id)
-            self.report.growth[message.fingerprint].judge(0, 1)
+        """It failed, whatever its cause is now. If no failure was recorded, workers died on it, gave it back each time,
+        or have a clock that is behind.
+        """
+        self._set_aside.add(message.id)
+        if causes := self._passing.get(message.received.origin):
+            self._back[causes.pop()] += 1
 
     def _left_of(self, cause: str) -> int:
         return self._sendable[cause] - self.report.sent[cause]

@@ -84,7 +84,8 @@ class Failures(Protocol):
 @dataclass(slots=True)
 class Round:
     """The messages that were sent, by cause; `open` are those without an outcome yet. `since` is an ISO time before
-    the redrive sent anything.
+    the redrive sent anything. `passing` are the causes of all that this redrive sent and that has not failed, by
+    origin.
     """
 
     queue: DeadQueue
@@ -92,6 +93,7 @@ class Round:
     failures: Failures
     assess: Assess
     since: str
+    passing: dict[str, list[str]] = field(default_factory=dict)
     sent: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     open: dict[str, list[DeadMessage]] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class Round:
         for message in messages:
             self.sent[message.fingerprint] += 1
             self.open.setdefault(message.fingerprint, []).append(message)
+            self.passing.setdefault(message.received.origin, []).append(message.fingerprint)
 
     def look(self) -> None:
         """Count what failed again. Raises TransientFailure."""
@@ -107,9 +110,14 @@ class Round:
         subjects = {_subject(document) for document in found}
         nameless = {str(document.get("correlationId") or "") for document in found if not _subject(document)}
         for cause, messages in self.open.items():
-            left = [each for each in messages if not _has_failed(each, subjects, nameless)]
-            self.failed[cause] += len(messages) - len(left)
-            self.open[cause] = left
+            self.open[cause] = left = []
+            for each in messages:
+                if not _has_failed(each, subjects, nameless):
+                    left.append(each)
+                elif cause in (causes := self.passing[each.received.origin]):
+                    # It was not yet met again on the dead-letter queue.
+                    causes.remove(cause)
+                    self.failed[cause] += 1
         self._forget_empty()
 
     def wait(

@@ -20,7 +20,7 @@ from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, en
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.queue import Outgoing, Received, SendFailure
-from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue, read_message
+from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.report import RedriveEnded, RedriveReport
 from regworkers_core.operations.dead_letters.rounds import Growth, Outcome, Round
@@ -155,6 +155,7 @@ class World:
     seed: int = 1
     now: float = BEGIN
     unrecorded: bool = False
+    behind: float = 0.0
     failed: list[str] = field(default_factory=list)
     saved: set[str] = field(default_factory=set)
     documents: list[dict[str, Any]] = field(default_factory=list)
@@ -185,12 +186,14 @@ class World:
                     {
                         "campaignId": "summer",
                         "entryId": entry,
-                        "lastFailedAt": iso(self.now),
+                        "lastFailedAt": iso(self.now - self.behind),
                         "correlationId": "c",
                     }
                 )
+            # SQS moves a message with its attributes.
+            kept = message.attributes if self.unrecorded else {**failure, "origin": message.origin}
             again = replace(message, message_id=f"{message.message_id}'", sent_at=self.now)
-            self.dead.waiting.append(replace(again, attributes={} if self.unrecorded else failure))
+            self.dead.waiting.append(replace(again, attributes=kept))
 
     # What a redrive calls of a runtime.
 
@@ -360,6 +363,17 @@ def test_messages_that_come_back_without_a_record_stop_their_cause_too() -> None
     report = world.redrive(outcome_seconds=0.2)
     assert list(report.stopped_causes.values()) == [Outcome.FAILED_AGAIN]
     assert len(world.failed) < 150 and len(world.dead.waiting) == 300
+
+
+@pytest.mark.parametrize("how", [{"unrecorded": True}, {"behind": 3600.0}])
+def test_failures_that_the_history_does_not_show_stop_the_cause_that_was_sent(how: dict[str, Any]) -> None:
+    """Workers die on them, so that they come back as another cause; or the workers' clock is behind."""
+    world = World(messages_of(2, 300), {f"0-{number}" for number in range(300)}, **how)
+    choice = Choice(reason="DEFECT")
+    report = world.redrive(outcome_seconds=0.2, choice=choice)
+    assert report.stopped_causes == {fingerprint("DEFECT", "at 0"): Outcome.FAILED_AGAIN}
+    assert (len(world.failed), report.failed, report.finished) == (4, 4, False)
+    assert len(world.saved) == 300, "the other cause is through"
 
 
 def test_at_once_sends_everything_in_one_round() -> None:
