@@ -477,6 +477,12 @@ class AdminClient(_Client):
             for each in new_partitions
         }
 
+    def describe_topics(self, topics: Any, **options: Any) -> dict[str, Future[Any]]:
+        return {
+            name: self._future("DescribeTopics", name, lambda name=name: self._server.topic(name))  # type: ignore[misc]
+            for name in topics.topic_names
+        }
+
     def describe_configs(self, resources: Sequence[Any], **options: Any) -> dict[Any, Future[Any]]:
         def entries(name: str) -> dict[str, ConfigEntry]:
             settings = self._server.topic(name).settings
