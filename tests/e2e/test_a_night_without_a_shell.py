@@ -286,12 +286,11 @@ def test_a_draw_gets_its_signature_and_failed_messages_are_sent_again_by_their_m
 
     actions = runtime.operator_actions.history(limit=100)
     names = ("draw", "enter_signature", "retry_notifications")
-    acts = [
-        (each.what, each.target, each.outcome) for each in actions if each.who == BOB and each.what in names
-    ]
-    assert sorted(acts) == [
+    # A draw is an act for each of its steps.
+    assert {(each.what, each.target, each.outcome) for each in actions if each.what in names} == {
         ("draw", CAMPAIGN, "done"),
         ("enter_signature", CAMPAIGN, "done"),
         ("enter_signature", CAMPAIGN, "failed"),
         ("retry_notifications", AUTUMN, "done"),
-    ]
+    }
+    assert {each.who for each in actions if each.what in names} == {BOB}
