@@ -215,6 +215,8 @@ def proxied(port: int, *, hold_seconds: float = 0.0, cut: int = 0) -> Iterator[t
     def answer(near: socket.socket, far: socket.socket, building: threading.Event) -> None:
         with suppress(OSError):
             while data := far.recv(65536):
+                if building.is_set() and len(seen) <= cut:
+                    break
                 if building.is_set():
                     building.clear()
                     over.wait(hold_seconds)

@@ -234,7 +234,7 @@ def test_kafka_answers_with_its_own_errors_and_shows_no_topic_that_is_denied(beh
     client = AdminClient({"bootstrap.servers": f"127.0.0.1:{proxy.port}", "log_level": 0})
 
     def topics(name: str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = client.list_topics(name, timeout=5).topics
+        found: dict[str, Any] = client.list_topics(name, timeout=30).topics
         return found
 
     assert topics()[topic].error is None
