@@ -559,7 +559,7 @@ async def _read_kafka(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> 
     return Request("kafka", operation, frame, lambda _fault: _http_answer(200, _GARBAGE, "text/html"), spared)
 
 
-class _Fields:
+class KafkaFields:
     """Reads Kafka's fields in the encoding of its newer versions ("flexible")."""
 
     def __init__(self, data: bytes, at: int) -> None:
@@ -596,11 +596,11 @@ def _metadata_changed(frame: bytes, rule: Rule, request: bytes) -> bytes:
     throttled = int(rule.seconds * 1000) if rule.fault is Fault.THROTTLED else 0
     if throttled:
         return frame[:9] + throttled.to_bytes(4, "big") + frame[13:]
-    asked = _Fields(request, 14 + int.from_bytes(request[12:14], "big"))
+    asked = KafkaFields(request, 14 + int.from_bytes(request[12:14], "big"))
     asked.tags()
     hidden = rule.fault is Fault.DENIED and not asked.items()
     code = _TOPIC_AUTHORIZATION_FAILED if rule.fault is Fault.DENIED else _UNKNOWN_SERVER_ERROR
-    fields = _Fields(frame, 13)
+    fields = KafkaFields(frame, 13)
     for _ in range(fields.items()):
         fields.take(4)
         fields.take(fields.items())
@@ -613,12 +613,18 @@ def _metadata_changed(frame: bytes, rule: Rule, request: bytes) -> bytes:
     topics = [_failed_topic(fields, code) for _ in range(fields.items())]
     rest = frame[fields.at :]
     shown = [] if hidden else topics
-    assert len(shown) < 127, "more needs two bytes"
-    body = frame[4:begin] + bytes([len(shown) + 1]) + b"".join(shown) + rest
+    body = frame[4:begin] + written(len(shown) + 1) + b"".join(shown) + rest
     return len(body).to_bytes(4, "big") + body
 
 
-def _failed_topic(fields: _Fields, code: int) -> bytes:
+def written(number: int) -> bytes:
+    """A number as `KafkaFields.number` reads it."""
+    if number < 128:
+        return bytes([number])
+    return bytes([number & 127 | 128]) + written(number >> 7)
+
+
+def _failed_topic(fields: KafkaFields, code: int) -> bytes:
     """The next topic of an answer, with an error and without partitions."""
     fields.take(2)
     begin = fields.at

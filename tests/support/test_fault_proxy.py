@@ -22,7 +22,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 
 from regworkers_core.runtime import Runtime
 from tests.support.certificates import Authority
-from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, proxied
+from tests.support.fault_proxy import Fault, FaultProxy, KafkaFields, Rule, fault_proxy, proxied, written
 from tests.support.runtimes import ADDRESSES, address, new_runtime, redis_url, remove_namespace, test_settings
 from tests.support.tls_proxy import server_context
 
@@ -234,7 +234,7 @@ def test_kafka_answers_with_its_own_errors_and_shows_no_topic_that_is_denied(beh
     client = AdminClient({"bootstrap.servers": f"127.0.0.1:{proxy.port}", "log_level": 0})
 
     def topics(name: str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = client.list_topics(name, timeout=30).topics
+        found: dict[str, Any] = client.list_topics(name, timeout=5).topics
         return found
 
     assert topics()[topic].error is None
@@ -248,6 +248,11 @@ def test_kafka_answers_with_its_own_errors_and_shows_no_topic_that_is_denied(beh
     proxy.rules = [Rule(Fault.GARBAGE)]
     with pytest.raises(KafkaException):
         client.list_topics(timeout=0.5)
+
+
+@pytest.mark.parametrize("number", [0, 127, 128, 401, 70_000])
+def test_numbers_of_kafka_are_written_as_they_are_read(number: int) -> None:
+    assert KafkaFields(written(number), 0).number() == number
 
 
 def test_kafka_takes_a_certificate_until_it_refuses_it(behind: Behind, tmp_path: Path) -> None:
