@@ -125,7 +125,7 @@ def differences(play: Play) -> list[str]:
         if each["status"] == "open"
     }
     for id_, item in items.items():
-        if order_of(item) in play.platform.invalid.get(id_, ()):
+        if "email" not in item:
             if id_ not in refused and id_ not in play.to_correct:
                 found.append(f"{id_} is refused, and has no open dead letter")
             continue
