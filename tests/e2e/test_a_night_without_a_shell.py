@@ -20,7 +20,6 @@ import pytest
 
 from regworkers_core.adapters.mongo.draws import PhaseStatus
 from regworkers_core.domain.alert import Alert, Severity
-from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
@@ -33,7 +32,7 @@ from tests.selection.draw.beacons import committed_to_a_recorded_round
 from tests.selection.draw.world import CAMPAIGN, entry
 from tests.selection.proof.rounds import ROUND, SIGNATURE
 from tests.support.drains import replicate_all, run
-from tests.support.draws import add_codes, confirmed, publish, result
+from tests.support.draws import add_codes, confirmed, publish, raising_for, result
 from tests.support.entries import document, key, put
 from tests.support.shared import shared_namespace
 from tests.support.waiting import wait_until
@@ -146,14 +145,7 @@ def one_message_failed(runtime: Runtime, campaign_id: str) -> None:
     add_codes(runtime, "berlin", 2, campaign_id=campaign_id)
     publish(runtime, campaign_id=campaign_id)
     run(runtime, SELECTIONS)
-    notification_queued = work.notification_queued
-
-    def raising(notice: Notice, at: str, correlation_id: str) -> Any:
-        if notice.ref == rows[0].ref:
-            raise KeyError("name")
-        return notification_queued(notice, at, correlation_id)
-
-    with mock.patch.object(work, "notification_queued", raising):
+    with mock.patch.object(work, "notification_queued", raising_for(rows[0].ref)):
         assert run(runtime, NOTIFICATIONS).counts["dead_lettered"] == 1
 
 

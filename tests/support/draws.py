@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Outcome
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
+from regworkers_core.selection.notify import work
 
 CAMPAIGN = "summer"
 CONFIRMED_AT = "2026-03-01T12:00:00.000Z"
@@ -253,3 +254,15 @@ def without_plots() -> None:
 
     nothing = lambda *_, **__: b""  # noqa: E731
     plots._plot = eligibility_report._markets = eligibility_report._days = nothing  # type: ignore[assignment]
+
+
+def raising_for(ref: str) -> Callable[[Notice, str, str], Any]:
+    """Stands in for `work.notification_queued`: the message to `ref` alone raises, as of a defect."""
+    queued = work.notification_queued
+
+    def raising(notice: Notice, at: str, correlation_id: str) -> Any:
+        if notice.ref == ref:
+            raise KeyError("name")
+        return queued(notice, at, correlation_id)
+
+    return raising

@@ -23,7 +23,7 @@ from regworkers_core.selection.notify.source import Parcel
 from regworkers_core.selection.notify.work import NotifyWork
 from tests.replication.enqueue.fakes import FakeQueue
 from tests.support.drains import run
-from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, raising_for, result
 from tests.support.terminal import regworkers
 from tests.support.waiting import sleeping
 
@@ -175,14 +175,7 @@ def test_a_failed_message_shows_and_is_tried_again_by_command(
     add_codes(runtime, "berlin", 2)
     publish(runtime)
     run(runtime, SELECTIONS)
-    notification_queued = work.notification_queued
-
-    def raising(notice: Notice, at: str, correlation_id: str) -> Any:
-        if notice.ref == rows[0].ref:
-            raise KeyError("name")
-        return notification_queued(notice, at, correlation_id)
-
-    monkeypatch.setattr(work, "notification_queued", raising)
+    monkeypatch.setattr(work, "notification_queued", raising_for(rows[0].ref))
     report = run(runtime, NOTIFICATIONS)
     assert (report.counts["sent"], report.counts["dead_lettered"]) == (1, 1) and report.adds_up
     monkeypatch.undo()
