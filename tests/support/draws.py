@@ -257,7 +257,7 @@ def without_plots() -> None:
 
 
 def raising_for(ref: str) -> Callable[[Notice, str, str], Any]:
-    """Stands in for `work.notification_queued`: the message to `ref` alone raises, as of a defect."""
+    """Replaces `work.notification_queued`: the message to `ref` alone raises, as of a defect."""
     queued = work.notification_queued
 
     def raising(notice: Notice, at: str, correlation_id: str) -> Any:
