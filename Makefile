@@ -13,7 +13,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night bench-replication bench-selection bench-analytics bench-eligibility lock
+.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night bench lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -121,17 +121,8 @@ rehearse-night: $(STAMP) ## work off a night of dead letters and every runbook o
 rehearse-migration: $(STAMP) ## move from legacy handlers to the workers and back under load; the report goes to docs/migration.md
 	$(BIN)/python -m tests.replication.moving.rehearsal
 
-bench-replication: $(STAMP) ## measure replication against its floor and the legacy handlers
-	$(BIN)/python -m benchmarks.replication --write
-
-bench-selection: $(STAMP) ## measure the draw against bare DuckDB, memory, root and receipts
-	$(BIN)/python -m benchmarks.selection --write
-
-bench-eligibility: $(STAMP) ## measure checks, judgements and invites against bare calls
-	$(BIN)/python -m benchmarks.eligibility --write
-
-bench-analytics: $(STAMP) ## measure the export against bare SQS and Kafka clients, and its memory
-	$(BIN)/python -m benchmarks.analytics --write
+bench: $(STAMP) ## measure on a quiet machine and append the figures (ONLY="draw export", or `steady=2` minutes)
+	$(BIN)/python -m benchmarks --append $(ONLY)
 
 audit: $(STAMP) ## list outdated and vulnerable packages of the lock
 	@$(BIN)/regworkers dependencies

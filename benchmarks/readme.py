@@ -1,21 +1,26 @@
-"""The conditions of a measurement, and writing its figures into the README."""
+"""The conditions of a measurement, and figures between marks of a page."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from regworkers_core.settings import PROJECT_ROOT
 
 README = Path(__file__).resolve().parent / "README.md"
 
 
 def conditions() -> dict[str, Any]:
-    """The time and the machine."""
+    """The time, the code and the machine."""
     return {
         "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "commit": _git("rev-parse", "--short=8", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         # The load of other programs in the minute before.
@@ -23,12 +28,24 @@ def conditions() -> dict[str, Any]:
     }
 
 
+def _git(*arguments: str) -> str:
+    """Empty outside of a repository."""
+    answer = subprocess.run(["git", *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    return answer.stdout.strip()
+
+
 def described(where: dict[str, Any]) -> str:
     """The conditions as a sentence."""
     return (
-        f"{where['at']}, {where['cores']} cores, Python {where['python']}, load {where['loadBefore']} before the"
-        " start."
+        f"{where['at']}, commit {where['commit']}, {where['cores']} cores, Python {where['python']},"
+        f" load {where['loadBefore']} before the start."
     )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown: the first column to the left, the others to the right."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write(text: str, begin: str, end: str, page: Path = README) -> None:

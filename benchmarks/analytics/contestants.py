@@ -24,6 +24,7 @@ from regworkers_core.runtime import Runtime
 
 _RECEIVE = 10
 _VISIBILITY_SECONDS = 600
+Headers = list[tuple[str, str | bytes | None]]
 _OPTIONS = {"enable.idempotence": True, "acks": "all", "compression.type": "lz4", "log_level": 0}
 
 
@@ -98,7 +99,7 @@ class BareProducer:
     def __init__(self, runtime: Runtime) -> None:
         self._topic = runtime.names.topic("entries")
         self._producer = Producer({"bootstrap.servers": runtime.settings.kafka.bootstrap, **_OPTIONS})
-        self._records: list[tuple[bytes, str, list[tuple[str, bytes]]]] = []
+        self._records: list[tuple[bytes, str, Headers]] = []
 
     def load(self, first: int, messages: int) -> None:
         start = first * PER_MESSAGE
@@ -196,8 +197,8 @@ def fill(runtime: Runtime, first: int, messages: int) -> None:
             raise RuntimeError("the queue did not take every message")
 
 
-def record(made: dict[str, Any]) -> tuple[bytes, str, list[tuple[str, bytes]]]:
-    headers = [
+def record(made: dict[str, Any]) -> tuple[bytes, str, Headers]:
+    headers: Headers = [
         ("content-type", b"application/cloudevents+json"),
         ("ce_id", made["id"].encode()),
         ("ce_type", made["type"].encode()),
@@ -212,6 +213,6 @@ def checked(done: int, wanted: int, seconds: float) -> float:
     return seconds
 
 
-def _records_of(received: Received) -> Iterator[tuple[bytes, str, list[tuple[str, bytes]]]]:
+def _records_of(received: Received) -> Iterator[tuple[bytes, str, Headers]]:
     for made in orjson.loads(received.body)["items"]:
         yield record(made)

@@ -10,13 +10,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from benchmarks.analytics.data import PER_MESSAGE, message, namespace, settings
-from benchmarks.peak import peak_bytes
+from benchmarks.figures import MIB, peak_mib
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.drains.runner import drain_limits, run_drain
@@ -27,17 +26,6 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 
 SIZES = (10_000, 1_000_000)
-_MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """MiB of one drain: before it started, and at its peak."""
-
-    events: int
-    before: float
-    peak: float
-    seconds: float
 
 
 class FakeSqs:
@@ -74,32 +62,34 @@ class Faked(Runtime):
     def queue(self, name: str) -> SqsQueue:
         if name != self.names.analytics_queue:
             return super().queue(name)
-        return SqsQueue(self._fake, self.dependency("sqs"), name, batch_bytes=_MIB)
+        return SqsQueue(self._fake, self.dependency("sqs"), name, batch_bytes=MIB)
 
 
-def measure(stack: Stack, say: Callable[[str], None]) -> list[Peak]:
-    """Both sizes."""
+def measure(stack: Stack, say: Callable[[str], None]) -> dict[str, Any]:
+    """MiB by number of events, before the drain started and at the peak; and what the larger number takes of the
+    smaller.
+    """
     namespace(stack.state, "memory")
-    peaks = []
+    found: dict[str, Any] = {}
     for events in SIZES:
         command = [sys.executable, "-m", __name__, stack.instance, str(events)]
         answer = subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
-        peak = Peak(**orjson.loads(answer.stdout))
-        say(f"memory {events}: {peak.before:.0f} MiB before, {peak.peak:.0f} MiB at the peak")
-        peaks.append(peak)
-    return peaks
+        found[str(events)] = one = orjson.loads(answer.stdout)
+        say(f"memory {events}: {one['before']:.0f} MiB before, {one['peak']:.0f} MiB at the peak")
+    few, many = map(str, SIZES)
+    return found | {"growth": round(found[many]["peak"] / found[few]["peak"], 2)}
 
 
-def run(instance: str, events: int) -> Peak:
+def run(instance: str, events: int) -> dict[str, float]:
     """In this process."""
     state = Stack(PROJECT_ROOT, instance).state
     runtime = Faked(Runtime(settings(state, "bench-memory-")), events // PER_MESSAGE)
     limits = drain_limits(runtime.settings, PUBLISH, idle_seconds=0, max_seconds=3600)
-    before = peak_bytes()
+    before = peak_mib()
     report = run_drain(runtime, PUBLISH, limits, stop=StopSignal())
     if report.counts["sent"] != events or not report.adds_up:
         raise RuntimeError(f"the drain did not do all: {report.as_dict()}")
-    return Peak(events, before / _MIB, peak_bytes() / _MIB, report.seconds)
+    return {"before": round(before, 1), "peak": round(peak_mib(), 1), "seconds": round(report.seconds, 1)}
 
 
 if __name__ == "__main__":

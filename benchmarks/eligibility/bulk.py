@@ -12,18 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import orjson
 import structlog
 
-from benchmarks.peak import peak_bytes
+from benchmarks.figures import peak_mib, ratio, spread
 from benchmarks.replication.data import settings
-from benchmarks.tables import table
 from regworkers_core.adapters.mongo.entry_documents import Stored, Write
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
@@ -32,14 +30,13 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import load_settings
+from regworkers_core.settings import PROJECT_ROOT, load_settings
 from regworkers_local.load import MARKETS, DemoCampaign
 from regworkers_local.state import StackState
 from tests.support.runtimes import remove_namespace
 
 _ROUNDS = 3
-_ROOT = Path(__file__).resolve().parents[2]
-_MIB = 1024 * 1024
+STORED_PART = 20
 _CAMPAIGN_ID = "cmp-bulk"
 _FIRST_SECOND = 1_767_225_600.0  # 2026-01-01
 _AS_OF = "2026-11-01T00:00:00.000Z"
@@ -47,40 +44,37 @@ _AS_OF = "2026-11-01T00:00:00.000Z"
 Say = Callable[[str], None]
 
 
-def measure(
-    state: StackState, entries: int, stored_entries: int, say: Say, rounds: int = _ROUNDS
-) -> dict[str, Any]:
+def measure(state: StackState, entries: int, say: Say) -> dict[str, Any]:
     """Of entries that are generated as they are read, and of a smaller number that a MongoDB holds."""
+    stored_entries = max(entries // STORED_PART, 1)
     runtime = Runtime(settings(state, "bench-bulk-"))
     try:
         list(provision(runtime))
         _store(runtime, stored_entries)
         return {
-            "madeUp": _in_turn("made-up", entries, runtime, say, rounds),
-            "stored": _in_turn("stored", stored_entries, runtime, say, rounds),
+            "madeUp": _in_turn("made-up", entries, runtime, say),
+            "stored": _in_turn("stored", stored_entries, runtime, say),
         }
     finally:
         remove_namespace(runtime)
 
 
-def _in_turn(source: str, entries: int, runtime: Runtime, say: Say, rounds: int) -> dict[str, Any]:
+def _in_turn(source: str, entries: int, runtime: Runtime, say: Say) -> dict[str, Any]:
     found: dict[str, Any] = {"entries": entries}
     per_round = []
-    for number in range(rounds):
+    for number in range(_ROUNDS):
         once = {name: _child(name, source, entries, runtime) for name in ("read", "judge")}
         per_round.append(once)
         shown = ", ".join(f"{name} {each['seconds']:.1f} s" for name, each in once.items())
         say(f"bulk, {entries:,} entries {source}, round {number + 1}: {shown}")
     for name in ("read", "judge"):
         found[name] = {
-            "perSecond": round(entries / median(each[name]["seconds"] for each in per_round)),
-            "cpuMicroseconds": round(
-                median(each[name]["cpuSeconds"] for each in per_round) / entries * 1e6, 1
-            ),
-            "peakMib": max(each[name]["peakMib"] for each in per_round),
+            "perSecond": spread(entries / each[name]["seconds"] for each in per_round),
+            "cpuMicros": spread(each[name]["cpuSeconds"] / entries * 1e6 for each in per_round),
+            "peakMib": round(max(each[name]["peakMib"] for each in per_round)),
         }
-    found["timesReading"] = round(
-        median(each["judge"]["seconds"] / each["read"]["seconds"] for each in per_round), 2
+    found["timesReading"] = ratio(
+        *([each[name]["seconds"] for each in per_round] for name in ("judge", "read"))
     )
     return found
 
@@ -94,7 +88,7 @@ def _child(name: str, source: str, entries: int, runtime: Runtime) -> dict[str, 
         "REGWORKERS_MONGO__URI": uri.get_secret_value(),
     }
     command = [sys.executable, "-m", "benchmarks.eligibility.bulk", name, source, str(entries)]
-    answer = subprocess.run(command, cwd=_ROOT, env=environment, check=True, capture_output=True)
+    answer = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=True, capture_output=True)
     figures: dict[str, float] = orjson.loads(answer.stdout)
     return figures
 
@@ -162,33 +156,13 @@ def run(name: str, source: str, entries: int) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - started,
         "cpuSeconds": time.process_time() - cpu,
-        "peakMib": peak_bytes() / _MIB,
+        "peakMib": peak_mib(),
     }
 
 
 def _campaign() -> Campaign:
     document = DemoCampaign(_CAMPAIGN_ID, _CAMPAIGN_ID).document("2025-01-01T00:00:00.000Z")
     return Campaign.parse(document | {"eligibility": {"maxPerUnit": 4}})
-
-
-def markdown(found: Mapping[str, Any]) -> list[str]:
-    """The tables for benchmarks/README.md."""
-    rows = [
-        [
-            f"{part['entries']:,} {text}: {'judge' if name == 'judge' else 'only read'}",
-            f"{part[name]['perSecond']:,}",
-            f"{part[name]['cpuMicroseconds']:.1f}",
-            f"{part[name]['peakMib']:.0f}",
-            f"{part['timesReading']:.2f}" if name == "judge" else "1",
-        ]
-        for part, text in (
-            (found["madeUp"], "made up"),
-            (found["stored"], "in the embedded MongoDB"),
-        )
-        for name in ("read", "judge")
-    ]
-    head = ["entries", "entries/s", "CPU, µs an entry", "peak, MiB", "times reading"]
-    return ["### Judging a whole campaign", table(head, rows)]
 
 
 if __name__ == "__main__":

@@ -6,24 +6,23 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.eligibility.world import OPEN, World, world
-from benchmarks.tables import table
+from benchmarks.figures import ratio, spread
 from regworkers_local.state import StackState
 from tests.support.environment import environment_of
 from tests.support.lambda_api import HANDLER, function
 
 BARE = "benchmarks.eligibility.bare_function.handler"
-_STARTS = 7
 _WARM_CALLS = 300
 
 Say = Callable[[str], None]
 
 
-def measure(state: StackState, say: Say) -> dict[str, Any]:
+def measure(state: StackState, starts: int, say: Say) -> dict[str, Any]:
     """Milliseconds: of a start, from the process to its request for an event and the first answer (medians), and of
     the warm calls of all starts. Both functions start in turns.
     """
@@ -35,7 +34,7 @@ def measure(state: StackState, say: Say) -> dict[str, Any]:
         found: dict[str, dict[str, list[float]]] = {
             name: {"prepared": [], "first": [], "warm": []} for name in contestants
         }
-        for number in range(_STARTS):
+        for number in range(starts):
             for name, (handler, environment, event) in contestants.items():
                 with function(environment, stderr=Path(folder) / "log", handler=handler) as one:
                     found[name]["prepared"].append(one.prepared_seconds * 1e3)
@@ -46,9 +45,13 @@ def measure(state: StackState, say: Say) -> dict[str, Any]:
                 f"function, start {number + 1}: first answer after {found['checkEligibility']['first'][-1]:.0f} ms"
             )
     return {
-        "starts": _STARTS,
+        "starts": starts,
         "warmCalls": _WARM_CALLS,
         **{name: _figures(each) for name, each in found.items()},
+        "ofBare": {
+            part: ratio(found["checkEligibility"][part], found["bare"][part])
+            for part in ("prepared", "first")
+        },
     }
 
 
@@ -58,11 +61,11 @@ def _milliseconds(call: Callable[[], object]) -> float:
     return (time.perf_counter() - before) * 1e3
 
 
-def _figures(found: Mapping[str, list[float]]) -> dict[str, float]:
+def _figures(found: Mapping[str, list[float]]) -> dict[str, Any]:
     hundredths = quantiles(found["warm"], n=100)
     return {
-        "prepared": round(median(found["prepared"])),
-        "first": round(median(found["first"])),
+        "prepared": spread(found["prepared"]),
+        "first": spread(found["first"]),
         "warmP50": round(hundredths[49], 1),
         "warmP99": round(hundredths[98], 1),
     }
@@ -89,20 +92,3 @@ def _bare_event(made: World) -> dict[str, Any]:
         "items": {made.runtime.names.demand_table: {"Keys": keys, "ConsistentRead": True}},
         "entries": {"campaignId": campaign.campaign_id, "_identity.email": "fan0@example.com"},
     }
-
-
-def markdown(found: Mapping[str, Any]) -> list[str]:
-    """The tables for benchmarks/README.md."""
-    ours, bare = found["checkEligibility"], found["bare"]
-    rows = [
-        [name, *(f"{each[part]:,}" for part in ("prepared", "first", "warmP50", "warmP99"))]
-        for name, each in (("checkEligibility", ours), ("bare calls", bare))
-    ]
-    ratios = [f"{ours[part] / bare[part]:.1f}" for part in ("prepared", "first", "warmP50", "warmP99")]
-    return [
-        "### The function",
-        table(
-            ["ms", "process until ready", "first answer", "warm p50", "warm p99"],
-            [*rows, ["checkEligibility / bare", *ratios]],
-        ),
-    ]

@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.stacks import stack_of
-from benchmarks.tables import table
+from benchmarks.figures import ratio, spread, stack_of
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.eligibility.invites.lists import local_file
@@ -19,7 +17,6 @@ from regworkers_core.eligibility.invites.writing import upload_invites
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import ADDRESSES, new_runtime
 
-AIM_OF_BARE = 0.8
 _ROUNDS = 3
 _CAMPAIGN = "benchmark"
 _DAY_SECONDS = 86_400
@@ -31,49 +28,26 @@ _UPLOADS = ("first", "again", "renewed")
 Say = Callable[[str], None]
 
 
-def measure(rows: int, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
+def measure(rows: int, say: Say) -> dict[str, Any]:
     """Rows a second of bare writes and of three uploads of one list: to an empty table, the same again (nothing to
     write), and with a later `ttl` (everything read, then written). Bare and product in turn, on their own stacks: a
-    server pauses longer and longer as it fills with what the others have written. Medians, and the median of
-    the rounds' ratios.
+    server pauses longer and longer as it fills with what the others have written.
     """
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         file = _list(Path(folder), rows)
-        for number in range(rounds):
+        for number in range(_ROUNDS):
             once = _on_a_stack(lambda runtime: {"bare": _bare(runtime, rows)})
             once |= _on_a_stack(lambda runtime: _product(runtime, file, rows))
             found.append(once)
             shown = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in once.items())
             say(f"invites, round {number + 1}: {shown}")
-    seconds = {name: median(once[name] for once in found) for name in ("bare", *_UPLOADS)}
+    seconds = {name: [once[name] for once in found] for name in ("bare", *_UPLOADS)}
     return {
         "rows": rows,
-        "rowsPerSecond": {name: rows / spent for name, spent in seconds.items()},
-        "ofBare": {name: median(once["bare"] / once[name] for once in found) for name in _UPLOADS},
+        "rowsPerSecond": {name: spread(rows / each for each in spent) for name, spent in seconds.items()},
+        "ofBare": {name: ratio(seconds["bare"], seconds[name]) for name in _UPLOADS},
     }
-
-
-def markdown(found: dict[str, Any]) -> list[str]:
-    """The tables for benchmarks/README.md."""
-    names = {
-        "bare": "bare BatchWriteItem, requests made up before",
-        "first": "upload of a CSV to an empty table",
-        "again": "the same file again: read, nothing to write",
-        "renewed": "the same file with a later ttl: read and written",
-    }
-    lines = [
-        [
-            text,
-            f"{found['rowsPerSecond'][name]:,.0f}",
-            f"{found['ofBare'][name]:.2f}" if name != "bare" else "1",
-        ]
-        for name, text in names.items()
-    ]
-    return [
-        table([f"{found['rows']:,} invites", "rows/s", "of bare"], lines),
-        f"Aim for the first upload: at least {AIM_OF_BARE} of bare.",
-    ]
 
 
 def _on_a_stack(contestant: Callable[[Runtime], dict[str, float]]) -> dict[str, float]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 from benchmarks.eligibility.world import OPEN, World, world
-from benchmarks.tables import table
+from benchmarks.figures import spread
 from regworkers_local.state import StackState
 
-_ROUNDS = 3
 _SECONDS = 2.0
 _THREADS = (1, 8, 32)
 TOGETHER = 100
@@ -21,9 +20,9 @@ Say = Callable[[str], None]
 Call = Callable[[int], object]
 
 
-def measure(state: StackState, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
-    """`{"1": {contestant: {"perSecond", "p50", "p99"}}}` by threads: checks a second and milliseconds a call, medians
-    of the rounds. By slug, in an open campaign.
+def measure(state: StackState, rounds: int, say: Say) -> dict[str, Any]:
+    """`{"1": {contestant: {"perSecond", "p50", "p99"}}}` by threads: checks a second and milliseconds a call,
+    by slug, in an open campaign.
     """
     found: dict[str, Any] = {}
     with world(state, threads=max(_THREADS)) as made:
@@ -38,7 +37,7 @@ def measure(state: StackState, say: Say, rounds: int = _ROUNDS) -> dict[str, Any
                 say(f"rates, {threads} threads, round {number + 1}: {shown}")
             found[str(threads)] = {
                 name: {
-                    figure: round(median(each[name][figure] for each in per_round), 2)
+                    figure: spread(each[name][figure] for each in per_round)
                     for figure in ("perSecond", "p50", "p99")
                 }
                 for name in contestants
@@ -105,26 +104,3 @@ def _once(call: Call, checks: int, threads: int) -> dict[str, float]:
         "p50": median(all_took),
         "p99": all_took[int(len(all_took) * 0.99)],
     }
-
-
-def markdown(found: Mapping[str, Any]) -> list[str]:
-    """The tables for benchmarks/README.md."""
-    rows = [
-        [
-            f"{threads} {'thread' if threads == '1' else 'threads'}, {_NAMES[name]}",
-            f"{each['perSecond']:,.0f}",
-            f"{each['p50']:,.1f}",
-            f"{each['p99']:,.1f}",
-        ]
-        for threads, contestants in found.items()
-        for name, each in contestants.items()
-    ]
-    return ["### Checks a second", table(["", "checks/s", "p50, ms a call", "p99, ms a call"], rows)]
-
-
-_NAMES = {
-    "bare": "bare GET and BatchGet",
-    "bareOfThree": "bare, with the query of the replica",
-    "single": "single checks",
-    "together": f"calls of {TOGETHER}",
-}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from statistics import median
 from typing import Any
 
 from benchmarks.eligibility.world import INVITE_ONLY, OPEN, World, world
-from benchmarks.tables import table
+from benchmarks.figures import Spread, spread
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import FactSource, Known
 from regworkers_core.domain.invite import InviteType
@@ -20,8 +19,6 @@ from regworkers_core.eligibility.rules import judge
 from regworkers_core.engine.stop import no_step
 from regworkers_local.state import StackState
 
-AIM_OWN_MICROSECONDS = 300
-_ROUNDS = 9
 _CALLS = 200
 _CHECKS = [(kind, by) for kind in (OPEN, INVITE_ONLY) for by in ("slug", "id")]
 
@@ -29,9 +26,9 @@ Say = Callable[[str], None]
 Call = Callable[[int], object]
 
 
-def measure(state: StackState, say: Say, rounds: int = _ROUNDS) -> dict[str, Any]:
-    """Microseconds of CPU a call, of the whole process (a check has threads); medians of the rounds, and of what each
-    round says a check takes more than the bare calls of that round.
+def measure(state: StackState, rounds: int, say: Say) -> dict[str, Any]:
+    """Microseconds of CPU a call, of the whole process (a check has threads); `own` is what a check takes more than
+    the bare calls of its round.
     """
     with world(state) as made:
         contestants = _contestants(made)
@@ -43,8 +40,8 @@ def measure(state: StackState, say: Say, rounds: int = _ROUNDS) -> dict[str, Any
             own = per_round[-1]["open by slug"] - per_round[-1]["open bare"]
             say(f"warm, round {number + 1}: a check by slug takes {own:.0f} us of its own")
 
-    def middle(name: str, *less: str) -> float:
-        return round(median(each[name] - sum(each[other] for other in less) for each in per_round), 1)
+    def middle(name: str, *less: str) -> Spread:
+        return spread(each[name] - sum(each[other] for other in less) for each in per_round)
 
     found: dict[str, Any] = {"rounds": rounds, "calls": _CALLS, "checks": {}}
     for kind, by in _CHECKS:
@@ -56,14 +53,14 @@ def measure(state: StackState, say: Say, rounds: int = _ROUNDS) -> dict[str, Any
             "request": middle(f"{kind} request"),
             "judgement": middle(f"{kind} judgement"),
         }
-        own = middle(check, bare)
         found["checks"][check] = {
             "check": middle(check),
             "bare": middle(bare),
-            "own": own,
-            "parts": parts | {"rest": round(own - sum(parts.values()), 1)},
+            "own": middle(check, bare),
+            "parts": {name: part["median"] for name, part in parts.items()},
         }
-    return found
+    most = max(found["checks"].values(), key=lambda each: float(each["own"]["median"]))
+    return found | {"own": most["own"]}
 
 
 class _Inside:
@@ -72,7 +69,7 @@ class _Inside:
     """
 
     def __init__(self) -> None:
-        self.spent: Counter[str] = Counter()
+        self.spent: dict[str, float] = defaultdict(float)
         self.call: Call = lambda number: None
 
     def part(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,16 +88,17 @@ class _Inside:
 class _Part:
     """A collaborator of a check with another method under its name."""
 
-    def __init__(self, call: Callable[..., Any]) -> None:
+    def __init__(self, of: Any, call: Callable[..., Any]) -> None:
         self.find = self.read = call
+        self.dependency = getattr(of, "dependency", "")
 
 
 def _inside_check(made: World, kind: str, by: str) -> _Inside:
     inside, checker = _Inside(), Checker.of(made.runtime)
-    gatherer = checker._gatherer
-    gatherer._campaigns = _Part(inside.part("campaign", gatherer._campaigns.find))
-    gatherer._table = _Part(inside.part("table", gatherer._table.read))
-    gatherer._entrants = _Part(inside.part("replica", gatherer._entrants.find))
+    gatherer: Any = checker._gatherer
+    gatherer._campaigns = _Part(gatherer._campaigns, inside.part("campaign", gatherer._campaigns.find))
+    gatherer._table = _Part(gatherer._table, inside.part("table", gatherer._table.read))
+    gatherer._entrants = _Part(gatherer._entrants, inside.part("replica", gatherer._entrants.find))
     items = [made.asked(kind, by, fan) for fan in range(_CALLS)]
     inside.call = lambda number: checker.check([items[number]], no_step)
     return inside
@@ -172,41 +170,3 @@ def _cpu(contestant: Call | _Inside) -> float:
     for number in range(_CALLS):
         call(number)
     return (time.process_time() - before) / _CALLS * 1e6
-
-
-def markdown(found: Mapping[str, Any]) -> list[str]:
-    """The tables for benchmarks/README.md."""
-    rows = [
-        [
-            _NAMES[name],
-            f"{each['check']:,.0f}",
-            f"{each['bare']:,.0f}",
-            f"**{each['own']:,.0f}**",
-            *(f"{value:,.0f}" for value in each["parts"].values()),
-        ]
-        for name, each in found["checks"].items()
-    ]
-    head = ["CPU of a warm check, µs", "check", "bare", "own"]
-    most = max(each["own"] for each in found["checks"].values())
-    met = "yes" if most < AIM_OWN_MICROSECONDS else "no"
-    return [
-        "### A warm check",
-        table([*head, "campaign", "table", "replica", "request", "judgement", "rest"], rows),
-        table(
-            ["", "found", "aim", "met"],
-            [
-                [
-                    "own CPU, µs, beside one GET and one BatchGet",
-                    f"{most:,.0f}",
-                    f"under {AIM_OWN_MICROSECONDS}",
-                    met,
-                ]
-            ],
-        ),
-    ]
-
-
-_NAMES = {
-    f"{kind} by {by}": f"{'an invite-only' if kind == INVITE_ONLY else 'an open'} campaign by {by}"
-    for kind, by in _CHECKS
-}

@@ -1,5 +1,5 @@
 """Lag through Dagster's daemon, its sensors and the drains that they start, seen from outside: the clock runs
-from an entry's `updatedAt` until a reader of the replica finds it.
+from an entry's `updatedAt` until a reader of the replica finds it. The drains are the only readers of the stream.
 """
 
 from __future__ import annotations
@@ -7,154 +7,296 @@ from __future__ import annotations
 import math
 import os
 import random
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from statistics import median
 from typing import Any
 
-import dagster as dg
+import psutil
 
+from benchmarks.figures import stack_of
 from benchmarks.replication.data import Entries, Item, settings, write
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.drains.heartbeat import beats
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.load import CAMPAIGNS
-from regworkers_local.stack import Stack
+from regworkers_local.state import read_json, write_json
+from tests.support.waiting import wait_until
 
 PER_SECOND = 200.0
-SECONDS = 60.0
-FIRST_ENTRIES = 3
-# Drains end early so that the system is soon idle again; under load they continue.
-IDLE_SECONDS = 5.0
+FIRST_ENTRIES, LATER_PART = 5, 10
+HAND_OVERS = 5
+TAKES_OVER = "new run of"
+_DRAINS = ("enqueue", "save")
 _BATCH = 10
 _LOOK_EVERY_SECONDS = 0.05
 # Number of the longest awaited entries that one read requests.
 _LOOK_AT = 500
-_PATIENCE_SECONDS = 120.0
+_PATIENCE_SECONDS = 300.0
+# Of the plot.
+_BIN_SECONDS = 5
+# Before the daemon goes and after it is back.
+_AROUND_SECONDS = 60.0
+
+Say = Callable[[str], None]
+Figures = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """Percentiles in seconds; `running` is of the entries that were written once the first had arrived."""
-
-    entries: int
-    per_second: float
-    all: dict[str, float | None]
-    running: dict[str, float | None]
-    first_entry_seconds: list[float]
+def steady(minutes: float, say: Say) -> Figures:
+    """Under load, with drains that are replaced at least four times."""
+    with _scene(say, resident_max_seconds=minutes * 60 / HAND_OVERS) as scene:
+        return scene.load(minutes * 60)
 
 
-def measure(stack: Stack, say: Callable[[str], None]) -> Lag:
-    """On an instance of its own, with sensors on."""
-    runtime = Runtime(settings(stack.state, ""))
-    list(provision(runtime))
-    runtime.database["campaigns"].insert_many([campaign.document() for campaign in CAMPAIGNS])
-    os.environ["REGWORKERS_DRAIN__RESIDENT_IDLE_SECONDS"] = f"{IDLE_SECONDS:g}"
-    try:
-        process = DagsterProcess(PROJECT_ROOT, stack.instance)
-        with process, dg.DagsterInstance.from_config(str(process.home)) as instance:
-            entries, phase = Entries(), random.Random(7)
-            firsts = []
-            for _ in range(FIRST_ENTRIES):
-                _until_idle(instance)
-                # Sensors tick every five seconds: begin at a random moment between two ticks.
-                time.sleep(phase.uniform(0, 5))
-                firsts.append(_first_entry(runtime, entries))
-                say(f"first entry on an idle system: {firsts[-1]:.1f} s")
-            _until_idle(instance)
-            written, seen = _load(runtime, entries, say)
-    finally:
-        del os.environ["REGWORKERS_DRAIN__RESIDENT_IDLE_SECONDS"]
-    running_since = min(seen.values())
-    lags = {id_: seen[id_] - at for id_, at in written.items()}
-    return Lag(
-        entries=len(written),
-        per_second=PER_SECOND,
-        all=_percentiles(list(lags.values())),
-        running=_percentiles([lag for id_, lag in lags.items() if written[id_] >= running_since]),
-        first_entry_seconds=[round(seconds, 2) for seconds in firsts],
-    )
+def first(minutes: float, say: Say) -> Figures:
+    """One entry after this time without any, and four more after a tenth of it each."""
+    phase = random.Random(7)
+    found = []
+    with _scene(say) as scene:
+        for number in range(FIRST_ENTRIES):
+            idle = minutes / LATER_PART if number else minutes
+            # Sensors tick every five seconds: at a random moment between two ticks.
+            time.sleep(idle * 60 + phase.uniform(0, 5))
+            seconds = scene.one()
+            say(f"first entry after {idle:g} idle minutes: {seconds:.2f} s")
+            found.append({"idleMinutes": idle, "seconds": seconds})
+    return {"entries": found, "worst": max(each["seconds"] for each in found)}
 
 
-def _until_idle(instance: dg.DagsterInstance) -> None:
-    active = dg.RunsFilter(
-        statuses=[
-            dg.DagsterRunStatus.QUEUED,
-            dg.DagsterRunStatus.STARTING,
-            dg.DagsterRunStatus.STARTED,
-        ]
-    )
-    _wait(lambda: not instance.get_runs(active, limit=1), "the drains did not end")
+def kill(minutes: float, say: Say) -> Figures:
+    """Under load, with a run at work killed once a minute, `enqueue` and `save` in turn."""
+    with _scene(say) as scene:
+
+        def strike() -> None:
+            for number in range(max(int(minutes), 1)):
+                scene.sleep_until((number + 0.5) * 60)
+                scene.kill(_DRAINS[number % len(_DRAINS)])
+
+        return scene.load(max(minutes, 1) * 60, strike)
 
 
-def _first_entry(runtime: Runtime, entries: Entries) -> float:
-    (item,) = entries.round(1, time.time())
-    started = time.time()
-    write(runtime, [item])
-    _wait(lambda: bool(_visible(runtime, [_id(item)])), "the first entry did not arrive")
-    return time.time() - started
+def no_daemon(minutes: float, say: Say) -> Figures:
+    """Under load, with the daemon killed and started again after this time."""
+    with _scene(say) as scene:
+
+        def strike() -> None:
+            scene.sleep_until(_AROUND_SECONDS)
+            with scene.without_daemon():
+                time.sleep(minutes * 60)
+
+        return scene.load(minutes * 60 + 2 * _AROUND_SECONDS, strike)
 
 
-def _load(
-    runtime: Runtime, entries: Entries, say: Callable[[str], None]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """When each entry was updated and when it was seen, by id."""
-    written: dict[str, float] = {}
-    seen: dict[str, float] = {}
-    over = threading.Event()
-    started = time.time()
+def no_daemon_kill(minutes: float, say: Say) -> Figures:
+    """As `no_daemon`, and a run of both drains is killed meanwhile."""
+    with _scene(say) as scene:
 
-    def put_all() -> None:
-        while time.time() - started < SECONDS:
-            due = started + len(written) / PER_SECOND
-            time.sleep(max(0.0, due - time.time()))
-            now = time.time()
-            items = entries.round(_BATCH, now)
-            write(runtime, items)
-            # As stored: cut to the millisecond, like `updatedAt`.
-            written.update((_id(item), math.floor(now * 1000) / 1000) for item in items)
+        def strike() -> None:
+            scene.sleep_until(_AROUND_SECONDS)
+            with scene.without_daemon():
+                time.sleep(minutes * 30)
+                for drain in _DRAINS:
+                    scene.kill(drain)
+                time.sleep(minutes * 30)
+
+        return scene.load(minutes * 60 + 2 * _AROUND_SECONDS, strike)
+
+
+@dataclass
+class _Scene:
+    """A running system; marks are what happened during its load, in seconds after its begin."""
+
+    runtime: Runtime
+    dagster: DagsterProcess
+    say: Say
+    entries: Entries = field(default_factory=Entries)
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    begun: float = 0.0
+
+    def one(self) -> float:
+        """Seconds of one entry."""
+        (item,) = self.entries.round(1, time.time())
+        at = time.time()
+        write(self.runtime, [item])
+        wait_until(
+            lambda: self.visible([_id(item)]), seconds=_PATIENCE_SECONDS, what="the arrival of an entry"
+        )
+        return round(time.time() - at, 2)
+
+    def load(self, seconds: float, strike: Callable[[], None] = lambda: None) -> Figures:
+        """Entries at an even rate for this time, once drains run; `strike` runs beside it."""
+        self.one()
+        self.begun = time.time()
+        load, over = _Load(self), threading.Event()
+        failed: list[BaseException] = []
+
+        def guarded(work: Callable[[], None]) -> None:
+            try:
+                work()
+            except BaseException as error:
+                failed.append(error)
+
+        works = (lambda: load.write_all(seconds), strike)
+        threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
+        observer = threading.Thread(target=self._observe, args=(over,), daemon=True)
+        for each in (*threads, observer):
+            each.start()
+        load.read_all(lambda: any(each.is_alive() for each in threads))
         over.set()
+        observer.join()
+        if failed:
+            raise failed[0]
+        self.say(f"{load.written:,} entries at {PER_SECOND:g}/s, {len(load.awaited)} of them not seen")
+        return load.figures() | {"marks": [[round(at, 1), what] for at, what in sorted(self.marks)]}
 
-    writer = threading.Thread(target=put_all, name="writer", daemon=True)
-    writer.start()
-    give_up = started + SECONDS + _PATIENCE_SECONDS
-    while not (over.is_set() and len(seen) == len(written)):
-        awaited = [id_ for id_ in list(written) if id_ not in seen][:_LOOK_AT]
-        found = _visible(runtime, awaited) if awaited else []
-        now = time.time()
-        seen.update((id_, now) for id_ in found)
-        if now > give_up:
-            raise RuntimeError(f"{len(written) - len(seen)} of {len(written)} entries did not arrive")
-        if len(found) < _LOOK_AT:
-            time.sleep(_LOOK_EVERY_SECONDS)
-    writer.join()
-    say(f"{len(written)} entries in {time.time() - started:.0f} s")
-    return written, seen
+    def visible(self, ids: Sequence[str]) -> list[str]:
+        query: dict[str, Any] = {"_id": {"$in": list(ids)}}
+        return [document["_id"] for document in self.runtime.database["entries"].find(query, {"_id": 1})]
+
+    def sleep_until(self, seconds: float) -> None:
+        time.sleep(max(0.0, self.begun + seconds - time.time()))
+
+    def kill(self, drain: str) -> None:
+        """The run that is at work, without a chance to tell anyone."""
+        pids = wait_until(lambda: self._at_work(drain), what=f"a run of {drain}")
+        # Marked first: the one that follows is seen afterwards.
+        self._mark(f"kill {drain}")
+        os.kill(next(iter(pids.values())), signal.SIGKILL)
+
+    @contextmanager
+    def without_daemon(self) -> Iterator[None]:
+        """Inside there is none, by SIGKILL; its runs stay."""
+        file = self.dagster.folder / "dagster.json"
+        document = read_json(file)
+        daemon = psutil.Process(document["pids"]["daemon"])
+        command, environment = daemon.cmdline(), daemon.environ()
+        processes.kill(daemon)
+        self._mark("daemon killed")
+        yield
+        again = processes.spawn(
+            command, cwd=PROJECT_ROOT, env=environment, log=self.dagster.log, interruptible=True
+        )
+        # The first one stays in the file: its session has runs that are to be stopped at the end.
+        document["pids"]["daemon again"], document["started"]["daemon again"] = again.pid, again.started
+        write_json(file, document)
+        self._mark("daemon started")
+
+    def _mark(self, what: str) -> None:
+        self.say(f"{time.time() - self.begun:.0f} s: {what}")
+        self.marks.append((time.time() - self.begun, what))
+
+    def _at_work(self, drain: str) -> dict[str, int]:
+        """Process ids by run."""
+        found = {
+            beat.run_id: int(beat.process.rpartition(":")[2])
+            for beat in beats(self.runtime.heartbeats, drain)
+            if beat.row.state.get("role", "working") == "working"
+        }
+        return {run_id: pid for run_id, pid in found.items() if psutil.pid_exists(pid)}
+
+    def _observe(self, over: threading.Event) -> None:
+        """Mark each run that begins to work."""
+        known = {run_id for drain in _DRAINS for run_id in self._at_work(drain)}
+        while not over.wait(1.0):
+            for drain in _DRAINS:
+                with suppress(TransientFailure):
+                    for run_id in self._at_work(drain).keys() - known:
+                        known.add(run_id)
+                        self._mark(f"{TAKES_OVER} {drain}")
 
 
-def _visible(runtime: Runtime, ids: Sequence[str]) -> list[str]:
-    query: dict[str, Any] = {"_id": {"$in": list(ids)}}
-    return [document["_id"] for document in runtime.database["entries"].find(query, {"_id": 1})]
+class _Load:
+    """Entries that a thread writes at an even rate, and when a reader saw them."""
+
+    def __init__(self, scene: _Scene) -> None:
+        self._scene = scene
+        self._lock = threading.Lock()
+        self.written = 0
+        # When they were updated, by id, the longest awaited first.
+        self.awaited: dict[str, float] = {}
+        # Seconds after the begin, and seconds of lag.
+        self._lags: list[tuple[float, float]] = []
+
+    def write_all(self, seconds: float) -> None:
+        begun = self._scene.begun
+        while time.time() - begun < seconds:
+            self._scene.sleep_until(self.written / PER_SECOND)
+            now = time.time()
+            items = self._scene.entries.round(_BATCH, now)
+            with self._lock:
+                # As stored: cut to the millisecond, like `updatedAt`.
+                self.awaited.update((_id(item), math.floor(now * 1000) / 1000) for item in items)
+            write(self._scene.runtime, items)
+            self.written += len(items)
+
+    def read_all(self, more: Callable[[], bool]) -> None:
+        """Until all is seen and there is no more, or nothing was seen for a long time."""
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while (going_on := more()) or self.awaited:
+            with self._lock:
+                ids = list(islice(self.awaited, _LOOK_AT))
+            found = self._scene.visible(ids) if ids else []
+            now = time.time()
+            with self._lock:
+                self._lags += [(at - self._scene.begun, now - at) for at in map(self.awaited.pop, found)]
+            if found or going_on:
+                give_up = time.monotonic() + _PATIENCE_SECONDS
+            if time.monotonic() > give_up:
+                return
+            if len(found) < _LOOK_AT:
+                time.sleep(_LOOK_EVERY_SECONDS)
+
+    def figures(self) -> Figures:
+        """Seconds; `series` has the begin of each bin, its median and its worst."""
+        bins: dict[int, list[float]] = {}
+        for at, lag in self._lags:
+            bins.setdefault(int(at) // _BIN_SECONDS * _BIN_SECONDS, []).append(lag)
+        return {
+            "entries": self.written,
+            "perSecond": PER_SECOND,
+            **percentiles([lag for _, lag in self._lags]),
+            "lost": len(self.awaited),
+            "series": [
+                [at, round(median(lags), 2), round(max(lags), 2)] for at, lags in sorted(bins.items())
+            ],
+        }
+
+
+@contextmanager
+def _scene(say: Say, **drain: float) -> Iterator[_Scene]:
+    """A new stack with the daemon and all sensors on; `drain` are settings of its drains."""
+    variables = {f"REGWORKERS_DRAIN__{name.upper()}": f"{value:g}" for name, value in drain.items()}
+    with stack_of("lag") as stack:
+        runtime = Runtime(settings(stack.state, ""))
+        list(provision(runtime))
+        runtime.database["campaigns"].insert_many([campaign.document() for campaign in CAMPAIGNS])
+        os.environ.update(variables)
+        try:
+            with DagsterProcess(PROJECT_ROOT, stack.instance) as dagster:
+                yield _Scene(runtime, dagster, say)
+        finally:
+            for name in variables:
+                del os.environ[name]
 
 
 def _id(item: Item) -> str:
     return f"{item['campaignId']}:{item['entryId']}"
 
 
-def _wait(condition: Callable[[], bool], otherwise: str) -> None:
-    give_up = time.monotonic() + _PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > give_up:
-            raise RuntimeError(otherwise)
-        time.sleep(0.02)
-
-
-def _percentiles(lags: Sequence[float]) -> dict[str, float | None]:
+def percentiles(lags: Sequence[float]) -> dict[str, float]:
+    """Of at least one."""
     ordered = sorted(lags)
 
-    def at(percent: float) -> float | None:
-        return round(ordered[math.ceil(len(ordered) * percent / 100) - 1], 3) if ordered else None
+    def at(percent: float) -> float:
+        return round(ordered[math.ceil(len(ordered) * percent / 100) - 1], 3)
 
-    return {"p50": at(50), "p95": at(95), "p99": at(99), "max": at(100)}
+    return {"p50": at(50), "p95": at(95), "p99": at(99), "worst": at(100)}

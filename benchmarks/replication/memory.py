@@ -5,13 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from benchmarks.peak import peak_bytes
+from benchmarks.figures import MIB, peak_mib
 from benchmarks.replication.fakes import FakeCollection, FakeDynamo, FakeLeases, FakeSqs, FakeStreams
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
@@ -33,47 +31,39 @@ from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.replication.saver import Saver
-from regworkers_core.settings import Settings, load_settings
+from regworkers_core.settings import PROJECT_ROOT, Settings, load_settings
 
 SIZES = (50_000, 500_000)
-_MIB = 1024 * 1024
-_ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """MiB of one drain: before it started, and at its peak."""
-
-    drain: str
-    entries: int
-    before: float
-    peak: float
-    seconds: float
-
-
-def measure(say: Callable[[str], None]) -> list[Peak]:
-    """Both drains at both sizes."""
-    peaks = []
+def measure(say: Callable[[str], None]) -> dict[str, Any]:
+    """MiB of both drains by number of entries, before they started and at the peak; and the most that the larger number
+    takes of the smaller.
+    """
+    found: dict[str, Any] = {}
     for name in ("enqueue", "save"):
         for entries in SIZES:
-            command = [sys.executable, "-m", "benchmarks.replication.memory", name, str(entries)]
-            answer = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
-            peak = Peak(**orjson.loads(answer.stdout))
-            say(f"memory {name} {entries}: {peak.before:.0f} MiB before, {peak.peak:.0f} MiB at the peak")
-            peaks.append(peak)
-    return peaks
+            command = [sys.executable, "-m", __name__, name, str(entries)]
+            answer = subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
+            one = orjson.loads(answer.stdout)
+            say(f"memory {name} {entries}: {one['before']:.0f} MiB before, {one['peak']:.0f} MiB at the peak")
+            found.setdefault(name, {})[str(entries)] = one
+    few, many = map(str, SIZES)
+    return found | {
+        "growth": round(max(each[many]["peak"] / each[few]["peak"] for each in found.values()), 2)
+    }
 
 
-def run(name: str, entries: int) -> Peak:
+def run(name: str, entries: int) -> dict[str, float]:
     """In this process."""
     settings = load_settings()
-    before = peak_bytes()
+    before = peak_mib()
     with relaxed_gc():
         report = (_enqueue if name == "enqueue" else _save)(settings, entries)
     done = report.counts["sent"] + report.counts["applied"]
     if done != entries or not report.adds_up:
         raise RuntimeError(f"the drain did not do all: {report.as_dict()}")
-    return Peak(name, entries, before / _MIB, peak_bytes() / _MIB, report.seconds)
+    return {"before": round(before, 1), "peak": round(peak_mib(), 1), "seconds": round(report.seconds, 1)}
 
 
 def _enqueue(settings: Settings, entries: int) -> DrainReport:
@@ -93,7 +83,7 @@ def _save(settings: Settings, entries: int) -> DrainReport:
         other,
         run_id="bench",
     )
-    publisher = DeadLetterPublisher(queue, other, DeadLetters(collection, mongo), run_id="bench")
+    publisher = DeadLetterPublisher(queue, other, DeadLetters(collection, collection, mongo), run_id="bench")
     source = QueueSource(
         queue, batch_messages=settings.save.batch_messages, wait_seconds=0, visibility_seconds=30
     )
@@ -108,7 +98,7 @@ def _drain(settings: Settings, spec: DrainSpec[Any], source: Any, work: Any) -> 
 
 
 def _queue(name: str, client: FakeSqs) -> SqsQueue:
-    return SqsQueue(client, _dependency("sqs"), name, batch_bytes=_MIB)
+    return SqsQueue(client, _dependency("sqs"), name, batch_bytes=MIB)
 
 
 def _dependency(name: str) -> Dependency:
@@ -117,5 +107,4 @@ def _dependency(name: str) -> Dependency:
 
 if __name__ == "__main__":
     configure_logging("ERROR")
-    peak = run(sys.argv[1], int(sys.argv[2]))
-    print(orjson.dumps(peak).decode())
+    print(orjson.dumps(run(sys.argv[1], int(sys.argv[2]))).decode())

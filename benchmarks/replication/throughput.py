@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
 
+from benchmarks.figures import Rounds, cpu_of, ratio, spread
+from benchmarks.replication import counting
 from benchmarks.replication.counting import Bill
 from benchmarks.replication.data import Entries, namespace
 from benchmarks.replication.floor import Floor
@@ -17,84 +18,85 @@ from benchmarks.replication.handlers import Handlers
 from benchmarks.replication.product import Contestant, Product, Timed
 from regworkers_local.state import StackState
 
-ROUND = 10_000
+ROUNDS = 5
 # One by one is slow, and a rate does not need more.
-HANDLERS_ROUND = 2_000
+HANDLERS_PART = 5
 
 
 @dataclass(slots=True)
-class Measured:
-    """Entries and times of each round of one contestant, and the calls of all rounds."""
+class Measured(Rounds):
+    """With the phases of each round, and the calls of all."""
 
-    entries: int
-    rounds: list[Timed] = field(default_factory=list)
+    timed: list[Timed] = field(default_factory=list)
     bill: Bill = field(default_factory=Bill)
-    # CPU seconds by process: `client`, and each server by its name.
-    cpu: Counter[str] = field(default_factory=Counter)
+
+    def figures(self) -> dict[str, Any]:
+        """Rates are entries a second."""
+        processes = ("client", "aws", "mongo")
+        return {
+            "entries": self.items * len(self.seconds),
+            "rate": self.rate,
+            "enqueueRate": spread(self.items / each.enqueue for each in self.timed),
+            "saveRate": spread(self.items / each.save for each in self.timed),
+            "cpuMicros": {process: self.cpu_micros(process) for process in processes},
+            "callsPerMillion": round(self.calls_per_million),
+        }
 
     @property
-    def rate(self) -> float:
-        """Entries a second, median of the rounds."""
-        return self.entries / statistics.median(timed.total for timed in self.rounds)
-
-    def phase(self, name: str) -> float:
-        """Entries a second of one phase."""
-        return self.entries / statistics.median(
-            timed.enqueue if name == "enqueue" else timed.save for timed in self.rounds
-        )
-
-    def cpu_per_thousand(self, name: str) -> float:
-        """CPU milliseconds of one process for each 1,000 entries."""
-        return 1000 * self.cpu[name] / (self.total / 1000)
-
-    @property
-    def cpu_of_all(self) -> float:
-        """CPU seconds of all processes for an entry."""
-        return self.cpu.total() / self.total
-
-    @property
-    def total(self) -> int:
-        return self.entries * len(self.rounds)
-
-    @property
-    def spread(self) -> float:
-        """(slowest - fastest) / median of the rounds."""
-        totals = [timed.total for timed in self.rounds]
-        return (max(totals) - min(totals)) / statistics.median(totals)
+    def calls_per_million(self) -> float:
+        return counting.calls_per_million(self.bill, self.items * len(self.seconds))
 
 
-def measure(state: StackState, entries: int, say: Callable[[str], None]) -> dict[str, Measured]:
-    """One round that warms up and does not count, then `entries` in rounds, with the order rotated each
-    round.
-    """
-    size = min(ROUND, entries)
-    processes = {name: psutil.Process(ref.pid) for name, ref in state.processes.items()}
-    processes["client"] = psutil.Process()
+def measure(state: StackState, entries: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """One round that warms up and does not count, then `entries` in rounds, with the order rotated each round."""
+    found = _rounds(state, max(entries // ROUNDS, HANDLERS_PART), say)
+    floor, product, handlers = (found[name] for name in ("floor", "product", "handlers"))
+    dollars = {
+        "product": counting.product(product.bill, product.items * ROUNDS, product.rate["median"]),
+        "handlers": counting.handlers(handlers.bill, handlers.items * ROUNDS),
+    }
+    return {
+        "contestants": {name: each.figures() for name, each in found.items()},
+        "ofFloor": ratio(floor.seconds, product.seconds),
+        "timesHandlers": ratio(handlers.seconds_of_one, product.seconds_of_one),
+        # Steadier than the rates where something else uses the machine.
+        "cpuOfFloor": ratio(product.cpu_of_one, floor.cpu_of_one),
+        "handlersCpuTimes": ratio(handlers.cpu_of_one, product.cpu_of_one),
+        "callsOfHandlers": round(product.calls_per_million / handlers.calls_per_million, 3),
+        "dollarsPerMillion": {
+            name: {kind: round(value, 3) for kind, value in kinds.items()}
+            | {"sum": round(sum(kinds.values()), 2)}
+            for name, kinds in dollars.items()
+        },
+    }
+
+
+def _rounds(state: StackState, size: int, say: Callable[[str], None]) -> dict[str, Measured]:
+    processes = {name: [psutil.Process(ref.pid)] for name, ref in state.processes.items()}
+    processes["client"] = [psutil.Process()]
     contestants: list[Contestant] = [
         Floor(*namespace(state, "floor")),
         Product(*namespace(state, "product")),
         Handlers(*namespace(state, "handlers")),
     ]
-    sizes = {"floor": size, "product": size, "handlers": min(size, HANDLERS_ROUND)}
+    sizes = {"floor": size, "product": size, "handlers": size // HANDLERS_PART}
     data = {each.name: Entries() for each in contestants}
     found = {each.name: Measured(sizes[each.name]) for each in contestants}
-    for number in range(entries // size + 1):
+    for number in range(ROUNDS + 1):
         for each in contestants[number % 3 :] + contestants[: number % 3]:
-            each.load(data[each.name].round(sizes[each.name], time.time()))
-            before, cpu_before = each.counter.snapshot(), _cpu(processes)
+            mine = found[each.name]
+            each.load(data[each.name].round(mine.items, time.time()))
+            before, cpu_before = each.counter.snapshot(), cpu_of(processes)
             timed = each.run()
-            cpu = _cpu(processes)
+            cpu = cpu_of(processes)
             say(
-                f"round {number} {each.name}: enqueue {sizes[each.name] / timed.enqueue:.0f}/s,"
-                f" save {sizes[each.name] / timed.save:.0f}/s, both {sizes[each.name] / timed.total:.0f}/s"
+                f"round {number} {each.name}: enqueue {mine.items / timed.enqueue:.0f}/s,"
+                f" save {mine.items / timed.save:.0f}/s, both {mine.items / timed.total:.0f}/s"
             )
             if number:
-                found[each.name].rounds.append(timed)
-                found[each.name].bill += each.counter.snapshot() - before
                 cpu.subtract(cpu_before)
-                found[each.name].cpu.update(cpu)
+                mine.seconds.append(timed.total)
+                mine.timed.append(timed)
+                mine.cpu.append(cpu)
+                mine.bill += each.counter.snapshot() - before
     return found
-
-
-def _cpu(processes: dict[str, psutil.Process]) -> Counter[str]:
-    return Counter({name: sum(process.cpu_times()[:2]) for name, process in processes.items()})

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
 from typing import Any
 
 from pymongo import InsertOne, UpdateOne
 
-from benchmarks.stacks import stack_of
-from benchmarks.tables import table
+from benchmarks.figures import ratio, spread, stack_of
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
@@ -20,8 +17,6 @@ from regworkers_core.selection.drains import SELECTIONS
 from tests.support.draws import CONFIRMED_AT, Row, add_codes, code_at, confirmed, publish, result
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
 
-PARTS = ("assign",)
-AIM_OF_BARE = 0.7
 _MARKETS = tuple(f"market-{number:02d}" for number in range(10))
 _BULK = 500
 _ROUNDS = 3
@@ -31,11 +26,9 @@ Say = Callable[[str], None]
 
 
 def measure(winners: int, say: Say) -> dict[str, Any]:
-    """Seconds of both, and the median of the rounds' ratios of winners a second. Bare and product in turn, each in
-    a namespace of its own.
+    """Seconds of both, and their ratio by rates. Bare and product in turn, each in a namespace of its own. The product
+    sends an event for each winner on top.
     """
-    os.environ["REGWORKERS_INSTANCE"] = "none"
-    os.environ.pop("CONFIG_ENV", None)
     rows = result(dict.fromkeys(_MARKETS, winners // len(_MARKETS)))
     with stack_of("assign") as stack:
         addresses = {name: stack.state.address(name) for name in ADDRESSES}
@@ -46,29 +39,10 @@ def measure(winners: int, say: Say) -> dict[str, Any]:
             rounds.append((bare, product))
     return {
         "winners": len(rows),
-        "bareSeconds": median(bare for bare, _ in rounds),
-        "productSeconds": median(product for _, product in rounds),
-        "ofBare": median(bare / product for bare, product in rounds),
+        "bareSeconds": spread(bare for bare, _ in rounds),
+        "productSeconds": spread(product for _, product in rounds),
+        "ofBare": ratio(*zip(*rounds, strict=True)),
     }
-
-
-def markdown(found: dict[str, Any]) -> list[str]:
-    """The tables for benchmarks/README.md."""
-    lines = [
-        [name, f"{seconds:.1f} s", f"{found['winners'] / seconds:,.0f}"]
-        for name, seconds in (
-            ("bare bulk writes: claim, selection, outbox row", found["bareSeconds"]),
-            (
-                "drain `selections`: the same, with chunks, checks, events, completion",
-                found["productSeconds"],
-            ),
-        )
-    ]
-    return [
-        table([f"{found['winners']:,} winners, {len(_MARKETS)} markets", "time", "winners/s"], lines),
-        f"Product to bare: {found['ofBare']:.2f} (aim: at least {AIM_OF_BARE}). The product sends an event for each"
-        " winner on top, which the bare writes do not.",
-    ]
 
 
 def _once(

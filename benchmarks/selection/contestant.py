@@ -17,19 +17,18 @@ from typing import Any
 import duckdb
 import orjson
 
-from benchmarks.peak import peak_bytes
+from benchmarks.figures import peak_mib
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import LEAVES, sha256_hex
 from regworkers_core.selection.maths.merkle import root_of
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+from regworkers_core.settings import PROJECT_ROOT
 
 PHASE = "phase-1"
 INDEX = "leaves.index"
-_ROOT = Path(__file__).resolve().parents[2]
 _RECEIPTS = 200
-_MIB = 1024 * 1024
 
 
 def _pool(folder: Path) -> None:
@@ -89,7 +88,7 @@ CONTESTANTS: dict[str, Callable[[Path], Any]] = {
 def run(name: str, folder: Path) -> dict[str, Any]:
     """In a process of its own."""
     command = [sys.executable, "-m", "benchmarks.selection.contestant", name, str(folder)]
-    answer = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE)
+    answer = subprocess.run(command, cwd=PROJECT_ROOT, check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = orjson.loads(answer.stdout)
     return found
 
@@ -100,7 +99,7 @@ def _timed(name: str, folder: Path) -> dict[str, Any]:
     found = {
         "seconds": time.perf_counter() - started,
         "cpuSeconds": time.process_time() - cpu,
-        "peakMib": peak_bytes() / _MIB,
+        "peakMib": peak_mib(),
     }
     return found if extra is None else {**found, "milliseconds": extra}
 

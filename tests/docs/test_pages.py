@@ -11,7 +11,11 @@ from regworkers_core.settings import PROJECT_ROOT
 from tests.operations.runbooks.pages import anchors, links
 
 PAGES = sorted(
-    [*(PROJECT_ROOT / "docs").rglob("*.md"), *PROJECT_ROOT.glob("*.md"), PROJECT_ROOT / "deploy/README.md"]
+    [
+        *(PROJECT_ROOT / "docs").rglob("*.md"),
+        *PROJECT_ROOT.glob("*.md"),
+        *(PROJECT_ROOT / folder / "README.md" for folder in ("deploy", "benchmarks")),
+    ]
 )
 MAX_WIDTH = 100
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)

@@ -3,7 +3,7 @@
 The points of replication and of the export twenty times each, those of a draw and of what follows it ten times
 (`--repetitions` for all).
 
-Prints a table of what was lost and doubled; exit code 1 if anything was. `--write` puts it into benchmarks/README.md.
+Prints a table of what was lost and doubled; exit code 1 if anything was. `--write` puts it into docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import fill
 from typing import Any
 
 import structlog
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.readme import conditions, described, say, write
-from benchmarks.tables import table as markdown
+from benchmarks.readme import table as markdown
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
@@ -143,6 +144,7 @@ def once(step: str, occurrence: int) -> Verdict:
 
 
 HEAD = ("at", "repetitions", "lost", "doubled", "repeats", "seconds")
+PAGE = PROJECT_ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures of the soak: begin -->", "<!-- figures of the soak: end -->"
 
 
@@ -161,11 +163,11 @@ def for_terminals(rows: list[Row]) -> Table:
     return made
 
 
-def for_the_readme(rows: list[Row], where: dict[str, Any]) -> str:
+def for_the_page(rows: list[Row], where: dict[str, Any]) -> str:
     lost, doubled = (sum(getattr(row, name) for row in rows) for name in ("lost", "doubled"))
     times = sum(row.repetitions for row in rows)
     head = f"{described(where)} Killed {times:,} times at {len(rows)} points: **{lost} lost, {doubled} doubled**."
-    return f"{head}\n\n{markdown(HEAD, [cells(row) for row in rows])}"
+    return f"{fill(head, 100)}\n\n{markdown(HEAD, [cells(row) for row in rows])}"
 
 
 def main() -> int:
@@ -176,7 +178,7 @@ def main() -> int:
     parser.add_argument(
         "--step", action="append", choices=list(POINTS), help="only this one (may be repeated)"
     )
-    parser.add_argument("--write", action="store_true", help="update the table in benchmarks/README.md")
+    parser.add_argument("--write", action="store_true", help="update the table in docs/reliability.md")
     arguments = parser.parse_args()
     where = conditions()
     # Drains report at every end; here only troubles and the table are of interest.
@@ -194,7 +196,7 @@ def main() -> int:
         stack.reset()
     Console().print(for_terminals(rows))
     if arguments.write:
-        write(for_the_readme(rows, where), BEGIN, END)
+        write(for_the_page(rows, where), BEGIN, END, PAGE)
     findings = [finding for row in rows for finding in row.findings]
     for finding in findings:
         say(finding)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from benchmarks.readme import table as markdown
 from benchmarks.readme import write
-from benchmarks.tables import table as markdown
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.table_check import Trait, check_tables

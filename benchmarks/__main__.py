@@ -1,0 +1,123 @@
+"""`python -m benchmarks SUITE[=SIZE]...`: measure, and print the figures as JSON. `--append` records them and writes
+tables and plots of benchmarks/README.md. Without a suite, all are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from benchmarks.analytics import memory as export_memory
+from benchmarks.analytics import throughput as export
+from benchmarks.eligibility import bulk, function, invites, rates, warm
+from benchmarks.figures import append, newest, stack_of
+from benchmarks.page import BEGIN, END, ratios_table
+from benchmarks.plots import write_plots
+from benchmarks.readme import conditions, say, write
+from benchmarks.replication import lag, memory, throughput
+from benchmarks.selection import assigning, drawing
+from regworkers_core.observability.logs import configure_logging
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """`minutes` are how long it takes with this size."""
+
+    about: str
+    minutes: int
+    size: int
+    unit: str
+    measure: Callable[[int], Figures]
+
+
+def _on_a_stack(measure: Callable[..., Figures]) -> Callable[[int], Figures]:
+    def measured(size: int) -> Figures:
+        with stack_of("suite") as stack:
+            return measure(stack.state, size, say)
+
+    return measured
+
+
+def _export_memory(_: int) -> Figures:
+    with stack_of("suite") as stack:
+        return export_memory.measure(stack, say)
+
+
+def _saying(measure: Callable[..., Figures]) -> Callable[[int], Figures]:
+    return lambda size: measure(size, say)
+
+
+SUITES: Mapping[str, Suite] = {
+    "throughput": Suite(
+        "replication beside bare clients and legacy handlers",
+        6,
+        50_000,
+        "entries",
+        _on_a_stack(throughput.measure),
+    ),
+    "memory": Suite("memory of enqueue and save", 2, 0, "", lambda _: memory.measure(say)),
+    "steady": Suite("lag under load, with hand-overs", 22, 20, "minutes", _saying(lag.steady)),
+    "first": Suite("lag of the first entry after idle times", 90, 60, "idle minutes", _saying(lag.first)),
+    "kill": Suite("lag while runs are killed, one a minute", 12, 10, "minutes", _saying(lag.kill)),
+    "no-daemon": Suite("lag without the daemon", 14, 10, "minutes", _saying(lag.no_daemon)),
+    "no-daemon-kill": Suite("both at once", 14, 10, "minutes", _saying(lag.no_daemon_kill)),
+    "export": Suite("the export beside bare clients", 4, 1_000, "messages", _on_a_stack(export.measure)),
+    "export-memory": Suite("memory of the export", 2, 0, "", _export_memory),
+    "draw": Suite("a draw beside bare DuckDB", 8, 10_000_000, "entries", _saying(drawing.measure)),
+    "large-draw": Suite("one large draw", 4, 20_000_000, "entries", _saying(drawing.measure_large)),
+    "assign": Suite(
+        "codes for winners beside bare writes", 4, 100_000, "winners", _saying(assigning.measure)
+    ),
+    "check": Suite("CPU of a warm check", 2, 9, "rounds", _on_a_stack(warm.measure)),
+    "function": Suite("checkEligibility beside bare calls", 1, 7, "starts", _on_a_stack(function.measure)),
+    "rates": Suite("checks a second", 2, 3, "rounds", _on_a_stack(rates.measure)),
+    "judging": Suite("all entries of a campaign judged", 7, 1_000_000, "entries", _on_a_stack(bulk.measure)),
+    "invites": Suite("an upload beside bare writes", 17, 1_000_000, "rows", _saying(invites.measure)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(
+            f"  {name:<14} {each.about}: {f'{each.size:,} {each.unit}, ' if each.size else ''}{each.minutes} min"
+            for name, each in SUITES.items()
+        ),
+    )
+    parser.add_argument("suites", nargs="*", metavar="SUITE[=SIZE]", default=list(SUITES))
+    parser.add_argument("--append", action="store_true", help="add the figures to benchmarks/figures.jsonl")
+    options = parser.parse_args()
+    asked = [named.partition("=") for named in options.suites]
+    if unknown := {name for name, _, _ in asked} - SUITES.keys():
+        parser.error(f"no such suite: {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    configure_logging("WARNING")
+    # So that stacks are always taken down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.environ["REGWORKERS_INSTANCE"] = "none"
+    os.environ.pop("CONFIG_ENV", None)
+    for name, _, given in asked:
+        suite = SUITES[name]
+        size = int(given or suite.size)
+        say(f"{name}: {suite.about}; about {suite.minutes} minutes")
+        record = {"suite": name, "size": size, **conditions(), "figures": suite.measure(size)}
+        print(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode(), flush=True)
+        if options.append:
+            # Each at once, because later ones take long and may fail.
+            append(record)
+            write(ratios_table().rstrip(), BEGIN, END)
+            write_plots(newest())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The table of benchmarks/README.md, from the newest records of `figures.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.figures import newest
+from benchmarks.readme import table
+
+BEGIN, END = "<!-- ratios: begin -->", "<!-- ratios: end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A figure of a suite by its path, as people name it, and its aim."""
+
+    name: str
+    suite: str
+    path: str
+    most: float | None = None
+    least: float | None = None
+
+    def row(self, record: Mapping[str, Any] | None) -> list[str]:
+        aim = "" if self.most is None and self.least is None else self._aim()
+        if record is None:
+            return [self.name, aim, "not measured", "", "", ""]
+        found: Any = record["figures"]
+        for key in self.path.split("."):
+            found = found[key]
+        value, low_to_high = found, ""
+        if isinstance(found, Mapping):
+            value, low_to_high = found["median"], f"{found['low']:,g} to {found['high']:,g}"
+        missed = (self.most is not None and value > self.most) or (
+            self.least is not None and value < self.least
+        )
+        shown = f"**{value:,g}**" + (", missed" if missed else "")
+        return [
+            self.name,
+            aim,
+            shown,
+            low_to_high,
+            f"{record['commit']}, {record['at'][:10]}",
+            f"{record['loadBefore']:g}",
+        ]
+
+    def _aim(self) -> str:
+        return f"at most {self.most:,g}" if self.most is not None else f"at least {self.least:,g}"
+
+
+RATIOS = (
+    Ratio("steady lag, p99, s", "steady", "p99", most=0.5),
+    Ratio("steady lag, worst, s", "steady", "worst", most=2),
+    Ratio("first entry after idle time, worst, s", "first", "worst", most=1),
+    Ratio("lag while runs are killed, worst, s", "kill", "worst", most=8),
+    Ratio("lag without the daemon, p99, s", "no-daemon", "p99", most=1),
+    Ratio("kills without the daemon: entries lost", "no-daemon-kill", "lost", most=0),
+    Ratio("kills without the daemon: lag, worst, s", "no-daemon-kill", "worst"),
+    Ratio("replication, rate / bare clients", "throughput", "ofFloor", least=0.8),
+    Ratio("CPU of legacy handlers / CPU of replication", "throughput", "handlersCpuTimes", least=8),
+    Ratio("calls of replication / calls of handlers", "throughput", "callsOfHandlers", most=0.1),
+    Ratio("memory of drains, 500,000 / 50,000 entries", "memory", "growth", most=1.15),
+    Ratio("export, rate / both bare clients at once", "export", "ofBoth", least=0.85),
+    Ratio("export, CPU of the client, µs an event", "export", "contestants.drain.cpuMicros.client", most=15),
+    Ratio("memory of the export, 1,000,000 / 10,000 events", "export-memory", "growth", most=1.15),
+    Ratio("draw, plain, time / bare DuckDB", "draw", "plainOfBare", most=1.5),
+    Ratio("draw, mixed, time / bare DuckDB", "draw", "mixedOfBare", most=1.5),
+    Ratio("draw of 10 million, peak MiB", "draw", "peakMib", most=1024),
+    Ratio("draw of 20 million, peak MiB", "large-draw", "peakMib", most=1536),
+    Ratio("a receipt, p95, ms", "draw", "receiptP95", most=50),
+    Ratio("codes for winners, rate / bare writes", "assign", "ofBare", least=0.7),
+    Ratio("a warm check, own CPU, µs", "check", "own", most=300),
+    Ratio("checkEligibility, time until ready / bare function", "function", "ofBare.prepared"),
+    Ratio("judging a campaign, time / only reading it", "judging", "madeUp.timesReading"),
+    Ratio("an upload of invites, rate / bare writes", "invites", "ofBare.first", least=0.8),
+)
+
+
+def ratios_table() -> str:
+    """One row for each ratio, from the newest record of its suite."""
+    records = newest()
+    rows = [each.row(records.get(each.suite)) for each in RATIOS]
+    return (
+        table(["", "aim", "found (median)", "lowest to highest", "commit, day", "load before"], rows) + "\n"
+    )
