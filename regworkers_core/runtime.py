@@ -303,7 +303,7 @@ class Runtime:
                 delivery_seconds=kafka.delivery_seconds,
             )
 
-        return RotatingProducer(credentials, make, flush_seconds=kafka.timeout_seconds)
+        return RotatingProducer(credentials, make, wait_seconds=kafka.timeout_seconds)
 
     def kafka_log(self, name: str, *, peek: bool = False) -> KafkaLog:
         """A new reader, which the caller closes. The broker sees its `name`."""

@@ -11,10 +11,10 @@ from confluent_kafka import KafkaError, KafkaException
 from regworkers_core.adapters.kafka.producer import KafkaProducer, OutgoingRecord
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
 
-# The fate of a record: delivered, refused, or no report.
+# The fate of a record: delivered, refused, no report before a purge, or none at all.
 Fate = KafkaError | None | str
 Report = Callable[[KafkaError | None, object], None]
-SILENT = "silent"
+SILENT, STUCK = "silent", "stuck"
 
 
 class Clock:
@@ -29,13 +29,15 @@ class Clock:
 
 
 class Client:
-    """Reports at the next poll what `fates` says of the record's value. Holds at most `room` records."""
+    """Reports at the next poll or flush the error that `fates` has for the record's value, and at a purge what is left.
+    Holds at most `room` records.
+    """
 
     def __init__(self, fates: Mapping[str, Fate], room: int = 1000) -> None:
         self.fates, self.room = fates, room
         self.taken: list[str] = []
         self.waiting: list[tuple[Fate, Report]] = []
-        self.purged = False
+        self.on_flush: Callable[[], object] = list
 
     def produce(self, topic: str, value: bytes, key: str, *, headers: object, on_delivery: Report) -> None:
         if len(self.waiting) >= self.room:
@@ -47,17 +49,22 @@ class Client:
         self.waiting.append((fate, on_delivery))
 
     def poll(self, _seconds: float) -> int:
-        waiting, self.waiting = self.waiting, []
-        for fate, report in waiting:
-            if not isinstance(fate, str):
+        reported, self.waiting = self.waiting, [each for each in self.waiting if isinstance(each[0], str)]
+        for fate, report in reported:
+            if isinstance(fate, KafkaError):
                 report(fate, None)
-        return len(waiting)
+        return len(reported)
 
-    def flush(self, _seconds: float) -> int:
+    def flush(self, seconds: float) -> int:
+        self.on_flush()
+        self.poll(seconds)
         return len(self.waiting)
 
     def purge(self) -> None:
-        self.purged = True
+        for fate, report in self.waiting:
+            if fate != STUCK:
+                report(error(KafkaError._PURGE_INFLIGHT), None)
+        self.waiting = [each for each in self.waiting if each[0] == STUCK]
 
 
 class Brokers:
@@ -147,12 +154,17 @@ def test_a_client_that_is_fenced_again_at_once_leaves_it_to_the_next_send() -> N
     assert isinstance(outcome, TransientFailure) and len(brokers.made) == 2
 
 
-def test_a_report_that_never_comes_is_not_waited_for_longer_than_the_delivery_takes() -> None:
-    clock = Clock()
-    producer = KafkaProducer({}, delivery_seconds=2, make=Brokers(Client({"a": SILENT})), clock=clock)
-    failed, fine = producer.send(records("a", "b"))
-    assert isinstance(failed, TransientFailure) and "no report" in failed.error
-    assert fine is None and clock.now < 4
+@pytest.mark.parametrize(("fate", "failed"), [(SILENT, 1), (STUCK, 2)])
+def test_a_report_that_never_comes_is_waited_for_as_long_as_a_delivery_takes_and_ends_the_client(
+    fate: str, failed: int
+) -> None:
+    clock, brokers = Clock(), Brokers(Client({"a": fate}), Client({}))
+    producer = KafkaProducer({}, delivery_seconds=2, make=brokers, clock=clock)
+    outcomes = producer.send(records("a", "b"))
+    assert [type(each) for each in outcomes] == [TransientFailure] * failed + [type(None)] * (2 - failed)
+    assert "no report" in str(outcomes[0]) and clock.now < 4
+    # What is not known to be delivered counts as failed. The next send has another client.
+    assert producer.send(records("a")) == [None]
 
 
 def test_a_failed_delivery_names_the_trouble_of_its_own_time_and_none_that_was_over_long_before() -> None:
@@ -200,16 +212,28 @@ def test_options_that_librdkafka_refuses_are_wrong_settings_and_never_printed() 
     assert "secret-value" not in str(raised.value)
 
 
-def test_a_closed_producer_disconnects_and_a_later_send_reconnects() -> None:
+def test_a_send_has_a_client_for_itself_and_leaves_it_to_the_next() -> None:
     first, second = Client({}), Client({})
-    brokers = Brokers(first, second)
+    producer = KafkaProducer({}, make=Brokers(first, second), clock=Clock())
+    during = iter([lambda: producer.send(records("b"))])
+    first.on_flush = lambda: next(during, list)()
+    producer.send(records("a"))
+    assert (first.taken, second.taken) == (["a"], ["b"])
+    producer.send(records("c"))
+    assert first.taken == ["a", "c"]
+
+
+def test_after_a_close_a_send_connects_again_even_if_another_was_under_way() -> None:
+    first, second, third = Client({}), Client({}), Client({})
+    brokers = Brokers(first, second, third)
     producer = KafkaProducer({}, make=brokers, clock=Clock())
     producer.close()
-    assert producer.flush(0) == 0 and not brokers.made
+    assert not brokers.made
     producer.send(records("a"))
     producer.close()
-    assert first.purged
+    second.on_flush = producer.close
     assert producer.send(records("b")) == [None] and second.taken == ["b"]
+    assert producer.send(records("c")) == [None] and third.taken == ["c"]
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,6 @@ class Kafka:
         self.sent.extend(records)
         return [self.failures.get(dict(each.headers or ())["ce_id"].decode()) for each in records]
 
-    def flush(self, seconds: float) -> int:
-        return 0
-
     def close(self) -> None:
         pass
 

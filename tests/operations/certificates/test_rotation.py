@@ -6,11 +6,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pytest
-
 from regworkers_core.adapters.kafka.credentials import MaterialInUse
 from regworkers_core.adapters.kafka.producer import OutgoingRecord, RotatingProducer
-from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
+from regworkers_core.domain.reasons import Failure, UsageError
 from tests.support.waiting import wait_until
 
 RECORDS = [OutgoingRecord("t", "k", b"v", [])]
@@ -31,10 +29,6 @@ class FakeProducer:
         self.go.wait(20)
         assert not self.closed, "closed under a send"
         return [None] * len(records)
-
-    def flush(self, seconds: float) -> int:
-        self._notes.append(f"flush {self.name}")
-        return 0
 
     def close(self) -> None:
         self._notes.append(f"close {self.name}")
@@ -63,12 +57,12 @@ class FakeCredentials:
 
 
 class World:
-    def __init__(self, flush_seconds: float = 20.0) -> None:
+    def __init__(self, wait_seconds: float = 20.0) -> None:
         self.notes: list[str] = []
         self.made: dict[str, FakeProducer] = {}
         self.credentials = FakeCredentials()
         credentials: Any = self.credentials
-        self.events = RotatingProducer(credentials, self._make, flush_seconds=flush_seconds)
+        self.events = RotatingProducer(credentials, self._make, wait_seconds=wait_seconds)
 
     def _make(self, options: Mapping[str, str]) -> FakeProducer:
         made = self.made[options["name"]] = FakeProducer(options["name"], self.notes)
@@ -81,13 +75,13 @@ def in_background(what: Callable[[], Any]) -> threading.Thread:
     return thread
 
 
-def test_the_old_one_is_flushed_before_the_swap_and_closed_after_it() -> None:
+def test_the_old_one_is_closed_after_the_swap() -> None:
     world = World()
     world.events.send(RECORDS)
     world.credentials.name = "new"
     assert world.events.renew() is True
     world.events.send(RECORDS)
-    assert world.notes == ["send old", "flush old", "close old", "send new"]
+    assert world.notes == ["send old", "close old", "send new"]
 
 
 def test_without_other_material_nothing_happens() -> None:
@@ -115,16 +109,16 @@ def test_a_batch_in_flight_ends_on_the_old_one_and_the_next_waits_for_the_new_on
     swap = in_background(world.events.renew)
     wait_until(lambda: "new" in world.made)
     waiting = in_background(lambda: world.events.send(RECORDS))
-    assert "flush old" not in world.notes and "send new" not in world.notes
+    assert "send new" not in world.notes
     old.go.set()
     for thread in (under_way, swap, waiting):
         thread.join()
-    assert world.notes == ["send old", "send old", "flush old", *world.notes[3:]]
-    assert sorted(world.notes[3:]) == ["close old", "send new"]
+    assert world.notes[:2] == ["send old", "send old"]
+    assert sorted(world.notes[2:]) == ["close old", "send new"]
 
 
 def test_a_batch_that_does_not_end_keeps_its_producer_and_delays_no_other() -> None:
-    world = World(flush_seconds=0.05)
+    world = World(wait_seconds=0.05)
     world.events.send(RECORDS)
     old = world.made["old"]
     old.go.clear()
@@ -137,20 +131,6 @@ def test_a_batch_that_does_not_end_keeps_its_producer_and_delays_no_other() -> N
     old.go.set()
     stuck.join()
     assert old.closed
-
-
-def test_a_flush_that_fails_leaves_no_caller_waiting() -> None:
-    world = World()
-    world.events.send(RECORDS)
-
-    def fail(seconds: float) -> int:
-        raise TransientFailure("kafka", "x")
-
-    world.made["old"].flush = fail  # type: ignore[method-assign]
-    world.credentials.name = "new"
-    with pytest.raises(TransientFailure):
-        world.events.renew()
-    assert world.events.send(RECORDS) == [None] and world.notes[-1] == "send new"
 
 
 def test_many_senders_and_many_swaps_lose_no_batch() -> None:
@@ -197,11 +177,3 @@ def test_a_thread_looks_on_through_errors_and_ends_with_a_close() -> None:
     wait_until(lambda: "close old" in world.notes)
     world.events.close()
     wait_until(lambda: not [each for each in threading.enumerate() if each.name == "certificates"])
-
-
-def test_flush_is_passed_on() -> None:
-    world = World()
-    assert world.events.flush(1.0) == 0 and world.notes == []
-    world.events.send(RECORDS)
-    world.events.flush(1.0)
-    assert world.notes[-1] == "flush old"

@@ -140,6 +140,7 @@ class Producer(_Client):
         super().__init__(server, gate)
         self._id = server.producer_id()
         self._idempotent = bool(options.get("enable.idempotence", False))
+        self._only_errors = bool(options.get("delivery.report.only.error", False))
         self._most_bytes = int(options.get("message.max.bytes", 1_000_000))
         self._room = int(options.get("queue.buffering.max.kbytes", 1_048_576)) * 1024
         self._delivery_seconds = int(options.get("delivery.timeout.ms", 300_000)) / 1000
@@ -294,7 +295,7 @@ class Producer(_Client):
 
     def _report(self, pending: _Pending, error: KafkaError | None) -> None:
         self._bytes -= pending.bytes
-        if pending.report is not None:
+        if pending.report is not None and (error is not None or not self._only_errors):
             pending.report(error, Message(pending.topic, pending.partition, pending.record, error))
 
 
