@@ -50,6 +50,7 @@ defs = dg.Definitions(
     asset_checks=[
         checks.replication_dlq_empty,
         checks.dependencies_answer,
+        checks.lag_within_objective,
         checks.parity,
         *selection_checks.OF_A_DRAW,
         *selection_checks.OF_QUEUES,

@@ -18,9 +18,8 @@ from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 # Dagster warns of a parameter that only Dagster itself passes, in every command.
 warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
 Body = Callable[..., Any]
-# Of what drains and sensors keep up to date. A drain ends after `drain.residentMaxSeconds`, and a sensor that finds
-# nothing to be done records that every ten minutes.
-KEPT_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=1), warn_window=timedelta(minutes=30))
+# Of what drains and sensors keep up to date: a sensor that finds it so records that every hour.
+KEPT_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_window=timedelta(hours=2))
 APPLY = "Do it. Without, the job checks and counts only."
 
 

@@ -63,6 +63,8 @@ class Percentiles:
             later._buckets -= before._buckets
         later.count = later._buckets.total()
         later.largest = self.largest
+        if before is not None and before.largest == self.largest:
+            later.largest = max(later.buckets(), default=0.0)
         return later
 
     def summary(self) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ from regworkers_core.operations.alerts.evaluate import watch_renewals
 from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed, pause_state
-from regworkers_dagster.drains.running import CONTINUOUS, DrainConfig, drained
+from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.drains.sensing import (
     DRAIN_INTERVAL_SECONDS,
     Answer,
@@ -19,7 +19,6 @@ from regworkers_dagster.drains.sensing import (
     ticking,
 )
 from regworkers_dagster.factories import KEPT_FRESH, Flow, asset_job, sensor
-from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import DRAIN_TAG
 
 FLOW = Flow("analytics", owner="analytics")
@@ -45,7 +44,7 @@ ANALYTICS_DLQ = FLOW.asset(
 )
 KAFKA_EVENTS = FLOW.asset(
     "kafka_events",
-    "Every business event on its Kafka topic. Filled by `publish_events`: one materialisation per drain of the queue. "
+    "Every business event on its Kafka topic. Filled by `publish_events`: its numbers every minute. "
     "A repeated event keeps its id: readers drop it.",
     {"kafka"},
     deps=[ANALYTICS_QUEUE],
@@ -53,23 +52,13 @@ KAFKA_EVENTS = FLOW.asset(
 )
 
 
-@dg.multi_asset(name=PUBLISH.name, specs=[KAFKA_EVENTS], required_resource_keys={"aws", "mongo", "kafka"})
-def publish_events(context: dg.AssetExecutionContext, config: DrainConfig) -> dg.MaterializeResult[None]:
-    """Take events off the analytics queue and publish them to Kafka."""
-    with plain_failures(context):
-        runtime = runtime_of(context)
-        watch_renewals(runtime)
-        done = drained(context, config, runtime, PUBLISH)
-        left = read_analytics_queue(runtime)
-    numbers = (
-        {} if left is None else {"waiting": left.waiting, "time_to_data_loss_seconds": left.seconds_left}
-    )
-    known = {name: float(value) for name, value in numbers.items() if value is not None}
-    return dg.MaterializeResult(
-        asset_key=KAFKA_EVENTS.key, metadata={**done.metadata, **known}, data_version=CONTINUOUS
-    )
-
-
+publish_events = drain_asset(
+    PUBLISH,
+    KAFKA_EVENTS,
+    "Take events off the analytics queue and publish them to Kafka.",
+    {"aws", "mongo", "kafka"},
+    before=watch_renewals,
+)
 analytics_dlq_empty = dlq_check(
     ANALYTICS_DLQ, lambda names: names.analytics_queue, sensor="observe_analytics", lost="event"
 )

@@ -103,10 +103,10 @@ def pause_after_crashes(in_a_row: int, seconds_since_last: float) -> float:
 
 
 def worth_recording(before: float | None, now: float | None, seconds_since: float) -> bool:
-    """Whether an observed number changed enough to be written to the event log, which keeps observations forever: it
-    became known, unknown, zero or more than zero, moved by a fifth, or is ten minutes old.
+    """Whether an observed number changed enough to be written to the event log: it became known, unknown, zero or more
+    than zero, moved by a fifth, or is an hour old.
     """
-    if seconds_since >= 600:
+    if seconds_since >= 3600:
         return True
     if before is None or now is None:
         return before is not now

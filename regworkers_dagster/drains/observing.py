@@ -212,6 +212,17 @@ def is_outdated(instance: dg.DagsterInstance, last: Any) -> bool:
     return bool(latest.timestamp >= last.create_timestamp)
 
 
+def unless_known(
+    instance: dg.DagsterInstance, found: dg.AssetCheckEvaluation
+) -> list[dg.AssetCheckEvaluation]:
+    """`found`, if the UI does not show the same result already."""
+    last = last_evaluation(instance, found.asset_check_key)
+    if last is None or not has_ended(last) or is_outdated(instance, last):
+        return [found]
+    before = last.evaluation
+    return [] if (before.passed, before.severity) == (found.passed, found.severity) else [found]
+
+
 def repeated(last: Any) -> dg.AssetCheckEvaluation:
     """The same result for the asset as it is now, with the time at which it was found."""
     found = last.evaluation

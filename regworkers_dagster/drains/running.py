@@ -1,39 +1,59 @@
-"""A drain as an asset: config in, one call into the core, its numbers as metadata that the UI plots."""
+"""A drain as an asset: config in, one call into the core, its numbers by minute as metadata that the UI plots."""
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError, TransientFailure
+from regworkers_core.drains.heartbeat import PeriodicWriter
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
+from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
-from regworkers_dagster.runs import throttled
+
+# A run of an hour has 60 points in the plots; its start and end write some 20 events more.
+REPORT_SECONDS = 60.0
 
 
-def of_report(spec: DrainSpec[Any], report: DrainReport, calls: Mapping[str, int]) -> Metadata:
-    """Counts of items by outcome, `lag_p50|p95|p99|max_seconds` (absent if nothing was saved), `seconds`,
-    `items_per_second`, `calls_<dependency>` made by this drain, and how it `ended`.
-    """
-    # The outcomes also when zero, so that a plot has a point for every drain.
-    counts = {key: report.counts[key] for key in spec.outcomes}
-    counts |= {key: count for key, count in report.counts.items() if count}
-    numbers: dict[str, float] = {"seconds": round(report.seconds, 3)}
-    if report.seconds:
-        numbers["items_per_second"] = round(report.counts["received"] / report.seconds, 1)
-    for percentile, seconds in report.lag.summary().items():
-        if seconds is not None:
-            numbers[f"lag_{percentile}_seconds"] = seconds
-    made = {f"calls_{key}": count for key, count in sorted(calls.items()) if count}
-    facts = {"ended": report.ended, "unavailable": report.dependency, **counts, **numbers, **made}
-    return facts_as_metadata({**facts, "adds_up": report.adds_up})
+class Minutes:
+    """The numbers of a drain since they were last taken. `so_far` is the core's report, which grows meanwhile."""
+
+    def __init__(self, runtime: Runtime, spec: DrainSpec[Any]) -> None:
+        self._runtime, self._spec = runtime, spec
+        self.so_far = DrainReport(spec.name)
+        self._counts: Counter[str] = Counter()
+        self._lag: Percentiles | None = None
+        self._calls, self._at = Counter(runtime.dependencies.calls), time.monotonic()
+
+    def take(self) -> Metadata:
+        """Counts of items by outcome, `lag_p50|p95|p99|max_seconds` (absent if nothing was saved), `seconds`,
+        `items_per_second` and `calls_<dependency>`; at the end of the drain also how it `ended`. Empty if nothing was
+        received.
+        """
+        # Copies: the drain goes on counting in its own thread.
+        so_far, counts, lag = self.so_far, Counter(self.so_far.counts), self.so_far.lag.since(None)
+        calls, now = Counter(self._runtime.dependencies.calls), time.monotonic()
+        new, lags = counts - self._counts, lag.since(self._lag)
+        made, seconds = calls - self._calls, now - self._at
+        self._counts, self._lag, self._calls, self._at = counts, lag, calls, now
+        if not new:
+            return {}
+        facts: dict[str, Any] = {}
+        if so_far.ended:
+            facts |= {"ended": so_far.ended, "unavailable": so_far.dependency, "adds_up": so_far.adds_up}
+        # The outcomes also when zero, so that a plot has a point for every report.
+        facts |= {key: new[key] for key in self._spec.outcomes} | new
+        facts |= {"seconds": round(seconds, 3), "items_per_second": round(new["received"] / seconds, 1)}
+        facts |= {f"lag_{percentile}_seconds": value for percentile, value in lags.summary().items()}
+        return facts_as_metadata(facts | {f"calls_{key}": made[key] for key in sorted(made)})
 
 
 def in_words(report: DrainReport) -> str:
@@ -61,18 +81,15 @@ class DrainConfig(dg.Config):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """The report of a drain, and the same as metadata of an asset."""
-
-    report: DrainReport
-    metadata: Metadata
-
-
 def drained(
-    context: dg.AssetExecutionContext, config: DrainConfig, runtime: Runtime, spec: DrainSpec[Any]
-) -> Drained:
-    """Run the drain to its end.
+    context: dg.AssetExecutionContext,
+    config: DrainConfig,
+    runtime: Runtime,
+    spec: DrainSpec[Any],
+    asset: dg.AssetKey,
+) -> Metadata:
+    """Run the drain to its end. Every minute in which it did something is an observation of `asset`. Returns the
+    numbers since the last one, empty if nothing was done.
 
     Raises RequestError for an impossible config, and TransientFailure when a dependency was unavailable at the start:
     nothing was done, and the exit code says so. A dependency that fails later does not fail the run. Raises
@@ -86,39 +103,65 @@ def drained(
     limits = drain_limits(
         runtime.settings, spec, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds
     )
-    before = runtime.dependencies.calls
+    minutes = Minutes(runtime, spec)
+
+    def observe() -> None:
+        if minute := minutes.take():
+            context.log_event(dg.AssetObservation(asset, metadata=minute))
+
+    def progress(so_far: DrainReport) -> None:
+        minutes.so_far = so_far
+
+    every_minute = PeriodicWriter(
+        f"{spec.name}-minutes",
+        observe,
+        lambda: None,
+        every_seconds=REPORT_SECONDS,
+        warning="minute not reported",
+    )
     # Dagster's own handlers would raise within a step. Ours let the drain finish what is in flight, and the run
     # succeeds with what it did; a second signal reaches Dagster's again.
-    show = throttled(context.log.info)
-    with StopSignal().on_signals() as stop:
-        report = run_drain(
-            runtime,
-            spec,
-            limits,
-            stop=stop,
-            run_id=context.run.run_id,
-            on_progress=lambda so_far: show(lambda: in_words(so_far)),
-        )
+    with StopSignal().on_signals() as stop, every_minute:
+        report = run_drain(runtime, spec, limits, stop=stop, run_id=context.run.run_id, on_progress=progress)
     if not report.began:
         raise TransientFailure(report.dependency or "a dependency", "does not answer, so nothing was done")
-    context.log.info(f"ended ({report.ended}): {in_words(report)}")
-    calls = {key: count - before.get(key, 0) for key, count in runtime.dependencies.calls.items()}
-    metadata = of_report(spec, report, calls)
+    why = ", ".join(filter(None, (report.ended, report.dependency)))
+    context.log.info(f"ended ({why}): {in_words(report)}")
+    minutes.so_far = report
+    rest = minutes.take()
     if report.failure is not None:
         # A retry at once would fail in the same way: the sensor decides when to start the next one.
-        raise dg.Failure(report.failure, metadata=metadata, allow_retries=False)
-    return Drained(report, metadata)
+        raise dg.Failure(report.failure, metadata=rest, allow_retries=False)
+    return rest
 
 
 def drain_asset(
-    spec: DrainSpec[Any], asset: dg.AssetSpec, does: str, uses: Set[str] = STORES
+    spec: DrainSpec[Any],
+    asset: dg.AssetSpec,
+    does: str,
+    uses: Set[str] = STORES,
+    *,
+    before: Callable[[Runtime], None] = lambda _: None,
 ) -> dg.AssetsDefinition:
-    """`asset`, materialised by one drain of `spec`; `does` describes the step in the UI, `uses` are its resources."""
+    """`asset`, materialised by a drain of `spec` that did something; `does` describes the step in the UI, `uses` are
+    its resources, `before` is called first.
+    """
 
-    @dg.multi_asset(name=spec.name, specs=[asset], description=does, required_resource_keys=set(uses))
-    def materialise(context: dg.AssetExecutionContext, config: DrainConfig) -> dg.MaterializeResult[None]:
+    @dg.multi_asset(
+        name=spec.name,
+        # Nothing is materialised by an idle drain: the plots would show its zeros.
+        specs=[asset.replace_attributes(skippable=True)],
+        description=does,
+        required_resource_keys=set(uses),
+    )
+    def materialise(
+        context: dg.AssetExecutionContext, config: DrainConfig
+    ) -> Iterator[dg.MaterializeResult[None]]:
         with plain_failures(context):
-            done = drained(context, config, runtime_of(context), spec)
-        return dg.MaterializeResult(asset_key=asset.key, metadata=done.metadata, data_version=CONTINUOUS)
+            runtime = runtime_of(context)
+            before(runtime)
+            rest = drained(context, config, runtime, spec, asset.key)
+        if rest:
+            yield dg.MaterializeResult(asset_key=asset.key, metadata=rest, data_version=CONTINUOUS)
 
     return materialise

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import structlog
+from dagster._core.scheduler.instigation import InstigatorType
 
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
@@ -222,10 +223,36 @@ def ticking(read: Callable[[dg.SensorEvaluationContext, Runtime], Answer]) -> Ti
     """A sensor's function from one that gets the runtime with short time-outs, and whose failures skip the tick."""
 
     def tick(context: dg.SensorEvaluationContext) -> Answer:
+        if context._instance is None and context.instance_ref is not None:
+            context._instance = _instance_of(context.instance_ref)
         return safely(context, lambda: read(context, runtime_of(context, call_seconds=TICK_CALL_SECONDS)))
 
     tick.__name__, tick.__doc__ = read.__name__, read.__doc__
     return tick
+
+
+_INSTANCES: dict[str, dg.DagsterInstance] = {}
+
+
+def _instance_of(ref: Any) -> dg.DagsterInstance:
+    """One for all ticks of the process: Dagster would open another one for each, which takes half of a tick's CPU."""
+    key = repr(ref)
+    if key not in _INSTANCES:
+        _INSTANCES[key] = dg.DagsterInstance.from_ref(ref)
+    return _INSTANCES[key]
+
+
+def rest(context: dg.SensorEvaluationContext, seconds: float) -> None:
+    """Let the next tick of this sensor come in `seconds`. Its interval is fixed, but the daemon counts from the latest
+    start that the sensor's state names.
+    """
+    for state in context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        data: Any = state.instigator_data
+        if state.instigator_name == context.sensor_name and data is not None:
+            at = time.time() + seconds - (data.min_interval or 0)
+            context.instance.update_instigator_state(
+                state.with_data(data._replace(last_tick_start_timestamp=at))
+            )
 
 
 def depth_tick(

@@ -16,7 +16,6 @@ from regworkers_dagster.factories import asset_job, sensor
 from regworkers_dagster.operations import deployment, reviews
 from regworkers_dagster.pods import pod_of
 from regworkers_dagster.replication import checks
-from regworkers_dagster.replication.assets import LAG_WITHIN_OBJECTIVE, nothing_lags
 from regworkers_dagster.replication.automation import RECONCILE_ENTRIES
 from regworkers_dagster.selection import checks as selection_checks
 
@@ -47,7 +46,6 @@ FIRST_CHECKS = asset_job(
 def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     """Read which checks have a result or are being evaluated, and launch the others."""
     keys = [key for steps in _RUNS.values() for step in steps for key in step.check_keys]
-    keys.append(LAG_WITHIN_OBJECTIVE.key)
     known = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     missing = set(keys) - known.keys()
     ended = filter(has_ended, known.values())
@@ -64,7 +62,7 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
     wanted = {job: [step for step in steps if missing & set(step.check_keys)] for job, steps in _RUNS.items()}
     return dg.SensorResult(
         run_requests=[_request(job, steps) for job, steps in wanted.items() if steps],
-        asset_events=[*again, *([nothing_lags()] if LAG_WITHIN_OBJECTIVE.key in missing else [])],
+        asset_events=again,
     )
 
 

@@ -39,6 +39,7 @@ from regworkers_core.operations.health.scheduler import (
 )
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.drains.observing import unless_known
 from regworkers_dagster.drains.sensing import ENDED, Answer, ticking
 from regworkers_dagster.factories import Flow, asset_job, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
@@ -265,7 +266,12 @@ def alerts_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     return dg.SensorResult(
         skip_reason=alerts_in_words(found),
         cursor=orjson.dumps(found.outage.as_state()).decode() if found.outage else "",
-        asset_events=_judged(context.instance, examine_snapshot(runtime, snapshot)),
+        asset_events=unless_known(
+            context.instance,
+            dg.AssetCheckEvaluation(
+                asset_key=SYSTEM_HEALTH.key, **_verdict(examine_snapshot(runtime, snapshot))
+            ),
+        ),
     )
 
 
@@ -294,16 +300,6 @@ def _budgets(runtime: Runtime, snapshot: Snapshot) -> tuple[Budget, ...]:
     except TransientFailure as failure:
         log.warning("budgets not read", error=describe(failure))
         return ()
-
-
-def _judged(instance: dg.DagsterInstance, examination: Examination) -> list[dg.AssetCheckEvaluation]:
-    """The result of the doctor's check, if it is not the last one."""
-    now = dg.AssetCheckEvaluation(asset_key=SYSTEM_HEALTH.key, **_verdict(examination))
-    last = instance.event_log_storage.get_latest_asset_check_execution_by_key([FINDS_NOTHING.key])
-    record = last.get(FINDS_NOTHING.key)
-    before = record.evaluation if record else None
-    same = before is not None and (before.passed, before.severity) == (now.passed, now.severity)
-    return [] if same else [now]
 
 
 def outage_of(cursor: str | None) -> Outage | None:

@@ -20,26 +20,24 @@ from regworkers_dagster.drains.decisions import Decision, by_age
 from regworkers_dagster.drains.observing import (
     Reading,
     depth_of,
-    has_ended,
     is_outdated,
     last_evaluation,
     observed,
     or_none,
     pause_state,
+    unless_known,
 )
 from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import ApplyConfig, asset_job, one_op_job, schedule, sensor
 from regworkers_dagster.replication.assets import (
     DEMAND_TABLE,
     ENTRIES,
-    LAG_WITHIN_OBJECTIVE,
     REPLICATION_DLQ,
     REPLICATION_QUEUE,
     enqueue_entries,
-    nothing_lags,
     save_entries,
 )
-from regworkers_dagster.replication.checks import answering, parity
+from regworkers_dagster.replication.checks import answering, is_in_time, lag_evaluation, parity
 from regworkers_dagster.resources import campaign_id_of
 from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, launched_by_hand, throttled
 
@@ -52,9 +50,7 @@ ENQUEUE_ENTRIES = asset_job(
 )
 SAVE_ENTRIES = asset_job(
     "save_entries",
-    # Without `parity`, which takes minutes: as a step of every drain it would hold up the next one.
-    dg.AssetSelection.assets(save_entries).without_checks()
-    | dg.AssetSelection.checks(LAG_WITHIN_OBJECTIVE.key),
+    dg.AssetSelection.assets(save_entries).without_checks(),
     tags={DRAIN_TAG: SAVE.name},
     description="Drain of the replication queue into the replica. Ends when idle; a terminated run finishes what is in "
     "flight.",
@@ -189,24 +185,21 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     """Write what changed enough since it was last written."""
     # Probed first: an open breaker then spares the readings the wait for an unavailable dependency.
     found = answering(runtime)
-    readings = read_all(runtime)
+    lags = or_none(lambda: lag_evaluation(runtime))
+    readings = read_all(runtime, lags)
     put_iterator_age(runtime, readings)
     last = last_evaluation(context.instance, dg.AssetCheckKey(found.asset, found.check))
     again = last is not None and is_outdated(context.instance, last)
     answer = observed(context.cursor, readings, found, again=again)
-    events = list(answer.asset_events)
-    lags = last_evaluation(context.instance, LAG_WITHIN_OBJECTIVE.key)
-    # Where a drain has begun its own evaluation, that one counts.
-    if (lags is None or has_ended(lags)) and any(
-        isinstance(event, dg.AssetMaterialization) and event.asset_key == ENTRIES.key for event in events
-    ):
-        # As of a drain without a change; the last drain's result would be shown as outdated.
-        events.append(nothing_lags())
-    return dg.SensorResult(asset_events=events, cursor=answer.cursor, skip_reason=answer.skip_reason)
+    return dg.SensorResult(
+        asset_events=[*answer.asset_events, *(unless_known(context.instance, lags) if lags else ())],
+        cursor=answer.cursor,
+        skip_reason=answer.skip_reason,
+    )
 
 
-def read_all(runtime: Runtime) -> list[Reading]:
-    """Read every asset of replication. Raises nothing for what does not answer."""
+def read_all(runtime: Runtime, lags: dg.AssetCheckEvaluation | None) -> list[Reading]:
+    """Read every asset of replication. Raises nothing for what does not answer. `lags` is the check of the lag."""
     names = runtime.names
     unread, queue = or_none(lambda: _lag(runtime)), depth_of(runtime, names.replication_queue)
     behind = unread is None or unread > runtime.settings.replication.lag_objective_seconds
@@ -217,7 +210,7 @@ def read_all(runtime: Runtime) -> list[Reading]:
         Reading.of(
             ENTRIES,
             {"documents": or_none(runtime.replica.count)},
-            current=not behind and set(queue.values()) == {0.0},
+            current=not behind and (set(queue.values()) == {0.0} or is_in_time(lags)),
         ),
     ]
 

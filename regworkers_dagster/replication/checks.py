@@ -6,6 +6,7 @@ from typing import ClassVar
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.health.dependency_status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
@@ -25,6 +26,9 @@ from regworkers_dagster.resources import (
 from regworkers_dagster.runs import launched_by_hand
 
 DEPENDENCIES_ANSWER = "dependencies_answer"
+LAG_WITHIN_OBJECTIVE = "lag_within_objective"
+# The share of changes that may be late.
+_LATE = 0.05
 _NEEDED = sorted({*ENQUEUE.needs, *SAVE.needs})
 PARITY = dg.AssetCheckSpec(
     "parity",
@@ -62,6 +66,45 @@ def dependencies_answer(context: dg.AssetCheckExecutionContext) -> dg.AssetCheck
 def answering(runtime: Runtime) -> Answering:
     """One probe of each dependency. Raises UsageError when none is configured."""
     return Answering(ask(runtime, _NEEDED), DEPENDENCIES_ANSWER, ENTRIES.key)
+
+
+@dg.asset_check(
+    asset=ENTRIES.key,
+    name=LAG_WITHIN_OBJECTIVE,
+    description="95 % of the changes of the last minutes were in the replica within "
+    "`replication.lagObjectiveSeconds` of their `updatedAt`. The sensor `observe_replication` looks every half minute; "
+    "a run of the check looks now.",
+    required_resource_keys=set(STORES),
+)
+def lag_within_objective(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """By what all drains have recorded, in whichever way they run."""
+    with plain_failures():
+        found = lag_evaluation(runtime_of(context))
+    return dg.AssetCheckResult(passed=found.passed, severity=found.severity, metadata=found.metadata)
+
+
+def lag_evaluation(runtime: Runtime) -> dg.AssetCheckEvaluation:
+    """The check as of now; it passes without a change. Raises TransientFailure."""
+    saved = [
+        each for each in runtime.drain_log.since(minute_of(runtime.clock() - 60)) if each.drain == SAVE.name
+    ]
+    changes, late = sum(each.measured for each in saved), sum(each.late for each in saved)
+    return dg.AssetCheckEvaluation(
+        asset_key=ENTRIES.key,
+        check_name=LAG_WITHIN_OBJECTIVE,
+        passed=late <= _LATE * changes,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "objective_seconds": runtime.settings.replication.lag_objective_seconds,
+            "changes": changes,
+            "late": late,
+        },
+    )
+
+
+def is_in_time(lags: dg.AssetCheckEvaluation | None) -> bool:
+    """Whether changes are being saved within the objective: under load the queue is never empty."""
+    return lags is not None and lags.passed and bool(lags.metadata["changes"].value)
 
 
 class ReconcileConfig(ApplyConfig):

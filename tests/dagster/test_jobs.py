@@ -13,7 +13,9 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.queue import Received
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings
-from regworkers_dagster.resources import plain_failures
+from regworkers_dagster.drains import running
+from regworkers_dagster.replication.checks import lag_evaluation, lag_within_objective
+from regworkers_dagster.resources import connections, plain_failures
 from tests.dagster.support import job, plain, use
 from tests.support.campaigns import create
 from tests.support.drains import replicate_all
@@ -31,6 +33,17 @@ _SHORT_TIME_OUTS = {
 
 def _run(name: str, op: str, **config: Any) -> dg.ExecuteInProcessResult:
     return job(name).execute_in_process(run_config={"ops": {op: {"config": config}}}, raise_on_error=False)
+
+
+def _ended(name: str) -> str:
+    """How a run of a job without config says that it ended."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job(name).execute_in_process(instance=instance)
+        assert result.success and not result.get_asset_materialization_events()
+        (line,) = [
+            log.user_message for log in instance.all_logs(result.run_id) if "ended (" in log.user_message
+        ]
+        return line
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> Any:
@@ -73,28 +86,46 @@ def test_calls_are_those_of_the_run_and_not_of_the_process(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime)
-    put(runtime, key("e1"))
-    _run("enqueue_entries", "enqueue", **QUICK)
-    first = _run("save_entries", "save", **QUICK)
-    second = _run("save_entries", "save", **QUICK)
-    calls = [
-        plain(result.asset_materializations_for_node("save")[0].metadata)["calls_mongo"]
-        for result in (first, second)
-    ]
-    assert calls[0] > calls[1], "the second drain only probed"
+    calls = []
+    for number in (20, 1):
+        for each in range(number):
+            put(runtime, key(f"e{each}"))
+            _run("enqueue_entries", "enqueue", **QUICK)
+        saved = _run("save_entries", "save", **QUICK)
+        (entries,) = saved.asset_materializations_for_node("save")
+        calls.append(plain(entries.metadata)["calls_sqs"])
+    assert calls[0] > calls[1]
 
 
-def test_a_lag_above_the_objective_fails_its_check_and_not_the_run(
+def test_a_long_drain_reports_while_it_works_and_an_idle_one_has_no_numbers(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime)
+    for number in range(3):
+        put(runtime, key(f"e{number}"))
+    replicated = _run("enqueue_entries", "enqueue", **QUICK)
+    assert replicated.success
+    monkeypatch.setattr(running, "REPORT_SECONDS", 0.05)
+    # Long enough idle for the report of its only work.
+    saved = _run("save_entries", "save", idle_seconds=1.0, max_seconds=20.0)
+    observations = [event for event in saved.all_events if event.is_asset_observation]
+    numbers = [plain(event.asset_observation_data.asset_observation.metadata) for event in observations]
+    assert saved.success and sum(each["received"] for each in numbers) == 3
+    assert all(each["received"] and each["lag_max_seconds"] > 0 and "ended" not in each for each in numbers)
+    assert saved.asset_materializations_for_node("save") == [], "nothing was left"
+
+
+def test_a_lag_above_the_objective_fails_its_check_for_some_minutes(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    assert lag_evaluation(runtime).passed, "nothing was saved"
     put(runtime, key("old"), updatedAt="2020-01-01T00:00:00.000Z")
-    _run("enqueue_entries", "enqueue", **QUICK)
-    late = _run("save_entries", "save", **QUICK)
-    assert late.success
-    assert not _evaluation(late).passed
-    nothing = _run("save_entries", "save", **QUICK)
-    assert _evaluation(nothing).passed
+    replicate_all(runtime)
+    late = lag_within_objective(dg.build_asset_check_context(resources=connections()))
+    assert not late.passed and plain(late.metadata)["late"] == 1
+    later = Runtime(runtime.settings, clock=lambda: runtime.clock() + 180.0)
+    assert lag_evaluation(later).passed, "nothing was saved since"
 
 
 def test_a_missing_table_is_one_line_that_says_what_to_do(
@@ -140,10 +171,7 @@ def test_a_dependency_that_fails_later_ends_the_drain_and_the_run_is_fine(
 ) -> None:
     use(monkeypatch, runtime)
     monkeypatch.setattr(Dependencies, "down", lambda _dependencies, *_names: "mongo")
-    result = _run("save_entries", "save", **QUICK)
-    assert result.success
-    numbers = plain(result.asset_materializations_for_node("save")[0].metadata)
-    assert (numbers["ended"], numbers["unavailable"]) == ("dependency_down", "mongo")
+    assert _ended("save_entries") == "ended (dependency_down, mongo): nothing received"
 
 
 def test_a_drain_that_could_receive_nothing_fails_its_run_and_names_the_dependency(
@@ -260,7 +288,6 @@ def test_backfill_queues_every_key_and_the_save_drain_rebuilds_the_replica(
 
 def test_the_dead_letter_check_counts_messages(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     from regworkers_dagster.replication.checks import replication_dlq_empty
-    from regworkers_dagster.resources import connections
 
     use(monkeypatch, runtime)
     assert replication_dlq_empty(dg.build_asset_check_context(resources=connections())).passed
@@ -275,6 +302,5 @@ def test_without_configuration_a_drain_keeps_to_the_settings_and_those_are_ten_s
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime, REGWORKERS_DRAIN__IDLE_SECONDS="60", REGWORKERS_DRAIN__MAX_SECONDS="0.2")
-    result = job("save_entries").execute_in_process()
-    assert plain(result.asset_materializations_for_node("save")[0].metadata)["ended"] == "time_limit"
+    assert _ended("save_entries") == "ended (time_limit): nothing received"
     assert (DrainSettings().idle_seconds, DrainSettings().max_seconds) == (10, 120)

@@ -62,3 +62,14 @@ def test_longer_durations_are_counted_to_within_a_bucket() -> None:
     lags = Percentiles()
     lags.add_all([0.0, 59.0, 60.0, 60.0, 62.0, 3600.0])
     assert (lags.above(60.0), lags.above(10_000.0), lags.above(0.0)) == (2, 0, 5)
+
+
+def test_what_came_later_has_its_own_maximum() -> None:
+    made = filled([5.0])
+    before = made.since(None)
+    made.add(0.5)
+    later = made.since(before).summary()["max"]
+    assert later is not None and 0.5 <= later <= 0.5 * TOLERANCE
+    made.add(7.0)
+    assert made.since(before).summary()["max"] == 7.0
+    assert made.since(made.since(None)).summary()["max"] is None

@@ -143,7 +143,7 @@ def test_two_crashes_are_forgiven_and_a_row_of_them_slows_the_sensor_down() -> N
     ("before", "now", "seconds", "worth"),
     [
         (5.0, 5.0, 30, False),
-        (5.0, 5.0, 600, True),
+        (5.0, 5.0, 3600, True),
         (100.0, 110.0, 30, False),
         (100.0, 130.0, 30, True),
         (0.0, 1.0, 30, True),

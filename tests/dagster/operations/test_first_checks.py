@@ -8,23 +8,20 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationPlanned,
-)
 
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.archive import one_row_per_id
 from regworkers_dagster.operations import first_checks
 from regworkers_dagster.pods import POD_TAG
-from regworkers_dagster.replication.assets import ENTRIES, LAG_WITHIN_OBJECTIVE
 from regworkers_dagster.replication.automation import observe_tick
-from tests.dagster.support import job, use
+from tests.dagster.support import use
 from tests.support.shared import shared_namespace
 
 BY_SENSORS = {
     "analytics_dlq_empty",
     "dependencies_answer",
+    "lag_within_objective",
     "doctor_finds_nothing",
     "notification_dlq_empty",
     "replication_dlq_empty",
@@ -153,7 +150,7 @@ def _drain(instance: dg.DagsterInstance) -> None:
     dg.materialize([entries], instance=instance)
 
 
-def test_the_check_of_dependencies_is_repeated_after_each_drain_or_the_ui_shows_it_as_not_evaluated(
+def test_the_checks_of_entries_are_repeated_after_each_drain_or_the_ui_shows_them_as_not_evaluated(
     shared: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, shared)
@@ -169,32 +166,11 @@ def test_the_check_of_dependencies_is_repeated_after_each_drain_or_the_ui_shows_
             instance.report_runless_asset_event(event)
         return [each.check_name for each in answer.asset_events if isinstance(each, dg.AssetCheckEvaluation)]
 
-    assert "dependencies_answer" in look()
-    assert "dependencies_answer" not in look()
+    both = {"dependencies_answer", "lag_within_objective"}
+    assert both <= set(look())
+    assert not look()
     _drain(instance)
-    assert "dependencies_answer" in look()
-
-
-def test_no_result_of_a_sensor_takes_the_place_of_one_that_a_drain_will_have(
-    shared: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dagster shows the latest begun evaluation, and a drain begins its own when it starts."""
-    use(monkeypatch, shared)
-
-    def look() -> set[str]:
-        answer = observe_tick(dg.build_sensor_context(instance=instance, sensor_name="observe_replication"))
-        assert isinstance(answer, dg.SensorResult)
-        return {each.check_name for each in answer.asset_events if isinstance(each, dg.AssetCheckEvaluation)}
-
-    assert LAG_WITHIN_OBJECTIVE.name in look()
-    definition = job("save_entries")
-    run = instance.create_run_for_job(definition, status=dg.DagsterRunStatus.STARTED)
-    planned = AssetCheckEvaluationPlanned(asset_key=ENTRIES.key, check_name=LAG_WITHIN_OBJECTIVE.name)
-    instance.report_dagster_event(
-        dg.DagsterEvent("ASSET_CHECK_EVALUATION_PLANNED", definition.name, event_specific_data=planned),
-        run.run_id,
-    )
-    assert LAG_WITHIN_OBJECTIVE.name not in look()
+    assert both == set(look())
 
 
 def test_the_result_of_a_night_is_repeated_with_its_time_after_each_materialisation_of_the_day(
