@@ -1,4 +1,6 @@
-"""`prune_runs`: deletes runs of Dagster that ended long ago, which it keeps forever, and shrinks its storage."""
+"""`prune_runs`: deletes runs that ended long ago and old events without a run, which Dagster keeps forever, and shrinks
+its storage.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -9,6 +11,11 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    SqlEventLogStorageTable,
+)
 from pydantic import Field
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
@@ -153,13 +160,56 @@ def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
         Path(shard(run_id)).unlink(missing_ok=True)
 
 
+def prune_events(instance: dg.DagsterInstance, *, before: datetime, dry_run: bool) -> int:
+    """Delete the events of before `before` that belong to no run, and results of checks; the number found. Dagster's
+    own interface deletes those of a run, or the whole history of an asset.
+
+    The latest event of each kind and asset stays, and so does the latest result of each check, so that the pages of a
+    quiet system keep their last numbers; all that belongs to a partition stays, because it says which exist.
+    """
+    storage: Any = instance.event_log_storage
+    index: Any = getattr(storage, "index_connection", None)
+    if index is None:
+        return 0
+    events, checks, tags = SqlEventLogStorageTable, AssetCheckExecutionsTable, AssetEventTagsTable
+    # Dagster stores UTC without a zone.
+    limit = before.astimezone(UTC).replace(tzinfo=None)
+    kept = sqlalchemy.select(sqlalchemy.func.max(events.c.id)).where(events.c.run_id == "")
+    kept = kept.group_by(events.c.asset_key, events.c.dagster_event_type)
+    old = sqlalchemy.and_(
+        events.c.run_id == "",
+        events.c.partition.is_(None),
+        events.c.timestamp < limit,
+        events.c.id.not_in(kept),
+    )
+    latest = sqlalchemy.select(sqlalchemy.func.max(checks.c.id)).group_by(
+        checks.c.asset_key, checks.c.check_name
+    )
+    judged = sqlalchemy.and_(checks.c.create_timestamp < limit, checks.c.id.not_in(latest))
+    with index() as connection:
+        found = int(connection.execute(sqlalchemy.select(sqlalchemy.func.count()).where(old)).scalar()) + int(
+            connection.execute(sqlalchemy.select(sqlalchemy.func.count()).where(judged)).scalar()
+        )
+        if dry_run:
+            return found
+        connection.execute(
+            tags.delete().where(tags.c.event_id.in_(sqlalchemy.select(events.c.id).where(old)))
+        )
+        connection.execute(checks.delete().where(judged))
+        connection.execute(events.delete().where(old))
+    # SQLite has each of them a second time, in the file of the run without an id.
+    with storage.run_connection("") as connection:
+        connection.execute(events.delete().where(old))
+    return found
+
+
 class PruneConfig(ApplyConfig):
-    """Which runs to delete."""
+    """Which runs and events to delete."""
 
     older_than_days: int | None = Field(
         default=None,
         ge=1,
-        description="Age of the runs to delete, in days. Empty: observability.runRetentionDays.",
+        description="Age of the runs and events to delete, in days. Empty: observability.runRetentionDays.",
     )
     apply: bool = Field(default=False, description="Delete them. Without, the run counts only.")
     batch_runs: int = Field(default=100, ge=1, description="Runs read at a time.")
@@ -169,11 +219,11 @@ class PruneConfig(ApplyConfig):
 @one_op_job(
     "prune_runs",
     step="prune",
-    does="Deletes old runs with their events and logs, oldest first.",
+    does="Deletes old runs with their events and logs, oldest first, and old events of sensors.",
     tags={OPERATION_TAG: "prune", **short_run()},
-    description="Deletes ended runs, their events and logs after observability.runRetentionDays; Dagster would keep "
-    "them forever. Active runs and the latest run of each job stay. SQLite then shrinks its files. Counts only, unless "
-    "`apply` is true.",
+    description="Deletes ended runs, their events and logs, and what sensors recorded, after "
+    "observability.runRetentionDays; Dagster would keep them forever. Active runs and the latest run of each job stay, "
+    "and so do the latest numbers of each asset. SQLite then shrinks its files. Counts only, unless `apply` is true.",
 )
 def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, runtime: Runtime) -> None:
     """Active runs and the latest run of each job stay."""
@@ -182,25 +232,27 @@ def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, runtime: Run
     with launched_by_hand(
         context.run, runtime, "prune_runs", f"runs older than {days} days", dry_run=dry_run
     ) as result:
-        before = storage_size(context.instance)
+        before, limit = storage_size(context.instance), datetime.now(UTC) - timedelta(days=days)
         pruned = prune(
             context.instance,
-            before=datetime.now(UTC) - timedelta(days=days),
+            before=limit,
             batch_runs=config.batch_runs,
             max_runs=config.max_runs,
             dry_run=dry_run,
         )
-        result["runs"] = pruned.runs
-        refused = shrink(context.instance) if pruned.runs and not dry_run else []
+        events = prune_events(context.instance, before=limit, dry_run=dry_run)
+        result |= {"runs": pruned.runs, "events": events}
+        refused = shrink(context.instance) if (pruned.runs or events) and not dry_run else []
     after = storage_size(context.instance)
     for line in refused:
         context.log.warning(line)
     done = "would be deleted" if dry_run else "deleted"
     more = "; more are left for the next run" if pruned.more else ""
-    context.log.info(f"{pruned.runs} runs older than {days} days {done}{more}")
+    context.log.info(f"{pruned.runs} runs and {events} events older than {days} days {done}{more}")
     context.add_output_metadata(
         {
             "runs": pruned.runs,
+            "events": events,
             "dry_run": dry_run,
             "more": pruned.more,
             "bytes_before": before.total,

@@ -1,15 +1,17 @@
-"""Old runs are deleted, with their files."""
+"""Old runs are deleted, with their files, and old events without a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy import text
 
-from regworkers_dagster.operations.pruning import Pruned, prune
+from regworkers_dagster.operations.pruning import Pruned, prune, prune_events, shrink, storage_size
 
 
 @dg.op
@@ -110,3 +112,72 @@ def test_events_and_output_of_a_run_leave_the_disk(instance: dg.DagsterInstance,
     assert not list(tmp_path.rglob(f"*{gone}*"))
     assert list(tmp_path.rglob(f"*{kept}*"))
     assert instance.all_logs(kept)
+
+
+QUEUE = dg.AssetKey("queue")
+
+
+def _sense(instance: dg.DagsterInstance, number: int) -> None:
+    """What a sensor writes about an asset, `number` times."""
+    for each in range(number):
+        instance.report_runless_asset_event(dg.AssetObservation(QUEUE, metadata={"waiting": each}))
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(QUEUE, metadata={"waiting": each}, tags={"dagster/data_version": "same"})
+        )
+        instance.report_runless_asset_event(dg.AssetCheckEvaluation(QUEUE, "empty", passed=each > 0))
+
+
+def test_old_events_of_sensors_go_but_the_latest_of_each_asset_and_check(
+    instance: dg.DagsterInstance,
+) -> None:
+    _sense(instance, 3)
+    # An observation, a materialisation, an evaluation and its result: two of each are not the latest.
+    assert prune_events(instance, before=LATER, dry_run=True) == 8
+    assert prune_events(instance, before=datetime.now(UTC) - timedelta(days=1), dry_run=False) == 0
+    assert prune_events(instance, before=LATER, dry_run=False) == 8
+    assert prune_events(instance, before=LATER, dry_run=False) == 0
+    (seen,) = instance.fetch_observations(QUEUE, limit=9).records
+    (made,) = instance.fetch_materializations(QUEUE, limit=9).records
+    assert seen.asset_observation is not None and made.asset_materialization is not None
+    assert seen.asset_observation.metadata == made.asset_materialization.metadata
+    assert seen.asset_observation.metadata["waiting"].value == 2
+    check = dg.AssetCheckKey(QUEUE, "empty")
+    last = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])[check]
+    assert last.evaluation.passed  # type: ignore[union-attr]
+
+
+def test_what_says_which_partitions_exist_stays(instance: dg.DagsterInstance) -> None:
+    for campaign in ("spring", "summer", "spring"):
+        instance.report_runless_asset_event(dg.AssetMaterialization("draw", partition=campaign))
+    assert prune_events(instance, before=LATER, dry_run=False) == 0
+    assert instance.get_materialized_partitions(dg.AssetKey("draw")) == {"spring", "summer"}
+
+
+def _a_day_passes(instance: dg.DagsterInstance) -> None:
+    """All that is stored becomes a day older."""
+    storage: Any = instance.event_log_storage
+    runs: Any = instance.run_storage
+    for connect, table, column in (
+        (storage.index_connection, "event_logs", "timestamp"),
+        (lambda: storage.run_connection(""), "event_logs", "timestamp"),
+        (storage.index_connection, "asset_check_executions", "create_timestamp"),
+        (runs.connect, "runs", "create_timestamp"),
+    ):
+        with connect() as connection:
+            connection.execute(text(f"UPDATE {table} SET {column} = datetime({column}, '-1 day')"))
+
+
+def test_the_storage_is_flat_after_a_week(instance: dg.DagsterInstance) -> None:
+    sizes = []
+    for _ in range(7):
+        _record(instance, 6)
+        _sense(instance, 12)
+        _a_day_passes(instance)
+        before = datetime.now(UTC) - timedelta(days=2, hours=12)
+        prune(instance, before=before, batch_runs=100, max_runs=100, dry_run=False)
+        prune_events(instance, before=before, dry_run=False)
+        assert shrink(instance) == []
+        sizes.append(storage_size(instance).total)
+    # Two days are kept. SQLite grows by whole pages.
+    assert sizes[1] > sizes[0]
+    assert max(sizes[3:]) <= sizes[2] * 1.03, sizes
