@@ -111,8 +111,10 @@ def dev() -> None:
 
 def _what_ended(child: str, dagster: DagsterProcess) -> str:
     """What is missing without a child of Dagster, and how to get it back. All else is left as it is."""
-    if child == "webserver":
-        return f"Dagster's UI ended unexpectedly, see {dagster.log}: Ctrl-C and a new start bring it back"
+    if child != "daemon":
+        return (
+            f"Dagster's {child} ended unexpectedly, see {dagster.log}: Ctrl-C and a new start bring it back"
+        )
     start = f"DAGSTER_HOME={shlex.quote(str(dagster.home))} .venv/bin/dagster-daemon run -w workspace.yaml"
     if dagster.instance != "default":
         start = f"REGWORKERS_INSTANCE={dagster.instance} {start}"
