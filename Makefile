@@ -13,7 +13,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night bench lock
+.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,6 +123,11 @@ rehearse-migration: $(STAMP) ## move from legacy handlers to the workers and bac
 
 bench: $(STAMP) ## measure on a quiet machine and append the figures (ONLY="draw export", or `steady=2` minutes)
 	$(BIN)/python -m benchmarks --append $(ONLY)
+
+ENTRIES ?= 3000000
+
+rehearse-campaign: $(STAMP) ## rehearse a campaign of ENTRIES=3000000 on the embedded stack; goes on after an interruption
+	$(BIN)/python -m benchmarks.rehearsal --entries $(ENTRIES) --append
 
 audit: $(STAMP) ## list outdated and vulnerable packages of the lock
 	@$(BIN)/regworkers dependencies

@@ -21,7 +21,7 @@ from benchmarks.figures import append, newest, stack_of
 from benchmarks.page import BEGIN, END, ratios_table
 from benchmarks.plots import write_plots
 from benchmarks.readme import conditions, say, write
-from benchmarks.replication import lag, memory, throughput
+from benchmarks.replication import lag, memory, shards, throughput
 from benchmarks.selection import assigning, drawing
 from regworkers_core.observability.logs import configure_logging
 
@@ -65,6 +65,7 @@ SUITES: Mapping[str, Suite] = {
         _on_a_stack(throughput.measure),
     ),
     "memory": Suite("memory of enqueue and save", 2, 0, "", lambda _: memory.measure(say)),
+    "shards": Suite("idle shards and the first entry", 4, 15, "seconds", _saying(shards.measure)),
     "steady": Suite("lag under load, with hand-overs", 22, 20, "minutes", _saying(lag.steady)),
     "first": Suite("lag of the first entry after idle times", 90, 60, "idle minutes", _saying(lag.first)),
     "kill": Suite("lag while runs are killed, one a minute", 12, 10, "minutes", _saying(lag.kill)),

@@ -1,0 +1,305 @@
+"""A campaign at its announced size on an embedded stack, from the first entry to the last message:
+`make rehearse-campaign ENTRIES=3000000`.
+
+The drains, the import of codes and the draw are processes of the command line, as on a machine without Dagster. Entries
+are written only while few wait, because the embedded SQS gets slow with its backlog. What is done is in the instance's
+folder: the same command goes on after an interruption, and `--fresh` begins again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import psutil
+
+from benchmarks.figures import MIB, append
+from benchmarks.readme import conditions, say, table
+from benchmarks.replication.data import Entries, settings, write
+from regworkers_core.adapters.aws.sqs import MAX_BATCH
+from regworkers_core.adapters.mongo.activity import minute_of
+from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.infrastructure.provision import provision
+from regworkers_core.observability.logs import configure_logging
+from regworkers_core.operations.runbooks import cost
+from regworkers_core.operations.runbooks.runbook import MINUTE_SECONDS, add_up
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.registry import make_secret
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.load import MARKETS, DemoCampaign
+from regworkers_local.stack import Stack
+from regworkers_local.state import read_json, write_json
+
+CAMPAIGN = DemoCampaign("rehearsal", "Rehearsal")
+ENTRIES_PER_SEAT = 20
+_COMMAND = Path(sys.executable).with_name("regworkers")
+_BATCH = 1_000
+# Written and not yet saved: some hundred messages.
+_AHEAD = 20_000
+_PAUSE_SECONDS, _LOOK_SECONDS, _TELL_SECONDS = 0.2, 1.0, 30.0
+_FOR_EVER = ("--idle-seconds", "1e6", "--max-seconds", "1e6")
+_UNTIL_IDLE = ("--idle-seconds", "10", "--max-seconds", "1e6")
+_VISIBILITY_SECONDS = 600
+
+
+@dataclass
+class Stage:
+    """What one stage took, over all its attempts; memory is MiB by process at its highest."""
+
+    done: bool = False
+    items: int = 0
+    seconds: float = 0.0
+    dollars: float = 0.0
+    memory: dict[str, int] = field(default_factory=dict)
+
+
+class Rehearsal:
+    """The stages in turn; those that the file calls done are not repeated."""
+
+    def __init__(self, stack: Stack, entries: int) -> None:
+        self._stack, self._entries = stack, entries
+        self._file, self._log = stack.folder / "rehearsal.json", stack.folder / "rehearsal.log"
+        self.stages = {name: Stage(**each) for name, each in read_json(self._file).items()}
+        self._runtime = Runtime(settings(stack.state, ""))
+        self._environment = os.environ | {
+            "REGWORKERS_INSTANCE": stack.instance,
+            # A canary waits for people, who would have looked by then.
+            "REGWORKERS_NOTIFICATIONS__CANARY_HOLD_SECONDS": "0",
+        }
+        self._watched = {name: psutil.Process(ref.pid) for name, ref in stack.state.processes.items()}
+        self._watched["rehearsal"] = psutil.Process()
+
+    def play(self) -> None:
+        """Raises RuntimeError if a step fails; its output is in the log."""
+        self._stage("create", self._create)
+        self._stage("register and replicate", self._register, "enqueue", "save", "publish")
+        self._stage("close", self._close)
+        self._stage("draw", self._draw)
+        self._stage("assign codes", self._assign, "selections", "publish")
+        self._stage("tell", self._tell, "notifications")
+        if not self._phase().reached(PhaseStatus.COMPLETED):
+            raise RuntimeError(f"the draw is {self._phase().status}")
+
+    def _stage(self, name: str, work: Callable[[], int], *drains: str) -> None:
+        stage = self.stages.setdefault(name, Stage())
+        if stage.done:
+            say(f"{name}: done before")
+            return
+        say(f"{name} ...")
+        began = time.time()
+        try:
+            with self._memory(stage):
+                stage.items = work()
+            stage.done = True
+        finally:
+            seconds = time.time() - began
+            stage.seconds = round(stage.seconds + seconds, 1)
+            dollars = self._dollars(began, drains) if drains else seconds * cost.DRAIN_SECOND
+            stage.dollars = round(stage.dollars + dollars, 4)
+            write_json(self._file, {name: vars(each) for name, each in self.stages.items()})
+        say(f"{name}: {stage.items:,} in {stage.seconds:,.0f} s")
+
+    def _dollars(self, began: float, drains: tuple[str, ...]) -> float:
+        """As `regworkers runbook cost` counts it; CloudWatch is not asked."""
+        now = time.time()
+        log = self._runtime.drain_log.between(minute_of(began), minute_of(now + MINUTE_SECONDS))
+        work = {name: each for name, each in add_up(log, now=now).items() if name in drains}
+        return float(str(cost.assess(work, (now - began) / 86_400).facts["dollars"]))
+
+    @contextmanager
+    def _memory(self, stage: Stage) -> Iterator[None]:
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(_LOOK_SECONDS):
+                for name, process in tuple(self._watched.items()):
+                    with suppress(psutil.NoSuchProcess):
+                        now = round(process.memory_info().rss / MIB)
+                        stage.memory[name] = max(stage.memory.get(name, 0), now)
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _create(self) -> int:
+        """The campaign, with seats for one entry in twenty, and its codes."""
+        runtime, seats = self._runtime, max(self._entries // ENTRIES_PER_SEAT // len(MARKETS), 1)
+        list(provision(runtime))
+        now = time.time()
+        document = CAMPAIGN.document(opens_at=iso(now))
+        document["markets"] = [
+            {**market, "capacity": seats, "reserves": []} for market in document["markets"]
+        ]
+        document["draw"] = {"commitment": make_secret(runtime, CAMPAIGN.campaign_id), "committedAt": iso(now)}
+        query = {"_id": CAMPAIGN.campaign_id}
+        runtime.database["campaigns"].update_one(query, {"$setOnInsert": document}, upsert=True)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "codes.csv"
+            # With a leading `A`: the embedded MongoDB takes an id like 12E345 for a number.
+            rows = [
+                f"A{market[:2].upper()}{number:08d},{market}" for market in MARKETS for number in range(seats)
+            ]
+            file.write_text("\n".join(["code,marketId", *rows]))
+            self._command("codes", "import", str(file), "--campaign", CAMPAIGN.campaign_id)
+        return len(rows)
+
+    def _register(self) -> int:
+        """Write all entries, and wait until they are saved and their events published."""
+        names, replica = self._runtime.names, self._runtime.database["entries"]
+        queues = [self._runtime.queue(each) for each in (names.replication_queue, names.analytics_queue)]
+        entries, told = Entries(campaigns=(CAMPAIGN,)), 0.0
+        saved: int = replica.estimated_document_count()
+        # After an interruption the last ones are written again: whether they were is not known.
+        written, known = 0, max(saved - _AHEAD, 0)
+        with self._drains("enqueue", "save", "publish") as look_after:
+            while saved < self._entries or any(queue.depth().total for queue in queues):
+                if written < self._entries and written - saved < _AHEAD:
+                    items = entries.round(min(_BATCH, self._entries - written), time.time())
+                    written += len(items)
+                    if written > known:
+                        write(self._runtime, items)
+                else:
+                    time.sleep(_PAUSE_SECONDS)
+                look_after()
+                saved = replica.estimated_document_count()
+                if time.monotonic() - told > _TELL_SECONDS:
+                    told = time.monotonic()
+                    aws = self._watched["aws"].memory_info().rss / MIB
+                    say(f"{written:,} written, {saved:,} saved, AWS {aws:,.0f} MiB")
+        return saved
+
+    def _close(self) -> int:
+        self._command("campaign", "close", CAMPAIGN.campaign_id)
+        return 1
+
+    def _draw(self) -> int:
+        self._command("draw", "run", CAMPAIGN.campaign_id, "--yes", "--no-wait")
+        return int(self._phase().freeze["eligible"])
+
+    def _phase(self) -> PhaseRecord:
+        record = self._runtime.draws.get(CAMPAIGN.campaign_id)
+        if record is None:
+            raise RuntimeError("there is no draw")
+        return record.latest
+
+    def _assign(self) -> int:
+        with self._drains("publish"):
+            self._command("drain", "selections", *_UNTIL_IDLE)
+        selections: int = self._runtime.database["selections"].estimated_document_count()
+        return selections
+
+    def _tell(self) -> int:
+        """Queue the messages, and take them off as the mailer does."""
+        queue, over, told = self._runtime.queue(self._runtime.names.notification_queue), threading.Event(), 0
+
+        def mail() -> None:
+            nonlocal told
+            while True:
+                ending = over.is_set()
+                received = queue.receive(MAX_BATCH, 1, _VISIBILITY_SECONDS)
+                queue.delete(received)
+                told += sum(len(orjson.loads(each.body)["items"]) for each in received)
+                if ending and not received:
+                    return
+
+        mailer = threading.Thread(target=mail, daemon=True)
+        mailer.start()
+        try:
+            self._command("drain", "notifications", *_UNTIL_IDLE)
+        finally:
+            over.set()
+            mailer.join()
+        return told
+
+    def _command(self, *words: str) -> None:
+        process = self._start(*words)
+        try:
+            if process.wait():
+                raise RuntimeError(f"`regworkers {' '.join(words)}` failed: see {self._log}")
+        finally:
+            process.kill()
+            process.wait()
+
+    @contextmanager
+    def _drains(self, *names: str) -> Iterator[Callable[[], None]]:
+        """Drains at work. The caller calls what it is given now and then: one that has ended, as after an outage of a
+        server, is started again.
+        """
+        running = {name: self._start("drain", name, *_FOR_EVER) for name in names}
+
+        def look_after() -> None:
+            for name, process in running.items():
+                if process.poll() is not None:
+                    say(f"drain {name} ended: see {self._log}")
+                    running[name] = self._start("drain", name, *_FOR_EVER)
+
+        try:
+            yield look_after
+        finally:
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.wait()
+
+    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [_COMMAND, *words], cwd=PROJECT_ROOT, env=self._environment, stdout=log, stderr=log
+            )
+        self._watched[words[1] if words[0] == "drain" else words[0]] = psutil.Process(process.pid)
+        return process
+
+
+def stages_table(stages: Mapping[str, Stage]) -> str:
+    """For people."""
+    rows = []
+    for name, stage in stages.items():
+        largest_first = sorted(stage.memory.items(), key=lambda each: -each[1])
+        memory = ", ".join(f"{process} {mib:,}" for process, mib in largest_first)
+        rate = f"{stage.items / stage.seconds:,.0f}" if stage.seconds else ""
+        rows.append([name, f"{stage.items:,}", f"{stage.seconds:,.0f}", rate, f"{stage.dollars:.4f}", memory])
+    return table(["stage", "items", "seconds", "items/s", "dollars", "peak MiB by process"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.rehearsal", description=__doc__)
+    parser.add_argument("--entries", type=int, default=3_000_000)
+    parser.add_argument("--fresh", action="store_true", help="delete what an interrupted rehearsal has left")
+    parser.add_argument("--append", action="store_true", help="add the figures to benchmarks/figures.jsonl")
+    options = parser.parse_args()
+    configure_logging("WARNING")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.environ.pop("CONFIG_ENV", None)
+    stack = Stack(PROJECT_ROOT, f"rehearsal-{options.entries}")
+    if options.fresh:
+        stack.reset()
+    where = conditions()
+    # It stays up after an interruption: the embedded servers keep what they hold in memory.
+    stack.up()
+    rehearsal = Rehearsal(stack, options.entries)
+    rehearsal.play()
+    stages = {name: vars(stage) for name, stage in rehearsal.stages.items()}
+    if options.append:
+        append({"suite": "rehearsal", "size": options.entries, **where, "figures": {"stages": stages}})
+    stack.reset()
+    print(stages_table(rehearsal.stages))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
-from regworkers_local.load import CAMPAIGNS, DemoData
+from regworkers_local.load import CAMPAIGNS, DemoCampaign, DemoData
 from regworkers_local.state import StackState
 from tests.support.runtimes import redis_url
 
@@ -50,15 +50,16 @@ def namespace(state: StackState, name: str) -> tuple[Runtime, CallCounter]:
 class Entries:
     """Rounds of new entries, the same for the same seed."""
 
-    def __init__(self, seed: int = 7) -> None:
+    def __init__(self, seed: int = 7, campaigns: Sequence[DemoCampaign] = CAMPAIGNS) -> None:
         self._data = DemoData(seed)
+        self._campaigns = campaigns
         self._number = 0
 
     def round(self, count: int, now: float) -> list[Item]:
         numbers = range(self._number, self._number + count)
         self._number += count
         return [
-            self._data.entry(CAMPAIGNS[number % len(CAMPAIGNS)].campaign_id, number, now)
+            self._data.entry(self._campaigns[number % len(self._campaigns)].campaign_id, number, now)
             for number in numbers
         ]
 

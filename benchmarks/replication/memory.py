@@ -68,11 +68,11 @@ def run(name: str, entries: int) -> dict[str, float]:
 
 def _enqueue(settings: Settings, entries: int) -> DrainReport:
     source = StreamSource(FakeStreams(entries), FakeLeases(), settings.enqueue, owner="bench")
-    return _drain(settings, ENQUEUE, source, EnqueueWork(_queue("fake", FakeSqs(0))))
+    return drained(settings, ENQUEUE, source, EnqueueWork(queue_of("fake", FakeSqs(0))))
 
 
 def _save(settings: Settings, entries: int) -> DrainReport:
-    queue, other = _queue("fake", FakeSqs(entries)), _queue("other", FakeSqs(0))
+    queue, other = queue_of("fake", FakeSqs(entries)), queue_of("other", FakeSqs(0))
     mongo = _dependency("mongo")
     collection: Any = FakeCollection()
     saver = Saver(
@@ -89,15 +89,19 @@ def _save(settings: Settings, entries: int) -> DrainReport:
     )
     marks = Marks(FakeLeases(), "fake")
     work = MessageWork("save", saver, publisher, marks, max_attempts=3)
-    return _drain(settings, SAVE, source, work)
+    return drained(settings, SAVE, source, work)
 
 
-def _drain(settings: Settings, spec: DrainSpec[Any], source: Any, work: Any) -> DrainReport:
-    limits = drain_limits(settings, spec, idle_seconds=0, max_seconds=600)
-    return drain(spec.name, source, work, limits, probe=lambda: None, down=lambda: None, stop=StopSignal())
+def drained(
+    settings: Settings, spec: DrainSpec[Any], source: Any, work: Any, stop: StopSignal | None = None
+) -> DrainReport:
+    """One drain to its end: without a signal to stop until its source is empty."""
+    limits = drain_limits(settings, spec, idle_seconds=0 if stop is None else 3600, max_seconds=3600)
+    signal = StopSignal() if stop is None else stop
+    return drain(spec.name, source, work, limits, probe=lambda: None, down=lambda: None, stop=signal)
 
 
-def _queue(name: str, client: FakeSqs) -> SqsQueue:
+def queue_of(name: str, client: FakeSqs) -> SqsQueue:
     return SqsQueue(client, _dependency("sqs"), name, batch_bytes=MIB)
 
 
