@@ -18,9 +18,9 @@ from benchmarks.analytics import memory as export_memory
 from benchmarks.analytics import throughput as export
 from benchmarks.eligibility import bulk, function, invites, rates, warm
 from benchmarks.figures import append, newest, stack_of
-from benchmarks.page import BEGIN, END, ratios_table
+from benchmarks.page import write_tables
 from benchmarks.plots import write_plots
-from benchmarks.readme import conditions, say, write
+from benchmarks.readme import conditions, say
 from benchmarks.replication import lag, memory, shards, throughput
 from benchmarks.selection import assigning, drawing
 from regworkers_core.observability.logs import configure_logging
@@ -116,7 +116,7 @@ def main() -> None:
         if options.append:
             # Each at once, because later ones take long and may fail.
             append(record)
-            write(ratios_table().rstrip(), BEGIN, END)
+            write_tables()
             write_plots(newest())
 
 

@@ -1,15 +1,14 @@
-"""The table of benchmarks/README.md, from the newest records of `figures.jsonl`."""
+"""The tables of benchmarks/README.md, from the newest records of `figures.jsonl`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 from benchmarks.figures import newest
-from benchmarks.readme import table
-
-BEGIN, END = "<!-- ratios: begin -->", "<!-- ratios: end -->"
+from benchmarks.readme import described, table, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +83,36 @@ def ratios_table() -> str:
     return (
         table(["", "aim", "found (median)", "lowest to highest", "commit, day", "load before"], rows) + "\n"
     )
+
+
+def stages_table(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of a rehearsal, with the memory of every process, the largest first."""
+    rows = []
+    for name, stage in stages.items():
+        largest_first = sorted(stage["memory"].items(), key=lambda each: -each[1])
+        rows.append(
+            [
+                name,
+                f"{stage['items']:,}",
+                f"{stage['seconds']:,.0f}",
+                f"{stage['items'] / stage['seconds']:,.0f}",
+                f"{stage['dollars']:.4f}",
+                ", ".join(f"{process} {mib:,}" for process, mib in largest_first),
+            ]
+        )
+    return table(["stage", "items", "seconds", "items/s", "dollars", "peak MiB by process"], rows)
+
+
+def rehearsal_table() -> str:
+    """The newest rehearsal."""
+    record = newest().get("rehearsal")
+    if record is None:
+        return "Not measured.\n"
+    said = f"{record['size']:,} entries. {described(record)}"
+    return f"{fill(said, 100)}\n\n{stages_table(record['figures']['stages'])}\n"
+
+
+def write_tables() -> None:
+    """Both."""
+    for name, made in (("ratios", ratios_table), ("rehearsal", rehearsal_table)):
+        write(made().rstrip(), f"<!-- {name}: begin -->", f"<!-- {name}: end -->")

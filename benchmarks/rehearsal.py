@@ -16,16 +16,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
 import psutil
 
 from benchmarks.figures import MIB, append
-from benchmarks.readme import conditions, say, table
+from benchmarks.page import stages_table, write_tables
+from benchmarks.readme import conditions, say
 from benchmarks.replication.data import Entries, settings, write
 from regworkers_core.adapters.aws.sqs import MAX_BATCH
 from regworkers_core.adapters.mongo.activity import minute_of
@@ -39,6 +40,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.load import MARKETS, DemoCampaign
+from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
 from regworkers_local.state import read_json, write_json
 
@@ -48,10 +50,16 @@ _COMMAND = Path(sys.executable).with_name("regworkers")
 _BATCH = 1_000
 # Written and not yet saved: some hundred messages.
 _AHEAD = 20_000
-_PAUSE_SECONDS, _LOOK_SECONDS, _TELL_SECONDS = 0.2, 1.0, 30.0
+_PAUSE_SECONDS, _LOOK_SECONDS, _SAY_SECONDS = 0.2, 1.0, 30.0
 _FOR_EVER = ("--idle-seconds", "1e6", "--max-seconds", "1e6")
 _UNTIL_IDLE = ("--idle-seconds", "10", "--max-seconds", "1e6")
 _VISIBILITY_SECONDS = 600
+# The embedded DynamoDB keeps the records of its stream in memory, with the entries as they were: more than half of what
+# an entry takes. A day of them, as AWS has, would limit the rehearsal, and no drain is ever minutes behind here.
+_SHORT_STREAM = """from ministack.services import dynamodb
+dynamodb._STREAM_RETENTION_SECONDS = 600
+from ministack.app import main
+main()"""
 
 
 @dataclass
@@ -88,7 +96,7 @@ class Rehearsal:
         self._stage("close", self._close)
         self._stage("draw", self._draw)
         self._stage("assign codes", self._assign, "selections", "publish")
-        self._stage("tell", self._tell, "notifications")
+        self._stage("notify", self._notify, "notifications")
         if not self._phase().reached(PhaseStatus.COMPLETED):
             raise RuntimeError(f"the draw is {self._phase().status}")
 
@@ -163,7 +171,7 @@ class Rehearsal:
         """Write all entries, and wait until they are saved and their events published."""
         names, replica = self._runtime.names, self._runtime.database["entries"]
         queues = [self._runtime.queue(each) for each in (names.replication_queue, names.analytics_queue)]
-        entries, told = Entries(campaigns=(CAMPAIGN,)), 0.0
+        entries, said_at = Entries(campaigns=(CAMPAIGN,)), 0.0
         saved: int = replica.estimated_document_count()
         # After an interruption the last ones are written again: whether they were is not known.
         written, known = 0, max(saved - _AHEAD, 0)
@@ -178,8 +186,8 @@ class Rehearsal:
                     time.sleep(_PAUSE_SECONDS)
                 look_after()
                 saved = replica.estimated_document_count()
-                if time.monotonic() - told > _TELL_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - said_at > _SAY_SECONDS:
+                    said_at = time.monotonic()
                     aws = self._watched["aws"].memory_info().rss / MIB
                     say(f"{written:,} written, {saved:,} saved, AWS {aws:,.0f} MiB")
         return saved
@@ -204,17 +212,17 @@ class Rehearsal:
         selections: int = self._runtime.database["selections"].estimated_document_count()
         return selections
 
-    def _tell(self) -> int:
+    def _notify(self) -> int:
         """Queue the messages, and take them off as the mailer does."""
-        queue, over, told = self._runtime.queue(self._runtime.names.notification_queue), threading.Event(), 0
+        queue, over, sent = self._runtime.queue(self._runtime.names.notification_queue), threading.Event(), 0
 
         def mail() -> None:
-            nonlocal told
+            nonlocal sent
             while True:
                 ending = over.is_set()
                 received = queue.receive(MAX_BATCH, 1, _VISIBILITY_SECONDS)
                 queue.delete(received)
-                told += sum(len(orjson.loads(each.body)["items"]) for each in received)
+                sent += sum(len(orjson.loads(each.body)["items"]) for each in received)
                 if ending and not received:
                     return
 
@@ -225,7 +233,7 @@ class Rehearsal:
         finally:
             over.set()
             mailer.join()
-        return told
+        return sent
 
     def _command(self, *words: str) -> None:
         process = self._start(*words)
@@ -266,17 +274,6 @@ class Rehearsal:
         return process
 
 
-def stages_table(stages: Mapping[str, Stage]) -> str:
-    """For people."""
-    rows = []
-    for name, stage in stages.items():
-        largest_first = sorted(stage.memory.items(), key=lambda each: -each[1])
-        memory = ", ".join(f"{process} {mib:,}" for process, mib in largest_first)
-        rate = f"{stage.items / stage.seconds:,.0f}" if stage.seconds else ""
-        rows.append([name, f"{stage.items:,}", f"{stage.seconds:,.0f}", rate, f"{stage.dollars:.4f}", memory])
-    return table(["stage", "items", "seconds", "items/s", "dollars", "peak MiB by process"], rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.rehearsal", description=__doc__)
     parser.add_argument("--entries", type=int, default=3_000_000)
@@ -286,6 +283,7 @@ def main() -> None:
     configure_logging("WARNING")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
+    SERVERS["aws"] = replace(SERVERS["aws"], command=lambda _place: [sys.executable, "-c", _SHORT_STREAM])
     stack = Stack(PROJECT_ROOT, f"rehearsal-{options.entries}")
     if options.fresh:
         stack.reset()
@@ -295,10 +293,11 @@ def main() -> None:
     rehearsal = Rehearsal(stack, options.entries)
     rehearsal.play()
     stages = {name: vars(stage) for name, stage in rehearsal.stages.items()}
+    stack.reset()
+    print(stages_table(stages))
     if options.append:
         append({"suite": "rehearsal", "size": options.entries, **where, "figures": {"stages": stages}})
-    stack.reset()
-    print(stages_table(rehearsal.stages))
+        write_tables()
 
 
 if __name__ == "__main__":

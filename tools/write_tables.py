@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.page import ratios_table
+from benchmarks.page import ratios_table, rehearsal_table
 from regworkers_core.eligibility.rules import RULES
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.settings import PROJECT_ROOT
@@ -43,6 +43,7 @@ TABLES = {
     ("alerts.md", "conditions"): conditions_table,
     ("reliability.md", "blindness matrix"): matrix_table,
     ("../benchmarks/README.md", "ratios"): ratios_table,
+    ("../benchmarks/README.md", "rehearsal"): rehearsal_table,
 }
 # Takes as long as a simulation.
 SLOW_TABLES = {("alerts.md", "pages"): pages_table}
