@@ -19,10 +19,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 import psutil
+from botocore.exceptions import BotoCoreError
 
 from benchmarks.figures import MIB, append
 from benchmarks.page import stages_table, write_tables
@@ -31,6 +34,7 @@ from benchmarks.replication.data import Entries, settings, write
 from regworkers_core.adapters.aws.sqs import MAX_BATCH
 from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.observability.logs import configure_logging
@@ -44,6 +48,7 @@ from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
 from regworkers_local.state import read_json, write_json
 
+T = TypeVar("T")
 CAMPAIGN = DemoCampaign("rehearsal", "Rehearsal")
 ENTRIES_PER_SEAT = 20
 _COMMAND = Path(sys.executable).with_name("regworkers")
@@ -54,11 +59,17 @@ _PAUSE_SECONDS, _LOOK_SECONDS, _SAY_SECONDS = 0.2, 1.0, 30.0
 _FOR_EVER = ("--idle-seconds", "1e6", "--max-seconds", "1e6")
 _UNTIL_IDLE = ("--idle-seconds", "10", "--max-seconds", "1e6")
 _VISIBILITY_SECONDS = 600
-# The embedded DynamoDB keeps the records of its stream in memory, with the entries as they were: more than half of what
-# an entry takes. A day of them, as AWS has, would limit the rehearsal, and no drain is ever minutes behind here.
-_SHORT_STREAM = """from ministack.services import dynamodb
-dynamodb._STREAM_RETENTION_SECONDS = 600
+# What an entry may lack is left out, for the memory of the embedded DynamoDB.
+_LEFT_OUT = frozenset({"attributes", "globalUserId", "memberId"})
+_ATTEMPTS = 5
+# The embedded DynamoDB has everything in memory as objects of Python, an entry 7 KB. A day of its stream, as AWS keeps,
+# would be 9 KB more; no drain is ever minutes behind here. A search for cyclic garbage among millions of objects stops
+# it for longer than clients wait.
+_AWS = """import gc
+from ministack.services import dynamodb
 from ministack.app import main
+gc.disable()
+dynamodb._STREAM_RETENTION_SECONDS = 300
 main()"""
 
 
@@ -176,12 +187,13 @@ class Rehearsal:
         # After an interruption the last ones are written again: whether they were is not known.
         written, known = 0, max(saved - _AHEAD, 0)
         with self._drains("enqueue", "save", "publish") as look_after:
-            while saved < self._entries or any(queue.depth().total for queue in queues):
+            while saved < self._entries or any(_patiently(queue.depth).total for queue in queues):
                 if written < self._entries and written - saved < _AHEAD:
                     items = entries.round(min(_BATCH, self._entries - written), time.time())
                     written += len(items)
                     if written > known:
-                        write(self._runtime, items)
+                        slim = [{name: each[name] for name in each.keys() - _LEFT_OUT} for each in items]
+                        _patiently(partial(write, self._runtime, slim))
                 else:
                     time.sleep(_PAUSE_SECONDS)
                 look_after()
@@ -220,8 +232,8 @@ class Rehearsal:
             nonlocal sent
             while True:
                 ending = over.is_set()
-                received = queue.receive(MAX_BATCH, 1, _VISIBILITY_SECONDS)
-                queue.delete(received)
+                received = _patiently(partial(queue.receive, MAX_BATCH, 1, _VISIBILITY_SECONDS))
+                _patiently(partial(queue.delete, received))
                 sent += sum(len(orjson.loads(each.body)["items"]) for each in received)
                 if ending and not received:
                     return
@@ -236,13 +248,17 @@ class Rehearsal:
         return sent
 
     def _command(self, *words: str) -> None:
-        process = self._start(*words)
-        try:
-            if process.wait():
-                raise RuntimeError(f"`regworkers {' '.join(words)}` failed: see {self._log}")
-        finally:
-            process.kill()
-            process.wait()
+        """Every command goes on where an earlier attempt stopped. Raises RuntimeError."""
+        for _ in range(_ATTEMPTS):
+            process = self._start(*words)
+            try:
+                if not process.wait():
+                    return
+            finally:
+                process.kill()
+                process.wait()
+            say(f"`regworkers {' '.join(words)}` failed: see {self._log}")
+        raise RuntimeError(f"{words[0]} failed {_ATTEMPTS} times")
 
     @contextmanager
     def _drains(self, *names: str) -> Iterator[Callable[[], None]]:
@@ -274,6 +290,16 @@ class Rehearsal:
         return process
 
 
+def _patiently(call: Callable[[], T]) -> T:
+    """Again after a pause of the embedded server; what is asked may be done twice."""
+    while True:
+        try:
+            return call()
+        except (TransientFailure, BotoCoreError) as error:
+            say(f"again: {error}")
+            time.sleep(_PAUSE_SECONDS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.rehearsal", description=__doc__)
     parser.add_argument("--entries", type=int, default=3_000_000)
@@ -283,7 +309,7 @@ def main() -> None:
     configure_logging("WARNING")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
-    SERVERS["aws"] = replace(SERVERS["aws"], command=lambda _place: [sys.executable, "-c", _SHORT_STREAM])
+    SERVERS["aws"] = replace(SERVERS["aws"], command=lambda _place: [sys.executable, "-c", _AWS])
     stack = Stack(PROJECT_ROOT, f"rehearsal-{options.entries}")
     if options.fresh:
         stack.reset()

@@ -35,7 +35,7 @@ from tests.support.waiting import wait_until
 PER_SECOND = 200.0
 FIRST_ENTRIES, LATER_PART = 5, 10
 HAND_OVERS = 5
-TAKES_OVER = "new run of"
+NEW_RUN = "new run of"
 _DRAINS = ("enqueue", "save")
 _BATCH = 10
 _LOOK_EVERY_SECONDS = 0.05
@@ -147,7 +147,8 @@ class _Scene:
 
         works = (lambda: load.write_all(seconds), strike)
         threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
-        observer = threading.Thread(target=self._observe, args=(over,), daemon=True)
+        known = {run_id for drain in _DRAINS for run_id in self._at_work(drain)}
+        observer = threading.Thread(target=self._observe, args=(known, over), daemon=True)
         for each in (*threads, observer):
             each.start()
         load.read_all(lambda: any(each.is_alive() for each in threads))
@@ -156,7 +157,10 @@ class _Scene:
         if failed:
             raise failed[0]
         self.say(f"{load.written:,} entries at {PER_SECOND:g}/s, {len(load.awaited)} of them not seen")
-        return load.figures() | {"marks": [[round(at, 1), what] for at, what in sorted(self.marks)]}
+        return load.figures() | {
+            "newRuns": sum(what.startswith(NEW_RUN) for _, what in self.marks),
+            "marks": [[round(at, 1), what] for at, what in sorted(self.marks)],
+        }
 
     def visible(self, ids: Sequence[str]) -> list[str]:
         query: dict[str, Any] = {"_id": {"$in": list(ids)}}
@@ -203,15 +207,14 @@ class _Scene:
         }
         return {run_id: pid for run_id, pid in found.items() if psutil.pid_exists(pid)}
 
-    def _observe(self, over: threading.Event) -> None:
+    def _observe(self, known: set[str], over: threading.Event) -> None:
         """Mark each run that begins to work."""
-        known = {run_id for drain in _DRAINS for run_id in self._at_work(drain)}
         while not over.wait(1.0):
             for drain in _DRAINS:
                 with suppress(TransientFailure):
                     for run_id in self._at_work(drain).keys() - known:
                         known.add(run_id)
-                        self._mark(f"{TAKES_OVER} {drain}")
+                        self._mark(f"{NEW_RUN} {drain}")
 
 
 class _Load:
