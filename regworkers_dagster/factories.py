@@ -153,11 +153,20 @@ def _is_on() -> bool:
 
 
 def schedule(
-    name: str, job: Any, cron: str, description: str, run_config: Mapping[str, Any] | None = None
+    name: str,
+    job: Any,
+    cron: str,
+    description: str,
+    run_config: Mapping[str, Any] | None = None,
+    *,
+    due: Callable[[dg.ScheduleEvaluationContext], bool] | None = None,
+    uses: Set[str] = frozenset(),
 ) -> dg.ScheduleDefinition:
-    """A schedule in UTC."""
+    """A schedule in UTC. `due` asks, with the resources `uses`, whether to start a run; None: always."""
     return dg.ScheduleDefinition(
         name=name,
+        should_execute=due,
+        required_resource_keys=set(uses),
         job=job,
         cron_schedule=cron,
         execution_timezone="UTC",

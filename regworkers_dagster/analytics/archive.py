@@ -10,11 +10,13 @@ from regworkers_core.analytics.archive.archiver import archive_events as archive
 from regworkers_core.analytics.archive.status import verify
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations.health.unarchived import read_unarchived
 from regworkers_dagster.analytics.publishing import FLOW, KAFKA_EVENTS
+from regworkers_dagster.drains.observing import or_none
 from regworkers_dagster.drains.running import CONTINUOUS
 from regworkers_dagster.factories import KEPT_FRESH, asset_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import plain_failures, runtime_of
+from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run
 
 # How old the archive may be. A run that finds nothing new ends within a second.
@@ -149,13 +151,24 @@ CHECK_ARCHIVE = asset_job(
 )
 
 
+def anything_new(context: dg.ScheduleEvaluationContext) -> bool:
+    """Whether events wait, or an hour has begun: a run that finds nothing still writes twenty events of Dagster. A run
+    says what is wrong if that cannot be read.
+    """
+    runtime = runtime_of(context, call_seconds=TICK_CALL_SECONDS)
+    waiting = or_none(lambda: any(each.waiting for each in read_unarchived(runtime)))
+    return waiting is not False or context.scheduled_execution_time.minute == 0
+
+
 SCHEDULES = (
     schedule(
         "archive_events_often",
         ARCHIVE_EVENTS,
         f"*/{_EVERY_MINUTES} * * * *",
-        "Keeps the archive a few minutes behind Kafka.",
+        "Keeps the archive a few minutes behind Kafka: a run when events are new, and one every hour.",
         {"ops": {"archive": {"config": {"max_seconds": _SCHEDULED_SECONDS}}}},
+        due=anything_new,
+        uses={"aws", "kafka"},
     ),
     schedule(
         "check_archive_nightly",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import dagster as dg
 import pytest
 
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.archive import SCHEDULES
+from regworkers_dagster.resources import connections
 from tests.analytics.archive.world import event, manifest_of, produce
 from tests.dagster.selection.world import failure_of, judged, materialised, registered
 from tests.dagster.support import job, plain, use
@@ -49,11 +52,22 @@ def test_the_archive_is_brought_up_to_date_with_numbers_and_its_promise_is_check
         )
 
 
-def test_the_scheduled_run_takes_its_config() -> None:
+def test_a_run_is_scheduled_when_events_are_new_and_every_hour(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
     often, _ = SCHEDULES
-    context = dg.build_schedule_context()
-    (request,) = often.evaluate_tick(context).run_requests or ()
-    assert dg.validate_run_config(job("archive_events"), dict(request.run_config))
+
+    def requests(minute: int) -> list[dg.RunRequest]:
+        at = datetime(2026, 11, 27, 8, minute, tzinfo=UTC)
+        with dg.build_schedule_context(resources=connections(), scheduled_execution_time=at) as context:
+            return list(often.evaluate_tick(context).run_requests or ())
+
+    assert requests(5) == []
+    (hourly,) = requests(0)
+    assert dg.validate_run_config(job("archive_events"), dict(hourly.run_config))
+    produce(runtime, event(1))
+    assert len(requests(5)) == 1
 
 
 def test_a_funnel_shows_a_campaign_before_its_draw_without_a_fans_data(
