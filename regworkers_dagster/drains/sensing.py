@@ -223,8 +223,6 @@ def ticking(read: Callable[[dg.SensorEvaluationContext, Runtime], Answer]) -> Ti
     """A sensor's function from one that gets the runtime with short time-outs, and whose failures skip the tick."""
 
     def tick(context: dg.SensorEvaluationContext) -> Answer:
-        if context._instance is None and context.instance_ref is not None:
-            context._instance = _instance_of(context.instance_ref)
         return safely(context, lambda: read(context, runtime_of(context, call_seconds=TICK_CALL_SECONDS)))
 
     tick.__name__, tick.__doc__ = read.__name__, read.__doc__
@@ -234,12 +232,20 @@ def ticking(read: Callable[[dg.SensorEvaluationContext, Runtime], Answer]) -> Ti
 _INSTANCES: dict[str, dg.DagsterInstance] = {}
 
 
-def _instance_of(ref: Any) -> dg.DagsterInstance:
-    """One for all ticks of the process: Dagster would open another one for each, which takes half of a tick's CPU."""
-    key = repr(ref)
-    if key not in _INSTANCES:
-        _INSTANCES[key] = dg.DagsterInstance.from_ref(ref)
-    return _INSTANCES[key]
+def _shared_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+    """The instance of a tick: one for all ticks of the process."""
+    if context._instance is None and context.instance_ref is not None:
+        key = repr(context.instance_ref)
+        if key not in _INSTANCES:
+            _INSTANCES[key] = dg.DagsterInstance.from_ref(context.instance_ref)
+        context._instance = _INSTANCES[key]
+    return _instance_of_tick(context)
+
+
+# Dagster opens another one for each tick, even before it calls the sensor's function: half of a tick's CPU.
+_instance_of_tick: Callable[[dg.SensorEvaluationContext], dg.DagsterInstance]
+_instance_of_tick = dg.SensorEvaluationContext.instance.fget  # type: ignore[attr-defined]
+dg.SensorEvaluationContext.instance = property(_shared_instance)  # type: ignore[assignment, method-assign]
 
 
 def rest(context: dg.SensorEvaluationContext, seconds: float) -> None:
