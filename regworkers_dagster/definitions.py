@@ -19,7 +19,7 @@ from regworkers_dagster.operations import (
     reviews,
     runbooks,
 )
-from regworkers_dagster.replication import assets, checks
+from regworkers_dagster.replication import assets, checks, cycle
 from regworkers_dagster.replication import automation as replication
 from regworkers_dagster.resources import connections
 from regworkers_dagster.selection import assets as selection_assets
@@ -63,6 +63,7 @@ defs = dg.Definitions(
         replication.SAVE_ENTRIES,
         replication.RECONCILE_ENTRIES,
         replication.backfill_entries,
+        cycle.verify_entries,
         *eligibility.JOBS,
         *selection.JOBS,
         publishing.PUBLISH_EVENTS,

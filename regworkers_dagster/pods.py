@@ -40,7 +40,13 @@ _SIZES = (SMALL, DRAIN, REPORT, LARGE)
 JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "replication": {
         DRAIN: ("enqueue_entries", "save_entries", "backfill_entries"),
-        LARGE: ("reconcile_entries", "runbook_out_of_sync", "drill_recovery", "undo_acceptance"),
+        LARGE: (
+            "reconcile_entries",
+            "runbook_out_of_sync",
+            "drill_recovery",
+            "undo_acceptance",
+            "verify_entries",
+        ),
     },
     "selection": {
         SMALL: (

@@ -15,6 +15,7 @@ from regworkers_core.cli.output import Format, FormatOption, answer, progress, r
 from regworkers_core.cli.trace import EntryId, entry_key
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill import (
     backfill_status,
@@ -29,6 +30,12 @@ from regworkers_core.runtime import Runtime
 
 # Rows of a table: the number that a repair accepts without `--after-restore`.
 _SHOWN = 100
+
+
+SinceOption = Annotated[
+    str,
+    typer.Option(help="only entries that changed since: 2026-11-25T18:00:00Z, 2026-11-25, 90m, 12h, 7d"),
+]
 
 
 @flatten_options
@@ -72,6 +79,11 @@ def reconcile_command(
         int | None,
         typer.Option("--yes-undo", min=0, metavar="N", help="with --undo: restore these N entries"),
     ] = None,
+    since: SinceOption = "",
+    cycle: Annotated[
+        bool,
+        typer.Option("--cycle", help="only the segments that are due, beside other workers that do the same"),
+    ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Compare the replica with the demand table, and repair it.
@@ -91,8 +103,10 @@ def reconcile_command(
     _require(undo or yes_undo is None, "--yes-undo needs --undo")
     _require(change.apply or yes_undo is None, "--yes-undo only confirms the number: add --apply to act")
     _require(not undo or change.dry_run or yes_undo is not None, "--undo --apply needs --yes-undo N")
+    _require(not (undo and (since or cycle)), "--undo takes neither --since nor --cycle")
     runtime = Runtime.load()
     campaign = campaign and campaign_id_of(runtime, campaign)
+    since = parse_since(since, runtime.clock())
     if undo:
         _undo(runtime, campaign, yes_undo, form)
         return
@@ -105,6 +119,7 @@ def reconcile_command(
         "yesRemove": yes_remove,
         "acceptSource": accept_source,
         "afterRestore": after_restore,
+        "since": since,
     }
     with (
         audited(runtime, "reconcile", campaign or "all campaigns", arguments, dry_run=not repair) as counts,
@@ -116,6 +131,8 @@ def reconcile_command(
             repair=repair,
             yes_remove=yes_remove,
             accept=accept,
+            since=since,
+            cycle=cycle,
             on_progress=lambda done: show(completed=done),
             on_phase=lambda phase: show(description=phase),
         )
@@ -153,6 +170,8 @@ def _comparison(result: ReconcileResult, *, listed: bool) -> Group:
         samples = "\n".join(result.samples.get(kind, ())[:3])
         lines.append([kind.value, number, *([repair.remaining.get(kind, 0)] if repair else []), samples])
     title = f"{result.totals['source']} in the source, {result.totals['replica']} in the replica"
+    if result.verified_as_of:
+        title += f", verified as of {result.verified_as_of}"
     # Sentences are below the table: on a narrow terminal a column would break them up.
     below = [f"{kind.value}: {text}" for kind, text in result.explanations.items()]
     tables = [rows(columns, lines, title=title)]
@@ -214,11 +233,12 @@ def backfill_command(
     campaign: CampaignOption = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="items a second [default: the setting]")] = None,
     segments: Annotated[int | None, typer.Option(min=1, max=64, help="parallel segments of the scan")] = None,
+    since: SinceOption = "",
     backfill_id: BackfillId = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
     if context.invoked_subcommand is None:
-        _backfill(campaign, rate, segments, backfill_id, change.dry_run, form)
+        _backfill(campaign, rate, segments, backfill_id, change.dry_run, form, since=since)
 
 
 @backfill_app.command("resume")
@@ -240,10 +260,13 @@ def _backfill(
     dry_run: bool,
     form: Format,
     only_resume: bool = False,
+    since: str = "",
 ) -> None:
     runtime = Runtime.load()
     campaign = campaign and campaign_id_of(runtime, campaign)
-    target, arguments = _backfill_target(campaign, backfill_id), {"rate": rate, "segments": segments}
+    since = parse_since(since, runtime.clock())
+    target = _backfill_target(campaign, backfill_id)
+    arguments = {"rate": rate, "segments": segments, "since": since}
     with (
         audited(
             runtime,
@@ -260,6 +283,7 @@ def _backfill(
             campaign_id=campaign,
             rate=rate,
             segments=segments,
+            since=since,
             backfill_id=backfill_id,
             dry_run=dry_run,
             only_resume=only_resume,

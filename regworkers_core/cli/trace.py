@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ from regworkers_core.domain.keys import (
     entry_id_problem,
 )
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.timestamps import iso, span_seconds
+from regworkers_core.domain.timestamps import iso, parse_since, span_seconds
 from regworkers_core.operations.logs import Lines, LogLine, Sought, look_up
 from regworkers_core.operations.trace import Hop, trace_hops
 from regworkers_core.runtime import Runtime
@@ -180,21 +179,6 @@ def audit_command(
     )
     empty = f"no action is recorded{asked}"
     answer([each.as_dict() for each in found], form, rows(columns, lines) if lines else empty)
-
-
-def parse_since(text: str, now: float) -> str:
-    """The time in ISO 8601; "" for "". Raises UsageError for text that is neither a time nor an age."""
-    if not text:
-        return ""
-    if (ago := span_seconds(text)) is not None:
-        return iso(now - ago)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"--since {text!r} should be a day (2026-11-25), a time (2026-11-25T18:00:00Z) or 90m, 12h, 7d"
-        ) from None
-    return iso((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
 
 def _brief(action: Action) -> str | None:

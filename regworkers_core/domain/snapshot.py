@@ -238,10 +238,13 @@ class SchedulerState:
 
 @dataclass(frozen=True, slots=True)
 class ParityState:
-    """What the last reconcile found, `differences` by class; `at` is its ISO time."""
+    """What the last reconcile found, `differences` by class; `at` is its ISO time, and until `verified_as_of` every
+    entry was verified (empty: some never were).
+    """
 
     at: str
     differences: Mapping[str, int] = field(default_factory=dict)
+    verified_as_of: str = ""
 
 
 # What is promised of every item of `drain_log` and of every draw; `objectives` has a target for each.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from regworkers_core.domain.reasons import UsageError
+
 _SPAN = re.compile(r"(\d{1,5})([smhd])")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -28,3 +30,18 @@ def span_seconds(text: str) -> float | None:
     """`90s`, `30m`, `1h` or `2d` in seconds, None when `text` is not of that form."""
     found = _SPAN.fullmatch(text.strip())
     return int(found[1]) * _UNIT_SECONDS[found[2]] if found else None
+
+
+def parse_since(text: str, now: float) -> str:
+    """The time in ISO 8601; "" for "". Raises UsageError for text that is neither a time nor an age."""
+    if not text:
+        return ""
+    if (ago := span_seconds(text)) is not None:
+        return iso(now - ago)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"--since {text!r} should be a day (2026-11-25), a time (2026-11-25T18:00:00Z) or 90m, 12h, 7d"
+        ) from None
+    return iso((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())

@@ -118,8 +118,17 @@ class Queue(Protocol):
     def depth(self) -> QueueDepth: ...
 
 
+class Beside(Protocol):
+    """What works beside a drain in threads of its own: it ends with the source, and adds to its counts."""
+
+    def close(self) -> None: ...
+    def counts(self) -> Counter[str]: ...
+
+
 class QueueSource:
     """A queue as `engine.drain.Source[Received]`. A message is held from its receive until it is settled."""
+
+    beside: Beside | None = None
 
     def __init__(
         self, queue: Queue, *, batch_messages: int, wait_seconds: float, visibility_seconds: int
@@ -194,6 +203,9 @@ class QueueSource:
         return True
 
     def close(self) -> None:
+        if self.beside is not None:
+            self.beside.close()
+            self._counts.update(self.beside.counts())
         with self._lock:
             held, self._held = list(self._held.values()), {}
         if held:

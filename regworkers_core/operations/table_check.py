@@ -18,6 +18,7 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored
 from regworkers_core.domain.claim import comparable
@@ -38,14 +39,13 @@ from regworkers_core.replication.reconcile.classify import (
     of_replica,
 )
 from regworkers_core.replication.reconcile.comparison import Comparison, PairProgress
-from regworkers_core.replication.reconcile.reconciliation import read_source
 from regworkers_core.runtime import Runtime
 
 EXAMPLES = 5
 _CHUNK = 1000
 _DAY_SECONDS = 24 * 3600.0
 _DIGEST_BYTES = 8
-_LEAST_MEMORY_MIB = 64
+_REPEATS_MEMORY_MIB = 256
 
 
 class Trait(StrEnum):
@@ -213,25 +213,22 @@ def check_tables(
             on_progress(read.total())
         bucket.take(number)
 
-    # Each has half, but not less than DuckDB needs.
-    memory = max(_LEAST_MEMORY_MIB, settings.compare_memory_mib // 2)
-    with Comparison(memory) as comparison, _Repeats(memory) as repeats:
+    with Comparison(settings.compare_memory_mib) as comparison, _Repeats(_REPEATS_MEMORY_MIB) as repeats:
 
         def take(items: Sequence[tuple[EntryKey, Mapping[str, Any]]]) -> None:
-            comparison.add("source", [_source(key, item, findings, began) for key, item in items])
+            comparison.expect([_source(key, item, findings, began) for key, item in items])
             repeats.add([value for key, item in items for value in _values(key, item)])
             note("entries", len(items))
 
         on_phase("reading the demand table")
-        read_source(runtime.demand_table, None, settings.scan_segments, take)
+        _read_source(runtime.demand_table, settings.scan_segments, take)
         on_phase("reading the replica")
         documents = runtime.replica.documents()
         while chunk := list(islice(documents, _CHUNK)):
-            comparison.add("replica", list(_replica(chunk, findings)))
+            comparison.meet(list(_replica(chunk, findings)))
             note("documents", len(chunk))
         on_phase("comparing")
         repeats.report(findings)
-        comparison.compare()
         for page in comparison.pages(PairProgress.FOUND):
             for each in page:
                 objective = settings.lag_objective_seconds
@@ -239,6 +236,29 @@ def check_tables(
     return TableCheck(
         read["entries"], read["documents"], runtime.clock() - began, findings.counts, findings.examples
     )
+
+
+def _read_source(
+    table: DemandTable, segments: int, take: Callable[[Sequence[tuple[EntryKey, Mapping[str, Any]]]], None]
+) -> None:
+    """A parallel scan in `segments` threads, each of which hands its pages to `take`."""
+    cancelled = scheduling.event()
+
+    def read(segment: int) -> None:
+        for page in table.pages(None, segment, segments):
+            if cancelled.is_set():
+                return
+            take(page.items)
+
+    with scheduling.pool(segments, "check") as pool:
+        futures = [pool.submit(read, segment) for segment in range(segments)]
+        try:
+            done, _ = scheduling.wait(futures, return_when=scheduling.FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        finally:
+            # The others end with their page when one failed or the caller is interrupted.
+            cancelled.set()
 
 
 def _structure(runtime: Runtime, findings: _Findings) -> None:

@@ -97,6 +97,7 @@ def start_backfill(
     *,
     rate: float | None = None,
     segments: int | None = None,
+    since: str = "",
     backfill_id: str | None = None,
     dry_run: bool = False,
     only_resume: bool = False,
@@ -105,7 +106,8 @@ def start_backfill(
     on_step: OnStep = no_step,
 ) -> BackfillReport:
     """Start the backfill of this id (default: the campaign's, or `all`), or resume it. One that is finished starts
-    again unless `only_resume`. `rate` is in items a second. A dry run counts and stores nothing. Blocks until it ends.
+    again unless `only_resume`. `rate` is in items a second. With `since` only entries whose `updatedAt` is that ISO
+    time or later are sent; all are read. A dry run counts and stores nothing. Blocks until it ends.
 
     Raises UsageError while the same backfill runs elsewhere, if it was started for something else, and for an unknown
     campaign; TransientFailure when a dependency stays unavailable, and then the position is kept, too.
@@ -123,7 +125,8 @@ def start_backfill(
         campaign_id,
         1 if campaign_id is not None else segments or settings.replication.scan_segments,
         iso(runtime.clock()),
-        None if campaign_id is not None else estimate_items(runtime),
+        None if campaign_id is not None or since else estimate_items(runtime),
+        since,
     )
     if dry_run:
         return _count(rows.id, fresh, reader, stop, on_progress)
@@ -231,6 +234,11 @@ def _parameters(
     if campaign_id is not None and campaign_id != stored.campaign_id:
         of = f"campaign {stored.campaign_id}" if stored.campaign_id else "the whole table"
         raise UsageError(f"backfill {rows.id} covers {of}: choose another id with --id")
+    if fresh.since not in ("", stored.since):
+        changed = f"what changed since {stored.since}" if stored.since else "all entries"
+        raise UsageError(
+            f"backfill {rows.id} is unfinished and covers {changed}: choose another id with --id"
+        )
     return stored, False
 
 

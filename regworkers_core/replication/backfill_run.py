@@ -40,12 +40,15 @@ _WRITE_ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a backfill covers; `started_at` is ISO-8601, `estimate` the expected number of entries if known."""
+    """What a backfill covers: with `since` only what changed from then on. `started_at` and `since` are ISO-8601,
+    `estimate` is the expected number of entries if known.
+    """
 
     campaign_id: str | None
     segments: int
     started_at: str
     estimate: int | None = None
+    since: str = ""
 
     def as_state(self, state: RunState, at: str) -> dict[str, str]:
         return {
@@ -55,6 +58,7 @@ class Parameters:
             "segments": str(self.segments),
             "startedAt": self.started_at,
             "estimate": "" if self.estimate is None else str(self.estimate),
+            "since": self.since,
         }
 
     @classmethod
@@ -65,6 +69,7 @@ class Parameters:
             int(state.get("segments") or 1),
             state.get("startedAt", ""),
             int(estimate) if estimate else None,
+            state.get("since", ""),
         )
 
 
@@ -220,10 +225,15 @@ class TablePages(Protocol):
         segments: int,
         start_key: Mapping[str, Any] | None = None,
         limit: int | None = None,
+        since: str = "",
     ) -> TablePage: ...
 
     def query(
-        self, campaign_id: str, start_key: Mapping[str, Any] | None = None, limit: int | None = None
+        self,
+        campaign_id: str,
+        start_key: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        since: str = "",
     ) -> TablePage: ...
 
 
@@ -240,9 +250,9 @@ class SegmentReader:
 
     def page(self, of: Parameters, segment: int, start_key: Mapping[str, Any] | None) -> TablePage:
         page = (
-            self._table.query(of.campaign_id, start_key, PAGE)
+            self._table.query(of.campaign_id, start_key, PAGE, of.since)
             if of.campaign_id is not None
-            else self._table.scan(segment, of.segments, start_key, PAGE)
+            else self._table.scan(segment, of.segments, start_key, PAGE, of.since)
         )
         refused = [key for key, _ in page.items if key.problem]
         if not refused:

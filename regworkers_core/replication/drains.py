@@ -13,7 +13,9 @@ from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
 from regworkers_core.replication.enqueue.stream_source import StreamSource
+from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.saver import OpenDeadLetters, Saver
+from regworkers_core.replication.second_look import SecondLook
 from regworkers_core.runtime import Runtime
 
 
@@ -44,18 +46,20 @@ class _NoHistory:
 def _save(
     runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
 ) -> tuple[QueueSource, MessageWork[ReplicationItem]]:
-    return queue_parts(
-        runtime,
-        SAVE.name,
-        runtime.names.replication_queue,
-        saver(runtime, run_id, on_step),
-        runtime.settings.save,
-        run_id=run_id,
-        on_step=on_step,
-    )
+    settings, queue = runtime.settings.save, runtime.names.replication_queue
+    look = None
+    if settings.second_look_seconds:
+        sides = Sides(runtime.demand_table, runtime.replica, runtime.dead_letters)
+        look = SecondLook(sides, runtime.queue(queue), settings)
+    steps = saver(runtime, run_id, on_step, look)
+    source, work = queue_parts(runtime, SAVE.name, queue, steps, settings, run_id=run_id, on_step=on_step)
+    source.beside = look
+    return source, work
 
 
-def saver(runtime: Runtime, run_id: str, on_step: OnStep = no_step) -> Saver:
+def saver(
+    runtime: Runtime, run_id: str, on_step: OnStep = no_step, second_look: SecondLook | None = None
+) -> Saver:
     """The save steps over the runtime's tables and queues."""
     return Saver(
         runtime.demand_table,
@@ -66,6 +70,7 @@ def saver(runtime: Runtime, run_id: str, on_step: OnStep = no_step) -> Saver:
         dead_letters=OpenDeadLetters(
             runtime.dead_letters, runtime.names.replication_queue, clock=runtime.clock
         ),
+        second_look=second_look,
         run_id=run_id,
         clock=runtime.clock,
         on_step=on_step,

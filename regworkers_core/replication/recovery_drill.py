@@ -27,9 +27,8 @@ from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.backfill import estimate_items
-from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_source
-from regworkers_core.replication.reconcile.comparison import Comparison, PairProgress
-from regworkers_core.replication.reconcile.reconciliation import load_replica
+from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_replica, of_source
+from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, PairProgress
 from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.replication.states_to_save import KeyRequest
@@ -149,7 +148,7 @@ class _Recording:
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]:
         found = {key: dict(item) for key, item in self._table.get(keys).items()}
-        self._comparison.add("source", [of_source(key, item) for key, item in found.items()])
+        self._comparison.expect([of_source(key, item) for key, item in found.items()])
         return found
 
     def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared:
@@ -300,8 +299,9 @@ def _drill(
 
 
 def _compare(comparison: Comparison, replica: Replica, found: _Found) -> None:
-    load_replica(comparison, replica, None, lambda _number: None)
-    comparison.compare()
+    documents = replica.scan(None)
+    while chunk := list(islice(documents, PAGE)):
+        comparison.meet([of_replica(key, stored) for key, stored in chunk])
     for page in comparison.pages(PairProgress.FOUND):
         for difference in page:
             source, rebuilt = difference.pair

@@ -28,6 +28,7 @@ from regworkers_core.engine.queue import Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.second_look import SecondLook
 from regworkers_core.replication.states_to_save import KeyRequest, states_to_save
 
 log = structlog.get_logger(__name__)
@@ -87,6 +88,7 @@ class Saver:
         analytics: Queue,
         *,
         dead_letters: OpenDeadLetters | None = None,
+        second_look: SecondLook | None = None,
         run_id: str,
         clock: Callable[[], float] = scheduling.now,
         on_step: OnStep = no_step,
@@ -96,7 +98,7 @@ class Saver:
         self._campaigns = campaigns
         self._replication = replication
         self._events = EventQueue(analytics)
-        self._dead_letters = dead_letters
+        self._dead_letters, self._second_look = dead_letters, second_look
         self._run_id = run_id
         self._clock = clock
         self._on_step = on_step
@@ -137,6 +139,10 @@ class Saver:
         self._clear(entries, effects, overtaken, at, saved)
         self._on_step("save.after_clear")
         self._close_dead_letters(writes, effects, saved)
+        if self._second_look is not None:
+            wrote = (Effect.APPLIED, Effect.HEALED)
+            self._second_look.note([each for each in writes if effects[each.key] in wrote])
+            saved.counts.update(self._second_look.counts())
         for key, outcome in saved.outcomes.items():
             if isinstance(outcome, TransientFailure):
                 # This entry alone is repeated, and not the others of its message.

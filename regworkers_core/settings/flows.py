@@ -71,6 +71,11 @@ class SaveSettings(Section):
     visibility_seconds: int = Field(60, ge=1, le=43_200)
     # How often an item that fails alone is tried before it is a dead letter. Receives of an outage do not count.
     max_attempts: int = Field(20, ge=1)
+    # Every save is compared once more after these seconds (0: never), which costs half a read unit an entry. The others
+    # limit the entries a second, and those that wait: more are left to the next cycle of reconcile.
+    second_look_seconds: float = Field(60.0, ge=0)
+    second_look_per_second: float = Field(500.0, gt=0)
+    second_look_entries: int = Field(100_000, ge=1)
 
 
 class ReplicationSettings(Section):
@@ -81,8 +86,12 @@ class ReplicationSettings(Section):
     repair_removal_share: float = Field(0.1, ge=0, le=1)
     backfill_items_per_second: float = Field(1000.0, gt=0)
     scan_segments: int = Field(4, ge=1, le=64)
-    # Out of core beyond this; spills to a temporary folder.
-    compare_memory_mib: int = Field(512, ge=64)
+    # What differs stays in memory up to this, and lies in a temporary file beyond.
+    compare_memory_mib: int = Field(64, ge=16)
+    # Read units a second of the demand table that a comparison of all campaigns takes, and for how many hours a cycle
+    # counts a segment as verified.
+    reconcile_read_units: float = Field(500.0, gt=0)
+    verified_hours: float = Field(20.0, gt=0)
     # A lost replica is whole again within this: what the recovery drill is judged by.
     recovery_objective_seconds: float = Field(3600.0, gt=0)
 

@@ -1,12 +1,13 @@
 """The checks of replication: no dead letters, dependencies that answer, a replica that equals its source."""
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
 
 from regworkers_core.adapters.mongo.activity import minute_of
+from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.health.dependency_status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
@@ -30,12 +31,13 @@ LAG_WITHIN_OBJECTIVE = "lag_within_objective"
 # The share of changes that may be late.
 _LATE = 0.05
 _NEEDED = sorted({*ENQUEUE.needs, *SAVE.needs})
+CHANGED_SINCE = "Only entries that changed since: 2026-11-25T18:00:00Z, 2026-11-25, 90m, 12h, 7d; empty: all."
 PARITY = dg.AssetCheckSpec(
     "parity",
     # Not of `entries`, which every drain materialises: the UI would show the result until the next one.
     asset=RECONCILE_RESULTS.key,
     description="Every entry of the demand table is in the replica with the same content, and nothing else. "
-    "Changes younger than the lag objective do not count.",
+    "Changes younger than the lag objective do not count. The result says since when every entry was verified.",
 )
 
 replication_dlq_empty = dlq_check(
@@ -135,6 +137,15 @@ class ReconcileConfig(ApplyConfig):
         default=False,
         description="Accept the source also when the number suggests a demand table restored from a backup.",
     )
+    since: str = Field(
+        default="",
+        description=CHANGED_SINCE,
+    )
+    cycle: bool = Field(
+        default=False,
+        description="Only the segments of the table that are due: not verified within `replication.verifiedHours`. The "
+        "result is that of all segments. Repairs nothing.",
+    )
 
 
 @dg.multi_asset_check(
@@ -157,12 +168,15 @@ def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResu
         with launched_by_hand(
             context.run, runtime, "reconcile_entries", target, arguments, dry_run=not config.apply
         ) as numbers:
+            since = parse_since(config.since, runtime.clock())
             result = reconcile(
                 runtime,
                 campaign_id,
                 repair=config.apply,
                 yes_remove=config.yes_remove,
                 accept=accept,
+                since=since,
+                cycle=config.cycle,
                 on_phase=context.log.info,
             )
             numbers |= result.numbers
@@ -170,20 +184,28 @@ def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResu
         context.log.warning(line)
     if result.repair is not None and result.repair.advice:
         context.log.warning(result.repair.advice)
-    if campaign_id is None:
-        found = {key: value for key, value in of_result(result).items() if key != "classes"}
-        context.op_execution_context.log_event(
-            dg.AssetMaterialization(RECONCILE_RESULTS.key, metadata=found, tags=SAME_VERSION)
-        )
-    yield dg.AssetCheckResult(
-        check_name=PARITY.name,
-        asset_key=RECONCILE_RESULTS.key,
-        passed=result.clean,
-        description=_in_words(result),
-        metadata=of_result(result),
-    )
+    if campaign_id is None and not since:
+        context.op_execution_context.log_event(as_asset(result))
+    yield dg.AssetCheckResult(**as_check(result))
     if not result.clean:
         raise dg.Failure(description=_in_words(result), allow_retries=False)
+
+
+def as_asset(result: ReconcileResult) -> dg.AssetMaterialization:
+    """What a comparison of all campaigns found."""
+    found = {key: value for key, value in of_result(result).items() if key != "classes"}
+    return dg.AssetMaterialization(RECONCILE_RESULTS.key, metadata=found, tags=SAME_VERSION)
+
+
+def as_check(result: ReconcileResult) -> dict[str, Any]:
+    """The result of `parity`, or its evaluation."""
+    return {
+        "check_name": PARITY.name,
+        "asset_key": RECONCILE_RESULTS.key,
+        "passed": result.clean,
+        "description": _in_words(result),
+        "metadata": of_result(result),
+    }
 
 
 def of_result(result: ReconcileResult) -> Metadata:
@@ -201,6 +223,7 @@ def of_result(result: ReconcileResult) -> Metadata:
         **dict(sorted(result.totals.items())),
         "differences": sum(result.counts.values()),
         "seconds": round(result.seconds, 3),
+        "verified_as_of": result.verified_as_of,
         "adds_up": result.adds_up,
         "classes": records(classes),
         "repair": result.repair and result.repair.as_dict(),
@@ -211,9 +234,10 @@ def of_result(result: ReconcileResult) -> Metadata:
 
 def _in_words(result: ReconcileResult) -> str:
     found = ", ".join(f"{number} {kind.value}" for kind, number in result.counts.items() if number)
-    if not found:
-        return f"{result.totals['matched']} entries agree"
+    found = found or f"{result.totals['matched']} entries agree"
+    if result.verified_as_of:
+        found = f"{found}, verified as of {result.verified_as_of}"
     if result.repair is None:
         return found
     outcome = "repaired" if result.clean else result.repair.advice
-    return f"{found}; {outcome}" if outcome else found
+    return f"{found}; {outcome}" if outcome and any(result.counts.values()) else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -200,11 +201,11 @@ def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(
     found = _run("reconcile_entries", "reconcile")
 
     assert not found.success, "an exit code and a run alert tell"
-    assert _failure(found).user_failure_data.description == "1 missing"
+    assert _failure(found).user_failure_data.description.startswith("1 missing, verified as of 2")
     evaluation = _evaluation(found)
     assert not evaluation.passed
     assert evaluation.asset_check_key.name == "parity"
-    assert evaluation.description == "1 missing"
+    assert plain(evaluation.metadata)["verified_as_of"] in str(evaluation.description)
     rows = {row.data["class"]: row.data for row in evaluation.metadata["classes"].records}
     assert rows["missing"]["entries"] == 1
     assert rows["missing"]["for example"] == "summer:lost"
@@ -216,7 +217,28 @@ def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(
 
     healed = _run("reconcile_entries", "reconcile")
     assert _evaluation(healed).passed
-    assert _evaluation(healed).description == "2 entries agree"
+    assert str(_evaluation(healed).description).startswith("2 entries agree, verified as of 2")
+
+
+def test_a_cycle_is_shared_by_several_workers_and_then_judged(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    for campaign in ("summer", "winter"):
+        put(runtime, key("e", campaign), updatedAt="2020-01-01T00:00:00.000Z")
+    replicate_all(runtime)
+
+    def verified() -> dg.AssetCheckEvaluation:
+        return _evaluation(
+            job("verify_entries").execute_in_process(run_config={"workers": 2}, raise_on_error=False)
+        )
+
+    assert verified().passed and plain(verified().metadata)["matched"] == 2
+    runtime.database["entries"].delete_one({"_id": key("e", "winter").document_id})
+    for row in runtime.leases.rows("SEGMENTS"):
+        # As if that were a day ago.
+        runtime.leases.swap(replace(row, counter=row.counter + 1, state={**row.state, "verifiedAt": ""}), row)
+    assert not verified().passed
 
 
 def test_a_repair_from_an_empty_source_removes_nothing_until_its_config_says_how_many(

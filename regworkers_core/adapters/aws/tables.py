@@ -70,14 +70,16 @@ class TableClient:
             return False
         return True
 
-    def _get_some(self, keys: Sequence[tuple[str, str]], *, end: float = math.inf) -> list[Item]:
-        """Consistent reads of up to MAX_GET distinct keys, as attribute values, whole: a projection makes no read
+    def _get_some(
+        self, keys: Sequence[tuple[str, str]], *, end: float = math.inf, consistent: bool = True
+    ) -> list[Item]:
+        """Reads of up to MAX_GET distinct keys, as attribute values, whole: a projection makes no read
         cheaper. Keys that stay unprocessed raise TransientFailure, so that "could not read" never means "absent".
         """
         found: list[Item] = []
 
         def ask(pending: Sequence[Item]) -> list[Item]:
-            request = {self.table: {"Keys": pending, "ConsistentRead": True}}
+            request = {self.table: {"Keys": pending, "ConsistentRead": consistent}}
             answer = self._call_until(end, self._batches.batch_get_item, RequestItems=request)
             found.extend(answer.get("Responses", {}).get(self.table, ()))
             left: list[Item] = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])

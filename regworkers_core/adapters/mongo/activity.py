@@ -231,7 +231,8 @@ def _moment(text: object) -> float | None:
 @dataclass(frozen=True, slots=True)
 class ReconcileSummary:
     """`at` is an ISO time; `differences` counts by class what differed at the end, after a repair, without zeros and
-    without entries that may still be on their way.
+    without entries that may still be on their way; `verified_as_of` the ISO time since when every entry was verified,
+    empty if some never were.
     """
 
     at: str
@@ -239,6 +240,7 @@ class ReconcileSummary:
     differences: Mapping[str, int]
     repaired: bool
     seconds: float
+    verified_as_of: str = ""
 
 
 class ReconcileResults:

@@ -36,6 +36,7 @@ from regworkers_core.engine.dependency import Dependency
 _ITEM_CODES = frozenset({2, 9, 28, 40, 52, 55, 56, 57, 59, 121, 10334, 16755, 17280, 17419})
 # Beside the codes that are always transient: writes blocked, no space left, Atlas over its quota.
 _SERVER_CODES = frozenset({371, 8000, 14031})
+_RANGE_DOCUMENTS = 1000
 # Other writers may change a contested document between our read and our write, but each time to a newer state.
 _SETTLE_ROUNDS = 4
 
@@ -197,11 +198,31 @@ class Replica:
         query: Document = {} if campaign_id is None else {"campaignId": campaign_id}
         for page in scan(self._collection, self._dependency, query, size=batch_size):
             for document in page:
-                campaign, entry = document.get("campaignId"), document.get("entryId")
-                key = None
-                if isinstance(campaign, str) and isinstance(entry, str):
-                    key = EntryKey(campaign, entry)
-                yield document["_id"], key, stored_of(document)
+                yield document["_id"], _key_of(document), stored_of(document)
+
+    def entries(
+        self, campaign_id: str, first: str = "", end: str | None = None, since: str = ""
+    ) -> Iterator[tuple[EntryKey, Stored]]:
+        """The entries of a campaign from the id `first` on and before `end`, tombstones included, in the order of their
+        bytes; of those only that have an `updatedAt` from `since` on, if it is given. A document under an `_id` that is
+        not its entry's is left out.
+        """
+        ids = {
+            "$gte": EntryKey(campaign_id, first).document_id,
+            # Without an end up to what follows the colon.
+            "$lt": f"{campaign_id};" if end is None else EntryKey(campaign_id, end).document_id,
+        }
+        query: Document = {"_id": ids, **({"_replication.updatedAt": {"$gte": since}} if since else {})}
+        for page in pages(self._collection, self._dependency, query, size=_RANGE_DOCUMENTS):
+            for document in page:
+                key = _key_of(document)
+                if key is not None and key.campaign_id == campaign_id and key.document_id == document["_id"]:
+                    yield key, stored_of(document)
+
+    def campaign_ids(self) -> list[str]:
+        """Every campaign that has a document, from an index."""
+        found = self._dependency.call(self._collection.distinct, "campaignId")
+        return [each for each in found if isinstance(each, str)]
 
     def has_campaign(self, campaign_id: str) -> bool:
         """Whether any document, tombstones included, belongs to the campaign."""
@@ -279,6 +300,11 @@ class Replica:
             return _Bulk({}, answer.matched_count + answer.upserted_count, sent > 1)
 
         return self._dependency.call(send)
+
+
+def _key_of(document: Document) -> EntryKey | None:
+    campaign, entry = document.get("campaignId"), document.get("entryId")
+    return EntryKey(campaign, entry) if isinstance(campaign, str) and isinstance(entry, str) else None
 
 
 _REFUSED = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as a MongoDB document")

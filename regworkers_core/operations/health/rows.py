@@ -261,8 +261,10 @@ def _parity(parity: ParityState | None) -> Iterable[Row]:
         return
     total = sum(parity.differences.values())
     text = f"{total:,} entries differ" if total else "replica equals source"
-    facts = {"comparedAt": parity.at, "differences": dict(parity.differences)}
-    yield Row("parity", "replica", RowState.FINE, f"{text}, compared {parity.at}", facts=facts)
+    verified = parity.verified_as_of or None
+    facts = {"comparedAt": parity.at, "verifiedAsOf": verified, "differences": dict(parity.differences)}
+    text += f", compared {parity.at}" + (f", verified as of {verified}" if verified else "")
+    yield Row("parity", "replica", RowState.FINE, text, facts=facts)
 
 
 def _certificate(certificate: CertificateState) -> Row:

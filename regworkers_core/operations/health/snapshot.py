@@ -220,7 +220,7 @@ def _certificate(runtime: Runtime) -> CertificateState:
 
 def _parity(runtime: Runtime) -> ParityState | None:
     last = runtime.reconcile_results.last()
-    return None if last is None else ParityState(last.at, last.differences)
+    return None if last is None else ParityState(last.at, last.differences, last.verified_as_of)
 
 
 def read_drains(runtime: Runtime) -> tuple[DrainState, ...]:

@@ -165,7 +165,8 @@ def _dollars(by_drain: Mapping[str, DrainWork], calls: Counter[str]) -> dict[str
     found = {name: calls[name] * price for name, price in _CALL_PRICES.items() if calls[name]}
     saved = by_drain.get(_SAVE)
     if saved is not None:
-        read = saved.counts["received"] * DYNAMODB_READ_UNIT
+        # A second look is eventually consistent: half a unit.
+        read = (saved.counts["received"] + saved.counts["second_look"] / 2) * DYNAMODB_READ_UNIT
         found["dynamodb"] = read + _writes(by_drain) * DYNAMODB_WRITE_UNIT
     found["compute"] = sum(each.seconds for each in by_drain.values()) * DRAIN_SECOND
     return found

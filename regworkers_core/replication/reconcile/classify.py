@@ -68,14 +68,21 @@ def digest(fields: Mapping[str, Any]) -> bytes:
 
 
 class SourceReads(Protocol):
-    """Consistent reads of the demand table."""
+    """Reads of the demand table. Those of `campaign_ids` and `entries` are not consistent."""
 
+    def campaign_ids(self) -> Iterator[str]: ...
+    def entries(self, campaign_id: str, first: str, end: str | None, since: str) -> Iterator[TablePage]: ...
     def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[TablePage]: ...
-    def get(self, keys: Sequence[EntryKey]) -> Mapping[EntryKey, Mapping[str, Any]]: ...
+    def get(
+        self, keys: Sequence[EntryKey], *, consistent: bool = True
+    ) -> Mapping[EntryKey, Mapping[str, Any]]: ...
 
 
 class ReplicaAccess(Protocol):
-    def scan(self, campaign_id: str | None) -> Iterator[tuple[EntryKey, Stored]]: ...
+    def campaign_ids(self) -> Iterable[str]: ...
+    def entries(
+        self, campaign_id: str, first: str, end: str | None, since: str
+    ) -> Iterator[tuple[EntryKey, Stored]]: ...
     def get(self, keys: Sequence[EntryKey]) -> Mapping[EntryKey, Stored]: ...
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool: ...
 
@@ -90,6 +97,13 @@ class Pair(NamedTuple):
     source: EntrySide | None
     replica: EntrySide | None
 
+    @property
+    def key(self) -> EntryKey:
+        side = self.source or self.replica
+        if side is None:
+            raise ValueError("an entry is on one side at least")
+        return side.key
+
 
 class Sides:
     """Both stores. Every method raises TransientFailure when one of them cannot answer."""
@@ -97,12 +111,12 @@ class Sides:
     def __init__(self, source: SourceReads, replica: ReplicaAccess, dead_letters: RefusedStates) -> None:
         self.source, self.replica, self._dead_letters = source, replica, dead_letters
 
-    def read(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Pair]:
+    def read(self, keys: Sequence[EntryKey], *, consistent: bool = True) -> dict[EntryKey, Pair]:
         """Both sides of distinct keys. The replica is read first, so a tombstone that is found existed before the
         source was seen alive.
         """
         stored = self.replica.get(keys)
-        items = self.source.get(keys)
+        items = self.source.get(keys, consistent=consistent)
         return {
             key: Pair(
                 of_source(key, items[key]) if key in items else None,
@@ -110,6 +124,10 @@ class Sides:
             )
             for key in keys
         }
+
+    def campaign_ids(self) -> set[str]:
+        """Every campaign that has an entry on either side."""
+        return {*self.source.campaign_ids(), *self.replica.campaign_ids()}
 
     def refused(self, sources: Iterable[EntrySide | None]) -> set[EntryKey]:
         """Keys of those source states that have an open dead letter under exactly their order."""
@@ -193,7 +211,7 @@ def could_be_lag(
     replica_read_at: float,
     lag_objective_seconds: float,
 ) -> bool:
-    """Whether a differing pair (source read before the replica) may be mere lag within the objective.
+    """Whether a differing pair, whose reads began at `replica_read_at`, may be mere lag within the objective.
 
     It cannot be if the source had its state for longer than the objective when the replica was read, and the replica
     has nothing or a lower state. In all other cases it may: content can change without a new `updatedAt`, a removal

@@ -1,25 +1,21 @@
-"""The comparison of two whole tables in bounded memory: join both sides, read again what may be lag.
+"""The pairs in which both sides differ, in bounded memory, and the second look at what may be lag.
 
-States are loaded into a DuckDB file and joined there; Python only holds a page of differences. The file is in a
-temporary folder and is deleted with it.
-
-What could be lag is read again after the lag objective. It is a difference only if the source has not changed for that
-long and the replica still does not agree. What agrees by then is dropped, what changed again gets another generation.
+They lie in a temporary SQLite file that nothing else opens; Python only holds a page of them. What could be lag is read
+again after the lag objective. It is a difference only if the source has not changed for that long and the replica still
+does not agree. What agrees by then is dropped, what changed again gets another generation.
 """
 
 from __future__ import annotations
 
-import tempfile
+import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-import duckdb
-import pyarrow as pa
+import orjson
 
-from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.engine import scheduling
@@ -34,47 +30,19 @@ from regworkers_core.replication.reconcile.classify import (
 )
 
 PAGE = 1000
-# A commit takes as long as inserting some thousand rows, and one transaction for all would hold all in memory.
-_LOAD_ROWS = 20_000
-
-# name, type in Arrow, type in DuckDB
-_STATE: tuple[tuple[str, pa.DataType, str], ...] = (
-    ("campaign", pa.string(), "VARCHAR"),
-    ("entry", pa.string(), "VARCHAR"),
-    ("created_at", pa.string(), "VARCHAR"),
-    ("version", pa.int64(), "BIGINT"),
-    ("updated_at", pa.string(), "VARCHAR"),
-    ("live", pa.bool_(), "BOOLEAN"),
-    ("content", pa.binary(), "BLOB"),
-    ("invalid", pa.bool_(), "BOOLEAN"),
-    ("erased_at", pa.string(), "VARCHAR"),
+# `live` is that of the replica, NULL where it has nothing. Texts compare by their bytes in UTF-8, as on both sides.
+_TABLE = """
+CREATE TABLE pair (
+    n INTEGER PRIMARY KEY, campaign TEXT, entry TEXT, step TEXT, kind TEXT, source BLOB, replica BLOB, live INTEGER,
+    UNIQUE (campaign, entry)
 )
-_STATE_SCHEMA = pa.schema([pa.field(name, kind) for name, kind, _ in _STATE])
-_PAIR_FIELDS: list[pa.Field[Any]] = [
-    pa.field("n", pa.int64()),
-    pa.field("step", pa.string()),
-    pa.field("kind", pa.string()),
-    *(pa.field(f"{side}_{name}", kind) for side in "sr" for name, kind, _ in _STATE),
-]
-_PAIR_SCHEMA = pa.schema(_PAIR_FIELDS)
-_STATE_COLUMNS = ", ".join(f"{name} {kind}" for name, _, kind in _STATE)
-_PAIR_COLUMNS = ", ".join(f"{side}.{name} AS {side}_{name}" for side in "sr" for name, _, _ in _STATE)
-
-# Strings compare by code points here as they do in Python, so both see the same order.
-_DIFFERING = f"""
-CREATE TABLE difference AS
-SELECT row_number() OVER () AS n, 'found' AS step, CAST(NULL AS VARCHAR) AS kind, {_PAIR_COLUMNS}
-FROM source s FULL OUTER JOIN replica r ON s.campaign = r.campaign AND s.entry = r.entry
-WHERE (s.campaign IS NULL AND r.live)
-   OR (s.campaign IS NOT NULL
-       AND (r.campaign IS NULL OR s.invalid OR NOT r.live OR r.erased_at IS NOT NULL
-            OR (s.created_at, s.version, s.updated_at, s.content)
-               IS DISTINCT FROM (r.created_at, r.version, r.updated_at, r.content)))
 """
+_PUT = "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_ALL = "SELECT n, campaign, entry, step, kind, source, replica FROM pair"
 _TOTALS = """
-SELECT count(s_campaign), count(*) FILTER (WHERE r_live), count(*) FILTER (WHERE NOT r_live),
-       count(s_campaign) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE s_campaign IS NULL AND r_live)
-FROM difference
+SELECT count(source), count(*) FILTER (WHERE live), count(*) FILTER (WHERE NOT live),
+       count(source) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE source IS NULL AND live)
+FROM pair WHERE
 """
 
 
@@ -109,6 +77,17 @@ class Totals(NamedTuple):
     matched: int
     only_in_replica: int
 
+    def plus(self, other: Totals) -> Totals:
+        return Totals(*map(sum, zip(self, other, strict=True)))
+
+
+class Range(NamedTuple):
+    """The entries of a campaign from the id `first` on and before `end` (None: all the rest)."""
+
+    campaign_id: str
+    first: str
+    end: str | None
+
 
 class Orphans(NamedTuple):
     """Orphaned entries of a campaign, and whether the source holds any entry of it at all."""
@@ -119,52 +98,52 @@ class Orphans(NamedTuple):
 
 
 class Comparison:
-    """Load both sides, `compare`, then page through the differences and `put` back what was found."""
+    """`add` the pairs of both sides, then page through those that differ and `put` back what was found. `memory_mib`
+    is how much of them stays in memory.
+    """
 
     def __init__(self, memory_mib: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="regworkers-reconcile-")
-        folder = Path(self._folder.name)
-        self._database = duckdb.connect(str(folder / "compare.duckdb"), config=spilling(folder, memory_mib))
+        # Without a name: on disk where it does not fit, and gone with the connection.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        for statement in ("PRAGMA journal_mode = OFF", f"PRAGMA cache_size = -{memory_mib * 1024}", _TABLE):
+            self._database.execute(statement)
         self._lock = scheduling.lock()
-        self._loading: dict[str, list[Sequence[Any]]] = {"source": [], "replica": []}
-        self._base = Totals(0, 0, 0, 0, 0)
-        for side in self._loading:
-            self._database.execute(f"CREATE TABLE {side} ({_STATE_COLUMNS})")
+        self._agreed = Totals(0, 0, 0, 0, 0)
+        self._populated: Counter[str] = Counter()
 
-    def add(self, side: Literal["source", "replica"], states: Sequence[EntrySide]) -> None:
-        """Load some states, each key once a side; from any thread."""
-        rows = [_state_row(state) for state in states]
+    def add(self, pairs: Sequence[Pair]) -> Totals:
+        """Keep what differs, and return the totals of the rest; each key comes once. From any thread."""
+        differing = [pair for pair in pairs if classify(*pair) is not None]
+        sources = Counter(pair.source.key.campaign_id for pair in pairs if pair.source is not None)
+        matched = sources.total() - sum(pair.source is not None for pair in differing)
+        tombstones = len(pairs) - len(differing) - matched
+        rows = [_row(Difference(0, pair.key, pair, PairProgress.FOUND, None)) for pair in differing]
+        agreed = Totals(matched, matched, tombstones, matched, 0)
         with self._lock:
-            waiting = self._loading[side]
-            waiting.extend(rows)
-            if len(waiting) >= _LOAD_ROWS:
-                self._insert(side, waiting, _STATE_SCHEMA)
-                waiting.clear()
+            self._populated.update(sources)
+            self._agreed = self._agreed.plus(agreed)
+            self._write(rows)
+        return agreed
 
-    def compare(self) -> int:
-        """Join both sides; the number of pairs that differ. Afterwards nothing can be added."""
-        for side, rows in self._loading.items():
-            self._insert(side, rows, _STATE_SCHEMA)
-        self._loading.clear()
-        self._database.execute(_DIFFERING)
-        source, replica, tombstones = (
-            self._number(f"SELECT count(*) FROM {table}")
-            for table in ("source", "replica WHERE live", "replica WHERE NOT live")
-        )
-        differing = Totals(*self._row(_TOTALS))
-        self._base = Totals(
-            source - differing.source,
-            replica - differing.replica,
-            tombstones - differing.tombstones,
-            source - differing.source,
-            0,
-        )
-        self._database.execute(
-            "CREATE TABLE populated AS SELECT campaign, count(*) AS entries FROM source GROUP BY campaign"
-        )
-        self._database.execute("DROP TABLE source")
-        self._database.execute("DROP TABLE replica")
-        return self._number("SELECT count(*) FROM difference")
+    def expect(self, sources: Sequence[EntrySide]) -> None:
+        """Keep states of the source, in any order, until `meet` gets those of the replica. From any thread."""
+        rows = [_row(Difference(0, each.key, Pair(each, None), PairProgress.FOUND, None)) for each in sources]
+        with self._lock:
+            self._write(rows)
+
+    def meet(self, replicas: Sequence[EntrySide]) -> None:
+        """Drop the states of the source that agree with these, and keep the pairs that differ."""
+        changed, agreed = [], []
+        for replica in replicas:
+            found = self._database.execute(f"{_ALL} WHERE campaign = ? AND entry = ?", replica.key).fetchone()
+            before = _difference(found) if found else None
+            pair = Pair(before.pair.source if before else None, replica)
+            if classify(*pair) is not None:
+                n = before.n if before else 0
+                changed.append(_row(Difference(n, replica.key, pair, PairProgress.FOUND, None)))
+            elif before is not None:
+                agreed.append((before.n,))
+        self._write(changed, agreed)
 
     def pages(self, step: PairProgress, kinds: Sequence[Kind] = ()) -> Iterator[list[Difference]]:
         """The differences at this step (of these kinds, if given). One that is put back while paging does not come
@@ -175,7 +154,7 @@ class Comparison:
         last = 0
         while True:
             rows = self._database.execute(
-                f"SELECT * FROM difference WHERE {condition} ORDER BY n LIMIT {PAGE}", [last, step, *kinds]
+                f"{_ALL} WHERE {condition} ORDER BY n LIMIT {PAGE}", [last, step, *kinds]
             ).fetchall()
             if not rows:
                 return
@@ -184,33 +163,27 @@ class Comparison:
 
     def put(self, differences: Sequence[Difference]) -> None:
         """Store these under their numbers. One that is on neither side any more is removed."""
-        if not differences:
-            return
-        numbers = [difference.n for difference in differences]
-        self._database.execute("BEGIN")
-        self._database.execute(
-            "DELETE FROM difference WHERE n BETWEEN ? AND ? AND n IN (SELECT unnest(?))",
-            [min(numbers), max(numbers), numbers],
-        )
-        left = [difference for difference in differences if difference.pair != Pair(None, None)]
-        self._insert("difference", [_difference_row(difference) for difference in left], _PAIR_SCHEMA)
-        self._database.execute("COMMIT")
+        gone = [each for each in differences if each.pair == Pair(None, None)]
+        left = [each for each in differences if each.pair != Pair(None, None)]
+        self._write([_row(each) for each in left], [(each.n,) for each in gone])
 
     def settle_open(self, kind: Kind) -> None:
         """Settle all that is still open as `kind`."""
         self._database.execute(
-            "UPDATE difference SET step = ?, kind = ? WHERE step = ?",
+            "UPDATE pair SET step = ?, kind = ? WHERE step = ?",
             [PairProgress.SETTLED, kind, PairProgress.OPEN],
         )
 
     def count(self, step: PairProgress) -> int:
-        return self._number("SELECT count(*) FROM difference WHERE step = ?", [step])
+        return self._number("SELECT count(*) FROM pair WHERE step = ?", [step])
 
-    def counts(self) -> dict[Kind, int]:
-        """Differences by kind, zeros included."""
+    def counts(self, of: Range | None = None) -> dict[Kind, int]:
+        """Differences by kind, zeros included; of all, or of a range of ids."""
+        condition, values = _condition(of)
         found = dict(
             self._database.execute(
-                "SELECT kind, count(*) FROM difference WHERE kind IS NOT NULL GROUP BY kind"
+                f"SELECT kind, count(*) FROM pair WHERE {condition} AND kind IS NOT NULL GROUP BY kind",
+                values,
             ).fetchall()
         )
         return {kind: found.get(kind.value, 0) for kind in Kind}
@@ -218,91 +191,92 @@ class Comparison:
     def orphans(self) -> list[Orphans]:
         """By campaign, those with the most first."""
         rows = self._database.execute(
-            "SELECT r_campaign, count(*) AS entries, r_campaign IN (SELECT campaign FROM populated) FROM difference"
-            " WHERE kind = ? GROUP BY r_campaign ORDER BY entries DESC, r_campaign",
+            "SELECT campaign, count(*) AS entries FROM pair WHERE kind = ? GROUP BY campaign"
+            " ORDER BY entries DESC, campaign",
             [Kind.ORPHANED],
         ).fetchall()
-        return [Orphans(*row) for row in rows]
+        return [Orphans(campaign, entries, campaign in self._populated) for campaign, entries in rows]
 
     def source_entries(self, campaign_id: str) -> int:
         """Entries that the source has of a campaign."""
-        return self._number(
-            "SELECT coalesce(sum(entries), 0) FROM populated WHERE campaign = ?", [campaign_id]
-        )
+        return self._populated[campaign_id]
 
     def samples(self, kind: Kind, limit: int) -> tuple[str, ...]:
         """The first ids (`campaignId:entryId`) of a kind, as they may be shown."""
         rows = self._database.execute(
-            "SELECT coalesce(s_campaign, r_campaign), coalesce(s_entry, r_entry) FROM difference"
-            " WHERE kind = ? ORDER BY 1, 2 LIMIT ?",
-            [kind, limit],
+            "SELECT campaign, entry FROM pair WHERE kind = ? ORDER BY 1, 2 LIMIT ?", [kind, limit]
         ).fetchall()
         return tuple(EntryKey(campaign, entry).shown for campaign, entry in rows)
 
     def totals(self) -> Totals:
         """As last read: `source + only_in_replica` is `matched` and the sum of all kinds."""
-        differing = Totals(*self._row(_TOTALS))
-        return Totals(*(base + more for base, more in zip(self._base, differing, strict=True)))
+        return self._agreed.plus(self.differing(None))
 
-    def close(self) -> None:
-        self._database.close()
-        self._folder.cleanup()
+    def differing(self, of: Range | None) -> Totals:
+        """The totals without what agreed at once; of all, or of a range of ids."""
+        condition, values = _condition(of)
+        return Totals(*self._database.execute(_TOTALS + condition, values).fetchone())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._database.close()
 
-    def _insert(self, table: str, rows: Sequence[Sequence[Any]], schema: pa.Schema) -> None:
-        if rows:
-            columns = [
-                pa.array(column, field.type)
-                for column, field in zip(zip(*rows, strict=True), schema, strict=True)
-            ]
-            self._database.register("chunk", pa.table(columns, schema=schema))
-            self._database.execute(f"INSERT INTO {table} SELECT * FROM chunk")
-            self._database.unregister("chunk")
+    def _write(self, rows: Sequence[Sequence[Any]], gone: Sequence[tuple[int]] = ()) -> None:
+        if rows or gone:
+            self._database.execute("BEGIN")
+            self._database.executemany("DELETE FROM pair WHERE n = ?", gone)
+            self._database.executemany(_PUT, rows)
+            self._database.execute("COMMIT")
 
-    def _row(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
-        row = self._database.execute(statement, list(values)).fetchone()
-        if row is None:
-            raise ValueError("an aggregate without a row")
-        return row
-
-    def _number(self, statement: str, values: Sequence[Any] = ()) -> int:
-        return int(self._row(statement, values)[0])
+    def _number(self, statement: str, values: Sequence[Any]) -> int:
+        return int(self._database.execute(statement, values).fetchone()[0])
 
 
-def _state_row(state: EntrySide | None) -> tuple[Any, ...]:
+def _condition(of: Range | None) -> tuple[str, list[str]]:
+    if of is None:
+        return "TRUE", []
+    campaign_id, first, end = of
+    behind = "campaign = ? AND entry >= ?"
+    return (
+        (behind, [campaign_id, first])
+        if end is None
+        else (f"{behind} AND entry < ?", [campaign_id, first, end])
+    )
+
+
+def _stored(state: EntrySide | None) -> bytes | None:
     if state is None:
-        return (None,) * len(_STATE)
-    return (*state.key, *state.order, state.live, state.content, state.invalid, state.erased_at)
-
-
-def _state(row: Sequence[Any]) -> EntrySide | None:
-    if row[0] is None:
         return None
-    campaign, entry, *order, live, content, invalid, erased_at = row
-    return EntrySide(EntryKey(campaign, entry), Order(*order), live, content, invalid, erased_at)
+    return orjson.dumps((*state.order, state.live, state.content.hex(), state.invalid, state.erased_at))
 
 
-def _difference_row(difference: Difference) -> tuple[Any, ...]:
+def _state(key: EntryKey, stored: bytes | None) -> EntrySide | None:
+    if stored is None:
+        return None
+    *order, live, content, invalid, erased_at = orjson.loads(stored)
+    return EntrySide(key, Order(*order), live, bytes.fromhex(content), invalid, erased_at)
+
+
+def _row(difference: Difference) -> tuple[Any, ...]:
     source, replica = difference.pair
     return (
-        difference.n,
-        difference.step.value,
-        difference.kind and difference.kind.value,
-        *_state_row(source),
-        *_state_row(replica),
+        # SQLite gives a new row the next number.
+        difference.n or None,
+        *difference.key,
+        difference.step,
+        difference.kind,
+        _stored(source),
+        _stored(replica),
+        None if replica is None else replica.live,
     )
 
 
 def _difference(row: Sequence[Any]) -> Difference:
-    n, step, kind = row[:3]
-    middle = 3 + len(_STATE)
-    pair = Pair(_state(row[3:middle]), _state(row[middle:]))
-    key = EntryKey(row[3] or row[middle], row[4] or row[middle + 1])
+    n, campaign, entry, step, kind, source, replica = row
+    key = EntryKey(campaign, entry)
+    pair = Pair(_state(key, source), _state(key, replica))
     return Difference(n, key, pair, PairProgress(step), None if kind is None else Kind(kind))
 
 
@@ -327,19 +301,25 @@ class Recheck:
         self._objective = lag_objective_seconds
         self._clock, self._sleep, self._tick = clock, sleep, tick
 
-    def settle_certain(self, replica_read_at: float) -> None:
-        """Settle what cannot be lag; the rest stays open. The replica was read after `replica_read_at`."""
+    def settle_certain(self) -> float:
+        """Read what differs once more, consistently, and settle what agrees by now or cannot be lag; the rest stays
+        open. Returns when the source had been read (epoch seconds). Raises TransientFailure.
+        """
         for page in self._comparison.pages(PairProgress.FOUND):
+            read_at = self._clock()
+            fresh = self._sides.read([difference.key for difference in page])
             read = []
             for difference in page:
-                open_ = could_be_lag(
-                    *difference.pair,
-                    replica_read_at=replica_read_at,
-                    lag_objective_seconds=self._objective,
+                pair = fresh[difference.key]
+                kind = classify(*pair)
+                open_ = kind is not None and could_be_lag(
+                    *pair, replica_read_at=read_at, lag_objective_seconds=self._objective
                 )
                 step = PairProgress.OPEN if open_ else PairProgress.SETTLED
-                read.append(replace(difference, step=step, kind=classify(*difference.pair)))
+                read.append(replace(difference, pair=pair, step=step, kind=kind))
             self._comparison.put(self.with_rejected(read))
+            self._tick(len(page))
+        return self._clock()
 
     def run(self, source_read_at: float, generations: int) -> int:
         """Settle what is open; the whole source was read by `source_read_at`. What changes in all `generations` becomes

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import inf
 from typing import Any
 
 import structlog
 
 from regworkers_core.adapters.mongo.activity import ReconcileSummary
-from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
@@ -27,19 +29,29 @@ from regworkers_core.replication.reconcile.acceptance import (
 from regworkers_core.replication.reconcile.classify import (
     EXPLANATIONS,
     Kind,
-    ReplicaAccess,
+    Pair,
     Sides,
-    SourceReads,
-    of_replica,
-    of_source,
 )
-from regworkers_core.replication.reconcile.comparison import Comparison, PairProgress, Recheck, Tick
+from regworkers_core.replication.reconcile.comparison import (
+    PAGE,
+    Comparison,
+    PairProgress,
+    Recheck,
+    Totals,
+)
 from regworkers_core.replication.reconcile.repair import (
     Counts,
     Removals,
     Repair,
     RepairReport,
     limit_removals,
+)
+from regworkers_core.replication.reconcile.segments import (
+    GROUP_ENTRIES,
+    SEGMENT_ENTRIES,
+    Segment,
+    Segments,
+    read_pairs,
 )
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ReplicationSettings
@@ -52,7 +64,9 @@ def _is_clean(counts: Counts) -> bool:
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
     """`counts` has every kind, zeros included, as found before any repair; `totals` are `source`, `replica`
-    (live), `tombstones`, `matched` and `only_in_replica`; `samples` a few ids (`campaignId:entryId`) by kind.
+    (live), `tombstones`, `matched` and `only_in_replica`; `samples` a few ids (`campaignId:entryId`) by kind. Those of
+    a cycle are of all segments, whenever they were verified, except for `samples`. `verified_as_of` is the ISO time
+    since when every entry was verified: None where some never were, and for a part (`since`).
     """
 
     campaign_id: str | None
@@ -61,6 +75,7 @@ class ReconcileResult:
     samples: Mapping[Kind, tuple[str, ...]]
     generations: int
     seconds: float
+    verified_as_of: str | None = None
     repair: RepairReport | None = None
     acceptance: AcceptanceReport | None = None
 
@@ -106,6 +121,7 @@ class ReconcileResult:
             "explanations": {kind.value: text for kind, text in self.explanations.items()},
             "generations": self.generations,
             "seconds": round(self.seconds, 3),
+            "verifiedAsOf": self.verified_as_of,
             "repair": None if self.repair is None else self.repair.as_dict(),
             "acceptance": None if self.acceptance is None else self.acceptance.as_dict(),
         }
@@ -114,7 +130,9 @@ class ReconcileResult:
 log = structlog.get_logger(__name__)
 
 GENERATIONS = 3
-_LOAD_ROWS = 5000
+_NOTHING = Totals(0, 0, 0, 0, 0)
+# Of the rows of segments, which the worker renews while it compares.
+_LEASE_SECONDS = 30.0
 SAMPLES = 10
 # The save sensor needs a tick and the start of a run before anything arrives.
 _PATIENCE_OBJECTIVES = 2
@@ -130,6 +148,9 @@ def reconcile(
     repair: bool = False,
     yes_remove: int | None = None,
     accept: Accept | None = None,
+    since: str = "",
+    cycle: bool = False,
+    workers: int = 1,
     on_progress: OnProgress | None = None,
     on_phase: OnPhase | None = None,
     samples: int = SAMPLES,
@@ -138,16 +159,26 @@ def reconcile(
     `yes_remove` removals are queued also where the repair would refuse that many. With `accept` the source wins where
     the replica is ahead; without `repair` the result only lists where that would be.
 
+    `since` compares only entries whose `updatedAt`, on either side, is that ISO time or later. `cycle` compares only
+    the segments that were not verified within `replication.verifiedHours`, and shares them with other workers that do
+    so, of which there are `workers`: each takes its part of `replication.reconcileReadUnits`.
+
     `on_progress` gets the number of entries read so far (both sides and each recheck count), from several threads but
     one at a time; `on_phase` a few words on the next phase. Blocks for both scans, and for one lag objective per
     recheck. Raises TransientFailure when a store cannot answer, UsageError without tables, addresses or credentials,
-    and for an unknown campaign.
+    for an unknown campaign, and for a cycle of a part or with a repair.
     """
+    if cycle and (campaign_id or since or repair or accept):
+        raise UsageError("a cycle compares all campaigns and repairs nothing")
     require_campaign(runtime, campaign_id)
+    rate = runtime.settings.replication.reconcile_read_units / workers
     flow = Reconciliation(
         Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
         runtime.queue(runtime.names.replication_queue),
         runtime.settings.replication,
+        segments=Segments(runtime.leases, lease_seconds=_LEASE_SECONDS),
+        # A draw waits for the comparison of its campaign.
+        budget=TokenBucket(rate) if campaign_id is None else None,
         superseded=runtime.superseded_entries,
         visibility_seconds=runtime.settings.save.visibility_seconds,
         clock=runtime.clock,
@@ -155,14 +186,16 @@ def reconcile(
         on_phase=on_phase,
         samples=samples,
     )
-    result = flow.run(campaign_id, repair=repair, yes_remove=yes_remove, accept=accept)
+    result = flow.run(
+        campaign_id, repair=repair, yes_remove=yes_remove, accept=accept, since=since, cycle=cycle
+    )
     log.info(
         "reconcile ended",
         **{name: value for name, value in result.as_dict().items() if name not in ("samples", "acceptance")},
     )
     if result.acceptance is not None:
         log.info("entries ahead", summary=result.acceptance.in_words)
-    if campaign_id is None:
+    if campaign_id is None and not since:
         _store(runtime, result)
     return result
 
@@ -178,6 +211,7 @@ def _store(runtime: Runtime, result: ReconcileResult) -> None:
         },
         repaired=result.repair is not None,
         seconds=round(result.seconds, 3),
+        verified_as_of=result.verified_as_of or "",
     )
     try:
         runtime.reconcile_results.put(summary)
@@ -194,8 +228,10 @@ class Reconciliation:
         queue: Queue,
         settings: ReplicationSettings,
         *,
+        segments: Segments,
         superseded: Superseding,
         visibility_seconds: int,
+        budget: TokenBucket | None = None,
         clock: Callable[[], float] = scheduling.now,
         sleep: Callable[[float], object] = scheduling.sleep,
         generations: int = GENERATIONS,
@@ -206,6 +242,7 @@ class Reconciliation:
     ) -> None:
         self._on_step = on_step
         self._sides, self._queue, self._settings = sides, queue, settings
+        self._segments, self._budget = segments, budget
         self._superseded, self._visibility_seconds = superseded, visibility_seconds
         self._clock, self._sleep = clock, sleep
         self._generations, self._samples = generations, samples
@@ -221,21 +258,12 @@ class Reconciliation:
         repair: bool = False,
         yes_remove: int | None = None,
         accept: Accept | None = None,
+        since: str = "",
+        cycle: bool = False,
     ) -> ReconcileResult:
         began = self._clock()
+        generations = 0
         with Comparison(self._settings.compare_memory_mib) as comparison:
-            self._phase("reading the demand table")
-
-            def load(items: Sequence[tuple[EntryKey, Mapping[str, Any]]]) -> None:
-                comparison.add("source", [of_source(key, item) for key, item in items])
-                self._tick(len(items))
-
-            read_source(self._sides.source, campaign_id, self._settings.scan_segments, load)
-            source_read_at = self._clock()
-            self._phase("reading the replica")
-            load_replica(comparison, self._sides.replica, campaign_id, self._tick)
-            self._phase("comparing")
-            comparison.compare()
             recheck = Recheck(
                 comparison,
                 self._sides,
@@ -244,11 +272,23 @@ class Reconciliation:
                 sleep=self._sleep,
                 tick=self._tick,
             )
-            recheck.settle_certain(replica_read_at=source_read_at)
-            if waiting := comparison.count(PairProgress.OPEN):
-                self._phase(f"{waiting} may be on their way: reading them again after the lag objective")
-            generations = recheck.run(source_read_at, self._generations)
-            counts, totals = comparison.counts(), comparison.totals()
+            compared: list[tuple[Segment, Totals]] = []
+            with closing(self._groups(campaign_id, since, cycle=cycle)) as groups:
+                for group in groups:
+                    self._phase("comparing both sides")
+                    at = iso(self._clock())
+                    compared = self._compare(comparison, group, since, cycle=cycle)
+                    source_read_at = recheck.settle_certain()
+                    if waiting := comparison.count(PairProgress.OPEN):
+                        self._phase(
+                            f"{waiting} may be on their way: reading them again after the lag objective"
+                        )
+                    generations = max(generations, recheck.run(source_read_at, self._generations))
+                    compared = [(replace(segment, verified_at=at), agreed) for segment, agreed in compared]
+                    if cycle:
+                        self._verified(comparison, compared)
+            counts: Counts = comparison.counts()
+            totals = comparison.totals()
             samples = {
                 kind: comparison.samples(kind, self._samples) for kind, number in counts.items() if number
             }
@@ -265,6 +305,12 @@ class Reconciliation:
                     confirmed=yes_remove,
                 )
                 repaired = self._repair(comparison, recheck, removals)
+            if not cycle and not since:
+                # What is left after a repair.
+                self._verified(comparison, compared)
+        listed = [] if since else self._segments.listed(campaign_id)
+        if cycle:
+            counts, totals = _of_all(listed)
         return ReconcileResult(
             campaign_id=campaign_id,
             counts=counts,
@@ -272,9 +318,95 @@ class Reconciliation:
             samples=samples,
             generations=generations,
             seconds=self._clock() - began,
+            verified_as_of=min((each.verified_at for each in listed), default="") or None,
             repair=repaired,
             acceptance=accepted,
         )
+
+    def _groups(self, campaign_id: str | None, since: str, *, cycle: bool) -> Generator[list[Segment]]:
+        """What is compared, and then rechecked at once: a cycle stores its progress after each group."""
+        campaigns = {campaign_id} if campaign_id is not None else {*self._sides.campaign_ids()}
+        if since:
+            yield [Segment(each) for each in sorted(campaigns)]
+            return
+        self._segments.cover(campaigns, all_campaigns=campaign_id is None)
+        if cycle:
+            yield from self._segments.due(iso(self._clock() - self._settings.verified_hours * 3600))
+        else:
+            yield self._segments.listed(campaign_id)
+
+    def _compare(
+        self, comparison: Comparison, group: Sequence[Segment], since: str, *, cycle: bool
+    ) -> list[tuple[Segment, Totals]]:
+        """The segments as they are from now on, each with what agreed at once."""
+        waiting, compared = deque(group), list[tuple[Segment, Totals]]()
+        cancelled = scheduling.event()
+
+        def work() -> None:
+            while not cancelled.is_set():
+                try:
+                    segment = waiting.popleft()
+                except IndexError:
+                    return
+                parts = self._compare_one(comparison, segment, since, most=GROUP_ENTRIES if cycle else inf)
+                compared.extend(parts)
+
+        threads = self._settings.scan_segments
+        with scheduling.pool(threads, "reconcile") as pool:
+            futures = [pool.submit(work) for _ in range(threads)]
+            try:
+                finished, _ = scheduling.wait(futures, return_when=scheduling.FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()
+            finally:
+                # The others end with their segment when one failed or the caller is interrupted.
+                cancelled.set()
+        return compared
+
+    def _compare_one(
+        self, comparison: Comparison, segment: Segment, since: str, *, most: float
+    ) -> list[tuple[Segment, Totals]]:
+        """The segment, or its parts where it has become too large. After `most` entries the rest is left, as a segment
+        of its own.
+        """
+        parts, part, agreed, page = [], segment, _NOTHING, list[Pair]()
+        read = 0
+
+        def add() -> Totals:
+            self._tick(len(page))
+            added = comparison.add(page)
+            page.clear()
+            return agreed.plus(added)
+
+        for pair in read_pairs(self._sides, segment, since, self._pay):
+            at = pair.key
+            if read and read % SEGMENT_ENTRIES == 0 and not at.problem:
+                agreed = add()
+                parts.append((replace(part, end=at.entry_id), agreed))
+                part, agreed = replace(part, first=at.entry_id), _NOTHING
+                if read >= most:
+                    self._segments.add(Segment(segment.campaign_id, at.entry_id))
+                    return parts
+            page.append(pair)
+            read += 1
+            if len(page) == PAGE:
+                agreed = add()
+        parts.append((part, add()))
+        if read > 2 * SEGMENT_ENTRIES or not segment.verified_at:
+            return parts
+        return [(segment, reduce(Totals.plus, (each for _, each in parts)))]
+
+    def _pay(self, units: float) -> None:
+        if self._budget is not None:
+            self._budget.take(units)
+
+    def _verified(self, comparison: Comparison, compared: Sequence[tuple[Segment, Totals]]) -> None:
+        # What is behind comes first, because a segment ends where the next one begins.
+        for segment, agreed in sorted(compared, key=lambda each: each[0].ids[:2], reverse=True):
+            totals = agreed.plus(comparison.differing(segment.ids))
+            differences = {kind.value: number for kind, number in comparison.counts(segment.ids).items()}
+            numbers = totals._asdict() | differences
+            self._segments.verified(replace(segment, numbers=numbers))
 
     def _accept(
         self, comparison: Comparison, campaign_id: str | None, accept: Accept, *, lower: bool
@@ -318,38 +450,8 @@ class Reconciliation:
             self._on_progress(self._done)
 
 
-def read_source(
-    table: SourceReads,
-    campaign_id: str | None,
-    segments: int,
-    take: Callable[[Sequence[tuple[EntryKey, Mapping[str, Any]]]], None],
-) -> None:
-    """A parallel scan in `segments` threads, or a query of one campaign, which is one partition. Each thread hands its
-    pages to `take`.
-    """
-    cancelled = scheduling.event()
-
-    def read(segment: int) -> None:
-        for page in table.pages(campaign_id, segment, segments):
-            if cancelled.is_set():
-                return
-            take(page.items)
-
-    segments = segments if campaign_id is None else 1
-    with scheduling.pool(segments, "reconcile") as pool:
-        futures = [pool.submit(read, segment) for segment in range(segments)]
-        try:
-            done, _ = scheduling.wait(futures, return_when=scheduling.FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-        finally:
-            # The others end with their page when one failed or the caller is interrupted.
-            cancelled.set()
-
-
-def load_replica(comparison: Comparison, replica: ReplicaAccess, campaign_id: str | None, tick: Tick) -> None:
-    """Every document, tombstones included."""
-    documents = replica.scan(campaign_id)
-    while chunk := list(islice(documents, _LOAD_ROWS)):
-        comparison.add("replica", [of_replica(key, stored) for key, stored in chunk])
-        tick(len(chunk))
+def _of_all(segments: Sequence[Segment]) -> tuple[Counts, Totals]:
+    numbers = Counter[str]()
+    for segment in segments:
+        numbers.update(segment.numbers)
+    return {kind: numbers[kind] for kind in Kind}, Totals(*(numbers[name] for name in Totals._fields))

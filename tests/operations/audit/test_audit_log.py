@@ -11,8 +11,9 @@ import typer
 from structlog.testing import capture_logs
 
 from regworkers_core.cli.changes import audited
-from regworkers_core.cli.trace import audit_command, parse_since
+from regworkers_core.cli.trace import audit_command
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
 from tests.support.campaigns import create

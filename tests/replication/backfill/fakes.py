@@ -48,11 +48,16 @@ class FakeTable:
         segments: int,
         start_key: Mapping[str, Any] | None = None,
         limit: int | None = None,
+        since: str = "",
     ) -> TablePage:
         return self._read(self.entries[segment::segments], start_key)
 
     def query(
-        self, campaign_id: str, start_key: Mapping[str, Any] | None = None, limit: int | None = None
+        self,
+        campaign_id: str,
+        start_key: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        since: str = "",
     ) -> TablePage:
         return self._read([key for key in self.entries if key.campaign_id == campaign_id], start_key)
 

@@ -15,6 +15,7 @@ from regworkers_core.engine.stop import no_step
 from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
 from regworkers_core.replication.reconcile.classify import Kind, Sides
 from regworkers_core.replication.reconcile.reconciliation import Reconciliation
+from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.replication.reconcile.undo import Undo, UndoReport
 from regworkers_core.runtime import Runtime
 from tests.faults.story import Verdict
@@ -63,6 +64,7 @@ def accept(
         Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
         runtime.queue(runtime.names.replication_queue),
         replication,
+        segments=Segments(runtime.leases, lease_seconds=1),
         superseded=runtime.superseded_entries,
         visibility_seconds=1,
         on_step=on_step,

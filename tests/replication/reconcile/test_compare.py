@@ -1,4 +1,4 @@
-"""The join out of core, against the same comparison in plain Python."""
+"""The merge of both sides and the table of what differs, against the same comparison in plain Python."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import EntrySide, Kind, Pair, classify
 from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, PairProgress
+from regworkers_core.replication.reconcile.segments import merge
 
 
 def states(*, source: bool) -> st.SearchStrategy[dict[EntryKey, EntrySide]]:
@@ -33,22 +34,30 @@ def states(*, source: bool) -> st.SearchStrategy[dict[EntryKey, EntrySide]]:
     )
 
 
+def merged(source: dict[EntryKey, EntrySide], replica: dict[EntryKey, EntrySide]) -> list[Pair]:
+    return list(merge(*(iter([side[key] for key in sorted(side)]) for side in (source, replica))))
+
+
 @settings(max_examples=30)
-@given(states(source=True), states(source=False))
-def test_the_join_finds_what_plain_python_finds(
-    source: dict[EntryKey, EntrySide], replica: dict[EntryKey, EntrySide]
+@given(states(source=True), states(source=False), st.booleans())
+def test_the_merge_finds_what_plain_python_finds(
+    source: dict[EntryKey, EntrySide], replica: dict[EntryKey, EntrySide], unordered: bool
 ) -> None:
     expected = {
         key: Pair(source.get(key), replica.get(key))
         for key in source.keys() | replica.keys()
         if classify(source.get(key), replica.get(key)) is not None
     }
-    with Comparison(64) as comparison:
-        comparison.add("source", list(source.values()))
-        comparison.add("replica", list(replica.values()))
-        assert comparison.compare() == len(expected)
+    with Comparison(16) as comparison:
+        if unordered:
+            comparison.expect(list(source.values()))
+            comparison.meet(list(replica.values()))
+        else:
+            comparison.add(merged(source, replica))
         found = [difference for page in comparison.pages(PairProgress.FOUND) for difference in page]
         assert {difference.key: difference.pair for difference in found} == expected
+        if unordered:
+            return
         comparison.put(
             [replace(each, kind=classify(*each.pair), step=PairProgress.SETTLED) for each in found]
         )
@@ -61,9 +70,8 @@ def test_the_join_finds_what_plain_python_finds(
 
 def test_more_differences_than_a_page_are_each_met_once_while_they_are_put_back() -> None:
     number = 2 * PAGE + 1
-    with Comparison(64) as comparison:
-        comparison.add("source", [EntrySide(EntryKey("c", f"{n:05}"), Order("1")) for n in range(number)])
-        assert comparison.compare() == number
+    with Comparison(16) as comparison:
+        comparison.add([Pair(EntrySide(EntryKey("c", f"{n:05}"), Order("1")), None) for n in range(number)])
         met = 0
         for page in comparison.pages(PairProgress.FOUND):
             comparison.put([replace(each, step=PairProgress.OPEN, kind=Kind.MISSING) for each in page])
@@ -73,9 +81,8 @@ def test_more_differences_than_a_page_are_each_met_once_while_they_are_put_back(
 
 
 def test_an_entry_that_vanished_from_both_sides_is_counted_no_more() -> None:
-    with Comparison(64) as comparison:
-        comparison.add("replica", [EntrySide(EntryKey("c", "1"), Order("1"))])
-        comparison.compare()
+    with Comparison(16) as comparison:
+        comparison.add([Pair(None, EntrySide(EntryKey("c", "1"), Order("1")))])
         (page,) = list(comparison.pages(PairProgress.FOUND))
         comparison.put([replace(page[0], pair=Pair(None, None), step=PairProgress.SETTLED, kind=None)])
         assert set(comparison.totals()) == {0} and not any(comparison.counts().values())

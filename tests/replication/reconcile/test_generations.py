@@ -39,7 +39,7 @@ def test_a_young_difference_is_looked_at_again_after_the_objective_and_dropped_w
     assert result.totals["matched"] == result.totals["replica"] == 1, "totals are as last read"
 
 
-def test_the_wait_counts_from_the_source_s_reading_however_long_the_replica_took() -> None:
+def test_an_entry_that_is_older_than_the_objective_at_the_second_look_needs_no_wait() -> None:
     world = World(read_seconds=OBJECTIVE)
     world.write(KEY, lag=None)
     result = world.reconcile()
@@ -117,10 +117,10 @@ def test_a_dead_letter_counts_only_for_the_very_state_that_was_refused() -> None
         assert found(world.reconcile()) == {kind: 1}
 
 
-def test_progress_counts_both_sides_and_each_recheck() -> None:
+def test_progress_counts_every_entry_and_each_further_look() -> None:
     world, seen, phases = World(), [], []
     world.settle(entry_key(1))
     world.write(KEY, lag=None)
     world.reconcile(on_progress=seen.append, on_phase=phases.append)
     assert seen[-1] == 2 + 1 + 1 and seen == sorted(seen)
-    assert phases[0] == "reading the demand table" and "1 may be on their way" in phases[-1]
+    assert phases[0] == "comparing both sides" and "1 may be on their way" in phases[-1]

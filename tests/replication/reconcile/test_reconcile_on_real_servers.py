@@ -94,6 +94,52 @@ def test_a_replica_that_equals_its_source_is_clean(runtime: Runtime) -> None:
     assert reconcile(runtime, "winter").totals["source"] == 1
 
 
+def test_both_stores_have_a_range_of_ids_in_the_same_order_and_name_the_same_campaigns(
+    runtime: Runtime,
+) -> None:
+    ids = ["", "A", "a", "a-", "a:", "a:b", "aé", "z", "ä", "日本", "\uffff", "😀", "😀a"]
+    campaigns = ["a", "a-b", "b", "é", "😀"]
+    table = [EntryKey(campaign, each) for campaign in campaigns for each in ids]
+    for entry in table:
+        put(runtime, entry, **AGED)
+        custody = {"_replication": {"createdAt": OLD, "version": 1, "updatedAt": OLD}}
+        names = {"campaignId": entry.campaign_id, "entryId": entry.entry_id}
+        runtime.database["entries"].insert_one({"_id": entry.document_id, **names, **custody})
+    runtime.database["entries"].insert_one({"_id": "a:b:c", "campaignId": "a:b", "entryId": "c"})
+    for item in (
+        {"PK": "CAMPAIGN#a", "SK": "INVITE#email#x"},
+        {"PK": "OTHER#1", "SK": "s"},
+        {"PK": "Z", "SK": "s"},
+    ):
+        runtime.dynamodb.put_item(
+            TableName=runtime.names.demand_table, Item={name: {"S": text} for name, text in item.items()}
+        )
+    assert sorted(runtime.demand_table.campaign_ids()) == campaigns
+    assert sorted(runtime.replica.campaign_ids()) == sorted([*campaigns, "a:b"])
+    in_order = sorted(ids, key=str.encode)
+    for first, end in [("", None), ("a", "z"), ("a:", "😀"), ("😀", None), ("b", "b")]:
+        expected = [each for each in in_order if each >= first and (end is None or each < end)]
+        for campaign in campaigns:
+            pages = runtime.demand_table.entries(campaign, first, end) if first != end else ()
+            assert [key.entry_id for page in pages for key, _ in page.items] == expected
+            found = [key for key, _ in runtime.replica.entries(campaign, first, end)]
+            assert found == [EntryKey(campaign, each) for each in expected]
+    assert [key for key, _ in runtime.replica.entries("a:b")] == [EntryKey("a:b", "c")]
+
+
+def test_a_part_reads_only_what_changed_since_on_either_side(runtime: Runtime) -> None:
+    for name in ("old", "changed", "lost"):
+        put(runtime, key(name), **AGED)
+    replicate_all(runtime)
+    since = "2026-02-01T00:00:00.000Z"
+    put(runtime, key("changed"), createdAt=OLD, version=2, updatedAt=since)
+    forget(runtime, key("lost"))
+    result = reconcile(runtime, since=since)
+    assert findings(result) == {"stale": 1} and result.totals["source"] == 1
+    assert runtime.reconcile_results.last() is None, "a part says nothing about the whole"
+    assert findings(reconcile(runtime)) == {"stale": 1, "missing": 1}
+
+
 def test_each_class_is_found_and_the_repair_heals_it_without_writing_the_table(runtime: Runtime) -> None:
     plant_all(runtime)
     before = {name: source(runtime, key(name)) for name in ("missing", "stale", "drifted", "buried")}

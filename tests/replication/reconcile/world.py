@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,9 @@ from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Receiv
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, Reconciliation
+from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.settings import ReplicationSettings
+from tests.replication.enqueue.fakes import FakeLeaseTable
 from tests.replication.reconcile.messages import sent_items
 from tests.support.entries import item
 
@@ -50,6 +52,7 @@ class World:
     sent: list[ReplicationItem] = field(default_factory=list)
     # With the seconds for which each is hidden.
     sent_later: list[tuple[ReplicationItem, int]] = field(default_factory=list)
+    leases: FakeLeaseTable = field(default_factory=FakeLeaseTable)
     deliver_sent_after: float | None = None
     read_seconds: float = READ_SECONDS
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
@@ -130,40 +133,59 @@ class World:
             repair_items_per_second=options.pop("rate", 1000.0),
             # One thread, so that the clock is not shared.
             scan_segments=1,
-            compare_memory_mib=64,
+            compare_memory_mib=16,
         )
         sides = Sides(SourceSide(self), ReplicaSide(self), DeadLetters(self))
+        part = {name: options.pop(name) for name in ("campaign_id", "since", "cycle") if name in options}
+        segments = Segments(self.leases, lease_seconds=30, monotonic=self.clock, sleep=self.sleep)
         flow = Reconciliation(
             sides,
             options.pop("queue", Replication(self)),
             settings,
+            segments=segments,
             superseded=Superseded(self),
             visibility_seconds=options.pop("visibility_seconds", 60),
             clock=self.clock,
             sleep=self.sleep,
             **options,
         )
-        return flow.run(repair=repair, yes_remove=yes_remove, accept=accept)
+        return flow.run(repair=repair, yes_remove=yes_remove, accept=accept, **part)
 
     def order(self, key: EntryKey) -> Order:
         return self.stored[key].order
+
+
+def _ranges(
+    world: World, keys: Callable[[], Iterable[EntryKey]], campaign_id: str, first: str, end: str | None
+) -> Iterator[list[EntryKey]]:
+    """Pages of those keys in a range of ids, each read when it is asked for."""
+    while True:
+        world.advance(world.read_seconds)
+        within = [key for key in keys() if key.campaign_id == campaign_id and first <= key.entry_id]
+        page = sorted(key for key in within if end is None or key.entry_id < end)[:PAGE]
+        yield page
+        if len(page) < PAGE:
+            return
+        first = page[-1].entry_id + "\0"
 
 
 @dataclass
 class SourceSide:
     world: World
 
-    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[TablePage]:
-        last: EntryKey | None = None
-        while True:
-            self.world.advance(self.world.read_seconds)
-            keys = sorted(key for key in self.world.items if last is None or key > last)[:PAGE]
-            yield TablePage([(key, dict(self.world.items[key])) for key in keys], None, len(keys))
-            if len(keys) < PAGE:
-                return
-            last = keys[-1]
+    def campaign_ids(self) -> Iterator[str]:
+        return iter({key.campaign_id for key in self.world.items})
 
-    def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, dict[str, Any]]:
+    def entries(self, campaign_id: str, first: str, end: str | None, since: str) -> Iterator[TablePage]:
+        items = self.world.items
+        for keys in _ranges(self.world, lambda: items, campaign_id, first, end):
+            changed = [key for key in keys if (items[key].get("updatedAt") or "") >= since]
+            yield TablePage([(key, dict(items[key])) for key in changed], None, len(keys))
+
+    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[TablePage]:
+        raise AssertionError("nothing is scanned here")
+
+    def get(self, keys: Sequence[EntryKey], *, consistent: bool = True) -> dict[EntryKey, dict[str, Any]]:
         self.world.advance(self.world.read_seconds)
         return {key: dict(self.world.items[key]) for key in keys if key in self.world.items}
 
@@ -172,15 +194,15 @@ class SourceSide:
 class ReplicaSide:
     world: World
 
-    def scan(self, campaign_id: str | None) -> Iterator[tuple[EntryKey, Stored]]:
-        last: EntryKey | None = None
-        while True:
-            self.world.advance(self.world.read_seconds)
-            keys = sorted(key for key in self.world.stored if last is None or key > last)[:PAGE]
-            yield from [(key, self.world.stored[key]) for key in keys]
-            if len(keys) < PAGE:
-                return
-            last = keys[-1]
+    def campaign_ids(self) -> set[str]:
+        return {key.campaign_id for key in self.world.stored}
+
+    def entries(
+        self, campaign_id: str, first: str, end: str | None, since: str
+    ) -> Iterator[tuple[EntryKey, Stored]]:
+        stored = self.world.stored
+        for keys in _ranges(self.world, lambda: stored, campaign_id, first, end):
+            yield from [(key, stored[key]) for key in keys if stored[key].order.updated_at >= since]
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
         self.world.advance(self.world.read_seconds)

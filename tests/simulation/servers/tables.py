@@ -365,6 +365,7 @@ class Tables(TableSettings):
         ConsistentRead: bool = False,
         Limit: int | None = None,
         Select: str | None = None,
+        ReturnConsumedCapacity: str = "NONE",
     ) -> dict[str, Any]:
         table = self.table(TableName)
         keys = expressions.key_condition(KeyConditionExpression)
@@ -397,6 +398,7 @@ class Tables(TableSettings):
         Select: str | None = None,
         Segment: int = 0,
         TotalSegments: int = 1,
+        ReturnConsumedCapacity: str = "NONE",
     ) -> dict[str, Any]:
         table = self.table(TableName)
         names, values = ExpressionAttributeNames, ExpressionAttributeValues
