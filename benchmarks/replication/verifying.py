@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.peak import peak_bytes
+from benchmarks.figures import peak_mib
 from benchmarks.replication.fakes import FakeLeases
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
@@ -35,7 +35,6 @@ _CAMPAIGN = "aurora-world-tour"
 _AT = "2026-01-01T00:00:00.000Z"
 # What DynamoDB sends in one page of 1 MB, at 700 bytes an entry.
 _PAGE = 1500
-_MIB = 1024 * 1024
 # One entry of each of these is planted among the others.
 _PLANTED = ("missing", "stale", "orphaned", "resurrected", "ahead")
 
@@ -56,7 +55,7 @@ class Verified:
 def measure(entries: int) -> Verified:
     """In this process. Raises RuntimeError unless every planted difference is found by its class."""
     settings = load_settings().replication
-    before, began = peak_bytes() / _MIB, time.monotonic()
+    before, began = peak_mib(), time.monotonic()
     table = _Table(entries)
     leases = FakeLeases()
     segments = Segments(leases, lease_seconds=30)
@@ -81,7 +80,7 @@ def measure(entries: int) -> Verified:
         raise RuntimeError(f"planted one of each of {_PLANTED}, found {found}")
     seconds = time.monotonic() - began
     number = len(segments.listed())
-    return Verified(entries, before, peak_bytes() / _MIB, seconds, table.units, number, found)
+    return Verified(entries, before, peak_mib(), seconds, table.units, number, found)
 
 
 def _planted(number: int, entries: int) -> str:
