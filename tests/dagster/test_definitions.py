@@ -273,6 +273,7 @@ UNLIMITED = {
     "runbook_total_failure",
     "save_entries",
     "send_notifications",
+    "verify_entries",
 }
 # Their time grows with a campaign, the archive or a list.
 LONG = {

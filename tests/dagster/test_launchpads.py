@@ -31,6 +31,7 @@ KNOWN = {
     "ttl": "a time",
     "older_than": "an age",
     "newer_than": "an age",
+    "since": "a time or an age",
     "invite_types": "email, globalUserId, memberId: kinds",
     "type": "email, globalUserId, memberId: a kind",
     "regions": "countries",
