@@ -52,6 +52,7 @@ T = TypeVar("T")
 CAMPAIGN = DemoCampaign("rehearsal", "Rehearsal")
 ENTRIES_PER_SEAT = 20
 _COMMAND = Path(sys.executable).with_name("regworkers")
+_AWS = Path(__file__).with_name("embedded_aws.py")
 _BATCH = 1_000
 # Written and not yet saved: some hundred messages.
 _AHEAD = 20_000
@@ -62,15 +63,6 @@ _VISIBILITY_SECONDS = 600
 # What an entry may lack is left out, for the memory of the embedded DynamoDB.
 _LEFT_OUT = frozenset({"attributes", "globalUserId", "memberId"})
 _ATTEMPTS = 5
-# The embedded DynamoDB has everything in memory as objects of Python, an entry 7 KB. A day of its stream, as AWS keeps,
-# would be 9 KB more; no drain is ever minutes behind here. A search for cyclic garbage among millions of objects stops
-# it for longer than clients wait.
-_AWS = """import gc
-from ministack.services import dynamodb
-from ministack.app import main
-gc.disable()
-dynamodb._STREAM_RETENTION_SECONDS = 300
-main()"""
 
 
 @dataclass
@@ -94,6 +86,8 @@ class Rehearsal:
         self._runtime = Runtime(settings(stack.state, ""))
         self._environment = os.environ | {
             "REGWORKERS_INSTANCE": stack.instance,
+            # A page of a query takes seconds with millions of entries.
+            "REGWORKERS_AWS__READ_TIMEOUT_SECONDS": "300",
             # A canary waits for people, who would have looked by then.
             "REGWORKERS_NOTIFICATIONS__CANARY_HOLD_SECONDS": "0",
         }
@@ -309,7 +303,7 @@ def main() -> None:
     configure_logging("WARNING")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
-    SERVERS["aws"] = replace(SERVERS["aws"], command=lambda _place: [sys.executable, "-c", _AWS])
+    SERVERS["aws"] = replace(SERVERS["aws"], command=lambda _place: [sys.executable, str(_AWS)])
     stack = Stack(PROJECT_ROOT, f"rehearsal-{options.entries}")
     if options.fresh:
         stack.reset()
