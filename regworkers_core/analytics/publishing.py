@@ -354,5 +354,6 @@ PUBLISH: DrainSpec[Received] = DrainSpec(
     outcomes=("received", "sent", "dropped", "dead_lettered", "resent", "returned"),
     pace=lambda settings: Pace.of(settings.analytics, settings.analytics.visibility_seconds),
     parts=_publish,
+    residents=True,
 )
 DRAINS: tuple[DrainSpec[Any], ...] = (PUBLISH,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Annotated, Any
 
 import orjson
@@ -36,6 +37,12 @@ Idle = Annotated[
 Longest = Annotated[
     float | None, typer.Option("--max-seconds", min=0.1, help="stop after this time in total")
 ]
+Resident = Annotated[
+    bool,
+    typer.Option(
+        "--resident", help="stay until SIGTERM: work beside others, or stand by as the newest of several"
+    ),
+]
 
 
 drain_app = typer.Typer(help="Run a drain until it is idle, a time limit or Ctrl-C.", no_args_is_help=True)
@@ -53,26 +60,40 @@ def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _command(spec: DrainSpec[Any]) -> Callable[..., None]:
-    def command(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
-        runtime = Runtime.load()
-        limits = drain_limits(runtime.settings, spec, idle_seconds=idle, max_seconds=longest)
-        with progress("items", spec.name) as show, StopSignal().on_signals() as stop:
-            report = run_drain(
-                runtime,
-                spec,
-                limits,
-                stop=stop,
-                on_progress=lambda so_far: show(completed=so_far.counts["received"]),
-            )
-        document = {**report.as_dict(), "calls": runtime.dependencies.calls}
-        answer(
-            document,
-            form,
-            facts(_without_empty(document)),
-            finding=report.went_wrong or any(report.counts[name] for name in _FINDINGS),
-        )
+    def resident(
+        idle: Idle = None, longest: Longest = None, stay: Resident = False, form: FormatOption = Format.TEXT
+    ) -> None:
+        if stay and (idle, longest) != (None, None):
+            raise UsageError("--resident stays until SIGTERM: leave out --idle-seconds and --max-seconds")
+        _run(spec, inf if stay else idle, inf if stay else longest, form, resident=stay)
 
-    return command
+    def ordinary(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
+        _run(spec, idle, longest, form)
+
+    return resident if spec.residents else ordinary
+
+
+def _run(
+    spec: DrainSpec[Any], idle: float | None, longest: float | None, form: Format, *, resident: bool = False
+) -> None:
+    runtime = Runtime.load()
+    limits = drain_limits(runtime.settings, spec, idle_seconds=idle, max_seconds=longest)
+    with progress("items", spec.name) as show, StopSignal().on_signals() as stop:
+        report = run_drain(
+            runtime,
+            spec,
+            limits,
+            stop=stop,
+            resident=resident,
+            on_progress=lambda so_far: show(completed=so_far.counts["received"]),
+        )
+    document = {**report.as_dict(), "calls": runtime.dependencies.calls}
+    answer(
+        document,
+        form,
+        facts(_without_empty(document)),
+        finding=report.went_wrong or any(report.counts[name] for name in _FINDINGS),
+    )
 
 
 for spec in DRAINS:

@@ -95,8 +95,7 @@ class DrainState:
     """What the runs of one drain did within the last `window_seconds`; `last_seen_at` is an ISO time, None: never.
 
     `failed` counts items that became dead letters or went back, `dead_lettered` the former; `batch_p95_seconds` is of a
-    batch from its receive to its acknowledgement, and `batch_limit_seconds` how long a batch is its own without a
-    heartbeat.
+    batch from its receive to its acknowledgement, and `batch_limit_seconds` how long one may take.
     """
 
     name: str

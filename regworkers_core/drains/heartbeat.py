@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
 
@@ -24,6 +24,8 @@ from regworkers_core.observability.logs import describe
 
 # Well below the shortest time that an observer waits, so that a few beats may be late or lost.
 BEAT_SECONDS = 5.0
+# A standby takes over a few seconds after the last beat of the drain that works.
+RESIDENT_BEAT_SECONDS = 1.0
 # How long the end of a drain waits for the last write.
 LAST_WRITE_SECONDS = 1.0
 _SCOPE, _RUN = "DRAIN#", "RUN#"
@@ -79,7 +81,9 @@ class PeriodicWriter:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A drain's row as it was read. Seconds are those of its own clock; `process` is `<host>:<pid>`."""
+    """A drain's row as it was read. Seconds are those of its own clock; `process` is `<host>:<pid>`; `role` is that of
+    a resident (`drains.residency`), else empty.
+    """
 
     row: LeaseRow
     run_id: str
@@ -88,10 +92,35 @@ class Beat:
     max_seconds: float
     started_at: str
     process: str
+    role: str
 
     @property
     def counter(self) -> int:
         return self.row.counter
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What an observer remembers of a drain's rows: the time of its last look, and for each run its counter and the
+    seconds for which it has not moved.
+    """
+
+    at: float = 0.0
+    still: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    def seen(self, beats: Iterable[Beat], now: float, *, longest_seconds: float) -> Self:
+        """The state after reading the rows at `now`. A look adds at most `longest_seconds`: while DynamoDB is
+        unavailable no look reads the rows, and the drains cannot beat either.
+        """
+        more = min(max(0.0, now - self.at), longest_seconds)
+        still = {}
+        for beat in beats:
+            counter, seconds = self.still.get(beat.run_id, (None, 0.0))
+            still[beat.run_id] = (beat.counter, seconds + more if counter == beat.counter else 0.0)
+        return type(self)(now, still)
+
+    def seconds_still(self, beat: Beat) -> float:
+        return self.still.get(beat.run_id, (0, 0.0))[1]
 
 
 def beats(table: LeaseTable, drain: str) -> list[Beat]:
@@ -115,6 +144,7 @@ def _beat(row: LeaseRow) -> Beat:
         max_seconds=_number(row.state, "maxSeconds"),
         started_at=row.state.get("startedAt", ""),
         process=row.state.get("process", ""),
+        role=row.state.get("role", ""),
     )
 
 
@@ -126,8 +156,8 @@ def _number(state: Mapping[str, str], name: str) -> float:
 
 
 class Heartbeat(PeriodicWriter):
-    """The heartbeat of one drain, as a context manager around it. `started_at` is an ISO time, for people; `look` is
-    called after every beat.
+    """The heartbeat of one drain, as a context manager around it. `started_at` is an ISO time; `look` is called after
+    every beat; `role` is asked before each.
     """
 
     def __init__(
@@ -140,6 +170,7 @@ class Heartbeat(PeriodicWriter):
         idle_seconds: float,
         max_seconds: float,
         look: Callable[[], None] = lambda: None,
+        role: Callable[[], str] = lambda: "",
         beat_seconds: float = BEAT_SECONDS,
         clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
@@ -157,7 +188,7 @@ class Heartbeat(PeriodicWriter):
             "maxSeconds": str(max_seconds),
             "process": f"{socket.gethostname()}:{os.getpid()}",
         }
-        self._look = look
+        self._look, self._role = look, role
         self._clock, self._began = clock, clock()
         self._seen: LeaseRow | None = None
         self._counter = 0
@@ -170,6 +201,8 @@ class Heartbeat(PeriodicWriter):
         """Move the counter; creates the row if there is none. Raises TransientFailure."""
         self._counter += 1
         state = {**self._state, "runningSeconds": f"{self._clock() - self._began:.1f}"}
+        if role := self._role():
+            state["role"] = role
         row = LeaseRow(self._key, owner=self._run_id, token=1, counter=self._counter, state=state)
         if self._table().swap(row, self._seen):
             self._seen = row

@@ -53,7 +53,7 @@ class _Minute:
 class MinuteCounters:
     """The numbers of one drain, by minute; safe to share between threads. `clock` is in epoch seconds.
 
-    `limit_seconds` is how long a batch stays the drain's own without a heartbeat; a lag above `late_seconds` is late;
+    `limit_seconds` is how long a batch may take; a lag above `late_seconds` is late;
     `memory` returns the MiB that the process has taken.
     """
 

@@ -20,9 +20,10 @@ from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.drains.heartbeat import Heartbeat
+from regworkers_core.drains.heartbeat import BEAT_SECONDS, RESIDENT_BEAT_SECONDS, Heartbeat, beats
 from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
+from regworkers_core.drains.residency import AFTER_CLOSING_SECONDS, Residency, residents_wanted
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import fuse_message
 from regworkers_core.engine.drain import DrainLimits, Source, Work, drain
@@ -79,7 +80,8 @@ class DrainSpec(Generic[D]):
 
     `worker` is its name in logs. `needs` are the dependencies that it cannot do without: probed before it starts; it
     pauses when a breaker opens, and ends if that lasts. `parts` wires source and work for one run. `outcomes` are the
-    counts that every report shows, also when zero.
+    counts that every report shows, also when zero. One that has `residents` is on an entry's way from its registration
+    to the replica and to Kafka.
     """
 
     name: str
@@ -89,19 +91,25 @@ class DrainSpec(Generic[D]):
     outcomes: tuple[str, ...]
     pace: Callable[[Settings], Pace]
     parts: Callable[[Runtime, str, StopSignal, OnStep], tuple[Source[D], Work[D]]]
+    residents: bool = False
 
 
 def drain_limits(
     settings: Settings,
     spec: DrainSpec[D],
     *,
+    sensor: bool = False,
     resident: bool = False,
     idle_seconds: float | None = None,
     max_seconds: float | None = None,
 ) -> DrainLimits:
-    """The limits of a drain: `resident` for runs that sensors start. Explicit values win."""
+    """The limits of a drain: `sensor` for runs that sensors start, and of these for a `resident`. Explicit values
+    win.
+    """
     drains = settings.drain
     if resident:
+        idle, longest = AFTER_CLOSING_SECONDS, drains.resident_max_seconds
+    elif sensor:
         idle, longest = drains.resident_idle_seconds, drains.resident_max_seconds
     else:
         idle, longest = drains.idle_seconds, drains.max_seconds
@@ -111,8 +119,8 @@ def drain_limits(
         max_seconds=longest if max_seconds is None else max_seconds,
         concurrency=pace.concurrency,
         prefetch=pace.prefetch,
-        # Two beats may fail before what is held is lost.
-        heartbeat_seconds=pace.keep_seconds / 3,
+        # Four beats may fail before what is held is lost.
+        heartbeat_seconds=pace.keep_seconds / 5,
         blind_seconds=settings.alerts.blind_seconds,
         outage_seconds=drains.outage_seconds,
     )
@@ -125,11 +133,12 @@ def run_drain(
     *,
     stop: StopSignal,
     run_id: str = "",
+    resident: bool = False,
     on_progress: OnProgress | None = None,
     on_step: OnStep = no_step,
 ) -> DrainReport:
     """Run one drain to its end with heartbeat and statistics, log one summary line, publish its metrics. Blocks for at
-    most `limits.max_seconds` and what is in flight then.
+    most `limits.max_seconds` and what is in flight then; a `resident` until another one works (`drains.residency`).
 
     Raises UsageError when tables, queues, addresses or credentials are missing, while the drain's fuse is blown, and
     while it is paused. One that is paused meanwhile stops as at a stop signal.
@@ -141,19 +150,36 @@ def run_drain(
     counters = MinuteCounters(
         spec.name,
         run_id,
-        limit_seconds=spec.pace(runtime.settings).keep_seconds,
+        limit_seconds=batch_limit(runtime.settings),
         clock=runtime.clock,
         usage=lambda: DependencyUsage(used.calls, used.waited_seconds, used.strain.throttles),
         late_seconds=runtime.settings.replication.lag_objective_seconds,
     )
+    started_at, residency = iso(runtime.clock()), None
+    if resident:
+        residency = Residency(
+            run_id,
+            lambda: beats(runtime.heartbeats, spec.name),
+            partial(residents_wanted, runtime),
+            started_at=started_at,
+            max_seconds=limits.max_seconds,
+        )
+
+    def look() -> None:
+        _stop_if_paused(runtime, spec.name, stop)
+        if residency is not None:
+            residency.look()
+
     heartbeat = Heartbeat(
         lambda: runtime.heartbeats,
         spec.name,
         run_id,
-        started_at=iso(runtime.clock()),
+        started_at=started_at,
         idle_seconds=limits.idle_seconds,
         max_seconds=limits.max_seconds,
-        look=partial(_stop_if_paused, runtime, spec.name, stop),
+        look=look,
+        role=lambda: residency.role if residency else "",
+        beat_seconds=RESIDENT_BEAT_SECONDS if resident else BEAT_SECONDS,
     )
     meter = DrainMeter(lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain)
 
@@ -176,12 +202,18 @@ def run_drain(
             stop=stop,
             on_progress=progress,
             on_batch=counters.batch,
+            post=residency,
         )
         # Saved queries look for ERROR where a run fails.
         (log.error if report.went_wrong else log.info)("drain ended", **report.as_dict())
         if report.blown is not None:
             _store_fuse(runtime, spec.name, report.blown, run_id)
     return report
+
+
+def batch_limit(settings: Settings) -> float:
+    """Seconds that a batch may take from its receive to its acknowledgement: its items are late beyond."""
+    return settings.replication.lag_objective_seconds
 
 
 @contextmanager

@@ -8,6 +8,7 @@ batches exist at any time, so memory is bounded whatever the backlog.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -50,7 +51,9 @@ class Source(Protocol[D]):
         ...
 
     def heartbeat(self) -> None:
-        """Keep what is held (visibility, leases). Called every `heartbeat_seconds` by a thread of its own."""
+        """Keep what is held (visibility, leases). Called every `heartbeat_seconds` by a thread of its own, also while
+        the drain stands by and has not received anything.
+        """
         ...
 
     def may_idle(self) -> bool:
@@ -104,6 +107,20 @@ Probe = Callable[..., str | None]
 OnBatch = Callable[[Mapping[str, int], float], None]
 
 
+class Post:
+    """The place of a drain among others of its kind: whether it works or stands by, and whether it may end. This one is
+    that of a drain on its own. Asked at every turn, so it answers at once.
+    """
+
+    def works(self) -> bool:
+        """Whether it receives. A drain that worked once goes on working."""
+        return True
+
+    def may_end(self, why: str) -> bool:
+        """Whether it may end as `idle`, at its `time_limit` or for `dependency_down`."""
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class DrainLimits:
     """`idle_seconds` without work or `max_seconds` in total end the drain, and so does a dependency that is unavailable
@@ -134,8 +151,10 @@ def drain(
     clock: Callable[[], float] = scheduling.monotonic,
     on_progress: Callable[[DrainReport], None] | None = None,
     on_batch: OnBatch | None = None,
+    post: Post | None = None,
 ) -> DrainReport:
-    """Run one drain to its end and report. Blocks for at most `limits.max_seconds` and what is in flight then.
+    """Run one drain to its end and report. Blocks for at most `limits.max_seconds` and what is in flight then, or until
+    its `post` lets it end.
 
     `probe` asks the dependencies before the first receive and during an outage; `down` names one whose breaker opened.
     If `work` raises, the batch is halved until the delivery that it raises for is alone; that one is given back as a
@@ -144,7 +163,17 @@ def drain(
     drain at once.
     """
     return _Drain(
-        DrainReport(name), source, work, limits, probe, down, stop, clock, on_progress, on_batch
+        DrainReport(name),
+        source,
+        work,
+        limits,
+        probe,
+        down,
+        stop,
+        clock,
+        on_progress,
+        on_batch,
+        post or Post(),
     ).run()
 
 
@@ -160,6 +189,7 @@ class _Drain(Generic[D]):
     clock: Callable[[], float]
     on_progress: Callable[[DrainReport], None] | None
     on_batch: OnBatch | None
+    post: Post
     defects: list[Exception] = field(default_factory=list)
     # When (by the clock) a receive last succeeded, or there was no room for one; and what has failed since.
     saw_at: float = 0.0
@@ -216,7 +246,7 @@ class _Drain(Generic[D]):
             self._raise_defects()
             if self.stop.is_set:
                 return "stopped"
-            if self.clock() - started >= limits.max_seconds:
+            if self.clock() - started >= limits.max_seconds and self.post.may_end("time_limit"):
                 return "time_limit"
             if report.blown is not None:
                 return "fuse_blown"
@@ -231,8 +261,9 @@ class _Drain(Generic[D]):
                 scheduling.wait(self.flying, timeout=0.5, return_when=scheduling.FIRST_COMPLETED)
                 self.saw_at = self.clock()
                 continue
+            works = self.post.works()
             try:
-                batch = self.source.receive()
+                batch = self.source.receive() if works else self._nothing()
             except TransientFailure as failure:
                 log.warning("receive failed", dependency=failure.dependency, error=failure.error)
                 self.unseen = failure
@@ -244,18 +275,25 @@ class _Drain(Generic[D]):
                 report.deliveries["received"] += len(batch)
                 # In the caller's context: log lines of a worker thread carry its identifiers, too.
                 self.flying.add(pool.submit(copy_context().run, self._process, batch, self.clock()))
-            elif self.flying or not self.source.may_idle():
+            elif self.flying or (works and not self.source.may_idle()):
                 idle_since = None
             else:
                 idle_since = self.clock() if idle_since is None else idle_since
-                if self.clock() - idle_since >= limits.idle_seconds:
+                if self.clock() - idle_since >= limits.idle_seconds and self.post.may_end("idle"):
                     return "idle"
+
+    def _nothing(self) -> list[D]:
+        self.stop.wait(self.limits.pause_seconds)
+        return []
 
     def _waits_for(self, dependency: str) -> bool:
         """Pause, then ask the dependency; False once the outage has lasted too long. An election of MongoDB takes 5 to
         12 s: a drain that ended for it would cost the start of its successor on top.
         """
-        now, longest = self.clock(), min(self.limits.outage_seconds, self.limits.max_seconds)
+        now = self.clock()
+        longest = math.inf
+        if self.post.may_end("dependency_down"):
+            longest = min(self.limits.outage_seconds, self.limits.max_seconds)
         if self.outage_since is None:
             self.outage_since = now
             if longest:

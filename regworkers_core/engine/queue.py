@@ -139,6 +139,8 @@ class QueueSource:
         self._visibility_seconds = visibility_seconds
         self._lock = scheduling.lock()
         self._held: dict[str, Received] = {}
+        # Received since the last heartbeat: they are hidden for long enough.
+        self._young: set[str] = set()
         self._deleting: set[str] = set()
         self._counts: Counter[str] = Counter()
 
@@ -157,6 +159,7 @@ class QueueSource:
                 break
             with self._lock:
                 self._held.update((message.receipt, message) for message in messages)
+                self._young.update(message.receipt for message in messages)
             batch.extend(messages)
             if len(messages) < limit:
                 break
@@ -182,11 +185,12 @@ class QueueSource:
             self._hide([(message, round(seconds)) for message, seconds in again])
 
     def heartbeat(self) -> None:
-        """Hide all held messages for another visibility time. A message that was lost to others is released; one that
-        could not be hidden is tried again with the next heartbeat.
+        """Hide what the last heartbeat found, too, for another visibility time. A message that was lost to others is
+        released; one that could not be hidden is tried again with the next heartbeat.
         """
         with self._lock:
-            held = list(self._held.values())
+            held = [message for receipt, message in self._held.items() if receipt not in self._young]
+            self._young.clear()
         if not held:
             return
         lost, failed = self._hide([(message, self._keep_seconds(message)) for message in held])
@@ -223,9 +227,7 @@ class QueueSource:
         return missed
 
     def _keep_seconds(self, message: Received) -> int:
-        """There are three heartbeats in a visibility time. A message that came often gets half of it, so that one
-        heartbeat may be late instead of two.
-        """
+        """There are five heartbeats in a visibility time. A message that came often gets half of it."""
         whole = self._visibility_seconds
         return whole if message.receive_count <= UNANSWERED else math.ceil(whole / 2)
 

@@ -26,6 +26,7 @@ def _enqueue(
         runtime.streams,
         runtime.leases,
         runtime.settings.enqueue,
+        runtime.settings.stream,
         # A run that is retried keeps its id, but an owner must be unique.
         owner=f"{run_id}-{uuid.uuid4().hex[:8]}",
         sleep=stop.wait,
@@ -85,6 +86,7 @@ ENQUEUE: DrainSpec[StreamRecord] = DrainSpec(
     outcomes=("received", "sent", "dropped", "dead_lettered", "returned"),
     pace=lambda settings: Pace.of(settings.enqueue, settings.enqueue.lease_seconds),
     parts=_enqueue,
+    residents=True,
 )
 SAVE: DrainSpec[Received] = DrainSpec(
     name="save",
@@ -105,5 +107,6 @@ SAVE: DrainSpec[Received] = DrainSpec(
     ),
     pace=lambda settings: Pace.of(settings.save, settings.save.visibility_seconds),
     parts=_save,
+    residents=True,
 )
 DRAINS = (ENQUEUE, SAVE)

@@ -32,6 +32,7 @@ from regworkers_core.settings.flows import (
     ReplicationSettings,
     SaveSettings,
     SelectionSettings,
+    StreamSettings,
 )
 from regworkers_core.settings.model import (
     Names,
@@ -74,6 +75,7 @@ __all__ = [
     "ServiceSettings",
     "ServicesSettings",
     "Settings",
+    "StreamSettings",
     "VaultSettings",
     "config_file",
     "load_settings",

@@ -36,8 +36,13 @@ class DrainSettings(Section):
 
     idle_seconds: float = Field(10.0, ge=0)
     max_seconds: float = Field(120.0, gt=0)
+    # When drains of registrations stay, with one that stands by: from ten minutes before a campaign opens until an hour
+    # after the last one closed and drained; always; or never, so that the first entry waits for the start of a run.
+    resident: Literal["open", "always", "never"] = "open"
+    # For runs that are no residents. Under depth they start beside these.
     resident_idle_seconds: float = Field(30.0, ge=0)
-    resident_max_seconds: float = Field(300.0, gt=0)
+    # An hour: a run writes some 20 rows into Dagster's event log for its start and its end.
+    resident_max_seconds: float = Field(3600.0, gt=0)
     max_save_drains: int = Field(4, ge=1)
     max_enqueue_drains: int = Field(1, ge=1)
     # A dependency may be unavailable for this long (from when its breaker opens) before its drains end. An election of
@@ -55,9 +60,19 @@ class EnqueueSettings(Section):
     # comes on top, up to 1 MB as the service sends it.
     max_unacknowledged: int = Field(10_000, ge=1)
     max_unacknowledged_bytes: int = Field(64 * 1024 * 1024, ge=1)
-    lease_seconds: float = Field(10.0, gt=0)
+    # A drain that dies costs its records this time.
+    lease_seconds: float = Field(5.0, gt=0)
+
+
+class StreamSettings(Section):
+    """How the demand table's stream is read."""
+
     # AWS serves five reads a second and shard, to all readers together.
-    empty_read_pause_seconds: float = Field(0.25, ge=0)
+    reads_per_second: float = Field(4.0, gt=0, le=1000)
+    # Shards that one drain reads at the same time. At 20 ms a read, sixteen make 800 a second.
+    readers: int = Field(16, ge=1, le=64)
+    # A shard without records is read at least this often, up to 400 shards; beyond, all together 400 times a second.
+    idle_read_seconds: float = Field(1.0, gt=0, le=60)
 
 
 class SaveSettings(Section):
@@ -68,7 +83,8 @@ class SaveSettings(Section):
     # large writes.
     batch_messages: int = Field(5, ge=1, le=100)
     receive_wait_seconds: float = Field(1.0, ge=0, le=20)
-    visibility_seconds: int = Field(60, ge=1, le=43_200)
+    # A drain that dies costs its messages this time. One that lives hides them again every second.
+    visibility_seconds: int = Field(5, ge=1, le=43_200)
     # How often an item that fails alone is tried before it is a dead letter. Receives of an outage do not count.
     max_attempts: int = Field(20, ge=1)
     # Every save is compared once more after these seconds (0: never), which costs half a read unit an entry. The others
@@ -190,7 +206,7 @@ class AnalyticsSettings(Section):
     prefetch: int = Field(1, ge=0)
     batch_messages: int = Field(20, ge=1, le=100)
     receive_wait_seconds: float = Field(1.0, ge=0, le=20)
-    visibility_seconds: int = Field(60, ge=1, le=43_200)
+    visibility_seconds: int = Field(5, ge=1, le=43_200)
     max_attempts: int = Field(20, ge=1)
     # An event whose time lies further ahead carries a header that says so.
     clock_tolerance_seconds: float = Field(300.0, ge=0)

@@ -46,6 +46,7 @@ from regworkers_core.settings.flows import (
     ReplicationSettings,
     SaveSettings,
     SelectionSettings,
+    StreamSettings,
 )
 from regworkers_core.settings.operations import (
     AlertSettings,
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     demand_table: DemandTableSettings = DemandTableSettings()
     drain: DrainSettings = DrainSettings()
+    stream: StreamSettings = StreamSettings()
     enqueue: EnqueueSettings = EnqueueSettings()
     save: SaveSettings = SaveSettings()
     replication: ReplicationSettings = ReplicationSettings()

@@ -14,11 +14,15 @@ from typing import Any, Self
 
 import orjson
 
-from regworkers_core.drains.heartbeat import Beat
+from regworkers_core.drains.heartbeat import Beat, Watched
 
-# From the tick that requests it, a run needs 5 s to start work, and 12 s on a busy machine; several ticks have a
-# chance.
-HANDOVER_SECONDS = 20.0
+# Of a start that was not measured yet: from its request until it works, a run on Kubernetes may take a minute.
+UNKNOWN_START_SECONDS = 60.0
+# The next tick of a sensor whose residents live comes so late.
+_NEXT_TICK_SECONDS = 30.0
+_STARTS_REMEMBERED = 20
+# One works, one stands by.
+_RESIDENTS = 2
 # One crash may be an accident (a lost node); several in a row are a defect, and runs are not free.
 _CRASHES_FORGIVEN = 2
 _FIRST_PAUSE_SECONDS = 15.0
@@ -27,32 +31,65 @@ _LONGEST_PAUSE_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ActiveDrain:
-    """A run that was requested and has not ended: its age (None before its start) and its limits."""
+    """A run that was requested and has not ended: its age (None before its start) and its limits. `outside`: it is no
+    run of Dagster.
+    """
 
     seconds_running: float | None
     idle_seconds: float
     max_seconds: float
+    resident: bool = False
+    outside: bool = False
 
-    @property
-    def leaves(self) -> bool:
-        """Whether its time limit ends it soon; it had work within its idle time, or it would have ended."""
+    def leaves(self, lead_seconds: float) -> bool:
+        """Whether its time limit ends it within `lead_seconds`; if it is no resident, it had work within its idle time,
+        or it would have ended.
+        """
         running = self.seconds_running
-        if running is None or running <= self.idle_seconds:
+        if running is None or (running <= self.idle_seconds and not self.resident):
             return False
-        return self.max_seconds - running <= HANDOVER_SECONDS
+        return self.max_seconds - running <= lead_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many to start; `reason` says why, or why none."""
+    """How many to start, and how many of these as residents; `reason` says why, or why none."""
 
     start: int
     reason: str
+    residents: int = 0
 
 
-def by_depth(
-    waiting: int, in_flight: int, active: Sequence[ActiveDrain], *, per_drain: int, max_drains: int
-) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """The active drains of one kind: `lead_seconds` before one leaves, its successor is started; `residents`: there are
+    to be some.
+    """
+
+    active: Sequence[ActiveDrain]
+    lead_seconds: float = UNKNOWN_START_SECONDS
+    residents: bool = False
+
+    @property
+    def leaving(self) -> int:
+        return sum(drain.leaves(self.lead_seconds) for drain in self.active)
+
+    def missing(self, wanted: int, what: str) -> Decision:
+        """The decision when `wanted` drains have work to do, because of `what`."""
+        drains = f"{len(self.active)} drain{'s' * (len(self.active) != 1)} active"
+        if any(drain.outside and drain.resident for drain in self.active):
+            return Decision(0, f"{what}; {drains}: residents outside of Dagster work")
+        staying = [drain for drain in self.active if not drain.leaves(self.lead_seconds)]
+        kept = sum(drain.resident for drain in staying)
+        residents = max(0, _RESIDENTS - kept) if self.residents else 0
+        # The newest resident only stands by.
+        workers = len(staying) - kept + max(min(kept + residents, 1), kept + residents - 1)
+        if self.leaving:
+            drains += f", {self.leaving} about to leave"
+        return Decision(residents + max(0, wanted - workers), f"{what}; {drains}", residents)
+
+
+def by_depth(waiting: int, in_flight: int, staff: Staff, *, per_drain: int, max_drains: int) -> Decision:
     """For a queue: none while it is empty, one for a trickle, one more for every `per_drain` messages.
 
     Messages that are in flight start no drain: a drain works on them, or they wait for a retry and become visible when
@@ -61,36 +98,27 @@ def by_depth(
     wanted = 0
     if waiting:
         wanted = min(max_drains, math.ceil((waiting + in_flight) / per_drain))
-    elif any(drain.leaves for drain in active):
+    elif staff.leaving:
         # Work arrives, and one moment without a message says little.
         wanted = 1
-    return _missing(wanted, active, f"{waiting} messages wait, {in_flight} are in flight")
+    return staff.missing(wanted, f"{waiting} messages wait, {in_flight} are in flight")
 
 
 def by_age(
-    oldest_seconds: float | None, active: Sequence[ActiveDrain], *, objective_seconds: float, max_drains: int
+    oldest_seconds: float | None, staff: Staff, *, objective_seconds: float, max_drains: int
 ) -> Decision:
     """For the stream: one drain, and one more for every lag objective it is behind; drains that are about to end are
     replaced one by one. `oldest_seconds` is the age of the oldest unread record, None when nothing is unread or an
     active drain makes the question needless.
     """
-    if active:
-        leaving = sum(drain.leaves for drain in active)
-        wanted = min(max_drains, len(active)) if leaving else 0
-        return _missing(wanted, active, "the stream is being read")
+    if staff.active:
+        ordinary = sum(not drain.resident for drain in staff.active)
+        wanted = min(max_drains, ordinary) if staff.leaving else 0
+        return staff.missing(wanted, "the stream is being read")
     if oldest_seconds is None:
-        return Decision(0, "nothing is unread")
+        return staff.missing(0, "nothing is unread")
     wanted = min(max_drains, 1 + int(max(0.0, oldest_seconds) / objective_seconds))
-    return _missing(wanted, active, f"unread records, the oldest {oldest_seconds:.0f} s old")
-
-
-def _missing(wanted: int, active: Sequence[ActiveDrain], what: str) -> Decision:
-    staying = sum(not drain.leaves for drain in active)
-    start = max(0, wanted - staying)
-    drains = f"{len(active)} drain{'s' * (len(active) != 1)} active"
-    if len(active) > staying:
-        drains += f", {len(active) - staying} about to leave"
-    return Decision(start, f"{what}; {drains}")
+    return staff.missing(wanted, f"unread records, the oldest {oldest_seconds:.0f} s old")
 
 
 def pause_after_crashes(in_a_row: int, seconds_since_last: float) -> float:
@@ -125,21 +153,23 @@ FIRST_BEAT_SECONDS = 60.0
 FINISHING_SECONDS = 60.0
 # A drain that has not ended this long after its time limit hangs.
 HUNG_SECONDS = 600.0
-# How much one tick adds to the time that a counter has not moved: while DynamoDB is unavailable no tick reads the rows,
-# and the drain cannot beat either.
-
-_MAX_SECONDS_PER_TICK = 15.0
+# How much one tick adds to the time that a counter has not moved.
+MAX_SECONDS_PER_TICK = 35.0
 
 
 @dataclass(frozen=True, slots=True)
 class DrainRun:
-    """A run of Dagster. A run that is being cancelled counts as `ended`; `seconds_running` is None before its start."""
+    """A run of Dagster. A run that is being cancelled counts as `ended`; `seconds_running` is None before its start;
+    `seconds_known` is since its request.
+    """
 
     run_id: str
     ended: bool
     seconds_running: float | None
     idle_seconds: float
     max_seconds: float
+    resident: bool = False
+    seconds_known: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,28 +179,6 @@ class Dead:
     run_id: str
     why: str
     beat: Beat | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What a sensor remembers of a drain's heartbeats: the time of its last tick (epoch seconds), and for each run its
-    counter and the seconds for which it has not moved.
-    """
-
-    at: float = 0.0
-    still: Mapping[str, tuple[int, float]] = field(default_factory=dict)
-
-    def seen(self, beats: Iterable[Beat], now: float) -> Self:
-        """The state after reading the rows at `now`."""
-        more = min(max(0.0, now - self.at), _MAX_SECONDS_PER_TICK)
-        still = {}
-        for beat in beats:
-            counter, seconds = self.still.get(beat.run_id, (None, 0.0))
-            still[beat.run_id] = (beat.counter, seconds + more if counter == beat.counter else 0.0)
-        return type(self)(now, still)
-
-    def seconds_still(self, beat: Beat) -> float:
-        return self.still.get(beat.run_id, (0, 0.0))[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +209,19 @@ def by_beats(runs: Sequence[DrainRun], beats: Sequence[Beat], watched: Watched) 
         elif still >= DEAD_SECONDS:
             why = f"its process ({beat.process}) has shown no sign of life for {still:.0f} s: it died"
             life.dead.append(Dead(beat.run_id, why, beat))
-        elif overrun > HUNG_SECONDS and run is not None:
+        elif overrun > HUNG_SECONDS and run is not None and not beat.role:
             why = f"its process ({beat.process}) hangs: it should have ended {overrun:.0f} s ago"
             life.dead.append(Dead(beat.run_id, why))
-        elif still < SILENT_SECONDS and overrun <= FINISHING_SECONDS:
-            life.active.append(ActiveDrain(beat.running_seconds, beat.idle_seconds, beat.max_seconds))
+        elif still < SILENT_SECONDS and (overrun <= FINISHING_SECONDS or beat.role):
+            life.active.append(
+                ActiveDrain(
+                    beat.running_seconds,
+                    beat.idle_seconds,
+                    beat.max_seconds,
+                    resident=bool(beat.role),
+                    outside=run is None,
+                )
+            )
     with_row = {beat.run_id for beat in beats}
     for run in runs:
         if run.ended or run.run_id in with_row:
@@ -219,21 +235,58 @@ def by_beats(runs: Sequence[DrainRun], beats: Sequence[Beat], watched: Watched) 
 
 
 def _of_run(run: DrainRun) -> ActiveDrain:
-    return ActiveDrain(run.seconds_running, run.idle_seconds, run.max_seconds)
+    return ActiveDrain(run.seconds_running, run.idle_seconds, run.max_seconds, run.resident)
 
 
 def _overrun(run: DrainRun) -> float:
     return (run.seconds_running or 0.0) - run.max_seconds
 
 
-def parse_watched(cursor: str | None) -> dict[str, Watched]:
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a sensor remembers of a drain: its heartbeats, and for the latest runs the seconds from the request until
+    the process had wired itself.
+    """
+
+    watched: Watched = field(default_factory=Watched)
+    starts: Mapping[str, float] = field(default_factory=dict)
+
+    def seen(self, runs: Iterable[DrainRun], beats: Iterable[Beat], now: float) -> Self:
+        """The memory after reading the rows at `now` (epoch seconds)."""
+        rows = {beat.run_id: beat for beat in beats}
+        starts = dict(self.starts)
+        for run in runs:
+            beat = rows.get(run.run_id)
+            if beat is not None and run.run_id not in starts:
+                starts[run.run_id] = round(max(0.0, run.seconds_known - beat.running_seconds), 1)
+        latest = dict(list(starts.items())[-_STARTS_REMEMBERED:])
+        watched = self.watched.seen(rows.values(), now, longest_seconds=MAX_SECONDS_PER_TICK)
+        return type(self)(watched, latest)
+
+    @property
+    def lead_seconds(self) -> float:
+        """How long before a drain leaves its successor is to be started: the 95th percentile of the latest starts, and
+        the time to the next tick.
+        """
+        taken = sorted(self.starts.values())
+        usual = taken[math.ceil(0.95 * len(taken)) - 1] if taken else UNKNOWN_START_SECONDS
+        return usual + _NEXT_TICK_SECONDS
+
+
+def parse_memory(cursor: str | None) -> dict[str, Memory]:
     """What a sensor remembers, by drain. A damaged or lost cursor costs `DEAD_SECONDS` once."""
     try:
         document: Any = orjson.loads(cursor or "{}")
         return {
-            str(drain): Watched(
-                float(found["at"]),
-                {str(run): (int(counter), float(still)) for run, (counter, still) in found["still"].items()},
+            str(drain): Memory(
+                Watched(
+                    float(found["at"]),
+                    {
+                        str(run): (int(counter), float(still))
+                        for run, (counter, still) in found["still"].items()
+                    },
+                ),
+                {str(run): float(seconds) for run, seconds in found.get("starts", {}).items()},
             )
             for drain, found in document.items()
         }
@@ -241,8 +294,16 @@ def parse_watched(cursor: str | None) -> dict[str, Watched]:
         return {}
 
 
-def cursor_of(watched: Mapping[str, Watched]) -> str:
-    """The cursor. Drains without rows are left out, so that the cursor of an idle sensor does not change."""
+def cursor_of(memory: Mapping[str, Memory]) -> str:
+    """The cursor. That of an idle sensor does not change."""
     return orjson.dumps(
-        {drain: {"at": each.at, "still": each.still} for drain, each in watched.items() if each.still}
+        {
+            drain: {
+                "at": each.watched.at if each.watched.still else 0.0,
+                "still": each.watched.still,
+                "starts": each.starts,
+            }
+            for drain, each in memory.items()
+            if each.watched.still or each.starts
+        }
     ).decode()

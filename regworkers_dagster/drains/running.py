@@ -79,6 +79,10 @@ class DrainConfig(dg.Config):
     max_seconds: float | None = Field(
         default=None, description="End after these seconds in all. Empty: drain.maxSeconds."
     )
+    resident: bool = Field(
+        default=False,
+        description="End only once another resident works, or none is needed any more. Sensors set this.",
+    )
 
 
 def drained(
@@ -122,7 +126,15 @@ def drained(
     # Dagster's own handlers would raise within a step. Ours let the drain finish what is in flight, and the run
     # succeeds with what it did; a second signal reaches Dagster's again.
     with StopSignal().on_signals() as stop, every_minute:
-        report = run_drain(runtime, spec, limits, stop=stop, run_id=context.run.run_id, on_progress=progress)
+        report = run_drain(
+            runtime,
+            spec,
+            limits,
+            stop=stop,
+            run_id=context.run.run_id,
+            resident=config.resident,
+            on_progress=progress,
+        )
     if not report.began:
         raise TransientFailure(report.dependency or "a dependency", "does not answer, so nothing was done")
     why = ", ".join(filter(None, (report.ended, report.dependency)))

@@ -16,6 +16,7 @@ from dagster._core.scheduler.instigation import InstigatorType
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains.heartbeat import Beat, beats
+from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import DrainSpec, drain_limits, fuse_in_force
 from regworkers_core.engine.defects import fuse_message
 from regworkers_core.engine.holds import hold_of
@@ -28,12 +29,13 @@ from regworkers_dagster.drains.decisions import (
     Dead,
     Decision,
     DrainRun,
-    Watched,
+    Memory,
+    Staff,
     by_beats,
     by_depth,
     by_runs,
     cursor_of,
-    parse_watched,
+    parse_memory,
     pause_after_crashes,
 )
 from regworkers_dagster.resources import TICK_CALL_SECONDS, runtime_of
@@ -109,6 +111,8 @@ def _drain_run(record: dg.RunRecord, drain: str, settings: DrainSettings, now: f
         seconds_running=None if record.start_time is None else now - record.start_time,
         idle_seconds=limit("idle_seconds", settings.idle_seconds),
         max_seconds=limit("max_seconds", settings.max_seconds),
+        resident=isinstance(config, dict) and config.get("resident") is True,
+        seconds_known=now - record.create_timestamp.timestamp(),
     )
 
 
@@ -125,22 +129,24 @@ class Startable:
     spec: DrainSpec[Any]
     job_name: str
 
-    def active(self, context: dg.SensorEvaluationContext, runtime: Runtime) -> list[ActiveDrain]:
+    def staff(self, context: dg.SensorEvaluationContext, runtime: Runtime) -> Staff:
         """The drains that show life, and the runs that were just requested. Reports those that died, and keeps the
         heartbeats in the sensor's cursor.
         """
         name, now = self.spec.name, time.time()
+        memory = parse_memory(context.cursor)
+        mine = memory.get(name, Memory())
         try:
             found = beats(runtime.leases, name)
         except (Failure, UsageError):
             # An unreadable heartbeat does not mean dead. A drain that works without DynamoDB is still started.
-            return by_runs(drain_runs(context.instance, name, runtime.settings.drain, now)).active
-        remembered = parse_watched(context.cursor)
-        watched = remembered[name] = remembered.get(name, Watched()).seen(found, now)
-        context.update_cursor(cursor_of(remembered))
+            active = by_runs(drain_runs(context.instance, name, runtime.settings.drain, now)).active
+            return self._staff(runtime, active, mine)
         named = (beat.run_id for beat in found)
         runs = drain_runs(context.instance, name, runtime.settings.drain, now, named)
-        life = by_beats(runs, found, watched)
+        memory[name] = mine = mine.seen(runs, found, now)
+        context.update_cursor(cursor_of(memory))
+        life = by_beats(runs, found, mine.watched)
         for dead in life.dead:
             # While rows cannot be written, healthy drains cannot beat either.
             if dead.beat is not None and not _removed(runtime, dead.beat):
@@ -149,7 +155,16 @@ class Startable:
             log.warning("drain died", drain=name, deadRunId=dead.run_id, why=dead.why, reported=reported)
         for beat in life.ended:
             _removed(runtime, beat)
-        return life.active
+        return self._staff(runtime, life.active, mine)
+
+    def _staff(self, runtime: Runtime, active: list[ActiveDrain], memory: Memory) -> Staff:
+        wanted = self.spec.residents
+        try:
+            wanted = wanted and residents_wanted(runtime)
+        except (Failure, UsageError):
+            # As it was: a drain that needs no MongoDB goes on without it.
+            wanted = any(drain.resident for drain in active)
+        return Staff(active, memory.lead_seconds, wanted)
 
     def obstacle(
         self, context: dg.SensorEvaluationContext, runtime: Runtime, decision: Decision
@@ -176,23 +191,31 @@ class Startable:
             return f"{silent} does not answer, so no drain is started; {decision.reason}"
         return None
 
-    def requests(self, runtime: Runtime, number: int) -> list[dg.RunRequest]:
+    def requests(self, runtime: Runtime, decision: Decision) -> list[dg.RunRequest]:
+        """The runs to start."""
+        number, residents = decision.start, decision.residents
+        return [self._request(runtime, resident=each < residents) for each in range(number)]
+
+    def _request(self, runtime: Runtime, *, resident: bool) -> dg.RunRequest:
         # No run key: leases and visibility timeouts divide the work, and the same work may need a second run.
-        limits = drain_limits(runtime.settings, self.spec, resident=True)
-        config = {"idle_seconds": limits.idle_seconds, "max_seconds": limits.max_seconds}
-        request = dg.RunRequest(
+        limits = drain_limits(runtime.settings, self.spec, sensor=True, resident=resident)
+        config = {
+            "idle_seconds": limits.idle_seconds,
+            "max_seconds": limits.max_seconds,
+            "resident": resident,
+        }
+        return dg.RunRequest(
             job_name=self.job_name,
             run_config={"ops": {self.spec.name: {"config": config}}},
             tags={DRAIN_TAG: self.spec.name},
         )
-        return [request] * number
 
     def answer(self, context: dg.SensorEvaluationContext, runtime: Runtime, decision: Decision) -> Answer:
         """Start the decided drains unless there is an obstacle."""
         obstacle = self.obstacle(context, runtime, decision)
         if obstacle is not None:
             return dg.SkipReason(obstacle)
-        return dg.SensorResult(run_requests=self.requests(runtime, decision.start))
+        return dg.SensorResult(run_requests=self.requests(runtime, decision))
 
 
 def _removed(runtime: Runtime, beat: Beat) -> bool:
@@ -275,7 +298,7 @@ def depth_tick(
         decision = by_depth(
             depth.visible,
             depth.in_flight,
-            drain.active(context, runtime),
+            drain.staff(context, runtime),
             per_drain=per_drain(runtime.settings),
             max_drains=max_drains(runtime.settings),
         )

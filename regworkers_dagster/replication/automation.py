@@ -175,20 +175,22 @@ _UNREAD = "oldest_unread_seconds"
 @ticking
 def enqueue_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     """Peek into the stream only while no drain reads it: a shard supports two readers."""
-    active = _ENQUEUE.active(context, runtime)
+    staff = _ENQUEUE.staff(context, runtime)
     decision = by_age(
-        None if active else oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
-        active,
+        None if staff.active else oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
+        staff,
         objective_seconds=runtime.settings.replication.lag_objective_seconds,
         max_drains=runtime.settings.drain.max_enqueue_drains,
     )
     obstacle = _ENQUEUE.obstacle(context, runtime, decision)
     if obstacle is not None:
         return dg.SkipReason(obstacle)
-    requests = _ENQUEUE.requests(runtime, decision.start)
-    ahead = Decision(int(not _SAVE.active(context, runtime)), "none is active")
+    requests = _ENQUEUE.requests(runtime, decision)
+    # Where residents are wanted, the sensor of the queue starts both of its own.
+    alone = not staff.residents and not _SAVE.staff(context, runtime).active
+    ahead = Decision(int(alone), "none is active")
     if _SAVE.obstacle(context, runtime, ahead) is None:
-        requests += _SAVE.requests(runtime, ahead.start)
+        requests += _SAVE.requests(runtime, ahead)
     return dg.SensorResult(run_requests=requests)
 
 

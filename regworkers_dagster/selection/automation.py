@@ -98,7 +98,7 @@ def notify_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     if not due:
         return dg.SkipReason("nothing in the outbox may be sent now")
     # Units, not messages: one sender works on all of them.
-    decision = by_depth(len(due), 0, _NOTIFICATIONS.active(context, runtime), per_drain=1, max_drains=1)
+    decision = by_depth(len(due), 0, _NOTIFICATIONS.staff(context, runtime), per_drain=1, max_drains=1)
     return _NOTIFICATIONS.answer(context, runtime, decision)
 
 

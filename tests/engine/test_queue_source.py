@@ -44,14 +44,24 @@ def test_a_heartbeat_hides_what_is_held_for_another_visibility_time() -> None:
     made.receive()
     made.heartbeat()
     made.heartbeat()
+    made.heartbeat()
     assert queue.visibility == [("m0", 30), ("m1", 30)] * 2
     assert made.counts()["visibility_extended"] == 4
+
+
+def test_what_was_received_since_the_last_heartbeat_is_hidden_for_long_enough() -> None:
+    queue = FakeQueue(waiting=2)
+    made = source(queue)
+    made.receive()
+    made.heartbeat()
+    assert queue.visibility == []
 
 
 def test_a_message_that_others_took_is_let_go_and_not_counted_as_extended() -> None:
     queue = FakeQueue(waiting=3)
     made = source(queue)
     made.receive()
+    made.heartbeat()
     queue.lost = {"m1"}
     made.heartbeat()
     queue.visibility.clear()
@@ -65,6 +75,7 @@ def test_a_message_that_could_not_be_hidden_is_tried_again_with_the_next_beat() 
     made = source(queue)
     made.receive()
     queue.unhidable = {"m1"}
+    made.heartbeat()
     made.heartbeat()
     assert +made.counts() == {"visibility_extended": 1, "visibility_failed": 1}
     queue.unhidable = set()
@@ -90,6 +101,7 @@ def test_what_is_settled_is_released() -> None:
     made.give_back([(second, 7.4)])
     assert (queue.deleted, queue.visibility) == ([first], [("m1", 7)])
     queue.visibility.clear()
+    made.heartbeat()
     made.heartbeat()
     assert queue.visibility == [(third.message_id, 30)]
 
@@ -146,6 +158,7 @@ def test_what_came_often_is_kept_for_half_the_time_so_that_it_comes_again_soon_a
     made = source(queue)
     assert len(made.receive()) == 2
     assert queue.visibility == [("m0", 15)]
+    made.heartbeat()
     made.heartbeat()
     assert queue.visibility[1:] == [("m0", 15), ("m1", 30)]
 

@@ -343,7 +343,8 @@ def settings(seed_source: str) -> Settings:
             "delivery_seconds": 5,
         },
         save={"visibility_seconds": 20, "receive_wait_seconds": 20, "concurrency": 2},
-        enqueue={"lease_seconds": 10, "empty_read_pause_seconds": 2.0, "concurrency": 2, "batch_records": 4},
+        enqueue={"lease_seconds": 10, "concurrency": 2, "batch_records": 4},
+        stream={"reads_per_second": 0.5, "readers": 2, "idle_read_seconds": 2},
         analytics={"visibility_seconds": 20, "receive_wait_seconds": 20, "concurrency": 2},
         selection={
             "seed_source": seed_source,

@@ -117,7 +117,8 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
         },
         "retry": {"total_seconds": 3.0, "breaker_reset_seconds": 0.5},
         "save": {"visibility_seconds": 2, "receive_wait_seconds": 0, "max_attempts": 3},
-        "enqueue": {"lease_seconds": 1.0, "empty_read_pause_seconds": 0.02},
+        "enqueue": {"lease_seconds": 1.0},
+        "stream": {"reads_per_second": 50},
         "drain": {"idle_seconds": 0.1, "max_seconds": 30.0, "outage_seconds": 0},
         "selection": {
             "seed_source": "commit-reveal",

@@ -118,12 +118,13 @@ class ListingPage:
 @dataclass(frozen=True, slots=True)
 class StreamPage:
     """Records in order; `next_iterator` is None when the shard was read to its end. `full` marks a page that
-    its size in bytes cut short: more records may be available at once.
+    its size in bytes cut short: more records may be available at once. `throttled`: the shard was read too often.
     """
 
     records: list[StreamRecord]
     next_iterator: str | None
     full: bool = False
+    throttled: bool = False
 
 
 class Streams(Protocol):
@@ -255,11 +256,20 @@ class DynamoStreams:
             except BotoCoreError:
                 disconnected = True
                 raise
+            except ClientError as error:
+                # The limit is that of one shard: its reader waits, and the breaker of all others stays closed.
+                if error_code(error) == "LimitExceededException":
+                    return None
+                raise
 
         try:
             answer = self._reads.call(once)
         except ClientError as error:
             raise _meaning(error) from error
+        if answer is None:
+            self._reads.note_parts(served=0, throttled=1)
+            return StreamPage([], iterator, throttled=True)
+        self._reads.note_parts(served=1, throttled=0)
         records = [stream_record(raw, shard_id) for raw in answer["Records"]]
         return StreamPage(records, answer.get("NextShardIterator"), _bytes(answer) >= _FULL_BYTES)
 

@@ -31,7 +31,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import is_heartbeat
-from regworkers_core.drains.runner import DrainSpec, fuse_in_force
+from regworkers_core.drains.runner import DrainSpec, batch_limit, fuse_in_force
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
@@ -226,7 +226,7 @@ def _parity(runtime: Runtime) -> ParityState | None:
 def read_drains(runtime: Runtime) -> tuple[DrainState, ...]:
     """Raises TransientFailure."""
     now = runtime.clock()
-    limits = {spec.name: spec.pace(runtime.settings).keep_seconds for spec in DRAINS}
+    limits = dict.fromkeys((spec.name for spec in DRAINS), batch_limit(runtime.settings))
     minutes = runtime.drain_log.since(minute_of(now - WINDOW_SECONDS))
     seen = {minute.drain for minute in minutes}
     before = {name: runtime.drain_log.last(name) for name in limits if name not in seen}

@@ -158,7 +158,7 @@ def _bounds(
     found = (
         Bound("enqueue drains", enqueue.active, settings.drain.max_enqueue_drains, "drain.maxEnqueueDrains"),
         Bound("shards held", shards.held if shards else None, shards.workable if shards else None),
-        Bound("reads a second and shard", reads, _READS_PER_SHARD, "enqueue.emptyReadPauseSeconds"),
+        Bound("reads a second and shard", reads, _READS_PER_SHARD, "stream.readsPerSecond"),
         Bound(
             "enqueue batches at once",
             enqueue.busy(settings.enqueue.concurrency, _WAITS["enqueue"]) * settings.enqueue.concurrency,
@@ -208,7 +208,7 @@ def _enqueue_bottleneck(
     reads = bounds["reads a second and shard"].now
     if reads is not None and reads >= _THROTTLED * _READS_PER_SHARD:
         text = f"{reads:.1f} reads a second and shard: AWS throttles at five"
-        return RunbookFinding(text, "stop other readers of the stream; raise enqueue.emptyReadPauseSeconds")
+        return RunbookFinding(text, "stop other readers of the stream; lower stream.readsPerSecond")
     if throttled := _throttled(enqueue):
         return RunbookFinding(f"enqueue: {throttled}", _THROTTLED_ADVICE)
     if slow := _slowest(enqueue):

@@ -17,8 +17,11 @@ from regworkers_core.replication.enqueue.discovery import ShardDiscovery
 # The pause after a failed read of a shard; it doubles with each failure in a row.
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 16.0
-# How often a consumer that waits for shards reads the rows.
+# How often a consumer that waits for shards reads the rows; and when it has just begun, perhaps as a successor.
 WAITING_SECONDS = 1.0
+_BEGINNING_SECONDS = 0.2
+# Leases that are taken before shards are read on.
+_TAKEN_AT_ONCE = 50
 
 
 class ContiguousTracker:
@@ -86,8 +89,12 @@ class HeldShard:
     # When the iterator was requested: seconds on the source's clock, and the source's count of connection errors.
     sought_at: float = 0.0
     sought_in: int = 0
-    # Not to be read before this; last checkpoint written then.
+    # Not to be read before this; when it was read last, as often as the pace asks; since when it brought no record, and
+    # how often in a row the service refused to be read so often. Last checkpoint written then.
     read_at: float = 0.0
+    reads: deque[float] = field(default_factory=deque)
+    quiet_since: float = 0.0
+    throttled: int = 0
     saved_at: float = 0.0
     # The failure of its last read, and the number of failures in a row.
     failure: TransientFailure | None = None
@@ -100,10 +107,11 @@ class HeldShard:
     writing: scheduling.Lock = field(default_factory=scheduling.lock)
 
     @classmethod
-    def of(cls, shard_id: str, lease: Lease) -> HeldShard:
-        """A shard that was just leased: it continues after its checkpoint."""
+    def of(cls, shard_id: str, lease: Lease, now: float, window: int) -> HeldShard:
+        """A shard that was just leased: it continues after its checkpoint. `window` reads of it are remembered."""
         checkpoint = shard_rows.checkpoint_of(lease.state)
-        return cls(shard_id, lease, checkpoint, ContiguousTracker(checkpoint))
+        tracker, reads = ContiguousTracker(checkpoint), deque[float](maxlen=window)
+        return cls(shard_id, lease, checkpoint, tracker, reads=reads, quiet_since=now)
 
     @property
     def readable(self) -> bool:
@@ -161,11 +169,12 @@ class HeldShard:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Result of reading the rows: new leases, this consumer's share, whether others hold shards, and whether every
-    shard is known, including the children of finished ones.
+    """Result of reading the rows: new leases, held shards that have another owner by now, this consumer's share, whether
+    others hold shards, and whether every shard is known, including the children of finished ones.
     """
 
     stream_arn: str
+    lost: list[str] = field(default_factory=list)
     taken: list[Lease] = field(default_factory=list)
     share: int = 0
     others_hold: bool = False
@@ -173,8 +182,9 @@ class Balance:
 
 
 class ShardLeases:
-    """One consumer's leases on shards. `balance` belongs to one thread, `show_life` may run in another. Both block for
-    calls to the table and raise TransientFailure.
+    """One consumer's leases on shards. Its own row, whose counter it moves, keeps them: a shard is free once neither
+    its row nor that of its owner has moved for one lease time. `balance` belongs to one thread, `show_life` and
+    `observe` may run in another. They block for calls to the table and raise TransientFailure.
     """
 
     def __init__(
@@ -193,6 +203,9 @@ class ShardLeases:
         self._lease_seconds = lease_seconds
         self._presence: Lease | None = None
         self._balance_at, self._changes = clock(), 0
+        self._begun_until = 0.0
+        # How many shards of the stream may be read now, by all consumers.
+        self.workable = 0
 
     @property
     def balance_at(self) -> float:
@@ -207,11 +220,31 @@ class ShardLeases:
         """The table did not answer; held shards are worked on meanwhile."""
         self._balance_at = self._clock() + WAITING_SECONDS
 
-    def show_life(self) -> None:
-        """Move the counter of this consumer's own row, which others may have removed during a pause."""
-        if self._presence is None or not self._presence.renew():
-            key = shard_rows.consumer_key(self._table_name, self._holder.owner)
-            self._presence = self._holder.take(key, None)
+    @property
+    def shows_life(self) -> bool:
+        """Whether this consumer's row has moved within the lease time, which keeps its shards."""
+        return self._presence is not None and not self._presence.lost
+
+    def show_life(self) -> bool:
+        """Move the counter of this consumer's row. False if that came too late: others may have removed the row, and
+        taken shards.
+        """
+        in_time = self.shows_life
+        if self._presence is not None and self._presence.renew():
+            return in_time
+        key = shard_rows.consumer_key(self._table_name, self._holder.owner)
+        self._presence = self._holder.take(key, None)
+        return False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether this consumer has ever asked for its share."""
+        return self._begun_until > 0
+
+    def observe(self) -> None:
+        """Read the rows and take nothing: a consumer that stands by then knows which counters do not move."""
+        for row in self._table.rows(shard_rows.partition(self._table_name)):
+            self._holder.is_live(row)
 
     def balance(self, held: Collection[str]) -> Balance:
         """Read the rows and take free or expired shards up to the fair share. `held` are the shards that this consumer
@@ -219,17 +252,25 @@ class ShardLeases:
         """
         if self._presence is None:
             self.show_life()
+        if not self.has_begun:
+            self._begun_until = self._clock() + 2 * self._lease_seconds
         changes = self._discovery.changes
         rows, consumers = shard_rows.split_rows(self._table.rows(shard_rows.partition(self._table_name)))
         self._discovery.seen(rows)
         arn, complete = self._discovery.stream_arn, self._discovery.complete
+        living = self._living(consumers)
         # All rows are observed each time: two observations show for how long a counter has not moved.
-        live = {shard_id for shard_id, row in rows.items() if self._holder.is_live(row)}
+        live = {
+            shard_id
+            for shard_id, row in rows.items()
+            if self._holder.is_live(row) or (row.owner in living and row.owner != self._holder.owner)
+        }
         ready = shard_rows.workable(arn, rows)
-        share = shard_rows.fair_share(len(ready), self._living(consumers))
+        self.workable = len(ready)
+        share = shard_rows.fair_share(len(ready), len(living))
         taken: list[Lease] = []
         for shard_id in ready:
-            if len(held) + len(taken) >= share:
+            if len(held) + len(taken) >= share or len(taken) == _TAKEN_AT_ONCE:
                 break
             if shard_id in live or shard_id in held:
                 continue
@@ -240,15 +281,18 @@ class ShardLeases:
         all_known = complete and not shard_rows.childless(arn, rows)
         waits = not all_known or len(held) + len(taken) < share
         self._changes = changes
-        self._balance_at = self._clock() + min(
-            WAITING_SECONDS if waits else self._lease_seconds, self._lease_seconds / 3
-        )
+        pause = self._lease_seconds / 3
+        if waits:
+            beginning = self._clock() < self._begun_until
+            pause = min(pause, _BEGINNING_SECONDS if beginning else WAITING_SECONDS)
+        self._balance_at = self._clock() + (0.0 if len(taken) == _TAKEN_AT_ONCE else pause)
         mine = {lease.key for lease in taken}
         others = any(
             rows[shard_id].owner not in ("", self._holder.owner) and rows[shard_id].key not in mine
             for shard_id in ready
         )
-        return Balance(arn, taken, share, others, all_known)
+        lost = [shard_id for shard_id in held if shard_id in rows and rows[shard_id].owner != self._holder.owner]
+        return Balance(arn, lost, taken, share, others, all_known)
 
     def leave(self) -> None:
         """Remove this consumer's row, so that the others share its shards at once."""
@@ -258,13 +302,12 @@ class ShardLeases:
                 self._table.remove(row)
             self._presence = None
 
-    def _living(self, consumers: Collection[LeaseRow]) -> int:
-        living = 1
+    def _living(self, consumers: Collection[LeaseRow]) -> set[str]:
+        """The owners of rows that move, this one among them; the other rows are removed."""
+        living = {self._holder.owner}
         for row in consumers:
-            if row.owner == self._holder.owner:
-                continue
             if self._holder.is_live(row):
-                living += 1
-            else:
+                living.add(row.owner)
+            elif row.owner != self._holder.owner:
                 self._table.remove(row)
         return living

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from functools import partial
 
 import structlog
 
-from regworkers_core.adapters.aws.streams import MAX_RECORDS, IteratorExpired, StreamRecord, Streams, Trimmed
+from regworkers_core.adapters.aws.streams import (
+    MAX_RECORDS,
+    IteratorExpired,
+    StreamPage,
+    StreamRecord,
+    Streams,
+    Trimmed,
+)
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import Background
@@ -19,12 +27,18 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.replication.enqueue.discovery import ShardDiscovery
 from regworkers_core.replication.enqueue.held_shards import HeldShard, ShardLeases
 from regworkers_core.replication.enqueue.shard_rows import shard_of, state_of
-from regworkers_core.settings import EnqueueSettings
+from regworkers_core.settings import EnqueueSettings, StreamSettings
 
 log = structlog.get_logger(__name__)
 
-# A receive of many shards hands out what it has after this time, so that a record does not wait for the rest.
-_ROUND_SECONDS = 0.5
+# A receive hands out what it has after this time, so that a record does not wait for a shard that answers slowly.
+_ROUND_SECONDS = 0.25
+# A shard without a record for this long is read less often. All shards together are read so often while they are idle,
+# up to one read a second and shard; and above that pace, so often at most.
+_QUIET_SECONDS = 10.0
+_IDLE_READS_PER_SECOND = 40.0
+MOST_IDLE_READS_PER_SECOND = 400.0
+_LONGEST_THROTTLE_SECONDS = 4.0
 _SHORTEST_REST_SECONDS = 0.01
 # The end does not wait longer for a listing that does not answer: its lease expires.
 _LAST_STEP_SECONDS = 2.0
@@ -38,7 +52,8 @@ RESEEK_SECONDS = 180.0
 class StreamSource:
     """The stream as `engine.drain.Source[StreamRecord]`. `owner` is unique to this start; `sleep` is a bounded wait
     that a stop signal may cut short; `on_step` gets `enqueue.before_checkpoint` before each checkpoint is written.
-    Shards are listed in the `background`; reading goes on with the known ones however the listing ends.
+    Shards are listed in the `background`; reading goes on with the known ones however the listing ends. Several are
+    read at once, each in a thread; none waits for another.
     """
 
     def __init__(
@@ -46,6 +61,7 @@ class StreamSource:
         streams: Streams,
         table: LeaseTable,
         limits: EnqueueSettings,
+        pace: StreamSettings,
         *,
         owner: str,
         clock: Callable[[], float] = scheduling.monotonic,
@@ -53,7 +69,8 @@ class StreamSource:
         on_step: OnStep = no_step,
         background: Background | None = None,
     ) -> None:
-        self._streams, self._limits = streams, limits
+        self._streams, self._limits, self._pace = streams, limits, pace
+        self._window = max(1, int(pace.reads_per_second))
         self._clock, self._sleep, self._on_step = clock, sleep, on_step
         self._background = Background("shard-discovery") if background is None else background
         self._discovery = ShardDiscovery(
@@ -70,9 +87,13 @@ class StreamSource:
         # Guards the fields below; never held during a call to a service.
         self._lock = scheduling.lock()
         self._held: dict[str, HeldShard] = {}
+        # Read and not handed out yet; and to be handed out again, each at its time.
+        self._ready: deque[StreamRecord] = deque()
         self._again: list[tuple[float, int, StreamRecord]] = []
         self._ticket = itertools.count()
         self._turn = 0
+        self._readers: scheduling.Pool | None = None
+        self._reading: dict[str, scheduling.Future[list[StreamRecord]]] = {}
         # Grows with each connection error: iterators of an older era are not trusted.
         self._era = 0
         self._all_known = self._others_hold = False
@@ -83,22 +104,22 @@ class StreamSource:
         the read of one failed, or if no shard is known and the listing failed.
         """
         self._discover()
-        batch: list[StreamRecord] = []
         failure: TransientFailure | UsageError | None = None
-        for part in (self._settle_all, self._balance_in_time, lambda: self._read_round(batch)):
+        for part in (self._settle_all, self._balance_in_time, self._read_round):
             try:
                 part()
             except TransientFailure as error:
                 self._era += 1
                 failure = error
-        if batch:
+        if batch := self._due():
             return batch
         failing = (held.failure for held in self._holdings() if held.failure is not None)
         failure = failure or next(failing, None) or self._discovery.blindness
         if failure is not None:
             raise failure
-        self._rest()
-        return batch
+        if not self._reading:
+            self._rest()
+        return []
 
     def acknowledge(self, done: Sequence[StreamRecord]) -> None:
         with self._lock:
@@ -116,12 +137,16 @@ class StreamSource:
                     heapq.heappush(self._again, (now + delay, next(self._ticket), record))
 
     def heartbeat(self) -> None:
-        self._discover()
         try:
-            self._leases.show_life()
-            for held in self._holdings():
-                if not held.lease.renew():
-                    self._drop(held)
+            if not self._leases.has_begun:
+                # This drain stands by, or has not received anything yet: it only learns who holds what.
+                self._leases.observe()
+                return
+            self._discover()
+            if not self._leases.show_life():
+                for held in self._holdings():
+                    if not held.lease.renew():
+                        self._drop(held)
             self._settle_all()
         except TransientFailure:
             self._era += 1
@@ -135,6 +160,8 @@ class StreamSource:
             return bool(self._held) or not self._others_hold
 
     def close(self) -> None:
+        if self._readers is not None:
+            self._readers.shutdown(wait=False, cancel_futures=True)
         self._background.wait(_LAST_STEP_SECONDS)
         failure: TransientFailure | None = None
         parts: list[Callable[[], None]] = [
@@ -150,46 +177,70 @@ class StreamSource:
 
     def counts(self) -> Counter[str]:
         """`trimmed` (how often records may have been lost), `leases_lost`, `iterators_expired`, `shards_finished`,
-        `discovery_failures`.
+        `reads_throttled`, `discovery_failures`.
         """
         return self._counts + self._discovery.counts
 
     # Reading
 
-    def _read_round(self, batch: list[StreamRecord]) -> None:
-        """One read of each due shard, in turn, until the batch is full."""
-        batch.extend(self._due_again())
-        started = self._clock()
-        holdings = self._holdings()
-        # Records that are handed out again were counted when they were read.
-        room = self._limits.batch_records - len(batch)
+    def _read_round(self) -> None:
+        """Read due shards, in turn, as long as less than a batch is ready. Raises what a read raised for all shards."""
+        self._start_reads()
+        if not self._reading:
+            return
+        scheduling.wait(self._reading.values(), _ROUND_SECONDS)
+        failure: TransientFailure | None = None
+        for shard_id, reading in list(self._reading.items()):
+            if not reading.done():
+                continue
+            del self._reading[shard_id]
+            try:
+                fresh = reading.result()
+            except TransientFailure as error:
+                failure = error
+            else:
+                with self._lock:
+                    self._ready.extend(fresh)
+        if failure is not None:
+            raise failure
+
+    def _start_reads(self) -> None:
+        if len(self._ready) >= self._limits.batch_records:
+            return
+        holdings, now = self._holdings(), self._clock()
         self._turn = (self._turn + 1) % max(1, len(holdings))
         for held in holdings[self._turn :] + holdings[: self._turn]:
-            now = self._clock()
-            if room <= 0 or (batch and now - started >= _ROUND_SECONDS):
+            if len(self._reading) >= self._pace.readers:
                 return
-            if not held.readable or held.read_at > now:
+            if held.shard_id in self._reading or not held.readable or held.read_at > now:
                 continue
             # The lease may have expired during a pause of this process: check before reading on.
-            if held.lease.lost and not held.lease.renew():
+            if held.lease.lost and not self._leases.shows_life and not held.lease.renew():
                 self._drop(held)
                 continue
-            limit = min(MAX_RECORDS, room, self._room(held))
-            if limit <= 0:
-                continue
-            try:
-                fresh = self._read(held, limit)
-            except DependencyDown:
-                raise
-            except TransientFailure as failure:
-                # The other shards are read on, and do not wait for its retries each time.
-                self._era += 1
-                held.failed(failure, self._clock())
-                continue
-            room -= len(fresh)
-            batch.extend(fresh)
+            limit = min(MAX_RECORDS, self._limits.batch_records, self._room(held))
+            if limit > 0:
+                if self._readers is None:
+                    self._readers = scheduling.pool(self._pace.readers, "stream-reader")
+                self._reading[held.shard_id] = self._readers.submit(
+                    copy_context().run, self._read_alone, held, limit
+                )
+
+    def _read_alone(self, held: HeldShard, limit: int) -> list[StreamRecord]:
+        """In a thread of its own. Raises DependencyDown, which concerns all shards; another failure is that of its
+        shard, which is read again later.
+        """
+        try:
+            return self._read(held, limit)
+        except DependencyDown:
+            raise
+        except TransientFailure as failure:
+            self._era += 1
+            held.failed(failure, self._clock())
+            return []
 
     def _read(self, held: HeldShard, limit: int) -> list[StreamRecord]:
+        began = self._clock()
         try:
             iterator = self._iterator(held)
         except Trimmed:
@@ -207,9 +258,35 @@ class StreamSource:
             return []
         with self._lock:
             fresh = held.take_in(page)
-        if len(page.records) < limit and not page.full:
-            held.read_at = self._clock() + self._limits.empty_read_pause_seconds
+        self._pause(held, page, began, more=len(page.records) == limit or page.full)
         return fresh
+
+    def _pause(self, held: HeldShard, page: StreamPage, began: float, *, more: bool) -> None:
+        """Set when the shard is read next. `began` is when the read did, `more`: records follow at once."""
+        held.reads.append(began)
+        shortest = 1 / self._pace.reads_per_second
+        if page.records:
+            held.quiet_since = began
+        held.throttled = held.throttled + 1 if page.throttled else 0
+        if page.throttled:
+            self._count("reads_throttled")
+            pause = min(_LONGEST_THROTTLE_SECONDS, shortest * 2**held.throttled)
+        elif more:
+            # As many reads as the pace allows follow each other, then the oldest of them has to be over.
+            held.read_at = (
+                held.reads[0] + self._window * shortest if len(held.reads) == self._window else began
+            )
+            return
+        elif began - held.quiet_since < _QUIET_SECONDS:
+            pause = shortest
+        else:
+            shards, slowest = self._leases.workable, self._pace.idle_read_seconds
+            pause = max(
+                shortest,
+                min(slowest, shards / _IDLE_READS_PER_SECOND),
+                shards / MOST_IDLE_READS_PER_SECOND,
+            )
+        held.read_at = began + pause
 
     def _iterator(self, held: HeldShard) -> str:
         """The shard's iterator; a new one when it cannot be trusted any more. Raises Trimmed."""
@@ -230,12 +307,14 @@ class StreamSource:
             table=self._streams.table_name,
         )
 
-    def _due_again(self) -> list[StreamRecord]:
+    def _due(self) -> list[StreamRecord]:
+        """Up to a batch of what is to be handed out again, then of what was read."""
         batch: list[StreamRecord] = []
-        now = self._clock()
+        now, most = self._clock(), self._limits.batch_records
         with self._lock:
-            while self._again and self._again[0][0] <= now and len(batch) < self._limits.batch_records:
-                record = heapq.heappop(self._again)[2]
+            while len(batch) < most and ((self._again and self._again[0][0] <= now) or self._ready):
+                due_again = self._again and self._again[0][0] <= now
+                record = heapq.heappop(self._again)[2] if due_again else self._ready.popleft()
                 if self._holder_of(record) is not None:
                     batch.append(record)
         return batch
@@ -249,8 +328,8 @@ class StreamSource:
             return max(1, self._limits.max_unacknowledged // shards) - len(held.tracker)
 
     def _rest(self) -> None:
-        """Wait until something may be due, at most the pause of an empty read."""
-        longest = self._limits.empty_read_pause_seconds
+        """Wait until something may be due, at most the shortest pause between two reads."""
+        longest = 1 / self._pace.reads_per_second
         due = [self._leases.balance_at]
         due.extend(held.read_at for held in self._holdings() if held.readable and self._room(held) > 0)
         with self._lock:
@@ -273,12 +352,15 @@ class StreamSource:
             raise
 
     def _balance(self) -> None:
-        holdings = self._holdings()
-        view = self._leases.balance({held.shard_id for held in holdings})
+        holdings = {held.shard_id: held for held in self._holdings()}
+        view = self._leases.balance(holdings.keys())
+        for shard_id in view.lost:
+            self._drop(holdings[shard_id])
+            self._leases.balance_soon()
         with self._lock:
             for lease in view.taken:
                 shard_id = shard_of(lease.key)
-                self._held[shard_id] = HeldShard.of(shard_id, lease)
+                self._held[shard_id] = HeldShard.of(shard_id, lease, self._clock(), self._window)
             # Above the share, the youngest are released once their records in flight are done.
             keep = view.share
             for held in self._held.values():

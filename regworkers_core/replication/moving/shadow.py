@@ -43,7 +43,6 @@ from regworkers_core.replication.enqueue.changes import (
     flag_cleared_after,
     one_of_each_key,
 )
-from regworkers_core.replication.enqueue.held_shards import HeldShard
 from regworkers_core.replication.enqueue.shard_rows import partition, split_rows
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.replication.moving.shadow_report import Deviation, ShadowReport, deviation
@@ -61,7 +60,7 @@ _HISTORY_ROWS = 15
 _HISTORY_SECONDS = 300.0
 # AWS serves five reads a second and shard to all readers together, and Lambda makes four: one is left. The thousand
 # records that it brings are as many as a partition takes in a second.
-_READ_PAUSES = 4
+_READS_PER_SECOND = 1.0
 _NEEDS = ("dynamodb", "streams", "mongo")
 
 
@@ -94,11 +93,6 @@ class ShadowSource(StreamSource):
     def trimmed(self) -> int:
         """How often records may have been lost. For any thread: it does not walk counters that others add to."""
         return self._counts["trimmed"] + self._discovery.counts["trimmed"]
-
-    def _read(self, held: HeldShard, limit: int) -> list[StreamRecord]:
-        fresh = super()._read(held, limit)
-        held.read_at = max(held.read_at, self._clock() + self._limits.empty_read_pause_seconds)
-        return fresh
 
     def receive(self) -> list[StreamRecord]:
         if self._ends:
@@ -312,12 +306,8 @@ def shadow(
             source = ShadowSource(
                 runtime.streams,
                 rows.table,
-                settings.enqueue.model_copy(
-                    update={
-                        "empty_read_pause_seconds": _READ_PAUSES * settings.enqueue.empty_read_pause_seconds,
-                        "batch_records": MAX_RECORDS,
-                    }
-                ),
+                settings.enqueue.model_copy(update={"batch_records": MAX_RECORDS}),
+                settings.stream.model_copy(update={"reads_per_second": _READS_PER_SECOND}),
                 owner=run_id,
                 sleep=stop.wait,
                 on_step=step,

@@ -118,7 +118,7 @@ class TestStreamLag:
 
     def test_five_reads_a_second_and_shard_are_throttled(self) -> None:
         finding = self.only(self.assessed(drains=self.enqueue(calls=Counter(streams=12_000))))
-        assert "AWS throttles" in finding.text and "emptyReadPauseSeconds" in finding.advice
+        assert "AWS throttles" in finding.text and "stream.readsPerSecond" in finding.advice
         own_pace = self.assessed(drains=self.enqueue(calls=Counter(streams=9_600)))
         assert "throttles" not in str(own_pace.findings), "four reads a second are its own pause"
 

@@ -23,7 +23,7 @@ from regworkers_core.replication.enqueue.shard_rows import (
     split_rows,
 )
 from regworkers_core.replication.enqueue.stream_source import StreamSource
-from regworkers_core.settings import EnqueueSettings
+from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.replication.enqueue.fakes import TABLE, refusal
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 from tests.support.waiting import wait_until
@@ -168,11 +168,12 @@ def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
         raise refusal("LimitExceededException")
 
     world.service.describe_stream = hangs  # type: ignore[method-assign]
-    limits = EnqueueSettings(lease_seconds=LEASE_SECONDS, empty_read_pause_seconds=0.0)
+    limits, pace = EnqueueSettings(lease_seconds=LEASE_SECONDS), StreamSettings(reads_per_second=1000)
     source = StreamSource(
         world.streams,
         world.table,
         limits,
+        pace,
         owner="a",
         clock=world.clock,
         sleep=world.clock.sleep,
@@ -182,6 +183,7 @@ def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
         wait_until(lambda: source.receive() == [] and asked.is_set(), what="a listing that hangs")
         for _ in range(5):
             written = world.service.write("s1")
+            world.clock.now += 0.01
             assert sequences(source.receive()) == written
         assert not over.is_set(), "the listing still hangs"
     finally:

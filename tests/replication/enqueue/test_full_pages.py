@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from regworkers_core.replication.enqueue.stream_source import StreamSource
-from regworkers_core.settings import EnqueueSettings
+from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.replication.enqueue.fakes import Clock, FakeLeaseTable, FakeStreamsService, Inline, streams_of
 
 
@@ -29,6 +29,7 @@ def rested_while_reading(content_length: int) -> float:
         streams_of(service),
         FakeLeaseTable(),
         EnqueueSettings(),
+        StreamSettings(),
         owner="a",
         clock=clock,
         sleep=clock.sleep,
@@ -45,4 +46,4 @@ def test_a_page_that_its_size_cut_short_is_followed_at_once() -> None:
 
 
 def test_after_a_short_page_the_shard_is_left_alone_for_a_while() -> None:
-    assert rested_while_reading(content_length=2_000) >= EnqueueSettings().empty_read_pause_seconds
+    assert rested_while_reading(content_length=2_000) >= 1 / StreamSettings().reads_per_second

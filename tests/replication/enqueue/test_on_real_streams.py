@@ -12,7 +12,7 @@ from regworkers_core.replication.enqueue.shard_rows import split_rows
 from regworkers_core.replication.enqueue.stream_probe import has_unread, stream_lag
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import EnqueueSettings
+from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.replication.enqueue.lease_contract import check_lease_table
 from tests.support.drains import run
 from tests.support.entries import item, key, put, remove
@@ -40,8 +40,8 @@ def clear_flag(runtime: Runtime, entry_id: str) -> None:
 
 
 def consumer(runtime: Runtime, owner: str, lease_seconds: float = 1.0) -> StreamSource:
-    limits = EnqueueSettings(lease_seconds=lease_seconds, empty_read_pause_seconds=0.02)
-    return StreamSource(runtime.streams, runtime.leases, limits, owner=owner)
+    limits, pace = EnqueueSettings(lease_seconds=lease_seconds), StreamSettings(reads_per_second=50)
+    return StreamSource(runtime.streams, runtime.leases, limits, pace, owner=owner)
 
 
 def test_the_lease_table_keeps_the_contract(runtime: Runtime) -> None:

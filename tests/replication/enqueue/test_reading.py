@@ -9,7 +9,7 @@ import pytest
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.replication.enqueue.shard_rows import position_of
 from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS
-from regworkers_core.settings import EnqueueSettings
+from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.replication.enqueue.fakes import refusal
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 
@@ -169,7 +169,7 @@ def test_a_shard_that_is_empty_is_not_read_more_often_than_its_pause_allows() ->
     before, started = world.service.calls["get_records"], world.clock.now
     work_off(source, rounds=40)
     reads = world.service.calls["get_records"] - before
-    assert reads <= (world.clock.now - started) / EnqueueSettings().empty_read_pause_seconds + 1
+    assert reads <= (world.clock.now - started) / (1 / StreamSettings().reads_per_second) + 1
 
 
 def test_a_batch_has_at_most_a_number_of_records_over_all_shards() -> None:
@@ -211,7 +211,7 @@ def test_more_than_a_hundred_shards_are_listed_page_by_page_and_all_read() -> No
     world = World(*(f"s{number:03}" for number in range(250)))
     written = [number for shard in world.service.shards for number in world.service.write(shard)]
     source = world.consumer(limits=EnqueueSettings(batch_records=90))
-    assert sorted(work_off(source, rounds=40), key=int) == written
+    assert sorted(work_off(source, rounds=200), key=int) == written
     assert world.service.calls["describe_stream"] == 3
     source.close()
     assert all(world.checkpoint(shard) for shard in world.service.shards)
@@ -345,7 +345,8 @@ def test_a_shard_that_cannot_be_read_holds_up_no_other_and_is_not_taken_for_idle
     for _ in range(30):
         world.clock.now += 1.0
         written = {number for name in names if name != "s05" for number in world.service.write(name)}
-        assert set(work_off(source, rounds=1)) == written
+        # More shards than are read at once.
+        assert set(work_off(source, rounds=2)) == written
     world.clock.now += 1.0
     with pytest.raises(TransientFailure, match="InternalServerError"):
         source.receive()

@@ -13,7 +13,7 @@ from regworkers_core.replication.enqueue.shard_rows import (
     split_rows,
 )
 from regworkers_core.replication.enqueue.stream_source import StreamSource
-from regworkers_core.settings import EnqueueSettings
+from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.replication.enqueue.fakes import (
     TABLE,
     Clock,
@@ -25,6 +25,7 @@ from tests.replication.enqueue.fakes import (
 
 LEASE_SECONDS = 10.0
 LIMITS = EnqueueSettings(lease_seconds=LEASE_SECONDS)
+PACE = StreamSettings()
 
 
 class World:
@@ -42,11 +43,13 @@ class World:
         owner: str = "a",
         limits: EnqueueSettings = LIMITS,
         on_step: Callable[[str], None] | None = None,
+        pace: StreamSettings = PACE,
     ) -> StreamSource:
         return StreamSource(
             self.streams,
             self.table,
             limits,
+            pace,
             owner=owner,
             clock=self.clock,
             sleep=self.clock.sleep,

@@ -23,6 +23,7 @@ from regworkers_core.replication.moving.shadow import ShadowRows, ShadowSource, 
 from regworkers_core.replication.moving.shadow_report import Deviation, ShadowReport
 from regworkers_core.replication.reconcile.classify import Kind, ReplicaAccess
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import StreamSettings
 from tests.replication.enqueue.fakes import Inline
 from tests.replication.enqueue.world import LIMITS
 from tests.replication.enqueue.world import World as StreamWorld
@@ -335,11 +336,12 @@ def test_an_unavailable_store_gives_the_batch_back_uncounted() -> None:
 def test_it_leaves_reads_of_a_shard_to_the_old_system_however_far_behind_it_is() -> None:
     world = StreamWorld("shard-1")
     written = world.service.write("shard-1", 25)
-    limits = LIMITS.model_copy(update={"batch_records": 10, "empty_read_pause_seconds": 1.0})
+    limits = LIMITS.model_copy(update={"batch_records": 10})
     source = ShadowSource(
         world.streams,
         world.table,
         limits,
+        StreamSettings(reads_per_second=1.0),
         owner="a",
         clock=world.clock,
         sleep=world.clock.sleep,
