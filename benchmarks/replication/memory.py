@@ -67,7 +67,9 @@ def run(name: str, entries: int) -> dict[str, float]:
 
 
 def _enqueue(settings: Settings, entries: int) -> DrainReport:
-    source = StreamSource(FakeStreams(entries), FakeLeases(), settings.enqueue, settings.stream, owner="bench")
+    source = StreamSource(
+        FakeStreams(entries), FakeLeases(), settings.enqueue, settings.stream, owner="bench"
+    )
     return drained(settings, ENQUEUE, source, EnqueueWork(queue_of("fake", FakeSqs(0))))
 
 

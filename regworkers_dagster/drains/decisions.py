@@ -143,8 +143,8 @@ def worth_recording(before: float | None, now: float | None, seconds_since: floa
     return abs(now - before) > 0.2 * max(abs(before), abs(now))
 
 
-# Six beats are missing: it no longer counts as active.
-SILENT_SECONDS = 30.0
+# Eight beats of the slower kind are missing: it no longer counts as active.
+SILENT_SECONDS = 40.0
 # Long enough for a drain that lost DynamoDB to get through its breaker and retries, and to beat again.
 DEAD_SECONDS = 120.0
 # From the start of the run to its first beat: wiring, also on a busy machine.
@@ -153,7 +153,8 @@ FIRST_BEAT_SECONDS = 60.0
 FINISHING_SECONDS = 60.0
 # A drain that has not ended this long after its time limit hangs.
 HUNG_SECONDS = 600.0
-# How much one tick adds to the time that a counter has not moved.
+# How much one tick adds to the time that a counter has not moved: more than lies between two ticks, and so little that a
+# drain does not count as silent after one look.
 MAX_SECONDS_PER_TICK = 35.0
 
 

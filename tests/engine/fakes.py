@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.drain import DrainLimits, Settlement, drain
+from regworkers_core.engine.drain import DrainLimits, Post, Settlement, drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import StopSignal
@@ -108,6 +108,7 @@ def run_fake(
     probe: Callable[..., str | None] = lambda *_names: None,
     down: Callable[[], str | None] = lambda: None,
     on_progress: Callable[[DrainReport], None] | None = None,
+    post: Post | None = None,
 ) -> DrainReport:
     """One drain over fakes, to idle unless something ends it before."""
     limits = limits or DrainLimits(
@@ -123,6 +124,7 @@ def run_fake(
         stop=stop or StopSignal(),
         clock=clock,
         on_progress=on_progress,
+        post=post,
     )
 
 

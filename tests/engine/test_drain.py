@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
-from regworkers_core.engine.drain import DrainLimits, Settlement
+from regworkers_core.engine.drain import DrainLimits, Post, Settlement
 from regworkers_core.engine.drain_report import OUTCOMES, DrainReport
 from regworkers_core.engine.stop import StopSignal
 from tests.engine.fakes import Clock, FakeSource, all_done, run_fake, unavailable
@@ -560,3 +560,61 @@ def test_a_drain_that_was_too_busy_to_receive_is_not_blind_for_that() -> None:
     with capture_logs():
         report = run_fake(source, work, clock=clock, limits=limits, stop=stop, down=down)
     assert (report.ended, report.failure) == ("stopped", None)
+
+
+class Place(Post):
+    """Stands by for some turns, each a second on the clock, and keeps the drain until `over`."""
+
+    def __init__(self, clock: Clock, *, stand_by: int = 0, over: float = 0.0) -> None:
+        self.clock, self.stand_by, self.over = clock, stand_by, over
+        self.asked: list[str] = []
+
+    def works(self) -> bool:
+        self.stand_by -= 1
+        self.clock.now += float(self.stand_by >= 0)
+        return self.stand_by < 0
+
+    def may_end(self, why: str) -> bool:
+        self.asked.append(why)
+        return self.clock.now >= self.over
+
+
+def test_a_drain_that_stands_by_receives_nothing_until_it_is_to_work() -> None:
+    clock = Clock()
+    source = FakeSource(clock, [[1], [2]])
+    place = Place(clock, stand_by=100, over=2000.0)
+    seen: list[int] = []
+    source.on_receive = lambda _number: seen.append(place.stand_by)
+    report = run_fake(source, clock=clock, post=place)
+    assert seen[0] < 0, "the first receive came after the last turn of standing by"
+    assert source.of("acknowledged") == [1, 2] and report.ended == "idle"
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (DrainLimits(idle_seconds=3, max_seconds=1e9, pause_seconds=0), "idle"),
+        (DrainLimits(idle_seconds=1e9, max_seconds=3, pause_seconds=0), "time_limit"),
+    ],
+)
+def test_a_drain_stays_beyond_its_limits_until_its_post_lets_it_go(limits: DrainLimits, why: str) -> None:
+    clock = Clock()
+    place = Place(clock, over=clock.now + 500.0)
+    report = run_fake(FakeSource(clock), clock=clock, limits=limits, post=place)
+    assert report.ended == why and report.seconds >= 500.0
+    assert why in place.asked
+
+
+def test_a_drain_that_has_to_stay_waits_for_a_dependency_however_long_that_takes() -> None:
+    clock = Clock()
+    place = Place(clock, over=clock.now + 500.0)
+
+    def unavailable_for_a_while(*_names: str) -> str | None:
+        clock.now += 1.0
+        return "mongo" if clock.now < 1400.0 else None
+
+    limits = DrainLimits(idle_seconds=3, max_seconds=1e9, pause_seconds=0, outage_seconds=30)
+    report = run_fake(
+        FakeSource(clock, [[1]]), clock=clock, limits=limits, probe=unavailable_for_a_while, post=place
+    )
+    assert (report.ended, report.counts["applied"]) == ("idle", 1)

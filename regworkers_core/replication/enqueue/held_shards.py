@@ -291,7 +291,9 @@ class ShardLeases:
             rows[shard_id].owner not in ("", self._holder.owner) and rows[shard_id].key not in mine
             for shard_id in ready
         )
-        lost = [shard_id for shard_id in held if shard_id in rows and rows[shard_id].owner != self._holder.owner]
+        lost = [
+            shard_id for shard_id in held if shard_id in rows and rows[shard_id].owner != self._holder.owner
+        ]
         return Balance(arn, lost, taken, share, others, all_known)
 
     def leave(self) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regworkers_dagster.drains.decisions import (
-    HANDOVER_SECONDS,
     ActiveDrain,
+    Staff,
     by_age,
     by_depth,
     pause_after_crashes,
@@ -18,6 +20,16 @@ from regworkers_dagster.drains.decisions import (
 WAITING_TO_START = ActiveDrain(None, 30, 300)
 AT_WORK = ActiveDrain(100, 30, 300)
 LEAVING = ActiveDrain(290, 30, 300)
+RESIDENT = ActiveDrain(100, 3600, 3600, resident=True)
+REQUESTED = ActiveDrain(None, 3600, 3600, resident=True)
+OVERDUE = ActiveDrain(3590, 3600, 3600, resident=True)
+OUTSIDE = ActiveDrain(100, 1e9, 1e9, resident=True, outside=True)
+LEAD_SECONDS = 20.0
+
+
+def staff(active: Sequence[ActiveDrain], *, residents: bool = False) -> Staff:
+    return Staff(active, LEAD_SECONDS, residents)
+
 
 active_drains = st.lists(
     st.builds(
@@ -57,7 +69,7 @@ messages = st.integers(0, 10_000)
 def test_drains_of_a_queue_follow_its_depth(
     waiting: int, in_flight: int, active: list[ActiveDrain], start: int
 ) -> None:
-    assert by_depth(waiting, in_flight, active, per_drain=2000, max_drains=4).start == start
+    assert by_depth(waiting, in_flight, staff(active), per_drain=2000, max_drains=4).start == start
 
 
 @pytest.mark.parametrize(
@@ -79,24 +91,24 @@ def test_drains_of_a_queue_follow_its_depth(
 def test_drains_of_the_stream_follow_the_age_of_what_is_unread(
     oldest: float | None, active: list[ActiveDrain], start: int
 ) -> None:
-    assert by_age(oldest, active, objective_seconds=60, max_drains=3).start == start
+    assert by_age(oldest, staff(active), objective_seconds=60, max_drains=3).start == start
 
 
 def test_a_replacement_that_waits_to_start_is_not_replaced_again() -> None:
-    assert by_age(None, [LEAVING, WAITING_TO_START], objective_seconds=60, max_drains=1).start == 0
+    assert by_age(None, staff([LEAVING, WAITING_TO_START]), objective_seconds=60, max_drains=1).start == 0
 
 
 def test_a_drain_with_a_time_limit_below_its_idle_time_is_not_replaced_for_ever() -> None:
     short = ActiveDrain(9, idle_seconds=30, max_seconds=10)
-    assert by_depth(0, 0, [short], per_drain=2000, max_drains=4).start == 0
+    assert by_depth(0, 0, staff([short]), per_drain=2000, max_drains=4).start == 0
 
 
 @given(messages, messages, active_drains, st.integers(1, 5000), st.integers(1, 16))
 def test_there_are_never_more_drains_than_the_limit_beside_those_that_leave(
     waiting: int, in_flight: int, active: list[ActiveDrain], per_drain: int, max_drains: int
 ) -> None:
-    decision = by_depth(waiting, in_flight, active, per_drain=per_drain, max_drains=max_drains)
-    staying = sum(not drain.leaves for drain in active)
+    decision = by_depth(waiting, in_flight, staff(active), per_drain=per_drain, max_drains=max_drains)
+    staying = sum(not drain.leaves(LEAD_SECONDS) for drain in active)
     assert decision.start == 0 or staying + decision.start <= max_drains
     if waiting:
         assert staying + decision.start >= 1, "messages wait and no drain takes them"
@@ -107,8 +119,8 @@ def test_there_are_never_more_drains_than_the_limit_beside_those_that_leave(
 def test_unread_records_always_have_a_reader(
     oldest: float | None, active: list[ActiveDrain], max_drains: int
 ) -> None:
-    decision = by_age(oldest, active, objective_seconds=10, max_drains=max_drains)
-    staying = sum(not drain.leaves for drain in active)
+    decision = by_age(oldest, staff(active), objective_seconds=10, max_drains=max_drains)
+    staying = sum(not drain.leaves(LEAD_SECONDS) for drain in active)
     assert decision.start == 0 or staying + decision.start <= max_drains
     if oldest is not None or active:
         assert staying + decision.start >= 1
@@ -118,18 +130,52 @@ def test_unread_records_always_have_a_reader(
 def test_a_second_look_right_after_the_start_starts_nothing(
     waiting: int, in_flight: int, per_drain: int, max_drains: int
 ) -> None:
-    first = by_depth(waiting, in_flight, [], per_drain=per_drain, max_drains=max_drains)
+    first = by_depth(waiting, in_flight, staff([]), per_drain=per_drain, max_drains=max_drains)
     started = [WAITING_TO_START] * first.start
-    assert by_depth(waiting, in_flight, started, per_drain=per_drain, max_drains=max_drains).start == 0
+    assert by_depth(waiting, in_flight, staff(started), per_drain=per_drain, max_drains=max_drains).start == 0
 
 
 @given(st.floats(0, 600), st.floats(0, 60), st.floats(1, 600))
 def test_a_drain_leaves_only_near_its_time_limit_and_after_its_idle_time(
     running: float, idle: float, longest: float
 ) -> None:
-    if ActiveDrain(running, idle, longest).leaves:
+    if ActiveDrain(running, idle, longest).leaves(LEAD_SECONDS):
         assert running > idle
-        assert running >= longest - HANDOVER_SECONDS
+        assert running >= longest - LEAD_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("waiting", "active", "residents", "start"),
+    [
+        (0, [], 2, 2),
+        (0, [REQUESTED], 1, 1),
+        (0, [REQUESTED, RESIDENT], 0, 0),
+        (0, [RESIDENT, RESIDENT], 0, 0),
+        # Both are replaced before their time is over, and only once.
+        (0, [OVERDUE, RESIDENT], 1, 1),
+        (0, [OVERDUE, OVERDUE], 2, 2),
+        (0, [OVERDUE, OVERDUE, REQUESTED, REQUESTED], 0, 0),
+        # One stands by, so two residents do the work of one.
+        (4000, [RESIDENT, RESIDENT], 0, 1),
+        (4000, [], 2, 3),
+        (4000, [RESIDENT, RESIDENT, AT_WORK], 0, 0),
+        # A deployment scales itself.
+        (1_000_000, [OUTSIDE], 0, 0),
+        (0, [OUTSIDE, OVERDUE], 0, 0),
+    ],
+)
+def test_there_are_two_residents_and_more_drains_with_depth(
+    waiting: int, active: list[ActiveDrain], residents: int, start: int
+) -> None:
+    decision = by_depth(waiting, 0, staff(active, residents=True), per_drain=2000, max_drains=4)
+    assert (decision.residents, decision.start) == (residents, start)
+    assert (
+        by_age(None, staff(active, residents=True), objective_seconds=60, max_drains=1).residents == residents
+    )
+
+
+def test_residents_that_are_no_longer_wanted_are_not_replaced() -> None:
+    assert by_depth(0, 0, staff([RESIDENT, RESIDENT]), per_drain=2000, max_drains=4).start == 0
 
 
 def test_two_crashes_are_forgiven_and_a_row_of_them_slows_the_sensor_down() -> None:
