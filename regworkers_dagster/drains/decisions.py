@@ -153,8 +153,8 @@ FIRST_BEAT_SECONDS = 60.0
 FINISHING_SECONDS = 60.0
 # A drain that has not ended this long after its time limit hangs.
 HUNG_SECONDS = 600.0
-# How much one tick adds to the time that a counter has not moved: more than lies between two ticks, and so little that a
-# drain does not count as silent after one look.
+# How much one tick adds to the time that a counter has not moved: more than lies between two ticks, and so little that
+# a drain does not count as silent after one look.
 MAX_SECONDS_PER_TICK = 35.0
 
 

@@ -169,8 +169,8 @@ class HeldShard:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Result of reading the rows: new leases, held shards that have another owner by now, this consumer's share, whether
-    others hold shards, and whether every shard is known, including the children of finished ones.
+    """Result of reading the rows: held shards that have another owner by now, new leases, this consumer's share,
+    whether others hold shards, and whether every shard is known, including the children of finished ones.
     """
 
     stream_arn: str
