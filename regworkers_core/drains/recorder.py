@@ -41,11 +41,11 @@ class DependencyUsage:
 
 @dataclass(slots=True)
 class _Minute:
-    """`began` is the usage when it began, `lags` the lags of the drain by then: measured, and late."""
+    """`began` is the usage when it began, `lags` the lags of the drain by then."""
 
     name: str
     began: DependencyUsage
-    lags: tuple[int, int] = (0, 0)
+    lags: Percentiles = field(default_factory=Percentiles)
     counts: Counter[str] = field(default_factory=Counter)
     batches: Percentiles = field(default_factory=Percentiles)
 
@@ -69,11 +69,10 @@ class MinuteCounters:
         memory: Callable[[], float] = peak_mib,
     ) -> None:
         self._drain, self._run_id, self._limit_seconds = drain, run_id, limit_seconds
-        self._late_seconds, self._lags = late_seconds, (0, 0)
+        self._late_seconds, self._lags = late_seconds, Percentiles()
         self._clock, self._usage, self._memory = clock, usage, memory
         self._lock = scheduling.lock()
         self._counted: Counter[str] = Counter()
-        self._lag: float | None = None
         self._past: list[DrainMinute] = []
         self._minute = _Minute(minute_of(clock()), usage())
 
@@ -91,8 +90,8 @@ class MinuteCounters:
             self._measure(report)
 
     def _measure(self, report: DrainReport) -> None:
-        self._lag = report.lag.at(95)
-        self._lags = report.lag.count, report.lag.above(self._late_seconds)
+        # A copy: the drain goes on adding.
+        self._lags = report.lag.since(None)
 
     def take(self) -> list[DrainMinute]:
         """What is to be written now: past minutes that were not taken yet, and the current one as it is."""
@@ -128,7 +127,7 @@ class MinuteCounters:
         calls = {name: number - before.calls.get(name, 0) for name, number in now.calls.items()}
         throttles = {name: number - before.throttles.get(name, 0) for name, number in now.throttles.items()}
         waited = {name: total - before.seconds.get(name, 0.0) for name, total in now.seconds.items()}
-        batches = minute.batches.count
+        batches, lags = minute.batches.count, self._lags.since(minute.lags)
         return DrainMinute(
             drain=self._drain,
             run_id=self._run_id,
@@ -138,14 +137,14 @@ class MinuteCounters:
             batch_p95_seconds=minute.batches.at(95),
             batch_max_seconds=minute.batches.largest if batches else None,
             batch_limit_seconds=self._limit_seconds,
-            lag_p95_seconds=self._lag,
+            lag_p95_seconds=lags.at(95),
             calls={name: number for name, number in calls.items() if number},
             waited_seconds={name: round(waited[name], 3) for name, number in calls.items() if number},
             ended=ended,
             memory_mib=round(self._memory(), 1),
             throttles={name: number for name, number in throttles.items() if number},
-            measured=self._lags[0] - minute.lags[0],
-            late=self._lags[1] - minute.lags[1],
+            measured=lags.count,
+            late=lags.above(self._late_seconds),
         )
 
 

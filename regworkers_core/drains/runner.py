@@ -141,10 +141,14 @@ def run_drain(
     most `limits.max_seconds` and what is in flight then; a `resident` until another one works (`drains.residency`).
 
     Raises UsageError when tables, queues, addresses or credentials are missing, while the drain's fuse is blown, and
-    while it is paused. One that is paused meanwhile stops as at a stop signal.
+    while it is paused; a resident waits for the end of these two. One that is paused meanwhile stops as at a stop
+    signal.
     """
     run_id = run_id or uuid.uuid4().hex
-    _require_may_work(runtime, spec.name)
+    if resident:
+        _wait_until_it_may_work(runtime, spec.name, stop)
+    else:
+        _require_may_work(runtime, spec.name)
     source, work = spec.parts(runtime, run_id, stop, on_step)
     used = runtime.dependencies
     counters = MinuteCounters(
@@ -258,6 +262,19 @@ def _require_may_work(runtime: Runtime, name: str) -> None:
         return
     if blown is not None:
         raise UsageError(fuse_message(name, blown.reason, blown.tripped_at))
+
+
+def _wait_until_it_may_work(runtime: Runtime, name: str, stop: StopSignal) -> None:
+    """A process that ended instead would be restarted later and later, and not be there once it is needed."""
+    said = ""
+    while not stop.is_set:
+        try:
+            return _require_may_work(runtime, name)
+        except UsageError as error:
+            if said != str(error):
+                said = str(error)
+                log.warning("the resident waits", drain=name, reason=said)
+        stop.wait(BEAT_SECONDS)
 
 
 def _stop_if_paused(runtime: Runtime, name: str, stop: StopSignal) -> None:
