@@ -266,15 +266,16 @@ def _require_may_work(runtime: Runtime, name: str) -> None:
 
 def _wait_until_it_may_work(runtime: Runtime, name: str, stop: StopSignal) -> None:
     """A process that ended instead would be restarted later and later, and not be there once it is needed."""
-    said = ""
-    while not stop.is_set:
+    said, waits = "", True
+    while waits:
         try:
-            return _require_may_work(runtime, name)
+            _require_may_work(runtime, name)
+            waits = False
         except UsageError as error:
             if said != str(error):
                 said = str(error)
                 log.warning("the resident waits", drain=name, reason=said)
-        stop.wait(BEAT_SECONDS)
+            waits = not stop.wait(BEAT_SECONDS)
 
 
 def _stop_if_paused(runtime: Runtime, name: str, stop: StopSignal) -> None:

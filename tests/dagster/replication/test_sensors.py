@@ -12,6 +12,7 @@ from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import BlownFuse
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.drains.runner import code_version
 from regworkers_core.engine.holds import store_fuse
@@ -25,6 +26,7 @@ from regworkers_dagster.drains.observing import RecordedState
 from regworkers_dagster.drains.sensing import drain_runs
 from regworkers_dagster.replication import automation
 from tests.dagster.support import Daemon, job, plain, use
+from tests.support.campaigns import create
 from tests.support.drains import run
 from tests.support.entries import key, put
 
@@ -54,14 +56,49 @@ def test_an_idle_system_starts_nothing(tick: Tick) -> None:
     assert "nothing is unread" in _reason(tick(automation.enqueue_tick))
 
 
-def test_a_waiting_message_starts_one_resident_save_drain(tick: Tick, runtime: Runtime) -> None:
+def test_a_waiting_message_starts_one_save_drain(tick: Tick, runtime: Runtime) -> None:
     _queue(runtime, 3)
     (request,) = tick(automation.save_tick).run_requests
     assert request.run_key is None
     assert request.tags == {"regworkers/drain": "save"}
     config = request.run_config["ops"]["save"]["config"]
-    assert config == {"idle_seconds": 30.0, "max_seconds": 300.0}
+    assert config == {"idle_seconds": 30.0, "max_seconds": 3600.0, "resident": False}
     assert dg.validate_run_config(job(request.job_name), request.run_config)
+
+
+def _open_campaign(runtime: Runtime) -> None:
+    now = runtime.clock()
+    create(runtime, opensAt=iso(now - 60), closesAt=iso(now + 3600))
+
+
+@pytest.mark.parametrize(
+    ("name", "sensor"),
+    [("enqueue", automation.enqueue_tick), ("save", automation.save_tick), ("publish", publish_tick)],
+)
+def test_an_open_campaign_has_one_resident_that_works_and_one_that_stands_by(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance, name: str, sensor: Tick
+) -> None:
+    _open_campaign(runtime)
+    requests = tick(sensor).run_requests
+    assert [request.tags["regworkers/drain"] for request in requests] == [name, name]
+    for request in requests:
+        config = request.run_config["ops"][name]["config"]
+        assert config == {"idle_seconds": 3600.0, "max_seconds": 3600.0, "resident": True}
+        definition = job(request.job_name)
+        instance.create_run_for_job(
+            definition,
+            run_config=request.run_config,
+            tags=dict(request.tags),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+    assert "2 drains active" in _reason(tick(sensor))
+
+
+def test_residents_outside_of_dagster_are_joined_by_none(tick: Tick, runtime: Runtime) -> None:
+    _open_campaign(runtime)
+    _queue(runtime, 3)
+    _alive(runtime, "save", "pod-1", role="working")
+    assert "residents outside of Dagster work" in _reason(tick(automation.save_tick))
 
 
 def test_depth_starts_more_of_them(tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +139,8 @@ def test_without_mongodb_the_stream_is_still_read(
     put(runtime, key("e1"))
     (request,) = tick(automation.enqueue_tick).run_requests
     assert request.job_name == "enqueue_entries"
+    config = request.run_config["ops"]["enqueue"]["config"]
+    assert config["resident"] is False, "whether a campaign is open is not known"
     _queue(runtime, 1)
     assert "mongo does not answer" in _reason(tick(automation.save_tick))
 
@@ -166,7 +205,7 @@ def test_the_limits_of_an_active_drain_are_those_it_was_started_with(
     assert (drain.idle_seconds, drain.max_seconds) == (idle, longest)
 
 
-def _alive(runtime: Runtime, drain: str, run_id: str, *, running: float = 10.0) -> Heartbeat:
+def _alive(runtime: Runtime, drain: str, run_id: str, *, running: float = 10.0, role: str = "") -> Heartbeat:
     """A drain of some process, whose heart beats when the test says so."""
     began = [0.0]
     life = Heartbeat(
@@ -176,6 +215,7 @@ def _alive(runtime: Runtime, drain: str, run_id: str, *, running: float = 10.0) 
         started_at="2026-11-26T03:00:00.000Z",
         idle_seconds=30.0,
         max_seconds=300.0,
+        role=lambda: role,
         clock=lambda: began[0],
     )
     began[0] = running
@@ -219,7 +259,7 @@ def test_a_drain_that_was_killed_does_not_block_a_new_one_and_is_reported(
         answers.append(daemon.tick(automation.enqueue_tick))
     assert "1 drain active" in _reason(answers[0]), "a beat may be late"
     first = next(number for number, answer in enumerate(answers) if isinstance(answer, dg.SensorResult))
-    assert first <= 7, "within some 30 s the stream is looked at again"
+    assert first <= 9, "within some 40 s the stream is looked at again"
     run = instance.get_run_by_id(run_id)
     assert run is not None and run.status is dg.DagsterRunStatus.FAILURE
     assert any("no sign of life for 120 s" in event.message for event in instance.all_logs(run_id))
