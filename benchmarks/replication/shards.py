@@ -85,7 +85,7 @@ def measure(seconds: int, say: Callable[[str], None]) -> dict[str, Any]:
 def _measure(shards: int, seconds: int) -> dict[str, Any]:
     streams, sqs, stop, chosen = IdleStreams(shards), CountingSqs(0), StopSignal(), random.Random(7)
     settings = load_settings()
-    source = StreamSource(streams, FakeLeases(), settings.enqueue, owner="bench")
+    source = StreamSource(streams, FakeLeases(), settings.enqueue, settings.stream, owner="bench")
     work = EnqueueWork(queue_of("fake", sqs))
     drain = threading.Thread(target=drained, args=(settings, ENQUEUE, source, work, stop), daemon=True)
     drain.start()

@@ -55,7 +55,7 @@ def any_open(campaigns: Iterable[Campaign], now: float) -> bool:
 class Residency(Post):
     """The post of one resident. `look` runs after every beat, in the thread of the heartbeat; the drain's own thread
     asks the rest. `started_at` is the ISO time of its row, `read` returns the rows of its kind and raises
-    TransientFailure, `wanted` is `residents_wanted`.
+    TransientFailure, `wanted` is `residents_wanted`, `stopping` says whether a signal ends it.
     """
 
     def __init__(
@@ -66,10 +66,11 @@ class Residency(Post):
         *,
         started_at: str,
         max_seconds: float,
+        stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._me, self._read, self._wanted, self._clock = (started_at, run_id), read, wanted, clock
-        self._over_at = clock() + max_seconds
+        self._over_at, self._stopping = clock() + max_seconds, stopping
         self._asking, self._ask_at = Background("residents-wanted"), clock()
         # Unknown counts as wanted: a resident that leaves for an outage of MongoDB costs a cold start.
         self._is_wanted = True
@@ -83,7 +84,8 @@ class Residency(Post):
             return STARTING
         if not self._works:
             return STANDBY
-        return LEAVING if self._newer_ready and self._clock() >= self._over_at else WORKING
+        over = self._newer_ready and self._clock() >= self._over_at
+        return LEAVING if over or self._stopping() else WORKING
 
     def look(self) -> None:
         """Find the place among the others. Raises TransientFailure; then the last one holds."""

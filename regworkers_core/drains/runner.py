@@ -167,6 +167,7 @@ def run_drain(
             partial(residents_wanted, runtime),
             started_at=started_at,
             max_seconds=limits.max_seconds,
+            stopping=lambda: stop.is_set,
         )
 
     def look() -> None:
