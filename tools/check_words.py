@@ -40,8 +40,8 @@ WORDS = {
 _LETTER = re.compile(r"(?<!dead )\bletters?\b(?! (case|of the alphabet))")
 # Names in stored documents stay: a line that ends with this comment is left alone.
 _STORED = "# stored name"
-# Keys of alerts, wherever they are written.
-_KEYS = re.compile(r"\bmongo away\b")
+# Keys of alerts, wherever they are written; and what a standby does.
+_KEYS = re.compile(r"\bmongo away\b|\bstands by\b")
 _SKIPPED = (".png", ".gz", ".lock", ".json", "check_words.py", "docs/glossary.md")
 _SUBWORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\n")
 _BANNED = re.compile(r"\b(" + "|".join(sorted(map(re.escape, WORDS), key=len, reverse=True)) + r")\b")

@@ -101,7 +101,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What an observer remembers of a drain's rows: the time of its last look, and for each run its counter and the
+    """What an observer remembers of a drain's rows: the time of its last read, and for each run its counter and the
     seconds for which it has not moved.
     """
 
@@ -109,8 +109,8 @@ class Watched:
     still: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     def seen(self, beats: Iterable[Beat], now: float, *, longest_seconds: float) -> Self:
-        """The state after reading the rows at `now`. A look adds at most `longest_seconds`: while DynamoDB is
-        unavailable no look reads the rows, and the drains cannot beat either.
+        """The state after reading the rows at `now`. One read adds at most `longest_seconds`: while DynamoDB is
+        unavailable no row is read, and the drains cannot beat either.
         """
         more = min(max(0.0, now - self.at), longest_seconds)
         still = {}

@@ -134,7 +134,7 @@ def test_one_that_was_stopped_for_a_while_does_not_send_its_successor_back() -> 
     assert sorted(world.working()) == ["r1", "r2"], "the second one holds leases by now"
 
 
-def test_nobody_leaves_at_its_time_limit_before_another_works() -> None:
+def test_none_leaves_at_its_time_limit_before_another_works() -> None:
     world = World()
     world.start()
     world.pass_time(10 * LIFE_SECONDS)
@@ -217,7 +217,7 @@ def test_rows_that_cannot_be_read_change_no_role() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(["start", "kill", "stop", "wait"]), st.integers(0, 40)), max_size=25)
 )
-def test_whoever_comes_and_goes_one_works_and_at_most_one_stands_by(steps: list[tuple[str, int]]) -> None:
+def test_however_they_come_and_go_one_works_and_at_most_one_stands_by(steps: list[tuple[str, int]]) -> None:
     world = World()
     for what, number in steps:
         names = list(world.residents)

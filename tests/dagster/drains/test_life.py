@@ -148,7 +148,7 @@ def test_a_successor_is_started_as_early_as_the_slowest_of_recent_starts_needs()
     assert slow.lead_seconds == 60.0 + 30.0, "one in twenty is usual by then"
 
 
-def test_a_resident_counts_however_long_it_stays_and_one_outside_of_dagster_is_told_apart() -> None:
+def test_a_resident_counts_however_long_it_stays_and_one_outside_of_dagster_is_recognized() -> None:
     (inside,) = by_beats([run()], [beat(running=9000.0, role="working")], Watched()).active
     (outside,) = by_beats([], [beat(running=9000.0, role="standby")], Watched()).active
     assert (inside.resident, inside.outside, outside.resident, outside.outside) == (True, False, True, True)

@@ -102,7 +102,7 @@ def test_an_iterator_is_not_used_again_after_a_connection_error() -> None:
     assert service.calls["get_records"] == 1
 
 
-def test_a_shard_that_is_read_too_often_is_told_from_an_empty_one_and_opens_no_breaker() -> None:
+def test_a_shard_that_is_read_too_often_does_not_count_as_empty_and_opens_no_breaker() -> None:
     service = one_shard()
     streams = streams_of(service)
     iterator = streams.iterator(service.arn, "s1", None)
