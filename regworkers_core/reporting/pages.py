@@ -9,9 +9,10 @@ import base64
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # An event of the orchestrator holds a few hundred KB without trouble; a plot stays far below.
 PLOT_BYTES = 60_000
@@ -54,6 +55,9 @@ def page(template: str, **values: object) -> str:
 
 @cache
 def _environment() -> Environment:
+    # Most processes that import this make no page.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     made = Environment(
         loader=PackageLoader("regworkers_core.reporting"),
         autoescape=True,
