@@ -26,9 +26,14 @@ RANKED_SCHEMA = pa.schema([pa.field("position", pa.int32()), pa.field("rank", pa
 # The least key of the unit's tickets. Most units have one ticket, and need no list.
 _KEY = """CASE WHEN weight = 1 THEN sha256($prefix || unit || '|0')
     ELSE list_min(list_transform(range(weight), lambda j: sha256($prefix || unit || '|' || j))) END"""
-# Sorting by 8 bytes and a line number keeps ten million leaves small and fast.
+# Sorting by 8 bytes of a hash and a line number keeps ten million leaves small and fast.
+_HEAD_DIGITS = 16
 _ORDER = f"""
-SELECT position, ('0x' || left({_KEY}, 16))::UBIGINT AS head FROM leaves ORDER BY head
+SELECT position, ('0x' || left({_KEY}, $digits))::UBIGINT AS head FROM leaves ORDER BY head
+"""
+_ENTRIES = """
+SELECT ('0x' || left(sha256($entry_prefix || ref), $digits))::UBIGINT AS entry, hash(unit) AS unit
+FROM leaves ORDER BY position
 """
 _TIES = f"""
 SELECT position, row_number() OVER (PARTITION BY key, unit ORDER BY entry_key) <= $wins AS candidate
@@ -95,7 +100,7 @@ def order_leaves(leaves: Path, manifest: Manifest, seed: str, engine: Engine) ->
     # Whether the leaf at this place in the order shares the first 8 bytes of its key with the one before.
     tied = np.zeros(manifest.count, np.bool_)
     done, last = 0, None
-    parameters = {"prefix": key_prefix(seed, manifest.draw_id)}
+    parameters = {"prefix": key_prefix(seed, manifest.draw_id), "digits": _HEAD_DIGITS}
     for batch in _answer(engine, _ORDER, parameters, _positions(leaves, manifest.count)):
         positions, heads = batch["position"].to_numpy(), batch["head"].to_numpy()
         part = slice(done, done + len(positions))
@@ -125,19 +130,53 @@ def _untie(
         return
     # The first of each run is not tied to the one before, but the one after is tied to it.
     places = np.flatnonzero(tied | np.append(tied[1:], False))
-    wanted = np.zeros(len(order), np.bool_)
-    wanted[order[places]] = True
+    firsts = np.flatnonzero(~tied[places])
+    runs = np.cumsum(~tied[places], dtype=np.int32)
+    entries, units = np.empty(len(places), np.uint64), np.empty(len(places), np.uint64)
+    by_position, done = np.argsort(order[places]), 0
+    parameters = {"entry_prefix": entry_key_prefix(seed), "digits": _HEAD_DIGITS}
+    for batch in _answer(engine, _ENTRIES, parameters, _among(leaves, order, places)):
+        part = by_position[done : done + batch.num_rows]
+        entries[part], units[part] = batch["entry"].to_numpy(), batch["unit"].to_numpy()
+        done += batch.num_rows
+    sorted_ = np.lexsort((entries, runs))
+    order[places], entries, units = order[places][sorted_], entries[sorted_], units[sorted_]
+    candidate[places] = np.arange(len(places)) - firsts[runs - 1] < manifest.wins_per_unit
+    # Several units in one run, or entries that share the first 8 bytes, too.
+    unsure = (runs[1:] == runs[:-1]) & ((units[1:] != units[:-1]) | (entries[1:] == entries[:-1]))
+    if unsure.any():
+        places = places[np.isin(runs, runs[1:][unsure])]
+        _sort_exactly(leaves, manifest, seed, engine, order, places, candidate)
+
+
+def _sort_exactly(
+    leaves: Path,
+    manifest: Manifest,
+    seed: str,
+    engine: Engine,
+    order: npt.NDArray[np.int32],
+    places: npt.NDArray[np.int64],
+    candidate: npt.NDArray[np.bool_],
+) -> None:
+    """Sort the leaves at these places, whole runs, by their whole keys."""
     parameters = {
         "prefix": key_prefix(seed, manifest.draw_id),
         "entry_prefix": entry_key_prefix(seed),
         "wins": manifest.wins_per_unit,
     }
     done = 0
-    for batch in _answer(engine, _TIES, parameters, _positions(leaves, manifest.count, wanted)):
+    for batch in _answer(engine, _TIES, parameters, _among(leaves, order, places)):
         part = places[done : done + batch.num_rows]
         order[part] = batch["position"].to_numpy()
         candidate[part] = batch["candidate"].to_numpy(zero_copy_only=False)
         done += batch.num_rows
+
+
+def _among(leaves: Path, order: npt.NDArray[np.int32], places: npt.NDArray[np.int64]) -> Iterator[Batch]:
+    """`_positions` of the leaves at these places of the order."""
+    wanted = np.zeros(len(order), np.bool_)
+    wanted[order[places]] = True
+    return _positions(leaves, len(order), wanted)
 
 
 def check_weights(leaves: Path, count: int, engine: Engine) -> None:
