@@ -32,6 +32,7 @@ from regworkers_core.infrastructure.policies.statement import (
     objects,
     of_service,
     prefixed,
+    queue,
     secret,
     send,
     table,
@@ -151,6 +152,18 @@ PLATFORM = (
         "log-lines",
         "the agent that collects the lines of pods; every process that sends its own (observability.cloudwatchLogs)",
         (Statement("SendLogLines", ("logs:CreateLogStream", "logs:PutLogEvents"), (log_group, log_streams)),),
+    ),
+    Worker(
+        "scaling",
+        "KEDA's operator: how many resident drains there should be (deploy/kubernetes/residents)",
+        (
+            Statement(
+                "ReadDepths",
+                ("sqs:GetQueueAttributes",),
+                (queue("replication-queue"), queue("analytics-queue")),
+            ),
+            Statement("ReadTheAgeOfTheStream", ("cloudwatch:GetMetricData",), (everything,)),
+        ),
     ),
     Worker(
         "compute-logs",

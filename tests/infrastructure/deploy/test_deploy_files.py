@@ -130,7 +130,7 @@ def test_the_images_have_the_version_of_the_project() -> None:
     tags = [
         tag for text in texts for tag in re.findall(r'(?:image: regworkers:|newTag: |tag: ")([^"\s]+)', text)
     ]
-    assert tags == [project["version"]] * 5
+    assert tags == [project["version"]] * 6
 
 
 def test_the_helm_values_say_what_the_chart_needs() -> None:

@@ -46,6 +46,7 @@ pytestmark = pytest.mark.slow
 WHEN_IT_FAILS = {worker.name: worker.rare for worker in WORKERS}
 # As AWS's own reference of actions has it.
 KNOW_NO_RESOURCES = {
+    "cloudwatch:GetMetricData",
     "cloudwatch:ListDashboards",
     "cloudwatch:ListMetrics",
     "dynamodb:ListTables",

@@ -1,0 +1,195 @@
+"""Drains as Deployments: like the runs that do the same, probed by their heartbeat, and scaled within the settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from regworkers_core.cli.main import build
+from regworkers_core.infrastructure.policies.platform import WORKERS
+from regworkers_core.infrastructure.policies.statement import place_of
+from regworkers_core.observability.metrics import ITERATOR_AGE
+from regworkers_core.settings import settings_of
+from tests.infrastructure.deploy.pods import jobs, launcher_of_the_chart, manifests, pod_of_a_run
+
+SETTINGS = settings_of("prod")
+RUNS = {"enqueue": "enqueue_entries", "save": "save_entries", "publish": "publish_events"}
+MANIFESTS = list(manifests())
+# Of KEDA's definitions (keda.sh/v1alpha1): the fields that are used here, those in capitals are required.
+KEDA = {
+    "TriggerAuthentication": {"podIdentity": {"PROVIDER": str}},
+    "ScaledObject": {
+        "SCALETARGETREF": {"NAME": str},
+        "pollingInterval": int,
+        "minReplicaCount": int,
+        "maxReplicaCount": int,
+        "advanced": {
+            "horizontalPodAutoscalerConfig": {
+                "behavior": {
+                    "scaleDown": {
+                        "stabilizationWindowSeconds": int,
+                        "policies": [{"TYPE": str, "VALUE": int, "PERIODSECONDS": int}],
+                    }
+                }
+            }
+        },
+        "TRIGGERS": [
+            {"TYPE": str, "METADATA": dict, "metricType": str, "authenticationRef": {"NAME": str}},
+        ],
+    },
+}
+
+
+def of(kind: str) -> dict[str, dict[str, Any]]:
+    found = (each for each in MANIFESTS if each["kind"] == kind)
+    return {each["metadata"]["name"].removeprefix("regworkers-"): each["spec"] for each in found}
+
+
+def pod_of(drain: str) -> dict[str, Any]:
+    return dict(of("Deployment")[drain]["template"]["spec"])
+
+
+def trigger_of(drain: str) -> dict[str, Any]:
+    (trigger,) = of("ScaledObject")[drain]["triggers"]
+    return dict(trigger)
+
+
+def check(shape: Any, found: Any, at: str = "spec") -> None:
+    if isinstance(shape, type):
+        assert type(found) is shape, at
+    elif isinstance(shape, list):
+        for number, each in enumerate(found):
+            check(shape[0], each, f"{at}[{number}]")
+    else:
+        required = {name.lower() for name in shape if name.isupper()}
+        known = {name.lower(): each for name, each in shape.items()}
+        names = {name.lower() for name in found}
+        assert required <= names <= set(known), at
+        for name, each in found.items():
+            check(known[name.lower()], each, f"{at}.{name}")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [each for each in MANIFESTS if each["apiVersion"] == "keda.sh/v1alpha1"],
+    ids=lambda each: f"{each['kind']}-{each['metadata']['name']}",
+)
+def test_keda_knows_every_field(manifest: dict[str, Any]) -> None:
+    check(KEDA[manifest["kind"]], manifest["spec"])
+    for trigger in manifest["spec"].get("triggers", []):
+        # KEDA reads numbers from texts, and refuses numbers.
+        assert {type(value) for value in trigger["metadata"].values()} == {str}
+        assert trigger["authenticationRef"]["name"].removeprefix("regworkers-") in of("TriggerAuthentication")
+
+
+@pytest.mark.parametrize("drain", RUNS)
+def test_a_resident_has_account_size_and_confinement_of_the_run_that_does_the_same(
+    drain: str, tmp_path: Path
+) -> None:
+    (job,) = (each for each in jobs() if each.name == RUNS[drain])
+    run, resident = pod_of_a_run(job, launcher_of_the_chart(tmp_path)), pod_of(drain)
+    for name in ("serviceAccountName", "securityContext", "terminationGracePeriodSeconds"):
+        assert resident[name] == run[name], name
+    (container,), (of_the_run,) = resident["containers"], run["containers"]
+    for name in ("resources", "securityContext", "envFrom"):
+        assert container[name] == of_the_run[name], name
+    assert {"name": "HOME", "value": "/tmp"} in container["env"]
+    assert resident["volumes"] == [{"name": "tmp", "emptyDir": {}}]
+
+
+@pytest.mark.parametrize("drain", RUNS)
+def test_its_command_is_one_of_the_command_line(drain: str) -> None:
+    program, group, *words = pod_of(drain)["containers"][0]["command"]
+    assert program == "regworkers"
+    command = typer.main.get_command(build()).commands[group].commands[words[0]]  # type: ignore[attr-defined]
+    given = command.make_context(words[0], words[1:]).params
+    assert words[0] == drain and given["resident"] and str(given["beat_file"]) == "/tmp/beat"
+
+
+@pytest.mark.parametrize(("probe", "good", "bad"), [("readiness", 5, 20), ("liveness", 250, 350)])
+def test_a_probe_looks_at_the_age_of_the_last_heartbeat(
+    probe: str, good: int, bad: int, tmp_path: Path
+) -> None:
+    beat = tmp_path / "beat"
+    for drain in RUNS:
+        (container,) = pod_of(drain)["containers"]
+        words = [each.replace("/tmp/beat", str(beat)) for each in container[f"{probe}Probe"]["exec"]["command"]]
+
+        def succeeds(age: float | None, words: list[str] = words) -> bool:
+            beat.unlink(missing_ok=True)
+            if age is not None:
+                beat.touch()
+                os.utime(beat, (time.time() - age, time.time() - age))
+            return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+        assert [succeeds(good), succeeds(bad), succeeds(None)] == [True, False, False]
+
+
+def test_it_waits_for_a_dependency_in_its_pod_and_not_in_a_restarted_one() -> None:
+    for drain in RUNS:
+        (container,) = pod_of(drain)["containers"]
+        (seconds,) = (
+            each["value"] for each in container["env"] if each["name"] == "REGWORKERS_DRAIN__OUTAGE_SECONDS"
+        )
+        assert float(seconds) > 300 > SETTINGS.drain.outage_seconds
+
+
+@pytest.mark.parametrize(
+    ("drain", "most"),
+    [
+        ("enqueue", SETTINGS.drain.max_enqueue_drains),
+        ("save", SETTINGS.drain.max_save_drains),
+        ("publish", SETTINGS.analytics.max_drains),
+    ],
+)
+def test_there_are_as_many_as_sensors_would_start_and_one_that_stands_by(drain: str, most: int) -> None:
+    spec = of("ScaledObject")[drain]
+    assert (spec["scaleTargetRef"]["name"], spec["minReplicaCount"]) == (f"regworkers-{drain}", 2)
+    assert spec["maxReplicaCount"] == most + 1
+
+
+@pytest.mark.parametrize(
+    ("drain", "queue"),
+    [("save", SETTINGS.names.replication_queue), ("publish", SETTINGS.names.analytics_queue)],
+)
+def test_queues_are_measured_by_the_setting_that_sensors_use(drain: str, queue: str) -> None:
+    trigger = trigger_of(drain)
+    assert trigger["type"] == "aws-sqs-queue"
+    url = trigger["metadata"]["queueURL"]
+    assert url == f"https://sqs.{SETTINGS.aws.region}.amazonaws.com/123456789012/{queue}"
+    assert int(trigger["metadata"]["queueLength"]) * 2 == SETTINGS.drain.messages_per_drain
+
+
+def test_the_stream_is_measured_by_the_metric_that_its_sensor_publishes() -> None:
+    trigger = trigger_of("enqueue")
+    assert (trigger["type"], trigger["metricType"]) == ("aws-cloudwatch", "AverageValue")
+    given = trigger["metadata"]
+    dimensions = dict(
+        zip(given["dimensionName"].split(";"), given["dimensionValue"].split(";"), strict=True)
+    )
+    assert dimensions == {"Environment": SETTINGS.environment, "TableName": SETTINGS.names.demand_table}
+    assert given["namespace"] == SETTINGS.observability.cloudwatch_namespace
+    assert given["metricName"] == ITERATOR_AGE.name
+    assert (ITERATOR_AGE.unit, given["awsRegion"]) == ("Milliseconds", SETTINGS.aws.region)
+    assert float(given["targetMetricValue"]) * 2 == SETTINGS.replication.lag_objective_seconds * 1000
+
+
+def test_the_policy_of_the_operator_allows_what_its_triggers_ask() -> None:
+    (worker,) = (each for each in WORKERS if each.name == "scaling")
+    allowed = {
+        (action, resource)
+        for statement in worker.policy(place_of(SETTINGS, account="123456789012", log_bucket=""))["Statement"]
+        for action in statement["Action"]
+        for resource in statement["Resource"]
+    }
+    queues = {trigger_of(drain)["metadata"]["queueURL"].rpartition("/")[2] for drain in ("save", "publish")}
+    region = SETTINGS.aws.region
+    assert allowed == {("cloudwatch:GetMetricData", "*")} | {
+        ("sqs:GetQueueAttributes", f"arn:aws:sqs:{region}:123456789012:{queue}") for queue in queues
+    }
