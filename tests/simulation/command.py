@@ -2,6 +2,8 @@
 
 Exit code 0 if every play held and everything was reached, 1 if not, 2 for a usage error. One integer is one play: a
 failure is repeated with its seed, and is printed with the shortest schedule that was found for it.
+
+`--lag` measures instead how long entries take to the replica (`lag`): exit code 1 if one was lost.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.simulation.lag import Scenario
 
 # What must be reached by a run of this many plays.
 COUNTED_FROM = 2000
@@ -37,8 +43,12 @@ def main() -> int:
     parser.add_argument("--plan", type=Path, help="repeat a shortened play from its file")
     parser.add_argument("--shrink-seconds", type=float, default=60.0)
     parser.add_argument("--most-failures", type=int, default=5, help="stop after this number")
+    parser.add_argument("--lag", action="store_true", help="print lags, in virtual time within AWS's limits")
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 40, 400], help="of the stream, with --lag")
     parser.add_argument("--results", type=Path, help="write the numbers as JSON")
     given = parser.parse_args()
+    if given.lag:
+        return _lag(given)
     return _Run(given).run()
 
 
@@ -136,6 +146,29 @@ class _Run:
         for text in outcome.broken:
             print(f"BROKEN: {text}")
         return 1 if outcome.broken else 0
+
+
+def _lag(given: argparse.Namespace) -> int:
+    from tests.simulation.lag import SCENARIOS
+
+    work = [(scenario, shards, given.seed) for scenario in SCENARIOS for shards in given.shards]
+    with multiprocessing.get_context("fork").Pool(given.processes, _begin) as pool:
+        found = pool.starmap(_measure, work, chunksize=1)
+    if given.results is not None:
+        given.results.write_text(json.dumps(found, indent=1) + "\n")
+    columns = ("scenario", "shards", "entries", "p50", "p95", "p99", "worst", "lost")
+    print("| " + " | ".join(columns) + " |")
+    print("|---" + "|---:" * (len(columns) - 1) + "|")
+    for each in found:
+        cells = (each[name] for name in columns)
+        print("| " + " | ".join(f"{cell:,}" if type(cell) is int else str(cell) for cell in cells) + " |")
+    return int(any(each["lost"] for each in found))
+
+
+def _measure(scenario: Scenario, shards: int, seed: int) -> dict[str, Any]:
+    from tests.simulation.lag import Lag
+
+    return Lag(scenario, shards, seed).run().as_dict()
 
 
 def _cpu_seconds(whose: int) -> float:

@@ -24,7 +24,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 EPOCH = 1_795_651_200.0
 # A thread that takes a lock is overtaken by another this often: Python switches between any two instructions.
 _OVERTAKEN = 0.02
-_MOST_STEPS = 3_000_000
+MOST_STEPS = 3_000_000
 
 
 class Killed(GreenletExit):
@@ -74,7 +74,7 @@ class Scheduler:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.time = EPOCH
-        self.steps = 0
+        self.steps, self.most_steps = 0, MOST_STEPS
         # Exceptions that ended a thread.
         self.raised: list[tuple[str, BaseException]] = []
         self._tickets = itertools.count(1)
@@ -121,7 +121,7 @@ class Scheduler:
     def _next(self) -> Task | None:
         """The thread that goes on now, None if there is none."""
         ready, timers, random = self._ready, self._timers, self.random.random
-        while self.steps < _MOST_STEPS:
+        while self.steps < self.most_steps:
             while not ready:
                 if not timers:
                     return None
@@ -154,7 +154,7 @@ class Scheduler:
             raise Killed
 
     def _why_stuck(self) -> str:
-        if self.steps >= _MOST_STEPS:
+        if self.steps >= self.most_steps:
             return f"{self.steps} steps, and {self.current.name} still goes on"
         waiting = [f"{task.process.name}: {task.name}" for task in self._tasks if not task.over]
         return f"all wait for each other: {', '.join(waiting)}"

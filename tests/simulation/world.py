@@ -43,6 +43,13 @@ from tests.simulation.servers.tables import Tables
 
 # Of a call, in seconds: mostly some milliseconds, sometimes much more.
 _LATENCY = (0.001, 0.001, 0.002, 0.002, 0.003, 0.005, 0.008, 0.02, 0.06, 0.3)
+
+
+def latency(server: str, share: float) -> float:
+    """How long a call takes that is slower than this share of all."""
+    return _LATENCY[int(share * len(_LATENCY))]
+
+
 # Another thread may go on between what a server did and its answer this often.
 _SLOW_ANSWER = 0.1
 # Operations after which a message may be visible.
@@ -65,7 +72,7 @@ class PlayGate:
         if process.dead:
             raise Killed
         world.calls += 1
-        world.scheduler.park(_LATENCY[int(self._random.random() * 10)])
+        world.scheduler.park(world.latency(server, self._random.random()))
         if server in world.troubles:
             self._trouble(server, operation, ("refused", "throttled", "election"))
 
@@ -92,7 +99,7 @@ class PlayGate:
         for monitor in world.monitors.get((server, operation), ()):
             monitor(self._process, request)
         if self._random.random() < _SLOW_ANSWER:
-            world.scheduler.park(_LATENCY[int(self._random.random() * 10)])
+            world.scheduler.park(world.latency(server, self._random.random()))
         if server in world.troubles:
             self._trouble(server, operation, ("lost",))
 
@@ -144,8 +151,13 @@ class Servers(NamedTuple):
 class World:
     """Read by the checks: what the servers hold. `lossy`: stream records were lost; `restored`: the table was."""
 
-    def __init__(self, seed: int, *, beacon: bool = False) -> None:
+    latency = staticmethod(latency)
+
+    def __init__(
+        self, seed: int, *, beacon: bool = False, settings: Settings | None = None, shards: int = 2
+    ) -> None:
         self.scheduler = Scheduler(seed)
+        self._settings = settings
         self.calls = 0
         # Open troubles by server.
         self.troubles: dict[str, list[Fault]] = {}
@@ -156,7 +168,9 @@ class World:
         # Threads whose receive waits for a message.
         self.polling: list[Task] = []
         self.calm = CalmGate(self.scheduler)
-        self.servers = new_servers(Random(self.scheduler.random.random()), self.reached if beacon else None)
+        self.servers = new_servers(
+            Random(self.scheduler.random.random()), self.reached if beacon else None, shards
+        )
         runtime = self.runtime()
         self.names = runtime.names
         provision(runtime)
@@ -169,7 +183,7 @@ class World:
     def runtime(self, process: Process | None = None) -> SimulatedRuntime:
         gate = self.calm if process is None else PlayGate(self, process)
         source = "commit-reveal" if self.servers.relays is None else "drand"
-        return SimulatedRuntime(settings(source), self.servers, gate)
+        return SimulatedRuntime(self._settings or settings(source), self.servers, gate)
 
     def arrived(self) -> None:
         """A message was sent or given back: receives that wait look again."""
@@ -223,9 +237,9 @@ class World:
         client.update_table(TableName=name, StreamSpecification=described["StreamSpecification"])
 
 
-def new_servers(random: Random, reached: Counter[str] | None) -> Servers:
+def new_servers(random: Random, reached: Counter[str] | None, shards: int) -> Servers:
     """With the relays of the beacon if what they do is counted in `reached`."""
-    aws = Aws(shards=2, chaos=Chaos(random, duplicates=0.03, returns=0.02))
+    aws = Aws(shards=shards, chaos=Chaos(random, duplicates=0.03, returns=0.02))
     relays = None if reached is None else Relays(random, reached)
     return Servers(aws, Mongo(random=random), Redis(), Kafka(random=random), relays)
 

@@ -148,7 +148,7 @@ def test_it_waits_for_a_dependency_in_its_pod_and_not_in_a_restarted_one() -> No
         ("publish", SETTINGS.analytics.max_drains),
     ],
 )
-def test_there_are_as_many_as_sensors_would_start_and_one_that_stands_by(drain: str, most: int) -> None:
+def test_there_are_as_many_as_sensors_would_start_and_a_standby(drain: str, most: int) -> None:
     spec = of("ScaledObject")[drain]
     assert (spec["scaleTargetRef"]["name"], spec["minReplicaCount"]) == (f"regworkers-{drain}", 2)
     assert spec["maxReplicaCount"] == most + 1

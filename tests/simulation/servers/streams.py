@@ -18,6 +18,8 @@ MAX_RECORDS, MAX_BYTES = 1000, 1024 * 1024
 MAX_SHARDS = 100
 # DescribeStream calls a second of the whole account.
 MAX_DESCRIBES = 10
+# GetRecords calls a second of each shard, for all its readers together.
+MAX_READS = 5
 # Of the hash of a partition key.
 HASHES = 2**32
 # Texts of digits whose length changes soon, as a service's does at some time.
@@ -47,6 +49,7 @@ class Shard:
     records: list[Record] = field(default_factory=list)
     last: int | None = None
     closed_at: float | None = None
+    read_at: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_READS))
 
     def trim(self, oldest: float) -> None:
         number = 0
@@ -166,6 +169,7 @@ class Streams:
         self.region, self.account = region, account
         self.by_arn: dict[str, Stream] = {}
         self._described: deque[float] = deque(maxlen=MAX_DESCRIBES)
+        self.refused_reads = 0
 
     def begin(self, table: str, now: float, shards: int) -> Stream:
         label = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
@@ -256,6 +260,10 @@ class Streams:
             raise Refused("ValidationException", "Limit must be between 1 and 1000")
         stream = self._stream(arn, now)
         shard = _shard(stream, id_)
+        if len(shard.read_at) == MAX_READS and shard.read_at[0] > now - 1:
+            self.refused_reads += 1
+            raise Refused("LimitExceededException", "Rate of requests exceeds the allowed throughput")
+        shard.read_at.append(now)
         if at < shard.trimmed:
             raise _trimmed()
         first = bisect_left(shard.records, at, key=_sequence)
