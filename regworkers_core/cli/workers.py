@@ -6,6 +6,7 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping
 from math import inf
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -43,6 +44,12 @@ Resident = Annotated[
         "--resident", help="stay until SIGTERM: work beside others, or stand by as the newest of several"
     ),
 ]
+BeatFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--beat-file", help="touch this file after each heartbeat that was written, for the probes of a pod"
+    ),
+]
 
 
 drain_app = typer.Typer(help="Run a drain until it is idle, a time limit or Ctrl-C.", no_args_is_help=True)
@@ -61,11 +68,15 @@ def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
 
 def _command(spec: DrainSpec[Any]) -> Callable[..., None]:
     def resident(
-        idle: Idle = None, longest: Longest = None, stay: Resident = False, form: FormatOption = Format.TEXT
+        idle: Idle = None,
+        longest: Longest = None,
+        stay: Resident = False,
+        beat_file: BeatFile = None,
+        form: FormatOption = Format.TEXT,
     ) -> None:
         if stay and (idle, longest) != (None, None):
             raise UsageError("--resident stays until SIGTERM: leave out --idle-seconds and --max-seconds")
-        _run(spec, inf if stay else idle, inf if stay else longest, form, resident=stay)
+        _run(spec, inf if stay else idle, inf if stay else longest, form, resident=stay, beat_file=beat_file)
 
     def ordinary(idle: Idle = None, longest: Longest = None, form: FormatOption = Format.TEXT) -> None:
         _run(spec, idle, longest, form)
@@ -74,7 +85,13 @@ def _command(spec: DrainSpec[Any]) -> Callable[..., None]:
 
 
 def _run(
-    spec: DrainSpec[Any], idle: float | None, longest: float | None, form: Format, *, resident: bool = False
+    spec: DrainSpec[Any],
+    idle: float | None,
+    longest: float | None,
+    form: Format,
+    *,
+    resident: bool = False,
+    beat_file: Path | None = None,
 ) -> None:
     runtime = Runtime.load()
     limits = drain_limits(runtime.settings, spec, idle_seconds=idle, max_seconds=longest)
@@ -86,6 +103,7 @@ def _run(
             stop=stop,
             resident=resident,
             on_progress=lambda so_far: show(completed=so_far.counts["received"]),
+            on_beat=lambda: beat_file.touch() if beat_file else None,
         )
     document = {**report.as_dict(), "calls": runtime.dependencies.calls}
     answer(

@@ -135,10 +135,12 @@ def run_drain(
     run_id: str = "",
     resident: bool = False,
     on_progress: OnProgress | None = None,
+    on_beat: Callable[[], None] = lambda: None,
     on_step: OnStep = no_step,
 ) -> DrainReport:
     """Run one drain to its end with heartbeat and statistics, log one summary line, publish its metrics. Blocks for at
     most `limits.max_seconds` and what is in flight then; a `resident` until another one works (`drains.residency`).
+    `on_beat` is called after each heartbeat that was written.
 
     Raises UsageError when tables, queues, addresses or credentials are missing, while the drain's fuse is blown, and
     while it is paused; a resident waits for the end of these two. One that is paused meanwhile stops as at a stop
@@ -171,6 +173,7 @@ def run_drain(
         )
 
     def look() -> None:
+        on_beat()
         _stop_if_paused(runtime, spec.name, stop)
         if residency is not None:
             residency.look()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
 import orjson
+import pytest
 
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.replication.queue_keys import require_campaign
@@ -10,6 +15,7 @@ from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, item, key, put, remove, source
 from tests.support.terminal import regworkers
+
 
 
 def stream_event(*records: dict[str, object]) -> str:
@@ -76,6 +82,26 @@ def test_a_drain_by_hand_prints_its_report_and_its_calls(runtime: Runtime) -> No
     text = regworkers(runtime, "drain", "save", "--max-seconds", "1")
     assert text.code == 0 and "ended" in text.stdout
     assert not {"{}", "–", "None"} & set(text.stdout.split()), "rows that say nothing"
+
+
+def test_a_resident_touches_its_file_with_each_heartbeat_and_ends_at_a_signal(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[Path] = []
+    touch = Path.touch
+
+    def touch_and_end(path: Path) -> None:
+        touch(path)
+        touched.append(path)
+        if len(touched) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Path, "touch", touch_and_end)
+    beat_file = tmp_path / "beat"
+    words = ("--resident", "--beat-file", str(beat_file), "--format", "json")
+    answer = regworkers(runtime, "drain", "save", *words)
+    assert answer.code == 0 and answer.document["ended"] == "stopped"
+    assert touched[:2] == [beat_file, beat_file] and beat_file.exists()
 
 
 def test_a_drain_that_met_a_dead_letter_exits_with_1(runtime: Runtime) -> None:

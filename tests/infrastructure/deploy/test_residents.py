@@ -109,7 +109,7 @@ def test_its_command_is_one_of_the_command_line(drain: str) -> None:
     assert program == "regworkers"
     command = typer.main.get_command(build()).commands[group].commands[words[0]]  # type: ignore[attr-defined]
     given = command.make_context(words[0], words[1:]).params
-    assert words[0] == drain and given["resident"] and str(given["beat_file"]) == "/tmp/beat"
+    assert words[0] == drain and given["stay"] and str(given["beat_file"]) == "/tmp/beat"
 
 
 @pytest.mark.parametrize(("probe", "good", "bad"), [("readiness", 5, 20), ("liveness", 250, 350)])
