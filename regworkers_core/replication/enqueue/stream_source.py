@@ -32,7 +32,7 @@ from regworkers_core.settings import EnqueueSettings, StreamSettings
 log = structlog.get_logger(__name__)
 
 # A receive hands out what it has after this time, so that a record does not wait for a shard that answers slowly.
-_ROUND_SECONDS = 0.25
+_ROUND_SECONDS = 0.1
 # A shard without a record for this long is read less often. All shards together are read so often while they are idle,
 # up to one read a second and shard; and above that pace, so often at most.
 _QUIET_SECONDS = 10.0
@@ -45,6 +45,8 @@ _LAST_STEP_SECONDS = 2.0
 
 
 CHECKPOINT_SECONDS = 1.0
+# Of all shards together: with many, each is written less often.
+_CHECKPOINTS_PER_SECOND = 40.0
 # After an unnoticed restart of the service an old iterator returns nothing for ever. Iterators live 15 minutes.
 RESEEK_SECONDS = 180.0
 
@@ -91,7 +93,6 @@ class StreamSource:
         self._ready: deque[StreamRecord] = deque()
         self._again: list[tuple[float, int, StreamRecord]] = []
         self._ticket = itertools.count()
-        self._turn = 0
         self._readers: scheduling.Pool | None = None
         self._reading: dict[str, scheduling.Future[list[StreamRecord]]] = {}
         # Grows with each connection error: iterators of an older era are not trusted.
@@ -105,7 +106,7 @@ class StreamSource:
         """
         self._discover()
         failure: TransientFailure | UsageError | None = None
-        for part in (self._settle_all, self._balance_in_time, self._read_round):
+        for part in (partial(self._settle_all, at_end=True), self._balance_in_time, self._read_round):
             try:
                 part()
             except TransientFailure as error:
@@ -113,12 +114,13 @@ class StreamSource:
                 failure = error
         if batch := self._due():
             return batch
+        if failure is None and self._reading:
+            return []
         failing = (held.failure for held in self._holdings() if held.failure is not None)
         failure = failure or next(failing, None) or self._discovery.blindness
         if failure is not None:
             raise failure
-        if not self._reading:
-            self._rest()
+        self._rest()
         return []
 
     def acknowledge(self, done: Sequence[StreamRecord]) -> None:
@@ -184,7 +186,7 @@ class StreamSource:
     # Reading
 
     def _read_round(self) -> None:
-        """Read due shards, in turn, as long as less than a batch is ready. Raises what a read raised for all shards."""
+        """Read due shards as long as less than a batch is ready. Raises what a read raised for all shards."""
         self._start_reads()
         if not self._reading:
             return
@@ -207,12 +209,13 @@ class StreamSource:
     def _start_reads(self) -> None:
         if len(self._ready) >= self._limits.batch_records:
             return
-        holdings, now = self._holdings(), self._clock()
-        self._turn = (self._turn + 1) % max(1, len(holdings))
-        for held in holdings[self._turn :] + holdings[: self._turn]:
+        now = self._clock()
+        due = [held for held in self._holdings() if held.readable and held.read_at <= now]
+        # Those that wait longest first: with more shards than readers, none is read often while others wait.
+        for held in sorted(due, key=lambda held: held.read_at):
             if len(self._reading) >= self._pace.readers:
                 return
-            if held.shard_id in self._reading or not held.readable or held.read_at > now:
+            if held.shard_id in self._reading:
                 continue
             # The lease may have expired during a pause of this process: check before reading on.
             if held.lease.lost and not self._leases.shows_life and not held.lease.renew():
@@ -220,11 +223,14 @@ class StreamSource:
                 continue
             limit = min(MAX_RECORDS, self._limits.batch_records, self._room(held))
             if limit > 0:
-                if self._readers is None:
-                    self._readers = scheduling.pool(self._pace.readers, "stream-reader")
-                self._reading[held.shard_id] = self._readers.submit(
+                self._reading[held.shard_id] = self._pool().submit(
                     copy_context().run, self._read_alone, held, limit
                 )
+
+    def _pool(self) -> scheduling.Pool:
+        if self._readers is None:
+            self._readers = scheduling.pool(self._pace.readers, "stream-reader")
+        return self._readers
 
     def _read_alone(self, held: HeldShard, limit: int) -> list[StreamRecord]:
         """In a thread of its own. Raises DependencyDown, which concerns all shards; another failure is that of its
@@ -368,9 +374,20 @@ class StreamSource:
                 keep -= not held.leaving
             self._all_known, self._others_hold = view.all_known, view.others_hold
 
-    def _settle_all(self) -> None:
-        for held in self._holdings():
-            self._settle(held)
+    def _settle_all(self, *, at_end: bool = False) -> None:
+        """Each write is a call: several are made at once. With `at_end` only shards that are to be released or read
+        from the horizon, so that reading does not wait for checkpoints.
+        """
+        now = self._clock()
+        with self._lock:
+            every = max(CHECKPOINT_SECONDS, len(self._held) / _CHECKPOINTS_PER_SECOND)
+            due = [(held, held.due(now, every, leave=False)) for held in self._held.values()]
+        to_settle = [held for held, due in due if due.release or due.restart or (due.save and not at_end)]
+        if len(to_settle) > 1:
+            list(self._pool().map(self._settle, to_settle))
+        else:
+            for held in to_settle:
+                self._settle(held)
 
     def _settle(self, held: HeldShard, *, leave: bool = False) -> None:
         """Write the shard's checkpoint if that is due, and release it if it has ended."""

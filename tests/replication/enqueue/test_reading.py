@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -346,10 +347,15 @@ def test_a_shard_that_cannot_be_read_holds_up_no_other_and_is_not_taken_for_idle
         world.clock.now += 1.0
         written = {number for name in names if name != "s05" for number in world.service.write(name)}
         # More shards than are read at once.
-        assert set(work_off(source, rounds=2)) == written
+        arrived = set[str]()
+        while not arrived >= written:
+            with suppress(TransientFailure):
+                arrived.update(work_off(source, rounds=1))
+            world.clock.now += 0.25
+        assert arrived == written
     world.clock.now += 1.0
     with pytest.raises(TransientFailure, match="InternalServerError"):
-        source.receive()
+        work_off(source, rounds=100)
     world.service.get_records = read  # type: ignore[method-assign]
     world.clock.now += 16.0
     assert work_off(source, rounds=1) == waits
