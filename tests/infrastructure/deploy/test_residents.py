@@ -119,7 +119,9 @@ def test_a_probe_looks_at_the_age_of_the_last_heartbeat(
     beat = tmp_path / "beat"
     for drain in RUNS:
         (container,) = pod_of(drain)["containers"]
-        words = [each.replace("/tmp/beat", str(beat)) for each in container[f"{probe}Probe"]["exec"]["command"]]
+        words = [
+            each.replace("/tmp/beat", str(beat)) for each in container[f"{probe}Probe"]["exec"]["command"]
+        ]
 
         def succeeds(age: float | None, words: list[str] = words) -> bool:
             beat.unlink(missing_ok=True)
@@ -170,9 +172,7 @@ def test_the_stream_is_measured_by_the_metric_that_its_sensor_publishes() -> Non
     trigger = trigger_of("enqueue")
     assert (trigger["type"], trigger["metricType"]) == ("aws-cloudwatch", "AverageValue")
     given = trigger["metadata"]
-    dimensions = dict(
-        zip(given["dimensionName"].split(";"), given["dimensionValue"].split(";"), strict=True)
-    )
+    dimensions = dict(zip(given["dimensionName"].split(";"), given["dimensionValue"].split(";"), strict=True))
     assert dimensions == {"Environment": SETTINGS.environment, "TableName": SETTINGS.names.demand_table}
     assert given["namespace"] == SETTINGS.observability.cloudwatch_namespace
     assert given["metricName"] == ITERATOR_AGE.name
