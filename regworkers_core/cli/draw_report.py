@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import orjson
 import typer
 from rich.console import Group, RenderableType
@@ -243,6 +242,8 @@ def simulate_command(
             pool: dict[str, Any] = write_pool(read_judged(folder), markets, folder).as_dict()
         else:
             wanted = [market.market_id for market in scenario.markets]
+            import numpy as np
+
             rng = np.random.default_rng(int(next(seeds), 16))
             write_synthetic_pool(folder, entries or 0, wanted, scenario.segments, rng)
             pool = {"entries": entries, "eligible": entries, "invented": True}

@@ -17,14 +17,16 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.selection.maths.beside import is_beside
 from regworkers_core.selection.maths.files import ARTEFACTS, DrawError, file_hash, sha256_hex
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 class InputDiffers(DrawError):

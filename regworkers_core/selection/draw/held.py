@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign
@@ -13,7 +13,9 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, Workbench, workbench
-from regworkers_core.selection.maths.engine import Engine
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.maths.engine import Engine
 
 
 class DrawBusy(Failure):
@@ -119,6 +121,8 @@ class HeldDraw:
             yield bench
 
     def _engine(self, bench: Workbench) -> Engine:
+        from regworkers_core.selection.maths.engine import Engine
+
         settings = self._runtime.settings.selection
         return Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
 
