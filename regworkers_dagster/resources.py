@@ -20,7 +20,6 @@ from regworkers_core.observability.logs import describe
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.gate import GateClosed, NotSettled
 from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import Settings, load_settings
 from regworkers_core.telemetry import configure_telemetry
@@ -213,10 +212,8 @@ def plain_failures(
         if context is not None and is_by_hand(context.run):
             context.instance.add_run_tags(context.run.run_id, {REFUSED_TAG: "request"})
         raise dg.Failure(description=str(error), allow_retries=False) from None
-    except (UsageError, DrawError, GateClosed) as error:
+    except (UsageError, DrawError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
-    except NotSettled as failure:
-        raise dg.Failure(description=str(failure)) from None
     except TransientFailure as failure:
         raise dg.Failure(
             description=f"{failure}; nothing is lost: run it again when `regworkers doctor` is fine"
@@ -224,6 +221,12 @@ def plain_failures(
     except dg.Failure:
         raise
     except Exception as error:
+        # Here, because only draws need the gate and what it computes with.
+        from regworkers_core.selection.draw.gate import GateClosed, NotSettled
+
+        if isinstance(error, GateClosed | NotSettled):
+            unsettled = isinstance(error, NotSettled)
+            raise dg.Failure(description=str(error), allow_retries=unsettled) from None
         # Types and places only: a driver's text may print a fan's document, and the event log keeps it.
         raise dg.Failure(description=f"unexpected {describe(error)}") from None
 

@@ -18,7 +18,7 @@ from regworkers_core.cli.options import campaign_id_of, numbers, seats_of_segmen
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import require_word
+from regworkers_core.domain.selection import ACCEPTABLE, require_word
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine import scheduling
@@ -31,7 +31,6 @@ from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
 from regworkers_core.selection.draw.gate import (
-    ACCEPTABLE,
     AcceptedFindings,
     GateClosed,
     NotAccepted,

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from regworkers_core.adapters.aws.objects import MissingObject
-from regworkers_core.adapters.files.judged_entries import read_judged
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli.options import (
     CampaignArgument,
@@ -29,16 +28,9 @@ from regworkers_core.cli.options import (
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.campaign.judging import judge_entries
-from regworkers_core.replication.settled import lag_warnings
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
-from regworkers_core.selection.draw.allocation import NUMBERS, PAGE
 from regworkers_core.selection.draw.artefacts import report_key
-from regworkers_core.selection.draw.freezing import POOL, write_pool
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.report.simulate import simulate, simulation_seeds, write_synthetic_pool
-from regworkers_core.selection.report.simulation import NOTICE, Scenario, tables
 
 Facts = Mapping[str, Any]
 
@@ -119,6 +111,8 @@ def report_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Show the report of a draw; with --page write it with its plots."""
+    from regworkers_core.selection.draw.allocation import NUMBERS, PAGE
+
     require_writable(page)
     runtime = Runtime.load()
     campaign_id = campaign_id_of(runtime, campaign_id)
@@ -131,6 +125,8 @@ def report_command(
 
 def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableType:
     """The outline of a phase's report, or a line with the error: no decision depends on the report."""
+    from regworkers_core.selection.draw.allocation import NUMBERS
+
     key = report_key(campaign_id, phase, NUMBERS)
     try:
         return outline(orjson.loads(runtime.objects.get_bytes(key)), _stocks(runtime, campaign_id))
@@ -213,6 +209,14 @@ def simulate_command(
     Uses the entries of the campaign as they are now. Reads the replica and writes nothing. It is not the draw: its
     seeds are discarded, and it refuses the real seed. Figures are means over the rounds, with the lowest and highest.
     """
+    from regworkers_core.adapters.files.judged_entries import read_judged
+    from regworkers_core.eligibility.campaign.judging import judge_entries
+    from regworkers_core.replication.settled import lag_warnings
+    from regworkers_core.selection.draw.freezing import POOL, write_pool
+    from regworkers_core.selection.maths.engine import Engine
+    from regworkers_core.selection.report.simulate import simulate, simulation_seeds, write_synthetic_pool
+    from regworkers_core.selection.report.simulation import Scenario
+
     capacities, seats = numbers("--capacity", capacity or ()), seats_of_segments("--reserve", reserve or ())
     seeds = simulation_seeds(seed, lambda: secrets.token_hex(32))
     runtime = campaign = None
@@ -262,6 +266,8 @@ def simulate_command(
 
 
 def _simulation_text(document: Mapping[str, Any]) -> Group:
+    from regworkers_core.selection.report.simulation import NOTICE, tables
+
     return Group(
         f"{document['campaignId']}: {NOTICE}",
         *(f"warning: {text}" for text in document["warnings"]),

@@ -14,7 +14,6 @@ from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.table_check import check_tables
 from regworkers_core.replication.backfill import estimate_items
 from regworkers_core.replication.moving.cut_over import CutOver, cut_over
 from regworkers_core.replication.moving.shadow import ShadowRows, shadow
@@ -40,6 +39,8 @@ def check_command(
     Reads the demand table and the replica once, compares them, and changes nothing. An entry of 1 KB costs a quarter of
     a read unit. Exits 1 if something has to be decided before the cut-over.
     """
+    from regworkers_core.operations.table_check import check_tables
+
     runtime = Runtime.load()
     total = (estimate_items(runtime) or 0) + runtime.replica.count()
     with progress("entries and documents", "migrate check", total or None) as show:

@@ -19,6 +19,9 @@ from regworkers_core.domain.reasons import PermanentFailure, Reason, RequestErro
 
 # The market id of what concerns no market: messages to those who did not win.
 NON_WINNERS = "-"
+# Findings of the gate that a person may accept.
+BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE = "bias_audit", "late_commit", "recommitted", "reconcile"
+ACCEPTABLE = (BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE)
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 

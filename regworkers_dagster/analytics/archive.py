@@ -1,13 +1,11 @@
 """The archive of events: an asset that a schedule keeps up to date, and its check, run every night."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.analytics.archive.archiver import ArchiveReport
-from regworkers_core.analytics.archive.archiver import archive_events as archive
-from regworkers_core.analytics.archive.status import verify
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.health.unarchived import read_unarchived
@@ -18,6 +16,9 @@ from regworkers_dagster.factories import KEPT_FRESH, asset_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run
+
+if TYPE_CHECKING:
+    from regworkers_core.analytics.archive.archiver import ArchiveReport
 
 # How old the archive may be. A run that finds nothing new ends within a second.
 _EVERY_MINUTES = 5
@@ -52,6 +53,8 @@ def archive_events(
     context: dg.AssetExecutionContext, config: ArchiveConfig
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Materialises nothing while another run is active, nor when Kafka or S3 is unavailable: the next run resumes."""
+    from regworkers_core.analytics.archive.archiver import archive_events as archive
+
     bind(runId=context.run.run_id, worker="archive_events")
     with plain_failures(), StopSignal().on_signals() as stop:
         report = archive(
@@ -70,7 +73,7 @@ def archive_events(
     )
 
 
-def troubles(report: ArchiveReport) -> list[str]:
+def troubles(report: "ArchiveReport") -> list[str]:
     """What an operator has to check, one line each."""
     lines = {
         f"{report.lost} offsets expired before they were read": report.lost,
@@ -81,7 +84,7 @@ def troubles(report: ArchiveReport) -> list[str]:
     return [line for line, holds in lines.items() if holds]
 
 
-def of_report(report: ArchiveReport) -> Metadata:
+def of_report(report: "ArchiveReport") -> Metadata:
     """The numbers of this run, the `rows` of the whole archive, the `lag` in total and by topic."""
     lag = report.lag or {}
     numbers = {
@@ -116,6 +119,8 @@ def of_report(report: ArchiveReport) -> Metadata:
 )
 def one_row_per_id(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """A second row fails the check and then the run, and with it the exit code; an alert follows."""
+    from regworkers_core.analytics.archive.status import verify
+
     bind(runId=context.run.run_id, worker="check_archive")
     with plain_failures():
         runtime = runtime_of(context)

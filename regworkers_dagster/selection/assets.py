@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -9,16 +10,11 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import confirmation_word
-from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.market_states import blocked_lines
 from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
-from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
@@ -26,6 +22,10 @@ from regworkers_dagster.resources import CHANGES_CAMPAIGNS, plain_failures, runt
 from regworkers_dagster.runs import PARTITION_TAG, launched_by_hand
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
+    from regworkers_core.selection.draw.gate import AcceptedFindings
 
 Context = dg.AssetExecutionContext
 Taken = Iterator[dg.MaterializeResult[None]]
@@ -49,7 +49,7 @@ def campaign_of(context: Context, runtime: Runtime) -> Campaign:
 def take(
     context: Context,
     spec: dg.AssetSpec,
-    call: Callable[[DrawRun], StepResult],
+    call: "Callable[[DrawRun], StepResult]",
     *,
     decides: bool = True,
 ) -> Taken:
@@ -82,9 +82,11 @@ def take(
 
 
 def warn_of_blocked(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, campaign_id: str, step: StepResult
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, campaign_id: str, step: "StepResult"
 ) -> None:
     """Log the markets that wait for codes after a publication, and what to do."""
+    from regworkers_core.selection.assign.market_states import blocked_lines
+
     for line in blocked_lines(campaign_id, step.facts.get("markets", {})):
         context.log.warning(line)
 
@@ -96,9 +98,13 @@ def draw_run(
     report: Callable[[str], None],
     stop: StopSignal,
     phase: int | None = None,
-    accept: AcceptedFindings | None = None,
-) -> DrawRun:
+    accept: "AcceptedFindings | None" = None,
+) -> "DrawRun":
     """A phase of a campaign's draw, by default the latest one, for this run to work on."""
+    from regworkers_core.eligibility.campaign.judging import judge_campaign
+    from regworkers_core.replication.settled import settled
+    from regworkers_core.selection.draw.draw_run import DrawRun
+
     return DrawRun(
         runtime,
         campaign_id,
@@ -117,7 +123,7 @@ def record_awaited(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     spec: dg.AssetSpec,
     campaign_id: str,
-    step: StepResult,
+    step: "StepResult",
 ) -> bool:
     """Record what a step waits for; False for one with a result."""
     if step.state not in ("awaiting", "waiting"):
@@ -129,7 +135,7 @@ def record_awaited(
     return True
 
 
-def awaited(campaign_id: str, step: StepResult) -> str:
+def awaited(campaign_id: str, step: "StepResult") -> str:
     """What a step waits for, and what makes it continue."""
     if step.name == "publish":
         return to_confirm(str(step.facts["confirm"]))
@@ -159,7 +165,7 @@ def to_confirm(word: str) -> str:
     )
 
 
-def metadata_of(step: StepResult) -> Metadata:
+def metadata_of(step: "StepResult") -> Metadata:
     """The state, tables, plots and facts of a step."""
     shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
     return {"state": dg.MetadataValue.text(step.state), **shown, **facts_as_metadata(step.facts)}
@@ -176,7 +182,7 @@ def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
     run = context.run
     decides = run.job_name == specs.DRAW_JOB or specs.FROZEN_POOL.key in (run.asset_selection or ())
 
-    def judge(draw: DrawRun) -> StepResult:
+    def judge(draw: "DrawRun") -> "StepResult":
         if not decides:
             return draw.preview()
         close_if_due(runtime_of(context), draw.campaign_id, run_id=run.run_id)
@@ -186,7 +192,7 @@ def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
 
 
 def _step(
-    spec: dg.AssetSpec, call: Callable[[DrawRun], StepResult], does: str, *, name: str = ""
+    spec: dg.AssetSpec, call: "Callable[[DrawRun], StepResult]", does: str, *, name: str = ""
 ) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=name or spec.key.path[-1],

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import orjson
@@ -24,11 +24,13 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.market_states import StalledMarket, stalled_markets
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.sensing import ACTIVE, ENDED, Answer, crashes_in_a_row, ticking
 from regworkers_dagster.runs import MARKET_TAG, PARTITION_TAG
 from regworkers_dagster.selection import specs
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.assign.market_states import StalledMarket
 
 # After this many failures in a row a draw has a defect, or the beacon is unavailable: it is retried slowly, because
 # either may end at any time.
@@ -292,6 +294,8 @@ def _new_partitions(instance: dg.DagsterInstance, campaign_ids: Sequence[str]) -
 @ticking
 def markets_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     """Read the markets that are not complete, and the depth of their queue; retry those that are stalled."""
+    from regworkers_core.selection.assign.market_states import stalled_markets
+
     patience = _STALLED_VISIBILITIES * runtime.settings.selection.visibility_seconds
     found = stalled_markets(runtime, older_than_seconds=patience)
     if not found:

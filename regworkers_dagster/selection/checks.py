@@ -9,8 +9,6 @@ from regworkers_core.adapters.mongo.draws import PhaseStatus
 from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign import checks as assigned
-from regworkers_core.selection.draw import checks as drawn
 from regworkers_dagster.drains.observing import dlq_check
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import STORES, campaign_id_of, plain_failures, runtime_of
@@ -43,6 +41,8 @@ def _checked(context: dg.AssetCheckExecutionContext, check: Check) -> dg.AssetCh
 )
 def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """By the gate, whose result the publication of this run uses; for all draws as `regworkers draw verify` does."""
+    from regworkers_core.selection.draw import checks as drawn
+
     if PARTITION_TAG not in context.run.tags:
         return _checked(context, drawn.draw_replays)
     return _checked(context, lambda runtime, name: drawn.gate_replays(runtime, name, context.run.run_id))
@@ -56,6 +56,8 @@ def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 )
 def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """In the latest phase, over all phases."""
+    from regworkers_core.selection.draw import checks as drawn
+
     return _checked(context, drawn.capacity_respected)
 
 
@@ -67,21 +69,18 @@ def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckR
 )
 def win_rates_uniform(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """The report's bias audit."""
+    from regworkers_core.selection.draw import checks as drawn
+
     return _checked(context, drawn.win_rates_uniform)
 
 
 OF_A_DRAW = (draw_replays, capacity_respected, win_rates_uniform)
 
-_OF_SELECTIONS: Mapping[str, tuple[Check, str]] = {
-    "codes_and_winners_biject": (
-        assigned.codes_and_winners_biject,
-        "Every winner has one code and every given code one winner, of the same market.",
-    ),
-    "codes_within_capacity": (assigned.codes_within_capacity, "No market gave more codes than it has seats."),
-    "counts_match": (
-        assigned.counts_match,
-        "Planned = written = enqueued in every completed market, as in the committed result.",
-    ),
+# The functions of these names judge.
+_OF_SELECTIONS = {
+    "codes_and_winners_biject": "Every winner has one code and every given code one winner, of the same market.",
+    "codes_within_capacity": "No market gave more codes than it has seats.",
+    "counts_match": "Planned = written = enqueued in every completed market, as in the committed result.",
 }
 
 
@@ -97,7 +96,7 @@ class CheckConfig(dg.Config):
     name="selection_promises",
     specs=[
         dg.AssetCheckSpec(name, asset=specs.SELECTIONS.key, description=description)
-        for name, (_, description) in _OF_SELECTIONS.items()
+        for name, description in _OF_SELECTIONS.items()
     ],
     required_resource_keys=set(STORES),
 )
@@ -107,14 +106,16 @@ def selections_kept(
     """Run each check over the campaigns. One that does not hold fails the run, and with it the exit code; an alert
     follows.
     """
+    from regworkers_core.selection.assign import checks as assigned
+
     bind(runId=context.run.run_id, worker="check_selection")
     with plain_failures():
         runtime = runtime_of(context)
         campaign_id = campaign_id_of(runtime, config.campaign_id)
         campaigns = [campaign_id] if campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
         found = {
-            name: {campaign: check(runtime, campaign) for campaign in campaigns}
-            for name, (check, _) in _OF_SELECTIONS.items()
+            name: {campaign: getattr(assigned, name)(runtime, campaign) for campaign in campaigns}
+            for name in _OF_SELECTIONS
         }
     for name, findings in found.items():
         yield dg.AssetCheckResult(

@@ -15,7 +15,6 @@ from pydantic import Field
 from regworkers_core.adapters.files.csv_lines import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.codes.importing import CodeRow, read_lines
 from regworkers_core.selection.codes.importing import import_codes as import_file
 from regworkers_core.selection.codes.stock import read_stock
@@ -201,6 +200,8 @@ def block_struck_codes(launch: Launch, config: StruckConfig) -> LaunchOutcome:
 )
 def replan_code(launch: Launch, config: ReplanConfig) -> LaunchOutcome:
     """Shows positions only: neither log nor metadata have a code."""
+    from regworkers_core.selection.assign.replan import replan_codes
+
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     market_id = require("market_id", config.market_id)
     found = replan_codes(runtime, campaign_id, market_id, run_id=launch.run_id, confirm=config.confirm)

@@ -10,29 +10,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.adapters.files.judged_entries import read_judged
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import confirmation_word, require_word
+from regworkers_core.domain.selection import ACCEPTABLE, confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.campaign.judging import judge_entries
-from regworkers_core.replication.settled import lag_warnings
-from regworkers_core.selection.assign.market_states import blocked_lines
-from regworkers_core.selection.assign.release import retry_market
-from regworkers_core.selection.draw.adoption import adopt
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.draw.freezing import POOL, write_pool
-from regworkers_core.selection.draw.gate import ACCEPTABLE, AcceptedFindings
 from regworkers_core.selection.draw.terms import TopUp, parse_strikes
-from regworkers_core.selection.draw.top_up import Striking, next_phase, open_phase
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.proof.check import check_receipt
-from regworkers_core.selection.proof.receipt import receipt_bytes
-from regworkers_core.selection.proof.receipt_view import receipt_page
-from regworkers_core.selection.proof.source import cache_folder, campaign_source
-from regworkers_core.selection.report.simulate import simulate, simulation_seeds
-from regworkers_core.selection.report.simulation import Scenario, tables
 from regworkers_dagster.by_hand import (
     REASON,
     UPLOAD,
@@ -167,6 +151,14 @@ class AdoptConfig(ApplyConfig, CampaignConfig):
 )
 def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
     """Judges every entry as it is now."""
+    from regworkers_core.adapters.files.judged_entries import read_judged
+    from regworkers_core.eligibility.campaign.judging import judge_entries
+    from regworkers_core.replication.settled import lag_warnings
+    from regworkers_core.selection.draw.freezing import POOL, write_pool
+    from regworkers_core.selection.maths.engine import Engine
+    from regworkers_core.selection.report.simulate import simulate, simulation_seeds
+    from regworkers_core.selection.report.simulation import Scenario, tables
+
     runtime, campaign = launch.runtime, launch.campaign(config.campaign_id)
     if not 1 <= config.rounds <= _MOST_ROUNDS:
         raise RequestError(f"rounds should be 1 to {_MOST_ROUNDS}, found {config.rounds}")
@@ -214,6 +206,8 @@ def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
 )
 def strike_entries(launch: Launch, config: StrikeConfig) -> LaunchOutcome:
     """A struck entry still counts as registered."""
+    from regworkers_core.selection.draw.top_up import Striking
+
     campaign_id = launch.campaign_id(config.campaign_id)
     facts = Striking(launch.runtime, campaign_id, run_id=launch.run_id).strike(
         _strikes(launch, config.upload), dry_run=not config.apply
@@ -233,6 +227,8 @@ def strike_entries(launch: Launch, config: StrikeConfig) -> LaunchOutcome:
 )
 def confirm_draw(launch: Launch, config: ConfirmConfig) -> LaunchOutcome:
     """A repeat resumes where the run before it stopped; no code is assigned and no fan is notified twice."""
+    from regworkers_core.selection.draw.gate import AcceptedFindings
+
     confirm = require("confirm", config.confirm)
     campaign, colon, phase = confirm.rpartition(":")
     if not colon or not phase.isdecimal():
@@ -265,6 +261,8 @@ def confirm_draw(launch: Launch, config: ConfirmConfig) -> LaunchOutcome:
 )
 def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
     """A repeat with the same terms resumes where the run before it stopped."""
+    from regworkers_core.selection.draw.top_up import next_phase, open_phase
+
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     request = TopUp(
         capacities=config.capacities,
@@ -306,6 +304,9 @@ def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
 )
 def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome:
     """Idempotent: logs what it found and what it sent."""
+    from regworkers_core.selection.assign.market_states import blocked_lines
+    from regworkers_core.selection.assign.release import retry_market
+
     campaign_id = require("campaign_id", config.campaign_id)
     market_id = require("market_id", config.market_id)
     facts = retry_market(launch.runtime, campaign_id, market_id, run_id=launch.run_id)
@@ -326,6 +327,11 @@ def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome
 )
 def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     """Neither log nor metadata name the entrant or the outcome."""
+    from regworkers_core.selection.proof.check import check_receipt
+    from regworkers_core.selection.proof.receipt import receipt_bytes
+    from regworkers_core.selection.proof.receipt_view import receipt_page
+    from regworkers_core.selection.proof.source import cache_folder, campaign_source
+
     campaign_id, entry = launch.campaign_id(config.campaign_id), require("entry", config.entry)
     receipt = campaign_source(launch.runtime, campaign_id, cache_folder()).receipt(entry)
     data = receipt_bytes(receipt)
@@ -398,6 +404,8 @@ def annul_draw(launch: Launch, config: AnnulConfig) -> LaunchOutcome:
 )
 def adopt_draw(launch: Launch, config: AdoptConfig) -> LaunchOutcome:
     """A repeat finds nothing to adopt."""
+    from regworkers_core.selection.draw.adoption import adopt
+
     campaign_id = launch.campaign_id(config.campaign_id)
     done = adopt(launch.runtime, campaign_id, run_id=launch.run_id, apply=config.apply)
     launch.result.update(done.as_dict())

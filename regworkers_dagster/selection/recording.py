@@ -15,7 +15,6 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.selection import specs
@@ -117,6 +116,8 @@ def missing(instance: dg.DagsterInstance, campaign: Campaign, record: DrawRecord
 
 def decided(phase: PhaseRecord) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The completed steps of a phase, in order, with their facts."""
+    from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
+
     if phase.phase == 1 and phase.eligibility:
         yield "judge", phase.eligibility
     if phase.phase == 1 and phase.freeze:

@@ -18,8 +18,13 @@ from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure, RequestError
 from regworkers_core.domain.selection import (
+    ACCEPTABLE,
+    BIAS_AUDIT,
+    LATE_COMMIT,
     LEAD_SECONDS,
     QUICKNET,
+    RECOMMITTED,
+    RECONCILE,
     MarketPhase,
     confirmation_word,
     require_word,
@@ -39,8 +44,6 @@ from regworkers_core.selection.proof.verify import Verification, verify
 from regworkers_core.selection.report import notes
 
 REPLAY, CAPACITY, CODES, INPUTS = "replay", "capacity", "codes", "inputs"
-BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE = "bias_audit", "late_commit", "recommitted", "reconcile"
-ACCEPTABLE = (BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE)
 # Details of one finding in its message.
 _SHOWN_DETAILS = 5
 
