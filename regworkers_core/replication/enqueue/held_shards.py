@@ -103,6 +103,8 @@ class HeldShard:
     gone: bool = False
     leaving: bool = False
     trimmed: bool = False
+    # Nothing has come that would have to be written or released: most shards at most times.
+    settled: bool = True
     # Two threads must not write one shard's checkpoints in the wrong order.
     writing: scheduling.Lock = field(default_factory=scheduling.lock)
 
@@ -131,6 +133,7 @@ class HeldShard:
             self.last_read = page.records[-1].sequence
         self.iterator = page.next_iterator
         self.ended = page.next_iterator is None
+        self.settled = self.settled and not self.ended
         return fresh
 
     def failed(self, failure: TransientFailure, now: float) -> None:
@@ -143,6 +146,7 @@ class HeldShard:
         del self.open[record.sequence]
         self.open_bytes -= record.size_bytes
         self.tracker.acknowledge(record.sequence)
+        self.settled = False
 
     def restart(self) -> None:
         """Read from the horizon: what came before it no longer matters."""
@@ -156,6 +160,7 @@ class HeldShard:
         finished, restart = quiet and self.ended, quiet and self.trimmed
         release = leave or finished or (quiet and self.leaving)
         timely = release or now - self.saved_at >= every_seconds
+        self.settled = not (moved or self.ended or self.trimmed or self.leaving)
         return Due(
             checkpoint=checkpoint,
             position=position if moved else "",

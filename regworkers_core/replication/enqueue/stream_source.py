@@ -310,6 +310,7 @@ class StreamSource:
     def _trimmed(self, held: HeldShard, *, gone: bool) -> None:
         with self._lock:
             held.iterator, held.ended, held.gone, held.trimmed = None, gone, gone, not gone
+            held.settled = False
         self._count("trimmed")
         log.error(
             "records were trimmed from the stream before they were read: run `regworkers reconcile --repair --apply`",
@@ -341,7 +342,11 @@ class StreamSource:
         """Wait until something may be due, at most the shortest pause between two reads."""
         longest = 1 / self._pace.reads_per_second
         due = [self._leases.balance_at]
-        due.extend(held.read_at for held in self._holdings() if held.readable and self._room(held) > 0)
+        due.extend(
+            held.read_at
+            for held in self._holdings()
+            if held.readable and (not held.open or self._room(held) > 0)
+        )
         with self._lock:
             due.extend(at for at, _, _ in self._again[:1])
         self._sleep(max(_SHORTEST_REST_SECONDS, min(longest, min(due) - self._clock())))
@@ -375,6 +380,7 @@ class StreamSource:
             keep = view.share
             for held in self._held.values():
                 held.leaving = keep <= 0 or held.lease.scope != view.stream_arn
+                held.settled = held.settled and not held.leaving
                 keep -= not held.leaving
             self._all_known, self._others_hold = view.all_known, view.others_hold
 
@@ -385,7 +391,9 @@ class StreamSource:
         now = self._clock()
         with self._lock:
             every = max(CHECKPOINT_SECONDS, len(self._held) / CHECKPOINTS_PER_SECOND)
-            due = [(held, held.due(now, every, leave=False)) for held in self._held.values()]
+            due = [
+                (held, held.due(now, every, leave=False)) for held in self._held.values() if not held.settled
+            ]
         to_settle = [held for held, due in due if due.release or due.restart or (due.save and not at_end)]
         if len(to_settle) > 1:
             list(self._pool().map(self._settle, to_settle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS
 from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.replication.enqueue.fakes import refusal
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
+from tests.support.waiting import wait_until
 
 
 def test_a_new_shard_is_read_from_the_trim_horizon_and_a_known_one_after_its_checkpoint() -> None:
@@ -395,3 +397,77 @@ def test_reading_waits_for_no_checkpoint() -> None:
     assert world.checkpoint("s1") != later
     source.heartbeat()
     assert world.checkpoint("s1") == later
+
+
+def reads_a_second(shards: int, seconds: float = 30.0) -> float:
+    """Reads of an idle stream, once it has been quiet for a while."""
+    world = World(*(f"s{number:04}" for number in range(shards)))
+    source = world.consumer()
+    while world.clock.now < 1060.0 or not source.may_idle():
+        source.receive()
+        source.heartbeat()
+    before, began = world.service.calls["get_records"], world.clock.now
+    while world.clock.now - began < seconds:
+        source.receive()
+        source.heartbeat()
+    return (world.service.calls["get_records"] - before) / (world.clock.now - began)
+
+
+@pytest.mark.parametrize(
+    ("shards", "least", "most"), [(1, 3.5, 4.1), (10, 35.0, 41.0), (40, 35.0, 41.0), (600, 350.0, 400.0)]
+)
+def test_an_idle_stream_is_read_often_if_it_is_small_and_never_more_than_400_times_a_second(
+    shards: int, least: float, most: float
+) -> None:
+    assert least <= reads_a_second(shards) <= most
+
+
+def test_full_pages_follow_each_other_up_to_the_reads_that_a_shard_allows() -> None:
+    world = World("s1")
+    written = world.service.write("s1", 90)
+    source = world.consumer(limits=EnqueueSettings(batch_records=10))
+    work_off(source, rounds=1)
+    began, reads, seen = world.clock.now, world.service.calls["get_records"], 10
+    while seen < len(written):
+        seen += len(work_off(source, rounds=1))
+    reads = world.service.calls["get_records"] - reads
+    assert reads / (world.clock.now - began) <= 4 * 1.5, "eight pages take more than a second"
+
+
+def test_a_shard_that_is_read_too_often_is_left_alone_for_longer_and_longer() -> None:
+    world = World("s1", "s2")
+    source = world.consumer()
+    work_off(source)
+    world.service.throttle("get_records")
+    before, began = world.service.calls["get_records"], world.clock.now
+    while world.clock.now - began < 20.0:
+        assert source.receive() == []
+    assert world.service.calls["get_records"] - before <= 2 * 9, "0.5, 1, 2, then 4 s"
+    assert source.counts()["reads_throttled"] >= 8
+    world.service.recover()
+    written = world.service.write("s1") + world.service.write("s2")
+    world.clock.now += 4.0
+    assert work_off(source, rounds=3) == written
+
+
+def test_a_shard_that_does_not_answer_holds_up_no_other() -> None:
+    world, answers = World("s1", "s2"), threading.Event()
+    source = world.consumer()
+    work_off(source)
+    read = world.service.get_records
+
+    def hangs(ShardIterator: str, Limit: int) -> dict[str, Any]:
+        if world.service._minted[ShardIterator][0] == "s1":
+            answers.wait(20)
+        return read(ShardIterator, Limit)
+
+    world.service.get_records = hangs  # type: ignore[method-assign]
+    late = world.service.write("s1")
+    try:
+        for _ in range(3):
+            written = world.service.write("s2")
+            world.clock.now += 1.0
+            assert work_off(source, rounds=1) == written
+    finally:
+        answers.set()
+    wait_until(lambda: work_off(source, rounds=1) == late, what="the records of the slow shard")

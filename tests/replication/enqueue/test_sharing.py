@@ -277,3 +277,38 @@ def test_a_lease_released_on_purpose_is_not_counted_as_lost() -> None:
 
 def test_a_fair_share_is_rounded_up() -> None:
     assert [fair_share(5, 2), fair_share(4, 2), fair_share(1, 3), fair_share(0, 2)] == [3, 2, 1, 0]
+
+
+def test_a_heartbeat_is_one_write_however_many_shards_are_held() -> None:
+    world = World(*(f"s{number}" for number in range(30)))
+    source = world.consumer("a")
+    work_off(source, rounds=30)
+    assert {world.owner(shard) for shard in world.service.shards} == {"a"}
+    counters = {key: row.counter for key, row in world.table.stored.items()}
+    source.heartbeat()
+    moved = [key for key, row in world.table.stored.items() if row.counter != counters[key]]
+    assert moved == [consumer_key(TABLE, "a")]
+
+
+def test_shards_without_a_record_stay_with_the_consumer_whose_row_moves() -> None:
+    world = World("s1", "s2")
+    first, second = world.consumer("a"), world.consumer("b")
+    work_off(first)
+    for _ in range(20):
+        world.pass_time(1, first)
+        # It asks for its share without showing life: its row is removed, and no shard is taken.
+        second.receive()
+    assert [world.owner(shard) for shard in world.service.shards].count("a") >= 1
+    assert first.counts()["leases_lost"] == 0
+
+
+def test_a_standby_takes_over_one_lease_time_after_the_last_beat() -> None:
+    world = World("s1", "s2")
+    dead, standby = world.consumer("dead"), world.consumer("b")
+    work_off(dead)
+    for _ in range(5):
+        world.pass_time(1, dead, standby)
+    assert consumer_key(TABLE, "b") not in world.table.stored, "it is no consumer yet"
+    written = world.service.write("s1") + world.service.write("s2")
+    world.pass_time(LEASE_SECONDS, standby)
+    assert sorted(work_off(standby, rounds=6), key=int) == written
