@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
@@ -118,6 +119,23 @@ def test_during_an_outage_saves_wait_and_are_looked_at_after_it() -> None:
     look.note([a_save(world)])
     assert counted(look) == {"second_look": 1}
     look.close()
+
+
+def test_a_save_that_is_being_looked_at_when_the_drain_ends_counts_as_skipped() -> None:
+    world, reading, ended = World(read_seconds=0), Event(), Event()
+
+    class Slow(ReplicaSide):
+        def get(self, keys: Any) -> Any:
+            reading.set()
+            ended.wait()
+            return super().get(keys)
+
+    look = second_look(world, Slow(world))
+    look.note([Write(KEY, Order("1", 1, "1"), None, "m")])
+    reading.wait()
+    look.close()
+    ended.set()
+    assert look.counts() == {"second_look_skipped": 1}
 
 
 def test_saves_beyond_the_limit_and_those_that_are_left_at_the_end_are_counted() -> None:

@@ -88,6 +88,25 @@ def test_a_killed_cycle_goes_on_behind_what_it_had_verified() -> None:
     assert read[-1] == 30 - 18 and result.totals["matched"] == 30 and result.clean
 
 
+@pytest.mark.parametrize("stored", [0, 1, 2])
+def test_a_kill_while_a_result_is_stored_never_verifies_what_was_not_compared(
+    stored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, calls, verified = world_of(8), iter(range(9)), Segments.verified
+
+    def kill(self: Segments, segment: Segment) -> None:
+        if next(calls) == stored:
+            raise Killed
+        verified(self, segment)
+
+    monkeypatch.setattr(Segments, "verified", kill)
+    with pytest.raises(Killed):
+        world.reconcile()
+    for each in segments_of(world).listed():
+        within = [key.entry_id for key in world.items if each.first <= key.entry_id < (each.end or "~")]
+        assert not each.verified_at or each.numbers["matched"] == len(within)
+
+
 @pytest.mark.parametrize(
     ("plant", "kind"),
     [
