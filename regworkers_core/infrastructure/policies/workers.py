@@ -81,7 +81,10 @@ REPLICATION = (
                 ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:Query", "dynamodb:Scan"),
                 (table,),
             ),
-            hold_leases("KeepTheProgressOfABackfill", "dynamodb:Query"),
+            hold_leases("KeepTheProgressOfABackfillAndOfTheCycle", "dynamodb:Query"),
+            Statement(
+                "ForgetCampaignsThatAreGone", ("dynamodb:DeleteItem",), (leases,), rows_like("SEGMENTS")
+            ),
             send("QueueKeys", "replication-queue"),
         ),
     ),

@@ -15,6 +15,7 @@ from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.replication.backfill import backfill_status, start_backfill
 from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile.segments import Segment, Segments
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.analytics import publishing
@@ -119,6 +120,8 @@ def test_reconcile_and_backfill_need_what_their_policy_allows(
     runtime = Runtime(stocked.settings)
     assert reconcile(runtime, repair=True).repair is not None
     reconcile(runtime, "summer")
+    Segments(stocked.leases, lease_seconds=30).add(Segment("gone"))
+    reconcile(runtime, cycle=True)
     for campaign in (None, "summer"):
         start_backfill(runtime, campaign)
         backfill_status(runtime, campaign)

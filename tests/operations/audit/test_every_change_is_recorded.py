@@ -117,6 +117,7 @@ JOBS_THAT_READ = {
     "notifications_status",
     "quarterly_review",
     "simulate_draw",
+    "verify_entries",
     "weekly_review",
 }
 # What records them is one for several: the op of all runbooks, and the core, which works on dead letters.
