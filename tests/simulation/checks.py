@@ -196,7 +196,7 @@ def _published(play: Play) -> Iterator[str]:
     # A worker may die between the write and the event, and the entry change before the repeat reads it: then the next
     # state has an event, and this one does not.
     for id_, order, removed in sorted(play.watch.saved - events.keys()):
-        # So it has none if that state is refused, or if a restore brought such a state back and the operator was told.
+        # It has none if that state is refused; a restore may bring such a state back, for the operator to correct.
         refused = any(each > order for each in platform.invalid.get(id_, ())) or id_ in play.to_correct
         if play.watch.is_last(id_, order, removed) and not refused:
             yield f"{id_} was saved {'as removed ' if removed else ''}at {order} without an event"
