@@ -23,6 +23,7 @@ from benchmarks.figures import stack_of
 from benchmarks.replication.data import Entries, Item, settings, write
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.heartbeat import beats
+from regworkers_core.drains.residency import WORKING
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
@@ -203,7 +204,8 @@ class _Scene:
         found = {
             beat.run_id: int(beat.process.rpartition(":")[2])
             for beat in beats(self.runtime.heartbeats, drain)
-            if beat.row.state.get("role", "working") == "working"
+            # One that is no resident has no role.
+            if beat.role in ("", WORKING)
         }
         return {run_id: pid for run_id, pid in found.items() if psutil.pid_exists(pid)}
 
