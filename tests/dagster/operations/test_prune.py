@@ -167,17 +167,16 @@ def _a_day_passes(instance: dg.DagsterInstance) -> None:
             connection.execute(text(f"UPDATE {table} SET {column} = datetime({column}, '-1 day')"))
 
 
-def test_the_storage_is_flat_after_a_week(instance: dg.DagsterInstance) -> None:
+def test_the_storage_is_flat_while_it_is_pruned_every_day(instance: dg.DagsterInstance) -> None:
     sizes = []
-    for _ in range(7):
-        _record(instance, 6)
-        _sense(instance, 12)
+    for _ in range(6):
+        _record(instance, 3)
+        _sense(instance, 6)
         _a_day_passes(instance)
         before = datetime.now(UTC) - timedelta(days=2, hours=12)
         prune(instance, before=before, batch_runs=100, max_runs=100, dry_run=False)
         prune_events(instance, before=before, dry_run=False)
         assert shrink(instance) == []
         sizes.append(storage_size(instance).total)
-    # Two days are kept. SQLite grows by whole pages.
-    assert sizes[1] > sizes[0]
-    assert max(sizes[3:]) <= sizes[2] * 1.03, sizes
+    # Two days are kept. SQLite grows by whole pages, one or two for each of its tables.
+    assert sizes[1] > sizes[0] and max(sizes[3:]) - sizes[2] < (sizes[1] - sizes[0]) / 2, sizes
