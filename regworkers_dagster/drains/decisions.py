@@ -19,7 +19,7 @@ from regworkers_core.drains.heartbeat import Beat, Watched
 # Of a start that was not measured yet: from its request until it works, a run on Kubernetes may take a minute.
 UNKNOWN_START_SECONDS = 60.0
 # The next tick of a sensor whose residents live comes so late.
-_NEXT_TICK_SECONDS = 30.0
+NEXT_TICK_SECONDS = 30.0
 _STARTS_REMEMBERED = 20
 # One works, one stands by.
 _RESIDENTS = 2
@@ -53,11 +53,14 @@ class ActiveDrain:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many to start, and how many of these as residents; `reason` says why, or why none."""
+    """How many to start, and how many of these as residents; `reason` says why, or why none. `late`: residents live, so
+    the next look may be late.
+    """
 
     start: int
     reason: str
     residents: int = 0
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Staff:
         """The decision when `wanted` drains have work to do, because of `what`."""
         drains = f"{len(self.active)} drain{'s' * (len(self.active) != 1)} active"
         if any(drain.outside and drain.resident for drain in self.active):
-            return Decision(0, f"{what}; {drains}: residents outside of Dagster work")
+            return Decision(0, f"{what}; {drains}: residents outside of Dagster work", late=True)
         staying = [drain for drain in self.active if not drain.leaves(self.lead_seconds)]
         kept = sum(drain.resident for drain in staying)
         residents = max(0, _RESIDENTS - kept) if self.residents else 0
@@ -86,7 +89,8 @@ class Staff:
         workers = len(staying) - kept + max(min(kept + residents, 1), kept + residents - 1)
         if self.leaving:
             drains += f", {self.leaving} about to leave"
-        return Decision(residents + max(0, wanted - workers), f"{what}; {drains}", residents)
+        start = residents + max(0, wanted - workers)
+        return Decision(start, f"{what}; {drains}", residents, late=kept >= _RESIDENTS)
 
 
 def by_depth(waiting: int, in_flight: int, staff: Staff, *, per_drain: int, max_drains: int) -> Decision:
@@ -271,7 +275,7 @@ class Memory:
         """
         taken = sorted(self.starts.values())
         usual = taken[math.ceil(0.95 * len(taken)) - 1] if taken else UNKNOWN_START_SECONDS
-        return usual + _NEXT_TICK_SECONDS
+        return usual + NEXT_TICK_SECONDS
 
 
 def parse_memory(cursor: str | None) -> dict[str, Memory]:

@@ -25,6 +25,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings, Settings
 from regworkers_core.settings.model import Names
 from regworkers_dagster.drains.decisions import (
+    NEXT_TICK_SECONDS,
     ActiveDrain,
     Dead,
     Decision,
@@ -171,6 +172,8 @@ class Startable:
     ) -> str | None:
         """Why no drain may be started now, or None. Raises UsageError when a table or queue is missing."""
         if not decision.start:
+            if decision.late:
+                rest(context)
             return decision.reason
         failed, since = crashes_in_a_row(context.instance, {DRAIN_TAG: self.spec.name}, time.time())
         pause = pause_after_crashes(failed, since)
@@ -271,14 +274,17 @@ _instance_of_tick = dg.SensorEvaluationContext.instance.fget  # type: ignore[att
 dg.SensorEvaluationContext.instance = property(_shared_instance)  # type: ignore[assignment, method-assign]
 
 
-def rest(context: dg.SensorEvaluationContext, seconds: float) -> None:
-    """Let the next tick of this sensor come in `seconds`. Its interval is fixed, but the daemon counts from the latest
-    start that the sensor's state names.
+def rest(context: dg.SensorEvaluationContext) -> None:
+    """Let the next tick of this sensor come in `NEXT_TICK_SECONDS`. Its interval is fixed, but the daemon counts it
+    from the latest start that the sensor's state names.
     """
+    if context.instance.schedule_storage is None:
+        return
     for state in context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         data: Any = state.instigator_data
         if state.instigator_name == context.sensor_name and data is not None:
-            at = time.time() + seconds - (data.min_interval or 0)
+            # As for the interval itself: the daemon checks every 5 s.
+            at = time.time() + NEXT_TICK_SECONDS - 2 * DRAIN_INTERVAL_SECONDS
             context.instance.update_instigator_state(
                 state.with_data(data._replace(last_tick_start_timestamp=at))
             )

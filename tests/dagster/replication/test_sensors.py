@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+)
+from dagster._daemon.sensor import is_under_min_interval
 
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.domain.messages import Op, ReplicationItem
@@ -92,6 +106,45 @@ def test_an_open_campaign_has_one_resident_that_works_and_one_that_stands_by(
             status=dg.DagsterRunStatus.STARTED,
         )
     assert "2 drains active" in _reason(tick(sensor))
+
+
+@pytest.fixture
+def stored() -> Iterator[dg.DagsterInstance]:
+    """An instance that keeps the state of sensors."""
+    with dg.instance_for_test() as made:
+        yield made
+
+
+def test_a_sensor_whose_residents_live_looks_again_after_half_a_minute(
+    runtime: Runtime, stored: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime, REGWORKERS_DRAIN__RESIDENT="always")
+    daemon = Daemon(monkeypatch, stored, runtime.clock())
+    location = RegisteredCodeLocationOrigin("here")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "a_sensor")
+    interval = SimpleNamespace(min_interval_seconds=3)
+    stored.add_instigator_state(
+        InstigatorState(
+            origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData(min_interval=3)
+        )
+    )
+
+    def due(seconds: float) -> bool:
+        monkeypatch.setattr("dagster._daemon.sensor.get_current_timestamp", lambda: daemon.now + seconds)
+        (state,) = stored.all_instigator_state()
+        return not is_under_min_interval(state, interval)  # type: ignore[arg-type]
+
+    requests = daemon.tick(automation.save_tick).run_requests
+    assert due(5), "they are not there yet"
+    for request in requests:
+        stored.create_run_for_job(
+            job(request.job_name),
+            run_config=request.run_config,
+            tags=dict(request.tags),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+    daemon.tick(automation.save_tick)
+    assert not due(25) and due(30)
 
 
 def test_residents_outside_of_dagster_are_joined_by_none(tick: Tick, runtime: Runtime) -> None:
