@@ -115,6 +115,15 @@ def stored() -> Iterator[dg.DagsterInstance]:
         yield made
 
 
+def test_all_ticks_of_a_process_have_one_instance_which_outlives_them(stored: dg.DagsterInstance) -> None:
+    opened = []
+    for _ in range(2):
+        with dg.SensorEvaluationContext(stored.get_ref(), sensor_name="a_sensor") as context:
+            opened.append(context.instance)
+    assert opened[0] is opened[1]
+    assert opened[0].get_runs_count() == 0
+
+
 def test_a_sensor_whose_residents_live_looks_again_after_half_a_minute(
     runtime: Runtime, stored: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
