@@ -13,8 +13,8 @@ import pytest
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import FailedRun
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign import release
 from regworkers_dagster.operations.health import scheduler_of
-from regworkers_dagster.selection import draw_jobs
 from regworkers_dagster.selection.automation import MANAGERS_JOBS
 from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, use
@@ -112,7 +112,7 @@ def test_a_real_failure_is_a_trouble_that_a_refused_launch_does_not_hide(
 
     config = {"campaign_id": "spring", "market_id": "berlin"}
     with monkeypatch.context() as broken:
-        broken.setattr(draw_jobs, "retry_market", fail)
+        broken.setattr(release, "retry_market", fail)
         run_id = launch(instance, "retry_market_selection", config)
     assert [each.run_id for each in failed(instance)] == [run_id]
     launch(instance, "retry_market_selection")

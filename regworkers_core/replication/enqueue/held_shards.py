@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from regworkers_core.adapters.aws.streams import StreamPage, StreamRecord
@@ -251,9 +251,10 @@ class ShardLeases:
         for row in self._table.rows(shard_rows.partition(self._table_name)):
             self._holder.is_live(row)
 
-    def balance(self, held: Collection[str]) -> Balance:
-        """Read the rows and take free or expired shards up to the fair share. `held` are the shards that this consumer
-        holds already. A live lease is never taken from its owner.
+    def balance(self, held: Collection[str], in_parallel: Callable[..., Iterable[Lease | None]]) -> Balance:
+        """Read the rows and take free or expired shards up to the fair share, several at once by `in_parallel`, which
+        is used like `map`. `held` are the shards that this consumer holds already. A live lease is never taken from its
+        owner.
         """
         if self._presence is None:
             self.show_life()
@@ -273,16 +274,12 @@ class ShardLeases:
         ready = shard_rows.workable(arn, rows)
         self.workable = len(ready)
         share = shard_rows.fair_share(len(ready), len(living))
-        taken: list[Lease] = []
-        for shard_id in ready:
-            if len(held) + len(taken) >= share or len(taken) == _TAKEN_AT_ONCE:
-                break
-            if shard_id in live or shard_id in held:
-                continue
-            key = shard_rows.shard_key(self._table_name, shard_id)
-            lease = self._holder.take(key, rows[shard_id], arn)
-            if lease is not None:
-                taken.append(lease)
+        free = [shard_id for shard_id in ready if shard_id not in live and shard_id not in held]
+        free = free[: max(0, min(share - len(held), _TAKEN_AT_ONCE))]
+        attempts = in_parallel(
+            lambda shard_id: self._holder.take(rows[shard_id].key, rows[shard_id], arn), free
+        )
+        taken = [lease for lease in attempts if lease is not None]
         all_known = complete and not shard_rows.childless(arn, rows)
         waits = not all_known or len(held) + len(taken) < share
         self._changes = changes
@@ -290,7 +287,7 @@ class ShardLeases:
         if waits:
             beginning = self._clock() < self._begun_until
             pause = min(pause, _BEGINNING_SECONDS if beginning else WAITING_SECONDS)
-        self._balance_at = self._clock() + (0.0 if len(taken) == _TAKEN_AT_ONCE else pause)
+        self._balance_at = self._clock() + (0.0 if len(free) == _TAKEN_AT_ONCE else pause)
         mine = {lease.key for lease in taken}
         others = any(
             rows[shard_id].owner not in ("", self._holder.owner) and rows[shard_id].key not in mine

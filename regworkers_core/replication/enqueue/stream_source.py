@@ -174,17 +174,23 @@ class StreamSource:
         if self._readers is not None:
             self._readers.shutdown(wait=False, cancel_futures=True)
         self._background.wait(_LAST_STEP_SECONDS)
-        failure: TransientFailure | None = None
-        parts: list[Callable[[], None]] = [
-            partial(self._settle, held, leave=True) for held in self._holdings()
-        ]
-        for part in (*parts, self._discovery.leave, self._leases.leave):
+        failures: list[TransientFailure] = []
+
+        def attempt(part: Callable[[], None]) -> None:
             try:
                 part()
-            except TransientFailure as error:
-                failure = error
-        if failure is not None:
-            raise failure
+            except TransientFailure as failure:
+                failures.append(failure)
+
+        if holdings := self._holdings():
+            # Its successor takes each shard as soon as it is free. Readers may be busy with a shard that hangs.
+            pool = scheduling.pool(min(len(holdings), self._pace.readers), "stream-leave")
+            list(pool.map(attempt, [partial(self._settle, held, leave=True) for held in holdings]))
+            pool.shutdown(wait=True)
+        for part in (self._discovery.leave, self._leases.leave):
+            attempt(part)
+        if failures:
+            raise failures[0]
 
     def counts(self) -> Counter[str]:
         """`trimmed` (how often records may have been lost), `leases_lost`, `iterators_expired`, `shards_finished`,
@@ -368,7 +374,7 @@ class StreamSource:
 
     def _balance(self) -> None:
         holdings = {held.shard_id: held for held in self._holdings()}
-        view = self._leases.balance(holdings.keys())
+        view = self._leases.balance(holdings.keys(), in_parallel=self._pool().map)
         for shard_id in view.lost:
             self._drop(holdings[shard_id])
             self._leases.balance_soon()

@@ -73,8 +73,9 @@ class Manager:
         result = job(name).execute_in_process(
             instance=self.instance, run_config={"ops": {op: {"config": QUICK}}}
         )
-        (made,) = materialised(result).values()
-        return plain(made.metadata)
+        # Without work an asset is left as it was.
+        made = list(materialised(result).values())
+        return plain(made[0].metadata) if made else {}
 
     def opens(self, path: str) -> bytes:
         """What a link in the metadata shows."""
@@ -203,7 +204,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     assert manager.status() == "COMPLETED"
 
     manager.does("pause_notifications", campaign_id=CAMPAIGN, reason="a wrong date in the text")
-    assert manager.drains("send_notifications", "notifications").get("sent", 0) == 0
+    assert manager.drains("send_notifications", "notifications") == {}
     assert f"{CAMPAIGN} is paused" in failure_of(
         manager.launches("notifications_status", campaign_id=CAMPAIGN)
     )
