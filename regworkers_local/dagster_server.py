@@ -8,10 +8,12 @@ session. `<instance folder>/dagster.json` has the processes.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -72,8 +74,6 @@ class DagsterProcess:
         self.home = self.root if instance == "default" else self.folder / "dagster_home"
         self.log = self.folder / "dagster.log"
         self._state_file = self.folder / "dagster.json"
-        # Not a port: only this user may have code run.
-        self._socket = self.folder / "code.sock"
         self._clock = clock
         self._sleep = sleep
 
@@ -123,8 +123,9 @@ class DagsterProcess:
         last = read_json(self._state_file).get("port")
         port = free_port(last or WEBSERVER_PORT, f"{self.folder}/dagster")
         module = yaml.safe_load(workspace.read_text(encoding="utf-8"))["load_from"][0]["python_module"]
-        self._socket.unlink(missing_ok=True)
-        server = {"socket": str(self._socket), "location_name": module}
+        # Not a port: only this user may have code run. Not below the project: a socket's path has at most 107 bytes.
+        code = Path(tempfile.mkdtemp(prefix="regworkers-"), "code.sock")
+        server = {"socket": str(code), "location_name": module}
         write_private(
             self.folder / "workspace.yaml", yaml.safe_dump({"load_from": [{"grpc_server": server}]})
         )
@@ -137,7 +138,7 @@ class DagsterProcess:
         if last is None:
             self._create_storage(environment)
         shared = ["-w", str(self.folder / "workspace.yaml")]
-        serve = ["-m", "dagster", "api", "grpc", "--lazy-load-user-code", "--socket", str(self._socket)]
+        serve = ["-m", "dagster", "api", "grpc", "--lazy-load-user-code", "--socket", str(code)]
         commands = {
             "code": [*serve, "--module-name", module],
             "webserver": ["-m", "regworkers_dagster.web.serve", "--host", HOST, "--port", str(port), *shared],
@@ -150,14 +151,15 @@ class DagsterProcess:
             )
             pids = {each: ref.pid for each, ref in refs.items()}
             started = {each: ref.started for each, ref in refs.items()}
-            write_json(self._state_file, {"port": port, "pids": pids, "started": started})
+            state = {"port": port, "pids": pids, "started": started, "code": str(code)}
+            write_json(self._state_file, state)
             if name == "code":
-                self._wait_for_code(refs[name])
+                self._wait_for_code(refs[name], code)
 
-    def _wait_for_code(self, child: ProcessRef) -> None:
+    def _wait_for_code(self, child: ProcessRef, code: Path) -> None:
         deadline = self._clock() + READY_SECONDS
         with socket.socket(socket.AF_UNIX) as client:
-            while client.connect_ex(str(self._socket)):
+            while client.connect_ex(str(code)):
                 if child.find() is None or self._clock() > deadline:
                     raise StartFailed(f"Dagster's code server does not answer; see {self.log}")
                 self._sleep(POLL_SECONDS)
@@ -212,7 +214,10 @@ class DagsterProcess:
                     end(process)
             psutil.wait_procs(left, timeout=seconds)
         if refs:
-            write_json(self._state_file, {"port": read_json(self._state_file).get("port")})
+            state = read_json(self._state_file)
+            if code := state.get("code"):
+                shutil.rmtree(Path(code).parent, ignore_errors=True)
+            write_json(self._state_file, {"port": state.get("port")})
         return stopped
 
     def _refs(self) -> dict[str, ProcessRef]:

@@ -21,6 +21,8 @@ from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 
 # A run of an hour has 60 points in the plots; its start and end write some 20 events more.
 REPORT_SECONDS = 60.0
+# Counted up to a minute after the last save, and not worth a report if nothing came since.
+_OF_EARLIER_SAVES = ("second_look", "second_look_skipped")
 
 
 class Minutes:
@@ -36,7 +38,7 @@ class Minutes:
     def take(self) -> Metadata:
         """Counts of items by outcome, `lag_p50|p95|p99|max_seconds` (absent if nothing was saved), `seconds`,
         `items_per_second` and `calls_<dependency>`; at the end of the drain also how it `ended`. Empty if nothing was
-        received.
+        received and nothing was found.
         """
         # Copies: the drain goes on counting in its own thread.
         so_far, counts, lag = self.so_far, Counter(self.so_far.counts), self.so_far.lag.since(None)
@@ -44,14 +46,18 @@ class Minutes:
         new, lags = counts - self._counts, lag.since(self._lag)
         made, seconds = calls - self._calls, now - self._at
         self._counts, self._lag, self._calls, self._at = counts, lag, calls, now
-        if not new:
-            return {}
+        if not new["received"]:
+            new = Counter({name: number for name, number in new.items() if name not in _OF_EARLIER_SAVES})
+            if not new:
+                return {}
         facts: dict[str, Any] = {}
         if so_far.ended:
             facts |= {"ended": so_far.ended, "unavailable": so_far.dependency, "adds_up": so_far.adds_up}
-        # The outcomes also when zero, so that a plot has a point for every report.
-        facts |= {key: new[key] for key in self._spec.outcomes} | new
-        facts |= {"seconds": round(seconds, 3), "items_per_second": round(new["received"] / seconds, 1)}
+        if new["received"]:
+            # The outcomes also when zero, so that a plot has a point for every report of work.
+            facts |= {key: new[key] for key in self._spec.outcomes}
+            facts |= {"seconds": round(seconds, 3), "items_per_second": round(new["received"] / seconds, 1)}
+        facts |= new
         facts |= {f"lag_{percentile}_seconds": value for percentile, value in lags.summary().items()}
         return facts_as_metadata(facts | {f"calls_{key}": made[key] for key in sorted(made)})
 

@@ -32,7 +32,7 @@ def test_ctrl_c_during_the_start_ends_it_at_once_and_leaves_nothing(
     assert not any(line.startswith("aws") for line in lines)
     stack.down()
     assert set(stack.status().values()) == {"down"}
-    (root / "workspace.yaml").write_text("load_from: []\n")
+    (root / "workspace.yaml").write_text("load_from: [{python_module: nowhere}]\n")
     (root / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     with pytest.raises(Stopped):
         dagster.start()

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 # A receive hands out what it has after this time, so that a record does not wait for a shard that answers slowly.
 _ROUND_SECONDS = 0.1
+# And where more shards are due than are read at once, so that readers do not wait for the slowest of them.
+_BUSY_ROUND_SECONDS = 0.02
 # A shard without a record for this long is read less often. All shards together are read so often while they are idle,
 # up to one read a second and shard; and above that pace, so often at most.
 _QUIET_SECONDS = 10.0
@@ -202,10 +204,10 @@ class StreamSource:
 
     def _read_round(self) -> None:
         """Read due shards as long as less than a batch is ready. Raises what a read raised for all shards."""
-        self._start_reads()
+        more = self._start_reads()
         if not self._reading:
             return
-        scheduling.wait(self._reading.values(), _ROUND_SECONDS)
+        scheduling.wait(self._reading.values(), _BUSY_ROUND_SECONDS if more else _ROUND_SECONDS)
         failure: TransientFailure | None = None
         for shard_id, reading in list(self._reading.items()):
             if not reading.done():
@@ -221,26 +223,30 @@ class StreamSource:
         if failure is not None:
             raise failure
 
-    def _start_reads(self) -> None:
+    def _start_reads(self) -> bool:
+        """Whether more shards are due than can be read at once."""
         if len(self._ready) >= self._limits.batch_records:
-            return
-        now = self._clock()
-        due = [held for held in self._holdings() if held.readable and held.read_at <= now]
+            return False
+        now, reading = self._clock(), self._reading
+        due = [
+            held
+            for held in self._holdings()
+            if held.read_at <= now and held.readable and held.shard_id not in reading
+        ]
+        # A second one waits for each reader, which is never idle between two rounds.
+        free = 2 * self._pace.readers - len(reading)
         # Those that wait longest first: with more shards than readers, none is read often while others wait.
-        for held in sorted(due, key=lambda held: held.read_at):
-            if len(self._reading) >= self._pace.readers:
-                return
-            if held.shard_id in self._reading:
-                continue
+        for held in heapq.nsmallest(free, due, key=lambda held: held.read_at):
             # The lease may have expired during a pause of this process: check before reading on.
             if held.lease.lost and not self._leases.shows_life and not held.lease.renew():
                 self._drop(held)
                 continue
             limit = min(MAX_RECORDS, self._limits.batch_records, self._room(held))
             if limit > 0:
-                self._reading[held.shard_id] = self._pool().submit(
+                reading[held.shard_id] = self._pool().submit(
                     copy_context().run, self._read_alone, held, limit
                 )
+        return len(due) > free
 
     def _pool(self) -> scheduling.Pool:
         if self._readers is None:

@@ -19,6 +19,7 @@ from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.reconcile import Accept, Kind, reconcile
 from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.reconcile.reconciliation import Reconciliation
+from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
 from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.settled import settled
@@ -333,6 +334,7 @@ def test_an_acceptance_that_copies_while_the_fan_is_erased_keeps_no_copy(runtime
         Sides(runtime.demand_table, runtime.replica, runtime.dead_letters),
         runtime.queue(runtime.names.replication_queue),
         runtime.settings.replication.model_copy(update={"lag_objective_seconds": 0.05}),
+        segments=Segments(runtime.leases, lease_seconds=1),
         superseded=runtime.superseded_entries,
         visibility_seconds=1,
         # Between the copy and the lowering; what the erasure finds is put back, as if it had looked before.

@@ -12,6 +12,7 @@ import pytest
 from regworkers_core import runtime
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import SchedulerState, Unread
+from regworkers_core.drains.runner import batch_limit
 from regworkers_core.operations.health.dependency_status import (
     DEPENDENCIES,
     read_in_parallel,
@@ -65,7 +66,7 @@ def test_a_snapshot_of_a_system_that_has_worked(world: Runtime) -> None:
     assert set(drains) == {spec.name for spec in DRAINS}
     save = drains["save"]
     assert (save.received, save.failed, save.active_runs) == (2, 1, 0)
-    assert save.batch_p95_seconds is not None and save.batch_limit_seconds == 2.0
+    assert save.batch_p95_seconds is not None and save.batch_limit_seconds == batch_limit(world.settings)
     assert drains["notifications"].last_seen_at is None
     assert found.campaigns == () and found.parity is None and found.scheduler is SCHEDULER
     assert not isinstance(found.certificates, Unread)
