@@ -187,7 +187,7 @@ class Loader:
 
     def insert_first(self) -> EntryKey:
         """Write the campaigns and only the first entry; `run` continues from there."""
-        self._write_campaigns()
+        self.write_campaigns()
         self._write([0])
         pk, sk = self.loaded.live[0]
         key = EntryKey.parse(pk, sk)
@@ -199,13 +199,13 @@ class Loader:
         """Insert, then update and remove. Raises TransientFailure when DynamoDB stops answering."""
         started = time.monotonic()
         if not self.loaded.inserted:
-            self._write_campaigns()
+            self.write_campaigns()
         self._insert(stop, started, on_progress)
         self._change(stop, on_progress)
         self.loaded.seconds = time.monotonic() - started
         return self.loaded
 
-    def _write_campaigns(self) -> None:
+    def write_campaigns(self) -> None:
         """Create missing campaigns; existing ones stay as they are. The commitment to the draw's secret precedes the
         opening.
         """

@@ -46,6 +46,7 @@ def install() -> Mapping[str, str]:
 
 def _aws() -> None:
     account, gate = Aws(), OpenGate()
+    account.streams.limits_reads = False
     replace_direct_calls()
     make = AwsClients.client
 

@@ -64,7 +64,7 @@ def demo(
             cleanup.callback(stop_dagster, dagster)
         runtime = bring_up(stack, dagster, stop)
         clean = replicate(
-            runtime, dagster, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop, console, GIVE_UP_SECONDS
+            runtime, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop, console, GIVE_UP_SECONDS
         )
         clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
         if planted:

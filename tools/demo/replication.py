@@ -8,61 +8,38 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import dagster as dg
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.drains.heartbeat import beats
+from regworkers_core.drains.residency import WORKING
 from regworkers_core.engine.drain_report import OUTCOMES
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile import reconcile
 from regworkers_core.runtime import Runtime
-from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.load import Loaded, Loader, LoadPlan
 
-# The asset that each drain materialises, and the tag that marks its runs.
-ASSETS: Mapping[str, str] = {"enqueue": "replication_queue", "save": "entries"}
-DRAIN_TAG = "regworkers/drain"
-_ACTIVE = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+_DRAINS = ("enqueue", "save")
+# Residents record their numbers every 15 s, and start within some 15 s.
+_RECORDED_SECONDS = 30.0
+_READY_SECONDS = 60.0
 
 
-class DrainRuns:
-    """The reports of a Dagster instance's drains, summed over their runs.
-
-    Relative folders in its storage resolve against the working directory.
-    """
-
-    def __init__(self, home: Path, since: float) -> None:
-        self._instance = dg.DagsterInstance.from_config(str(home))
-        self._since = since
-
-    def active(self) -> int:
-        """Drains that are queued or running."""
-        filters = dg.RunsFilter(tags={DRAIN_TAG: list(ASSETS)}, statuses=_ACTIVE)
-        return self._instance.get_runs_count(filters)
-
-    def counts(self) -> dict[str, Counter[str]]:
-        """Item counts of each drain over all its runs since `since`."""
-        summed: dict[str, Counter[str]] = {}
-        for drain, asset in ASSETS.items():
-            records = self._instance.fetch_materializations(
-                dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), after_timestamp=self._since), limit=1000
-            ).records
-            counts: Counter[str] = Counter()
-            for record in records:
-                materialization = record.asset_materialization
-                for name, value in (materialization.metadata if materialization else {}).items():
-                    if isinstance(value, dg.IntMetadataValue):
-                        counts[name] += value.value or 0
-            summed[drain] = counts
-        return summed
+def recorded(runtime: Runtime, since: str) -> dict[str, Counter[str]]:
+    """Item counts of each drain since that minute, in all its runs."""
+    found = {drain: Counter[str]() for drain in _DRAINS}
+    for minute in runtime.drain_log.since(since):
+        if minute.drain in found:
+            found[minute.drain].update(minute.counts)
+    return found
 
 
 # Without a terminal, a line of progress this often.
@@ -172,7 +149,7 @@ def summary(
 ) -> tuple[Table, bool]:
     """The final table, and whether its numbers add up.
 
-    `drains` has the summed counters of each drain's runs; `comparison` the numbers of reconcile.
+    `drains` has the summed counters of each drain; `comparison` the numbers of reconcile.
     """
     sums = Sums("Replication of two campaigns")
     table, row = sums.table, sums.row
@@ -194,9 +171,11 @@ def summary(
     rate = sum(changes.values()) / max(seconds_taken, 0.001)
     table.add_row("time", f"{seconds_taken:.1f} s", f"{rate:,.0f} changes/s, from first write to last")
     lag = lags.summary()
-    table.add_row("first entry, idle system", f"{first_seconds:.1f} s", "a tick and two runs start")
+    table.add_row("first entry, idle system", f"{first_seconds:.1f} s", "drains are ready before it")
     table.add_row("lag", f"p50 {lag['p50']} s", f"p95 {lag['p95']} s, p99 {lag['p99']} s, max {lag['max']} s")
-    return table, sums.equal
+    # A change is a record, and a key that is sent is received.
+    whole = enqueue["received"] >= sum(changes.values()) and save["received"] >= enqueue["sent"]
+    return table, sums.equal and whole
 
 
 def _outcomes(counts: Counter[str]) -> dict[str, int]:
@@ -209,15 +188,17 @@ def _joined(parts: Mapping[str, int]) -> str:
 
 def replicate(
     runtime: Runtime,
-    dagster: DagsterProcess,
     plan: LoadPlan,
     stop: StopSignal,
     console: Console,
     give_up_seconds: float,
 ) -> bool:
     """Write the plan and wait until it has arrived. True if the replica equals the source."""
-    runs = DrainRuns(dagster.home, time.time())
+    since = minute_of(runtime.clock())
+    before = recorded(runtime, since)
     loader = Loader(runtime, plan)
+    loader.write_campaigns()
+    _await_residents(runtime, stop, console)
     first_seconds = _await_first(runtime, loader, stop, console, give_up_seconds)
     progress = Progress(runtime, loader, plan)
     failure: list[Exception] = []
@@ -241,20 +222,23 @@ def replicate(
         raise failure[0]
     if stop.is_set:
         raise UsageError("stopped")
-    console.print("all arrived; comparing both sides and waiting for the drains to end")
+    console.print("all arrived; comparing both sides and waiting for the numbers of the drains")
     result = reconcile(runtime)
-    while runs.active() and time.monotonic() < give_up and not stop.wait(_PAUSE_SECONDS):
-        pass
     dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue)).depth().total
-    table, adds_up = summary(
-        loader.loaded,
-        runs.counts(),
-        result.totals,
-        lag_of_replica(runtime),
-        progress.finished - progress.started,
-        dead,
-        first_seconds,
-    )
+    give_up, adds_up = time.monotonic() + _RECORDED_SECONDS, False
+    while not adds_up:
+        counts = {drain: now - before[drain] for drain, now in recorded(runtime, since).items()}
+        table, adds_up = summary(
+            loader.loaded,
+            counts,
+            result.totals,
+            lag_of_replica(runtime),
+            progress.finished - progress.started,
+            dead,
+            first_seconds,
+        )
+        if time.monotonic() > give_up or stop.wait(_PAUSE_SECONDS):
+            break
     Console(soft_wrap=True).print(table)
     if not result.clean:
         console.print("replica and source differ: `regworkers reconcile` names the entries")
@@ -263,10 +247,20 @@ def replicate(
     return result.clean and adds_up
 
 
+def _await_residents(runtime: Runtime, stop: StopSignal, console: Console) -> None:
+    """A campaign is open: sensors start drains, which stay."""
+    console.print("two campaigns are open; waiting for the drains that sensors start for them")
+    give_up = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < give_up and not stop.wait(_PAUSE_SECONDS):
+        roles = [{beat.role for beat in beats(runtime.leases, drain)} for drain in _DRAINS]
+        if all(WORKING in each for each in roles):
+            return
+
+
 def _await_first(
     runtime: Runtime, loader: Loader, stop: StopSignal, console: Console, give_up_seconds: float
 ) -> float:
-    """Seconds until the first entry on an idle system arrived: a sensor's tick and the start of two runs."""
+    """Seconds until the first entry on an idle system arrived."""
     began = time.monotonic()
     key = loader.insert_first()
     console.print("one entry written; waiting for sensors and drains to replicate it")

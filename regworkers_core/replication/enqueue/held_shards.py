@@ -19,7 +19,7 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 16.0
 # How often a consumer that waits for shards reads the rows; and when it has just begun, perhaps as a successor.
 WAITING_SECONDS = 1.0
-_BEGINNING_SECONDS = 0.2
+_BEGINNING_SECONDS = 0.1
 # Leases that are taken before shards are read on.
 _TAKEN_AT_ONCE = 50
 

@@ -38,7 +38,7 @@ _BUSY_ROUND_SECONDS = 0.02
 # A shard without a record for this long is read less often. All shards together are read so often while they are idle,
 # up to one read a second and shard; and above that pace, so often at most.
 _QUIET_SECONDS = 10.0
-_IDLE_READS_PER_SECOND = 40.0
+_IDLE_READS_PER_SECOND = 100.0
 MOST_IDLE_READS_PER_SECOND = 400.0
 _LONGEST_THROTTLE_SECONDS = 4.0
 _SHORTEST_REST_SECONDS = 0.01
@@ -168,14 +168,14 @@ class StreamSource:
     def may_idle(self) -> bool:
         """Idle time counts only once this consumer holds a shard or no consumer does, and no record waits in memory."""
         with self._lock:
-            if not self._all_known or any(held.open for held in self._held.values()):
+            # Of a shard that was read too often it is not known whether it has records.
+            if not self._all_known or any(held.open or held.throttled for held in self._held.values()):
                 return False
             return bool(self._held) or not self._others_hold
 
     def close(self) -> None:
         if self._readers is not None:
             self._readers.shutdown(wait=False, cancel_futures=True)
-        self._background.wait(_LAST_STEP_SECONDS)
         failures: list[TransientFailure] = []
 
         def attempt(part: Callable[[], None]) -> None:
@@ -189,6 +189,7 @@ class StreamSource:
             pool = scheduling.pool(min(len(holdings), self._pace.readers), "stream-leave")
             list(pool.map(attempt, [partial(self._settle, held, leave=True) for held in holdings]))
             pool.shutdown(wait=True)
+        self._background.wait(_LAST_STEP_SECONDS)
         for part in (self._discovery.leave, self._leases.leave):
             attempt(part)
         if failures:
