@@ -14,23 +14,9 @@ from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.drain import _Drain
 from regworkers_core.engine.queue import QueueSource, Received
-from regworkers_core.replication.enqueue import held_shards
 from regworkers_core.replication.saver import Saver
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-def highest_checkpoint(patch: pytest.MonkeyPatch) -> None:
-    """The checkpoint is the highest acknowledged record, whatever is still open below it."""
-
-    def acknowledge(self: held_shards.ContiguousTracker, sequence: str) -> None:
-        self._open.discard(sequence)
-        if int(sequence) > self._reached:
-            self._reached, self.checkpoint = int(sequence), sequence
-        while self._order and self._order[0] not in self._open:
-            self._order.popleft()
-
-    patch.setattr(held_shards.ContiguousTracker, "acknowledge", acknowledge)
 
 
 def acknowledged_before_the_write(patch: pytest.MonkeyPatch) -> None:
@@ -115,7 +101,6 @@ def no_fencing(patch: pytest.MonkeyPatch) -> None:
 DEFECTS: Mapping[str, Plant] = {
     plant.__name__: plant
     for plant in (
-        highest_checkpoint,
         acknowledged_before_the_write,
         records_acknowledged_before_they_are_sent,
         no_version_guard,
