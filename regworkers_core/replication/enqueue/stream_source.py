@@ -104,6 +104,8 @@ class StreamSource:
         self._ready: deque[StreamRecord] = deque()
         self._again: list[tuple[float, int, StreamRecord]] = []
         self._ticket = itertools.count()
+        # Why the last read that ended failed for all shards: the next one, under way, is no sign that it passed.
+        self._unread: TransientFailure | None = None
         self._readers: scheduling.Pool | None = None
         self._reading: dict[str, scheduling.Future[list[StreamRecord]]] = {}
         # Grows with each connection error: iterators of an older era are not trusted.
@@ -125,13 +127,12 @@ class StreamSource:
                 failure = error
         if batch := self._due():
             return batch
-        if failure is None and self._reading:
-            return []
         failing = (held.failure for held in self._holdings() if held.failure is not None)
-        failure = failure or next(failing, None) or self._discovery.blindness
+        failure = failure or next(failing, None) or self._unread or self._discovery.blindness
         if failure is not None:
             raise failure
-        self._rest()
+        if not self._reading:
+            self._rest()
         return []
 
     def acknowledge(self, done: Sequence[StreamRecord]) -> None:
@@ -219,9 +220,11 @@ class StreamSource:
             except TransientFailure as error:
                 failure = error
             else:
+                self._unread = None
                 with self._lock:
                     self._ready.extend(fresh)
         if failure is not None:
+            self._unread = failure
             raise failure
 
     def _start_reads(self) -> bool:

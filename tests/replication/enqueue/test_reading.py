@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.adapters.aws.streams import StreamPage
+from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.replication.enqueue.shard_rows import position_of
 from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS
 from regworkers_core.settings import EnqueueSettings, StreamSettings
@@ -471,3 +472,26 @@ def test_a_shard_that_does_not_answer_holds_up_no_other() -> None:
     finally:
         answers.set()
     wait_until(lambda: work_off(source, rounds=1) == late, what="the records of the slow shard")
+
+
+def test_a_read_under_way_is_no_sign_that_reads_succeed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, answers = World("s1"), threading.Event()
+    source = world.consumer()
+    work_off(source)
+    read, failures = world.streams.read, iter([DependencyDown("streams", "the circuit is open")])
+
+    def fails_then_hangs(shard_id: str, iterator: str, limit: int) -> StreamPage:
+        for failure in failures:
+            raise failure
+        answers.wait(20)
+        return read(shard_id, iterator, limit)
+
+    monkeypatch.setattr(world.streams, "read", fails_then_hangs)
+    world.clock.now += 1.0
+    try:
+        for _ in range(3):
+            with pytest.raises(DependencyDown):
+                source.receive()
+    finally:
+        answers.set()
+    wait_until(lambda: source.receive() == [] and source._unread is None, what="the end of that read")
