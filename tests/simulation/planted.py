@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.drain import _Drain
@@ -83,21 +82,6 @@ def event_forgotten_on_repeat(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Saver, "_publish", only_written)
 
 
-def no_fencing(patch: pytest.MonkeyPatch) -> None:
-    """A checkpoint is written also when another drain holds the shard by now, and whatever is stored."""
-    update = DynamoLeaseTable._update
-
-    def anyway(
-        self: DynamoLeaseTable, key: Any, text: str, _condition: str, names: Any, values: Mapping[str, Any]
-    ) -> bool:
-        values = {name: value for name, value in values.items() if name in text}
-        return update(
-            self, key, text, "attribute_exists(PK)", {each for each in names if each in text}, values
-        )
-
-    patch.setattr(DynamoLeaseTable, "_update", anyway)
-
-
 DEFECTS: Mapping[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -106,7 +90,6 @@ DEFECTS: Mapping[str, Plant] = {
         no_version_guard,
         flag_cleared_without_condition,
         event_forgotten_on_repeat,
-        no_fencing,
     )
 }
 

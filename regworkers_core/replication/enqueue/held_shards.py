@@ -92,6 +92,7 @@ class HeldShard:
     # Not to be read before this; when it was read last, as often as the pace asks; since when it brought no record, and
     # how often in a row the service refused to be read so often. Last checkpoint written then.
     read_at: float = 0.0
+    asked_at: float = 0.0
     reads: deque[float] = field(default_factory=deque)
     quiet_since: float = 0.0
     throttled: int = 0

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 _ROUND_SECONDS = 0.1
 # And where more shards are due than are read at once, so that readers do not wait for the slowest of them.
 _BUSY_ROUND_SECONDS = 0.02
+_LATE_READ_SECONDS = 0.05
 # A shard without a record for this long is read less often. All shards together are read so often while they are idle,
 # up to one read a second and shard; and above that pace, so often at most.
 _QUIET_SECONDS = 10.0
@@ -172,6 +173,10 @@ class StreamSource:
             # Of a shard that was read too often it is not known whether it has records.
             if not self._all_known or any(held.open or held.throttled for held in self._held.values()):
                 return False
+            # Nor of one whose read does not end.
+            late = self._clock() - _LATE_READ_SECONDS
+            if any(held.asked_at < late for name, held in self._held.items() if name in self._reading):
+                return False
             return bool(self._held) or not self._others_hold
 
     def close(self) -> None:
@@ -247,6 +252,7 @@ class StreamSource:
                 continue
             limit = min(MAX_RECORDS, self._limits.batch_records, self._room(held))
             if limit > 0:
+                held.asked_at = now
                 reading[held.shard_id] = self._pool().submit(
                     copy_context().run, self._read_alone, held, limit
                 )
