@@ -9,13 +9,28 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.drain import _Drain
 from regworkers_core.engine.queue import QueueSource, Received
+from regworkers_core.replication.enqueue import held_shards
 from regworkers_core.replication.saver import Saver
 
 Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def highest_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """The checkpoint is the highest acknowledged record, whatever is still open below it."""
+
+    def acknowledge(self: held_shards.ContiguousTracker, sequence: str) -> None:
+        self._open.discard(sequence)
+        if int(sequence) > self._reached:
+            self._reached, self.checkpoint = int(sequence), sequence
+        while self._order and self._order[0] not in self._open:
+            self._order.popleft()
+
+    patch.setattr(held_shards.ContiguousTracker, "acknowledge", acknowledge)
 
 
 def acknowledged_before_the_write(patch: pytest.MonkeyPatch) -> None:
@@ -82,14 +97,31 @@ def event_forgotten_on_repeat(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Saver, "_publish", only_written)
 
 
+def no_fencing(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is written also when another drain holds the shard by now, and whatever is stored."""
+    update = DynamoLeaseTable._update
+
+    def anyway(
+        self: DynamoLeaseTable, key: Any, text: str, _condition: str, names: Any, values: Mapping[str, Any]
+    ) -> bool:
+        values = {name: value for name, value in values.items() if name in text}
+        return update(
+            self, key, text, "attribute_exists(PK)", {each for each in names if each in text}, values
+        )
+
+    patch.setattr(DynamoLeaseTable, "_update", anyway)
+
+
 DEFECTS: Mapping[str, Plant] = {
     plant.__name__: plant
     for plant in (
+        highest_checkpoint,
         acknowledged_before_the_write,
         records_acknowledged_before_they_are_sent,
         no_version_guard,
         flag_cleared_without_condition,
         event_forgotten_on_repeat,
+        no_fencing,
     )
 }
 

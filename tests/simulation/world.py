@@ -358,7 +358,7 @@ def settings(seed_source: str) -> Settings:
         },
         save={"visibility_seconds": 20, "receive_wait_seconds": 20, "concurrency": 2},
         enqueue={"lease_seconds": 10, "concurrency": 2, "batch_records": 4},
-        stream={"reads_per_second": 0.5, "readers": 2, "idle_read_seconds": 2},
+        stream={"reads_per_second": 2, "readers": 2, "idle_read_seconds": 2},
         analytics={"visibility_seconds": 20, "receive_wait_seconds": 20, "concurrency": 2},
         selection={
             "seed_source": seed_source,

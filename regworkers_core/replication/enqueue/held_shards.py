@@ -89,8 +89,8 @@ class HeldShard:
     # When the iterator was requested: seconds on the source's clock, and the source's count of connection errors.
     sought_at: float = 0.0
     sought_in: int = 0
-    # Not to be read before this; when it was read last, as often as the pace asks; since when it brought no record, and
-    # how often in a row the service refused to be read so often. Last checkpoint written then.
+    # Not to be read before this; when it was last asked for, and when its latest reads began; since when it has brought
+    # no record; how often in a row it was read too often. Last checkpoint written then.
     read_at: float = 0.0
     asked_at: float = 0.0
     reads: deque[float] = field(default_factory=deque)
