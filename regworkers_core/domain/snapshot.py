@@ -95,7 +95,8 @@ class DrainState:
     """What the runs of one drain did within the last `window_seconds`; `last_seen_at` is an ISO time, None: never.
 
     `failed` counts items that became dead letters or went back, `dead_lettered` the former; `batch_p95_seconds` is of a
-    batch from its receive to its acknowledgement, and `batch_limit_seconds` how long one may take.
+    batch from its receive to its acknowledgement, and `batch_limit_seconds` how long one may take. `differing` counts
+    by class the entries that its second look found to differ.
     """
 
     name: str
@@ -108,6 +109,7 @@ class DrainState:
     batch_limit_seconds: float | None = None
     lag_p95_seconds: float | None = None
     dead_lettered: int = 0
+    differing: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def error_rate(self) -> float | None:

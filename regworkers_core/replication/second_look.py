@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 # Of the seconds after a save, between two rounds.
 _ROUND_SHARE = 1 / 4
 _PAGE = 100
+# What is counted of each class.
+COUNTED = {kind: f"second_look_{kind.value}" for kind in Kind}
 _SENT_AGAIN = {Kind.MISSING: Op.UPSERT, Kind.STALE: Op.UPSERT, Kind.ORPHANED: Op.REMOVE}
 # Separates what is kept of a save, as one text to take little memory: neither ids nor times hold control characters.
 _SEPARATOR = "\n"
@@ -133,7 +135,7 @@ class SecondLook:
             if _is_explained(pair, saved[key]):
                 counts["second_look_changed"] += 1
                 continue
-            counts[f"second_look_{kind.value}"] += 1
+            counts[COUNTED[kind]] += 1
             log.error(
                 "an entry that was saved differs", campaignId=key.campaign_id, entryId=key.entry_id, kind=kind
             )

@@ -17,6 +17,7 @@ from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.health.snapshot import read_drains
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.second_look import SecondLook
@@ -171,3 +172,5 @@ def test_a_drain_heals_what_another_writer_did_to_its_save(runtime: Runtime) -> 
     assert saved is not None and saved["firstName"] != "someone else"
     # The drain ends before it looks at the second save.
     assert report.counts["second_look"] + report.counts["second_look_skipped"] == 2
+    (state,) = (each for each in read_drains(runtime) if each.name == "save")
+    assert state.differing == {"stale": 1}

@@ -264,13 +264,14 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name="drift",
         fires=f"the last reconcile found that the replica differs from its source in `driftEntries` "
-        f"({_LIMITS.drift_entries}) entries or more",
+        f"({_LIMITS.drift_entries}) entries or more; or the second look of the drain `save` found that number "
+        "within 5 min",
         severity=_two_steps(
             _SEVERITY.drift,
             f"from `driftCritical` ({_LIMITS.drift_critical}) entries on",
             _SEVERITY.drift_critical,
         ),
-        key="replica",
+        key="`replica`, `save`",
         runbook="out-of-sync.md",
         several="replicas differ",
         assess=work.drift,

@@ -218,12 +218,14 @@ def _drain(drain: DrainState) -> Row:
     p95, lag = drain.batch_p95_seconds, drain.lag_p95_seconds
     parts = [f"{drain.received:,} in {duration(drain.window_seconds)}"]
     parts += [f"{drain.failed:,} failed"] if drain.failed else []
+    parts += [f"{differing:,} differ"] if (differing := sum(drain.differing.values())) else []
     parts += [f"batch p95 {p95:.1f} s"] if p95 is not None else []
     parts += [f"lag p95 {lag:.1f} s"] if lag is not None else []
     facts = {
         "windowSeconds": drain.window_seconds,
         "received": drain.received,
         "failed": drain.failed,
+        "differing": dict(drain.differing),
         "activeRuns": drain.active_runs,
         "batchP95Seconds": p95,
         "batchLimitSeconds": drain.batch_limit_seconds,

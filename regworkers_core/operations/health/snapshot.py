@@ -42,6 +42,7 @@ from regworkers_core.operations.health.queues import dependency_of, queue_reader
 from regworkers_core.operations.health.unarchived import read_unarchived
 from regworkers_core.replication import drains as replication
 from regworkers_core.replication.enqueue.stream_probe import stream_state
+from regworkers_core.replication.second_look import COUNTED
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import drains as selection
 
@@ -248,6 +249,9 @@ def drain_states(
         latest = {minute.run_id: minute for minute in mine}
         batches = [each.batch_p95_seconds for each in mine if each.batch_p95_seconds is not None]
         lags = [each.lag_p95_seconds for each in latest.values() if each.lag_p95_seconds is not None]
+        differing = {
+            kind.value: sum(minute.counts.get(count, 0) for minute in mine) for kind, count in COUNTED.items()
+        }
         seen = mine[-1] if mine else last.get(name)
         states.append(
             DrainState(
@@ -262,6 +266,7 @@ def drain_states(
                 batch_limit_seconds=mine[-1].batch_limit_seconds if mine else limit,
                 lag_p95_seconds=max(lags, default=None),
                 dead_lettered=sum(minute.counts.get("dead_lettered", 0) for minute in mine),
+                differing={kind: number for kind, number in differing.items() if number},
             )
         )
     return tuple(states)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.snapshot import DRAIN_OF, QueueState, Unread
@@ -301,20 +304,38 @@ def forgotten_pauses(context: Context) -> Assessment | Unread:
 
 
 def drift(context: Context) -> Assessment | Unread:
-    """At most one finding: the differences that the last reconcile found."""
-    parity = context.snapshot.parity
-    if isinstance(parity, Unread):
+    """One finding for what the last reconcile found, and one for each drain whose second look found differences."""
+    parity, drains = context.snapshot.parity, context.snapshot.drains
+    if isinstance(parity, Unread) and isinstance(drains, Unread):
         return parity
-    if parity is None:
-        # Never compared.
-        return Assessment(early=frozenset({_REPLICA}))
-    found = {kind: count for kind, count in sorted(parity.differences.items()) if count and kind != _NOT_YET}
+    found: list[Finding] = []
+    unknown: dict[str, Unread] = {}
+    if isinstance(parity, Unread):
+        unknown[_REPLICA] = parity
+    elif parity is not None:
+        what = "the replica differs from its source in"
+        found += _differing(context, _REPLICA, what, parity.differences, {"comparedAt": parity.at})
+    if isinstance(drains, Unread):
+        unknown["save"] = drains
+    else:
+        for drain in drains:
+            what = f"what the drain {drain.name} had saved differs a minute later in"
+            details = {"windowSeconds": drain.window_seconds}
+            found += _differing(context, drain.name, what, drain.differing, details)
+    # Without a result it was never compared.
+    return Assessment(tuple(found), unknown, frozenset({_REPLICA} if parity is None else ()))
+
+
+def _differing(
+    context: Context, subject: str, what: str, differences: Mapping[str, int], details: Mapping[str, Any]
+) -> Iterator[Finding]:
+    found = {kind: count for kind, count in sorted(differences.items()) if count and kind != _NOT_YET}
     total = sum(found.values())
     limits, severity = context.settings.alerts, context.severity.drift
     if total < limits.drift_entries:
-        return Assessment()
+        return
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
     if total >= limits.drift_critical:
         severity = Severity.worst((severity, context.severity.drift_critical))
-    summary = f"the replica differs from its source in {total} entries: {kinds}"
-    return Assessment((Finding(_REPLICA, severity, summary, {**found, "comparedAt": parity.at}),))
+    entries = "1 entry" if total == 1 else f"{total} entries"
+    yield Finding(subject, severity, f"{what} {entries}: {kinds}", {**found, **details})

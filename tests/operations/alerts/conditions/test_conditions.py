@@ -411,6 +411,18 @@ def test_drift_of_which_reconcile_tells() -> None:
     assert assessed("drift", replace(WELL, parity=None)) == Assessment(early=frozenset({"replica"}))
 
 
+def test_drift_that_a_second_look_found_counts_also_while_the_result_of_reconcile_is_unread() -> None:
+    one, many = (drain("save", differing={"stale": number, "not_yet": 9}) for number in (1, 100))
+    line = "what the drain save had saved differs a minute later in 1 entry: 1 stale"
+    for parity in (WELL.parity, None, UNREAD):
+        assert found("drift", replace(WELL, drains=(one,), parity=parity)) == [("save", "warning", line)]
+    assert found("drift", replace(WELL, drains=(many,)))[0][:2] == ("save", "critical")
+    both = replace(WELL, drains=(one,), parity=ParityState(ago(60), {"missing": 1}))
+    assert [each[0] for each in found("drift", both)] == ["replica", "save"]
+    for part, subject in (("parity", "replica"), ("drains", "save")):
+        assert assessed("drift", replace(WELL, **{part: UNREAD})) == Assessment(unknown={subject: UNREAD})
+
+
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
