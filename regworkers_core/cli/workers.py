@@ -19,7 +19,7 @@ from regworkers_core.cli.changes import audited
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
+from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain, wait_while_held
 from regworkers_core.eligibility.handler import respond
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
@@ -47,7 +47,9 @@ Resident = Annotated[
 BeatFile = Annotated[
     Path | None,
     typer.Option(
-        "--beat-file", help="touch this file after each heartbeat that was written, for the probes of a pod"
+        "--beat-file",
+        help="touch this file after each heartbeat that was written, and while a pause or a blown fuse keeps the "
+        "drain from its work: for the probes of a pod",
     ),
 ]
 
@@ -95,7 +97,14 @@ def _run(
 ) -> None:
     runtime = Runtime.load()
     limits = drain_limits(runtime.settings, spec, idle_seconds=idle, max_seconds=longest)
+
+    def beat() -> None:
+        if beat_file is not None:
+            beat_file.touch()
+
     with progress("items", spec.name) as show, StopSignal().on_signals() as stop:
+        if resident:
+            wait_while_held(runtime, spec.name, stop, beat)
         report = run_drain(
             runtime,
             spec,
@@ -103,7 +112,7 @@ def _run(
             stop=stop,
             resident=resident,
             on_progress=lambda so_far: show(completed=so_far.counts["received"]),
-            on_beat=lambda: beat_file.touch() if beat_file else None,
+            on_beat=beat,
         )
     document = {**report.as_dict(), "calls": runtime.dependencies.calls}
     answer(

@@ -143,14 +143,11 @@ def run_drain(
     `on_beat` is called after each heartbeat that was written.
 
     Raises UsageError when tables, queues, addresses or credentials are missing, while the drain's fuse is blown, and
-    while it is paused; a resident waits for the end of these two. One that is paused meanwhile stops as at a stop
-    signal.
+    while it is paused. One that is paused meanwhile stops as at a stop signal.
     """
     run_id = run_id or uuid.uuid4().hex
-    if resident:
-        _wait_until_it_may_work(runtime, spec.name, stop)
-    else:
-        _require_may_work(runtime, spec.name)
+    if reason := _held(runtime, spec.name):
+        raise UsageError(reason)
     source, work = spec.parts(runtime, run_id, stop, on_step)
     used = runtime.dependencies
     counters = MinuteCounters(
@@ -250,36 +247,38 @@ def fuse_in_force(runtime: Runtime, name: str) -> BlownFuse | None:
     return blown if blown is not None and blown.code_version == code_version() else None
 
 
-def _require_may_work(runtime: Runtime, name: str) -> None:
-    """Raises UsageError while the drain is paused or its fuse is blown. A fuse that another version blew is removed."""
+def wait_while_held(runtime: Runtime, name: str, stop: StopSignal, on_wait: Callable[[], None]) -> None:
+    """Block while the drain is paused or its fuse is blown, and until a stop signal at most. A process that ended
+    instead would be restarted later and later, and not be there once it is needed. `on_wait` is called every
+    `BEAT_SECONDS` meanwhile.
+    """
+    said = ""
+    while reason := _held(runtime, name):
+        if reason != said:
+            said = reason
+            log.warning("the resident waits", drain=name, reason=reason)
+        on_wait()
+        if stop.wait(BEAT_SECONDS):
+            return
+
+
+def _held(runtime: Runtime, name: str) -> str:
+    """Why the drain may not work: its pause, or its blown fuse. Empty if it may. A fuse that another version blew is
+    removed.
+    """
     try:
         if (paused := hold_of(runtime.leases, PausedDrain, name)) is not None:
-            raise UsageError(f"the drain {name} is {paused.text}; `regworkers drain resume {name}` ends that")
-        blown = hold_of(runtime.leases, BlownFuse, name)
-        if blown is not None and blown.code_version != code_version():
-            remove_hold(runtime.leases, BlownFuse, name)
-            log.info("another version blew this fuse: removed", drain=name, **blown.as_dict())
-            return
+            return f"the drain {name} is {paused.text}; `regworkers drain resume {name}` ends that"
+        if (blown := hold_of(runtime.leases, BlownFuse, name)) is None:
+            return ""
+        if blown.code_version == code_version():
+            return fuse_message(name, blown.reason, blown.tripped_at)
+        remove_hold(runtime.leases, BlownFuse, name)
+        log.info("another version blew this fuse: removed", drain=name, **blown.as_dict())
     except TransientFailure as failure:
         # Events for Kafka do not wait for DynamoDB. At worst this drain blows its fuse again.
         log.warning("fuse not read", drain=name, dependency=failure.dependency, error=failure.error)
-        return
-    if blown is not None:
-        raise UsageError(fuse_message(name, blown.reason, blown.tripped_at))
-
-
-def _wait_until_it_may_work(runtime: Runtime, name: str, stop: StopSignal) -> None:
-    """A process that ended instead would be restarted later and later, and not be there once it is needed."""
-    said, waits = "", True
-    while waits:
-        try:
-            _require_may_work(runtime, name)
-            waits = False
-        except UsageError as error:
-            if said != str(error):
-                said = str(error)
-                log.warning("the resident waits", drain=name, reason=said)
-            waits = not stop.wait(BEAT_SECONDS)
+    return ""
 
 
 def _stop_if_paused(runtime: Runtime, name: str, stop: StopSignal) -> None:

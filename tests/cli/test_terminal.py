@@ -10,6 +10,8 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.tables import attributes
+from regworkers_core.drains import runner
+from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
@@ -83,24 +85,28 @@ def test_a_drain_by_hand_prints_its_report_and_its_calls(runtime: Runtime) -> No
     assert not {"{}", "–", "None"} & set(text.stdout.split()), "rows that say nothing"
 
 
-def test_a_resident_touches_its_file_with_each_heartbeat_and_ends_at_a_signal(
+def test_a_resident_touches_its_file_during_a_pause_and_with_each_heartbeat_until_a_signal_ends_it(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touched: list[Path] = []
     touch = Path.touch
 
-    def touch_and_end(path: Path) -> None:
+    def touch_and_go_on(path: Path) -> None:
         touch(path)
         touched.append(path)
-        if len(touched) == 2:
+        if len(touched) == 1:
+            resume_drain(runtime, "save")
+        if len(touched) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Path, "touch", touch_and_end)
+    monkeypatch.setattr(Path, "touch", touch_and_go_on)
+    monkeypatch.setattr(runner, "BEAT_SECONDS", 0.01)
+    pause_drain(runtime, "save", "a test", by="ada")
     beat_file = tmp_path / "beat"
     words = ("--resident", "--beat-file", str(beat_file), "--format", "json")
     answer = regworkers(runtime, "drain", "save", *words)
     assert answer.code == 0 and answer.document["ended"] == "stopped"
-    assert touched[:2] == [beat_file, beat_file] and beat_file.exists()
+    assert touched[:3] == 3 * [beat_file] and beat_file.exists()
 
 
 def test_a_drain_that_met_a_dead_letter_exits_with_1(runtime: Runtime) -> None:

@@ -216,7 +216,8 @@ def _paused(paused: PausedDrain) -> Row:
 
 def _drain(drain: DrainState) -> Row:
     p95, lag = drain.batch_p95_seconds, drain.lag_p95_seconds
-    parts = [f"{drain.received:,} in {duration(drain.window_seconds)}"]
+    parts = [f"{drain.active_runs} running"] if drain.active_runs else []
+    parts += [f"{drain.received:,} in {duration(drain.window_seconds)}"]
     parts += [f"{drain.failed:,} failed"] if drain.failed else []
     parts += [f"{differing:,} differ"] if (differing := sum(drain.differing.values())) else []
     parts += [f"batch p95 {p95:.1f} s"] if p95 is not None else []

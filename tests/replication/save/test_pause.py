@@ -13,6 +13,7 @@ from regworkers_core.drains import runner
 from regworkers_core.drains.heartbeat import Heartbeat
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.holds import hold_of
+from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
@@ -56,6 +57,9 @@ def test_a_drain_at_work_stops_at_its_next_look(runtime: Runtime, monkeypatch: p
     assert [report.ended for report in reports] == ["stopped"]
     with pytest.raises(UsageError, match=r"is paused since .* by ada: a test"):
         run(runtime, "save")
+    # A resident outside of Dagster waits for the end of the pause, or for a signal.
+    stop = StopSignal()
+    runner.wait_while_held(runtime, "save", stop, stop.set)
     resume_drain(runtime, "save")
 
 
