@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from regworkers_core.adapters.aws.tables import attributes
+from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains import runner
+from regworkers_core.engine.holds import hold_of
+from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
@@ -88,25 +93,29 @@ def test_a_drain_by_hand_prints_its_report_and_its_calls(runtime: Runtime) -> No
 def test_a_resident_touches_its_file_during_a_pause_and_with_each_heartbeat_until_a_signal_ends_it(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    touched: list[Path] = []
-    touch = Path.touch
+    paused: list[bool] = []
+    touch, asks = Path.touch, itertools.count()
 
-    def touch_and_go_on(path: Path) -> None:
+    def touch_and_end(path: Path) -> None:
         touch(path)
-        touched.append(path)
-        if len(touched) == 1:
-            resume_drain(runtime, "save")
-        if len(touched) == 3:
+        paused.append(hold_of(runtime.leases, PausedDrain, "save") is not None)
+        if paused.count(False) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Path, "touch", touch_and_go_on)
+    def resume_and_ask(table: LeaseTable, kind: Any, drain: str) -> Any:
+        if kind is PausedDrain and next(asks) == 1:
+            resume_drain(runtime, "save")
+        return hold_of(table, kind, drain)
+
+    monkeypatch.setattr(Path, "touch", touch_and_end)
+    monkeypatch.setattr(runner, "hold_of", resume_and_ask)
     monkeypatch.setattr(runner, "BEAT_SECONDS", 0.01)
     pause_drain(runtime, "save", "a test", by="ada")
     beat_file = tmp_path / "beat"
     words = ("--resident", "--beat-file", str(beat_file), "--format", "json")
     answer = regworkers(runtime, "drain", "save", *words)
     assert answer.code == 0 and answer.document["ended"] == "stopped"
-    assert touched[:3] == 3 * [beat_file] and beat_file.exists()
+    assert paused[:3] == [True, False, False] and beat_file.exists()
 
 
 def test_a_drain_that_met_a_dead_letter_exits_with_1(runtime: Runtime) -> None:

@@ -16,6 +16,7 @@ from regworkers_core.domain.messages import Op
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.health.snapshot import read_drains
 from regworkers_core.replication.drains import SAVE
@@ -23,6 +24,7 @@ from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.second_look import SecondLook
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import SaveSettings
+from tests.replication.enqueue.fakes import Clock
 from tests.replication.reconcile.world import (
     DeadLetters,
     ReplicaSide,
@@ -118,6 +120,29 @@ def test_during_an_outage_saves_wait_and_are_looked_at_after_it() -> None:
 
     look = second_look(world, Unavailable(world))
     look.note([a_save(world)])
+    overwrite(world)
+    assert counted(look) == {"second_look": 1, "second_look_stale": 1}
+    look.close()
+
+
+def test_a_save_is_looked_at_after_its_delay_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, clock, taken = World(read_seconds=0), Clock(), list[int]()
+    world.settle(KEY)
+    take = SecondLook._take
+
+    def counting(look: SecondLook) -> Any:
+        page = take(look)
+        taken.append(len(page))
+        return page
+
+    monkeypatch.setattr(SecondLook, "_take", counting)
+    monkeypatch.setattr(scheduling, "monotonic", clock)
+    look = second_look(world)
+    look.note([a_save(world)])
+    clock.now += 0.9 * AFTER
+    wait_until(lambda: len(taken) >= 3)
+    assert not any(taken) and not look.counts()
+    clock.now += 0.2 * AFTER
     assert counted(look) == {"second_look": 1}
     look.close()
 

@@ -445,6 +445,7 @@ def test_a_shard_that_is_read_too_often_is_left_alone_for_longer_and_longer() ->
         assert source.receive() == []
     assert world.service.calls["get_records"] - before <= 2 * 9, "0.5, 1, 2, then 4 s"
     assert source.counts()["reads_throttled"] >= 8
+    assert not source.may_idle(), "nothing is known of its records"
     world.service.recover()
     written = world.service.write("s1") + world.service.write("s2")
     world.clock.now += 4.0
@@ -469,6 +470,7 @@ def test_a_shard_that_does_not_answer_holds_up_no_other() -> None:
             written = world.service.write("s2")
             world.clock.now += 1.0
             assert work_off(source, rounds=1) == written
+        assert not source.may_idle()
     finally:
         answers.set()
     wait_until(lambda: work_off(source, rounds=1) == late, what="the records of the slow shard")

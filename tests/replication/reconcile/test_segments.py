@@ -9,6 +9,7 @@ import pytest
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.replication.reconcile import reconciliation
 from regworkers_core.replication.reconcile.classify import Kind
@@ -139,6 +140,14 @@ def ordered(world: World, key: EntryKey, version: int) -> None:
 
 def entombed(world: World, key: EntryKey, erased_at: str | None = None) -> None:
     world.stored[key] = replace(world.stored[key], fields=None, deleted_at="2026", erased_at=erased_at)
+
+
+def test_a_comparison_keeps_to_its_budget_of_read_units() -> None:
+    world = world_of(20)
+    began, budget = world.now, TokenBucket(0.5, clock=world.clock, sleep=world.sleep)
+    assert world.reconcile(budget=budget).clean
+    # Each entry of this table is a unit, and the first is free.
+    assert world.now - began == pytest.approx((20 - 1) / 0.5)
 
 
 def test_a_segment_that_has_grown_is_split_and_one_that_is_large_enough_is_not() -> None:

@@ -180,7 +180,8 @@ class SourceSide:
         items = self.world.items
         for keys in _ranges(self.world, lambda: items, campaign_id, first, end):
             changed = [key for key in keys if (items[key].get("updatedAt") or "") >= since]
-            yield TablePage([(key, dict(items[key])) for key in changed], None, len(keys))
+            found = [(key, dict(items[key])) for key in changed]
+            yield TablePage(found, None, len(keys), units=len(keys))
 
     def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[TablePage]:
         raise AssertionError("nothing is scanned here")
