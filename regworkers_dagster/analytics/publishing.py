@@ -2,6 +2,8 @@
 sensors.
 """
 
+from functools import partial
+
 import dagster as dg
 
 from regworkers_core.analytics.publishing import PUBLISH
@@ -9,7 +11,14 @@ from regworkers_core.domain.snapshot import QueueState
 from regworkers_core.operations.alerts.evaluate import watch_renewals
 from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed, pause_state
+from regworkers_dagster.drains.observing import (
+    Reading,
+    depth_of,
+    dlq_check,
+    minutes_outside,
+    observed,
+    pause_state,
+)
 from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.drains.sensing import (
     DRAIN_INTERVAL_SECONDS,
@@ -82,7 +91,8 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     """Read the queue, write its metrics, and record what changed enough since the last record."""
     queue = read_analytics_queue(runtime)
     put_age_metrics(runtime, queue)
-    return observed(context.cursor, read_all(runtime, queue))
+    on_minutes = partial(minutes_outside, context.instance, runtime, {KAFKA_EVENTS.key: PUBLISH})
+    return observed(context.cursor, read_all(runtime, queue), on_minutes=on_minutes)
 
 
 def read_all(runtime: Runtime, queue: QueueState | None) -> list[Reading]:
@@ -113,7 +123,7 @@ SENSORS = (
         "observe_analytics",
         observe_tick,
         every_seconds=_OBSERVE_INTERVAL_SECONDS,
-        description="Records depth and age of the analytics queue when they changed, writes its metrics, and "
-        "updates the check `analytics_dlq_empty`.",
+        description="Records depth and age of the analytics queue when they changed, and the minutes of drains that "
+        "are no runs; writes its metrics, and updates the check `analytics_dlq_empty`.",
     ),
 )

@@ -1,15 +1,19 @@
 """Depths, lag and sizes as observations of assets, written to the event log when they changed enough."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, TypeVar
 
 import dagster as dg
 import orjson
 
+from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
+from regworkers_core.drains.runner import DrainSpec
 from regworkers_core.engine.holds import hold_of
 from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
@@ -24,6 +28,8 @@ SILENT_PROBES = 3
 # The names of assets that are dead-letter queues end with this.
 _DLQ = "_dlq"
 _EVALUATED_AT = "evaluated_at"
+# A drain has written a minute so long after its end; what is older than the second is not observed any more.
+_WRITTEN_SECONDS, _OLDEST_SECONDS = 30.0, 600.0
 # With a version per event, everything downstream would be shown as out of date after each.
 SAME_VERSION = {"dagster/data_version": "continuous"}
 # None for a number that could not be read.
@@ -80,13 +86,14 @@ class RecordedState:
     """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat.
 
     `silent` counts, for each dependency that does not answer, the probes in a row that failed; `lost` are those in the
-    last result of the check, None before the first one.
+    last result of the check, None before the first one. Minutes of the drain log before `minute` were observed.
     """
 
     at: dict[str, float]
     numbers: dict[str, Numbers]
     silent: dict[str, int] = field(default_factory=dict)
     lost: frozenset[str] | None = None
+    minute: str = ""
 
     @classmethod
     def parse(cls, cursor: str | None) -> "RecordedState":
@@ -97,15 +104,15 @@ class RecordedState:
                 {str(asset): dict(numbers) for asset, numbers in document["numbers"].items()},
                 _counts(document.get("silent")),
                 None if document.get("lost") is None else frozenset(map(str, document["lost"])),
+                str(document.get("minute", "")),
             )
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
             return cls({}, {})
 
     def cursor(self) -> str:
         lost = None if self.lost is None else sorted(self.lost)
-        return orjson.dumps(
-            {"at": self.at, "numbers": self.numbers, "silent": self.silent, "lost": lost}
-        ).decode()
+        document = {"at": self.at, "numbers": self.numbers, "silent": self.silent, "lost": lost}
+        return orjson.dumps(document | {"minute": self.minute}).decode()
 
     def take(self, reading: Reading, now: float) -> bool:
         """Whether the reading is to be written now; if so, it is recorded as written."""
@@ -159,15 +166,50 @@ class Answering:
         )
 
 
+def minutes_outside(
+    instance: dg.DagsterInstance,
+    runtime: Runtime,
+    drains: Mapping[dg.AssetKey, DrainSpec[Any]],
+    since: str,
+    until: str,
+) -> list[dg.AssetObservation]:
+    """An observation, as a run makes one, of each minute before `until` in which processes that are no runs of Dagster
+    worked on an asset: their numbers together. Raises TransientFailure.
+    """
+    worked = [each for each in runtime.drain_log.between(since, until) if each.counts.get("received")]
+    ids = sorted({each.run_id for each in worked})
+    records = instance.get_run_records(dg.RunsFilter(run_ids=ids)) if ids else ()
+    runs = {record.dagster_run.run_id for record in records}
+    found = []
+    for asset, spec in drains.items():
+        mine = (each for each in worked if each.drain == spec.name and each.run_id not in runs)
+        for minute, group in groupby(mine, key=lambda each: each.minute):
+            parts, counts = list(group), Counter[str]()
+            for part in parts:
+                counts.update(part.counts)
+                counts.update({f"calls_{name}": number for name, number in part.calls.items()})
+            facts = {
+                **dict.fromkeys(spec.outcomes, 0),
+                **counts,
+                "minute": minute,
+                "items_per_second": round(counts["received"] / 60, 1),
+                "lag_p95_seconds": max(part.lag_p95_seconds or 0.0 for part in parts) or None,
+            }
+            found.append(dg.AssetObservation(asset, metadata=facts_as_metadata(facts)))
+    return found
+
+
 def observed(
     cursor: str | None,
     readings: Sequence[Reading],
     answering: Answering | None = None,
     *,
     again: bool = False,
+    on_minutes: Callable[[str, str], Sequence[dg.AssetObservation]] = lambda _since, _until: (),
 ) -> dg.SensorResult:
     """Write what changed enough since it was last written, with the check of each dead-letter queue, and the
     dependencies that have not answered for a while: the page of the asset shows both. `again` repeats the latter.
+    `on_minutes` observes the drain log from one minute on until another.
     """
     now = time.time()
     recorded = RecordedState.parse(cursor)
@@ -191,6 +233,13 @@ def observed(
             lost = recorded.lost
         if lost is not None:
             events.append(answering.evaluation(lost))
+    until = minute_of(now - _WRITTEN_SECONDS)
+    if recorded.minute < until:
+        since = max(recorded.minute or until, minute_of(now - _OLDEST_SECONDS))
+        minutes = or_none(lambda: on_minutes(since, until))
+        if minutes is not None:
+            events += minutes
+            recorded.minute = until
     return dg.SensorResult(asset_events=events, cursor=recorded.cursor(), skip_reason=in_words(readings))
 
 

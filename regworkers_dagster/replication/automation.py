@@ -5,12 +5,15 @@ observe queues, stream and replica.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from regworkers_core.adapters.aws.streams import known_stream
 from regworkers_core.domain.timestamps import parse_since
+from regworkers_core.drains.runner import DrainSpec
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.metrics import ITERATOR_AGE, Metering
 from regworkers_core.replication.backfill import BackfillProgress, BackfillReport, start_backfill
@@ -23,6 +26,7 @@ from regworkers_dagster.drains.observing import (
     depth_of,
     is_outdated,
     last_evaluation,
+    minutes_outside,
     observed,
     or_none,
     pause_state,
@@ -212,7 +216,9 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     put_iterator_age(runtime, readings)
     last = last_evaluation(context.instance, dg.AssetCheckKey(found.asset, found.check))
     again = last is not None and is_outdated(context.instance, last)
-    answer = observed(context.cursor, readings, found, again=again)
+    drains: dict[dg.AssetKey, DrainSpec[Any]] = {REPLICATION_QUEUE.key: ENQUEUE, ENTRIES.key: SAVE}
+    on_minutes = partial(minutes_outside, context.instance, runtime, drains)
+    answer = observed(context.cursor, readings, found, again=again, on_minutes=on_minutes)
     return dg.SensorResult(
         asset_events=[*answer.asset_events, *(unless_known(context.instance, lags) if lags else ())],
         cursor=answer.cursor,
@@ -278,7 +284,7 @@ SENSORS = (
         "observe_replication",
         observe_tick,
         every_seconds=_OBSERVE_INTERVAL_SECONDS,
-        description="Records depth, lag and size of all that replication flows through when they changed, and "
-        "updates the checks `replication_dlq_empty` and `dependencies_answer`.",
+        description="Records depth, lag and size of all that replication flows through when they changed, and the "
+        "minutes of drains that are no runs; updates the checks `replication_dlq_empty` and `dependencies_answer`.",
     ),
 )

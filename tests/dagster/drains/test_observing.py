@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
 import dagster as dg
 
-from regworkers_dagster.drains.observing import SILENT_PROBES, Reading, RecordedState, recorded_event
+from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.replication.drains import SAVE
+from regworkers_dagster.drains.observing import (
+    SILENT_PROBES,
+    Reading,
+    RecordedState,
+    minutes_outside,
+    observed,
+    recorded_event,
+)
 from regworkers_dagster.replication.assets import ENTRIES
 from regworkers_dagster.selection.specs import OUTBOX
 
@@ -45,3 +61,61 @@ def test_what_is_up_to_date_is_a_materialisation_and_all_else_an_observation() -
     assert kind(Reading.of(OUTBOX, {"markets_due": 0.0})) is dg.AssetObservation, "it has no policy"
     event = recorded_event(Reading.of(ENTRIES, {"documents": 3.0}))
     assert event.tags == {"dagster/data_version": "continuous"}, "or all downstream is out of date"
+
+
+class Log:
+    """A drain log. `unavailable`: it cannot be read."""
+
+    def __init__(self, *minutes: DrainMinute) -> None:
+        self.minutes, self.unavailable = minutes, False
+
+    def between(self, start: str, end: str) -> list[DrainMinute]:
+        if self.unavailable:
+            raise TransientFailure("mongo", "AutoReconnect")
+        return [each for each in self.minutes if start <= each.minute < end]
+
+
+def test_minutes_of_drains_that_are_no_runs_are_observed_once_and_an_outage_only_delays_them() -> None:
+    now = time.time()
+    counts = {"received": 60, "applied": 59, "stale": 1}
+    first = DrainMinute("save", "pod-1", minute_of(now - 300), counts, 1, 0.1, 0.1, 5.0, 0.4, {"mongo": 2})
+    log = Log(
+        first,
+        replace(first, run_id="pod-2", lag_p95_seconds=0.7),
+        replace(first, run_id="a-run"),
+        replace(first, drain="publish"),
+        replace(first, minute=minute_of(now - 240), counts={"second_look": 60}),
+        replace(first, minute=minute_of(now - 180), lag_p95_seconds=None),
+        # Not complete yet, and too old.
+        replace(first, minute=minute_of(now)),
+        replace(first, minute=minute_of(now - 3600)),
+    )
+    run = SimpleNamespace(dagster_run=SimpleNamespace(run_id="a-run"))
+    instance: Any = SimpleNamespace(get_run_records=lambda _: [run])
+
+    runtime: Any = SimpleNamespace(drain_log=log)
+
+    def look(cursor: str) -> dg.SensorResult:
+        on_minutes = partial(minutes_outside, instance, runtime, {ENTRIES.key: SAVE})
+        return observed(cursor, [], on_minutes=on_minutes)
+
+    cursor = RecordedState({}, {}, minute=minute_of(now - 7200)).cursor()
+    log.unavailable = True
+    delayed = look(cursor)
+    assert not delayed.asset_events and delayed.cursor
+    log.unavailable = False
+    found = look(delayed.cursor)
+    together, alone = (
+        {name: each.value for name, each in event.metadata.items()} for event in found.asset_events
+    )
+    assert together == {
+        **dict.fromkeys(SAVE.outcomes, 0),
+        **{name: 2 * number for name, number in counts.items()},
+        "minute": first.minute,
+        "items_per_second": 2.0,
+        "lag_p95_seconds": 0.7,
+        "calls_mongo": 4,
+    }
+    assert alone["received"] == 60 and "lag_p95_seconds" not in alone
+    assert found.cursor and not look(found.cursor).asset_events
+    assert not look("").asset_events, "what was before the first look is not observed"
