@@ -41,10 +41,9 @@ def _later(minute: str, days: int) -> str:
 class DrainMinute:
     """`minute` is an ISO time without seconds; counts are of items, by outcome (`received` among them).
 
-    `batch_p95_seconds` is over the batches of this minute, `lag_p95_seconds` over the drain so far. `calls` and
-    `waited_seconds` (time within them) are by dependency, `throttles` calls that it refused because it was asked too
-    much. `memory_mib` is the most that the process took so far. Of the `measured` lags of this minute, `late` were
-    above the objective (`replication.lagObjectiveSeconds`).
+    The p95 of batches and lags are those of this minute. `calls` and `waited_seconds` (time within them) are by
+    dependency, `throttles` calls that it refused because it was asked too much. `memory_mib` is the most that the
+    process took so far. Of the `measured` lags, `late` were above the objective (`replication.lagObjectiveSeconds`).
     """
 
     drain: str

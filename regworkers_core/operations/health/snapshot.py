@@ -248,7 +248,7 @@ def drain_states(
         mine = [minute for minute in minutes if minute.drain == name]
         latest = {minute.run_id: minute for minute in mine}
         batches = [each.batch_p95_seconds for each in mine if each.batch_p95_seconds is not None]
-        lags = [each.lag_p95_seconds for each in latest.values() if each.lag_p95_seconds is not None]
+        lags = [each.lag_p95_seconds for each in mine if each.lag_p95_seconds is not None]
         differing = {
             kind.value: sum(minute.counts.get(count, 0) for minute in mine) for kind, count in COUNTED.items()
         }

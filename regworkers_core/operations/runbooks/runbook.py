@@ -143,7 +143,7 @@ CATALOG: tuple[Runbook, ...] = (
 class DrainWork:
     """The work of one drain. `minutes` counts minutes of runs (two runs of one minute are two), `active` runs that did
     not end. `waited` is the seconds spent in calls, by dependency; `throttles` counts calls that it throttled; `ends`
-    counts runs by how they ended.
+    counts runs by how they ended. Percentiles are those of the worst minute.
     """
 
     drain: str
@@ -203,7 +203,7 @@ def add_up(log: Iterable[DrainMinute], *, now: float) -> Mapping[str, DrainWork]
             work.batch_p95_seconds = max(minute.batch_p95_seconds, work.batch_p95_seconds or 0.0)
         work.batch_limit_seconds = minute.batch_limit_seconds
         if minute.lag_p95_seconds is not None:
-            work.lag_p95_seconds = minute.lag_p95_seconds
+            work.lag_p95_seconds = max(minute.lag_p95_seconds, work.lag_p95_seconds or 0.0)
         work.calls.update({name: calls for name, calls in minute.calls.items() if name not in _OVERHEAD})
         work.throttles.update(minute.throttles)
         for name, waited in minute.waited_seconds.items():
