@@ -23,6 +23,7 @@ from dagster._core.scheduler.instigation import (
 from dagster._daemon.sensor import is_under_min_interval
 
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
+from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import BlownFuse
@@ -491,6 +492,21 @@ def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing
     assert [
         event for event in _observations(second) if event.asset_key.to_user_string() != "demand_table"
     ] == []
+
+
+def test_a_minute_of_a_drain_that_is_no_run_is_observed_and_one_of_a_run_is_not(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    at = minute_of(time.time() - 120)
+    run_id = instance.create_run_for_job(job("save_entries")).run_id
+    for process, received in (("a-pod", 7), (run_id, 1)):
+        counts = {"received": received}
+        runtime.drain_log.put(DrainMinute("save", process, at, counts, 1, 0.1, 0.1, 5.0))
+    answer = tick(automation.observe_tick, RecordedState({}, {}, minute=at).cursor())
+    worked = [each for each in _observations(answer) if "received" in each.metadata]
+    assert [(each.asset_key.to_user_string(), plain(each.metadata)["received"]) for each in worked] == [
+        ("entries", 7)
+    ]
 
 
 def test_a_dead_letter_fails_its_check_at_the_next_look(tick: Tick, runtime: Runtime) -> None:
