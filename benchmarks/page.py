@@ -112,7 +112,41 @@ def rehearsal_table() -> str:
     return f"{fill(said, 100)}\n\n{stages_table(record['figures']['stages'])}\n"
 
 
+_STEPS = {
+    "leaves": "leaves.txt written",
+    "merkle": "leaves.txt hashed",
+    "draw": "ranked, allocated",
+    "gate": "gate",
+}
+
+
+def draws_table() -> str:
+    """Seconds of the steps of a mixed draw by its entries, and in the last row how they grow."""
+    record = newest()["draw"]
+    pools = {
+        int(name.partition("-")[0]): pool
+        for name, pool in record["figures"]["pools"].items()
+        if name.endswith("mixed") and "gate" in pool
+    }
+    if not pools:
+        return "Not measured.\n"
+    seconds = {
+        size: [pool[name]["seconds"]["median"] for name in (*_STEPS, "bare")] for size, pool in pools.items()
+    }
+    for each in seconds.values():
+        each.insert(len(_STEPS), sum(each[: len(_STEPS)]))
+    rows = [
+        [f"{size:,}", *(f"{each:,.1f}" for each in seconds[size]), f"{pools[size]['ofBare']['median']:g}"]
+        for size in sorted(pools)
+    ]
+    least, most = min(pools), max(pools)
+    growth = [f"{high / low:.1f}" for low, high in zip(seconds[least], seconds[most], strict=True)]
+    rows.append([f"times, for {most / least:g} times the entries", *growth, ""])
+    head = ["entries", *_STEPS.values(), "all", "bare DuckDB", "ranked, allocated / bare"]
+    return f"{fill(described(record), 100)}\n\n{table(head, rows)}\n"
+
+
 def write_tables() -> None:
-    """Both."""
-    for name, made in (("ratios", ratios_table), ("rehearsal", rehearsal_table)):
+    """All of them."""
+    for name, made in (("ratios", ratios_table), ("draws", draws_table), ("rehearsal", rehearsal_table)):
         write(made().rstrip(), f"<!-- {name}: begin -->", f"<!-- {name}: end -->")

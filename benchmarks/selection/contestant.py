@@ -21,9 +21,12 @@ from benchmarks.figures import peak_mib
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import LEAVES, sha256_hex
+from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, sha256_hex
+from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.maths.merkle import root_of
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+from regworkers_core.selection.proof.verify import verify
+from regworkers_core.selection.report.notes import capacity_respected
 from regworkers_core.settings import PROJECT_ROOT
 
 PHASE = "phase-1"
@@ -56,6 +59,15 @@ def _draw(folder: Path) -> None:
     compute(folder / PHASE, None, folder / PHASE, engine=_engine(folder))
 
 
+def _gate(folder: Path) -> None:
+    """What the gate does with the files of the draw; its queries of the database are not measured."""
+    manifest = Manifest.parse((folder / PHASE / MANIFEST).read_bytes())
+    replayed = verify(folder, engine=_engine(folder), recorded=[manifest.hash])
+    seats = capacity_respected(folder / PHASE / OUTCOMES, manifest)
+    if not (replayed.passed and seats.passed):
+        raise RuntimeError(f"the gate found {replayed.findings}, {seats.description}")
+
+
 def _receipts(folder: Path) -> list[float]:
     """Milliseconds each; the indexes are there, as after the first receipt of a draw."""
     refs = _some_refs(folder)
@@ -81,7 +93,8 @@ def _engine(folder: Path) -> Engine:
 
 
 CONTESTANTS: dict[str, Callable[[Path], Any]] = {
-    "pool": _pool, "leaves": _leaves, "merkle": _merkle, "bare": _bare, "draw": _draw, "receipts": _receipts,
+    "pool": _pool, "leaves": _leaves, "merkle": _merkle, "bare": _bare, "draw": _draw, "gate": _gate,
+    "receipts": _receipts,
 }  # fmt: skip
 
 

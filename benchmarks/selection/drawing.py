@@ -1,4 +1,4 @@
-"""The draw, the Merkle root and receipts, at two sizes and with two kinds of pool; and one large draw."""
+"""The draw and the steps around it as it grows, and receipts; and one large draw."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from benchmarks.selection.data import Shape
 
 # Bare and product in turn, so that other load affects both.
 _ROUNDS = 3
-# Ten times the entries; what a draw does beside sorting is linear, and sorting nearly so.
-_GROWTH = 10
+# Of the entries, for the growth.
+_SHARES = (0.1, 0.25, 0.5, 1)
 
 Say = Callable[[str], None]
 Figures = dict[str, Any]
@@ -23,23 +23,23 @@ Figures = dict[str, Any]
 
 def measure(entries: int, say: Say) -> Figures:
     """By pool, `<entries>-plain` or `<entries>-mixed`. Scratch files take some 500 bytes an entry."""
-    small, plain, mixed = Shape(max(entries // _GROWTH, 1)), Shape(entries), Shape(entries, mixed=True)
-    pools = {shape.folder_name: _pool(shape, say, _ROUNDS) for shape in (small, plain, mixed)}
-    plain_pool, mixed_pool = pools[plain.folder_name], pools[mixed.folder_name]
+    sizes = [max(int(entries * share), 1) for share in _SHARES]
+    shapes = [Shape(sizes[0]), Shape(entries), *(Shape(size, mixed=True) for size in sizes)]
+    pools = {shape.folder_name: _pool(shape, say, _ROUNDS) for shape in shapes}
+    plain, mixed = pools[shapes[1].folder_name], pools[shapes[-1].folder_name]
     return {
         "pools": pools,
-        "plainOfBare": plain_pool["ofBare"],
-        "mixedOfBare": mixed_pool["ofBare"],
+        "plainOfBare": plain["ofBare"],
+        "mixedOfBare": mixed["ofBare"],
         "peakMib": max(each["draw"]["peakMib"] for each in pools.values()),
-        "receiptP95": max(each["receipts"]["p95"] for each in (plain_pool, mixed_pool)),
+        "receiptP95": max(each["receipts"]["p95"] for each in (plain, mixed)),
     }
 
 
 def measure_large(entries: int, say: Say) -> Figures:
     """Every step of one mixed draw, once: its memory is of interest."""
     steps = _pool(Shape(entries, mixed=True), say)
-    peak = max(steps[name]["peakMib"] for name in ("leaves", "merkle", "draw"))
-    return {"entries": entries, "steps": steps, "peakMib": peak}
+    return {"entries": entries, "steps": steps, "peakMib": max(each["peakMib"] for each in steps.values())}
 
 
 def _pool(shape: Shape, say: Say, rounds: int = 0) -> Figures:
@@ -56,11 +56,13 @@ def _pool(shape: Shape, say: Say, rounds: int = 0) -> Figures:
         one("pool")
         for name in ("leaves", "merkle"):
             found[name] = _together([one(name)])
-        if not rounds:
-            return found | {"draw": _together([one("draw")])}
         pairs = [(one("bare"), one("draw")) for _ in range(rounds)]
-        bare, draw = zip(*pairs, strict=True)
-        found |= {"bare": _together(bare), "draw": _together(draw)}
+        draw = [pair[1] for pair in pairs] or [one("draw")]
+        found |= {"draw": _together(draw), "gate": _together([one("gate")])}
+        if not rounds:
+            return found
+        bare = [pair[0] for pair in pairs]
+        found["bare"] = _together(bare)
         found["ofBare"] = ratio((each["seconds"] for each in draw), (each["seconds"] for each in bare))
         times = one("receipts")["milliseconds"]
         found["receipts"] = {
