@@ -107,6 +107,8 @@ class Allocation:
         self._markets, self._wishes = markets, wishes
         self._candidates, self._free = candidates, free
         self._rows = min(batch_rows, _MOST_ROWS)
+        # As sets: one value of an array costs several times as much.
+        self._segments = [frozenset(np.flatnonzero(row).tolist()) for row in wishes.members]
         self._with_reserves = any(market.reserves for market in markets)
         # By rank: how many preferences have been asked, in case the candidate is displaced.
         self._asked = array("H", bytes(2 * len(candidates) if self._with_reserves else 0))
@@ -136,16 +138,16 @@ class Allocation:
 
     def _choose(self, market: MarketGroups, rank: int) -> int:
         """Let `rank` apply to a market. Returns the rank that is rejected in the end, 0 for none."""
+        asking, entitled = 0, frozenset[int]()
         for group in market.reserves:
-            if self._entitled(rank, group):
+            if rank != asking:
+                asking = rank
+                entitled = self._segments[self._wishes.rights[self._candidates[rank - 1]]]
+            if group.segment in entitled:
                 rank = group.offer(rank)
                 if not rank:
                     return self._give_up_open_seat(market.open)
         return market.open.offer(rank)
-
-    def _entitled(self, rank: int, group: Group) -> bool:
-        rights = self._wishes.rights[self._candidates[rank - 1]]
-        return bool(self._wishes.members[rights, group.segment])
 
     @staticmethod
     def _give_up_open_seat(group: Group) -> int:

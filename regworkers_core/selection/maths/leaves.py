@@ -237,8 +237,8 @@ def read_result(path: Path) -> Iterator[Batch]:
     yield from read_columns(path, RESULT, RESULT_COLUMNS, RESULT_COLUMNS)
 
 
-def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the same batches, reading one ahead in a thread: Arrow releases the interpreter lock."""
+def ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the same batches, making one ahead in a thread: Arrow releases the interpreter lock."""
     with scheduling.pool(1, "leaves") as reader:
         following = reader.submit(next, batches, None)
         while (batch := following.result()) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -175,7 +175,7 @@ class Outcomes:
 
         Returns the hash of result.txt, and the identities of the `wanted` ranks.
         """
-        digest, done = hashlib.sha256(), 0
+        digest = hashlib.sha256()
         sought, found = np.fromiter(wanted, np.int32), dict[int, LeafIdentity]()
         with (
             (out / RESULT).open("wb") as file,
@@ -188,18 +188,26 @@ class Outcomes:
                 write_statistics=False,
             ) as twin,
         ):
-            for batch in ahead(read_leaves(leaves, ("ref", "unit", "weight"))):
-                part = slice(done, done + batch.num_rows)
-                rows = self._rows(batch["ref"], part, ranks)
-                text = _lines(rows)
+            batches = ahead(read_leaves(leaves, LeafIdentity._fields))
+            for part, batch, rows, text in ahead(self._with_lines(batches, ranks)):
                 digest.update(text)
                 file.write(text)
                 twin.write_batch(rows)
                 for row in np.flatnonzero(np.isin(ranks[part], sought)).tolist():
                     columns = (batch[name][row].as_py() for name in LeafIdentity._fields)
-                    found[int(ranks[done + row])] = LeafIdentity(*columns)
-                done = part.stop
+                    found[int(ranks[part.start + row])] = LeafIdentity(*columns)
         return digest.hexdigest(), found
+
+    def _with_lines(
+        self, batches: Iterator[Batch], ranks: npt.NDArray[np.int32]
+    ) -> Iterator[tuple[slice, Batch, Batch, memoryview]]:
+        """Yield the lines of each batch of leaves, the batch, its rows of outcomes.parquet and lines of result.txt."""
+        done = 0
+        for batch in batches:
+            part = slice(done, done + batch.num_rows)
+            rows = self._rows(batch["ref"], part, ranks)
+            yield part, batch, rows, _lines(rows)
+            done = part.stop
 
     def _rows(self, refs: Column, part: slice, ranks: npt.NDArray[np.int32]) -> Batch:
         markets = pa.array([*self._markets, ""], pa.string())

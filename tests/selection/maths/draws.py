@@ -160,7 +160,8 @@ def outcomes_of(folder: Path) -> dict[str, tuple[str, int, str]]:
 def pools(draw: st.DrawFn, most: int = 24, markets: Sequence[str] = _MARKETS) -> list[OracleLeaf]:
     """Households, weights that are one for a unit, segments and preferences."""
     count = draw(st.integers(0, most))
-    units = [f"u{number}" for number in range(max(count // 2, 1))]
+    # Some have the ref of an entry for a name, which may have a unit of its own.
+    units = [f"{draw(st.sampled_from('ru'))}{number:03d}" for number in range(max(count // 2, 1))]
     weights = {unit: draw(st.sampled_from((1, 1, 1, 2, 64))) for unit in units}
     leaves = []
     for number in range(count):
