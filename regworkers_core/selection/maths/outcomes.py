@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.domain.selection import Outcome
-from regworkers_core.selection.maths.engine import Batch, Column, compute, terminated
+from regworkers_core.selection.maths.engine import Batch, Column, compute, terminated, text_bytes
 from regworkers_core.selection.maths.files import (
     OUTCOMES,
     RESULT,
@@ -237,8 +237,12 @@ def _named(numbers: npt.NDArray[Any], names: Column) -> Column:
 def _lines(rows: Batch) -> memoryview:
     """Return the lines `ref|market|rank|outcome`, where market or rank may be empty."""
     ranks = compute.if_else(compute.equal(rows["rank"], 0), "", rows["rank"].cast(pa.string()))
-    market, outcome = (rows[name].cast(pa.string()) for name in ("market", "outcome"))
-    return terminated(compute.binary_join_element_wise(rows["ref"], market, ranks, outcome, "|"))
+    # Joining twice would copy all of the text once more: each of the few outcomes ends its line.
+    outcome = rows["outcome"]
+    ends = compute.binary_join_element_wise(outcome.dictionary, "", "\n")
+    last = pa.DictionaryArray.from_arrays(outcome.indices, ends).cast(pa.string())
+    market = rows["market"].cast(pa.string())
+    return memoryview(text_bytes(compute.binary_join_element_wise(rows["ref"], market, ranks, last, "|")))
 
 
 def _refs(leaves: Path) -> bytes:
