@@ -31,6 +31,7 @@ OUTCOMES = "outcomes.parquet"
 _HASH = re.compile(r"[0-9a-f]{64}")
 HEX_DIGITS = "64 lower-case hex digits"
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z", re.ASCII)
+_PIECE_BYTES = 1 << 20
 # Longest excerpt of a rejected value in a message.
 _SHOWN_CHARS = 160
 
@@ -61,6 +62,17 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file in hex, at constant memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def equal_files(one: Path, other: Path) -> bool:
+    """Whether the bytes are the same, at constant memory."""
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as a, other.open("rb") as b:
+        while piece := a.read(_PIECE_BYTES):
+            if piece != b.read(_PIECE_BYTES):
+                return False
+    return True
 
 
 def canonical_bytes(document: Any) -> bytes:

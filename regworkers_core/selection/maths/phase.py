@@ -20,13 +20,12 @@ from regworkers_core.selection.maths.files import (
     SEED,
     STRIKES,
     DrawError,
+    equal_files,
     file_hash,
     sha256_hex,
 )
 from regworkers_core.selection.maths.leaves import ahead, read_leaves, refuse_leaf
 from regworkers_core.selection.maths.manifest import Manifest, SeedFile, check_cumulative, parse_strikes
-
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Phase:
                 )
         self._check_unchanged(before)
         for name in (LEAVES, SEED):
-            if not _same(self.folder / name, folder / name):
+            if not equal_files(self.folder / name, folder / name):
                 raise DrawError(name, "differs from the phase before: it is the same in all phases")
         check_cumulative(parse_strikes((folder / STRIKES).read_bytes()), self.strikes)
 
@@ -98,16 +97,6 @@ class Phase:
         changed = sorted(key for key in new if old[key] != new[key])
         if changed:
             raise DrawError(MANIFEST, f"{', '.join(changed)}: may not change between phases")
-
-
-def _same(one: Path, other: Path) -> bool:
-    if one.stat().st_size != other.stat().st_size:
-        return False
-    with one.open("rb") as a, other.open("rb") as b:
-        while piece := a.read(_BLOCK_BYTES):
-            if piece != b.read(_BLOCK_BYTES):
-                return False
-    return True
 
 
 # Segment lists whose check is remembered.

@@ -28,6 +28,7 @@ from regworkers_core.selection.maths.files import (
     STRIKES,
     SUMMARY,
     DrawError,
+    equal_files,
     file_hash,
 )
 from regworkers_core.selection.maths.manifest import check_cumulative
@@ -47,7 +48,6 @@ from regworkers_core.selection.proof.inputs import (
 # Called before each step, with the phase and what is checked.
 OnProgress = Callable[[int, str], None]
 _OUTPUTS = (RESULT, CUTOFFS, SUMMARY)
-_PIECE_BYTES = 1 << 20
 # Characters of a line that are shown: a damaged file may be one endless line.
 _SHOWN = 160
 _ABSENT = object()
@@ -270,7 +270,7 @@ class _Replay:
         path = each.folder / LEAVES
         if number > 1 and not self._blamed(first.folder, LEAVES) and not self._blamed(first.folder, MANIFEST):
             # The root of phase 1 was computed already. Equal bytes have the same root.
-            if not _equal_files(path, first.folder / LEAVES):
+            if not equal_files(path, first.folder / LEAVES):
                 where = difference(path, first.folder / LEAVES).replace("the replay gives", "phase 1 has")
                 self._add(each.folder, LEAVES, f"not the leaves of phase 1: {where}")
             return
@@ -334,23 +334,11 @@ class _Replay:
 
 def difference(published: Path, replayed: Path) -> str:
     """Describe where a published file first differs from the replayed one; empty if their bytes are equal."""
-    if _equal_files(published, replayed):
+    if equal_files(published, replayed):
         return ""
     if published.suffix == ".json":
         return _json_difference(published.read_bytes(), replayed.read_bytes())
     return _line_difference(published, replayed)
-
-
-def _equal_files(one: Path, other: Path) -> bool:
-    if one.stat().st_size != other.stat().st_size:
-        return False
-    with one.open("rb") as left, other.open("rb") as right:
-        while True:
-            piece = left.read(_PIECE_BYTES)
-            if piece != right.read(_PIECE_BYTES):
-                return False
-            if not piece:
-                return True
 
 
 def _line_difference(published: Path, replayed: Path) -> str:
