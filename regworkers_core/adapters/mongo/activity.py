@@ -14,7 +14,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.mongo.client import aggregate_all, find_all
+from regworkers_core.adapters.mongo.client import Store
 from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
@@ -68,11 +68,11 @@ class DrainMinute:
         return self.counts.get("dead_lettered", 0) + self.counts.get("returned", 0)
 
 
-class DrainLog:
+class DrainLog(Store):
     """One document per run and minute, so that an error rate shows while the drain still runs."""
 
     def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
-        self._collection, self._dependency = collection, dependency
+        super().__init__(collection, dependency)
         # From and until when `sums` has read, and what.
         self._read: tuple[str, str, list[DrainMinute]] = ("", "", [])
 
@@ -85,14 +85,14 @@ class DrainLog:
 
     def since(self, minute: str) -> list[DrainMinute]:
         """All from that minute on, oldest first."""
-        return self._find({"$gte": minute})
+        return self._minutes({"$gte": minute})
 
     def between(self, start: str, end: str) -> list[DrainMinute]:
         """From the minute `start` on, before the minute `end`, oldest first."""
-        return self._find({"$gte": start, "$lt": end})
+        return self._minutes({"$gte": start, "$lt": end})
 
-    def _find(self, minute: Mapping[str, str]) -> list[DrainMinute]:
-        found = self._dependency.call(find_all, self._collection, {"minute": minute}, sort=[("minute", 1)])
+    def _minutes(self, wanted: Mapping[str, str]) -> list[DrainMinute]:
+        found = self._find({"minute": wanted}, sort=[("minute", 1)])
         return [from_document(DrainMinute, document) for document in found]
 
     def totals(self, start: str, end: str, by: int) -> list[DrainMinute]:
@@ -113,7 +113,7 @@ class DrainLog:
             },
         ]
         rows = []
-        for row in self._dependency.call(aggregate_all, self._collection, pipeline):
+        for row in self._aggregate(pipeline):
             minute, _, drain = row.pop("_id").partition(" ")
             counts = {name: int(number) for name, number in row.items()}
             minute += _FIRST[by:]
@@ -150,12 +150,12 @@ class DrainLog:
 
     def oldest(self) -> str | None:
         """The first minute that is kept, None without any."""
-        found = self._dependency.call(self._collection.find_one, {}, {"minute": 1}, sort=[("minute", 1)])
+        found = self._first({}, {"minute": 1}, sort=[("minute", 1)])
         return None if found is None else str(found["minute"])
 
     def last(self, drain: str) -> DrainMinute | None:
         """The latest minute of any run of this drain, None without one within DRAIN_LOG_DAYS."""
-        found = self._dependency.call(self._collection.find_one, {"drain": drain}, sort=[("minute", -1)])
+        found = self._first({"drain": drain}, sort=[("minute", -1)])
         return None if found is None else from_document(DrainMinute, found)
 
 
@@ -180,14 +180,11 @@ class QueueActivity:
         return now - max(moments) if moments else None
 
 
-class QueueMarks:
+class QueueMarks(Store):
     """SQS reports the age of the oldest message only to consumers; these moments are bounds for it."""
 
-    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
-        self._collection, self._dependency = collection, dependency
-
     def of(self, queue: str) -> QueueActivity:
-        document = self._dependency.call(self._collection.find_one, {"_id": queue}) or {}
+        document = self._first({"_id": queue}) or {}
         names = ("watchedAt", "emptyAt", "deliveredAt", "lookedAt")
         return QueueActivity(*(_moment(document.get(name)) for name in names))
 
@@ -242,20 +239,15 @@ class ReconcileSummary:
     verified_as_of: str = ""
 
 
-class ReconcileResults:
-    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
-        self._collection, self._dependency = collection, dependency
-
+class ReconcileResults(Store):
     def put(self, summary: ReconcileSummary) -> None:
         # `keptFrom` is for the TTL index.
         document = as_document(summary) | {"keptFrom": datetime.fromisoformat(summary.at)}
-        self._dependency.call(
-            self._collection.update_one, {"_id": f"reconcile:{summary.at}"}, {"$set": document}, upsert=True
-        )
+        self._upsert({"_id": f"reconcile:{summary.at}"}, {"$set": document})
 
     def last(self) -> ReconcileSummary | None:
         """None without one within RECONCILE_RESULTS_DAYS."""
-        found = self._dependency.call(self._collection.find_one, {}, sort=[("keptFrom", -1)])
+        found = self._first({}, sort=[("keptFrom", -1)])
         if found is None:
             return None
         # A server on SQLite returns a flag that was set by an update as 0 or 1.

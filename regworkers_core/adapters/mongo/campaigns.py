@@ -23,9 +23,7 @@ class Campaigns(Store):
 
     def known(self, ids: Ids[str]) -> set[str]:
         """Those of `ids` that exist."""
-        query = {"_id": {"$in": sorted(ids)}}
-        found = self._find(query, {"_id": 1})
-        return {document["_id"] for document in found}
+        return {each["_id"] for each in self._find({"_id": {"$in": sorted(ids)}}, {"_id": 1})}
 
     def get(self, campaign_id: str) -> Campaign | None:
         return self._one({"_id": campaign_id})
@@ -51,9 +49,8 @@ class Campaigns(Store):
         hide the others.
         """
         query = {} if status is None else {"status": status.value}
-        documents = self._find(query, sort=[("_id", 1)])
         found = []
-        for document in documents:
+        for document in self._find(query, sort=[("_id", 1)]):
             try:
                 found.append(Campaign.parse(document))
             except UsageError as error:

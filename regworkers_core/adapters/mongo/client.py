@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymongo import MongoClient
+from pymongo import MongoClient, UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import (
     BulkWriteError,
@@ -172,23 +172,6 @@ def _of_dns(error: Exception) -> str | None:
     return f"{type(cause).__name__}: {cause}"
 
 
-def count(
-    collection: Collection[dict[str, Any]],
-    dependency: Dependency,
-    query: Mapping[str, Any],
-    limit: int | None = None,
-) -> int:
-    """How many documents match, at most `limit` (from 1). Unlike `count_documents`, which groups by a constant, every
-    server answers it from an index.
-    """
-    pipeline: list[Mapping[str, Any]] = [{"$match": query}]
-    if limit is not None:
-        pipeline.append({"$limit": limit})
-    pipeline.append({"$count": "documents"})
-    found = dependency.call(aggregate_all, collection, pipeline)
-    return int(found[0]["documents"]) if found else 0
-
-
 class Store:
     """A collection and the dependency that guards its calls, which raise TransientFailure while it is down."""
 
@@ -208,18 +191,36 @@ class Store:
     def _count_by(self, query: Mapping[str, Any], field: str) -> Counter[str]:
         """Count the documents that match, by the value of one field: not every server groups by several."""
         group = {"_id": f"${field}", "documents": {"$sum": 1}}
-        pipeline: list[Mapping[str, Any]] = [{"$match": query}, {"$group": group}]
-        found = self._dependency.call(aggregate_all, self._collection, pipeline)
+        found = self._aggregate([{"$match": query}, {"$group": group}])
         return Counter({str(row["_id"]): int(row["documents"]) for row in found})
 
     def _count(self, query: Mapping[str, Any], limit: int | None = None) -> int:
-        return count(self._collection, self._dependency, query, limit)
+        """How many documents match, at most `limit` (from 1). Unlike `count_documents`, which groups by a constant,
+        every server answers it from an index.
+        """
+        few = [] if limit is None else [{"$limit": limit}]
+        found = self._aggregate([{"$match": query}, *few, {"$count": "documents"}])
+        return int(found[0]["documents"]) if found else 0
+
+    def _aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+        return self._dependency.call(aggregate_all, self._collection, pipeline)
 
     def _update_one(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> UpdateResult:
         return self._dependency.call(self._collection.update_one, query, update)
 
     def _update_many(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> UpdateResult:
         return self._dependency.call(self._collection.update_many, query, update)
+
+    def _upsert(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> UpdateResult:
+        return self._dependency.call(self._collection.update_one, query, update, upsert=True)
+
+    def _bulk(self, operations: Sequence[UpdateOne]) -> int:
+        """Update in one unordered bulk; returns how many documents matched."""
+        if not operations:
+            return 0
+        return self._dependency.call(
+            self._collection.bulk_write, list(operations), ordered=False
+        ).matched_count
 
 
 @dataclass(slots=True)

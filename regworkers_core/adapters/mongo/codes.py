@@ -74,9 +74,7 @@ class Codes(Store):
 
     def get(self, codes: Sequence[str]) -> dict[str, Code]:
         """Those of `codes` that exist, in any campaign."""
-        query = {"_id": {"$in": list(codes)}}
-        found = self._find(query)
-        return {document["_id"]: _code(document) for document in found}
+        return {each["_id"]: _code(each) for each in self._find({"_id": {"$in": list(codes)}})}
 
     def add(
         self, campaign_id: str, codes: Sequence[NewCode], *, import_id: str, at: str, highest: dict[str, int]
@@ -140,8 +138,7 @@ class Codes(Store):
 
     def _void(self, guard: Document, at: str, reason: str, run_id: str) -> bool:
         fields = {"status": CodeStatus.VOID.value, "voidedAt": at, "voidReason": reason, "voidRunId": run_id}
-        answer = self._update_one(guard, {"$set": fields})
-        return bool(answer.matched_count)
+        return bool(self._update_one(guard, {"$set": fields}).matched_count)
 
     def block(self, campaign_id: str, codes: Sequence[str], *, at: str, reason: str, run_id: str) -> int:
         """Record that the issuer refuses these codes, which fans hold; returns how many were not recorded before."""
@@ -152,8 +149,7 @@ class Codes(Store):
             "blockedAt": {"$exists": False},
         }
         fields = {"blocked": True, "blockedAt": at, "blockedReason": reason, "blockedRunId": run_id}
-        answer = self._update_many(guard, {"$set": fields})
-        return answer.modified_count
+        return self._update_many(guard, {"$set": fields}).modified_count
 
     # For the assignment of codes to winners.
 
@@ -174,8 +170,7 @@ class Codes(Store):
         """How many there are, at most `limit`."""
         if not limit:
             return 0
-        query = _not_void(campaign_id, market_id, position)
-        return self._count(query, limit)
+        return self._count(_not_void(campaign_id, market_id, position), limit)
 
     def first_given(self, campaign_id: str, market_id: str, position: int, limit: int) -> int | None:
         """The first position among the `limit` codes behind `position` whose code is given already. None: a plan can
@@ -202,18 +197,14 @@ class Codes(Store):
 
         Raises PermanentFailure CODE_CONFLICT when a code is neither available nor the winner's.
         """
-        operations = [_claim(market, winner, at, run_id) for winner in winners]
-        if not operations:
-            return 0
-        answer = self._dependency.call(self._collection.bulk_write, list(operations), ordered=False)
-        if answer.matched_count < len(winners):
+        given = self._bulk([_claim(market, winner, at, run_id) for winner in winners])
+        if given < len(winners):
             # Repeats, other processors, or a conflict: the bulk does not say which.
             self._require_theirs(market, winners)
-        return answer.matched_count
+        return given
 
     def _require_theirs(self, market: MarketPhase, winners: Sequence[Planned]) -> None:
-        query = {"_id": {"$in": [winner.code for winner in winners]}}
-        found = self._find(query)
+        found = self._find({"_id": {"$in": [winner.code for winner in winners]}})
         stored = {document["_id"]: document for document in found}
         conflicts, free = [], 0
         for winner in winners:

@@ -13,7 +13,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 
 from regworkers_core.adapters.mongo.activity import TEN_MINUTES
-from regworkers_core.adapters.mongo.client import Document, aggregate_all, find_all
+from regworkers_core.adapters.mongo.client import Document, Store, find_all
 from regworkers_core.adapters.mongo.pages import pages
 from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.keys import EntryKey
@@ -86,13 +86,14 @@ class NamedCause:
     at: str
 
 
-class DeadLetters:
+class DeadLetters(Store):
     """Every method raises TransientFailure when MongoDB cannot answer. Times are ISO strings."""
 
     def __init__(
         self, collection: Collection[Document], causes: Collection[Document], dependency: Dependency
     ) -> None:
-        self._collection, self._causes, self._dependency = collection, causes, dependency
+        super().__init__(collection, dependency)
+        self._causes = causes
 
     def record(self, dead_letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
         """Upsert each by its id. Call it before the message goes to its dead-letter queue, so that the history is
@@ -129,8 +130,7 @@ class DeadLetters:
     def open_entries(self, queue: str, limit: int) -> set[EntryKey] | None:
         """The entries with an open dead letter of `queue`; None when there are more than `limit` dead letters."""
         query = {"status": OPEN, "queue": queue, "entryId": {"$ne": None}}
-        fields = {"campaignId": 1, "entryId": 1}
-        found = self._dependency.call(find_all, self._collection, query, fields, limit=limit + 1)
+        found = self._find(query, {"campaignId": 1, "entryId": 1}, limit=limit + 1)
         if len(found) > limit:
             return None
         return {EntryKey(each["campaignId"], each["entryId"]) for each in found}
@@ -151,7 +151,7 @@ class DeadLetters:
         for campaign_id in {key.campaign_id for key in keys}:
             ids = [key.entry_id for key in keys if key.campaign_id == campaign_id]
             query = {"campaignId": campaign_id, "entryId": {"$in": ids}, "status": OPEN}
-            for document in self._dependency.call(find_all, self._collection, query):
+            for document in self._find(query):
                 yield EntryKey(campaign_id, document["entryId"]), document
 
     # What operators and reviews ask.
@@ -159,8 +159,7 @@ class DeadLetters:
     def of_entry(self, key: EntryKey) -> list[Document]:
         """Every recorded failure of one entry, oldest first."""
         query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
-        found = self._dependency.call(find_all, self._collection, query)
-        return sorted(found, key=lambda document: str(document.get("firstFailedAt", "")))
+        return sorted(self._find(query), key=lambda document: str(document.get("firstFailedAt", "")))
 
     def forget(self, key: EntryKey) -> int:
         """Delete every recorded failure of an erased entry; returns how many."""
@@ -170,9 +169,7 @@ class DeadLetters:
     def oldest_open(self, queue: str) -> str | None:
         """When the oldest open failure failed first, None without any."""
         query = {"status": OPEN, "queue": queue}
-        found = self._dependency.call(
-            self._collection.find_one, query, {"firstFailedAt": 1}, sort=[("firstFailedAt", 1)]
-        )
+        found = self._first(query, {"firstFailedAt": 1}, sort=[("firstFailedAt", 1)])
         return None if found is None else str(found["firstFailedAt"])
 
     def since(self, since: str, *, most: int) -> RecordedFailures:
@@ -180,9 +177,7 @@ class DeadLetters:
         found: dict[Any, Mapping[str, Any]] = {}
         cut = False
         for query in ({"status": OPEN}, {"lastFailedAt": {"$gte": since}}, {"resolvedAt": {"$gte": since}}):
-            page = self._dependency.call(
-                find_all, self._collection, query, dict.fromkeys(_RECORDED, 1), limit=most + 1
-            )
+            page = self._find(query, dict.fromkeys(_RECORDED, 1), limit=most + 1)
             cut = cut or len(page) > most
             found |= {document["_id"]: document for document in page[:most]}
         return RecordedFailures(tuple(_recorded(document) for document in found.values()), cut)
@@ -196,7 +191,7 @@ class DeadLetters:
             {"$group": {"_id": "$both", "items": {"$sum": 1}}},
         ]
         found: dict[str, Counter[str]] = {}
-        for row in self._dependency.call(aggregate_all, self._collection, pipeline):
+        for row in self._aggregate(pipeline):
             fingerprint, _, begin_of = str(row["_id"]).partition("|")
             found.setdefault(fingerprint, Counter())[begin_of] += int(row["items"])
         return found
@@ -218,9 +213,7 @@ class DeadLetters:
         """What the latest failures since then are about: the fields that name it, and its correlation id."""
         query = {"lastFailedAt": {"$gte": since}, "queue": queue}
         fields = dict.fromkeys((*SUBJECT_FIELDS, "correlationId", "lastFailedAt"), 1)
-        found = self._dependency.call(
-            find_all, self._collection, query, fields, sort=[("lastFailedAt", -1)], limit=_LATEST
-        )
+        found = self._find(query, fields, sort=[("lastFailedAt", -1)], limit=_LATEST)
         # Some servers compare times to the second only.
         return [document for document in found if str(document["lastFailedAt"]) >= since]
 
@@ -236,21 +229,12 @@ class DeadLetters:
     def close_one(self, query: Mapping[str, Any], status: str, *, before: str, at: str, by: str) -> bool:
         """Close one open document that matches `query` and did not fail after `before`."""
         known = {**query, "status": OPEN, "lastFailedAt": {"$lte": before}}
-        update = {"$set": _closed(status, at, by)}
-        return self._dependency.call(self._collection.update_one, known, update).modified_count == 1
+        return self._update_one(known, {"$set": _closed(status, at, by)}).modified_count == 1
 
     def close_all(self, query: Mapping[str, Any], status: str, *, before: str, at: str, by: str) -> int:
         """As `close_one`, for every document; returns how many."""
         known = {**query, "status": OPEN, "lastFailedAt": {"$lte": before}}
-        update = {"$set": _closed(status, at, by)}
-        return self._dependency.call(self._collection.update_many, known, update).modified_count
-
-    def _bulk(self, operations: Sequence[UpdateOne]) -> int:
-        if not operations:
-            return 0
-        return self._dependency.call(
-            self._collection.bulk_write, list(operations), ordered=False
-        ).modified_count
+        return self._update_many(known, {"$set": _closed(status, at, by)}).modified_count
 
 
 def _closing(document: Document, fields: Document) -> UpdateOne:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from pymongo.errors import DuplicateKeyError
 
-from regworkers_core.adapters.mongo.client import Document, Store, aggregate_all
+from regworkers_core.adapters.mongo.client import Document, Store
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.timestamps import seconds
@@ -245,13 +245,11 @@ class Draws(Store):
         manifest, strikes, seed, freeze, and the tables of report and judgement.
         """
         # A pipeline, because `find` projects nested fields on some servers only.
-        found = self._dependency.call(aggregate_all, self._collection, [{"$project": _LIGHT}])
-        return [_record(each) for each in found]
+        return [_record(each) for each in self._aggregate([{"$project": _LIGHT}])]
 
     def light(self, campaign_id: str) -> DrawRecord | None:
         """As `all`, for one campaign."""
-        pipeline: list[Mapping[str, Any]] = [{"$match": {"_id": campaign_id}}, {"$project": _LIGHT}]
-        found = self._dependency.call(aggregate_all, self._collection, pipeline)
+        found = self._aggregate([{"$match": {"_id": campaign_id}}, {"$project": _LIGHT}])
         return _record(found[0]) if found else None
 
     def open(self, campaign_id: str, phase: int, fields: Mapping[str, Any], *, token: int) -> None:

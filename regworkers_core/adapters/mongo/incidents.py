@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from regworkers_core.adapters.mongo.client import find_all
+from regworkers_core.adapters.mongo.client import Store
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.timestamps import iso, seconds
@@ -85,26 +86,23 @@ class Incident:
         )
 
 
-class Incidents:
+class Incidents(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
-
-    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
-        self._collection, self._dependency = collection, dependency
 
     def of(self, *scopes: str) -> list[Incident]:
         """All incidents of these scopes, closed ones included."""
-        return self._find({"scope": {"$in": list(scopes)}})
+        return self._incidents({"scope": {"$in": list(scopes)}})
 
     def find(self, key: str) -> Incident | None:
         """Open or closed; None when there never was one with this key."""
-        return next(iter(self._find({"_id": key, "serial": {"$exists": True}})), None)
+        return next(iter(self._incidents({"_id": key, "serial": {"$exists": True}})), None)
 
     def all(self) -> list[Incident]:
         """Open and closed. A mute, in the same collection, has no serial."""
-        return self._find({"serial": {"$exists": True}})
+        return self._incidents({"serial": {"$exists": True}})
 
     def all_open(self) -> list[Incident]:
-        return self._find({"status": "open"})
+        return self._incidents({"status": "open"})
 
     def open(self, alert: Alert, at: str, channels: Sequence[str]) -> None:
         """The alert's condition holds at this time: open its incident, or keep it open.
@@ -159,16 +157,9 @@ class Incidents:
             "told": dict.fromkeys(channels, IncidentChange.OPENED.value),  # stored name
             "claims": {},
         }
-        try:
-            self._dependency.call(
-                self._collection.update_one,
-                {"_id": alert.key, "openedAt": {"$ne": at}},
-                {"$set": facts},
-                upsert=True,
-            )
-        except DuplicateKeyError:
-            # Another evaluation was faster.
-            return
+        # Where another evaluation was faster, its document has the key.
+        with suppress(DuplicateKeyError):
+            self._upsert({"_id": alert.key, "openedAt": {"$ne": at}}, {"$set": facts})
 
     def acknowledge(self, incident: Incident, by: str, at: str, why: str) -> bool:
         """Whether exactly this incident was still open, and is acknowledged now."""
@@ -199,14 +190,10 @@ class Incidents:
         self._update(guard, {"$set": taken, "$unset": {f"claims.{channel}": ""}})
 
     def _update(self, guard: Mapping[str, Any], update: Mapping[str, Any]) -> bool:
-        answer = self._dependency.call(self._collection.update_one, guard, update)
-        return bool(answer.matched_count)
+        return bool(self._update_one(guard, update).matched_count)
 
-    def _find(self, query: Mapping[str, Any]) -> list[Incident]:
-        found: Sequence[Mapping[str, Any]] = self._dependency.call(
-            find_all, self._collection, query, sort=[("_id", 1)]
-        )
-        return [Incident.parse(document) for document in found]
+    def _incidents(self, query: Mapping[str, Any]) -> list[Incident]:
+        return [Incident.parse(document) for document in self._find(query, sort=[("_id", 1)])]
 
 
 def _acknowledgement(document: Mapping[str, Any] | None) -> Acknowledgement | None:
@@ -250,27 +237,20 @@ def _shown(alert: Alert) -> dict[str, Any]:
     return as_document(alert, "severity", "summary", "runbook") | {"details": alert.details}
 
 
-class Mutes:
+class Mutes(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
-
-    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
-        self._collection, self._dependency = collection, dependency
 
     def in_force(self, now: float) -> list[Mute]:
         return [mute for mute in self.all() if mute.in_force(now)]
 
     def all(self) -> list[Mute]:
         """Those that have ended included."""
-        found = self._dependency.call(find_all, self._collection, {"scope": _MUTE}, sort=[("_id", 1)])
-        return [_mute(document) for document in found]
+        return [_mute(document) for document in self._find({"scope": _MUTE}, sort=[("_id", 1)])]
 
     def put(self, mute: Mute) -> None:
         """Store it; replaces one with the same pattern."""
         stored = as_document(mute, "pattern", "by", "at", "seconds", "until", "why")
-        facts = {"scope": _MUTE, "status": _MUTE, **stored}
-        self._dependency.call(
-            self._collection.update_one, {"_id": _mute_id(mute.pattern)}, {"$set": facts}, upsert=True
-        )
+        self._upsert({"_id": _mute_id(mute.pattern)}, {"$set": {"scope": _MUTE, "status": _MUTE, **stored}})
 
     def remove(self, pattern: str) -> bool:
         """Whether there was one with exactly this pattern."""
@@ -291,7 +271,7 @@ def _mute(document: Mapping[str, Any]) -> Mute:
 _EVALUATED, _SUSPECTED, _UNREAD, _BEAT = "looked", "suspected", "unread", "beat"
 
 
-class EvaluationState:
+class EvaluationState(Store):
     """Since when an alert is suspected or something cannot be read, when each evaluator ran last, and since when a
     lease has not moved. Moments are seconds since the epoch. `hello` is the server's command of that name.
 
@@ -304,7 +284,8 @@ class EvaluationState:
         dependency: Dependency,
         hello: Callable[[], dict[str, Any]],
     ) -> None:
-        self._collection, self._dependency, self._hello = collection, dependency, hello
+        super().__init__(collection, dependency)
+        self._hello = hello
 
     def now(self) -> float:
         """By the clock of MongoDB: the same for all evaluators, whose own clocks may jump."""
@@ -340,7 +321,7 @@ class EvaluationState:
 
     def beats(self) -> dict[str, tuple[str, float]]:
         """The last heartbeat of each lease, and since when it has not changed."""
-        found = self._dependency.call(find_all, self._collection, {"kind": _BEAT})
+        found = self._find({"kind": _BEAT})
         return {each["name"]: (each["beat"], seconds(each["at"]) or 0.0) for each in found}
 
     def beat(self, lease: str, beat: str, now: float) -> None:
@@ -356,11 +337,8 @@ class EvaluationState:
 
     def _put(self, kind: str, name: str, now: float, **more: str) -> None:
         facts = {"kind": kind, "name": name, "at": iso(now), **more}
-        self._dependency.call(
-            self._collection.update_one, {"_id": f"{kind}:{name}"}, {"$set": facts}, upsert=True
-        )
+        self._upsert({"_id": f"{kind}:{name}"}, {"$set": facts})
 
     def _moments(self, kind: str) -> dict[str, float]:
-        found = self._dependency.call(find_all, self._collection, {"kind": kind})
-        moments = ((document["name"], seconds(document["at"])) for document in found)
+        moments = ((document["name"], seconds(document["at"])) for document in self._find({"kind": kind}))
         return {name: at for name, at in moments if at is not None}

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from pymongo.collection import Collection
 
-from regworkers_core.adapters.mongo.client import find_all
+from regworkers_core.adapters.mongo.client import Store
 from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -55,13 +55,14 @@ class Action:
         return {"id": self.action_id, **as_document(self, *names)}
 
 
-class OperatorActions:
+class OperatorActions(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
     def __init__(
         self, collection: Collection[dict[str, Any]], dependency: Dependency, *, clock: Callable[[], float]
     ) -> None:
-        self._collection, self._dependency, self._clock = collection, dependency, clock
+        super().__init__(collection, dependency)
+        self._clock = clock
 
     def begins(self, what: str, target: str, arguments: Mapping[str, Any], *, who: str = "") -> str:
         """Record an action before it changes anything; returns its id. The caller does not act if this raises."""
@@ -115,9 +116,7 @@ class OperatorActions:
         query: dict[str, Any] = {"what": {"$gte": what, "$lt": what + "\uffff"}} if what else {}
         if since:
             query["startedAt"] = {"$gte": since}
-        found = self._dependency.call(
-            find_all, self._collection, query, sort=[("startedAt", -1)], limit=limit
-        )
+        found = self._find(query, sort=[("startedAt", -1)], limit=limit)
         return [from_document(Action, document, action_id=document["_id"]) for document in found]
 
     def try_end(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
@@ -130,4 +129,4 @@ class OperatorActions:
             log.warning("end of action not recorded", action=what, outcome=outcome, error=str(failure))
 
     def _set(self, action_id: str, facts: Mapping[str, Any]) -> None:
-        self._dependency.call(self._collection.update_one, {"_id": action_id}, {"$set": dict(facts)})
+        self._update_one({"_id": action_id}, {"$set": dict(facts)})

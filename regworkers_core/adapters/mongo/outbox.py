@@ -73,10 +73,8 @@ class Outbox(Store):
         """Returns how many were not SENT before. A row that was superseded while it was being sent becomes SENT,
         because the mailer has it.
         """
-        query = {"_id": {"$in": list(keys)}, "status": {"$ne": RowStatus.SENT.value}}
         update = {"$set": {"status": RowStatus.SENT.value, "sentAt": at, "sentBy": run_id}}
-        answer = self._update_many(query, update)
-        return answer.modified_count
+        return self._update(keys, {"status": {"$ne": RowStatus.SENT.value}}, update)
 
     def hold(self, keys: Sequence[str], phase: int) -> int:
         """`phase` changes what these rows say: those that are not sent wait until it is settled, the others record it
@@ -107,8 +105,7 @@ class Outbox(Store):
             "failedAt": at,
             "failedBy": run_id,
         }
-        answer = self._update_one(query, {"$set": fields})
-        return answer.modified_count == 1
+        return self._update_one(query, {"$set": fields}).modified_count == 1
 
     def retry(self, market: MarketPhase) -> int:
         """Make FAILED rows PENDING again; returns how many."""
@@ -128,8 +125,7 @@ class Outbox(Store):
         To supersede what a draw decided, hold the draw's lease, which the sender needs to send. Works a page of rows
         at a time, so that a repeat continues after a crash.
         """
-        fields = {"status": RowStatus.SUPERSEDED.value, "why": why, "supersededAt": at}
-        update = {"$set": fields}
+        update = {"$set": {"status": RowStatus.SUPERSEDED.value, "why": why, "supersededAt": at}}
         if isinstance(rows, MarketPhase):
             held = {} if held_for is None else {"status": RowStatus.HELD.value, "heldFor": held_for}
             query = {**rows.as_fields(), **_OPEN_ROWS, **held}

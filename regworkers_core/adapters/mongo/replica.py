@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pymongo import UpdateOne
-from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, WriteError
 
-from regworkers_core.adapters.mongo.client import DUPLICATE_KEY, Document, classify_mongo, find_all
+from regworkers_core.adapters.mongo.client import DUPLICATE_KEY, Document, Store, classify_mongo
 from regworkers_core.adapters.mongo.entry_documents import (
     ERASED_AT,
     UNSTORABLE,
@@ -30,7 +29,6 @@ from regworkers_core.adapters.mongo.pages import pages, scan
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure
-from regworkers_core.engine.dependency import Dependency
 
 # Write errors about the document itself: bad value, path, field name, size, key or validation rule.
 _ITEM_CODES = frozenset({2, 9, 28, 40, 52, 55, 56, 57, 59, 121, 10334, 16755, 17280, 17419})
@@ -57,12 +55,8 @@ class _Bulk:
     repeated: bool
 
 
-class Replica:
+class Replica(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
-
-    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
-        self._collection = collection
-        self._dependency = dependency
 
     def apply(self, writes: Sequence[Write], *, at: str, run_id: str) -> dict[EntryKey, Effect | Failure]:
         """Write distinct keys in one unordered bulk. A Failure belongs to its item alone: PermanentFailure
@@ -74,7 +68,7 @@ class Replica:
         repeated = False
         while pending:
             try:
-                bulk = self._bulk(operations)
+                bulk = self._send(operations)
                 repeated |= bulk.repeated
                 break
             except (*UNSTORABLE, DocumentTooLarge):
@@ -131,7 +125,7 @@ class Replica:
                     tried.append((write, seen))
             if not tried:
                 return outcome
-            bulk = self._bulk([written_over(write, seen, at, run_id) for write, seen in tried])
+            bulk = self._send([written_over(write, seen, at, run_id) for write, seen in tried])
             is_dependency = self._is_dependency(bulk, len(tried))
             contested = []
             for index, (write, seen) in enumerate(tried):
@@ -170,9 +164,7 @@ class Replica:
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
         """What is stored for `keys`, as far as it exists."""
-        documents = self._dependency.call(
-            find_all, self._collection, {"_id": {"$in": [key.document_id for key in keys]}}
-        )
+        documents = self._find({"_id": {"$in": [key.document_id for key in keys]}})
         by_id = {document["_id"]: stored_of(document) for document in documents}
         return {key: by_id[key.document_id] for key in keys if key.document_id in by_id}
 
@@ -181,7 +173,7 @@ class Replica:
         with another ref.
         """
         query = {"_id": {"$in": [key.document_id for key in refs]}, ERASED_AT: {"$exists": True}}
-        found = self._dependency.call(find_all, self._collection, query, {"_id": 1, "ref": 1, "deletedAt": 1})
+        found = self._find(query, {"_id": 1, "ref": 1, "deletedAt": 1})
         live = {each["_id"]: None if "deletedAt" in each else each.get("ref") for each in found}
         return {key for key, ref in refs.items() if live.get(key.document_id, ref) != ref}
 
@@ -226,8 +218,7 @@ class Replica:
 
     def has_campaign(self, campaign_id: str) -> bool:
         """Whether any document, tombstones included, belongs to the campaign."""
-        query = {"campaignId": campaign_id}
-        return self._dependency.call(self._collection.find_one, query, {"_id": 1}) is not None
+        return self._first({"campaignId": campaign_id}, {"_id": 1}) is not None
 
     def count_campaign(self, campaign_id: str) -> ReplicaCounts:
         """Both are counted from an index."""
@@ -251,7 +242,7 @@ class Replica:
         source's state, or `Order()`.
         """
         for _ in range(_SETTLE_ROUNDS):
-            stored = self._dependency.call(self._collection.find_one, {"_id": key.document_id})
+            stored = self._first({"_id": key.document_id})
             query, update = erasing(key, stored, order, at=at, run_id=run_id)
             try:
                 answer = self._dependency.call(
@@ -283,7 +274,7 @@ class Replica:
         """Make one cheap call. Raises TransientFailure or UsageError."""
         self._dependency.call(self._collection.database.command, "ping")
 
-    def _bulk(self, operations: Sequence[UpdateOne]) -> _Bulk:
+    def _send(self, operations: Sequence[UpdateOne]) -> _Bulk:
         sent = 0
 
         def send() -> _Bulk:

@@ -57,8 +57,7 @@ class Selections(Store):
 
     def codes(self, keys: Sequence[str]) -> list[str]:
         """The codes of the winners with these keys; most keys have no winner."""
-        query = {"_id": {"$in": list(keys)}}
-        found = self._find(query, {"code": 1})
+        found = self._find({"_id": {"$in": list(keys)}}, {"code": 1})
         return [row["code"] for row in found if row.get("code")]
 
     def of_entry(self, campaign_id: str, ref: str) -> list[Document]:
@@ -105,15 +104,12 @@ class Chunks(Store):
 
     def get(self, ids: Sequence[str]) -> dict[str, Document]:
         """The rows with these ids, as far as they exist."""
-        query = {"_id": {"$in": list(ids)}}
-        return {row["_id"]: row for row in self._find(query)}
+        return {row["_id"]: row for row in self._find({"_id": {"$in": list(ids)}})}
 
     def queued(self, chunks: Sequence[Chunk], at: str) -> None:
         """Their messages were sent; clears an earlier failure."""
         update = {"$set": {"queuedAt": at}, "$unset": {"failedAt": "", "failure": ""}}
-        operations = [UpdateOne({"_id": chunk.id}, update) for chunk in chunks]
-        if operations:
-            self._dependency.call(self._collection.bulk_write, operations, ordered=False)
+        self._bulk([UpdateOne({"_id": chunk.id}, update) for chunk in chunks])
 
     def failed(self, chunk: Chunk, failure: str, at: str) -> None:
         """It became a dead letter, so it is not sent again automatically."""
@@ -124,23 +120,19 @@ class Chunks(Store):
         """Its rows are durable. False when another processor was faster."""
         fields = {"written": written, "enqueued": enqueued, "doneAt": at, "runId": run_id}
         update = {"$set": fields, "$unset": {"failedAt": "", "failure": ""}}
-        answer = self._update_one({"_id": chunk.id, **_OPEN}, update)
-        return answer.matched_count == 1
+        return self._update_one({"_id": chunk.id, **_OPEN}, update).matched_count == 1
 
     def is_open(self, chunk_id: str) -> bool:
-        query = {"_id": chunk_id, **_OPEN}
-        return self._first(query, {"_id": 1}) is not None
+        return self._first({"_id": chunk_id, **_OPEN}, {"_id": 1}) is not None
 
     def last_open(self, market: MarketPhase) -> str | None:
         """The id of the open chunk with the highest number, usually the one that is done last."""
-        query = {**market.as_fields(), **_OPEN}
-        row = self._first(query, {"_id": 1}, sort=[("chunk", -1)])
+        row = self._first({**market.as_fields(), **_OPEN}, {"_id": 1}, sort=[("chunk", -1)])
         return None if row is None else str(row["_id"])
 
     def open(self, market: MarketPhase) -> list[Document]:
         """The open rows of a market by number."""
-        query = {**market.as_fields(), **_OPEN}
-        return self._find(query, sort=[("chunk", 1)])
+        return self._find({**market.as_fields(), **_OPEN}, sort=[("chunk", 1)])
 
     def waits_since(self, market: MarketPhase, before: str) -> bool:
         """Whether an open chunk that is no dead letter was queued earlier than `before`, or never."""
@@ -162,20 +154,20 @@ class Chunks(Store):
     def reopen(self, market: MarketPhase) -> int:
         """Open all of a market's chunks again, because their rows are missing. Returns how many."""
         update = {"$unset": {"doneAt": "", "written": "", "enqueued": ""}}
-        answer = self._update_many(market.as_fields(), update)
-        return answer.modified_count
+        return self._update_many(market.as_fields(), update).modified_count
 
 
 _WAITING = [MarketStatus.PENDING.value, MarketStatus.BLOCKED.value]
 
 
-class DrawMarkets:
+class DrawMarkets(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
     def __init__(
         self, draws: Collection[Document], switches: Collection[Document], dependency: Dependency
     ) -> None:
-        self._draws, self._switches, self._dependency = draws, switches, dependency
+        super().__init__(draws, dependency)
+        self._switches = switches
 
     def block(self, market: MarketPhase, *, needed: int, available: int) -> bool:
         """Too few codes, none given: it waits for an import. False when it has begun already."""
@@ -256,7 +248,7 @@ class DrawMarkets:
 
     def switch(self, campaign_id: str) -> Mapping[str, Any]:
         """The field `notifications` of the campaign's draw."""
-        found = self._dependency.call(self._draws.find_one, {"_id": campaign_id}, {"notifications": 1})
+        found = self._first({"_id": campaign_id}, {"notifications": 1})
         return (found or {}).get("notifications") or {}
 
     def _move(self, market: MarketPhase, before: list[str], fields: Mapping[str, Any]) -> bool:
@@ -265,8 +257,7 @@ class DrawMarkets:
         return self._update(query, {"$set": {f"{path}.{name}": value for name, value in fields.items()}})
 
     def _update(self, query: Document, update: Document) -> bool:
-        answer = self._dependency.call(self._draws.update_one, query, update)
-        return answer.matched_count == 1
+        return self._update_one(query, update).matched_count == 1
 
 
 def _market_path(market: MarketPhase) -> str:

@@ -16,7 +16,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.mongo.client import Document, find_all
+from regworkers_core.adapters.mongo.client import Document, Store, find_all
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, canonical, erased_since
 from regworkers_core.adapters.mongo.pages import EXPIRES_AT, pages
 from regworkers_core.domain.entry import REPLICA_FIELDS
@@ -53,7 +53,7 @@ class Kept:
         return custody
 
 
-class SupersededEntries:
+class SupersededEntries(Store):
     """Over `entries` and `superseded_entries`. Every method raises TransientFailure when MongoDB cannot answer."""
 
     def __init__(
@@ -64,7 +64,8 @@ class SupersededEntries:
         *,
         keep_days: float,
     ) -> None:
-        self._entries, self._superseded, self._dependency = entries, superseded, dependency
+        super().__init__(superseded, dependency)
+        self._entries = entries
         self._keep = timedelta(days=keep_days)
 
     def keep(self, lowerings: Sequence[Lowering], *, acceptance: str, at: str) -> list[Lowering]:
@@ -77,8 +78,8 @@ class SupersededEntries:
         )
         current = {document["_id"]: document for document in documents}
         kept = [each for each in lowerings if _custody(current.get(each.key.document_id)) == each.custody]
-        self._bulk(
-            self._superseded,
+        self._write(
+            self._collection,
             [
                 UpdateOne(
                     {"_id": _row_id(each)},
@@ -102,7 +103,7 @@ class SupersededEntries:
 
     def lower(self, lowerings: Sequence[Lowering]) -> None:
         """Set the lower order of each entry that is still as read, and change nothing else."""
-        self._bulk(
+        self._write(
             self._entries,
             [
                 UpdateOne(
@@ -120,9 +121,7 @@ class SupersededEntries:
     def latest(self, campaign_id: str | None) -> str | None:
         """The last acceptance that is not undone; None without one."""
         query = {**_of_campaign(campaign_id), "undo": None}
-        found = self._dependency.call(
-            self._superseded.find_one, query, {"acceptance": 1}, sort=[("acceptance", -1)]
-        )
+        found = self._first(query, {"acceptance": 1}, sort=[("acceptance", -1)])
         return None if found is None else str(found["acceptance"])
 
     def page(self, acceptance: str, campaign_id: str | None, after: str, limit: int) -> list[Kept]:
@@ -133,7 +132,7 @@ class SupersededEntries:
             "undo": None,
             "_id": {"$gt": after},
         }
-        rows = self._dependency.call(find_all, self._superseded, query, sort=[("_id", 1)], limit=limit)
+        rows = self._find(query, sort=[("_id", 1)], limit=limit)
         return [
             Kept(
                 row["_id"],
@@ -146,7 +145,7 @@ class SupersededEntries:
 
     def restore(self, kept: Iterable[tuple[Kept, Mapping[str, Any]]]) -> None:
         """Restore former versions, each only over exactly the custody fields beside it."""
-        self._bulk(
+        self._write(
             self._entries,
             [
                 UpdateOne(_as_seen(each.key, custody, lenient_order(each.custody)), _back_to(each.former))
@@ -157,13 +156,12 @@ class SupersededEntries:
     def of_entry(self, key: EntryKey) -> list[Mapping[str, Any]]:
         """Every stored former version of one entry, complete."""
         query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
-        rows = self._dependency.call(find_all, self._superseded, query, {"former": 1})
-        return [row["former"] for row in rows]
+        return [row["former"] for row in self._find(query, {"former": 1})]
 
     def orders(self, campaign_id: str | None, limit: int = 1000) -> Iterator[tuple[EntryKey, Order]]:
         """Entry and order of every stored former version, by ascending `_id`; `limit` of them in memory."""
         # `former` is read whole, because some servers do not project nested fields.
-        for page in pages(self._superseded, self._dependency, _of_campaign(campaign_id), size=limit):
+        for page in pages(self._collection, self._dependency, _of_campaign(campaign_id), size=limit):
             for row in page:
                 key = EntryKey(row["campaignId"], row["entryId"])
                 yield key, lenient_order(row["former"]["_replication"])
@@ -171,16 +169,16 @@ class SupersededEntries:
     def forget(self, key: EntryKey) -> int:
         """Delete every former version of an erased entry; returns how many."""
         query = {"campaignId": key.campaign_id, "entryId": key.entry_id}
-        return self._dependency.call(self._superseded.delete_many, query).deleted_count
+        return self._dependency.call(self._collection.delete_many, query).deleted_count
 
     def close(self, outcomes: Mapping[str, str]) -> None:
         """Record the outcome of an undo by row id, so that a later undo skips these rows."""
-        self._bulk(
-            self._superseded,
+        self._write(
+            self._collection,
             [UpdateOne({"_id": row_id}, {"$set": {"undo": outcome}}) for row_id, outcome in outcomes.items()],
         )
 
-    def _bulk(self, collection: Collection[Document], operations: Sequence[UpdateOne]) -> None:
+    def _write(self, collection: Collection[Document], operations: Sequence[UpdateOne]) -> None:
         if not operations:
             return
         try:
