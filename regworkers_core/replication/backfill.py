@@ -7,6 +7,7 @@ position of a segment is stored once SQS has confirmed what is before it: a kill
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,7 +137,8 @@ def start_backfill(
     holder = LeaseHolder(runtime.leases, uuid.uuid4().hex, lease_seconds=lease_seconds)
     lease = rows.acquire(holder, lease_seconds=lease_seconds, wait=stop.wait)
     if lease is None:
-        return _report(rows, parameters, "stopped", 0, scheduling.monotonic() - began, reader)
+        stored = rows.segments(parameters.segments)
+        return _report(rows.id, parameters, "stopped", stored, 0, began, reader)
     run = BackfillRun(
         rows,
         lease,
@@ -155,7 +157,8 @@ def start_backfill(
     except TransientFailure as failure:
         hint = f"{failure.error}; the position is kept: `regworkers backfill resume --id {rows.id}`"
         raise TransientFailure(failure.dependency, hint) from failure
-    report = _report(rows, parameters, ended, run.sent_now, scheduling.monotonic() - began, reader)
+    stored = rows.segments(parameters.segments)
+    report = _report(rows.id, parameters, ended, stored, run.sent_now, began, reader)
     log.info("backfill ended", **report.as_dict())
     return report
 
@@ -281,33 +284,21 @@ def _count(
             # The other threads end after their page.
             stop.set()
             raise
-    finished = sum(segment.finished for segment in progress)
-    return BackfillReport(
-        backfill_id,
-        parameters.campaign_id,
-        "counted" if finished == parameters.segments else "stopped",
-        total(),
-        0,
-        parameters.estimate,
-        parameters.segments,
-        finished,
-        scheduling.monotonic() - began,
-        reader.refused,
-        reader.refused_example,
-    )
+    ended: Ended = "counted" if all(segment.finished for segment in progress) else "stopped"
+    return _report(backfill_id, parameters, ended, progress, 0, began, reader)
 
 
 def _report(
-    rows: BackfillRows,
+    backfill_id: str,
     parameters: Parameters,
     ended: Ended,
+    segments: Sequence[Segment],
     sent_now: int,
-    took: float,
+    began: float,
     reader: SegmentReader,
 ) -> BackfillReport:
-    segments = rows.segments(parameters.segments)
     return BackfillReport(
-        rows.id,
+        backfill_id,
         parameters.campaign_id,
         ended,
         sum(segment.sent for segment in segments),
@@ -315,7 +306,7 @@ def _report(
         parameters.estimate,
         parameters.segments,
         sum(segment.finished for segment in segments),
-        took,
+        scheduling.monotonic() - began,
         reader.refused,
         reader.refused_example,
     )

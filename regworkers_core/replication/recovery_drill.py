@@ -40,14 +40,21 @@ _Outcomes = tuple[Counter[str], str]
 
 
 @dataclass(slots=True)
-class Replayed:
-    """Entries by outcome; `complete` when all requested ones were replayed. `refused_example` is the id of an entry
-    that was refused, as it may be shown.
+class _Found:
+    """The result so far, which a drill that ends early still reports: entries by outcome, and whether all requested
+    ones were replayed. `refused_example` is the id of an entry that was refused, as it may be shown.
     """
 
+    ended: Ended = "finished"
+    unavailable: str = ""
     counts: Counter[str] = field(default_factory=Counter)
     complete: bool = False
     refused_example: str = ""
+    differences: Counter[str] = field(default_factory=Counter)
+    samples: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    compare_seconds: float = 0.0
+    dropped: bool = False
 
     @property
     def read(self) -> int:
@@ -84,7 +91,7 @@ class Replay:
             clock=clock,
         )
 
-    def run(self, stop: StopSignal, done: Replayed) -> None:
+    def run(self, stop: StopSignal, done: _Found) -> None:
         """Run until the source ends, `most` entries were read, or the stop signal; `done` has the progress. Raises
         TransientFailure.
         """
@@ -185,20 +192,6 @@ log = structlog.get_logger(__name__)
 _SAMPLES = 5
 
 
-@dataclass(slots=True)
-class _Found:
-    """The result so far, which a drill that ends early still reports."""
-
-    ended: Ended = "finished"
-    unavailable: str = ""
-    replayed: Replayed = field(default_factory=Replayed)
-    differences: Counter[str] = field(default_factory=Counter)
-    samples: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    compare_seconds: float = 0.0
-    dropped: bool = False
-
-
 def recovery_drill(
     runtime: Runtime,
     *,
@@ -220,23 +213,23 @@ def recovery_drill(
         total = estimate_items(runtime)
         with runtime.operator_actions.recorded("drill recovery", scratch.name, {"most": most}) as noted:
             _drill(runtime, scratch, found, most, stop, total, on_progress, on_phase, on_step)
-            noted |= {"read": found.replayed.read, "differences": found.differences.total()}
+            noted |= {"read": found.read, "differences": found.differences.total()}
     except TransientFailure as failure:
         found.ended, found.unavailable = "dependency_down", failure.dependency
         log.warning("recovery drill interrupted", dependency=failure.dependency, error=failure.error)
-    counts, settings = found.replayed.counts, runtime.settings
+    counts, settings = found.counts, runtime.settings
     result = DrillResult(
         ended=found.ended,
-        read=found.replayed.read,
+        read=found.read,
         saved=counts["saved"],
         refused=counts["refused"],
-        refused_example=found.replayed.refused_example,
+        refused_example=found.refused_example,
         gone=counts["gone"],
         differences=dict(found.differences),
         samples=tuple(found.samples),
         seconds=found.seconds,
         compare_seconds=found.compare_seconds,
-        total=found.replayed.read if found.replayed.complete and found.ended == "finished" else total,
+        total=found.read if found.complete and found.ended == "finished" else total,
         limit_per_second=settings.replication.backfill_items_per_second,
         objective_seconds=settings.replication.recovery_objective_seconds,
         scratch=scratch.name,
@@ -280,14 +273,14 @@ def _drill(
                 on_progress=lambda done: on_progress(done, expected),
             )
             try:
-                replay.run(stop, found.replayed)
+                replay.run(stop, found)
             finally:
                 found.seconds = scheduling.monotonic() - began
             on_step("drill.after_rebuild")
-            if not found.replayed.complete:
+            if not found.complete:
                 found.ended = "stopped"
                 return
-            if most is not None and found.replayed.read >= most:
+            if most is not None and found.read >= most:
                 found.ended = "most_entries"
             on_phase("comparing with the source as it was read")
             began = scheduling.monotonic()

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from regworkers_core.adapters.mongo.activity import ReconcileSummary
+from regworkers_core.domain.documents import as_document, camel
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine import scheduling
@@ -106,24 +107,10 @@ class ReconcileResult:
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON document."""
-        return {
-            "campaignId": self.campaign_id,
-            "clean": self.clean,
-            "counts": {kind.value: number for kind, number in self.counts.items()},
-            "totals": {
-                "source": self.totals["source"],
-                "replica": self.totals["replica"],
-                "tombstones": self.totals["tombstones"],
-                "matched": self.totals["matched"],
-                "onlyInReplica": self.totals["only_in_replica"],
-            },
-            "samples": {kind.value: list(ids) for kind, ids in self.samples.items()},
-            "explanations": {kind.value: text for kind, text in self.explanations.items()},
-            "generations": self.generations,
+        names = "campaign_id clean counts totals samples explanations generations seconds verified_as_of"
+        return as_document(self, *names.split(), "repair", "acceptance") | {
+            "totals": {camel(name): number for name, number in self.totals.items()},
             "seconds": round(self.seconds, 3),
-            "verifiedAsOf": self.verified_as_of,
-            "repair": None if self.repair is None else self.repair.as_dict(),
-            "acceptance": None if self.acceptance is None else self.acceptance.as_dict(),
         }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
@@ -85,16 +86,8 @@ class RepairReport:
         return "; ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "sent": self.sent,
-            "removals": self.removals,
-            "withheld": self.withheld,
-            "tombstonesDeleted": self.tombstones_deleted,
-            "healed": self.healed,
-            "remaining": {kind.value: number for kind, number in self.remaining.items()},
-            "seconds": round(self.seconds, 3),
-            "advice": self.advice,
-        }
+        names = "sent removals withheld tombstones_deleted healed remaining seconds advice"
+        return as_document(self, *names.split()) | {"seconds": round(self.seconds, 3)}
 
 
 _NAMED = 3

@@ -4,7 +4,7 @@ acceptance, which is a live entry under the source's order at that time. The rep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -172,13 +172,9 @@ def _compare(kept: Kept, stored: Stored | None) -> Now:
         return Now.ERASED
     if stored is None or stored.fields is None:
         return Now.REMOVED
-    if _same(stored.custody, kept.custody):
+    if dict(stored.custody) == dict(kept.custody):
         return Now.CURRENT
     return Now.RETURNABLE if stored.order == kept.order else Now.CHANGED
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return dict(one) == dict(other)
 
 
 def _keys(batch: Sequence[Kept]) -> list[EntryKey]:
