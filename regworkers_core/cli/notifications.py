@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 
+from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import audited
-from regworkers_core.cli.options import campaign_id_of, market_in_words
+from regworkers_core.cli.options import market_in_words
 from regworkers_core.cli.output import Format, FormatOption, answer, rows, to_second
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -18,7 +18,7 @@ from regworkers_core.selection.notify import outbox
 Campaign = Annotated[str | None, typer.Argument(metavar="CAMPAIGN", show_default=False, help="id or slug")]
 Everything = Annotated[bool, typer.Option("--all", help="all campaigns, future ones included")]
 Reason = Annotated[str, typer.Option("--reason", help="why, for other operators")]
-By = Annotated[str, typer.Option("--by", help="your name", default_factory=lambda: _who())]
+By = Annotated[str, typer.Option("--by", help="your name", default_factory=operator)]
 
 
 app = typer.Typer(help="Pause, resume, retry and count messages to fans.", no_args_is_help=True)
@@ -34,7 +34,7 @@ def pause(
 ) -> None:
     """Stop queueing messages. Messages already queued are still sent."""
     target, runtime = _target(campaign_id, everything), Runtime.load()
-    campaign = target and campaign_id_of(runtime, target)
+    campaign = target and runtime.campaigns.id_of(target)
     with audited(runtime, "notifications pause", campaign or "all campaigns", {"reason": reason}, who=by):
         done = outbox.pause(runtime, campaign, reason=reason, by=by)
     answer(done, form)
@@ -53,7 +53,7 @@ def resume(
     A campaign that was paused by itself stays paused when --all is resumed.
     """
     target, runtime = _target(campaign_id, everything), Runtime.load()
-    campaign = target and campaign_id_of(runtime, target)
+    campaign = target and runtime.campaigns.id_of(target)
     with audited(runtime, "notifications resume", campaign or "all campaigns", {"reason": reason}, who=by):
         done = outbox.resume(runtime, campaign, reason=reason, by=by)
     answer(done, form)
@@ -70,7 +70,7 @@ def retry(
     After a blown fuse use `drain resume notifications`.
     """
     runtime = Runtime.load()
-    campaign = campaign_id_of(runtime, campaign_id)
+    campaign = runtime.campaigns.id_of(campaign_id)
     with audited(runtime, "notifications retry", campaign, {}, who=by) as result:
         done = outbox.retry(runtime, campaign, by=by)
         result |= {"messages": done["messages"]}
@@ -87,7 +87,7 @@ def status(
     failed.
     """
     runtime = Runtime.load()
-    target = None if everything or campaign_id is None else campaign_id_of(runtime, campaign_id)
+    target = None if everything or campaign_id is None else runtime.campaigns.id_of(campaign_id)
     counts = outbox.status(runtime, target)
     campaigns = counts["campaigns"].values()
     paused = counts["all"].get("paused") or any(each["switch"].get("paused") for each in campaigns)
@@ -145,14 +145,6 @@ def _paused(what: str, state: dict[str, Any]) -> str:
         if state.get("paused")
         else ""
     )
-
-
-def _who() -> str:
-    """The user of this terminal; a container may have no name for it."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "operator"
 
 
 def _target(campaign_id: str | None, everything: bool) -> str | None:

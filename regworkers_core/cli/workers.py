@@ -21,12 +21,12 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain, wait_while_held
 from regworkers_core.eligibility.handler import respond
+from regworkers_core.engine.handling import answer_event
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
-from regworkers_core.replication.saver import invoke_save
 from regworkers_core.runtime import Runtime
 
 # Counts that an operator has to see: items given up, records lost, messages stopped.
@@ -171,18 +171,6 @@ def resume_command(name: Name, form: FormatOption = Format.TEXT) -> None:
 Worker = Callable[[Runtime, Any], Any]
 
 
-def _enqueue_entries(runtime: Runtime, event: Any) -> Any:
-    return invoke_enqueue(event, runtime.queue(runtime.names.replication_queue))
-
-
-def _save_entries(runtime: Runtime, event: Any) -> Any:
-    return invoke_save(event, saver(runtime, f"invoke-{uuid.uuid4().hex}"))
-
-
-def _send_data(runtime: Runtime, event: Any) -> Any:
-    return invoke_publish(event, publisher(runtime))
-
-
 def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
     """Resume one market of a draw. A result of `BLOCKED` is a finding."""
     fields = event if isinstance(event, dict) else {}
@@ -202,16 +190,14 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
     return done
 
 
-def _check_eligibility(runtime: Runtime, event: Any) -> Any:
-    return respond(runtime, event)
-
-
 WORKERS: Mapping[str, Worker] = {
-    "enqueueEntries": _enqueue_entries,
-    "saveEntries": _save_entries,
+    "enqueueEntries": lambda runtime, event: invoke_enqueue(
+        event, runtime.queue(runtime.names.replication_queue)
+    ),
+    "saveEntries": lambda runtime, event: answer_event(event, saver(runtime, f"invoke-{uuid.uuid4().hex}")),
     "enqueueMarketSelections": _enqueue_market_selections,
-    "sendData": _send_data,
-    "checkEligibility": _check_eligibility,
+    "sendData": lambda runtime, event: invoke_publish(event, publisher(runtime)),
+    "checkEligibility": respond,
 }
 
 

@@ -23,7 +23,7 @@ from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine import scheduling
-from regworkers_core.engine.handling import Handled, Requested, answer_event
+from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.queue import Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
@@ -309,11 +309,6 @@ class Saver:
             self._campaign_memory.update((id_, (id_ in known, expires)) for id_ in ask)
         unknown = {id_ for id_ in ids if not self._campaign_memory[id_][0]}
         saved.counts["unknown_campaign"] += sum(key.campaign_id in unknown for key in entries)
-
-
-def invoke_save(event: Any, saver: Saver) -> dict[str, list[dict[str, str]]]:
-    """Answer an SQS event as the legacy saveEntries handler did. Raises UsageError if it is no SQS event."""
-    return answer_event(event, saver)
 
 
 class DeadLetterRecords(Protocol):
