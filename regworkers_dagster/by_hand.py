@@ -26,7 +26,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.factories import one_op_job
 from regworkers_dagster.metadata import facts_as_metadata
-from regworkers_dagster.resources import STORES, campaign_id_of, plain_failures
+from regworkers_dagster.resources import STORES, plain_failures
 from regworkers_dagster.runs import (
     CAMPAIGN_TAG,
     RESUMED,
@@ -98,7 +98,7 @@ class Launch:
 
     def entry_key(self, campaign: str, entry_id: str) -> EntryKey:
         """Of an entry, also of a campaign that is not known. Raises RequestError for what names no entry."""
-        campaign_id = campaign_id_of(self.runtime, require("campaign_id", campaign)) or ""
+        campaign_id = self.runtime.campaigns.id_of(require("campaign_id", campaign))
         key = EntryKey(campaign_id, require("entry_id", entry_id))
         if problem := key.problem:
             raise RequestError(f"campaign_id and entry_id name no entry: {problem}")
@@ -175,12 +175,11 @@ def launchable(
                     result["failure"] = outcome.failure
             yield from _recorded(context, outcome)
 
-        body.__annotations__["config"] = get_type_hints(function)["config"]
+        body.__annotations__["config"], body.__doc__ = get_type_hints(function)["config"], function.__doc__
         return one_op_job(
             name,
             # An op may not have the name of the job.
             step=f"do_{name}",
-            does=function.__doc__,
             description=description,
             tags={**(RESUMED if resumed else {}), **(long_run() if long else short_run())},
             is_flat=True,

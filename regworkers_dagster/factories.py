@@ -86,7 +86,6 @@ def one_op_job(
     name: str,
     *,
     step: str,
-    does: str | None,
     description: str,
     tags: Mapping[str, str],
     is_flat: bool = False,
@@ -94,7 +93,7 @@ def one_op_job(
     call_seconds: float | None = None,
     worker: str = "",
 ) -> Callable[[Body], dg.JobDefinition]:
-    """A job of a function `(context, config, runtime)`. `does` describes the op in the UI, `description` the job.
+    """A job of a function `(context, config, runtime)`, whose docstring describes the op in the UI.
 
     `uses` are the resources that the function touches, `call_seconds` is as for `runtime_of`, `worker` is the name in
     logs (empty: the job's).
@@ -105,7 +104,7 @@ def one_op_job(
 
         @dg.op(
             name=step,
-            description=does,
+            description=function.__doc__,
             config_schema=fields_of(config_type),
             required_resource_keys=set(uses),
             # Dagster would write any other output to DAGSTER_HOME, which is read-only on Kubernetes.

@@ -229,13 +229,3 @@ def plain_failures(
             raise dg.Failure(description=str(error), allow_retries=unsettled) from None
         # Types and places only: a driver's text may print a fan's document, and the event log keeps it.
         raise dg.Failure(description=f"unexpected {describe(error)}") from None
-
-
-def campaign_id_of(runtime: Runtime, named: str | None) -> str | None:
-    """The id of the campaign with this id or slug. A name that is not found is an id: entries and draws outlive the
-    document of their campaign.
-    """
-    if not named or runtime.campaigns.known({named}):
-        return named
-    found = runtime.campaigns.find(named)
-    return found.campaign_id if found else named

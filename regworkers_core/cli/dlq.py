@@ -12,7 +12,7 @@ import typer
 from regworkers_core.analytics.publishing import refusal
 from regworkers_core.cli import dlq_text as text
 from regworkers_core.cli.changes import Change, Deletion
-from regworkers_core.cli.options import campaign_id_of, flatten_options
+from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters import drop as dropping
@@ -58,7 +58,7 @@ class Filters:
         """Raises UsageError for a value that is not valid."""
         return Choice.parse(
             reason=self.reason,
-            campaign=self.campaign and campaign_id_of(runtime, self.campaign),
+            campaign=self.campaign and runtime.campaigns.id_of(self.campaign),
             fingerprint=self.fingerprint,
             older=self.older_than,
             newer=self.newer_than,

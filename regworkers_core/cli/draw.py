@@ -14,7 +14,7 @@ from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.cli import draw_proof, draw_remedies, draw_report
 from regworkers_core.cli.changes import ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.draw_report import publish_hash_text, read_outline, steps_table
-from regworkers_core.cli.options import campaign_id_of, numbers, seats_of_segments
+from regworkers_core.cli.options import numbers, seats_of_segments
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
@@ -74,7 +74,7 @@ def run_command(
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
     accept = AcceptedFindings.of(accept_finding or (), reason)
-    campaign_id = campaign_id_of(runtime, campaign_id)
+    campaign_id = runtime.campaigns.id_of(campaign_id)
     arguments = {
         "yes": yes,
         "strikes": len(struck),
@@ -118,7 +118,7 @@ def top_up_command(
         waitlist_size=waitlist,
         keep_waitlist=waitlist is None,
     )
-    campaign_id = campaign_id_of(runtime, campaign_id)
+    campaign_id = runtime.campaigns.id_of(campaign_id)
     arguments = {
         "capacities": dict(request.capacities),
         "strikes": len(request.strikes),
@@ -139,7 +139,7 @@ def export_command(
 ) -> None:
     """Copy the artefacts of every phase to FOLDER/phase-<n>/."""
     runtime = Runtime.load()
-    campaign_id = campaign_id_of(runtime, campaign_id)
+    campaign_id = runtime.campaigns.id_of(campaign_id)
     record = runtime.draws.get(campaign_id)
     if record is None:
         raise UsageError(f"{campaign_id} is not drawn yet: run `regworkers draw run {campaign_id}`")

@@ -13,7 +13,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.files.private_files import write_private
-from regworkers_core.cli.options import campaign_id_of
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -119,7 +118,7 @@ def receipt_command(
         found = folder_source(source, cache)
     else:
         runtime = Runtime.load()
-        campaign_id = campaign_id_of(runtime, campaign_id)
+        campaign_id = runtime.campaigns.id_of(campaign_id)
         found = campaign_source(runtime, campaign_id, cache)
     receipt = found.receipt(ref)
     if receipt["campaignId"] != campaign_id:

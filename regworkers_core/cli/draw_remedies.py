@@ -11,7 +11,7 @@ from rich.text import Text
 
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.cli.changes import Change, Deletion, audited, new_run_id
-from regworkers_core.cli.options import CampaignArgument, campaign_id_of, flatten_options
+from regworkers_core.cli.options import CampaignArgument, flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.eligibility.campaign.judging import judge_campaign
@@ -41,7 +41,7 @@ def annul_command(
     from regworkers_core.selection.draw.annul import annul, preview
 
     runtime = Runtime.load()
-    campaign_id, run_id = campaign_id_of(runtime, campaign_id), new_run_id()
+    campaign_id, run_id = runtime.campaigns.id_of(campaign_id), new_run_id()
     done = preview(runtime, campaign_id)
     if change.apply and not done.annulled:
         change.confirm(
@@ -93,7 +93,7 @@ def adopt_command(
 
     runtime, run_id = Runtime.load(), new_run_id()
     ids = (
-        [campaign_id_of(runtime, campaign_id)]
+        [runtime.campaigns.id_of(campaign_id)]
         if campaign_id
         else [each.campaign_id for each in runtime.draws.all()]
     )
@@ -151,7 +151,7 @@ def replan_command(
     from regworkers_core.selection.assign.replan import replan_codes
 
     runtime = Runtime.load()
-    campaign_id, run_id = campaign_id_of(runtime, campaign_id), new_run_id()
+    campaign_id, run_id = runtime.campaigns.id_of(campaign_id), new_run_id()
     found = replan_codes(runtime, campaign_id, market_id, run_id=run_id)
     if change.apply and found.moves and not found.missing:
         change.confirm(f"{len(found.moves)} winners will get another code", found.word)
@@ -195,7 +195,7 @@ def seed_command(
     itself, or with `regworkers draw run`.
     """
     runtime = Runtime.load()
-    campaign_id, run_id = campaign_id_of(runtime, campaign_id), new_run_id()
+    campaign_id, run_id = runtime.campaigns.id_of(campaign_id), new_run_id()
     run = DrawRun(
         runtime,
         campaign_id,

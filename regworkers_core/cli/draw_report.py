@@ -19,7 +19,6 @@ from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli.options import (
     CampaignArgument,
     PageOption,
-    campaign_id_of,
     market_in_words,
     numbers,
     require_writable,
@@ -115,7 +114,7 @@ def report_command(
 
     require_writable(page)
     runtime = Runtime.load()
-    campaign_id = campaign_id_of(runtime, campaign_id)
+    campaign_id = runtime.campaigns.id_of(campaign_id)
     number = _reported_phase(campaign_id, runtime.draws.get(campaign_id), phase)
     numbers: Numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, number, NUMBERS)))
     if page is not None:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.cli.changes import Deletion, audited
-from regworkers_core.cli.options import campaign_id_of, flatten_options
+from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.cli.trace import entry_key
 from regworkers_core.domain.keys import EntryKey
@@ -85,7 +85,7 @@ def _erased(runtime: Runtime, key: EntryKey, *, dry_run: bool) -> ErasureReport:
 
 def _again(replays: bool, campaign: str | None, change: Deletion, form: Format) -> None:
     runtime = Runtime.load()
-    campaign = campaign and campaign_id_of(runtime, campaign)
+    campaign = campaign and runtime.campaigns.id_of(campaign)
     what, work = ("erase replay", replay) if replays else ("erase pending", pending)
     with _followed() as hooks:
         report = work(runtime, campaign, hooks=hooks)

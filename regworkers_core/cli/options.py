@@ -175,14 +175,6 @@ def quick_runtime() -> Runtime:
     return Runtime(with_short_timeouts(load_settings()))
 
 
-def campaign_id_of(runtime: Runtime, named: str) -> str:
-    """The id of the campaign with this id or slug. A name that is not found is an id: entries and draws outlive the
-    document of their campaign.
-    """
-    found = runtime.campaigns.find(named)
-    return found.campaign_id if found else named
-
-
 def market_in_words(market_id: str) -> str:
     """The market's id, or `others` for entries that won in no market."""
     return "others" if market_id == NON_WINNERS else market_id

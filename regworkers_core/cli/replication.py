@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
-from regworkers_core.cli.options import CampaignArgument, campaign_id_of, flatten_options
+from regworkers_core.cli.options import CampaignArgument, flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.cli.trace import EntryId, entry_key
 from regworkers_core.domain.order import Order
@@ -105,7 +105,7 @@ def reconcile_command(
     _require(not undo or change.dry_run or yes_undo is not None, "--undo --apply needs --yes-undo N")
     _require(not (undo and (since or cycle)), "--undo takes neither --since nor --cycle")
     runtime = Runtime.load()
-    campaign = campaign and campaign_id_of(runtime, campaign)
+    campaign = campaign and runtime.campaigns.id_of(campaign)
     since = parse_since(since, runtime.clock())
     if undo:
         _undo(runtime, campaign, yes_undo, form)
@@ -263,7 +263,7 @@ def _backfill(
     since: str = "",
 ) -> None:
     runtime = Runtime.load()
-    campaign = campaign and campaign_id_of(runtime, campaign)
+    campaign = campaign and runtime.campaigns.id_of(campaign)
     since = parse_since(since, runtime.clock())
     target = _backfill_target(campaign, backfill_id)
     arguments = {"rate": rate, "segments": segments, "since": since}
@@ -302,7 +302,7 @@ def pause_command(
 ) -> None:
     """Ask a running backfill to stop, wherever it runs. `resume` continues it."""
     runtime = Runtime.load()
-    campaign = campaign and campaign_id_of(runtime, campaign)
+    campaign = campaign and runtime.campaigns.id_of(campaign)
     with audited(runtime, "backfill pause", _backfill_target(campaign, backfill_id)):
         paused = pause_backfill(runtime, campaign_id=campaign, backfill_id=backfill_id)
     answer(paused, form)
@@ -316,7 +316,7 @@ def status_command(
 ) -> None:
     """Show how far each segment is."""
     runtime = Runtime.load()
-    campaign = campaign and campaign_id_of(runtime, campaign)
+    campaign = campaign and runtime.campaigns.id_of(campaign)
     answer(backfill_status(runtime, campaign_id=campaign, backfill_id=backfill_id), form)
 
 

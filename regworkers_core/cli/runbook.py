@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
-from regworkers_core.cli.options import campaign_id_of, flatten_options, quick_runtime
+from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
@@ -105,7 +105,7 @@ def out_of_sync_command(
     if yes_remove is not None and change.dry_run:
         raise UsageError("--yes-remove only confirms removals: add --apply to act")
     runtime = Runtime.load()
-    campaign = campaign and campaign_id_of(runtime, campaign)
+    campaign = campaign and runtime.campaigns.id_of(campaign)
     arguments = {"yesRemove": yes_remove}
     with (
         _progress("reconcile") as on_line,

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.adapters.mongo.operator_actions import Action
-from regworkers_core.cli.options import CampaignArgument, campaign_id_of
+from regworkers_core.cli.options import CampaignArgument
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, rows, to_second
 from regworkers_core.domain.keys import (
     CAMPAIGN_ID_BYTES,
@@ -54,7 +54,7 @@ def entry_key(runtime: Runtime, campaign: str, entry_id: str) -> EntryKey:
         if problem:
             size = len(value.encode(errors="surrogatepass"))
             raise UsageError(f"{name} {problem}: it has {size} bytes, and an id has 1 to {most}")
-    return EntryKey(campaign_id_of(runtime, campaign), entry_id)
+    return EntryKey(runtime.campaigns.id_of(campaign), entry_id)
 
 
 def _hops_text(document: dict[str, Any], hops: Sequence[Hop]) -> Group:

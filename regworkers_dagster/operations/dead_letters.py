@@ -26,7 +26,6 @@ from regworkers_core.operations.dead_letters.verdict import (
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, one_op_job
 from regworkers_dagster.metadata import facts_as_metadata, table
-from regworkers_dagster.resources import campaign_id_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run, throttled, who_launched
 
 # As many as there are colours.
@@ -50,7 +49,7 @@ class _ChoiceConfig(dg.Config):
         """Raises UsageError."""
         return Choice.parse(
             reason=self.reason,
-            campaign=campaign_id_of(runtime, self.campaign_id) or "",
+            campaign=self.campaign_id and runtime.campaigns.id_of(self.campaign_id),
             fingerprint=self.fingerprint,
             older=self.older_than,
             newer=self.newer_than,
@@ -107,14 +106,13 @@ class NameConfig(dg.Config):
 @one_op_job(
     "review_dead_letters",
     step="review",
-    does="Compares all dead letters with their sources; all of them stay.",
     is_flat=True,
     tags={OPERATION_TAG: "review_dead_letters", **short_run()},
     description="Reads the dead letters of one queue or of all: causes, trends, and whether each is still needed. "
     "`close_settled` closes documents of `dead_letters` that are settled by now.",
 )
 def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, runtime: Runtime) -> None:
-    """Changes no message."""
+    """Compares all dead letters with their sources; all of them stay."""
     names = runtime.names
     queues = [dead_queue(names, config.queue)] if config.queue else list(dead_queues(names))
     assessor = Assessor(runtime, refusal)
@@ -156,7 +154,6 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, ru
 @one_op_job(
     "redrive_dead_letters",
     step="redrive",
-    does="Sends dead letters that may still be needed to their queue, in rounds that grow.",
     is_flat=True,
     tags={OPERATION_TAG: "redrive_dead_letters", **_BY_HAND, **long_run()},
     description="Sends dead letters to their queue again. Counts only, unless `apply` is true. Of each cause one goes "
@@ -164,7 +161,7 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, ru
     "Terminate it at any time and launch it again: it continues with the rest.",
 )
 def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, runtime: Runtime) -> None:
-    """Fails when a message that should be sent is still there."""
+    """Sends dead letters that may still be needed to their queue, in rounds that grow."""
     options = RedriveOptions(
         config.choice(runtime),
         dry_run=not config.apply,
@@ -188,14 +185,13 @@ def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, 
 @one_op_job(
     "drop_dead_letters",
     step="drop",
-    does="Drops what is superseded or gone, after a copy on S3.",
     is_flat=True,
     tags={OPERATION_TAG: "drop_dead_letters", **_BY_HAND, **long_run()},
     description="Drops dead letters that are superseded or gone, after a copy on S3. Counts only, unless `apply` is "
     "true and `confirm` is the queue's name.",
 )
 def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, runtime: Runtime) -> None:
-    """Fails when a chosen message is still there."""
+    """Drops what is superseded or gone, after a copy on S3."""
     queue = dead_queue(runtime.names, config.queue)
     if config.apply and config.confirm not in (queue.source, queue.name):
         raise UsageError(f"nothing was dropped: set confirm to {queue.source}, or apply to false")
@@ -216,13 +212,12 @@ def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, runtim
 @one_op_job(
     "name_cause",
     step="name",
-    does="Names a cause of dead letters.",
     is_flat=True,
     tags={OPERATION_TAG: "name_cause", **short_run()},
     description="Gives a cause of dead letters a name and a note that stay with it; without both removes them.",
 )
 def name_cause(context: dg.OpExecutionContext, config: NameConfig, runtime: Runtime) -> None:
-    """The next review shows them."""
+    """Names a cause of dead letters."""
     named(runtime, config.fingerprint.strip(), config.name, config.note, who=who_launched(context.run))
 
 

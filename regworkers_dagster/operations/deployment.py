@@ -40,7 +40,6 @@ class FindConfig(dg.Config):
 @one_op_job(
     "find_resources",
     step="find",
-    does="Compares AWS with what is declared; changes nothing.",
     tags={OPERATION_TAG: "find-resources", **short_run()},
     uses={"aws"},
     call_seconds=TICK_CALL_SECONDS,
@@ -49,7 +48,7 @@ class FindConfig(dg.Config):
     "does.",
 )
 def find_resources(context: dg.OpExecutionContext, config: FindConfig, runtime: Runtime) -> None:
-    """Fails on any difference, and when something could not be read."""
+    """Compares AWS with what is declared; changes nothing."""
     state = read_state(Path(config.terraform_file)) if config.terraform_file else None
     found = discover(runtime, state)
     context.add_output_metadata(of_discovery(found))
@@ -98,14 +97,13 @@ class NothingConfig(dg.Config):
 @one_op_job(
     "show_config",
     step="show",
-    does="Shows the settings in force; changes nothing.",
     tags={OPERATION_TAG: "show-config", **short_run()},
     uses={"aws"},
     description="Shows the settings that a run has where it is deployed, with secrets masked: the file that they come "
     "from, and the names of the variables that override it. `regworkers config show` shows those of a terminal.",
 )
 def show_config(context: dg.OpExecutionContext, config: NothingConfig, runtime: Runtime) -> None:
-    """In the run's metadata and in its log."""
+    """Shows the settings in force; changes nothing."""
     facts = settings_in_force(runtime.settings, os.environ)
     context.log.info(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
     context.add_output_metadata(facts_as_metadata(facts))

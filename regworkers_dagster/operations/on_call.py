@@ -15,7 +15,6 @@ from regworkers_core.replication.reconcile.undo import undo_acceptance
 from regworkers_dagster.by_hand import REASON, CampaignConfig, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import ApplyConfig
 from regworkers_dagster.metadata import table
-from regworkers_dagster.resources import campaign_id_of
 
 _MOST_ACTIONS = 1000
 _CONFIRM = "With `apply`: the number of entries that a run without it shows."
@@ -104,10 +103,11 @@ def trace_entry(launch: Launch, config: EntryConfig) -> LaunchOutcome:
 )
 def repeat_erasures(launch: Launch, config: ErasuresConfig) -> LaunchOutcome:
     """Fails while something is left; a repeat continues."""
-    campaign_id = campaign_id_of(launch.runtime, config.campaign_id.strip())
+    named = config.campaign_id.strip()
+    campaign_id = launch.runtime.campaigns.id_of(named) if named else None
     work, show = (replay if config.after_restore else pending), launch.progress()
     hooks = ErasureHooks(on_progress=lambda seen: show(f"{seen} entries read"), on_phase=launch.tell)
-    report = work(launch.runtime, campaign_id or None, confirmed=config.confirmed(), hooks=hooks)
+    report = work(launch.runtime, campaign_id, confirmed=config.confirmed(), hooks=hooks)
     launch.result.update(report.numbers)
     failure = "" if report.finished else report.advice or f"{report.found} entries are back"
     return LaunchOutcome("", report.as_dict(), failure=failure)
@@ -121,8 +121,9 @@ def repeat_erasures(launch: Launch, config: ErasuresConfig) -> LaunchOutcome:
 )
 def restore_accepted(launch: Launch, config: EntriesConfig) -> LaunchOutcome:
     """Afterwards the replica is ahead of its source again."""
-    campaign_id = campaign_id_of(launch.runtime, config.campaign_id.strip())
-    report = undo_acceptance(launch.runtime, campaign_id or None, confirmed=config.confirmed())
+    named = config.campaign_id.strip()
+    campaign_id = launch.runtime.campaigns.id_of(named) if named else None
+    report = undo_acceptance(launch.runtime, campaign_id, confirmed=config.confirmed())
     launch.result.update(acceptance=report.acceptance, restored=report.restored)
     return LaunchOutcome("", report.as_dict(), failure="" if report.clean else report.advice)
 

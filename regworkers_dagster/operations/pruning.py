@@ -34,19 +34,10 @@ _CONNECTIONS: Mapping[str, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StorageSize:
-    """Bytes by database; a server has all in one, under `database`."""
-
-    bytes: Mapping[str, int]
-
-    @property
-    def total(self) -> int:
-        return sum(self.bytes.values())
-
-
-def storage_size(instance: dg.DagsterInstance) -> StorageSize:
-    """The size of what the instance keeps. A kind of storage that cannot be measured is left out."""
+def storage_size(instance: dg.DagsterInstance) -> dict[str, int]:
+    """The bytes of what the instance keeps, by database; a server has all in one, under `database`. A kind of storage
+    that cannot be measured is left out.
+    """
     found: dict[str, int] = {}
     for name, connection in _connections(instance):
         with connection as connected:
@@ -61,7 +52,7 @@ def storage_size(instance: dg.DagsterInstance) -> StorageSize:
         found["events of runs"] -= sum(
             path.stat().st_size for path in shards.glob("index.db*") if path.is_file()
         )
-    return StorageSize(found)
+    return found
 
 
 def shrink(instance: dg.DagsterInstance) -> list[str]:
@@ -219,14 +210,13 @@ class PruneConfig(ApplyConfig):
 @one_op_job(
     "prune_runs",
     step="prune",
-    does="Deletes old runs with their events and logs, oldest first, and old events of sensors.",
     tags={OPERATION_TAG: "prune", **short_run()},
     description="Deletes ended runs, their events and logs, and what sensors recorded, after "
     "observability.runRetentionDays; Dagster would keep them forever. Active runs and the latest run of each job stay, "
     "and so do the latest numbers of each asset. SQLite then shrinks its files. Counts only, unless `apply` is true.",
 )
 def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, runtime: Runtime) -> None:
-    """Active runs and the latest run of each job stay."""
+    """Deletes old runs with their events and logs, oldest first, and old events of sensors."""
     dry_run = not config.apply
     days = config.older_than_days or runtime.settings.observability.run_retention_days
     with launched_by_hand(
@@ -255,9 +245,9 @@ def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, runtime: Run
             "events": events,
             "dry_run": dry_run,
             "more": pruned.more,
-            "bytes_before": before.total,
-            "bytes_after": after.total,
-            "bytes_by_database": dg.MetadataValue.json(dict(after.bytes)),
+            "bytes_before": sum(before.values()),
+            "bytes_after": sum(after.values()),
+            "bytes_by_database": dg.MetadataValue.json(after),
         }
     )
 

@@ -27,14 +27,13 @@ class HousekeepingConfig(ApplyConfig):
 @one_op_job(
     "housekeeping",
     step="apply_retention",
-    does="Deletes what is older than the settings under `housekeeping` say.",
     tags={OPERATION_TAG: "housekeeping", **long_run()},
     description="Deletes data of campaigns whose draw is over, closed alerts and dead letters, old actions, counters "
     "of drains, reviews, databases left by drills and, if the settings say so, days of the archive. Counts only, "
     "unless `apply` is true. `prune_runs` deletes runs of Dagster.",
 )
 def housekeeping(context: dg.OpExecutionContext, config: HousekeepingConfig, runtime: Runtime) -> None:
-    """Fails when a store did not answer; the others are done."""
+    """Deletes what is older than the settings under `housekeeping` say."""
     dry_run = not config.apply
     with (
         StopSignal().on_signals() as stop,

@@ -171,13 +171,12 @@ class DrillConfig(dg.Config):
 @one_op_job(
     "drill_recovery",
     step="drill",
-    does="Rebuilds the replica into a scratch database, compares it, drops it again.",
     tags={OPERATION_TAG: "drill", **long_run()},
     description="If the replica is lost, how long until it is restored, and is it the same? Rebuilds it beside the "
     "real one and compares; flags, queues and events stay as they are. The quarterly review does the same.",
 )
 def drill_recovery(context: dg.OpExecutionContext, config: DrillConfig, runtime: Runtime) -> None:
-    """Fails when the drill is not passed."""
+    """Rebuilds the replica into a scratch database, compares it, drops it again."""
     most = None if config.all_entries else config.max_entries or runtime.settings.reviews.drill_max_entries
     with StopSignal().on_signals() as stop:
         result = _drilled(runtime, most, stop, context.log.info)

@@ -22,7 +22,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, Body, one_op_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, records
 from regworkers_dagster.operations.health import scheduler_here
-from regworkers_dagster.resources import ALL, STORES, campaign_id_of
+from regworkers_dagster.resources import ALL, STORES
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
 
 _APPLY = "Change it; the audit log records that. Without, the run only checks."
@@ -88,14 +88,13 @@ class ConfigurationConfig(ApplyConfig):
 
 
 def _runbook(
-    name: str, does: str, description: str, operation: str = "", uses: Set[str] = STORES
+    name: str, description: str, operation: str = "", uses: Set[str] = STORES
 ) -> Callable[[Body], dg.JobDefinition]:
     """A job of one op; runs of one `operation` exclude each other. A reconcile or a backfill has no time limit."""
     tags = {OPERATION_TAG: operation or f"runbook-{name.replace('_', '-')}"}
     return one_op_job(
         f"runbook_{name}",
         step=name,
-        does=does,
         tags=tags if operation else {**tags, **short_run()},
         worker="runbook",
         uses=uses,
@@ -105,55 +104,50 @@ def _runbook(
 
 @_runbook(
     "stream_lag",
-    "What bounds replication now, and which setting to change.",
     f"What bounds replication: shards, drains, throttling, save. {_CHECKS}",
 )
 def runbook_stream_lag(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
-    """Changes nothing."""
+    """What bounds replication now, and which setting to change."""
     _report(context, stream_lag.run(runtime, minutes=config.minutes))
 
 
 @_runbook(
     "kafka",
-    "Brokers, topics, certificate, producer, age of the queue, time to data loss.",
     f"Brokers, topics, certificate, producer, queue, time to data loss. {_CHECKS}",
     uses={"aws", "mongo", "kafka"},
 )
 def runbook_kafka(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
-    """Changes nothing."""
+    """Brokers, topics, certificate, producer, age of the queue, time to data loss."""
     _report(context, kafka.run(runtime, minutes=config.minutes))
 
 
 @_runbook(
     "time_outs",
-    "Which dependency the drains waited for, and how long each takes now.",
     f"Which dependency is slow, then and now. {_CHECKS}",
     uses=ALL,
 )
 def runbook_time_outs(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
-    """Changes nothing."""
+    """Which dependency the drains waited for, and how long each takes now."""
     _report(context, time_outs.run(runtime, minutes=config.minutes))
 
 
 @_runbook(
     "cost",
-    "Calls for a million entries by drain and service, and their list prices.",
     f"What a million entries cost, by service and drain. {_CHECKS}",
 )
 def runbook_cost(context: dg.OpExecutionContext, config: CostConfig, runtime: Runtime) -> None:
-    """Changes nothing."""
+    """Calls for a million entries by drain and service, and their list prices."""
     _report(context, cost.run(runtime, days=config.days))
 
 
 @_runbook(
     "total_failure",
-    "Provisions, checks, rebuilds the replica, verifies; times each step.",
     f"After the loss of everything: provision, check, rebuild the replica, verify, each step timed. {_ACTS}",
     operation="backfill",
     uses=ALL,
 )
 def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig, runtime: Runtime) -> None:
-    """Can be repeated at any time."""
+    """Provisions, checks, rebuilds the replica, verifies; times each step."""
 
     def act() -> RunbookReport:
         with StopSignal().on_signals() as stop:
@@ -172,17 +166,16 @@ def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig
 
 @_runbook(
     "out_of_sync",
-    "Compares the replica with its source, repairs, compares again.",
     f"Replica and source: compare, repair, compare again. {_ACTS}",
     operation="reconcile",
 )
 def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, runtime: Runtime) -> None:
-    """Can be repeated at any time."""
+    """Compares the replica with its source, repairs, compares again."""
 
     def act() -> RunbookReport:
         return out_of_sync.run(
             runtime,
-            campaign_id_of(runtime, config.campaign_id),
+            config.campaign_id and runtime.campaigns.id_of(config.campaign_id),
             apply=config.apply,
             yes_remove=config.yes_remove,
             on_line=context.log.info,
@@ -194,13 +187,12 @@ def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, runt
 
 @_runbook(
     "selection_failures",
-    "Explains what stalls a selection, and retries it.",
     f"Which draws and markets are stalled, why, and a retry of them. {_ACTS}",
 )
 def runbook_selection_failures(
     context: dg.OpExecutionContext, config: SelectionConfig, runtime: Runtime
 ) -> None:
-    """Can be repeated at any time: no code is assigned and no fan is notified twice."""
+    """Explains what stalls a selection, and retries it."""
 
     def act() -> RunbookReport:
         return selection_failures.run(
@@ -213,19 +205,17 @@ def runbook_selection_failures(
 
 @_runbook(
     "campaign_configuration",
-    "Compares campaigns in Redis with their source, and clears those that differ.",
     f"Campaigns in Redis, MongoDB and the Campaign Service, compared; clears Redis where it differs. {_ACTS}",
     uses={"aws", "mongo", "redis"},
 )
 def runbook_campaign_configuration(
     context: dg.OpExecutionContext, config: ConfigurationConfig, runtime: Runtime
 ) -> None:
-    """Can be repeated at any time."""
+    """Compares campaigns in Redis with their source, and clears those that differ."""
 
     def act() -> RunbookReport:
-        return campaign_configuration.run(
-            runtime, campaign_id_of(runtime, config.campaign_id), apply=config.apply
-        )
+        campaign_id = config.campaign_id and runtime.campaigns.id_of(config.campaign_id)
+        return campaign_configuration.run(runtime, campaign_id, apply=config.apply)
 
     _act(context, runtime, "campaign-configuration", config, config.campaign_id, {}, act)
 

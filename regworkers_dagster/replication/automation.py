@@ -49,7 +49,6 @@ from regworkers_dagster.replication.checks import (
     lag_evaluation,
     parity,
 )
-from regworkers_dagster.resources import campaign_id_of
 from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, launched_by_hand, throttled
 
 ENQUEUE_ENTRIES = asset_job(
@@ -113,7 +112,6 @@ class BackfillConfig(ApplyConfig):
 @one_op_job(
     "backfill_entries",
     step="backfill",
-    does="Queues the key of every entry under a rate limit; can be resumed.",
     worker="backfill",
     tags={OPERATION_TAG: "backfill"},
     description="Queues the key of every entry of the table, or of one campaign, under a rate limit; the save drain "
@@ -121,7 +119,7 @@ class BackfillConfig(ApplyConfig):
     "true.",
 )
 def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, runtime: Runtime) -> None:
-    """A terminated run keeps its position."""
+    """Queues the key of every entry under a rate limit; can be resumed."""
     show = throttled(context.log.info)
 
     def report_progress(progress: BackfillProgress) -> None:
@@ -129,7 +127,7 @@ def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, run
         show(f"{progress.sent}{expected} keys queued")
 
     dry_run = not config.apply
-    campaign_id = campaign_id_of(runtime, config.campaign_id)
+    campaign_id = config.campaign_id and runtime.campaigns.id_of(config.campaign_id)
     target, since = (
         config.backfill_id or campaign_id or "all campaigns",
         parse_since(config.since, runtime.clock()),

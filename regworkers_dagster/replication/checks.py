@@ -20,7 +20,6 @@ from regworkers_dagster.replication.assets import ENTRIES, RECONCILE_RESULTS, RE
 from regworkers_dagster.resources import (
     STORES,
     TICK_CALL_SECONDS,
-    campaign_id_of,
     plain_failures,
     runtime_of,
 )
@@ -163,7 +162,7 @@ def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResu
     arguments = {"repair": True, "acceptSource": number, "afterRestore": config.after_restore}
     with plain_failures():
         runtime = runtime_of(context)
-        campaign_id = campaign_id_of(runtime, config.campaign_id)
+        campaign_id = config.campaign_id and runtime.campaigns.id_of(config.campaign_id)
         target = campaign_id or "all campaigns"
         with launched_by_hand(
             context.run, runtime, "reconcile_entries", target, arguments, dry_run=not config.apply

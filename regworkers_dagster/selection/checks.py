@@ -11,7 +11,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import dlq_check
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import STORES, campaign_id_of, plain_failures, runtime_of
+from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_TAG
 from regworkers_dagster.selection import specs
 
@@ -111,7 +111,7 @@ def selections_kept(
     bind(runId=context.run.run_id, worker="check_selection")
     with plain_failures():
         runtime = runtime_of(context)
-        campaign_id = campaign_id_of(runtime, config.campaign_id)
+        campaign_id = config.campaign_id and runtime.campaigns.id_of(config.campaign_id)
         campaigns = [campaign_id] if campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
         found = {
             name: {campaign: getattr(assigned, name)(runtime, campaign) for campaign in campaigns}

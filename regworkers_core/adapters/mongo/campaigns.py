@@ -32,6 +32,13 @@ class Campaigns(Store):
         """By id, else by slug."""
         return self.get(slug_or_id) or self._one({"slug": slug_or_id})
 
+    def id_of(self, slug_or_id: str) -> str:
+        """The id of the campaign. A name that is not found is an id: entries and draws outlive the document of their
+        campaign.
+        """
+        found = None if self.known({slug_or_id}) else self._one({"slug": slug_or_id})
+        return found.campaign_id if found else slug_or_id
+
     def require(self, slug_or_id: str, hint: str = "") -> Campaign:
         """By id, else by slug. Raises RequestError, with `hint` at the end of its text, when there is none."""
         return self.find(slug_or_id) or self._refuse(slug_or_id, hint)
