@@ -54,7 +54,6 @@ class Dependencies:
         self._unsent_dead_letters = 0
 
     def get(self, name: str) -> Dependency:
-        """The guard of a dependency."""
         if name not in self._guards:
             retry = self._settings.retry
             breaker = CircuitBreaker(

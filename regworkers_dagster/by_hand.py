@@ -47,8 +47,6 @@ C = TypeVar("C", bound=dg.Config)
 
 
 class CampaignConfig(dg.Config):
-    """The campaign of a job."""
-
     campaign_id: str = Field(default="", description=CAMPAIGN)
 
 
@@ -93,7 +91,6 @@ class Launch:
         )
 
     def campaign_id(self, named: str) -> str:
-        """The id of `campaign`."""
         return self.campaign(named).campaign_id
 
     def entry_key(self, campaign: str, entry_id: str) -> EntryKey:

@@ -54,8 +54,6 @@ class UploadConfig(CampaignConfig):
 
 
 class RemoveConfig(ApplyConfig, CampaignConfig):
-    """Which invites."""
-
     type: str = Field(default="email", description=_TYPE)
     upload: str = Field(
         default="", description="The list, as for `upload_invites`. Never type an address here. " + UPLOAD

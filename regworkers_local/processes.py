@@ -150,7 +150,6 @@ def kill(process: psutil.Process) -> None:
 
 
 def listens(process: psutil.Process, port: int) -> bool:
-    """Whether this process listens on the port."""
     with suppress(psutil.Error):
         return any(
             connection.status == psutil.CONN_LISTEN and connection.laddr.port == port

@@ -99,7 +99,6 @@ class Stack:
 
     @property
     def state(self) -> StackState:
-        """The stored state."""
         return StackState.load(self.state_file, self.instance)
 
     def up(self, progress: Progress = lambda line: None) -> StackState:

@@ -85,7 +85,6 @@ class DrandHttp:
         return self._dependency.call(self._first, round_number, fits).signature
 
     def latest(self, *, accept: Callable[[int, str], bool]) -> int:
-        """See `Beacon.latest`."""
         signed = self._dependency.call(self._first, None, lambda each: accept(each.round, each.signature))
         return signed.round
 

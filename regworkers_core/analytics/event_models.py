@@ -162,7 +162,6 @@ _EVENTS: Mapping[EventType, tuple[str, str, type[Part]]] = {
 
 
 def topics_by_type(names: Names) -> Mapping[EventType, str]:
-    """Return the full name of the topic of every type."""
     return {kind: names.topic(topic) for kind, (topic, _, _) in _EVENTS.items()}
 
 
@@ -188,6 +187,5 @@ def file_of(kind: EventType) -> Path:
 
 @cache
 def schema(kind: EventType) -> dict[str, Any]:
-    """Return the checked-in schema of a type."""
     document: dict[str, Any] = orjson.loads(file_of(kind).read_bytes())
     return document

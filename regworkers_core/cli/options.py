@@ -85,7 +85,6 @@ def _named(group: Any, args: Sequence[str]) -> tuple[Any, int]:
 
 
 def _options(command: Any) -> dict[str, Any]:
-    """The options of a command by their names."""
     found = {name: each for each in command.params for name in each.opts if name.startswith("-")}
     return found | {name: each for each in command.params for name in each.secondary_opts}
 

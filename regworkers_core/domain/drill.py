@@ -89,7 +89,6 @@ class DrillResult:
         return not self.findings
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document."""
         return {
             "passed": self.passed,
             "ended": self.ended,

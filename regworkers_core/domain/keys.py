@@ -61,7 +61,6 @@ def campaign_id_problem(text: str) -> str | None:
 
 
 def entry_id_problem(text: str) -> str | None:
-    """What is wrong with the id of an entry."""
     return None if _PLAIN_ID.fullmatch(text) else _id_problem(text, ENTRY_ID_BYTES)
 
 

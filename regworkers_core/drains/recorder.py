@@ -77,7 +77,6 @@ class MinuteCounters:
         self._minute = _Minute(minute_of(clock()), usage())
 
     def batch(self, counts: Mapping[str, int], seconds: float) -> None:
-        """Add a settled batch."""
         with self._lock:
             minute = self._current()
             minute.counts.update(counts)

@@ -70,7 +70,6 @@ class Pace:
 
     @classmethod
     def of(cls, section: EnqueueSettings | QueueSettings, keep_seconds: float) -> Pace:
-        """The pace that a section of the settings has."""
         return cls(section.concurrency, section.prefetch, keep_seconds)
 
 

@@ -108,8 +108,6 @@ class IdentitySecrets(Protocol):
 
 
 class IdentityHash:
-    """The hash functions of one environment."""
-
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 

@@ -28,8 +28,6 @@ POLL_SHARE = 1 / 20
 
 
 class LeaseKey(NamedTuple):
-    """Key of a row in `worker-leases`."""
-
     pk: str
     sk: str
 
@@ -200,7 +198,6 @@ class LeaseHolder:
 
     @staticmethod
     def key_of(name: str) -> LeaseKey:
-        """The key of the lease of this name."""
         return LeaseKey(f"LEASE#{name}", "LEASE")
 
     def take(self, key: LeaseKey, seen: LeaseRow | None, scope: str = "") -> Lease | None:

@@ -63,7 +63,6 @@ def now() -> float:
 
 
 def sleep(seconds: float) -> None:
-    """Block this thread."""
     _world.sleep(seconds)
 
 

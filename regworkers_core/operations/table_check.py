@@ -113,7 +113,6 @@ class TableCheck:
         return not any(TRAITS[trait][1] for trait in self.counts)
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document."""
         return {
             "ready": self.ready,
             "entries": self.entries,

@@ -65,7 +65,6 @@ class BackfillReport:
 
     @property
     def advice(self) -> str:
-        """What to do next."""
         if not self.refused:
             return self._next
         return (

@@ -101,7 +101,6 @@ class BackfillRows:
         return row if row is not None and row.state else None
 
     def known(self) -> list[str]:
-        """The ids of all backfills."""
         return [row.key.sk for row in self._table.rows(RUNS)]
 
     def acquire(

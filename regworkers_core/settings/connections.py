@@ -136,7 +136,6 @@ class KafkaSettings(Section):
 
     @property
     def topic_config(self) -> dict[str, str]:
-        """Kafka's own settings of each topic."""
         least = self.min_insync_replicas or max(1, self.replication_factor - 1)
         return {
             "min.insync.replicas": str(least),

@@ -144,8 +144,6 @@ class EligibilitySettings(Section):
 
 
 class InvitesSettings(Section):
-    """Uploads of invites."""
-
     # Invites without a time of their own are valid for this number of days, and with `--until-close` at least until ...
     ttl_days: int = Field(30, ge=1, le=3650)
     # ... this number of days after the campaign closes, when the draw and top-ups still check them.

@@ -195,7 +195,6 @@ class Startable:
         return None
 
     def requests(self, runtime: Runtime, decision: Decision) -> list[dg.RunRequest]:
-        """The runs to start."""
         number, residents = decision.start, decision.residents
         return [self._request(runtime, resident=each < residents) for each in range(number)]
 

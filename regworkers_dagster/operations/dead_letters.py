@@ -70,8 +70,6 @@ class ReviewConfig(_ChoiceConfig):
 
 
 class RedriveConfig(ApplyConfig, _ChoiceConfig):
-    """What to redrive, and how carefully."""
-
     queue: str = Field(default="replication-queue", description="The queue whose dead letters are meant.")
     apply: bool = Field(default=False, description="Send them. Without, the run counts only.")
     at_once: bool = Field(default=False, description="Send without waiting for outcomes.")
@@ -82,8 +80,6 @@ class RedriveConfig(ApplyConfig, _ChoiceConfig):
 
 
 class DropConfig(ApplyConfig, _ChoiceConfig):
-    """What to drop."""
-
     queue: str = Field(default="replication-queue", description="The queue whose dead letters are meant.")
     apply: bool = Field(default=False, description="Drop them. Without, the run counts only.")
     confirm: str = Field(default="", description="With `apply`: the queue's full name once more.")

@@ -12,8 +12,6 @@ _DRAIN = "Which drain: " + ", ".join(spec.name for spec in DRAINS) + "."
 
 
 class PauseConfig(dg.Config):
-    """Which drain to pause, and why."""
-
     drain: str = Field(default="", description=_DRAIN)
     reason: str = Field(default="", description=REASON + "Shown wherever the drain is.")
 

@@ -21,8 +21,6 @@ _CONFIRM = "With `apply`: the number of entries that a run without it shows."
 
 
 class EntryConfig(ApplyConfig, CampaignConfig):
-    """Which entry."""
-
     entry_id: str = Field(default="", description="The id of the entry in the campaign; no address, no name.")
     apply: bool = Field(
         default=False, description="Queue its key again. Without, the run only shows its way."
@@ -30,8 +28,6 @@ class EntryConfig(ApplyConfig, CampaignConfig):
 
 
 class EntriesConfig(ApplyConfig, CampaignConfig):
-    """Which entries, and how many they are."""
-
     campaign_id: str = Field(default="", description="Only this campaign, by id or slug; empty: all.")
     confirm: int | None = Field(default=None, ge=0, description=_CONFIRM)
 
@@ -55,8 +51,6 @@ class ErasuresConfig(EntriesConfig):
 
 
 class AlertConfig(ApplyConfig):
-    """Which incident."""
-
     alert: str = Field(
         default="", description="Its key, as a run without it lists: `dead-letters:replication-queue`."
     )
@@ -65,8 +59,6 @@ class AlertConfig(ApplyConfig):
 
 
 class AuditConfig(dg.Config):
-    """Which actions."""
-
     what: str = Field(
         default="", description="Only actions that begin with it: dlq, reconcile, ui; empty: all."
     )

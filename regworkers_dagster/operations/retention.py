@@ -80,8 +80,6 @@ SCHEDULES = (
 
 
 class ErasureConfig(ApplyConfig):
-    """Which entry."""
-
     campaign_id: str = Field(default="", description=CAMPAIGN)
     entry_id: str = Field(
         default="",

@@ -31,14 +31,10 @@ _ACTS = "Only checks, unless `apply` is true. Fails when something is wrong, and
 
 
 class PeriodConfig(dg.Config):
-    """The period to read."""
-
     minutes: float = Field(default=30.0, ge=1, description="How many minutes of `drain_log` to read.")
 
 
 class CostConfig(dg.Config):
-    """The period to read."""
-
     days: float = Field(default=7.0, gt=0, le=40, description="How many days of `drain_log` to read.")
 
 

@@ -83,8 +83,6 @@ class CreateConfig(dg.Config):
 
 
 class MoveConfig(CampaignConfig):
-    """Which campaign, and why."""
-
     reason: str = Field(default="by its manager", description=REASON + "Kept with the change.")
 
 
@@ -274,8 +272,6 @@ class SwitchConfig(CampaignConfig):
 
 
 class NotificationsConfig(dg.Config):
-    """Whose messages."""
-
     campaign_id: str = Field(default="", description=CAMPAIGN + " Empty: all campaigns.")
 
 

@@ -85,8 +85,6 @@ _OF_SELECTIONS = {
 
 
 class CheckConfig(dg.Config):
-    """Which selections to check."""
-
     campaign_id: str = Field(
         default="", description="Only this campaign, by id or slug; empty: all that are published."
     )

@@ -35,8 +35,6 @@ from regworkers_dagster.selection.specs import CODES
 
 
 class ImportConfig(CampaignConfig):
-    """Which file, for which campaign."""
-
     upload: str = Field(
         default="",
         description="The codes: CSV in UTF-8 with the header `code`, or `code,marketId` for several markets. "
@@ -75,8 +73,6 @@ class StruckConfig(CampaignConfig):
 
 
 class ReplanConfig(CampaignConfig):
-    """Which market."""
-
     market_id: str = Field(default="", description="The market whose chunks are stalled: its codes are void.")
     confirm: str = Field(
         default="",

@@ -69,8 +69,6 @@ class StrikeConfig(ApplyConfig, CampaignConfig):
 
 
 class ConfirmConfig(dg.Config):
-    """Which result to publish."""
-
     confirm: str = Field(default="", description=_CONFIRM)
     accept: list[str] = Field(
         default=[],
@@ -103,14 +101,10 @@ class TopUpConfig(CampaignConfig):
 
 
 class RetryConfig(CampaignConfig):
-    """Which market."""
-
     market_id: str = Field(default="", description="The market; `-`: the messages to those who did not win.")
 
 
 class ReceiptConfig(CampaignConfig):
-    """Whose receipt."""
-
     entry: str = Field(
         default="",
         description="The ref in the fan's confirmation, or the id of the entry. No mail address, no name.",
@@ -118,8 +112,6 @@ class ReceiptConfig(CampaignConfig):
 
 
 class AnnulConfig(CampaignConfig):
-    """Which draw, and why."""
-
     reason: str = Field(default="", description=REASON + "It is published with the annulment.")
     confirm: str = Field(
         default="",
@@ -128,8 +120,6 @@ class AnnulConfig(CampaignConfig):
 
 
 class SignatureConfig(CampaignConfig):
-    """Which signature."""
-
     signature: str = Field(
         default="",
         description="The beacon's signature of the round that `campaign_status` names, 96 hex digits: any relay of the "

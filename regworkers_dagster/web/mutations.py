@@ -83,7 +83,6 @@ class Mutations:
         self._operators, self._rights, self._actions = operators, rights, actions
 
     def wrap(self, schema: Schema) -> None:
-        """Wrap every mutation of `schema`."""
         mutations = schema.graphql_schema.mutation_type
         for name, field in ({} if mutations is None else mutations.fields).items():
             if name not in OF_THE_UI:

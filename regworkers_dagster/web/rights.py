@@ -65,7 +65,6 @@ def wanted(arguments: Mapping[str, Any], instance: Any, jobs_of: JobsOf) -> list
 
 
 def keys_of_backfill(params: Mapping[str, Any]) -> list[AssetKey]:
-    """The assets of a backfill."""
     given = [each["assetKey"] for each in params.get("partitionsByAssets") or ()]
     return [AssetKey.from_graphql_input(each) for each in [*(params.get("assetSelection") or ()), *given]]
 

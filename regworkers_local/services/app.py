@@ -118,7 +118,6 @@ def _contract(stores: Stores, token: str) -> APIRouter:
 
     @router.get("/users/{globalUserId:path}", tags=["user"])
     def user(globalUserId: Id) -> UserAnswer:
-        """One fan."""
         found = _found(stores.users.find_one({"_id": globalUserId}), "user")
         return UserAnswer(
             globalUserId=globalUserId,
@@ -131,7 +130,6 @@ def _contract(stores: Stores, token: str) -> APIRouter:
 
     @router.get("/campaigns/{campaignId}/codes/available", tags=["code"])
     def codes(campaignId: Id) -> CodesAnswer:
-        """The remaining codes of a campaign."""
         campaign = _found(stores.campaigns.find_one({"_id": campaignId}), "campaign")
         groups = stores.codes.aggregate(
             [
@@ -145,13 +143,11 @@ def _contract(stores: Stores, token: str) -> APIRouter:
 
     @router.get("/campaigns/{campaignId}", tags=["campaign"], response_model=CampaignAnswer)
     def campaign(campaignId: Id) -> Response:
-        """One campaign, by id."""
         found = _found(stores.campaigns.find_one({"_id": campaignId}), "campaign")
         return _as_stored(found, campaignId=campaignId)
 
     @router.get("/{campaignId}/entries/{entryId:path}", tags=["entry"], response_model=EntryAnswer)
     def entry(campaignId: Id, entryId: Id) -> Response:
-        """One entry; 404 for a removed one."""
         found = stores.entries.find_one({"_id": f"{campaignId}:{entryId}"})
         if found is not None and found.get("deletedAt"):
             found = None
@@ -165,7 +161,6 @@ def _switches(faults: Faults) -> APIRouter:
 
     @router.get("")
     def show() -> dict[Service, Fault]:
-        """The switches that are on."""
         return faults.on
 
     refusals: dict[int | str, dict[str, Any]] = {

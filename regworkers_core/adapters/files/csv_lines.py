@@ -161,7 +161,6 @@ def masked(value: str) -> str:
 
 
 def in_batches(lines: Iterable[T], size: int) -> Iterator[list[T]]:
-    """All lines, `size` at a time."""
     batch: list[T] = []
     for line in lines:
         batch.append(line)

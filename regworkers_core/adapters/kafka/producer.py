@@ -131,7 +131,6 @@ class KafkaProducer:
         self._trouble, self._trouble_at = "", -math.inf
 
     def send(self, records: Sequence[OutgoingRecord]) -> list[Failure | None]:
-        """See `RecordProducer`."""
         give_up = self._clock() + self._delivery_seconds + _MARGIN_SECONDS
         idle = self._idle
         try:
@@ -157,7 +156,6 @@ class KafkaProducer:
         return outcomes
 
     def close(self) -> None:
-        """See `RecordProducer`."""
         # A send that has not ended keeps the list of its begin.
         self._idle = []
 
@@ -271,12 +269,10 @@ class RotatingProducer:
         self._ended: scheduling.Event | None = None
 
     def send(self, records: Sequence[OutgoingRecord]) -> list[Failure | None]:
-        """See `RecordProducer`."""
         with self._borrowed() as producer:
             return producer.send(records)
 
     def close(self) -> None:
-        """See `RecordProducer`."""
         with self._state:
             held, self._held = self._held, None
             if self._ended is not None:

@@ -27,8 +27,6 @@ _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\r?\n?", re
 
 
 class SecretStage(StrEnum):
-    """A version of a secret."""
-
     CURRENT = "current"
     PREVIOUS = "previous"
 

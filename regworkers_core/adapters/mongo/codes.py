@@ -63,8 +63,6 @@ class CodePosition(NamedTuple):
 
 
 class PlacedCode(NamedTuple):
-    """A code and its status."""
-
     code: str
     status: str
 

@@ -101,7 +101,6 @@ class PhaseRecord:
         return PhaseStatus(self.fields["status"])
 
     def reached(self, status: PhaseStatus) -> bool:
-        """Whether the phase has reached `status`, or a later one."""
         return self.status.step >= status.step
 
     @property

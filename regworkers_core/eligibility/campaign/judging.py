@@ -167,7 +167,6 @@ class Tally:
 
     @property
     def notes(self) -> list[str]:
-        """Notes for readers of the numbers."""
         notes = []
         if self.undated:
             notes.append(

@@ -48,8 +48,6 @@ _NO_TEXT = "\ufffd"
 
 
 class RejectedLine(StrEnum):
-    """Why a line is rejected."""
-
     EMPTY = "EMPTY"
     INVALID_EMAIL = "INVALID_EMAIL"
     INVALID_ID = "INVALID_ID"

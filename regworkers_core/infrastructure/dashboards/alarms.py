@@ -45,7 +45,6 @@ class Metric:
         return self.statistic.startswith("p")
 
     def widget_row(self, label: str) -> list[Any]:
-        """The row of this metric in a widget of a dashboard."""
         flat = [part for pair in self.dimensions for part in pair]
         return [self.namespace, self.name, *flat, {"stat": self.statistic, "label": label}]
 

@@ -51,7 +51,6 @@ def board_name(settings: Settings) -> str:
 
 
 def board(settings: Settings) -> dict[str, Any]:
-    """The body of the dashboard."""
     region, names = settings.aws.region, settings.names
     queues = [(queue.removeprefix(names.prefix), queue) for queue in names.queues]
     tables = (names.demand_table, names.lease_table)
@@ -200,7 +199,6 @@ class SavedQuery:
     log_group: str
 
     def request(self) -> dict[str, Any]:
-        """The arguments of PutQueryDefinition."""
         return {"name": self.name, "queryString": self.text, "logGroupNames": [self.log_group]}
 
 

@@ -13,7 +13,6 @@ _CREATES = {"Bool": {"s3:ObjectCreationOperation": "true"}}
 
 
 def bucket_policy(bucket: str) -> dict[str, Any]:
-    """A policy document of S3."""
     arn = f"arn:aws:s3:::{bucket}"
     draws = f"{arn}/draws/*"
 

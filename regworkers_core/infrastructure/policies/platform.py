@@ -410,5 +410,4 @@ def all_policies(place: PolicyPlace) -> dict[str, dict[str, Any]]:
 
 
 def resource_name(place: PolicyPlace, short: str) -> str:
-    """The name of a role or a policy on AWS."""
     return f"{place.names.prefix}regworkers-{short}"

@@ -65,7 +65,6 @@ class Statement:
 
 
 def document(statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """A policy document of IAM."""
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
@@ -97,7 +96,6 @@ class Worker:
     rare: frozenset[str] = field(default_factory=frozenset)
 
     def policy(self, place: PolicyPlace) -> dict[str, Any]:
-        """A policy document of IAM."""
         return document(statement.rendered(place) for statement in self.statements)
 
     @property

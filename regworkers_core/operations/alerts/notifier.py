@@ -43,9 +43,7 @@ class Channel(Protocol):
     def name(self) -> str: ...
 
     @property
-    def severities(self) -> frozenset[Severity]:
-        """The severities that it receives."""
-        ...
+    def severities(self) -> frozenset[Severity]: ...
 
     def notify(self, incident: Incident, change: IncidentChange) -> None:
         """Send one change. Raises TransientFailure if the channel is unavailable, or any other exception."""

@@ -155,7 +155,6 @@ class _Redrive:
         report.closed = close_settled(self._runtime, self._queue, self._assessor, by=by)
 
     def count(self) -> None:
-        """Count causes with verdicts."""
         self._callbacks.on_phase("counting")
         report, causes = self.report, self.report.groups
         with open_browser(self._runtime, self._queue, stopped=self._stopped) as browser:

@@ -69,7 +69,6 @@ def with_short_timeouts(settings: Settings, seconds: float = _ANSWER_SECONDS) ->
 
 
 def command_in(error: str, otherwise: str = TIME_OUTS) -> str:
-    """The command that the text of an error names."""
     named = _COMMAND.search(error)
     return named[1] if named else otherwise
 

@@ -53,7 +53,6 @@ def grants(resource: str, policy: Mapping[str, Any], account: str) -> Iterator[F
 
 
 def _policies(runtime: Runtime) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """What has the policy, an ARN, and the policy."""
     wanted, prefix = desired(runtime.settings), runtime.names.prefix
 
     def call(service: str, operation: str, **arguments: Any) -> Any:

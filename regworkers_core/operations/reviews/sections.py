@@ -83,7 +83,6 @@ class Review:
         return f"{self.kind.value.capitalize()} review of {self.environment}, {self.date}"
 
     def remarks(self, level: Level) -> list[tuple[str, str]]:
-        """Section and text of all remarks of a level."""
         return [
             (section.title, remark.text) for section in self.sections for remark in section.of_level(level)
         ]

@@ -70,7 +70,6 @@ class RunbookReport:
         return f"runbooks/{self.name}.md"
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document."""
         document = as_document(self, "fine", "summary", "facts", "tables", "changed", "next_step", "page")
         findings = [{"finding": each.text, "advice": each.advice} for each in self.findings]
         return {"runbook": self.name, **document, "findings": findings}

@@ -43,7 +43,6 @@ class CutOver:
     applied: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document."""
         return {
             "applied": self.applied,
             "startsAt": None if self.start is None else self.start.at,

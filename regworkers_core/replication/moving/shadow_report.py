@@ -120,7 +120,6 @@ class ShadowReport:
             self.until = max(self.until, until)
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document."""
         lag = Percentiles()
         for seconds, times in self.lags.items():
             lag.add(seconds, times)

@@ -42,7 +42,6 @@ class EntrySide:
 
 
 def of_source(key: EntryKey, item: Mapping[str, Any]) -> EntrySide:
-    """From an item of the demand table."""
     try:
         entry = Entry.parse(key, item)
         return EntrySide(key, entry.order, content=digest(entry.fields))

@@ -168,7 +168,6 @@ class Comparison:
         self._write([_row(each) for each in left], [(each.n,) for each in gone])
 
     def settle_open(self, kind: Kind) -> None:
-        """Settle all that is still open as `kind`."""
         self._database.execute(
             "UPDATE pair SET step = ?, kind = ? WHERE step = ?",
             [PairProgress.SETTLED, kind, PairProgress.OPEN],
@@ -198,7 +197,6 @@ class Comparison:
         return [Orphans(campaign, entries, campaign in self._populated) for campaign, entries in rows]
 
     def source_entries(self, campaign_id: str) -> int:
-        """Entries that the source has of a campaign."""
         return self._populated[campaign_id]
 
     def samples(self, kind: Kind, limit: int) -> tuple[str, ...]:

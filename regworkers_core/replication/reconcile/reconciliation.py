@@ -102,11 +102,9 @@ class ReconcileResult:
 
     @property
     def explanations(self) -> dict[Kind, str]:
-        """A sentence for each kind that was found."""
         return {kind: EXPLANATIONS[kind] for kind, number in self.counts.items() if number}
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON document."""
         names = "campaign_id clean counts totals samples explanations generations seconds verified_as_of"
         return as_document(self, *names.split(), "repair", "acceptance") | {
             "totals": {camel(name): number for name, number in self.totals.items()},

@@ -60,7 +60,6 @@ class Replanned:
 
     @property
     def word(self) -> str:
-        """The word that confirms the moves."""
         return confirmation_word(self.market.campaign_id, self.market.phase)
 
     @property

@@ -219,8 +219,6 @@ def _resume(runtime: Runtime, campaign_id: str, run_id: str) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _Import:
-    """The work of one import, batch by batch."""
-
     runtime: Runtime
     campaign: Campaign
     market_id: str | None

@@ -200,7 +200,6 @@ class CodesPrecheck:
         return found
 
     def as_facts(self) -> dict[str, Any]:
-        """Return the facts of a step."""
         return {
             "codes": {
                 market: {

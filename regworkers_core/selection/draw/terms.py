@@ -47,13 +47,11 @@ class PhaseTerms:
         )
 
     def as_fields(self) -> dict[str, Any]:
-        """Return the field `terms` of the phase."""
         markets = [as_document(market, "market_id", "capacity", "reserves") for market in self.markets]
         return as_document(self) | {"markets": markets}
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> PhaseTerms:
-        """Read the field `terms` of a phase."""
         markets = []
         for market in fields["markets"]:
             reserves = tuple(from_document(Reserve, each) for each in market["reserves"])

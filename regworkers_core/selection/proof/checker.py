@@ -122,8 +122,6 @@ class Inclusion:
 
 
 class PhasePart:
-    """One phase as the receipt contains it."""
-
     def __init__(self, number: int, document: object, ref: str) -> None:
         fields = Fields(RECEIPT, f"phases[{number - 1}]", document, _PHASE)
         text = fields.text("manifest", str.isascii, "the text of manifest.json").encode()

@@ -57,7 +57,6 @@ class SortedFile:
         self._file.close()
 
     def find(self, ref: str) -> Line | None:
-        """The line of `ref`, or None."""
         line = self._first_from(ref)
         return line if line is not None and line.ref == ref else None
 

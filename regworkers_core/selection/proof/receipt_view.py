@@ -43,7 +43,6 @@ STEPS = {
 
 
 def receipt_page(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
-    """The receipt and its check as an HTML page."""
     return page(
         "receipt",
         title=headline(receipt),

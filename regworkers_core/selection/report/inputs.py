@@ -196,7 +196,6 @@ class Workspace:
         self._database.execute(statement, values or {})
 
     def row(self, statement: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:
-        """The single row of an aggregate."""
         found = self._database.execute(statement, values or {}).fetchone()
         if found is None:
             raise ValueError("an aggregate without a row")

@@ -56,7 +56,6 @@ def notes(numbers: Mapping[str, Any], manifest: Manifest, context: ReportContext
 
 
 def seed_source(manifest: Manifest, context: ReportContext) -> dict[str, Any]:
-    """The source of the randomness and what it guarantees."""
     source = dict(manifest.seed_source)
     if source["kind"] == "drand":
         at = signed_at(source)

@@ -31,7 +31,6 @@ class Scenario:
 
     @classmethod
     def of(cls, campaign: Campaign) -> Scenario:
-        """The current rules of a campaign."""
         markets = tuple(sorted(campaign.markets, key=lambda market: market.market_id))
         return cls(markets, campaign.draw.wins_per_unit, campaign.draw.waitlist_size)
 
