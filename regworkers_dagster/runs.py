@@ -95,18 +95,16 @@ def launched_by_hand(
         yield result
 
 
-def throttled(
-    log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-) -> Callable[[str | Callable[[], str]], None]:
+def throttled(log: Callable[[str], None]) -> Callable[[str | Callable[[], str]], None]:
     """`log`, for progress: at most one line every half minute, because Dagster stores each line as an event. A function
     is called only for a line that is logged.
     """
-    logged_at = clock()
+    logged_at = time.monotonic()
 
     def show(text: str | Callable[[], str]) -> None:
         nonlocal logged_at
-        if clock() - logged_at >= _PROGRESS_SECONDS:
-            logged_at = clock()
+        if time.monotonic() - logged_at >= _PROGRESS_SECONDS:
+            logged_at = time.monotonic()
             log(text if isinstance(text, str) else text())
 
     return show

@@ -65,7 +65,6 @@ class DagsterProcess:
         root: Path,
         instance: str = "default",
         *,
-        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.root = root.absolute()
@@ -74,7 +73,6 @@ class DagsterProcess:
         self.home = self.root if instance == "default" else self.folder / "dagster_home"
         self.log = self.folder / "dagster.log"
         self._state_file = self.folder / "dagster.json"
-        self._clock = clock
         self._sleep = sleep
 
     def __enter__(self) -> Self:
@@ -157,10 +155,10 @@ class DagsterProcess:
                 self._wait_for_code(refs[name], code)
 
     def _wait_for_code(self, child: ProcessRef, code: Path) -> None:
-        deadline = self._clock() + READY_SECONDS
+        deadline = time.monotonic() + READY_SECONDS
         with socket.socket(socket.AF_UNIX) as client:
             while client.connect_ex(str(code)):
-                if child.find() is None or self._clock() > deadline:
+                if child.find() is None or time.monotonic() > deadline:
                     raise StartFailed(f"Dagster's code server does not answer; see {self.log}")
                 self._sleep(POLL_SECONDS)
 
@@ -186,11 +184,11 @@ class DagsterProcess:
         """Block until sensors tick and every code location is loaded. Raises StartFailed with the error of one that
         fails.
         """
-        deadline = self._clock() + seconds
+        deadline = time.monotonic() + seconds
         while not self._loaded():
             if not self.running:
                 raise StartFailed(f"Dagster ended while starting; see {self.log}")
-            if self._clock() > deadline:
+            if time.monotonic() > deadline:
                 raise StartFailed(f"Dagster was not ready within {seconds:g} s; see {self.log}")
             self._sleep(POLL_SECONDS)
 

@@ -14,7 +14,7 @@ import httpx2
 import orjson
 
 from regworkers_core.domain.reasons import Failure, TransientFailure
-from regworkers_core.domain.selection import QUICKNET, Chain
+from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 
@@ -61,21 +61,19 @@ class DrandHttp:
         dependency: Dependency,
         bases: Sequence[str] = BASES,
         *,
-        chain: Chain = QUICKNET,
         timeout_seconds: float = 5.0,
         clock: Callable[[], float] = scheduling.now,
         make: Callable[..., Any] = httpx2.Client,
     ) -> None:
         self._dependency = dependency
         self._bases = tuple(base.rstrip("/") for base in bases)
-        self._chain = chain
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._make = make
 
     def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
         """See `Beacon.signature`. Makes no call before the round is due by our own clock."""
-        wait = self._chain.due(round_number) - self._clock()
+        wait = QUICKNET.due(round_number) - self._clock()
         if wait > 0:
             raise RoundNotYet(round_number, wait)
 
@@ -107,13 +105,13 @@ class DrandHttp:
                     return found
                 problems.append(f"{base}: a signature that is not the chain's")
         if round_number is not None and not_yet and not_yet == len(problems):
-            raise RoundNotYet(round_number, float(self._chain.period))
+            raise RoundNotYet(round_number, float(QUICKNET.period))
         raise TransientFailure(DEPENDENCY, "; ".join(problems) or "no relay is configured")
 
     def _ask(self, client: httpx2.Client, base: str, round_number: int | None) -> _Signed:
         deadline = scheduling.monotonic() + self._timeout_seconds
         which = "latest" if round_number is None else round_number
-        with client.stream("GET", f"{base}/{self._chain.hash}/public/{which}") as response:
+        with client.stream("GET", f"{base}/{QUICKNET.hash}/public/{which}") as response:
             if response.status_code != 200:
                 raise _Refused(f"status {response.status_code}", not_yet=response.status_code in _NOT_YET)
             body = b""

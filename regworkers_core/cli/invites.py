@@ -103,7 +103,7 @@ def upload_command(
         file = _default_file(campaign, type_, sure=yes or dry_run)
     if ttl is not None and until_close:
         raise UsageError("give TTL or --until-close, not both")
-    until, run_id = _until(runtime, ttl), new_run_id()
+    until, run_id = None if ttl is None else parse_ttl(ttl, runtime.clock()), new_run_id()
     campaign_id, _ = campaign_to_invite_to(runtime, campaign, force=force)
     arguments = {"type": type_.value, "file": file.name, "ttl": ttl, "shorten": shorten, "runId": run_id}
     with (
@@ -252,10 +252,6 @@ def _default_file(campaign: str, type_: InviteType, *, sure: bool) -> Path:
     if not sure:
         require_word(ask(f"type {campaign} to invite them"), campaign)
     return DEFAULT_FILE
-
-
-def _until(runtime: Runtime, ttl: str | None) -> int | None:
-    return None if ttl is None else parse_ttl(ttl, runtime.clock())
 
 
 @contextmanager

@@ -116,15 +116,13 @@ def _deep_json(value: Any) -> bytes:
     return b"".join(written)
 
 
-def chunks(
-    items: Sequence[Any], max_items: int = MAX_ITEMS, max_bytes: int = MAX_BYTES
-) -> Iterator[Sequence[Any]]:
-    """Cut `items` into runs of at most `max_items` whose bodies stay within `max_bytes`."""
+def chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut `items` into runs of at most `MAX_ITEMS` whose bodies stay within `MAX_BYTES`."""
     # 512 bytes leave room for the envelope around the items.
     start, size = 0, 512
     for index, item in enumerate(items):
         length = len(json_text(item)) + 1
-        if index > start and (index - start >= max_items or size + length > max_bytes):
+        if index > start and (index - start >= MAX_ITEMS or size + length > MAX_BYTES):
             yield items[start:index]
             start, size = index, 512
         size += length

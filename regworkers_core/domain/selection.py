@@ -251,8 +251,8 @@ QUICKNET = Chain(
 )
 
 
-def round_after(moment: float, seconds: float = LEAD_SECONDS, *, chain: Chain = QUICKNET) -> int:
+def round_after(moment: float, seconds: float = LEAD_SECONDS) -> int:
     """The first round signed `seconds` or more after `moment` (since the epoch), never below 1."""
     # In fractions: a float's rounding must not choose a round that comes too early.
-    waited = Fraction(moment) + Fraction(seconds) - chain.genesis
-    return max(1, -(-waited // chain.period) + 1)
+    waited = Fraction(moment) + Fraction(seconds) - QUICKNET.genesis
+    return max(1, -(-waited // QUICKNET.period) + 1)

@@ -53,8 +53,7 @@ class _Minute:
 class MinuteCounters:
     """The numbers of one drain, by minute; safe to share between threads. `clock` is in epoch seconds.
 
-    `limit_seconds` is how long a batch may take; a lag above `late_seconds` is late;
-    `memory` returns the MiB that the process has taken.
+    `limit_seconds` is how long a batch may take; a lag above `late_seconds` is late.
     """
 
     def __init__(
@@ -66,11 +65,10 @@ class MinuteCounters:
         late_seconds: float,
         clock: Callable[[], float],
         usage: Callable[[], DependencyUsage],
-        memory: Callable[[], float] = peak_mib,
     ) -> None:
         self._drain, self._run_id, self._limit_seconds = drain, run_id, limit_seconds
         self._late_seconds, self._lags = late_seconds, Percentiles()
-        self._clock, self._usage, self._memory = clock, usage, memory
+        self._clock, self._usage = clock, usage
         self._lock = scheduling.lock()
         self._counted: Counter[str] = Counter()
         self._past: list[DrainMinute] = []
@@ -140,7 +138,7 @@ class MinuteCounters:
             calls={name: number for name, number in calls.items() if number},
             waited_seconds={name: round(waited[name], 3) for name, number in calls.items() if number},
             ended=ended,
-            memory_mib=round(self._memory(), 1),
+            memory_mib=round(peak_mib(), 1),
             throttles={name: number for name, number in throttles.items() if number},
             measured=lags.count,
             late=lags.above(self._late_seconds),

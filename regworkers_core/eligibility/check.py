@@ -49,11 +49,7 @@ EXAMPLE = '[{"campaignSlug": "...", "entry": {"email": "...", "firstName": "..."
 
 
 def check_eligibility(
-    runtime: Runtime,
-    items: object,
-    *,
-    callers: Sequence[Caller] | None = None,
-    on_step: OnStep = no_step,
+    runtime: Runtime, items: object, *, callers: Sequence[Caller] | None = None
 ) -> list[dict[str, Any]]:
     """Return one answer document for each item; docs/eligibility.md has both formats. `callers` has the caller of each
     item; without it all are trusted.
@@ -67,7 +63,7 @@ def check_eligibility(
     answers: list[dict[str, Any]] = []
     for start in range(0, len(items), _TOGETHER):
         part = slice(start, start + _TOGETHER)
-        answers += checker.check(items[part], on_step, end, callers and callers[part])
+        answers += checker.check(items[part], no_step, end, callers and callers[part])
     return answers
 
 

@@ -103,11 +103,8 @@ class Transfer:
         attempt_seconds: float = 5.0,
         clock: Callable[[], float] = scheduling.now,
         monotonic: Callable[[], float] = scheduling.monotonic,
-        new_ref: Callable[[], str] = lambda: randomness.token_urlsafe(_REF_BYTES),
-        new_token: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._table, self._clock, self._monotonic = table, clock, monotonic
-        self._new_ref, self._new_token = new_ref, new_token
         self._put_begins_seconds = WRITE_GRACE_SECONDS - CLOCKS_SECONDS - attempt_seconds
 
     def existing(self, earlier: EarlierEntries, check: Check) -> Transferred | IdTaken | None:
@@ -170,7 +167,7 @@ class Transfer:
             now = self._clock()
             if claim and claim.entry_id == own.entry_id and abs(now - claim.claimed_at) < _SAFE_SECONDS:
                 return True
-            wanted = Claim(table_key, own.entry_id, round(now, 3), self._new_token())
+            wanted = Claim(table_key, own.entry_id, round(now, 3), uuid.uuid4().hex)
             if self._table.claim(wanted, claim, within_seconds=self._left(end)):
                 return True
             item = self._read(table_key, end)
@@ -197,7 +194,7 @@ class Transfer:
             "entityType": "ENTRY",
             "campaignId": own.campaign_id,
             "entryId": own.entry_id,
-            "ref": self._new_ref(),
+            "ref": randomness.token_urlsafe(_REF_BYTES),
             "version": 1,
             "createdAt": as_of.text,
             "updatedAt": as_of.text,

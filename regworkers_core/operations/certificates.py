@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import Environment, Settings, settings_of
+from regworkers_core.settings import Environment, settings_of
 
 _DAY_SECONDS = 86_400
 _RENEW = "renew it with `regworkers certs generate`"
@@ -255,16 +255,13 @@ class CertificateReport:
 
 
 def check_environments(
-    environments: Sequence[Environment],
-    *,
-    settings: Callable[[Environment], Settings] = settings_of,
-    warn_days: float | None = None,
+    environments: Sequence[Environment], *, warn_days: float | None = None
 ) -> list[CertificateReport]:
     """One report for each, in the same order. An environment that cannot be read does not stop the others."""
 
     def check(environment: Environment) -> CertificateReport:
         try:
-            runtime = Runtime(with_short_timeouts(settings(environment)))
+            runtime = Runtime(with_short_timeouts(settings_of(environment)))
             return check_certificate(runtime, environment, warn_days=warn_days)
         except (UsageError, TransientFailure) as error:
             return CertificateReport(environment, RenewalState.UNREADABLE, error=str(error))

@@ -163,9 +163,7 @@ def _log_refusal(refused: str | None) -> None:
         log.warning("new certificate rejected; keeping the current one", error=refused)
 
 
-def try_out(
-    bootstrap: str, *, timeout_seconds: float, monotonic: Callable[[], float] = scheduling.monotonic
-) -> Try:
+def try_out(bootstrap: str, *, timeout_seconds: float) -> Try:
     """Returns a `Try` that asks the brokers for their metadata."""
 
     def attempt(options: Mapping[str, Any]) -> tuple[Answer, str]:
@@ -179,8 +177,8 @@ def try_out(
             client = AdminClient({**options, **fixed}, logger=_SILENT)
         except KafkaException:
             return Answer.REFUSED, "the key does not belong to the certificate, or one of them is damaged"
-        give_up = monotonic() + timeout_seconds
-        while (left := give_up - monotonic()) > 0:
+        give_up = scheduling.monotonic() + timeout_seconds
+        while (left := give_up - scheduling.monotonic()) > 0:
             try:
                 client.list_topics(timeout=min(_PIECE_SECONDS, left))
             except KafkaException:

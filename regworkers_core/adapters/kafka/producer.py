@@ -138,7 +138,11 @@ class KafkaProducer:
         except IndexError:
             client = self._new()
         errors = self._deliver(client, list(enumerate(records)), give_up)
-        fenced = [(index, records[index]) for index, error in errors.items() if _is_fence(error)]
+        fenced = [
+            (index, records[index])
+            for index, error in errors.items()
+            if error.fatal() or error.code() in _FENCED
+        ]
         if fenced:
             client = self._new()
             for index, _ in fenced:
@@ -229,10 +233,6 @@ class KafkaProducer:
         return f" (last trouble: {self._trouble})" if recent else ""
 
 
-def _is_fence(error: KafkaError) -> bool:
-    return error.fatal() or error.code() in _FENCED
-
-
 def _name(error: KafkaException) -> str:
     cause = error.args[0] if error.args else None
     return cause.name() if isinstance(cause, KafkaError) else type(error).__name__
@@ -258,10 +258,9 @@ class RotatingProducer:
         make: Callable[[Mapping[str, Any]], RecordProducer],
         *,
         wait_seconds: float,
-        monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._credentials, self._make = credentials, make
-        self._wait_seconds, self._monotonic = wait_seconds, monotonic
+        self._wait_seconds = wait_seconds
         self._state = scheduling.condition()
         self._held: _Held | None = None
         self._swapping = False

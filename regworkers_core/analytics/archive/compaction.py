@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,13 +209,13 @@ def expire(
         return expire_days(ledger, first_day, runtime.clock())
 
 
-def expire_days(ledger: Ledger, first_day: str, now: float, at: Callable[[float], str] = iso) -> Expired:
+def expire_days(ledger: Ledger, first_day: str, now: float) -> Expired:
     """Remove the days as the holder of the lease. Raises Superseded."""
     manifest = ledger.manifest
     gone, found = _split(manifest, first_day)
     if gone:
         ledger.commit(
-            at(now),
+            iso(now),
             files=tuple(file for file in manifest.files if file.date >= first_day),
             replaced=(*manifest.replaced, *(ReplacedFile(file.key, now) for file in gone)),
             expired=manifest.expired + found.rows,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import duckdb
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
-from regworkers_core.analytics.archive.archiver import Log
 from regworkers_core.analytics.archive.manifest import (
     LEASE,
     ArchiveManifest,
@@ -28,9 +26,7 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 
 
-def archive_status(
-    runtime: Runtime, open_log: Callable[[], AbstractContextManager[Log]] | None = None
-) -> dict[str, Any]:
+def archive_status(runtime: Runtime) -> dict[str, Any]:
     """Return a JSON document. `lag` is by topic; it is None, and `unavailable` is "kafka", if Kafka does not answer.
     Raises TransientFailure if S3 or the lease table does not answer.
     """
@@ -43,7 +39,7 @@ def archive_status(
     behind, unavailable, gone, restarted = None, None, None, 0
     missing: list[str] = []
     try:
-        with (open_log or (lambda: runtime.kafka_log(LEASE)))() as source:
+        with runtime.kafka_log(LEASE) as source:
             found = source.partitions(runtime.names.topics)
             missing = sorted(set(runtime.names.topics) - set(found))
             bounds = source.bounds([each for numbers in found.values() for each in numbers])

@@ -190,7 +190,6 @@ def upload_object(
     force: bool = False,
     shorten: bool = False,
     until_close: bool = False,
-    rate: float | None = None,
     hooks: Hooks | None = None,
 ) -> tuple[ListReport, str]:
     """Upload invites from `s3://bucket/key`, or from a key in the bucket of artefacts, read as a stream. Returns the
@@ -215,7 +214,6 @@ def upload_object(
             force=force,
             shorten=shorten,
             until_close=until_close,
-            rate=rate,
             hooks=hooks,
         )
         if report.rejects_file is None:

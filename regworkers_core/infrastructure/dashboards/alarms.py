@@ -59,8 +59,8 @@ def of_queue(queue: str, name: str, statistic: str = "Maximum") -> Metric:
     return Metric("AWS/SQS", name, (("QueueName", queue),), statistic)
 
 
-def of_table(table: str, name: str, statistic: str = "Sum") -> Metric:
-    return Metric("AWS/DynamoDB", name, (("TableName", table),), statistic)
+def of_table(table: str, name: str) -> Metric:
+    return Metric("AWS/DynamoDB", name, (("TableName", table),), "Sum")
 
 
 Missing = Literal["breaching", "notBreaching", "ignore", "missing"]

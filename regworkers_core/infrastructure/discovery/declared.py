@@ -12,7 +12,7 @@ import orjson
 
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board_body, board_name
-from regworkers_core.infrastructure.desired import Bucket, Fact, Facts, Lifecycle, desired
+from regworkers_core.infrastructure.desired import Fact, Facts, Lifecycle, desired
 from regworkers_core.infrastructure.discovery import workers
 from regworkers_core.infrastructure.policies.platform import ROLES, all_policies, resource_name
 from regworkers_core.infrastructure.policies.statement import place_of
@@ -60,10 +60,6 @@ def facts_of_policy(document: Mapping[str, Any]) -> Facts:
         text = log_bucket.sub(f"arn:aws:s3:::{LOG_BUCKET}", text)
         facts[f"statement {statement.get('Sid') or number}"] = text
     return facts
-
-
-def facts_of_bucket(bucket: Bucket) -> Facts:
-    return {**bucket.facts, **facts_of_policy(bucket.policy)}
 
 
 def _many(value: Any) -> list[Any]:
@@ -131,7 +127,11 @@ def declared(settings: Settings) -> list[Declared]:
             for each in wanted.tables
         ),
         *(Declared(ResourceKind.QUEUE, each.name, each.facts) for each in wanted.queues),
-        Declared(ResourceKind.BUCKET, wanted.bucket.name, facts_of_bucket(wanted.bucket)),
+        Declared(
+            ResourceKind.BUCKET,
+            wanted.bucket.name,
+            {**wanted.bucket.facts, **facts_of_policy(wanted.bucket.policy)},
+        ),
         Declared(ResourceKind.LOG_GROUP, wanted.log_group.name, wanted.log_group.facts),
         Declared(ResourceKind.FUNCTION, wanted.function.name, wanted.function.facts, local),
         Declared(ResourceKind.DASHBOARD, board_name(settings), facts_of_board(board_body(settings)), local),

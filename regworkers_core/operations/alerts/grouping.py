@@ -83,7 +83,10 @@ def group_and_inhibit(
     causes = {
         recovery: seen | previous.causes(recovery)
         for condition in table
-        for recovery in {condition.recovery(limits) + lasts for lasts in _lasts(assessed[condition.name])}
+        for recovery in {
+            condition.recovery(limits) + finding.lasts_seconds
+            for finding in _findings(assessed[condition.name])
+        }
     }
     groups = {
         condition.name: _ConditionGroups(condition, assessed[condition.name], previous, causes, limits)
@@ -209,10 +212,6 @@ def _attribute(
         }
         severity = Severity.worst((alert.severity, finding.severity))
         alerts[key] = replace(alert, severity=severity, details=details)
-
-
-def _lasts(assessed: Assessment | Unread) -> set[float]:
-    return {finding.lasts_seconds for finding in _findings(assessed)}
 
 
 def _findings(assessed: Assessment | Unread) -> tuple[Finding, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets as randomness
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
@@ -147,14 +147,8 @@ class RecordedErasure(NamedTuple):
 class ErasureLedger:
     """Every method raises TransientFailure when S3 or the secret store cannot answer, UsageError for a bad secret."""
 
-    def __init__(
-        self,
-        objects: Objects,
-        secrets: LedgerSecrets,
-        *,
-        entropy: Callable[[int], bytes] = randomness.token_bytes,
-    ) -> None:
-        self._objects, self._secrets, self._entropy = objects, secrets, entropy
+    def __init__(self, objects: Objects, secrets: LedgerSecrets) -> None:
+        self._objects, self._secrets = objects, secrets
         self._key: bytes | None = None
 
     def of_entry(self, key: EntryKey) -> RecordedErasure:
@@ -172,7 +166,7 @@ class ErasureLedger:
         if self._known_key() is None:
             if before := self._objects.list(PREFIX):
                 raise _lost(len({_mark_of(name) for name in before}))
-            made = self._entropy(_SECRET_BYTES).hex()
+            made = randomness.token_bytes(_SECRET_BYTES).hex()
             self._key = _checked(self._secrets.create(SECRET, made, description=_DESCRIPTION))
         line = orjson.dumps({"entry": self.mark(key), "erasedAt": at}) + b"\n"
         self._objects.put_once(self._name(key, at, _LINE), line)

@@ -83,7 +83,8 @@ def shown(review: Review) -> RenderedReview:
         _section(each, {name: f"![{name}]({each.name}-{name}.png)" for name in each.plots})
         for each in review.sections
     ]
-    markdown = "\n\n".join([f"# {review.title}", _period(review), overview, *body]) + "\n"
+    period = f"From {review.since} to {review.at}."
+    markdown = "\n\n".join([f"# {review.title}", period, overview, *body]) + "\n"
     by_section = {
         each.name: _section(each, {name: markdown_image(name, plot) for name, plot in each.plots.items()})
         for each in review.sections
@@ -91,10 +92,6 @@ def shown(review: Review) -> RenderedReview:
     return RenderedReview(
         markdown, page("review", title=review.title, review=review), overview, by_section, plots
     )
-
-
-def _period(review: Review) -> str:
-    return f"From {review.since} to {review.at}."
 
 
 def _overview(review: Review) -> str:

@@ -53,11 +53,8 @@ class ShardDiscovery:
         owner: str,
         lease_seconds: float,
         clock: Callable[[], float] = scheduling.monotonic,
-        now: Callable[[], float] = scheduling.now,
-        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._streams, self._table, self._clock = streams, table, clock
-        self._now, self._uniform = now, uniform
         self._holder = LeaseHolder(table, owner, lease_seconds=lease_seconds, clock=clock)
         self._lease_seconds = lease_seconds
         self._key = lister_key(streams.table_name)
@@ -75,7 +72,7 @@ class ShardDiscovery:
         self.known: KnownStream | None = None
         self.failure: TransientFailure | UsageError | None = None
         self.counts: Counter[str] = Counter()
-        self._shards = ListedRows(table, streams.table_name, self._holder, self.counts, now)
+        self._shards = ListedRows(table, streams.table_name, self._holder, self.counts, scheduling.now)
 
     @property
     def due(self) -> bool:
@@ -140,7 +137,7 @@ class ShardDiscovery:
         next_at = [self._clock() + self._lease_seconds / 3, max(self._call_at, self._listing_at)]
         if self._listing is not None or self._tail is not None:
             next_at.append(self._call_at)
-        if wanted := self._asked_again_at():
+        if wanted := min((at for at, _ in self._asked.values()), default=None):
             next_at.append(max(self._call_at, wanted))
         return max(0.0, min(next_at) - self._clock())
 
@@ -217,9 +214,6 @@ class ShardDiscovery:
             for shard_id in shard_rows.childless(self.stream_arn, self._shards.rows)
             if shard_id not in put and self._asked.get(shard_id, (now, 0))[0] <= now
         ]
-
-    def _asked_again_at(self) -> float | None:
-        return min((at for at, _ in self._asked.values()), default=None)
 
     def _note_asked(self, shard_ids: Sequence[str]) -> None:
         for shard_id in shard_ids:
@@ -321,7 +315,7 @@ class ShardDiscovery:
         self._failures += 1
         self.counts["discovery_failures"] += 1
         pause = _pause_seconds(self._failures)
-        self._step_at = self._clock() + max(CALL_SECONDS, self._uniform(pause / 2, pause))
+        self._step_at = self._clock() + max(CALL_SECONDS, random.uniform(pause / 2, pause))
         # Logged for failure 1, 2, 4, 8 and so on: an outage of hours must not fill the log.
         if self._failures & (self._failures - 1) == 0:
             log.warning(

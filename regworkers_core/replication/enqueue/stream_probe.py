@@ -7,7 +7,7 @@ time was too short is never taken for read.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regworkers_core.adapters.aws.streams import IteratorExpired, StreamRecord, Streams, Trimmed, known_stream
@@ -25,7 +25,6 @@ _THREADS = 16
 _PAGES = 5
 
 # Each probe takes another order: if the time is too short for all shards, the next probe begins with others.
-Shuffle = Callable[[Sequence[str]], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +170,6 @@ def probe_stream(
     *,
     within_seconds: float = PROBE_SECONDS,
     first: bool = False,
-    shuffle: Shuffle = lambda names: random.sample(names, len(names)),
 ) -> StreamProbe:
     """Read the first unread record of each workable shard, for `within_seconds` at most; `first`: until one has any.
     A shard that cannot be read does not hide the others.
@@ -186,7 +184,7 @@ def probe_stream(
         return StreamProbe(len(known.rows), len(workable), 0, True, None)
     reads = _ShardReads(streams, known, deadline, first)
     if workable:
-        reads.run(shuffle(workable))
+        reads.run(random.sample(workable, len(workable)))
     oldest_at = None if reads.dateless else reads.oldest_at
     return StreamProbe(len(known.rows), len(workable), reads.done, reads.unread, oldest_at, reads.failure)
 

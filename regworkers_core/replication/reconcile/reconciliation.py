@@ -138,7 +138,6 @@ def reconcile(
     workers: int = 1,
     on_progress: OnProgress | None = None,
     on_phase: OnPhase | None = None,
-    samples: int = SAMPLES,
 ) -> ReconcileResult:
     """Compare the demand table with the replica, with all content, and queue what differs if `repair`. Up to
     `yes_remove` removals are queued also where the repair would refuse that many. With `accept` the source wins where
@@ -169,7 +168,6 @@ def reconcile(
         clock=runtime.clock,
         on_progress=on_progress,
         on_phase=on_phase,
-        samples=samples,
     )
     result = flow.run(
         campaign_id, repair=repair, yes_remove=yes_remove, accept=accept, since=since, cycle=cycle
@@ -220,7 +218,6 @@ class Reconciliation:
         clock: Callable[[], float] = scheduling.now,
         sleep: Callable[[float], object] = scheduling.sleep,
         generations: int = GENERATIONS,
-        samples: int = SAMPLES,
         on_progress: OnProgress | None = None,
         on_phase: OnPhase | None = None,
         on_step: OnStep = no_step,
@@ -230,7 +227,7 @@ class Reconciliation:
         self._segments, self._budget = segments, budget
         self._superseded, self._visibility_seconds = superseded, visibility_seconds
         self._clock, self._sleep = clock, sleep
-        self._generations, self._samples = generations, samples
+        self._generations = generations
         self._on_progress = on_progress or (lambda _done: None)
         self._phase = on_phase or (lambda _text: None)
         self._done = 0
@@ -274,9 +271,7 @@ class Reconciliation:
                         self._verified(comparison, compared)
             counts: Counts = comparison.counts()
             totals = comparison.totals()
-            samples = {
-                kind: comparison.samples(kind, self._samples) for kind, number in counts.items() if number
-            }
+            samples = {kind: comparison.samples(kind, SAMPLES) for kind, number in counts.items() if number}
             accepted = None
             if accept is not None:
                 accepted = self._accept(comparison, campaign_id, accept, lower=repair)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from regworkers_core.adapters.mongo.draws import (
     DrawRecord,
     MarketStatus,
-    PhaseRecord,
     PhaseStatus,
     lease_name,
 )
@@ -46,7 +45,8 @@ def stalled_markets(runtime: Runtime, *, older_than_seconds: float) -> list[Stal
             if phase.status is not PhaseStatus.PUBLISHED or phase.fields.get("releasedAt", "") > before:
                 continue
             if waits_to_finish(phase):
-                if phase.markets and _last_completed(phase) < before:
+                completed = [str(entry.get("completedAt") or "") for entry in phase.markets.values()]
+                if completed and max(completed) < before:
                     market = MarketPhase(record.campaign_id, next(iter(phase.markets)), number)
                     found.append(StalledMarket(market, "completion"))
                 continue
@@ -56,10 +56,6 @@ def stalled_markets(runtime: Runtime, *, older_than_seconds: float) -> list[Stal
                 if why is not None:
                     found.append(StalledMarket(market, why))
     return found
-
-
-def _last_completed(phase: PhaseRecord) -> str:
-    return max(str(entry.get("completedAt") or "") for entry in phase.markets.values())
 
 
 def _why(

@@ -190,16 +190,14 @@ def make_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = random
     return commitment_of(_checked(runtime, campaign_id, secret))
 
 
-def ensure_commitment(
-    runtime: Runtime, campaign: Campaign, *, entropy: Entropy = randomness.token_bytes
-) -> Commitment:
+def ensure_commitment(runtime: Runtime, campaign: Campaign) -> Commitment:
     """Return the campaign's commitment; a campaign without one gets it now, which counts as late.
 
     Raises UsageError when the secret behind a published commitment is not in the store, so that it could not be
     revealed.
     """
     if campaign.draw.commitment is None:
-        commitment = make_secret(runtime, campaign.campaign_id, entropy=entropy)
+        commitment = make_secret(runtime, campaign.campaign_id)
         runtime.campaigns.set_commitment(campaign.campaign_id, commitment, iso(runtime.clock()))
         runtime.campaign_cache.forget(campaign)
         campaign = runtime.campaigns.require_id(campaign.campaign_id)

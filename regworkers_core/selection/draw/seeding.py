@@ -83,11 +83,7 @@ def choose(runtime: Runtime, patience: Patience, *, after: float = 0.0) -> int |
 
     Raises UsageError for a clock that is behind the beacon, TransientFailure when the beacon is unavailable.
     """
-
-    def is_signed(number: int, signature: str) -> bool:
-        return _verified(QUICKNET_HASH, number, signature)
-
-    latest = patience.ask(lambda: runtime.beacon.latest(accept=is_signed))
+    latest = patience.ask(lambda: runtime.beacon.latest(accept=partial(_verified, QUICKNET_HASH)))
     if latest is None:
         return None
     now = runtime.clock()
@@ -98,22 +94,6 @@ def choose(runtime: Runtime, patience: Patience, *, after: float = 0.0) -> int |
         )
     return round_after(
         max(now, QUICKNET.due(latest), after) + WRITE_SECONDS, runtime.settings.selection.seed_delay_seconds
-    )
-
-
-def signature_of(
-    runtime: Runtime, chain: str, number: int, patience: Patience, known: Callable[[], str | None]
-) -> str | None:
-    """Return the verified signature of a round, or the one that is `known` by now; None as `Patience.ask`. Raises
-    TransientFailure when the beacon is unavailable.
-    """
-
-    def accept(signature: str) -> bool:
-        return _verified(chain, number, signature)
-
-    return patience.ask(
-        lambda: known() or runtime.beacon.signature(number, accept=accept),
-        hint="; `regworkers draw seed` takes its signature as an argument",
     )
 
 
@@ -136,16 +116,21 @@ def signatures(
     """
     found: dict[str, str] = {}
     for number in awaited(phase):
-        supplied = partial(_supplied, known, number)
-        signature = signature_of(runtime, phase.fields["seedSource"]["chain"], number, patience, supplied)
+        signature = patience.ask(
+            partial(_signature_of, runtime, phase.fields["seedSource"]["chain"], number, known),
+            hint="; `regworkers draw seed` takes its signature as an argument",
+        )
         if signature is None:
             return None
         found[str(number)] = signature
     return found
 
 
-def _supplied(known: Callable[[], Mapping[str, str]], number: int) -> str | None:
-    return known().get(str(number))
+def _signature_of(
+    runtime: Runtime, chain: str, number: int, known: Callable[[], Mapping[str, str]]
+) -> str | None:
+    accept = partial(_verified, chain, number)
+    return known().get(str(number)) or runtime.beacon.signature(number, accept=accept)
 
 
 def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, signatures: Mapping[str, str]) -> Fields:

@@ -94,7 +94,7 @@ def _is_signed(chain: Chain, round_number: int, signature_hex: str) -> bool:
     from py_ecc.optimized_bls12_381.optimized_pairing import pairing
 
     sys.setrecursionlimit(limit)
-    key: Any = decompress_G2(_halves(chain.public_key))
+    key: Any = decompress_G2((int(chain.public_key[:96], 16), int(chain.public_key[96:], 16)))
     try:
         signature: Any = decompress_G1(_number(signature_hex))
     except ValueError as error:
@@ -117,7 +117,3 @@ def _in_group(point: Any) -> bool:
 
 def _number(text: str) -> Any:
     return int(text, 16)
-
-
-def _halves(text: str) -> Any:
-    return int(text[:96], 16), int(text[96:], 16)
