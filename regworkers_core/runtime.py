@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pymongo import MongoClient
 
@@ -56,7 +56,14 @@ from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
+from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import Settings, load_settings, stack_state_file
+
+S = TypeVar("S")
+
+
+def _collection(store: Callable[[Any, Dependency], S], name: str) -> cached_property[S]:
+    return cached_property(lambda runtime: store(runtime.database[name], runtime.dependency("mongo")))
 
 
 class Runtime:
@@ -139,13 +146,17 @@ class Runtime:
         # A separate guard, as for the drain log: its breaker is not that of the work.
         return DynamoLeaseTable(self.dynamodb, self.dependency("heartbeats"), self.names.lease_table)
 
-    @cached_property
-    def replica(self) -> Replica:
-        return Replica(self.database["entries"], self.dependency("mongo"))
-
-    @cached_property
-    def campaigns(self) -> Campaigns:
-        return Campaigns(self.database["campaigns"], self.dependency("mongo"))
+    replica = _collection(Replica, "entries")
+    campaigns = _collection(Campaigns, "campaigns")
+    draws = _collection(Draws, "draws")
+    chunks = _collection(Chunks, "selection_chunks")
+    codes = _collection(Codes, "codes")
+    outbox = _collection(Outbox, "outbox")
+    selections = _collection(Selections, "selections")
+    incidents = _collection(Incidents, "alerts")
+    mutes = _collection(Mutes, "alerts")
+    reconcile_results = _collection(ReconcileResults, "reconcile_results")
+    queue_marks = _collection(QueueMarks, "queue_marks")
 
     @cached_property
     def campaign_cache(self) -> CampaignCache:
@@ -176,10 +187,6 @@ class Runtime:
         )
 
     @cached_property
-    def draws(self) -> Draws:
-        return Draws(self.database["draws"], self.dependency("mongo"))
-
-    @cached_property
     def objects(self) -> ObjectStore:
         selection = self.settings.selection
         lock = ObjectLock(selection.draw_lock_days, selection.draw_lock_mode)
@@ -191,25 +198,9 @@ class Runtime:
         return SecretStore(client, self.dependency("secretsmanager"), self.names.prefix)
 
     @cached_property
-    def chunks(self) -> Chunks:
-        return Chunks(self.database["selection_chunks"], self.dependency("mongo"))
-
-    @cached_property
-    def codes(self) -> Codes:
-        return Codes(self.database["codes"], self.dependency("mongo"))
-
-    @cached_property
     def draw_markets(self) -> DrawMarkets:
         database = self.database
         return DrawMarkets(database["draws"], database["switches"], self.dependency("mongo"))
-
-    @cached_property
-    def outbox(self) -> Outbox:
-        return Outbox(self.database["outbox"], self.dependency("mongo"))
-
-    @cached_property
-    def selections(self) -> Selections:
-        return Selections(self.database["selections"], self.dependency("mongo"))
 
     @cached_property
     def dead_letters(self) -> DeadLetters:
@@ -219,14 +210,6 @@ class Runtime:
     @cached_property
     def message_moves(self) -> MessageMoves:
         return MessageMoves(self.sqs, self.dependency("sqs"))
-
-    @cached_property
-    def incidents(self) -> Incidents:
-        return Incidents(self.database["alerts"], self.dependency("mongo"))
-
-    @cached_property
-    def mutes(self) -> Mutes:
-        return Mutes(self.database["alerts"], self.dependency("mongo"))
 
     @cached_property
     def evaluation_state(self) -> EvaluationState:
@@ -245,10 +228,6 @@ class Runtime:
         return DrainLog(self.database["drain_log"], self.dependency("drain-log"))
 
     @cached_property
-    def reconcile_results(self) -> ReconcileResults:
-        return ReconcileResults(self.database["reconcile_results"], self.dependency("mongo"))
-
-    @cached_property
     def superseded_entries(self) -> SupersededEntries:
         database = self.database
         return SupersededEntries(
@@ -257,10 +236,6 @@ class Runtime:
             self.dependency("mongo"),
             keep_days=self.settings.housekeeping.superseded_days,
         )
-
-    @cached_property
-    def queue_marks(self) -> QueueMarks:
-        return QueueMarks(self.database["queue_marks"], self.dependency("mongo"))
 
     @cached_property
     def redis_client(self) -> Any:

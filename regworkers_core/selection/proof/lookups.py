@@ -12,7 +12,6 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -49,9 +48,7 @@ class SortedFile:
     def __enter__(self) -> SortedFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if isinstance(self._map, mmap.mmap):
             self._map.close()
         self._file.close()
