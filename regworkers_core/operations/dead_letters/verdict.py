@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, same_content
@@ -166,6 +167,11 @@ class Assessor:
         return {name: notification_verdict(row, changed_by(row)) for name, row in found.items()}
 
 
+_needed = partial(ItemVerdict, DeadLetterVerdict.NEEDED)
+_superseded = partial(ItemVerdict, DeadLetterVerdict.SUPERSEDED)
+_gone = partial(ItemVerdict, DeadLetterVerdict.GONE)
+
+
 def entry_verdict(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored | None) -> ItemVerdict:
     """`item` is the entry in the demand table, `stored` the one in the replica."""
     live = stored is not None and stored.fields is not None
@@ -174,83 +180,65 @@ def entry_verdict(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored 
         and stored is not None
         and is_erased(lenient_order(item).created_at, stored.erased_at)
     ):
-        return ItemVerdict(
-            DeadLetterVerdict.GONE,
-            "the fan was erased: `regworkers erase --pending` removes the source's entry",
-        )
+        return _gone("the fan was erased: `regworkers erase --pending` removes the source's entry")
     if item is None:
         if live:
-            return ItemVerdict(DeadLetterVerdict.NEEDED, "the replica still holds an entry that was removed")
-        return ItemVerdict(DeadLetterVerdict.GONE, "the entry is neither in the source nor in the replica")
+            return _needed("the replica still holds an entry that was removed")
+        return _gone("the entry is neither in the source nor in the replica")
     try:
         entry = Entry.parse(key, item)
         same = stored is not None and same_content(entry.fields, stored.fields) if live else False
     except PermanentFailure as failure:
-        return ItemVerdict(
-            DeadLetterVerdict.NEEDED, f"the source is not corrected: {failure.error}", fails_again=True
-        )
+        return _needed(f"the source is not corrected: {failure.error}", fails_again=True)
     except UNSTORABLE:
-        return ItemVerdict(
-            DeadLetterVerdict.NEEDED, "the source is not corrected: MongoDB cannot hold it", fails_again=True
-        )
+        return _needed("the source is not corrected: MongoDB cannot hold it", fails_again=True)
     if stored is None:
-        return ItemVerdict(DeadLetterVerdict.NEEDED, "the replica does not have the entry")
+        return _needed("the replica does not have the entry")
     if not live:
         if stored.order >= entry.order:
-            return ItemVerdict(
-                DeadLetterVerdict.NEEDED,
-                "a tombstone hides the entry: `regworkers reconcile --repair --apply` removes it",
-            )
-        return ItemVerdict(
-            DeadLetterVerdict.NEEDED, "the replica has a tombstone of an earlier life of the entry"
-        )
+            return _needed("a tombstone hides the entry: `regworkers reconcile --repair --apply` removes it")
+        return _needed("the replica has a tombstone of an earlier life of the entry")
     if stored.order > entry.order:
-        return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "the replica holds a newer state than the source")
+        return _superseded("the replica holds a newer state than the source")
     if stored.order < entry.order or not same:
-        return ItemVerdict(DeadLetterVerdict.NEEDED, "the replica holds an older state")
+        return _needed("the replica holds an older state")
     if entry.needs_replication:
-        return ItemVerdict(
-            DeadLetterVerdict.NEEDED, "the replica holds the state, its event and flag are still due"
-        )
-    return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "source and replica hold the same state")
+        return _needed("the replica holds the state, its event and flag are still due")
+    return _superseded("source and replica hold the same state")
 
 
 def chunk_verdict(chunk: Chunk, row: Mapping[str, Any] | None) -> ItemVerdict:
     """`row` is the chunk as planned."""
     if row is None:
-        return ItemVerdict(DeadLetterVerdict.GONE, "no such chunk is planned")
+        return _gone("no such chunk is planned")
     if (row["first"], row["last"], row["resultHash"]) != (chunk.first, chunk.last, chunk.result_hash):
-        return ItemVerdict(DeadLetterVerdict.GONE, "the plan has another chunk of this number")
+        return _gone("the plan has another chunk of this number")
     if "doneAt" in row:
-        return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "the chunk is done")
-    return ItemVerdict(DeadLetterVerdict.NEEDED, "the chunk is not done")
+        return _superseded("the chunk is done")
+    return _needed("the chunk is not done")
 
 
 def notification_verdict(row: Mapping[str, Any] | None, changed_by: str | None = None) -> ItemVerdict:
     """`row` is the message in the outbox; `changed_by` names what made its content wrong."""
     if row is None:
-        return ItemVerdict(DeadLetterVerdict.GONE, "the outbox has no such message")
+        return _gone("the outbox has no such message")
     if changed_by is not None:
-        return ItemVerdict(DeadLetterVerdict.SUPERSEDED, f"{changed_by} superseded it")
+        return _superseded(f"{changed_by} superseded it")
     if row["status"] == RowStatus.SUPERSEDED:
-        return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "the outbox has superseded it and will not send it")
+        return _superseded("the outbox has superseded it and will not send it")
     if row["status"] == RowStatus.SENT:
         return ItemVerdict(
             DeadLetterVerdict.UNKNOWN,
             "the mailer had it and drops repeats by key; only it knows what it sent",
         )
-    return ItemVerdict(DeadLetterVerdict.SUPERSEDED, "the outbox has not sent it yet, and will")
+    return _superseded("the outbox has not sent it yet, and will")
 
 
 def event_verdict(refused: PermanentFailure | None) -> ItemVerdict:
     """An event may be sent any number of times: readers drop repeats by id."""
     if refused is not None:
-        return ItemVerdict(
-            DeadLetterVerdict.NEEDED, f"the schema refuses it: {refused.error}", fails_again=True
-        )
-    return ItemVerdict(
-        DeadLetterVerdict.NEEDED, "the event matches its schema and was not published by this message"
-    )
+        return _needed(f"the schema refuses it: {refused.error}", fails_again=True)
+    return _needed("the event matches its schema and was not published by this message")
 
 
 def _assessed(message: DeadMessage, known: Mapping[int, ItemVerdict]) -> Assessed:
@@ -265,7 +253,5 @@ def _assessed(message: DeadMessage, known: Mapping[int, ItemVerdict]) -> Assesse
         for item in message.items
     ]
     if not verdicts:
-        return Assessed(
-            message, [ItemVerdict(DeadLetterVerdict.GONE, "it carries no item")], DeadLetterVerdict.GONE
-        )
+        return Assessed(message, [_gone("it carries no item")], DeadLetterVerdict.GONE)
     return Assessed(message, verdicts, min((each.verdict for each in verdicts), key=_SEVERITY.index))
