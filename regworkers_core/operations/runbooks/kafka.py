@@ -4,7 +4,7 @@ and in the topics before the archive reads them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from regworkers_core.adapters.kafka.admin import Cluster
@@ -75,24 +75,23 @@ def assess(reading: KafkaReading) -> RunbookReport:
     return RunbookReport(NAME, summary, facts, {"topics": topics} if topics else {}, tuple(findings))
 
 
-def _broker_findings(reading: KafkaReading) -> list[RunbookFinding]:
+def _broker_findings(reading: KafkaReading) -> Iterator[RunbookFinding]:
     cluster = reading.cluster
     if isinstance(cluster, Unread):
         advice = "nothing is lost yet: check how much time is left, then the brokers"
-        return [RunbookFinding(f"Kafka: {cluster.why}", advice)]
-    found = []
+        yield RunbookFinding(f"Kafka: {cluster.why}", advice)
+        return
     for name in reading.topics:
         topic = cluster.topics.get(name)
         if topic is None:
-            found.append(RunbookFinding(f"topic {name} is missing", "regworkers provision"))
+            yield RunbookFinding(f"topic {name} is missing", "regworkers provision")
             continue
         if topic.without_leader:
             text = f"{topic.without_leader} partitions of {name} have no leader"
-            found.append(RunbookFinding(text, "check the brokers"))
+            yield RunbookFinding(text, "check the brokers")
         if topic.short_of_replicas:
             text = f"{topic.short_of_replicas} partitions of {name} have replicas that are not in sync"
-            found.append(RunbookFinding(text, "check the brokers: writes wait for all in-sync replicas"))
-    return found
+            yield RunbookFinding(text, "check the brokers: writes wait for all in-sync replicas")
 
 
 def _certificate_findings(certificate: Reading[CertificateReport]) -> list[RunbookFinding]:
@@ -106,21 +105,18 @@ def _certificate_findings(certificate: Reading[CertificateReport]) -> list[Runbo
     ]
 
 
-def _producer_findings(producer: Reading[DrainWork | None]) -> list[RunbookFinding]:
+def _producer_findings(producer: Reading[DrainWork | None]) -> Iterator[RunbookFinding]:
     if isinstance(producer, Unread):
         text = f"the work of the publish drains could not be read: {producer.why}"
-        return [RunbookFinding(text, command_in(producer.why))]
+        yield RunbookFinding(text, command_in(producer.why))
+        return
     if producer is None:
-        return []
-    found = []
+        return
     if down := producer.ends["dependency_down"]:
         text = f"{down} publish drains ended because Kafka did not accept their events"
-        found.append(RunbookFinding(text, "nothing once it answers: the sensor starts the next drain"))
+        yield RunbookFinding(text, "nothing once it answers: the sensor starts the next drain")
     if dead := producer.counts["dead_lettered"]:
-        found.append(
-            RunbookFinding(f"{dead} events became dead letters", "see docs/runbooks/dead-letters.md")
-        )
-    return found
+        yield RunbookFinding(f"{dead} events became dead letters", "see docs/runbooks/dead-letters.md")
 
 
 def _queue_findings(reading: KafkaReading) -> list[RunbookFinding]:
@@ -137,21 +133,20 @@ def _queue_findings(reading: KafkaReading) -> list[RunbookFinding]:
     return [RunbookFinding(f"the oldest event is lost in {days:.1f} days", advice)]
 
 
-def _archive_findings(reading: KafkaReading) -> list[RunbookFinding]:
+def _archive_findings(reading: KafkaReading) -> Iterator[RunbookFinding]:
     if isinstance(reading.cluster, Unread):
-        return []
+        return
     if isinstance(reading.archive, Unread):
         text = f"how far the archive is could not be read: {reading.archive.why}"
-        return [RunbookFinding(text, command_in(reading.archive.why))]
-    found = []
+        yield RunbookFinding(text, command_in(reading.archive.why))
+        return
     for topic in reading.archive:
         age, kept = topic.oldest_seconds, topic.retention_seconds
         if not topic.waiting or age is None or kept is None or kept - age > reading.warn_share * kept:
             continue
         days = max(0.0, kept - age) / _DAY_SECONDS
         text = f"{topic.topic}: the oldest event that is not archived is lost in {days:.1f} days"
-        found.append(RunbookFinding(text, "regworkers archive run"))
-    return found
+        yield RunbookFinding(text, "regworkers archive run")
 
 
 def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:

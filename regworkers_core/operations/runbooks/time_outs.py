@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -167,22 +167,19 @@ def _dependency_rows(
     return sorted(found, key=lambda row: -float(str(row["waitedSeconds"])))
 
 
-def _slow_now(latencies: Mapping[str, Latency], settings: Settings) -> list[RunbookFinding]:
-    found = []
+def _slow_now(latencies: Mapping[str, Latency], settings: Settings) -> Iterator[RunbookFinding]:
     for name, latency in latencies.items():
         setting, limit = limit_of(name, settings)
         if latency.error is not None:
-            found.append(RunbookFinding(f"{name}: {latency.error}", _restore(name, latency.error, settings)))
+            yield RunbookFinding(f"{name}: {latency.error}", _restore(name, latency.error, settings))
         elif latency.seconds is not None and limit is not None and latency.seconds > _NEAR * limit:
             text = f"{name} takes {latency.seconds:.1f} s now, and {setting} is {limit:g} s"
-            found.append(RunbookFinding(text, f"check {name}; until it has recovered raise {setting}"))
-    return found
+            yield RunbookFinding(text, f"check {name}; until it has recovered raise {setting}")
 
 
 def _slow_drains(
     rows: Sequence[Row], by_drain: Mapping[str, DrainWork], settings: Settings
-) -> list[RunbookFinding]:
-    found = []
+) -> Iterator[RunbookFinding]:
     for row in rows:
         mean, limit = row["meanMs"], row["limitSeconds"]
         # A read of the queue waits for work, which is not slow.
@@ -191,10 +188,8 @@ def _slow_drains(
             continue
         if mean / 1000 - idle > _MEAN_NEAR * limit:
             text = f"a call of {row['dependency']} took {mean / 1000:.1f} s on average, its time-out is {limit:g} s"
-            found.append(
-                RunbookFinding(
-                    text, f"check {row['dependency']}; until it has recovered raise {row['setting']}"
-                )
+            yield RunbookFinding(
+                text, f"check {row['dependency']}; until it has recovered raise {row['setting']}"
             )
     for name, each in sorted(by_drain.items()):
         p95, limit = each.batch_p95_seconds, each.batch_limit_seconds
@@ -202,13 +197,10 @@ def _slow_drains(
             text = (
                 f"a batch of {name} took {p95:.1f} s (p95) and is owned for {limit:g} s without a heartbeat"
             )
-            found.append(
-                RunbookFinding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller")
-            )
+            yield RunbookFinding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller")
         if each.ends["dependency_down"]:
             text = f"{each.ends['dependency_down']} runs of {name} ended because a dependency was down"
-            found.append(RunbookFinding(text, "regworkers alerts list: which one, and since when"))
-    return found
+            yield RunbookFinding(text, "regworkers alerts list: which one, and since when")
 
 
 def _restore(name: str, error: str, settings: Settings) -> str:

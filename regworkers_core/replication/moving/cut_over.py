@@ -5,7 +5,7 @@ What the old system did in that hour is done once more. The guard of every write
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,37 +101,30 @@ def _start(rows: ShadowRows, back_seconds: float) -> Checkpoints | None:
     return old_enough[-1] if old_enough else None
 
 
-def _objections(report: ShadowReport | None, accepted: int | None) -> list[str]:
+def _objections(report: ShadowReport | None, accepted: int | None) -> Iterator[str]:
     if report is None or not report.compared:
-        return ["no shadow has compared anything: run `regworkers migrate shadow` first"]
-    found = []
+        yield "no shadow has compared anything: run `regworkers migrate shadow` first"
+        return
     if report.differences and report.differences != accepted:
-        found.append(
+        yield (
             f"the shadow found {report.differences} differences: correct the cause and run it with --afresh, or"
             f" accept them with --accept-differences {report.differences}"
         )
     if report.trimmed:
-        found.append("the shadow lost records of the stream: run it again with --afresh")
-    return found
+        yield "the shadow lost records of the stream: run it again with --afresh"
 
 
 def _of_checkpoints(
     runtime: Runtime, start: Checkpoints | None, existing: Mapping[str, LeaseRow], *, replace: bool
-) -> list[str]:
-    found = []
+) -> Iterator[str]:
     if start is not None:
         age = runtime.clock() - (seconds(start.at) or 0.0)
         if age >= _STREAM_SECONDS - _MINUTE_SECONDS:
-            found.append(
-                f"the shadow's checkpoints are of {start.at}, and the stream keeps 24 hours: run it again"
-            )
+            yield f"the shadow's checkpoints are of {start.at}, and the stream keeps 24 hours: run it again"
         elif start.arn != runtime.streams.latest_stream():
-            found.append("the table has another stream by now: run `regworkers migrate shadow --afresh`")
+            yield "the table has another stream by now: run `regworkers migrate shadow --afresh`"
     if existing and not replace:
-        found.append(
-            f"enqueue has rows of {len(existing)} shards, of an earlier start: --replace replaces its checkpoints"
-        )
-    return found
+        yield f"enqueue has rows of {len(existing)} shards, of an earlier start: --replace replaces its checkpoints"
 
 
 def _write(runtime: Runtime, start: Checkpoints | None, existing: Mapping[str, LeaseRow]) -> None:

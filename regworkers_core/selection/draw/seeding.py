@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -163,14 +163,12 @@ def awaited(phase: PhaseRecord) -> list[int]:
     return [int(manifest.seed_source["round"]) for manifest in rounds]
 
 
-def replaced_when_due(phase: PhaseRecord) -> list[tuple[int, Manifest]]:
+def replaced_when_due(phase: PhaseRecord) -> Iterator[tuple[int, Manifest]]:
     """Return (number, manifest) of each manifest that was replaced after its round was signed."""
-    found = []
     for k, each in enumerate(phase.replaced, 1):
         manifest = Manifest.parse(str(each["manifest"]).encode("ascii"))
         if iso(QUICKNET.due(manifest.seed_source["round"])) <= each["replacedAt"]:
-            found.append((k, manifest))
-    return found
+            yield k, manifest
 
 
 def seed_of(manifest: bytes, randomness: str, signature: str | None) -> bytes:

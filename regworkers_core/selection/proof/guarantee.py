@@ -115,23 +115,21 @@ class Published:
                 yield error
 
 
-def published_lines(phase: int, published: Published) -> list[str]:
+def published_lines(phase: int, published: Published) -> Iterator[str]:
     """One line for each statement of the operator about a phase."""
-    lines = []
     if (notice := published.notice) is None:
-        lines.append(f"phase {phase}: no notice of when its manifest became public")
+        yield f"phase {phase}: no notice of when its manifest became public"
     else:
         times = f"committed {notice.committed_at}, public {notice.published_at}"
-        lines.append(f"phase {phase}: {times}" + (f"; reason: {notice.reason}" if notice.reason else ""))
+        yield f"phase {phase}: {times}" + (f"; reason: {notice.reason}" if notice.reason else "")
     for number, each in enumerate(published.replaced, 1):
         was = each.document.seed_source["round"]
-        lines.append(
+        yield (
             f"phase {phase}: {replaced_name(number)}, manifest {each.manifest_hash} with round {was},"
             f" {f'public {each.published_at}' if each.published_at else 'never public'}, replaced {each.replaced_at}"
         )
     for finding in published.accepted or ():
-        lines.append(f"phase {phase}: accepted {finding.at}: {finding.finding}, because: {finding.reason}")
-    return lines
+        yield f"phase {phase}: accepted {finding.at}: {finding.finding}, because: {finding.reason}"
 
 
 # Receipts contain these sentences, and the check of a receipt compares them: they never change.

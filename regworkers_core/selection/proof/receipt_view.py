@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from regworkers_core.reporting.pages import page
@@ -160,11 +160,10 @@ def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _cutoffs(number: int, phase: Mapping[str, Any], line: str) -> list[tuple[str, str]]:
+def _cutoffs(number: int, phase: Mapping[str, Any], line: str) -> Iterator[tuple[str, str]]:
     """The cut-offs of the markets and segments that the entry lists."""
     leaf = parse_leaf(line)
     cutoffs = parse_cutoffs(parse_canonical(phase["cutoffs"].encode(), CUTOFFS))
-    lines = []
     for market in leaf.preferences:
         groups = cutoffs[market]
         own = [(segment, cutoff) for segment, cutoff in groups.reserves if segment in leaf.segments]
@@ -172,8 +171,7 @@ def _cutoffs(number: int, phase: Mapping[str, Any], line: str) -> list[tuple[str
             ("open seats", groups.open),
             *((f"reserve for {each}", found) for each, found in own),
         ]:
-            lines.append((f"phase {number} cut-off of {market}, {name}", _cutoff(cutoff)))
-    return lines
+            yield f"phase {number} cut-off of {market}, {name}", _cutoff(cutoff)
 
 
 def _cutoff(cutoff: Cutoff | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import CertificateState, Unread
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Context, Finding
@@ -17,32 +19,26 @@ def certificates(context: Context) -> Assessment | Unread:
     return Assessment(tuple(finding for each in read for finding in _of_certificate(context, each)))
 
 
-def _of_certificate(context: Context, found: CertificateState) -> list[Finding]:
+def _of_certificate(context: Context, found: CertificateState) -> Iterator[Finding]:
     limits, days = context.settings.certificates, found.days_left
     mild = context.severity.certificates
     severe = Severity.worst((mild, context.severity.certificates_critical))
-    findings = []
     if days is not None and days < limits.warn_days:
         expires = "has expired" if days < 0 else f"expires in {days:.1f} days"
-        findings.append(
-            Finding(
-                f"{found.environment}-ends",
-                severe if days < limits.critical_days else mild,
-                f"the Kafka certificate of {found.environment} {expires}, under {limits.warn_days:g}: "
-                "`regworkers certs generate` issues a new one",
-                {"daysLeft": round(days, 2), "subject": found.subject},
-            )
+        yield Finding(
+            f"{found.environment}-ends",
+            severe if days < limits.critical_days else mild,
+            f"the Kafka certificate of {found.environment} {expires}, under {limits.warn_days:g}: "
+            "`regworkers certs generate` issues a new one",
+            {"daysLeft": round(days, 2), "subject": found.subject},
         )
     if found.trouble:
-        findings.append(
-            Finding(
-                f"{found.environment}-trouble",
-                severe if found.unusable else mild,
-                f"the Kafka certificate of {found.environment}: {found.trouble}",
-                {"subject": found.subject},
-            )
+        yield Finding(
+            f"{found.environment}-trouble",
+            severe if found.unusable else mild,
+            f"the Kafka certificate of {found.environment}: {found.trouble}",
+            {"subject": found.subject},
         )
-    return findings
 
 
 def renewal(_: Context) -> Assessment:
