@@ -285,7 +285,7 @@ class ShardDiscovery:
 
     def _answered(self, known: KnownStream) -> bool:
         """Store the state for all consumers. False when another consumer lists by now: then nothing is written."""
-        lease, known = self._lease, replace(known, answered_at=iso(self._now()))
+        lease, known = self._lease, replace(known, answered_at=iso(scheduling.now()))
         if lease is None or not lease.save(known.as_state()):
             self._lease = self._listing = self._tail = None
             return False

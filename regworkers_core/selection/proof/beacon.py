@@ -94,7 +94,8 @@ def _is_signed(chain: Chain, round_number: int, signature_hex: str) -> bool:
     from py_ecc.optimized_bls12_381.optimized_pairing import pairing
 
     sys.setrecursionlimit(limit)
-    key: Any = decompress_G2((int(chain.public_key[:96], 16), int(chain.public_key[96:], 16)))
+    halves: Any = int(chain.public_key[:96], 16), int(chain.public_key[96:], 16)
+    key: Any = decompress_G2(halves)
     try:
         signature: Any = decompress_G1(_number(signature_hex))
     except ValueError as error:
