@@ -13,7 +13,8 @@ from regworkers_core.settings.model import Names
 
 PAGE = (PROJECT_ROOT / "docs/contracts.md").read_text(encoding="utf-8")
 _SOURCES = [path.read_text(encoding="utf-8") for path in (PROJECT_ROOT / "regworkers_core").rglob("*.py")]
-COLLECTIONS = sorted({name for text in _SOURCES for name in re.findall(r'database\["(\w+)"\]', text)})
+_NAMED = re.compile(r'(?:database\[|_collection\(\w+, )"(\w+)"')
+COLLECTIONS = sorted({name for text in _SOURCES for name in _NAMED.findall(text)})
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)

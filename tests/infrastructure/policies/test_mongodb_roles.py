@@ -13,7 +13,7 @@ from tests.support.least_privilege import acting_as
 from tests.support.mongo_rights import RIGHTS, MongoGuard
 
 RUNTIME = (PROJECT_ROOT / "regworkers_core" / "runtime.py").read_text(encoding="utf-8")
-COLLECTIONS = set(re.findall(r'database\["(\w+)"\]', RUNTIME))
+COLLECTIONS = set(re.findall(r'(?:database\[|_collection\(\w+, )"(\w+)"', RUNTIME))
 
 
 def test_every_role_with_a_user_has_rights_on_collections_that_there_are() -> None:
