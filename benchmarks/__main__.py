@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from benchmarks import idle
 from benchmarks.analytics import memory as export_memory
 from benchmarks.analytics import throughput as export
 from benchmarks.eligibility import bulk, function, invites, rates, warm
@@ -71,6 +72,7 @@ SUITES: Mapping[str, Suite] = {
     "kill": Suite("lag while runs are killed, one a minute", 12, 10, "minutes", _saying(lag.kill)),
     "no-daemon": Suite("lag without the daemon", 14, 10, "minutes", _saying(lag.no_daemon)),
     "no-daemon-kill": Suite("both at once", 14, 10, "minutes", _saying(lag.no_daemon_kill)),
+    "idle": Suite("Dagster without work beside bare instances", 8, 5, "minutes", _saying(idle.measure)),
     "export": Suite("the export beside bare clients", 4, 1_000, "messages", _on_a_stack(export.measure)),
     "export-memory": Suite("memory of the export", 2, 0, "", _export_memory),
     "draw": Suite("a draw beside bare DuckDB", 8, 10_000_000, "entries", _saying(drawing.measure)),

@@ -1,4 +1,4 @@
-"""The embedded AWS server for millions of entries, run in the place of `python -m ministack`.
+"""The embedded AWS server for millions of entries, run in the place of that of the stack.
 
 It has everything in memory as objects of Python, and for each page of a campaign it looks at all entries of it. What is
 replaced here gives the same answers sooner, for tables of the names and conditions that the product uses.

@@ -72,9 +72,14 @@ def _require(wheel: str, module: str) -> None:
         raise UsageError(f"{wheel} is not installed: run `make setup`")
 
 
+# It keeps everything as objects of Python. A search for cycles among all of them stops it for seconds once it holds
+# some hundred thousand entries; the young ones are searched as ever.
+_MINISTACK = "import gc; gc.set_threshold(50_000, 10, 1_000_000); from ministack.app import main; main()"
+
+
 def _ministack_command(place: ServerPlace) -> list[str]:
     _require("ministack", "ministack")
-    return [sys.executable, "-m", "ministack"]
+    return [sys.executable, "-c", _MINISTACK]
 
 
 def _ministack_env(place: ServerPlace) -> dict[str, str]:

@@ -9,7 +9,7 @@ from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
 from regworkers_dagster.drains.decisions import by_depth
 from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_none, pause_state
-from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Answer, Startable, depth_tick, ticking
+from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import asset_job, flat, sensor
 from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, RESUMED, long_run, short_run
 from regworkers_dagster.selection import (
@@ -137,7 +137,7 @@ SENSORS = (
     sensor(
         "record_campaigns",
         recording.record_tick,
-        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
+        every_seconds=_OBSERVE_INTERVAL_SECONDS,
         description="Records what was done to campaigns and draws in a terminal as materialisations of their "
         "partitions, so that the UI shows the current state of each.",
     ),
@@ -145,14 +145,14 @@ SENSORS = (
         "watch_markets",
         campaigns.markets_tick,
         jobs=[retry_market_selection],
-        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
+        every_seconds=_OBSERVE_INTERVAL_SECONDS,
         description="Retries stalled markets: codes were imported since, or chunks were lost.",
     ),
     sensor(
         "process_selections_sensor",
         process_tick,
         jobs=[PROCESS_SELECTIONS],
-        every_seconds=DRAIN_INTERVAL_SECONDS,
+        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
         description="Starts drains of the selection queue: none when it is empty, one for a trickle, more with its "
         "depth.",
     ),
@@ -160,7 +160,7 @@ SENSORS = (
         "send_notifications_sensor",
         notify_tick,
         jobs=[SEND_NOTIFICATIONS],
-        every_seconds=DRAIN_INTERVAL_SECONDS,
+        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
         description="Starts the one sender while messages may be sent by their time, the canary and the stop switch.",
     ),
     sensor(
