@@ -22,7 +22,7 @@ from benchmarks.figures import append, newest, stack_of
 from benchmarks.page import write_tables
 from benchmarks.plots import write_plots
 from benchmarks.readme import conditions, say
-from benchmarks.replication import lag, memory, shards, throughput
+from benchmarks.replication import lag, memory, shards, throughput, verifying
 from benchmarks.selection import assigning, drawing
 from regworkers_core.observability.logs import configure_logging
 
@@ -73,6 +73,7 @@ SUITES: Mapping[str, Suite] = {
     "no-daemon": Suite("lag without the daemon", 14, 10, "minutes", _saying(lag.no_daemon)),
     "no-daemon-kill": Suite("both at once", 14, 10, "minutes", _saying(lag.no_daemon_kill)),
     "idle": Suite("Dagster without work beside bare instances", 8, 5, "minutes", _saying(idle.measure)),
+    "verifying": Suite("all entries compared", 14, 10_000_000, "entries", _saying(verifying.measure)),
     "export": Suite("the export beside bare clients", 4, 1_000, "messages", _on_a_stack(export.measure)),
     "export-memory": Suite("memory of the export", 2, 0, "", _export_memory),
     "draw": Suite("a draw beside bare DuckDB", 8, 10_000_000, "entries", _saying(drawing.measure)),

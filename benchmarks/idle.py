@@ -32,7 +32,9 @@ from tests.support.waiting import wait_until
 
 _RESIDENTS = ("enqueue", "save", "publish")
 _SETTLE_SECONDS = 60.0
-_BARE = "import dagster as dg\n\n\n@dg.asset\ndef one() -> None: ...\n\n\ndefs = dg.Definitions(assets=[one])\n"
+_BARE = (
+    "import dagster as dg\n\n\n@dg.asset\ndef one() -> None: ...\n\n\ndefs = dg.Definitions(assets=[one])\n"
+)
 
 Family = dict[str, psutil.Process]
 

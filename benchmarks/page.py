@@ -61,6 +61,7 @@ RATIOS = (
     Ratio("CPU of legacy handlers / CPU of replication", "throughput", "handlersCpuTimes", least=8),
     Ratio("calls of replication / calls of handlers", "throughput", "callsOfHandlers", most=0.1),
     Ratio("memory of drains, 500,000 / 50,000 entries", "memory", "growth", most=1.15),
+    Ratio("comparing 10 million entries, peak MiB", "verifying", "peak", most=200),
     Ratio("export, rate / both bare clients at once", "export", "ofBoth", least=0.85),
     Ratio("export, CPU of the client, µs an event", "export", "contestants.drain.cpuMicros.client", most=15),
     Ratio("memory of the export, 1,000,000 / 10,000 events", "export-memory", "growth", most=1.15),

@@ -1,13 +1,11 @@
-"""Peak memory and speed of a comparison: every segment of one campaign, both sides generated while they are read.
-
-`python -m benchmarks.replication.verifying 10000000` prints one JSON document.
-"""
+"""Peak memory and speed of a comparison: every segment of one campaign, both sides generated while they are read."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -39,6 +37,14 @@ _PAGE = 1500
 _PLANTED = ("missing", "stale", "orphaned", "resurrected", "ahead")
 
 
+def measure(entries: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """In a process of its own, for its memory."""
+    command = [sys.executable, "-m", "benchmarks.replication.verifying", str(entries)]
+    found: dict[str, Any] = orjson.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    say(f"{entries:,} compared: {found['seconds']:.0f} s, {found['peak']:.0f} MiB")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Verified:
     """MiB before and at the peak, seconds, read units, and the differences that were found."""
@@ -52,7 +58,7 @@ class Verified:
     found: Mapping[str, int]
 
 
-def measure(entries: int) -> Verified:
+def compare(entries: int) -> Verified:
     """In this process. Raises RuntimeError unless every planted difference is found by its class."""
     settings = load_settings().replication
     before, began = peak_mib(), time.monotonic()
@@ -80,7 +86,8 @@ def measure(entries: int) -> Verified:
         raise RuntimeError(f"planted one of each of {_PLANTED}, found {found}")
     seconds = time.monotonic() - began
     number = len(segments.listed())
-    return Verified(entries, before, peak_mib(), seconds, table.units, number, found)
+    peak = round(peak_mib(), 1)
+    return Verified(entries, round(before, 1), peak, round(seconds, 1), table.units, number, found)
 
 
 def _planted(number: int, entries: int) -> str:
@@ -202,4 +209,4 @@ def _number(text: str) -> int:
 
 if __name__ == "__main__":
     configure_logging("ERROR")
-    print(orjson.dumps(measure(int(sys.argv[1]))).decode())
+    print(orjson.dumps(compare(int(sys.argv[1]))).decode())
