@@ -118,7 +118,8 @@ def _bare(*, own_code_server: bool) -> Iterator[Family]:
                 refs[each] = processes.spawn(
                     [sys.executable, *command], cwd=folder, env=environment, log=log, interruptible=True
                 )
-                wait_until(lambda: each != "code" or code.exists(), seconds=60, what="the bare code server")
+                if each == "code":
+                    wait_until(code.exists, seconds=60, what="the bare code server")
             yield {each: psutil.Process(ref.pid) for each, ref in refs.items()}
         finally:
             for process in processes.family(refs.values()):
