@@ -14,7 +14,6 @@ from pymongo import MongoClient
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.demand_table import DemandTable
-from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.invites import Invites
@@ -122,9 +121,7 @@ class Runtime:
 
     @cached_property
     def invites(self) -> Invites:
-        dependency = self.dependency("dynamodb")
-        direct = DirectCalls(self.dynamodb)
-        return Invites(self.dynamodb, dependency, self.names.demand_table, batches=direct)
+        return Invites(self.dynamodb, self.dependency("dynamodb"), self.names.demand_table)
 
     @cached_property
     def streams(self) -> DynamoStreams:

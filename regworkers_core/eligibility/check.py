@@ -15,7 +15,6 @@ from typing import Any
 
 import structlog
 
-from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.sqs import SqsQueue
@@ -94,12 +93,7 @@ class Checker:
         attempt = aws.connect_timeout_seconds + read_timeout
         _require_time(settings.call_seconds, attempt)
         dynamodb = runtime.aws.client("dynamodb", read_timeout_seconds=read_timeout)
-        table = EntryClaims(
-            dynamodb,
-            runtime.dependency("dynamodb"),
-            runtime.names.demand_table,
-            batches=DirectCalls(dynamodb),
-        )
+        table = EntryClaims(dynamodb, runtime.dependency("dynamodb"), runtime.names.demand_table)
         gatherer = Gatherer(
             runtime.campaign_cache,
             table,

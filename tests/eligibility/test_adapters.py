@@ -12,7 +12,6 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.read_concern import ReadConcern
 
 from regworkers_core.adapters.aws.clients import classify_aws
-from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo import entrants
@@ -30,8 +29,7 @@ KEY = claim_key("summer", "email", "hash")
 
 def table(runtime: Runtime, name: str | None = None) -> EntryClaims:
     name = name or runtime.names.demand_table
-    client, dependency = runtime.dynamodb, runtime.dependency("dynamodb")
-    return EntryClaims(client, dependency, name, batches=DirectCalls(client))
+    return EntryClaims(runtime.dynamodb, runtime.dependency("dynamodb"), name)
 
 
 def claim(entry_id: str, token: str) -> Claim:

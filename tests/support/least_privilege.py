@@ -22,7 +22,6 @@ from typing import Any
 import dagster as dg
 
 from regworkers_core.adapters.aws.clients import AwsClients
-from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.drains import runner
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
@@ -163,14 +162,6 @@ def install() -> None:
         return made
 
     AwsClients.client = client  # type: ignore[method-assign]
-    call = DirectCalls.call
-
-    def direct(calls: DirectCalls, operation: str, request_items: Mapping[str, Any]) -> dict[str, Any]:
-        _judge(sys._getframe(1), {"RequestItems": request_items}, calls.operations[operation])
-        return call(calls, operation, request_items)
-
-    # They pass the hooks of their client by.
-    DirectCalls.call = direct  # type: ignore[method-assign]
     start = threading.Thread.start
 
     def started(thread: threading.Thread) -> None:
@@ -238,11 +229,7 @@ def watched(guard: Guard) -> Iterator[Guard]:
 
 
 def _note(params: dict[str, Any], model: Any, **_: Any) -> None:
-    _judge(sys._getframe(1), params, model)
-
-
-def _judge(frame: FrameType, params: dict[str, Any], model: Any) -> None:
-    worker = caller(frame)
+    worker = caller(sys._getframe(1))
     if worker is None:
         return
     service = model.service_model.service_name

@@ -20,7 +20,7 @@ from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.kafka.log import KafkaLog
 from regworkers_core.adapters.kafka.producer import KafkaProducer
 from tests.simulation.gate import OpenGate
-from tests.simulation.servers.aws import Aws, replace_direct_calls
+from tests.simulation.servers.aws import Aws
 from tests.simulation.servers.kafka import Kafka
 from tests.simulation.servers.mongo import Mongo
 from tests.simulation.servers.redis import Redis
@@ -47,7 +47,6 @@ def install() -> Mapping[str, str]:
 def _aws() -> None:
     account, gate = Aws(), OpenGate()
     account.streams.limits_reads = False
-    replace_direct_calls()
     make = AwsClients.client
 
     def client(clients: AwsClients, service: str, **options: Any) -> Any:

@@ -1,12 +1,7 @@
-"""boto3 clients with time-outs and a pool, how they read JSON responses, and what botocore's exceptions mean.
-
-botocore takes a 2xx response without JSON (the page of a proxy, for instance) for an empty answer: every key absent, a
-shard read to its end, everything sent. Here it raises, so that the attempt has failed.
-"""
+"""boto3 clients with time-outs and a pool, and what botocore's exceptions mean."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC
@@ -16,76 +11,38 @@ from typing import Any
 
 import boto3
 import botocore.session
-import orjson
 from botocore import exceptions as aws
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
 
+from regworkers_core.adapters.aws.direct_calls import (
+    FIRST_REFUSAL,
+    DirectCalls,
+    UnreadableAnswer,
+    json_object,
+)
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Classify
 from regworkers_core.settings import AwsSettings
 
-# Responses with many items, and the member that each always has (None: there is none). In the JSON protocol of DynamoDB
-# and SQS they arrive as botocore would return them (except binary values and times, which their readers accept in both
-# forms or not at all). So we skip botocore's walk by the model, which is half of a drain's CPU time.
-_LARGE_ANSWERS = {
-    "dynamodb.BatchGetItem": "Responses",
-    "dynamodb.BatchExecuteStatement": "Responses",
-    "dynamodb.Query": "Count",
-    "dynamodb.Scan": "Count",
-    "dynamodbstreams.GetRecords": "Records",
-    "sqs.ReceiveMessage": None,
-}
-# botocore accepts any status below this.
-FIRST_REFUSAL = 300
 
-
-class UnreadableAnswer(BotoCoreError):  # type: ignore[misc]
-    """The response is not the service's: another server may have answered."""
-
-    fmt = "the response is not the service's"
-
-
-def read_answers_here(client: Any) -> None:
-    """Read the responses of a boto3 client by `json_object`, if its protocol is JSON; of S3, refuse what is a page."""
+def refuse_other_servers(client: Any) -> None:
+    """Let a boto3 client refuse responses that are no object, if its protocol is JSON; of S3, refuse what is a page."""
     model = client.meta.service_model
     if model.resolved_protocol == "json":
-        client.meta.events.register("before-parse", _read)
+        client.meta.events.register("before-parse", _refuse_others)
     elif model.service_name == "s3":
         client.meta.events.register("before-parse", _refuse_pages)
 
 
-def json_object(body: bytes, member: str | None = None) -> dict[str, Any]:
-    """Parse a response. Raises UnreadableAnswer unless it is an object that has `member`."""
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        try:
-            # This parser accepts lone surrogates, which an attribute may have.
-            answer = json.loads(body)
-        except ValueError:
-            raise UnreadableAnswer from None
-    if not isinstance(answer, dict) or (member is not None and member not in answer):
-        raise UnreadableAnswer
-    return answer
-
-
-def _read(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], operation_model: Any, **_: Any
-) -> None:
-    """botocore's hook before it parses: the content of `customized_response_dict` is the response."""
+def _refuse_others(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
+    """botocore's hook before it parses."""
     if response_dict["status_code"] >= FIRST_REFUSAL or operation_model.has_streaming_output:
         return
-    body = response_dict["body"]
-    if not body and operation_model.output_shape is None:
-        return
-    name = f"{operation_model.service_model.service_name}.{operation_model.name}"
-    answer = json_object(body, _LARGE_ANSWERS.get(name))
-    if name in _LARGE_ANSWERS:
-        customized_response_dict.update(answer)
-        response_dict["body"] = b""
+    if response_dict["body"] or operation_model.output_shape is not None:
+        json_object(response_dict["body"])
 
 
 def _refuse_pages(response_dict: dict[str, Any], **_: Any) -> None:
@@ -215,7 +172,8 @@ class AwsClients:
             client = self._session.client(service, endpoint_url=endpoint, config=config)
         except BotoCoreError as error:
             raise classify_aws(service)(error) from None
-        read_answers_here(client)
+        refuse_other_servers(client)
+        DirectCalls.install(client)
         return client
 
     def credentials(self) -> Any:

@@ -68,7 +68,7 @@ class Invites(TableClient):
     def _write(self, requests: Sequence[Request]) -> None:
         def ask(pending: Sequence[Request]) -> list[Request]:
             request = {self.table: pending}
-            answer = self._call(self._batches.batch_write_item, RequestItems=request)
+            answer = self._call(self._client.batch_write_item, RequestItems=request)
             left: list[Request] = answer.get("UnprocessedItems", {}).get(self.table, [])
             return left
 

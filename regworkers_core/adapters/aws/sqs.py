@@ -8,7 +8,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import UnreadableAnswer, error_code, meaning_of_code
+from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
+from regworkers_core.adapters.aws.direct_calls import UnreadableAnswer
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, T, retry_parts

@@ -24,8 +24,8 @@ Item = dict[str, Any]
 
 
 class TableClient:
-    """Calls to one table by a boto3 client; `batches` is that client or `DirectCalls`. `policy`, by default that of the
-    dependency, spaces the repeats of throttled parts.
+    """Calls to one table by a boto3 client. `policy`, by default that of the dependency, spaces repeats of throttled
+    parts.
 
     Every method raises TransientFailure when DynamoDB cannot answer, also when it stays too busy for a part of a batch,
     and UsageError for a missing table.
@@ -37,13 +37,11 @@ class TableClient:
         dependency: Dependency,
         table: str,
         *,
-        batches: Any = None,
         policy: RetryPolicy | None = None,
         sleep: Callable[[float], object] = scheduling.sleep,
         monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
-        self._client, self._batches = client, batches or client
-        self._dependency, self.table = dependency, table
+        self._client, self._dependency, self.table = client, dependency, table
         self._policy = policy or dependency.policy
         self._sleep, self._monotonic = sleep, monotonic
 
@@ -80,7 +78,7 @@ class TableClient:
 
         def ask(pending: Sequence[Item]) -> list[Item]:
             request = {self.table: {"Keys": pending, "ConsistentRead": consistent}}
-            answer = self._call_until(end, self._batches.batch_get_item, RequestItems=request)
+            answer = self._call_until(end, self._client.batch_get_item, RequestItems=request)
             found.extend(answer.get("Responses", {}).get(self.table, ()))
             left: list[Item] = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
             return left

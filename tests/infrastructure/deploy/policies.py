@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +15,6 @@ import pytest
 from botocore import xform_name
 
 from regworkers_core.adapters.aws.clients import AwsClients
-from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 
@@ -118,14 +117,6 @@ class Recorder:
             return made
 
         monkeypatch.setattr(AwsClients, "client", client)
-        call = DirectCalls.call
-
-        def direct(calls: DirectCalls, operation: str, request_items: Mapping[str, Any]) -> dict[str, Any]:
-            self._note({"RequestItems": request_items}, calls.operations[operation])
-            return call(calls, operation, request_items)
-
-        # They pass the hooks of their client by.
-        monkeypatch.setattr(DirectCalls, "call", direct)
 
     def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
         service = model.service_model.service_name

@@ -5,7 +5,6 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from regworkers_core.adapters.aws.direct_calls import DirectCalls
 from tests.simulation.gate import Gate
 from tests.simulation.servers.client import Client
 from tests.simulation.servers.logs import Logs
@@ -57,13 +56,3 @@ class SimulatedClients:
 
     def client(self, service: str, *, read_timeout_seconds: float | None = None) -> Client:
         return self._account.client(service, self._gate)
-
-
-def replace_direct_calls() -> None:
-    """From here on `DirectCalls` of a simulated client is that client, which has both operations itself."""
-
-    def new(cls: type[DirectCalls], client: Any) -> Any:
-        return client if isinstance(client, Client) else object.__new__(cls)
-
-    # The constructor does not run for what is of another class.
-    DirectCalls.__new__ = new  # type: ignore[method-assign,assignment]
