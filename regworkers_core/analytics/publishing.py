@@ -184,8 +184,8 @@ class PublishHandler:
                 handled.outcomes[candidate.key] = candidate.problem
         ahead = self._lateness(candidates.values(), handled)
         headers, topics = _SharedHeaders(inject()), self._topics
-        records = [
-            OutgoingRecord(
+        records: list[OutgoingRecord] = [
+            (
                 topics[each.type],
                 each.partition_key,
                 each.value,

@@ -28,6 +28,13 @@ class Clock:
         return self.now
 
 
+class Reported:
+    """What a report shows of its record."""
+
+    def __init__(self, topic: str, value: bytes) -> None:
+        self.topic, self.value = lambda: topic, lambda: value
+
+
 class Client:
     """Reports at the next poll or flush the error that `fates` has for the record's value, and at a purge what is left.
     Holds at most `room` records.
@@ -36,7 +43,7 @@ class Client:
     def __init__(self, fates: Mapping[str, Fate], room: int = 1000) -> None:
         self.fates, self.room = fates, room
         self.taken: list[str] = []
-        self.waiting: list[tuple[Fate, Report]] = []
+        self.waiting: list[tuple[Fate, Report, Reported]] = []
         self.on_flush: Callable[[], object] = list
 
     def produce(self, topic: str, value: bytes, key: str, *, headers: object, on_delivery: Report) -> None:
@@ -46,13 +53,13 @@ class Client:
         if isinstance(fate, KafkaError) and fate.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise KafkaException(fate)
         self.taken.append(value.decode())
-        self.waiting.append((fate, on_delivery))
+        self.waiting.append((fate, on_delivery, Reported(topic, value)))
 
     def poll(self, _seconds: float) -> int:
         reported, self.waiting = self.waiting, [each for each in self.waiting if isinstance(each[0], str)]
-        for fate, report in reported:
+        for fate, report, record in reported:
             if isinstance(fate, KafkaError):
-                report(fate, None)
+                report(fate, record)
         return len(reported)
 
     def flush(self, seconds: float) -> int:
@@ -61,9 +68,9 @@ class Client:
         return len(self.waiting)
 
     def purge(self) -> None:
-        for fate, report in self.waiting:
+        for fate, report, record in self.waiting:
             if fate != STUCK:
-                report(error(KafkaError._PURGE_INFLIGHT), None)
+                report(error(KafkaError._PURGE_INFLIGHT), record)
         self.waiting = [each for each in self.waiting if each[0] == STUCK]
 
 
@@ -79,7 +86,7 @@ class Brokers:
 
 
 def records(*values: str) -> list[OutgoingRecord]:
-    return [OutgoingRecord("topic", "key", value.encode()) for value in values]
+    return [("topic", "key", value.encode(), None) for value in values]
 
 
 def send(brokers: Brokers, *values: str) -> Sequence[Failure | None]:
@@ -98,6 +105,11 @@ def test_each_record_has_its_own_outcome_in_their_order() -> None:
     assert isinstance(second, PermanentFailure) and second.reason is Reason.INVALID_EVENT
     assert second.error == "larger than Kafka takes (1000000 bytes)"
     assert isinstance(third, TransientFailure) and third.dependency == "kafka"
+
+
+def test_records_of_equal_content_have_an_outcome_each() -> None:
+    outcomes = send(Brokers(Client({"b": error(KafkaError.NOT_ENOUGH_REPLICAS)})), "b", "a", "b")
+    assert [type(each) for each in outcomes] == [TransientFailure, type(None), TransientFailure]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +250,7 @@ def test_after_a_close_a_send_connects_again_even_if_another_was_under_way() -> 
 
 @pytest.mark.parametrize(
     "record",
-    [OutgoingRecord("topic", "key", b"value"), OutgoingRecord("topic", "key", b"value", [("name", b"text")])],
+    [("topic", "key", b"value", None), ("topic", "key", b"value", [("name", b"text")])],
     ids=["no headers", "headers"],
 )
 def test_the_real_client_takes_a_record_with_and_without_headers(record: OutgoingRecord) -> None:

@@ -25,7 +25,6 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from regworkers_core.adapters.kafka.producer import OutgoingRecord
 from regworkers_core.analytics.archive.manifest import LEASE
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.provision_kafka import provision_topics
@@ -126,7 +125,7 @@ def test_the_documented_rights_suffice_and_without_one_the_error_says_so(kafka: 
 
     publisher, archiver = (as_principal(kafka, name, "rights-") for name in ("publisher", "archiver"))
     topic = publisher.names.topics[0]
-    assert publisher.events.send([OutgoingRecord(topic, "k", b"event", [])]) == [None]
+    assert publisher.events.send([(topic, "k", b"event", None)]) == [None]
     publisher.events.close()
     for peek in (False, True):
         with archiver.kafka_log(LEASE, peek=peek) as log:
@@ -138,7 +137,7 @@ def test_the_documented_rights_suffice_and_without_one_the_error_says_so(kafka: 
     with pytest.raises(UsageError, match="TOPIC_AUTHORIZATION_FAILED"):
         publisher.kafka_admin.configs([topic])
     with pytest.raises(UsageError, match="rights"):
-        archiver.events.send([OutgoingRecord(topic, "k", b"event", [])])
+        archiver.events.send([(topic, "k", b"event", None)])
     archiver.events.close()
     with publisher.kafka_log(LEASE) as log, pytest.raises(UsageError, match="AUTHORIZATION_FAILED"):
         log.first_times(log.bounds(log.partitions([topic])[topic]))
@@ -199,7 +198,7 @@ def new_topic(admin: AdminClient, *, replicas: int = 1, **config: str) -> str:
 
 
 def send(workers: Runtime, topic: str) -> BaseException | None:
-    [failure] = workers.events.send([OutgoingRecord(topic, "k", b"event", [])])
+    [failure] = workers.events.send([(topic, "k", b"event", None)])
     return failure
 
 

@@ -15,7 +15,6 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from regworkers_core.adapters.kafka.credentials import Answer, try_out
-from regworkers_core.adapters.kafka.producer import OutgoingRecord
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.support.certificates import Authority, Pair
@@ -119,9 +118,7 @@ class Flow:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                batch = [
-                    OutgoingRecord(self._topic, "k", str(self.sent + each).encode(), []) for each in range(5)
-                ]
+                batch = [(self._topic, "k", str(self.sent + each).encode(), None) for each in range(5)]
                 if all(failure is None for failure in self._runtime.events.send(batch)):
                     self.sent += len(batch)
         except BaseException as error:
@@ -148,7 +145,7 @@ def test_a_valid_certificate_is_let_in_by_admin_producer_and_reader(
     runtime = over_tls(kafka, tmp_path)
     producing.append(runtime)
     assert topic in runtime.kafka_admin.cluster().topics
-    assert runtime.events.send([OutgoingRecord(topic, "k", b"hello", [])]) == [None]
+    assert runtime.events.send([(topic, "k", b"hello", None)]) == [None]
     with runtime.kafka_log("reader") as reader:
         bounds = reader.bounds(reader.partitions([topic])[topic])
         read = [record.value for chunk in reader.read(bounds) for record in chunk.records]

@@ -11,7 +11,7 @@ from regworkers_core.adapters.kafka.producer import OutgoingRecord, RotatingProd
 from regworkers_core.domain.reasons import Failure, UsageError
 from tests.support.waiting import wait_until
 
-RECORDS = [OutgoingRecord("t", "k", b"v", [])]
+RECORDS = [("t", "k", b"v", None)]
 
 
 class FakeProducer:
