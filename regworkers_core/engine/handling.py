@@ -128,12 +128,15 @@ def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
 
 def readable_items(batch: Sequence[Decoded[I]]) -> list[Requested[I]]:
     """The parsed items, in the order of their messages."""
-    return [
-        Requested(item, decoded.message.origin, decoded.correlation_id)
-        for decoded in batch
-        for item in decoded.items
-        if not isinstance(item, PermanentFailure)
-    ]
+    requested: list[Requested[I]] = []
+    for decoded in batch:
+        origin, correlation_id = decoded.message.origin, decoded.correlation_id
+        requested += [
+            Requested(item, origin, correlation_id)
+            for item in decoded.items
+            if not isinstance(item, PermanentFailure)
+        ]
+    return requested
 
 
 def answer_event(event: Any, handler: Handler[I]) -> dict[str, list[dict[str, str]]]:

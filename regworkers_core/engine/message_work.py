@@ -157,12 +157,12 @@ class MessageWork(Generic[I]):
 
     def _count_defects(self, evaluated: Sequence[Evaluated[I]], handled: Handled) -> None:
         """Those of the bodies, of `parse` and of `key`; those of `handle` were counted when they were found."""
-        known = {id(outcome) for outcome in handled.outcomes.values()}
-        for each in evaluated:
-            if each.failed:
-                for defect in each.defects:
-                    if id(defect) not in known:
-                        self._fuse.failed(defect)
+        failed = [each for each in evaluated if each.failed]
+        known = {id(outcome) for outcome in handled.outcomes.values()} if failed else ()
+        for each in failed:
+            for defect in each.defects:
+                if id(defect) not in known:
+                    self._fuse.failed(defect)
 
     def _all_back(self, batch: Sequence[Decoded[I]], settlement: Settlement[Received]) -> None:
         for decoded in batch:

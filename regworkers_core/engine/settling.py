@@ -37,16 +37,11 @@ REDELIVERY = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
 
 @dataclass(frozen=True, slots=True)
 class Evaluated(Generic[I]):
-    """A message and the (key, outcome) of each of its items."""
+    """A message and the (key, outcome) of each of its items. `failed`: it was refused, or an item has failed."""
 
     decoded: Decoded[I]
     outcomes: Sequence[tuple[Hashable, str | Failure]]
-
-    @property
-    def failed(self) -> bool:
-        return self.decoded.refused is not None or any(
-            isinstance(outcome, Failure) for _, outcome in self.outcomes
-        )
+    failed: bool
 
     @property
     def defects(self) -> list[PermanentFailure]:
@@ -70,16 +65,22 @@ class Settler(Generic[I]):
 
     def evaluate(self, decoded: Decoded[I], handled: Handled) -> Evaluated[I]:
         """The outcome of each item of a message."""
-        return Evaluated(decoded, [self._outcome(item, handled) for item in decoded.items])
-
-    def _outcome(self, item: I | PermanentFailure, handled: Handled) -> tuple[Hashable, str | Failure]:
-        if isinstance(item, PermanentFailure):
-            return None, item
-        try:
-            key = self._handler.key(item)
-            return key, handled.outcomes[key]
-        except Exception as error:
-            return None, unforeseen(error)
+        outcomes: list[tuple[Hashable, str | Failure]] = []
+        failed, key_of, found = decoded.refused is not None, self._handler.key, handled.outcomes
+        for item in decoded.items:
+            key: Hashable = None
+            outcome: str | Failure
+            if isinstance(item, PermanentFailure):
+                outcome = item
+            else:
+                try:
+                    key = key_of(item)
+                    outcome = found[key]
+                except Exception as error:
+                    key, outcome = None, unforeseen(error)
+            failed = failed or not isinstance(outcome, str)
+            outcomes.append((key, outcome))
+        return Evaluated(decoded, outcomes, failed)
 
     def settle(
         self,
@@ -139,9 +140,7 @@ class Settler(Generic[I]):
         settlement.done.append(decoded.message)
         settlement.counts["received"] += decoded.size
         well = [(key, outcome) for key, outcome in evaluated.outcomes if isinstance(outcome, str)]
-        first = dict(well)
-        for key in counted & first.keys():
-            del first[key]
+        first = {key: outcome for key, outcome in well if key not in counted}
         settlement.counts.update(Counter(first.values()))
         # A second item of the same key had nothing left to do.
         settlement.counts["dropped"] += len(well) - len(first)
