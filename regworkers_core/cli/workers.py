@@ -19,7 +19,7 @@ from regworkers_core.cli.changes import audited
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain, wait_while_held
+from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.eligibility.handler import respond
 from regworkers_core.engine.handling import answer_event
 from regworkers_core.engine.stop import StopSignal
@@ -103,14 +103,13 @@ def _run(
             beat_file.touch()
 
     with progress("items", spec.name) as show, StopSignal().on_signals() as stop:
-        if resident:
-            wait_while_held(runtime, spec.name, stop, beat)
         report = run_drain(
             runtime,
             spec,
             limits,
             stop=stop,
             resident=resident,
+            patient=resident,
             on_progress=lambda so_far: show(completed=so_far.counts["received"]),
             on_beat=beat,
         )

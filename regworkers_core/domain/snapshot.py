@@ -96,7 +96,7 @@ class DrainState:
 
     `failed` counts items that became dead letters or went back, `dead_lettered` the former; `batch_p95_seconds` is of a
     batch from its receive to its acknowledgement, and `batch_limit_seconds` how long one may take. `differing` counts
-    by class the entries that its second look found to differ.
+    by class the entries that its second look found to differ. `wanted`: one is to be resident now.
     """
 
     name: str
@@ -110,6 +110,7 @@ class DrainState:
     lag_p95_seconds: float | None = None
     dead_lettered: int = 0
     differing: Mapping[str, int] = field(default_factory=dict)
+    wanted: bool = False
 
     @property
     def error_rate(self) -> float | None:

@@ -109,8 +109,8 @@ class Residency(Post):
         return self._works
 
     def may_end(self, why: str) -> bool:
-        """At its time limit once a newer one works; for another reason once residents are no longer wanted."""
-        return self._newer_works if why == "time_limit" else not self._is_wanted
+        """Once residents are no longer wanted; at its time limit also once a newer one works."""
+        return not self._is_wanted or (why == "time_limit" and self._newer_works)
 
     def _ask(self) -> None:
         try:

@@ -133,6 +133,7 @@ def run_drain(
     stop: StopSignal,
     run_id: str = "",
     resident: bool = False,
+    patient: bool = False,
     on_progress: OnProgress | None = None,
     on_beat: Callable[[], None] = lambda: None,
     on_step: OnStep = no_step,
@@ -142,10 +143,11 @@ def run_drain(
     `on_beat` is called after each heartbeat that was written.
 
     Raises UsageError when tables, queues, addresses or credentials are missing, while the drain's fuse is blown, and
-    while it is paused. One that is paused meanwhile stops as at a stop signal.
+    while it is paused; a `patient` one waits for the end of these two, and shows meanwhile that it lives. One that is
+    paused later stops as at a stop signal.
     """
     run_id = run_id or uuid.uuid4().hex
-    if reason := _held(runtime, spec.name):
+    if not patient and (reason := _held(runtime, spec.name)):
         raise UsageError(reason)
     source, work = spec.parts(runtime, run_id, stop, on_step)
     used = runtime.dependencies
@@ -168,9 +170,12 @@ def run_drain(
             stopping=lambda: stop.is_set,
         )
 
+    waiting = patient
+
     def look() -> None:
         on_beat()
-        _stop_if_paused(runtime, spec.name, stop)
+        if not waiting:
+            _stop_if_paused(runtime, spec.name, stop)
         if residency is not None:
             residency.look()
 
@@ -196,6 +201,9 @@ def run_drain(
     recording = Recorder(counters, lambda minute: runtime.drain_log.put(minute))
     named = bound_contextvars(**{"worker": spec.worker, "runId": run_id, **get_contextvars()})
     with named, relaxed_gc(), heartbeat, meter, recording as recorder:
+        if patient:
+            _wait_while_held(runtime, spec.name, stop)
+        waiting = False
         recorder.report = meter.report = report = drain(
             spec.name,
             source,
@@ -246,17 +254,15 @@ def fuse_in_force(runtime: Runtime, name: str) -> BlownFuse | None:
     return blown if blown is not None and blown.code_version == code_version() else None
 
 
-def wait_while_held(runtime: Runtime, name: str, stop: StopSignal, on_wait: Callable[[], None]) -> None:
+def _wait_while_held(runtime: Runtime, name: str, stop: StopSignal) -> None:
     """Block while the drain is paused or its fuse is blown, and until a stop signal at most. A process that ended
-    instead would be restarted later and later, and not be there once it is needed. `on_wait` is called every
-    `BEAT_SECONDS` meanwhile.
+    instead would be restarted later and later, and not be there once it is needed.
     """
     said = ""
     while reason := _held(runtime, name):
         if reason != said:
             said = reason
             log.warning("the resident waits", drain=name, reason=reason)
-        on_wait()
         if stop.wait(BEAT_SECONDS):
             return
 

@@ -32,7 +32,7 @@ _LONGEST_PAUSE_SECONDS = 300.0
 @dataclass(frozen=True, slots=True)
 class ActiveDrain:
     """A run that was requested and has not ended: its age (None before its start) and its limits. `outside`: it is no
-    run of Dagster.
+    run of Dagster. `silent`: its heartbeat has not moved since the last look.
     """
 
     seconds_running: float | None
@@ -40,6 +40,7 @@ class ActiveDrain:
     max_seconds: float
     resident: bool = False
     outside: bool = False
+    silent: bool = False
 
     def leaves(self, lead_seconds: float) -> bool:
         """Whether its time limit ends it within `lead_seconds`; if it is no resident, it had work within its idle time,
@@ -75,13 +76,18 @@ class Staff:
 
     @property
     def leaving(self) -> int:
-        return sum(drain.leaves(self.lead_seconds) for drain in self.active)
+        """How many leave soon and need a successor: residents that are no longer wanted do not."""
+        mine = (drain for drain in self.active if self.residents or not drain.resident)
+        return sum(drain.leaves(self.lead_seconds) for drain in mine)
 
     def missing(self, wanted: int, what: str) -> Decision:
         """The decision when `wanted` drains have work to do, because of `what`."""
         drains = f"{len(self.active)} drain{'s' * (len(self.active) != 1)} active"
+        # Whoever is silent is looked at again soon, until it moves or counts as dead.
+        lively = not any(drain.silent for drain in self.active)
         if any(drain.outside and drain.resident for drain in self.active):
-            return Decision(0, f"{what}; {drains}: residents outside of Dagster work", late=True)
+            said = "work" if lively else f"are silent, and count as dead after {SILENT_SECONDS:.0f} s"
+            return Decision(0, f"{what}; {drains}: residents outside of Dagster {said}", late=lively)
         staying = [drain for drain in self.active if not drain.leaves(self.lead_seconds)]
         kept = sum(drain.resident for drain in staying)
         residents = max(0, _RESIDENTS - kept) if self.residents else 0
@@ -90,7 +96,7 @@ class Staff:
         if self.leaving:
             drains += f", {self.leaving} about to leave"
         start = residents + max(0, wanted - workers)
-        return Decision(start, f"{what}; {drains}", residents, late=kept >= _RESIDENTS)
+        return Decision(start, f"{what}; {drains}", residents, late=lively and kept >= _RESIDENTS)
 
 
 def by_depth(waiting: int, in_flight: int, staff: Staff, *, per_drain: int, max_drains: int) -> Decision:
@@ -225,6 +231,7 @@ def by_beats(runs: Sequence[DrainRun], beats: Sequence[Beat], watched: Watched) 
                     beat.max_seconds,
                     resident=bool(beat.role),
                     outside=run is None,
+                    silent=still > 0,
                 )
             )
     with_row = {beat.run_id for beat in beats}

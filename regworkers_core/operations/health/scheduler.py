@@ -57,7 +57,8 @@ def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
     """At most two requests. Raises TransientFailure, and UsageError without an address."""
     since = {f"since_{job}": now - look_back_seconds(job) for job in SELECTION_JOBS}
     found = api.ask(QUERY, {"since": now - look_back_seconds(), **since})
-    if found["repositoriesOrError"]["__typename"] != "RepositoryConnection":
+    # A code server that is gone leaves an empty list.
+    if not found["repositoriesOrError"].get("nodes"):
         raise TransientFailure("dagster", "it has no code location loaded")
     failures = (found["failed"], *(found[f"failed_{job}"] for job in SELECTION_JOBS))
     failed = list(dict.fromkeys(_failed(run) for answer in failures for run in _runs(answer) if _counts(run)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import is_heartbeat
+from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import DrainSpec, batch_limit, fuse_in_force
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.holds import HOLDS, hold_of
@@ -231,7 +233,9 @@ def read_drains(runtime: Runtime) -> tuple[DrainState, ...]:
     minutes = runtime.drain_log.since(minute_of(now - WINDOW_SECONDS))
     seen = {minute.drain for minute in minutes}
     before = {name: runtime.drain_log.last(name) for name in limits if name not in seen}
-    return drain_states(minutes, {name: last for name, last in before.items() if last}, limits, now)
+    states = drain_states(minutes, {name: last for name, last in before.items() if last}, limits, now)
+    wanted = {spec.name for spec in DRAINS if spec.residents} if residents_wanted(runtime) else set()
+    return tuple(replace(state, wanted=state.name in wanted) for state in states)
 
 
 def drain_states(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -175,7 +176,17 @@ def test_there_are_two_residents_and_more_drains_with_depth(
 
 
 def test_residents_that_are_no_longer_wanted_are_not_replaced() -> None:
-    assert by_depth(0, 0, staff([RESIDENT, RESIDENT]), per_drain=2000, max_drains=4).start == 0
+    for active in ([RESIDENT, RESIDENT], [OVERDUE], [OVERDUE, OVERDUE]):
+        assert by_depth(0, 0, staff(active), per_drain=2000, max_drains=4).start == 0
+
+
+@pytest.mark.parametrize("residents", [[RESIDENT, RESIDENT], [OUTSIDE]])
+def test_the_next_look_is_late_only_while_every_heartbeat_moves(residents: list[ActiveDrain]) -> None:
+    def late(active: list[ActiveDrain]) -> bool:
+        return by_depth(0, 0, staff(active, residents=True), per_drain=2000, max_drains=4).late
+
+    assert late(residents)
+    assert not late([replace(residents[0], silent=True), *residents[1:]])
 
 
 def test_two_crashes_are_forgiven_and_a_row_of_them_slows_the_sensor_down() -> None:

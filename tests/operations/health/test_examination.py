@@ -89,6 +89,16 @@ def test_a_paused_drain_is_a_note_with_who_and_why_and_a_warning_once_it_may_be_
     assert [found.key for found in old.found] == ["drain-paused:save"]
 
 
+def test_a_kind_of_drains_of_which_none_lives_while_it_should_is_a_note() -> None:
+    def shown(**facts: Any) -> Examination:
+        return of(replace(WELL, drains=(replace(WELL.drains[1], wanted=True, **facts),)))  # type: ignore[index]
+
+    assert all(row.state is not RowState.NOTE for row in shown().rows)
+    (row,) = [row for row in shown(active_runs=0).rows if row.state is RowState.NOTE]
+    assert "none runs although a campaign is open" in row.text
+    assert row.help == "regworkers drain save --resident"
+
+
 def printed(examination: Examination, width: int = 110) -> list[str]:
     # As `cli.output.answer` prints.
     console = Console(width=width, record=True, force_terminal=False, soft_wrap=True)

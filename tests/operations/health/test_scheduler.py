@@ -128,8 +128,11 @@ def test_daemons_ticks_and_the_failures_that_stand_are_read_from_outside() -> No
     assert {since["since"], *(since[f"since_{job}"] for job in SELECTION_JOBS[1:])} == {NOW - day}
 
 
-def test_a_dagster_without_its_code_is_not_one_without_sensors() -> None:
-    api: Any = FakeApi({**ANSWER, "repositoriesOrError": {"__typename": "PythonError"}})
+@pytest.mark.parametrize(
+    "answer", [{"__typename": "PythonError"}, {"__typename": "RepositoryConnection", "nodes": []}]
+)
+def test_a_dagster_without_its_code_is_not_one_without_sensors(answer: dict[str, Any]) -> None:
+    api: Any = FakeApi({**ANSWER, "repositoriesOrError": answer})
     with pytest.raises(TransientFailure, match="no code location"):
         read_scheduler(api, NOW)
 

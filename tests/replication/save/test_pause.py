@@ -10,11 +10,14 @@ import pytest
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains import runner
-from regworkers_core.drains.heartbeat import Heartbeat
+from regworkers_core.drains.heartbeat import Heartbeat, beats
+from regworkers_core.drains.residency import STARTING, WORKING
+from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.holds import hold_of
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
+from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
 from tests.replication.save.test_fuse import queue_entries
@@ -57,10 +60,30 @@ def test_a_drain_at_work_stops_at_its_next_look(runtime: Runtime, monkeypatch: p
     assert [report.ended for report in reports] == ["stopped"]
     with pytest.raises(UsageError, match=r"is paused since .* by ada: a test"):
         run(runtime, "save")
-    # A resident outside of Dagster waits for the end of the pause, or for a signal.
-    stop = StopSignal()
-    runner.wait_while_held(runtime, "save", stop, stop.set)
+
+
+def test_a_patient_resident_shows_that_it_lives_while_a_pause_keeps_it_from_its_work(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "BEAT_SECONDS", 0.05)
+    queue_entries(runtime, 1)
+    pause_drain(runtime, "save", "a test", by="ada")
+    stop, reports = StopSignal(), list[DrainReport]()
+
+    def work() -> None:
+        limits = drain_limits(runtime.settings, SAVE)
+        reports.append(run_drain(runtime, SAVE, limits, stop=stop, resident=True, patient=True))
+
+    thread = Thread(target=work)
+    thread.start()
+    (beat,) = wait_until(lambda: beats(runtime.leases, "save"))
+    assert beat.role == STARTING
     resume_drain(runtime, "save")
+    wait_until(lambda: [beat.role for beat in beats(runtime.leases, "save")] == [WORKING])
+    wait_until(lambda: runtime.database["entries"].count_documents({}))
+    stop.set()
+    thread.join(30)
+    assert [report.counts["applied"] for report in reports] == [1]
 
 
 def test_a_pause_that_cannot_be_read_stops_no_drain(
