@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import httpx2
 import orjson
@@ -36,25 +36,8 @@ class RoundNotYet(Failure):
         self.seconds = seconds
 
 
-class Beacon(Protocol):
-    """The source of a round's signature."""
-
-    def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
-        """The round's signature, 96 lower-case hex digits, for which `accept` (if given) is true.
-
-        Raises RoundNotYet before the round is signed, TransientFailure when no relay has a valid answer.
-        """
-        ...
-
-    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
-        """The highest signed round of the first relay that proves it: `accept` is true for its number and signature.
-        Raises TransientFailure when no relay has a valid answer.
-        """
-        ...
-
-
 class DrandHttp:
-    """`Beacon` over HTTP. `timeout_seconds` bounds each step of a request, and also the whole request."""
+    """The beacon over HTTP. `timeout_seconds` bounds each step of a request, and also the whole request."""
 
     def __init__(
         self,
@@ -72,7 +55,11 @@ class DrandHttp:
         self._make = make
 
     def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
-        """See `Beacon.signature`. Makes no call before the round is due by our own clock."""
+        """The round's signature, 96 lower-case hex digits, for which `accept` (if given) is true.
+
+        Makes no call before the round is due by our own clock. Raises RoundNotYet before the round is signed,
+        TransientFailure when no relay has a valid answer.
+        """
         wait = QUICKNET.due(round_number) - self._clock()
         if wait > 0:
             raise RoundNotYet(round_number, wait)
@@ -83,6 +70,9 @@ class DrandHttp:
         return self._dependency.call(self._first, round_number, fits).signature
 
     def latest(self, *, accept: Callable[[int, str], bool]) -> int:
+        """The highest signed round of the first relay that proves it: `accept` is true for its number and signature.
+        Raises TransientFailure when no relay has a valid answer.
+        """
         signed = self._dependency.call(self._first, None, lambda each: accept(each.round, each.signature))
         return signed.round
 

@@ -100,8 +100,9 @@ class Facts:
     - for a fan who asks now: always. Whether it will be in the draw is not known yet, and the table guarantees one
       entry per person.
     - for an entry, when its campaign is judged: if no other rule excludes it (judged alone, it has no reasons) and it
-      was entered before, see `was_entered_before`. Otherwise an entry that is excluded itself would exclude its owner's
-      other entry. So judging a whole campaign takes one sorted pass: for each of the three identities, whether such an
+      was entered before, by `createdAt`, then by `entryId`; an entry without a readable time comes last, so that its
+      owner gains nothing by it. Otherwise an entry that is excluded itself would exclude its owner's other entry. So
+      judging a whole campaign takes one sorted pass: for each of the three identities, whether such an
       entry had the value before; for each unit, how many did.
     """
 
@@ -118,17 +119,6 @@ class Facts:
             for each in fields(self)
             if isinstance(fact := getattr(self, each.name), Known)
         }
-
-
-def was_entered_before(other: tuple[str, str], own: tuple[str, str]) -> bool:
-    """Return whether the entry `other` (`createdAt`, `entryId`) was entered before `own`. An entry without a
-    readable time (empty) comes last, so that its owner gains nothing by it.
-    """
-    return _place(*other) < _place(*own)
-
-
-def _place(created_at: str, entry_id: str) -> tuple[bool, str, str]:
-    return not created_at, created_at, entry_id
 
 
 class FactMissing(Exception):

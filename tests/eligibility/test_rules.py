@@ -17,7 +17,6 @@ from regworkers_core.eligibility.case import (
     Facts,
     Identity,
     Subject,
-    was_entered_before,
 )
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import Verdict, _blocked, judge
@@ -311,10 +310,3 @@ def test_a_household_enters_as_often_as_the_campaign_says(
 ) -> None:
     assert verdict(fan(unit=unit), facts(terms={"maxPerUnit": 2}, household=others)) == expected
     assert verdict(fan(unit=unit), facts(household=UNREAD)) == "ELIGIBLE"
-
-
-def test_entries_are_ordered_by_time_and_id() -> None:
-    entry = ("2026-03", "m")
-    assert was_entered_before(("2026-02", "z"), entry) and was_entered_before(("2026-03", "a"), entry)
-    assert not was_entered_before(("2026-03", "z"), entry) and not was_entered_before(entry, entry)
-    assert not was_entered_before(("", "a"), entry) and was_entered_before(entry, ("", "a"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,12 +118,6 @@ class Outside:
             if self._always:
                 raise
             return Missing(failure.dependency, failure.error)
-
-
-@contextmanager
-def _outside(runtime: Runtime, campaign: Campaign) -> Iterator[Outside]:
-    with scheduling.pool(runtime.settings.eligibility.threads, "eligibility") as pool:
-        yield Outside(runtime, campaign, pool)
 
 
 ELIGIBLE = "ELIGIBLE"
@@ -247,8 +240,9 @@ def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: P
         tempfile.TemporaryDirectory(prefix="regworkers-eligibility-") as private,
         Staging(Path(private)) as staging,
         JudgedWriter(folder) as writer,
-        _outside(runtime, campaign) as services,
+        scheduling.pool(runtime.settings.eligibility.threads, "eligibility") as pool,
     ):
+        services = Outside(runtime, campaign, pool)
         work = _CampaignJudge(campaign, as_of, services)
         for batch in in_batches(_read(runtime, campaign, tally), ROWS):
             work.rejected |= _rejected(runtime, batch)

@@ -151,7 +151,7 @@ def _nothing(_value: object) -> None:
 
 def _places(column: str) -> str:
     """Return a query for the number of earlier entries with the same value, for values that occur more than once: see
-    `Facts`, and `was_entered_before` for the order.
+    `Facts`, which also has the order.
     """
     return f"""SELECT n, '{column}' AS what,
     count(*) FILTER (WHERE len(codes) = 0) OVER (

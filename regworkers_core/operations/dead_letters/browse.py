@@ -273,11 +273,9 @@ def find_message(
     found, seen, now = None, Seen(), runtime.clock()
     with open_browser(runtime, queue) as browser:
         for messages in matching(browser, queue, Choice(), now):
-            for message in messages:
-                if message.id == wanted or any(item.id == wanted for item in message.items):
-                    found = assess([message])[0]
-                    break
-            if found is not None:
+            named = [each for each in messages if wanted in (each.id, *(item.id for item in each.items))]
+            if named:
+                found = assess(named[:1])[0]
                 break
     seen.add(queue, browser)
     return found, seen

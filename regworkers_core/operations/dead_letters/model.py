@@ -231,10 +231,6 @@ class Choice:
             parse_age(newer) if newer else None,
         )
 
-    @property
-    def is_everything(self) -> bool:
-        return self == Choice()
-
     def matches(self, message: DeadMessage, now: float) -> bool:
         """A message without a known time has no age: no limit on age matches it."""
         if self.reason and message.reason != self.reason:

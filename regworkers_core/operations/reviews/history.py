@@ -129,23 +129,14 @@ def _days(start: float, end: float) -> Iterator[tuple[float, float]]:
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """`depth` counts messages in all states. `retention_seconds` is None if the server does not return it."""
+    """`depth` counts messages in all states."""
 
     name: str
     depth: int
-    retention_seconds: int | None
+    retention_seconds: float
 
 
 def read_queues(runtime: Runtime, names: Iterable[str]) -> list[QueueFacts]:
     """Depth and retention of queues, in order. Raises TransientFailure, UsageError for a queue that does not exist."""
-    client, call = runtime.sqs, runtime.dependency("sqs").call
-    found = []
-    for name in names:
-        depth = runtime.queue(name).depth().total
-        url = call(client.get_queue_url, QueueName=name)["QueueUrl"]
-        attributes = call(
-            client.get_queue_attributes, QueueUrl=url, AttributeNames=["MessageRetentionPeriod"]
-        ).get("Attributes", {})
-        kept = attributes.get("MessageRetentionPeriod")
-        found.append(QueueFacts(name, depth, None if kept is None else int(kept)))
-    return found
+    states = ((name, *runtime.queue(name).state()) for name in names)
+    return [QueueFacts(name, depth.total, retention) for name, depth, retention in states]

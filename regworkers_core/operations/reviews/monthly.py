@@ -183,8 +183,8 @@ def _stream(runtime: Runtime, table: str) -> str:
     return f"{view}, 1 day" if view else "off"
 
 
-def _days(kept: float | None) -> str:
-    return "unknown" if kept is None else f"{kept / DAY_SECONDS:g} days"
+def _days(kept: float) -> str:
+    return f"{kept / DAY_SECONDS:g} days"
 
 
 def _share(value: float | None, limit: float | None) -> str | None:

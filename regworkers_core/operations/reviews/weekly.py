@@ -103,9 +103,8 @@ def dead_letters(
         failures = of_queue[queue.name]
         open_ = [each for each in failures if each.open]
         oldest = min((each.first_failed_at for each in open_), default=None)
-        kept = None if queue.retention_seconds is None else queue.retention_seconds / DAY_SECONDS
         age = (now - (seconds(oldest) or now)) / DAY_SECONDS if oldest else None
-        left = None if age is None or kept is None else kept - age
+        left = None if age is None else queue.retention_seconds / DAY_SECONDS - age
         new = sum(each.first_failed_at >= start for each in failures)
         rows.append((queue.name, queue.depth, len(open_), new, _days(age), _days(left)))
         remarks += _of_queue(queue, len(open_), left)

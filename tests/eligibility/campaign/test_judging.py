@@ -19,7 +19,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.eligibility.campaign import judging, staging
 from regworkers_core.eligibility.campaign.judging import MOST_UNKNOWN
-from regworkers_core.eligibility.case import AsOf, Facts, Subject, was_entered_before
+from regworkers_core.eligibility.case import AsOf, Facts, Subject
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import judge
 from tests.eligibility.campaign.world import AS_OF, CLOSES, World, closed, entry
@@ -335,15 +335,14 @@ def test_out_of_core_and_one_by_one_come_to_the_same(
         found = judge(subject, facts, AsOf(seconds(AS_OF) or 0.0, AS_OF))
         return [reason.code for reason in found.reasons]
 
+    def place(name: str) -> tuple[bool, str, str]:
+        return not times[name], times[name], name
+
     counting = {name: subject for name, subject in subjects.items() if not judged(subject, [])}
     expected = {
         name: judged(
             subject,
-            [
-                other
-                for other_name, other in counting.items()
-                if was_entered_before((times[other_name], other_name), (times[name], name))
-            ],
+            [other for other_name, other in counting.items() if place(other_name) < place(name)],
         )
         for name, subject in subjects.items()
     }

@@ -61,7 +61,7 @@ class Waiting(StopSignal):
 
 
 class OwnBeacon:
-    """A `Beacon`. While `down` it answers with an error; its clock is `ahead_seconds` ahead of `clock`."""
+    """A `DrandHttp`. While `down` it answers with an error; its clock is `ahead_seconds` ahead of `clock`."""
 
     def __init__(self, clock: Callable[[], float], *, ahead_seconds: float = 0.0) -> None:
         self._clock, self._ahead = clock, ahead_seconds
