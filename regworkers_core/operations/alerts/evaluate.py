@@ -15,6 +15,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.observability.logs import describe
 from regworkers_core.operations.alerts.conditions.availability import (
+    RENEWED,
     Gap,
     blind,
     blind_findings,
@@ -22,7 +23,6 @@ from regworkers_core.operations.alerts.conditions.availability import (
     gaps_since,
 )
 from regworkers_core.operations.alerts.conditions.campaigns import PROCESSING
-from regworkers_core.operations.alerts.conditions.certificates import RENEWED
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     Assessment,

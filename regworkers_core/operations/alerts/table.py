@@ -5,7 +5,7 @@ from __future__ import annotations
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, DRAWS, FRESHNESS, SELECTION_JOBS
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS
-from regworkers_core.operations.alerts.conditions import availability, campaigns, certificates, work
+from regworkers_core.operations.alerts.conditions import availability, campaigns, work
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     DEPENDENCY,
@@ -46,7 +46,7 @@ RENEWAL = Condition(
     key="kafka",
     runbook="certificates.md",
     several="renewed certificates are refused",
-    assess=certificates.renewal,
+    assess=availability.renewal,
 )
 TABLE: tuple[Condition, ...] = (
     MONGO_DOWN,
@@ -288,7 +288,7 @@ TABLE: tuple[Condition, ...] = (
         key="`<environment>-ends`, `<environment>-trouble`",
         runbook="certificates.md",
         several="certificates need attention",
-        assess=certificates.certificates,
+        assess=availability.certificates,
         timed=True,
     ),
     RENEWAL,
