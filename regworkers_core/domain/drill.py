@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from regworkers_core.domain.documents import as_document
+
 Ended: TypeAlias = Literal["finished", "most_entries", "stopped", "dependency_down"]
 
 
@@ -90,22 +92,15 @@ class DrillResult:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "passed": self.passed,
-            "ended": self.ended,
-            "read": self.read,
-            "saved": self.saved,
-            "refused": self.refused,
+            **as_document(self, "passed", "ended", "read", "saved", "refused"),
             "refusedExample": self.refused_example or None,
-            "gone": self.gone,
-            "differences": dict(self.differences),
-            "samples": list(self.samples),
+            **as_document(self, "gone", "differences", "samples"),
             "seconds": round(self.seconds, 3),
             "compareSeconds": round(self.compare_seconds, 3),
             "perSecond": _rounded(self.per_second),
             "totalEntries": self.total,
             "estimateSeconds": _rounded(self.estimate_seconds),
-            "objectiveSeconds": self.objective_seconds,
-            "processesNeeded": self.processes_needed,
+            **as_document(self, "objective_seconds", "processes_needed"),
             "backfillPerSecond": self.limit_per_second,
             "scratchDatabase": self.scratch,
             "scratchDropped": self.dropped,

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.mongo.entry_documents import Effect, Stored, Write, differing_fields, judge
+from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.percentiles import Percentiles
@@ -126,17 +127,12 @@ class ShadowReport:
         return {
             "beganAt": self.began_at,
             "until": self.until or None,
-            "clean": self.clean,
-            "compared": self.compared,
-            "agreed": self.agreed,
-            "agreementPercent": self.agreement_percent,
+            **as_document(self, "clean", "compared", "agreed", "agreement_percent"),
             "differences": {kind.value: number for kind, number in sorted(self.kinds.items())},
             "differingFields": dict(self.fields.most_common()),
             "examples": {kind.value: each for kind, each in sorted(self.examples.items())},
             "explanations": {kind.value: EXPLANATIONS[kind] for kind in sorted(self.kinds)},
-            "overtaken": self.overtaken,
-            "late": self.late,
-            "trimmed": self.trimmed,
+            **as_document(self, "overtaken", "late", "trimmed"),
             "oldSystemLagSeconds": lag.summary(),
             "oldSystemCleared": lag.count,
         }
