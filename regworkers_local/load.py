@@ -255,7 +255,6 @@ class Loader:
             self.loaded.live += [(item["PK"], item["SK"]) for item in items]
 
     def _write_users(self, users: Sequence[dict[str, Any]]) -> None:
-        """Write the records of the local User Service."""
         collection = Stores.of(self._runtime.mongo, self._runtime.names.prefix).users
         writes = [UpdateOne({"_id": user["_id"]}, {"$set": user}, upsert=True) for user in users]
         self._runtime.dependency("mongo").call(collection.bulk_write, writes, ordered=False)

@@ -272,7 +272,6 @@ def _status_text(report: CampaignReport) -> RenderableType:
 
 
 def stock_table(codes: list[dict[str, Any]], title: str = "codes") -> RenderableType:
-    """Codes of every market beside its seats."""
     names = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
     columns = ("market", "seats", "available", "assigned", "redeemed", "void", "missing")
     return rows(columns, [[stock[name] for name in names] for stock in codes], title=title)

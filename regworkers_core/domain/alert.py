@@ -41,8 +41,6 @@ class Alert:
 
 
 class IncidentChange(StrEnum):
-    """A change of an incident that channels are notified of."""
-
     OPENED = "opened"
     # An operator has taken it on; it is still open.
     ACKNOWLEDGED = "acknowledged"

@@ -79,7 +79,6 @@ class Residency(Post):
 
     @property
     def role(self) -> str:
-        """What its row says."""
         if not self._ready:
             return STARTING
         if not self._works:

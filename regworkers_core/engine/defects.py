@@ -136,7 +136,6 @@ class Fuse:
 
 
 def fuse_message(drain: str, reason: str, tripped_at: str = "") -> str:
-    """What happened, and what to do."""
     when = f" at {tripped_at}" if tripped_at else ""
     return (
         f"the fuse of the drain {drain} blew{when}: more than {MOST_DEFECTS} of its last {WINDOW_ITEMS} items failed "

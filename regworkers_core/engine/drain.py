@@ -87,7 +87,6 @@ class Settlement(Generic[D]):
     defects: list[Exception] = field(default_factory=list)
 
     def add(self, other: Settlement[D]) -> None:
-        """Add the settlement of other deliveries of the same batch."""
         self.done.extend(other.done)
         self.again.extend(other.again)
         self.counts.update(other.counts)

@@ -195,7 +195,6 @@ class Desired:
 
 
 def desired(settings: Settings) -> Desired:
-    """The resources that these settings name."""
     names, most = settings.names, settings.aws.sqs_batch_bytes
     # The embedded stack is deleted with its tables.
     protected = settings.environment != "local-dev"

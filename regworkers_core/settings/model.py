@@ -84,7 +84,6 @@ class Names:
         )
 
     def topic(self, flow: str) -> str:
-        """The Kafka topic of a flow's events."""
         return f"{self.prefix}regworkers.{flow}.v1"
 
     @staticmethod

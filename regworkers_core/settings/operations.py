@@ -201,8 +201,6 @@ class CertificatesSettings(Section):
 
 
 class ReviewsSettings(Section):
-    """Weekly, monthly and quarterly review settings."""
-
     # What one process of the workers may take: the limit of its container.
     memory_limit_mib: int = Field(1024, ge=128)
     # Of the recovery drill of every quarter; `regworkers drill recovery` rebuilds all of them.

@@ -103,7 +103,6 @@ class Cause:
 
     @property
     def command(self) -> str:
-        """The command to run once the cause is fixed."""
         queue = quote(self.queue.source)
         cause = f" --fingerprint {self.fingerprint}" if self.fingerprint else ""
         if self.unreadable == self.messages:

@@ -279,7 +279,6 @@ class Eraser:
             report.removed.replica |= is_erased(facts.replica.order.created_at, report.erased_at)
 
     def _held_claims(self, facts: EntryFacts) -> list[Claim]:
-        """The claims that the entry holds on its identities."""
         hashes = self._identities.existing() if facts.identities else None
         if hashes is None:
             return []

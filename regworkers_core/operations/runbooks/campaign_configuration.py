@@ -209,7 +209,6 @@ class CopyComparison:
 
     @property
     def advice(self) -> str | None:
-        """The command that helps, if there is one."""
         cached, source = self.sides.get(REDIS), self.sides.get(self.source)
         if cached is None or source is None or self.fine:
             return None

@@ -223,7 +223,6 @@ class ShadowRows:
         return None if row is None else ShadowReport.of_state(row.state)
 
     def history(self) -> list[Checkpoints]:
-        """The kept checkpoints, oldest first."""
         found = [row.state for row in self.table.rows(self._history_pk) if row.state.get("at")]
         kept = [Checkpoints(each["at"], each["arn"], orjson.loads(each["shards"])) for each in found]
         return sorted(kept, key=lambda each: each.at)

@@ -68,7 +68,6 @@ class Segment:
 
     @property
     def state(self) -> dict[str, str]:
-        """As its row has it."""
         numbers = orjson.dumps(dict(self.numbers)).decode()
         return {
             "campaignId": self.campaign_id,

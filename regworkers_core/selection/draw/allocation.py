@@ -182,7 +182,6 @@ def _has_rows(
 
 
 def announce_result(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:
-    """Publish the event with the hash of the result."""
     data = as_document(phase, "manifest_hash", "result_hash", "outcomes")
     event = draw_event(campaign_id, phase.phase, EventType.DRAW_DRAWN, data, phase.fields["drawnAt"])
     runtime.event_queue.send_all([event])

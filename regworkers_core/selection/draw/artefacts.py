@@ -67,7 +67,6 @@ def begun_earlier(campaign_id: str) -> str:
 
 
 def public_key(campaign_id: str, phase: int, name: str) -> str:
-    """Return the key of a published artefact."""
     return f"draws/{campaign_id}/phase-{phase}/{name}"
 
 

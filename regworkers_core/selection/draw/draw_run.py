@@ -385,7 +385,6 @@ class DrawRun(Confirming):
 
 
 def _markets(phase: PhaseRecord) -> dict[str, Any]:
-    """Return status and numbers of each market of the phase."""
     return {
         "phase": phase.phase,
         "status": phase.status.value,

@@ -228,7 +228,6 @@ def freeze(
 
 
 def key_of(campaign_id: str, first: PhaseRecord, name: str) -> str:
-    """Return the key of a file of the freeze."""
     return pipeline_key(campaign_id, 1, f"{first.freeze['prefix']}/{name}")
 
 

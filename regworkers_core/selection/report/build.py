@@ -153,7 +153,6 @@ def html_page(numbers: Mapping[str, Any], plots: Mapping[str, bytes], context: R
 
 
 def images(report: DrawReport) -> dict[str, str]:
-    """Every plot as Markdown, by name."""
     return {name: markdown_image(name, png) for name, png in report.plots.items()}
 
 

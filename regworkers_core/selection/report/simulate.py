@@ -346,7 +346,6 @@ def _pool_table(
 def _list_column(
     indexes: NDArray[np.int64], chosen: NDArray[np.bool_], names: Sequence[str]
 ) -> pa.Array[Any]:
-    """The names at the chosen indexes of each row."""
     offsets = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
     values: pa.Array[Any] = pa.array(np.array(names, object)[indexes[chosen]], pa.string())
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
