@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 
-from regworkers_core.adapters.alert_channels import classify_pagerduty, classify_slack
-from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.cloudwatch import Strain
-from regworkers_core.adapters.aws.objects import classify_objects
-from regworkers_core.adapters.dagster_api import classify_dagster
-from regworkers_core.adapters.http.service_http import classify_service
-from regworkers_core.adapters.kafka.admin import classify_kafka
 from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka_id, server_of, services_id
-from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.adapters.redis.client import classify_redis
-from regworkers_core.adapters.vault import classify_vault
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import SLOW_SECONDS, CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, stack_state
 
-_CLASSIFY: Mapping[str, Classify] = {
-    "mongo": classify_mongo,
-    "drain-log": classify_mongo,
-    "redis": classify_redis,
-    "kafka": classify_kafka,
-    "s3": classify_objects,
-    # Its client raises TransientFailure itself; anything else is a defect.
-    "drand": lambda error: error,
-    "slack": classify_slack,
-    "pagerduty": classify_pagerduty,
-    "vault": classify_vault,
-    "dagster": classify_dagster,
-    # A separate guard, because the listing must not stop the reading; the server is the same.
-    "stream-listing": classify_aws("streams"),
+# Where the meaning of each dependency's errors is. Modules are imported when they are needed: most bring their driver.
+_CLASSIFY = {
+    "mongo": "mongo.client:classify_mongo",
+    "drain-log": "mongo.client:classify_mongo",
+    "redis": "redis.client:classify_redis",
+    "kafka": "kafka.admin:classify_kafka",
+    "s3": "aws.objects:classify_objects",
+    "slack": "alert_channels:classify_slack",
+    "pagerduty": "alert_channels:classify_pagerduty",
+    "vault": "vault:classify_vault",
+    "dagster": "dagster_api:classify_dagster",
 }
+
+
+def _classify(name: str) -> Classify:
+    if name == "drand":
+        # Its client raises TransientFailure itself; anything else is a defect.
+        return lambda error: error
+    if name.startswith("service-"):
+        from regworkers_core.adapters.http.service_http import classify_service
+
+        return classify_service(name)
+    if name in _CLASSIFY:
+        module, _, function = _CLASSIFY[name].partition(":")
+        found: Classify = getattr(import_module(f"regworkers_core.adapters.{module}"), function)
+        return found
+    from regworkers_core.adapters.aws.clients import classify_aws
+
+    # The listing has a guard of its own, because it must not stop the reading; the server is the same.
+    return classify_aws("streams" if name == "stream-listing" else name)
 
 
 class Dependencies:
@@ -62,10 +69,9 @@ class Dependencies:
                 reset_seconds=retry.breaker_reset_seconds,
                 clock=scheduling.monotonic,
             )
-            classify = classify_service(name) if name.startswith("service-") else _CLASSIFY.get(name)
             self._guards[name] = Dependency(
                 name,
-                classify or classify_aws(name),
+                _classify(name),
                 policy=self.policy,
                 breaker=breaker,
                 # A long poll is slow on purpose.

@@ -1,4 +1,5 @@
-"""The adapters of a process, wired once from the settings. Nothing connects before its first use.
+"""The adapters of a process, wired once from the settings. Nothing connects before its first use, and the drivers of
+AWS, MongoDB and HTTP are imported then.
 
 One `Runtime` per process; all of it is safe to share between threads.
 """
@@ -7,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pymongo import MongoClient
-
-from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
@@ -22,9 +20,6 @@ from regworkers_core.adapters.aws.objects import ObjectLock, ObjectStore
 from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.aws.sqs import MessageMoves, SqsQueue
 from regworkers_core.adapters.aws.streams import DynamoStreams, known_stream
-from regworkers_core.adapters.dagster_api import DagsterApi
-from regworkers_core.adapters.drand import DrandHttp
-from regworkers_core.adapters.http.services import HttpServices
 from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.credentials import Credentials, try_out
 from regworkers_core.adapters.kafka.log import KafkaLog
@@ -33,7 +28,6 @@ from regworkers_core.adapters.kafka.security import KafkaSecurity, TokenSource, 
 from regworkers_core.adapters.local_instance import mongo_id, redis_id
 from regworkers_core.adapters.mongo.activity import DrainLog, QueueMarks, ReconcileResults
 from regworkers_core.adapters.mongo.campaigns import Campaigns
-from regworkers_core.adapters.mongo.client import mongo_client
 from regworkers_core.adapters.mongo.codes import Codes
 from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.draws import Draws
@@ -57,6 +51,14 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import Settings, load_settings, stack_state_file
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
+
+    from regworkers_core.adapters.aws.clients import AwsClients
+    from regworkers_core.adapters.dagster_api import DagsterApi
+    from regworkers_core.adapters.drand import DrandHttp
+    from regworkers_core.adapters.http.services import HttpServices
 
 S = TypeVar("S")
 
@@ -87,12 +89,16 @@ class Runtime:
 
     @cached_property
     def aws(self) -> AwsClients:
+        from regworkers_core.adapters.aws.clients import AwsClients
+
         # Local-dev must never reach the real AWS by accident.
         self._require_stack(self.settings.aws.endpoint_url)
         return AwsClients(self.settings.aws)
 
     @cached_property
     def mongo(self) -> MongoClient[dict[str, Any]]:
+        from regworkers_core.adapters.mongo.client import mongo_client
+
         self._require_stack(self.settings.mongo.uri)
         return mongo_client(self.settings.mongo)
 
@@ -289,6 +295,8 @@ class Runtime:
 
     @cached_property
     def beacon(self) -> DrandHttp:
+        from regworkers_core.adapters.drand import DrandHttp
+
         selection = self.settings.selection
         return DrandHttp(
             self.dependency("drand"),
@@ -299,6 +307,8 @@ class Runtime:
 
     @cached_property
     def services(self) -> HttpServices:
+        from regworkers_core.adapters.http.services import HttpServices
+
         settings = self.settings
         return HttpServices(
             settings.services, settings.environment, dependency=self.dependency, secrets=lambda: self.secrets
@@ -306,6 +316,8 @@ class Runtime:
 
     @cached_property
     def dagster(self) -> DagsterApi:
+        from regworkers_core.adapters.dagster_api import DagsterApi
+
         settings = self.settings.dagster
         return DagsterApi(settings.url, self.dependency("dagster"), timeout_seconds=settings.timeout_seconds)
 

@@ -8,9 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, lifecycle_rules
 from regworkers_core.infrastructure.discovery.declared import facts_of_policy
@@ -86,8 +85,8 @@ def found_or_none(absent: Collection[str], call: Call, function: Any, **argument
     """The answer of a call; None if its error code is in `absent`."""
     try:
         return call(function, **arguments)
-    except ClientError as error:
-        if error_code(error) in absent:
+    except AwsRefusal as error:
+        if error.code in absent:
             return None
         raise
 
@@ -147,9 +146,9 @@ def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:
         created = (
             found_or_none(("404", "NoSuchBucket", "NotFound"), call, client.head_bucket, Bucket=name) is None
         )
-    except ClientError as error:
+    except AwsRefusal as error:
         raise UsageError(
-            f"bucket {name} cannot be used ({error_code(error)}): if it belongs to another account, set "
+            f"bucket {name} cannot be used ({error.code}): if it belongs to another account, set "
             "selection.bucket to another name"
         ) from None
     if created:
@@ -235,8 +234,8 @@ def _adopt(part: _Part, call: Call, name: str, change: bool) -> list[str]:
         differences = _differences(part.wanted, part.found(found))
         if differences and change:
             call(part.write, Bucket=name, **part.given)
-    except ClientError as error:
-        if error_code(error) not in _UNKNOWN_S3_CALL:
+    except AwsRefusal as error:
+        if error.code not in _UNKNOWN_S3_CALL:
             raise
         return []
     return differences

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.desired import DesiredTable
@@ -184,8 +182,8 @@ def _enable_recovery(client: Any, call: Call, name: str) -> None:
                 PointInTimeRecoverySpecification=specification,
             )
             return
-        except ClientError as error:
-            if error_code(error) != "ContinuousBackupsUnavailableException":
+        except AwsRefusal as error:
+            if error.code != "ContinuousBackupsUnavailableException":
                 raise
         if scheduling.monotonic() > give_up:
             raise TransientFailure("dynamodb", f"point-in-time recovery of table {name} is not available yet")

@@ -9,9 +9,8 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 
@@ -141,8 +140,8 @@ def look_up(runtime: Runtime, sought: Sought) -> Lines:
         for _ in range(_MOST_PAGES):
             try:
                 answer = call(client.filter_log_events, **request)
-            except ClientError as error:
-                if error_code(error) == "ResourceNotFoundException":
+            except AwsRefusal as error:
+                if error.code == "ResourceNotFoundException":
                     raise UsageError(f"there is no log group {group}: run `regworkers provision`") from None
                 raise
             for event in answer.get("events", ()):

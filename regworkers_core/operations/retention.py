@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from pymongo.collection import Collection
-from pymongo.errors import OperationFailure
-
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus, lease_name
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.pages import expire_by_prefix, expire_codes, pages
+from regworkers_core.adapters.mongo.store import Documents as Collection
 from regworkers_core.domain.alert import IncidentChange
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.documents import as_document
@@ -312,7 +310,7 @@ class Documents:
     def __init__(
         self,
         name: str,
-        collection: Collection[dict[str, Any]],
+        collection: Collection,
         dependency: Dependency,
         may_delete: Callable[[Document], bool],
     ) -> None:
@@ -345,6 +343,8 @@ class Documents:
                 yield ids
 
     def _size(self) -> Size:
+        from pymongo.errors import OperationFailure
+
         def stats() -> Size:
             try:
                 answer = self._collection.database.command("collStats", self._collection.name)

@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.clients import all_pages, error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
@@ -91,8 +89,8 @@ def error_lines(runtime: Runtime, since: float, until: float) -> ErrorLines:
             endTime=int(until),
             queryString=_QUERY,
         )["queryId"]
-    except ClientError as error:
-        if error_code(error) == "ResourceNotFoundException":
+    except AwsRefusal as error:
+        if error.code == "ResourceNotFoundException":
             missing = f"there is no log group {runtime.names.log_group}: run `regworkers provision`"
             raise UsageError(missing) from None
         raise
@@ -167,7 +165,7 @@ class WatchingCost:
 
 
 def watching_cost(runtime: Runtime, days: float) -> WatchingCost:
-    """Raises TransientFailure, and ClientError where AWS refuses a call."""
+    """Raises TransientFailure, and AwsRefusal where AWS refuses a call."""
     observability, now = runtime.settings.observability, runtime.clock()
     cloudwatch, call = runtime.aws.client("cloudwatch"), runtime.dependency("cloudwatch").call
     metrics = all_pages(

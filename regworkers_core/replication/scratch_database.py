@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
-from pymongo.collection import Collection
-
+from regworkers_core.adapters.mongo.store import Documents
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.dependency import Dependency
@@ -33,7 +31,7 @@ class Scratch:
                 f"{self.name} is not a scratch database of a drill: it was neither filled nor dropped"
             )
 
-    def make(self) -> Collection[dict[str, Any]]:
+    def make(self) -> Documents:
         """Create the empty collection of entries with the indexes of the real one. Raises UsageError if the database
         exists.
         """

@@ -33,6 +33,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.objects import classify_objects
 from regworkers_core.adapters.kafka.admin import classify_kafka
@@ -167,13 +168,7 @@ OPERATORS["s3"] = (
 AS_THEY_ARE: dict[str, tuple[Classify, list[Exception]]] = {
     "aws": (
         classify_aws("dynamodb"),
-        [
-            client_error("ConditionalCheckFailedException"),
-            client_error("ResourceNotFoundException"),
-            client_error("ValidationException"),
-            ParamValidationError(report="a defect"),
-            ValueError("a defect"),
-        ],
+        [ParamValidationError(report="a defect"), ValueError("a defect")],
     ),
     "mongo": (
         classify_mongo,
@@ -228,6 +223,16 @@ def test_an_error_about_the_item_is_returned_unchanged(
     assert classify(error) is error
 
 
-def test_a_missing_error_code_raises_nothing() -> None:
-    bare = ClientError({}, "Call")
-    assert classify_aws("sqs")(bare) is bare
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (client_error("ConditionalCheckFailedException"), "ConditionalCheckFailedException"),
+        (client_error("ResourceNotFoundException"), "ResourceNotFoundException"),
+        (client_error("ValidationException"), "ValidationException"),
+        (ClientError({}, "Call"), ""),
+    ],
+)
+def test_a_refusal_about_the_item_keeps_its_code_for_the_caller(error: ClientError, code: str) -> None:
+    meaning = classify_aws("dynamodb")(error)
+    assert isinstance(meaning, AwsRefusal)
+    assert (meaning.code, meaning.operation_name) == (code, "Call")

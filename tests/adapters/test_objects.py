@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from regworkers_core.adapters.aws import objects
@@ -50,8 +49,8 @@ def test_objects_are_stored_and_read_byte_for_byte(runtime: Runtime, tmp_path: P
 def test_a_file_is_put_once_and_nothing_is_written_over(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mib: int
 ) -> None:
-    parts = TransferConfig(multipart_threshold=5 * 1024 * 1024, multipart_chunksize=5 * 1024 * 1024)
-    monkeypatch.setattr(objects, "_TRANSFER", parts)
+    for limit in ("_WHOLE_BYTES", "_PART_BYTES"):
+        monkeypatch.setattr(objects, limit, 5 * 1024 * 1024)
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"abc" * mib * 349_525)
     second.write_bytes(b"xyz" * mib * 349_525)

@@ -8,9 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.tables import (
     CHANGED,
     MAX_GET,
@@ -123,8 +121,8 @@ class EntryClaims(TableClient):
         raw = attributes(item)
         try:
             self._call_until(end, self._client.put_item, TableName=self.table, Item=raw, **condition)
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
+        except AwsRefusal as error:
+            if error.code != "ConditionalCheckFailedException":
                 raise
             key = (item["PK"], item["SK"])
             left = None if end == math.inf else max(0.0, end - self._monotonic())

@@ -15,9 +15,8 @@ from typing import Any
 
 import orjson
 import structlog
-from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import error_code
 from regworkers_core.engine import scheduling
 from regworkers_core.observability.logs import describe
 
@@ -139,7 +138,7 @@ class LogGroupLines:
         }
         try:
             answer = self._client.put_log_events(**request)
-        except ClientError as error:
+        except Exception as error:
             if error_code(error) != "ResourceNotFoundException":
                 raise
             self._create_stream()
@@ -152,7 +151,7 @@ class LogGroupLines:
     def _create_stream(self) -> None:
         try:
             self._client.create_log_stream(logGroupName=self.group, logStreamName=self._stream)
-        except ClientError as error:
+        except Exception as error:
             # Another process of this machine was first.
             if error_code(error) != "ResourceAlreadyExistsException":
                 raise

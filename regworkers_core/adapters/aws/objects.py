@@ -8,11 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from boto3.exceptions import S3UploadFailedError
-from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.clients import classify_aws, error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal, error_code
 from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
@@ -49,9 +45,7 @@ class ObjectStream(io.RawIOBase):
 DEPENDENCY = "s3"
 _MIB = 1024 * 1024
 # Larger files are uploaded in parts, so that a broken connection costs one part; two at a time limit memory.
-_TRANSFER = TransferConfig(
-    multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=2, use_threads=True
-)
+_WHOLE_BYTES, _PART_BYTES, _PARTS_AT_A_TIME = 64 * _MIB, 32 * _MIB, 2
 _MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
 _EXISTS = frozenset({"PreconditionFailed", "412"})
 _REPLACED = _EXISTS | {"InvalidRange"}
@@ -82,13 +76,18 @@ class Tagged(NamedTuple):
 
 def classify_objects(error: Exception) -> Exception:
     """As for every AWS service; unwraps the exception of an upload in parts."""
+    from boto3.exceptions import S3UploadFailedError
+
+    from regworkers_core.adapters.aws.clients import classify_aws
+
     if isinstance(error, S3UploadFailedError):
         hidden = error.__cause__ or error.__context__
         return classify_objects(hidden) if isinstance(hidden, Exception) else error
-    if error_code(error) in _CONTESTED:
-        return TransientFailure(DEPENDENCY, error_code(error))
-    if error_code(error) in _ELSEWHERE:
-        return UsageError(f"the bucket is in another region ({error_code(error)}): is aws.region right?")
+    code = error_code(error)
+    if code in _CONTESTED:
+        return TransientFailure(DEPENDENCY, code)
+    if code in _ELSEWHERE:
+        return UsageError(f"the bucket is in another region ({code}): is aws.region right?")
     return classify_aws(DEPENDENCY)(error)
 
 
@@ -120,7 +119,14 @@ class ObjectStore:
 
     def put_file(self, key: str, path: Path) -> None:
         """Store the file's bytes, replacing any object with this key."""
-        self._call(key, self._client.upload_file, str(path), self.bucket, key, Config=_TRANSFER)
+        from boto3.s3.transfer import TransferConfig
+
+        in_parts = TransferConfig(
+            multipart_threshold=_WHOLE_BYTES,
+            multipart_chunksize=_PART_BYTES,
+            max_concurrency=_PARTS_AT_A_TIME,
+        )
+        self._call(key, self._client.upload_file, str(path), self.bucket, key, Config=in_parts)
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Store `data`, replacing any object with this key."""
@@ -132,9 +138,9 @@ class ObjectStore:
         """
         try:
             self._put_new(key, data)
-        except ClientError as error:
+        except AwsRefusal as error:
             # Also when our own write went through and only its answer was lost.
-            if error_code(error) not in _EXISTS:
+            if error.code not in _EXISTS:
                 raise
             return self.get_bytes(key)
         return data
@@ -144,12 +150,12 @@ class ObjectStore:
         our own write, whose answer was lost.
         """
         try:
-            if path.stat().st_size <= _TRANSFER.multipart_threshold:
+            if path.stat().st_size <= _WHOLE_BYTES:
                 self._put_new(key, path.read_bytes())
             else:
                 self._put_parts_once(key, path)
-        except ClientError as error:
-            if error_code(error) not in _EXISTS:
+        except AwsRefusal as error:
+            if error.code not in _EXISTS:
                 raise
             return False
         return True
@@ -167,7 +173,7 @@ class ObjectStore:
         at["UploadId"] = begun["UploadId"]
         parts: list[dict[str, Any]] = []
         with path.open("rb") as file:
-            while data := file.read(_TRANSFER.multipart_chunksize):
+            while data := file.read(_PART_BYTES):
                 number = len(parts) + 1
                 part = self._call(key, self._client.upload_part, **at, PartNumber=number, Body=data)
                 parts.append({"PartNumber": number, "ETag": part["ETag"]})
@@ -199,8 +205,8 @@ class ObjectStore:
             return str(answer["ETag"])
         except MissingObject:
             return None
-        except ClientError as error:
-            if error_code(error) not in _EXISTS:
+        except AwsRefusal as error:
+            if error.code not in _EXISTS:
                 raise
         stored = self.get_tagged(key)
         return stored.tag if stored is not None and stored.data == data else None
@@ -252,8 +258,8 @@ class ObjectStore:
 
             try:
                 return self._call(key, call)
-            except ClientError as error:
-                if error_code(error) not in _REPLACED:
+            except AwsRefusal as error:
+                if error.code not in _REPLACED:
                     raise
                 raise UsageError(
                     f"s3://{self.bucket}/{key} was replaced while it was read: start again"
@@ -297,8 +303,8 @@ class ObjectStore:
     def _call(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return self._dependency.call(function, *args, **kwargs)
-        except ClientError as error:
-            code = error_code(error)
+        except AwsRefusal as error:
+            code = error.code
             if code == "NoSuchBucket":
                 raise self._no_bucket() from None
             if code in _MISSING_KEY:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
 
@@ -28,8 +26,8 @@ class SecretStore:
         stage = {"VersionStage": "AWSPREVIOUS"} if previous else {}
         try:
             answer = self._dependency.call(self._client.get_secret_value, SecretId=secret_id, **stage)
-        except ClientError as error:
-            code = error_code(error)
+        except AwsRefusal as error:
+            code = error.code
             if code == "ResourceNotFoundException":
                 return None
             if code == "InvalidRequestException":
@@ -48,8 +46,8 @@ class SecretStore:
         secret_id = self._prefix + name
         try:
             self._dependency.call(self._client.put_secret_value, SecretId=secret_id, SecretString=value)
-        except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
+        except AwsRefusal as error:
+            if error.code != "ResourceNotFoundException":
                 raise
             self._dependency.call(
                 self._client.create_secret, Name=secret_id, SecretString=value, Description=description
@@ -68,8 +66,8 @@ class SecretStore:
             self._dependency.call(
                 self._client.create_secret, Name=secret_id, SecretString=value, Description=description
             )
-        except ClientError as error:
-            if error_code(error) not in ("ResourceExistsException", "InvalidRequestException"):
+        except AwsRefusal as error:
+            if error.code not in ("ResourceExistsException", "InvalidRequestException"):
                 raise
             # Also when our own write went through and only its answer was lost.
             stored = self.get(name)

@@ -6,10 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
-from regworkers_core.adapters.aws.direct_calls import UnreadableAnswer
+from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, T, retry_parts
@@ -180,6 +177,8 @@ class SqsQueue:
             done = {each["Id"] for each in answer.get("Successful", ())}
             failed = {each["Id"]: each for each in answer.get("Failed", ())}
             if not (done or failed):
+                from regworkers_core.adapters.aws.direct_calls import UnreadableAnswer
+
                 raise UnreadableAnswer
             return {
                 id_: failed.get(id_, _UNCONFIRMED)
@@ -224,12 +223,12 @@ class SqsQueue:
     def _within(self, seconds: float | None, function: Callable[[], T]) -> T:
         try:
             return self._dependency.within(seconds, function)
-        except ClientError as error:
-            if error_code(error) in _MISSING:
+        except AwsRefusal as error:
+            if error.code in _MISSING:
                 raise UsageError(f"queue {self.name} does not exist: run `regworkers provision`") from None
             # The calls are the same for every message, so the queue or this program is at fault.
             raise UsageError(
-                f"SQS refuses {error.operation_name} on queue {self.name} ({error_code(error)})"
+                f"SQS refuses {error.operation_name} on queue {self.name} ({error.code})"
             ) from error
 
     def _queue_url(self) -> str:
@@ -289,8 +288,8 @@ class MessageMoves:
         arn = self._attributes_of(queue)["QueueArn"]
         try:
             answer = self._dependency.call(self._client.list_message_move_tasks, SourceArn=arn, MaxResults=1)
-        except ClientError as error:
-            if error_code(error) in _UNKNOWN_ACTION:
+        except AwsRefusal as error:
+            if error.code in _UNKNOWN_ACTION:
                 return None
             raise
         for task in answer.get("Results") or []:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal, error_code
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseTable
@@ -179,8 +177,8 @@ class DynamoStreams:
         way_out = "run `regworkers provision`"
         try:
             answer = self._table_calls.call(self._dynamodb.describe_table, TableName=self.table_name)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
+        except AwsRefusal as error:
+            if error.code == "ResourceNotFoundException":
                 raise UsageError(f"table {self.table_name} does not exist: {way_out}") from None
             raise
         table = answer["Table"]
@@ -197,8 +195,8 @@ class DynamoStreams:
     def children(self, stream_arn: str, shard_id: str) -> list[Shard] | None:
         try:
             page = self._describe(stream_arn, {"ShardFilter": {"Type": "CHILD_SHARDS", "ShardId": shard_id}})
-        except ClientError as error:
-            if error_code(error) in _UNKNOWN_PARAMETER:
+        except AwsRefusal as error:
+            if error.code in _UNKNOWN_PARAMETER:
                 return None
             raise
         # An endpoint that does not know the filter may also ignore it.
@@ -208,7 +206,7 @@ class DynamoStreams:
         try:
             # Not retried here: the caller limits the rate of this call.
             answer = self._listings.once(self._streams.describe_stream, StreamArn=stream_arn, **more)
-        except ClientError as error:
+        except AwsRefusal as error:
             raise _meaning(error) from error
         page = answer["StreamDescription"]
         shards = [Shard(raw["ShardId"], raw.get("ParentShardId")) for raw in page["Shards"]]
@@ -238,7 +236,7 @@ class DynamoStreams:
             answer = self._reads.call(
                 self._streams.get_shard_iterator, StreamArn=stream_arn, ShardId=shard_id, **where
             )
-        except ClientError as error:
+        except AwsRefusal as error:
             raise _meaning(error) from error
         return str(answer["ShardIterator"])
 
@@ -253,18 +251,16 @@ class DynamoStreams:
                 raise IteratorExpired(shard_id)
             try:
                 return self._streams.get_records(ShardIterator=iterator, Limit=limit)
-            except BotoCoreError:
-                disconnected = True
-                raise
-            except ClientError as error:
+            except Exception as error:
                 # The limit is that of one shard: its reader waits, and the breaker of all others stays closed.
                 if error_code(error) == "LimitExceededException":
                     return None
+                disconnected = not error_code(error)
                 raise
 
         try:
             answer = self._reads.call(once)
-        except ClientError as error:
+        except AwsRefusal as error:
             raise _meaning(error) from error
         if answer is None:
             self._reads.note_parts(served=0, throttled=1)
@@ -340,8 +336,8 @@ def _principal(raw: Mapping[str, Any]) -> object:
     return identity.get("PrincipalId") or identity.get("principalId")
 
 
-def _meaning(error: Exception) -> Exception:
-    code = error_code(error)
+def _meaning(error: AwsRefusal) -> Exception:
+    code = error.code
     if code == "ExpiredIteratorException":
         return IteratorExpired(code)
     if code in ("TrimmedDataAccessException", "ResourceNotFoundException"):

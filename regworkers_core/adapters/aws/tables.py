@@ -7,9 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.clients import error_code, meaning_of_code
+from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T, retry_parts
@@ -53,8 +51,8 @@ class TableClient:
         within = None if end == math.inf else end - self._monotonic()
         try:
             return self._dependency.within(within, function, *args, **kwargs)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
+        except AwsRefusal as error:
+            if error.code == "ResourceNotFoundException":
                 raise _missing(self.table) from None
             raise
 
@@ -62,8 +60,8 @@ class TableClient:
         """Whether the condition of the write held."""
         try:
             self._call(write, *args, **kwargs)
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
+        except AwsRefusal as error:
+            if error.code != "ConditionalCheckFailedException":
                 raise
             return False
         return True

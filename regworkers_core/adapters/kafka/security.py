@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from botocore.credentials import CredentialProvider
-
-from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT, KafkaSettings
+
+if TYPE_CHECKING:
+    from regworkers_core.adapters.aws.clients import AwsClients
 
 Part = Literal["certificate", "key", "ca"]
 PARTS: tuple[Part, ...] = ("certificate", "key", "ca")
@@ -61,6 +61,8 @@ def msk_token(aws: AwsClients, region: str) -> TokenSource:
     Raises UsageError without AWS's signer library. The source raises UsageError without credentials, and
     TransientFailure when their place does not answer.
     """
+    from botocore.credentials import CredentialProvider
+
     try:
         from aws_msk_iam_sasl_signer import MSKAuthTokenProvider as signer
     except ImportError:

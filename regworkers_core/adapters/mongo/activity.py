@@ -11,10 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import UpdateOne
-from pymongo.collection import Collection
-
-from regworkers_core.adapters.mongo.client import Store
+from regworkers_core.adapters.mongo.store import Documents, Store, bulk_update
 from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
@@ -71,7 +68,7 @@ class DrainMinute:
 class DrainLog(Store):
     """One document per run and minute, so that an error rate shows while the drain still runs."""
 
-    def __init__(self, collection: Collection[dict[str, Any]], dependency: Dependency) -> None:
+    def __init__(self, collection: Documents, dependency: Dependency) -> None:
         super().__init__(collection, dependency)
         # From and until when `sums` has read, and what.
         self._read: tuple[str, str, list[DrainMinute]] = ("", "", [])
@@ -203,12 +200,12 @@ class QueueMarks(Store):
         looked = {"$set": {"lookedAt": at}, "$setOnInsert": {"watchedAt": at}}
         marks = []
         for name in empty:
-            marks.append(UpdateOne({"_id": name}, {"$max": {"emptyAt": at}, **looked}, upsert=True))
+            marks.append(bulk_update({"_id": name}, {"$max": {"emptyAt": at}, **looked}, upsert=True))
         for name in waiting:
             stale = {"_id": name, "lookedAt": {"$lt": before}}
             marks += [
-                UpdateOne(stale, {"$set": {"watchedAt": at}}),
-                UpdateOne({"_id": name}, looked, upsert=True),
+                bulk_update(stale, {"$set": {"watchedAt": at}}),
+                bulk_update({"_id": name}, looked, upsert=True),
             ]
         if marks:
             self._dependency.once(self._collection.bulk_write, marks, ordered=True)

@@ -6,9 +6,8 @@ from collections.abc import Collection as Ids
 from typing import Any, NoReturn
 
 import structlog
-from pymongo.errors import DuplicateKeyError
 
-from regworkers_core.adapters.mongo.client import Store
+from regworkers_core.adapters.mongo.store import Store
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
 from regworkers_core.domain.documents import as_json
 from regworkers_core.domain.reasons import RequestError, UsageError
@@ -66,6 +65,8 @@ class Campaigns(Store):
 
     def create(self, campaign: Campaign) -> None:
         """Raises UsageError when the id or the slug is taken."""
+        from pymongo.errors import DuplicateKeyError
+
         document = campaign.as_document()
         try:
             # A repeat after a lost answer finds its own document.

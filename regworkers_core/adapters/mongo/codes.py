@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
-
-from regworkers_core.adapters.mongo.client import Document, Store
 from regworkers_core.adapters.mongo.pages import scan
+from regworkers_core.adapters.mongo.store import Document, Store, Update, bulk_update
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Planned
 
@@ -103,6 +100,8 @@ class Codes(Store):
 
     def _insert(self, documents: list[Document]) -> bool:
         """In order, up to the first that is refused; False when one was."""
+        from pymongo.errors import BulkWriteError
+
         try:
             self._dependency.call(self._collection.insert_many, documents, ordered=True)
         except BulkWriteError:
@@ -279,7 +278,7 @@ def _not_void(campaign_id: str, market_id: str, position: int) -> Document:
     }
 
 
-def _claim(market: MarketPhase, winner: Planned, at: str, run_id: str) -> UpdateOne:
+def _claim(market: MarketPhase, winner: Planned, at: str, run_id: str) -> Update:
     free = {
         "_id": winner.code,
         "status": "AVAILABLE",
@@ -294,7 +293,7 @@ def _claim(market: MarketPhase, winner: Planned, at: str, run_id: str) -> Update
         "assignedAt": at,
         "runId": run_id,
     }
-    return UpdateOne(free, {"$set": given})
+    return bulk_update(free, {"$set": given})
 
 
 def _belongs(code: Document, market: MarketPhase) -> bool:

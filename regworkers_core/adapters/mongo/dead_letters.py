@@ -9,12 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import UpdateOne
-from pymongo.collection import Collection
-
 from regworkers_core.adapters.mongo.activity import TEN_MINUTES
-from regworkers_core.adapters.mongo.client import Document, Store, find_all
 from regworkers_core.adapters.mongo.pages import pages
+from regworkers_core.adapters.mongo.store import Document, Documents, Store, Update, bulk_update, find_all
 from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import DeadLetter
@@ -89,9 +86,7 @@ class NamedCause:
 class DeadLetters(Store):
     """Every method raises TransientFailure when MongoDB cannot answer. Times are ISO strings."""
 
-    def __init__(
-        self, collection: Collection[Document], causes: Collection[Document], dependency: Dependency
-    ) -> None:
+    def __init__(self, collection: Documents, causes: Documents, dependency: Dependency) -> None:
         super().__init__(collection, dependency)
         self._causes = causes
 
@@ -100,7 +95,7 @@ class DeadLetters(Store):
         complete.
         """
         operations = [
-            UpdateOne(
+            bulk_update(
                 {"_id": each.id},
                 {
                     "$set": _fields(each) | {"lastFailedAt": at, "runId": run_id, "status": OPEN},
@@ -237,10 +232,10 @@ class DeadLetters(Store):
         return self._update_many(known, {"$set": _closed(status, at, by)}).modified_count
 
 
-def _closing(document: Document, fields: Document) -> UpdateOne:
+def _closing(document: Document, fields: Document) -> Update:
     """Matches the document only as it was read: still open, and not failed again."""
     as_read = {"_id": document["_id"], "status": OPEN, "lastFailedAt": document["lastFailedAt"]}
-    return UpdateOne(as_read, {"$set": fields})
+    return bulk_update(as_read, {"$set": fields})
 
 
 def _closed(status: str, at: str, by: str) -> Document:

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, cast
 
-from pymongo.errors import DuplicateKeyError
-
-from regworkers_core.adapters.mongo.client import Document, Store
+from regworkers_core.adapters.mongo.store import Document, Store
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET
 from regworkers_core.domain.timestamps import seconds
@@ -253,6 +251,8 @@ class Draws(Store):
 
     def open(self, campaign_id: str, phase: int, fields: Mapping[str, Any], *, token: int) -> None:
         """Begin a phase with its terms; does nothing if it exists. Raises Fenced."""
+        from pymongo.errors import DuplicateKeyError
+
         opened = {"phase": phase, "status": PhaseStatus.OPENED.value, **fields}
         if phase == 1:
             first = {"_id": campaign_id, "campaignId": campaign_id, "drawId": campaign_id, "token": token}

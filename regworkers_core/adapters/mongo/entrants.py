@@ -9,11 +9,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pymongo
-from pymongo.collection import Collection
-
-from regworkers_core.adapters.mongo.client import Document
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL
+from regworkers_core.adapters.mongo.store import Document, Documents
 from regworkers_core.domain.entry import ORDER_FIELDS
 from regworkers_core.engine.dependency import Dependency
 
@@ -56,7 +53,7 @@ class FoundEntrants(NamedTuple):
 class Entrants:
     """Raises TransientFailure when MongoDB cannot answer."""
 
-    def __init__(self, collection: Collection[Document], dependency: Dependency) -> None:
+    def __init__(self, collection: Documents, dependency: Dependency) -> None:
         self._collection, self._dependency = collection, dependency
         concern = collection.read_concern.document
         self._concern = {"readConcern": concern} if concern else {}
@@ -67,6 +64,8 @@ class Entrants:
         """Every live entry that has one of the traces, once, in one query; up to `each` per trace. All attempts
         together take at most `within_seconds`.
         """
+        import pymongo
+
         branches = _branches(traces, each)
         if not branches:
             return FoundEntrants([], True)

@@ -14,9 +14,8 @@ from typing import Any
 import bson
 from bson.dbref import DBRef
 from bson.errors import InvalidDocument
-from pymongo import UpdateOne
 
-from regworkers_core.adapters.mongo.client import Document
+from regworkers_core.adapters.mongo.store import Document, Update, bulk_update
 from regworkers_core.domain.claim import comparable
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
@@ -123,16 +122,16 @@ def is_ours(write: Write, seen: Stored, at: str, run_id: str) -> bool:
     return (seen.deleted_at is None) is (write.fields is not None) and dict(seen.custody) == custody
 
 
-def written_over(write: Write, seen: Stored | None, at: str, run_id: str) -> UpdateOne:
+def written_over(write: Write, seen: Stored | None, at: str, run_id: str) -> Update:
     """Replaces exactly the state that was read."""
     if seen is None:
         return guarded(write, at, run_id)
-    return UpdateOne(exactly(write.key, seen), _update(write, at, run_id))
+    return bulk_update(exactly(write.key, seen), _update(write, at, run_id))
 
 
-def guarded(write: Write, at: str, run_id: str) -> UpdateOne:
+def guarded(write: Write, at: str, run_id: str) -> Update:
     """Writes unless the stored order is at or above its own; for a tombstone, above."""
-    return UpdateOne(_guard(write), _update(write, at, run_id), upsert=True)
+    return bulk_update(_guard(write), _update(write, at, run_id), upsert=True)
 
 
 def _custody(write: Write, at: str, run_id: str) -> Document:

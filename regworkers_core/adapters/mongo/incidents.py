@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError
-
-from regworkers_core.adapters.mongo.client import Store
+from regworkers_core.adapters.mongo.store import Documents, Store
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.timestamps import iso, seconds
@@ -110,6 +107,8 @@ class Incidents(Store):
         While one of `channels` was not notified of the last resolution, that incident is opened again: with a new
         serial the channel would show the old one for ever.
         """
+        from pymongo.errors import DuplicateKeyError
+
         facts = {**_shown(alert), "lastSeenAt": at}
         seen = self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
         reopened = {**facts, "status": "open", "openedAt": at, "resolvedAt": None, "acknowledged": None}
@@ -145,6 +144,8 @@ class Incidents(Store):
         """Store an incident with serial 0, open since `at`, that these channels were notified of while MongoDB was
         unavailable: the next evaluation resolves it and notifies them. Does nothing when it is stored already.
         """
+        from pymongo.errors import DuplicateKeyError
+
         facts = {
             "scope": alert.scope,
             **_shown(alert),
@@ -280,7 +281,7 @@ class EvaluationState(Store):
 
     def __init__(
         self,
-        collection: Collection[dict[str, Any]],
+        collection: Documents,
         dependency: Dependency,
         hello: Callable[[], dict[str, Any]],
     ) -> None:

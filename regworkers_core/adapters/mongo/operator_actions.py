@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from pymongo.collection import Collection
 
-from regworkers_core.adapters.mongo.client import Store
+from regworkers_core.adapters.mongo.store import Documents, Store
 from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -58,9 +57,7 @@ class Action:
 class OperatorActions(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
-    def __init__(
-        self, collection: Collection[dict[str, Any]], dependency: Dependency, *, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, collection: Documents, dependency: Dependency, *, clock: Callable[[], float]) -> None:
         super().__init__(collection, dependency)
         self._clock = clock
 

@@ -7,13 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal
 
-from regworkers_core.adapters.mongo.client import (
-    Document,
-    Inserted,
-    Store,
-    insert_once,
-)
 from regworkers_core.adapters.mongo.pages import by_prefix
+from regworkers_core.adapters.mongo.store import Document, Inserted, Store, insert_once
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 

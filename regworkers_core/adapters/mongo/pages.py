@@ -7,11 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from pymongo.collection import Collection
-from pymongo.cursor import Cursor
-from pymongo.errors import CursorNotFound
-
-from regworkers_core.adapters.mongo.client import Document, find_all
+from regworkers_core.adapters.mongo.store import Document, Documents, find_all
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency
 
@@ -20,7 +16,7 @@ _EXPIRED_TOGETHER = 5_000
 
 
 def pages(
-    collection: Collection[Document],
+    collection: Documents,
     dependency: Dependency,
     query: Mapping[str, Any],
     fields: Sequence[str] | None = None,
@@ -41,7 +37,7 @@ def pages(
 
 
 def scan(
-    collection: Collection[Document],
+    collection: Documents,
     dependency: Dependency,
     query: Mapping[str, Any],
     fields: Sequence[str] | None = None,
@@ -53,9 +49,11 @@ def scan(
     opened again behind the last document; with `ordered=False`, where there is no such place, it raises
     TransientFailure. The result is never silently short.
     """
+    from pymongo.errors import CursorNotFound
+
     projection = None if fields is None else dict.fromkeys(fields, 1)
 
-    def open_cursor(wanted: Mapping[str, Any]) -> tuple[Cursor[Document], list[Document]]:
+    def open_cursor(wanted: Mapping[str, Any]) -> tuple[Iterator[Document], list[Document]]:
         cursor = collection.find(wanted, projection, batch_size=size)
         if ordered:
             cursor = cursor.sort("_id", 1)
@@ -83,7 +81,7 @@ def _behind(query: Mapping[str, Any], last: Any) -> Document:
 
 
 def by_prefix(
-    collection: Collection[Document], dependency: Dependency, prefix: str, fields: Sequence[str]
+    collection: Documents, dependency: Dependency, prefix: str, fields: Sequence[str]
 ) -> Iterator[Document]:
     """These fields of all documents whose `_id` begins with `prefix`, by ascending `_id`. Raises TransientFailure."""
     # The last character of a prefix is a separator, never the greatest character.
@@ -92,9 +90,7 @@ def by_prefix(
         yield from page
 
 
-def expire_by_prefix(
-    collection: Collection[Document], dependency: Dependency, prefix: str, at: float
-) -> Iterator[int]:
+def expire_by_prefix(collection: Documents, dependency: Dependency, prefix: str, at: float) -> Iterator[int]:
     """Mark documents whose `_id` begins with `prefix` as expiring at `at` (epoch seconds): a TTL index on `expiresAt`
     has MongoDB delete them. Yields how many a call marked; documents that are marked already are skipped. Raises
     TransientFailure.
@@ -104,9 +100,7 @@ def expire_by_prefix(
         yield _expire(collection, dependency, {"_id": {"$in": batch}}, at)
 
 
-def expire_codes(
-    collection: Collection[Document], dependency: Dependency, campaign_id: str, at: float
-) -> Iterator[int]:
+def expire_codes(collection: Documents, dependency: Dependency, campaign_id: str, at: float) -> Iterator[int]:
     """As `expire_by_prefix`, for a campaign's codes: by market and position, as their index has them."""
     query: Document = {"campaignId": campaign_id}
     markets = dependency.call(collection.distinct, "marketId", query)
@@ -118,7 +112,7 @@ def expire_codes(
             yield _expire(collection, dependency, {**of_market, "position": window}, at)
 
 
-def _expire(collection: Collection[Document], dependency: Dependency, query: Document, at: float) -> int:
+def _expire(collection: Documents, dependency: Dependency, query: Document, at: float) -> int:
     unmarked = {**query, EXPIRES_AT: {"$exists": False}}
     update = {"$set": {EXPIRES_AT: datetime.fromtimestamp(at, UTC)}}
     return dependency.call(collection.update_many, unmarked, update).modified_count

@@ -6,10 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, WriteError
-
-from regworkers_core.adapters.mongo.client import DUPLICATE_KEY, Document, Store, classify_mongo
 from regworkers_core.adapters.mongo.entry_documents import (
     ERASED_AT,
     UNSTORABLE,
@@ -26,6 +22,7 @@ from regworkers_core.adapters.mongo.entry_documents import (
     written_over,
 )
 from regworkers_core.adapters.mongo.pages import pages, scan
+from regworkers_core.adapters.mongo.store import DUPLICATE_KEY, Document, Store, Update
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure
@@ -62,6 +59,8 @@ class Replica(Store):
         """Write distinct keys in one unordered bulk. A Failure belongs to its item alone: PermanentFailure
         (INVALID_ENTRY, DUPLICATE_KEY) or ItemFailure.
         """
+        from pymongo.errors import DocumentTooLarge
+
         outcome: dict[EntryKey, Effect | Failure] = {}
         pending = list(writes)
         operations = [guarded(write, at, run_id) for write in pending]
@@ -241,6 +240,8 @@ class Replica(Store):
         `createdAt` up to the ISO time `at`. A later life stays and only records the time. `order` is that of the
         source's state, or `Order()`.
         """
+        from pymongo.errors import DuplicateKeyError
+
         for _ in range(_SETTLE_ROUNDS):
             stored = self._first({"_id": key.document_id})
             query, update = erasing(key, stored, order, at=at, run_id=run_id)
@@ -274,7 +275,9 @@ class Replica(Store):
         """Make one cheap call. Raises TransientFailure or UsageError."""
         self._dependency.call(self._collection.database.command, "ping")
 
-    def _send(self, operations: Sequence[UpdateOne]) -> _Bulk:
+    def _send(self, operations: Sequence[Update]) -> _Bulk:
+        from pymongo.errors import BulkWriteError
+
         sent = 0
 
         def send() -> _Bulk:
@@ -303,6 +306,10 @@ _REFUSED = PermanentFailure(Reason.INVALID_ENTRY, "the entry cannot be stored as
 
 def _is_the_servers(code: object) -> bool:
     """Whether a code is known not to be about the document: an election, a full disk, a refused access."""
+    from pymongo.errors import WriteError
+
+    from regworkers_core.adapters.mongo.client import classify_mongo
+
     error = WriteError("", code if isinstance(code, int) else None)
     return code in _SERVER_CODES or classify_mongo(error) is not error
 

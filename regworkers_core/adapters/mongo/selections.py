@@ -11,17 +11,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pymongo import UpdateOne
-from pymongo.collection import Collection
-
-from regworkers_core.adapters.mongo.client import (
-    Document,
-    Inserted,
-    Store,
-    insert_once,
-)
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
 from regworkers_core.adapters.mongo.pages import by_prefix, scan
+from regworkers_core.adapters.mongo.store import (
+    Document,
+    Documents,
+    Inserted,
+    Store,
+    bulk_update,
+    insert_once,
+)
 from regworkers_core.domain.selection import Chunk, MarketPhase, NoticeType, Planned
 from regworkers_core.engine.dependency import Dependency
 
@@ -109,7 +108,7 @@ class Chunks(Store):
     def queued(self, chunks: Sequence[Chunk], at: str) -> None:
         """Their messages were sent; clears an earlier failure."""
         update = {"$set": {"queuedAt": at}, "$unset": {"failedAt": "", "failure": ""}}
-        self._bulk([UpdateOne({"_id": chunk.id}, update) for chunk in chunks])
+        self._bulk([bulk_update({"_id": chunk.id}, update) for chunk in chunks])
 
     def failed(self, chunk: Chunk, failure: str, at: str) -> None:
         """It became a dead letter, so it is not sent again automatically."""
@@ -163,9 +162,7 @@ _WAITING = [MarketStatus.PENDING.value, MarketStatus.BLOCKED.value]
 class DrawMarkets(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
-    def __init__(
-        self, draws: Collection[Document], switches: Collection[Document], dependency: Dependency
-    ) -> None:
+    def __init__(self, draws: Documents, switches: Documents, dependency: Dependency) -> None:
         super().__init__(draws, dependency)
         self._switches = switches
 

@@ -12,13 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pymongo import UpdateOne
-from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError
-
-from regworkers_core.adapters.mongo.client import Document, Store, find_all
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, canonical, erased_since
 from regworkers_core.adapters.mongo.pages import EXPIRES_AT, pages
+from regworkers_core.adapters.mongo.store import Document, Documents, Store, Update, bulk_update, find_all
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order
@@ -58,8 +54,8 @@ class SupersededEntries(Store):
 
     def __init__(
         self,
-        entries: Collection[Document],
-        superseded: Collection[Document],
+        entries: Documents,
+        superseded: Documents,
         dependency: Dependency,
         *,
         keep_days: float,
@@ -81,7 +77,7 @@ class SupersededEntries(Store):
         self._write(
             self._collection,
             [
-                UpdateOne(
+                bulk_update(
                     {"_id": _row_id(each)},
                     {
                         "$set": {
@@ -106,7 +102,7 @@ class SupersededEntries(Store):
         self._write(
             self._entries,
             [
-                UpdateOne(
+                bulk_update(
                     _as_seen(each.key, each.custody, each.order),
                     {
                         "$set": {
@@ -148,7 +144,7 @@ class SupersededEntries(Store):
         self._write(
             self._entries,
             [
-                UpdateOne(_as_seen(each.key, custody, lenient_order(each.custody)), _back_to(each.former))
+                bulk_update(_as_seen(each.key, custody, lenient_order(each.custody)), _back_to(each.former))
                 for each, custody in kept
             ],
         )
@@ -175,10 +171,15 @@ class SupersededEntries(Store):
         """Record the outcome of an undo by row id, so that a later undo skips these rows."""
         self._write(
             self._collection,
-            [UpdateOne({"_id": row_id}, {"$set": {"undo": outcome}}) for row_id, outcome in outcomes.items()],
+            [
+                bulk_update({"_id": row_id}, {"$set": {"undo": outcome}})
+                for row_id, outcome in outcomes.items()
+            ],
         )
 
-    def _write(self, collection: Collection[Document], operations: Sequence[UpdateOne]) -> None:
+    def _write(self, collection: Documents, operations: Sequence[Update]) -> None:
+        from pymongo.errors import BulkWriteError
+
         if not operations:
             return
         try:

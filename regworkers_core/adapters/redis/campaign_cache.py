@@ -16,11 +16,10 @@ How old an answer can be:
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from regworkers_core.adapters.http.services import HttpServices
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.redis.campaign_store import CampaignStore, Held
 from regworkers_core.domain.campaign import Campaign
@@ -29,6 +28,9 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import DependencyDown, Failure, TransientFailure, UsageError
 from regworkers_core.engine.deadline import NoAnswer, SingleFlight
 from regworkers_core.observability.metrics import CACHE_FALLBACKS, Metering, export
+
+if TYPE_CHECKING:
+    from regworkers_core.adapters.http.services import HttpServices
 
 
 class CampaignSource(Protocol):

@@ -11,9 +11,8 @@ from itertools import chain
 from typing import Any
 
 import orjson
-from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import all_pages, error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
@@ -66,8 +65,8 @@ def _board(runtime: Runtime) -> DashboardChange:
     name, body = board_name(runtime.settings), board_body(runtime.settings)
     try:
         existing = call(client.get_dashboard, DashboardName=name)["DashboardBody"]
-    except ClientError as error:
-        if error_code(error) not in _MISSING_BOARD:
+    except AwsRefusal as error:
+        if error.code not in _MISSING_BOARD:
             raise
         existing = None
     return _compared(
@@ -114,8 +113,8 @@ def _queries(runtime: Runtime) -> Iterator[DashboardChange]:
             ("nextToken", "nextToken"),
             queryDefinitionNamePrefix=f"{runtime.names.prefix}regworkers/",
         )
-    except ClientError as error:
-        if error_code(error) not in _UNKNOWN_CALL:
+    except AwsRefusal as error:
+        if error.code not in _UNKNOWN_CALL:
             raise
         for query in saved_queries(runtime.settings):
             yield DashboardChange("saved query", query.name, DashboardState.UNAVAILABLE)

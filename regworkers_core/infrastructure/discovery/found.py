@@ -9,9 +9,8 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import orjson
-from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import all_pages, error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.dashboards.alarms import facts_of
@@ -75,8 +74,8 @@ def _attempt(read: Callable[[], T]) -> T | Unread:
         return read()
     except (TransientFailure, UsageError) as failure:
         return Unread(str(failure))
-    except ClientError as error:
-        return Unread(f"{error.operation_name}: {error_code(error)}")
+    except AwsRefusal as error:
+        return Unread(f"{error.operation_name}: {error.code}")
     except _Absent:
         raise
     except Exception as error:
@@ -271,8 +270,8 @@ class _Reader:
     def _none_if(self, code: str, operation: str, **arguments: Any) -> Any:
         try:
             return self._call("s3", operation, **arguments)
-        except ClientError as error:
-            if error_code(error) == code:
+        except AwsRefusal as error:
+            if error.code == code:
                 return None
             raise
 
@@ -291,8 +290,8 @@ class _Reader:
         alias = desired(self._runtime.settings).function.alias
         try:
             return str(self._call("lambda", "get_alias", FunctionName=name, Name=alias)["Name"])
-        except ClientError as error:
-            if error_code(error) in _ABSENT:
+        except AwsRefusal as error:
+            if error.code in _ABSENT:
                 return None
             raise
 
@@ -330,10 +329,10 @@ def _answered(read: Callable[[], T]) -> T:
     """
     try:
         return read()
-    except ClientError as error:
-        if error_code(error) in _ABSENT:
+    except AwsRefusal as error:
+        if error.code in _ABSENT:
             raise _Absent from None
-        if error_code(error) in _FORBIDDEN:
+        if error.code in _FORBIDDEN:
             raise UsageError(f"AWS refuses {error.operation_name}: check the role and its policy") from None
         raise
 

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from regworkers_core.adapters.http.services import ServiceClient
 from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
@@ -24,6 +23,9 @@ from regworkers_core.engine.deadline import NoAnswer, gather
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ServiceSettings, Settings
+
+if TYPE_CHECKING:
+    from regworkers_core.adapters.http.services import ServiceClient
 
 log = structlog.get_logger(__name__)
 # The platform's own services; only those with an address are read.

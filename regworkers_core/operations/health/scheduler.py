@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from cronsim import CronSim, CronSimError
 
-from regworkers_core.adapters.dagster_api import DagsterApi
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, FailedRun, SchedulerState, TickState
 from regworkers_core.domain.timestamps import iso
+
+if TYPE_CHECKING:
+    from regworkers_core.adapters.dagster_api import DagsterApi
 
 _DAY_SECONDS = 24 * 3600.0
 # Failed runs that are read, the latest of all and the latest of each selection job: a job that fails repeatedly must

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import all_pages, error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.runtime import Runtime
 
@@ -65,16 +64,16 @@ def _policies(runtime: Runtime) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     try:
         text = call("s3", "get_bucket_policy", Bucket=wanted.bucket.name)["Policy"]
         yield wanted.bucket.name, "", orjson.loads(text)
-    except ClientError as error:
-        if error_code(error) not in _NO_POLICY:
+    except AwsRefusal as error:
+        if error.code not in _NO_POLICY:
             raise
     try:
         key = call("kms", "describe_key", KeyId=f"alias/{prefix}regworkers")["KeyMetadata"]["KeyId"]
         text = call("kms", "get_key_policy", KeyId=key, PolicyName="default")["Policy"]
         yield f"key {key}", "", orjson.loads(text)
-    except ClientError as error:
+    except AwsRefusal as error:
         # Services encrypt with keys of their own then.
-        if error_code(error) not in _NO_POLICY:
+        if error.code not in _NO_POLICY:
             raise
     roles = all_pages(lambda **page: call("iam", "list_roles", **page), "Roles", ("Marker", "Marker"))
     for role in roles:

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.reasons import Failure, UsageError
@@ -118,12 +116,14 @@ class SectionReader:
 
     def section(self) -> ReviewSection:
         """Read the section. An outage, missing resources or a refused call make it `unread`."""
+        from botocore.exceptions import BotoCoreError
+
         try:
             found = self.read()
         except (Failure, UsageError) as error:
             found = ReviewSection(unread=str(error))
-        except ClientError as error:
-            found = ReviewSection(unread=f"AWS refuses {error.operation_name}: {error_code(error)}")
+        except AwsRefusal as error:
+            found = ReviewSection(unread=f"AWS refuses {error.operation_name}: {error.code}")
         except BotoCoreError as error:
             found = ReviewSection(unread=f"AWS: {type(error).__name__}")
         return replace(found, name=self.name, title=self.title)

@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from botocore.exceptions import ClientError
-
-from regworkers_core.adapters.aws.clients import error_code
+from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.mongo.activity import DrainLog, DrainMinute, minute_of
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations.runbooks.runbook import (
@@ -84,8 +82,8 @@ def readable_watching(runtime: Runtime, days: float) -> tuple[WatchingCost | Non
         return watching_cost(runtime, days), ""
     except (TransientFailure, UsageError) as error:
         return None, str(error)
-    except ClientError as error:
-        return None, f"AWS refuses {error.operation_name} ({error_code(error)})"
+    except AwsRefusal as error:
+        return None, f"AWS refuses {error.operation_name} ({error.code})"
 
 
 def _minutes(log: DrainLog, now: float, days: float) -> Iterator[DrainMinute]:

@@ -1,0 +1,152 @@
+"""The calls that several collections make.
+
+Like the collections, it imports the driver where it is called: every run and command imports these modules.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
+from regworkers_core.engine.dependency import Dependency
+
+if TYPE_CHECKING:
+    from pymongo import UpdateOne
+    from pymongo.collection import Collection
+    from pymongo.results import UpdateResult
+
+Document = dict[str, Any]
+Documents: TypeAlias = "Collection[Document]"
+Update: TypeAlias = "UpdateOne"
+DUPLICATE_KEY = 11000
+
+
+def bulk_update(query: Mapping[str, Any], update: Mapping[str, Any], *, upsert: bool = False) -> Update:
+    """One operation of a bulk."""
+    from pymongo import UpdateOne
+
+    return UpdateOne(query, update, upsert=upsert)
+
+
+def find_all(
+    collection: Documents,
+    query: Mapping[str, Any],
+    fields: Any = None,
+    *,
+    sort: Any = None,
+    limit: int = 0,
+) -> list[Document]:
+    """All documents that match, within one call, so that a retry opens a cursor of its own."""
+    return list(collection.find(query, fields, sort=sort, limit=limit))
+
+
+def aggregate_all(collection: Documents, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+    """All results of a pipeline, within one call."""
+    return list(collection.aggregate(pipeline))
+
+
+class Store:
+    """A collection and the dependency that guards its calls, which raise TransientFailure while it is down."""
+
+    def __init__(self, collection: Documents, dependency: Dependency) -> None:
+        self._collection, self._dependency = collection, dependency
+
+    def _find(
+        self, query: Mapping[str, Any], projection: Mapping[str, Any] | None = None, **options: Any
+    ) -> list[Document]:
+        return self._dependency.call(find_all, self._collection, query, projection, **options)
+
+    def _first(
+        self, query: Mapping[str, Any], projection: Mapping[str, Any] | None = None, **options: Any
+    ) -> Document | None:
+        return self._dependency.call(self._collection.find_one, query, projection, **options)
+
+    def _count_by(self, query: Mapping[str, Any], field: str) -> Counter[str]:
+        """Count the documents that match, by the value of one field: not every server groups by several."""
+        group = {"_id": f"${field}", "documents": {"$sum": 1}}
+        found = self._aggregate([{"$match": query}, {"$group": group}])
+        return Counter({str(row["_id"]): int(row["documents"]) for row in found})
+
+    def _count(self, query: Mapping[str, Any], limit: int | None = None) -> int:
+        """How many documents match, at most `limit` (from 1). Unlike `count_documents`, which groups by a constant,
+        every server answers it from an index.
+        """
+        few = [] if limit is None else [{"$limit": limit}]
+        found = self._aggregate([{"$match": query}, *few, {"$count": "documents"}])
+        return int(found[0]["documents"]) if found else 0
+
+    def _aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+        return self._dependency.call(aggregate_all, self._collection, pipeline)
+
+    def _update_one(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> UpdateResult:
+        return self._dependency.call(self._collection.update_one, query, update)
+
+    def _update_many(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> UpdateResult:
+        return self._dependency.call(self._collection.update_many, query, update)
+
+    def _upsert(self, query: Mapping[str, Any], update: Mapping[str, Any]) -> UpdateResult:
+        return self._dependency.call(self._collection.update_one, query, update, upsert=True)
+
+    def _bulk(self, operations: Sequence[Update]) -> int:
+        """Update in one unordered bulk; returns how many documents matched."""
+        if not operations:
+            return 0
+        return self._dependency.call(
+            self._collection.bulk_write, list(operations), ordered=False
+        ).matched_count
+
+
+@dataclass(slots=True)
+class Inserted:
+    """How many documents were new, how many existed with the same parameters, and the ids of the others."""
+
+    new: int = 0
+    existing: int = 0
+    conflicts: list[str] = field(default_factory=list)
+
+    def raise_conflicts(self, what: str) -> None:
+        """Raises PermanentFailure KEY_CONFLICT when a key exists with other parameters."""
+        if self.conflicts:
+            raise PermanentFailure(
+                Reason.KEY_CONFLICT,
+                f"{len(self.conflicts)} {what} exist with other parameters, first {min(self.conflicts)}: "
+                "compare it with the plan before anything is sent again",
+            )
+
+
+def insert_once(
+    collection: Documents,
+    dependency: Dependency,
+    documents: Sequence[Document],
+    parameters: Sequence[str],
+) -> Inserted:
+    """Insert in one unordered bulk. A document whose `_id` exists is not changed; the named parameters of both are
+    compared. Raises TransientFailure.
+    """
+    from pymongo.errors import BulkWriteError
+
+    done = Inserted()
+    if not documents:
+        return done
+    try:
+        dependency.call(collection.insert_many, documents, ordered=False)
+        done.new = len(documents)
+        return done
+    except BulkWriteError as error:
+        repeated = [documents[problem["index"]] for problem in error.details["writeErrors"]]
+    ids = [document["_id"] for document in repeated]
+    stored = dependency.call(find_all, collection, {"_id": {"$in": ids}})
+    by_id = {document["_id"]: document for document in stored}
+    for document in repeated:
+        seen = by_id.get(document["_id"])
+        if seen is None:
+            raise TransientFailure(dependency.name, "a document that existed was deleted")
+        if all(seen.get(name) == document.get(name) for name in parameters):
+            done.existing += 1
+        else:
+            done.conflicts.append(document["_id"])
+    done.new = len(documents) - len(repeated)
+    return done
