@@ -2,6 +2,8 @@
 
 Dagster reads the annotations of decorated functions as objects: a module with such functions does not postpone them by
 `from __future__ import annotations`.
+
+Every run imports the modules of all jobs. What only one job calls is imported in its function.
 """
 
 import gc

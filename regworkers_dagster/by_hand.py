@@ -18,12 +18,12 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import camel
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.factories import one_op_job
 from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.resources import STORES, plain_failures

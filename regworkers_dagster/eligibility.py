@@ -1,19 +1,20 @@
 """Invites: their asset in the graph, and the jobs that upload a list from S3 and remove the invites of a list."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility.invites.lists import Hooks, ListReport, local_file, read_rows
-from regworkers_core.eligibility.invites.terms import parse_ttl
-from regworkers_core.eligibility.invites.writing import remove_invites as remove
-from regworkers_core.eligibility.invites.writing import upload_object
 from regworkers_dagster.by_hand import UPLOAD, CampaignConfig, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import APPLY, ApplyConfig
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS, CAMPAIGNS, ELIGIBILITY
+
+if TYPE_CHECKING:
+    from regworkers_core.eligibility.invites.lists import Hooks, ListReport
 
 INVITES = ELIGIBILITY.asset(
     "invites",
@@ -76,6 +77,9 @@ def upload_invites(launch: Launch, config: UploadConfig) -> LaunchOutcome:
     """Reads the list as a stream. A terminated run finishes what is in flight and fails; launch it again to
     continue.
     """
+    from regworkers_core.eligibility.invites.terms import parse_ttl
+    from regworkers_core.eligibility.invites.writing import upload_object
+
     runtime = launch.runtime
     campaign = require("campaign_id", config.campaign_id)
     report, rejects = upload_object(
@@ -115,6 +119,9 @@ def upload_invites(launch: Launch, config: UploadConfig) -> LaunchOutcome:
 )
 def remove_invites(launch: Launch, config: RemoveConfig) -> LaunchOutcome:
     """Can be repeated at any time."""
+    from regworkers_core.eligibility.invites.lists import local_file, read_rows
+    from regworkers_core.eligibility.invites.writing import remove_invites as remove
+
     type_, campaign_id = _type(config.type), launch.campaign_id(config.campaign_id)
     with launch.uploaded(config.upload) as path:
         report = remove(
@@ -134,6 +141,8 @@ def remove_invites(launch: Launch, config: RemoveConfig) -> LaunchOutcome:
 
 
 def _hooks(launch: Launch) -> Hooks:
+    from regworkers_core.eligibility.invites.lists import Hooks
+
     show = launch.progress()
     return Hooks(stop=launch.stop, on_progress=lambda report: show(f"{report.lines} lines"))
 

@@ -53,6 +53,7 @@ class ApplyConfig(dg.Config):
     apply: bool = Field(default=False, description=APPLY)
 
 
+@cache
 def fields_of(config_type: type[dg.Config]) -> dict[str, dg.Field]:
     """The schema of a job's config."""
     fields = dict(config_type.to_fields_dict())

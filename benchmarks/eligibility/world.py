@@ -21,8 +21,8 @@ from regworkers_core.adapters.redis.campaign_store import CampaignStore
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType, invite_key
-from regworkers_core.eligibility import check_eligibility
 from regworkers_core.eligibility.case import Identity
+from regworkers_core.eligibility.check import check_eligibility
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime

@@ -41,7 +41,13 @@ Count = Annotated[int, Field(ge=0)]
 
 class Part(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        # Only the tool needs the validators: at run time the written schemas count.
+        defer_build=True,
     )
 
 
@@ -138,7 +144,7 @@ class NotificationQueuedData(SelectionData):
 class Event(BaseModel):
     """A CloudEvent (1.0). Repeats of an event have the same `id`: drop ids that you have seen."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     specversion: Literal["1.0"]
     id: Hash

@@ -15,12 +15,12 @@ from regworkers_core.cli.changes import Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, flatten_options, require_writable
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.importing import import_codes, named_campaign
 from regworkers_core.selection.codes.stock import read_stock, void_codes
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
-from regworkers_core.selection.draw.held import DrawBusy
 
 app = typer.Typer(help="Import, count and void access codes.", no_args_is_help=True)
 

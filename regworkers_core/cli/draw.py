@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -18,27 +18,16 @@ from regworkers_core.cli.options import numbers, seats_of_segments
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import ACCEPTABLE, require_word
+from regworkers_core.domain.selection import ACCEPTABLE, DrawBusy, require_word
 from regworkers_core.drains.runner import drain_limits, run_drain
-from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.market_states import blocked_lines
-from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
-from regworkers_core.selection.draw.gate import (
-    AcceptedFindings,
-    GateClosed,
-    NotAccepted,
-    NotSettled,
-)
-from regworkers_core.selection.draw.held import DrawBusy
-from regworkers_core.selection.draw.terms import TopUp, parse_strikes
-from regworkers_core.selection.draw.top_up import open_phase
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
+    from regworkers_core.selection.draw.gate import AcceptedFindings
 
 Yes = Annotated[bool, typer.Option("--yes", help="publish without a prompt")]
 Strikes = Annotated[Path | None, typer.Option(help="file with a line ref|REASON for each entry to strike")]
@@ -71,6 +60,9 @@ def run_command(
     The steps are freeze, commit, seed, rank, allocate, report and publish. Continues where an earlier run stopped.
     Prompts for `<campaignId>:<phase>` before it publishes; --yes skips the prompt. Exits 1 if it cannot prompt.
     """
+    from regworkers_core.selection.draw.gate import AcceptedFindings
+    from regworkers_core.selection.draw.terms import parse_strikes
+
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
     accept = AcceptedFindings.of(accept_finding or (), reason)
@@ -106,6 +98,9 @@ def top_up_command(
     No winner moves to a market that they would have preferred: stating true preferences is optimal within a phase, not
     over several. The reason is published, so that everyone can see why seats were added.
     """
+    from regworkers_core.selection.draw.terms import TopUp, parse_strikes
+    from regworkers_core.selection.draw.top_up import open_phase
+
     runtime = Runtime.load()
     request = TopUp(
         capacities=numbers("--capacity", capacity or ()),
@@ -138,6 +133,8 @@ def export_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Copy the artefacts of every phase to FOLDER/phase-<n>/."""
+    from regworkers_core.selection.draw.artefacts import export
+
     runtime = Runtime.load()
     campaign_id = runtime.campaigns.id_of(campaign_id)
     record = runtime.draws.get(campaign_id)
@@ -160,6 +157,12 @@ def _draw(
     accept: AcceptedFindings | None = None,
 ) -> None:
     """Run the steps. `result` gets the state of each, for the audit log."""
+    from regworkers_core.eligibility.campaign.judging import judge_campaign
+    from regworkers_core.replication.settled import settled
+    from regworkers_core.selection.assign.market_states import blocked_lines
+    from regworkers_core.selection.draw.draw_run import DrawRun
+    from regworkers_core.selection.draw.gate import GateClosed, NotAccepted, NotSettled
+
     done: dict[str, Any] = {}
     with StopSignal().on_signals() as stop:
         with progress("", "draw", total=8) as show:
@@ -256,6 +259,8 @@ def _assigned(runtime: Runtime, campaign_id: str, phase: int, stop: StopSignal) 
     """Work on the selection queue until the markets of the phase complete, or nothing moves any more. Other drains may
     work on it at the same time.
     """
+    from regworkers_core.selection.drains import SELECTIONS
+
     limits = drain_limits(runtime.settings, SELECTIONS, idle_seconds=1.0, max_seconds=3600.0)
     with progress("chunks", "codes") as show:
 

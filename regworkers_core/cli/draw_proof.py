@@ -6,7 +6,7 @@ import sys
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -16,13 +16,10 @@ from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import is_hash
-from regworkers_core.selection.proof.check import check_receipt, require_receipt
-from regworkers_core.selection.proof.receipt import receipt_bytes
-from regworkers_core.selection.proof.receipt_view import checked_text, receipt_page, receipt_text
-from regworkers_core.selection.proof.source import artefacts_of, cache_folder, campaign_source, folder_source
-from regworkers_core.selection.proof.verify import Verification, verify
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.proof.verify import Verification
 
 # DuckDB's memory limit for a replay, which may run without settings.
 _MEMORY_MIB = 700
@@ -53,6 +50,10 @@ def verify_command(
     Exits 1 if a byte differs. A folder is verified offline. For a campaign without --manifest-hash the hashes of its
     record are compared, which proves less.
     """
+    from regworkers_core.selection.maths.engine import Engine
+    from regworkers_core.selection.proof.source import artefacts_of
+    from regworkers_core.selection.proof.verify import verify
+
     for each in published or ():
         if not is_hash(each):
             raise UsageError(f"--manifest-hash should be 64 of 0-9 a-f, found {each[:80]!r}")
@@ -113,6 +114,11 @@ def receipt_command(
 
     It may name other members of the household: give it to the entrant only. Exits 1 if it is not valid.
     """
+    from regworkers_core.selection.proof.check import check_receipt
+    from regworkers_core.selection.proof.receipt import receipt_bytes
+    from regworkers_core.selection.proof.receipt_view import receipt_page, receipt_text
+    from regworkers_core.selection.proof.source import cache_folder, campaign_source, folder_source
+
     cache = cache_folder()
     if source is not None:
         found = folder_source(source, cache)
@@ -147,6 +153,9 @@ def check_command(
 
     Exits 1 if a check fails, 2 if the file is not a receipt.
     """
+    from regworkers_core.selection.proof.check import check_receipt, require_receipt
+    from regworkers_core.selection.proof.receipt_view import checked_text
+
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:

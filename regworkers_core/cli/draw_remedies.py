@@ -9,15 +9,12 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.cli.changes import Change, Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
-from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.maths.files import DrawError
 
 app = typer.Typer()
@@ -194,6 +191,10 @@ def seed_command(
     /<chain>/public/<round>. It is verified like one from the beacon; a wrong one is refused. The draw then continues by
     itself, or with `regworkers draw run`.
     """
+    from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+    from regworkers_core.eligibility.campaign.judging import judge_campaign
+    from regworkers_core.selection.draw.draw_run import DrawRun
+
     runtime = Runtime.load()
     campaign_id, run_id = runtime.campaigns.id_of(campaign_id), new_run_id()
     run = DrawRun(

@@ -6,7 +6,7 @@ import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -28,8 +28,9 @@ from regworkers_core.cli.output import Format, FormatOption, answer, progress, r
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.stock import MarketStock, read_stock
-from regworkers_core.selection.draw.artefacts import report_key
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.codes.stock import MarketStock
 
 Facts = Mapping[str, Any]
 
@@ -111,6 +112,7 @@ def report_command(
 ) -> None:
     """Show the report of a draw; with --page write it with its plots."""
     from regworkers_core.selection.draw.allocation import NUMBERS, PAGE
+    from regworkers_core.selection.draw.artefacts import report_key
 
     require_writable(page)
     runtime = Runtime.load()
@@ -125,6 +127,7 @@ def report_command(
 def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableType:
     """The outline of a phase's report, or a line with the error: no decision depends on the report."""
     from regworkers_core.selection.draw.allocation import NUMBERS
+    from regworkers_core.selection.draw.artefacts import report_key
 
     key = report_key(campaign_id, phase, NUMBERS)
     try:
@@ -135,6 +138,8 @@ def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableTy
 
 def _stocks(runtime: Runtime, campaign_id: str) -> Mapping[str, MarketStock]:
     """The codes of every market, as `codes status` counts them."""
+    from regworkers_core.selection.codes.stock import read_stock
+
     stocks = read_stock(runtime, runtime.campaigns.require(campaign_id), runtime.draws.get(campaign_id))
     return {stock.market_id: stock for stock in stocks}
 

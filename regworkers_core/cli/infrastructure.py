@@ -28,7 +28,6 @@ from regworkers_core.infrastructure.discovery.compare import Discovery, Resource
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, role_policy
 from regworkers_core.infrastructure.policies.statement import place_of
-from regworkers_core.infrastructure.provision import provision
 from regworkers_core.infrastructure.provision_aws import Provisioned, ProvisionOutcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import config_file, load_settings, masked
@@ -61,6 +60,8 @@ def provision_command(
     Resources are tables, queues, the bucket, indexes, topics and log groups. Exits 1 where you have to act first,
     for example on values that prevent a unique index.
     """
+    from regworkers_core.infrastructure.provision import provision
+
     runtime = Runtime.load()
     done: list[Provisioned] = []
     with (

@@ -23,8 +23,8 @@ HELP = """Registration workers: replicate the entries of verified-fan campaigns,
 stdout carries only the answer, logs go to stderr. Exit codes: 0 fine, 1 a finding, 2 a usage or environment error.
 Commands that change or delete what exists are dry runs until --apply.
 """
-# The command or group of each name, by the panel of `--help` that shows it. Modules are imported when they are needed:
-# the draw's take a second.
+# The command or group of each name, by the panel of `--help` that shows it, which imports all modules: what brings a
+# driver, or takes long, is imported in the function of the command.
 PANELS = {
     "Everyday": {
         "doctor": "doctor:doctor_command",

@@ -22,8 +22,8 @@ from regworkers_core.replication.backfill import (
     pause_backfill,
     start_backfill,
 )
-from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
-from regworkers_core.replication.reconcile.acceptance import AcceptanceReport
+from regworkers_core.replication.reconcile.acceptance import Accept, AcceptanceReport
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
 from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_core.replication.reconcile.undo import UndoReport, undo_acceptance
 from regworkers_core.runtime import Runtime

@@ -16,16 +16,6 @@ from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.runbooks import (
-    campaign_configuration,
-    cost,
-    kafka,
-    out_of_sync,
-    selection_failures,
-    stream_lag,
-    time_outs,
-    total_failure,
-)
 from regworkers_core.operations.runbooks.runbook import CATALOG, RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
@@ -59,6 +49,8 @@ def list_command(context: typer.Context, form: FormatOption = Format.TEXT) -> No
 @app.command("stream-lag")
 def stream_lag_command(minutes: Minutes = 15, form: FormatOption = Format.TEXT) -> None:
     """Find what limits replication (shards, drains, throttling, batches, save) and the setting to change."""
+    from regworkers_core.operations.runbooks import stream_lag
+
     _say(stream_lag.run(quick_runtime(), minutes=minutes), form)
 
 
@@ -75,6 +67,8 @@ def total_failure_command(
     """Provision, check, rebuild the replica and verify, each step timed against the objective. Without --apply
     count and compare. Nothing newer is overwritten, and the command can be repeated at any time.
     """
+    from regworkers_core.operations.runbooks import total_failure
+
     runtime = Runtime.load()
     with (
         _progress("recovery") as on_line,
@@ -102,6 +96,8 @@ def out_of_sync_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Compare the replica with its source; with --apply repair what differs, save it, and compare again."""
+    from regworkers_core.operations.runbooks import out_of_sync
+
     if yes_remove is not None and change.dry_run:
         raise UsageError("--yes-remove only confirms removals: add --apply to act")
     runtime = Runtime.load()
@@ -129,6 +125,8 @@ def selection_failures_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Explain why draws and markets do not continue; with --apply resume those that a retry helps."""
+    from regworkers_core.operations.runbooks import selection_failures
+
     runtime = Runtime.load()
     with audited(
         runtime, "runbook selection-failures", campaign or "all", {"market": market}, dry_run=change.dry_run
@@ -145,6 +143,8 @@ def campaign_configuration_command(
     change: Change, campaign: Campaign = None, form: FormatOption = Format.TEXT
 ) -> None:
     """Compare campaigns in Redis, MongoDB and the Campaign Service; with --apply clear from Redis those that differ."""
+    from regworkers_core.operations.runbooks import campaign_configuration
+
     runtime = quick_runtime()
     with audited(
         runtime, "runbook campaign-configuration", campaign or "all", dry_run=change.dry_run
@@ -157,12 +157,16 @@ def campaign_configuration_command(
 @app.command("kafka")
 def kafka_command(minutes: Minutes = 60, form: FormatOption = Format.TEXT) -> None:
     """Check brokers, topics, certificate, publish drains, and the time until the queue loses events."""
+    from regworkers_core.operations.runbooks import kafka
+
     _say(kafka.run(quick_runtime(), minutes=minutes), form)
 
 
 @app.command("time-outs")
 def time_outs_command(minutes: Minutes = 30, form: FormatOption = Format.TEXT) -> None:
     """Show which dependencies the drains waited for, and how long each takes now, beside its time-out."""
+    from regworkers_core.operations.runbooks import time_outs
+
     _say(time_outs.run(quick_runtime(), minutes=minutes, settings=load_settings()), form)
 
 
@@ -172,6 +176,8 @@ def cost_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Show the calls for a million entries by drain and service, and their list price."""
+    from regworkers_core.operations.runbooks import cost
+
     _say(cost.run(quick_runtime(), days=days), form)
 
 

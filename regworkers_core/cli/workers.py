@@ -20,7 +20,6 @@ from regworkers_core.cli.output import Format, FormatOption, answer, facts, prog
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
-from regworkers_core.eligibility.handler import respond
 from regworkers_core.engine.handling import answer_event
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
@@ -189,6 +188,12 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
     return done
 
 
+def _check_eligibility(runtime: Runtime, event: Any) -> Any:
+    from regworkers_core.eligibility.handler import respond
+
+    return respond(runtime, event)
+
+
 WORKERS: Mapping[str, Worker] = {
     "enqueueEntries": lambda runtime, event: invoke_enqueue(
         event, runtime.queue(runtime.names.replication_queue)
@@ -196,7 +201,7 @@ WORKERS: Mapping[str, Worker] = {
     "saveEntries": lambda runtime, event: answer_event(event, saver(runtime, f"invoke-{uuid.uuid4().hex}")),
     "enqueueMarketSelections": _enqueue_market_selections,
     "sendData": lambda runtime, event: invoke_publish(event, publisher(runtime)),
-    "checkEligibility": respond,
+    "checkEligibility": _check_eligibility,
 }
 
 

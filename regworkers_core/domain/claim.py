@@ -12,10 +12,8 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import Any
-
-import idna
-from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 
@@ -27,7 +25,13 @@ _PLAIN = re.compile(
     r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+){0,9}@(?:[a-z0-9](?:-?[a-z0-9]){0,31}\.){1,9}(?P<top>[a-z]{2,24})",
     re.IGNORECASE,
 )
-_SPECIAL_TOPS = frozenset(name.rpartition(".")[2] for name in SPECIAL_USE_DOMAIN_NAMES)
+
+
+@cache
+def _special_tops() -> frozenset[str]:
+    from email_validator import SPECIAL_USE_DOMAIN_NAMES
+
+    return frozenset(name.rpartition(".")[2] for name in SPECIAL_USE_DOMAIN_NAMES)
 
 
 def is_mail(text: str) -> bool:
@@ -36,8 +40,10 @@ def is_mail(text: str) -> bool:
     if len(trimmed) > MAX_LENGTH:
         return False
     plain = _PLAIN.fullmatch(trimmed)
-    if plain and plain["top"].lower() not in _SPECIAL_TOPS:
+    if plain and plain["top"].lower() not in _special_tops():
         return True
+    from email_validator import EmailNotValidError, validate_email
+
     try:
         # `.test` is reserved for tests (RFC 2606), which is what qa is for.
         validate_email(trimmed, check_deliverability=False, test_environment=True)
@@ -58,6 +64,8 @@ def comparable(text: str) -> str:
 def _ascii_domain(domain: str) -> str:
     if domain.isascii():
         return domain.lower()
+    import idna
+
     try:
         return idna.encode(domain, uts46=True).decode("ascii").lower()
     except idna.IDNAError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.reasons import PermanentFailure, Reason, RequestError
+from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, RequestError
 
 # The market id of what concerns no market: messages to those who did not win.
 NON_WINNERS = "-"
@@ -256,3 +256,10 @@ def round_after(moment: float, seconds: float = LEAD_SECONDS) -> int:
     # In fractions: a float's rounding must not choose a round that comes too early.
     waited = Fraction(moment) + Fraction(seconds) - QUICKNET.genesis
     return max(1, -(-waited // QUICKNET.period) + 1)
+
+
+class DrawBusy(Failure):
+    """Another run works on this draw, so this one has nothing to do."""
+
+    def __init__(self, campaign_id: str) -> None:
+        super().__init__(f"another run works on the draw of {campaign_id}: nothing to do here")

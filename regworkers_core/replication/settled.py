@@ -8,8 +8,9 @@ from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine import scheduling
 from regworkers_core.replication.enqueue.stream_probe import has_unread
-from regworkers_core.replication.reconcile import Kind, reconcile
 from regworkers_core.replication.reconcile.acceptance import how_to_accept
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 
 _POLL_SECONDS = 2.0

@@ -11,7 +11,6 @@ from typing import Any
 
 import dagster as dg
 import structlog
-from dagster._core.scheduler.instigation import InstigatorType
 
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
@@ -277,6 +276,8 @@ def rest(context: dg.SensorEvaluationContext) -> None:
     """Let the next tick of this sensor come in `NEXT_TICK_SECONDS`. Its interval is fixed, but the daemon counts it
     from the latest start that the sensor's state names.
     """
+    from dagster._core.scheduler.instigation import InstigatorType
+
     if context.instance.schedule_storage is None:
         return
     for state in context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):

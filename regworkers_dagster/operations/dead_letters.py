@@ -1,7 +1,9 @@
 """Dead letters as jobs: review, redrive and drop. Nothing is changed by default."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -10,12 +12,7 @@ from regworkers_core.analytics.publishing import refusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters.audit import close_settled
-from regworkers_core.operations.dead_letters.audit import name_cause as named
-from regworkers_core.operations.dead_letters.browse import OnProgress, list_messages
-from regworkers_core.operations.dead_letters.drop import DropOptions, DropReport, drop
 from regworkers_core.operations.dead_letters.model import Choice, dead_queue, dead_queues
-from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
-from regworkers_core.operations.dead_letters.report import HOURS, Causes, RedriveReport, count_causes
 from regworkers_core.operations.dead_letters.verdict import (
     SETTLED,
     Assessed,
@@ -27,6 +24,11 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, one_op_job
 from regworkers_dagster.metadata import facts_as_metadata, table
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run, throttled, who_launched
+
+if TYPE_CHECKING:
+    from regworkers_core.operations.dead_letters.browse import OnProgress
+    from regworkers_core.operations.dead_letters.drop import DropReport
+    from regworkers_core.operations.dead_letters.report import Causes, RedriveReport
 
 # As many as there are colours.
 _PLOTTED = 6
@@ -109,6 +111,9 @@ class NameConfig(dg.Config):
 )
 def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, runtime: Runtime) -> None:
     """Compares all dead letters with their sources; all of them stay."""
+    from regworkers_core.operations.dead_letters.browse import list_messages
+    from regworkers_core.operations.dead_letters.report import count_causes
+
     names = runtime.names
     queues = [dead_queue(names, config.queue)] if config.queue else list(dead_queues(names))
     assessor = Assessor(runtime, refusal)
@@ -158,6 +163,8 @@ def review_dead_letters(context: dg.OpExecutionContext, config: ReviewConfig, ru
 )
 def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, runtime: Runtime) -> None:
     """Sends dead letters that may still be needed to their queue, in rounds that grow."""
+    from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
+
     options = RedriveOptions(
         config.choice(runtime),
         dry_run=not config.apply,
@@ -188,6 +195,9 @@ def redrive_dead_letters(context: dg.OpExecutionContext, config: RedriveConfig, 
 )
 def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, runtime: Runtime) -> None:
     """Drops what is superseded or gone, after a copy on S3."""
+    from regworkers_core.operations.dead_letters.drop import DropOptions, drop
+    from regworkers_core.operations.dead_letters.redrive import Callbacks
+
     queue = dead_queue(runtime.names, config.queue)
     if config.apply and config.confirm not in (queue.source, queue.name):
         raise UsageError(f"nothing was dropped: set confirm to {queue.source}, or apply to false")
@@ -214,6 +224,8 @@ def drop_dead_letters(context: dg.OpExecutionContext, config: DropConfig, runtim
 )
 def name_cause(context: dg.OpExecutionContext, config: NameConfig, runtime: Runtime) -> None:
     """Names a cause of dead letters."""
+    from regworkers_core.operations.dead_letters.audit import name_cause as named
+
     named(runtime, config.fingerprint.strip(), config.name, config.note, who=who_launched(context.run))
 
 
@@ -222,6 +234,8 @@ JOBS = (review_dead_letters, redrive_dead_letters, drop_dead_letters, name_cause
 
 def _plot(groups: Causes) -> dg.MarkdownMetadataValue | None:
     """Failures of the last day by hour, of the largest causes."""
+    from regworkers_core.operations.dead_letters.report import HOURS
+
     shown = [group for group in groups if any(group.hours)][:_PLOTTED]
     if not shown:
         return None
@@ -240,6 +254,8 @@ def _plot(groups: Causes) -> dg.MarkdownMetadataValue | None:
 
 
 def _end(context: dg.OpExecutionContext, facts: dict[str, Any], report: RedriveReport | DropReport) -> None:
+    from regworkers_core.operations.dead_letters.report import RedriveReport
+
     more = ("sent", "failed", "outcome") if isinstance(report, RedriveReport) else ()
     metadata = facts_as_metadata({**facts, "groups": _table(report.as_dict()["groups"], *more)})
     for line in report.advice.splitlines():

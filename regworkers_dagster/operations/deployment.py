@@ -5,7 +5,7 @@ Kafka's client certificate every day.
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import orjson
@@ -13,9 +13,6 @@ from pydantic import Field
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import code_version
-from regworkers_core.infrastructure.discovery.compare import Discovery, discover
-from regworkers_core.infrastructure.discovery.terraform import read_state
-from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings, config_file, masked
 from regworkers_core.settings.documents import ENV_PREFIX
@@ -23,6 +20,10 @@ from regworkers_dagster.factories import Flow, asset_job, one_op_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, short_run
+
+if TYPE_CHECKING:
+    from regworkers_core.infrastructure.discovery.compare import Discovery
+    from regworkers_core.operations.certificates import CertificateReport
 
 # What one run shows of a long list; the command shows all.
 _ROWS = 100
@@ -49,6 +50,9 @@ class FindConfig(dg.Config):
 )
 def find_resources(context: dg.OpExecutionContext, config: FindConfig, runtime: Runtime) -> None:
     """Compares AWS with what is declared; changes nothing."""
+    from regworkers_core.infrastructure.discovery.compare import discover
+    from regworkers_core.infrastructure.discovery.terraform import read_state
+
     state = read_state(Path(config.terraform_file)) if config.terraform_file else None
     found = discover(runtime, state)
     context.add_output_metadata(of_discovery(found))
@@ -60,7 +64,7 @@ def find_resources(context: dg.OpExecutionContext, config: FindConfig, runtime: 
         )
 
 
-def of_discovery(found: Discovery) -> Metadata:
+def of_discovery(found: "Discovery") -> Metadata:
     lines = [
         (line.kind.value, line.name, text)
         for line in found.lines
@@ -80,7 +84,7 @@ def of_discovery(found: Discovery) -> Metadata:
     )
 
 
-def discovery_in_words(found: Discovery) -> str:
+def discovery_in_words(found: "Discovery") -> str:
     """One line for the run's page."""
     if found.empty:
         return f"no resource of {found.environment} exists: run `regworkers provision`, or deploy/terraform"
@@ -147,6 +151,8 @@ DAYS_LEFT = dg.AssetCheckSpec(
 )
 def inspect_certificate(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Read and check it. The sensor of alerts notifies, at any time of the day."""
+    from regworkers_core.operations.certificates import RenewalState
+
     with plain_failures():
         report = _report(runtime_of(context))
     for text in [report.error] if report.error else _findings(report):
@@ -162,8 +168,10 @@ def inspect_certificate(context: dg.AssetExecutionContext) -> Iterator[dg.Materi
     yield dg.MaterializeResult(asset_key=KAFKA_CERTIFICATE.key, metadata=metadata, check_results=[check])
 
 
-def _report(runtime: Runtime) -> CertificateReport:
+def _report(runtime: Runtime) -> "CertificateReport":
     """The certificate's state. One that is configured and missing is a finding, not a failure of the run."""
+    from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
+
     environment = runtime.settings.environment
     try:
         return check_certificate(runtime, environment)
@@ -171,7 +179,7 @@ def _report(runtime: Runtime) -> CertificateReport:
         return CertificateReport(environment, RenewalState.UNREADABLE, error=str(error))
 
 
-def _certificate_metadata(report: CertificateReport) -> Metadata:
+def _certificate_metadata(report: "CertificateReport") -> Metadata:
     found = report.inspection
     facts: dict[str, Any] = {"state": report.state.value, "error": report.error}
     if found is not None:
@@ -181,7 +189,7 @@ def _certificate_metadata(report: CertificateReport) -> Metadata:
     return facts_as_metadata(facts)
 
 
-def _findings(report: CertificateReport) -> list[str]:
+def _findings(report: "CertificateReport") -> list[str]:
     return [finding.text for finding in report.inspection.findings] if report.inspection else []
 
 

@@ -3,8 +3,6 @@
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.operations.drain_control import pause_drain as pause
-from regworkers_core.operations.drain_control import resume_drain as resume
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_dagster.by_hand import REASON, Launch, LaunchOutcome, launchable, require
 
@@ -29,6 +27,8 @@ class ResumeConfig(dg.Config):
 )
 def pause_drain(launch: Launch, config: PauseConfig) -> LaunchOutcome:
     """A drain that is paused already keeps its first pause."""
+    from regworkers_core.operations.drain_control import pause_drain as pause
+
     paused = pause(
         launch.runtime, require("drain", config.drain), require("reason", config.reason), by=launch.who
     )
@@ -42,6 +42,8 @@ def pause_drain(launch: Launch, config: PauseConfig) -> LaunchOutcome:
 )
 def resume_drain(launch: Launch, config: ResumeConfig) -> LaunchOutcome:
     """Changes nothing if the drain is not paused and its fuse is intact."""
+    from regworkers_core.operations.drain_control import resume_drain as resume
+
     name = require("drain", config.drain)
     fuse, paused = resume(launch.runtime, name)
     launch.result.update(removed=int(fuse is not None), wasPaused=int(paused is not None))

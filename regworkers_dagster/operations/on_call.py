@@ -8,10 +8,7 @@ from pydantic import Field
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.notifier import acknowledge
-from regworkers_core.operations.erasure.again import ErasureHooks, pending, replay
-from regworkers_core.operations.trace import GONE, IN_SYNC, trace_hops
 from regworkers_core.replication.reconcile.repair import replicate
-from regworkers_core.replication.reconcile.undo import undo_acceptance
 from regworkers_dagster.by_hand import REASON, CampaignConfig, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import ApplyConfig
 from regworkers_dagster.metadata import table
@@ -72,6 +69,8 @@ class AuditConfig(dg.Config):
 )
 def trace_entry(launch: Launch, config: EntryConfig) -> LaunchOutcome:
     """A save drain then saves the state of the source."""
+    from regworkers_core.operations.trace import GONE, IN_SYNC, trace_hops
+
     key = launch.entry_key(config.campaign_id, config.entry_id)
     document, hops = trace_hops(launch.runtime, key)
     names = ("verdict", "explanation", "command", "ref", "correlationId", "logs")
@@ -95,6 +94,8 @@ def trace_entry(launch: Launch, config: EntryConfig) -> LaunchOutcome:
 )
 def repeat_erasures(launch: Launch, config: ErasuresConfig) -> LaunchOutcome:
     """Fails while something is left; a repeat continues."""
+    from regworkers_core.operations.erasure.again import ErasureHooks, pending, replay
+
     named = config.campaign_id.strip()
     campaign_id = launch.runtime.campaigns.id_of(named) if named else None
     work, show = (replay if config.after_restore else pending), launch.progress()
@@ -113,6 +114,8 @@ def repeat_erasures(launch: Launch, config: ErasuresConfig) -> LaunchOutcome:
 )
 def restore_accepted(launch: Launch, config: EntriesConfig) -> LaunchOutcome:
     """Afterwards the replica is ahead of its source again."""
+    from regworkers_core.replication.reconcile.undo import undo_acceptance
+
     named = config.campaign_id.strip()
     campaign_id = launch.runtime.campaigns.id_of(named) if named else None
     report = undo_acceptance(launch.runtime, campaign_id, confirmed=config.confirmed())

@@ -13,7 +13,6 @@ import dagster as dg
 import orjson
 import structlog
 
-from regworkers_core.infrastructure.dashboards.alarms import RUN_JOBS
 from regworkers_core.observability.metrics import RUN_SECONDS, RUNS_FAILED, RUNS_SUCCEEDED, Metering
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
@@ -99,6 +98,8 @@ _OUTCOMES = {
 
 def _ended_runs(instance: dg.DagsterInstance, since: float) -> Iterator[RunOutcome]:
     """The runs of the counted jobs that ended after `since`, the first ones first."""
+    from regworkers_core.infrastructure.dashboards.alarms import RUN_JOBS
+
     for job in RUN_JOBS:
         records = instance.get_run_records(
             dg.RunsFilter(

@@ -7,23 +7,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import sqlalchemy
-from dagster._core.storage.event_log.schema import (
-    AssetCheckExecutionsTable,
-    AssetEventTagsTable,
-    SqlEventLogStorageTable,
-)
 from pydantic import Field
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import OperationalError
 
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import ENDED
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 SQLITE = "sqlite"
 # How each storage names its one database that does not belong to a single run.
@@ -59,6 +54,8 @@ def shrink(instance: dg.DagsterInstance) -> list[str]:
     """Let SQLite shrink its files (VACUUM), and return a line for each that could not be shrunk. Servers such as
     PostgreSQL reuse the space by themselves.
     """
+    from sqlalchemy.exc import OperationalError
+
     refused = []
     for name, connection in _connections(instance):
         with connection as connected:
@@ -68,7 +65,7 @@ def shrink(instance: dg.DagsterInstance) -> list[str]:
         try:
             # Outside of a transaction, on another connection.
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as alone:
-                alone.execute(sqlalchemy.text("VACUUM"))
+                alone.exec_driver_sql("VACUUM")
         except OperationalError:
             refused.append(
                 f"{name}: not shrunk, because another process is writing; the next run tries again"
@@ -76,7 +73,7 @@ def shrink(instance: dg.DagsterInstance) -> list[str]:
     return refused
 
 
-def _connections(instance: dg.DagsterInstance) -> Iterator[tuple[str, AbstractContextManager[Connection]]]:
+def _connections(instance: dg.DagsterInstance) -> Iterator[tuple[str, AbstractContextManager["Connection"]]]:
     for name, (storage, connect) in _CONNECTIONS.items():
         make: Any = getattr(getattr(instance, storage, None), connect, None)
         if make is not None:
@@ -89,8 +86,8 @@ def _shards(instance: dg.DagsterInstance) -> Path | None:
     return None if path is None else Path(path("any")).parent
 
 
-def _number(connection: Connection, statement: str) -> int:
-    return int(connection.execute(sqlalchemy.text(statement)).scalar() or 0)
+def _number(connection: "Connection", statement: str) -> int:
+    return int(connection.exec_driver_sql(statement).scalar() or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +155,13 @@ def prune_events(instance: dg.DagsterInstance, *, before: datetime, dry_run: boo
     The latest event of each kind and asset stays, and so does the latest result of each check, so that the pages of a
     quiet system keep their last numbers; all that belongs to a partition stays, because it says which exist.
     """
+    from dagster._core.storage.event_log.schema import (
+        AssetCheckExecutionsTable,
+        AssetEventTagsTable,
+        SqlEventLogStorageTable,
+    )
+    from sqlalchemy import and_, func, select
+
     storage: Any = instance.event_log_storage
     index: Any = getattr(storage, "index_connection", None)
     if index is None:
@@ -165,27 +169,23 @@ def prune_events(instance: dg.DagsterInstance, *, before: datetime, dry_run: boo
     events, checks, tags = SqlEventLogStorageTable, AssetCheckExecutionsTable, AssetEventTagsTable
     # Dagster stores UTC without a zone.
     limit = before.astimezone(UTC).replace(tzinfo=None)
-    kept = sqlalchemy.select(sqlalchemy.func.max(events.c.id)).where(events.c.run_id == "")
+    kept = select(func.max(events.c.id)).where(events.c.run_id == "")
     kept = kept.group_by(events.c.asset_key, events.c.dagster_event_type)
-    old = sqlalchemy.and_(
+    old = and_(
         events.c.run_id == "",
         events.c.partition.is_(None),
         events.c.timestamp < limit,
         events.c.id.not_in(kept),
     )
-    latest = sqlalchemy.select(sqlalchemy.func.max(checks.c.id)).group_by(
-        checks.c.asset_key, checks.c.check_name
-    )
-    judged = sqlalchemy.and_(checks.c.create_timestamp < limit, checks.c.id.not_in(latest))
+    latest = select(func.max(checks.c.id)).group_by(checks.c.asset_key, checks.c.check_name)
+    judged = and_(checks.c.create_timestamp < limit, checks.c.id.not_in(latest))
     with index() as connection:
-        found = int(connection.execute(sqlalchemy.select(sqlalchemy.func.count()).where(old)).scalar()) + int(
-            connection.execute(sqlalchemy.select(sqlalchemy.func.count()).where(judged)).scalar()
+        found = int(connection.execute(select(func.count()).where(old)).scalar()) + int(
+            connection.execute(select(func.count()).where(judged)).scalar()
         )
         if dry_run:
             return found
-        connection.execute(
-            tags.delete().where(tags.c.event_id.in_(sqlalchemy.select(events.c.id).where(old)))
-        )
+        connection.execute(tags.delete().where(tags.c.event_id.in_(select(events.c.id).where(old))))
         connection.execute(checks.delete().where(judged))
         connection.execute(events.delete().where(old))
     # SQLite has each of them a second time, in the file of the run without an id.

@@ -9,8 +9,6 @@ from pydantic import Field
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.erasure.erase import erase
-from regworkers_core.operations.retention import all_parts, apply_retention
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.by_hand import CAMPAIGN, Launch, LaunchOutcome, launchable
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
@@ -34,6 +32,8 @@ class HousekeepingConfig(ApplyConfig):
 )
 def housekeeping(context: dg.OpExecutionContext, config: HousekeepingConfig, runtime: Runtime) -> None:
     """Deletes what is older than the settings under `housekeeping` say."""
+    from regworkers_core.operations.retention import all_parts, apply_retention
+
     dry_run = not config.apply
     with (
         StopSignal().on_signals() as stop,
@@ -102,6 +102,8 @@ class ErasureConfig(ApplyConfig):
 )
 def erase_entry(launch: Launch, config: ErasureConfig) -> LaunchOutcome:
     """Fails when something is left to do; launch it again to continue."""
+    from regworkers_core.operations.erasure.erase import erase
+
     key = launch.entry_key(config.campaign_id, config.entry_id)
     confirm = config.confirm.strip()
     if confirm and not config.apply:

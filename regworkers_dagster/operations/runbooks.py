@@ -1,29 +1,23 @@
 """Runbooks as jobs: what `regworkers runbook <name>` does, from the launchpad. By default they change nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.runbooks import (
-    campaign_configuration,
-    cost,
-    kafka,
-    out_of_sync,
-    selection_failures,
-    stream_lag,
-    time_outs,
-    total_failure,
-)
-from regworkers_core.operations.runbooks.runbook import RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import ApplyConfig, Body, one_op_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, records
 from regworkers_dagster.operations.health import scheduler_here
 from regworkers_dagster.resources import ALL, STORES
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
+
+if TYPE_CHECKING:
+    from regworkers_core.operations.runbooks.runbook import RunbookReport
 
 _APPLY = "Change it; the audit log records that. Without, the run only checks."
 _CHECKS = "Changes nothing. Fails when something is wrong, and says what to do."
@@ -104,6 +98,8 @@ def _runbook(
 )
 def runbook_stream_lag(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
     """What bounds replication now, and which setting to change."""
+    from regworkers_core.operations.runbooks import stream_lag
+
     _report(context, stream_lag.run(runtime, minutes=config.minutes))
 
 
@@ -114,6 +110,8 @@ def runbook_stream_lag(context: dg.OpExecutionContext, config: PeriodConfig, run
 )
 def runbook_kafka(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
     """Brokers, topics, certificate, producer, age of the queue, time to data loss."""
+    from regworkers_core.operations.runbooks import kafka
+
     _report(context, kafka.run(runtime, minutes=config.minutes))
 
 
@@ -124,6 +122,8 @@ def runbook_kafka(context: dg.OpExecutionContext, config: PeriodConfig, runtime:
 )
 def runbook_time_outs(context: dg.OpExecutionContext, config: PeriodConfig, runtime: Runtime) -> None:
     """Which dependency the drains waited for, and how long each takes now."""
+    from regworkers_core.operations.runbooks import time_outs
+
     _report(context, time_outs.run(runtime, minutes=config.minutes))
 
 
@@ -133,6 +133,8 @@ def runbook_time_outs(context: dg.OpExecutionContext, config: PeriodConfig, runt
 )
 def runbook_cost(context: dg.OpExecutionContext, config: CostConfig, runtime: Runtime) -> None:
     """Calls for a million entries by drain and service, and their list prices."""
+    from regworkers_core.operations.runbooks import cost
+
     _report(context, cost.run(runtime, days=config.days))
 
 
@@ -144,6 +146,7 @@ def runbook_cost(context: dg.OpExecutionContext, config: CostConfig, runtime: Ru
 )
 def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig, runtime: Runtime) -> None:
     """Provisions, checks, rebuilds the replica, verifies; times each step."""
+    from regworkers_core.operations.runbooks import total_failure
 
     def act() -> RunbookReport:
         with StopSignal().on_signals() as stop:
@@ -167,6 +170,7 @@ def runbook_total_failure(context: dg.OpExecutionContext, config: RecoveryConfig
 )
 def runbook_out_of_sync(context: dg.OpExecutionContext, config: SyncConfig, runtime: Runtime) -> None:
     """Compares the replica with its source, repairs, compares again."""
+    from regworkers_core.operations.runbooks import out_of_sync
 
     def act() -> RunbookReport:
         return out_of_sync.run(
@@ -189,6 +193,7 @@ def runbook_selection_failures(
     context: dg.OpExecutionContext, config: SelectionConfig, runtime: Runtime
 ) -> None:
     """Explains what stalls a selection, and retries it."""
+    from regworkers_core.operations.runbooks import selection_failures
 
     def act() -> RunbookReport:
         return selection_failures.run(
@@ -208,6 +213,7 @@ def runbook_campaign_configuration(
     context: dg.OpExecutionContext, config: ConfigurationConfig, runtime: Runtime
 ) -> None:
     """Compares campaigns in Redis with their source, and clears those that differ."""
+    from regworkers_core.operations.runbooks import campaign_configuration
 
     def act() -> RunbookReport:
         campaign_id = config.campaign_id and runtime.campaigns.id_of(config.campaign_id)

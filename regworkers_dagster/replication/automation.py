@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -16,7 +16,6 @@ from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.drains.runner import DrainSpec
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.metrics import ITERATOR_AGE, Metering
-from regworkers_core.replication.backfill import BackfillProgress, BackfillReport, start_backfill
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stream_lag
 from regworkers_core.runtime import Runtime
@@ -50,6 +49,9 @@ from regworkers_dagster.replication.checks import (
     parity,
 )
 from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, launched_by_hand, throttled
+
+if TYPE_CHECKING:
+    from regworkers_core.replication.backfill import BackfillProgress, BackfillReport
 
 ENQUEUE_ENTRIES = asset_job(
     "enqueue_entries",
@@ -120,6 +122,8 @@ class BackfillConfig(ApplyConfig):
 )
 def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, runtime: Runtime) -> None:
     """Queues the key of every entry under a rate limit; can be resumed."""
+    from regworkers_core.replication.backfill import start_backfill
+
     show = throttled(context.log.info)
 
     def report_progress(progress: BackfillProgress) -> None:

@@ -1,7 +1,7 @@
 """The checks of replication: no dead letters, dependencies that answer, a replica that equals its source."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
@@ -11,7 +11,6 @@ from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.health.dependency_status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import SAME_VERSION, SILENT_PROBES, Answering, dlq_check
 from regworkers_dagster.factories import ApplyConfig, fields_of
@@ -24,6 +23,9 @@ from regworkers_dagster.resources import (
     runtime_of,
 )
 from regworkers_dagster.runs import launched_by_hand
+
+if TYPE_CHECKING:
+    from regworkers_core.replication.reconcile.reconciliation import ReconcileResult
 
 DEPENDENCIES_ANSWER = "dependencies_answer"
 LAG_WITHIN_OBJECTIVE = "lag_within_objective"
@@ -155,6 +157,9 @@ class ReconcileConfig(ApplyConfig):
 )
 def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Compare both sides. A difference fails the check and then the run, and with it the exit code."""
+    from regworkers_core.replication.reconcile.acceptance import Accept
+    from regworkers_core.replication.reconcile.reconciliation import reconcile
+
     config = ReconcileConfig(**context.op_execution_context.op_config)
     bind(runId=context.run.run_id, worker="reconcile")
     number = config.accept_source
@@ -190,13 +195,13 @@ def parity(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResu
         raise dg.Failure(description=_in_words(result), allow_retries=False)
 
 
-def as_asset(result: ReconcileResult) -> dg.AssetMaterialization:
+def as_asset(result: "ReconcileResult") -> dg.AssetMaterialization:
     """What a comparison of all campaigns found."""
     found = {key: value for key, value in of_result(result).items() if key != "classes"}
     return dg.AssetMaterialization(RECONCILE_RESULTS.key, metadata=found, tags=SAME_VERSION)
 
 
-def as_check(result: ReconcileResult) -> dict[str, Any]:
+def as_check(result: "ReconcileResult") -> dict[str, Any]:
     """The result of `parity`, or its evaluation."""
     return {
         "check_name": PARITY.name,
@@ -207,7 +212,7 @@ def as_check(result: ReconcileResult) -> dict[str, Any]:
     }
 
 
-def of_result(result: ReconcileResult) -> Metadata:
+def of_result(result: "ReconcileResult") -> Metadata:
     """The totals of both sides, a table of the differences with a sample of ids, and what a repair did."""
     classes = [
         {
@@ -231,7 +236,7 @@ def of_result(result: ReconcileResult) -> Metadata:
     return facts_as_metadata(facts)
 
 
-def _in_words(result: ReconcileResult) -> str:
+def _in_words(result: "ReconcileResult") -> str:
     found = ", ".join(f"{number} {kind.value}" for kind, number in result.counts.items() if number)
     found = found or f"{result.totals['matched']} entries agree"
     if result.verified_as_of:

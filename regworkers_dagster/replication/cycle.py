@@ -7,7 +7,6 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.observability.logs import bind
-from regworkers_core.replication.reconcile import reconcile
 from regworkers_dagster.factories import fields_of
 from regworkers_dagster.pods import pod_of
 from regworkers_dagster.replication.checks import as_asset, as_check
@@ -45,6 +44,8 @@ def share_cycle(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[Non
 )
 def verify_segments(context: dg.OpExecutionContext) -> None:
     """One of the workers, which have the budget of read units together."""
+    from regworkers_core.replication.reconcile.reconciliation import reconcile
+
     bind(runId=context.run_id, worker="verify")
     workers = VerifyConfig(**context.op_config).workers
     with plain_failures(context):
@@ -62,6 +63,8 @@ def report_cycle(
     context: dg.OpExecutionContext,
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]]:
     """A difference fails the check and then the run."""
+    from regworkers_core.replication.reconcile.reconciliation import reconcile
+
     bind(runId=context.run_id, worker="verify")
     with plain_failures(context):
         result = reconcile(runtime_of(context), cycle=True, on_phase=context.log.info)

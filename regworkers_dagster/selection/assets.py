@@ -9,13 +9,11 @@ import dagster as dg
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import confirmation_word
+from regworkers_core.domain.selection import DrawBusy, confirmation_word
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.lifecycle import close_if_due
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS, plain_failures, runtime_of
@@ -178,6 +176,8 @@ def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
     """In a run that freezes the pool next: close the campaign if that is due, then judge its entries for good. In any
     other run preview the judgement and decide nothing.
     """
+    from regworkers_core.selection.campaigns.lifecycle import close_if_due
+
     # Also a run that repeats some steps of a draw has the name of its job.
     run = context.run
     decides = run.job_name == specs.DRAW_JOB or specs.FROZEN_POOL.key in (run.asset_selection or ())

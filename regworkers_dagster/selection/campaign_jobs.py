@@ -1,7 +1,9 @@
 """The jobs of a campaign: create, open, close, its status; pause and resume its messages."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -9,10 +11,6 @@ from pydantic import Field
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.documents import as_document, camel
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.lifecycle import advance
-from regworkers_core.selection.campaigns.registry import read_definition
-from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
 from regworkers_core.selection.notify import outbox
 from regworkers_dagster.by_hand import (
     CAMPAIGN,
@@ -27,6 +25,9 @@ from regworkers_dagster.by_hand import (
 from regworkers_dagster.metadata import table
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection.specs import CAMPAIGNS, OUTBOX
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.campaigns.status import CampaignReport
 
 
 class CreateConfig(dg.Config):
@@ -94,6 +95,8 @@ class MoveConfig(CampaignConfig):
 )
 def create_campaign(launch: Launch, config: CreateConfig) -> LaunchOutcome:
     """Refuses an id or slug that is taken, and names a wrong field."""
+    from regworkers_core.selection.campaigns import registry
+
     fields = _definition(launch, config) if config.upload else _fields(config)
     try:
         created = registry.create(launch.runtime, fields)
@@ -141,6 +144,8 @@ def close_campaign(launch: Launch, config: MoveConfig) -> LaunchOutcome:
 )
 def campaign_status(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
     """Changes nothing."""
+    from regworkers_core.selection.campaigns.status import read_campaign_status
+
     campaign = launch.campaign(config.campaign_id)
     report = read_campaign_status(launch.runtime, campaign)
     for finding in report.findings:
@@ -157,6 +162,8 @@ def campaign_status(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
 
 
 def _move(launch: Launch, config: MoveConfig, to: CampaignStatus) -> LaunchOutcome:
+    from regworkers_core.selection.campaigns.lifecycle import advance
+
     campaign_id = launch.campaign_id(config.campaign_id)
     moved = advance(
         launch.runtime, campaign_id, to, reason=require("reason", config.reason), run_id=launch.run_id
@@ -167,6 +174,8 @@ def _move(launch: Launch, config: MoveConfig, to: CampaignStatus) -> LaunchOutco
 
 
 def _definition(launch: Launch, config: CreateConfig) -> Mapping[str, Any]:
+    from regworkers_core.selection.campaigns.registry import read_definition
+
     others = config.model_dump(exclude={"upload"})
     if others != CreateConfig().model_dump(exclude={"upload"}):
         raise RequestError("upload contains the whole campaign: leave all other fields at their defaults")

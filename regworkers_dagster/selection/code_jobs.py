@@ -15,11 +15,6 @@ from pydantic import Field
 from regworkers_core.adapters.files.csv_lines import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.selection.codes.importing import CodeRow, read_lines
-from regworkers_core.selection.codes.importing import import_codes as import_file
-from regworkers_core.selection.codes.stock import read_stock
-from regworkers_core.selection.codes.stock import void_codes as void
-from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
 from regworkers_dagster.by_hand import (
     REASON,
     UPLOAD,
@@ -89,6 +84,8 @@ class ReplanConfig(CampaignConfig):
 )
 def import_codes(launch: Launch, config: ImportConfig) -> LaunchOutcome:
     """Terminate it at any time and launch it again: it continues."""
+    from regworkers_core.selection.codes.importing import import_codes as import_file
+
     campaign = launch.campaign(config.campaign_id)
     show = launch.progress()
     with launch.uploaded(config.upload) as path:
@@ -129,6 +126,8 @@ def import_codes(launch: Launch, config: ImportConfig) -> LaunchOutcome:
 )
 def void_codes(launch: Launch, config: VoidConfig) -> LaunchOutcome:
     """The outcome of each code is a link in the metadata, with shortened codes."""
+    from regworkers_core.selection.codes.stock import void_codes as void
+
     runtime, campaign = launch.runtime, launch.campaign(config.campaign_id)
     if bool(config.upload.strip()) == bool(config.positions):
         raise RequestError("give either upload, or market_id with positions")
@@ -169,6 +168,8 @@ def void_codes(launch: Launch, config: VoidConfig) -> LaunchOutcome:
 )
 def block_struck_codes(launch: Launch, config: StruckConfig) -> LaunchOutcome:
     """Only the issuer can block a code that a fan holds; this records that it did."""
+    from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
+
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     if config.blocked_at_issuer:
         reason = require("reason", config.reason)
@@ -216,6 +217,8 @@ def replan_code(launch: Launch, config: ReplanConfig) -> LaunchOutcome:
 
 def _codes_in(path: Path) -> tuple[list[str], int]:
     """The codes, and the number of lines without one."""
+    from regworkers_core.selection.codes.importing import CodeRow, read_lines
+
     lines = [line for line in read_lines(path) if not isinstance(line, Blank)]
     codes = [line.code for line in lines if isinstance(line, CodeRow)]
     if not codes:
@@ -224,6 +227,8 @@ def _codes_in(path: Path) -> tuple[list[str], int]:
 
 
 def _stock(launch: Launch, campaign: Campaign) -> dg.MarkdownMetadataValue | None:
+    from regworkers_core.selection.codes.stock import read_stock
+
     record = launch.runtime.draws.get(campaign.campaign_id)
     columns = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
     stocks = [stock.as_dict() for stock in read_stock(launch.runtime, campaign, record)]

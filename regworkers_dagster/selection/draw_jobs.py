@@ -14,9 +14,7 @@ from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import ACCEPTABLE, confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_dagster.by_hand import (
     REASON,
     UPLOAD,
@@ -251,6 +249,7 @@ def confirm_draw(launch: Launch, config: ConfirmConfig) -> LaunchOutcome:
 )
 def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
     """A repeat with the same terms resumes where the run before it stopped."""
+    from regworkers_core.selection.draw.terms import TopUp
     from regworkers_core.selection.draw.top_up import next_phase, open_phase
 
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
@@ -373,6 +372,8 @@ def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
 )
 def annul_draw(launch: Launch, config: AnnulConfig) -> LaunchOutcome:
     """A repeat resumes where the run before it stopped."""
+    from regworkers_core.selection.draw.annul import annul, preview
+
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
     done = preview(runtime, campaign_id)
     if config.confirm:
@@ -417,6 +418,8 @@ def enter_signature(launch: Launch, config: SignatureConfig) -> LaunchOutcome:
 
 
 def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
+    from regworkers_core.selection.draw.terms import parse_strikes
+
     with launch.uploaded(upload) as path:
         try:
             return parse_strikes(path.read_text("utf-8-sig"))

@@ -14,7 +14,7 @@ from regworkers_core.domain.claim import User
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.eligibility import check_eligibility
+from regworkers_core.eligibility.check import check_eligibility
 from regworkers_core.eligibility.rules import rule_set
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

@@ -15,7 +15,9 @@ from typing import Any
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.reconcile import Accept, Kind, reconcile
+from regworkers_core.replication.reconcile.acceptance import Accept
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from tests.simulation import checks
 from tests.simulation.drawing import Drawing
 from tests.simulation.faults import TROUBLES, Fault

@@ -23,7 +23,7 @@ from regworkers_core.engine.drain_report import OUTCOMES
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.enqueue.stream_probe import has_unread
-from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_local.load import Loaded, Loader, LoadPlan
 

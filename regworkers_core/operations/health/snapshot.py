@@ -37,7 +37,6 @@ from regworkers_core.drains.runner import DrainSpec, batch_limit, fuse_in_force
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
-from regworkers_core.operations.certificates import CertificateProblem, check_certificate
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
 from regworkers_core.operations.health.objectives import draw_states, read_objectives
 from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
@@ -58,9 +57,6 @@ WINDOW_SECONDS = 300.0
 _SILENT_SECONDS = 120.0
 # Far more than there are shards and draws at one time.
 _MOST_LEASES = 500
-_OF_AGE = (CertificateProblem.ENDS_SOON, CertificateProblem.EXPIRED)
-# With these no new connection is possible.
-_UNUSABLE = (CertificateProblem.DAMAGED, CertificateProblem.NOT_YET_VALID, CertificateProblem.KEY_MISMATCH)
 # A draw may be under way in these.
 _DRAWING = (CampaignStatus.CLOSED, CampaignStatus.PROCESSING)
 _NO_KEY = LeaseKey("", "")
@@ -205,6 +201,8 @@ def _pauses(runtime: Runtime) -> tuple[PausedDrain, ...]:
 
 
 def _certificate(runtime: Runtime) -> CertificateState:
+    from regworkers_core.operations.certificates import CertificateProblem, check_certificate
+
     environment = runtime.settings.environment
     try:
         report = check_certificate(runtime, environment)
@@ -214,8 +212,12 @@ def _certificate(runtime: Runtime) -> CertificateState:
     found = report.inspection
     if found is None:
         return CertificateState(environment, None)
-    troubles = [each.text for each in found.findings if each.problem not in _OF_AGE]
-    unusable = found.has(*_UNUSABLE)
+    of_age = (CertificateProblem.ENDS_SOON, CertificateProblem.EXPIRED)
+    troubles = [each.text for each in found.findings if each.problem not in of_age]
+    # With these no new connection is possible.
+    unusable = found.has(
+        CertificateProblem.DAMAGED, CertificateProblem.NOT_YET_VALID, CertificateProblem.KEY_MISMATCH
+    )
     return CertificateState(
         environment, found.days_left, found.subject or "", " and ".join(troubles), unusable
     )

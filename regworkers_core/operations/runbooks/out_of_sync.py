@@ -11,7 +11,8 @@ from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.drains import SAVE
-from regworkers_core.replication.reconcile import Kind, ReconcileResult, reconcile
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
 
 NAME = "out-of-sync"

@@ -19,7 +19,7 @@ from regworkers_core.operations.health.snapshot import ReadScheduler, read_syste
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving
 from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.backfill import start_backfill
-from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 
 NAME = "total-failure"

@@ -4,12 +4,3 @@
 difference, `repair` queues keys. `acceptance` lets the source win where the replica is ahead, and `undo`
 reverts that.
 """
-
-from __future__ import annotations
-
-from regworkers_core.replication.reconcile.acceptance import Accept
-from regworkers_core.replication.reconcile.classify import EXPLANATIONS, Kind
-from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
-from regworkers_core.replication.reconcile.repair import RepairReport
-
-__all__ = ["EXPLANATIONS", "Accept", "Kind", "ReconcileResult", "RepairReport", "reconcile"]

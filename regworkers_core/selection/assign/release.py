@@ -22,7 +22,7 @@ from regworkers_core.domain.reasons import (
     TransientFailure,
     UsageError,
 )
-from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, cut
+from regworkers_core.domain.selection import NON_WINNERS, Chunk, DrawBusy, MarketPhase, cut
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.queue import Outgoing
@@ -32,7 +32,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed, committed
 from regworkers_core.selection.assign.completion import counts, finish_market, finish_phase
 from regworkers_core.selection.assign.plan import Plan, last_planned, write_others, write_seats
-from regworkers_core.selection.draw.held import DrawBusy, draw_lease
+from regworkers_core.selection.draw.held import draw_lease
 
 Facts = dict[str, Any]
 

@@ -13,10 +13,11 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, Phase
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.held import DrawBusy, draw_lease
+from regworkers_core.selection.draw.held import draw_lease
 
 # While a market has one of these states, a plan may name the code already, and a plan is never made twice.
 _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})

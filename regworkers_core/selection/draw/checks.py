@@ -11,12 +11,11 @@ import orjson
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import PromiseVerdict
+from regworkers_core.domain.selection import DrawBusy, PromiseVerdict
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import InputDiffers, pipeline_key, report_key
 from regworkers_core.selection.draw.gate import REPLAY, Confirming, replay_differences
-from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES
 from regworkers_core.selection.maths.manifest import Manifest

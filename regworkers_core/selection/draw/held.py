@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
@@ -16,13 +17,6 @@ from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers
 
 if TYPE_CHECKING:
     from regworkers_core.selection.maths.engine import Engine
-
-
-class DrawBusy(Failure):
-    """Another run works on this draw, so this one has nothing to do."""
-
-    def __init__(self, campaign_id: str) -> None:
-        super().__init__(f"another run works on the draw of {campaign_id}: nothing to do here")
 
 
 @contextmanager

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import freezing
 from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, workbench
 from regworkers_core.selection.draw.freezing import POOL
-from regworkers_core.selection.draw.held import DrawBusy, HeldDraw, draw_lease, noted_stops
+from regworkers_core.selection.draw.held import HeldDraw, draw_lease, noted_stops
 from regworkers_core.selection.draw.terms import PhaseTerms, TopUp, merged, refuse_late_strikes, require_room
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import OUTCOMES

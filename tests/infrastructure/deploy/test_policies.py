@@ -14,7 +14,7 @@ from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.replication.backfill import backfill_status, start_backfill
-from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.replication.reconcile.segments import Segment, Segments
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT

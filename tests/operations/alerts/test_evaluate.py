@@ -26,7 +26,7 @@ from regworkers_core.observability.metrics import BUDGET_LEFT, Metering
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.outage import ROW
 from regworkers_core.operations.health.snapshot import read_system
-from regworkers_core.replication.reconcile import reconcile
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains import sensing
 from regworkers_dagster.operations.health import alerts_tick, outage_of

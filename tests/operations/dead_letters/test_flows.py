@@ -24,7 +24,8 @@ from regworkers_core.operations.dead_letters.report import RedriveEnded, count_c
 from regworkers_core.operations.dead_letters.rounds import Outcome
 from regworkers_core.operations.dead_letters.verdict import Assessed, Assessor, DeadLetterVerdict
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
-from regworkers_core.replication.reconcile import Kind, reconcile
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (
     assessor,

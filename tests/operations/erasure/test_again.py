@@ -9,7 +9,8 @@ import pytest
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.erasure.again import pending, replay
 from regworkers_core.operations.erasure.facts import SECRET
-from regworkers_core.replication.reconcile import Kind, reconcile
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from tests.operations.erasure.world import Killed, enter, erased, killed_at, plant, sort_keys
 from tests.support.drains import replicate_all

@@ -16,9 +16,9 @@ from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.erasure.facts import PREFIX
 from regworkers_core.operations.trace import trace_entry
 from regworkers_core.replication.queue_keys import send_keys
-from regworkers_core.replication.reconcile import Accept, Kind, reconcile
-from regworkers_core.replication.reconcile.classify import Sides
-from regworkers_core.replication.reconcile.reconciliation import Reconciliation
+from regworkers_core.replication.reconcile.acceptance import Accept
+from regworkers_core.replication.reconcile.classify import Kind, Sides
+from regworkers_core.replication.reconcile.reconciliation import Reconciliation, reconcile
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
 from regworkers_core.replication.saver import Saver

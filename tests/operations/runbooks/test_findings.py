@@ -25,7 +25,8 @@ from regworkers_core.operations.runbooks import (
 from regworkers_core.operations.runbooks.runbook import DrainWork, RunbookFinding, RunbookReport, add_up
 from regworkers_core.operations.runbooks.total_failure import Done, RebuildStep, check_workers, run_steps
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts
-from regworkers_core.replication.reconcile import Kind, ReconcileResult
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult
 from regworkers_core.settings import Settings
 
 SETTINGS = Settings(environment="local-dev")

@@ -17,7 +17,8 @@ from regworkers_core.replication.backfill import (
     pause_backfill,
     start_backfill,
 )
-from regworkers_core.replication.reconcile import Kind, reconcile
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from tests.support.children import run_child
 from tests.support.drains import replicate_all, run

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.stop import no_step
-from regworkers_core.replication.reconcile import Accept, ReconcileResult, reconcile
+from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Kind, Sides
-from regworkers_core.replication.reconcile.reconciliation import Reconciliation
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, Reconciliation, reconcile
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.replication.reconcile.undo import Undo, UndoReport
 from regworkers_core.runtime import Runtime

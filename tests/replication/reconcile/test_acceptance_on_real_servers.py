@@ -13,7 +13,8 @@ from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.replication.reconcile import Accept, reconcile
+from regworkers_core.replication.reconcile.acceptance import Accept
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime

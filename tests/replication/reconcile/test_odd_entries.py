@@ -9,8 +9,8 @@ import pytest
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.replication.reconcile import Kind, reconcile
-from regworkers_core.replication.reconcile.classify import of_replica, of_source
+from regworkers_core.replication.reconcile.classify import Kind, of_replica, of_source
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from tests.replication.reconcile.world import World, entry_key
 from tests.support.drains import replicate_all

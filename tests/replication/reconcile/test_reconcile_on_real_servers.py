@@ -11,7 +11,8 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import SAVE
-from regworkers_core.replication.reconcile import Kind, ReconcileResult, reconcile
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, remove, source

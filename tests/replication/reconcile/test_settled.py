@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from regworkers_core.replication.reconcile import Kind, reconcile
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from tests.support import entries

@@ -7,14 +7,14 @@ import threading
 import pytest
 
 from regworkers_core.domain.reasons import RequestError, TransientFailure
-from regworkers_core.domain.selection import Outcome
+from regworkers_core.domain.selection import DrawBusy, Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import highest_planned
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.codes.stock import void_codes
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.held import DrawBusy, draw_lease
+from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.notify import counts
 from tests.selection.assign.test_assigning import dead
 from tests.support.drains import run

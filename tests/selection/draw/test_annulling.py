@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.market_states import stalled_markets
 from regworkers_core.selection.assign.release import resume_blocked, retry_market
@@ -14,7 +15,7 @@ from regworkers_core.selection.codes.struck import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.annul import annul, preview
 from regworkers_core.selection.draw.artefacts import InputDiffers
-from regworkers_core.selection.draw.held import DrawBusy, draw_lease
+from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.beside import Annulled

@@ -16,13 +16,13 @@ from regworkers_core.adapters.files.judged_entries import PAGE, Judgement, Repli
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, NoticeType
+from regworkers_core.domain.selection import NON_WINNERS, DrawBusy, MarketPhase, Notice, NoticeType
 from regworkers_core.engine.leases import LeaseHolder, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.draw.draw_run import UNCHANGED, DrawRun
 from regworkers_core.selection.draw.gate import NotSettled
-from regworkers_core.selection.draw.held import DrawBusy, draw_lease
+from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.maths.files import ARTEFACTS, DrawError

@@ -9,12 +9,12 @@ import pytest
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import terms
-from regworkers_core.selection.draw.held import DrawBusy
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import Striking, open_phase
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
