@@ -93,7 +93,7 @@ def test_a_drain_by_hand_prints_its_report_and_its_calls(runtime: Runtime) -> No
 def test_a_resident_touches_its_file_during_a_pause_and_with_each_heartbeat_until_a_signal_ends_it(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paused: list[bool] = []
+    paused, resumed = list[bool](), list[bool]()
     touch, asks = Path.touch, itertools.count()
 
     def touch_and_end(path: Path) -> None:
@@ -103,7 +103,8 @@ def test_a_resident_touches_its_file_during_a_pause_and_with_each_heartbeat_unti
             os.kill(os.getpid(), signal.SIGTERM)
 
     def resume_and_ask(table: LeaseTable, kind: Any, drain: str) -> Any:
-        if kind is PausedDrain and next(asks) == 1:
+        if kind is PausedDrain and not resumed and (paused or next(asks) == 200):
+            resumed.append(True)
             resume_drain(runtime, "save")
         return hold_of(table, kind, drain)
 
