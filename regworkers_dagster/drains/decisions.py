@@ -83,7 +83,7 @@ class Staff:
     def missing(self, wanted: int, what: str) -> Decision:
         """The decision when `wanted` drains have work to do, because of `what`."""
         drains = f"{len(self.active)} drain{'s' * (len(self.active) != 1)} active"
-        # Whoever is silent is looked at again soon, until it moves or counts as dead.
+        # A silent one is looked at again soon, until it moves or counts as dead.
         lively = not any(drain.silent for drain in self.active)
         if any(drain.outside and drain.resident for drain in self.active):
             said = "work" if lively else f"are silent, and count as dead after {SILENT_SECONDS:.0f} s"
