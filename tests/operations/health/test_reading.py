@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from regworkers_core import runtime
+from regworkers_core.adapters.mongo import client
 from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import SchedulerState, Unread
@@ -77,17 +79,17 @@ def test_a_snapshot_of_a_system_that_has_worked(world: Runtime) -> None:
 def test_libraries_that_take_long_to_import_are_no_outage(
     world: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slowly(name: str) -> None:
-        make = getattr(runtime, name)
+    def slowly(module: ModuleType, name: str) -> None:
+        make = getattr(module, name)
 
         def made(*given: Any) -> Any:
             time.sleep(1.5)
             return make(*given)
 
-        monkeypatch.setattr(runtime, name, made)
+        monkeypatch.setattr(module, name, made)
 
-    slowly("mongo_client")
-    slowly("redis_client")
+    slowly(client, "mongo_client")
+    slowly(runtime, "redis_client")
     found = read_system(Runtime(with_short_timeouts(world.settings)), lambda: SCHEDULER, within_seconds=2.5)
     assert {name: found.dependencies[name] for name in ("mongo", "redis")} == {"mongo": None, "redis": None}
 

@@ -71,7 +71,7 @@ def test_a_patient_resident_shows_that_it_lives_while_a_pause_keeps_it_from_its_
     stop, reports = StopSignal(), list[DrainReport]()
 
     def work() -> None:
-        limits = drain_limits(runtime.settings, SAVE)
+        limits = drain_limits(runtime.settings, SAVE, idle_seconds=600.0)
         reports.append(run_drain(runtime, SAVE, limits, stop=stop, resident=True, patient=True))
 
     thread = Thread(target=work)
