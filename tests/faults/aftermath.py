@@ -25,6 +25,7 @@ from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.drains import NOTIFICATIONS
 from regworkers_core.selection.draw.draw_run import DrawRun
 from tests.faults.workers import DRAWN, judged
 from tests.support import entries
@@ -36,6 +37,8 @@ Tell = Callable[..., None]
 MARKETS = ("berlin", "paris")
 ENTRANTS, CAPACITY, CODES = 24, 6, 12
 RECOVERY_SECONDS = 120.0
+# Clocks are at most as much ahead.
+AHEAD_SECONDS = 3600.0
 # Of a phase of a draw: what is decided once.
 _DECIDED = (
     "freeze",
@@ -116,13 +119,15 @@ def _once(runtime: Runtime, tell: Tell) -> Iterator[str]:
     except (Failure, UsageError) as failure:
         yield f"the draw: {type(failure).__name__}: {failure}"
     work_off_killed(runtime, tell)
+    # A draw that was confirmed by a clock ahead lets its messages wait for as long: they do, and are sent then.
+    later = Runtime(runtime.settings, clock=lambda: time.time() + AHEAD_SECONDS)
     # After the draw, whose steps tell of themselves again.
     for spec in DRAINS:
         if (blown := hold_of(runtime.leases, BlownFuse, spec.name)) is not None:
             # As an operator does, once the cause is gone.
             tell("fuse", drain=spec.name, reason=blown.reason)
             remove_hold(runtime.leases, BlownFuse, spec.name)
-        run(runtime, spec, idle_seconds=0.05)
+        run(later if spec is NOTIFICATIONS else runtime, spec, idle_seconds=0.05)
 
 
 def work_off_killed(runtime: Runtime, tell: Tell) -> None:

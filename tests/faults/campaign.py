@@ -54,7 +54,7 @@ KILLS_PER_ROUND = 50
 GAP_SECONDS, PAUSE_SHARE = 0.8, 0.15
 # A lease is 1 s, a message is hidden for 2 s.
 PAUSE_SECONDS = (1.5, 4.0)
-OFFSETS = (-3600.0, 0.0, 0.0, 0.0, 3600.0)
+OFFSETS = (-aftermath.AHEAD_SECONDS, 0.0, 0.0, 0.0, aftermath.AHEAD_SECONDS)
 FILE_BYTES = (0, 0, 0, 512, 16 * 1024)
 # What fails: the proxy, the service, its operations.
 TARGETS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

@@ -331,7 +331,10 @@ def _dagster(world: World, body: bytes) -> bytes:
     beat = {"daemonType": "SENSOR", "required": True, "lastHeartbeatTime": world.now()}
     data: dict[str, Any] = {
         "instance": {"daemonHealth": {"allDaemonStatuses": [beat]}},
-        "repositoriesOrError": {"__typename": "RepositoryConnection", "nodes": []},
+        "repositoriesOrError": {
+            "__typename": "RepositoryConnection",
+            "nodes": [{"sensors": [], "schedules": []}],
+        },
         "queued": {"count": 0},
         **{name: {"results": []} for name in ("failed", *(f"failed_{job}" for job in SELECTION_JOBS))},
         f"failed_{DRAW}": {"results": results},
