@@ -97,10 +97,6 @@ def _run(
     runtime = Runtime.load()
     limits = drain_limits(runtime.settings, spec, idle_seconds=idle, max_seconds=longest)
 
-    def beat() -> None:
-        if beat_file is not None:
-            beat_file.touch()
-
     with progress("items", spec.name) as show, StopSignal().on_signals() as stop:
         report = run_drain(
             runtime,
@@ -110,7 +106,7 @@ def _run(
             resident=resident,
             patient=resident,
             on_progress=lambda so_far: show(completed=so_far.counts["received"]),
-            on_beat=beat,
+            on_beat=lambda: beat_file.touch() if beat_file else None,
         )
     document = {**report.as_dict(), "calls": runtime.dependencies.calls}
     answer(

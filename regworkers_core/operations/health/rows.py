@@ -233,11 +233,11 @@ def _drain(drain: DrainState) -> Row:
         "lagP95Seconds": lag,
     }
     text = ", ".join(parts) if drain.received or drain.active_runs else "idle"
+    state, way = RowState.FINE, ""
     if drain.wanted and not drain.active_runs:
         text += ", none runs although a campaign is open: entries wait for a start"
-        way = f"regworkers drain {drain.name} --resident"
-        return Row("drains", drain.name, RowState.NOTE, text, drain.last_seen_at, help=way, facts=facts)
-    return Row("drains", drain.name, RowState.FINE, text, drain.last_seen_at, facts=facts)
+        state, way = RowState.NOTE, f"regworkers drain {drain.name} --resident"
+    return Row("drains", drain.name, state, text, drain.last_seen_at, help=way, facts=facts)
 
 
 def _campaign(campaign: CampaignState) -> Row:
