@@ -14,6 +14,8 @@ from typing import Any
 from ministack.app import main
 from ministack.services import dynamodb
 
+from regworkers_local.servers import AWS_GC_THRESHOLDS
+
 # A day of the stream, as AWS keeps, would be 9 KB an entry beside 6 for itself; here no drain is ever minutes behind.
 _STREAM_SECONDS = 300
 _OF_A_CAMPAIGN = "PK = :pk AND SK BETWEEN :first AND :last"
@@ -46,6 +48,5 @@ def _after_quickly(
 if __name__ == "__main__":
     dynamodb._STREAM_RETENTION_SECONDS = _STREAM_SECONDS
     dynamodb._evaluate_condition, dynamodb._apply_exclusive_start_key = _evaluate_quickly, _after_quickly
-    # Never among the entries: that would stop the server for longer than clients wait.
-    gc.set_threshold(100_000, 10, 1_000_000)
+    gc.set_threshold(*AWS_GC_THRESHOLDS)
     main()

@@ -74,7 +74,8 @@ def _require(wheel: str, module: str) -> None:
 
 # It keeps everything as objects of Python. A search for cycles among all of them stops it for seconds once it holds
 # some hundred thousand entries; the young ones are searched as ever.
-_MINISTACK = "import gc; gc.set_threshold(50_000, 10, 1_000_000); from ministack.app import main; main()"
+AWS_GC_THRESHOLDS = (50_000, 10, 1_000_000)
+_MINISTACK = f"import gc; gc.set_threshold(*{AWS_GC_THRESHOLDS}); from ministack.app import main; main()"
 
 
 def _ministack_command(place: ServerPlace) -> list[str]:
