@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -69,12 +70,29 @@ def configure_logging(
             lines,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_Stderr,
         cache_logger_on_first_use=False,
     )
     # Drivers log through the standard library, and some of their lines show requests.
     logging.getLogger("botocore").setLevel(logging.WARNING)
     logging.getLogger("pymongo").setLevel(logging.WARNING)
+
+
+class _Stderr:
+    """Writes to what stderr is at that moment. A line that it does not take, as on a full disk or without a reader, is
+    lost: work that is done must not fail because its log line cannot be written.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def msg(self, text: str) -> None:
+        # In one write: lines of several threads do not mix.
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 class _Lines:
@@ -98,7 +116,10 @@ class _Lines:
         if self._send is not None:
             self._send(text)
         if self.on_stderr:
-            structlog.get_config()["logger_factory"]().msg(text)
+            _STDERR.msg(text)
+
+
+_STDERR = _Stderr()
 
 
 def _json(event: EventDict) -> str:

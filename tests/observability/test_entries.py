@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
 
 import orjson
 import pytest
@@ -82,10 +88,39 @@ def test_a_line_is_as_long_as_the_manual_counts_it(capsys: pytest.CaptureFixture
 
 def test_lines_of_a_batch_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr(structlog.PrintLogger, "msg", lambda _self, text: written.append(text))
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "write", written.append, raising=False)
+    monkeypatch.setattr(sys, "stderr", stderr)
     configure_logging()
     entries_passed("entry saved", some(500))
-    assert [text.count("\n") + 1 for text in written] == [500]
+    assert [text.count("\n") for text in written] == [500]
+
+
+def closed_stream() -> TextIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+def stream_without_a_reader() -> TextIO:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+@pytest.mark.parametrize(
+    "refusing", [closed_stream, stream_without_a_reader, partial(Path("/dev/full").open, "w")]
+)
+def test_a_line_that_stderr_does_not_take_fails_no_work(
+    refusing: Callable[[], TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = refusing()
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure_logging()
+    entries_passed("entry saved", some(2))
+    structlog.get_logger("x").error("drain ended", received=2)
+    with suppress(OSError):
+        stream.close()
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 1.0])
