@@ -22,6 +22,7 @@ from tests.adapters.http.servers import Scripted, answer
 from tests.eligibility.world import ask, campaign, check, codes, create, invite, one
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove
+from tests.support.shared import purge
 from tests.support.typing_in import Typed
 
 
@@ -82,6 +83,7 @@ def test_an_invite_counts_from_the_moment_it_is_there_until_it_expires(servers: 
 
 def test_a_transfer_flows_on_to_the_replica_and_its_event_to_the_queue(servers: Runtime) -> None:
     create(servers)
+    purge(servers, servers.names.analytics_queue)
     answer = one(servers, doTransfer=True, firstName="Zoë", markets=["berlin"], region="DE")
     replicate_all(servers)
     stored = document(servers, EntryKey("summer", answer["transfer"]["entryId"]))

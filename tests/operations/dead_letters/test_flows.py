@@ -314,9 +314,10 @@ def test_nothing_is_dropped_while_another_object_has_the_key_of_its_copy(
 def test_dropping_a_message_of_a_state_that_is_still_refused_leaves_it_rejected(runtime: Runtime) -> None:
     old = "2026-01-01T00:00:00.000Z"
     refuse(runtime, "broken", createdAt=old, updatedAt=old)
+    rejected = reconcile(runtime).counts[Kind.REJECTED]
     options = DropOptions(verdicts=frozenset({DeadLetterVerdict.NEEDED}), dry_run=False)
     assert drop(runtime, replication(runtime), assessor(runtime), options).dropped == 1
-    assert reconcile(runtime).counts[Kind.REJECTED] == 1
+    assert reconcile(runtime).counts[Kind.REJECTED] == rejected > 0
 
 
 def test_a_drop_for_one_campaign_leaves_what_others_may_need(runtime: Runtime) -> None:

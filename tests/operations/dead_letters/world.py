@@ -34,7 +34,7 @@ def namespace() -> Iterator[Runtime]:
 
 
 def fresh(shared: Runtime) -> Runtime:
-    """On the namespace without documents and messages."""
+    """On the namespace without documents and messages. Entries stay."""
     made = emptied(shared)
     for source in made.names.queues:
         for name in (source, made.names.dead_letter_queue(source)):

@@ -19,7 +19,7 @@ from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.environment import environment_of
 from tests.support.runtimes import test_settings
-from tests.support.shared import emptied, shared_namespace
+from tests.support.shared import emptied, purge, shared_namespace
 from tests.support.terminal import regworkers
 
 # The command promises five, whatever is down, but not on a machine that runs other tests beside it: here it is killed
@@ -41,6 +41,7 @@ def namespace() -> Iterator[Runtime]:
 
 @pytest.fixture
 def world(namespace: Runtime) -> Runtime:
+    purge(namespace, namespace.names.dead_letter_queue(namespace.names.replication_queue))
     return emptied(namespace)
 
 
@@ -93,11 +94,6 @@ def test_the_job_tells_the_same_as_a_table_and_by_its_outcome(
     world: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     use(monkeypatch, world)
-    world.sqs.purge_queue(
-        QueueUrl=world.sqs.get_queue_url(
-            QueueName=world.names.dead_letter_queue(world.names.replication_queue)
-        )["QueueUrl"]
-    )
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         well = job("doctor").execute_in_process(instance=instance)
         put(world, key("bad"), email=None)
