@@ -101,7 +101,7 @@ class MadeUp:
     def __init__(self, entries: int) -> None:
         self._entries = entries
 
-    def scan(self, campaign_id: str) -> Iterator[tuple[EntryKey, Stored]]:
+    def entries(self, campaign_id: str) -> Iterator[tuple[EntryKey, Stored]]:
         for number in range(self._entries):
             fields = _fields(campaign_id, number)
             key = EntryKey(campaign_id, fields["entryId"])
@@ -131,8 +131,8 @@ def _fields(campaign_id: str, number: int) -> dict[str, Any]:
 
 
 def _store(runtime: Runtime, entries: int) -> None:
-    scan = MadeUp(entries).scan(_CAMPAIGN_ID)
-    while batch := list(islice(scan, 1_000)):
+    made_up = MadeUp(entries).entries(_CAMPAIGN_ID)
+    while batch := list(islice(made_up, 1_000)):
         writes = [Write(key, lenient_order(each.fields or {}), each.fields, "bench") for key, each in batch]
         runtime.replica.apply(writes, at=_AS_OF, run_id="bench")
 
@@ -144,7 +144,7 @@ def run(name: str, source: str, entries: int) -> dict[str, float]:
         runtime.__dict__["replica"] = MadeUp(entries)
     started, cpu = time.perf_counter(), time.process_time()
     if name == "read":
-        seen = sum(1 for _ in runtime.replica.scan(_CAMPAIGN_ID))
+        seen = sum(1 for _ in runtime.replica.entries(_CAMPAIGN_ID))
     else:
         with tempfile.TemporaryDirectory() as folder:
             tally = judge_entries(

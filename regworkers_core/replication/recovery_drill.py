@@ -292,7 +292,7 @@ def _drill(
 
 
 def _compare(comparison: Comparison, replica: Replica, found: _Found) -> None:
-    documents = replica.scan(None)
+    documents = replica.scan()
     while chunk := list(islice(documents, PAGE)):
         comparison.meet([of_replica(key, stored) for key, stored in chunk])
     for page in comparison.pages(PairProgress.FOUND):

@@ -46,8 +46,8 @@ def scan(
     ordered: bool = True,
 ) -> Iterator[list[Document]]:
     """As `pages`, through one cursor: for queries that no index answers in the order of `_id`. A cursor that breaks is
-    opened again behind the last document; with `ordered=False`, where there is no such place, it raises
-    TransientFailure. The result is never silently short.
+    opened again behind the last document; where there is no such place, with `ordered=False` or behind an `_id` that
+    is no text, it raises TransientFailure. The result is never silently short.
     """
     from pymongo.errors import CursorNotFound
 
@@ -69,7 +69,8 @@ def scan(
             # Not retried: a cursor that failed once reports that it is at its end.
             page = dependency.once(list, islice(cursor, size))
         except (TransientFailure, CursorNotFound) as error:
-            if not ordered:
+            # The next text is behind a text alone: a comparison with a number finds no texts.
+            if not ordered or not isinstance(last, str):
                 raise TransientFailure(dependency.name, "the cursor was lost") from error
             cursor, page = dependency.call(open_cursor, _behind(query, last))
 

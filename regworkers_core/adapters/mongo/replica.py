@@ -176,18 +176,15 @@ class Replica(Store):
         live = {each["_id"]: None if "deletedAt" in each else each.get("ref") for each in found}
         return {key for key, ref in refs.items() if live.get(key.document_id, ref) != ref}
 
-    def scan(self, campaign_id: str | None, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
-        """Every document, tombstones included, of one campaign or of all, by ascending `_id`."""
-        for _, key, stored in self.documents(campaign_id, batch_size):
+    def scan(self, batch_size: int = 1000) -> Iterator[tuple[EntryKey, Stored]]:
+        """Every document of an entry, tombstones included, by ascending `_id`."""
+        for _, key, stored in self.documents(batch_size):
             if key is not None:
                 yield key, stored
 
-    def documents(
-        self, campaign_id: str | None = None, batch_size: int = 1000
-    ) -> Iterator[tuple[object, EntryKey | None, Stored]]:
+    def documents(self, batch_size: int = 1000) -> Iterator[tuple[object, EntryKey | None, Stored]]:
         """The same with its `_id`; the key is None for a document of another writer that names no entry."""
-        query: Document = {} if campaign_id is None else {"campaignId": campaign_id}
-        for page in scan(self._collection, self._dependency, query, size=batch_size):
+        for page in scan(self._collection, self._dependency, {}, size=batch_size):
             for document in page:
                 yield document["_id"], _key_of(document), stored_of(document)
 

@@ -106,7 +106,7 @@ def stage(
 
     def replicated() -> Iterator[tuple[Any, ...]]:
         nonlocal removed
-        for key, stored in runtime.replica.scan(campaign_id):
+        for key, stored in runtime.replica.entries(campaign_id):
             if stored.fields is None:
                 removed += 1
             else:

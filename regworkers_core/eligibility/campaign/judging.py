@@ -315,7 +315,7 @@ class _CampaignJudge:
 
 def _read(runtime: Runtime, campaign: Campaign, tally: Tally) -> Iterator[_Read]:
     """Yield the live entries of the replica."""
-    for key, stored in runtime.replica.scan(campaign.campaign_id):
+    for key, stored in runtime.replica.entries(campaign.campaign_id):
         if stored.fields is None:
             continue
         subject = subject_of(

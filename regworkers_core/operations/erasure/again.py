@@ -144,7 +144,8 @@ def _all(runtime: Runtime, campaign_id: str | None) -> Iterator[tuple[EntryKey, 
         for key, item in page.items:
             created = lenient_order(item).created_at
             yield key, lambda at, created=created: is_erased(created, at)  # type: ignore[misc]
-    for key, stored in runtime.replica.scan(campaign_id):
+    replica = runtime.replica
+    for key, stored in replica.scan() if campaign_id is None else replica.entries(campaign_id):
         kept = stored.erased_at or ""
         yield key, lambda at, kept=kept: kept < at  # type: ignore[misc]
     for key, order in runtime.superseded_entries.orders(campaign_id):

@@ -65,7 +65,7 @@ class World:
     def judge(self, folder: Path, of: Campaign | None = None) -> dict[str, list[str]]:
         """The codes of every judged entry."""
         runtime: Any = SimpleNamespace(
-            replica=SimpleNamespace(scan=self._scan),
+            replica=SimpleNamespace(entries=self._entries),
             invites=SimpleNamespace(ttls=self._ttls),
             dead_letters=SimpleNamespace(open_orders=self._open_orders),
             services=SimpleNamespace(user=SimpleNamespace(get=self._user)),
@@ -78,7 +78,7 @@ class World:
         )
         return {each.entry_id: list(each.reasons) for each in read_judged(folder)}
 
-    def _scan(self, campaign_id: str) -> Iterator[tuple[EntryKey, Stored]]:
+    def _entries(self, campaign_id: str) -> Iterator[tuple[EntryKey, Stored]]:
         for fields in self.entries:
             # Nothing but its id is left of a removed one.
             removed = "email" not in fields and "ref" not in fields

@@ -38,24 +38,29 @@ class FakeCursor:
 
 
 class FakeCollection:
-    def __init__(self, number: int, break_after: int, error: Exception) -> None:
-        self.documents = [
+    """`others` are documents of another writer, which numbers them."""
+
+    def __init__(self, number: int, break_after: int, error: Exception, others: int = 0) -> None:
+        self.documents = [{"_id": n} for n in range(others)] + [
             {"_id": f"c:{n:03}", "campaignId": "c", "entryId": f"{n:03}"} for n in range(number)
         ]
         self._break_after, self._error = break_after, error
 
     def find(self, query: dict[str, Any], _fields: Any, *, batch_size: int) -> FakeCursor:
-        after = query.get("_id", {}).get("$gt", "")
-        rest = [document for document in self.documents if document["_id"] > after]
+        rest = self.documents
+        if query:
+            after = query["_id"]["$gt"]
+            # As MongoDB compares: only with values of the same type.
+            rest = [each for each in rest if type(each["_id"]) is type(after) and each["_id"] > after]
         return FakeCursor(rest, self._break_after, self._error)
 
 
-def scanned(break_after: int, error: Exception) -> list[str]:
+def scanned(break_after: int, error: Exception, others: int = 0) -> list[str]:
     policy = RetryPolicy(attempts=2, first_cap_seconds=0, last_cap_seconds=0)
     breaker = CircuitBreaker("mongo", failures=10**9, reset_seconds=1, clock=lambda: 0.0)
     dependency = Dependency("mongo", classify_mongo, policy=policy, breaker=breaker)
-    replica = Replica(FakeCollection(25, break_after, error), dependency)  # type: ignore[arg-type]
-    return [key.entry_id for key, _ in replica.scan(None, batch_size=4)]
+    replica = Replica(FakeCollection(25, break_after, error, others), dependency)  # type: ignore[arg-type]
+    return [key.entry_id for key, _ in replica.scan(batch_size=4)]
 
 
 @pytest.mark.parametrize("error", [AutoReconnect("gone"), CursorNotFound("killed", 43)])
@@ -64,6 +69,11 @@ def test_a_cursor_that_breaks_is_continued_behind_the_last_document(
     break_after: int, error: Exception
 ) -> None:
     assert scanned(break_after, error) == [f"{n:03}" for n in range(25)]
+
+
+def test_a_cursor_that_breaks_behind_a_number_is_not_continued_without_the_texts() -> None:
+    with pytest.raises(TransientFailure, match="the cursor was lost"):
+        scanned(8, CursorNotFound("killed", 43), others=8)
 
 
 def test_a_server_that_stays_unavailable_is_never_taken_for_the_end() -> None:
