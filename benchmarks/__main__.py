@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks import idle
+from benchmarks import idle, imports
 from benchmarks.analytics import memory as export_memory
 from benchmarks.analytics import throughput as export
 from benchmarks.eligibility import bulk, function, invites, rates, warm
@@ -73,6 +73,7 @@ SUITES: Mapping[str, Suite] = {
     "no-daemon": Suite("lag without the daemon", 14, 10, "minutes", _saying(lag.no_daemon)),
     "no-daemon-kill": Suite("both at once", 14, 10, "minutes", _saying(lag.no_daemon_kill)),
     "idle": Suite("Dagster without work beside bare instances", 8, 5, "minutes", _saying(idle.measure)),
+    "imports": Suite("what a run imports", 1, 15, "processes", imports.measure),
     "verifying": Suite("all entries compared", 14, 10_000_000, "entries", _saying(verifying.measure)),
     "export": Suite("the export beside bare clients", 4, 1_000, "messages", _on_a_stack(export.measure)),
     "export-memory": Suite("memory of the export", 2, 0, "", _export_memory),

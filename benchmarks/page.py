@@ -57,6 +57,7 @@ RATIOS = (
     Ratio("kills without the daemon: entries lost", "no-daemon-kill", "lost", most=0),
     Ratio("kills without the daemon: lag, worst, s", "no-daemon-kill", "worst"),
     Ratio("Dagster without work, above a bare one, % of a core", "idle", "aboveBare", most=5),
+    Ratio("imports of a run over `import dagster`, CPU s", "imports", "overDagster", most=0.4),
     Ratio("replication, rate / bare clients", "throughput", "ofFloor", least=0.8),
     Ratio("CPU of legacy handlers / CPU of replication", "throughput", "handlersCpuTimes", least=8),
     Ratio("calls of replication / calls of handlers", "throughput", "callsOfHandlers", most=0.1),
