@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,10 +17,13 @@ import orjson
 import psutil
 
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.servers import SERVERS, STREAM_SECONDS
 from regworkers_local.stack import Stack
 
 FILE = Path(__file__).resolve().parent / "figures.jsonl"
 MIB = 1024 * 1024
+# No drain of a suite is behind that far.
+_STREAM_SECONDS = 300.0
 
 Spread = dict[str, float]
 
@@ -106,9 +109,18 @@ def peak_mib() -> float:
         )
 
 
+def keep_the_stream(seconds: float) -> None:
+    """From here on, embedded AWS servers of this process keep their streams this long, not a day: a record takes 9 KB
+    of memory.
+    """
+    aws = SERVERS["aws"]
+    SERVERS["aws"] = replace(aws, env=lambda place: {**aws.env(place), STREAM_SECONDS: str(seconds)})
+
+
 @contextmanager
 def stack_of(part: str) -> Iterator[Stack]:
     """A running stack, deleted afterwards."""
+    keep_the_stream(_STREAM_SECONDS)
     stack = Stack(PROJECT_ROOT, f"bench-{part}-{os.getpid()}")
     try:
         stack.up()

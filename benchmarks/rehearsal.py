@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,7 @@ import orjson
 import psutil
 from botocore.exceptions import BotoCoreError
 
-from benchmarks.figures import MIB, append
+from benchmarks.figures import MIB, append, keep_the_stream
 from benchmarks.page import stages_table, write_tables
 from benchmarks.readme import conditions, say
 from benchmarks.replication.data import Entries, settings, write
@@ -44,7 +44,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.load import MARKETS, DemoCampaign
-from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
 from regworkers_local.state import read_json, write_json
 
@@ -52,10 +51,9 @@ T = TypeVar("T")
 CAMPAIGN = DemoCampaign("rehearsal", "Rehearsal")
 ENTRIES_PER_SEAT = 20
 _COMMAND = Path(sys.executable).with_name("regworkers")
-_AWS, _MONGO = (str(Path(__file__).with_name(f"embedded_{name}.py")) for name in ("aws", "mongo"))
 _BATCH = 1_000
-# Written and not yet saved: some hundred messages.
-_AHEAD = 20_000
+# Written and not yet saved: some hundred messages, less than the stream keeps.
+_AHEAD, _STREAM_SECONDS = 20_000, 60.0
 _PAUSE_SECONDS, _LOOK_SECONDS, _SAY_SECONDS = 0.2, 1.0, 30.0
 _FOR_EVER = ("--idle-seconds", "1e6", "--max-seconds", "1e6")
 _UNTIL_IDLE = ("--idle-seconds", "10", "--max-seconds", "1e6")
@@ -305,12 +303,7 @@ def main() -> None:
     configure_logging("WARNING")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.pop("CONFIG_ENV", None)
-    # Without `-c` and what it runs.
-    mongo = SERVERS["mongo"].command
-    SERVERS["aws"] = replace(SERVERS["aws"], command=lambda _place: [sys.executable, _AWS])
-    SERVERS["mongo"] = replace(
-        SERVERS["mongo"], command=lambda place: [sys.executable, _MONGO, *mongo(place)[3:]]
-    )
+    keep_the_stream(_STREAM_SECONDS)
     stack = Stack(PROJECT_ROOT, f"rehearsal-{options.entries}")
     if options.fresh:
         stack.reset()

@@ -72,15 +72,13 @@ def _require(wheel: str, module: str) -> None:
         raise UsageError(f"{wheel} is not installed: run `make setup`")
 
 
-# It keeps everything as objects of Python. A search for cycles among all of them stops it for seconds once it holds
-# some hundred thousand entries; the young ones are searched as ever.
-AWS_GC_THRESHOLDS = (50_000, 10, 1_000_000)
-_MINISTACK = f"import gc; gc.set_threshold(*{AWS_GC_THRESHOLDS}); from ministack.app import main; main()"
+# The variable that says how long the embedded streams keep records: a day without it, as AWS.
+STREAM_SECONDS = "STREAM_SECONDS"
 
 
 def _ministack_command(place: ServerPlace) -> list[str]:
     _require("ministack", "ministack")
-    return [sys.executable, "-c", _MINISTACK]
+    return [sys.executable, "-m", "regworkers_local.embedded.aws"]
 
 
 def _ministack_env(place: ServerPlace) -> dict[str, str]:
@@ -181,11 +179,10 @@ def _nx_command(place: ServerPlace) -> list[str]:
         # It also logs to standard output, which is kept.
         "log-file": os.devnull,
     }
-    run = "from nx_27017 import main; main()"
     return [
         sys.executable,
-        "-c",
-        run,
+        "-m",
+        "regworkers_local.embedded.mongo",
         *(part for key, value in options.items() for part in ("--" + key, value)),
     ]
 

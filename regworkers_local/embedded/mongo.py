@@ -1,4 +1,4 @@
-"""The embedded MongoDB for millions of entries, run in the place of that of the stack with its arguments.
+"""nx-27017, with queries that its indexes answer.
 
 It reads a whole collection for a page of it, because an `_id` may be a number, a value may be in a list, and a text
 that looks like a time may be one. The product's ids and times are texts, and the fields that its indexes begin with are
@@ -22,14 +22,21 @@ _id_clause: Callable[..., Clause | None] = QueryHelper._build_id_operator_clause
 _field_clause: Callable[..., Clause | None] = QueryHelper._build_field_clause
 
 
-def _range_quickly(helper: QueryHelper, bounds: Mapping[str, Any]) -> Clause | None:
+def install() -> None:
+    """Before the server starts."""
+    QueryHelper._build_id_operator_clause = _id_range
+    QueryHelper._build_field_clause = _equality
+    Cursor._is_datetime_value = lambda _cursor, value: isinstance(value, datetime)
+
+
+def _id_range(helper: QueryHelper, bounds: Mapping[str, Any]) -> Clause | None:
     if not (bounds.keys() <= _OPERATORS.keys() and all(isinstance(each, str) for each in bounds.values())):
         return _id_clause(helper, bounds)
     column = helper._id_column_ref()
     return " AND ".join(f"{column} {_OPERATORS[each]} ?" for each in bounds), [*bounds.values()]
 
 
-def _equals_quickly(helper: QueryHelper, field: str, value: Any) -> Clause | None:
+def _equality(helper: QueryHelper, field: str, value: Any) -> Clause | None:
     built = _field_clause(helper, field, value)
     if built is None or field not in _SINGLE or not isinstance(value, str | int):
         return built
@@ -38,7 +45,5 @@ def _equals_quickly(helper: QueryHelper, field: str, value: Any) -> Clause | Non
 
 
 if __name__ == "__main__":
-    QueryHelper._build_id_operator_clause = _range_quickly
-    QueryHelper._build_field_clause = _equals_quickly
-    Cursor._is_datetime_value = lambda _cursor, value: isinstance(value, datetime)
+    install()
     main()
