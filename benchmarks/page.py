@@ -64,6 +64,7 @@ RATIOS = (
     Ratio("memory of drains, 500,000 / 50,000 entries", "memory", "growth", most=1.15),
     Ratio("comparing 10 million entries, peak MiB", "verifying", "peak", most=200),
     Ratio("export, rate / both bare clients at once", "export", "ofBoth", least=0.85),
+    Ratio("two exports, rate / two of both bare clients", "export", "ofPairs", least=0.85),
     Ratio("export, CPU of the client, µs an event", "export", "contestants.drain.cpuMicros.client", most=15),
     Ratio("memory of the export, 1,000,000 / 10,000 events", "export-memory", "growth", most=1.15),
     Ratio("draw, plain, time / bare DuckDB", "draw", "plainOfBare", most=1.5),
