@@ -110,7 +110,7 @@ def peak_mib() -> float:
 
 
 def keep_the_stream(seconds: float) -> None:
-    """From here on, embedded AWS servers of this process keep their streams this long, not a day: a record takes 9 KB
+    """From here on, embedded AWS servers of this process keep their streams this long, not a day: a record takes 5 KB
     of memory.
     """
     aws = SERVERS["aws"]

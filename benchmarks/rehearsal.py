@@ -86,6 +86,8 @@ class Rehearsal:
             "REGWORKERS_INSTANCE": stack.instance,
             # A page of a query takes seconds with millions of entries.
             "REGWORKERS_AWS__READ_TIMEOUT_SECONDS": "300",
+            # The embedded CloudWatch would hold three lines an entry in memory; an agent collects what pods write.
+            "REGWORKERS_OBSERVABILITY__CLOUDWATCH_LOGS": "none",
             # A canary waits for people, who would have looked by then.
             "REGWORKERS_NOTIFICATIONS__CANARY_HOLD_SECONDS": "0",
         }
