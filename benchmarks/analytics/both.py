@@ -49,7 +49,7 @@ class Elsewhere:
     def answer(self) -> float:
         line = _pipe(self._child.stdout).readline()
         if not line:
-            raise RuntimeError(f"{self._child.args} has ended")
+            raise RuntimeError("a contestant's process has ended")
         return float(line)
 
     def close(self) -> None:
