@@ -16,16 +16,13 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.figures import spread, stack_of
-from benchmarks.replication.data import settings
+from benchmarks.figures import spread
+from benchmarks.replication.data import system
 from regworkers_core.drains.heartbeat import beats
 from regworkers_core.drains.residency import STANDBY, WORKING
-from regworkers_core.infrastructure.provision import provision
-from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local import processes
-from regworkers_local.dagster_server import DagsterProcess, write_home
-from regworkers_local.load import CAMPAIGNS
+from regworkers_local.dagster_server import write_home
 from regworkers_local.servers import HOST
 from regworkers_local.state import free_port, process_refs, read_json
 from tests.support.waiting import wait_until
@@ -74,22 +71,18 @@ def measure(minutes: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 @contextmanager
 def _product() -> Iterator[Family]:
-    """With campaigns that are open, and two residents of each kind."""
-    with stack_of("idle") as stack:
-        runtime = Runtime(settings(stack.state, ""))
-        list(provision(runtime))
-        runtime.database["campaigns"].insert_many([campaign.document() for campaign in CAMPAIGNS])
-        with DagsterProcess(PROJECT_ROOT, stack.instance) as dagster:
-            wait_until(
-                lambda: all(
-                    {beat.role for beat in beats(runtime.heartbeats, drain)} == {WORKING, STANDBY}
-                    for drain in _RESIDENTS
-                ),
-                seconds=180,
-                what="two residents of each kind",
-            )
-            refs = process_refs(read_json(dagster.folder / "dagster.json"))
-            yield {name: psutil.Process(ref.pid) for name, ref in refs.items()}
+    """With two residents of each kind."""
+    with system("idle") as (runtime, dagster):
+        wait_until(
+            lambda: all(
+                {beat.role for beat in beats(runtime.heartbeats, drain)} == {WORKING, STANDBY}
+                for drain in _RESIDENTS
+            ),
+            seconds=180,
+            what="two residents of each kind",
+        )
+        refs = process_refs(read_json(dagster.folder / "dagster.json"))
+        yield {name: psutil.Process(ref.pid) for name, ref in refs.items()}
 
 
 @contextmanager

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
+from benchmarks.figures import stack_of
 from benchmarks.replication.counting import CallCounter, counted
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import Settings
+from regworkers_core.settings import PROJECT_ROOT, Settings
+from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.load import CAMPAIGNS, DemoCampaign, DemoData
 from regworkers_local.state import StackState
 from tests.support.runtimes import redis_url
@@ -47,6 +52,21 @@ def namespace(state: StackState, name: str) -> tuple[Runtime, CallCounter]:
     list(provision(runtime))
     runtime.database["campaigns"].insert_many([campaign.document() for campaign in CAMPAIGNS])
     return runtime, counter
+
+
+@contextmanager
+def system(part: str, **drain: float) -> Iterator[tuple[Runtime, DagsterProcess]]:
+    """A new stack with campaigns that are open, Dagster's daemon and all sensors; `drain` are settings of its drains.
+    As in production, an agent would collect the lines of runs: they do not go to the embedded CloudWatch.
+    """
+    variables = {f"REGWORKERS_DRAIN__{name.upper()}": f"{value:g}" for name, value in drain.items()}
+    variables["REGWORKERS_OBSERVABILITY__CLOUDWATCH_LOGS"] = "commands"
+    with stack_of(part) as stack:
+        runtime = Runtime(settings(stack.state, ""))
+        list(provision(runtime))
+        runtime.database["campaigns"].insert_many([campaign.document() for campaign in CAMPAIGNS])
+        with mock.patch.dict(os.environ, variables), DagsterProcess(PROJECT_ROOT, stack.instance) as dagster:
+            yield runtime, dagster
 
 
 class Entries:

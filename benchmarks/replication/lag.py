@@ -19,17 +19,14 @@ from typing import Any
 
 import psutil
 
-from benchmarks.figures import stack_of
-from benchmarks.replication.data import Entries, Item, settings, write
+from benchmarks.replication.data import Entries, Item, system, write
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.heartbeat import beats
 from regworkers_core.drains.residency import WORKING
-from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess
-from regworkers_local.load import CAMPAIGNS
 from regworkers_local.state import read_json, write_json
 from tests.support.waiting import wait_until
 
@@ -278,19 +275,8 @@ class _Load:
 
 @contextmanager
 def _scene(say: Say, **drain: float) -> Iterator[_Scene]:
-    """A new stack with the daemon and all sensors on; `drain` are settings of its drains."""
-    variables = {f"REGWORKERS_DRAIN__{name.upper()}": f"{value:g}" for name, value in drain.items()}
-    with stack_of("lag") as stack:
-        runtime = Runtime(settings(stack.state, ""))
-        list(provision(runtime))
-        runtime.database["campaigns"].insert_many([campaign.document() for campaign in CAMPAIGNS])
-        os.environ.update(variables)
-        try:
-            with DagsterProcess(PROJECT_ROOT, stack.instance) as dagster:
-                yield _Scene(runtime, dagster, say)
-        finally:
-            for name in variables:
-                del os.environ[name]
+    with system("lag", **drain) as (runtime, dagster):
+        yield _Scene(runtime, dagster, say)
 
 
 def _id(item: Item) -> str:
