@@ -7,26 +7,43 @@ no lists: here such conditions are what the indexes answer.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from neosqlite.collection import Collection
 from neosqlite.collection.cursor import Cursor
 from neosqlite.collection.query_helper import QueryHelper
 from nx_27017 import main
 
 _OPERATORS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _SINGLE = frozenset({"campaignId", "chunk", "entryId", "marketId", "phase", "ref", "status"})
+# SQLite has no statistics here and prefers an index that it can use for a range to one that also gives the order. A plus
+# keeps it from that.
+_NO_BEGINNING = "notBefore"
+_EXPIRE_SECONDS = 60.0
+_expired_at: dict[tuple[int, str], float] = {}
 Clause = tuple[str, list[Any]]
 _id_clause: Callable[..., Clause | None] = QueryHelper._build_id_operator_clause
+_auto_purge: Callable[[Collection], None] = Collection._auto_purge_ttl
 _field_clause: Callable[..., Clause | None] = QueryHelper._build_field_clause
 
 
 def install() -> None:
     """Before the server starts."""
     QueryHelper._build_id_operator_clause = _id_range
-    QueryHelper._build_field_clause = _equality
+    QueryHelper._build_field_clause = _of_a_field
+    Collection._auto_purge_ttl = _expire
     Cursor._is_datetime_value = lambda _cursor, value: isinstance(value, datetime)
+
+
+def _expire(collection: Collection) -> None:
+    """Delete what has expired as often as MongoDB does, not before each query: it reads the whole collection."""
+    now, where = time.monotonic(), (id(collection.db), collection.name)
+    if now - _expired_at.get(where, -_EXPIRE_SECONDS) >= _EXPIRE_SECONDS:
+        _expired_at[where] = now
+        _auto_purge(collection)
 
 
 def _id_range(helper: QueryHelper, bounds: Mapping[str, Any]) -> Clause | None:
@@ -36,8 +53,10 @@ def _id_range(helper: QueryHelper, bounds: Mapping[str, Any]) -> Clause | None:
     return " AND ".join(f"{column} {_OPERATORS[each]} ?" for each in bounds), [*bounds.values()]
 
 
-def _equality(helper: QueryHelper, field: str, value: Any) -> Clause | None:
+def _of_a_field(helper: QueryHelper, field: str, value: Any) -> Clause | None:
     built = _field_clause(helper, field, value)
+    if built is not None and field == _NO_BEGINNING:
+        return f"+{built[0]}", built[1]
     if built is None or field not in _SINGLE or not isinstance(value, str | int):
         return built
     is_value, or_in_a_list, _ = built[0].partition(" OR EXISTS ")
