@@ -19,8 +19,8 @@ from nx_27017 import main
 
 _OPERATORS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _SINGLE = frozenset({"campaignId", "chunk", "entryId", "marketId", "phase", "ref", "status"})
-# SQLite has no statistics here and prefers an index that it can use for a range to one that also gives the order. A plus
-# keeps it from that.
+# SQLite has no statistics here, and prefers an index that it can use for a range to one that also gives the order. A
+# plus keeps it from that.
 _NO_BEGINNING = "notBefore"
 _EXPIRE_SECONDS = 60.0
 _expired_at: dict[tuple[int, str], float] = {}

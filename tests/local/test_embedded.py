@@ -19,9 +19,14 @@ TIME = "2026-01-01T00:00:00.000Z"
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A collection with the indexes of the outbox in this process."""
-    monkeypatch.setattr(mongo.QueryHelper, "_build_id_operator_clause", mongo._id_clause)
-    monkeypatch.setattr(mongo.QueryHelper, "_build_field_clause", mongo._field_clause)
-    monkeypatch.setattr(mongo.Cursor, "_is_datetime_value", mongo.Cursor._is_datetime_value)
+    # What `install` replaces comes back after the test.
+    for of, name in (
+        (mongo.QueryHelper, "_build_id_operator_clause"),
+        (mongo.QueryHelper, "_build_field_clause"),
+        (mongo.Collection, "_auto_purge_ttl"),
+        (mongo.Cursor, "_is_datetime_value"),
+    ):
+        monkeypatch.setattr(of, name, getattr(of, name))
     mongo.install()
     with neosqlite.Connection(":memory:") as connection:
         collection = connection["outbox"]
@@ -71,7 +76,12 @@ def test_an_index_answers_the_query_with_what_fits(named: str, rows: Any) -> Non
 
 def test_pages_of_a_campaign_hold_its_entries_after_every_change(runtime: Runtime) -> None:
     # The second change keeps their number.
-    for removed, added, expected in (("", "bda", "abd"), ("b", "c", "acd"), ("a", "", "cd"), ("", "e", "cde")):
+    for removed, added, expected in (
+        ("", "bda", "abd"),
+        ("b", "c", "acd"),
+        ("a", "", "cd"),
+        ("", "e", "cde"),
+    ):
         for entry in removed:
             remove(runtime, key(entry))
         for entry in added:

@@ -130,7 +130,7 @@ class Sums:
 def lag_of_replica(runtime: Runtime) -> Percentiles:
     """The lag of each entry in seconds, from the custody fields."""
     lags = Percentiles()
-    for _, stored in runtime.replica.scan(None):
+    for _, stored in runtime.replica.scan():
         changed = seconds(str(stored.custody.get("updatedAt", "")))
         saved = seconds(str(stored.custody.get("replicatedAt", "")))
         if stored.deleted_at is None and changed is not None and saved is not None:
