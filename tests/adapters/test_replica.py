@@ -434,8 +434,19 @@ def test_a_scan_reads_every_document_over_several_pages(runtime: Runtime) -> Non
     keys = [new_key() for _ in range(25)]
     outcomes(runtime.replica, [live(key, order()) for key in keys])
     apply(runtime.replica, live(EntryKey("other", "x"), order()))
-    assert {key for key, _ in runtime.replica.scan("model", batch_size=10)} == set(keys)
-    assert len(list(runtime.replica.scan(None, batch_size=10))) == 26
+    assert len(list(runtime.replica.scan(batch_size=10))) == 26
+    assert {key for key, _ in runtime.replica.entries("model")} == set(keys)
+
+
+def test_a_second_document_of_an_entry_under_another_id_is_not_its_entry(runtime: Runtime) -> None:
+    """Which another writer made: the entry must not be judged twice."""
+    key = new_key()
+    apply(runtime.replica, live(key, order()))
+    runtime.database["entries"].insert_one(
+        {"_id": "theirs", "campaignId": key.campaign_id, "entryId": key.entry_id}
+    )
+    assert [found for found, _ in runtime.replica.entries(key.campaign_id)] == [key]
+    assert len(list(runtime.replica.scan())) == 2
 
 
 def test_a_document_of_others_without_custody_has_the_smallest_order_and_is_taken_over(

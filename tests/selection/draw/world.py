@@ -94,7 +94,7 @@ def close_campaign(
 def everybody(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell) -> Judgement:
     """A judge to whom every live entry is eligible."""
     with JudgedWriter(folder) as writer:
-        for key, stored in runtime.replica.scan(campaign.campaign_id):
+        for key, stored in runtime.replica.entries(campaign.campaign_id):
             if stored.fields is not None:
                 writer.add(JudgedEntry.of(key, stored.fields))
     return Judgement()
