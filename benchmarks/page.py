@@ -23,11 +23,12 @@ class Ratio:
 
     def row(self, record: Mapping[str, Any] | None) -> list[str]:
         aim = "" if self.most is None and self.least is None else self._aim()
-        if record is None:
-            return [self.name, aim, "not measured", "", "", ""]
-        found: Any = record["figures"]
+        found: Any = {} if record is None else record["figures"]
         for key in self.path.split("."):
-            found = found[key]
+            found = found.get(key, {})
+        if record is None or found == {}:
+            # An older record of the suite may lack it.
+            return [self.name, aim, "not measured", "", "", ""]
         value, low_to_high = found, ""
         if isinstance(found, Mapping):
             value, low_to_high = found["median"], f"{found['low']:,g} to {found['high']:,g}"
