@@ -68,25 +68,24 @@ _query_part = FunctionType(_query.__code__, {**vars(dynamodb), "_tables": _Table
 def query(data: Mapping[str, Any]) -> Any:
     """Answer as ministack's own function for this operation does."""
     table, values = _tables.get(data.get("TableName")), data.get("ExpressionAttributeValues", {})
-    campaign = values.get(":pk", {}).get("S")
+    campaign, first, last = (values.get(name, {}).get("S") for name in (":pk", ":first", ":last"))
+    after = (data.get("ExclusiveStartKey") or {}).get("SK", {}).get("S")
     is_page = data.get("KeyConditionExpression") == _OF_A_CAMPAIGN and data.get("ScanIndexForward", True)
-    if not is_page or not table or campaign not in table["items"]:
+    is_whole = first and last and bool(after) == bool(data.get("ExclusiveStartKey"))
+    if not is_page or not is_whole or "IndexName" in data or not table or campaign not in table["items"]:
         return _query(data)
     entries = table["items"][campaign]
     if not isinstance(entries, _Campaign):
         entries = table["items"][campaign] = _Campaign(entries)
     order = entries.order()
-    if after := data.get("ExclusiveStartKey"):
-        begin = bisect_right(order, after["SK"]["S"])
-    else:
-        begin = bisect_left(order, values[":first"]["S"])
+    begin = bisect_right(order, after) if after else bisect_left(order, first)
     keys = order[begin : begin + _AT_MOST]
     token = _part.set({**table, "items": {campaign: {key: entries[key] for key in keys}}})
     try:
         answer = _query_part(data)
     finally:
         _part.reset(token)
-    goes_on = len(keys) == _AT_MOST and keys[-1] < values[":last"]["S"]
+    goes_on = len(keys) == _AT_MOST and keys[-1] < last
     return _query(data) if goes_on and b'"LastEvaluatedKey"' not in answer[2] else answer
 
 
