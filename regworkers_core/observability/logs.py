@@ -70,7 +70,7 @@ def configure_logging(
             lines,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=_Stderr,
+        logger_factory=lambda *_: _STDERR,
         cache_logger_on_first_use=False,
     )
     # Drivers log through the standard library, and some of their lines show requests.
@@ -82,9 +82,6 @@ class _Stderr:
     """Writes to what stderr is at that moment. A line that it does not take, as on a full disk or without a reader, is
     lost: work that is done must not fail because its log line cannot be written.
     """
-
-    def __init__(self, *_: Any) -> None:
-        pass
 
     def msg(self, text: str) -> None:
         # In one write: lines of several threads do not mix.
