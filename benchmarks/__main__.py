@@ -76,6 +76,13 @@ SUITES: Mapping[str, Suite] = {
     "imports": Suite("what a run imports", 1, 15, "processes", imports.measure),
     "verifying": Suite("all entries compared", 14, 10_000_000, "entries", _saying(verifying.measure)),
     "export": Suite("the export beside bare clients", 4, 1_000, "messages", _on_a_stack(export.measure)),
+    "export-apache-kafka": Suite(
+        "the same with Apache Kafka (needs Java and Maven)",
+        4,
+        1_000,
+        "messages",
+        _on_a_stack(export.measure_on_apache_kafka),
+    ),
     "export-memory": Suite("memory of the export", 2, 0, "", _export_memory),
     "draw": Suite("a draw beside bare DuckDB", 8, 10_000_000, "entries", _saying(drawing.measure)),
     "large-draw": Suite("one large draw", 4, 20_000_000, "entries", _saying(drawing.measure_large)),

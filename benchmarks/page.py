@@ -151,7 +151,47 @@ def draws_table() -> str:
     return f"{fill(described(record), 100)}\n\n{table(head, rows)}\n"
 
 
+_EXPORTERS = {
+    "both": "both bare clients at once",
+    "unchecked": "the export without validation",
+    "drain": "the export",
+}
+
+
+def export_table() -> str:
+    """What validation costs, by broker: the CPU of the client, and the rate beside that of both bare clients."""
+    brokers = {"export": "the embedded broker", "export-apache-kafka": "Apache Kafka"}
+    records = [newest().get(suite) for suite in brokers]
+    if not all(each and "steps" in each["figures"] for each in records):
+        return "Not measured.\n"
+    found = [each["figures"] for each in records if each is not None]
+    of_both = {"unchecked": "ofBothUnchecked", "drain": "ofBoth"}
+    rows = []
+    for name, said in _EXPORTERS.items():
+        cells = [said]
+        for figures in found:
+            cells.append(f"{figures['contestants'][name]['cpuMicros']['client']['median']:g}")
+            cells.append(f"{figures[of_both[name]]['median']:g}" if name in of_both else "1")
+        rows.append(cells)
+    steps = found[0]["steps"]
+    said = (
+        f"By itself, an event takes {steps['parsed']['median']:.1f} µs to be parsed,"
+        f" {steps['validated']['median']:.1f} to be validated and {steps['written']['median']:.1f} to be written with"
+        " its headers."
+    )
+    head = [""]
+    for broker in brokers.values():
+        head += [f"{broker}: CPU, µs", "rate / bare"]
+    return f"{table(head, rows)}\n\n{fill(said, 100)}\n"
+
+
 def write_tables() -> None:
     """All of them."""
-    for name, made in (("ratios", ratios_table), ("draws", draws_table), ("rehearsal", rehearsal_table)):
+    tables = {
+        "ratios": ratios_table,
+        "draws": draws_table,
+        "export": export_table,
+        "rehearsal": rehearsal_table,
+    }
+    for name, made in tables.items():
         write(made().rstrip(), f"<!-- {name}: begin -->", f"<!-- {name}: end -->")

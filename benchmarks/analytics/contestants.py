@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import boto3
 import orjson
 from confluent_kafka import Producer
 
 from benchmarks.analytics.data import PER_MESSAGE, event, message
+from regworkers_core.analytics import publishing
 from regworkers_core.analytics.publishing import PUBLISH, publisher
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.drains.runner import drain_limits, run_drain
@@ -156,6 +158,16 @@ class Drain:
         )
         # Until its last batch: the idle wait at the end of a drain is not work.
         return checked(report.counts["sent"], self._messages * PER_MESSAGE, steps[-1] - started)
+
+
+class Unchecked(Drain):
+    """The product without its validation, which shows what that costs."""
+
+    name = "unchecked"
+
+    def run(self) -> float:
+        with patch.object(publishing, "refusal", lambda _event: None):
+            return super().run()
 
 
 class OldShape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
 from regworkers_core.domain.entry import Entry
@@ -15,7 +16,7 @@ from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.state import StackState
-from tests.support.runtimes import redis_url
+from tests.support.runtimes import ADDRESSES, redis_url
 
 PER_MESSAGE = 100
 _AT = "2026-11-01T00:00:00.000Z"
@@ -28,7 +29,11 @@ def settings(state: StackState, prefix: str) -> Settings:
         aws={"endpoint_url": state.address("aws"), "access_key_id": "test", "secret_access_key": "test"},
         mongo={"uri": state.address("mongo")},
         redis={"url": redis_url(prefix, state.address("redis"))},
-        kafka={"bootstrap": state.address("kafka"), "partitions": 3, "replication_factor": 1},
+        kafka={
+            "bootstrap": os.environ.get(ADDRESSES["kafka"]) or state.address("kafka"),
+            "partitions": 3,
+            "replication_factor": 1,
+        },
         # A call at the end of a drain, outside of what is timed here.
         observability={"cloudwatch_enabled": False},
     )
