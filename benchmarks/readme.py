@@ -16,11 +16,16 @@ from regworkers_core.settings import PROJECT_ROOT
 README = Path(__file__).resolve().parent / "README.md"
 
 
+# By suites that ran before on the same code.
+_WRITTEN = ("figures.jsonl", "README.md", "plots")
+
+
 def conditions() -> dict[str, Any]:
     """The time, the code and the machine."""
+    changed = _git("status", "--porcelain", "--", ".", *(f":!benchmarks/{name}" for name in _WRITTEN))
     return {
         "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": _git("rev-parse", "--short=8", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+        "commit": _git("rev-parse", "--short=8", "HEAD") + ("+" if changed else ""),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         # The load of other programs in the minute before.
