@@ -18,7 +18,7 @@ from regworkers_core.adapters.aws.streams import ListingPage, Shard, StreamPage
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import ENQUEUE
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
-from regworkers_core.replication.enqueue.stream_source import StreamSource
+from regworkers_core.replication.enqueue.stream_source import QUIET_SECONDS, StreamSource
 from regworkers_core.settings import load_settings
 from tests.support.waiting import wait_until
 
@@ -69,8 +69,8 @@ class CountingSqs(FakeSqs):
 
 
 def measure(seconds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Reads and CPU in this time without an entry, once every shard was read; then single entries, each in a shard and
-    at a moment chosen at random.
+    """Reads and CPU in this time without an entry, once every shard was read and is idle; then single entries, each in
+    a shard and at a moment chosen at random.
     """
     found = {}
     for shards in SHARDS:
@@ -90,6 +90,7 @@ def _measure(shards: int, seconds: int) -> dict[str, Any]:
     drain = threading.Thread(target=drained, args=(settings, ENQUEUE, source, work, stop), daemon=True)
     drain.start()
     wait_until(lambda: len(streams.seen) == shards, seconds=_PATIENCE_SECONDS, what="a read of every shard")
+    time.sleep(QUIET_SECONDS)
     reads, cpu = streams.reads, time.process_time()
     time.sleep(seconds)
     reads, cpu = streams.reads - reads, time.process_time() - cpu

@@ -38,7 +38,7 @@ _BUSY_ROUND_SECONDS = 0.02
 _LATE_READ_SECONDS = 0.05
 # A shard without a record for this long is read less often. All shards together are read so often while they are idle,
 # up to one read a second and shard; and above that pace, so often at most.
-_QUIET_SECONDS = 10.0
+QUIET_SECONDS = 10.0
 _IDLE_READS_PER_SECOND = 100.0
 MOST_IDLE_READS_PER_SECOND = 400.0
 _LONGEST_THROTTLE_SECONDS = 4.0
@@ -314,7 +314,7 @@ class StreamSource:
                 held.reads[0] + self._window * shortest if len(held.reads) == self._window else began
             )
             return
-        elif began - held.quiet_since < _QUIET_SECONDS:
+        elif began - held.quiet_since < QUIET_SECONDS:
             pause = shortest
         else:
             pause = idle_pause(self._pace, self._leases.workable)
