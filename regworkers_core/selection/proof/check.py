@@ -305,7 +305,7 @@ class Drawn(StepChecker):
             for market, groups in each.cutoffs.items():
                 for cutoff in (groups.open, *(found for _, found in groups.reserves)):
                     if cutoff and cutoff.rank and (int(rank) <= cutoff.rank) != meets_cutoff(cutoff, *own):
-                        wrong(f"rank {rank} and key contradict the cut-off of {market!r}, rank {cutoff.rank}")
+                        wrong(f"rank {rank} and key contradict the cut-off of {short(market)}, rank {cutoff.rank}")
         return f"{rank}: agrees with every cut-off; the number itself is proven by the replay only"
 
     def _check_stated(self) -> str:

@@ -141,7 +141,7 @@ class PhasePart:
             line = fields.text("strike", str.isascii, "a line of strikes.txt")
             strikes = parse_strikes(line.encode() + b"\n")
             if list(strikes) != [ref]:
-                raise DrawError(STRIKES, f"the strike {line!r} does not belong to {ref}")
+                raise DrawError(STRIKES, f"the strike {short(line)} does not belong to {ref}")
             self.strike = strikes[ref]
 
 
