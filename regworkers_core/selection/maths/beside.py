@@ -108,7 +108,9 @@ class NoticeFile(JsonFile):
         for name in ("campaign_id", "phase", "as_of", "capacities", "strikes", "reason"):
             wanted, found = getattr(due, name), getattr(self, name)
             if wanted != found:
-                raise DrawError(NOTICE, f"{camel(name)}: {short(wanted)} by the manifest, found {short(found)}")
+                raise DrawError(
+                    NOTICE, f"{camel(name)}: {short(wanted)} by the manifest, found {short(found)}"
+                )
 
 
 @dataclass(frozen=True, slots=True)

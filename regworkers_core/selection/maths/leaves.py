@@ -69,7 +69,9 @@ def parse_leaf(line: str) -> Leaf:
     """Parse a line without its line feed. Raises DrawError with what is wrong with it."""
     found = _LINE.fullmatch(line)
     if found is None:
-        raise DrawError(LEAVES, f"ref|unit|weight|segments|preferences is needed, found {short(line)}{_why(line)}")
+        raise DrawError(
+            LEAVES, f"ref|unit|weight|segments|preferences is needed, found {short(line)}{_why(line)}"
+        )
     ref, unit, weight, segments, preferences = found.groups()
     leaf = Leaf(
         ref,

@@ -72,7 +72,9 @@ class ManifestSeedSource:
         if kind == COMMIT_REVEAL:
             fields = Fields(MANIFEST, "seedSource", document, ("commitment", "kind"))
             return ManifestSeedSource(COMMIT_REVEAL, COMMIT_REVEAL, 0, fields.hash("commitment"))
-        raise DrawError(MANIFEST, f"seedSource.kind: {COMMIT_REVEAL} or {DRAND} is needed, found {short(kind)}")
+        raise DrawError(
+            MANIFEST, f"seedSource.kind: {COMMIT_REVEAL} or {DRAND} is needed, found {short(kind)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
