@@ -7,11 +7,11 @@ size of its tree and the tree's root. A cosignature is a witness's signature of 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 # The types of keys, the first byte of what a key's text encodes.
@@ -148,7 +148,7 @@ class Signature:
         """Raises NoteError."""
         name, _, encoded = line.removeprefix(_DASH).partition(" ")
         if not line.startswith(_DASH) or not encoded:
-            raise NoteError(f"{line[:80]!r} is not a signature line: {_DASH}<key name> <base64>")
+            raise NoteError(f"{line[:80]!a} is not a signature line: {_DASH}<key name> <base64>")
         _check_name(name)
         value = _decode(encoded, f"the signature of {name}")
         if len(value) <= _ID:
@@ -236,7 +236,7 @@ class Checkpoint:
         if not origin:
             raise NoteError("the checkpoint's first line, the origin, is empty")
         if not _SIZE.fullmatch(size):
-            raise NoteError(f"the checkpoint's second line, the size, is {size[:40]!r}: not a whole number")
+            raise NoteError(f"the checkpoint's second line, the size, is {size[:40]!a}: not a whole number")
         decoded = _decode(root, "the checkpoint's third line, the root,")
         if len(decoded) != _ROOT:
             raise NoteError(f"the checkpoint's root has {len(decoded)} bytes instead of {_ROOT}")
@@ -284,7 +284,7 @@ def _check_id(text: str, key_id: bytes, what: str) -> None:
 
 def _check_name(name: str) -> None:
     if not name or "+" in name or any(each.isspace() or each < " " for each in name):
-        raise NoteError(f"{name[:80]!r} is no key name: not empty, without spaces and without +")
+        raise NoteError(f"{name[:80]!a} is no key name: not empty, without spaces and without +")
 
 
 def _encode(value: bytes) -> str:
@@ -292,11 +292,8 @@ def _encode(value: bytes) -> str:
 
 
 def _decode(text: str, what: str) -> bytes:
-    try:
-        value = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise NoteError(f"{what} is not base64") from None
     # Other encodings of the same bytes would make a second text of the same note.
-    if _encode(value) != text:
-        raise NoteError(f"{what} is not base64 in its only form")
-    return value
+    with suppress(ValueError):
+        if _encode(value := base64.b64decode(text, validate=True)) == text:
+            return value
+    raise NoteError(f"{what} is not base64 in its only form")
