@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -58,7 +59,10 @@ def test_the_first_leaf_makes_the_key_and_the_log() -> None:
     state = LogState.verified(bucket.file, log.keys())
     assert (state.size, state.origin) == (1, ORIGIN)
     assert secrets.versions[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
-    assert {"log/checkpoint", "log/tile/0/000.p/1", "log/tile/entries/000.p/1"} == bucket.objects.keys()
+    paths = ("checkpoint", "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
+    assert bucket.objects.keys() == {f"log/{path}" for path in paths}
+    keys = {"log": [str(key) for key in log.keys()], "need": 0, "witnesses": []}
+    assert json.loads(bucket.file("keys.json") or b"") == keys
 
 
 def test_a_leaf_is_appended_once_and_keeps_its_time() -> None:
