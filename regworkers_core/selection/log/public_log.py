@@ -110,9 +110,9 @@ class PublicLog:
     def read(self) -> LogState | None:
         """The published log, verified; None before its first leaf."""
         tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
-        return None if tagged is None else self._verified(tagged.data, self.keys())
+        return None if tagged is None else self._verified(tagged.data, self.verifier_keys())
 
-    def keys(self) -> list[VerifierKey]:
+    def verifier_keys(self) -> list[VerifierKey]:
         """The keys that sign the log: the current one, then the one before it. Empty before the first leaf."""
         return [key.verifier() for key in self._signers()]
 

@@ -121,3 +121,15 @@ def read_bundle(data: bytes, path: str) -> list[bytes]:
     if at != len(data) or not 0 < len(entries) <= WIDTH:
         raise DrawError(path, f"not a bundle of 1 to {WIDTH} entries")
     return entries
+
+
+def all_tiles(nodes: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Path and bytes of every tile that a log of this size needs: the full ones, and the last of each level."""
+    hashes, level = list(nodes), 0
+    while hashes:
+        for start in range(0, len(hashes), WIDTH):
+            tile = hashes[start : start + WIDTH]
+            yield _path(str(level), start + len(tile)), b"".join(tile)
+        full = len(hashes) // WIDTH * WIDTH
+        hashes = [root_over(hashes[start : start + WIDTH]) for start in range(0, full, WIDTH)]
+        level += 1
