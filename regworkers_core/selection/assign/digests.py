@@ -1,9 +1,9 @@
 """The planned codes in the public log: as digests, before any of them is given.
 
-`codes-<k>.txt` beside a phase's artefacts has a line `market|position|digest` for each code that was planned in the phase
-so far. A digest is that of the code and its salt, and the salt is an HMAC of the code under a secret of the campaign. So
-equal codes have equal digests wherever they are planned, each winner can be given the salt of one code, and it opens no
-other one.
+`codes-<k>.txt` beside a phase's artefacts has a line `market|position|digest` for each code that was planned in the
+phase so far. A digest is that of the code and its salt, and the salt is an HMAC of the code under a secret of the
+campaign. So equal codes have equal digests wherever they are planned, and the salt that a winner is given opens no
+other code.
 """
 
 from __future__ import annotations

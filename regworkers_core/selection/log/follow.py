@@ -36,6 +36,7 @@ from regworkers_core.selection.proof.logged import LogKeys
 # A draw without a result is accounted for within this time after its round.
 PATIENCE_SECONDS = 86_400.0
 _REQUEST_SECONDS, _FILE_SECONDS = 10.0, 120.0
+_KEY_NAMES = ("log", "need", "witnesses")
 _LINE = re.compile(r"[A-Za-z0-9_-]{1,64}\|[1-9][0-9]{0,15}\|[0-9a-f]{64}")
 # The bytes of a file; None if there is none.
 Read = Callable[[str], bytes | None]
@@ -83,7 +84,7 @@ def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, Log
     data = in_log(KEYS)
     if trusted is None and data is None:
         return None
-    keys = trusted or LogKeys.read(Fields(KEYS, "", parse_canonical(data or b"", KEYS), LogKeys.NAMES))
+    keys = trusted or LogKeys.read(Fields(KEYS, "", parse_canonical(data or b"", KEYS), _KEY_NAMES))
     return LogState.verified(in_log, keys.log), keys
 
 
