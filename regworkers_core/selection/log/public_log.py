@@ -1,9 +1,9 @@
 """The log on the artefacts' bucket, below `log/`: how the operator writes it.
 
 A bundle of entries is put once under a name that says how long the log becomes. So the first writer decides what the
-next entry is, and every other one continues from there: nothing that was decided is lost or written twice, whoever
-dies when. Tiles follow from the bundles. The checkpoint is published last, under If-Match, with as many cosignatures as
-the settings need; until then the entries wait, and the next writer, or `catch_up`, publishes them.
+next entry is, and every other one continues from there: nothing that was decided is lost or written twice, whichever
+process dies. Tiles follow from the bundles. The checkpoint is published last, under If-Match, with as many cosignatures
+as the settings need; until then the entries wait, and the next writer publishes them.
 """
 
 from __future__ import annotations

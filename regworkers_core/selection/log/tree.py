@@ -31,17 +31,17 @@ def inclusion(index: int, nodes: Sequence[bytes]) -> list[bytes]:
 
 def consistency(old: int, nodes: Sequence[bytes]) -> list[bytes]:
     """The proof that the tree over `nodes` begins with the tree of size `old` (RFC 6962, 2.1.2)."""
-    return _part_of(old, nodes, whole=True) if old else []
+    return _subproof(old, nodes, whole=True) if old else []
 
 
-def _part_of(old: int, nodes: Sequence[bytes], *, whole: bool) -> list[bytes]:
+def _subproof(old: int, nodes: Sequence[bytes], *, whole: bool) -> list[bytes]:
     """`whole`: the verifier knows the root over the first `old` nodes."""
     if old == len(nodes):
         return [] if whole else [root_over(nodes)]
     half = 1 << (len(nodes) - 1).bit_length() - 1
     if old <= half:
-        return [*_part_of(old, nodes[:half], whole=whole), root_over(nodes[half:])]
-    return [*_part_of(old - half, nodes[half:], whole=False), root_over(nodes[:half])]
+        return [*_subproof(old, nodes[:half], whole=whole), root_over(nodes[half:])]
+    return [*_subproof(old - half, nodes[half:], whole=False), root_over(nodes[:half])]
 
 
 def is_consistent(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> bool:

@@ -1,4 +1,4 @@
-"""Writing the log: once each leaf, in one order for all, whoever dies when."""
+"""Writing the log: once each leaf, in one order for all, whichever process dies."""
 
 from __future__ import annotations
 
