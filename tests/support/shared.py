@@ -21,8 +21,8 @@ def shared_namespace(**sections: Any) -> Iterator[Runtime]:
 
 
 def emptied(shared: Runtime) -> Runtime:
-    """A new runtime on the namespace without documents, secrets, and files of draws, of the log and of dropped messages, which are
-    put once. Leases and other objects stay.
+    """A new runtime on the namespace without documents, secrets, and files of draws, of the log and of dropped
+    messages, which are put once. Leases and other objects stay.
     """
     for name in shared.database.list_collection_names():
         shared.database[name].delete_many({})
