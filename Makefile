@@ -65,9 +65,10 @@ conformance: $(STAMP) ## run adapters and flows against other servers (FLAGS=--w
 conformance-kafka: $(STAMP) ## run the suites of Kafka and certificates against Apache Kafka (needs Java and Maven)
 	$(BIN)/python -m tests.conformance apache-kafka $(FLAGS)
 
-conformance-witness: $(STAMP) ## run the log's witness and its client against another implementation (needs Go)
+conformance-witness: $(STAMP) ## run the log, its client and its witness against other implementations (needs Go)
 	GOBIN=$(CURDIR)/build/witness go install filippo.io/torchwood/cmd/litewitness@v0.6.1
-	REGWORKERS_TEST_LITEWITNESS=$(CURDIR)/build/witness/litewitness $(BIN)/python -m pytest -n 0 tests/conformance/test_other_witness.py
+	cd tests/conformance/monitor && go build -o $(CURDIR)/build/witness/monitor .
+	REGWORKERS_TEST_WITNESS=$(CURDIR)/build/witness $(BIN)/python -m pytest -n 0 tests/conformance/test_other_witness.py
 
 matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")
 	$(BIN)/python -m tests.faults.matrix $(FLAGS)

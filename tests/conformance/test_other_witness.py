@@ -1,6 +1,6 @@
-"""Another implementation of the witness protocol: litewitness of filippo.io/torchwood, in Go.
+"""Other implementations of what the log speaks, in Go: litewitness, and a monitor by the library filippo.io/torchwood.
 
-`make conformance-witness` builds it and names it in REGWORKERS_TEST_LITEWITNESS. It needs Go and ssh-agent.
+`make conformance-witness` builds both and names their folder in REGWORKERS_TEST_WITNESS. It needs Go and ssh-agent.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.log.witnesses import Witness, Witnesses
 from tests.conformance.servers import free_port
 from tests.selection.log.fakes import ORIGIN, Bucket, Secrets, hash_of, log_on
+from tests.selection.log.test_terminal import served
 from tests.selection.log.test_witness import LOG, NODES, OTHER, made, request
 from tests.support.waiting import wait_until
 
-BINARY = os.environ.get("REGWORKERS_TEST_LITEWITNESS", "")
+FOLDER = os.environ.get("REGWORKERS_TEST_WITNESS", "")
 NAME = "litewitness.example/w"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not BINARY or not shutil.which("ssh-agent"), reason="run `make conformance-witness`"),
+    pytest.mark.skipif(not FOLDER or not shutil.which("ssh-agent"), reason="run `make conformance-witness`"),
 ]
 
 
@@ -48,7 +49,15 @@ def other(tmp_path: Path) -> Iterator[tuple[str, VerifierKey, Path]]:
             wait_until(socket.exists, seconds=10)
             environment = {**os.environ, "SSH_AUTH_SOCK": str(socket)}
             subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True)
-            command = [BINARY, "-name", NAME, "-db", str(database), "-ssh-agent", str(socket)]
+            command = [
+                f"{FOLDER}/litewitness",
+                "-name",
+                NAME,
+                "-db",
+                str(database),
+                "-ssh-agent",
+                str(socket),
+            ]
             command += ["-key", shown.split()[1], "-listen", f"127.0.0.1:{port}"]
             with lines.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
                 try:
@@ -128,3 +137,20 @@ def test_both_witnesses_answer_the_same_requests_alike(
             text = Note.parse(body.partition(b"\n\n")[2]).text
             both = Note.parse(f"{text}\n".encode() + answer + said)
             assert len(both.verified([key, VerifierKey.parse(str(ours.key))])) == 2
+
+
+def test_another_monitor_reads_and_verifies_every_entry(tmp_path: Path) -> None:
+    bucket = Bucket()
+    log = log_on(bucket, Secrets())
+    for number in range(300):
+        log.append(Kind.RESULT, "summer", 1, hash_of(f"{number}"))
+    for key, stored in bucket.objects.items():
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_bytes(stored.data)
+    with served(tmp_path) as address:
+        command = [f"{FOLDER}/monitor", f"{address}/log", str(log.verifier_keys()[0])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    last = log.read()
+    assert last is not None
+    assert done.stdout == f"300\n{last.entries[-1].decode()}\n"

@@ -182,6 +182,25 @@ SELECTION = (
         _LIST | {"s3:AbortMultipartUpload", "s3:PutObjectRetention"},
     ),
     Worker(
+        "log-key",
+        "`regworkers draw log-key`",
+        (
+            Statement(
+                "MakeAndChangeTheKeyOfTheLog",
+                (
+                    "secretsmanager:CreateSecret",
+                    "secretsmanager:GetSecretValue",
+                    "secretsmanager:PutSecretValue",
+                ),
+                (secret("log-key*"),),
+            ),
+            Statement("SayItInTheLog", ("s3:GetObject", "s3:PutObject"), objects("log")),
+            Statement("LockFilesOfTheLog", ("s3:PutObjectRetention",), objects("log")),
+            MISSING_OBJECTS,
+        ),
+        _LIST | {"s3:PutObjectRetention"},
+    ),
+    Worker(
         "selections",
         "runs of process_selections",
         (
