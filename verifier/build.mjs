@@ -1,9 +1,8 @@
-// node build.mjs FOLDER: write curves.js, which sets the global `curves`, and the same compressed, for the page.
+// Writes curves.js, which sets the global `curves`, and packs it and page.js, which tools/build_verifier.py puts here.
 import { readFileSync, writeFileSync } from "node:fs";
 import { build } from "esbuild";
 import { gzipSync } from "fflate";
 
-const folder = process.argv[2];
 const licence = readFileSync("node_modules/@noble/curves/LICENSE", "utf8").replace(/[“”]/g, '"').trim();
 const bundle = await build({
   entryPoints: ["curves.mjs"],
@@ -18,7 +17,8 @@ const bundle = await build({
   banner: { js: `/* @noble/curves and @noble/hashes\n\n${licence} */` },
   write: false,
 });
-const code = bundle.outputFiles[0].contents;
-writeFileSync(`${folder}/curves.js`, code);
-// Node's own zlib gives other bytes in other versions of Node.
-writeFileSync(`${folder}/curves.js.gz`, gzipSync(code, { level: 9, mem: 12, mtime: 0 }));
+writeFileSync("curves.js", bundle.outputFiles[0].contents);
+for (const name of ["curves.js", "page.js"]) {
+  // Node's own zlib gives other bytes in other versions of Node.
+  writeFileSync(`${name}.gz`, gzipSync(readFileSync(name), { level: 9, mem: 12, mtime: 0 }));
+}
