@@ -75,13 +75,14 @@ async function textOf(file) {
 function aboutReceipt(receipt) {
   const first = parsedOrNull(receipt.phases?.[0]?.manifest ?? receipt.manifest);
   const seed = parsedOrNull(receipt.seed);
+  const trusted = parsedOrNull(page.trust);
   return {
     drawn: receipt.kind === "draw",
     phases: receipt.phases?.length ?? 1,
     source: first?.seedSource ?? {},
     signature: seed?.signature,
     annulled: receipt.annulled ? parsedOrNull(receipt.annulled) ?? {} : null,
-    need: page.trust ? page.trust.need ?? 0 : receipt.log?.keys?.need ?? 0,
+    need: (trusted?.witnesses.length ? trusted : receipt.log?.keys)?.need ?? 0,
   };
 }
 
@@ -305,14 +306,16 @@ async function finish(text, asked) {
 
 async function takeTrust(file) {
   try {
-    const trust = parsedOrNull(await textOf(file));
-    if (trust === null) throw STRINGS.refused.noJson;
+    const trust = await textOf(file);
+    // Throws for a malformed trust file, and only for that.
+    checkReceipt("", { trust });
     page.trust = trust;
-    say("trust-refused", "");
-    await finish(page.text, true);
   } catch (reason) {
-    say("trust-refused", STRINGS.refused.trust(String(reason)));
+    say("trust-refused", STRINGS.refused.trust(reason.message ?? reason));
+    return;
   }
+  say("trust-refused", "");
+  await finish(page.text, true);
 }
 
 function fillTexts() {

@@ -285,7 +285,6 @@ export const STRINGS = {
     text: "This text is no receipt. A receipt in JSON starts with { and ends with }: use all of it.",
     other: "This is JSON, but no receipt of a draw. Choose the file that you got after the draw.",
     unreadable: "This browser could not read the file. Choose it again.",
-    noJson: "it is not JSON.",
     trust: (reason) => `This is no trust file, so the keys stay as they were: ${reason}`,
   },
 
