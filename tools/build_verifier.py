@@ -1,6 +1,7 @@
-"""Builds the page that checks receipts, with the curves that signatures need: `build/verifier/`. Writes the page's SHA-256 into docs.
+"""Builds the page that checks receipts, with the curves that signatures need: `build/verifier/`.
 
-Two builds in two folders must give the same bytes. Needs Node, and npm's registry or its cache. Exit code 1 says why not.
+Two builds in two folders must give the same bytes. The page's SHA-256 is written into the docs. Needs Node, and npm's
+registry or its cache; exit code 1 says why not.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory(prefix="another place ") as two:
         made, again = build(Path(one)), build(Path(two))
     if made != again:
-        raise SystemExit("make verifier: two builds differ: " + ", ".join(n for n in NAMES if made[n] != again[n]))
+        raise SystemExit(
+            "make verifier: two builds differ: " + ", ".join(n for n in NAMES if made[n] != again[n])
+        )
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, data in made.items():
         (FOLDER / name).write_bytes(data)

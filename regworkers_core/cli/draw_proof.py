@@ -114,7 +114,8 @@ def receipt_command(
         Path | None, typer.Option("--from", help="artefacts in this folder instead of the published ones")
     ] = None,
     form: Annotated[
-        ReceiptFormat, typer.Option("--format", help="text or a page that checks itself for people, json for scripts")
+        ReceiptFormat,
+        typer.Option("--format", help="text or a page that checks itself for people, json for scripts"),
     ] = ReceiptFormat.TEXT,
     output: Annotated[Path | None, typer.Option(help="write it to this file instead of stdout")] = None,
     trust: TrustOption = None,

@@ -109,6 +109,9 @@ class Tab:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
+    def close(self) -> None:
+        self.call("Page.close")
+
     def picture(self, file: Path, *, whole: bool = False) -> None:
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(answer["data"]))
@@ -184,9 +187,8 @@ class Browser:
 def browser(folder: Path) -> Iterator[Browser]:
     """A browser whose profile is in an empty folder."""
     program = chromium()
-    # Chromium reads commands from descriptor 3 and answers on 4; numbers from 10 on cannot be those by chance.
-    theirs_in, ours_out = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in os.pipe())
-    ours_in, theirs_out = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in os.pipe())
+    # Chromium reads commands from descriptor 3 and answers on 4; from 10 on, none of ours has these numbers by chance.
+    (theirs_in, ours_out), (ours_in, theirs_out) = _pipe(), _pipe()
 
     def hand_over() -> None:
         os.dup2(theirs_in, 3)
@@ -200,10 +202,21 @@ def browser(folder: Path) -> Iterator[Browser]:
         close_fds=False,
         preexec_fn=hand_over,
     )
+    # Only then the end of the browser is the end of its answers.
+    os.close(theirs_in)
+    os.close(theirs_out)
     try:
         yield Browser(ours_out, ours_in)
     finally:
         process.terminate()
         process.wait(30)
-        for each in (theirs_in, ours_out, ours_in, theirs_out):
-            os.close(each)
+        os.close(ours_out)
+        os.close(ours_in)
+
+
+def _pipe() -> tuple[int, int]:
+    low = os.pipe()
+    reads, writes = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in low)
+    for each in low:
+        os.close(each)
+    return reads, writes

@@ -19,7 +19,7 @@ from regworkers_core.selection.maths.files import sha256_hex
 
 MAX_BYTES = 120_000
 _FOLDER = Path(__file__).parent
-# `make verifier` makes what these links lead to; a released wheel has the files themselves. Any other build has neither.
+# `make verifier` makes what these links lead to; a released wheel has the files. Any other build has neither.
 _CURVES, _PACKED = _FOLDER / "curves.js.gz", _FOLDER / "page.js.gz"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
@@ -73,7 +73,11 @@ def _page() -> bytes:
     # After a change of the modules the packed code is that of before.
     if curves and _unpacked(_PACKED) == own:
         unpack = (_FOLDER / "unpack.js").read_bytes()
-        scripts = [_block(_CURVES, "text/javascript"), _block(_PACKED, "module"), b"<script>%b</script>" % unpack]
+        scripts = [
+            _block(_CURVES, "text/javascript"),
+            _block(_PACKED, "module"),
+            b"<script>%b</script>" % unpack,
+        ]
         allowed = [unpack, curves, own]
     else:
         scripts, allowed = [b'<script type="module">%b</script>' % own], [own]

@@ -20,8 +20,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, public_key
 from regworkers_core.selection.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
-from regworkers_core.selection.proof.check import check_receipt
-from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.proof.source import campaign_source
 from regworkers_core.selection.verifier.assemble import verifier_hash, verifier_page
 from tests.selection.proof.draws import CAMPAIGN, outcomes, publish_beside

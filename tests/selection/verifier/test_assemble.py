@@ -28,7 +28,7 @@ from tools.build_verifier import PAGES, STATED
 
 OPENING = b'<script type="application/json" id="receipt">'
 HOSTILE = (
-    '</script><script>alert(1)</script><!--<script><img src=x onerror=alert(1)>',
+    "</script><script>alert(1)</script><!--<script><img src=x onerror=alert(1)>",
     "</SCRIPT >\r\n<style>",
     "]]>\u2028\u2029 é \\",
 )
@@ -129,13 +129,17 @@ def _without_curves() -> bytes:
     return page
 
 
-def test_with_curves_the_page_carries_the_same_code_packed_unless_that_is_of_before_a_change(built: Path) -> None:
+def test_with_curves_the_page_carries_the_same_code_packed_unless_that_is_of_before_a_change(
+    built: Path,
+) -> None:
     assert has_signatures()
     plain = [each for each in scripts(_without_curves()) if "STRINGS" in each]
     assert plain == [module("page.js")] == [each for each in scripts(verifier_page()) if "STRINGS" in each]
     (built / "page.js.gz").write_bytes(gzip.compress(b"// what it was before"))
     assemble._page.cache_clear()
-    assert not has_signatures() and b"what it was" not in b"".join(s.encode() for s in scripts(verifier_page()))
+    assert not has_signatures() and b"what it was" not in b"".join(
+        s.encode() for s in scripts(verifier_page())
+    )
     assert verifier_page() == _without_curves()
 
 
@@ -153,10 +157,14 @@ def test_every_step_has_its_words() -> None:
     for name in {*STEPS, "outcome", "randomness-drand", "randomness-commit-reveal"} - {"randomness"}:
         block = re.search(rf'^    "?{name}"?: \{{(.*?)^    \}}', steps, re.MULTILINE | re.DOTALL)
         assert block, name
-        assert {"title", "fan", "failed", "auditor"} <= {*re.findall(r"^      (\w+):", block[1], re.MULTILINE)}
+        assert {"title", "fan", "failed", "auditor"} <= {
+            *re.findall(r"^      (\w+):", block[1], re.MULTILINE)
+        }
 
 
-@pytest.mark.skipif(not has_signatures(), reason="the docs state the page of a release: `make verifier` first")
+@pytest.mark.skipif(
+    not has_signatures(), reason="the docs state the page of a release: `make verifier` first"
+)
 def test_a_release_has_at_most_120_kb_and_the_docs_state_its_hash() -> None:
     assert len(verifier_page()) <= MAX_BYTES
     for page in PAGES:
