@@ -78,6 +78,7 @@ function aboutReceipt(receipt) {
   const trusted = parsedOrNull(page.trust);
   return {
     drawn: receipt.kind === "draw",
+    logged: Boolean(receipt.log),
     phases: receipt.phases?.length ?? 1,
     source: first?.seedSource ?? {},
     signature: seed?.signature,
@@ -96,6 +97,7 @@ function wordsOf(name, about) {
     return STRINGS.steps[`randomness-${about.source.kind === "commit-reveal" ? "commit-reveal" : "drand"}`];
   }
   const words = STRINGS.steps[name] ?? { title: name, fan: "", failed: "", auditor: "" };
+  if (words.absent && !about.logged) return { ...words, unchecked: words.absent };
   return name === "witnesses" && about.need === 0 ? { ...words, fan: words.none } : words;
 }
 
@@ -144,7 +146,7 @@ async function check(text, asked) {
   const shown = { ...STRINGS.verdicts[result.verdict], ...(readable ? {} : STRINGS.unreadable) };
   if (readable && state !== "passed") {
     const titles = result.steps.filter((step) => step.state === state).map((step) => wordsOf(step.name, about).title);
-    shown.summary += ` ${STRINGS.states[state]}: ${titles.join(", ")}.`;
+    shown.summary += `\n${STRINGS.states[state]}: ${titles.join(", ")}.`;
   }
   showHeadline(shown, state);
   document.title = `${shown.headline} – ${STRINGS.title}`;
