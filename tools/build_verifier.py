@@ -30,7 +30,7 @@ def build(folder: Path) -> dict[str, bytes]:
             shutil.copy2(each, folder)
     (folder / "page.js").write_text(module("page.js"), encoding="utf-8")
     # No package may run a script of its own while it is installed.
-    _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent")
+    _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
     _run(folder, "node", "build.mjs")
     return {name: (folder / name).read_bytes() for name in NAMES}
 
@@ -39,9 +39,9 @@ def _run(folder: Path, *words: str) -> None:
     try:
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise SystemExit(f"make verifier: {words[0]} is missing: install Node 18 or newer with npm") from None
+        raise SystemExit(f"make verifier: {words[0]} is missing: install Node 20 or newer with npm") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()[-5:]
+        said = (done.stderr or done.stdout).strip().splitlines()[:8]
         raise SystemExit(f"make verifier: `{' '.join(words)}` failed\n" + "\n".join(said))
 
 
