@@ -1,7 +1,7 @@
 // The page: it takes a receipt, has every step checked, and shows what came of it. Everything from a receipt is put
 // into the page as text, never as HTML.
 
-import { checkReceipt } from "./receipt.js";
+import { checkReceipt, receiptSteps } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
 const MOST_BYTES = 4_000_000;
@@ -125,18 +125,20 @@ async function check(text, asked) {
   part("status").textContent = STRINGS.checking.headline;
   say("input-title", STRINGS.inputAgain);
   await painted();
-  const result = checkReceipt(text, { curves: globalThis.curves ?? null, trust: page.trust });
+  const checking = receiptSteps(text, { curves: globalThis.curves ?? null, trust: page.trust });
+  let step = checking.next();
   const receipt = parsedOrNull(text) ?? {};
   const about = aboutReceipt(receipt);
-  const readable = result.steps[0].name !== "receipt";
+  const readable = step.value.name !== "receipt";
   part("steps").replaceChildren();
   part("checks").hidden = false;
-  for (const step of result.steps) {
+  for (; !step.done; step = checking.next()) {
+    part("steps").append(stepItem(step.value, wordsOf(step.value.name, about), about));
     await painted();
     // Another receipt was chosen meanwhile.
     if (run !== page.run) return;
-    part("steps").append(stepItem(step, wordsOf(step.name, about), about));
   }
+  const result = step.value;
   if (readable) showStatement(receipt, about, result.verdict);
   const trusts = readable && result.verdict !== "fails" ? showTrust(result, about, receipt) : [];
   showTiles(result, trusts);
@@ -145,7 +147,7 @@ async function check(text, asked) {
   const state = { holds: "passed", fails: "failed", incomplete: "unchecked" }[result.verdict];
   const shown = { ...STRINGS.verdicts[result.verdict], ...(readable ? {} : STRINGS.unreadable) };
   if (readable && state !== "passed") {
-    const titles = result.steps.filter((step) => step.state === state).map((step) => wordsOf(step.name, about).title);
+    const titles = result.steps.filter((each) => each.state === state).map((each) => wordsOf(each.name, about).title);
     shown.summary += `\n${STRINGS.states[state]}: ${titles.join(", ")}.`;
   }
   showHeadline(shown, state);
