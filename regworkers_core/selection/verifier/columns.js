@@ -1,12 +1,11 @@
 // leaves.txt as columns of numbers over its bytes: no line of a million becomes an object or a string.
-import { Sha256, hexOf, sha256Hex } from "./sha256.js";
+import { Sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
 
 export const BAR = 124, COMMA = 44, LINE_FEED = 10;
 const ID_BYTES = new Uint8Array(256);
 for (const sign of "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") ID_BYTES[sign.charCodeAt(0)] = 1;
 const LONGEST_ID = 64;
 
-export const encoder = new TextEncoder();
 export const decoder = new TextDecoder("utf-8", { fatal: true });
 
 // A file that is malformed or contradicts the others; `artefact` is `phase-1/result.txt`.
@@ -117,7 +116,7 @@ class RootHash {
   hex() {
     if (!this.count) return sha256Hex("");
     while (this.depth > 1) this.join();
-    return hexOf(this.stack.subarray(0, 32));
+    return toHex(this.stack.subarray(0, 32));
   }
 }
 
@@ -226,7 +225,7 @@ export class LeafColumns {
 
   // The line of a ref, -1 if it has none.
   find(ref) {
-    const sought = encoder.encode(ref);
+    const sought = utf8(ref);
     let [low, high] = [0, this.count];
     while (low < high) {
       const middle = (low + high) >> 1;

@@ -1,6 +1,6 @@
 // The whole draw again, from its published files: root, keys, ranks, seats, cut-offs and results of all phases.
-import { BAR, Flaw, LeafColumns, compareSpans, decoder, encoder, isId, sameBytes } from "./columns.js";
-import { Sha256, hexOf, sha256Hex } from "./sha256.js";
+import { BAR, Flaw, LeafColumns, compareSpans, decoder, isId, sameBytes } from "./columns.js";
+import { Sha256, fromHex, sha256Hex, toHex, utf8 } from "./sha256.js";
 
 export const OUTCOME_NAMES = ["WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK"];
 const [WON, WAITS, PAST, LIMITED, STRUCK_OUT] = OUTCOME_NAMES.keys();
@@ -39,10 +39,10 @@ export function sortedByHead(high, low, compare) {
 class DrawOrder {
   constructor(leaves, seed, drawId, winsPerUnit, onUnit) {
     this.leaves = leaves;
-    this.ticket = new Sha256().update(encoder.encode(`vf1|${seed}|${drawId}|`));
-    this.entry = new Sha256().update(encoder.encode(`vf1e|${seed}|`));
+    this.ticket = new Sha256().update(utf8(`vf1|${seed}|${drawId}|`));
+    this.entry = new Sha256().update(utf8(`vf1e|${seed}|`));
     this.hash = new Sha256();
-    this.suffixes = Array.from({ length: 64 }, (_, ticket) => encoder.encode(`|${ticket}`));
+    this.suffixes = Array.from({ length: 64 }, (_, ticket) => utf8(`|${ticket}`));
     const { units, count } = leaves;
     const [high, low] = [new Uint32Array(units.size), new Uint32Array(units.size)];
     for (let unit = 0; unit < units.size; unit++) {
@@ -52,7 +52,7 @@ class DrawOrder {
       if (unit % 4096 === 0) onUnit(unit / units.size);
     }
     const order = sortedByHead(high, low, (one, other) => {
-      const keys = [hexOf(this.key(one)), hexOf(this.key(other))];
+      const keys = [toHex(this.key(one)), toHex(this.key(other))];
       if (keys[0] === keys[1]) keys.splice(0, 2, units.text(one), units.text(other));
       return keys[0] < keys[1] ? -1 : 1;
     });
@@ -68,7 +68,7 @@ class DrawOrder {
     for (const unit of order) {
       let lines = members.subarray(ends[unit], ends[unit + 1]);
       if (lines.length > 1) {
-        const keyed = Array.from(lines, (line) => [hexOf(this.entryKey(line)), line]);
+        const keyed = Array.from(lines, (line) => [toHex(this.entryKey(line)), line]);
         lines = keyed.sort((one, other) => (one[0] < other[0] ? -1 : 1)).map((each) => each[1]).slice(0, winsPerUnit);
       }
       for (const line of lines) {
@@ -228,8 +228,8 @@ class PhaseReplay {
   // The SHA-256 of result.txt, and the first line that differs in `published`, 0 if none does.
   result(published, onLine) {
     const { leaves, ranks } = this.order;
-    const names = [...this.manifest.markets.map((market) => market.marketId), ""].map((name) => encoder.encode(name));
-    const ends = OUTCOME_NAMES.map((name) => encoder.encode(`|${name}\n`));
+    const names = [...this.manifest.markets.map((market) => market.marketId), ""].map((name) => utf8(name));
+    const ends = OUTCOME_NAMES.map((name) => utf8(`|${name}\n`));
     const digest = new Sha256();
     const piece = new Uint8Array(PIECE);
     let [at, done, differs, line] = [0, 0, 0, 0];
@@ -257,7 +257,7 @@ class PhaseReplay {
     }
     digest.update(piece, 0, at);
     if (!differs && done + at !== published.length) differs = line + 1;
-    return [hexOf(digest.finish()), differs];
+    return [toHex(digest.finish()), differs];
   }
 
   cutoffs() {
@@ -268,7 +268,7 @@ class PhaseReplay {
       if (!group.seats) return { entryKey: zeros, key: zeros, rank: 0 };
       const rank = group.held[0];
       const line = order.candidates[rank - 1];
-      return { entryKey: hexOf(order.entryKey(line)), key: hexOf(order.key(order.leaves.unit[line])), rank };
+      return { entryKey: toHex(order.entryKey(line)), key: toHex(order.key(order.leaves.unit[line])), rank };
     };
     const markets = {};
     this.markets.forEach((market, number) => {
@@ -357,7 +357,6 @@ function seedSource(manifest) {
 function checkSeed(seed, manifest, artefact) {
   const [, round] = seedSource(manifest);
   const { kind, commitment } = manifest.seedSource;
-  const fromHex = (text) => Uint8Array.from(text.match(/../g) ?? [], (byte) => parseInt(byte, 16));
   if (!/^[0-9a-f]{64}$/.test(seed.randomness)) throw new Flaw(artefact, "randomness: 64 lower-case hex digits are needed");
   if (seed.kind !== kind || seed.round !== round) throw new Flaw(artefact, "not of the source in the manifest");
   const hashed = kind === "drand" ? sha256Hex(fromHex(String(seed.signature))) : sha256Hex(fromHex(seed.randomness));
@@ -452,7 +451,7 @@ export async function replayDraw(read, phases, onProgress = () => {}) {
       const expected = { "cutoffs.json": cutoffs, "summary.json": phase.summary(madeHash, sha256Hex(cutoffs)) };
       for (const [name, text] of Object.entries(expected)) {
         const published = name === "summary.json" ? summaryBytes : await needed(artefact(name));
-        if (!sameBytes(published, encoder.encode(text))) blame(new Flaw(artefact(name), "the replay gives another one"));
+        if (!sameBytes(published, utf8(text))) blame(new Flaw(artefact(name), "the replay gives another one"));
       }
       done.push({ phase: i + 1, manifestHash: hash, resultHash: madeHash, cutoffsHash: sha256Hex(cutoffs), outcomes: phase.outcomes() });
       [before, strikesBefore, resultHash] = [phase, strikes, madeHash];

@@ -14,6 +14,7 @@ const SHA256_START = Int32Array.of(
   0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 );
 const SHA256_WORDS = new Int32Array(64);
+const SHA256_ENCODER = new TextEncoder();
 
 function sha256Block(state, bytes, at) {
   const w = SHA256_WORDS;
@@ -99,7 +100,15 @@ export class Sha256 {
   }
 }
 
-export function hexOf(bytes) {
+export function utf8(text) {
+  return SHA256_ENCODER.encode(text);
+}
+
+export function fromHex(text) {
+  return Uint8Array.from({ length: text.length / 2 }, (_, at) => parseInt(text.slice(2 * at, 2 * at + 2), 16));
+}
+
+export function toHex(bytes) {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -108,5 +117,5 @@ export function sha256(bytes) {
 }
 
 export function sha256Hex(textOrBytes) {
-  return hexOf(sha256(typeof textOrBytes === "string" ? new TextEncoder().encode(textOrBytes) : textOrBytes));
+  return toHex(sha256(typeof textOrBytes === "string" ? utf8(textOrBytes) : textOrBytes));
 }

@@ -17,12 +17,6 @@ from tests.selection.maths.oracle import OracleLeaf
 from tests.selection.site.node import Node
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with Node() as started:
-        yield started
-
-
 @st.composite
 def two_phases(draw: st.DrawFn) -> tuple[list[OracleLeaf], draws.Terms, st.DataObject]:
     leaves = draw(draws.pools(most=40))
