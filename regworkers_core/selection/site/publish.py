@@ -22,6 +22,7 @@ from regworkers_core.selection.draw.artefacts import InputDiffers, export, repor
 from regworkers_core.selection.maths.beside import is_beside
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, LEAVES, OUTCOMES, RESULT, file_hash, sha256_hex
+from regworkers_core.selection.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
 from regworkers_core.selection.proof.inputs import phase_folders, read_inputs
 from regworkers_core.selection.proof.source import ReceiptSource
 from regworkers_core.selection.report.build import measured
@@ -35,24 +36,31 @@ VERIFIER = "verifier.html"
 # In the order of publication: whoever reads the last one finds the others.
 _NAMED = (VERIFIER, DRAW, INDEX)
 _MEMORY_MIB = 700
-_POOL = """
+
+
+def _lines(parameter: str, columns: Sequence[str]) -> str:
+    """The lines of a text artefact as a table of texts; its path is a parameter of the query."""
+    types = ", ".join(f"'{name}': 'VARCHAR'" for name in columns)
+    return (
+        f"read_csv({parameter}, delim='|', quote='', escape='', nullstr='?', header=false, auto_detect=false,"
+        f" columns={{{types}}})"
+    )
+
+
+_POOL = f"""
 COPY (
   SELECT ref, unit, weight::UTINYINT AS weight, string_split(preferences, ',') AS preferences,
          CASE segments WHEN '' THEN []::VARCHAR[] ELSE string_split(segments, ',') END AS segments,
          NULL::VARCHAR AS created_at, '' AS mail_domain, '' AS entry_id
-  FROM read_csv($leaves, delim='|', quote='', escape='', header=false, all_varchar=true, nullstr=chr(1),
-                names=['ref', 'unit', 'weight', 'segments', 'preferences'], auto_detect=false,
-                columns={'ref': 'VARCHAR', 'unit': 'VARCHAR', 'weight': 'VARCHAR', 'segments': 'VARCHAR',
-                         'preferences': 'VARCHAR'})
+  FROM {_lines("$leaves", LEAF_COLUMNS)}
 ) TO $out (FORMAT parquet)
 """
-_COLUMNS = "columns={'ref': 'VARCHAR', 'market': 'VARCHAR', 'rank': 'VARCHAR', 'outcome': 'VARCHAR'}"
-_LINES = f"read_csv({{}}, delim='|', quote='', escape='', header=false, nullstr=chr(1), auto_detect=false, {_COLUMNS})"
 _OUTCOMES = f"""
 COPY (
   SELECT now.ref, now.market, coalesce(try_cast(now.rank AS INTEGER), 0) AS rank, now.outcome,
          coalesce(before.outcome, '') AS previous, coalesce(before.market, '') AS previous_market
-  FROM {_LINES.format("$result")} now LEFT JOIN {_LINES.format("$before")} before ON before.ref = now.ref
+  FROM {_lines("$result", RESULT_COLUMNS)} now
+  LEFT JOIN {_lines("$before", RESULT_COLUMNS)} before ON before.ref = now.ref
 ) TO $out (FORMAT parquet)
 """
 
