@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 # The only files of a draw that are ever replaced, under If-Match: of phase 1, by a repeated commit, and its page.
-REPLACEABLE = ("draws/*/phase-1/manifest.json", "draws/*/phase-1/notice.json", "draws/*/page/*")
+REPLACEABLE = (
+    "draws/*/phase-1/manifest.json",
+    "draws/*/phase-1/notice.json",
+    "draws/*/page/draw.json.gz",
+    "draws/*/page/index.html",
+    "draws/*/page/verifier.html",
+)
 # Where else an object is replaced under If-Match.
 _OTHERS = ("archive/*", "dead-letters/*")
 # Parts of a multipart upload have no conditional headers: the condition holds for its last call.
