@@ -82,6 +82,11 @@ def path_up(position: int, levels: Sequence[Sequence[bytes]]) -> list[bytes]:
     return path
 
 
+def path_to(position: int, nodes: Sequence[bytes]) -> list[bytes]:
+    """Return the siblings from `position` up to the root over `nodes`."""
+    return path_up(position, levels_of(nodes))
+
+
 def root_of(path: Path) -> tuple[str, int]:
     """Return (root in hex, number of leaves) of a leaves.txt, at constant memory. Raises DrawError when the last line
     has no line feed.
@@ -128,8 +133,8 @@ def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof
                 LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not match their index: rebuild it"
             )
         count = (len(entries) - 1) * BLOCK_LEAVES + data[entries[-1][0] :].count(b"\n")
-    path = path_up(inside, levels_of([leaf_hash(each) for each in leaves]))
-    path += path_up(number, levels_of([root for _, root in entries]))
+    path = path_to(inside, [leaf_hash(each) for each in leaves])
+    path += path_to(number, [root for _, root in entries])
     return Proof(position, count, leaves[inside].decode("ascii"), tuple(each.hex() for each in path))
 
 

@@ -1,84 +1,14 @@
-// leaves.txt as columns of numbers over its bytes: no line of a million becomes an object or a string.
+// leaves.txt as columns of numbers over its bytes: of a million entries none becomes an object or a string. Up to 4 GB.
+
+import { drawError, isId } from "./fields.js";
 import { Sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
 
-export const BAR = 124, COMMA = 44, LINE_FEED = 10;
-const ID_BYTES = new Uint8Array(256);
-for (const sign of "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") ID_BYTES[sign.charCodeAt(0)] = 1;
+const [BAR_SIGN, COMMA_SIGN, LINE_FEED] = [124, 44, 10];
 const LONGEST_ID = 64;
+const ID_SIGNS = new Uint8Array(256);
+for (const sign of utf8("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")) ID_SIGNS[sign] = 1;
 
-export const decoder = new TextDecoder("utf-8", { fatal: true });
-
-// A file that is malformed or contradicts the others; `artefact` is `phase-1/result.txt`.
-export class Flaw extends Error {
-  constructor(artefact, message) {
-    super(message);
-    this.artefact = artefact;
-  }
-}
-
-// Numbers spans of bytes from 0, equal spans alike, in the order in which they are first seen.
-class SpanTable {
-  constructor(bytes) {
-    this.bytes = bytes;
-    this.size = 0;
-    this.slots = new Int32Array(1024).fill(-1);
-    this.starts = this.ends = this.hashes = new Uint32Array(0);
-    this.grow(512);
-  }
-
-  grow(room) {
-    for (const name of ["starts", "ends", "hashes"]) {
-      const larger = new Uint32Array(room);
-      larger.set(this[name]);
-      this[name] = larger;
-    }
-  }
-
-  number(start, end) {
-    const { bytes } = this;
-    let hash = 0x811c9dc5;
-    for (let i = start; i < end; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);
-    hash = (hash ^ (hash >>> 15)) >>> 0;
-    const mask = this.slots.length - 1;
-    let slot = hash & mask;
-    for (let found; (found = this.slots[slot]) >= 0; slot = (slot + 1) & mask) {
-      if (this.hashes[found] === hash && this.same(found, start, end)) return found;
-    }
-    const made = this.size++;
-    this.slots[slot] = made;
-    this.starts[made] = start;
-    this.ends[made] = end;
-    this.hashes[made] = hash;
-    if (this.size === this.starts.length) this.rehash();
-    return made;
-  }
-
-  same(number, start, end) {
-    let other = this.starts[number];
-    if (this.ends[number] - other !== end - start) return false;
-    for (let i = start; i < end; i++, other++) if (this.bytes[i] !== this.bytes[other]) return false;
-    return true;
-  }
-
-  rehash() {
-    this.grow(2 * this.size);
-    const slots = (this.slots = new Int32Array(4 * this.size).fill(-1));
-    for (let number = 0; number < this.size; number++) {
-      let slot = this.hashes[number] & (slots.length - 1);
-      while (slots[slot] >= 0) slot = (slot + 1) & (slots.length - 1);
-      slots[slot] = number;
-    }
-  }
-
-  text(number) {
-    return textOf(this.bytes, this.starts[number], this.ends[number]);
-  }
-}
-
-function textOf(bytes, start, end) {
-  return String.fromCharCode.apply(null, bytes.subarray(start, end));
-}
-
+/** Negative, 0 or positive, as one span of bytes is before, equal to or after another one. */
 export function compareSpans(bytes, start, end, others, otherStart, otherEnd) {
   const length = Math.min(end - start, otherEnd - otherStart);
   for (let i = 0; i < length; i++) {
@@ -88,19 +18,56 @@ export function compareSpans(bytes, start, end, others, otherStart, otherEnd) {
   return end - start - (otherEnd - otherStart);
 }
 
-export function sameBytes(some, others) {
-  return some.length === others.length && compareSpans(some, 0, some.length, others, 0, others.length) === 0;
+// Numbers spans of bytes from 0, equal ones alike, in the order in which they are first seen. Open addressing.
+class SpanTable {
+  constructor(bytes) {
+    Object.assign(this, { bytes, size: 0, starts: new Uint32Array(0), ends: new Uint32Array(0), hashes: new Uint32Array(0) });
+    this.grow(512);
+  }
+
+  grow(room) {
+    for (const name of ["starts", "ends", "hashes"]) {
+      const former = this[name];
+      this[name] = new Uint32Array(room);
+      this[name].set(former);
+    }
+    this.slots = new Int32Array(2 * room).fill(-1);
+    for (let number = 0; number < this.size; number++) {
+      let slot = this.hashes[number] & (2 * room - 1);
+      while (this.slots[slot] >= 0) slot = (slot + 1) & (2 * room - 1);
+      this.slots[slot] = number;
+    }
+  }
+
+  number(start, end) {
+    const { bytes, slots, hashes, starts, ends } = this;
+    let hash = 0x811c9dc5;
+    for (let i = start; i < end; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);
+    hash = (hash ^ (hash >>> 15)) >>> 0;
+    let slot = hash & (slots.length - 1);
+    for (let found; (found = slots[slot]) >= 0; slot = (slot + 1) & (slots.length - 1)) {
+      if (hashes[found] === hash && !compareSpans(bytes, starts[found], ends[found], bytes, start, end)) return found;
+    }
+    const made = this.size++;
+    [slots[slot], starts[made], ends[made], hashes[made]] = [made, start, end, hash];
+    if (this.size === starts.length) this.grow(2 * this.size);
+    return made;
+  }
+
+  text(number) {
+    return textOfSpan(this.bytes, this.starts[number], this.ends[number]);
+  }
 }
 
-// The root of a Merkle tree (RFC 6962) over leaves that come one by one.
+function textOfSpan(bytes, start, end) {
+  return String.fromCharCode(...bytes.subarray(start, end));
+}
+
+// The Merkle root over leaves that come one by one, without allocation.
 class RootHash {
   constructor() {
-    this.count = 0;
-    this.stack = new Uint8Array(32 * 64);
-    this.depth = 0;
-    this.hash = new Sha256();
-    this.leaf = new Sha256().update(Uint8Array.of(0));
-    this.node = new Sha256().update(Uint8Array.of(1));
+    Object.assign(this, { count: 0, depth: 0, stack: new Uint8Array(32 * 64), hash: new Sha256() });
+    [this.leaf, this.node] = [0, 1].map((first) => new Sha256().update(Uint8Array.of(first)));
   }
 
   add(bytes, start, end) {
@@ -120,125 +87,90 @@ class RootHash {
   }
 }
 
-// Columns over leaves.txt by line, from 0. `preferences` and `segments` number lists, each of which is read once.
+/**
+ * Columns by line, from 0: where a line starts and its ref ends, the number of its `unit`, of its list of
+ * `preference`s (`wanted`: numbers of markets) and of its `segment`s (`rights`: which of the given segments).
+ * `weights` are by unit. Throws for a malformed file.
+ */
 export class LeafColumns {
-  constructor(bytes, artefact, markets, segments, onLine) {
-    this.bytes = bytes;
-    this.artefact = artefact;
-    this.segments = segments;
-    const most = bytes.length ? this.lines() : 0;
-    this.starts = new Uint32Array(most + 1);
-    this.refEnds = new Uint8Array(most);
-    this.units = new SpanTable(bytes);
-    this.unit = new Uint32Array(most);
-    this.weights = new Uint8Array(most);
-    this.preference = new Uint32Array(most);
-    this.segment = new Uint32Array(most);
-    this.count = most;
-    const root = new RootHash();
-    const [preferences, lists] = [new SpanTable(bytes), new SpanTable(bytes)];
-    for (let line = 0, at = 0; line < most; line++) {
+  constructor(bytes, markets, segments, onShare) {
+    let count = 0;
+    for (let at = -1; (at = bytes.indexOf(LINE_FEED, at + 1)) >= 0; ) count++;
+    Object.assign(this, { bytes, segments, count, units: new SpanTable(bytes) });
+    if (bytes.length && bytes[bytes.length - 1] !== LINE_FEED) this.refuse(count, "the last line has no line feed");
+    this.starts = new Uint32Array(count + 1);
+    for (const name of ["refEnds", "unit", "preference", "segment"]) this[name] = new Uint32Array(count);
+    this.weights = new Uint8Array(count);
+    const [root, preferences, lists] = [new RootHash(), new SpanTable(bytes), new SpanTable(bytes)];
+    for (let line = 0, at = 0; line < count; line++) {
       this.starts[line] = at;
-      const refEnd = this.id(at, "ref");
-      this.refEnds[line] = refEnd - at;
-      if (line) this.mustIncrease(line);
-      const unitEnd = this.id(refEnd + 1, "unit");
-      const weightEnd = bytes.indexOf(BAR, unitEnd + 1);
-      const weight = this.weight(line, unitEnd + 1, weightEnd);
-      const segmentsEnd = this.bar(weightEnd + 1);
+      const refEnd = (this.refEnds[line] = this.idEnd(line, at));
+      if (line && compareSpans(bytes, this.starts[line - 1], this.refEnds[line - 1], bytes, at, refEnd) >= 0) {
+        this.refuse(line, "refs must increase strictly");
+      }
+      const unitEnd = this.idEnd(line, refEnd + 1);
+      const weightEnd = bytes.indexOf(BAR_SIGN, unitEnd + 1);
+      const weight = weightEnd - unitEnd <= 3 ? textOfSpan(bytes, unitEnd + 1, weightEnd) : "";
+      if (!/^([1-9]|[1-5][0-9]|6[0-4])$/.test(weight)) this.refuse(line, "a weight is 1 to 64 without leading zero");
+      let segmentsEnd = weightEnd + 1;
+      while (ID_SIGNS[bytes[segmentsEnd]] || bytes[segmentsEnd] === COMMA_SIGN) segmentsEnd++;
+      if (bytes[segmentsEnd] !== BAR_SIGN) this.refuse(line, "ref|unit|weight|segments|preferences is needed");
       const end = bytes.indexOf(LINE_FEED, segmentsEnd + 1);
-      const unit = this.units.number(refEnd + 1, unitEnd);
+      const unit = (this.unit[line] = this.units.number(refEnd + 1, unitEnd));
       // Each weight would be another key, and a chance.
-      if (unit === this.units.size - 1 && !this.weights[unit]) this.weights[unit] = weight;
-      else if (this.weights[unit] !== weight) this.refuse(line, "one unit, several weights");
-      this.unit[line] = unit;
+      if ((this.weights[unit] ||= Number(weight)) !== Number(weight)) this.refuse(line, "one unit, several weights");
       this.segment[line] = lists.number(weightEnd + 1, segmentsEnd);
       this.preference[line] = preferences.number(segmentsEnd + 1, end);
       root.add(bytes, at, end);
       at = this.starts[line + 1] = end + 1;
-      if (line % 4096 === 0) onLine(line / most);
+      if (line % 4096 === 0) onShare(line / count);
     }
     this.root = root.hex();
+    const numbers = new Map(markets.map((market, number) => [market, number]));
     this.wanted = this.listsOf(preferences, (names) => {
-      const numbers = names.map((name) => markets.indexOf(name));
-      if (numbers.includes(-1) || new Set(numbers).size < names.length) return null;
-      return numbers;
+      const found = names.map((name) => numbers.get(name));
+      return !found.includes(undefined) && new Set(found).size === names.length && found;
     });
     this.rights = this.listsOf(lists, (names) => {
-      if (names.length === 1 && names[0] === "") return segments.map(() => false);
-      const sorted = names.every((name, i) => isId(name) && (!i || names[i - 1] < name));
-      return sorted ? segments.map((segment) => names.includes(segment)) : null;
+      const own = names.join() ? names : [];
+      const valid = own.every((name, i) => isId(name) && (!i || own[i - 1] < name));
+      return valid && segments.map((segment) => own.includes(segment));
     });
-  }
-
-  lines() {
-    let count = 0;
-    for (let at = -1; (at = this.bytes.indexOf(LINE_FEED, at + 1)) >= 0; ) count++;
-    if (this.bytes[this.bytes.length - 1] !== LINE_FEED) throw new Flaw(this.artefact, "the last line has no line feed");
-    return count;
   }
 
   refuse(line, why) {
-    throw new Flaw(this.artefact, `line ${line + 1}: ${why}`);
+    throw drawError("leaves.txt", `line ${line + 1}: ${why}`);
   }
 
-  id(start, what) {
+  idEnd(line, start) {
     let at = start;
-    while (ID_BYTES[this.bytes[at]]) at++;
-    if (this.bytes[at] !== BAR || at === start || at - start > LONGEST_ID) {
-      throw new Flaw(this.artefact, `byte ${at}: a ${what} is 1 to 64 of A-Z a-z 0-9 _ -, then |`);
+    while (ID_SIGNS[this.bytes[at]]) at++;
+    if (this.bytes[at] !== BAR_SIGN || at === start || at - start > LONGEST_ID) {
+      this.refuse(line, "ids are 1 to 64 of A-Z a-z 0-9 _ -");
     }
     return at;
   }
 
-  bar(start) {
-    let at = start;
-    while (ID_BYTES[this.bytes[at]] || this.bytes[at] === COMMA) at++;
-    if (this.bytes[at] !== BAR) throw new Flaw(this.artefact, `byte ${at}: ref|unit|weight|segments|preferences is needed`);
-    return at;
-  }
-
-  weight(line, start, end) {
-    const text = end - start <= 2 && end > start ? textOf(this.bytes, start, end) : "";
-    const weight = /^[1-9][0-9]?$/.test(text) ? Number(text) : 0;
-    if (!weight || weight > 64) this.refuse(line, "a weight is 1 to 64 without leading zero");
-    return weight;
-  }
-
-  mustIncrease(line) {
-    const [before, at] = [this.starts[line - 1], this.starts[line]];
-    const { bytes, refEnds } = this;
-    if (compareSpans(bytes, before, before + refEnds[line - 1], bytes, at, at + refEnds[line]) >= 0) {
-      this.refuse(line, "refs must increase strictly");
-    }
-  }
-
+  // Each list is read once, however many lines have it.
   listsOf(table, parse) {
-    const made = [];
-    for (let number = 0; number < table.size; number++) {
-      const list = parse(table.text(number).split(","));
-      if (list === null) throw new Flaw(this.artefact, `byte ${table.starts[number]}: an invalid list ${table.text(number)}`);
-      made.push(list);
-    }
-    return made;
+    return Array.from({ length: table.size }, (_, number) => {
+      const found = parse(table.text(number).split(","));
+      if (!found) throw drawError("leaves.txt", `byte ${table.starts[number]}: an unknown, unsorted or repeated name`);
+      return found;
+    });
   }
 
-  // The line of a ref, -1 if it has none.
+  /** The line of a ref, -1 if it has none. */
   find(ref) {
     const sought = utf8(ref);
     let [low, high] = [0, this.count];
     while (low < high) {
       const middle = (low + high) >> 1;
-      const at = this.starts[middle];
-      const order = compareSpans(this.bytes, at, at + this.refEnds[middle], sought, 0, sought.length);
+      const order = compareSpans(this.bytes, this.starts[middle], this.refEnds[middle], sought, 0, sought.length);
       if (!order) return middle;
       if (order < 0) low = middle + 1;
       else high = middle;
     }
     return -1;
   }
-}
-
-export function isId(text) {
-  return /^[A-Za-z0-9_-]{1,64}$/.test(text);
 }

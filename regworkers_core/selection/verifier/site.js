@@ -49,8 +49,7 @@ function showAnswer(found, checked) {
   const steps = found.drawn ? checked.steps : checked.steps.filter((step) => step.name !== "reason");
   const failed = steps.some((step) => step.state === "failed");
   const verdict = failed ? "fails" : steps.some((step) => step.state === "unchecked") ? "incomplete" : "holds";
-  const outcome = checked.receipt?.outcome ?? checked.receipt?.get?.("outcome");
-  const market = checked.receipt?.market ?? checked.receipt?.get?.("market");
+  const { outcome, market } = checked.receipt ?? {};
   const headline = found.drawn ? SITE_TEXT.outcomes[outcome]?.(market) : SITE_TEXT.absent;
   const list = element("ol", "", "checks");
   for (const { name, state, detail } of steps) {
@@ -130,8 +129,8 @@ function startPage() {
 }
 
 function workOnReplay({ data: { base, phases } }) {
-  const tell = (share, what) => postMessage({ share, what });
-  replayDraw((name) => fetched(base, name), phases, tell).then(
+  const onProgress = (share, what) => postMessage({ share, what });
+  replayDraw((name) => fetched(base, name), phases, { onProgress }).then(
     (found) => postMessage({ found }),
     (error) => postMessage({ failure: error.message }),
   );
