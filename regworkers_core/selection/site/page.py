@@ -7,8 +7,6 @@ LEAST_GROUP entries only.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from typing import Any
 
 from regworkers_core.reporting.figures import svg
 from regworkers_core.reporting.pages import page
+from regworkers_core.selection.maths.beside import is_beside
 from regworkers_core.selection.maths.files import ARTEFACTS
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
@@ -25,11 +24,11 @@ from regworkers_core.selection.report.build import DIMENSIONS
 from regworkers_core.selection.report.notes import verdict
 from regworkers_core.selection.report.plots import plots
 from regworkers_core.selection.site.tiles import Proofs
-from regworkers_core.selection.verifier.assemble import module, verifier_hash
+from regworkers_core.selection.verifier.assemble import curves_scripts, module, source, verifier_hash
 
 LEAST_GROUP = 50
 INDEX = "index.html"
-_INLINE = re.compile(r"<(script|style)(?: id=\"\w+\")?>(.*?)</\1>", re.DOTALL)
+_INLINE = re.compile(r"<(script|style)(?: id=\"code\")?>(.*?)</\1>", re.DOTALL)
 _POLICY = "THE-POLICY-OF-THIS-PAGE"
 _PLOTS = ("markets", "win-rates", "segments", "weights")
 
@@ -50,15 +49,17 @@ def draw_page(
     """
     shown = public_numbers(numbers)
     drawn = plots(shown, naming.markets, svg)
-    source = phases[0].manifest.seed_source if phases[0].manifest else {}
+    seed_source = phases[0].manifest.seed_source if phases[0].manifest else {}
+    curves, curves_source = curves_scripts()
     html = page(
         "draw_page",
         title=f"The draw of {naming.draw}",
         policy=_POLICY,
+        curves=curves,
         script=module("site.js"),
         phases=[_facts(each) for each in phases],
         annulled=next((each.published.annulled for each in phases if each.published.annulled), None),
-        guarantee=guarantee.of_source(source, commitment_late, phases[0].published),
+        guarantee=guarantee.of_source(seed_source, commitment_late, phases[0].published),
         manifest=phases[0].manifest,
         numbers=shown,
         market_names=naming.markets,
@@ -69,7 +70,7 @@ def draw_page(
         proofs=proofs,
         verifier=verifier_hash(),
     )
-    return html.replace(_POLICY, _policy(html)).encode()
+    return html.replace(_POLICY, _policy(html, curves_source)).encode()
 
 
 def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,15 +100,15 @@ def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def _facts(each: Inputs) -> dict[str, Any]:
     """What the page tells about one phase."""
     notice, summary = each.published.notice, each.summary or {}
-    source = each.manifest.seed_source if each.manifest else {}
+    seed_source = each.manifest.seed_source if each.manifest else {}
     return {
         "number": each.number,
         "asOf": each.manifest.as_of if each.manifest else None,
         "committedAt": notice and notice.committed_at,
         "publishedAt": notice and notice.published_at,
         "reason": notice.reason if notice else "",
-        "round": source.get("round"),
-        "signedAt": signed_at(source),
+        "round": seed_source.get("round"),
+        "signedAt": signed_at(seed_source),
         "replaced": [
             (one.manifest_hash, one.document.seed_source.get("round"), one.published_at, one.replaced_at)
             for one in each.published.replaced
@@ -122,23 +123,20 @@ def _facts(each: Inputs) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[str]:
-    from regworkers_core.selection.maths.beside import is_beside
-
     beside = sorted(path.name for path in folder.iterdir() if is_beside(path.name))
     return [*(name for name in ARTEFACTS if (folder / name).is_file()), *beside]
 
 
-def _policy(html: str) -> str:
-    """The policy that allows what is in the page."""
-    found: dict[str, list[str]] = {"script": [], "style": []}
+def _policy(html: str, *more: str) -> str:
+    """The policy that allows what is in the page, requests to its own host, and the worker of the replay."""
+    allowed: dict[str, list[str]] = {"script": [], "style": []}
     for tag, text in _INLINE.findall(html):
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        found[tag].append(f"'sha256-{digest}'")
+        allowed[tag].append(source(text.encode()))
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src {' '.join(found['script'])}",
-            f"style-src {' '.join(found['style'])}",
+            " ".join(filter(None, ("script-src", *allowed["script"], *more))),
+            f"style-src {' '.join(allowed['style'])}",
             "connect-src 'self'",
             "worker-src blob:",
             "img-src data:",

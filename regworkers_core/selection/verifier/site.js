@@ -2,30 +2,22 @@
 import { ProofTiles } from "./lookup.js";
 import { checkReceipt } from "./receipt.js";
 import { replayDraw } from "./replay.js";
+import { STRINGS } from "./strings.js";
 
 const SITE_TEXT = {
-  outcomes: {
-    WINNER: (market) => `Selected: ${market}.`,
-    WAITLIST: () => "On the waiting list.",
-    UNSELECTED: () => "Not selected.",
-    HOUSEHOLD_LIMIT: () => "Not selected: the limit of the household was reached.",
-    STRUCK: () => "Removed from the draw.",
-  },
-  verdicts: {
-    holds: "The proof holds: every step was recomputed here.",
-    incomplete: "Every step that could be recomputed here holds. Marked ? is what could not be checked here.",
-    fails: "The proof does not hold: a step failed.",
-  },
-  marks: { passed: "✓", failed: "✗", unchecked: "?" },
   absent: "This reference is not in the draw: its neighbours in the list are next to each other.",
-  absentWhy: "Why an entry was left out is not public. Ask the organiser for your receipt; it gives the reason.",
+  absentWhy: "Why an entry was left out is not public. Ask the organiser for your receipt: it gives the reason.",
   noRef: "A reference has 1 to 64 of the characters A-Z a-z 0-9 _ -, as in your confirmation.",
-  looking: "Looking up and checking …",
-  failed: (why) => `This could not be read: ${why}. Reload the page and try again.`,
-  save: "Save this receipt",
-  replayed: (count, phases) => `${count.toLocaleString("en")} entries, ${phases} phase(s): every file follows from the committed list and the seed.`,
-  findings: "The draw does not follow from its files:",
-  limit: "Whether the randomness is the beacon's is checked with each receipt. When the hashes became public, only a copy from that time shows.",
+  looking: "Fetching the proof and checking it …",
+  failed: (why) => `This could not be read: ${why}. Reload the page, and try again.`,
+  save: "Save this receipt, to check it elsewhere",
+  replayed: (count, phases) => {
+    const draw = `${count.toLocaleString("en")} entries, ${phases === 1 ? "one phase" : `${phases} phases`}`;
+    return `${draw}: every result follows from the committed list and the seed.`;
+  },
+  hashes: ({ phase, manifestHash, resultHash }) => `phase ${phase}: manifestHash ${manifestHash}, resultHash ${resultHash}`,
+  differs: "These files do not follow from the committed list and the seed:",
+  compare: "Compare these hashes with a copy from the time when they became public.",
 };
 
 /** The bytes of a range of a file beside `base`; also from a server that sends whole files only. */
@@ -38,33 +30,41 @@ export async function fetched(base, name, start, end) {
 }
 
 function element(name, text, className = "") {
-  const made = document.createElement(name);
-  made.textContent = text;
-  made.className = className;
-  return made;
+  return Object.assign(document.createElement(name), { textContent: text, className });
 }
 
-function showAnswer(found, checked) {
-  const answer = document.getElementById("answer");
-  const steps = found.drawn ? checked.steps : checked.steps.filter((step) => step.name !== "reason");
-  const failed = steps.some((step) => step.state === "failed");
-  const verdict = failed ? "fails" : steps.some((step) => step.state === "unchecked") ? "incomplete" : "holds";
-  const { outcome, market } = checked.receipt ?? {};
-  const headline = found.drawn ? SITE_TEXT.outcomes[outcome]?.(market) : SITE_TEXT.absent;
-  const list = element("ol", "", "checks");
-  for (const { name, state, detail } of steps) {
-    const item = element("li", name);
-    item.prepend(element("span", SITE_TEXT.marks[state], `mark ${state === "failed" ? "bad" : "good"}`));
-    item.append(element("div", detail, "detail"));
-    list.append(item);
+function stepItem({ name, state, detail }) {
+  const words = STRINGS.steps[name] ?? {};
+  const [, phase] = /^outcome-(.+)$/.exec(name) ?? [];
+  const title = phase ? STRINGS.steps.outcome.title(phase) : words.title ?? STRINGS.steps["randomness-drand"].title;
+  const item = element("li", `${title}: ${STRINGS.states[state].toLowerCase()}`);
+  const mark = element("span", STRINGS.marks[state], `mark ${{ passed: "good", failed: "bad" }[state] ?? ""}`);
+  mark.ariaHidden = "true";
+  item.prepend(mark);
+  item.append(element("div", detail, "detail"));
+  return item;
+}
+
+function showAnswer({ text, drawn }, { steps, limits, receipt }) {
+  // No receipt that anybody may look up has the reason of an exclusion.
+  const shown = drawn || receipt?.reasons?.length ? steps : steps.filter((step) => step.name !== "reason");
+  const has = (state) => shown.some((step) => step.state === state);
+  const verdict = has("failed") ? "fails" : has("unchecked") ? "incomplete" : "holds";
+  const { headline, summary } = STRINGS.verdicts[verdict];
+  const parts = [element("p", headline, verdict === "fails" ? "bad outcome" : "good outcome"), element("p", summary)];
+  if (verdict !== "fails") {
+    const outcome = drawn ? [STRINGS.outcomes[receipt.outcome], receipt.market].filter(Boolean).join(": ") : SITE_TEXT.absent;
+    parts.unshift(element("p", outcome, "outcome"));
+    if (!drawn) parts.push(element("p", SITE_TEXT.absentWhy));
+    if (receipt.annulled) parts.unshift(element("p", STRINGS.annulled, "bad"));
   }
+  const list = element("ol", "", "checks");
+  list.append(...shown.map(stepItem));
   const save = element("a", SITE_TEXT.save);
   save.download = "receipt.json";
-  save.href = URL.createObjectURL(new Blob([found.text], { type: "application/json" }));
-  const parts = [element("p", SITE_TEXT.verdicts[verdict], failed ? "bad" : "good"), list];
-  if (headline && !failed) parts.unshift(element("p", headline, "outcome"));
-  if (!found.drawn) parts.push(element("p", SITE_TEXT.absentWhy));
-  answer.replaceChildren(...parts, ...checked.limits.map((limit) => element("p", limit, "muted")), save);
+  save.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  parts.push(save, list, ...limits.map((limit) => element("p", limit, "muted")));
+  document.getElementById("answer").replaceChildren(...parts);
   document.documentElement.dataset.verdict = verdict;
 }
 
@@ -101,10 +101,11 @@ function startReplay(phases) {
       said.textContent = what;
       return;
     }
-    document.documentElement.dataset.replay = found.passed ? "holds" : "fails";
-    const hashes = found.phases.map((each) => element("p", `phase ${each.phase}: manifestHash ${each.manifestHash}, resultHash ${each.resultHash}`, "detail"));
-    if (found.passed) end(element("p", SITE_TEXT.replayed(found.count, found.phases.length), "good"), ...hashes, element("p", SITE_TEXT.limit, "muted"));
-    else end(element("p", SITE_TEXT.findings, "bad"), ...found.findings.map((each) => element("p", `${each.artefact}: ${each.message}`, "bad")));
+    const { passed, count, findings, notes } = found;
+    const lines = passed ? [...found.phases.map(SITE_TEXT.hashes), SITE_TEXT.compare, ...notes] : findings.map((each) => `${each.artefact}: ${each.message}`);
+    const headline = passed ? SITE_TEXT.replayed(count, found.phases.length) : SITE_TEXT.differs;
+    end(element("p", headline, passed ? "good outcome" : "bad outcome"), ...lines.map((line) => element("p", line, "detail")));
+    document.documentElement.dataset.replay = passed ? "holds" : "fails";
   };
   worker.postMessage({ base: String(new URL("..", document.baseURI)), phases });
 }
