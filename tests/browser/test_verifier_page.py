@@ -135,7 +135,7 @@ def test_without_curves_the_signature_is_not_checked_and_links_lead_to_the_beaco
 
 def test_nothing_in_a_receipt_becomes_html(opened: Opened) -> None:
     evil = "<img src=x onerror=alert(1)><script>document.title='x'</script>"
-    tab = opened(changed(market=evil, guarantee=evil, rank=7, ref=evil, outcome=evil))
+    tab = opened(changed(market=evil, guarantee=evil, roundAt=7, ref=evil, outcome=evil))
     assert tab.verdict() == "fails"
     tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     assert "<img src=x" in text(tab, "body") and tab.run("document.images.length") == 0

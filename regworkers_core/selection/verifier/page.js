@@ -7,7 +7,7 @@ import { STRINGS } from "./strings.js";
 const MOST_BYTES = 4_000_000;
 const IN_A_PAGE = /<script type="application\/json" id="receipt">([^<]*)<\/script>/;
 const RELAYS = ["api.drand.sh", "api2.drand.sh", "drand.cloudflare.com"];
-const HEX = /^[0-9a-f]{32,}$/;
+const CODE = /^[^ ]{24,}$/;
 
 const page = { text: null, trust: null, run: 0 };
 const part = (id) => document.getElementById(id);
@@ -120,6 +120,7 @@ async function check(text, asked) {
   page.text = text;
   clear();
   showHeadline(STRINGS.checking);
+  part("status").textContent = STRINGS.checking.headline;
   say("input-title", STRINGS.inputAgain);
   await painted();
   const result = checkReceipt(text, { curves: globalThis.curves ?? null, trust: page.trust });
@@ -128,21 +129,24 @@ async function check(text, asked) {
   const readable = result.steps[0].name !== "receipt";
   part("steps").replaceChildren();
   part("checks").hidden = false;
-  for (const [number, step] of result.steps.entries()) {
+  for (const step of result.steps) {
     await painted();
     // Another receipt was chosen meanwhile.
     if (run !== page.run) return;
     part("steps").append(stepItem(step, wordsOf(step.name, about), about));
-    part("status").textContent = STRINGS.progress(number + 1, result.steps.length);
   }
   if (readable) showStatement(receipt, about, result.verdict);
   const trusts = readable && result.verdict !== "fails" ? showTrust(result, about, receipt) : [];
   showTiles(result, trusts);
   if (readable) showKeys(result.keys);
   showValues(text);
-  const shown = readable ? STRINGS.verdicts[result.verdict] : STRINGS.unreadable;
   const state = { holds: "passed", fails: "failed", incomplete: "unchecked" }[result.verdict];
-  showHeadline({ mark: STRINGS.verdicts[result.verdict].mark, ...shown }, state);
+  const shown = { ...STRINGS.verdicts[result.verdict], ...(readable ? {} : STRINGS.unreadable) };
+  if (readable && state !== "passed") {
+    const titles = result.steps.filter((step) => step.state === state).map((step) => wordsOf(step.name, about).title);
+    shown.summary += ` ${STRINGS.states[state]}: ${titles.join(", ")}.`;
+  }
+  showHeadline(shown, state);
   document.title = `${shown.headline} – ${STRINGS.title}`;
   part("status").textContent = `${shown.headline}. ${shown.summary}`;
   if (asked) part("headline").focus();
@@ -172,12 +176,12 @@ function stepItem({ name, state, detail, values }, words, about) {
   return make("li", { id: `step-${name}`, "data-state": state, tabindex: "-1" }, mark, item);
 }
 
-/** Names and values; long hexadecimal numbers are set in a fixed width. */
+/** Names and values; hashes and lines of files are set in a fixed width. */
 function factList(pairs) {
   const list = make("dl");
   for (const [name, value] of pairs) {
     const text = typeof value === "string" ? value : JSON.stringify(value);
-    list.append(make("dt", {}, name), make("dd", HEX.test(text) ? { class: "hex" } : {}, text));
+    list.append(make("dt", {}, name), make("dd", CODE.test(text) ? { class: "code" } : {}, text));
   }
   return list;
 }
@@ -208,7 +212,7 @@ function showStatement(receipt, about, verdict) {
   if (about.drawn) pairs.push([facts.rank, receipt.rank?.toLocaleString("en") ?? STRINGS.noRank]);
   if (about.drawn) pairs.push([facts.phases, String(about.phases)]);
   else pairs.push([facts.reasons, [receipt.reasons].flat().join(", ")]);
-  if (receipt.roundAt) pairs.push([facts.round, `${receipt.roundAt.slice(0, 19).replace("T", " ")} UTC`]);
+  if (receipt.roundAt) pairs.push([facts.round, `${String(receipt.roundAt).slice(0, 19).replace("T", " ")} UTC`]);
   if (about.annulled) pairs.push([facts.annulled, `${about.annulled.annulledAt}: ${about.annulled.reason}`]);
   part("facts").replaceChildren(...factList(pairs).children);
   part("says").className = verdict === "fails" ? "card doubt" : "card";
@@ -247,7 +251,7 @@ function showTiles({ steps, verdict }, trusts) {
   const failed = steps.find((step) => step.state === "failed");
   const second =
     verdict === "fails"
-      ? tile(`#step-${failed.name}`, "failed", String(count("failed")), tiles.failedText)
+      ? tile(`#step-${failed.name}`, "failed", String(count("failed")), tiles.failedText(count("failed")))
       : tile("#trust", "unchecked", String(trusts.length), tiles.leftText);
   part("tiles").replaceChildren(first, second);
   part("tiles").hidden = false;

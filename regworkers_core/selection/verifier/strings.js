@@ -2,7 +2,7 @@
 // `auditor` says what is computed, and comes before what the check itself reports.
 
 export const STRINGS = {
-  kicker: "Receipt of a draw, checked on this device",
+  kicker: "Checked on this device",
   title: "Check a receipt of a draw",
   waiting: {
     headline: "Check a receipt of a draw",
@@ -19,13 +19,12 @@ export const STRINGS = {
       mark: "✗",
       headline: "This receipt does not hold",
       summary:
-        "At least one step gives another value than the receipt says. Do not rely on the result below. " +
-        "Keep this file, and show it to the organiser or to an auditor.",
+        "Do not rely on the result below. Keep this file, and show it to the organiser or to an auditor.",
     },
     incomplete: {
       mark: "?",
       headline: "Nothing is wrong, but not everything was checked",
-      summary: "Every step that could be checked here agrees. The others are marked, each with the reason.",
+      summary: "Every step that could be checked here agrees.",
     },
   },
   unreadable: {
@@ -36,8 +35,8 @@ export const STRINGS = {
     headline: "The check could not be finished",
     summary: "This page met an error of its own, and vouches for nothing. Try another browser. The error:",
   },
-  says: "The result that it states",
-  claims: "What it claims: do not rely on this",
+  says: "Your result",
+  claims: "What the receipt claims: do not rely on this",
   outcomes: {
     WINNER: "Selected",
     WAITLIST: "On the waiting list",
@@ -61,7 +60,7 @@ export const STRINGS = {
     passed: (passed, all) => `${passed} of ${all}`,
     passedText: "steps checked and passed",
     leftText: "things left to trust",
-    failedText: "steps failed",
+    failedText: (count) => (count === 1 ? "step failed" : "steps failed"),
   },
   states: { passed: "Passed", failed: "Failed", unchecked: "Not checked" },
   marks: { passed: "✓", failed: "✗", unchecked: "?" },
@@ -70,8 +69,6 @@ export const STRINGS = {
   openAll: "Show all details",
   closeAll: "Hide all details",
   details: "For auditors",
-  // For a screen reader while the steps appear.
-  progress: (done, all) => `${done} of ${all} steps`,
 
   steps: {
     receipt: {
@@ -97,8 +94,8 @@ export const STRINGS = {
       fan: "The list, the seats and the rules are those with the fingerprint (manifestHash) that the receipt names.",
       failed: "The terms in this receipt are not those of its fingerprint, or they changed between phases.",
       auditor:
-        "SHA-256 of every manifest; campaign, phase, root, markets and seed source; `previous` joins each phase to " +
-        "the one before.",
+        "SHA-256 of every manifest; campaign, phase, root, markets and seed source; the key previous joins each phase " +
+        "to the one before.",
     },
     published: {
       title: "What the operator published beside it",
@@ -198,13 +195,13 @@ export const STRINGS = {
       none: "No witness is required for this draw, so none vouches for the log.",
       failed: "Fewer witnesses than required have signed what the log showed.",
       unchecked: "The witnesses’ signatures could not be checked: see the reason below.",
-      auditor: "Cosignatures of distinct trusted witnesses under the checkpoint, at least `need` of them.",
+      auditor: "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the keys say (need).",
     },
   },
 
   relaysLead:
     "This copy of the page has no code for signatures. Open the round at the beacon’s relays, and compare " +
-    "`signature`. These are links: the page itself loads nothing.",
+    "the signature with the one below. These are links: the page itself loads nothing.",
   relay: (host, round) => `Round ${round} at ${host}`,
 
   trustTitle: "What is left to trust",
@@ -269,7 +266,7 @@ export const STRINGS = {
   trustField: "Use other keys: choose a trust file",
   trustHelp: "A JSON file with the keys that you trust: of the beacon, the log and its witnesses.",
 
-  inputTitle: "Check a receipt",
+  inputTitle: "Your receipt",
   inputAgain: "Check another receipt",
   fileField: "Choose the file of a receipt",
   fileHelp: "The page or the JSON file that you got. You can also drop it anywhere on this page.",
