@@ -12,6 +12,8 @@ REPLACEABLE = (
     "draws/*/page/index.html",
     "draws/*/page/verifier.html",
 )
+# Of the public log: the checkpoint moves on, and keys change.
+_LOG = ("log/checkpoint", "log/keys.json")
 # Where else an object is replaced under If-Match.
 _OTHERS = ("archive/*", "dead-letters/*")
 # Parts of a multipart upload have no conditional headers: the condition holds for its last call.
@@ -20,7 +22,7 @@ _CREATES = {"Bool": {"s3:ObjectCreationOperation": "true"}}
 
 def bucket_policy(bucket: str) -> dict[str, Any]:
     arn = f"arn:aws:s3:::{bucket}"
-    draws = f"{arn}/draws/*"
+    draws = [f"{arn}/draws/*", f"{arn}/log/*"]
 
     def refuse(sid: str, action: str | list[str], **rest: Any) -> dict[str, Any]:
         return {"Sid": sid, "Effect": "Deny", "Principal": "*", "Action": action, **rest}
@@ -43,7 +45,7 @@ def bucket_policy(bucket: str) -> dict[str, Any]:
             refuse(
                 "ReplaceNoOtherFileOfADraw",
                 "s3:PutObject",
-                NotResource=[f"{arn}/{key}" for key in (*REPLACEABLE, *_OTHERS)],
+                NotResource=[f"{arn}/{key}" for key in (*REPLACEABLE, *_LOG, *_OTHERS)],
                 Condition={"Null": {"s3:if-match": "false"}, **_CREATES},
             ),
             refuse(
