@@ -31,7 +31,7 @@ from regworkers_core.selection.proof.verify import verify
 from regworkers_core.selection.report.notes import capacity_respected
 from regworkers_core.selection.site.tiles import write_proofs
 from regworkers_core.settings import PROJECT_ROOT
-from tests.selection.site.node import node_binary
+from tests.selection.verifier.node import NODE
 
 PHASE = "phase-1"
 PAGE = "page"
@@ -103,7 +103,11 @@ def _replay(folder: Path) -> dict[str, Any]:
 
 def _lookups(folder: Path) -> dict[str, Any]:
     """Requests and compressed bytes from a ref to its receipt, which is compared with the one made here."""
-    refs = [*_some_refs(folder), "none-of-the-refs", *(sha256_hex(b"%d" % number)[:32] for number in range(50))]
+    refs = [
+        *_some_refs(folder),
+        "none-of-the-refs",
+        *(sha256_hex(b"%d" % number)[:32] for number in range(50)),
+    ]
     (folder / "refs.json").write_bytes(orjson.dumps(refs))
     found = _in_node(folder, "lookups.mjs", str(folder / PAGE), str(folder / "refs.json"))
     for ref, text in zip(refs[:_RECEIPTS], found.pop("texts"), strict=False):
@@ -113,7 +117,7 @@ def _lookups(folder: Path) -> dict[str, Any]:
 
 
 def _in_node(folder: Path, script: str, *arguments: str) -> dict[str, Any]:
-    command = [node_binary(), str(Path(__file__).with_name(script)), *arguments]
+    command = [str(NODE), str(Path(__file__).with_name(script)), *arguments]
     found: dict[str, Any] = orjson.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return found
 

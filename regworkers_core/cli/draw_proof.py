@@ -260,11 +260,13 @@ def publish_page_command(
             runtime = Runtime.load()
             found = runtime.campaigns.id_of(str(campaign_id))
             arguments = {"output": output and str(output)}
-            with audited(
-                runtime, "draw publish-page", found, arguments, dry_run=change.dry_run
-            ) as result:
+            with audited(runtime, "draw publish-page", found, arguments, dry_run=change.dry_run) as result:
                 done = publish_page(
-                    runtime, found, output=output, apply=change.apply, on_leaves=lambda more: show(advance=more)
+                    runtime,
+                    found,
+                    output=output,
+                    apply=change.apply,
+                    on_leaves=lambda more: show(advance=more),
                 )
                 result["put"] = len(done.put)
     document = done.as_dict()

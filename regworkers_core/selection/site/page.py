@@ -42,7 +42,12 @@ class Naming:
 
 
 def draw_page(
-    phases: Sequence[Inputs], numbers: Mapping[str, Any], proofs: Proofs, naming: Naming, *, commitment_late: bool | None
+    phases: Sequence[Inputs],
+    numbers: Mapping[str, Any],
+    proofs: Proofs,
+    naming: Naming,
+    *,
+    commitment_late: bool | None,
 ) -> bytes:
     """The page of the drawn `phases`; `numbers` are those of the last one's report. Its policy (CSP) allows its own
     style, script and worker, and requests to its own host.
@@ -85,7 +90,12 @@ def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
     funnel, audit = numbers["funnel"], numbers["audit"]
     reasons = {reason: count for reason, count in funnel["reasons"].items() if count >= LEAST_GROUP}
     tests = [
-        {**test, "groups": test["groups"] if len(large(test["groups"], "candidates")) == len(test["groups"]) else []}
+        {
+            **test,
+            "groups": test["groups"]
+            if len(large(test["groups"], "candidates")) == len(test["groups"])
+            else [],
+        }
         for test in audit["tests"]
     ]
     return {
@@ -116,9 +126,7 @@ def _facts(each: Inputs) -> dict[str, Any]:
         "accepted": [(one.at, one.finding, one.reason) for one in each.published.accepted or ()],
         "outcomes": summary["outcomes"],
         "hashes": {name: summary[name] for name in ("manifestHash", "resultHash", "cutoffsHash")},
-        "files": [
-            (name, (each.folder / name).stat().st_size) for name in _files(each.folder)
-        ],
+        "files": [(name, (each.folder / name).stat().st_size) for name in _files(each.folder)],
     }
 
 

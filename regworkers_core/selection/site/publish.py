@@ -19,6 +19,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import InputDiffers, export, report_key
+from regworkers_core.selection.log.follow import in_bucket, log_parts
 from regworkers_core.selection.maths.beside import is_beside
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import ARTEFACTS, LEAVES, OUTCOMES, RESULT, file_hash, sha256_hex
@@ -91,8 +92,8 @@ def publish_page(
     apply: bool,
     on_leaves: OnLeaves | None = None,
 ) -> PagePublished:
-    """Build the page of all confirmed phases. With `apply` put it beside the artefacts, where a repeat puts nothing; with
-    `output` write it there, too, with the artefacts.
+    """Build the page of all confirmed phases. With `apply` put it beside the artefacts, where a repeat puts nothing but
+    a later state of the public log; with `output` write it there, too, with the artefacts.
 
     Raises UsageError without a confirmed phase, or if another run publishes at the same time; TransientFailure.
     """
@@ -116,9 +117,16 @@ def publish_page(
     )
     with _site(output) as root:
         export(runtime.objects, campaign_id, told, root)
-        source = ReceiptSource(root, None, commitment_late=record.phases[1].commitment_late)
+        source = ReceiptSource(
+            root,
+            None,
+            commitment_late=record.phases[1].commitment_late,
+            log=log_parts(in_bucket(runtime.objects)),
+        )
         proofs = write_site(source, root / PAGE_FOLDER, numbers, naming, on_leaves=on_leaves)
-        put = _put(runtime.objects, f"draws/{campaign_id}/{PAGE_FOLDER}/", root / PAGE_FOLDER, proofs, apply=apply)
+        put = _put(
+            runtime.objects, f"draws/{campaign_id}/{PAGE_FOLDER}/", root / PAGE_FOLDER, proofs, apply=apply
+        )
     address = f"s3://{runtime.objects.bucket}/draws/{campaign_id}/{PAGE_FOLDER}/{INDEX}"
     return PagePublished(campaign_id, len(told), address, put, proofs)
 
@@ -139,7 +147,11 @@ def page_from_folder(folder: Path, output: Path, *, on_leaves: OnLeaves | None =
         raise UsageError(f"{folder} has no result yet: a page is published once the draw has run")
     numbers = _measured(drawn)
     proofs = write_site(
-        ReceiptSource(output, None), output / PAGE_FOLDER, numbers, Naming(numbers["campaignId"]), on_leaves=on_leaves
+        ReceiptSource(output, None),
+        output / PAGE_FOLDER,
+        numbers,
+        Naming(numbers["campaignId"]),
+        on_leaves=on_leaves,
     )
     page = str(output / PAGE_FOLDER / INDEX)
     return PagePublished(numbers["campaignId"], len(drawn), page, (), proofs)
@@ -158,7 +170,9 @@ def write_site(
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="regworkers-page-") as scratch:
-        proofs = write_proofs(source, out, engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB), on_leaves=on_leaves)
+        proofs = write_proofs(
+            source, out, engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB), on_leaves=on_leaves
+        )
     drawn = [each for each in phase_folders(source.folder) if (each / RESULT).is_file()]
     (out / VERIFIER).write_bytes(verifier_page())
     html = draw_page(
@@ -205,9 +219,15 @@ def _measured(drawn: Sequence[Path]) -> dict[str, Any]:
         files = ReportFiles(phase, scratch / "pool.parquet", None, scratch / OUTCOMES)
         with Engine(scratch, memory_mib=_MEMORY_MIB).connection() as connection:
             connection.execute(_POOL, {"leaves": str(drawn[0] / LEAVES), "out": str(files.pool)})
-            values = {"result": str(phase / RESULT), "before": str(before or empty), "out": str(files.outcomes)}
+            values = {
+                "result": str(phase / RESULT),
+                "before": str(before or empty),
+                "out": str(files.outcomes),
+            }
             connection.execute(_OUTCOMES, values)
-        return measured(files, ReportContext(commitment_late=None), memory_mib=_MEMORY_MIB, scratch=scratch)[0]
+        return measured(files, ReportContext(commitment_late=None), memory_mib=_MEMORY_MIB, scratch=scratch)[
+            0
+        ]
 
 
 def _names(folder: Path) -> list[str]:

@@ -112,7 +112,9 @@ class _Directory:
         self.last = _ref(leaves[-1])
 
 
-def write_proofs(source: ReceiptSource, out: Path, *, engine: Engine, on_leaves: OnLeaves | None = None) -> Proofs:
+def write_proofs(
+    source: ReceiptSource, out: Path, *, engine: Engine, on_leaves: OnLeaves | None = None
+) -> Proofs:
     """Write the proofs of the draw in `source.folder` and draw.json.gz into `out`, in about 15 s per million leaves.
 
     `on_leaves` is told how many more leaves are done; each is done twice. Raises DrawError for damaged artefacts.
@@ -158,7 +160,8 @@ def _common(source: ReceiptSource, leaves: Path) -> Receipt:
         return {**absent, "seed": "", "phases": [phase]}
     receipt = source.receipt(ref)
     receipt["phases"] = [
-        {name: value for name, value in phase.items() if name not in _PER_PHASE} for phase in receipt["phases"]
+        {name: value for name, value in phase.items() if name not in _PER_PHASE}
+        for phase in receipt["phases"]
     ]
     return {name: value for name, value in receipt.items() if name not in _PER_RECEIPT}
 
@@ -175,7 +178,9 @@ def _hashed(leaves: Path, manifest: Manifest, tell: OnLeaves) -> tuple[list[byte
         done += len(lines)
         tell(len(lines))
     if (done, tree.root().hex()) != (manifest.count, manifest.root):
-        raise DrawError(LEAVES, f"{done:,} leaves with root {tree.root().hex()}; committed is {manifest.root}")
+        raise DrawError(
+            LEAVES, f"{done:,} leaves with root {tree.root().hex()}; committed is {manifest.root}"
+        )
     return roots, sizes + 1
 
 
@@ -211,7 +216,11 @@ def _records(
     stops = np.append(starts[1:], ends[-1:])
     limited, ahead = np.flatnonzero(rank == 0), np.flatnonzero(rank > 0)
     limited, ahead = limited[np.argsort(positions[limited])], ahead[np.argsort(positions[ahead])]
-    spans = np.stack([starts[unit[limited]], (stops - starts)[unit[limited]]], axis=1) if len(limited) else np.zeros((0, 2), np.int64)
+    spans = (
+        np.stack([starts[unit[limited]], (stops - starts)[unit[limited]]], axis=1)
+        if len(limited)
+        else np.zeros((0, 2), np.int64)
+    )
     return _Records(
         positions[ahead], (ends - size)[ahead], positions[limited], spans, int(ends[-1]) if len(ends) else 0
     )
@@ -237,7 +246,11 @@ def _record_bytes(positions: npt.NDArray[np.int32], leaf_bytes: Any, count: int)
 
 
 def _write_tiles(
-    file: IO[bytes], phases: Sequence[Path], levels: Sequence[Sequence[bytes]], records: _Records, tell: OnLeaves
+    file: IO[bytes],
+    phases: Sequence[Path],
+    levels: Sequence[Sequence[bytes]],
+    records: _Records,
+    tell: OnLeaves,
 ) -> _Directory:
     """Write records and tiles in one pass over the sorted files."""
     directory = _Directory()
@@ -253,14 +266,20 @@ def _write_tiles(
             last = int(np.searchsorted(records.positions, stop))
             if last > ahead:
                 own = levels_of([leaf_hash(leaf) for leaf in leaves])
-                rows = zip(records.positions[ahead:last].tolist(), records.offsets[ahead:last].tolist(), strict=True)
+                rows = zip(
+                    records.positions[ahead:last].tolist(), records.offsets[ahead:last].tolist(), strict=True
+                )
                 for position, offset in rows:
                     inside = position - first
                     proof = path_up(inside, own) + path
-                    os.pwrite(file.fileno(), b"%d|%b\n%b" % (position, leaves[inside], b"".join(proof)), offset)
+                    os.pwrite(
+                        file.fileno(), b"%d|%b\n%b" % (position, leaves[inside], b"".join(proof)), offset
+                    )
                 ahead = last
             past = int(np.searchsorted(records.limited, stop))
-            spans = zip(records.limited[limited:past].tolist(), records.spans[limited:past].tolist(), strict=True)
+            spans = zip(
+                records.limited[limited:past].tolist(), records.spans[limited:past].tolist(), strict=True
+            )
             sections = [
                 [b"%b\n" % leaf for leaf in leaves],
                 [b"%b\n" % each.hex().encode() for each in path],

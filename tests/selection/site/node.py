@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Self
 
+from tests.selection.verifier.node import NODE
+
 _DRIVER = Path(__file__).with_name("driver.mjs")
-
-
-def node_binary() -> str:
-    return shutil.which("node") or "node"
 
 
 class Node:
@@ -20,7 +17,7 @@ class Node:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [node_binary(), str(_DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [NODE, _DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def call(self, name: str, **values: Any) -> Any:

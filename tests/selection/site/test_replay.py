@@ -29,7 +29,9 @@ def two_phases(draw: st.DrawFn) -> tuple[list[OracleLeaf], draws.Terms, st.DataO
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(two_phases())
 def test_random_draws_with_a_top_up_are_replayed_byte_for_byte(
-    node: Node, tmp_path_factory: pytest.TempPathFactory, drawn: tuple[list[OracleLeaf], draws.Terms, st.DataObject]
+    node: Node,
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: tuple[list[OracleLeaf], draws.Terms, st.DataObject],
 ) -> None:
     leaves, first, data = drawn
     root = tmp_path_factory.mktemp("draw")
@@ -87,7 +89,9 @@ def test_one_unit_with_two_weights_is_refused(node: Node, tmp_path: Path) -> Non
     leaves: list[OracleLeaf] = [("r1", "u", 1, (), ("east",)), ("r2", "u", 2, (), ("east",))]
     draws.write_phase(tmp_path / "phase-1", leaves, draws.Terms([("east", 1, [])]))
     for name in ("summary.json", "result.txt", "cutoffs.json"):
-        (tmp_path / "phase-1" / name).write_text('{"manifestHash":"' + manifest_hash(tmp_path / "phase-1") + '"}')
+        (tmp_path / "phase-1" / name).write_text(
+            '{"manifestHash":"' + manifest_hash(tmp_path / "phase-1") + '"}'
+        )
     found = node.call("replay", folder=str(tmp_path), phases=1)
     assert found["findings"] == [
         {"artefact": "phase-1/leaves.txt", "message": "line 2: one unit, several weights"}

@@ -22,7 +22,9 @@ from tests.selection.site.node import Node
 
 def _tiles_of(draw: Path, out: Path) -> tiles.Proofs:
     out.mkdir()
-    return tiles.write_proofs(ReceiptSource(draw, None), out, engine=Engine(out / "scratch", threads=1, memory_mib=256))
+    return tiles.write_proofs(
+        ReceiptSource(draw, None, log=_log), out, engine=Engine(out / "scratch", threads=1, memory_mib=256)
+    )
 
 
 def _random_draw(root: Path, seed: int, count: int, refs: Sequence[str], wins: int) -> Path:
@@ -34,11 +36,23 @@ def _random_draw(root: Path, seed: int, count: int, refs: Sequence[str], wins: i
     for ref in sorted(rng.sample(refs, count)):
         unit, weight = rng.choice(households) if rng.random() < 0.6 else (ref, 1)
         segments = ("fan",) if rng.random() < 0.3 else ()
-        leaves.append(Leaf(ref, unit, weight, segments, tuple(rng.sample(markets, rng.randint(1, len(markets))))))
+        leaves.append(
+            Leaf(ref, unit, weight, segments, tuple(rng.sample(markets, rng.randint(1, len(markets)))))
+        )
     terms = tuple(MarketTerms(each, count // 8 + 2, (ReserveTerms("fan", 1),)) for each in markets)
     more = tuple(MarketTerms(each.market_id, each.capacity * 2, ()) for each in terms)
     struck = dict.fromkeys(sorted(rng.sample([leaf.ref for leaf in leaves], count // 10)), "BOT")
     return draws.make(root, leaves, [draws.Terms(terms, {}, 3), draws.Terms(more, struck, None)], wins=wins)
+
+
+def _log(campaign_id: str, phases: int) -> dict[str, Any]:
+    """All receipts of a draw have the same part of the public log."""
+    entry = {"leaf": f'{{"campaignId":"{campaign_id}"}}', "index": phases, "proof": []}
+    return {
+        "checkpoint": "origin\n1\n—\n",
+        "entries": [entry],
+        "keys": {"log": [], "need": 0, "witnesses": []},
+    }
 
 
 def _absent(ref: str) -> tuple[str, ...]:
@@ -53,7 +67,11 @@ def test_every_ref_of_a_random_draw_gets_the_bytes_of_its_receipt(
     tmp_path: Path, node: Node, seed: int, count: int, wins: int, kind: str
 ) -> None:
     # Refs that are evenly spread, and refs that share a long beginning.
-    refs = draws.refs(2 * count) if kind == "hex" else [f"summer-tour-{number:06d}" for number in range(2 * count)]
+    refs = (
+        draws.refs(2 * count)
+        if kind == "hex"
+        else [f"summer-tour-{number:06d}" for number in range(2 * count)]
+    )
     draw = _random_draw(tmp_path / "draw", seed, count, refs, wins)
     made = _tiles_of(draw, tmp_path / "page")
     asked = [*random.Random(seed).sample(refs, min(len(refs), 150)), "-", "zzzz", "a"]
@@ -62,7 +80,7 @@ def test_every_ref_of_a_random_draw_gets_the_bytes_of_its_receipt(
 
     assert made.leaves == count
     for ref, each in zip(asked, found, strict=True):
-        receipt = build_receipt(draw, ref, index=tmp_path / "leaves.index", reasons=_absent)
+        receipt = build_receipt(draw, ref, index=tmp_path / "leaves.index", reasons=_absent, log=_log)
         # Why an entry was left out is not public.
         if receipt["kind"] == "excluded":
             receipt["reasons"] = []
