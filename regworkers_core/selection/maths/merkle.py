@@ -133,9 +133,9 @@ def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof
                 LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not match their index: rebuild it"
             )
         count = (len(entries) - 1) * BLOCK_LEAVES + data[entries[-1][0] :].count(b"\n")
-    path = path_to(inside, [leaf_hash(each) for each in leaves])
-    path += path_to(number, [root for _, root in entries])
-    return Proof(position, count, leaves[inside].decode("ascii"), tuple(each.hex() for each in path))
+    proof = path_to(inside, [leaf_hash(each) for each in leaves])
+    proof += path_to(number, [root for _, root in entries])
+    return Proof(position, count, leaves[inside].decode("ascii"), tuple(each.hex() for each in proof))
 
 
 def verify_proof(leaf: str, index: int, count: int, proof: Sequence[str], root: str) -> bool:

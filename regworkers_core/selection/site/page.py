@@ -23,14 +23,13 @@ from regworkers_core.selection.proof.inputs import Inputs
 from regworkers_core.selection.report.build import DIMENSIONS
 from regworkers_core.selection.report.notes import verdict
 from regworkers_core.selection.report.plots import plots
-from regworkers_core.selection.site.tiles import Proofs
+from regworkers_core.selection.site.tiles import BLOCK, Proofs
 from regworkers_core.selection.verifier.assemble import curves_scripts, module, source, verifier_hash
 
 LEAST_GROUP = 50
 INDEX = "index.html"
 _INLINE = re.compile(r"<(script|style)(?: id=\"code\")?>(.*?)</\1>", re.DOTALL)
 _POLICY = "THE-POLICY-OF-THIS-PAGE"
-_PLOTS = ("markets", "win-rates", "segments", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,9 @@ def draw_page(
     style, script and worker, and requests to its own host.
     """
     shown = public_numbers(numbers)
-    drawn = plots(shown, naming.markets, svg)
-    seed_source = phases[0].manifest.seed_source if phases[0].manifest else {}
+    audit = shown["audit"]
+    plotted = {**audit, "tests": [test for test in audit["tests"] if test["groups"]]}
+    first = phases[0]
     curves, curves_source = curves_scripts()
     html = page(
         "draw_page",
@@ -62,15 +62,16 @@ def draw_page(
         policy=_POLICY,
         curves=curves,
         script=module("site.js"),
+        block=BLOCK,
         phases=[_facts(each) for each in phases],
         annulled=next((each.published.annulled for each in phases if each.published.annulled), None),
-        guarantee=guarantee.of_source(seed_source, commitment_late, phases[0].published),
-        manifest=phases[0].manifest,
+        guarantee=guarantee.of_source(_source_of(first), commitment_late, first.published),
+        manifest=first.manifest,
         numbers=shown,
         market_names=naming.markets,
         least=LEAST_GROUP,
-        verdict=verdict(shown["audit"]),
-        plots={name: image for name, image in drawn.items() if name in _PLOTS or name.startswith("audit-")},
+        verdict=verdict(audit),
+        plots=plots({**shown, "audit": plotted}, naming.markets, svg),
         dimensions=DIMENSIONS,
         proofs=proofs,
         verifier=verifier_hash(),
@@ -110,7 +111,7 @@ def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def _facts(each: Inputs) -> dict[str, Any]:
     """What the page tells about one phase."""
     notice, summary = each.published.notice, each.summary or {}
-    seed_source = each.manifest.seed_source if each.manifest else {}
+    seed_source = _source_of(each)
     return {
         "number": each.number,
         "asOf": each.manifest.as_of if each.manifest else None,
@@ -128,6 +129,10 @@ def _facts(each: Inputs) -> dict[str, Any]:
         "hashes": {name: summary[name] for name in ("manifestHash", "resultHash", "cutoffsHash")},
         "files": [(name, (each.folder / name).stat().st_size) for name in _files(each.folder)],
     }
+
+
+def _source_of(each: Inputs) -> Mapping[str, Any]:
+    return each.manifest.seed_source if each.manifest else {}
 
 
 def _files(folder: Path) -> list[str]:

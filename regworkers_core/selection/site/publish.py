@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
 
 from regworkers_core.adapters.aws.objects import ObjectStore
@@ -18,11 +17,11 @@ from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
-from regworkers_core.selection.draw.artefacts import InputDiffers, export, report_key
+from regworkers_core.selection.draw.artefacts import export, report_key
 from regworkers_core.selection.log.follow import in_bucket, log_parts
 from regworkers_core.selection.maths.beside import is_beside
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import ARTEFACTS, LEAVES, OUTCOMES, RESULT, file_hash, sha256_hex
+from regworkers_core.selection.maths.files import ARTEFACTS, LEAVES, OUTCOMES, RESULT
 from regworkers_core.selection.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
 from regworkers_core.selection.proof.inputs import phase_folders, read_inputs
 from regworkers_core.selection.proof.source import ReceiptSource
@@ -99,24 +98,24 @@ def publish_page(
     """
     record = runtime.draws.get(campaign_id)
     # What was drawn and not confirmed may yet be found wrong.
-    told = [
+    shown = [
         number
         for number, phase in (record.phases if record else {}).items()
         if phase.result_hash and (phase.confirmed or (record and record.annulled))
     ]
-    if record is None or not told:
+    if record is None or not shown:
         raise UsageError(
             f"{campaign_id} has no confirmed phase yet: read the report and confirm it with `regworkers draw run"
             f" {campaign_id}` or the job `confirm_draw`; then publish its page"
         )
-    numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, told[-1], NUMBERS)))
+    numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, shown[-1], NUMBERS)))
     campaign = runtime.campaigns.get(campaign_id)
     naming = Naming(
         campaign.name if campaign and campaign.name else campaign_id,
         {market.market_id: market.name for market in campaign.markets if market.name} if campaign else {},
     )
     with _site(output) as root:
-        export(runtime.objects, campaign_id, told, root)
+        export(runtime.objects, campaign_id, shown, root)
         source = ReceiptSource(
             root,
             None,
@@ -128,7 +127,7 @@ def publish_page(
             runtime.objects, f"draws/{campaign_id}/{PAGE_FOLDER}/", root / PAGE_FOLDER, proofs, apply=apply
         )
     address = f"s3://{runtime.objects.bucket}/draws/{campaign_id}/{PAGE_FOLDER}/{INDEX}"
-    return PagePublished(campaign_id, len(told), address, put, proofs)
+    return PagePublished(campaign_id, len(shown), address, put, proofs)
 
 
 def page_from_folder(folder: Path, output: Path, *, on_leaves: OnLeaves | None = None) -> PagePublished:
@@ -165,8 +164,8 @@ def write_site(
     *,
     on_leaves: OnLeaves | None = None,
 ) -> Proofs:
-    """Write the files of the page into `out`; `numbers` are those of the report of the last drawn phase. Raises DrawError
-    for damaged artefacts.
+    """Write the files of the page into `out`; `numbers` are those of the report of the last drawn phase. Raises
+    DrawError for damaged artefacts.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="regworkers-page-") as scratch:

@@ -22,7 +22,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import isqrt
-from os.path import commonprefix
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,7 +105,10 @@ class _Directory:
 
     def add(self, leaves: Sequence[bytes], size: int) -> None:
         first = _ref(leaves[0])
-        shared = len(commonprefix([self.last, first]))
+        shared = next(
+            (at for at, pair in enumerate(zip(self.last, first, strict=False)) if pair[0] != pair[1]),
+            len(self.last),
+        )
         self.separators.append(first[: shared + 1] if self.sizes else b"")
         self.sizes.append(size)
         self.last = _ref(leaves[-1])
@@ -117,7 +119,7 @@ def write_proofs(
 ) -> Proofs:
     """Write the proofs of the draw in `source.folder` and draw.json.gz into `out`, in about 15 s per million leaves.
 
-    `on_leaves` is told how many more leaves are done; each is done twice. Raises DrawError for damaged artefacts.
+    `on_leaves` gets the number of leaves that were done since its last call; each is done twice. Raises DrawError for damaged artefacts.
     """
     tell = on_leaves or (lambda _more: None)
     phases = [each for each in phase_folders(source.folder) if (each / RESULT).exists()]

@@ -262,7 +262,7 @@ class PhaseReplay {
 
 /**
  * Replay `phases` phases. `read(name)` resolves to the bytes of `phase-1/leaves.txt` and so on, null for none;
- * `onProgress(share, what)` is told from 0 to 1. Resolves to `{passed, findings: [{artefact, message}], notes, count,
+ * `onProgress(share, what)` gets shares from 0 to 1. Resolves to `{passed, findings: [{artefact, message}], notes, count,
  * phases: [{phase, manifestHash, resultHash, cutoffsHash, outcomes}]}`. A file that cannot be used ends the replay.
  */
 export async function replayDraw(read, phases, { onProgress = () => {}, curves = null } = {}) {

@@ -46,7 +46,7 @@ function stepItem({ name, state, detail }) {
 }
 
 function showAnswer({ text, drawn }, { steps, limits, receipt }) {
-  // No receipt that anybody may look up has the reason of an exclusion.
+  // What a ref alone gives does not have the reason of an exclusion.
   const shown = drawn || receipt?.reasons?.length ? steps : steps.filter((step) => step.name !== "reason");
   const has = (state) => shown.some((step) => step.state === state);
   const verdict = has("failed") ? "fails" : has("unchecked") ? "incomplete" : "holds";
@@ -58,12 +58,14 @@ function showAnswer({ text, drawn }, { steps, limits, receipt }) {
     if (!drawn) parts.push(element("p", SITE_TEXT.absentWhy));
     if (receipt.annulled) parts.unshift(element("p", STRINGS.annulled, "bad"));
   }
-  const list = element("ol", "", "checks");
+  const [list, all] = [element("ol", "", "checks"), element("details", "")];
   list.append(...shown.map(stepItem));
+  all.append(element("summary", STRINGS.checksTitle), list, ...limits.map((limit) => element("p", limit, "muted")));
+  all.open = verdict === "fails";
   const save = element("a", SITE_TEXT.save);
   save.download = "receipt.json";
   save.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-  parts.push(save, list, ...limits.map((limit) => element("p", limit, "muted")));
+  parts.push(save, all);
   document.getElementById("answer").replaceChildren(...parts);
   document.documentElement.dataset.verdict = verdict;
 }
@@ -125,8 +127,14 @@ function startPage() {
   }));
   document.getElementById("replay").addEventListener("click", (event) => startReplay(Number(event.target.dataset.phases)));
   // A link to one's own result: what follows # stays in the browser.
-  input.value = decodeURIComponent(location.hash.replace(/^#ref=|^#.*/, ""));
-  if (input.value) look();
+  const follow = () => {
+    const [, ref] = /^#ref=([A-Za-z0-9_-]{1,64})$/.exec(location.hash) ?? [];
+    if (!ref) return;
+    input.value = ref;
+    look();
+  };
+  addEventListener("hashchange", follow);
+  follow();
 }
 
 function workOnReplay({ data: { base, phases } }) {
