@@ -166,7 +166,9 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
         at = draw.logged[-1].time
         draw.logged.append(LogLeaf(campaign_id, hashes["resultHash"], Kind.RESULT, phase, at))
         if phase == last and rng.random() < 0.1:
-            files[ANNULLED] = Annulled(at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))).to_bytes()
+            files[ANNULLED] = Annulled(
+                at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))
+            ).to_bytes()
             draw.logged.append(LogLeaf(campaign_id, sha256_hex(files[ANNULLED]), Kind.ANNULLED, phase, at))
         place = folder / f"phase-{phase}"
         place.mkdir(parents=True)
@@ -246,7 +248,9 @@ def random_log(rng: Random, draw: RandomDraw) -> dict[str, Any]:
     own: list[int] = []
     for leaf in draw.logged:
         for _ in range(rng.choice((0, 0, 1, 3))):
-            other = LogLeaf(f"{draw.campaign_id[:40]}-x", text(rng, 4).encode().hex() * 8, Kind.RESULT, 1, leaf.time)
+            other = LogLeaf(
+                f"{draw.campaign_id[:40]}-x", text(rng, 4).encode().hex() * 8, Kind.RESULT, 1, leaf.time
+            )
             lines.append(other.to_bytes().decode())
         own.append(len(lines))
         lines.append(leaf.to_bytes().decode())

@@ -17,25 +17,94 @@ from tests.selection.verifier.draws import FORMER, LOG, WITNESSES, log_of
 
 Receipt = dict[str, Any]
 # What readers of JSON disagree about.
-NUMBERS = ("0", "-0", "1", "-1", "01", "1.0", "1e2", "2.5", "1E400", "9007199254740991", "9007199254740992",
-           "-9007199254740993", "18446744073709551615", "9" * 30, "9" * 5000, "NaN", "Infinity", "0x10", "+1", "1_0")  # fmt: skip
+NUMBERS = (
+    *["0", "-0", "1", "-1", "01", "1.0", "1e2", "2.5", "1E400", "NaN", "Infinity", "0x10", "+1", "1_0"],
+    *["9007199254740991", "9007199254740992", "-9007199254740993", "18446744073709551615"],
+    "9" * 30,
+    "9" * 5000,
+)
+TIMES = (
+    *(
+        "2026-02-29T00:00:00.000Z",
+        "2024-02-29T23:59:59.999Z",
+        "2026-01-01T24:00:00.000Z",
+        "2026-01-01T00:00:60.000Z",
+    ),
+    *(
+        "0000-01-01T00:00:00.000Z",
+        "0001-01-01T00:00:00.000Z",
+        "2026-13-01T00:00:00.000Z",
+        "2026-01-01T00:00:00.000z",
+    ),
+    *("9999-12-31T23:59:59.999Z", "٢026-01-01T00:00:00.000Z"),
+)
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 3, 64, 65, 600, 2**31, 2**32, 2**53 - 1, "", " ", "-", "0", "x", "é", "٣", "😀", "\ud83d",
-    "\x00", "\x1c", "\x85", "\u2028", "\ufeff", "a" * 65, "'", '"', "'\"\\", "a\n", "draw", "excluded", "f" * 64, "0" * 64,
-    "F" * 64, "f" * 63, "__proto__", "2026-02-29T00:00:00.000Z", "2024-02-29T23:59:59.999Z", "2026-01-01T24:00:00.000Z",
-    "0000-01-01T00:00:00.000Z", "0001-01-01T00:00:00.000Z", "2026-13-01T00:00:00.000Z", "2026-01-01T00:00:60.000Z",
-    "2026-01-01T00:00:00.000z", "9999-12-31T23:59:59.999Z", "٢026-01-01T00:00:00.000Z", [], {}, [[]], [None], {"a": 1},
-    {"__proto__": {"x": 1}}, {"constructor": "", "toString": 0}, "x" * 400, "é" * 200,
-)  # fmt: skip
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2,
+        3,
+        64,
+        65,
+        600,
+        2**31,
+        2**32,
+        2**53 - 1,
+        [],
+        {},
+        [[]],
+        [None],
+        {"a": 1},
+    ),
+    *(
+        "",
+        " ",
+        "-",
+        "0",
+        "x",
+        "é",
+        "٣",
+        "😀",
+        "\ud83d",
+        "\x00",
+        "\x1c",
+        "\x85",
+        "\u2028",
+        "\ufeff",
+        "'",
+        '"',
+        "'\"\\",
+    ),
+    *(
+        "a\n",
+        "draw",
+        "excluded",
+        "__proto__",
+        "f" * 64,
+        "0" * 64,
+        "F" * 64,
+        "f" * 63,
+        "a" * 65,
+        "x" * 400,
+        "é" * 200,
+    ),
+    {"__proto__": {"x": 1}},
+    {"constructor": "", "toString": 0},
+    *TIMES,
+)
 
 
 def mutated(rng: Random, receipt: Receipt, others: Sequence[Receipt]) -> bytes:
     """The bytes of the receipt with one or two changes."""
     changed = deepcopy(receipt)
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         return of_bytes(rng, canonical(changed))
     for _ in range(rng.choice((1, 1, 1, 2))):
-        change = rng.choice((anywhere, anywhere, within, within, exchanged, known, known, signed_again))
+        change = rng.choice((anywhere, within, exchanged, known, known, known, known, known, signed_again))
         change(rng, changed, others)
         if rng.random() < 0.5:
             restated(rng, changed)
@@ -61,7 +130,9 @@ def of_bytes(rng: Random, data: bytes) -> bytes:
     elif what == 2:
         piece += piece
     elif what == 3:
-        piece = rng.choice((b"\xff", b"\x00", b"\n", b"\\", b'"', "\u2028".encode(), b"\xed\xa0\x80", b"\xc0\x80"))
+        piece = rng.choice(
+            (b"\xff", b"\x00", b"\n", b"\\", b'"', "\u2028".encode(), b"\xed\xa0\x80", b"\xc0\x80")
+        )
     elif what == 4:
         return data[:at]
     elif what == 5:
@@ -72,22 +143,24 @@ def of_bytes(rng: Random, data: bytes) -> bytes:
         piece = rng.choice(NUMBERS).encode()
     else:
         piece = piece.swapcase() if piece.swapcase() != piece else bytes([48 + (piece[0] + 1) % 10])
-    return data[:at] + piece + data[at + len(piece) :] if what in (0, 8) else data[:at] + piece + data[at + 1 :]
+    return (
+        data[:at] + piece + data[at + len(piece) :] if what in (0, 8) else data[:at] + piece + data[at + 1 :]
+    )
 
 
 def layout(rng: Random, document: Any) -> bytes:
     """JSON in a random layout, at times with what is no JSON, or with a key twice."""
     what = rng.random()
-    if what < 0.6:
+    if what < 0.8:
         return canonical(document)
-    if what < 0.7:
+    if what < 0.86:
         return json.dumps(document, indent=rng.choice((0, 2)), ensure_ascii=rng.random() < 0.5).encode(
             errors="surrogatepass"
         )
     data = json.dumps(document)
-    if what < 0.8:
+    if what < 0.92:
         return data.replace("{", '{"__proto__": null, ' if rng.random() < 0.5 else '{"kind": 7, ', 1).encode()
-    if what < 0.9:
+    if what < 0.97:
         key = rng.choice(sorted(document) or [""])
         return (data[:-1] + f", {json.dumps(key)}: {rng.choice(NUMBERS)}}}").encode()
     return (data[:-1] + f', "deep": {"[" * 70}{"]" * 70}}}').encode()
@@ -117,11 +190,16 @@ def change_place(rng: Random, document: Any, others: Sequence[Any] = ()) -> None
         return
     path = rng.choice(found)
     parent, key = at(document, path[:-1]), path[-1]
+    if rng.random() < 0.6:
+        parent[key] = similar(rng, parent[key])
+        return
     what = rng.randrange(8)
     if what == 0:
         del parent[key]
     elif what == 1 and isinstance(parent, dict):
-        parent[rng.choice(("x", "__proto__", "constructor", "é", "\U0001f600", "\uffff", "a'b"))] = rng.choice(VALUES)
+        parent[rng.choice(("x", "__proto__", "constructor", "é", "\U0001f600", "\uffff", "a'b"))] = (
+            rng.choice(VALUES)
+        )
     elif what == 2 and isinstance(parent, list):
         parent.insert(rng.randrange(len(parent) + 1), deepcopy(parent[key]))
     elif what == 3 and isinstance(parent, list):
@@ -136,11 +214,31 @@ def change_place(rng: Random, document: Any, others: Sequence[Any] = ()) -> None
         parent[key] = deepcopy(rng.choice(VALUES))
 
 
+def similar(rng: Random, value: Any) -> Any:
+    """Another value that a reader of this place may accept."""
+    if isinstance(value, bool) or value is None:
+        return rng.choice((None, True, False, 1, "2026-01-01T00:00:00.000Z"))
+    if isinstance(value, int):
+        return max(0, value + rng.choice((-1, 1, 1000)))
+    if not isinstance(value, str):
+        return value[:-1] if isinstance(value, list) else value
+    if len(value) > 60 and not set(value) - set("0123456789abcdef"):
+        return value[:-1] + rng.choice("0123456789abcdef")
+    if value.endswith("Z") and value[:4].isdigit():
+        return rng.choice((f"2023-08-23T15:{rng.randrange(60):02}:24.000Z", "2023-08-23T15:49:24.500Z"))
+    return value[:-1] + rng.choice("abcZ019_-")
+
+
 def of_text(rng: Random, text: str) -> str:
     """A change of one character of a text, or around it."""
     place = rng.randrange(len(text))
     new = rng.choice(
-        ("", text[place] * 2, text[place].swapcase(), rng.choice("0123456789abcdef|,-_+ \n\t'\"\\éZ٣\u2028😀"))
+        (
+            "",
+            text[place] * 2,
+            text[place].swapcase(),
+            rng.choice("0123456789abcdef|,-_+ \n\t'\"\\éZ٣\u2028😀"),
+        )
     )
     return rng.choice((text[:place] + new + text[place + 1 :], f"{text}\n", f" {text}", text[::-1], text * 2))
 
@@ -182,7 +280,10 @@ def exchanged(rng: Random, receipt: Receipt, others: Sequence[Receipt]) -> None:
 def known(rng: Random, receipt: Receipt, others: Sequence[Receipt]) -> None:
     """One of the changes that a forger would try."""
     try:
-        rng.choice(FORGERIES)(rng, receipt)
+        forgery = rng.choice(FORGERIES)
+        if "phases" not in receipt and rng.random() < 0.5:
+            forgery = forge_absence
+        forgery(rng, receipt)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         # The receipt has no such part, or an earlier change has broken it.
         anywhere(rng, receipt, others)
@@ -239,7 +340,15 @@ def forge_proof(rng: Random, receipt: Receipt) -> None:
 
 def forge_strike(rng: Random, receipt: Receipt) -> None:
     ref, phase = receipt["ref"], rng.choice(receipt["phases"])
-    texts = (None, f"{ref}|BOT", f"{ref}|bot", f"{ref}", f"{ref}|BOT\n", f"{ref}|BOT\n{ref}|BOT", f"x|BOT\n{ref}|A")
+    texts = (
+        None,
+        f"{ref}|BOT",
+        f"{ref}|bot",
+        f"{ref}",
+        f"{ref}|BOT\n",
+        f"{ref}|BOT\n{ref}|BOT",
+        f"x|BOT\n{ref}|A",
+    )
     phase["strike"] = rng.choice(texts)
 
 
@@ -290,9 +399,36 @@ def forge_source(rng: Random, receipt: Receipt) -> None:
     receipt["seed"] = canonical(seed | rng.choice(changes)).decode()
 
 
+def forge_household(rng: Random, receipt: Receipt) -> None:
+    """An entry without a rank, and those of its unit that are said to be ahead."""
+    siblings, own = receipt["siblings"], receipt["inclusion"]
+    if not siblings or rng.random() < 0.5:
+        for phase in receipt["phases"]:
+            phase["result"] = f"{receipt['ref']}|||HOUSEHOLD_LIMIT"
+        receipt.update(market="", outcome="HOUSEHOLD_LIMIT", rank=None)
+    receipt["siblings"] = rng.choice(([], [own], siblings[1:], siblings * 2, [*siblings, own]))
+
+
+def forge_absence(rng: Random, receipt: Receipt) -> None:
+    ref = receipt["before"]["leaf"].partition("|")[0]
+    changes: list[Receipt] = [
+        {"ref": rng.choice((ref, "-", "~", "z" * 64))},
+        {"before": None},
+        {"after": None},
+        {"after": receipt["before"]},
+        {"reasons": rng.choice(([], ["x"], ["A", 7], ["A\n"], [["A"]]))},
+    ]
+    receipt.update(rng.choice(changes))
+
+
 def forge_words(rng: Random, receipt: Receipt) -> None:
     receipt["guarantee"] = rng.choice(
-        (receipt["guarantee"] + " ", receipt["guarantee"].replace("600", "700"), receipt["guarantee"][:-40], "safe")
+        (
+            receipt["guarantee"] + " ",
+            receipt["guarantee"].replace("600", "700"),
+            receipt["guarantee"][:-40],
+            "safe",
+        )
     )
     receipt["roundAt"] = rng.choice((receipt["roundAt"], None, "2023-08-23T15:59:27.000Z", 7))
 
@@ -304,7 +440,9 @@ def forge_beside(rng: Random, receipt: Receipt) -> None:
         published["notice"] = None
     elif what == 1:
         notice = json.loads(published["notice"])
-        change = rng.choice(({"reason": "é"}, {"publishedAt": "2023-08-23T15:49:24.500Z"}, {"capacities": {"é'": 1}}))
+        change = rng.choice(
+            ({"reason": "é"}, {"publishedAt": "2023-08-23T15:49:24.500Z"}, {"capacities": {"é'": 1}})
+        )
         published["notice"] = canonical(notice | change).decode()
     elif what == 2:
         published["replaced"] = published["replaced"][1:]
@@ -329,7 +467,9 @@ def forge_log(rng: Random, receipt: Receipt) -> None:
     elif what == 2:
         lines.insert(3, rng.choice(("", "extension", "\t")))
     elif what == 3:
-        lines[rng.randrange(4, len(lines))] = rng.choice((lines[4], "— x AAAAAAA=", "— x y z", "- x AAAAAAAA", "— é"))
+        lines[rng.randrange(4, len(lines))] = rng.choice(
+            (lines[4], "— x AAAAAAA=", "— x y z", "- x AAAAAAAA", "— é")
+        )
     elif what == 4:
         lines[-2] = rng.choice((lines[-2][:-8] + "AAAAAAA=", lines[-2] + "=", lines[-2].replace("A", "B")))
     elif what == 5:
@@ -339,13 +479,15 @@ def forge_log(rng: Random, receipt: Receipt) -> None:
     elif what == 7:
         log["keys"]["witnesses"] = [str(each.verifier(rng.choice((1, 4)))) for each in WITNESSES[:2]]
     else:
-        log["keys"]["log"] = [rng.choice((str(FORMER.verifier()), str(LOG.verifier(4)), "a+b", "a b+12345678+AQ=="))]
+        log["keys"]["log"] = [
+            rng.choice((str(FORMER.verifier()), str(LOG.verifier(4)), "a+b", "a b+12345678+AQ=="))
+        ]
     log["checkpoint"] = "\n".join(lines)
 
 
 FORGERIES: tuple[Callable[[Random, Receipt], None], ...] = (
     forge_outcome, forge_leaf, forge_proof, forge_strike, forge_cutoff, forge_manifest, forge_source, forge_words,
-    forge_beside, forge_log,
+    forge_beside, forge_log, forge_household,
 )  # fmt: skip
 
 
@@ -371,7 +513,9 @@ def signed_again(rng: Random, receipt: Receipt, others: Sequence[Receipt]) -> No
             leaves[place] = {**leaves[place], "kind": rng.choice(kinds), "phase": rng.choice((0, 1, 2))}
         lines = [canonical(leaf).decode() for leaf in leaves]
         witnesses = WITNESSES[: rng.choice((0, 1, 3))]
-        receipt["log"] = log_of(lines, list(range(len(lines))), [LOG], witnesses, rng.randint(0, len(witnesses)))
+        receipt["log"] = log_of(
+            lines, list(range(len(lines))), [LOG], witnesses, rng.randint(0, len(witnesses))
+        )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         anywhere(rng, receipt, others)
     return None
@@ -383,7 +527,10 @@ def restated(rng: Random, receipt: Receipt) -> None:
         manifest_hash = ""
         for number, phase in enumerate(receipt["phases"]):
             if number and rng.random() < 0.7:
-                before = {"manifestHash": manifest_hash, "resultHash": receipt["phases"][number - 1]["resultHash"]}
+                before = {
+                    "manifestHash": manifest_hash,
+                    "resultHash": receipt["phases"][number - 1]["resultHash"],
+                }
                 phase["manifest"] = canonical(json.loads(phase["manifest"]) | {"previous": before}).decode()
             manifest_hash = phase["manifestHash"] = sha256_hex(phase["manifest"].encode())
             phase["cutoffsHash"] = sha256_hex(phase["cutoffs"].encode())
@@ -391,12 +538,18 @@ def restated(rng: Random, receipt: Receipt) -> None:
         source = first["seedSource"].get("chain", "commit-reveal")
         round_number = first["seedSource"].get("round", 0)
         made = SeedFile.of(
-            receipt["phases"][0]["manifestHash"], seed["kind"], source, round_number, seed["randomness"], seed["signature"]
+            receipt["phases"][0]["manifestHash"],
+            seed["kind"],
+            source,
+            round_number,
+            seed["randomness"],
+            seed["signature"],
         )
         receipt["seed"] = made.to_bytes().decode()
         if rng.random() < 0.7:
             _, unit, weight, *_ = receipt["inclusion"]["leaf"].split("|")
             receipt["key"] = unit_key(made.seed, first["drawId"], unit, int(weight) % 100)
             receipt["entryKey"] = entry_key(made.seed, receipt["ref"])
-    except Exception:  # noqa: BLE001, S110 - whatever an earlier change has broken
-        pass
+    except Exception:
+        # Whatever an earlier change has broken.
+        return
