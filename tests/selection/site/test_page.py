@@ -237,7 +237,7 @@ def test_the_command_writes_a_folder_offline_and_shows_what_it_would_put(
     assert "add --apply" in dry["advice"] and _stored(drawn) == {}
     done = json.loads(run(CAMPAIGN, "--apply").stdout)
     assert done["page"].endswith(f"/draws/{CAMPAIGN}/page/index.html") and "advice" not in done
-    actions = [row["command"] for row in drawn.database["operator_actions"].find({})]
+    actions = [row["what"] for row in drawn.database["operator_actions"].find({})]
     assert actions == ["draw publish-page"]
     for words, said in (
         ((), "give either a campaign or --from"),
