@@ -37,11 +37,11 @@ function stepItem({ name, state, detail }) {
   const words = STRINGS.steps[name] ?? {};
   const [, phase] = /^outcome-(.+)$/.exec(name) ?? [];
   const title = phase ? STRINGS.steps.outcome.title(phase) : words.title ?? STRINGS.steps["randomness-drand"].title;
-  const item = element("li", `${title}: ${STRINGS.states[state].toLowerCase()}`);
+  const item = element("li", `${title}: `);
   const mark = element("span", STRINGS.marks[state], `mark ${{ passed: "good", failed: "bad" }[state] ?? ""}`);
   mark.ariaHidden = "true";
   item.prepend(mark);
-  item.append(element("div", detail, "detail"));
+  item.append(element("span", STRINGS.states[state].toLowerCase(), "state"), element("div", detail, "detail"));
   return item;
 }
 
