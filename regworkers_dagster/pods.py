@@ -75,6 +75,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "eligibility_report",
             "enter_signature",
             "export_draw",
+            "publish_draw_page",
             "simulate_draw",
             "top_up",
         ),

@@ -19,17 +19,22 @@ import orjson
 
 from benchmarks.figures import peak_mib
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
+from regworkers_core.domain.documents import as_document
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, sha256_hex
 from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.maths.merkle import root_of
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+from regworkers_core.selection.proof.source import ReceiptSource
 from regworkers_core.selection.proof.verify import verify
 from regworkers_core.selection.report.notes import capacity_respected
+from regworkers_core.selection.site.tiles import write_proofs
 from regworkers_core.settings import PROJECT_ROOT
+from tests.selection.site.node import NODE
 
 PHASE = "phase-1"
+PAGE = "page"
 INDEX = "leaves.index"
 _RECEIPTS = 200
 
@@ -80,6 +85,43 @@ def _receipts(folder: Path) -> list[float]:
     return sorted(found)
 
 
+def _proofs(folder: Path) -> dict[str, int]:
+    """The static proofs of all entries."""
+    (folder / PAGE).mkdir()
+    return as_document(
+        write_proofs(ReceiptSource(folder, None), folder / PAGE, engine=_engine(folder)),
+        "bytes",
+        "tiles",
+        "records",
+    )
+
+
+def _replay(folder: Path) -> dict[str, Any]:
+    """The draw again, in Node as in a browser; it counts its own time and memory."""
+    return _in_node(folder, "replay.mjs", str(folder))
+
+
+def _lookups(folder: Path) -> dict[str, Any]:
+    """Requests and compressed bytes from a ref to its receipt, which is compared with the one made here."""
+    refs = [
+        *_some_refs(folder),
+        "none-of-the-refs",
+        *(sha256_hex(b"%d" % number)[:32] for number in range(50)),
+    ]
+    (folder / "refs.json").write_bytes(orjson.dumps(refs))
+    found = _in_node(folder, "lookups.mjs", str(folder / PAGE), str(folder / "refs.json"))
+    for ref, text in zip(refs[:_RECEIPTS], found.pop("texts"), strict=False):
+        if receipt_bytes(build_receipt(folder, ref, index=folder / INDEX)).decode() != text:
+            raise RuntimeError(f"another receipt of {ref}")
+    return found
+
+
+def _in_node(folder: Path, script: str, *arguments: str) -> dict[str, Any]:
+    command = [str(NODE), str(Path(__file__).with_name(script)), *arguments]
+    found: dict[str, Any] = orjson.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return found
+
+
 def _some_refs(folder: Path) -> list[str]:
     query = f"SELECT id FROM '{folder / PHASE / IDS}' USING SAMPLE reservoir({_RECEIPTS} ROWS) REPEATABLE (7)"
     with duckdb.connect() as connection:
@@ -94,7 +136,7 @@ def _engine(folder: Path) -> Engine:
 
 CONTESTANTS: dict[str, Callable[[Path], Any]] = {
     "pool": _pool, "leaves": _leaves, "merkle": _merkle, "bare": _bare, "draw": _draw, "gate": _gate,
-    "receipts": _receipts,
+    "receipts": _receipts, "proofs": _proofs, "replay": _replay, "lookups": _lookups,
 }  # fmt: skip
 
 
@@ -114,6 +156,8 @@ def _timed(name: str, folder: Path) -> dict[str, Any]:
         "cpuSeconds": time.process_time() - cpu,
         "peakMib": peak_mib(),
     }
+    if isinstance(extra, dict):
+        return {**found, **extra}
     return found if extra is None else {**found, "milliseconds": extra}
 
 

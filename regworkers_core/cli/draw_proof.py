@@ -1,4 +1,4 @@
-"""`regworkers draw verify|receipt|check-receipt|verify-page`: proof of a draw, for auditors, support and entrants."""
+"""`regworkers draw verify|receipt|check-receipt|verify-page|publish-page`: proof of a draw."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.adapters.files.private_files import write_private
+from regworkers_core.cli.changes import Change, audited
+from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -223,6 +225,54 @@ def verify_page_command(
         "expected": expected,
     }
     answer(document, form, text, finding=not same)
+
+
+@app.command("publish-page")
+@flatten_options
+def publish_page_command(
+    change: Change,
+    campaign_id: Annotated[
+        str | None, typer.Argument(metavar="[CAMPAIGN]", help="id or slug; not with --from")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="exported artefacts in this folder, without a server")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="write artefacts and page to this folder, for any host of files")
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Publish the page of a draw: odds, audit, hashes, and the proof of every entry.
+
+    With --apply it is put beside the artefacts in S3; without it the command shows what would be put. A repeat puts
+    nothing, a later phase replaces the page. With --output it is also written to a folder.
+    """
+    from regworkers_core.selection.site.publish import page_from_folder, publish_page
+
+    if (campaign_id is None) == (source is None):
+        raise UsageError("give either a campaign or --from with a folder of exported artefacts")
+    with progress("leaves", "proofs") as show:
+        if source is not None:
+            if output is None or change.apply:
+                raise UsageError("--from writes to a folder: give --output, and no --apply")
+            done = page_from_folder(source, output, on_leaves=lambda more: show(advance=more))
+        else:
+            runtime = Runtime.load()
+            found = runtime.campaigns.id_of(str(campaign_id))
+            arguments = {"output": output and str(output)}
+            with audited(runtime, "draw publish-page", found, arguments, dry_run=change.dry_run) as result:
+                done = publish_page(
+                    runtime,
+                    found,
+                    output=output,
+                    apply=change.apply,
+                    on_leaves=lambda more: show(advance=more),
+                )
+                result["put"] = len(done.put)
+    document = done.as_dict()
+    if source is None and change.dry_run and done.put:
+        document["advice"] = "nothing was put: add --apply to publish it"
+    answer(document, form)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -255,6 +255,7 @@ MANAGERS_JOBS = (
     "notifications_status",
     "open_campaign",
     "pause_notifications",
+    "publish_draw_page",
     "remove_invites",
     "replan_code",
     "resume_notifications",

@@ -1,4 +1,6 @@
-"""The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, export, annulment, adoption."""
+"""The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, page, export, annulment,
+adoption.
+"""
 
 import secrets
 import tempfile
@@ -107,6 +109,10 @@ class ReceiptConfig(CampaignConfig):
         default="",
         description="The ref in the fan's confirmation, or the id of the entry. No mail address, no name.",
     )
+
+
+class PageConfig(ApplyConfig, CampaignConfig):
+    """Whose page."""
 
 
 class AnnulConfig(CampaignConfig):
@@ -365,6 +371,31 @@ def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
 
 
 @launchable(
+    "publish_draw_page",
+    long=True,
+    description="Publishes the page of a draw beside its files in the bucket: odds, bias audit, hashes, and the proof of "
+    "every entry, which a fan's browser checks. Covers the confirmed phases; launch it again after a further one. Builds "
+    "and counts only, unless `apply` is true.",
+)
+def publish_draw_page(launch: Launch, config: PageConfig) -> LaunchOutcome:
+    """A repeat puts nothing."""
+    from regworkers_core.selection.site.publish import publish_page
+
+    campaign_id, show = launch.campaign_id(config.campaign_id), launch.progress()
+    leaves = 0
+
+    def on_leaves(more: int) -> None:
+        nonlocal leaves
+        leaves += more
+        show(f"{leaves:,} leaves")
+
+    done = publish_page(launch.runtime, campaign_id, apply=config.apply, on_leaves=on_leaves)
+    launch.result["put"] = len(done.put)
+    facts = {**done.as_dict(), "put": ", ".join(done.put), "dryRun": not config.apply}
+    return LaunchOutcome(campaign_id, facts, specs.PUBLICATION, changed=config.apply)
+
+
+@launchable(
     "annul_draw",
     uses=CHANGES_CAMPAIGNS,
     previews=True,
@@ -437,6 +468,7 @@ JOBS = (
     retry_market_selection,
     make_receipt,
     export_draw,
+    publish_draw_page,
     annul_draw,
     adopt_draw,
     enter_signature,

@@ -130,6 +130,7 @@ APPLIES = {
     "erase_entry": None,
     "housekeeping": "apply_retention",
     "prune_runs": "prune",
+    "publish_draw_page": None,
     "reconcile_entries": "reconcile",
     "redrive_dead_letters": None,
     "remove_invites": None,

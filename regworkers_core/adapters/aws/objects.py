@@ -106,6 +106,11 @@ class ObjectLock(NamedTuple):
         return {"ObjectLockMode": self.mode, "ObjectLockRetainUntilDate": until}
 
 
+def _type_of(key: str) -> dict[str, str]:
+    """The argument of a write that makes a browser show a page instead of saving it."""
+    return {"ContentType": "text/html; charset=utf-8"} if key.endswith(".html") else {}
+
+
 class ObjectStore:
     """The artefacts' bucket. Every method raises TransientFailure when S3 cannot answer, UsageError for a missing
     bucket. Conditional writes lock what `lock` names.
@@ -161,8 +166,8 @@ class ObjectStore:
         return True
 
     def _put_new(self, key: str, data: bytes) -> None:
-        put, lock = self._client.put_object, self._lock.of(key)
-        self._call(key, put, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", **lock)
+        put, more = self._client.put_object, self._lock.of(key) | _type_of(key)
+        self._call(key, put, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", **more)
 
     def _put_parts_once(self, key: str, path: Path) -> None:
         """In parts, one in memory at a time. The condition is that of the last call, which creates the object; the
@@ -197,7 +202,7 @@ class ObjectStore:
         by now. `data` must be unique to this writer, so that a write whose answer was lost is recognised.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-        condition |= self._lock.of(key)
+        condition |= self._lock.of(key) | _type_of(key)
         try:
             answer = self._call(
                 key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, **condition

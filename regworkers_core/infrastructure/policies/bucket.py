@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-# The only files of a draw that are ever replaced: of phase 1, by a repeated commit, under If-Match.
-REPLACEABLE = ("draws/*/phase-1/manifest.json", "draws/*/phase-1/notice.json")
+# The only files of a draw that are ever replaced, under If-Match: of phase 1, by a repeated commit, and its page.
+REPLACEABLE = (
+    "draws/*/phase-1/manifest.json",
+    "draws/*/phase-1/notice.json",
+    "draws/*/page/draw.json.gz",
+    "draws/*/page/index.html",
+    "draws/*/page/verifier.html",
+)
 # Of the public log: the checkpoint moves on, and keys change.
 _LOG = ("log/checkpoint", "log/keys.json")
 # Where else an object is replaced under If-Match.

@@ -63,13 +63,37 @@ def leaf_hash(leaf: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + leaf).digest()
 
 
+def levels_of(nodes: Sequence[bytes]) -> list[list[bytes]]:
+    """Return the levels of the tree over `nodes`, from these to the root; an empty list for none."""
+    levels = [list(nodes)] if nodes else []
+    while levels and len(levels[-1]) > 1:
+        levels.append(_above(levels[-1]))
+    return levels
+
+
+def path_up(position: int, levels: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """Return the siblings from `position` in the lowest of the levels up to their root."""
+    path = []
+    for nodes in levels:
+        sibling = position ^ 1
+        if sibling < len(nodes):
+            path.append(nodes[sibling])
+        position //= 2
+    return path
+
+
+def path_to(position: int, nodes: Sequence[bytes]) -> list[bytes]:
+    """Return the siblings from `position` up to the root over `nodes`."""
+    return path_up(position, levels_of(nodes))
+
+
 def root_of(path: Path) -> tuple[str, int]:
     """Return (root in hex, number of leaves) of a leaves.txt, at constant memory. Raises DrawError when the last line
     has no line feed.
     """
     tree, count = TreeHash(), 0
-    for _offset, leaves in _blocks(path):
-        tree.add(_block_root(leaves))
+    for _offset, leaves in blocks_of(path):
+        tree.add(block_root(leaves))
         count += len(leaves)
     return tree.root().hex(), count
 
@@ -82,8 +106,8 @@ def write_index(path: Path, index: Path) -> tuple[str, int]:
     tree, count = TreeHash(), 0
     made = index.with_name(index.name + ".part")
     with made.open("wb") as file:
-        for offset, leaves in _blocks(path):
-            root = _block_root(leaves)
+        for offset, leaves in blocks_of(path):
+            root = block_root(leaves)
             file.write(offset.to_bytes(8, "big") + root)
             tree.add(root)
             count += len(leaves)
@@ -104,14 +128,14 @@ def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof
         inside = position - number * BLOCK_LEAVES
         if not 0 <= inside < len(leaves):
             raise KeyError(leaf)
-        if _block_root(leaves) != entries[number][1]:
+        if block_root(leaves) != entries[number][1]:
             raise DrawError(
                 LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not match their index: rebuild it"
             )
         count = (len(entries) - 1) * BLOCK_LEAVES + data[entries[-1][0] :].count(b"\n")
-    path_up = path_to(inside, [leaf_hash(each) for each in leaves])
-    path_up += path_to(number, [root for _, root in entries])
-    return Proof(position, count, leaves[inside].decode("ascii"), tuple(each.hex() for each in path_up))
+    proof = path_to(inside, [leaf_hash(each) for each in leaves])
+    proof += path_to(number, [root for _, root in entries])
+    return Proof(position, count, leaves[inside].decode("ascii"), tuple(each.hex() for each in proof))
 
 
 def verify_proof(leaf: str, index: int, count: int, proof: Sequence[str], root: str) -> bool:
@@ -135,18 +159,18 @@ def verify_proof(leaf: str, index: int, count: int, proof: Sequence[str], root: 
     return last == 0 and found.hex() == root
 
 
-def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield the offset in the file and the leaves of each block."""
+def blocks_of(path: Path, size: int = BLOCK_LEAVES) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the offset in the file and the leaves of each block of `size` leaves, a power of two."""
     with path.open("rb", buffering=_READ_BYTES) as file:
         offset = 0
-        while lines := list(islice(file, BLOCK_LEAVES)):
+        while lines := list(islice(file, size)):
             if not lines[-1].endswith(b"\n"):
                 raise DrawError(LEAVES, "the last line has no line feed")
             yield offset, [line[:-1] for line in lines]
             offset += sum(map(len, lines))
 
 
-def _block_root(leaves: Sequence[bytes]) -> bytes:
+def block_root(leaves: Sequence[bytes]) -> bytes:
     sha256 = hashlib.sha256
     nodes = [sha256(b"\x00" + leaf).digest() for leaf in leaves]
     while len(nodes) > 1:
@@ -165,20 +189,9 @@ def _above(nodes: Sequence[bytes]) -> list[bytes]:
     return above
 
 
-def path_to(position: int, nodes: Sequence[bytes]) -> list[bytes]:
-    """Return the siblings from `position` up to the root over `nodes`."""
-    path = []
-    while len(nodes) > 1:
-        sibling = position ^ 1
-        if sibling < len(nodes):
-            path.append(nodes[sibling])
-        nodes, position = _above(nodes), position // 2
-    return path
-
-
 def _entries(path: Path, index: Path | None) -> list[tuple[int, bytes]]:
     if index is None:
-        return [(offset, _block_root(leaves)) for offset, leaves in _blocks(path)]
+        return [(offset, block_root(leaves)) for offset, leaves in blocks_of(path)]
     if not index.exists():
         write_index(path, index)
     data = index.read_bytes()

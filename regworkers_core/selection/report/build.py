@@ -23,7 +23,7 @@ from regworkers_core.selection.report.odds import (
 )
 
 MEMORY_MIB = 700
-_DIMENSIONS = {
+DIMENSIONS = {
     "registrationTime": "Registration time",
     "registrationDay": "Registration day",
     "refPrefix": "First character of the ref",
@@ -148,7 +148,7 @@ def html_page(numbers: Mapping[str, Any], plots: Mapping[str, bytes], context: R
         plots=plots,
         context=context,
         verdict=verdict(numbers["audit"]),
-        dimensions=_DIMENSIONS,
+        dimensions=DIMENSIONS,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from regworkers_core.reporting.figures import (
@@ -42,9 +44,14 @@ _MOST_BARS = 30
 _MOST_BAR_LABELS = 8
 
 
-def plots(numbers: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, bytes]:
-    """The plots of a report's numbers as PNG by name; without data there is no plot. `names` are market names by id."""
+def plots(
+    numbers: Mapping[str, Any], names: Mapping[str, str], written: Callable[[Figure], bytes] = png
+) -> dict[str, bytes]:
+    """The plots of a report's numbers by name, as PNG or as `written` makes them; without data there is no plot.
+    `names` are market names by id.
+    """
     made: dict[str, bytes] = {}
+    _plot = partial(_plotted, written)
     made["funnel"] = _plot(_funnel, numbers["funnel"], rows=4 + len(numbers["funnel"]["reasons"]) + 5)
     if numbers["markets"]:
         shown = sorted(numbers["markets"], key=lambda market: -market["anyChoice"])[:_MOST_BARS]
@@ -68,10 +75,12 @@ def plots(numbers: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, byt
     return made
 
 
-def _plot(draw: Callable[..., None], *values: Any, rows: float, panels: int = 1) -> bytes:
+def _plotted(
+    written: Callable[[Figure], bytes], draw: Callable[..., None], *values: Any, rows: float, panels: int = 1
+) -> bytes:
     made, axes = figure(rows, panels)
     draw(axes if panels > 1 or draw is _audited else axes[0], *values)
-    return png(made)
+    return written(made)
 
 
 def _funnel(axis: Axes, funnel: Mapping[str, Any]) -> None:

@@ -68,6 +68,16 @@ def module(name: str) -> str:
     return "\n\n".join(texts.values())
 
 
+def curves_scripts() -> tuple[str, str]:
+    """What brings the curves that signatures need to another page, as HTML, and their source in its policy (CSP); both
+    are empty in a build without them.
+    """
+    if not (curves := _unpacked(_CURVES)):
+        return "", ""
+    unpack = (_FOLDER / "unpack.js").read_text(encoding="utf-8")
+    return f"{_block(_CURVES, 'text/javascript').decode()}\n<script>{unpack}</script>", source(curves)
+
+
 @cache
 def _page() -> bytes:
     own, curves = module("page.js").encode(), _unpacked(_CURVES)
@@ -87,8 +97,8 @@ def _page() -> bytes:
     style = (_FOLDER / "style.css").read_bytes()
     policy = (
         "default-src 'none'",
-        f"script-src {' '.join(map(_source, allowed))}",
-        f"style-src {_source(style)}",
+        f"script-src {' '.join(map(source, allowed))}",
+        f"style-src {source(style)}",
         "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
@@ -114,5 +124,6 @@ def _block(path: Path, kind: str) -> bytes:
     return b'<script type="application/gzip" data-type="%b">%b</script>' % (kind.encode(), packed)
 
 
-def _source(text: bytes) -> str:
+def source(text: bytes) -> str:
+    """What allows this script or style in a policy (CSP)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"

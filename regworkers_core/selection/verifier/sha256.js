@@ -15,7 +15,6 @@ const FIRST_STATE = [
 ];
 const HEX_OF_BYTE = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
 const schedule = new Int32Array(64);
-const lastBlocks = new Uint8Array(128);
 const encoder = new TextEncoder();
 
 function compress(state, data, offset) {
@@ -61,27 +60,63 @@ function compress(state, data, offset) {
   state[7] = (state[7] + h) | 0;
 }
 
+/**
+ * A hash over parts: `update` as often as needed, then `finish`. `from` takes over what another one has read, so that
+ * millions of texts with one beginning are hashed without reading it, or allocating, each time.
+ */
+export class Sha256 {
+  constructor() {
+    this.state = Int32Array.from(FIRST_STATE);
+    this.block = new Uint8Array(64);
+    this.length = 0;
+  }
+
+  from(other) {
+    this.state.set(other.state);
+    this.block.set(other.block);
+    this.length = other.length;
+    return this;
+  }
+
+  update(bytes, start = 0, end = bytes.length) {
+    let filled = this.length % 64;
+    this.length += end - start;
+    if (filled) {
+      while (filled < 64 && start < end) this.block[filled++] = bytes[start++];
+      if (filled < 64) return this;
+      compress(this.state, this.block, 0);
+    }
+    for (; start + 64 <= end; start += 64) compress(this.state, bytes, start);
+    for (filled = 0; start < end; ) this.block[filled++] = bytes[start++];
+    return this;
+  }
+
+  /** Write 32 bytes to `out` from `at` on, and return it. */
+  finish(out = new Uint8Array(32), at = 0) {
+    const { block, state, length } = this;
+    let filled = length % 64;
+    block[filled++] = 0x80;
+    block.fill(0, filled);
+    if (filled > 56) {
+      compress(state, block, 0);
+      block.fill(0);
+    }
+    // The length in bits, big-endian: below 2^53, so in two words.
+    const high = Math.floor(length / 0x20000000);
+    const low = length << 3;
+    for (let i = 0; i < 4; i++) {
+      block[56 + i] = high >>> (24 - 8 * i);
+      block[60 + i] = low >>> (24 - 8 * i);
+    }
+    compress(state, block, 0);
+    for (let i = 0; i < 32; i++) out[at + i] = state[i >> 2] >>> (24 - 8 * (i & 3));
+    return out;
+  }
+}
+
 /** The 32 bytes of the hash of a Uint8Array. */
 export function sha256(bytes) {
-  const state = Int32Array.from(FIRST_STATE);
-  const whole = bytes.length - (bytes.length % 64);
-  for (let offset = 0; offset < whole; offset += 64) compress(state, bytes, offset);
-  const rest = bytes.length - whole;
-  const size = rest < 56 ? 64 : 128;
-  lastBlocks.fill(0, rest, size);
-  for (let at = 0; at < rest; at++) lastBlocks[at] = bytes[whole + at];
-  lastBlocks[rest] = 0x80;
-  // The length in bits, big-endian: below 2^53, so in two words.
-  const high = Math.floor(bytes.length / 0x20000000);
-  const low = bytes.length << 3;
-  for (let at = 0; at < 4; at++) {
-    lastBlocks[size - 8 + at] = high >>> (24 - 8 * at);
-    lastBlocks[size - 4 + at] = low >>> (24 - 8 * at);
-  }
-  for (let offset = 0; offset < size; offset += 64) compress(state, lastBlocks, offset);
-  const digest = new Uint8Array(32);
-  for (let at = 0; at < 32; at++) digest[at] = state[at >> 2] >>> (24 - 8 * (at & 3));
-  return digest;
+  return new Sha256().update(bytes).finish();
 }
 
 /** The hash of a text (in UTF-8) or of bytes, as 64 lower-case hex digits. */

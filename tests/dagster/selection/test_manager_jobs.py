@@ -216,6 +216,11 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     assert receipt["verdict"] == "incomplete"
     assert manager.opens(receipt["page"]) == verifier_page(manager.opens(receipt["json"]))
     assert "WINNER" not in str(receipt), "neither is what became of the entry in Dagster"
+    index = f"draws/{CAMPAIGN}/page/index.html"
+    planned = manager.does("publish_draw_page", campaign_id=CAMPAIGN)
+    assert planned["dryRun"] and not runtime.objects.exists(index)
+    paged = manager.does("publish_draw_page", campaign_id=CAMPAIGN, apply=True)
+    assert paged["page"].endswith(index) and b"Check my result" in runtime.objects.get_bytes(index)
     exported = manager.does("export_draw", campaign_id=CAMPAIGN)
     with zipfile.ZipFile(io.BytesIO(manager.opens(exported["archive"]))) as archive:
         assert f"{CAMPAIGN}/phase-1/manifest.json" in archive.namelist()

@@ -52,6 +52,8 @@ def refused(action: str, key: str, more: Mapping[str, str] | None = None) -> set
         ("draws/c1/phase-1/result.txt", OVER, {"ReplaceNoOtherFileOfADraw"}),
         ("draws/c1/phase-1/manifest.json", OVER, set()),
         ("draws/c1/phase-1/notice.json", OVER, set()),
+        ("draws/c1/page/index.html", OVER, set()),
+        ("draws/c1/page/proofs-0123456789abcdef.bin", OVER, {"ReplaceNoOtherFileOfADraw"}),
         ("draws/c1/phase-1/manifest.json", {}, {"WriteFilesOfDrawsOnce"}),
         ("draws/c1/phase-2/manifest.json", OVER, {"ReplaceNoOtherFileOfADraw"}),
         # The parts of a large file, whose last call has the condition.

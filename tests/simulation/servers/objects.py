@@ -38,6 +38,7 @@ class Objects(Buckets):
         Body: bytes,
         IfNoneMatch: str | None = None,
         IfMatch: str | None = None,
+        ContentType: str = "",
         **lock: Any,
     ) -> dict[str, Any]:
         bucket = self._bucket(Bucket)

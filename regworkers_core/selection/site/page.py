@@ -1,0 +1,159 @@
+"""The page of a draw for everybody: what was drawn, when, with which odds, and how to check it.
+
+Nothing in it tells more about a fan than the artefacts do, which list every ref with its outcome. Counts by what the
+artefacts do not show (times of registration, mail domains, reasons of exclusions) are published for groups of at least
+LEAST_GROUP entries only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regworkers_core.reporting.figures import svg
+from regworkers_core.reporting.pages import page
+from regworkers_core.selection.maths.beside import is_beside
+from regworkers_core.selection.maths.files import ARTEFACTS
+from regworkers_core.selection.proof import guarantee
+from regworkers_core.selection.proof.beacon import signed_at
+from regworkers_core.selection.proof.inputs import Inputs
+from regworkers_core.selection.report.build import DIMENSIONS
+from regworkers_core.selection.report.notes import verdict
+from regworkers_core.selection.report.plots import plots
+from regworkers_core.selection.site.tiles import BLOCK, Proofs
+from regworkers_core.selection.verifier.assemble import curves_scripts, module, source, verifier_hash
+
+LEAST_GROUP = 50
+INDEX = "index.html"
+_INLINE = re.compile(r"<(script|style)(?: id=\"code\")?>(.*?)</\1>", re.DOTALL)
+_POLICY = "THE-POLICY-OF-THIS-PAGE"
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Names for people; ids where there is none."""
+
+    draw: str
+    markets: Mapping[str, str] = field(default_factory=dict)
+
+
+def draw_page(
+    phases: Sequence[Inputs],
+    numbers: Mapping[str, Any],
+    proofs: Proofs,
+    naming: Naming,
+    *,
+    commitment_late: bool | None,
+) -> bytes:
+    """The page of the drawn `phases`; `numbers` are those of the last one's report. Its policy (CSP) allows its own
+    style, script and worker, and requests to its own host.
+    """
+    shown = public_numbers(numbers)
+    audit = shown["audit"]
+    plotted = {**audit, "tests": [test for test in audit["tests"] if test["groups"]]}
+    first = phases[0]
+    curves, curves_source = curves_scripts()
+    html = page(
+        "draw_page",
+        title=f"The draw of {naming.draw}",
+        policy=_POLICY,
+        curves=curves,
+        script=module("site.js"),
+        block=BLOCK,
+        phases=[_facts(each) for each in phases],
+        annulled=next((each.published.annulled for each in phases if each.published.annulled), None),
+        guarantee=guarantee.of_source(_source_of(first), commitment_late, first.published),
+        manifest=first.manifest,
+        numbers=shown,
+        market_names=naming.markets,
+        least=LEAST_GROUP,
+        verdict=verdict(audit),
+        plots=plots({**shown, "audit": plotted}, naming.markets, svg),
+        dimensions=DIMENSIONS,
+        proofs=proofs,
+        verifier=verifier_hash(),
+    )
+    return html.replace(_POLICY, _policy(html, curves_source)).encode()
+
+
+def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a report without groups of fewer than LEAST_GROUP entries.
+
+    A test of the audit shows its groups only if all are large enough: the missing one would follow from the others.
+    """
+
+    def large(rows: Sequence[Mapping[str, Any]], count: str) -> list[Mapping[str, Any]]:
+        return [row for row in rows if row[count] >= LEAST_GROUP]
+
+    funnel, audit = numbers["funnel"], numbers["audit"]
+    reasons = {reason: count for reason, count in funnel["reasons"].items() if count >= LEAST_GROUP}
+    tests = [
+        {
+            **test,
+            "groups": test["groups"]
+            if len(large(test["groups"], "candidates")) == len(test["groups"])
+            else [],
+        }
+        for test in audit["tests"]
+    ]
+    return {
+        **numbers,
+        "funnel": {**funnel, "reasons": reasons},
+        "segments": large(numbers["segments"], "candidates"),
+        "weights": large(numbers["weights"], "units"),
+        "audit": {**audit, "tests": tests},
+    }
+
+
+def _facts(each: Inputs) -> dict[str, Any]:
+    """What the page tells about one phase."""
+    notice, summary = each.published.notice, each.summary or {}
+    seed_source = _source_of(each)
+    return {
+        "number": each.number,
+        "asOf": each.manifest.as_of if each.manifest else None,
+        "committedAt": notice and notice.committed_at,
+        "publishedAt": notice and notice.published_at,
+        "reason": notice.reason if notice else "",
+        "round": seed_source.get("round"),
+        "signedAt": signed_at(seed_source),
+        "replaced": [
+            (one.manifest_hash, one.document.seed_source.get("round"), one.published_at, one.replaced_at)
+            for one in each.published.replaced
+        ],
+        "accepted": [(one.at, one.finding, one.reason) for one in each.published.accepted or ()],
+        "outcomes": summary["outcomes"],
+        "hashes": {name: summary[name] for name in ("manifestHash", "resultHash", "cutoffsHash")},
+        "files": [(name, (each.folder / name).stat().st_size) for name in _files(each.folder)],
+    }
+
+
+def _source_of(each: Inputs) -> Mapping[str, Any]:
+    return each.manifest.seed_source if each.manifest else {}
+
+
+def _files(folder: Path) -> list[str]:
+    beside = sorted(path.name for path in folder.iterdir() if is_beside(path.name))
+    return [*(name for name in ARTEFACTS if (folder / name).is_file()), *beside]
+
+
+def _policy(html: str, *more: str) -> str:
+    """The policy that allows what is in the page, requests to its own host, and the worker of the replay."""
+    allowed: dict[str, list[str]] = {"script": [], "style": []}
+    for tag, text in _INLINE.findall(html):
+        allowed[tag].append(source(text.encode()))
+    return "; ".join(
+        (
+            "default-src 'none'",
+            " ".join(filter(None, ("script-src", *allowed["script"], *more))),
+            f"style-src {' '.join(allowed['style'])}",
+            "connect-src 'self'",
+            "worker-src blob:",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )

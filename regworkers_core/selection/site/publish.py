@@ -1,0 +1,233 @@
+"""Publish the page of a draw: beside its artefacts in the store, or with a copy of them in a folder for any host."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.domain.documents import as_document
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.allocation import NUMBERS
+from regworkers_core.selection.draw.artefacts import export, report_key
+from regworkers_core.selection.log.follow import in_bucket, log_parts
+from regworkers_core.selection.maths.beside import is_beside
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import ARTEFACTS, LEAVES, OUTCOMES, RESULT
+from regworkers_core.selection.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
+from regworkers_core.selection.proof.inputs import phase_folders, read_inputs
+from regworkers_core.selection.proof.source import ReceiptSource
+from regworkers_core.selection.report.build import measured
+from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
+from regworkers_core.selection.site.page import INDEX, Naming, draw_page
+from regworkers_core.selection.site.tiles import DRAW, OnLeaves, Proofs, write_proofs
+from regworkers_core.selection.verifier.assemble import verifier_page
+
+PAGE_FOLDER = "page"
+VERIFIER = "verifier.html"
+# In the order of publication: a reader of the last one finds the others.
+_NAMED = (VERIFIER, DRAW, INDEX)
+_MEMORY_MIB = 700
+
+
+def _lines(parameter: str, columns: Sequence[str]) -> str:
+    """The lines of a text artefact as a table of texts; its path is a parameter of the query."""
+    types = ", ".join(f"'{name}': 'VARCHAR'" for name in columns)
+    return (
+        f"read_csv({parameter}, delim='|', quote='', escape='', nullstr='?', header=false, auto_detect=false,"
+        f" columns={{{types}}})"
+    )
+
+
+_POOL = f"""
+COPY (
+  SELECT ref, unit, weight::UTINYINT AS weight, string_split(preferences, ',') AS preferences,
+         CASE segments WHEN '' THEN []::VARCHAR[] ELSE string_split(segments, ',') END AS segments,
+         NULL::VARCHAR AS created_at, '' AS mail_domain, '' AS entry_id
+  FROM {_lines("$leaves", LEAF_COLUMNS)}
+) TO $out (FORMAT parquet)
+"""
+_OUTCOMES = f"""
+COPY (
+  SELECT now.ref, now.market, coalesce(try_cast(now.rank AS INTEGER), 0) AS rank, now.outcome,
+         coalesce(before.outcome, '') AS previous, coalesce(before.market, '') AS previous_market
+  FROM {_lines("$result", RESULT_COLUMNS)} now
+  LEFT JOIN {_lines("$before", RESULT_COLUMNS)} before ON before.ref = now.ref
+) TO $out (FORMAT parquet)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PagePublished:
+    """What was published, or would be: `page` is its address, `put` the files that the store lacks or has in another
+    form. `proofs` has the numbers of the proofs.
+    """
+
+    campaign_id: str
+    phases: int
+    page: str
+    put: tuple[str, ...]
+    proofs: Proofs
+
+    def as_dict(self) -> dict[str, Any]:
+        return as_document(self, "campaign_id", "phases", "page", "put") | as_document(
+            self.proofs, "file", "bytes", "leaves", "tiles", "records"
+        )
+
+
+def publish_page(
+    runtime: Runtime,
+    campaign_id: str,
+    *,
+    output: Path | None = None,
+    apply: bool,
+    on_leaves: OnLeaves | None = None,
+) -> PagePublished:
+    """Build the page of all confirmed phases. With `apply` put it beside the artefacts, where a repeat puts nothing but
+    a later state of the public log; with `output` write it there, too, with the artefacts.
+
+    Raises UsageError without a confirmed phase, or if another run publishes at the same time; TransientFailure.
+    """
+    record = runtime.draws.get(campaign_id)
+    # What was drawn and not confirmed may yet be found wrong.
+    shown = [
+        number
+        for number, phase in (record.phases if record else {}).items()
+        if phase.result_hash and (phase.confirmed or (record and record.annulled))
+    ]
+    if record is None or not shown:
+        raise UsageError(
+            f"{campaign_id} has no confirmed phase yet: read the report and confirm it with `regworkers draw run"
+            f" {campaign_id}` or the job `confirm_draw`; then publish its page"
+        )
+    numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, shown[-1], NUMBERS)))
+    campaign = runtime.campaigns.get(campaign_id)
+    naming = Naming(
+        campaign.name if campaign and campaign.name else campaign_id,
+        {market.market_id: market.name for market in campaign.markets if market.name} if campaign else {},
+    )
+    with _site(output) as root:
+        export(runtime.objects, campaign_id, shown, root)
+        source = ReceiptSource(
+            root,
+            None,
+            commitment_late=record.phases[1].commitment_late,
+            log=log_parts(in_bucket(runtime.objects)),
+        )
+        proofs = write_site(source, root / PAGE_FOLDER, numbers, naming, on_leaves=on_leaves)
+        put = _put(
+            runtime.objects, f"draws/{campaign_id}/{PAGE_FOLDER}/", root / PAGE_FOLDER, proofs, apply=apply
+        )
+    address = f"s3://{runtime.objects.bucket}/draws/{campaign_id}/{PAGE_FOLDER}/{INDEX}"
+    return PagePublished(campaign_id, len(shown), address, put, proofs)
+
+
+def page_from_folder(folder: Path, output: Path, *, on_leaves: OnLeaves | None = None) -> PagePublished:
+    """Write the page of exported artefacts to `output/page`, and the artefacts beside it. The audit covers what they
+    show: neither times of registration nor mail domains. Raises UsageError.
+    """
+    phases = phase_folders(folder)
+    output.mkdir(parents=True, exist_ok=True)
+    if folder.resolve() != output.resolve():
+        for each in phases:
+            (output / each.name).mkdir(exist_ok=True)
+            for name in filter(lambda name: name in ARTEFACTS or is_beside(name), _names(each)):
+                shutil.copyfile(each / name, output / each.name / name)
+    drawn = [each for each in phase_folders(output) if (each / RESULT).is_file()]
+    if not drawn:
+        raise UsageError(f"{folder} has no result yet: a page is published once the draw has run")
+    numbers = measured_files(drawn)
+    proofs = write_site(
+        ReceiptSource(output, None),
+        output / PAGE_FOLDER,
+        numbers,
+        Naming(numbers["campaignId"]),
+        on_leaves=on_leaves,
+    )
+    page = str(output / PAGE_FOLDER / INDEX)
+    return PagePublished(numbers["campaignId"], len(drawn), page, (), proofs)
+
+
+def write_site(
+    source: ReceiptSource,
+    out: Path,
+    numbers: Mapping[str, Any],
+    naming: Naming,
+    *,
+    on_leaves: OnLeaves | None = None,
+) -> Proofs:
+    """Write the files of the page into `out`; `numbers` are those of the report of the last drawn phase. Raises
+    DrawError for damaged artefacts.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="regworkers-page-") as scratch:
+        proofs = write_proofs(
+            source, out, engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB), on_leaves=on_leaves
+        )
+    drawn = [each for each in phase_folders(source.folder) if (each / RESULT).is_file()]
+    (out / VERIFIER).write_bytes(verifier_page())
+    html = draw_page(
+        [read_inputs(each) for each in drawn], numbers, proofs, naming, commitment_late=source.commitment_late
+    )
+    (out / INDEX).write_bytes(html)
+    return proofs
+
+
+def _put(objects: ObjectStore, prefix: str, page: Path, proofs: Proofs, *, apply: bool) -> tuple[str, ...]:
+    """Store the files that the store lacks, the index last. Earlier proofs stay for those who read them."""
+    lacks = []
+    if not objects.exists(prefix + proofs.file):
+        lacks.append(proofs.file)
+        if apply and not objects.put_file_once(prefix + proofs.file, page / proofs.file):
+            raise UsageError(f"another run publishes {prefix}: run it again")
+    for name in _NAMED:
+        data, stored = (page / name).read_bytes(), objects.get_tagged(prefix + name)
+        if stored is not None and stored.data == data:
+            continue
+        lacks.append(name)
+        if apply and objects.put_over(prefix + name, data, stored and stored.tag) is None:
+            raise UsageError(f"another run publishes {prefix}: run it again")
+    return tuple(lacks)
+
+
+@contextmanager
+def _site(output: Path | None) -> Iterator[Path]:
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        yield output
+        return
+    with tempfile.TemporaryDirectory(prefix="regworkers-page-") as made:
+        yield Path(made)
+
+
+def measured_files(drawn: Sequence[Path]) -> dict[str, Any]:
+    """The numbers of a report as far as the artefacts of these phases, up to the last one, go."""
+    phase, before = drawn[-1], drawn[-2] / RESULT if len(drawn) > 1 else None
+    with tempfile.TemporaryDirectory(prefix="regworkers-page-") as made:
+        scratch = Path(made)
+        empty = scratch / "none.txt"
+        empty.touch()
+        files = ReportFiles(phase, scratch / "pool.parquet", None, scratch / OUTCOMES)
+        with Engine(scratch, memory_mib=_MEMORY_MIB).connection() as connection:
+            connection.execute(_POOL, {"leaves": str(drawn[0] / LEAVES), "out": str(files.pool)})
+            values = {
+                "result": str(phase / RESULT),
+                "before": str(before or empty),
+                "out": str(files.outcomes),
+            }
+            connection.execute(_OUTCOMES, values)
+        return measured(files, ReportContext(commitment_late=None), memory_mib=_MEMORY_MIB, scratch=scratch)[
+            0
+        ]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())

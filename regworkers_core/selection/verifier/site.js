@@ -1,0 +1,149 @@
+// The public page of a draw: looks a ref up, checks its receipt or one from a file, and replays the draw in a worker.
+import { ProofTiles } from "./lookup.js";
+import { checkReceipt } from "./receipt.js";
+import { replayDraw } from "./replay.js";
+import { STRINGS } from "./strings.js";
+
+const SITE_TEXT = {
+  absent: "This reference is not in the draw: its neighbours in the list are next to each other.",
+  absentWhy: "Why an entry was left out is not public. Ask the organiser for your receipt: it gives the reason.",
+  noRef: "A reference has 1 to 64 of the characters A-Z a-z 0-9 _ -, as in your confirmation.",
+  looking: "Fetching the proof and checking it …",
+  failed: (why) => `This could not be read: ${why}. Reload the page, and try again.`,
+  save: "Save this receipt, to check it elsewhere",
+  replayed: (count, phases) => {
+    const draw = `${count.toLocaleString("en")} entries, ${phases === 1 ? "one phase" : `${phases} phases`}`;
+    return `${draw}: every result follows from the committed list and the seed.`;
+  },
+  hashes: ({ phase, manifestHash, resultHash }) => `phase ${phase}: manifestHash ${manifestHash}, resultHash ${resultHash}`,
+  differs: "These files do not follow from the committed list and the seed:",
+  compare: "Compare these hashes with a copy from the time when they became public.",
+};
+
+/** The bytes of a range of a file beside `base`; also from a server that sends whole files only. */
+export async function fetched(base, name, start, end) {
+  const headers = start === undefined ? {} : { Range: `bytes=${start}-${end - 1}` };
+  const answer = await fetch(new URL(name, base), { headers });
+  if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
+  const bytes = new Uint8Array(await answer.arrayBuffer());
+  return answer.status === 206 ? bytes : bytes.subarray(start, end);
+}
+
+function element(name, text, className = "") {
+  return Object.assign(document.createElement(name), { textContent: text, className });
+}
+
+function stepItem({ name, state, detail }) {
+  const words = STRINGS.steps[name] ?? {};
+  const [, phase] = /^outcome-(.+)$/.exec(name) ?? [];
+  const title = phase ? STRINGS.steps.outcome.title(phase) : words.title ?? STRINGS.steps["randomness-drand"].title;
+  const item = element("li", `${title}: `);
+  const mark = element("span", STRINGS.marks[state], `mark ${{ passed: "good", failed: "bad" }[state] ?? ""}`);
+  mark.ariaHidden = "true";
+  item.prepend(mark);
+  item.append(element("span", STRINGS.states[state].toLowerCase(), "state"), element("div", detail, "detail"));
+  return item;
+}
+
+function showAnswer({ text, drawn }, { steps, limits, receipt }) {
+  // What a ref alone gives does not have the reason of an exclusion.
+  const shown = drawn || receipt?.reasons?.length ? steps : steps.filter((step) => step.name !== "reason");
+  const has = (state) => shown.some((step) => step.state === state);
+  const verdict = has("failed") ? "fails" : has("unchecked") ? "incomplete" : "holds";
+  const { headline, summary } = STRINGS.verdicts[verdict];
+  const parts = [element("p", headline, verdict === "fails" ? "bad outcome" : "good outcome"), element("p", summary)];
+  if (verdict !== "fails") {
+    const outcome = drawn ? [STRINGS.outcomes[receipt.outcome], receipt.market].filter(Boolean).join(": ") : SITE_TEXT.absent;
+    parts.unshift(element("p", outcome, "outcome"));
+    if (!drawn) parts.push(element("p", SITE_TEXT.absentWhy));
+    if (receipt.annulled) parts.unshift(element("p", STRINGS.annulled, "bad"));
+  }
+  const [list, all] = [element("ol", "", "checks"), element("details", "")];
+  list.append(...shown.map(stepItem));
+  all.append(element("summary", STRINGS.checksTitle), list, ...limits.map((limit) => element("p", limit, "muted")));
+  all.open = verdict === "fails";
+  const save = element("a", SITE_TEXT.save);
+  save.download = "receipt.json";
+  save.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  parts.push(save, all);
+  document.getElementById("answer").replaceChildren(...parts);
+  document.documentElement.dataset.verdict = verdict;
+}
+
+async function answerWith(work) {
+  const answer = document.getElementById("answer");
+  delete document.documentElement.dataset.verdict;
+  answer.textContent = SITE_TEXT.looking;
+  try {
+    const found = await work();
+    if (typeof found === "string") answer.textContent = found;
+    else showAnswer(found, checkReceipt(found.text, { curves: globalThis.curves ?? null, trust: null }));
+  } catch (error) {
+    answer.textContent = SITE_TEXT.failed(error.message);
+  }
+}
+
+function startReplay(phases) {
+  const [button, bar, said] = ["replay", "progress", "replayed"].map((id) => document.getElementById(id));
+  const code = new Blob([document.getElementById("code").textContent], { type: "text/javascript" });
+  const worker = new Worker(URL.createObjectURL(code));
+  const end = (...parts) => {
+    worker.terminate();
+    button.disabled = false;
+    bar.hidden = true;
+    said.replaceChildren(...parts);
+  };
+  button.disabled = true;
+  bar.hidden = false;
+  worker.onerror = (event) => end(element("p", SITE_TEXT.failed(event.message), "bad"));
+  worker.onmessage = ({ data: { share, what, found, failure } }) => {
+    if (failure) return end(element("p", SITE_TEXT.failed(failure), "bad"));
+    if (!found) {
+      bar.value = share;
+      said.textContent = what;
+      return;
+    }
+    const { passed, count, findings, notes } = found;
+    const lines = passed ? [...found.phases.map(SITE_TEXT.hashes), SITE_TEXT.compare, ...notes] : findings.map((each) => `${each.artefact}: ${each.message}`);
+    const headline = passed ? SITE_TEXT.replayed(count, found.phases.length) : SITE_TEXT.differs;
+    end(element("p", headline, passed ? "good outcome" : "bad outcome"), ...lines.map((line) => element("p", line, "detail")));
+    document.documentElement.dataset.replay = passed ? "holds" : "fails";
+  };
+  worker.postMessage({ base: String(new URL("..", document.baseURI)), phases });
+}
+
+function startPage() {
+  const tiles = new ProofTiles((name, start, end) => fetched(document.baseURI, name, start, end));
+  const [form, input, file] = ["check", "ref", "file"].map((id) => document.getElementById(id));
+  const look = () => answerWith(() => (/^[A-Za-z0-9_-]{1,64}$/.test(input.value.trim()) ? tiles.receipt(input.value.trim()) : SITE_TEXT.noRef));
+  for (const each of document.querySelectorAll("[data-script]")) each.hidden = false;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    look();
+  });
+  file.addEventListener("change", () => answerWith(async () => {
+    const text = await file.files[0].text();
+    return { text, drawn: !/"kind"\s*:\s*"excluded"/.test(text) };
+  }));
+  document.getElementById("replay").addEventListener("click", (event) => startReplay(Number(event.target.dataset.phases)));
+  // A link to one's own result: what follows # stays in the browser.
+  const follow = () => {
+    const [, ref] = /^#ref=([A-Za-z0-9_-]{1,64})$/.exec(location.hash) ?? [];
+    if (!ref) return;
+    input.value = ref;
+    look();
+  };
+  addEventListener("hashchange", follow);
+  follow();
+}
+
+function workOnReplay({ data: { base, phases } }) {
+  const onProgress = (share, what) => postMessage({ share, what });
+  replayDraw((name) => fetched(base, name), phases, { onProgress }).then(
+    (found) => postMessage({ found }),
+    (error) => postMessage({ failure: error.message }),
+  );
+}
+
+if (typeof document !== "undefined") startPage();
+else if (typeof postMessage === "function") globalThis.onmessage = workOnReplay;

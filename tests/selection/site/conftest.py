@@ -1,0 +1,16 @@
+"""One Node process for all tests of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.selection.proof.conftest import beaconed, revealed  # noqa: F401
+from tests.selection.site.node import Node
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    with Node() as started:
+        yield started

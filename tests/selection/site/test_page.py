@@ -1,0 +1,248 @@
+"""The public page of a draw: what it says, what it withholds, and that it needs nothing but its own folder."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from regworkers_core.cli import draw_proof
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.allocation import NUMBERS
+from regworkers_core.selection.draw.artefacts import public_key, report_key
+from regworkers_core.selection.maths.beside import ANNULLED, Annulled
+from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
+from regworkers_core.selection.proof.inputs import read_inputs
+from regworkers_core.selection.site.page import LEAST_GROUP, Naming, draw_page, public_numbers
+from regworkers_core.selection.site.publish import measured_files, page_from_folder, publish_page
+from regworkers_core.selection.site.tiles import DRAW, Proofs
+from regworkers_core.selection.verifier.assemble import verifier_hash, verifier_page
+from tests.selection.proof.draws import BEACON, CAMPAIGN, publish_beside, two_phases
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A draw with the beacon, a replaced manifest and a top-up, and its page."""
+    root = tmp_path_factory.mktemp("site")
+    draw = publish_beside(two_phases(root / "two", source=BEACON))
+    annulled = Annulled(
+        "2026-11-26T08:00:00.000Z",
+        CAMPAIGN,
+        file_hash(draw / "phase-2" / MANIFEST),
+        2,
+        "the hall burned down.",
+    )
+    (draw / "phase-2" / ANNULLED).write_bytes(annulled.to_bytes())
+    page_from_folder(draw, root / "out")
+    return root / "out"
+
+
+def _page(site: Path) -> str:
+    return (site / "page" / "index.html").read_text()
+
+
+def test_the_page_says_what_was_drawn_when_and_why(site: Path) -> None:
+    page = _page(site)
+    replaced = json.loads((site / "phase-1" / "replaced-1.json").read_bytes())
+    expected = [
+        "round 1000 of the public beacon",
+        "more seats",
+        hashlib.sha256(replaced["manifest"].encode()).hexdigest(),
+        "late_commit, because: the store was down",
+        "the hall burned down.",
+        "700 s before",
+        verifier_hash(),
+    ]
+    for phase in ("phase-1", "phase-2"):
+        summary = json.loads((site / phase / "summary.json").read_bytes())
+        expected += [summary[name] for name in ("manifestHash", "resultHash", "cutoffsHash")]
+    assert [each for each in expected if each not in page] == []
+
+
+def test_all_links_of_the_page_lead_to_files_beside_it(site: Path) -> None:
+    links = set(re.findall(r'(?:href|src)="([^"]+)"', _page(site)))
+    local = {link for link in links if not link.startswith("data:")}
+    assert {f"../phase-{number}/{name}" for number in (1, 2) for name in ARTEFACTS} < local
+    assert {link for link in local if not (site / "page" / link).is_file()} == set()
+    assert (site / "page" / "verifier.html").read_bytes() == verifier_page()
+
+
+def test_the_policy_of_the_page_allows_exactly_its_own_scripts_and_style(site: Path) -> None:
+    page = _page(site)
+    found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert found is not None
+    policy = {words[0]: words[1:] for words in map(str.split, found[1].split("; "))}
+
+    def sources(pattern: str) -> list[str]:
+        digests = (hashlib.sha256(text.encode()).digest() for text in re.findall(pattern, page, re.DOTALL))
+        return [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+
+    scripts = sources(r'<script(?: id="code")?>(.*?)</script>')
+    # With `make verifier` there is one more: the curves, which the page unpacks.
+    assert scripts and policy["script-src"][: len(scripts)] == scripts and len(policy["script-src"]) <= 3
+    assert policy["style-src"] == sources(r"<style>(.*?)</style>")
+    assert policy["default-src"] == ["'none'"] and policy["connect-src"] == ["'self'"]
+    assert " style=" not in page and " onclick=" not in page
+
+
+def _numbers(draw: Path) -> dict[str, Any]:
+    return measured_files([draw / "phase-1", draw / "phase-2"])
+
+
+def test_small_groups_are_withheld(revealed: Path) -> None:
+    numbers = _numbers(revealed)
+    group = {
+        "group": "inbox.example",
+        "candidates": LEAST_GROUP,
+        "hits": 9,
+        "expected": 9.5,
+        "low": 1.0,
+        "high": 20.0,
+    }
+    small = {**group, "group": "castle.example", "candidates": LEAST_GROUP - 1}
+    test = {
+        "dimension": "mailDomain",
+        "title": "mail domain",
+        "question": "order",
+        "statistic": 1.0,
+        "freedom": 1,
+    }
+    test |= {"p": 0.5, "adjustedP": 1.0, "passed": True}
+    numbers["audit"]["tests"] += [{**test, "groups": [group, small]}, {**test, "groups": [group, group]}]
+    numbers["funnel"]["reasons"] = {"NO_MARKET": LEAST_GROUP, "FRAUD": LEAST_GROUP - 1}
+    row = {"winners": 7, "winRate": 0.1, "byReserve": 0, "byOther": 7}
+    numbers["segments"] = [
+        {"segment": "press", "candidates": 3, **row},
+        {"segment": "fan", "candidates": 60, **row},
+    ]
+
+    shown = public_numbers(numbers)
+
+    assert [row["segment"] for row in shown["segments"]] == ["fan"]
+    assert shown["funnel"]["reasons"] == {"NO_MARKET": LEAST_GROUP}
+    assert [test["groups"] for test in shown["audit"]["tests"][-2:]] == [[], [group, group]]
+    phases = [read_inputs(revealed / f"phase-{number}") for number in (1, 2)]
+    page = draw_page(
+        phases, numbers, Proofs("p.bin", 1, 36, 1, 0), Naming("x"), commitment_late=None
+    ).decode()
+    plots = b"".join(map(base64.b64decode, re.findall(r"svg\+xml;base64,([^\"]+)", page))).decode()
+    assert "castle" not in page + plots and "press" not in plots and ">press<" not in page
+    assert "inbox.example" in plots
+
+
+@pytest.fixture
+def drawn(runtime: Runtime, revealed: Path) -> Runtime:
+    """Both phases in the store, the first one confirmed."""
+    phases: dict[str, Any] = {}
+    for number in (1, 2):
+        folder = revealed / f"phase-{number}"
+        for name in ARTEFACTS:
+            runtime.objects.put_file(public_key(CAMPAIGN, number, name), folder / name)
+        hashes = {"manifestHash": file_hash(folder / MANIFEST), "resultHash": file_hash(folder / RESULT)}
+        phases[str(number)] = {"phase": number, "status": "DRAWN", "commitmentLate": True, **hashes}
+        numbers = measured_files([revealed / f"phase-{one}" for one in range(1, number + 1)])
+        runtime.objects.put_bytes(report_key(CAMPAIGN, number, NUMBERS), json.dumps(numbers).encode())
+    phases["1"]["confirmedAt"] = "2026-11-25T10:00:00.000Z"
+    runtime.database["draws"].insert_one(
+        {"_id": CAMPAIGN, "campaignId": CAMPAIGN, "drawId": CAMPAIGN, "token": 1, "phases": phases}
+    )
+    return runtime
+
+
+def _stored(runtime: Runtime) -> dict[str, bytes]:
+    prefix = f"draws/{CAMPAIGN}/page/"
+    return {key.removeprefix(prefix): runtime.objects.get_bytes(key) for key in runtime.objects.list(prefix)}
+
+
+def _confirm(runtime: Runtime, phase: int) -> None:
+    runtime.database["draws"].update_one(
+        {"_id": CAMPAIGN}, {"$set": {f"phases.{phase}.confirmedAt": "2026-11-26"}}
+    )
+
+
+def test_a_page_is_put_once_and_a_later_phase_replaces_its_index_last(
+    drawn: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dry = publish_page(drawn, CAMPAIGN, apply=False)
+    assert _stored(drawn) == {} and set(dry.put) == {dry.proofs.file, "verifier.html", DRAW, "index.html"}
+
+    first = publish_page(drawn, CAMPAIGN, output=tmp_path / "copy", apply=True)
+    before = _stored(drawn)
+    assert set(before) == set(first.put) and first.phases == 1
+    assert (tmp_path / "copy" / "page" / "index.html").read_bytes() == before["index.html"]
+    assert (tmp_path / "copy" / "phase-1" / "leaves.txt").is_file()
+    assert publish_page(drawn, CAMPAIGN, apply=True).put == (), "a repeat puts nothing"
+    assert _stored(drawn) == before
+
+    _confirm(drawn, 2)
+    order: list[str] = []
+    objects = type(drawn.objects)
+    for method in ("put_over", "put_file_once"):
+        own = getattr(objects, method)
+
+        def noted(self: Any, key: str, *rest: Any, own: Any = own) -> Any:
+            order.append(key.rpartition("/")[2])
+            return own(self, key, *rest)
+
+        monkeypatch.setattr(objects, method, noted)
+    second = publish_page(drawn, CAMPAIGN, apply=True)
+    after = _stored(drawn)
+    assert second.phases == 2 and order == [second.proofs.file, DRAW, "index.html"]
+    assert before[first.proofs.file] == after[first.proofs.file], (
+        "who has the page before still finds its proofs"
+    )
+    assert json.loads(gzip.decompress(after[DRAW]))["file"] == second.proofs.file
+
+
+def test_a_phase_that_is_not_confirmed_has_no_page(drawn: Runtime) -> None:
+    drawn.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.1.confirmedAt": ""}})
+    with pytest.raises(UsageError, match="summer has no confirmed phase yet: read the report and confirm it"):
+        publish_page(drawn, CAMPAIGN, apply=True)
+
+
+def test_two_runs_at_once_do_not_mix_their_pages(drawn: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_page(drawn, CAMPAIGN, apply=True)
+    _confirm(drawn, 2)
+    objects = type(drawn.objects)
+    own = objects.put_over
+
+    def beaten(self: Any, key: str, data: bytes, tag: str | None) -> str | None:
+        self.put_bytes(key, b"of another run")
+        return own(self, key, data, tag)
+
+    monkeypatch.setattr(objects, "put_over", beaten)
+    with pytest.raises(UsageError, match="another run publishes"):
+        publish_page(drawn, CAMPAIGN, apply=True)
+
+
+def test_the_command_writes_a_folder_offline_and_shows_what_it_would_put(
+    drawn: Runtime, revealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "load", lambda: drawn)
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(draw_proof.app, ["publish-page", *words, "--format", "json"])
+
+    document = json.loads(run("--from", str(revealed), "--output", str(tmp_path / "out")).stdout)
+    assert document["phases"] == 2 and Path(document["page"]).is_file() and document["leaves"] == 36
+    dry = json.loads(run(CAMPAIGN).stdout)
+    assert "add --apply" in dry["advice"] and _stored(drawn) == {}
+    done = json.loads(run(CAMPAIGN, "--apply").stdout)
+    assert done["page"].endswith(f"/draws/{CAMPAIGN}/page/index.html") and "advice" not in done
+    actions = [row["what"] for row in drawn.database["operator_actions"].find({})]
+    assert actions == ["draw publish-page"]
+    for words, said in (
+        ((), "give either a campaign or --from"),
+        (("--from", str(revealed)), "give --output"),
+        (("--from", str(tmp_path), "--output", str(tmp_path / "o")), "no phase-1"),
+    ):
+        refused = run(*words)
+        assert isinstance(refused.exception, UsageError) and said in str(refused.exception)

@@ -1,0 +1,89 @@
+"""Static tiles give every ref of a draw the bytes of its receipt, within five requests and 50 KB."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.leaves import Leaf
+from regworkers_core.selection.maths.manifest import MarketTerms, ReserveTerms
+from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+from regworkers_core.selection.proof.source import ReceiptSource
+from regworkers_core.selection.site import tiles
+from tests.selection.proof import draws
+from tests.selection.site.node import Node
+
+
+def _tiles_of(draw: Path, out: Path) -> tiles.Proofs:
+    out.mkdir()
+    return tiles.write_proofs(
+        ReceiptSource(draw, None, log=_log), out, engine=Engine(out / "scratch", threads=1, memory_mib=256)
+    )
+
+
+def _random_draw(root: Path, seed: int, count: int, refs: Sequence[str], wins: int) -> Path:
+    """Households of up to six, weights, reserves, strikes and a top-up."""
+    rng = random.Random(seed)
+    markets = [f"m{number}" for number in range(rng.randint(1, 5))]
+    households = [(f"u{number}", rng.choice((1, 1, 2, 64))) for number in range(max(count // 3, 1))]
+    leaves = []
+    for ref in sorted(rng.sample(refs, count)):
+        unit, weight = rng.choice(households) if rng.random() < 0.6 else (ref, 1)
+        segments = ("fan",) if rng.random() < 0.3 else ()
+        leaves.append(
+            Leaf(ref, unit, weight, segments, tuple(rng.sample(markets, rng.randint(1, len(markets)))))
+        )
+    terms = tuple(MarketTerms(each, count // 8 + 2, (ReserveTerms("fan", 1),)) for each in markets)
+    more = tuple(MarketTerms(each.market_id, each.capacity * 2, ()) for each in terms)
+    struck = dict.fromkeys(sorted(rng.sample([leaf.ref for leaf in leaves], count // 10)), "BOT")
+    return draws.make(root, leaves, [draws.Terms(terms, {}, 3), draws.Terms(more, struck, None)], wins=wins)
+
+
+def _log(campaign_id: str, phases: int) -> dict[str, Any]:
+    """All receipts of a draw have the same part of the public log."""
+    entry = {"leaf": f'{{"campaignId":"{campaign_id}"}}', "index": phases, "proof": []}
+    return {
+        "checkpoint": "origin\n1\n—\n",
+        "entries": [entry],
+        "keys": {"log": [], "need": 0, "witnesses": []},
+    }
+
+
+def _absent(ref: str) -> tuple[str, ...]:
+    return ("NONE",)
+
+
+@pytest.mark.parametrize(
+    ("seed", "count", "wins", "kind"),
+    [(1, 1, 1, "hex"), (2, 64, 1, "hex"), (3, 65, 2, "hex"), (4, 700, 1, "counted"), (5, 900, 3, "hex")],
+)
+def test_every_ref_of_a_random_draw_gets_the_bytes_of_its_receipt(
+    tmp_path: Path, node: Node, seed: int, count: int, wins: int, kind: str
+) -> None:
+    # Refs that are evenly spread, and refs that share a long beginning.
+    refs = (
+        draws.refs(2 * count)
+        if kind == "hex"
+        else [f"summer-tour-{number:06d}" for number in range(2 * count)]
+    )
+    draw = _random_draw(tmp_path / "draw", seed, count, refs, wins)
+    made = _tiles_of(draw, tmp_path / "page")
+    asked = [*random.Random(seed).sample(refs, min(len(refs), 150)), "-", "zzzz", "a"]
+
+    found = node.call("receipts", folder=str(tmp_path / "page"), refs=asked)
+
+    assert made.leaves == count
+    for ref, each in zip(asked, found, strict=True):
+        receipt = build_receipt(draw, ref, index=tmp_path / "leaves.index", reasons=_absent, log=_log)
+        # Why an entry was left out is not public.
+        if receipt["kind"] == "excluded":
+            receipt["reasons"] = []
+        assert each["text"] == receipt_bytes(receipt).decode()
+        assert each["drawn"] == (receipt["kind"] == "draw")
+        assert each["requests"] <= 5
+        assert each["bytes"] <= 50_000
