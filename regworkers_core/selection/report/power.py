@@ -162,7 +162,7 @@ class Crowd:
     def lots(
         self, rng: np.random.Generator, bias: Bias | None = None, factor: float = 1
     ) -> tuple[Numbers, Numbers]:
-        """Lottery numbers, of which the lowest is the best: those that decide the ranks, and those that decide seats."""
+        """Lottery numbers, the lowest wins: those that decide the ranks, and those that decide the seats."""
         # The least of w tickets.
         fair = 1 - (1 - rng.random(len(self.weights))) ** (1 / self.weights)
         if bias is None:
@@ -211,11 +211,13 @@ def caught(crowd: Crowd, bias: Bias, factor: float) -> float:
     return max(power(crowd.mean(bias, factor, test), crowd.threshold) for test in bias.seen_by)
 
 
-def smallest_caught(crowd: Crowd, bias: Bias) -> float | None:
-    """The factor from which a bias is caught with a probability of CAUGHT; None if no factor is great enough."""
-    if caught(crowd, bias, _GREATEST) < CAUGHT:
-        return None
-    return float(brentq(lambda factor: caught(crowd, bias, factor) - CAUGHT, 1, _GREATEST, rtol=1e-6))
+def smallest_caught(crowd: Crowd, bias: Bias, probability: float = CAUGHT) -> float | None:
+    """The factor from which a bias is caught with this probability; None if no factor is great enough."""
+
+    def lacking(factor: float) -> float:
+        return caught(crowd, bias, factor) - probability
+
+    return float(brentq(lacking, 1, _GREATEST, rtol=1e-6)) if lacking(_GREATEST) >= 0 else None
 
 
 def _dealt(shares: Sequence[float], rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
