@@ -19,6 +19,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.files import is_hash
 
 if TYPE_CHECKING:
+    from regworkers_core.selection.proof.logged import Trust
     from regworkers_core.selection.proof.verify import Verification
 
 # DuckDB's memory limit for a replay, which may run without settings.
@@ -31,6 +32,12 @@ class ReceiptFormat(StrEnum):
     HTML = "html"
 
 
+TrustOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust", help="trusted keys of beacon, log and witnesses as JSON, instead of the operator's"
+    ),
+]
 app = typer.Typer()
 
 
@@ -109,16 +116,18 @@ def receipt_command(
         ReceiptFormat, typer.Option("--format", help="text or a page for people, json to be checked")
     ] = ReceiptFormat.TEXT,
     output: Annotated[Path | None, typer.Option(help="write it to this file instead of stdout")] = None,
+    trust: TrustOption = None,
 ) -> None:
     """Show one entrant's receipt: proof, key, rank, cut-offs, outcome.
 
     It may name other members of the household: give it to the entrant only. Exits 1 if it is not valid.
     """
-    from regworkers_core.selection.proof.check import check_receipt
+    from regworkers_core.selection.proof.check import FAILS, check_receipt
     from regworkers_core.selection.proof.receipt import receipt_bytes
     from regworkers_core.selection.proof.receipt_view import receipt_page, receipt_text
     from regworkers_core.selection.proof.source import cache_folder, campaign_source, folder_source
 
+    trusted = _trusted(trust)
     cache = cache_folder()
     if source is not None:
         found = folder_source(source, cache)
@@ -130,7 +139,7 @@ def receipt_command(
     if receipt["campaignId"] != campaign_id:
         raise UsageError(f"{source} is the draw of {receipt['campaignId']}, not of {campaign_id}")
     data = receipt_bytes(receipt)
-    checked = check_receipt(data)
+    checked = check_receipt(data, trusted)
     if form is ReceiptFormat.HTML:
         data = receipt_page(receipt, checked).encode()
     elif form is ReceiptFormat.TEXT:
@@ -140,29 +149,44 @@ def receipt_command(
     else:
         sys.stdout.buffer.write(data + (b"" if data.endswith(b"\n") else b"\n"))
         sys.stdout.flush()
-    if not checked.passed:
+    if checked.verdict == FAILS:
         raise typer.Exit(FINDING)
 
 
 @app.command("check-receipt")
 def check_command(
     file: Annotated[Path, typer.Argument(help="a receipt as JSON, or - to read it from stdin")],
+    trust: TrustOption = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Check a receipt offline.
 
-    Exits 1 if a check fails, 2 if the file is not a receipt.
+    Exits 1 if a check fails, 2 if the file is not a receipt. A draw that is in no public log is checked as far as
+    possible: the verdict is then `incomplete`, and the exit code 0.
     """
-    from regworkers_core.selection.proof.check import check_receipt, require_receipt
+    from regworkers_core.selection.proof.check import FAILS, check_receipt, require_receipt
     from regworkers_core.selection.proof.receipt_view import checked_text
 
+    trusted = _trusted(trust)
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
     require_receipt(data)
-    checked = check_receipt(data)
-    answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()), finding=not checked.passed)
+    checked = check_receipt(data, trusted)
+    answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()), finding=checked.verdict == FAILS)
+
+
+def _trusted(path: Path | None) -> Trust:
+    from regworkers_core.selection.maths.files import DrawError
+    from regworkers_core.selection.proof.logged import Trust
+
+    try:
+        return Trust() if path is None else Trust.parse(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except DrawError as error:
+        raise UsageError(f"{path}: {error.message}") from None
 
 
 def _write(path: Path, data: bytes) -> None:

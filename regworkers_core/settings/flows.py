@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from regworkers_core.domain.roles import Role
@@ -156,6 +156,40 @@ class InvitesSettings(Section):
     lease_seconds: float = Field(15.0, gt=0)
 
 
+class WitnessSettings(Section):
+    """A witness of the log, which speaks C2SP tlog-witness at `url`; `vkey` is its verifier key of type 0x04."""
+
+    url: str = Field(min_length=1)
+    vkey: str = Field(min_length=1)
+
+
+class LogSettings(Section):
+    """The public log of draws, below `log/` in the artefacts' bucket."""
+
+    # Its name for ever: as a rule the address, without https://, under which the folder `log/` is public. Empty:
+    # `<bucket>/log`.
+    origin: str | None = Field(None, pattern=r"^[^\s+]+$")
+    # Who cosigns every checkpoint, and how many of them must have before it is published. A draw does not commit with
+    # fewer; later leaves wait.
+    witnesses: tuple[WitnessSettings, ...] = ()
+    needed: int = Field(0, ge=0)
+    # For one request to one witness.
+    timeout_seconds: float = Field(5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _enough_witnesses(self) -> Self:
+        different = len({each.vkey for each in self.witnesses})
+        if different < len(self.witnesses):
+            raise PydanticCustomError("witness_twice", "should name every witness once", {"field": "witnesses"})
+        if self.needed > different:
+            raise PydanticCustomError(
+                "too_few_witnesses",
+                "should be at most the number of witnesses, {number}",
+                {"field": "needed", "number": str(different)},
+            )
+        return self
+
+
 class SelectionSettings(Section):
     """The draw, codes and notifications. Seconds unless the name says otherwise."""
 
@@ -165,6 +199,7 @@ class SelectionSettings(Section):
     # with s3:BypassGovernanceRetention may still delete them. Empty: they are not locked.
     draw_lock_days: int | None = Field(None, ge=1)
     draw_lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = "GOVERNANCE"
+    log: LogSettings = LogSettings()
     # Publish without a typed confirmation: for demos and tests.
     auto_publish: bool = False
     seed_source: Literal["drand", "commit-reveal"] = "drand"

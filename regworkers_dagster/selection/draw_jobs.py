@@ -316,7 +316,7 @@ def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome
 )
 def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     """Neither log nor metadata name the entrant or the outcome."""
-    from regworkers_core.selection.proof.check import check_receipt
+    from regworkers_core.selection.proof.check import FAILS, check_receipt
     from regworkers_core.selection.proof.receipt import receipt_bytes
     from regworkers_core.selection.proof.receipt_view import receipt_page
     from regworkers_core.selection.proof.source import cache_folder, campaign_source
@@ -328,10 +328,12 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     facts = {
         "page": launch.hand_out("receipt.html", receipt_page(receipt, checked).encode()),
         "json": launch.hand_out("receipt.json", data),
-        "holds": checked.passed,
+        "verdict": checked.verdict,
     }
     return LaunchOutcome(
-        campaign_id, facts, failure="" if checked.passed else "the receipt does not hold: its page says why"
+        campaign_id,
+        facts,
+        failure="the receipt does not hold: its page says why" if checked.verdict == FAILS else "",
     )
 
 

@@ -21,6 +21,7 @@ from regworkers_core.selection.maths.files import (
     json_keys,
     parse_canonical_list,
     sha256_hex,
+    short,
 )
 from regworkers_core.selection.maths.manifest import DRAND, Manifest
 
@@ -107,7 +108,9 @@ class NoticeFile(JsonFile):
         for name in ("campaign_id", "phase", "as_of", "capacities", "strikes", "reason"):
             wanted, found = getattr(due, name), getattr(self, name)
             if wanted != found:
-                raise DrawError(NOTICE, f"{camel(name)}: {wanted!r} by the manifest, found {found!r}")
+                raise DrawError(
+                    NOTICE, f"{camel(name)}: {short(wanted)} by the manifest, found {short(found)}"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import pyarrow.csv
 from regworkers_core.domain.keys import SELECTION_ID
 from regworkers_core.engine import scheduling
 from regworkers_core.selection.maths.engine import Batch, Column, Engine, compute, terminated, text_bytes
-from regworkers_core.selection.maths.files import LEAVES, RESULT, DrawError
+from regworkers_core.selection.maths.files import LEAVES, RESULT, DrawError, short
 from regworkers_core.selection.maths.rules import MAX_WEIGHT
 
 _ID = SELECTION_ID.pattern
@@ -69,7 +69,9 @@ def parse_leaf(line: str) -> Leaf:
     """Parse a line without its line feed. Raises DrawError with what is wrong with it."""
     found = _LINE.fullmatch(line)
     if found is None:
-        raise DrawError(LEAVES, f"ref|unit|weight|segments|preferences is needed, found {line!r}{_why(line)}")
+        raise DrawError(
+            LEAVES, f"ref|unit|weight|segments|preferences is needed, found {short(line)}{_why(line)}"
+        )
     ref, unit, weight, segments, preferences = found.groups()
     leaf = Leaf(
         ref,
@@ -88,7 +90,7 @@ def parse_leaf(line: str) -> Leaf:
 def _why(line: str) -> str:
     fields = line.split("|")
     if len(fields) == 5 and not re.fullmatch(_WEIGHT, fields[2]):
-        return f": a weight is 1 to {MAX_WEIGHT} without leading zero, found {fields[2]!r}"
+        return f": a weight is 1 to {MAX_WEIGHT} without leading zero, found {short(fields[2])}"
     if len(fields) == 5 and not fields[4]:
         return ": at least one preference is needed"
     return f": {len(fields)} fields" if len(fields) != 5 else ": ids are 1 to 64 of A-Z a-z 0-9 _ -"

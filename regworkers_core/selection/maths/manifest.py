@@ -22,6 +22,7 @@ from regworkers_core.selection.maths.files import (
     is_hash,
     json_keys,
     sha256_hex,
+    short,
 )
 
 ALGORITHM = "vf1"
@@ -71,7 +72,9 @@ class ManifestSeedSource:
         if kind == COMMIT_REVEAL:
             fields = Fields(MANIFEST, "seedSource", document, ("commitment", "kind"))
             return ManifestSeedSource(COMMIT_REVEAL, COMMIT_REVEAL, 0, fields.hash("commitment"))
-        raise DrawError(MANIFEST, f"seedSource.kind: {COMMIT_REVEAL} or {DRAND} is needed, found {kind!r}")
+        raise DrawError(
+            MANIFEST, f"seedSource.kind: {COMMIT_REVEAL} or {DRAND} is needed, found {short(kind)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ def _market(fields: Fields) -> MarketTerms:
 def _previous(fields: Fields, phase: int) -> dict[str, str] | None:
     document = fields.raw("previous")
     if (document is None) != (phase == 1):
-        fields.refuse("previous", f"null in phase 1 and only there, found {document!r} in phase {phase}")
+        fields.refuse("previous", f"null in phase 1 and only there, found {short(document)} in phase {phase}")
     if document is None:
         return None
     hashes = fields.nested("previous", ("manifestHash", "resultHash"))
@@ -189,7 +192,7 @@ def parse_strikes(data: bytes) -> dict[str, str]:
     for number, line in enumerate(data.decode("ascii")[:-1].split("\n"), 1):
         ref, _, reason = line.partition("|")
         if not is_selection_id(ref) or not STRIKE_REASON.fullmatch(reason):
-            raise DrawError(STRIKES, f"line {number}: ref|REASON is needed, found {line!r}")
+            raise DrawError(STRIKES, f"line {number}: ref|REASON is needed, found {short(line)}")
         if ref <= before:
             raise DrawError(STRIKES, f"line {number}: refs must increase strictly, {ref} follows {before}")
         strikes[ref] = reason

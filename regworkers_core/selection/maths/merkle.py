@@ -109,8 +109,8 @@ def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof
                 LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not match their index: rebuild it"
             )
         count = (len(entries) - 1) * BLOCK_LEAVES + data[entries[-1][0] :].count(b"\n")
-    path_up = _path(inside, [leaf_hash(each) for each in leaves])
-    path_up += _path(number, [root for _, root in entries])
+    path_up = path_to(inside, [leaf_hash(each) for each in leaves])
+    path_up += path_to(number, [root for _, root in entries])
     return Proof(position, count, leaves[inside].decode("ascii"), tuple(each.hex() for each in path_up))
 
 
@@ -165,7 +165,7 @@ def _above(nodes: Sequence[bytes]) -> list[bytes]:
     return above
 
 
-def _path(position: int, nodes: Sequence[bytes]) -> list[bytes]:
+def path_to(position: int, nodes: Sequence[bytes]) -> list[bytes]:
     """Return the siblings from `position` up to the root over `nodes`."""
     path = []
     while len(nodes) > 1:

@@ -98,10 +98,10 @@ def _is_signed(chain: Chain, round_number: int, signature_hex: str) -> bool:
     key: Any = decompress_G2(halves)
     try:
         signature: Any = decompress_G1(_number(signature_hex))
-    except ValueError as error:
-        raise DrawError(SEED, f"signature is not a point of the curve: {error}") from None
-    if not _in_group(signature):
-        raise DrawError(SEED, "signature is a point outside the group of signatures")
+    except ValueError:
+        signature = None
+    if signature is None or not _in_group(signature):
+        raise DrawError(SEED, "signature is not a point of the group of signatures")
     message = hashlib.sha256(round_number.to_bytes(8, "big")).digest()
     sha256: Any = hashlib.sha256
     hashed: Any = hash_to_G1(message, _DOMAIN, sha256)

@@ -13,7 +13,15 @@ import orjson
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import Outcome
-from regworkers_core.selection.maths.files import CUTOFFS, DrawError, Fields, is_hash, sha256_hex, short
+from regworkers_core.selection.maths.files import (
+    CUTOFFS,
+    DrawError,
+    Fields,
+    canonical_bytes,
+    is_hash,
+    sha256_hex,
+    short,
+)
 from regworkers_core.selection.maths.manifest import ManifestSeedSource, SeedFile
 from regworkers_core.selection.maths.rules import (
     NO_SEATS,
@@ -30,13 +38,17 @@ from regworkers_core.selection.proof.checker import (
     Excluded,
     Inclusion,
     PhasePart,
+    State,
     Step,
     StepChecker,
     wrong,
 )
 from regworkers_core.selection.proof.inputs import changed_terms, check_randomness
-from regworkers_core.selection.proof.receipt import DRAWN, EXCLUDED, VERSION
+from regworkers_core.selection.proof.logged import LoggedPhase, Trust, TrustedKey
+from regworkers_core.selection.proof.receipt import BEFORE_THE_LOG, DRAWN, EXCLUDED, VERSION
 
+HOLDS, FAILS, INCOMPLETE = "holds", "fails", "incomplete"
+_NO_TRUST = Trust()
 _NO_STRIKES = sha256_hex(b"")
 _COMMON = ("annulled", "campaignId", "guarantee", "kind", "ref", "roundAt", "version")
 _DRAWN = ("entryKey", "inclusion", "key", "market", "outcome", "phases", "rank", "seed", "siblings")
@@ -45,34 +57,43 @@ _EXCLUDED = ("after", "before", "manifest", "published", "reasons")
 
 @dataclass(frozen=True, slots=True)
 class ReceiptChecked:
-    """The checks of a receipt, in order. `limits` say what a receipt cannot prove alone."""
+    """The checks of a receipt, in order. `limits` say what a receipt cannot prove alone, `keys` what it relies on."""
 
     checks: tuple[CheckResult, ...]
     limits: tuple[str, ...] = ()
+    keys: tuple[TrustedKey, ...] = ()
 
     @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
+    def verdict(self) -> str:
+        """`fails` if a step failed, `incomplete` if one is unchecked, else `holds`."""
+        states = {check.state for check in self.checks}
+        if State.FAILED in states:
+            return FAILS
+        return INCOMPLETE if State.UNCHECKED in states else HOLDS
 
     def as_dict(self) -> dict[str, Any]:
-        return as_document(self, "passed", "checks", "limits")
+        return as_document(self, "verdict", "checks", "limits", "keys")
 
 
-def check_receipt(data: bytes) -> ReceiptChecked:
-    """Check a receipt in JSON, in any layout. Never raises for its content: an error in it is a failed check."""
+def check_receipt(data: bytes, trust: Trust = _NO_TRUST) -> ReceiptChecked:
+    """Check a receipt in JSON, in any layout, with trusted keys where given, else with the operator's.
+
+    Never raises for its content: an error in it is a failed check.
+    """
     try:
         document = _parsed(data)
-        fields = Fields(
-            RECEIPT, "", document, (*_COMMON, *(_DRAWN if _kind(document) == DRAWN else _EXCLUDED))
-        )
-        if fields.raw("version") != VERSION:
-            fields.refuse("version", f"expected {VERSION}, found {short(fields.raw('version'))}")
-        checker = Drawn(fields) if _kind(document) == DRAWN else Excluded(fields)
+        drawn, version = _kind(document) == DRAWN, document.get("version")
+        if version not in (BEFORE_THE_LOG, VERSION):
+            raise DrawError(
+                RECEIPT, f"version: expected {BEFORE_THE_LOG} or {VERSION}, found {short(version)}"
+            )
+        keys = (*_COMMON, *(_DRAWN if drawn else _EXCLUDED), *(("log",) if version == VERSION else ()))
+        fields = Fields(RECEIPT, "", document, keys)
+        checker = Drawn(fields, trust) if drawn else Excluded(fields, trust)
     except DrawError as error:
-        return ReceiptChecked((CheckResult("receipt", False, str(error)),))
-    for name, step in checker.steps():
-        checker.run(name, step)
-    return ReceiptChecked(tuple(checker.checks), checker.limits())
+        return ReceiptChecked((CheckResult("receipt", State.FAILED, str(error)),))
+    checker.run()
+    return ReceiptChecked(tuple(checker.checks), checker.all_limits(), checker.keys())
 
 
 def require_receipt(data: bytes) -> None:
@@ -87,7 +108,9 @@ def _parsed(data: bytes) -> Mapping[str, Any]:
     try:
         # The input is not trusted. This parser refuses deep nesting; the one of the standard library may crash.
         document = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        # What no receipt has: numbers that are not exact everywhere, and many levels.
+        canonical_bytes(document)
+    except ValueError:
         raise DrawError(RECEIPT, "not a JSON document: give the receipt in its JSON format") from None
     if not isinstance(document, dict):
         raise DrawError(RECEIPT, "expected a JSON object")
@@ -104,8 +127,8 @@ def _kind(document: Mapping[str, Any]) -> str:
 class Drawn(StepChecker):
     """The check of an entry that was in the draw."""
 
-    def __init__(self, fields: Fields) -> None:
-        super().__init__(fields)
+    def __init__(self, fields: Fields, trust: Trust) -> None:
+        super().__init__(fields, trust)
         documents = fields.list("phases")
         if not documents:
             fields.refuse("phases", "at least one is needed")
@@ -151,6 +174,15 @@ class Drawn(StepChecker):
             guarantee.LATER_PHASES.format(last=len(self._phases)),
         )
 
+    def phases(self) -> list[LoggedPhase]:
+        return [
+            LoggedPhase(each.number, each.manifest, each.manifest_hash, each.result_hash, each.published)
+            for each in self._phases
+        ]
+
+    def keys(self) -> tuple[TrustedKey, ...]:
+        return (*self.trust.beacon_keys(self._first), *super().keys())
+
     def _check_leaf(self) -> str:
         leaf = self._own.leaf
         if leaf.ref != self.ref:
@@ -195,7 +227,6 @@ class Drawn(StepChecker):
 
     def _check_randomness(self) -> str:
         source, stated = ManifestSeedSource.parse(self._first.seed_source), self._seed
-        check_randomness(self._first, stated)
         # The expected seed: the next step checks the stated one.
         expected = SeedFile.of(
             self._phases[0].manifest_hash,
@@ -211,6 +242,9 @@ class Drawn(StepChecker):
         self.check_source(self._first, self._phases[0].published)
         if source.commitment is not None:
             return f"the secret {stated.randomness} is the one that was committed to"
+        # Last, because it is slow, and because a page may have to leave it out.
+        self.trust.check_beacon(source.source)
+        check_randomness(self._first, stated)
         at = signed_at(self._first.seed_source)
         return f"round {source.round} was signed by the beacon at {at} (UTC), by its rules"
 
@@ -305,7 +339,9 @@ class Drawn(StepChecker):
             for market, groups in each.cutoffs.items():
                 for cutoff in (groups.open, *(found for _, found in groups.reserves)):
                     if cutoff and cutoff.rank and (int(rank) <= cutoff.rank) != meets_cutoff(cutoff, *own):
-                        wrong(f"rank {rank} and key contradict the cut-off of {market!r}, rank {cutoff.rank}")
+                        wrong(
+                            f"rank {rank} and key contradict the cut-off of {short(market)}, rank {cutoff.rank}"
+                        )
         return f"{rank}: agrees with every cut-off; the number itself is proven by the replay only"
 
     def _check_stated(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NoReturn
 
 from regworkers_core.domain.keys import is_selection_id
@@ -25,19 +26,38 @@ from regworkers_core.selection.maths.rules import MarketCutoffs, parse_cutoffs
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import check_round, signed_at
 from regworkers_core.selection.proof.guarantee import Published, published_lines
-from regworkers_core.selection.proof.receipt import Position
+from regworkers_core.selection.proof.logged import (
+    NO_LOG,
+    NO_WITNESS,
+    ONLY_THESE_LEAVES,
+    OPERATORS_KEYS,
+    LoggedPhase,
+    LogPart,
+    Trust,
+    TrustedKey,
+    Unchecked,
+)
+from regworkers_core.selection.proof.receipt import BEFORE_THE_LOG, Position
 
 RECEIPT = "receipt"
 _PHASE = ("cutoffs", "cutoffsHash", "manifest", "manifestHash", "published", "result", "resultHash", "strike")
 _INCLUSION = ("index", "leaf", "proof")
 
 
+class State(StrEnum):
+    """How a step ended. `unchecked`: it cannot be checked from what is here."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNCHECKED = "unchecked"
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one step. `detail` says what was compared, or what is wrong."""
+    """The result of one step. `detail` says what was compared, what is wrong, or why nothing was checked."""
 
     name: str
-    passed: bool
+    state: State
     detail: str
 
 
@@ -47,8 +67,9 @@ Step = Callable[[], str]
 class StepChecker:
     """Runs the steps of a check in order. A step that depends on a failed one fails as well."""
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, fields: Fields, trust: Trust) -> None:
         self.checks: list[CheckResult] = []
+        self.trust = trust
         self.ref = fields.text("ref", is_selection_id, "a ref")
         self._guarantee = fields.text("guarantee", bool, "a sentence")
         self.campaign_id = fields.text("campaignId", is_selection_id, "a campaign's id")
@@ -57,6 +78,9 @@ class StepChecker:
         if fields.raw("annulled") is not None:
             text = fields.text("annulled", lambda _text: True, f"the text of {ANNULLED}")
             self.annulled = Annulled.parse(text.encode())
+        self._log: LogPart | None = None
+        if fields.raw("version") != BEFORE_THE_LOG and fields.raw("log") is not None:
+            self._log = LogPart(fields.nested("log", ("checkpoint", "entries", "keys")), trust)
 
     def steps(self) -> list[tuple[str, Step]]:
         raise NotImplementedError
@@ -64,11 +88,44 @@ class StepChecker:
     def limits(self) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def run(self, name: str, step: Step) -> None:
-        try:
-            self.checks.append(CheckResult(name, True, step()))
-        except DrawError as error:
-            self.checks.append(CheckResult(name, False, error.message))
+    def phases(self) -> list[LoggedPhase]:
+        raise NotImplementedError
+
+    def keys(self) -> tuple[TrustedKey, ...]:
+        """The keys that the check relies on."""
+        return () if self._log is None else tuple(self._log.keys())
+
+    def run(self) -> None:
+        for name, step in (*self.steps(), ("log", self._check_log), ("witnesses", self._check_witnesses)):
+            try:
+                found = CheckResult(name, State.PASSED, step())
+            except DrawError as error:
+                found = CheckResult(name, State.FAILED, error.message)
+            except Unchecked as error:
+                found = CheckResult(name, State.UNCHECKED, str(error))
+            self.checks.append(found)
+
+    def all_limits(self) -> tuple[str, ...]:
+        limits = list(self.limits())
+        if self._log is None:
+            limits.append(f"{NO_LOG[0].upper()}{NO_LOG[1:]}.")
+        else:
+            limits.append(ONLY_THESE_LEAVES)
+            if not self._log.need:
+                limits.append(f"{NO_WITNESS[0].upper()}{NO_WITNESS[1:]}.")
+        if any(key.given == "operator" for key in self.keys()):
+            limits.append(OPERATORS_KEYS)
+        return tuple(limits)
+
+    def _check_log(self) -> str:
+        if self._log is None:
+            raise Unchecked(NO_LOG)
+        return self._log.check(self.campaign_id, self.phases(), self.annulled)
+
+    def _check_witnesses(self) -> str:
+        if self._log is None:
+            raise Unchecked(NO_LOG)
+        return self._log.check_witnesses()
 
     def check_campaign(self, manifest: Manifest) -> None:
         if manifest.campaign_id != self.campaign_id:
@@ -141,7 +198,7 @@ class PhasePart:
             line = fields.text("strike", str.isascii, "a line of strikes.txt")
             strikes = parse_strikes(line.encode() + b"\n")
             if list(strikes) != [ref]:
-                raise DrawError(STRIKES, f"the strike {line!r} does not belong to {ref}")
+                raise DrawError(STRIKES, f"the strike {short(line)} does not belong to {ref}")
             self.strike = strikes[ref]
 
 
@@ -152,12 +209,12 @@ def wrong(message: str) -> NoReturn:
 class Excluded(StepChecker):
     """The check of an entry that was not in the draw: its neighbours are adjacent, so no leaf is between them."""
 
-    def __init__(self, fields: Fields) -> None:
-        super().__init__(fields)
+    def __init__(self, fields: Fields, trust: Trust) -> None:
+        super().__init__(fields, trust)
         text = fields.text("manifest", str.isascii, "the text of manifest.json").encode()
         self._manifest, self._manifest_hash = Manifest.parse(text), sha256_hex(text)
         self._published = Published.parse(RECEIPT, "published", fields.raw("published"))
-        self._reasons = [str(each) for each in fields.list("reasons")]
+        self._reasons = fields.list("reasons")
         self._before, self._after = (
             None if fields.raw(side) is None else Inclusion(side, fields.raw(side))
             for side in ("before", "after")
@@ -178,6 +235,9 @@ class Excluded(StepChecker):
             "Only a replay of the draw shows that all leaves are sorted by ref, so that it has none elsewhere.",
         )
 
+    def phases(self) -> list[LoggedPhase]:
+        return [LoggedPhase(self._manifest.phase, self._manifest, self._manifest_hash, None, self._published)]
+
     def _check_manifest(self) -> str:
         self.check_campaign(self._manifest)
         self.check_source(self._manifest, self._published)
@@ -197,7 +257,7 @@ class Excluded(StepChecker):
 
     def _check_reason(self) -> str:
         for reason in self._reasons:
-            if not STRIKE_REASON.fullmatch(reason):
+            if not isinstance(reason, str) or not STRIKE_REASON.fullmatch(reason):
                 wrong(f"{short(reason)} is not a reason: A-Z and _ only")
         if not self._reasons:
             wrong("the receipt gives no reason")

@@ -40,7 +40,8 @@ from regworkers_core.selection.proof.guarantee import Published
 from regworkers_core.selection.proof.inputs import phase_folders, read_json
 from regworkers_core.selection.proof.lookups import SortedFile, starts_of, write_unit_index
 
-VERSION = 2
+# Receipts of a version before have no key `log`, and are checked as well.
+VERSION, BEFORE_THE_LOG = 3, 2
 # Numbers in artefacts have at most this many digits.
 _RANK = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 DRAWN = "draw"
@@ -121,6 +122,7 @@ def build_receipt(
         "guarantee": guarantee.of_source(first.seed_source, commitment_late, published[0]),
         "roundAt": signed_at(first.seed_source),
         "annulled": None if annulled is None else annulled.to_bytes().decode(),
+        "log": None,
     }
     leaves = phases[0] / LEAVES
     with SortedFile(leaves) as lines:

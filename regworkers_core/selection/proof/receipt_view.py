@@ -11,7 +11,8 @@ from regworkers_core.selection.maths.beside import ACCEPTED, NOTICE, Annulled, r
 from regworkers_core.selection.maths.files import CUTOFFS, parse_canonical
 from regworkers_core.selection.maths.leaves import parse_leaf
 from regworkers_core.selection.maths.rules import Cutoff, parse_cutoffs
-from regworkers_core.selection.proof.check import ReceiptChecked
+from regworkers_core.selection.proof.check import FAILS, HOLDS, INCOMPLETE, ReceiptChecked
+from regworkers_core.selection.proof.checker import State
 from regworkers_core.selection.proof.receipt import DRAWN
 
 # Columns of the plain text.
@@ -39,7 +40,16 @@ STEPS = {
     "stated": "The receipt states the actual outcome",
     "absence": "The entry was not in the draw",
     "reason": "The reason for the exclusion",
+    "log": "The statements are in the public log",
+    "witnesses": "Witnesses saw the same log",
 }
+_VERDICTS = {
+    HOLDS: "Every check passed",
+    INCOMPLETE: "No check failed, but not everything could be checked",
+    FAILS: "THIS RECEIPT IS NOT VALID",
+}
+_MARKS = {State.PASSED: "x", State.FAILED: "!", State.UNCHECKED: "?"}
+_GIVEN = {"operator": "Keys as the operator gave them", "trust": "Keys as the trust file gives them"}
 
 
 def receipt_page(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
@@ -48,6 +58,8 @@ def receipt_page(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
         title=headline(receipt),
         essentials=essentials(receipt),
         checked=checked,
+        verdict=_VERDICTS[checked.verdict].capitalize(),
+        trusted=trusted(checked),
         step=step,
         guarantee=receipt["guarantee"],
         values=values(receipt),
@@ -71,16 +83,26 @@ def checked_text(checked: ReceiptChecked) -> str:
 
 
 def _checked(checked: ReceiptChecked) -> list[str]:
-    lines = ["Every check passed" if checked.passed else "THIS RECEIPT IS NOT VALID"]
+    lines = [_VERDICTS[checked.verdict]]
     for each in checked.checks:
-        lines.append(f"  [{'x' if each.passed else '!'}] {step(each.name)}")
+        lines.append(f"  [{_MARKS[each.state]}] {step(each.name)}")
         for line in each.detail.splitlines():
             lines += _wrapped(line, "      ")
+    for title, keys in trusted(checked):
+        lines += ["", title, *(f"  {name}: {fingerprint}" for name, fingerprint in keys)]
     if checked.limits:
         lines += ["", "What a receipt cannot prove alone"]
         for limit in checked.limits:
             lines += _wrapped(limit, "  ")
     return lines
+
+
+def trusted(checked: ReceiptChecked) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The keys that the check relied on, by who gave them: names and fingerprints."""
+    for given, title in _GIVEN.items():
+        keys = [(f"{key.what} {key.name}", key.fingerprint) for key in checked.keys if key.given == given]
+        if keys:
+            yield title, keys
 
 
 def _wrapped(text: str, indent: str) -> list[str]:

@@ -46,7 +46,7 @@ def check(receipt: dict[str, Any]) -> ReceiptChecked:
 
 
 def failed(checked: ReceiptChecked) -> list[str]:
-    return [each.name for each in checked.checks if not each.passed]
+    return [each.name for each in checked.checks if each.state == "failed"]
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,12 @@ def test_every_entrants_receipt_states_the_published_outcome_and_passes(
     assert set(published.values()) == {"WINNER", "WAITLIST", "HOUSEHOLD_LIMIT", "STRUCK"}
     for receipt in all_receipts.values():
         checked = check(receipt)
-        assert checked.passed, failed(checked)
+        assert checked.verdict != "fails", failed(checked)
 
 
 def test_a_receipt_of_a_draw_from_the_beacon_checks_the_signature(beaconed: Path) -> None:
     receipt = build_receipt(beaconed, refs(36)[3])
-    assert check(receipt).passed and "drand quicknet" in receipt["guarantee"]
+    assert check(receipt).verdict != "fails" and "drand quicknet" in receipt["guarantee"]
     seed = json.loads(receipt["seed"])
     signature = "a" + seed["signature"][1:]
     randomness = hashlib.sha256(bytes.fromhex(signature)).hexdigest()
@@ -96,7 +96,7 @@ def test_unselected_and_waiting_differ_at_the_end_of_the_waitlist(tmp_path: Path
         if size == 0:
             beaten = next(each for each in made.values() if each["outcome"] == "UNSELECTED")
             assert claimed(json.loads(receipt_bytes(beaten)), "", "WAITLIST") == ["outcome-1"]
-        assert all(check(each).passed for each in made.values())
+        assert all(check(each).verdict != "fails" for each in made.values())
 
 
 def test_a_household_that_may_win_twice_names_two_siblings(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_household_that_may_win_twice_names_two_siblings(tmp_path: Path) -> No
     limited = [each for each in receipts(folder).values() if each["outcome"] == "HOUSEHOLD_LIMIT"]
     assert len(limited) == 3
     for receipt in limited:
-        assert check(receipt).passed and len(receipt["siblings"]) == 2
+        assert check(receipt).verdict != "fails" and len(receipt["siblings"]) == 2
         receipt["siblings"].pop()
         assert failed(check(receipt)) == ["candidate"]
 
@@ -300,7 +300,7 @@ def test_a_manifest_of_a_later_phase_that_was_changed_along_with_its_hash_does_n
 ) -> None:
     receipt = one_of(all_receipts, "WINNER")
     restated(receipt)
-    assert check(receipt).passed
+    assert check(receipt).verdict != "fails"
     text_of("manifest", 2, **fields)(receipt)
     restated(receipt)
     assert "manifest" in failed(check(receipt))
@@ -335,7 +335,7 @@ def test_a_winner_stays_in_the_market_that_was_won_when_a_better_one_gets_seats(
     folder = make(tmp_path / "draw", entrants(3, households=0), phases)
     receipt = build_receipt(folder, refs(3)[0])
     assert receipt["inclusion"]["leaf"].endswith("|east,west") and receipt["market"] == "west"
-    assert check(receipt).passed
+    assert check(receipt).verdict != "fails"
     receipt["phases"][1]["result"] = receipt["phases"][1]["result"].replace("|west|", "|east|")
     assert failed(check({**receipt, "market": "east"})) == ["outcome-2"]
 
@@ -374,7 +374,7 @@ def test_a_sibling_of_another_weight_does_not_count(tmp_path: Path) -> None:
         (each for each in made if each["outcome"] == "HOUSEHOLD_LIMIT"),
         key=lambda each: each["entryKey"],
     )
-    assert check(last).passed
+    assert check(last).verdict != "fails"
     weight = last["inclusion"]["leaf"].split("|")[2]
     stranger = next(
         each
@@ -391,7 +391,7 @@ def test_a_unit_that_reads_like_a_segment_has_no_other_siblings(tmp_path: Path) 
     ]
     folder = make(tmp_path / "draw", leaves, [Terms(FIRST, {})])
     for ref in refs(24):
-        assert check(build_receipt(folder, ref)).passed
+        assert check(build_receipt(folder, ref)).verdict != "fails"
 
 
 def test_a_phase_without_a_result_is_not_in_the_receipt(revealed: Path, tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_phase_without_a_result_is_not_in_the_receipt(revealed: Path, tmp_path
     for name in (RESULT, "cutoffs.json", "summary.json"):
         (folder / "phase-2" / name).unlink()
     receipt = build_receipt(folder, refs(36)[3])
-    assert len(receipt["phases"]) == 1 and check(receipt).passed
+    assert len(receipt["phases"]) == 1 and check(receipt).verdict != "fails"
 
 
 def test_a_damaged_file_is_named_where_the_receipt_needs_it(revealed: Path, tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_no_flipped_bit_of_a_receipt_goes_unnoticed(
     place = int(at * len(data))
     assume(not any(start <= place < end for start, end in only_to_compare(receipt, bytes(data))))
     data[place] ^= 1 << bit
-    assert not check_receipt(bytes(data)).passed, data[max(0, place - 40) : place + 40]
+    assert check_receipt(bytes(data)).verdict == "fails", data[max(0, place - 40) : place + 40]
 
 
 def test_a_rank_that_contradicts_a_cutoff_fails(all_receipts: dict[str, dict[str, Any]]) -> None:
@@ -477,7 +477,7 @@ def test_input_that_is_not_a_receipt_is_a_failed_check_and_no_crash(
             assert failed(check_receipt(data)) == ["receipt"], text
     for data in garbage:
         checked = check_receipt(data)
-        assert not checked.passed, data[:200]
+        assert checked.verdict == "fails", data[:200]
         assert all("\x1b" not in each.detail for each in checked.checks)
 
 
@@ -502,7 +502,7 @@ def test_an_excluded_entry_gets_its_reasons_and_a_proof_that_it_was_not_in_the_d
     for ref in ("0" * 32, known[7][:-1] + "-", "z" * 32):
         receipt = build_receipt(revealed, ref, reasons=lambda _: ["NO_MARKET"])
         assert receipt["kind"] == "excluded" and receipt["reasons"] == ["NO_MARKET"]
-        assert check(receipt).passed
+        assert check(receipt).verdict != "fails"
         assert "reasons     NO_MARKET" in receipt_text(receipt, check(receipt))
     # An entrant who was in the draw, with the claim of the opposite.
     receipt = build_receipt(revealed, known[7][:-1] + "-", reasons=lambda _: ["NO_MARKET"])
@@ -523,7 +523,7 @@ def test_an_excluded_entry_gets_its_reasons_and_a_proof_that_it_was_not_in_the_d
 def test_an_excluded_entry_of_a_draw_without_entries_has_no_neighbours(tmp_path: Path) -> None:
     folder = make(tmp_path / "empty", [], [Terms(FIRST, {})])
     receipt = build_receipt(folder, "excluded-ref", reasons=lambda _: ["NO_MARKET"])
-    assert check(receipt).passed and receipt["before"] is receipt["after"] is None
+    assert check(receipt).verdict != "fails" and receipt["before"] is receipt["after"] is None
 
 
 def test_an_unknown_ref_and_an_invalid_one_are_usage_errors(revealed: Path, tmp_path: Path) -> None:
@@ -571,7 +571,7 @@ def test_a_receipt_says_that_a_later_phase_may_exist(revealed: Path, tmp_path: P
         receipt = build_receipt(folder, refs(36)[3])
         checked = check(receipt)
         said = f"up to phase {last}. A later phase may exist"
-        assert checked.passed and any(said in limit for limit in checked.limits)
+        assert checked.verdict != "fails" and any(said in limit for limit in checked.limits)
         assert said in " ".join(receipt_text(receipt, checked).split())
         assert said in receipt_page(receipt, checked)
 
@@ -583,7 +583,7 @@ def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why
     for ref in (refs(36)[3], "unknown-ref"):
         receipt = build_receipt(folder, ref, reasons=lambda _ref: ["NO_MARKET"])
         checked = check(receipt)
-        assert checked.passed, failed(checked)
+        assert checked.verdict != "fails", failed(checked)
         for shown in (receipt_text(receipt, checked), receipt_page(receipt, checked)):
             text = " ".join(shown.split())
             assert "took the place of 1 earlier one(s)" in text
@@ -604,9 +604,9 @@ def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why
             {"accepted": "[ ]"},
         ):
             part.update(change)
-            assert not check(receipt).passed, change
+            assert check(receipt).verdict == "fails", change
             part.update(kept)
-        assert check(receipt).passed
+        assert check(receipt).verdict != "fails"
         if receipt["kind"] == "draw":
             second = receipt["phases"][1]["published"]
             second["notice"] = second["notice"].replace('"phase":2', '"phase":3')
@@ -627,12 +627,12 @@ def test_a_receipt_of_an_annulled_draw_says_so_first(revealed: Path, tmp_path: P
     for ref in (refs(36)[3], "unknown-ref"):
         receipt = build_receipt(folder, ref, reasons=lambda _ref: ["NO_MARKET"])
         checked = check(receipt)
-        assert checked.passed
+        assert checked.verdict != "fails"
         assert receipt_text(receipt, checked).startswith("This draw was annulled")
         assert f"{at}: the wrong list" in receipt_page(receipt, checked)
         other = {**receipt, "annulled": receipt["annulled"].replace('"summer"', '"winter"')}
         assert failed(check(other)) == ["published"]
-        assert not check({**receipt, "annulled": 7}).passed
+        assert check({**receipt, "annulled": 7}).verdict == "fails"
     drawn = build_receipt(folder, refs(36)[3])
     drawn["annulled"] = drawn["annulled"].replace(annulled.manifest_hash, ZEROS)
     assert failed(check(drawn)) == ["published"]
@@ -667,11 +667,11 @@ def test_a_rank_of_thousands_of_digits_is_a_failed_check(all_receipts: dict[str,
             ref, market, _, result = phase["result"].split("|")
             phase["result"] = f"{ref}|{market}|{rank}|{result}"
         checked = check(receipt)
-        assert not checked.passed and all(len(each.detail) < 2_000 for each in checked.checks)
+        assert checked.verdict == "fails" and all(len(each.detail) < 2_000 for each in checked.checks)
     for stated in ("5", 5.0, True, 0, -5):
         receipt = one_of(all_receipts, "WAITLIST")
         receipt["rank"] = str(receipt["rank"]) if stated == "5" else stated
-        assert not check_receipt(json.dumps(receipt).encode()).passed, stated
+        assert check_receipt(json.dumps(receipt).encode()).verdict == "fails", stated
 
 
 VALUES = st.recursive(
@@ -684,7 +684,7 @@ VALUES = st.recursive(
 @settings(max_examples=150)
 @given(st.binary(max_size=80) | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_failed_check_and_no_crash(data: bytes) -> None:
-    assert not check_receipt(data).passed
+    assert check_receipt(data).verdict == "fails"
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,150 @@
+"""Leaves of the log, each one fact about a draw, and a log as it is read: entries under a signed checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import ClassVar, Self
+
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.selection.log import tree
+from regworkers_core.selection.log.note import Checkpoint, Note, NoteError, VerifierKey
+from regworkers_core.selection.maths.files import DrawError, Fields, JsonFile, sha256_hex
+from regworkers_core.selection.maths.merkle import leaf_hash
+
+CHECKPOINT = "checkpoint"
+# The former key signs so long beside the new one.
+CHANGE_SECONDS = 30 * 86_400.0
+
+
+class Kind(StrEnum):
+    """What a leaf's hash is about: a file of a phase, the commitment to a secret, or a key of the log."""
+
+    COMMITMENT = "commitment"
+    MANIFEST = "manifest"
+    REPLACED = "replaced"
+    NOTICE = "notice"
+    RESULT = "result"
+    CODES = "codes"
+    ANNULLED = "annulled"
+    KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class LogLeaf(JsonFile):
+    """One leaf. `hash` is the SHA-256 of the file, the commitment itself, or the SHA-256 of the key's text."""
+
+    FILE: ClassVar[str] = "leaf of the log"
+
+    campaign_id: str
+    hash: str
+    kind: Kind
+    phase: int
+    time: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        kind = Kind(fields.text("kind", set(Kind).__contains__, f"one of {', '.join(Kind)}"))
+        if kind is Kind.KEY:
+            fields.text("campaignId", lambda text: text == "", "no campaign")
+            least, most = 0, 0
+        else:
+            fields.text("campaignId", is_selection_id, "an id")
+            least, most = 1, 1 if kind is Kind.COMMITMENT else 1 << 53
+        phase = fields.integer("phase", least)
+        if phase > most:
+            fields.refuse("phase", f"{most} is needed for a {kind}, found {phase}")
+        return cls(fields.raw("campaignId"), fields.hash("hash"), kind, phase, fields.time("time"))
+
+    @property
+    def fact(self) -> bytes:
+        """How the entry begins: all but the time. The log has it once, whatever the time of a repeat."""
+        return self.to_bytes()[: -len(self.time) - 2]
+
+    def says(self, kind: Kind, phase: int, hash_: str) -> bool:
+        return (self.kind, self.phase, self.hash) == (kind, phase, hash_)
+
+
+def key_leaf(key: VerifierKey, at: float) -> LogLeaf:
+    return LogLeaf("", sha256_hex(str(key).encode()), Kind.KEY, 0, iso(at))
+
+
+@dataclass(frozen=True)
+class LogState:
+    """The entries of a log, and its checkpoint, None for a log that does not exist yet. `verified` proves that both
+    belong together; `leaf` reads an entry.
+    """
+
+    origin: str
+    entries: tuple[bytes, ...] = ()
+    note: Note | None = None
+
+    @classmethod
+    def verified(cls, read: Callable[[str], bytes | None], keys: Iterable[VerifierKey]) -> LogState:
+        """Read a whole log by the paths of its files, and check everything: the signature of one of `keys`, that the
+        entries have the checkpoint's root, that each is a leaf.
+
+        Raises DrawError with the file that is wrong.
+        """
+        data = read(CHECKPOINT)
+        if data is None:
+            raise DrawError(CHECKPOINT, "there is none: this is no log, or it has no leaf yet")
+        try:
+            note = Note.parse(data)
+            checkpoint = Checkpoint.parse(note.text)
+            if not note.verified(keys):
+                raise NoteError("it is signed by none of the log's keys")
+        except NoteError as error:
+            raise DrawError(CHECKPOINT, str(error)) from None
+        entries: list[bytes] = []
+        for path in tree.bundle_paths(checkpoint.size):
+            bundle = read(path)
+            if bundle is None:
+                raise DrawError(path, "is missing, and the checkpoint has its entries")
+            entries += tree.read_bundle(bundle, path)
+        state = cls(checkpoint.origin, tuple(entries), note)
+        if (len(entries), tree.root_over(state.nodes)) != (checkpoint.size, checkpoint.root):
+            raise DrawError(CHECKPOINT, f"its root is not that of the {checkpoint.size} entries")
+        return state
+
+    @property
+    def size(self) -> int:
+        return len(self.entries)
+
+    @cached_property
+    def nodes(self) -> list[bytes]:
+        return [leaf_hash(entry) for entry in self.entries]
+
+    def leaf(self, index: int) -> LogLeaf:
+        """Raises DrawError for an entry that is no leaf."""
+        return LogLeaf.parse(self.entries[index], f"entry {index}")
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The state that a checkpoint of these entries has, signed or not."""
+        return Checkpoint(self.origin, self.size, tree.root_over(self.nodes))
+
+    def find(self, leaf: LogLeaf) -> int | None:
+        """The index of the leaf that says the same."""
+        fact = leaf.fact
+        return next((index for index, entry in enumerate(self.entries) if entry.startswith(fact)), None)
+
+    def with_entry(self, entry: bytes) -> LogState:
+        return LogState(self.origin, (*self.entries, entry), self.note)
+
+    def of_campaign(self, campaign_id: str) -> list[tuple[int, LogLeaf]]:
+        """Index and leaf of each leaf of a campaign (empty: of keys), in order. Raises DrawError."""
+        begin = b'{"campaignId":"%s",' % campaign_id.encode()
+        return [(at, self.leaf(at)) for at, entry in enumerate(self.entries) if entry.startswith(begin)]
+
+    def proof(self, index: int) -> list[str]:
+        """The inclusion proof of a leaf, in hex."""
+        return [node.hex() for node in tree.inclusion(index, self.nodes)]
+
+    def changed_at(self, key: VerifierKey) -> float | None:
+        """When `key` replaced another one; None for the log's first key."""
+        index = self.find(key_leaf(key, 0.0))
+        return None if index is None else seconds(self.leaf(index).time)

@@ -1,0 +1,296 @@
+"""The log on the artefacts' bucket, below `log/`: how the operator writes it.
+
+A bundle of entries is put once under a name that says how long the log becomes. So the first writer decides what the
+next entry is, and every other one continues from there: nothing that was decided is lost or written twice, whoever
+dies when. Tiles follow from the bundles. The checkpoint is published last, under If-Match, with as many cosignatures as
+the settings need; until then the entries wait, and the next writer, or `catch_up`, publishes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.log import tree
+from regworkers_core.selection.log.leaves import (
+    CHANGE_SECONDS,
+    CHECKPOINT,
+    Kind,
+    LogLeaf,
+    LogState,
+    key_leaf,
+)
+from regworkers_core.selection.log.note import (
+    Note,
+    NoteError,
+    Signature,
+    SignerKey,
+    VerifierKey,
+    signed,
+)
+from regworkers_core.selection.log.witnesses import Witnesses
+from regworkers_core.selection.maths.files import DrawError
+
+FOLDER = "log/"
+SECRET = "log-key"  # noqa: S105 - the name of the secret, not its value
+_DESCRIPTION = "Signs the public log of draws. Change it by `regworkers draw log-key --change` only."
+# Writers that come between; each has published an entry of its own.
+_ATTEMPTS = 50
+
+
+class Secrets(Protocol):
+    """What of the secret store the log's keys need."""
+
+    def get(self, name: str, *, previous: bool = False) -> str | None: ...
+    def put(self, name: str, value: str, *, description: str) -> None: ...
+    def create(self, name: str, value: str, *, description: str) -> str: ...
+
+
+class NotWitnessed(TransientFailure):
+    """Too few witnesses cosigned the log: what is in it waits to be published."""
+
+    def __init__(self, found: int, needed: int, problems: Sequence[str]) -> None:
+        why = f": {'; '.join(problems)}" if problems else ""
+        super().__init__("witnesses", f"{found} of {needed} needed witnesses cosigned the log{why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A leaf in the log, as it was first written. `waiting` says why it is not published yet; None if it is."""
+
+    index: int
+    leaf: LogLeaf
+    waiting: NotWitnessed | None = None
+
+    def require(self) -> LogLeaf:
+        """The leaf. Raises NotWitnessed for one that is not published yet."""
+        if self.waiting is not None:
+            raise self.waiting
+        return self.leaf
+
+
+class PublicLog:
+    """The log of one environment.
+
+    Every method raises TransientFailure when S3 or the secret store cannot answer, DrawError for files that are not
+    those of a log, UsageError for a key that is missing or not the log's.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        secrets: Secrets,
+        origin: str,
+        witnesses: Witnesses,
+        *,
+        clock: Callable[[], float],
+        on_step: OnStep = no_step,
+    ) -> None:
+        self._objects, self._secrets, self.origin = objects, secrets, origin
+        self._witnesses, self._clock, self._on_step = witnesses, clock, on_step
+
+    @classmethod
+    def of(cls, runtime: Runtime, on_step: OnStep = no_step) -> PublicLog:
+        settings = runtime.settings.selection.log
+        return cls(
+            runtime.objects,
+            runtime.secrets,
+            settings.origin or f"{runtime.names.bucket}/log",
+            Witnesses.of(runtime),
+            clock=runtime.clock,
+            on_step=on_step,
+        )
+
+    def read(self) -> LogState | None:
+        """The published log, verified; None before its first leaf."""
+        tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
+        return None if tagged is None else self._verified(tagged.data, self.keys())
+
+    def keys(self) -> list[VerifierKey]:
+        """The keys that sign the log: the current one, then the one before it. Empty before the first leaf."""
+        return [key.verifier() for key in self._signers()]
+
+    @property
+    def witness_keys(self) -> list[VerifierKey]:
+        return self._witnesses.keys
+
+    @property
+    def needed(self) -> int:
+        return self._witnesses.needed
+
+    def append(self, kind: Kind, campaign_id: str, phase: int, hash_: str) -> Placed:
+        """Put a leaf into the log unless it says so already, and publish it. Idempotent."""
+        wanted = LogLeaf(campaign_id, hash_, kind, phase, iso(self._clock()))
+
+        def extended(state: LogState) -> LogState:
+            return self._with(state, wanted)
+
+        state, waiting = self._publish(extended)
+        index = state.find(wanted)
+        if index is None:
+            raise AssertionError("a leaf that was just written is in the log")
+        return Placed(index, state.leaf(index), waiting)
+
+    def catch_up(self) -> LogState:
+        """Publish what waits, and have the newest checkpoint cosigned again, which proves that the log can be written
+        now. Raises NotWitnessed.
+        """
+        state, waiting = self._publish(self._with_waiting, fresh=True)
+        if waiting is not None:
+            raise waiting
+        return state
+
+    def waiting(self) -> int:
+        """The number of leaves that are decided and not published."""
+        published = self.read() or LogState(self.origin)
+        return self._with_waiting(published).size - published.size
+
+    def ensure_key(self) -> VerifierKey:
+        """The key that signs the log, made now for a log that has none."""
+        tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
+        return self._current(is_new=tagged is None)[0].verifier()
+
+    def change_key(self) -> VerifierKey:
+        """Replace the key, and say so in the log; both keys sign for 30 days. A repeat within these ends the change
+        that was begun.
+
+        Raises UsageError for a log without a key.
+        """
+        state = self.read()
+        if state is None:
+            raise UsageError("the log has no leaf yet, so its key is new: there is nothing to change")
+        signers = self._current(is_new=False)
+        begun = state.changed_at(signers[0].verifier())
+        if begun is not None and self._clock() < begun + CHANGE_SECONDS:
+            raise UsageError(
+                f"the log's key was changed at {iso(begun)}: both keys sign until {iso(begun + CHANGE_SECONDS)},"
+                " change it again after that"
+            )
+        if self._signs(signers[0], state):
+            new = SignerKey.generate(self.origin)
+            self._secrets.put(SECRET, new.text, description=_DESCRIPTION)
+            self._on_step("log.after_new_key")
+        self._publish(self._with_waiting)
+        return self._signers()[0].verifier()
+
+    # Reading
+
+    def _verified(self, checkpoint: bytes, keys: Sequence[VerifierKey]) -> LogState:
+        def read(path: str) -> bytes | None:
+            return checkpoint if path == CHECKPOINT else self._bytes(path)
+
+        state = LogState.verified(read, keys)
+        if state.origin != self.origin:
+            raise UsageError(
+                f"the log in this bucket has the origin {state.origin}, the settings say {self.origin}: a log keeps"
+                " its origin, set selection.log.origin to it"
+            )
+        return state
+
+    def _bytes(self, path: str) -> bytes | None:
+        tagged = self._objects.get_tagged(FOLDER + path)
+        return None if tagged is None else tagged.data
+
+    # Keys
+
+    def _signers(self) -> list[SignerKey]:
+        texts = [self._secrets.get(SECRET)]
+        texts += [self._secrets.get(SECRET, previous=True)] if texts[0] is not None else []
+        try:
+            return [SignerKey.parse(text) for text in texts if text is not None]
+        except NoteError as error:
+            raise UsageError(f"secret {SECRET} is not a key of the log: {error}") from None
+
+    def _current(self, *, is_new: bool) -> list[SignerKey]:
+        signers = self._signers()
+        if not signers and is_new:
+            made = SignerKey.generate(self.origin).text
+            signers = [SignerKey.parse(self._secrets.create(SECRET, made, description=_DESCRIPTION))]
+        if not signers:
+            raise UsageError(
+                f"the key of the log is not in the secret store: restore the secret {SECRET}, another key could not"
+                " continue the log"
+            )
+        return signers
+
+    @staticmethod
+    def _signs(key: SignerKey, state: LogState) -> bool:
+        return state.note is not None and bool(state.note.verified([key.verifier()]))
+
+    # Writing
+
+    def _with(self, state: LogState, leaf: LogLeaf) -> LogState:
+        """The log with everything that waits, up to `leaf`, which is decided now unless it is there."""
+        while state.find(leaf) is None:
+            ours = state.with_entry(leaf.to_bytes())
+            path, data = tree.bundle_path(ours.size), tree.write_bundle(ours.entries)
+            stored = self._objects.put_once(FOLDER + path, data)
+            state = ours if stored == data else self._continued(state, path, stored)
+            self._on_step("log.after_bundle")
+        return state
+
+    def _with_waiting(self, state: LogState) -> LogState:
+        while (stored := self._bytes(path := tree.bundle_path(state.size + 1))) is not None:
+            state = self._continued(state, path, stored)
+        return state
+
+    def _continued(self, state: LogState, path: str, stored: bytes) -> LogState:
+        """The log with the entry that another writer decided."""
+        entry = tree.read_bundle(stored, path)[-1]
+        LogLeaf.parse(entry, path)
+        longer = state.with_entry(entry)
+        if tree.write_bundle(longer.entries) != stored:
+            raise DrawError(path, "does not continue the log: find out who wrote it")
+        return longer
+
+    def _publish(
+        self, extend: Callable[[LogState], LogState], *, fresh: bool = False
+    ) -> tuple[LogState, NotWitnessed | None]:
+        """Read the log, extend it and publish that; again if another writer came between."""
+        for _ in range(_ATTEMPTS):
+            tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
+            signers = self._current(is_new=tagged is None)
+            state = LogState(self.origin)
+            if tagged is not None:
+                state = self._verified(tagged.data, [key.verifier() for key in signers])
+            longer = state
+            if tagged is not None and not self._signs(signers[0], state):
+                # The key was changed: the log says so before the new key signs anything else.
+                longer = self._with(longer, key_leaf(signers[0].verifier(), self._clock()))
+            longer = extend(longer)
+            if longer.size == state.size and tagged is not None and not fresh:
+                return state, None
+            for size in range(state.size + 1, longer.size + 1):
+                self._put_tiles(longer.nodes[:size])
+            note, waiting = self._signed(state, longer, signers)
+            if waiting is not None:
+                return longer, waiting
+            self._on_step("log.after_tiles")
+            tag = None if tagged is None else tagged.tag
+            if self._objects.put_over(FOLDER + CHECKPOINT, str(note).encode(), tag) is not None:
+                self._on_step("log.after_checkpoint")
+                return replace(longer, note=note), None
+        raise TransientFailure("s3", f"{_ATTEMPTS} other writers of the log came between")
+
+    def _put_tiles(self, nodes: Sequence[bytes]) -> None:
+        for path, data in tree.tiles(nodes):
+            if self._objects.put_once(FOLDER + path, data) != data:
+                raise DrawError(path, "has other hashes than the entries: find out who wrote it")
+
+    def _signed(
+        self, before: LogState, state: LogState, signers: Sequence[SignerKey]
+    ) -> tuple[Note, NotWitnessed | None]:
+        begun = state.changed_at(signers[0].verifier())
+        both = begun is not None and self._clock() < begun + CHANGE_SECONDS
+        note = signed(state.checkpoint.text, *signers[: 2 if both else 1])
+        cosigned: list[Signature]
+        cosigned, problems = self._witnesses.cosign(note, state.nodes, before.size)
+        missing = len(cosigned) < self.needed
+        waiting = NotWitnessed(len(cosigned), self.needed, problems) if missing else None
+        return note.with_signatures(*cosigned), waiting

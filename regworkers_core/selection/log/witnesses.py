@@ -1,0 +1,96 @@
+"""Cosignatures from the witnesses that the settings name: the client of C2SP tlog-witness.
+
+A witness signs a checkpoint after a proof that it continues the one that the witness signed before. So an operator who
+shows two people two logs needs every witness to agree.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from regworkers_core.adapters.witness import Ask, NoAnswer, WitnessHttp
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.log import tree
+from regworkers_core.selection.log.note import COSIGNATURE, Note, NoteError, Signature, VerifierKey
+
+_SIZE = re.compile(r"(0|[1-9][0-9]{0,15})\n")
+# A witness that was asked by another writer meanwhile answers with its size once more.
+_ATTEMPTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    url: str
+    key: VerifierKey
+
+
+class Witnesses:
+    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `adapters.witness`."""
+
+    def __init__(self, witnesses: Sequence[Witness], needed: int, ask: Ask) -> None:
+        self._witnesses, self.needed, self._ask = tuple(witnesses), needed, ask
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> Witnesses:
+        """Raises UsageError for a key that is none of a witness."""
+        settings = runtime.settings.selection.log
+        found = []
+        for number, each in enumerate(settings.witnesses):
+            try:
+                key = VerifierKey.parse(each.vkey)
+            except NoteError as error:
+                raise UsageError(f"selection.log.witnesses[{number}].vkey: {error}") from None
+            if key.kind != COSIGNATURE:
+                raise UsageError(
+                    f"selection.log.witnesses[{number}].vkey: the key of {key.name} has type 0x{key.kind:02x}; a"
+                    f" witness that this version understands has 0x{COSIGNATURE:02x} (cosignature/v1)"
+                )
+            found.append(Witness(each.url.rstrip("/"), key))
+        return cls(found, settings.needed, WitnessHttp(settings.timeout_seconds))
+
+    @property
+    def keys(self) -> list[VerifierKey]:
+        return [each.key for each in self._witnesses]
+
+    def cosign(self, note: Note, nodes: Sequence[bytes], known: int) -> tuple[list[Signature], list[str]]:
+        """Ask every witness. `nodes` are the hashes of all leaves, `known` the size that they probably know. Returns
+        the cosignatures that are right, and a line for each witness without one.
+        """
+        found: list[Signature] = []
+        problems: list[str] = []
+        for each in self._witnesses:
+            try:
+                found.append(self._cosigned(each, note, nodes, known))
+            except (NoAnswer, NoteError) as error:
+                problems.append(f"{each.key.name}: {error}")
+        return found, problems
+
+    def _cosigned(self, witness: Witness, note: Note, nodes: Sequence[bytes], old: int) -> Signature:
+        for _ in range(_ATTEMPTS):
+            status, answer = self._ask(f"{witness.url}/add-checkpoint", _request(note, nodes, old))
+            if status == 200:
+                return _signature(witness.key, note, answer)
+            size = _SIZE.fullmatch(answer.decode("ascii", "replace"))
+            if status != 409 or size is None or int(size[1]) == old:
+                break
+            old = int(size[1])
+            if old > len(nodes):
+                raise NoAnswer(f"it knows a log of size {old}, this one has {len(nodes)}")
+        raise NoAnswer(f"status {status}")
+
+
+def _request(note: Note, nodes: Sequence[bytes], old: int) -> bytes:
+    proof = "".join(f"{base64.b64encode(node).decode()}\n" for node in tree.consistency(old, nodes))
+    return f"old {old}\n{proof}\n{note}".encode()
+
+
+def _signature(key: VerifierKey, note: Note, answer: bytes) -> Signature:
+    """The witness's cosignature among the lines of an answer. Raises NoteError."""
+    more = Note.parse(f"{note.text}\n".encode() + answer)
+    if not more.verified([key]):
+        raise NoteError("no cosignature by its key in the answer")
+    return next(each for each in more.signatures if (each.name, each.key_id) == (key.name, key.key_id))

@@ -1,0 +1,316 @@
+"""Writing the log: once each leaf, in one order for all, whoever dies when."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, key_leaf
+from regworkers_core.selection.log.note import COSIGNATURE, Note, VerifierKey
+from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
+from regworkers_core.selection.maths.files import DrawError
+from tests.selection.log.fakes import (
+    NOW,
+    ORIGIN,
+    Bucket,
+    Clock,
+    Secrets,
+    cosigner,
+    hash_of,
+    log_on,
+    witnesses,
+)
+
+STEPS = ("log.after_bundle", "log.after_tiles", "log.after_checkpoint")
+
+
+class Died(Exception):
+    pass
+
+
+def dies_at(step: str):  # type: ignore[no-untyped-def]
+    def on_step(name: str) -> None:
+        if name == step:
+            raise Died
+
+    return on_step
+
+
+def append(log: PublicLog, text: str, campaign: str = "summer") -> int:
+    return log.append(Kind.RESULT, campaign, 1, hash_of(text)).index
+
+
+def state_of(log: PublicLog) -> LogState:
+    state = log.read()
+    assert state is not None
+    return state
+
+
+def test_the_first_leaf_makes_the_key_and_the_log() -> None:
+    bucket, secrets = Bucket(), Secrets()
+    log = log_on(bucket, secrets)
+    assert log.read() is None
+    placed = log.append(Kind.MANIFEST, "summer", 1, hash_of("m"))
+    assert (placed.index, placed.waiting) == (0, None)
+    assert placed.leaf == LogLeaf("summer", hash_of("m"), Kind.MANIFEST, 1, "2026-09-21T14:13:20.000Z")
+    state = LogState.verified(bucket.file, log.keys())
+    assert (state.size, state.origin) == (1, ORIGIN)
+    assert secrets.versions[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
+    assert {"log/checkpoint", "log/tile/0/000.p/1", "log/tile/entries/000.p/1"} == bucket.objects.keys()
+
+
+def test_a_leaf_is_appended_once_and_keeps_its_time() -> None:
+    bucket, clock = Bucket(), Clock()
+    log = log_on(bucket, Secrets(), clock=clock)
+    first = log.append(Kind.RESULT, "summer", 1, hash_of("r"))
+    written = len(bucket.writes)
+    clock.now += 100
+    again = log.append(Kind.RESULT, "summer", 1, hash_of("r"))
+    assert (again, len(bucket.writes)) == (first, written)
+    others = [("summer", Kind.RESULT, 2), ("summer", Kind.NOTICE, 1), ("winter", Kind.RESULT, 1)]
+    assert [log.append(kind, campaign, phase, hash_of("r")).index for campaign, kind, phase in others] == [1, 2, 3]
+
+
+def test_a_log_grows_over_the_end_of_a_tile() -> None:
+    bucket = Bucket()
+    log = log_on(bucket, Secrets())
+    assert [append(log, str(number)) for number in range(258)] == list(range(258))
+    assert LogState.verified(bucket.file, log.keys()).size == 258
+    assert {"log/tile/0/000", "log/tile/0/001.p/2", "log/tile/1/000.p/1"} <= bucket.objects.keys()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_writer_that_dies_at_a_step_loses_nothing(step: str) -> None:
+    bucket, secrets = Bucket(), Secrets()
+    append(log_on(bucket, secrets), "before")
+    with pytest.raises(Died):
+        append(log_on(bucket, secrets, on_step=dies_at(step)), "victim")
+    log = log_on(bucket, secrets)
+    # Another campaign continues behind it, and its own repeat finds it.
+    assert append(log, "other", "winter") == 2
+    assert append(log, "victim") == 1
+    assert [leaf.hash for _, leaf in state_of(log).of_campaign("summer")] == [
+        hash_of("before"),
+        hash_of("victim"),
+    ]
+
+
+def test_a_writer_that_dies_within_the_tiles_loses_nothing() -> None:
+    bucket, secrets = Bucket(), Secrets()
+    log = log_on(bucket, secrets)
+    for number in range(255):
+        append(log, str(number))
+
+    def before(key: str) -> None:
+        if key.startswith("log/tile/1/"):
+            raise Died
+
+    bucket.before = before
+    with pytest.raises(Died):
+        append(log, "victim")
+    bucket.before = lambda _key: None
+    assert append(log, "other") == 256
+    assert LogState.verified(bucket.file, log.keys()).size == 257
+    assert "log/tile/1/000.p/1" in bucket.objects
+
+
+@pytest.mark.parametrize("step", ["log/tile/entries/000.p/2", "log/tile/0/000.p/2", "log/checkpoint"])
+def test_two_writers_at_once_agree_on_one_order(step: str) -> None:
+    bucket, secrets = Bucket(), Secrets()
+    append(log_on(bucket, secrets), "before")
+    slow, fast = log_on(bucket, secrets), log_on(bucket, secrets)
+    done: list[int] = []
+
+    def before(key: str) -> None:
+        if key == step and not done:
+            done.append(-1)
+            done[0] = append(fast, "fast", "winter")
+
+    bucket.before = before
+    assert {append(slow, "slow"), done[0]} == {1, 2}
+    state = LogState.verified(bucket.file, slow.keys())
+    assert state.size == 3
+    assert len([key for key in bucket.writes if key.startswith("log/tile/entries")]) == 3
+
+
+def test_files_that_were_changed_stop_the_writer() -> None:
+    for path, what in [
+        ("tile/entries/000.p/2", "its root is not that"),
+        ("checkpoint", "does not match the note"),
+    ]:
+        bucket, secrets = Bucket(), Secrets()
+        log = log_on(bucket, secrets)
+        append(log, "one")
+        append(log, "two")
+        stored = bucket.objects[f"log/{path}"]
+        bent = stored.data.replace(b"\n2\n", b"\n1\n").replace(b'"phase":1', b'"phase":2')
+        bucket.objects[f"log/{path}"] = stored._replace(data=bent)
+        with pytest.raises(DrawError, match=what):
+            append(log, "three")
+    del bucket.objects["log/tile/entries/000.p/2"]
+    bucket.objects["log/checkpoint"] = stored
+    with pytest.raises(DrawError, match="is missing"):
+        append(log, "three")
+
+
+def test_a_lost_key_stops_the_log_instead_of_being_replaced() -> None:
+    bucket, secrets = Bucket(), Secrets()
+    append(log_on(bucket, secrets), "one")
+    secrets.versions.clear()
+    with pytest.raises(UsageError, match="not in the secret store"):
+        append(log_on(bucket, secrets), "two")
+
+
+def test_another_origin_stops_the_log() -> None:
+    bucket, secrets = Bucket(), Secrets()
+    append(log_on(bucket, secrets), "one")
+    log = log_on(bucket, secrets)
+    log.origin = "example.com/other"
+    with pytest.raises(UsageError, match=re.escape("selection.log.origin")):
+        append(log, "two")
+
+
+# The key
+
+
+def signers(bucket: Bucket, *keys: VerifierKey) -> list[bool]:
+    note = Note.parse(bucket.objects["log/checkpoint"].data)
+    return [bool(note.verified([key])) for key in keys]
+
+
+def test_a_changed_key_is_a_leaf_and_both_keys_sign_for_30_days() -> None:
+    bucket, secrets, clock = Bucket(), Secrets(), Clock()
+    log = log_on(bucket, secrets, clock=clock)
+    append(log, "one")
+    [old] = log.keys()
+    new = log.change_key()
+    assert log.keys() == [new, old]
+    assert [leaf for _, leaf in state_of(log).of_campaign("")] == [key_leaf(new, NOW)]
+    assert signers(bucket, new, old) == [True, True]
+    clock.now += CHANGE_SECONDS - 1
+    append(log, "two")
+    assert signers(bucket, new, old) == [True, True]
+    with pytest.raises(UsageError, match="both keys sign until"):
+        log.change_key()
+    clock.now += 1
+    append(log, "three")
+    assert signers(bucket, new, old) == [True, False]
+    newest = log.change_key()
+    assert signers(bucket, newest, new, old) == [True, True, False]
+
+
+@pytest.mark.parametrize("step", ["log.after_new_key", *STEPS])
+def test_a_change_of_the_key_that_dies_at_a_step_is_ended_by_the_next_writer(step: str) -> None:
+    bucket, secrets = Bucket(), Secrets()
+    append(log_on(bucket, secrets), "one")
+    with pytest.raises(Died):
+        log_on(bucket, secrets, on_step=dies_at(step)).change_key()
+    log = log_on(bucket, secrets)
+    append(log, "two")
+    new, old = log.keys()
+    assert [leaf.hash for _, leaf in state_of(log).of_campaign("")] == [key_leaf(new, NOW).hash]
+    assert signers(bucket, new, old) == [True, True]
+    assert len(secrets.versions) == 2
+
+
+def test_a_repeated_change_ends_the_one_that_died() -> None:
+    bucket, secrets = Bucket(), Secrets()
+    append(log_on(bucket, secrets), "one")
+    with pytest.raises(Died):
+        log_on(bucket, secrets, on_step=dies_at("log.after_new_key")).change_key()
+    log = log_on(bucket, secrets)
+    assert str(log.change_key()) == str(log.keys()[0])
+    assert len(secrets.versions) == 2
+
+
+# Witnesses
+
+
+class Cosigns:
+    """A witness that cosigns whatever it gets, while it is `up`."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.asked: list[bytes] = []
+
+    def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
+        self.asked.append(body)
+        note = Note.parse(body.partition(b"\n\n")[2])
+        number = int(url.partition("//w")[2].partition(".")[0])
+        line = str(cosigner(number).cosign(note.text, int(NOW)))
+        return (200, f"{line}\n".encode()) if self.up else (500, b"")
+
+
+def test_a_checkpoint_has_the_cosignatures_of_all_witnesses() -> None:
+    bucket = Bucket()
+    log = log_on(bucket, Secrets(), by=witnesses(Cosigns(), needed=2, number=3))
+    append(log, "one")
+    keys = [cosigner(number).verifier(COSIGNATURE) for number in (1, 2, 3)]
+    assert signers(bucket, *keys) == [True, True, True]
+
+
+def test_with_too_few_witnesses_a_leaf_waits_and_is_not_lost() -> None:
+    bucket, secrets, witness = Bucket(), Secrets(), Cosigns()
+    log = log_on(bucket, secrets, by=witnesses(witness))
+    append(log, "one")
+    witness.up = False
+    placed = log.append(Kind.RESULT, "summer", 1, hash_of("two"))
+    assert placed.index == 1
+    with pytest.raises(NotWitnessed, match=r"0 of 1 needed witnesses .*: witness.example/w1: status 500"):
+        placed.require()
+    with pytest.raises(NotWitnessed):
+        log.catch_up()
+    assert (state_of(log).size, log.waiting()) == (1, 1)
+    append(log, "three")
+    assert log.waiting() == 2
+    witness.up = True
+    assert (log.catch_up().size, log.waiting()) == (3, 0)
+
+
+def test_catching_up_asks_the_witnesses_although_nothing_waits() -> None:
+    witness = Cosigns()
+    log = log_on(Bucket(), Secrets(), by=witnesses(witness))
+    log.catch_up()
+    log.catch_up()
+    assert len(witness.asked) == 2
+    witness.up = False
+    with pytest.raises(NotWitnessed):
+        log.catch_up()
+
+
+def test_a_witness_is_asked_again_from_the_size_that_it_knows() -> None:
+    asked: list[bytes] = []
+    cosigns = Cosigns()
+
+    def ask(url: str, body: bytes) -> tuple[int, bytes]:
+        asked.append(body.partition(b"\n")[0])
+        return cosigns(url, body) if body.startswith(b"old 1\n") else (409, b"1\n")
+
+    bucket, secrets = Bucket(), Secrets()
+    plain = log_on(bucket, secrets)
+    for text in ("one", "two", "three"):
+        append(plain, text)
+    assert append(log_on(bucket, secrets, by=witnesses(ask)), "four") == 3
+    assert asked == [b"old 3", b"old 1"]
+    assert signers(bucket, cosigner().verifier(COSIGNATURE)) == [True]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((409, b"9\n"), "it knows a log of size 9, this one has 1"),
+        ((409, b"0\n"), "status 409"),
+        ((409, b"no size"), "status 409"),
+        ((404, b""), "status 404"),
+        ((200, b""), "no signatures"),
+        ((200, b"\xff"), "UTF-8"),
+        ((200, f"{cosigner(2).cosign('x', 1)}\n".encode()), "no cosignature by its key"),
+        ((200, f"{cosigner(1).cosign('x', 1)}\n".encode()), "does not match the note"),
+    ],
+)
+def test_an_answer_without_a_cosignature_says_what_is_wrong(answer: tuple[int, bytes], message: str) -> None:
+    log = log_on(Bucket(), Secrets(), by=witnesses(lambda _url, _body: answer))
+    waiting = log.append(Kind.RESULT, "summer", 1, hash_of("one")).waiting
+    assert message in str(waiting)
