@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx2
-
 from regworkers_core.engine import scheduling
 
 # An answer is a size, or a few signatures.
@@ -25,15 +23,20 @@ class NoAnswer(Exception):
 class WitnessHttp:
     """`timeout_seconds` bounds each step of a request, and the whole request."""
 
-    def __init__(self, timeout_seconds: float, make: Callable[..., Any] = httpx2.Client) -> None:
+    def __init__(self, timeout_seconds: float, make: Callable[..., Any] | None = None) -> None:
         self._timeout_seconds, self._make = timeout_seconds, make
 
     def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
         """Raises NoAnswer."""
+        # Imported late: most commands ask no witness.
+        import httpx2
+
         deadline = scheduling.monotonic() + self._timeout_seconds
         try:
             with (
-                self._make(timeout=self._timeout_seconds, follow_redirects=False) as client,
+                (self._make or httpx2.Client)(
+                    timeout=self._timeout_seconds, follow_redirects=False
+                ) as client,
                 client.stream("POST", url, content=body) as response,
             ):
                 answer = b""

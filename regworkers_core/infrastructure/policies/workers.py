@@ -138,9 +138,13 @@ SELECTION = (
             Statement(
                 "MakeTheSecretOfADraw",
                 ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
-                (secret("draw-secret/*"),),
+                (secret("draw-secret/*"), secret("log-key*")),
             ),
-            Statement("PlanMarketsThatWaitedForCodes", ("s3:GetObject", "s3:PutObject"), objects("pipeline")),
+            Statement(
+                "PlanMarketsThatWaitedForCodes",
+                ("s3:GetObject", "s3:PutObject"),
+                objects("draws", "log", "pipeline"),
+            ),
             MISSING_OBJECTS,
             send("QueueThem", "selection-queue"),
             Statement("ReadUploads", ("s3:GetObject",), objects("uploads")),
@@ -163,14 +167,14 @@ SELECTION = (
             Statement(
                 "MakeAndRevealTheSecret",
                 ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
-                (secret("draw-secret/*"),),
+                (secret("draw-secret/*"), secret("log-key*")),
             ),
             Statement(
                 "KeepArtefacts",
                 ("s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"),
-                objects("draws", "pipeline", "reports"),
+                objects("draws", "log", "pipeline", "reports"),
             ),
-            Statement("LockFilesOfTheDraw", ("s3:PutObjectRetention",), objects("draws")),
+            Statement("LockFilesOfTheDraw", ("s3:PutObjectRetention",), objects("draws", "log")),
             MISSING_OBJECTS,
             send("QueueMarketsAndAnnounce", "analytics-queue", "selection-queue"),
         ),

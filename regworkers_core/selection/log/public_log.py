@@ -126,16 +126,21 @@ class PublicLog:
 
     def append(self, kind: Kind, campaign_id: str, phase: int, hash_: str) -> Placed:
         """Put a leaf into the log unless it says so already, and publish it. Idempotent."""
-        wanted = LogLeaf(campaign_id, hash_, kind, phase, iso(self._clock()))
+        return self.append_all(campaign_id, phase, [(kind, hash_)])[0]
+
+    def append_all(self, campaign_id: str, phase: int, facts: Sequence[tuple[Kind, str]]) -> list[Placed]:
+        """As `append`, for several kinds and hashes, which become public with one checkpoint."""
+        at = iso(self._clock())
+        wanted = [LogLeaf(campaign_id, hash_, kind, phase, at) for kind, hash_ in facts]
 
         def extended(state: LogState) -> LogState:
-            return self._with(state, wanted)
+            for leaf in wanted:
+                state = self._with(state, leaf)
+            return state
 
         state, waiting = self._publish(extended)
-        index = state.find(wanted)
-        if index is None:
-            raise AssertionError("a leaf that was just written is in the log")
-        return Placed(index, state.leaf(index), waiting)
+        places = [index for leaf in wanted if (index := state.find(leaf)) is not None]
+        return [Placed(index, state.leaf(index), waiting) for index in places]
 
     def catch_up(self) -> LogState:
         """Publish what waits, and have the newest checkpoint cosigned again, which proves that the log can be written
@@ -294,3 +299,13 @@ class PublicLog:
         missing = len(cosigned) < self.needed
         waiting = NotWitnessed(len(cosigned), self.needed, problems) if missing else None
         return note.with_signatures(*cosigned), waiting
+
+
+def log_later(
+    runtime: Runtime, campaign_id: str, phase: int, kind: Kind, hash_: str, *, logged_at: str
+) -> None:
+    """Append a leaf about a phase whose manifest is in the log since `logged_at`; nothing without that, as in draws of
+    an earlier version. While witnesses are missing the leaf waits, and an alert says so. Raises as `PublicLog`.
+    """
+    if logged_at:
+        PublicLog.of(runtime).append(kind, campaign_id, phase, hash_)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from regworkers_core.adapters.witness import Ask, NoAnswer, WitnessHttp
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.log import tree
 from regworkers_core.selection.log.note import COSIGNATURE, Note, NoteError, Signature, VerifierKey
@@ -57,16 +58,23 @@ class Witnesses:
         return [each.key for each in self._witnesses]
 
     def cosign(self, note: Note, nodes: Sequence[bytes], known: int) -> tuple[list[Signature], list[str]]:
-        """Ask every witness. `nodes` are the hashes of all leaves, `known` the size that they probably know. Returns
-        the cosignatures that are right, and a line for each witness without one.
+        """Ask all witnesses at once. `nodes` are the hashes of all leaves, `known` the size that they probably know.
+        Returns the cosignatures that are right, and a line for each witness without one.
         """
         found: list[Signature] = []
         problems: list[str] = []
-        for each in self._witnesses:
-            try:
-                found.append(self._cosigned(each, note, nodes, known))
-            except (NoAnswer, NoteError) as error:
-                problems.append(f"{each.key.name}: {error}")
+        if not self._witnesses:
+            return found, problems
+        with scheduling.pool(len(self._witnesses), "witnesses") as pool:
+            asked = [
+                (each.key.name, pool.submit(self._cosigned, each, note, nodes, known))
+                for each in self._witnesses
+            ]
+            for name, answer in asked:
+                try:
+                    found.append(answer.result())
+                except (NoAnswer, NoteError) as error:
+                    problems.append(f"{name}: {error}")
         return found, problems
 
     def _cosigned(self, witness: Witness, note: Note, nodes: Sequence[bytes], old: int) -> Signature:

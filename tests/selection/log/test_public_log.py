@@ -70,7 +70,11 @@ def test_a_leaf_is_appended_once_and_keeps_its_time() -> None:
     again = log.append(Kind.RESULT, "summer", 1, hash_of("r"))
     assert (again, len(bucket.writes)) == (first, written)
     others = [("summer", Kind.RESULT, 2), ("summer", Kind.NOTICE, 1), ("winter", Kind.RESULT, 1)]
-    assert [log.append(kind, campaign, phase, hash_of("r")).index for campaign, kind, phase in others] == [1, 2, 3]
+    assert [log.append(kind, campaign, phase, hash_of("r")).index for campaign, kind, phase in others] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_a_log_grows_over_the_end_of_a_tile() -> None:
