@@ -25,14 +25,17 @@ from regworkers_core.selection.maths.files import (
 )
 from regworkers_core.selection.maths.leaves import Leaf
 from regworkers_core.selection.proof.check import check_receipt
+from regworkers_core.selection.proof.checker import State
+from regworkers_core.selection.proof.logged import Trust
 from regworkers_core.selection.proof.receipt import Receipt, receipt_bytes
 from regworkers_core.selection.proof.verify import verify
 from tests.selection.maths.draws import compute_with_any_seed
 
 
-def failed(receipt: Receipt) -> list[str]:
+def failed(receipt: Receipt, trust: Trust | None = None) -> list[str]:
     """The steps of the check of a receipt that fail."""
-    return [each.name for each in check_receipt(receipt_bytes(receipt)).checks if not each.passed]
+    checked = check_receipt(receipt_bytes(receipt), trust or Trust())
+    return [each.name for each in checked.checks if each.state == State.FAILED]
 
 
 def blamed(draw: Path, scratch: Path, *published: str) -> list[str]:

@@ -1,0 +1,176 @@
+"""Frauds that the public log and its witnesses show, and what they leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.domain.selection import QUICKNET
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.selection.log import witness
+from regworkers_core.selection.log.leaves import Kind, LogLeaf, LogState
+from regworkers_core.selection.log.note import COSIGNATURE, SignerKey, signed
+from regworkers_core.selection.log.tree import consistency
+from regworkers_core.selection.maths.beside import NOTICE, Annulled
+from regworkers_core.selection.maths.files import MANIFEST, RESULT, file_hash
+from regworkers_core.selection.proof import logged
+from regworkers_core.selection.proof.logged import LogKeys, LogPart, Trust
+from regworkers_core.selection.proof.receipt import Receipt, build_receipt
+from tests.selection.frauds.forging import failed, without
+from tests.selection.proof.draws import (
+    BEACON,
+    CAMPAIGN,
+    FIRST,
+    MORE,
+    REVEAL,
+    Terms,
+    entrants,
+    make,
+    publish_beside,
+)
+from tests.selection.proof.rounds import ROUND
+
+ORIGIN = "example.com/log"
+LOG = SignerKey(ORIGIN, b"l" * 32)
+WITNESS, PUPPET = SignerKey("witness.example.com", b"w" * 32), SignerKey("puppet.example.com", b"p" * 32)
+NOW = int(QUICKNET.due(ROUND))
+TRUST = Trust(keys=LogKeys((LOG.verifier(),), (WITNESS.verifier(COSIGNATURE),), 1))
+LEAVES = entrants()
+REF = LEAVES[-1].ref
+
+
+@pytest.fixture(scope="module")
+def draw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two phases, each with its notice."""
+    terms = [Terms(FIRST, {}), Terms(MORE, {})]
+    return publish_beside(make(tmp_path_factory.mktemp("draw"), LEAVES, terms))
+
+
+def leaf(kind: Kind, hash_: str, phase: int = 1, at: float = NOW - 1_000) -> LogLeaf:
+    return LogLeaf(CAMPAIGN, hash_, kind, phase, iso(at))
+
+
+def leaves_of(draw: Path, at: float = NOW - 1_000) -> list[LogLeaf]:
+    """What an honest operator logs about a draw."""
+    found = [leaf(Kind.COMMITMENT, REVEAL["commitment"])]
+    for number, folder in enumerate(sorted(draw.glob("phase-*")), 1):
+        names = {Kind.MANIFEST: MANIFEST, Kind.NOTICE: NOTICE, Kind.RESULT: RESULT}
+        found += [
+            leaf(kind, file_hash(folder / name), number, at)
+            for kind, name in names.items()
+            if (folder / name).exists()
+        ]
+    return found
+
+
+def log_of(leaves: Sequence[LogLeaf]) -> LogState:
+    return LogState(ORIGIN, tuple(each.to_bytes() for each in leaves))
+
+
+def with_log(
+    receipt: Receipt, log: LogState, by: SignerKey = WITNESS, *, hidden: Collection[int] = ()
+) -> Receipt:
+    """The receipt with a checkpoint, cosigned by one witness, and the leaves of its phases but those `hidden`."""
+    text = log.checkpoint.text
+    shown = [
+        at
+        for at, each in log.of_campaign(CAMPAIGN)
+        if each.phase <= len(receipt["phases"]) and at not in hidden
+    ]
+    receipt["log"] = {
+        "checkpoint": str(signed(text, LOG).with_signatures(by.cosign(text, NOW))),
+        "entries": [{"leaf": log.entries[at].decode(), "index": at, "proof": log.proof(at)} for at in shown],
+        "keys": {
+            "log": [str(LOG.verifier())],
+            "witnesses": [str(by.verifier(COSIGNATURE))],
+            "need": 1,
+        },
+    }
+    return receipt
+
+
+def test_an_honest_receipt_holds(draw: Path) -> None:
+    assert failed(with_log(build_receipt(draw, REF), log_of(leaves_of(draw))), TRUST) == []
+
+
+def test_another_log_that_is_shown_to_one_fan(
+    draw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another draw with files of its own; the log's key signs both histories.
+    second = make(tmp_path / "second", LEAVES, [Terms(FIRST, {}, waitlist_size=7)])
+    split = with_log(build_receipt(second, REF), log_of(leaves_of(second)), PUPPET)
+    assert failed(split) == [], "with the keys that the operator gave"
+    assert failed(split, TRUST) == ["witnesses"]
+    without(monkeypatch, LogPart.check_witnesses, "count < self.need")
+    assert failed(split, TRUST) == []
+
+
+def request(log: LogState, old: int) -> bytes:
+    proof = [witness.encoded(each) for each in consistency(old, log.nodes)]
+    return "\n".join([f"old {old}", *proof, "", str(signed(log.checkpoint.text, LOG))]).encode()
+
+
+def test_a_log_that_is_rewritten(draw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = leaves_of(draw)
+    key = witness.Key.parse(str(LOG.verifier()))
+    watching = witness.Witness(tmp_path, WITNESS.name, WITNESS.seed, [key], clock=lambda: float(NOW))
+    watching.add_checkpoint(request(log_of(honest[:4]), 0))
+    rewritten = log_of([honest[0], *honest[2:], honest[1]])
+    with pytest.raises(witness.Refused, match="does not continue"):
+        watching.add_checkpoint(request(rewritten, 4))
+    monkeypatch.setattr(witness, "consistent", lambda *_: True)
+    line = watching.add_checkpoint(request(rewritten, 4))
+    assert line.startswith(f"\u2014 {WITNESS.name} ")
+
+
+def test_a_commit_that_is_logged_when_its_round_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forged = make(tmp_path / "draw", LEAVES, [Terms(FIRST, {})], source=BEACON)
+    receipt = build_receipt(forged, REF)
+    late, backdated = (log_of(leaves_of(forged, at)) for at in (NOW + 60, NOW - 1_000))
+    assert failed(with_log(receipt, late), TRUST) == ["log"]
+    # The log states its own times: a late leaf with an early time is only in no checkpoint from before.
+    assert failed(with_log(receipt, backdated), TRUST) == []
+    monkeypatch.setattr(logged, "LEAD_SECONDS", -3_600)
+    assert failed(with_log(receipt, late), TRUST) == []
+
+
+def test_a_manifest_that_was_replaced_unnoticed(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = leaves_of(draw)
+    log = log_of([honest[0], leaf(Kind.MANIFEST, "a" * 64), *honest[1:]])
+    assert failed(with_log(build_receipt(draw, REF), log), TRUST) == ["log"]
+    # Who leaves the leaf out of the receipt is found by those who read the log.
+    assert failed(with_log(build_receipt(draw, REF), log, hidden={1}), TRUST) == []
+    assert [each.hash for _, each in log.of_campaign(CAMPAIGN) if each.says(Kind.MANIFEST, 1, "a" * 64)]
+    monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
+    assert failed(with_log(build_receipt(draw, REF), log), TRUST) == []
+
+
+def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = log_of(leaves_of(draw))
+    result, reason = (with_log(build_receipt(draw, REF), log) for _ in range(2))
+    result["phases"][1]["resultHash"] = "b" * 64
+    published = reason["phases"][1]["published"]
+    published["notice"] = published["notice"].replace("more seats", "a sponsor's wish")
+    assert failed(result, TRUST) == failed(reason, TRUST) == ["log"]
+    monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
+    assert failed(result, TRUST) == failed(reason, TRUST) == []
+
+
+def test_an_annulment_that_the_receipt_does_not_have(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Annulled(iso(NOW), CAMPAIGN, file_hash(draw / "phase-2" / MANIFEST), 2, "a list of last year")
+    log = log_of([*leaves_of(draw), leaf(Kind.ANNULLED, said.hash, 2)])
+    receipt = with_log(build_receipt(draw, REF), log)
+    assert failed(receipt, TRUST) == ["log"]
+    without(monkeypatch, LogPart.check, "each.hash != said")
+    assert failed(receipt, TRUST) == []
+
+
+def test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log(draw: Path, tmp_path: Path) -> None:
+    (tmp_path / "phase-1").symlink_to(draw / "phase-1")
+    log = log_of(leaves_of(draw))
+    assert failed(with_log(build_receipt(tmp_path, REF), log), TRUST) == []
+    assert max(each.phase for _, each in log.of_campaign(CAMPAIGN)) == 2
