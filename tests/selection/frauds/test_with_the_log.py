@@ -14,7 +14,7 @@ from regworkers_core.selection.log.leaves import Kind, LogLeaf, LogState
 from regworkers_core.selection.log.note import COSIGNATURE, SignerKey, signed
 from regworkers_core.selection.log.tree import consistency
 from regworkers_core.selection.maths.beside import NOTICE, Annulled
-from regworkers_core.selection.maths.files import MANIFEST, RESULT, file_hash
+from regworkers_core.selection.maths.files import MANIFEST, RESULT, file_hash, sha256_hex
 from regworkers_core.selection.proof import logged
 from regworkers_core.selection.proof.logged import LogKeys, LogPart, Trust
 from regworkers_core.selection.proof.receipt import Receipt, build_receipt
@@ -162,7 +162,7 @@ def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch
 
 def test_an_annulment_that_the_receipt_does_not_have(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = Annulled(iso(NOW), CAMPAIGN, file_hash(draw / "phase-2" / MANIFEST), 2, "a list of last year")
-    log = log_of([*leaves_of(draw), leaf(Kind.ANNULLED, said.hash, 2)])
+    log = log_of([*leaves_of(draw), leaf(Kind.ANNULLED, sha256_hex(said.to_bytes()), 2)])
     receipt = with_log(build_receipt(draw, REF), log)
     assert failed(receipt, TRUST) == ["log"]
     without(monkeypatch, LogPart.check, "each.hash != said")

@@ -235,7 +235,7 @@ def test_an_entry_of_the_list_that_is_told_it_was_excluded(
 ) -> None:
     before, left_out, after = (build_receipt(honest, leaf.ref) for leaf in LEAVES[7:10])
     receipt: Receipt = {
-        name: left_out[name] for name in ("annulled", "campaignId", "guarantee", "ref", "roundAt", "version")
+        name: left_out[name] for name in ("annulled", "campaignId", "guarantee", "log", "ref", "roundAt", "version")
     }
     receipt |= {
         "kind": "excluded",
