@@ -138,7 +138,7 @@ SELECTION = (
             Statement(
                 "MakeTheSecretOfADraw",
                 ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
-                (secret("draw-secret/*"), secret("log-key*")),
+                (secret("code-salt/*"), secret("draw-secret/*"), secret("log-key*")),
             ),
             Statement(
                 "PlanMarketsThatWaitedForCodes",
@@ -167,7 +167,7 @@ SELECTION = (
             Statement(
                 "MakeAndRevealTheSecret",
                 ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
-                (secret("draw-secret/*"), secret("log-key*")),
+                (secret("code-salt/*"), secret("draw-secret/*"), secret("log-key*")),
             ),
             Statement(
                 "KeepArtefacts",

@@ -130,7 +130,9 @@ def _publish(runtime: Runtime, record: DrawRecord, annulled: Mapping[str, Any]) 
         raise DrawError(
             ANNULLED, f"{key} is not the annulment of the record: find out who wrote it, then repeat this"
         )
-    PublicLog.of(runtime).append(Kind.ANNULLED, record.campaign_id, annulled["phase"], sha256_hex(data))
+    PublicLog.of(runtime).append(
+        Kind.ANNULLED, record.campaign_id, annulled["phase"], sha256_hex(data)
+    ).require()
 
 
 def _complete(runtime: Runtime, campaign_id: str, run_id: str) -> None:

@@ -28,7 +28,7 @@ from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
 from regworkers_core.selection.draw.terms import PhaseTerms
 from regworkers_core.selection.log.leaves import Kind
-from regworkers_core.selection.log.public_log import PublicLog, log_later
+from regworkers_core.selection.log.public_log import PublicLog, log_leaf
 from regworkers_core.selection.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
 from regworkers_core.selection.maths.manifest import (
@@ -205,7 +205,7 @@ def announce_manifest(runtime: Runtime, campaign_id: str, phase: PhaseRecord) ->
     # A manifest is replaced only before it has a notice, so no notice is ever overwritten.
     publish_once(runtime.objects, public_key(campaign_id, phase.phase, NOTICE), phase.notice)
     noticed = sha256_hex(phase.notice)
-    log_later(runtime, campaign_id, phase.phase, Kind.NOTICE, noticed, logged_at=phase.logged_at)
+    log_leaf(runtime, campaign_id, phase.phase, Kind.NOTICE, noticed, logged_at=phase.logged_at)
     data = {
         "manifestHash": phase.manifest_hash,
         "seedSource": phase.fields["seedSource"],

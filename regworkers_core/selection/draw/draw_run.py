@@ -30,7 +30,7 @@ from regworkers_core.selection.draw.seeding import Patience
 from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.top_up import require_in_pool
 from regworkers_core.selection.log.leaves import Kind
-from regworkers_core.selection.log.public_log import log_later
+from regworkers_core.selection.log.public_log import log_leaf
 from regworkers_core.selection.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
 from regworkers_core.selection.notify.outbox import settle
 
@@ -335,7 +335,7 @@ class DrawRun(Confirming):
                 self._on_step("draw.after_result")
             # Hold the messages whose outcome this phase changes.
             settle(self._runtime, self.campaign_id, token=lease.token)
-            log_later(
+            log_leaf(
                 self._runtime,
                 self.campaign_id,
                 phase.phase,

@@ -29,7 +29,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SIGNATURE, COSIGNATURE = 1, 4
-HOST, PORT = "127.0.0.1", 7380
 # A request has at most 63 hashes and a checkpoint with its signatures.
 MOST_BYTES = 64 * 1024
 MOST_PROOF = 63
@@ -37,7 +36,6 @@ REQUEST_SECONDS = 10.0
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 _DASH = "\u2014 "
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
-_KEY_FILE = "key"
 
 
 class Refused(Exception):
@@ -197,7 +195,7 @@ class Witness:
         return self._folder / hashlib.sha256(origin.encode()).hexdigest()
 
     def _keep(self, checkpoint: Signed, lines: Sequence[str]) -> None:
-        """Raises Refused (500) unless the state is on disk: then nothing is signed."""
+        """Raises Refused (500) unless the state is on disk."""
         note = checkpoint.text + "\n" + "".join(f"{line}\n" for line in lines)
         try:
             write_durably(self._file(checkpoint.origin), note.encode())
@@ -351,12 +349,10 @@ def opened(folder: Path, name: str, logs: Sequence[Key]) -> Witness:
     except OSError:
         os.close(lock)
         raise ValueError(f"another witness works in {folder}") from None
-    path = folder / _KEY_FILE
+    path = folder / "key"
     if not path.exists():
         if any(each.name != ".lock" for each in folder.iterdir()):
-            raise ValueError(
-                f"{folder} is neither empty nor the folder of a witness: it has no file {_KEY_FILE}"
-            )
+            raise ValueError(f"{folder} is neither empty nor the folder of a witness: it has no file key")
         if not name or "+" in name or any(each.isspace() for each in name):
             raise ValueError("a new witness needs --name: without spaces and +, like witness.example/w1")
         write_durably(path, f"{name} {encoded(os.urandom(32))}\n".encode())
@@ -385,8 +381,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="its key and state; made if missing")
     parser.add_argument("--name", default="", help="name of a new witness, like witness.example/w1")
     parser.add_argument("--log", action="append", default=[], help="verifier key of a log; repeatable")
-    parser.add_argument("--host", default=HOST, help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=PORT, help="0: any free one (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7380, help="0: any free one (default: %(default)s)")
     given = parser.parse_args(arguments)
     try:
         serve(given.folder, given.name, given.log, given.host, given.port)

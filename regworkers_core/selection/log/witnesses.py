@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from regworkers_core.adapters.witness import Ask, NoAnswer, WitnessHttp
+from regworkers_core.adapters.log_http import Ask, LogHttp, NoAnswer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.runtime import Runtime
@@ -30,7 +30,7 @@ class Witness:
 
 
 class Witnesses:
-    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `adapters.witness`."""
+    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `adapters.log_http`."""
 
     def __init__(self, witnesses: Sequence[Witness], needed: int, ask: Ask) -> None:
         self._witnesses, self.needed, self._ask = tuple(witnesses), needed, ask
@@ -51,7 +51,7 @@ class Witnesses:
                     f" witness that this version understands has 0x{COSIGNATURE:02x} (cosignature/v1)"
                 )
             found.append(Witness(each.url.rstrip("/"), key))
-        return cls(found, settings.needed, WitnessHttp(settings.timeout_seconds))
+        return cls(found, settings.needed, LogHttp(settings.timeout_seconds).post)
 
     @property
     def keys(self) -> list[VerifierKey]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.witness import WitnessHttp
+from regworkers_core.adapters.log_http import LogHttp
 from regworkers_core.selection.log import tree, witness
 from regworkers_core.selection.log.note import COSIGNATURE, Checkpoint, Note, SignerKey, VerifierKey, signed
 from regworkers_core.selection.log.witnesses import Witness, Witnesses
@@ -227,7 +227,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, VerifierKey]]:
 
 def test_the_file_runs_alone_and_serves_the_client_of_the_log(served: tuple[str, VerifierKey]) -> None:
     address, key = served
-    ask = WitnessHttp(5.0)
+    ask = LogHttp(5.0).post
     client = Witnesses([Witness(address, key)], 1, ask)
     for size, known in [(1, 0), (4, 1), (9, 0), (9, 9)]:
         note = signed(Checkpoint(ORIGIN, size, tree.root_over(NODES[:size])).text, LOG)
@@ -246,7 +246,7 @@ def test_it_publishes_the_checkpoint_that_it_signed(served: tuple[str, VerifierK
     address, key = served
     path = f"{address}/{hashlib.sha256(ORIGIN.encode()).hexdigest()}/checkpoint"
     assert httpx2.get(path).status_code == 404
-    WitnessHttp(5.0)(f"{address}/add-checkpoint", request(0, 7))
+    LogHttp(5.0).post(f"{address}/add-checkpoint", request(0, 7))
     note = Note.parse(httpx2.get(path).content)
     assert Checkpoint.parse(note.text).size == 7
     assert {each.key for each in note.verified([key, LOG.verifier()])} == {key, LOG.verifier()}
