@@ -13,7 +13,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
+.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,14 @@ test-fast: $(STAMP) ## run most of the tests that need no server, in under a min
 
 test-slow: $(STAMP) ## run the tests that take more than 20 s each
 	@# Each worker imports the modules that it gets: 60 of 590.
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not night" \
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not night and not browser" \
 		$$(grep -rl --include='test_*.py' 'mark\.slow' tests | sort)
+
+test-browser: $(STAMP) ## open the page that checks receipts in Chromium, which is installed if this is root on Debian
+	$(BIN)/python -m pytest -n 0 -m browser tests/browser $(FLAGS)
+
+verifier: $(STAMP) ## build the page that checks receipts, with signatures, in build/verifier/ (needs Node and npm)
+	@$(BIN)/python -m tools.build_verifier
 
 PLAYS = 2000
 SEED = 1
@@ -87,8 +93,9 @@ deploy-files: $(STAMP) ## write what Terraform reads, and the release archive in
 # review `reviews`. A host that only drains entries or events needs `production` alone.
 EXTRAS ?= draw,reports,production,reviews
 
-release: deploy-files ## write wheel, hashes of the image's packages, bill of materials and archive into dist/
-	rm -f dist/*.whl
+release: deploy-files verifier ## write wheel, hashes of the image's packages, bill of materials and archive into dist/
+	@# What setuptools copied for an earlier wheel would be in this one.
+	rm -rf dist/*.whl build/lib
 	$(BIN)/uv build --quiet --wheel --out-dir dist --python $(BIN)/python
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
 		--python-platform x86_64-manylinux_2_34 $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \

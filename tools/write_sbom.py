@@ -1,10 +1,13 @@
-"""Writes the bill of materials of a release, in CycloneDX: `dist/sbom.cdx.json` from `dist/requirements.hashes.txt`.
+"""Writes the bill of materials of a release, in CycloneDX: `dist/sbom.cdx.json` from `dist/requirements.hashes.txt` and
+the lock of the page that checks receipts.
 
-`make release` writes the list of hashes first. Each component has its package URL and the SHA-256 of its files.
+`make release` writes the list of hashes first. Each component has its package URL and the hashes of its files.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -19,6 +22,7 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 ROOT = Path(__file__).resolve().parents[1]
+CURVES = ROOT / "verifier" / "package-lock.json"
 _PACKAGE = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
@@ -26,7 +30,7 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 def write(hashes: Path, sbom: Path) -> int:
     """The number of components. Raises ValueError for a package without a hash."""
     product = Component(name="regworkers", version=version("regworkers"), type=ComponentType.APPLICATION)
-    bom = Bom(components=_components(hashes.read_text(encoding="utf-8")))
+    bom = Bom(components=[*_components(hashes.read_text(encoding="utf-8")), *_bundled()])
     bom.metadata.component = product
     bom.register_dependency(product, bom.components)
     output = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6)
@@ -43,6 +47,18 @@ def _components(text: str) -> Iterator[Component]:
                 raise ValueError(f"{name}=={number} has no hash")
             purl = PackageURL("pypi", name=name.lower(), version=number)
             yield Component(name=name, version=number, purl=purl, bom_ref=str(purl), hashes=found)
+
+
+def _bundled() -> Iterator[Component]:
+    """The packages of npm whose code is in the page."""
+    for place, package in json.loads(CURVES.read_text(encoding="utf-8"))["packages"].items():
+        if place and not package.get("dev"):
+            name = place.removeprefix("node_modules/")
+            digest = base64.b64decode(package["integrity"].removeprefix("sha512-")).hex()
+            found = [HashType(alg=HashAlgorithm.SHA_512, content=digest)]
+            group, _, short = name.rpartition("/")
+            purl = PackageURL("npm", namespace=group or None, name=short, version=package["version"])
+            yield Component(name=name, version=package["version"], purl=purl, bom_ref=str(purl), hashes=found)
 
 
 if __name__ == "__main__":

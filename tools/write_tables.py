@@ -17,6 +17,7 @@ from regworkers_core.operations.runbooks import cost
 from regworkers_core.replication.enqueue.stream_source import CHECKPOINTS_PER_SECOND, idle_pause
 from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, StreamSettings
 from tests.faults.matrix_table import matrix_table
+from tests.selection.frauds.table import frauds_table
 from tools.audit_power import false_alarms_table, simulated_table, smallest_table
 from tools.simulated_days import pages_table, seeds_table
 
@@ -114,6 +115,7 @@ TABLES = {
     ("reliability.md", "blindness matrix"): matrix_table,
     ("scaling.md", "idle reads"): idle_reads_table,
     ("scaling.md", "residents"): residents_table,
+    ("fairness.md", "frauds"): frauds_table,
     ("fairness.md", "audit power"): smallest_table,
     ("../benchmarks/README.md", "ratios"): ratios_table,
     ("../benchmarks/README.md", "rehearsal"): rehearsal_table,

@@ -1,10 +1,11 @@
-"""`regworkers draw verify|receipt|check-receipt`: proof of a draw, for auditors, support and entrants."""
+"""`regworkers draw verify|receipt|check-receipt|verify-page`: proof of a draw, for auditors, support and entrants."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,7 +114,8 @@ def receipt_command(
         Path | None, typer.Option("--from", help="artefacts in this folder instead of the published ones")
     ] = None,
     form: Annotated[
-        ReceiptFormat, typer.Option("--format", help="text or a page for people, json to be checked")
+        ReceiptFormat,
+        typer.Option("--format", help="text or a page that checks itself for people, json for scripts"),
     ] = ReceiptFormat.TEXT,
     output: Annotated[Path | None, typer.Option(help="write it to this file instead of stdout")] = None,
     trust: TrustOption = None,
@@ -124,8 +126,9 @@ def receipt_command(
     """
     from regworkers_core.selection.proof.check import FAILS, check_receipt
     from regworkers_core.selection.proof.receipt import receipt_bytes
-    from regworkers_core.selection.proof.receipt_view import receipt_page, receipt_text
+    from regworkers_core.selection.proof.receipt_view import receipt_text
     from regworkers_core.selection.proof.source import cache_folder, campaign_source, folder_source
+    from regworkers_core.selection.verifier.assemble import verifier_page
 
     trusted = _trusted(trust)
     cache = cache_folder()
@@ -141,7 +144,7 @@ def receipt_command(
     data = receipt_bytes(receipt)
     checked = check_receipt(data, trusted)
     if form is ReceiptFormat.HTML:
-        data = receipt_page(receipt, checked).encode()
+        data = verifier_page(data)
     elif form is ReceiptFormat.TEXT:
         data = visible(receipt_text(receipt, checked), keep="\n").encode()
     if output is not None:
@@ -187,6 +190,39 @@ def _trusted(path: Path | None) -> Trust:
         raise UsageError(f"{path}: {error.strerror}") from None
     except DrawError as error:
         raise UsageError(f"{path}: {error.message}") from None
+
+
+@app.command("verify-page")
+def verify_page_command(
+    file: Annotated[Path, typer.Argument(help="a page that checks a receipt, with or without one in it")],
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Compare a page that checks receipts with the page of this release.
+
+    The receipt in it does not count. Exits 1 if the page differs, 2 if the file is no such page.
+    """
+    from regworkers_core.selection.verifier.assemble import has_signatures, page_hash, verifier_hash
+
+    try:
+        found, expected = page_hash(file.read_bytes()), verifier_hash()
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+    same, ours = found == expected, f"regworkers {version('regworkers')}"
+    if not has_signatures():
+        ours += ", in a build that cannot check signatures: run `make verifier` to compare with the release"
+    if same:
+        text = Text(f"the page of {ours}\n  SHA-256 {found}", "bold green")
+    else:
+        text = Text(f"NOT the page of {ours}", "bold red")
+        text.append(f"\n  SHA-256 of the file {found}\n  of this release     {expected}", "default")
+    document = {
+        "same": same,
+        "release": version("regworkers"),
+        "signatures": has_signatures(),
+        "found": found,
+        "expected": expected,
+    }
+    answer(document, form, text, finding=not same)
 
 
 def _write(path: Path, data: bytes) -> None:

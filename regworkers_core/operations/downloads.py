@@ -36,7 +36,7 @@ _PAGES = (
 )
 # The prefixes of paths that `open_page` serves.
 FOLDERS = ("/reports/", "/reviews/", "/downloads/")
-# Pages have no scripts and load nothing: injected content has no effect.
+# Reports have no scripts and load nothing: injected content has no effect.
 _SHOWN = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"}
 
 
@@ -75,7 +75,8 @@ def open_page(runtime: Runtime, path: str) -> Download | None:
     name = key.rpartition("/")[2]
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     headers = {"Content-Type": kind, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-    if kind == "text/html":
+    # The page of a receipt runs scripts: it is saved, and opened from disk, where it reaches nothing of the UI's.
+    if kind == "text/html" and not key.startswith(FOLDER):
         headers |= {**_SHOWN, "Content-Type": "text/html; charset=utf-8"}
     else:
         headers["Content-Disposition"] = f'attachment; filename="{name}"'

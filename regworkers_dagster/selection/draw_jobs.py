@@ -310,23 +310,23 @@ def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome
     "make_receipt",
     reads=True,
     long=True,
-    description="Makes one entrant's receipt: the outcome of the entry and its proof, as a page and as JSON to verify. "
-    "Both are links in the run's metadata, kept for a day. It may name others of the household: give it to the entrant "
-    "only. Fails when the proof does not hold.",
+    description="Makes one entrant's receipt: the outcome of the entry and its proof, as a page that checks itself "
+    "wherever it is opened, and as JSON. Both are files to save, linked in the run's metadata and kept for a day. It "
+    "may name others of the household: give it to the entrant only. Fails when the proof does not hold.",
 )
 def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     """Neither log nor metadata name the entrant or the outcome."""
     from regworkers_core.selection.proof.check import FAILS, check_receipt
     from regworkers_core.selection.proof.receipt import receipt_bytes
-    from regworkers_core.selection.proof.receipt_view import receipt_page
     from regworkers_core.selection.proof.source import cache_folder, campaign_source
+    from regworkers_core.selection.verifier.assemble import verifier_page
 
     campaign_id, entry = launch.campaign_id(config.campaign_id), require("entry", config.entry)
     receipt = campaign_source(launch.runtime, campaign_id, cache_folder()).receipt(entry)
     data = receipt_bytes(receipt)
     checked = check_receipt(data)
     facts = {
-        "page": launch.hand_out("receipt.html", receipt_page(receipt, checked).encode()),
+        "page": launch.hand_out("receipt.html", verifier_page(data)),
         "json": launch.hand_out("receipt.json", data),
         "verdict": checked.verdict,
     }

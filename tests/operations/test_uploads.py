@@ -110,11 +110,12 @@ def test_reports_are_shown_and_what_is_no_page_is_handed_out_as_a_file(runtime: 
         assert page.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in page.headers["Content-Security-Policy"]
         assert page.headers["Cache-Control"] == "no-store"
-    path = downloads.put(runtime, "codes.csv", b"code\n")
-    page = downloads.open_page(runtime, path)
-    assert page is not None and page.body.read() == b"code\n"
-    assert page.headers["Content-Disposition"] == 'attachment; filename="codes.csv"'
-    assert page.headers["Content-Type"] == "text/csv"
+    # The page of a receipt runs scripts, and is saved like every other file.
+    for name, kind in (("codes.csv", "text/csv"), ("receipt.html", "text/html")):
+        page = downloads.open_page(runtime, downloads.put(runtime, name, b"code\n"))
+        assert page is not None and page.body.read() == b"code\n"
+        assert page.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+        assert page.headers["Content-Type"] == kind
 
 
 @pytest.mark.parametrize(

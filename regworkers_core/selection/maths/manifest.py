@@ -252,7 +252,7 @@ class SeedFile(JsonFile):
         signature = None
         if kind == DRAND:
             signature = fields.text("signature", _SIGNATURE.fullmatch, "lower-case hex")
-        elif fields.raw("signature") is not None or fields.raw("round") != 0:
+        elif fields.raw("signature") is not None or fields.integer("round") != 0:
             fields.refuse("", f"{COMMIT_REVEAL} has round 0 and no signature")
         return cls(
             kind=kind,

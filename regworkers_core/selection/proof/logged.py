@@ -11,6 +11,7 @@ import orjson
 
 from regworkers_core.domain.selection import LEAD_SECONDS
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.selection.log.leaves import Kind, LogLeaf
 from regworkers_core.selection.log.note import (
     COSIGNATURE,
     SIGNATURE,
@@ -20,15 +21,13 @@ from regworkers_core.selection.log.note import (
     VerifierKey,
 )
 from regworkers_core.selection.maths.beside import Annulled
-from regworkers_core.selection.maths.files import DrawError, Fields, parse_canonical, sha256_hex
+from regworkers_core.selection.maths.files import DrawError, Fields, canonical_bytes, sha256_hex
 from regworkers_core.selection.maths.manifest import Manifest, ManifestSeedSource
 from regworkers_core.selection.maths.merkle import verify_proof
 from regworkers_core.selection.proof.beacon import CHAINS, SEED, signed_at
 from regworkers_core.selection.proof.guarantee import Published
 
 TRUST = "trust file"
-_LEAF = "log leaf"
-_KINDS = ("annulled", "codes", "commitment", "manifest", "notice", "replaced", "result")
 _LOG_KEYS = ("log", "need", "witnesses")
 _BEACON_KEY = re.compile(r"[0-9a-f]{192}")
 # Hex digits of a fingerprint, and of each of its groups.
@@ -36,8 +35,8 @@ _FINGERPRINT, _GROUP = 16, 4
 NO_LOG = "this draw is in no public log: when it was committed to, and to what, is the operator's word alone"
 NO_WITNESS = "no witness is needed: nobody but the operator vouches that all see the same log"
 ONLY_THESE_LEAVES = (
-    "The log shows that these statements were in it, and in which order. That it has no other one about this draw"
-    " shows only to those who read all of it."
+    "The log shows that these statements were in it, and in which order; their times are the operator's. That it has no"
+    " other one about this draw shows only to those who read all of it."
 )
 OPERATORS_KEYS = (
     "Some keys are taken as the operator gave them: compare their fingerprints with a source that the operator cannot"
@@ -101,7 +100,8 @@ class Trust:
         """Read a trust file in JSON, in any layout. Raises DrawError with the key and what was found."""
         try:
             document = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            canonical_bytes(document)
+        except ValueError:
             raise DrawError(TRUST, "not a JSON document") from None
         fields = Fields(TRUST, "", document, ("beacon", *_LOG_KEYS))
         chains = fields.nested("beacon")
@@ -141,29 +141,15 @@ class _Entry:
     """A leaf of the log and its path to the root."""
 
     line: str
+    leaf: LogLeaf
     index: int
     proof: tuple[str, ...]
-    campaign_id: str
-    hash: str
-    kind: str
-    phase: int
-    time: str
 
     @staticmethod
     def read(fields: Fields) -> _Entry:
         line = fields.text("leaf", bool, "a leaf")
-        document = parse_canonical(line.encode(), _LEAF)
-        leaf = Fields(_LEAF, "", document, ("campaignId", "hash", "kind", "phase", "time"))
-        return _Entry(
-            line,
-            fields.integer("index"),
-            tuple(str(each) for each in fields.list("proof")),
-            leaf.id("campaignId"),
-            leaf.hash("hash"),
-            leaf.text("kind", _KINDS.__contains__, f"one of {', '.join(_KINDS)}"),
-            leaf.integer("phase", 1),
-            leaf.time("time"),
-        )
+        leaf = LogLeaf.parse(line.encode())
+        return _Entry(line, leaf, fields.integer("index"), tuple(map(str, fields.list("proof"))))
 
 
 class LogPart:
@@ -198,14 +184,14 @@ class LogPart:
         """Check every leaf, and that the log has what the receipt shows of each phase. Raises DrawError."""
         checkpoint = self._checkpoint
         for each in self._entries:
-            if each.campaign_id != campaign_id:
-                _wrong(f"leaf {each.index} of the log belongs to campaign {each.campaign_id}")
+            if each.leaf.campaign_id != campaign_id:
+                _wrong(f"leaf {each.index} of the log belongs to campaign {each.leaf.campaign_id}")
             if not verify_proof(each.line, each.index, checkpoint.size, each.proof, checkpoint.root.hex()):
                 _wrong(f"the proof of leaf {each.index} does not lead to the root of the checkpoint")
         logged = [self._check_phase(each) for each in phases]
         said = None if annulled is None else sha256_hex(annulled.to_bytes())
         for each in self._entries:
-            if each.kind == "annulled" and each.hash != said:
+            if each.leaf.kind is Kind.ANNULLED and each.leaf.hash != said:
                 _wrong(f"leaf {each.index} of the log annuls the draw, the receipt does not")
         keys = [key for key in self._log if key.name == checkpoint.origin]
         if not self._verified(keys):
@@ -216,7 +202,7 @@ class LogPart:
                 f" {checkpoint.size} leaves",
                 *(
                     f"phase {phase.number}: manifest {phase.manifest_hash} is leaf {entry.index}, logged at"
-                    f" {entry.time}"
+                    f" {entry.leaf.time}"
                     for phase, entry in zip(phases, logged, strict=True)
                 ),
             ]
@@ -226,8 +212,9 @@ class LogPart:
         """Check that enough witnesses saw the checkpoint. Raises DrawError."""
         if not self.need:
             return NO_WITNESS
-        signatures = {(each.name, each.key_id) for each in self._note.signatures}
-        keys = [key for key in self._witnesses if (key.name, key.key_id) in signatures]
+        known = {(key.name, key.key_id): key for key in self._witnesses}
+        signed = {(each.name, each.key_id) for each in self._note.signatures}
+        keys = [key for name, key in known.items() if name in signed]
         # One key under two names is one witness.
         count = len({key.public for key in keys})
         if count < self.need:
@@ -244,28 +231,28 @@ class LogPart:
 
     def _check_phase(self, phase: LoggedPhase) -> _Entry:
         """Check the leaves of a phase; return that of its manifest."""
-        found = self._of("manifest", phase)
-        own = next((each for each in found if each.hash == phase.manifest_hash), None)
+        found = self._of(Kind.MANIFEST, phase)
+        own = next((each for each in found if each.leaf.hash == phase.manifest_hash), None)
         if own is None:
             _wrong(f"phase {phase.number}: the log has no manifest {phase.manifest_hash}")
         published = phase.published
         earlier = {each.manifest_hash for each in published.replaced}
         for each in found:
-            if each.hash != own.hash and not (each.index < own.index and each.hash in earlier):
+            if each.leaf.hash != own.leaf.hash and not (each.index < own.index and each.leaf.hash in earlier):
                 _unknown(each)
         replaced = {sha256_hex(each.to_bytes()) for each in published.replaced}
-        for each in self._of("replaced", phase):
-            if each.hash not in replaced:
+        for each in self._of(Kind.REPLACED, phase):
+            if each.leaf.hash not in replaced:
                 _unknown(each)
-        notices = self._of("notice", phase)
+        notices = self._of(Kind.NOTICE, phase)
         notice = None if published.notice is None else sha256_hex(published.notice.to_bytes())
-        if notices and notices[-1].hash != notice:
+        if notices and notices[-1].leaf.hash != notice:
             _unknown(notices[-1])
         if notice is not None and not notices:
             _wrong(f"phase {phase.number}: the log has no notice {notice}")
-        results = self._of("result", phase)
+        results = self._of(Kind.RESULT, phase)
         for each in results:
-            if phase.result_hash is not None and each.hash != phase.result_hash:
+            if phase.result_hash is not None and each.leaf.hash != phase.result_hash:
                 _unknown(each)
         if not results:
             _wrong(f"phase {phase.number}: the log has no result {phase.result_hash or 'of it'}")
@@ -277,19 +264,19 @@ class LogPart:
         """Check what had to be in the log before the randomness was known, or before the manifest."""
         source = ManifestSeedSource.parse(phase.manifest.seed_source)
         at = signed_at(phase.manifest.seed_source)
-        if at is not None and (seconds(manifest.time) or 0.0) + LEAD_SECONDS > (seconds(at) or 0.0):
+        if at is not None and (seconds(manifest.leaf.time) or 0.0) + LEAD_SECONDS > (seconds(at) or 0.0):
             _wrong(
-                f"the manifest was logged at {manifest.time}, its round was signed at {at}: at least"
+                f"the manifest was logged at {manifest.leaf.time}, its round was signed at {at}: at least"
                 f" {LEAD_SECONDS} s must be between"
             )
         if source.commitment is not None and not any(
-            each.hash == source.commitment and each.index < manifest.index
-            for each in self._of("commitment", phase)
+            each.leaf.hash == source.commitment and each.index < manifest.index
+            for each in self._of(Kind.COMMITMENT, phase)
         ):
             _wrong(f"the log has no commitment {source.commitment} before the manifest")
 
-    def _of(self, kind: str, phase: LoggedPhase) -> list[_Entry]:
-        return [each for each in self._entries if (each.kind, each.phase) == (kind, phase.number)]
+    def _of(self, kind: Kind, phase: LoggedPhase) -> list[_Entry]:
+        return [each for each in self._entries if (each.leaf.kind, each.leaf.phase) == (kind, phase.number)]
 
 
 def _keys(fields: Fields, key: str, kind: int) -> tuple[VerifierKey, ...]:
@@ -312,7 +299,7 @@ def _wrong(message: str) -> NoReturn:
 
 
 def _unknown(entry: _Entry) -> None:
+    leaf = entry.leaf
     _wrong(
-        f"phase {entry.phase}: leaf {entry.index} of the log is {entry.kind} {entry.hash}, which the receipt does not"
-        " name"
+        f"phase {leaf.phase}: leaf {entry.index} of the log is {leaf.kind} {leaf.hash}, which the receipt does not name"
     )

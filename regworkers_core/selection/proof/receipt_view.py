@@ -1,4 +1,4 @@
-"""A checked receipt for people, as plain text and as an HTML page with the same content."""
+"""A checked receipt for people, as plain text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from regworkers_core.reporting.pages import page
 from regworkers_core.selection.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
 from regworkers_core.selection.maths.files import CUTOFFS, parse_canonical
 from regworkers_core.selection.maths.leaves import parse_leaf
@@ -50,20 +49,6 @@ _VERDICTS = {
 }
 _MARKS = {State.PASSED: "x", State.FAILED: "!", State.UNCHECKED: "?"}
 _GIVEN = {"operator": "Keys as the operator gave them", "trust": "Keys as the trust file gives them"}
-
-
-def receipt_page(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
-    return page(
-        "receipt",
-        title=headline(receipt),
-        essentials=essentials(receipt),
-        checked=checked,
-        verdict=_VERDICTS[checked.verdict].capitalize(),
-        trusted=trusted(checked),
-        step=step,
-        guarantee=receipt["guarantee"],
-        values=values(receipt),
-    )
 
 
 def receipt_text(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:

@@ -15,20 +15,15 @@ export function drawError(artefact, message) {
   return Object.assign(new Error(message), { artefact });
 }
 
-/** Whether `run` fails with an error about an artefact: then its message, else null. Other errors are thrown. */
-export function refusalOf(run) {
-  try {
-    run();
-  } catch (error) {
-    if (error.artefact === undefined) throw error;
-    return error;
-  }
-  return null;
+/** A step that cannot be checked here, and why. */
+export function uncheckedError(message) {
+  return Object.assign(new Error(message), { unchecked: true });
 }
 
 export const isHash = (value) => typeof value === "string" && HASH.test(value);
 export const isId = (text) => SELECTION_ID.test(text);
 export const isAscii = (text) => /^[\x00-\x7f]*$/.test(text);
+export const isFilled = (text) => text !== "";
 export const isNotBlank = (text) => NOT_BLANK.test(text);
 export const isMarketId = (text) => text !== "-" && isId(text);
 
@@ -139,7 +134,10 @@ export function fieldsOf(artefact, path, document, keys) {
     id: (key) => text(key, isId, "an id"),
     time: (key) => text(key, (value) => milliseconds(value) !== null, "a time like 2026-11-25T08:15:00.123Z"),
     nested: (key, inner = null) => fieldsOf(artefact, joined(key), raw(key), inner),
-    objects: (key, inner) =>
-      list(key).map((each, number) => fieldsOf(artefact, joined(`${key}[${number}]`), each, inner)),
+    // One at a time, so that the first error is the one that is found first.
+    *objects(key, inner) {
+      let number = 0;
+      for (const each of list(key)) yield fieldsOf(artefact, joined(`${key}[${number++}]`), each, inner);
+    },
   };
 }

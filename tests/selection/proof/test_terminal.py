@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,10 +20,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, public_key
 from regworkers_core.selection.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
-from regworkers_core.selection.proof.check import check_receipt
-from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
-from regworkers_core.selection.proof.receipt_view import receipt_page
 from regworkers_core.selection.proof.source import campaign_source
+from regworkers_core.selection.verifier.assemble import verifier_hash, verifier_page
 from tests.selection.proof.draws import CAMPAIGN, outcomes, publish_beside
 from tests.support.terminal import Answer, regworkers
 
@@ -93,8 +90,7 @@ def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, cache: Pa
     checked = alone(cache, "check-receipt", str(kept), "--format", "json")
     assert checked.code == 0 and checked.document["verdict"] == "incomplete"
     shown = page.read_text()
-    assert ref in shown and "color-scheme: light dark" in shown and "viewport" in shown
-    assert not re.search(r"(src|href)=|url\(|@import|<script|https?://", shown), "self-contained"
+    assert verifier_page(kept.read_bytes()) == page.read_bytes() and ref in shown
     tampered = json.loads(kept.read_bytes())
     tampered["phases"][-1]["result"] = f"{ref}|moon|1|WINNER"
     kept.write_text(json.dumps(tampered))
@@ -118,12 +114,18 @@ def test_invalid_receipts_and_refs_are_refused_in_one_line(revealed: Path, cache
         assert answer.code == 2 and said in answer.stderr and "\n" not in answer.stderr
 
 
-def test_a_page_shows_the_content_of_a_receipt_as_text(revealed: Path) -> None:
-    receipt = build_receipt(revealed, ref_of(revealed, "WAITLIST"))
-    receipt["guarantee"] = "<script>alert(1)</script>"
-    checked = check_receipt(receipt_bytes(receipt))
-    shown = receipt_page(receipt, checked)
-    assert "<script" not in shown and "&lt;script&gt;" in shown and "is not valid" in shown
+def test_verify_page_compares_a_page_with_this_releases_whatever_receipt_is_in_it(cache: Path) -> None:
+    page, changed, other = cache / "page.html", cache / "changed.html", cache / "other.html"
+    page.write_bytes(verifier_page(b'{"ref":"</script><b>"}'))
+    same = here("verify-page", str(page), "--format", "json")
+    assert same.code == 0 and same.document["same"] is True and same.document["found"] == verifier_hash()
+    changed.write_bytes(page.read_bytes().replace(b'"viewport"', b'"Viewport"'))
+    differs = here("verify-page", str(changed))
+    assert differs.code == 1 and "NOT the page" in differs.stdout and verifier_hash() in differs.stdout
+    other.write_text("<h1>Receipt</h1>")
+    for file, said in ((other, "no block"), (cache / "none.html", "No such file")):
+        refused = here("verify-page", str(file))
+        assert refused.code == 2 and said in refused.stderr
 
 
 @pytest.fixture

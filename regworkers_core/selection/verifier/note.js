@@ -1,0 +1,134 @@
+// Signed notes, checkpoints and cosignatures of C2SP, as in log/note.py.
+
+import { drawError, shown, uncheckedError } from "./fields.js";
+import { fromHex, sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
+
+export const LOG_KEY = 1;
+export const WITNESS_KEY = 4;
+const DASH = "\u2014 ";
+const KEY_ID = /^[0-9a-f]{8}$/;
+const SIZE = /^(?:0|[1-9][0-9]{0,18})$/;
+const CONTROL_CHARACTER = /[\x00-\x09\x0b-\x1f]/;
+const KEY_NAME = /^[^\x00-\x20+\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+$/;
+const MOST_SIGNATURES = 100;
+const MOST_CHARACTERS = 2 ** 20;
+const LATEST = 2n ** 63n;
+
+const noteError = (message) => drawError("note", message);
+const excerpt = (text, characters) => shown(Array.from(text).slice(0, characters).join(""));
+
+function base64Bytes(text, what) {
+  // atob() forgives spaces and missing padding, so the bytes are written again and compared.
+  try {
+    const binary = atob(text);
+    if (btoa(binary) === text) return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+  } catch {
+    // It throws for all else.
+  }
+  throw noteError(`${what} is not base64 in its only form`);
+}
+
+function checkName(name) {
+  if (!KEY_NAME.test(name)) {
+    throw noteError(`${excerpt(name, 80)} is no key name: not empty, without spaces and without +`);
+  }
+}
+
+/** Read `<name>+<8 hex digits>+<base64 of type and key>`: `{name, kind, publicKey, id}`. */
+export function parseKey(text) {
+  const [first, second] = [text.indexOf("+"), text.indexOf("+", text.indexOf("+") + 1)];
+  if (first < 0 || second <= first) {
+    throw noteError("the verifier key is not <name>+<8 hex digits>+<base64>");
+  }
+  const [name, id, encoded] = [text.slice(0, first), text.slice(first + 1, second), text.slice(second + 1)];
+  checkName(name);
+  const what = `the verifier key of ${name}`;
+  if (!KEY_ID.test(id)) throw noteError(`${what} has an id that is not 8 lower-case hex digits`);
+  const decoded = base64Bytes(encoded, what);
+  if (decoded[0] !== LOG_KEY && decoded[0] !== WITNESS_KEY) {
+    throw noteError(`${what} has an unknown type: known are 0x01 and 0x04, both Ed25519`);
+  }
+  if (decoded.length !== 33) throw noteError(`${what} has ${decoded.length - 1} bytes instead of 32`);
+  const hashed = sha256Hex(fromHex(`${toHex(utf8(name))}0a${toHex(decoded)}`)).slice(0, 8);
+  if (hashed !== id) throw noteError(`${what} has the id ${id}, which is not the id of that key`);
+  return { name, kind: decoded[0], publicKey: decoded.subarray(1), id };
+}
+
+/** Read a note: its `text`, which ends in a line feed, and its `signatures`. */
+export function parseNote(whole) {
+  if (Array.from(whole).length > MOST_CHARACTERS) {
+    throw noteError(`the note is longer than ${MOST_CHARACTERS} characters`);
+  }
+  if (CONTROL_CHARACTER.test(whole)) throw noteError("the note holds a control character");
+  const end = whole.lastIndexOf("\n\n");
+  if (end <= 0) throw noteError("the note has no text, empty line and signatures");
+  if (!whole.slice(end + 2).endsWith("\n")) {
+    throw noteError("the note has no signatures, or its last line has no line feed");
+  }
+  const lines = whole.slice(end + 2, -1).split("\n");
+  if (lines.length > MOST_SIGNATURES) throw noteError(`the note has more than ${MOST_SIGNATURES} signatures`);
+  return { text: whole.slice(0, end + 1), signatures: lines.map(parseSignature) };
+}
+
+function parseSignature(line) {
+  const rest = line.startsWith(DASH) ? line.slice(DASH.length) : "";
+  const space = rest.indexOf(" ");
+  if (space < 0 || space === rest.length - 1) {
+    throw noteError(`${excerpt(line, 80)} is not a signature line: ${DASH}<key name> <base64>`);
+  }
+  const name = rest.slice(0, space);
+  checkName(name);
+  const value = base64Bytes(rest.slice(space + 1), `the signature of ${name}`);
+  if (value.length <= 4) throw noteError(`the signature of ${name} is too short`);
+  return { name, id: toHex(value.subarray(0, 4)), value: value.subarray(4) };
+}
+
+/** Read the text of a checkpoint, exactly three lines: `{origin, size, root}`, a BigInt and 64 hex digits. */
+export function parseCheckpoint(text) {
+  const lines = text.split("\n");
+  if (lines.length !== 4 || lines[3]) throw noteError("a checkpoint has three lines: origin, size and root");
+  const [origin, size, encoded] = lines;
+  if (!origin) throw noteError("the checkpoint's first line, the origin, is empty");
+  if (!SIZE.test(size)) {
+    throw noteError(`the checkpoint's second line, the size, is ${excerpt(size, 40)}: not a whole number`);
+  }
+  const root = base64Bytes(encoded, "the checkpoint's third line, the root,");
+  if (root.length !== 32) throw noteError(`the checkpoint's root has ${root.length} bytes instead of 32`);
+  if (size === "0" && toHex(root) !== toHex(sha256(new Uint8Array(0)))) {
+    throw noteError("the checkpoint has size 0, but not the root of an empty tree");
+  }
+  return { origin, size: BigInt(size), root: toHex(root) };
+}
+
+/** Of these keys the last with each name and id; then those that a line of the note is by. */
+export function namedBy(note, keys) {
+  const known = new Map(keys.map((key) => [`${key.name} ${key.id}`, key]));
+  const signed = new Set(note.signatures.map((each) => `${each.name} ${each.id}`));
+  return [...known].filter(([name]) => signed.has(name)).map(([, key]) => key);
+}
+
+/** Whether some of the keys signed the note. Throws for a wrong signature by one of them. */
+export function verifyNote(note, keys, curves) {
+  const signers = namedBy(note, keys);
+  for (const { name, id, value } of note.signatures) {
+    const key = signers.find((each) => each.name === name && each.id === id);
+    if (key) verifySignature(key, note.text, value, curves);
+  }
+  return signers.length > 0;
+}
+
+function verifySignature(key, noteText, value, curves) {
+  let [text, signature, time] = [noteText, value, 0n];
+  if (key.kind === WITNESS_KEY) {
+    time = BigInt(`0x${toHex(value.subarray(0, 8)) || "0"}`);
+    text = `cosignature/v1\ntime ${time}\n${noteText}`;
+    signature = value.subarray(8);
+  }
+  if (signature.length !== 64 || time >= LATEST) {
+    throw noteError(`the signature of ${key.name} has a wrong length or time`);
+  }
+  if (!curves) throw uncheckedError("all else is right; the signatures were not checked here");
+  if (!curves.ed25519.verify(signature, utf8(text), key.publicKey, { zip215: false })) {
+    throw noteError(`the signature of ${key.name} (${key.id}) does not match the note`);
+  }
+}

@@ -1,0 +1,89 @@
+"""Receipts of a small draw, in a public log of their own with two witnesses, and the page with one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from regworkers_core.domain.selection import QUICKNET
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.selection.log.leaves import Kind, LogLeaf
+from regworkers_core.selection.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
+from regworkers_core.selection.log.tree import inclusion, root_over
+from regworkers_core.selection.maths.files import sha256_hex
+from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+from tests.selection.proof.draws import BEACON, CAMPAIGN, REVEAL, outcomes, publish_beside, refs, two_phases
+from tests.selection.proof.rounds import ROUND
+
+LOG = SignerKey("log.tickets.example", hashlib.sha256(b"log").digest())
+WITNESSES = tuple(
+    SignerKey(name, hashlib.sha256(name.encode()).digest())
+    for name in ("witness.newspaper.example", "witness.consumers.example")
+)
+TRUST = {
+    "beacon": {},
+    "log": [str(LOG.verifier())],
+    "witnesses": [str(each.verifier(COSIGNATURE)) for each in WITNESSES],
+    "need": 2,
+}
+
+
+@cache
+def draw(kind: str) -> Path:
+    """The folder of a draw of two phases, from the `beacon` or from a `secret`."""
+    folder = Path(mkdtemp(prefix="regworkers-browser-"))
+    if kind == "secret":
+        return two_phases(folder, source=REVEAL)
+    return publish_beside(two_phases(folder, source=BEACON))
+
+
+def receipt(outcome: str, *, kind: str = "beacon", logged: bool = True) -> dict[str, Any]:
+    """The receipt of an entry with this outcome in phase 2, or of one that was not in the draw (`excluded`)."""
+    folder = draw(kind)
+    if outcome == "excluded":
+        ref = hashlib.sha256(b"not in the draw").hexdigest()[:32]
+    else:
+        ref = next(ref for ref in refs(36) if outcomes(folder / "phase-2")[ref] == outcome)
+    made = build_receipt(folder, ref, reasons=lambda _ref: ["NO_MARKET"])
+    if logged:
+        in_the_log(made)
+    document: dict[str, Any] = json.loads(receipt_bytes(made))
+    return document
+
+
+def in_the_log(made: dict[str, Any]) -> None:
+    """Give a receipt its key `log`, with all that the operator states in it."""
+    phases = made.get("phases") or [made]
+    at = iso(QUICKNET.due(ROUND) - 700)
+    leaves = [LogLeaf("", sha256_hex(str(LOG.verifier()).encode()), Kind.KEY, 0, at)]
+
+    def add(kind: Kind, phase: int, text: str) -> None:
+        leaves.append(LogLeaf(CAMPAIGN, sha256_hex(text.encode()), kind, phase, at))
+
+    for number, phase in enumerate(phases, 1):
+        published = phase["published"]
+        for text in published["replaced"]:
+            add(Kind.MANIFEST, number, json.loads(text)["manifest"])
+            add(Kind.REPLACED, number, text)
+        add(Kind.MANIFEST, number, phase["manifest"])
+        if published["notice"]:
+            add(Kind.NOTICE, number, published["notice"])
+        leaves.append(LogLeaf(CAMPAIGN, phase.get("resultHash", "0" * 64), Kind.RESULT, number, at))
+    lines = [leaf.to_bytes() for leaf in leaves]
+    nodes = [hashlib.sha256(b"\0" + line).digest() for line in lines]
+    text = Checkpoint(LOG.name, len(nodes), root_over(nodes)).text
+    note = signed(text, LOG).with_signatures(*(each.cosign(text, 1_692_805_000) for each in WITNESSES))
+    entries = [
+        {
+            "leaf": lines[each].decode(),
+            "index": each,
+            "proof": [node.hex() for node in inclusion(each, nodes)],
+        }
+        for each in range(1, len(lines))
+    ]
+    keys = {name: TRUST[name] for name in ("log", "witnesses", "need")}
+    made["log"] = {"checkpoint": str(note), "entries": entries, "keys": keys}

@@ -1,0 +1,320 @@
+"""The page that checks receipts, as a person meets it: from disk, on a phone and on a desktop, in light and dark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regworkers_core.selection.verifier import assemble
+from regworkers_core.selection.verifier.assemble import verifier_page
+from regworkers_core.settings import PROJECT_ROOT
+from tests.browser.chromium import Tab
+from tests.browser.conftest import Opened
+from tests.browser.receipts import TRUST, receipt
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+AUDIT = Path(__file__).with_name("audit.js").read_text(encoding="utf-8")
+PHONE, DESKTOP = 360, 1280
+WIDTHS = pytest.mark.parametrize("width", [PHONE, DESKTOP])
+
+
+def text(tab: Tab, selector: str) -> str:
+    """The text that is shown."""
+    return str(tab.run(f"document.querySelector({selector!r})?.innerText ?? ''"))
+
+
+def states(tab: Tab) -> dict[str, str]:
+    return dict(
+        tab.run(
+            "[...document.querySelectorAll('#steps > li')].map((li) => [li.id.slice(5), li.dataset.state])"
+        )
+    )
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """A winner's receipt with other values at the top."""
+    return {**receipt("WINNER"), **changes}
+
+
+@WIDTHS
+@pytest.mark.parametrize("outcome", ["WINNER", "WAITLIST", "HOUSEHOLD_LIMIT", "STRUCK", "excluded"])
+def test_a_receipt_is_checked_at_once_and_holds(
+    opened: Opened, curves: None, outcome: str, width: int
+) -> None:
+    made = receipt(outcome)
+    tab = opened(made, width=width)
+    assert tab.verdict() == "holds" and text(tab, "#headline") == "This receipt holds"
+    found = states(tab)
+    assert set(found.values()) == {"passed"}
+    assert list(found)[-2:] == ["log", "witnesses"] and len(found) == (6 if outcome == "excluded" else 15)
+    assert text(tab, "#tiles").startswith(f"{len(found)} of {len(found)}\nsteps checked and passed")
+    assert made["ref"] in text(tab, "#facts")
+    shown = text(tab, "#outcome")
+    assert shown == f"Selected: {made['market']}" if outcome == "WINNER" else "Selected" not in shown[:8]
+    assert "Witness: witness.newspaper.example" in text(tab, "#keys")
+    assert "keys as the operator gave them" in text(tab, "#keys")
+
+
+def test_every_step_shows_its_values_a_mark_in_words_and_two_sentences(opened: Opened, curves: None) -> None:
+    tab = opened(receipt("WINNER"))
+    tab.verdict()
+    tab.run("document.getElementById('open-all').click()")
+    for name in states(tab):
+        words = text(tab, f"#step-{name}")
+        assert "Passed" in words and "For auditors" in words, name
+        fan, auditor, detail = tab.run(
+            f"[...document.querySelectorAll('#step-{name} p')].map((each) => each.textContent)"
+        )
+        assert fan and auditor and (detail or name == "published"), name
+    assert text(tab, "#step-key dd") and "key = the least SHA-256" in text(tab, "#step-key")
+
+
+def test_a_receipt_that_was_changed_fails_and_the_page_leads_to_the_step(
+    opened: Opened, curves: None
+) -> None:
+    tab = opened(changed(market="moon"))
+    assert tab.verdict() == "fails" and text(tab, "#headline") == "This receipt does not hold"
+    assert [name for name, state in states(tab).items() if state == "failed"] == ["stated"]
+    assert "do not rely on this" in text(tab, "#says-title")
+    tab.run("document.querySelector('#tiles a.failed').click()")
+    assert tab.run("location.hash") == "#step-stated" and "moon" in text(tab, "#step-stated .detail")
+    assert not tab.run("document.getElementById('trust').checkVisibility()")
+
+
+def test_what_is_left_to_trust_depends_on_the_receipt(opened: Opened, curves: None) -> None:
+    witnessed, secret = opened(receipt("WINNER")), opened(receipt("WINNER", kind="secret", logged=False))
+    assert witnessed.verdict() == "holds" and secret.verdict() == "incomplete"
+    left = text(witnessed, "#trust-list")
+    assert "The keys" in left and "operator’s random number" not in left and "see the same draw" not in left
+    left = text(secret, "#trust-list")
+    assert "The keys" not in left and "operator’s random number" in left and "see the same draw" in left
+    assert "trust in the operator" in text(secret, "#limits") or not secret.run("limits.open")
+    for tab in (witnessed, secret):
+        count = tab.run("document.querySelectorAll('#trust-list li').length")
+        assert text(tab, "#tiles").endswith(f"{count}\nthings left to trust")
+        sizes = tab.run(
+            "[...document.querySelectorAll('.tile')].map((each) => each.getBoundingClientRect().width)"
+        )
+        assert sizes[0] == sizes[1], "as prominent as the ticks"
+
+
+def test_an_annulled_draw_is_called_that_although_the_receipt_holds(opened: Opened, curves: None) -> None:
+    made = receipt("WINNER", logged=False)
+    manifest = made["phases"][-1]["manifestHash"]
+    annulled = {
+        "annulledAt": "2026-11-26T08:00:00.000Z",
+        "campaignId": "summer",
+        "manifestHash": manifest,
+        "phase": len(made["phases"]),
+        "reason": "the wrong list <b>",
+    }
+    tab = opened({**made, "annulled": json.dumps(annulled, separators=(",", ":"))})
+    assert tab.verdict() == "incomplete"
+    assert "annulled" in text(tab, "#annulled") and "the wrong list <b>" in text(tab, "#facts")
+
+
+def test_without_curves_the_signature_is_not_checked_and_links_lead_to_the_beacon(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "_CURVES", Path("none"))
+    assemble._page.cache_clear()
+    page = verifier_page(json.dumps(receipt("WINNER")).encode())
+    assemble._page.cache_clear()
+    tab = opened(None, page=page)
+    assert tab.verdict() == "incomplete"
+    found = states(tab)
+    assert {name for name, state in found.items() if state != "passed"} == {"randomness", "log", "witnesses"}
+    assert "Not checked" in text(tab, "#step-randomness")
+    links = tab.run("[...document.querySelectorAll('#step-randomness a')].map((each) => each.href)")
+    assert len(links) == 3 and all(each.endswith("84e971/public/1000") for each in links)
+    assert json.loads(receipt("WINNER")["seed"])["signature"] in text(tab, "#step-randomness")
+
+
+def test_nothing_in_a_receipt_becomes_html(opened: Opened) -> None:
+    evil = "<img src=x onerror=alert(1)><script>document.title='x'</script>"
+    tab = opened(changed(market=evil, guarantee=evil, roundAt=7, ref=evil, outcome=evil))
+    assert tab.verdict() == "fails"
+    tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    assert "<img src=x" in text(tab, "body") and tab.run("document.images.length") == 0
+    for odd in ({"kind": "draw", "version": 3}, {"kind": {}, "version": []}, [], "x", 7, None):
+        embedded = verifier_page(json.dumps(odd).encode())
+        tab = opened(None, page=embedded)
+        assert tab.verdict() == "fails" and "not a receipt that this page can read" in text(tab, "#headline")
+
+
+def test_without_a_receipt_the_page_takes_one_by_file_page_text_paste_and_drop(
+    opened: Opened, curves: None, tmp_path: Path
+) -> None:
+    made = json.dumps(receipt("WAITLIST"), indent=2)
+    (tmp_path / "r.json").write_text(made)
+    (tmp_path / "r.html").write_bytes(verifier_page(made.encode()))
+    tab = opened(None)
+    assert text(tab, "#headline") == "Check a receipt of a draw" and text(tab, "#file-help")
+    assert not tab.run("document.documentElement.dataset.verdict ?? ''")
+    given = json.dumps(made)
+    paste = f"const data = new DataTransfer(); data.setData('text', {given});"
+    file = f"const data = new DataTransfer(); data.items.add(new File([{given}], 'r.json'));"
+    for way in (
+        lambda: tab.choose("#file", tmp_path / "r.json"),
+        lambda: tab.choose("#file", tmp_path / "r.html"),
+        lambda: tab.run(
+            f"document.getElementById('text').value = {given}; document.getElementById('check-text').click()"
+        ),
+        lambda: tab.run(
+            f"{paste} document.dispatchEvent(new ClipboardEvent('paste', {{clipboardData: data}}))"
+        ),
+        lambda: tab.run(f"{file} document.dispatchEvent(new DragEvent('drop', {{dataTransfer: data}}))"),
+    ):
+        tab.run("delete document.documentElement.dataset.verdict")
+        way()
+        assert tab.verdict() == "holds"
+        assert tab.run("document.activeElement.id") == "headline", "the focus is on the verdict"
+        assert text(tab, "#outcome") == "On the waiting list"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("photo.jpg", bytes(range(256)) * 40, "no text"),
+        ("zeros.bin", bytes(1000), "no text"),
+        ("large.json", b"[" + b" " * 50_000_000 + b"]", "51 MB"),
+        ("other.json", b'{"name": "something else"}', "no receipt of a draw"),
+        ("list.json", b"[1, 2, 3]", "no receipt of a draw"),
+        ("number.json", b"7", "no receipt of a draw"),
+        ("null.json", b"null", "no receipt of a draw"),
+        ("news.html", b"<!doctype html><h1>News</h1>", "no receipt in it"),
+        ("half.json", b'{"kind": "draw", "vers', "use all of it"),
+        ("empty.txt", b"", "empty"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)
+def test_what_is_no_receipt_gets_a_friendly_sentence_and_no_verdict(
+    opened: Opened, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    # Also after a receipt was checked: its verdict does not remain beside the sentence.
+    tab = opened(receipt("WINNER"))
+    tab.verdict()
+    tab.choose("#file", tmp_path / name)
+    tab.run(
+        "new Promise((done) => { const see = () => refused.innerText ? done() : setTimeout(see, 5); see(); })"
+    )
+    assert said in text(tab, "#refused") and tab.run("refused.getAttribute('role')") == "alert"
+    assert tab.run("document.documentElement.dataset.verdict ?? ''") == "" and text(tab, "#steps") == ""
+
+
+def test_a_trust_file_replaces_the_operators_keys_and_a_wrong_one_changes_nothing(
+    opened: Opened, curves: None, tmp_path: Path
+) -> None:
+    (tmp_path / "trust.json").write_text(json.dumps(TRUST))
+    (tmp_path / "strict.json").write_text(
+        json.dumps({**TRUST, "witnesses": TRUST["witnesses"][:1], "need": 1})
+    )
+    (tmp_path / "wrong.json").write_text(json.dumps({**TRUST, "need": 3}))
+    tab = opened(receipt("WINNER"))
+    tab.verdict()
+    tab.choose("#trust-file", tmp_path / "wrong.json")
+    tab.run(
+        "new Promise((done) => { const box = document.getElementById('trust-refused');"
+        " const see = () => box.innerText ? done() : setTimeout(see, 5); see(); })"
+    )
+    assert "3 witnesses of 2 cannot be needed" in text(tab, "#trust-refused")
+    tab.run("delete document.documentElement.dataset.verdict")
+    tab.choose("#trust-file", tmp_path / "trust.json")
+    assert tab.verdict() == "holds" and text(tab, "#trust-refused") == ""
+    assert "Some keys are from your trust file" in text(tab, "#keys-lead"), "the beacon's is not in it"
+    assert "from your trust file" in text(tab, "#key-list")
+
+
+@WIDTHS
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_a_script_can_audit_of_wcag_aa_is_met(
+    opened: Opened, curves: None, scheme: str, width: int
+) -> None:
+    pages = [receipt("WINNER"), changed(market="moon"), receipt("excluded", logged=False), {"kind": 1}, None]
+    for each in pages:
+        tab = opened(each, width=width)
+        tab.media(prefers_color_scheme=scheme)
+        assert tab.run(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        if each is not None:
+            tab.verdict()
+        tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+        assert tab.run(AUDIT) == []
+
+
+def test_at_200_percent_and_with_large_text_nothing_is_cut_off(opened: Opened, curves: None) -> None:
+    tab = opened(receipt("WINNER"))
+    tab.verdict()
+    tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    # 200 % of a window of 640; and text of double size on a phone.
+    for width, size in ((320, "100%"), (PHONE, "200%")):
+        tab.size(width, 740, mobile=True)
+        tab.run(f"document.documentElement.style.fontSize = '{size}'")
+        assert not [each for each in tab.run(AUDIT) if "wider" in each or "sideways" in each]
+
+
+def test_the_keyboard_reaches_everything_in_the_order_of_the_page_and_shows_where_it_is(
+    opened: Opened, curves: None
+) -> None:
+    tab = opened(receipt("WINNER"), width=DESKTOP)
+    tab.verdict()
+    reached = []
+    for _ in range(60):
+        tab.press("Tab", 9)
+        where = tab.run(
+            """(() => {
+              const at = document.activeElement;
+              const all = [...document.querySelectorAll("a, button, input, textarea, summary, pre")];
+              return at === document.body ? null : [all.indexOf(at), getComputedStyle(at).outlineStyle, at.id];
+            })()"""
+        )
+        if where is None:
+            break
+        reached.append(where)
+    order = [number for number, _, _ in reached]
+    assert order == sorted(order) and len(set(order)) == len(order) > 20
+    assert {style for _, style, _ in reached} == {"solid"}, "the focus is visible"
+    assert {"open-all", "trust-file", "file", "text", "check-text"} <= {each for _, _, each in reached}
+
+
+def test_printed_it_has_every_detail_and_no_form(opened: Opened, curves: None) -> None:
+    tab = opened(receipt("WINNER"), width=DESKTOP)
+    tab.verdict()
+    tab.media("print")
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    assert tab.run("[...document.querySelectorAll('#steps details')].every((each) => each.open)")
+    assert not text(tab, "#input") and "key = the least SHA-256" in text(tab, "#steps")
+
+
+def test_nothing_moves(opened: Opened) -> None:
+    tab = opened(receipt("WINNER", logged=False))
+    tab.verdict()
+    moving = (
+        "[...document.querySelectorAll('*')].filter((each) => { const style = getComputedStyle(each);"
+        " return style.animationName !== 'none' || style.transitionDuration !== '0s'"
+        " || style.scrollBehavior !== 'auto'; }).length"
+    )
+    assert tab.run(moving) == 0
+
+
+def test_pictures_for_the_docs(
+    opened: Opened, curves: None, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = PROJECT_ROOT / "docs" / "images" if request.config.getoption("--write") else tmp_path
+    phone = opened(receipt("WINNER"))
+    phone.verdict()
+    phone.picture(folder / "verifier-phone.png")
+    for name, made, dark in (
+        ("verifier-desktop", None, False),
+        ("verifier-fails", changed(market="moon"), True),
+    ):
+        tab = opened(made, width=DESKTOP)
+        if dark:
+            tab.media(prefers_color_scheme="dark")
+        if made is not None:
+            tab.verdict()
+        tab.picture(folder / f"{name}.png")
+        assert (folder / f"{name}.png").stat().st_size > 10_000

@@ -1,0 +1,60 @@
+// Answers questions, one JSON document a line on stdin, with the verifier's own modules: one line each on stdout.
+// The first argument is the bundle with the curves, if there is one.
+
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { runInThisContext } from "node:vm";
+
+import { canonicalText, parseCanonical, parseCanonicalList, parseJson } from "../../../regworkers_core/selection/verifier/canonical.js";
+import { milliseconds, short } from "../../../regworkers_core/selection/verifier/fields.js";
+import { leafHash, treeHash, verifyInclusion } from "../../../regworkers_core/selection/verifier/merkle.js";
+import { parseCheckpoint, parseKey, parseNote } from "../../../regworkers_core/selection/verifier/note.js";
+import { checkReceipt } from "../../../regworkers_core/selection/verifier/receipt.js";
+import { sha256Hex, toHex } from "../../../regworkers_core/selection/verifier/sha256.js";
+
+if (process.argv[2]) runInThisContext(readFileSync(process.argv[2], "utf8"));
+const bundle = globalThis.curves ?? null;
+
+function attempt(run) {
+  try {
+    return run();
+  } catch (error) {
+    if (error.artefact === undefined && !(error instanceof SyntaxError)) throw error;
+    return { refused: error.message };
+  }
+}
+
+function rootOf(lines) {
+  const tree = treeHash();
+  for (const line of lines) tree.add(leafHash(line));
+  return toHex(tree.root());
+}
+
+const ANSWERS = {
+  receipt({ data, trust, curves }) {
+    const answer = checkReceipt(Buffer.from(data, "base64"), { curves: curves ? bundle : null, trust });
+    const steps = answer.steps.map(({ name, state, detail }) => [name, state, detail]);
+    return { verdict: answer.verdict, steps, limits: answer.limits, keys: answer.keys };
+  },
+  canonical: ({ text }) => attempt(() => canonicalText(parseCanonical(text, "a file"))),
+  list: ({ text }) => attempt(() => canonicalText(parseCanonicalList(text, "a file"))),
+  json: ({ text }) => attempt(() => canonicalText(parseJson(text))),
+  short: ({ text }) => short(parseJson(text)),
+  inclusion: ({ leaf, index, count, proof, root }) => verifyInclusion(leaf, index, count, proof, root),
+  root: ({ lines }) => rootOf(lines),
+  sha256: ({ text }) => sha256Hex(text),
+  time: ({ text }) => milliseconds(text),
+  key: ({ text }) => attempt(() => { const { name, kind, id } = parseKey(text); return [name, kind, id]; }),
+  note: ({ text }) =>
+    attempt(() => {
+      const note = parseNote(text);
+      const { origin, size, root } = parseCheckpoint(note.text);
+      const signatures = note.signatures.map(({ name, id, value }) => [name, id, toHex(value)]);
+      return { signatures, origin, size: String(size), root };
+    }),
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const question = JSON.parse(line);
+  process.stdout.write(`${JSON.stringify(ANSWERS[question.ask](question))}\n`);
+}

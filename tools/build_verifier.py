@@ -1,0 +1,77 @@
+"""Builds the page that checks receipts, with the curves that signatures need: `build/verifier/`.
+
+Two builds in two folders must give the same bytes. The page's SHA-256 is written into the docs. Needs Node, and npm's
+registry or its cache; exit code 1 says why not.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from regworkers_core.selection.verifier.assemble import MAX_BYTES, module, verifier_hash, verifier_page
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "verifier"
+FOLDER = ROOT / "build" / "verifier"
+NAMES = ("curves.js", "curves.js.gz", "page.js.gz")
+PAGES = (ROOT / "CHANGELOG.md", ROOT / "docs" / "fairness.md")
+STATED = re.compile(r"(?<=<!-- sha256 of the page -->`)[0-9a-f]{64}(?=`)")
+
+
+def build(folder: Path) -> dict[str, bytes]:
+    """The files of one build in an empty `folder`, by name. Raises SystemExit if npm or the bundler fails."""
+    for each in SOURCE.iterdir():
+        if each.is_file():
+            shutil.copy2(each, folder)
+    (folder / "page.js").write_text(module("page.js"), encoding="utf-8")
+    # No package may run a script of its own while it is installed.
+    _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent")
+    _run(folder, "node", "build.mjs")
+    return {name: (folder / name).read_bytes() for name in NAMES}
+
+
+def _run(folder: Path, *words: str) -> None:
+    try:
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise SystemExit(f"make verifier: {words[0]} is missing: install Node 18 or newer with npm") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()[-5:]
+        raise SystemExit(f"make verifier: `{' '.join(words)}` failed\n" + "\n".join(said))
+
+
+def write_hash(digest: str) -> None:
+    """Write the page's SHA-256 where the docs state it. Raises SystemExit for a page that has no place for it."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if not STATED.search(text):
+            raise SystemExit(f"make verifier: {page.name} has no place for the SHA-256 of the page")
+        page.write_text(STATED.sub(digest, text), encoding="utf-8")
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory(prefix="another place ") as two:
+        made, again = build(Path(one)), build(Path(two))
+    if made != again:
+        raise SystemExit(
+            "make verifier: two builds differ: " + ", ".join(n for n in NAMES if made[n] != again[n])
+        )
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, data in made.items():
+        (FOLDER / name).write_bytes(data)
+    page = verifier_page()
+    (FOLDER / "verify.html").write_bytes(page)
+    write_hash(verifier_hash())
+    sys.stdout.write(
+        f"build/verifier/verify.html: {len(page):,} bytes of at most {MAX_BYTES:,}, SHA-256 {verifier_hash()}\n"
+    )
+    return len(page) > MAX_BYTES
+
+
+if __name__ == "__main__":
+    sys.exit(main())
