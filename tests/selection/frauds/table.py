@@ -35,7 +35,7 @@ FRAUDS = (
     Fraud(
         "a weight raised after the commit",
         Answer.RECEIPT,
-        "the same",
+        "as above",
         ("test_a_leaf_exchanged_or_made_heavier_after_the_commit",),
     ),
     Fraud(
@@ -45,7 +45,7 @@ FRAUDS = (
         ("test_seats_moved_once_the_order_is_known",),
     ),
     Fraud(
-        "a cut-off bent so that a friend wins",
+        "cut-offs bent for everybody, so that a friend wins",
         Answer.RECEIPT,
         "the receipts of all whom it passes over say that they should have won (`outcome-<n>`)",
         ("test_cutoffs_bent_for_everybody",),
@@ -93,35 +93,103 @@ FRAUDS = (
         ("test_an_entry_of_the_list_that_is_told_it_was_excluded",),
     ),
     Fraud(
-        "lottery numbers chosen for a list that is ground before the commit, drand",
+        "a list or terms ground before the commit, with the beacon",
         Answer.IMPOSSIBLE,
-        "the seed needs a signature that nobody can know before its round",
+        "the seed needs a signature that nobody can know before its round: there is nothing to compare lists by",
         ("test_a_round_that_was_signed_before_the_entries_were_frozen",),
+    ),
+    Fraud(
+        "a split view: another log, with another draw, for one fan",
+        Answer.LOG,
+        "no witness cosigns both (`witnesses`), if the fan trusts witnesses of the own choice and not those that the"
+        " operator names",
+        ("test_another_log_that_is_shown_to_one_fan",),
+    ),
+    Fraud(
+        "the log rewritten",
+        Answer.LOG,
+        "a witness signs only what continues the checkpoint before",
+        ("test_a_log_that_is_rewritten",),
+    ),
+    Fraud(
+        "an old checkpoint, or a receipt of an earlier phase",
+        Answer.LOG,
+        "the old receipt itself holds. `regworkers draw log --checkpoint` shows an old log, and the log has the result"
+        " of every phase",
+        ("test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log",),
+    ),
+    Fraud(
+        "a commit that is logged late, at its true time",
+        Answer.LOG,
+        "the leaf of the manifest must be 600 s before its round (`log`)",
+        ("test_a_commit_that_is_logged_when_its_round_is_known",),
+    ),
+    Fraud(
+        "a backdated commit: logged late, at a false time",
+        Answer.MISSED,
+        "a leaf has the time that the operator gives it, and receipt and witness believe it. Only who kept a checkpoint"
+        " from before the round (`regworkers draw log --checkpoint`, every day) sees that the leaf was not there",
+        ("test_a_commit_that_is_logged_when_its_round_is_known",),
+    ),
+    Fraud(
+        "a draw abandoned for another id, or a result withheld",
+        Answer.LOG,
+        "a manifest without result or annulment a day after its round is a finding of `regworkers draw log`",
+        ("test_a_draw_whose_result_did_not_please",),
+    ),
+    Fraud(
+        "a manifest replaced by a more favourable one",
+        Answer.LOG,
+        "every manifest has a leaf. A receipt that shows it fails (`log`); where a receipt leaves it out,"
+        " `regworkers draw log` finds it. Without the log those see it who noted the published hash",
+        (
+            "test_a_manifest_that_was_replaced_unnoticed",
+            "test_a_manifest_that_no_receipt_names",
+            "test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_published_one",
+        ),
+    ),
+    Fraud(
+        "a result, or a reason of a top-up, that is not the published one",
+        Answer.LOG,
+        "the hashes of `result.txt` and `notice.json` are in the log (`log`): all see the same. Whether a reason is"
+        " true, no log knows",
+        (
+            "test_a_result_or_a_reason_that_is_not_the_logged_one",
+            "test_another_reason_holds_without_the_log",
+        ),
+    ),
+    Fraud(
+        "an annulment kept from a fan",
+        Answer.LOG,
+        "it is a leaf (`log`)",
+        ("test_an_annulment_that_the_receipt_does_not_have",),
     ),
     Fraud(
         "a struck winner kept",
         Answer.LOG,
-        "the friend's receipt leaves the strike out and holds. The hashes of `strikes.txt` and `result.txt` are in the"
-        " log, and one replay by anybody names `result.txt`",
+        "the friend's receipt leaves the strike out and holds. But the log fixes manifest and result: `strikes.txt` has"
+        " the hash in the manifest, and one replay by anybody names `result.txt`",
         ("test_a_struck_winner_kept",),
     ),
     Fraud(
-        "a manifest replaced by a more favourable one after its round",
+        "cut-offs bent in the receipt of one loser",
         Answer.LOG,
-        "every earlier manifest has a leaf; without the log only those see it who noted the published hash",
-        ("test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_published_one",),
+        "the receipt holds: a cut-off is proven by the whole list only. The log fixes `result.txt`, and one replay by"
+        " anybody gives its cut-offs, whose hash the receipt shows as `cutoffsHash`",
+        ("test_cutoffs_bent_for_one_loser",),
     ),
     Fraud(
-        "a receipt of an earlier phase",
+        "one code planned for two winners by mistake",
         Answer.LOG,
-        "the log has the result of every phase; the old receipt itself holds",
-        ("test_a_receipt_of_an_earlier_phase_and_another_reason_hold_without_the_log",),
+        "the plan's salted digests are public before messages go out: the same code has the same digest",
+        ("test_a_code_that_is_planned_for_two_winners",),
     ),
     Fraud(
-        "a forged reason of a top-up",
-        Answer.LOG,
-        "the hash of `notice.json` is in the log: all see the same reason. Whether it is true, no log knows",
-        ("test_a_receipt_of_an_earlier_phase_and_another_reason_hold_without_the_log",),
+        "one code given to two winners on purpose",
+        Answer.MISSED,
+        "two salts that are invented give two digests. Winners who compare their codes see it, or an auditor to whom"
+        " the operator opens the secret",
+        ("test_a_code_that_is_planned_for_two_winners",),
     ),
     Fraud(
         "entries invented before the commit",
@@ -144,6 +212,8 @@ FRAUDS = (
 
 def frauds_table() -> str:
     """The frauds in Markdown."""
-    lines = ["| fraud | answer | because |", "| --- | --- | --- |"]
-    lines += [f"| {each.name} | {each.answer} | {each.why} |" for each in FRAUDS]
+    lines = ["| fraud | answer | because | shown by |", "| --- | --- | --- | --- |"]
+    for each in FRAUDS:
+        tests = ", ".join(f"`{test.removeprefix('test_')}`" for test in each.tests) or "–"
+        lines.append(f"| {each.name} | {each.answer} | {each.why} | {tests} |")
     return "\n".join(lines) + "\n"

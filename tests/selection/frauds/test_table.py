@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tests.selection.frauds.table import FRAUDS, Answer
 
+# What is forged elsewhere holds before.
+HONEST = "test_an_honest_receipt_holds"
 HERE = Path(__file__).parent
 EXISTING = {
     name
@@ -17,7 +19,7 @@ EXISTING = {
 
 
 def test_tests_of_frauds_exist_and_belong_to_one() -> None:
-    assert {test for fraud in FRAUDS for test in fraud.tests} == EXISTING
+    assert {test for fraud in FRAUDS for test in fraud.tests} == EXISTING - {HONEST}
 
 
 def test_what_is_caught_is_tested() -> None:

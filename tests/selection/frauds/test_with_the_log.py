@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.selection.log import witness
+from regworkers_core.selection.log import follow, witness
 from regworkers_core.selection.log.leaves import Kind, LogLeaf, LogState
 from regworkers_core.selection.log.note import COSIGNATURE, SignerKey, signed
 from regworkers_core.selection.log.tree import consistency
@@ -91,6 +91,23 @@ def with_log(
     return receipt
 
 
+def read_by_others(
+    log: LogState,
+    files: Mapping[str, bytes] | None = None,
+    *,
+    kept: LogState | None = None,
+    after: float = 60.0,
+) -> list[str]:
+    """What those find who read the log from its files, so many seconds after the round."""
+    note = signed(log.checkpoint.text, LOG).with_signatures(WITNESS.cosign(log.checkpoint.text, NOW))
+    state = LogState(ORIGIN, log.entries, note)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(follow, "published", lambda _read, _trusted: (state, TRUST.keys))
+        patch.setattr(follow, "_tiles", lambda _read, _state: ())
+        old = None if kept is None else str(signed(kept.checkpoint.text, LOG)).encode()
+        return list(follow.follow((files or {}).get, now=NOW + after, kept=old).findings)
+
+
 def test_an_honest_receipt_holds(draw: Path) -> None:
     assert failed(with_log(build_receipt(draw, REF), log_of(leaves_of(draw))), TRUST) == []
 
@@ -142,11 +159,18 @@ def test_a_manifest_that_was_replaced_unnoticed(draw: Path, monkeypatch: pytest.
     honest = leaves_of(draw)
     log = log_of([honest[0], leaf(Kind.MANIFEST, "a" * 64), *honest[1:]])
     assert failed(with_log(build_receipt(draw, REF), log), TRUST) == ["log"]
-    # Who leaves the leaf out of the receipt is found by those who read the log.
+    # A receipt that leaves the leaf out holds: the next test reads the log.
     assert failed(with_log(build_receipt(draw, REF), log, hidden={1}), TRUST) == []
-    assert [each.hash for _, each in log.of_campaign(CAMPAIGN) if each.says(Kind.MANIFEST, 1, "a" * 64)]
     monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
     assert failed(with_log(build_receipt(draw, REF), log), TRUST) == []
+
+
+def test_a_manifest_that_no_receipt_names(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = leaves_of(draw)
+    log = log_of([honest[0], leaf(Kind.MANIFEST, "a" * 64), *honest[1:]])
+    assert ["2 manifests" in each for each in read_by_others(log)] == [True]
+    without(monkeypatch, follow._accounts, "len(manifests) - 1 > len(of(Kind.REPLACED))")
+    assert read_by_others(log) == []
 
 
 def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,12 +189,46 @@ def test_an_annulment_that_the_receipt_does_not_have(draw: Path, monkeypatch: py
     log = log_of([*leaves_of(draw), leaf(Kind.ANNULLED, sha256_hex(said.to_bytes()), 2)])
     receipt = with_log(build_receipt(draw, REF), log)
     assert failed(receipt, TRUST) == ["log"]
-    without(monkeypatch, LogPart.check, "each.hash != said")
+    without(monkeypatch, LogPart.check, "each.leaf.hash != said")
     assert failed(receipt, TRUST) == []
 
 
-def test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log(draw: Path, tmp_path: Path) -> None:
+def test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log(
+    draw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "phase-1").symlink_to(draw / "phase-1")
     log = log_of(leaves_of(draw))
     assert failed(with_log(build_receipt(tmp_path, REF), log), TRUST) == []
     assert max(each.phase for _, each in log.of_campaign(CAMPAIGN)) == 2
+    # The receipt came with the checkpoint of that time: whoever knows a later one sees that it is an old log.
+    old = log_of([each for each in leaves_of(draw) if each.phase == 1])
+    assert read_by_others(old, kept=log) == [
+        f"the log has {old.size} leaves, an earlier checkpoint (signed by this log) had {log.size}: an old log is shown"
+    ]
+    monkeypatch.setattr(follow, "_continues", lambda *_: ())
+    assert read_by_others(old, kept=log) == []
+
+
+@pytest.mark.parametrize("campaign", [CAMPAIGN, "summer-2"])
+def test_a_draw_whose_result_did_not_please(monkeypatch: pytest.MonkeyPatch, campaign: str) -> None:
+    # Its result is withheld, or another id is drawn instead.
+    log = log_of([LogLeaf(campaign, "a" * 64, Kind.MANIFEST, 1, iso(NOW))])
+    two_days = 2 * follow.PATIENCE_SECONDS
+    assert read_by_others(log, after=follow.PATIENCE_SECONDS - 1) == []
+    assert ["neither a result nor" in each for each in read_by_others(log, after=two_days)] == [True]
+    monkeypatch.setattr(follow, "PATIENCE_SECONDS", 10 * two_days)
+    assert read_by_others(log, after=two_days) == []
+
+
+def test_a_code_that_is_planned_for_two_winners(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = f"east|1|{'c' * 64}\nwest|1|{'c' * 64}\n".encode()
+    log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(plan))])
+    files = {f"draws/{CAMPAIGN}/phase-1/codes-1.txt": plan}
+    assert ["have the same code" in each for each in read_by_others(log, files)] == [True]
+    without(monkeypatch, follow._codes, "digests.setdefault(digest, place) != place")
+    assert read_by_others(log, files) == []
+    # Two salts that were invented hide it.
+    monkeypatch.undo()
+    hidden = plan.replace(b"west|1|c", b"west|1|d")
+    log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(hidden))])
+    assert read_by_others(log, {f"draws/{CAMPAIGN}/phase-1/codes-1.txt": hidden}) == []

@@ -6,7 +6,6 @@ that it would pass if that check alone were missing.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -235,7 +234,8 @@ def test_an_entry_of_the_list_that_is_told_it_was_excluded(
 ) -> None:
     before, left_out, after = (build_receipt(honest, leaf.ref) for leaf in LEAVES[7:10])
     receipt: Receipt = {
-        name: left_out[name] for name in ("annulled", "campaignId", "guarantee", "log", "ref", "roundAt", "version")
+        name: left_out[name]
+        for name in ("annulled", "campaignId", "guarantee", "log", "ref", "roundAt", "version")
     }
     receipt |= {
         "kind": "excluded",
@@ -280,17 +280,29 @@ def test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_publi
     assert blamed(forged, tmp_path, public) == ["phase-1/manifest.json"]
 
 
-def test_a_receipt_of_an_earlier_phase_and_another_reason_hold_without_the_log(
-    topped_up: Path, tmp_path: Path
-) -> None:
-    before = outcomes(topped_up / "phase-1")
-    winners = with_outcome(topped_up / "phase-2", "WINNER")
-    late = next(leaf.ref for leaf in winners if before[leaf.ref] != "WINNER")
-    (tmp_path / "old").mkdir()
-    shutil.copytree(topped_up / "phase-1", tmp_path / "old" / "phase-1")
-    old = build_receipt(tmp_path / "old", late)
-    assert old["outcome"] == "WAITLIST" and failed(old) == []
-    receipt = build_receipt(topped_up, late)
-    notice = receipt["phases"][1]["published"]
-    notice["notice"] = notice["notice"].replace("more seats", "a sponsor's wish")
-    assert "sponsor" in receipt["phases"][1]["published"]["notice"] and failed(receipt) == []
+def test_cutoffs_bent_for_one_loser(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A winner's seat went to somebody else: the fan is shown cut-offs that nobody met.
+    forged = copied(honest, tmp_path)
+    phase = forged / "phase-1"
+    robbed = with_outcome(phase, "WINNER")[0].ref
+    nobody = {"entryKey": "0" * 64, "key": "0" * 64, "rank": 0}
+    cutoffs = read(phase / CUTOFFS)
+    for groups in cutoffs["markets"].values():
+        groups["open"] = nobody
+        for reserve in groups["reserves"]:
+            reserve["cutoff"] = {"entryKey": "0" * 63 + "1", "key": "0" * 63 + "1", "rank": 1}
+    write(phase / CUTOFFS, cutoffs)
+    reposition(phase, robbed, "", "WAITLIST")
+    restate(phase)
+    receipt = build_receipt(forged, robbed)
+    assert receipt["outcome"] == "WAITLIST" and failed(receipt) == []
+    assert "phase-1/cutoffs.json" in blamed(forged, tmp_path)
+    monkeypatch.setattr(verify, "difference", lambda *_: "")
+    assert blamed(forged, tmp_path) == []
+
+
+def test_another_reason_holds_without_the_log(topped_up: Path) -> None:
+    receipt = build_receipt(topped_up, LEAVES[-1].ref)
+    published = receipt["phases"][1]["published"]
+    published["notice"] = published["notice"].replace("more seats", "a sponsor's wish")
+    assert "sponsor" in published["notice"] and failed(receipt) == []
