@@ -78,7 +78,7 @@ BIASES = (
 
 
 class Crowd:
-    """`entries` of the campaign as columns, one element per entry; above 100,000 one element stands for several."""
+    """`entries` of the campaign as columns, one element per entry; above 100,000 one element for several."""
 
     def __init__(self, entries: int) -> None:
         self.entries = entries

@@ -81,21 +81,21 @@ FRAUDS = (
         ("test_a_strike_invented_where_the_manifest_has_none",),
     ),
     Fraud(
-        "a seat taken away by a later phase",
+        "a seat withdrawn by a later phase",
         Answer.RECEIPT,
         "a winner who is not struck stays one (`outcome-<n>`)",
-        ("test_a_seat_taken_away_by_a_later_phase",),
+        ("test_a_seat_withdrawn_by_a_later_phase",),
     ),
     Fraud(
-        "an entry of the list that is told it was excluded",
+        "an entry of the list whose receipt says that it was excluded",
         Answer.RECEIPT,
         "its neighbours in the list are not adjacent (`absence`)",
-        ("test_an_entry_of_the_list_that_is_told_it_was_excluded",),
+        ("test_an_entry_of_the_list_whose_receipt_excludes_it",),
     ),
     Fraud(
         "a list or terms ground before the commit, with the beacon",
         Answer.IMPOSSIBLE,
-        "the seed needs a signature that nobody can know before its round: there is nothing to compare lists by",
+        "the seed needs a signature that no one can know before its round: there is nothing to compare lists by",
         ("test_a_round_that_was_signed_before_the_entries_were_frozen",),
     ),
     Fraud(
@@ -168,14 +168,14 @@ FRAUDS = (
         "a struck winner kept",
         Answer.LOG,
         "the friend's receipt leaves the strike out and holds. But the log fixes manifest and result: `strikes.txt` has"
-        " the hash in the manifest, and one replay by anybody names `result.txt`",
+        " the hash in the manifest, and one replay by any reader names `result.txt`",
         ("test_a_struck_winner_kept",),
     ),
     Fraud(
         "cut-offs bent in the receipt of one loser",
         Answer.LOG,
         "the receipt holds: a cut-off is proven by the whole list only. The log fixes `result.txt`, and one replay by"
-        " anybody gives its cut-offs, whose hash the receipt shows as `cutoffsHash`",
+        " any reader gives its cut-offs, whose hash the receipt shows as `cutoffsHash`",
         ("test_cutoffs_bent_for_one_loser",),
     ),
     Fraud(

@@ -98,7 +98,7 @@ def read_by_others(
     kept: LogState | None = None,
     after: float = 60.0,
 ) -> list[str]:
-    """What those find who read the log from its files, so many seconds after the round."""
+    """What readers of the log find in its files, `after` seconds past the round."""
     note = signed(log.checkpoint.text, LOG).with_signatures(WITNESS.cosign(log.checkpoint.text, NOW))
     state = LogState(ORIGIN, log.entries, note)
     with pytest.MonkeyPatch.context() as patch:
@@ -200,7 +200,7 @@ def test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log(
     log = log_of(leaves_of(draw))
     assert failed(with_log(build_receipt(tmp_path, REF), log), TRUST) == []
     assert max(each.phase for _, each in log.of_campaign(CAMPAIGN)) == 2
-    # The receipt came with the checkpoint of that time: whoever knows a later one sees that it is an old log.
+    # The receipt came with the checkpoint of that time: a reader with a later one sees that it is an old log.
     old = log_of([each for each in leaves_of(draw) if each.phase == 1])
     assert read_by_others(old, kept=log) == [
         f"the log has {old.size} leaves, an earlier checkpoint (signed by this log) had {log.size}: an old log is shown"

@@ -75,7 +75,7 @@ def the_seed(phase: Path) -> str:
 
 
 def favourable(phase: Path, leaf: Leaf) -> Leaf:
-    """A leaf in the same place with a better key than anybody's: refs are tried once the seed is known."""
+    """A leaf in the same place with a better key than all others: refs are tried once the seed is known."""
     best = min(unit_key(the_seed(phase), CAMPAIGN, each.unit, each.weight) for each in LEAVES)
     for number in count():
         ref = f"{leaf.ref[:-4]}{number:04x}"
@@ -212,7 +212,7 @@ def test_a_strike_invented_where_the_manifest_has_none(honest: Path, monkeypatch
     assert failed(receipt) == []
 
 
-def test_a_seat_taken_away_by_a_later_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seat_withdrawn_by_a_later_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # No new seats, so no cut-off of phase 2 is met.
     forged = make(
         tmp_path / "draw", LEAVES, [*ONCE, Terms((MarketTerms("east", 4), MarketTerms("west", 5)), {})]
@@ -229,7 +229,7 @@ def test_a_seat_taken_away_by_a_later_phase(tmp_path: Path, monkeypatch: pytest.
     assert blamed(forged, tmp_path) == []
 
 
-def test_an_entry_of_the_list_that_is_told_it_was_excluded(
+def test_an_entry_of_the_list_whose_receipt_excludes_it(
     honest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, left_out, after = (build_receipt(honest, leaf.ref) for leaf in LEAVES[7:10])
@@ -281,14 +281,14 @@ def test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_publi
 
 
 def test_cutoffs_bent_for_one_loser(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A winner's seat went to somebody else: the fan is shown cut-offs that nobody met.
+    # A winner's seat went to a friend: the receipt has cut-offs that no entry met.
     forged = copied(honest, tmp_path)
     phase = forged / "phase-1"
     robbed = with_outcome(phase, "WINNER")[0].ref
-    nobody = {"entryKey": "0" * 64, "key": "0" * 64, "rank": 0}
+    unmet = {"entryKey": "0" * 64, "key": "0" * 64, "rank": 0}
     cutoffs = read(phase / CUTOFFS)
     for groups in cutoffs["markets"].values():
-        groups["open"] = nobody
+        groups["open"] = unmet
         for reserve in groups["reserves"]:
             reserve["cutoff"] = {"entryKey": "0" * 63 + "1", "key": "0" * 63 + "1", "rank": 1}
     write(phase / CUTOFFS, cutoffs)
