@@ -34,7 +34,7 @@ SIMULATED = (1_000, 100_000)
 DRAWS = 2_000
 PLOT = PROJECT_ROOT / "docs" / "images" / "audit-power.svg"
 # Fair draws by entries, in jobs of some seconds to a minute.
-FAIR = {1_000: 400_000, 10_000: 200_000, 100_000: 50_000}
+FAIR = {1_000: 200_000, 10_000: 60_000, 100_000: 20_000}
 _JOB = 5_000
 _ALPHAS = (1e-2, 1e-3, ALPHA)
 # Search the excess between these multiples of the computed one, in steps of one per cent at the end.

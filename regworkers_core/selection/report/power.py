@@ -10,7 +10,7 @@ Source: A. Agresti, Categorical Data Analysis, section "Power for chi-squared te
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -115,7 +115,9 @@ class Crowd:
         self._first_audited = first_tested(round(len(self.audited) * self._scale), winners, entries)
         tests = [(name, question) for name in _DIMENSIONS for question in ("order", "winners")]
         self._numbers = {test: self._counted(test, self.audited) for test in tests}
-        self._units = self._by_weight(np.arange(rows)) * self._scale
+        units = self._by_weight(np.arange(rows)) * self._scale
+        # As many are found in every draw, so the model is the same.
+        self._weights = weight_counts(_TICKETS, list(units), list(units * self._first_units / entries))
 
     def _counted(self, test: Test, rows: NDArray[np.int64]) -> Numbers:
         """Numbers of these entries by stratum and group of a test."""
@@ -128,6 +130,9 @@ class Crowd:
 
     def _by_weight(self, rows: NDArray[np.int64]) -> Numbers:
         return np.array([np.count_nonzero(self.weights[rows] == weight) for weight in _TICKETS], float)
+
+    def _weights_tested(self, found: Numbers) -> TestResult:
+        return chi_square(pooled(replace(self._weights, hits=found), in_order=True))
 
     @cached_property
     def threshold(self) -> float:
@@ -149,7 +154,7 @@ class Crowd:
         if test == WEIGHT:
             everyone = np.arange(len(cell))
             cells = np.bincount(cell, minlength=4) * self._scale * chances(everyone, self._first_units)
-            return _weights_tested(self._units, cells.reshape(2, 2).sum(axis=1))
+            return self._weights_tested(cells.reshape(2, 2).sum(axis=1))
         luckier = self._counted(test, self.audited[favoured[self.audited]])
         if test[1] == "order":
             plain, better = chances(self.audited, self._first_audited)[:2]
@@ -185,7 +190,7 @@ class Crowd:
             "order": self.audited[_lowest(ranked[self.audited], self._first_audited)],
             "winners": won[self.weights[won] == 1],
         }
-        results = {WEIGHT: _weights_tested(self._units, self._by_weight(_lowest(ranked, self._first_units)))}
+        results = {WEIGHT: self._weights_tested(self._by_weight(_lowest(ranked, self._first_units)))}
         for test, numbers in self._numbers.items():
             results[test] = _tested(test, numbers, self._counted(test, hits[test[1]]))
         return results
@@ -247,7 +252,3 @@ def _tested(test: Test, numbers: Numbers, hits: Numbers) -> TestResult:
     labels = tuple(map(str, range(numbers.shape[1])))
     counted = GroupCounts(labels, numbers.sum(axis=0), hits.sum(axis=0), (k / totals) @ numbers, covariance)
     return chi_square(pooled(counted, in_order=test[0] in _IN_ORDER))
-
-
-def _weights_tested(units: Numbers, found: Numbers) -> TestResult:
-    return chi_square(pooled(weight_counts(_TICKETS, list(units), list(found)), in_order=True))

@@ -66,16 +66,12 @@ def pooled(counted: GroupCounts, *, in_order: bool) -> GroupCounts:
     """Merge groups with fewer than five expected hits or misses: ordered groups (such as times) with their neighbours,
     others into one group.
     """
-    small = [
-        min(expected, candidates - expected) < LEAST_EXPECTED
-        for expected, candidates in zip(counted.expected, counted.candidates, strict=True)
-    ]
-    if not any(small):
+    small = np.minimum(counted.expected, counted.candidates - counted.expected) < LEAST_EXPECTED
+    if not small.any():
         return counted
     if in_order:
         return _neighbours_pooled(counted)
-    kept = [index for index, is_small in enumerate(small) if not is_small]
-    rest = [index for index, is_small in enumerate(small) if is_small]
+    kept, rest = np.flatnonzero(~small).tolist(), np.flatnonzero(small).tolist()
     together = counted.merged(
         [[index] for index in kept] + [rest], [*(counted.labels[i] for i in kept), POOLED]
     )

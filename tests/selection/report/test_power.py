@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import binom
 
 from regworkers_core.selection.report import power as maths
-from regworkers_core.selection.report.audit import bias_audit
+from regworkers_core.selection.report.audit import ALPHA, bias_audit
 from regworkers_core.selection.report.inputs import Workspace
 from regworkers_core.selection.report.power import (
     BIASES,
@@ -153,6 +153,11 @@ def test_the_draw_is_stopped_by_one_test_below_alpha_shared_by_the_tests_that_we
     results = {("a", "order"): Result(9.0, 1, 2.4e-3), ("b", "order"): fine, ("c", "order"): none}
     assert stopped(results, 0.005) and not stopped(results, 0.0045)
     assert not stopped({("c", "order"): none}, 1.0)
+
+
+def test_alpha_is_shared_by_the_tests_that_a_crowd_has_data_for() -> None:
+    # All entries of a thousand have a mail domain that the files do not name.
+    assert [ALPHA / crowd(entries).threshold for entries in (1_000, 5_000)] == pytest.approx([9, 11])
 
 
 def test_with_a_hundred_times_the_entries_a_tenth_of_the_excess_is_caught() -> None:
