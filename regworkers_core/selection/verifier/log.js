@@ -9,7 +9,7 @@ import { fromHex, sha256Hex } from "./sha256.js";
 
 export const NO_LOG =
   "this draw is in no public log: when it was committed to, and to what, is the operator's word alone";
-export const NO_WITNESS = "no witness is needed: nobody but the operator vouches that all see the same log";
+export const NO_WITNESS = "no witness is needed: only the operator vouches that all see the same log";
 export const ONLY_THESE_LEAVES =
   "The log shows that these statements were in it, and in which order; their times are the operator's. That it has" +
   " no other one about this draw shows only to those who read all of it.";

@@ -26,7 +26,8 @@ from regworkers_core.selection.proof import beacon
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.logged import Trust, Unchecked
 from tests.selection.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
-from tests.selection.verifier.forgeries import FORGERIES, Forgery, Receipt, canonical, forged, restated
+from tests.selection.verifier.forgeries import Forgery, Receipt, canonical, forged, restated
+from tests.selection.verifier.log_forgeries import FORGERIES
 from tests.selection.verifier.mutations import mutated
 from tests.selection.verifier.node import BUNDLE, Node, node
 
@@ -129,7 +130,7 @@ def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Que
 
 
 def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Question]:
-    """At most so many forgeries of each kind, each alone, and with what follows from it."""
+    """At most `most` forgeries of each kind, each alone, and with what follows from it."""
     found: list[Question] = []
     for forge in FORGERIES:
         chosen: list[tuple[Receipt, Forgery]] = []
