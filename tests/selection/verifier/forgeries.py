@@ -190,7 +190,8 @@ def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
             "drawId": ("other", 1),
             "markets": (
                 [], markets[1:], [*markets, full | {"marketId": "~"}], markets[::-1], [market, market],
-                [{"capacity": 1}], [full | {"reserves": halves}], [full | {"reserves": [halves[0]] * 2}], [market | {"marketId": "-"}],
+                [{"capacity": 1}], [full | {"reserves": halves}], [full | {"reserves": [halves[0]] * 2}],
+                [market | {"marketId": "-"}],
                 [each | {"capacity": each["capacity"] + 1} for each in markets],
                 [full | {"reserves": [{"seats": -1, "segment": "a"}, 7]}], 7, [7],
             ),
