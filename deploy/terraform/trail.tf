@@ -9,7 +9,7 @@ resource "aws_cloudtrail" "files" {
   include_global_service_events = false
 
   advanced_event_selector {
-    name = "Writes below draws/ and erasures/"
+    name = "Writes below draws/, erasures/ and log/"
 
     field_selector {
       field  = "eventCategory"
@@ -31,6 +31,7 @@ resource "aws_cloudtrail" "files" {
       starts_with = [
         "arn:aws:s3:::${local.generated.bucket}/draws/",
         "arn:aws:s3:::${local.generated.bucket}/erasures/",
+        "arn:aws:s3:::${local.generated.bucket}/log/",
       ]
     }
   }

@@ -45,7 +45,7 @@ PANELS = {
         "notifications": "notifications:app",
         "report": "reports:funnel_app",
     },
-    "Draws": {"draw": "draw:app"},
+    "Draws": {"draw": "draw:app", "witness": "draw_log:witness_command"},
     "Dead letters and replication": {
         "dlq": "dlq:app",
         "reconcile": "replication:reconcile_command",

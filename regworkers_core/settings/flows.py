@@ -173,14 +173,16 @@ class LogSettings(Section):
     # fewer; later leaves wait.
     witnesses: tuple[WitnessSettings, ...] = ()
     needed: int = Field(0, ge=0)
-    # For one request to one witness.
-    timeout_seconds: float = Field(5.0, gt=0)
+    # For one request to one witness; all are asked at once. A commit has a minute for all that it writes.
+    timeout_seconds: float = Field(5.0, gt=0, le=10)
 
     @model_validator(mode="after")
     def _enough_witnesses(self) -> Self:
         different = len({each.vkey for each in self.witnesses})
         if different < len(self.witnesses):
-            raise PydanticCustomError("witness_twice", "should name every witness once", {"field": "witnesses"})
+            raise PydanticCustomError(
+                "witness_twice", "should name every witness once", {"field": "witnesses"}
+            )
         if self.needed > different:
             raise PydanticCustomError(
                 "too_few_witnesses",

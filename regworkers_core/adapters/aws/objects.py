@@ -96,11 +96,11 @@ class ObjectLock(NamedTuple):
 
     days: int | None = None
     mode: str = "GOVERNANCE"
-    folder: str = "draws/"
+    folders: tuple[str, ...] = ("draws/", "log/")
 
     def of(self, key: str) -> dict[str, Any]:
         """Arguments of a write of `key`."""
-        if self.days is None or not key.startswith(self.folder):
+        if self.days is None or not key.startswith(self.folders):
             return {}
         until = datetime.fromtimestamp(scheduling.now(), UTC) + timedelta(days=self.days)
         return {"ObjectLockMode": self.mode, "ObjectLockRetainUntilDate": until}

@@ -73,6 +73,8 @@ class PhaseRecord:
     # `{prefix, entries, eligible, excluded {reason: n}, droppedPreferences, root, count, ...}`.
     freeze = _Stored[Mapping[str, Any]]("freeze", {})
     manifest_hash = _Stored("manifestHash", "")
+    # The time of the manifest's leaf in the public log; empty in draws that have none.
+    logged_at = _Stored("loggedAt", "")
     # The manifests that this one replaced, in order: `{manifest, committedAt, publishedAt, replacedAt}`; `manifest` is
     # text, `publishedAt` None if it was never published. `replaced-<k>.json` counts them from 1.
     replaced = _Stored[Sequence[Mapping[str, Any]]]("replaced", ())

@@ -6,6 +6,8 @@ from typing import Any
 
 # The only files of a draw that are ever replaced: of phase 1, by a repeated commit, under If-Match.
 REPLACEABLE = ("draws/*/phase-1/manifest.json", "draws/*/phase-1/notice.json")
+# Of the public log: the checkpoint moves on, and keys change.
+_LOG = ("log/checkpoint", "log/keys.json")
 # Where else an object is replaced under If-Match.
 _OTHERS = ("archive/*", "dead-letters/*")
 # Parts of a multipart upload have no conditional headers: the condition holds for its last call.
@@ -14,7 +16,7 @@ _CREATES = {"Bool": {"s3:ObjectCreationOperation": "true"}}
 
 def bucket_policy(bucket: str) -> dict[str, Any]:
     arn = f"arn:aws:s3:::{bucket}"
-    draws = f"{arn}/draws/*"
+    draws = [f"{arn}/draws/*", f"{arn}/log/*"]
 
     def refuse(sid: str, action: str | list[str], **rest: Any) -> dict[str, Any]:
         return {"Sid": sid, "Effect": "Deny", "Principal": "*", "Action": action, **rest}
@@ -37,7 +39,7 @@ def bucket_policy(bucket: str) -> dict[str, Any]:
             refuse(
                 "ReplaceNoOtherFileOfADraw",
                 "s3:PutObject",
-                NotResource=[f"{arn}/{key}" for key in (*REPLACEABLE, *_OTHERS)],
+                NotResource=[f"{arn}/{key}" for key in (*REPLACEABLE, *_LOG, *_OTHERS)],
                 Condition={"Null": {"s3:if-match": "false"}, **_CREATES},
             ),
             refuse(

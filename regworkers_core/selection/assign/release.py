@@ -31,6 +31,7 @@ from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed, committed
 from regworkers_core.selection.assign.completion import counts, finish_market, finish_phase
+from regworkers_core.selection.assign.digests import log_codes
 from regworkers_core.selection.assign.plan import Plan, last_planned, write_others, write_seats
 from regworkers_core.selection.draw.held import draw_lease
 
@@ -81,9 +82,7 @@ def resume_blocked(runtime: Runtime, campaign_id: str, *, run_id: str = "") -> d
         for number, markets in _ready(runtime, draw).items():
             draw, phase = _phase(runtime, campaign_id, number)
             with committed(runtime, campaign_id, number, phase.fields) as result:
-                done |= {
-                    market.market_id: _advance(runtime, draw, market, phase, result) for market in markets
-                }
+                done |= _advance(runtime, draw, markets, phase, result)
             finish_phase(runtime, campaign_id, number, run_id=run_id)
     return done
 
@@ -126,9 +125,9 @@ def retry_market(runtime: Runtime, campaign_id: str, market_id: str, *, run_id: 
         with planning(runtime, campaign_id, run_id):
             draw, phase = _phase(runtime, campaign_id, market.phase)
             with committed(runtime, campaign_id, market.phase, phase.fields) as result:
-                facts = _advance(runtime, draw, market, phase, result)
+                facts = _advance(runtime, draw, [market], phase, result)[market_id]
     else:
-        facts = _advance(runtime, draw, market, phase, None)
+        facts = _advance(runtime, draw, [market], phase, None)[market_id]
     if facts["status"] == MarketStatus.ASSIGNING and not facts["queued"]:
         facts |= _all_done(runtime, market, phase)
     completed = finish_phase(runtime, campaign_id, phase.phase, run_id=run_id)
@@ -163,12 +162,8 @@ def enough_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase) -> boo
 def _advance_all(
     runtime: Runtime, draw: DrawRecord, phase: PhaseRecord, result: Committed | None, on_step: OnStep
 ) -> dict[str, Facts]:
-    return {
-        market_id: _advance(
-            runtime, draw, MarketPhase(draw.campaign_id, market_id, phase.phase), phase, result, on_step
-        )
-        for market_id in phase.markets
-    }
+    markets = [MarketPhase(draw.campaign_id, market_id, phase.phase) for market_id in phase.markets]
+    return _advance(runtime, draw, markets, phase, result, on_step)
 
 
 def _waits(entry: Mapping[str, Any]) -> bool:
@@ -203,25 +198,40 @@ def _markets(phase: PhaseRecord) -> Sequence[str]:
 def _advance(
     runtime: Runtime,
     draw: DrawRecord,
-    market: MarketPhase,
+    markets: Sequence[MarketPhase],
     phase: PhaseRecord,
     result: Committed | None,
     on_step: OnStep = no_step,
-) -> Facts:
-    """Plan one market if needed and queue its open chunks."""
-    entry = phase.markets[market.market_id]
-    planned = int(entry["planned"])
-    if entry["status"] == MarketStatus.COMPLETED:
-        return {"status": entry["status"], "planned": planned, "queued": 0}
-    plan: Plan | None = None
-    if _waits(entry):
-        if result is None:
-            raise AssertionError("a market without a plan is planned from the result")
-        missing = _missing_codes(runtime, draw, market, planned)
-        if missing is not None:
-            return missing
-        plan = _plan(runtime, draw, market, planned, result)
-        on_step("draw.after_plan")
+) -> dict[str, Facts]:
+    """Plan markets where needed, put the planned codes into the public log, then queue the open chunks."""
+    facts: dict[str, Facts] = {}
+    plans: dict[str, Plan] = {}
+    for market in markets:
+        entry = phase.markets[market.market_id]
+        planned = int(entry["planned"])
+        if entry["status"] == MarketStatus.COMPLETED:
+            facts[market.market_id] = {"status": entry["status"], "planned": planned, "queued": 0}
+        elif _waits(entry):
+            if result is None:
+                raise AssertionError("a market without a plan is planned from the result")
+            missing = _missing_codes(runtime, draw, market, planned)
+            if missing is not None:
+                facts[market.market_id] = missing
+                continue
+            plans[market.market_id] = _plan(runtime, draw, market, planned, result)
+            on_step("draw.after_plan")
+    if plans.keys() - {NON_WINNERS}:
+        log_codes(runtime, draw.campaign_id, phase, plans)
+        on_step("draw.after_codes")
+    for market in markets:
+        if market.market_id not in facts:
+            facts[market.market_id] = _queue(runtime, market, phase, plans.get(market.market_id))
+    return facts
+
+
+def _queue(runtime: Runtime, market: MarketPhase, phase: PhaseRecord, plan: Plan | None) -> Facts:
+    """Make a new plan valid, and queue the market's open chunks."""
+    planned = int(phase.markets[market.market_id]["planned"])
     size = runtime.settings.selection.chunk_winners
     chunks = _chunks(runtime, market, planned, size, phase.result_hash)
     if plan is not None:

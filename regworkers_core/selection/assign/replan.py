@@ -27,6 +27,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
+from regworkers_core.selection.assign.digests import log_codes
 from regworkers_core.selection.assign.plan import Plan, Plans, highest_planned, with_replanned
 from regworkers_core.selection.assign.release import market_at_work, planning, retry_market
 
@@ -109,6 +110,7 @@ def replan_codes(
                 {"row": move.row, "from": move.before, "to": move.after, "at": at, "runId": run_id}
                 for move in found.moves
             ]
+            log_codes(runtime, campaign_id, phase, {}, {market_id: added})
             whole = [*(phase.markets[market_id].get("replanned") or ()), *added]
             runtime.draws.decide(
                 campaign_id, phase.phase, {f"markets.{market_id}.replanned": whole}, token=lease.token

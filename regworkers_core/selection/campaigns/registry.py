@@ -23,6 +23,8 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.maths.manifest import commitment_of
 
 _FIELDS = frozenset({"campaignId", "slug", "name", "opensAt", "closesAt", "eligibility"})
@@ -144,8 +146,8 @@ def create(
 ) -> Campaign:
     """Create a campaign in DRAFT from the fields of a definition, and commit to its secret.
 
-    The secret is stored before the campaign that names its hash: a repeat after a crash uses the same secret. Raises
-    UsageError for wrong fields and for a taken id or slug.
+    Secret and leaf of the log are stored before the campaign that names the hash: a repeat after a crash uses the same
+    secret. Raises UsageError for wrong fields and for a taken id or slug, DrawError for a damaged log.
     """
     campaign = draft(fields)
     taken = runtime.campaigns.get(campaign.campaign_id) or runtime.campaigns.find(campaign.slug)
@@ -155,6 +157,7 @@ def create(
             f"`regworkers campaign show {taken.campaign_id}`, or choose another"
         )
     commitment = make_secret(runtime, campaign.campaign_id, entropy=entropy)
+    PublicLog.of(runtime).append(Kind.COMMITMENT, campaign.campaign_id, 1, commitment)
     committed = replace(campaign.draw, commitment=commitment, committed_at=iso(runtime.clock()))
     campaign = replace(campaign, draw=committed)
     runtime.campaigns.create(campaign)

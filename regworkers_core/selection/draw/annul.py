@@ -24,8 +24,10 @@ from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.draw.artefacts import public_key
 from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import published_reason
+from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.maths.beside import ANNULLED, Annulled
-from regworkers_core.selection.maths.files import DrawError
+from regworkers_core.selection.maths.files import DrawError, sha256_hex
 from regworkers_core.selection.notify.outbox import markets_of, supersede_all
 
 
@@ -128,6 +130,9 @@ def _publish(runtime: Runtime, record: DrawRecord, annulled: Mapping[str, Any]) 
         raise DrawError(
             ANNULLED, f"{key} is not the annulment of the record: find out who wrote it, then repeat this"
         )
+    PublicLog.of(runtime).append(
+        Kind.ANNULLED, record.campaign_id, annulled["phase"], sha256_hex(data)
+    ).require()
 
 
 def _complete(runtime: Runtime, campaign_id: str, run_id: str) -> None:

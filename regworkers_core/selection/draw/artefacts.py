@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason
-from regworkers_core.selection.maths.beside import is_beside
+from regworkers_core.selection.maths.beside import is_beside, is_codes
 from regworkers_core.selection.maths.files import ARTEFACTS, DrawError, file_hash, sha256_hex
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder
     for phase in phases:
         prefix = public_key(campaign_id, phase, "")
         published = {key.removeprefix(prefix) for key in objects.list(prefix)}
-        for name in (*ARTEFACTS, *sorted(filter(is_beside, published))):
+        beside = sorted(name for name in published if is_beside(name) or is_codes(name))
+        for name in (*ARTEFACTS, *beside):
             if name not in published:
                 continue
             target = folder / f"phase-{phase}" / name

@@ -4,6 +4,9 @@ A manifest of phase 1 that became public less than ten minutes before its round 
 the round is signed, it is replaced by a manifest that differs only in its round. After that, it is replaced only if it
 was not public before the round was signed; then it has a result, too, and the number of outcomes that differ is
 published. Each replaced manifest stays public as `replaced-<k>.json`.
+
+The public log has the manifest before the bucket has it. A log that cannot be written stops the commit before its round
+is chosen.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
 from regworkers_core.selection.draw.terms import PhaseTerms
+from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.public_log import PublicLog, log_leaf
 from regworkers_core.selection.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
 from regworkers_core.selection.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
 from regworkers_core.selection.maths.manifest import (
@@ -46,10 +51,14 @@ def decide(
     patience: seeding.Patience,
 ) -> Fields | None:
     """Return the fields `manifest`, `manifestHash`, `seedSource`, `committedAt` and `hashes` of a phase; None after a
-    stop. Raises TransientFailure when the beacon is unavailable, UsageError for a clock that is behind it.
+    stop. Raises TransientFailure when the beacon is unavailable, or when the public log cannot be written or has too
+    few witnesses; UsageError for a clock that is behind the beacon.
     """
     terms = PhaseTerms.parse(phase.fields["terms"])
     first = record.phases[1]
+    log = PublicLog.of(runtime)
+    if phase.phase == 1 or first.logged_at:
+        log.catch_up()
     late: bool | None = False
     previous = None
     if phase.phase > 1:
@@ -63,6 +72,7 @@ def decide(
         source = {"chain": QUICKNET_HASH, "kind": DRAND, "round": number}
     else:
         commitment, late = ensure_commitment(runtime, campaign)
+        log.append(Kind.COMMITMENT, record.campaign_id, 1, commitment).require()
         source = {"commitment": commitment, "kind": COMMIT_REVEAL}
     manifest = Manifest(
         as_of=first.as_of,
@@ -113,6 +123,7 @@ def needs_another_round(phase: PhaseRecord, now: float) -> bool:
 
 def another_round(runtime: Runtime, phase: PhaseRecord, patience: seeding.Patience) -> Fields | None:
     """Return the fields of the manifest with a later round, and of the one that it replaces. Otherwise as `decide`."""
+    PublicLog.of(runtime).catch_up()
     number = seeding.choose(runtime, patience, after=seconds(phase.published_at or "") or 0.0)
     if number is None:
         return None
@@ -137,6 +148,27 @@ def confirmed_at(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> str 
     return max(iso(stored.at), str(phase.fields["committedAt"]))
 
 
+def log_manifest(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> str:
+    """Put the replaced manifests and the manifest into the public log, before they are published. Returns the time of
+    the last leaf. Raises NotWitnessed while too few witnesses vouch for it.
+    """
+    replaced = [(Kind.REPLACED, sha256_hex(data)) for data in _replaced_files(phase)]
+    placed = PublicLog.of(runtime).append_all(
+        campaign_id, phase.phase, [*replaced, (Kind.MANIFEST, phase.manifest_hash)]
+    )
+    return placed[-1].require().time
+
+
+def _replaced_files(phase: PhaseRecord) -> list[bytes]:
+    """The bytes of each `replaced-<k>.json`."""
+    return [
+        ReplacedManifest(
+            each["committedAt"], each["manifest"], each["publishedAt"], each["replacedAt"]
+        ).to_bytes()
+        for each in phase.replaced
+    ]
+
+
 def publish_manifest(
     runtime: Runtime, campaign_id: str, phase: PhaseRecord, on_step: OnStep = no_step
 ) -> str:
@@ -145,11 +177,8 @@ def publish_manifest(
     if a key has other bytes.
     """
     objects, strikes = runtime.objects, strikes_bytes(dict(PhaseTerms.parse(phase.fields["terms"]).strikes))
-    for k, each in enumerate(phase.replaced, 1):
-        kept = ReplacedManifest(
-            each["committedAt"], each["manifest"], each["publishedAt"], each["replacedAt"]
-        )
-        publish_once(objects, public_key(campaign_id, phase.phase, replaced_name(k)), kept.to_bytes())
+    for k, kept in enumerate(_replaced_files(phase), 1):
+        publish_once(objects, public_key(campaign_id, phase.phase, replaced_name(k)), kept)
     if phase.replaced:
         on_step("draw.after_replaced")
     publish_once(objects, public_key(campaign_id, phase.phase, STRIKES), strikes)
@@ -175,6 +204,8 @@ def announce_manifest(runtime: Runtime, campaign_id: str, phase: PhaseRecord) ->
     """Publish `notice.json` and the event. Raises InputDiffers if the key has other bytes."""
     # A manifest is replaced only before it has a notice, so no notice is ever overwritten.
     publish_once(runtime.objects, public_key(campaign_id, phase.phase, NOTICE), phase.notice)
+    noticed = sha256_hex(phase.notice)
+    log_leaf(runtime, campaign_id, phase.phase, Kind.NOTICE, noticed, logged_at=phase.logged_at)
     data = {
         "manifestHash": phase.manifest_hash,
         "seedSource": phase.fields["seedSource"],

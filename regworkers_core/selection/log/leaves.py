@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.selection.log import tree
-from regworkers_core.selection.log.note import Checkpoint, Note, NoteError, VerifierKey
-from regworkers_core.selection.maths.files import DrawError, Fields, JsonFile, sha256_hex
+from regworkers_core.selection.log.note import (
+    Checkpoint,
+    Note,
+    NoteError,
+    VerifierKey,
+)
+from regworkers_core.selection.maths.files import (
+    DrawError,
+    Fields,
+    JsonFile,
+    sha256_hex,
+)
 from regworkers_core.selection.maths.merkle import leaf_hash
 
-CHECKPOINT = "checkpoint"
+CHECKPOINT, KEYS = "checkpoint", "keys.json"
 # The former key signs so long beside the new one.
 CHANGE_SECONDS = 30 * 86_400.0
 
@@ -148,3 +158,20 @@ class LogState:
         """When `key` replaced another one; None for the log's first key."""
         index = self.find(key_leaf(key, 0.0))
         return None if index is None else seconds(self.leaf(index).time)
+
+    def part_of(self, campaign_id: str, phases: int, keys: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The key `log` of a receipt of the first `phases` phases, with the `keys` of keys.json; None for a draw
+        without leaves. Raises DrawError.
+        """
+        found = [
+            (index, leaf)
+            for index, leaf in self.of_campaign(campaign_id)
+            if leaf.phase <= phases or leaf.kind is Kind.ANNULLED
+        ]
+        if not any((leaf.kind, leaf.phase) == (Kind.MANIFEST, 1) for _, leaf in found):
+            return None
+        entries = [
+            {"index": index, "leaf": self.entries[index].decode(), "proof": self.proof(index)}
+            for index, _ in found
+        ]
+        return {"checkpoint": str(self.note), "entries": entries, "keys": dict(keys)}

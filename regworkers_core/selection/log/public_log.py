@@ -1,9 +1,9 @@
 """The log on the artefacts' bucket, below `log/`: how the operator writes it.
 
 A bundle of entries is put once under a name that says how long the log becomes. So the first writer decides what the
-next entry is, and every other one continues from there: nothing that was decided is lost or written twice, whoever
-dies when. Tiles follow from the bundles. The checkpoint is published last, under If-Match, with as many cosignatures as
-the settings need; until then the entries wait, and the next writer, or `catch_up`, publishes them.
+next entry is, and every other one continues from there: nothing that was decided is lost or written twice, whichever
+process dies. Tiles follow from the bundles. The checkpoint is published last, under If-Match, with as many cosignatures
+as the settings need; until then the entries wait, and the next writer publishes them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from regworkers_core.selection.log import tree
 from regworkers_core.selection.log.leaves import (
     CHANGE_SECONDS,
     CHECKPOINT,
+    KEYS,
     Kind,
     LogLeaf,
     LogState,
@@ -29,13 +30,12 @@ from regworkers_core.selection.log.leaves import (
 from regworkers_core.selection.log.note import (
     Note,
     NoteError,
-    Signature,
     SignerKey,
     VerifierKey,
     signed,
 )
 from regworkers_core.selection.log.witnesses import Witnesses
-from regworkers_core.selection.maths.files import DrawError
+from regworkers_core.selection.maths.files import DrawError, canonical_bytes
 
 FOLDER = "log/"
 SECRET = "log-key"  # noqa: S105 - the name of the secret, not its value
@@ -110,9 +110,9 @@ class PublicLog:
     def read(self) -> LogState | None:
         """The published log, verified; None before its first leaf."""
         tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
-        return None if tagged is None else self._verified(tagged.data, self.keys())
+        return None if tagged is None else self._verified(tagged.data, self.verifier_keys())
 
-    def keys(self) -> list[VerifierKey]:
+    def verifier_keys(self) -> list[VerifierKey]:
         """The keys that sign the log: the current one, then the one before it. Empty before the first leaf."""
         return [key.verifier() for key in self._signers()]
 
@@ -126,16 +126,21 @@ class PublicLog:
 
     def append(self, kind: Kind, campaign_id: str, phase: int, hash_: str) -> Placed:
         """Put a leaf into the log unless it says so already, and publish it. Idempotent."""
-        wanted = LogLeaf(campaign_id, hash_, kind, phase, iso(self._clock()))
+        return self.append_all(campaign_id, phase, [(kind, hash_)])[0]
+
+    def append_all(self, campaign_id: str, phase: int, facts: Sequence[tuple[Kind, str]]) -> list[Placed]:
+        """As `append`, for several kinds and hashes, which become public with one checkpoint."""
+        at = iso(self._clock())
+        wanted = [LogLeaf(campaign_id, hash_, kind, phase, at) for kind, hash_ in facts]
 
         def extended(state: LogState) -> LogState:
-            return self._with(state, wanted)
+            for leaf in wanted:
+                state = self._with(state, leaf)
+            return state
 
         state, waiting = self._publish(extended)
-        index = state.find(wanted)
-        if index is None:
-            raise AssertionError("a leaf that was just written is in the log")
-        return Placed(index, state.leaf(index), waiting)
+        places = [index for leaf in wanted if (index := state.find(leaf)) is not None]
+        return [Placed(index, state.leaf(index), waiting) for index in places]
 
     def catch_up(self) -> LogState:
         """Publish what waits, and have the newest checkpoint cosigned again, which proves that the log can be written
@@ -268,9 +273,12 @@ class PublicLog:
                 return state, None
             for size in range(state.size + 1, longer.size + 1):
                 self._put_tiles(longer.nodes[:size])
-            note, waiting = self._signed(state, longer, signers)
+            begun = longer.changed_at(signers[0].verifier())
+            both = begun is not None and self._clock() < begun + CHANGE_SECONDS
+            note, waiting = self._signed(state, longer, signers if both else signers[:1])
             if waiting is not None:
                 return longer, waiting
+            self._put_keys(signers if both else signers[:1])
             self._on_step("log.after_tiles")
             tag = None if tagged is None else tagged.tag
             if self._objects.put_over(FOLDER + CHECKPOINT, str(note).encode(), tag) is not None:
@@ -283,14 +291,34 @@ class PublicLog:
             if self._objects.put_once(FOLDER + path, data) != data:
                 raise DrawError(path, "has other hashes than the entries: find out who wrote it")
 
+    def _put_keys(self, signers: Sequence[SignerKey]) -> None:
+        """Publish the keys by which the next checkpoint is signed, for those who read the log without our settings."""
+        keys = {
+            "log": [str(key.verifier()) for key in signers],
+            "need": self._witnesses.needed,
+            "witnesses": [str(key) for key in self._witnesses.keys],
+        }
+        data, stored = canonical_bytes(keys), self._objects.get_tagged(FOLDER + KEYS)
+        if stored is None or stored.data != data:
+            # Another writer publishes the same, or its own settings with its own checkpoint.
+            self._objects.put_over(FOLDER + KEYS, data, None if stored is None else stored.tag)
+
     def _signed(
         self, before: LogState, state: LogState, signers: Sequence[SignerKey]
     ) -> tuple[Note, NotWitnessed | None]:
-        begun = state.changed_at(signers[0].verifier())
-        both = begun is not None and self._clock() < begun + CHANGE_SECONDS
-        note = signed(state.checkpoint.text, *signers[: 2 if both else 1])
-        cosigned: list[Signature]
+        note = signed(state.checkpoint.text, *signers)
         cosigned, problems = self._witnesses.cosign(note, state.nodes, before.size)
         missing = len(cosigned) < self.needed
         waiting = NotWitnessed(len(cosigned), self.needed, problems) if missing else None
         return note.with_signatures(*cosigned), waiting
+
+
+def log_leaf(
+    runtime: Runtime, campaign_id: str, phase: int, kind: Kind, hash_: str, *, logged_at: str
+) -> None:
+    """Append a leaf about a phase whose manifest is in the log since `logged_at`; nothing without that, as in draws of
+    an earlier version. Raises as `PublicLog`, NotWitnessed while too few witnesses vouch for it: the leaf is not lost,
+    and the step is repeated.
+    """
+    if logged_at:
+        PublicLog.of(runtime).append(kind, campaign_id, phase, hash_).require()

@@ -31,17 +31,17 @@ def inclusion(index: int, nodes: Sequence[bytes]) -> list[bytes]:
 
 def consistency(old: int, nodes: Sequence[bytes]) -> list[bytes]:
     """The proof that the tree over `nodes` begins with the tree of size `old` (RFC 6962, 2.1.2)."""
-    return _part_of(old, nodes, whole=True) if old else []
+    return _subproof(old, nodes, whole=True) if old else []
 
 
-def _part_of(old: int, nodes: Sequence[bytes], *, whole: bool) -> list[bytes]:
+def _subproof(old: int, nodes: Sequence[bytes], *, whole: bool) -> list[bytes]:
     """`whole`: the verifier knows the root over the first `old` nodes."""
     if old == len(nodes):
         return [] if whole else [root_over(nodes)]
     half = 1 << (len(nodes) - 1).bit_length() - 1
     if old <= half:
-        return [*_part_of(old, nodes[:half], whole=whole), root_over(nodes[half:])]
-    return [*_part_of(old - half, nodes[half:], whole=False), root_over(nodes[:half])]
+        return [*_subproof(old, nodes[:half], whole=whole), root_over(nodes[half:])]
+    return [*_subproof(old - half, nodes[half:], whole=False), root_over(nodes[:half])]
 
 
 def is_consistent(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> bool:
@@ -121,3 +121,15 @@ def read_bundle(data: bytes, path: str) -> list[bytes]:
     if at != len(data) or not 0 < len(entries) <= WIDTH:
         raise DrawError(path, f"not a bundle of 1 to {WIDTH} entries")
     return entries
+
+
+def all_tiles(nodes: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Path and bytes of every tile that a log of this size needs: the full ones, and the last of each level."""
+    hashes, level = list(nodes), 0
+    while hashes:
+        for start in range(0, len(hashes), WIDTH):
+            tile = hashes[start : start + WIDTH]
+            yield _path(str(level), start + len(tile)), b"".join(tile)
+        full = len(hashes) // WIDTH * WIDTH
+        hashes = [root_over(hashes[start : start + WIDTH]) for start in range(0, full, WIDTH)]
+        level += 1

@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from regworkers_core.adapters.witness import Ask, NoAnswer, WitnessHttp
+from regworkers_core.adapters.log_http import Ask, LogHttp, NoAnswer
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine import scheduling
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.log import tree
 from regworkers_core.selection.log.note import COSIGNATURE, Note, NoteError, Signature, VerifierKey
@@ -29,7 +30,7 @@ class Witness:
 
 
 class Witnesses:
-    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `adapters.witness`."""
+    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `adapters.log_http`."""
 
     def __init__(self, witnesses: Sequence[Witness], needed: int, ask: Ask) -> None:
         self._witnesses, self.needed, self._ask = tuple(witnesses), needed, ask
@@ -50,23 +51,30 @@ class Witnesses:
                     f" witness that this version understands has 0x{COSIGNATURE:02x} (cosignature/v1)"
                 )
             found.append(Witness(each.url.rstrip("/"), key))
-        return cls(found, settings.needed, WitnessHttp(settings.timeout_seconds))
+        return cls(found, settings.needed, LogHttp(settings.timeout_seconds).post)
 
     @property
     def keys(self) -> list[VerifierKey]:
         return [each.key for each in self._witnesses]
 
     def cosign(self, note: Note, nodes: Sequence[bytes], known: int) -> tuple[list[Signature], list[str]]:
-        """Ask every witness. `nodes` are the hashes of all leaves, `known` the size that they probably know. Returns
-        the cosignatures that are right, and a line for each witness without one.
+        """Ask all witnesses at once. `nodes` are the hashes of all leaves, `known` the size that they probably know.
+        Returns the cosignatures that are right, and a line for each witness without one.
         """
         found: list[Signature] = []
         problems: list[str] = []
-        for each in self._witnesses:
-            try:
-                found.append(self._cosigned(each, note, nodes, known))
-            except (NoAnswer, NoteError) as error:
-                problems.append(f"{each.key.name}: {error}")
+        if not self._witnesses:
+            return found, problems
+        with scheduling.pool(len(self._witnesses), "witnesses") as pool:
+            asked = [
+                (each.key.name, pool.submit(self._cosigned, each, note, nodes, known))
+                for each in self._witnesses
+            ]
+            for name, answer in asked:
+                try:
+                    found.append(answer.result())
+                except (NoAnswer, NoteError) as error:
+                    problems.append(f"{name}: {error}")
         return found, problems
 
     def _cosigned(self, witness: Witness, note: Note, nodes: Sequence[bytes], old: int) -> Signature:

@@ -29,6 +29,7 @@ NOTICE = "notice.json"
 ACCEPTED = "accepted.json"
 ANNULLED = "annulled.json"
 _REPLACED = re.compile(r"replaced-([1-9][0-9]{0,3})\.json", re.ASCII)
+_CODES = re.compile(r"codes-[1-9][0-9]{0,3}\.txt", re.ASCII)
 _FINDING = re.compile(r"[a-z][a-z_]{0,63}", re.ASCII)
 
 
@@ -43,8 +44,18 @@ def replaced_number(name: str) -> int | None:
     return None if found is None else int(found[1])
 
 
+def codes_name(number: int) -> str:
+    """Return the name of the `number`-th list of planned codes, from 1."""
+    return f"codes-{number}.txt"
+
+
+def is_codes(name: str) -> bool:
+    """Whether this is the name of a list of planned codes, which is as long as the draw has winners."""
+    return _CODES.fullmatch(name) is not None
+
+
 def is_beside(name: str) -> bool:
-    """Whether a file of this name belongs beside the artefacts of a phase."""
+    """Whether a small file of this name belongs beside the artefacts of a phase."""
     return name in (NOTICE, ACCEPTED, ANNULLED) or replaced_number(name) is not None
 
 

@@ -56,6 +56,15 @@ def no_reasons(ref: str) -> Sequence[str]:
     return ()
 
 
+# Returns the part of a receipt that is from the public log, by campaign and number of phases; None if there is none.
+LogPartOf = Callable[[str, int], Receipt | None]
+
+
+def no_log(campaign_id: str, phases: int) -> None:
+    """Where only the artefacts are known, which do not have the log."""
+    return
+
+
 class NoReceipt(UsageError):
     """The argument is not a ref, or the ref is neither in the draw nor among the excluded entries."""
 
@@ -94,12 +103,14 @@ def build_receipt(
     index: Path | None = None,
     reasons: Reasons = no_reasons,
     commitment_late: bool | None = None,
+    log: LogPartOf = no_log,
 ) -> Receipt:
     """Build the receipt of `ref` from the artefacts in `folder/phase-<n>`.
 
     `index` is the path of the index of leaves.txt; the index of the units is beside it. Both are written if missing;
     without `index` every receipt hashes all leaves. `reasons` is called for a ref without a leaf. `commitment_late`
-    says whether the commitment to the secret was made after registration opened, None if unknown.
+    says whether the commitment to the secret was made after registration opened, None if unknown. `log` gives
+    the draw's part of the public log.
 
     Raises NoReceipt for an invalid or unknown ref, UsageError if the folder has no result, DrawError for a damaged
     artefact.
@@ -122,7 +133,7 @@ def build_receipt(
         "guarantee": guarantee.of_source(first.seed_source, commitment_late, published[0]),
         "roundAt": signed_at(first.seed_source),
         "annulled": None if annulled is None else annulled.to_bytes().decode(),
-        "log": None,
+        "log": log(first.campaign_id, len(phases)),
     }
     leaves = phases[0] / LEAVES
     with SortedFile(leaves) as lines:

@@ -20,6 +20,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import public_key
 from regworkers_core.selection.draw.freezing import EXCLUSIONS, key_of
+from regworkers_core.selection.log.follow import in_bucket, log_parts
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,
@@ -44,7 +45,15 @@ from regworkers_core.selection.maths.files import (
     sha256_hex,
 )
 from regworkers_core.selection.proof.inputs import PHASE_FOLDER
-from regworkers_core.selection.proof.receipt import NoReceipt, Reasons, Receipt, build_receipt, no_reasons
+from regworkers_core.selection.proof.receipt import (
+    LogPartOf,
+    NoReceipt,
+    Reasons,
+    Receipt,
+    build_receipt,
+    no_log,
+    no_reasons,
+)
 
 _S3 = re.compile(r"s3://([^/]+)/(.+)")
 # The files of a phase that a receipt reads. Leaves and seed are those of phase 1.
@@ -155,6 +164,7 @@ class ReceiptSource:
     reasons: Reasons = no_reasons
     commitment_late: bool | None = None
     ref_of: Callable[[str], str | None] = no_entries
+    log: LogPartOf = no_log
 
     def receipt(self, named: str) -> Receipt:
         """The receipt of a ref, else of the entry with this id. Raises as `build_receipt`."""
@@ -173,6 +183,7 @@ class ReceiptSource:
             index=self.index,
             reasons=self.reasons,
             commitment_late=self.commitment_late,
+            log=self.log,
         )
 
 
@@ -206,6 +217,7 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
         lambda ref: _reasons(runtime.objects, record, ref),
         record.phases[1].commitment_late,
         lambda entry_id: _ref_of(runtime, EntryKey(campaign_id, entry_id)),
+        log_parts(in_bucket(runtime.objects)),
     )
 
 

@@ -56,6 +56,12 @@ def refused(action: str, key: str, more: Mapping[str, str] | None = None) -> set
         ("draws/c1/phase-2/manifest.json", OVER, {"ReplaceNoOtherFileOfADraw"}),
         # The parts of a large file, whose last call has the condition.
         ("draws/c1/phase-1/entries.parquet", PARTS, set()),
+        ("log/tile/0/000.p/1", NEW, set()),
+        ("log/tile/0/000.p/1", {}, {"WriteFilesOfDrawsOnce"}),
+        ("log/tile/entries/000.p/1", OVER, {"ReplaceNoOtherFileOfADraw"}),
+        ("log/checkpoint", OVER, set()),
+        ("log/checkpoint", {}, {"WriteFilesOfDrawsOnce"}),
+        ("log/keys.json", OVER, set()),
         ("archive/manifest.json", OVER, set()),
         ("dead-letters/2026/x", OVER, set()),
         ("reports/c1/report.html", {}, set()),
@@ -71,4 +77,5 @@ def test_files_of_draws_are_written_once_but_for_the_two_that_a_repeated_commit_
 def test_no_one_deletes_a_file_of_a_draw_or_a_version_of_it() -> None:
     for action in ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"):
         assert refused(action, "draws/c1/phase-1/result.txt") == {"KeepFilesOfDraws"}
+        assert refused(action, "log/checkpoint") == {"KeepFilesOfDraws"}
         assert refused(action, "uploads/x") == set()

@@ -86,7 +86,8 @@ def cosigner(number: int = 1) -> SignerKey:
 
 def witnesses(ask: Any, *, needed: int = 1, number: int = 1) -> Witnesses:
     named = [
-        Witness(f"http://w{each}.example", cosigner(each).verifier(COSIGNATURE)) for each in range(1, number + 1)
+        Witness(f"http://w{each}.example", cosigner(each).verifier(COSIGNATURE))
+        for each in range(1, number + 1)
     ]
     return Witnesses(named, needed, ask)
 
@@ -95,7 +96,7 @@ def log_on(
     bucket: Bucket,
     secrets: Secrets,
     *,
-    clock: Callable[[], float] = Clock(),
+    clock: Callable[[], float] = lambda: NOW,
     by: Witnesses | None = None,
     on_step: OnStep = no_step,
 ) -> PublicLog:

@@ -1,7 +1,8 @@
-"""Writing the log: once each leaf, in one order for all, whoever dies when."""
+"""Writing the log: once each leaf, in one order for all, whichever process dies."""
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -55,10 +56,13 @@ def test_the_first_leaf_makes_the_key_and_the_log() -> None:
     placed = log.append(Kind.MANIFEST, "summer", 1, hash_of("m"))
     assert (placed.index, placed.waiting) == (0, None)
     assert placed.leaf == LogLeaf("summer", hash_of("m"), Kind.MANIFEST, 1, "2026-09-21T14:13:20.000Z")
-    state = LogState.verified(bucket.file, log.keys())
+    state = LogState.verified(bucket.file, log.verifier_keys())
     assert (state.size, state.origin) == (1, ORIGIN)
     assert secrets.versions[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
-    assert {"log/checkpoint", "log/tile/0/000.p/1", "log/tile/entries/000.p/1"} == bucket.objects.keys()
+    paths = ("checkpoint", "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
+    assert bucket.objects.keys() == {f"log/{path}" for path in paths}
+    keys = {"log": [str(key) for key in log.verifier_keys()], "need": 0, "witnesses": []}
+    assert json.loads(bucket.file("keys.json") or b"") == keys
 
 
 def test_a_leaf_is_appended_once_and_keeps_its_time() -> None:
@@ -70,14 +74,18 @@ def test_a_leaf_is_appended_once_and_keeps_its_time() -> None:
     again = log.append(Kind.RESULT, "summer", 1, hash_of("r"))
     assert (again, len(bucket.writes)) == (first, written)
     others = [("summer", Kind.RESULT, 2), ("summer", Kind.NOTICE, 1), ("winter", Kind.RESULT, 1)]
-    assert [log.append(kind, campaign, phase, hash_of("r")).index for campaign, kind, phase in others] == [1, 2, 3]
+    assert [log.append(kind, campaign, phase, hash_of("r")).index for campaign, kind, phase in others] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_a_log_grows_over_the_end_of_a_tile() -> None:
     bucket = Bucket()
     log = log_on(bucket, Secrets())
     assert [append(log, str(number)) for number in range(258)] == list(range(258))
-    assert LogState.verified(bucket.file, log.keys()).size == 258
+    assert LogState.verified(bucket.file, log.verifier_keys()).size == 258
     assert {"log/tile/0/000", "log/tile/0/001.p/2", "log/tile/1/000.p/1"} <= bucket.objects.keys()
 
 
@@ -112,7 +120,7 @@ def test_a_writer_that_dies_within_the_tiles_loses_nothing() -> None:
         append(log, "victim")
     bucket.before = lambda _key: None
     assert append(log, "other") == 256
-    assert LogState.verified(bucket.file, log.keys()).size == 257
+    assert LogState.verified(bucket.file, log.verifier_keys()).size == 257
     assert "log/tile/1/000.p/1" in bucket.objects
 
 
@@ -130,7 +138,7 @@ def test_two_writers_at_once_agree_on_one_order(step: str) -> None:
 
     bucket.before = before
     assert {append(slow, "slow"), done[0]} == {1, 2}
-    state = LogState.verified(bucket.file, slow.keys())
+    state = LogState.verified(bucket.file, slow.verifier_keys())
     assert state.size == 3
     assert len([key for key in bucket.writes if key.startswith("log/tile/entries")]) == 3
 
@@ -184,9 +192,9 @@ def test_a_changed_key_is_a_leaf_and_both_keys_sign_for_30_days() -> None:
     bucket, secrets, clock = Bucket(), Secrets(), Clock()
     log = log_on(bucket, secrets, clock=clock)
     append(log, "one")
-    [old] = log.keys()
+    [old] = log.verifier_keys()
     new = log.change_key()
-    assert log.keys() == [new, old]
+    assert log.verifier_keys() == [new, old]
     assert [leaf for _, leaf in state_of(log).of_campaign("")] == [key_leaf(new, NOW)]
     assert signers(bucket, new, old) == [True, True]
     clock.now += CHANGE_SECONDS - 1
@@ -209,7 +217,7 @@ def test_a_change_of_the_key_that_dies_at_a_step_is_ended_by_the_next_writer(ste
         log_on(bucket, secrets, on_step=dies_at(step)).change_key()
     log = log_on(bucket, secrets)
     append(log, "two")
-    new, old = log.keys()
+    new, old = log.verifier_keys()
     assert [leaf.hash for _, leaf in state_of(log).of_campaign("")] == [key_leaf(new, NOW).hash]
     assert signers(bucket, new, old) == [True, True]
     assert len(secrets.versions) == 2
@@ -221,7 +229,7 @@ def test_a_repeated_change_ends_the_one_that_died() -> None:
     with pytest.raises(Died):
         log_on(bucket, secrets, on_step=dies_at("log.after_new_key")).change_key()
     log = log_on(bucket, secrets)
-    assert str(log.change_key()) == str(log.keys()[0])
+    assert str(log.change_key()) == str(log.verifier_keys()[0])
     assert len(secrets.versions) == 2
 
 
