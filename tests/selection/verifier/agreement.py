@@ -126,7 +126,7 @@ def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Que
     made: list[Receipt] = list(random_receipts(rng, folder, count))
     random = [(canonical(each), random_trust(rng)) for each in made]
     changed = [(mutated(rng, each, made), random_trust(rng)) for each in made]
-    return random, changed + forgeries_of(rng, made, most=count // 8)
+    return random, changed + forgeries_of(rng, made, most=count // 5)
 
 
 def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Question]:
@@ -144,7 +144,7 @@ def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Qu
                 break
         for receipt, forgery in rng.sample(chosen, min(most, len(chosen))):
             made = forged(receipt, forgery)
-            found += [(canonical(made), None), (canonical(restated(made)), None)]
+            found += [(data, None) for data in dict.fromkeys((canonical(made), canonical(restated(made))))]
     return found
 
 

@@ -71,7 +71,7 @@ class RandomDraw:
     logged: list[LogLeaf] = field(default_factory=list)
 
 
-def random_receipts(rng: Random, folder: Path, count: int, most: int = 8) -> Iterator[dict[str, Any]]:
+def random_receipts(rng: Random, folder: Path, count: int, most: int = 4) -> Iterator[dict[str, Any]]:
     """At most `most` receipts of each draw, of entries that were in it and of others."""
     number = 0
     while count > 0:
