@@ -1,6 +1,7 @@
 """Whether the check in JavaScript and that in Python give the same answer to random and to changed receipts.
 
-`python -m tests.selection.verifier.agreement --receipts 10000` compares as many of each kind, and prints which steps ran.
+`python -m tests.selection.verifier.agreement --receipts 10000` compares as many of each kind, and prints which steps
+ran.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -20,11 +21,14 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
+from regworkers_core.selection.log.note import COSIGNATURE
 from regworkers_core.selection.proof import beacon
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.logged import Trust, Unchecked
-from tests.selection.verifier.draws import COSIGNATURE, FORMER, LOG, WITNESSES, random_receipts
-from tests.selection.verifier.mutations import Receipt, canonical, mutated
+from tests.selection.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
+from tests.selection.verifier.forgeries import Forgery, Receipt, canonical, forged, restated
+from tests.selection.verifier.log_forgeries import FORGERIES
+from tests.selection.verifier.mutations import mutated
 from tests.selection.verifier.node import BUNDLE, Node, node
 
 # A receipt, and the text of a trust file or None.
@@ -118,11 +122,30 @@ def random_trust(rng: Random) -> str | None:
 
 
 def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Question], list[Question]]:
-    """`count` random receipts, and as many changed ones."""
+    """`count` random receipts; as many with random changes, and some forgeries of each kind."""
     made: list[Receipt] = list(random_receipts(rng, folder, count))
     random = [(canonical(each), random_trust(rng)) for each in made]
     changed = [(mutated(rng, each, made), random_trust(rng)) for each in made]
-    return random, changed
+    return random, changed + forgeries_of(rng, made, most=count // 5)
+
+
+def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Question]:
+    """At most `most` forgeries of each kind, each alone, and with what follows from it."""
+    found: list[Question] = []
+    for forge in FORGERIES:
+        chosen: list[tuple[Receipt, Forgery]] = []
+        for receipt in rng.sample(receipts, len(receipts)):
+            # Not those that do not have what is forged.
+            with suppress(KeyError, IndexError, TypeError, ValueError):
+                forgeries = list(forge(receipt, receipts))
+                forged(receipt, forgeries[0])
+                chosen += [(receipt, forgery) for forgery in forgeries]
+            if len(chosen) > 3 * most:
+                break
+        for receipt, forgery in rng.sample(chosen, min(most, len(chosen))):
+            made = forged(receipt, forgery)
+            found += [(data, None) for data in dict.fromkeys((canonical(made), canonical(restated(made))))]
+    return found
 
 
 # Receipts that are made and compared at a time.
