@@ -1,6 +1,7 @@
 """Whether the check in JavaScript and that in Python give the same answer to random and to changed receipts.
 
-`python -m tests.selection.verifier.agreement --receipts 10000` compares as many of each kind, and prints which steps ran.
+`python -m tests.selection.verifier.agreement --receipts 10000` compares as many of each kind, and prints which steps
+ran.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
+from regworkers_core.selection.log.note import COSIGNATURE
 from regworkers_core.selection.proof import beacon
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.logged import Trust, Unchecked
-from tests.selection.verifier.draws import COSIGNATURE, FORMER, LOG, WITNESSES, random_receipts
-from tests.selection.verifier.mutations import Receipt, canonical, mutated
+from tests.selection.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
+from tests.selection.verifier.forgeries import FORGERIES, Receipt, canonical, forged, restated
+from tests.selection.verifier.mutations import mutated
 from tests.selection.verifier.node import BUNDLE, Node, node
 
 # A receipt, and the text of a trust file or None.
@@ -123,6 +126,22 @@ def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Que
     random = [(canonical(each), random_trust(rng)) for each in made]
     changed = [(mutated(rng, each, made), random_trust(rng)) for each in made]
     return random, changed
+
+
+def forgeries_of(receipts: Sequence[Receipt], each: int) -> list[Question]:
+    """Every forgery, of the first `each` receipts that have what it changes, alone and with what follows from it."""
+    found: list[Question] = []
+    for forge in FORGERIES:
+        left = each
+        for receipt in receipts:
+            try:
+                made = [forged(receipt, forgery) for forgery in forge(receipt, receipts)]
+            except (KeyError, IndexError, TypeError, ValueError):
+                continue
+            found += [(canonical(one), None) for forgery in made for one in (forgery, restated(forgery))]
+            if not (left := left - 1):
+                break
+    return found
 
 
 # Receipts that are made and compared at a time.

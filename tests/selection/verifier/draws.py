@@ -13,7 +13,7 @@ from typing import Any
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.log.leaves import Kind, LogLeaf
-from regworkers_core.selection.log.note import Checkpoint, SignerKey, signed
+from regworkers_core.selection.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,
@@ -54,9 +54,11 @@ SEGMENTS = ("fan", "loyal", "z")
 LETTERS = "ABCxyz019_-"
 REASONS = ("more seats", "", "a “better” list \u2028 é 😀", "one\nline | more", "<b>'\"</b>")
 LOG = SignerKey("log.example/draws", hashlib.sha256(b"log").digest())
+OTHER_LOG = SignerKey("other.example/log", hashlib.sha256(b"other").digest())
 FORMER = SignerKey(LOG.name, hashlib.sha256(b"former").digest())
 WITNESSES = [SignerKey(f"witness-{each}.example", hashlib.sha256(each.encode()).digest()) for each in "abcé"]
-COSIGNATURE = 4
+# One key under a second name.
+ALIAS = SignerKey("alias.example", WITNESSES[0].seed)
 
 
 @dataclass
