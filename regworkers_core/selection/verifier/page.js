@@ -336,6 +336,7 @@ function fillTexts() {
     label.textContent = { file: STRINGS.fileField, text: STRINGS.pasteField, "trust-file": STRINGS.trustField }[label.htmlFor];
   }
   part("values").querySelector("summary").textContent = STRINGS.valuesTitle;
+  part("values").querySelector("pre").ariaLabel = STRINGS.valuesTitle;
   part("values").querySelector("p").textContent = STRINGS.valuesHelp;
   part("input").hidden = false;
 }
