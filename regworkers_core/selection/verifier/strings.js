@@ -184,7 +184,8 @@ export const STRINGS = {
       title: "The public log",
       fan: "The fingerprints of this draw are in a public log, from which nothing disappears unnoticed.",
       failed: "The public log does not show this draw as the receipt does.",
-      unchecked: "The public log could not be checked: see the reason below.",
+      unchecked: "This page cannot check the log’s signature. All else about it fits the receipt.",
+      absent: "This draw is in no public log: there was nothing to check.",
       auditor:
         "The checkpoint’s signature under a trusted key; RFC 6962 proofs of all entries; commitment, manifests, " +
         "results and annulment against the receipt; the manifest’s entry is at least 600 s before the round.",
@@ -194,7 +195,8 @@ export const STRINGS = {
       fan: "As many independent witnesses as required have signed what the log showed.",
       none: "No witness is required for this draw, so none vouches for the log.",
       failed: "Fewer witnesses than required have signed what the log showed.",
-      unchecked: "The witnesses’ signatures could not be checked: see the reason below.",
+      unchecked: "This page cannot check the witnesses’ signatures.",
+      absent: "Without a public log there was nothing that witnesses could sign.",
       auditor: "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the keys say (need).",
     },
   },
