@@ -9,6 +9,7 @@ const SITE_TEXT = {
   absentWhy: "Why an entry was left out is not public. Ask the organiser for your receipt: it gives the reason.",
   noRef: "A reference has 1 to 64 of the characters A-Z a-z 0-9 _ -, as in your confirmation.",
   looking: "Fetching the proof and checking it …",
+  fromDisk: "A page from disk cannot fetch the proofs: open it from a host of files, or check a receipt from a file.",
   failed: (why) => `This could not be read: ${why}. Reload the page, and try again.`,
   save: "Save this receipt, to check it elsewhere",
   replayed: (count, phases) => {
@@ -79,7 +80,7 @@ async function answerWith(work) {
     if (typeof found === "string") answer.textContent = found;
     else showAnswer(found, checkReceipt(found.text, { curves: globalThis.curves ?? null, trust: null }));
   } catch (error) {
-    answer.textContent = SITE_TEXT.failed(error.message);
+    answer.textContent = location.protocol === "file:" ? SITE_TEXT.fromDisk : SITE_TEXT.failed(error.message);
   }
 }
 
