@@ -71,6 +71,13 @@ function showAnswer({ text, drawn }, { steps, limits, receipt }) {
   document.documentElement.dataset.verdict = verdict;
 }
 
+/** The curves of signatures, once `unpack.js` has unpacked them; null in a build without them. */
+async function unpackedCurves() {
+  const packed = document.querySelector('script[type="application/gzip"]');
+  for (let tries = 0; packed && !globalThis.curves && tries < 200; tries++) await new Promise((next) => setTimeout(next, 25));
+  return globalThis.curves ?? null;
+}
+
 async function answerWith(work) {
   const answer = document.getElementById("answer");
   delete document.documentElement.dataset.verdict;
@@ -78,7 +85,7 @@ async function answerWith(work) {
   try {
     const found = await work();
     if (typeof found === "string") answer.textContent = found;
-    else showAnswer(found, checkReceipt(found.text, { curves: globalThis.curves ?? null, trust: null }));
+    else showAnswer(found, checkReceipt(found.text, { curves: await unpackedCurves() }));
   } catch (error) {
     answer.textContent = location.protocol === "file:" ? SITE_TEXT.fromDisk : SITE_TEXT.failed(error.message);
   }
@@ -86,8 +93,10 @@ async function answerWith(work) {
 
 function startReplay(phases) {
   const [button, bar, said] = ["replay", "progress", "replayed"].map((id) => document.getElementById(id));
-  const code = new Blob([document.getElementById("code").textContent], { type: "text/javascript" });
-  const worker = new Worker(URL.createObjectURL(code));
+  // The same code as here, which sees that it is in a worker; before it the curves, if they are unpacked.
+  const scripts = [...document.querySelectorAll("head script"), document.getElementById("code")];
+  const code = scripts.map((script) => script.textContent).join("\n");
+  const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const end = (...parts) => {
     worker.terminate();
     button.disabled = false;
@@ -140,7 +149,7 @@ function startPage() {
 
 function workOnReplay({ data: { base, phases } }) {
   const onProgress = (share, what) => postMessage({ share, what });
-  replayDraw((name) => fetched(base, name), phases, { onProgress }).then(
+  replayDraw((name) => fetched(base, name), phases, { onProgress, curves: globalThis.curves ?? null }).then(
     (found) => postMessage({ found }),
     (error) => postMessage({ failure: error.message }),
   );
