@@ -83,10 +83,10 @@ export function parseAnnulled(text) {
   return found;
 }
 
-/** Throw unless the annulment is about this manifest. */
+/** Throw unless the annulment is about this manifest of its phase. */
 export function checkAnnulled(annulled, manifest) {
   const { campaignId, phase, manifestHash } = annulled;
-  if (campaignId !== manifest.campaignId || phase !== manifest.phase || manifestHash !== manifest.hash) {
+  if (campaignId !== manifest.campaignId || manifestHash !== manifest.hash) {
     throw drawError(
       "annulled.json",
       `of campaign ${campaignId}, phase ${phase}, manifestHash ${manifestHash ?? "None"}: not this phase`,
@@ -157,7 +157,7 @@ export function guaranteeFits(text, source, published) {
 
 const OWN_SECRET =
   "The randomness is the operator's own secret, whose hash was committed to: trust in the operator. It protects" +
-  " against entrants and against changes after the commit, not against whoever held the secret" +
+  " against entrants and against changes after the commit, not against whoever held the secret" + // # stored name
   " while the manifest could still change.";
 const COMMITMENT_TIMES = [
   " Whether the commitment was published before registration opened is not in these artefacts: compare.",
