@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -26,7 +26,7 @@ from regworkers_core.selection.proof import beacon
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.logged import Trust, Unchecked
 from tests.selection.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
-from tests.selection.verifier.forgeries import FORGERIES, Receipt, canonical, forged, restated
+from tests.selection.verifier.forgeries import FORGERIES, Forgery, Receipt, canonical, forged, restated
 from tests.selection.verifier.mutations import mutated
 from tests.selection.verifier.node import BUNDLE, Node, node
 
@@ -121,26 +121,29 @@ def random_trust(rng: Random) -> str | None:
 
 
 def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Question], list[Question]]:
-    """`count` random receipts, and as many changed ones."""
+    """`count` random receipts; as many with random changes, and some forgeries of each kind."""
     made: list[Receipt] = list(random_receipts(rng, folder, count))
     random = [(canonical(each), random_trust(rng)) for each in made]
     changed = [(mutated(rng, each, made), random_trust(rng)) for each in made]
-    return random, changed
+    return random, changed + forgeries_of(rng, made, most=count // 8)
 
 
-def forgeries_of(receipts: Sequence[Receipt], each: int) -> list[Question]:
-    """Every forgery, of the first `each` receipts that have what it changes, alone and with what follows from it."""
+def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Question]:
+    """At most so many forgeries of each kind, each alone, and with what follows from it."""
     found: list[Question] = []
     for forge in FORGERIES:
-        left = each
-        for receipt in receipts:
-            try:
-                made = [forged(receipt, forgery) for forgery in forge(receipt, receipts)]
-            except (KeyError, IndexError, TypeError, ValueError):
-                continue
-            found += [(canonical(one), None) for forgery in made for one in (forgery, restated(forgery))]
-            if not (left := left - 1):
+        chosen: list[tuple[Receipt, Forgery]] = []
+        for receipt in rng.sample(receipts, len(receipts)):
+            # Not those that do not have what is forged.
+            with suppress(KeyError, IndexError, TypeError, ValueError):
+                forgeries = list(forge(receipt, receipts))
+                forged(receipt, forgeries[0])
+                chosen += [(receipt, forgery) for forgery in forgeries]
+            if len(chosen) > 3 * most:
                 break
+        for receipt, forgery in rng.sample(chosen, min(most, len(chosen))):
+            made = forged(receipt, forgery)
+            found += [(canonical(made), None), (canonical(restated(made)), None)]
     return found
 
 

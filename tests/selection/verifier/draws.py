@@ -222,7 +222,7 @@ def random_beside(rng: Random, draw: RandomDraw, manifest: Manifest, strikes: in
                 iso(public - 900),
                 old.to_bytes().decode(),
                 rng.choice((None, iso(public - 800))),
-                iso(public - rng.choice((700, 100))),
+                iso(rng.choice((public - 700, public - 100, ROUND_AT - 300 * number))),
             )
             files[replaced_name(number)] = replaced.to_bytes()
             leaves += [(Kind.MANIFEST, old.hash), (Kind.REPLACED, sha256_hex(replaced.to_bytes()))]

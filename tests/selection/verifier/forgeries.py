@@ -8,7 +8,7 @@ from copy import deepcopy
 from itertools import islice
 from typing import Any
 
-from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.log.note import Note, Signature
 from regworkers_core.selection.maths.files import canonical_bytes, sha256_hex
 from regworkers_core.selection.maths.manifest import SeedFile
@@ -190,7 +190,7 @@ def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
         manifest = json.loads(at(receipt, place))
         source, market = manifest["seedSource"], manifest["markets"][0]
         full = {"capacity": 2**53 - 1, "marketId": "a", "reserves": []}
-        halves = [{"seats": 2**53 - 1, "segment": segment} for segment in "ab"]
+        halves = [{"seats": 2**53 - 1, "segment": "a"}, {"seats": 2**53 - 2, "segment": "b"}]
         for key, values in {
             "algorithm": ("vf2", 1),
             "asOf": (LATEST, iso(ROUND_AT - 599.999), "2026-02-29T00:00:00.000Z", "0000-01-01T00:00:00.000Z"),
@@ -214,7 +214,8 @@ def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
             "strikesHash": (sha256_hex(b""), ZEROS),
             "waitlistSize": (None, 0, 1, 2, 25, 2**53 - 1, -1),
             "winsPerUnit": (0, 1, 2, 3, 4, 2**53 - 1),
-            "x'\"\\\x7fé😀": (1,),
+            "x'\"\\\x7f": (1,),
+            "é😀": (1,),
         }.items():  # fmt: skip
             yield from (inside(receipt, place, **{key: value}) for value in values)
         yield inside(receipt, place) | {place: at(receipt, place).replace(":", ": ", 1)}
@@ -360,9 +361,10 @@ def beside(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
             {}, {"phase": 2}, {"count": 99}, {"seedSource": manifest["seedSource"] | {"round": 900}},
             {"seedSource": manifest["seedSource"] | {"round": 900}, "waitlistSize": 77}, {"x": 1},
             {"seedSource": {"commitment": HASH, "kind": "commit-reveal"}},
+            {"seedSource": manifest["seedSource"] | {"round": 2**53 - 1}},
         ):  # fmt: skip
             text = canonical(manifest | change).decode()
-            for replaced_at in (iso(seconds("2023-08-23T15:54:21.000Z") or 0), LATEST, "x"):
+            for replaced_at in (LATEST, "x"):
                 old = {
                     "committedAt": LATEST,
                     "manifest": text,

@@ -89,7 +89,7 @@ def documents(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(documents().filter(is_encodable))
 def test_canonical_json_is_accepted_or_refused_alike_with_the_same_words(javascript: Node, text: str) -> None:
     for ask, parse in (("canonical", parse_canonical), ("list", parse_canonical_list)):
@@ -113,7 +113,7 @@ def test_keys_are_sorted_by_halves_of_characters(javascript: Node) -> None:
     assert javascript.ask("canonical", text=text) == text
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(VALUES)
 def test_excerpts_of_values_look_alike(javascript: Node, value: Any) -> None:
     try:
@@ -178,7 +178,7 @@ def test_a_proof_of_a_tree_beyond_32_bits_climbs_to_its_root(javascript: Node) -
 TIMES = st.from_regex(r"\A\d{4}-[012]\d-[0123]\d[T ][0-2]\d:[0-6]\d:[0-6]\d\.\d{3}[Zz]\Z")
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(TIMES | st.datetimes().map(lambda at: f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"))
 def test_times_are_accepted_and_counted_alike(javascript: Node, text: str) -> None:
     from regworkers_core.domain.timestamps import seconds
@@ -195,7 +195,7 @@ def test_times_are_accepted_and_counted_alike(javascript: Node, text: str) -> No
 NAMES = st.text(st.characters(exclude_characters="+ ", exclude_categories=("C", "Z")), min_size=1, max_size=9)
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(
     NAMES, st.binary(min_size=32, max_size=32), st.sampled_from((1, 4, 2)), st.randoms(use_true_random=False)
 )
@@ -217,7 +217,7 @@ def test_keys_are_read_alike(javascript: Node, name: str, public: bytes, kind: i
         assert javascript.ask("key", text=text) == refused(lambda text=text: key(text))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(NAMES, st.integers(0, 10**20), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_notes_are_read_alike(javascript: Node, name: str, size: int, signers: int, rng: Any) -> None:
     def note(text: str) -> Any:
