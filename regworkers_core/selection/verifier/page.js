@@ -106,6 +106,7 @@ function clear() {
   for (const id of ["says", "tiles", "trust", "checks", "keys", "values"]) part(id).hidden = true;
   part("mark").textContent = "";
   part("mark").className = "mark";
+  say("open-all", STRINGS.openAll);
   say("refused", "");
 }
 
