@@ -1,6 +1,7 @@
 """Writes tables of the code between their marks in the docs: `make docs`. Tests compare the two.
 
-With `seeds` it writes what simulated days show by seed, too, which takes some minutes.
+Two take some minutes, and are written on request only: with `seeds` what simulated days show by seed, with `power`
+what simulated draws show of the bias audit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from regworkers_core.operations.runbooks import cost
 from regworkers_core.replication.enqueue.stream_source import CHECKPOINTS_PER_SECOND, idle_pause
 from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, StreamSettings
 from tests.faults.matrix_table import matrix_table
+from tests.selection.frauds.table import frauds_table
+from tools.audit_power import false_alarms_table, simulated_table, smallest_table
 from tools.simulated_days import pages_table, seeds_table
 
 SHARDS = (1, 40, 400, 10_000)
@@ -112,12 +115,20 @@ TABLES = {
     ("reliability.md", "blindness matrix"): matrix_table,
     ("scaling.md", "idle reads"): idle_reads_table,
     ("scaling.md", "residents"): residents_table,
+    ("fairness.md", "frauds"): frauds_table,
+    ("fairness.md", "audit power"): smallest_table,
     ("../benchmarks/README.md", "ratios"): ratios_table,
     ("../benchmarks/README.md", "rehearsal"): rehearsal_table,
 }
 # Takes as long as a simulation.
 SLOW_TABLES = {("alerts.md", "pages"): pages_table}
-BY_SEED = {("reliability.md", "seeds"): seeds_table}
+ON_REQUEST = {
+    "seeds": {("reliability.md", "seeds"): seeds_table},
+    "power": {
+        ("fairness.md", "audit power, simulated"): simulated_table,
+        ("fairness.md", "false alarms"): false_alarms_table,
+    },
+}
 
 
 def parts(page: str, name: str) -> tuple[str, str, str]:
@@ -129,7 +140,7 @@ def parts(page: str, name: str) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    chosen = TABLES | SLOW_TABLES | (BY_SEED if sys.argv[1:] == ["seeds"] else {})
+    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else TABLES | SLOW_TABLES
     for (page, name), table in chosen.items():
         before, _, after = parts(page, name)
         (PROJECT_ROOT / "docs" / page).write_text(before + table() + after, encoding="utf-8")

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from regworkers_core.selection.report.inputs import Workspace
-from regworkers_core.selection.report.statistics import GroupCounts, chi_square, pooled, weight_model
+from regworkers_core.selection.report.statistics import GroupCounts, chi_square, pooled, weight_counts
 
 # A fair draw raises a false alarm once in 10,000 audits: rare enough to take every alarm seriously.
 ALPHA = 1e-4
 # Half-width of the band on plots, in standard deviations: 99.9 %.
 BAND = 3.29
-_TIME_BINS = 20
+TIME_BINS = 20
 _MOST_DAY_BINS = 30
-_DAY_MS = 86_400_000
+DAY_MS = 86_400_000
 # More than half of the order adds no information, and fewer ranks cannot fill the groups.
 _MOST_FIRST, _LEAST_FIRST = 0.5, 200
 
@@ -80,7 +80,7 @@ def bias_audit(work: Workspace) -> dict[str, Any]:
         "SELECT count(*) FILTER (WHERE outcome = 'WINNER'), count(*) FROM leaf WHERE rank > 0"
     )
     tests = [_weights(work, winners, candidates)]
-    last = _last_rank("audited", _first(audited, winners, candidates), work)
+    last = _last_rank("audited", first_tested(audited, winners, candidates), work)
     for dimension in dimensions:
         tests.append(_tested(work, dimension, "order", f"rank <= {last}", "true", "0 AS stratum"))
         stratum = "(preferences::BIGINT << 32) + segments AS stratum"
@@ -103,15 +103,15 @@ def bias_audit(work: Workspace) -> dict[str, Any]:
 
 def _prepare(work: Workspace) -> list[Dimension]:
     """Create the table `audited`, with registration times as numbered bins."""
-    marks = [n / _TIME_BINS for n in range(1, _TIME_BINS)]
+    marks = [n / TIME_BINS for n in range(1, TIME_BINS)]
     low, high, bounds = work.row(
         f"SELECT min(created), max(created), quantile_disc(created, {marks}) FROM leaf WHERE first AND weight = 1"
     )
     bounds = sorted(set(bounds or ()))
     time = " + ".join(f"(created > {bound})::INTEGER" for bound in bounds) or "0"
-    days = 0 if low is None else (high // _DAY_MS) - (low // _DAY_MS) + 1
+    days = 0 if low is None else (high // DAY_MS) - (low // DAY_MS) + 1
     width = max(1, -(-days // _MOST_DAY_BINS))
-    day = "0" if low is None else f"(created // {_DAY_MS} - {low // _DAY_MS}) // {width}"
+    day = "0" if low is None else f"(created // {DAY_MS} - {low // DAY_MS}) // {width}"
     work.execute(_AUDITED.format(time=time, day=day))
     return [
         Dimension("registrationTime", "registration time", True, _time_labels(low, high, bounds)),
@@ -131,7 +131,7 @@ _COLUMNS = {
 }
 
 
-def _first(audited: int, winners: int, candidates: int) -> int:
+def first_tested(audited: int, winners: int, candidates: int) -> int:
     """The number of first ranks to test: as many as win, within bounds."""
     share = winners / candidates if candidates else 0.0
     return min(int(audited * _MOST_FIRST), max(round(audited * share), _LEAST_FIRST))
@@ -178,19 +178,12 @@ def _place(dimension: Dimension, name: str) -> tuple[int, str]:
 
 def _weights(work: Workspace, winners: int, candidates: int) -> dict[str, Any]:
     units = work.number("SELECT count(*) FROM leaf WHERE first")
-    last = _last_rank("(SELECT rank FROM leaf WHERE first)", _first(units, winners, candidates), work)
+    last = _last_rank("(SELECT rank FROM leaf WHERE first)", first_tested(units, winners, candidates), work)
     rows = work.rows(
         f"SELECT weight, count(*), count(*) FILTER (WHERE rank <= {last}) FROM leaf WHERE first"
         " GROUP BY weight ORDER BY weight"
     )
-    found = np.array([row[2] for row in rows], float)
-    numbers = np.array([row[1] for row in rows], float)
-    if len(rows) > 1 and 0 < found.sum() < numbers.sum():
-        model = weight_model([row[0] for row in rows], [row[1] for row in rows], int(found.sum()))
-        expected, covariance = model.expected, model.covariance
-    else:
-        expected, covariance = found, np.zeros((len(rows), len(rows)))
-    counted = GroupCounts(tuple(str(row[0]) for row in rows), numbers, found, expected, covariance)
+    counted = weight_counts(*([row[column] for row in rows] for column in range(3)))
     return _test("weight", "weight", "order", pooled(counted, in_order=True))
 
 

@@ -66,16 +66,12 @@ def pooled(counted: GroupCounts, *, in_order: bool) -> GroupCounts:
     """Merge groups with fewer than five expected hits or misses: ordered groups (such as times) with their neighbours,
     others into one group.
     """
-    small = [
-        min(expected, candidates - expected) < LEAST_EXPECTED
-        for expected, candidates in zip(counted.expected, counted.candidates, strict=True)
-    ]
-    if not any(small):
+    small = np.minimum(counted.expected, counted.candidates - counted.expected) < LEAST_EXPECTED
+    if not small.any():
         return counted
     if in_order:
         return _neighbours_pooled(counted)
-    kept = [index for index, is_small in enumerate(small) if not is_small]
-    rest = [index for index, is_small in enumerate(small) if is_small]
+    kept, rest = np.flatnonzero(~small).tolist(), np.flatnonzero(small).tolist()
     together = counted.merged(
         [[index] for index in kept] + [rest], [*(counted.labels[i] for i in kept), POOLED]
     )
@@ -145,7 +141,7 @@ class WeightModel:
     covariance: Numbers
 
 
-def weight_model(weights: Sequence[int], units: Sequence[int], first: int) -> WeightModel:
+def weight_model(weights: Sequence[int], units: Sequence[float], first: int) -> WeightModel:
     """The model for the first `first` units of the order. `units` are counted by weight; 0 < `first` < all units."""
     w, n = np.asarray(weights, float), np.asarray(units, float)
 
@@ -156,6 +152,16 @@ def weight_model(weights: Sequence[int], units: Sequence[int], first: int) -> We
     growth = n * w * (1 - threshold) ** (w - 1)
     keep = np.eye(len(w)) - np.outer(growth / growth.sum(), np.ones(len(w)))
     return WeightModel(n * chance, keep @ np.diag(n * chance * (1 - chance)) @ keep.T)
+
+
+def weight_counts(weights: Sequence[int], units: Sequence[float], found: Sequence[float]) -> GroupCounts:
+    """Numbers by weight beside what the model expects. Without a choice between weights nothing can deviate."""
+    numbers, hits = np.asarray(units, float), np.asarray(found, float)
+    expected, covariance = hits, np.zeros((len(weights), len(weights)))
+    if len(weights) > 1 and 0 < hits.sum() < numbers.sum():
+        model = weight_model(weights, units, round(hits.sum()))
+        expected, covariance = model.expected, model.covariance
+    return GroupCounts(tuple(map(str, weights)), numbers, hits, expected, covariance)
 
 
 def _threshold(weights: Numbers, units: Numbers, first: int) -> float:

@@ -1,0 +1,219 @@
+"""Frauds of an operator, as data: what becomes of each, and the tests that show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Answer(StrEnum):
+    """What becomes of a fraud. A receipt is one that the fan checks, without any file of the draw."""
+
+    IMPOSSIBLE = "impossible by construction"
+    RECEIPT = "caught by the receipt alone"
+    LOG = "caught with the log and k witnesses"
+    MISSED = "**not caught**"
+
+
+@dataclass(frozen=True, slots=True)
+class Fraud:
+    """`why` says what catches it, or why nothing does. `tests` are functions in this folder."""
+
+    name: str
+    answer: Answer
+    why: str
+    tests: tuple[str, ...] = ()
+
+
+FRAUDS = (
+    Fraud(
+        "an entry exchanged or added after the commit",
+        Answer.RECEIPT,
+        "its leaf does not lead to the root of the manifest (`inclusion`); a replay names `leaves.txt`",
+        ("test_a_leaf_exchanged_or_made_heavier_after_the_commit",),
+    ),
+    Fraud(
+        "a weight raised after the commit",
+        Answer.RECEIPT,
+        "as above",
+        ("test_a_leaf_exchanged_or_made_heavier_after_the_commit",),
+    ),
+    Fraud(
+        "seats moved to another market once the order is known",
+        Answer.RECEIPT,
+        "capacities are in the manifest, and the seed follows from its hash (`seed`): other seats, another order",
+        ("test_seats_moved_once_the_order_is_known",),
+    ),
+    Fraud(
+        "cut-offs bent for everybody, so that a friend wins",
+        Answer.RECEIPT,
+        "the receipts of all whom it passes over say that they should have won (`outcome-<n>`)",
+        ("test_cutoffs_bent_for_everybody",),
+    ),
+    Fraud(
+        "another round than the one committed to, chosen or repeated",
+        Answer.RECEIPT,
+        "the signature is not that of the manifest's round (`randomness`)",
+        ("test_another_round_than_the_committed_one",),
+    ),
+    Fraud(
+        "a round that was already signed when the list was frozen",
+        Answer.RECEIPT,
+        "the manifest's round must come 600 s after its `asOf` (`randomness`)",
+        ("test_a_round_that_was_signed_before_the_entries_were_frozen",),
+    ),
+    Fraud(
+        "a receipt swapped for that of another loser",
+        Answer.RECEIPT,
+        "the leaf is not that of the ref (`leaf`)",
+        ("test_a_receipt_swapped_with_that_of_another_loser",),
+    ),
+    Fraud(
+        "a strike taken back in a later phase",
+        Answer.RECEIPT,
+        "a strike of the phase before is missing (`outcome-<n>`)",
+        ("test_a_strike_taken_back",),
+    ),
+    Fraud(
+        "a strike invented for one fan, in a draw without strikes",
+        Answer.RECEIPT,
+        "the manifest commits to an empty list of strikes (`outcome-<n>`)",
+        ("test_a_strike_invented_where_the_manifest_has_none",),
+    ),
+    Fraud(
+        "a seat withdrawn by a later phase",
+        Answer.RECEIPT,
+        "a winner who is not struck stays one (`outcome-<n>`)",
+        ("test_a_seat_withdrawn_by_a_later_phase",),
+    ),
+    Fraud(
+        "an entry of the list whose receipt says that it was excluded",
+        Answer.RECEIPT,
+        "its neighbours in the list are not adjacent (`absence`)",
+        ("test_an_entry_of_the_list_whose_receipt_excludes_it",),
+    ),
+    Fraud(
+        "a list or terms ground before the commit, with the beacon",
+        Answer.IMPOSSIBLE,
+        "the seed needs a signature that no one can know before its round: there is nothing to compare lists by",
+        ("test_a_round_that_was_signed_before_the_entries_were_frozen",),
+    ),
+    Fraud(
+        "a split view: another log, with another draw, for one fan",
+        Answer.LOG,
+        "no witness cosigns both (`witnesses`), if the fan trusts witnesses of the own choice and not those that the"
+        " operator names",
+        ("test_another_log_that_is_shown_to_one_fan",),
+    ),
+    Fraud(
+        "the log rewritten",
+        Answer.LOG,
+        "a witness signs only what continues the checkpoint before",
+        ("test_a_log_that_is_rewritten",),
+    ),
+    Fraud(
+        "an old checkpoint, or a receipt of an earlier phase",
+        Answer.LOG,
+        "the old receipt itself holds. `regworkers draw log --checkpoint` shows an old log, and the log has the result"
+        " of every phase",
+        ("test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log",),
+    ),
+    Fraud(
+        "a commit that is logged late, at its true time",
+        Answer.LOG,
+        "the leaf of the manifest must be 600 s before its round (`log`)",
+        ("test_a_commit_that_is_logged_when_its_round_is_known",),
+    ),
+    Fraud(
+        "a backdated commit: logged late, at a false time",
+        Answer.MISSED,
+        "a leaf has the time that the operator gives it, and receipt and witness believe it. Only who kept a checkpoint"
+        " from before the round (`regworkers draw log --checkpoint`, every day) sees that the leaf was not there",
+        ("test_a_commit_that_is_logged_when_its_round_is_known",),
+    ),
+    Fraud(
+        "a draw abandoned for another id, or a result withheld",
+        Answer.LOG,
+        "a manifest without result or annulment a day after its round is a finding of `regworkers draw log`",
+        ("test_a_draw_whose_result_did_not_please",),
+    ),
+    Fraud(
+        "a manifest replaced by a more favourable one",
+        Answer.LOG,
+        "every manifest has a leaf. A receipt that shows it fails (`log`); where a receipt leaves it out,"
+        " `regworkers draw log` finds it. Without the log those see it who noted the published hash",
+        (
+            "test_a_manifest_that_was_replaced_unnoticed",
+            "test_a_manifest_that_no_receipt_names",
+            "test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_published_one",
+        ),
+    ),
+    Fraud(
+        "a result, or a reason of a top-up, that is not the published one",
+        Answer.LOG,
+        "the hashes of `result.txt` and `notice.json` are in the log (`log`): all see the same. Whether a reason is"
+        " true, no log knows",
+        (
+            "test_a_result_or_a_reason_that_is_not_the_logged_one",
+            "test_another_reason_holds_without_the_log",
+        ),
+    ),
+    Fraud(
+        "an annulment kept from a fan",
+        Answer.LOG,
+        "it is a leaf (`log`)",
+        ("test_an_annulment_that_the_receipt_does_not_have",),
+    ),
+    Fraud(
+        "a struck winner kept",
+        Answer.LOG,
+        "the friend's receipt leaves the strike out and holds. But the log fixes manifest and result: `strikes.txt` has"
+        " the hash in the manifest, and one replay by any reader names `result.txt`",
+        ("test_a_struck_winner_kept",),
+    ),
+    Fraud(
+        "cut-offs bent in the receipt of one loser",
+        Answer.LOG,
+        "the receipt holds: a cut-off is proven by the whole list only. The log fixes `result.txt`, and one replay by"
+        " any reader gives its cut-offs, whose hash the receipt shows as `cutoffsHash`",
+        ("test_cutoffs_bent_for_one_loser",),
+    ),
+    Fraud(
+        "one code planned for two winners by mistake",
+        Answer.LOG,
+        "the plan's salted digests are public before messages go out: the same code has the same digest",
+        ("test_a_code_that_is_planned_for_two_winners",),
+    ),
+    Fraud(
+        "one code given to two winners on purpose",
+        Answer.MISSED,
+        "two salts that are invented give two digests. Winners who compare their codes see it, or an auditor to whom"
+        " the operator opens the secret",
+        ("test_a_code_that_is_planned_for_two_winners",),
+    ),
+    Fraud(
+        "entries invented before the commit",
+        Answer.MISSED,
+        "the list is the operator's. An invented entry has the same chance as any other",
+    ),
+    Fraud(
+        "a household split into several before the commit",
+        Answer.MISSED,
+        "units are random ids that the operator gives: who belongs together is not in the files",
+    ),
+    Fraud(
+        "the holder of a commit-reveal secret tries lists or terms until a friend wins",
+        Answer.MISSED,
+        "who knows the secret can compute every result before the commit; receipts say *trust in the operator*",
+        ("test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_published_one",),
+    ),
+)
+
+
+def frauds_table() -> str:
+    """The frauds in Markdown."""
+    lines = ["| fraud | answer | because | shown by |", "| --- | --- | --- | --- |"]
+    for each in FRAUDS:
+        tests = ", ".join(f"`{test.removeprefix('test_')}`" for test in each.tests) or "–"
+        lines.append(f"| {each.name} | {each.answer} | {each.why} | {tests} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,234 @@
+"""Frauds that the public log and its witnesses show, and what they leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.domain.selection import QUICKNET
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.selection.log import follow, witness
+from regworkers_core.selection.log.leaves import Kind, LogLeaf, LogState
+from regworkers_core.selection.log.note import COSIGNATURE, SignerKey, signed
+from regworkers_core.selection.log.tree import consistency
+from regworkers_core.selection.maths.beside import NOTICE, Annulled
+from regworkers_core.selection.maths.files import MANIFEST, RESULT, file_hash, sha256_hex
+from regworkers_core.selection.proof import logged
+from regworkers_core.selection.proof.logged import LogKeys, LogPart, Trust
+from regworkers_core.selection.proof.receipt import Receipt, build_receipt
+from tests.selection.frauds.forging import failed, without
+from tests.selection.proof.draws import (
+    BEACON,
+    CAMPAIGN,
+    FIRST,
+    MORE,
+    REVEAL,
+    Terms,
+    entrants,
+    make,
+    publish_beside,
+)
+from tests.selection.proof.rounds import ROUND
+
+ORIGIN = "example.com/log"
+LOG = SignerKey(ORIGIN, b"l" * 32)
+WITNESS, PUPPET = SignerKey("witness.example.com", b"w" * 32), SignerKey("puppet.example.com", b"p" * 32)
+NOW = int(QUICKNET.due(ROUND))
+TRUST = Trust(keys=LogKeys((LOG.verifier(),), (WITNESS.verifier(COSIGNATURE),), 1))
+LEAVES = entrants()
+REF = LEAVES[-1].ref
+
+
+@pytest.fixture(scope="module")
+def draw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two phases, each with its notice."""
+    terms = [Terms(FIRST, {}), Terms(MORE, {})]
+    return publish_beside(make(tmp_path_factory.mktemp("draw"), LEAVES, terms))
+
+
+def leaf(kind: Kind, hash_: str, phase: int = 1, at: float = NOW - 1_000) -> LogLeaf:
+    return LogLeaf(CAMPAIGN, hash_, kind, phase, iso(at))
+
+
+def leaves_of(draw: Path, at: float = NOW - 1_000) -> list[LogLeaf]:
+    """What an honest operator logs about a draw."""
+    found = [leaf(Kind.COMMITMENT, REVEAL["commitment"])]
+    for number, folder in enumerate(sorted(draw.glob("phase-*")), 1):
+        names = {Kind.MANIFEST: MANIFEST, Kind.NOTICE: NOTICE, Kind.RESULT: RESULT}
+        found += [
+            leaf(kind, file_hash(folder / name), number, at)
+            for kind, name in names.items()
+            if (folder / name).exists()
+        ]
+    return found
+
+
+def log_of(leaves: Sequence[LogLeaf]) -> LogState:
+    return LogState(ORIGIN, tuple(each.to_bytes() for each in leaves))
+
+
+def with_log(
+    receipt: Receipt, log: LogState, by: SignerKey = WITNESS, *, hidden: Collection[int] = ()
+) -> Receipt:
+    """The receipt with a checkpoint, cosigned by one witness, and the leaves of its phases but those `hidden`."""
+    text = log.checkpoint.text
+    shown = [
+        at
+        for at, each in log.of_campaign(CAMPAIGN)
+        if each.phase <= len(receipt["phases"]) and at not in hidden
+    ]
+    receipt["log"] = {
+        "checkpoint": str(signed(text, LOG).with_signatures(by.cosign(text, NOW))),
+        "entries": [{"leaf": log.entries[at].decode(), "index": at, "proof": log.proof(at)} for at in shown],
+        "keys": {
+            "log": [str(LOG.verifier())],
+            "witnesses": [str(by.verifier(COSIGNATURE))],
+            "need": 1,
+        },
+    }
+    return receipt
+
+
+def read_by_others(
+    log: LogState,
+    files: Mapping[str, bytes] | None = None,
+    *,
+    kept: LogState | None = None,
+    after: float = 60.0,
+) -> list[str]:
+    """What readers of the log find in its files, `after` seconds past the round."""
+    note = signed(log.checkpoint.text, LOG).with_signatures(WITNESS.cosign(log.checkpoint.text, NOW))
+    state = LogState(ORIGIN, log.entries, note)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(follow, "published", lambda _read, _trusted: (state, TRUST.keys))
+        patch.setattr(follow, "_tiles", lambda _read, _state: ())
+        old = None if kept is None else str(signed(kept.checkpoint.text, LOG)).encode()
+        return list(follow.follow((files or {}).get, now=NOW + after, kept=old).findings)
+
+
+def test_an_honest_receipt_holds(draw: Path) -> None:
+    assert failed(with_log(build_receipt(draw, REF), log_of(leaves_of(draw))), TRUST) == []
+
+
+def test_another_log_that_is_shown_to_one_fan(
+    draw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another draw with files of its own; the log's key signs both histories.
+    second = make(tmp_path / "second", LEAVES, [Terms(FIRST, {}, waitlist_size=7)])
+    split = with_log(build_receipt(second, REF), log_of(leaves_of(second)), PUPPET)
+    assert failed(split) == [], "with the keys that the operator gave"
+    assert failed(split, TRUST) == ["witnesses"]
+    without(monkeypatch, LogPart.check_witnesses, "count < self.need")
+    assert failed(split, TRUST) == []
+
+
+def request(log: LogState, old: int) -> bytes:
+    proof = [witness.encoded(each) for each in consistency(old, log.nodes)]
+    return "\n".join([f"old {old}", *proof, "", str(signed(log.checkpoint.text, LOG))]).encode()
+
+
+def test_a_log_that_is_rewritten(draw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = leaves_of(draw)
+    key = witness.Key.parse(str(LOG.verifier()))
+    watching = witness.Witness(tmp_path, WITNESS.name, WITNESS.seed, [key], clock=lambda: float(NOW))
+    watching.add_checkpoint(request(log_of(honest[:4]), 0))
+    rewritten = log_of([honest[0], *honest[2:], honest[1]])
+    with pytest.raises(witness.Refused, match="does not continue"):
+        watching.add_checkpoint(request(rewritten, 4))
+    monkeypatch.setattr(witness, "consistent", lambda *_: True)
+    line = watching.add_checkpoint(request(rewritten, 4))
+    assert line.startswith(f"\u2014 {WITNESS.name} ")
+
+
+def test_a_commit_that_is_logged_when_its_round_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forged = make(tmp_path / "draw", LEAVES, [Terms(FIRST, {})], source=BEACON)
+    receipt = build_receipt(forged, REF)
+    late, backdated = (log_of(leaves_of(forged, at)) for at in (NOW + 60, NOW - 1_000))
+    assert failed(with_log(receipt, late), TRUST) == ["log"]
+    # The log states its own times: a late leaf with an early time is only in no checkpoint from before.
+    assert failed(with_log(receipt, backdated), TRUST) == []
+    monkeypatch.setattr(logged, "LEAD_SECONDS", -3_600)
+    assert failed(with_log(receipt, late), TRUST) == []
+
+
+def test_a_manifest_that_was_replaced_unnoticed(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = leaves_of(draw)
+    log = log_of([honest[0], leaf(Kind.MANIFEST, "a" * 64), *honest[1:]])
+    assert failed(with_log(build_receipt(draw, REF), log), TRUST) == ["log"]
+    # A receipt that leaves the leaf out holds: the next test reads the log.
+    assert failed(with_log(build_receipt(draw, REF), log, hidden={1}), TRUST) == []
+    monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
+    assert failed(with_log(build_receipt(draw, REF), log), TRUST) == []
+
+
+def test_a_manifest_that_no_receipt_names(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = leaves_of(draw)
+    log = log_of([honest[0], leaf(Kind.MANIFEST, "a" * 64), *honest[1:]])
+    assert ["2 manifests" in each for each in read_by_others(log)] == [True]
+    without(monkeypatch, follow._accounts, "len(manifests) - 1 > len(of(Kind.REPLACED))")
+    assert read_by_others(log) == []
+
+
+def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = log_of(leaves_of(draw))
+    result, reason = (with_log(build_receipt(draw, REF), log) for _ in range(2))
+    result["phases"][1]["resultHash"] = "b" * 64
+    published = reason["phases"][1]["published"]
+    published["notice"] = published["notice"].replace("more seats", "a sponsor's wish")
+    assert failed(result, TRUST) == failed(reason, TRUST) == ["log"]
+    monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
+    assert failed(result, TRUST) == failed(reason, TRUST) == []
+
+
+def test_an_annulment_that_the_receipt_does_not_have(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Annulled(iso(NOW), CAMPAIGN, file_hash(draw / "phase-2" / MANIFEST), 2, "a list of last year")
+    log = log_of([*leaves_of(draw), leaf(Kind.ANNULLED, sha256_hex(said.to_bytes()), 2)])
+    receipt = with_log(build_receipt(draw, REF), log)
+    assert failed(receipt, TRUST) == ["log"]
+    without(monkeypatch, LogPart.check, "each.leaf.hash != said")
+    assert failed(receipt, TRUST) == []
+
+
+def test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log(
+    draw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "phase-1").symlink_to(draw / "phase-1")
+    log = log_of(leaves_of(draw))
+    assert failed(with_log(build_receipt(tmp_path, REF), log), TRUST) == []
+    assert max(each.phase for _, each in log.of_campaign(CAMPAIGN)) == 2
+    # The receipt came with the checkpoint of that time: a reader with a later one sees that it is an old log.
+    old = log_of([each for each in leaves_of(draw) if each.phase == 1])
+    assert read_by_others(old, kept=log) == [
+        f"the log has {old.size} leaves, an earlier checkpoint (signed by this log) had {log.size}: an old log is shown"
+    ]
+    monkeypatch.setattr(follow, "_continues", lambda *_: ())
+    assert read_by_others(old, kept=log) == []
+
+
+@pytest.mark.parametrize("campaign", [CAMPAIGN, "summer-2"])
+def test_a_draw_whose_result_did_not_please(monkeypatch: pytest.MonkeyPatch, campaign: str) -> None:
+    # Its result is withheld, or another id is drawn instead.
+    log = log_of([LogLeaf(campaign, "a" * 64, Kind.MANIFEST, 1, iso(NOW))])
+    two_days = 2 * follow.PATIENCE_SECONDS
+    assert read_by_others(log, after=follow.PATIENCE_SECONDS - 1) == []
+    assert ["neither a result nor" in each for each in read_by_others(log, after=two_days)] == [True]
+    monkeypatch.setattr(follow, "PATIENCE_SECONDS", 10 * two_days)
+    assert read_by_others(log, after=two_days) == []
+
+
+def test_a_code_that_is_planned_for_two_winners(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = f"east|1|{'c' * 64}\nwest|1|{'c' * 64}\n".encode()
+    log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(plan))])
+    files = {f"draws/{CAMPAIGN}/phase-1/codes-1.txt": plan}
+    assert ["have the same code" in each for each in read_by_others(log, files)] == [True]
+    without(monkeypatch, follow._codes, "digests.setdefault(digest, place) != place")
+    assert read_by_others(log, files) == []
+    # Two salts that were invented hide it.
+    monkeypatch.undo()
+    hidden = plan.replace(b"west|1|c", b"west|1|d")
+    log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(hidden))])
+    assert read_by_others(log, {f"draws/{CAMPAIGN}/phase-1/codes-1.txt": hidden}) == []
