@@ -57,8 +57,8 @@ test-slow: $(STAMP) ## run the tests that take more than 20 s each
 test-browser: $(STAMP) ## open the page that checks receipts in Chromium, which is installed if this is root on Debian
 	$(BIN)/python -m pytest -n 0 -m browser tests/browser $(FLAGS)
 
-verifier: $(STAMP) ## build the page that checks receipts, with signatures, in build/verifier/ (needs Node and npm)
-	@$(BIN)/python -m tools.build_verifier
+verifier: $(STAMP) ## build the page that checks receipts, with signatures, in build/verifier/ (needs Node and npm; FLAGS=--check)
+	@$(BIN)/python -m tools.build_verifier $(FLAGS)
 
 PLAYS = 2000
 SEED = 1

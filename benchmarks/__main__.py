@@ -23,7 +23,7 @@ from benchmarks.page import write_tables
 from benchmarks.plots import write_plots
 from benchmarks.readme import conditions, say
 from benchmarks.replication import lag, memory, shards, throughput, verifying
-from benchmarks.selection import assigning, drawing
+from benchmarks.selection import assigning, drawing, publishing
 from regworkers_core.observability.logs import configure_logging
 
 Figures = dict[str, Any]
@@ -86,6 +86,10 @@ SUITES: Mapping[str, Suite] = {
     "export-memory": Suite("memory of the export", 2, 0, "", _export_memory),
     "draw": Suite("a draw beside bare DuckDB", 8, 10_000_000, "entries", _saying(drawing.measure)),
     "large-draw": Suite("one large draw", 4, 20_000_000, "entries", _saying(drawing.measure_large)),
+    "proofs": Suite("static proofs of a draw", 2, 1_000_000, "entries", _saying(publishing.measure_proofs)),
+    "replay": Suite(
+        "a draw again in JavaScript", 1, 1_000_000, "entries", _saying(publishing.measure_replay)
+    ),
     "assign": Suite(
         "codes for winners beside bare writes", 4, 100_000, "winners", _saying(assigning.measure)
     ),

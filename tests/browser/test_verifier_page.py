@@ -156,6 +156,23 @@ def test_nothing_in_a_receipt_becomes_html(opened: Opened) -> None:
         assert tab.verdict() == "fails" and "not a receipt that this page can read" in text(tab, "#headline")
 
 
+def test_even_code_in_the_page_can_neither_load_nor_send_nor_add_a_script(opened: Opened) -> None:
+    tab = opened(receipt("WINNER", logged=False))
+    tab.verdict()
+    for attempt in (
+        "fetch('https://example.org/').then(() => 'done', () => 'refused')",
+        "new Promise((end) => { const image = new Image(); image.onload = () => end('done');"
+        " image.onerror = () => end('refused'); image.src = 'https://example.org/x.png'; })",
+        "new Promise((end) => { const script = document.createElement('script'); script.textContent = 'window.ran = 1';"
+        " document.head.append(script); setTimeout(() => end(window.ran ? 'done' : 'refused')); })",
+    ):
+        assert tab.run(attempt) == "refused", attempt
+    assert len(tab.errors) >= 3 and all("Content Security Policy" in each for each in tab.errors)
+    # Chromium counts what it refused as asked for.
+    tab.requests.clear()
+    tab.errors.clear()
+
+
 def test_without_a_receipt_the_page_takes_one_by_file_page_text_paste_and_drop(
     opened: Opened, curves: None, tmp_path: Path
 ) -> None:

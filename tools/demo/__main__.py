@@ -29,7 +29,7 @@ from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.load import LoadPlan
 from regworkers_local.stack import Stack, local_dir
 from tools.demo.replication import replicate
-from tools.demo.selection import select
+from tools.demo.selection import publish, select
 
 GIVE_UP_SECONDS = 300.0
 # Slow enough that replication runs while entries are still written, changed and removed.
@@ -67,6 +67,7 @@ def demo(
             runtime, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop, console, GIVE_UP_SECONDS
         )
         clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
+        published = publish(runtime, PROJECT_ROOT / "build" / "demo") if clean else {}
         if planted:
             # Imported here, because nothing else needs it.
             from tools.demo.leaks import nothing_leaked
@@ -78,6 +79,10 @@ def demo(
             console.print(
                 f"  {command(instance, 'doctor')}\nstop and delete it with\n  {command(instance, 'local reset --yes')}"
             )
+    for what, path in published.items():
+        console.print(f"{what}: {path.as_uri()}")
+    if published:
+        console.print("to look up references in the page: python3 -m http.server --directory build/demo")
     if not clean:
         raise typer.Exit(1)
 

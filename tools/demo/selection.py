@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,7 +23,13 @@ from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.draw.artefacts import export
 from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import RESULT
+from regworkers_core.selection.proof.receipt import receipt_bytes
+from regworkers_core.selection.proof.source import campaign_source
 from regworkers_core.selection.proof.verify import Verification, verify
+from regworkers_core.selection.site.page import INDEX
+from regworkers_core.selection.site.publish import PAGE_FOLDER, publish_page
+from regworkers_core.selection.verifier.assemble import verifier_page
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 from tools.demo.replication import Sums
 
@@ -64,6 +71,23 @@ def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds
     if not fine:
         console.print("the numbers do not add up")
     return selected.verification.passed and fine
+
+
+def publish(runtime: Runtime, folder: Path) -> dict[str, Path]:
+    """Publish the page of the draw, with a copy in `folder`; also there, one winner's and one loser's receipt, which
+    check themselves. Returns the files by what they are.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    publish_page(runtime, CAMPAIGN.campaign_id, output=folder, apply=True)
+    found = {"public page": folder / PAGE_FOLDER / INDEX}
+    with tempfile.TemporaryDirectory(prefix="demo-draw-") as cache:
+        source = campaign_source(runtime, CAMPAIGN.campaign_id, Path(cache))
+        lines = (folder / "phase-1" / RESULT).read_text().splitlines()
+        for name, outcomes in (("winner", ("WINNER",)), ("loser", ("WAITLIST", "UNSELECTED"))):
+            ref = next(line.split("|")[0] for line in lines if line.endswith(outcomes))
+            path = found[f"receipt of a {name}"] = folder / f"receipt-{name}.html"
+            path.write_bytes(verifier_page(receipt_bytes(source.receipt(ref))))
+    return found
 
 
 def _import_codes(runtime: Runtime, console: Console) -> None:

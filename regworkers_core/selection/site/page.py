@@ -48,8 +48,8 @@ def draw_page(
     *,
     commitment_late: bool | None,
 ) -> bytes:
-    """The page of the drawn `phases`; `numbers` are those of the last one's report. Its policy (CSP) allows its own
-    style, script and worker, and requests to its own host.
+    """The page of all phases with a result; `numbers` are those of the last one's report. Its policy (CSP) allows its
+    own style, script and worker, and requests to its own host.
     """
     shown = public_numbers(numbers)
     audit = shown["audit"]
@@ -63,7 +63,7 @@ def draw_page(
         curves=curves,
         script=module("site.js"),
         block=BLOCK,
-        phases=[_facts(each) for each in phases],
+        phases=[_facts(each) for each in phases if each.summary],
         annulled=next((each.published.annulled for each in phases if each.published.annulled), None),
         guarantee=guarantee.of_source(_source_of(first), commitment_late, first.published),
         manifest=first.manifest,
@@ -110,7 +110,7 @@ def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(each: Inputs) -> dict[str, Any]:
     """What the page tells about one phase."""
-    notice, summary = each.published.notice, each.summary or {}
+    notice, summary = each.published.notice, dict(each.summary or {})
     seed_source = _source_of(each)
     return {
         "number": each.number,

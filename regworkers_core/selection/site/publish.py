@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -108,14 +108,19 @@ def publish_page(
             f"{campaign_id} has no confirmed phase yet: read the report and confirm it with `regworkers draw run"
             f" {campaign_id}` or the job `confirm_draw`; then publish its page"
         )
-    numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, shown[-1], NUMBERS)))
     campaign = runtime.campaigns.get(campaign_id)
     naming = Naming(
         campaign.name if campaign and campaign.name else campaign_id,
         {market.market_id: market.name for market in campaign.markets if market.name} if campaign else {},
     )
     with _site(output) as root:
-        export(runtime.objects, campaign_id, shown, root)
+        # Beside a phase without a result there may be the annulment of the draw.
+        annulled = [record.annulled["phase"]] if record.annulled else []
+        export(runtime.objects, campaign_id, sorted({*shown, *annulled}), root)
+        try:
+            numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, shown[-1], NUMBERS)))
+        except MissingObject:
+            numbers = measured_files([root / f"phase-{number}" for number in shown])
         source = ReceiptSource(
             root,
             None,
@@ -172,11 +177,9 @@ def write_site(
         proofs = write_proofs(
             source, out, engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB), on_leaves=on_leaves
         )
-    drawn = [each for each in phase_folders(source.folder) if (each / RESULT).is_file()]
     (out / VERIFIER).write_bytes(verifier_page())
-    html = draw_page(
-        [read_inputs(each) for each in drawn], numbers, proofs, naming, commitment_late=source.commitment_late
-    )
+    phases = [read_inputs(each) for each in phase_folders(source.folder)]
+    html = draw_page(phases, numbers, proofs, naming, commitment_late=source.commitment_late)
     (out / INDEX).write_bytes(html)
     return proofs
 

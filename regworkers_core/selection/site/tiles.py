@@ -167,9 +167,9 @@ def _common(source: ReceiptSource, leaves: Path) -> Receipt:
     return {name: value for name, value in receipt.items() if name not in _PER_RECEIPT}
 
 
-def _hashed(leaves: Path, manifest: Manifest, tell: OnLeaves) -> tuple[list[bytes], npt.NDArray[np.int64]]:
+def _hashed(leaves: Path, manifest: Manifest, tell: OnLeaves) -> tuple[list[bytes], npt.NDArray[np.int32]]:
     """Return the roots of all blocks, and the bytes of every leaf with its line feed."""
-    roots, tree, sizes, done = [], TreeHash(), np.zeros(manifest.count, np.int64), 0
+    roots, tree, sizes, done = [], TreeHash(), np.zeros(manifest.count, np.int32), 0
     for _, lines in blocks_of(leaves, BLOCK):
         if done + len(lines) > manifest.count:
             raise DrawError(LEAVES, f"{manifest.count:,} leaves were committed to, more were found")
@@ -201,7 +201,7 @@ def _ranks(phase: Path, count: int) -> npt.NDArray[np.int32]:
 
 
 def _records(
-    leaves: Path, ranks: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], engine: Engine
+    leaves: Path, ranks: npt.NDArray[np.int32], sizes: npt.NDArray[np.int32], engine: Engine
 ) -> _Records:
     """Place the records, unit by unit in order of rank: what is ahead of a leaf is one span of bytes."""
     with engine.connection() as connection:
@@ -238,7 +238,8 @@ def _units(leaves: Path, ranks: npt.NDArray[np.int32]) -> Iterator[pa.RecordBatc
 
 def _record_bytes(positions: npt.NDArray[np.int32], leaf_bytes: Any, count: int) -> npt.NDArray[np.int64]:
     """Return the bytes of the records of these leaves: index, bar, leaf with line feed, hashes."""
-    made: npt.NDArray[np.int64] = np.char.str_len(positions.astype(str)) + 1 + leaf_bytes
+    digits = np.searchsorted(10 ** np.arange(1, 10), positions, "right") + 1
+    made: npt.NDArray[np.int64] = digits + 1 + leaf_bytes.astype(np.int64)
     places, width = positions.astype(np.int64), count
     while width > 1:
         made += _HASH_BYTES * ((places ^ 1) < width)

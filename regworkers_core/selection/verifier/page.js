@@ -106,6 +106,7 @@ function clear() {
   for (const id of ["says", "tiles", "trust", "checks", "keys", "values"]) part(id).hidden = true;
   part("mark").textContent = "";
   part("mark").className = "mark";
+  say("open-all", STRINGS.openAll);
   say("refused", "");
 }
 
@@ -336,6 +337,7 @@ function fillTexts() {
     label.textContent = { file: STRINGS.fileField, text: STRINGS.pasteField, "trust-file": STRINGS.trustField }[label.htmlFor];
   }
   part("values").querySelector("summary").textContent = STRINGS.valuesTitle;
+  part("values").querySelector("pre").ariaLabel = STRINGS.valuesTitle;
   part("values").querySelector("p").textContent = STRINGS.valuesHelp;
   part("input").hidden = false;
 }

@@ -9,6 +9,7 @@ const SITE_TEXT = {
   absentWhy: "Why an entry was left out is not public. Ask the organiser for your receipt: it gives the reason.",
   noRef: "A reference has 1 to 64 of the characters A-Z a-z 0-9 _ -, as in your confirmation.",
   looking: "Fetching the proof and checking it …",
+  fromDisk: "A page from disk cannot fetch the proofs: open it from a host of files, or check a receipt from a file.",
   failed: (why) => `This could not be read: ${why}. Reload the page, and try again.`,
   save: "Save this receipt, to check it elsewhere",
   replayed: (count, phases) => {
@@ -70,6 +71,13 @@ function showAnswer({ text, drawn }, { steps, limits, receipt }) {
   document.documentElement.dataset.verdict = verdict;
 }
 
+/** The curves of signatures, once `unpack.js` has unpacked them; null in a build without them. */
+async function unpackedCurves() {
+  const packed = document.querySelector('script[type="application/gzip"]');
+  for (let tries = 0; packed && !globalThis.curves && tries < 200; tries++) await new Promise((next) => setTimeout(next, 25));
+  return globalThis.curves ?? null;
+}
+
 async function answerWith(work) {
   const answer = document.getElementById("answer");
   delete document.documentElement.dataset.verdict;
@@ -77,16 +85,18 @@ async function answerWith(work) {
   try {
     const found = await work();
     if (typeof found === "string") answer.textContent = found;
-    else showAnswer(found, checkReceipt(found.text, { curves: globalThis.curves ?? null, trust: null }));
+    else showAnswer(found, checkReceipt(found.text, { curves: await unpackedCurves() }));
   } catch (error) {
-    answer.textContent = SITE_TEXT.failed(error.message);
+    answer.textContent = location.protocol === "file:" ? SITE_TEXT.fromDisk : SITE_TEXT.failed(error.message);
   }
 }
 
 function startReplay(phases) {
   const [button, bar, said] = ["replay", "progress", "replayed"].map((id) => document.getElementById(id));
-  const code = new Blob([document.getElementById("code").textContent], { type: "text/javascript" });
-  const worker = new Worker(URL.createObjectURL(code));
+  // The same code as here, which sees that it is in a worker; before it the curves, if they are unpacked.
+  const scripts = [...document.querySelectorAll("head script"), document.getElementById("code")];
+  const code = scripts.map((script) => script.textContent).join("\n");
+  const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const end = (...parts) => {
     worker.terminate();
     button.disabled = false;
@@ -139,7 +149,7 @@ function startPage() {
 
 function workOnReplay({ data: { base, phases } }) {
   const onProgress = (share, what) => postMessage({ share, what });
-  replayDraw((name) => fetched(base, name), phases, { onProgress }).then(
+  replayDraw((name) => fetched(base, name), phases, { onProgress, curves: globalThis.curves ?? null }).then(
     (found) => postMessage({ found }),
     (error) => postMessage({ failure: error.message }),
   );

@@ -109,9 +109,7 @@ export const STRINGS = {
       title: "The random number",
       fan: "It comes from a public beacon which no one controls alone, in the round that was named before.",
       failed: "The random number is not that of the beacon’s round, or the round does not fit the terms.",
-      unchecked:
-        "It fits the receipt, but this page cannot check the beacon’s signature. Compare it with the beacon’s own " +
-        "answer: the signature there must be the one below.",
+      unchecked: "It fits the receipt, but this copy of the page has no code to check the beacon’s signature.",
       auditor:
         "Randomness = SHA-256(signature); the signature of the round is verified under the chain’s key " +
         "(BLS12-381, signatures in G1); the round is signed at least 600 s after asOf.",
@@ -202,8 +200,8 @@ export const STRINGS = {
   },
 
   relaysLead:
-    "This copy of the page has no code for signatures. Open the round at the beacon’s relays, and compare " +
-    "the signature with the one below. These are links: the page itself loads nothing.",
+    "Open the round at the beacon’s relays, and compare the signature with the one below. These are links: the " +
+    "page itself loads nothing.",
   relay: (host, round) => `Round ${round} at ${host}`,
 
   trustTitle: "What is left to trust",

@@ -26,7 +26,7 @@ def two_phases(draw: st.DrawFn) -> tuple[list[OracleLeaf], draws.Terms, st.DataO
     return leaves, first, draw(st.data())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(two_phases())
 def test_random_draws_with_a_top_up_are_replayed_byte_for_byte(
     node: Node,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.selection.maths.leaves import Leaf
 from regworkers_core.selection.maths.manifest import MarketTerms, ReserveTerms
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
@@ -87,3 +88,38 @@ def test_every_ref_of_a_random_draw_gets_the_bytes_of_its_receipt(
         assert each["drawn"] == (receipt["kind"] == "draw")
         assert each["requests"] <= 5
         assert each["bytes"] <= 50_000
+
+
+def test_a_draw_without_entries_proves_that_no_one_took_part(tmp_path: Path, node: Node) -> None:
+    draw = draws.make(tmp_path / "draw", [], [draws.Terms((MarketTerms("m1", 5),), {})])
+    assert _tiles_of(draw, tmp_path / "page").tiles == 0
+    (found,) = node.call("receipts", folder=str(tmp_path / "page"), refs=["some-ref"])
+    receipt = build_receipt(draw, "some-ref", reasons=_absent, log=_log) | {"reasons": []}
+    assert (found["text"], found["drawn"]) == (receipt_bytes(receipt).decode(), False)
+
+
+def test_fifty_markets_and_two_phases_fit_into_fifty_kilobytes(tmp_path: Path, node: Node) -> None:
+    rng, markets = random.Random(50), [f"market-{number:02d}" for number in range(50)]
+    leaves = [
+        Leaf(ref, f"unit-{at // 3}", 1, (("fan",), ("local",), ())[at % 3], tuple(rng.sample(markets, 10)))
+        for at, ref in enumerate(draws.refs(1500))
+    ]
+    reserves = (ReserveTerms("fan", 2), ReserveTerms("local", 2))
+    phases = [
+        draws.Terms(tuple(MarketTerms(each, seats, reserves) for each in markets), {}) for seats in (6, 11)
+    ]
+    draw = draws.make(tmp_path / "draw", leaves, phases)
+    _tiles_of(draw, tmp_path / "page")
+    refs = [leaf.ref for leaf in leaves[::50]] + ["0", "7f", "f" * 32]
+    found = node.call("receipts", folder=str(tmp_path / "page"), refs=refs)
+    assert max(each["bytes"] for each in found) <= 50_000
+    assert max(each["requests"] for each in found) <= 5
+
+
+def test_leaves_under_another_root_have_no_proofs(tmp_path: Path) -> None:
+    draw = _random_draw(tmp_path / "draw", 1, 20, draws.refs(40), 1)
+    leaves = (draw / "phase-1" / "leaves.txt").read_bytes()
+    (draw / "phase-1" / "leaves.txt").write_bytes(leaves.replace(b"|1|", b"|2|", 1))
+    with pytest.raises(DrawError, match=r"leaves.txt: 20 leaves with root"):
+        _tiles_of(draw, tmp_path / "page")
+    assert [path.name for path in (tmp_path / "page").iterdir() if path.is_file()] == []
