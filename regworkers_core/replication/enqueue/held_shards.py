@@ -282,11 +282,12 @@ class ShardLeases:
         )
         taken = [lease for lease in attempts if lease is not None]
         all_known = complete and not shard_rows.childless(arn, rows)
-        waits = not all_known or len(held) + len(taken) < share
+        beginning = self._clock() < self._begun_until
+        # A successor waits for more than its share: whom it replaces still holds the rest, and soon leaves.
+        waits = not all_known or len(held) + len(taken) < (len(ready) if beginning else share)
         self._changes = changes
         pause = self._lease_seconds / 3
         if waits:
-            beginning = self._clock() < self._begun_until
             pause = min(pause, _BEGINNING_SECONDS if beginning else WAITING_SECONDS)
         self._balance_at = self._clock() + (0.0 if len(free) == _TAKEN_AT_ONCE else pause)
         mine = {lease.key for lease in taken}
