@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 
 from benchmarks.page import ratios_table, rehearsal_table
 from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS
@@ -122,7 +123,7 @@ TABLES = {
 }
 # Takes as long as a simulation.
 SLOW_TABLES = {("alerts.md", "pages"): pages_table}
-ON_REQUEST = {
+ON_REQUEST: dict[str, dict[tuple[str, str], Callable[[], str]]] = {
     "seeds": {("reliability.md", "seeds"): seeds_table},
     "power": {
         ("fairness.md", "audit power, simulated"): simulated_table,

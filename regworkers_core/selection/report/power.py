@@ -126,7 +126,7 @@ class Crowd:
         strata = 1
         if question == "winners":
             group, strata = group + size * self.market[rows], len(_MARKETS)
-        return np.bincount(group, minlength=strata * size).reshape(strata, size) * self._scale
+        return np.bincount(group, minlength=strata * size).reshape(strata, size).astype(float) * self._scale
 
     def _by_weight(self, rows: NDArray[np.int64]) -> Numbers:
         return np.array([np.count_nonzero(self.weights[rows] == weight) for weight in _TICKETS], float)
@@ -149,7 +149,9 @@ class Crowd:
         factors = np.array([1, factor, 1, factor]) if bias.in_ranks or test[1] == "winners" else np.ones(4)
 
         def chances(rows: NDArray[np.int64], first: int) -> Numbers:
-            return _chances(np.bincount(cell[rows], minlength=4) * self._scale, weights, factors, first)
+            return _chances(
+                np.bincount(cell[rows], minlength=4).astype(float) * self._scale, weights, factors, first
+            )
 
         if test == WEIGHT:
             everyone = np.arange(len(cell))
