@@ -39,7 +39,9 @@ READS = {
     "config show",
     "dependencies",
     "draw check-receipt",
+    "draw code-proof",
     "draw export",
+    "draw log",
     "draw receipt",
     "draw report",
     "draw simulate",
@@ -92,6 +94,8 @@ ONLY_HERE = {
     "local status",
     "local up",
     "template update",
+    # It works for logs of others, without our stores.
+    "witness",
 }
 # `working` of dead letters records them under these names: one command at a time holds a queue.
 DEAD_LETTERS = {"dlq drop", "dlq export", "dlq name", "dlq redrive"}

@@ -5,7 +5,7 @@ nothing.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import MarketPhase, NoticeType, Planned
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine import scheduling
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.digests import code_proofs, digest_of
 from regworkers_core.selection.assign.release import resume_blocked
@@ -33,6 +34,7 @@ from regworkers_core.selection.proof.source import campaign_source
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
 from tests.selection.log.fakes import witnesses
 from tests.selection.log.test_public_log import Cosigns
+from tests.support.shared import shared_namespace
 
 
 def leaves(runtime: Runtime, campaign: str = CAMPAIGN) -> list[tuple[Kind, int, str]]:
@@ -55,9 +57,24 @@ def with_witness(monkeypatch: pytest.MonkeyPatch) -> Cosigns:
     return witness
 
 
-def test_a_draw_writes_a_leaf_for_all_that_it_publishes(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    drawn(runtime)
+@pytest.fixture(scope="module")
+def finished() -> Iterator[Runtime]:
+    """A whole draw, which the tests that use it only read."""
+    with shared_namespace() as made:
+        close_campaign(made, [*(entry(number) for number in range(20)), entry(20, markets=["rome"])])
+        drawn(made)
+        yield made
+
+
+def to_the_result(runtime: Runtime, on_step: OnStep = no_step) -> None:
+    """All steps up to the result, without report and publication."""
+    run = draw(runtime, on_step=on_step)
+    for step in (run.judge, run.freeze, run.commit, run.seed, run.rank, run.allocate):
+        step()
+
+
+def test_a_draw_writes_a_leaf_for_all_that_it_publishes(finished: Runtime) -> None:
+    runtime = finished
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None
     assert leaves(runtime) == [
@@ -71,14 +88,12 @@ def test_a_draw_writes_a_leaf_for_all_that_it_publishes(runtime: Runtime) -> Non
     assert times == sorted(times)
     assert record.latest.logged_at == times[1] <= (record.latest.published_at or "")
     written = followed(runtime).size
-    drawn(runtime)
+    to_the_result(runtime)
     assert followed(runtime).size == written
 
 
-def test_receipts_of_the_draw_hold_by_the_log(runtime: Runtime, tmp_path: Path) -> None:
-    close_campaign(runtime, [*(entry(number) for number in range(20)), entry(20, markets=["rome"])])
-    drawn(runtime)
-    source = campaign_source(runtime, CAMPAIGN, tmp_path)
+def test_receipts_of_the_draw_hold_by_the_log(finished: Runtime, tmp_path: Path) -> None:
+    source = campaign_source(finished, CAMPAIGN, tmp_path)
     for number in (1, 2, 20):
         receipt = source.receipt(ref_of(number))
         checked = check_receipt(receipt_bytes(receipt))
@@ -130,8 +145,8 @@ def test_a_draw_without_witnesses_fixes_no_round(runtime: Runtime, monkeypatch: 
     record = runtime.draws.get(CAMPAIGN)
     assert record is not None and not record.latest.manifest_hash
     witness.up = True
-    drawn(runtime)
-    assert Counter(kind for kind, _, _ in leaves(runtime))[Kind.MANIFEST] == 1
+    run.commit()
+    assert [kind for kind, _, _ in leaves(runtime)] == [Kind.COMMITMENT, Kind.MANIFEST, Kind.NOTICE]
 
 
 def test_a_manifest_that_is_not_witnessed_is_not_published(
@@ -151,37 +166,45 @@ def test_a_manifest_that_is_not_witnessed_is_not_published(
         run.commit()
     assert not runtime.objects.exists(f"draws/{CAMPAIGN}/phase-1/manifest.json")
     witness.up = True
-    drawn(runtime)
-    assert [kind for kind, _, _ in leaves(runtime)] == [
-        Kind.COMMITMENT,
-        Kind.MANIFEST,
-        Kind.NOTICE,
-        Kind.RESULT,
-        Kind.CODES,
-    ]
+    run.commit()
+    assert [kind for kind, _, _ in leaves(runtime)] == [Kind.COMMITMENT, Kind.MANIFEST, Kind.NOTICE]
 
 
-@pytest.mark.parametrize(
-    ("step", "kind"), [("draw.after_result", Kind.RESULT), ("draw.after_plan", Kind.CODES)]
-)
-def test_a_later_leaf_without_witnesses_stops_the_draw_and_is_not_lost(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, step: str, kind: Kind
+def test_a_result_without_witnesses_stops_the_draw_and_is_not_lost(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     witness = with_witness(monkeypatch)
 
     def on_step(name: str) -> None:
-        if name == step:
+        if name == "draw.after_result":
+            witness.up = False
+
+    close_campaign(runtime)
+    with pytest.raises(NotWitnessed):
+        to_the_result(runtime, on_step)
+    assert PublicLog.of(runtime).waiting() == 1
+    witness.up = True
+    to_the_result(runtime)
+    assert [kind for kind, _, _ in leaves(runtime)][-1] is Kind.RESULT
+
+
+def test_no_message_goes_out_before_a_witness_saw_the_codes(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = with_witness(monkeypatch)
+
+    def on_step(name: str) -> None:
+        if name == "draw.after_plan":
             witness.up = False
 
     close_campaign(runtime)
     with pytest.raises(NotWitnessed):
         drawn(runtime, on_step=on_step)
-    assert PublicLog.of(runtime).waiting() == 1
     assert runtime.queue(runtime.names.selection_queue).depth().total == 0
     witness.up = True
-    drawn(runtime)
-    assert [each for each, _, _ in leaves(runtime)].count(kind) == 1
+    draw(runtime).publish()
     assert runtime.queue(runtime.names.selection_queue).depth().total > 0
+    assert [kind for kind, _, _ in leaves(runtime)].count(Kind.CODES) == 1
 
 
 def test_a_log_that_cannot_be_written_fixes_no_round(
@@ -203,24 +226,22 @@ def test_a_log_that_cannot_be_written_fixes_no_round(
     assert record is not None and not record.latest.manifest_hash
 
 
-def test_a_draw_of_an_earlier_version_goes_on_without_leaves(runtime: Runtime, tmp_path: Path) -> None:
+def test_a_draw_of_an_earlier_version_goes_on_without_leaves(runtime: Runtime) -> None:
     close_campaign(runtime)
     run = draw(runtime)
     for step in (run.judge, run.freeze, run.commit):
         step()
     runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.1.loggedAt": ""}})
     written = followed(runtime).size
-    drawn(runtime)
+    to_the_result(runtime)
     assert followed(runtime).size == written
-    assert not runtime.objects.exists(f"draws/{CAMPAIGN}/phase-1/codes-1.txt")
 
 
 # Codes
 
 
-def test_each_planned_code_has_a_line_that_its_winner_can_find(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    drawn(runtime)
+def test_each_planned_code_has_a_line_that_its_winner_can_find(finished: Runtime) -> None:
+    runtime = finished
     lines = artefact(runtime, "codes-1.txt").decode().splitlines()
     planned = [("berlin", at) for at in range(1, 5)] + [("paris", at) for at in range(1, 4)]
     assert [tuple(line.split("|")[:2]) for line in lines] == [(market, str(at)) for market, at in planned]
