@@ -373,9 +373,9 @@ def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
 @launchable(
     "publish_draw_page",
     long=True,
-    description="Publishes the page of a draw beside its files in the bucket: odds, bias audit, hashes, and the proof of "
-    "every entry, which a fan's browser checks. Covers the confirmed phases; launch it again after a further one. Builds "
-    "and counts only, unless `apply` is true.",
+    description="Publishes the page of a draw beside its files in the bucket: odds, bias audit, hashes, and the proof "
+    "of every entry, which a fan's browser checks. Covers the confirmed phases; launch it again after a further one. "
+    "Builds and counts only, unless `apply` is true.",
 )
 def publish_draw_page(launch: Launch, config: PageConfig) -> LaunchOutcome:
     """A repeat puts nothing."""

@@ -147,7 +147,14 @@ def test_the_page_is_accessible(visit: Any, site: Path, width: int, colours: str
         tab.verdict()
         found = tab.run(AUDIT)
         # Tables scroll inside their own box. This page needs no header or footer, and two parts of it answer.
-        allowed = ("wider: t", "wider: a#.", "wider: code", "not 1 header", "not 1 footer", "not 1 [role=status]")
+        allowed = (
+            "wider: t",
+            "wider: a#.",
+            "wider: code",
+            "not 1 header",
+            "not 1 footer",
+            "not 1 [role=status]",
+        )
         inline = [each for each in found if each.startswith("target of") and "a#." in each]
         assert [each for each in found if not each.startswith(allowed) and each not in inline] == []
         assert len(inline) == 1, "a link in a sentence may be as high as its line"
