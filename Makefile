@@ -40,7 +40,7 @@ test: $(STAMP) ## run the suite without slow tests
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
 
 # Without what costs most: pages and proofs of draws, properties, real clocks, fresh interpreters.
-SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report \
+SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report selection/verifier \
 	infrastructure/deploy infrastructure/test_extras.py operations/health operations/test_template.py \
 	operations/alerts/test_channels.py replication/reconcile replication/enqueue/test_discovery.py \
 	selection/maths/test_invariants.py selection/maths/test_against_the_oracle.py

@@ -25,6 +25,17 @@ _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f]")
 # Bytes of a key's id, of an Ed25519 key, of its signature, of a time, of a root.
 _ID, _KEY, _SIGNATURE, _TIME, _ROOT = 4, 32, 64, 8, 32
+# The points of Ed25519 with an order of at most 8, without their signs. Some libraries accept them as keys.
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        *(first + "ff" * 30 + "7f" for first in ("ec", "ed", "ee")),
+    )
+)
 # A note with more signatures, or a longer one, is refused before any of it is verified.
 _MOST_SIGNATURES = 100
 _MOST_CHARACTERS = 1 << 20
@@ -48,6 +59,9 @@ class VerifierKey:
         name, kind, public = _key_parts(text, "verifier key", "<name>+<8 hex digits>+<base64>")
         key = cls(name, kind, public)
         _check_id(text, key.key_id, "verifier key")
+        # The last bit is the sign of a coordinate.
+        if public[:-1] + bytes([public[-1] & 0x7F]) in _SMALL_ORDER:
+            raise NoteError(f"the verifier key of {name} is a point of small order: anyone can sign for it")
         return key
 
     @property

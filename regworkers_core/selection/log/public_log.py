@@ -76,7 +76,7 @@ class Placed:
 
 
 class PublicLog:
-    """The log of one environment.
+    """The log of one environment. A draw has about six leaves, so every call reads the whole log, and verifies it.
 
     Every method raises TransientFailure when S3 or the secret store cannot answer, DrawError for files that are not
     those of a log, UsageError for a key that is missing or not the log's.
@@ -115,14 +115,6 @@ class PublicLog:
     def verifier_keys(self) -> list[VerifierKey]:
         """The keys that sign the log: the current one, then the one before it. Empty before the first leaf."""
         return [key.verifier() for key in self._signers()]
-
-    @property
-    def witness_keys(self) -> list[VerifierKey]:
-        return self._witnesses.keys
-
-    @property
-    def needed(self) -> int:
-        return self._witnesses.needed
 
     def append(self, kind: Kind, campaign_id: str, phase: int, hash_: str) -> Placed:
         """Put a leaf into the log unless it says so already, and publish it. Idempotent."""
@@ -165,7 +157,8 @@ class PublicLog:
         """Replace the key, and say so in the log; both keys sign for 30 days. A repeat within these ends the change
         that was begun.
 
-        Raises UsageError for a log without a key.
+        Raises UsageError for a log without a leaf and while both keys sign, NotWitnessed for a change that waits for
+        witnesses: repeat it.
         """
         state = self.read()
         if state is None:
@@ -181,7 +174,9 @@ class PublicLog:
             new = SignerKey.generate(self.origin)
             self._secrets.put(SECRET, new.text, description=_DESCRIPTION)
             self._on_step("log.after_new_key")
-        self._publish(self._with_waiting)
+        _, waiting = self._publish(self._with_waiting)
+        if waiting is not None:
+            raise waiting
         return self._signers()[0].verifier()
 
     # Reading
@@ -308,8 +303,8 @@ class PublicLog:
     ) -> tuple[Note, NotWitnessed | None]:
         note = signed(state.checkpoint.text, *signers)
         cosigned, problems = self._witnesses.cosign(note, state.nodes, before.size)
-        missing = len(cosigned) < self.needed
-        waiting = NotWitnessed(len(cosigned), self.needed, problems) if missing else None
+        missing = len(cosigned) < self._witnesses.needed
+        waiting = NotWitnessed(len(cosigned), self._witnesses.needed, problems) if missing else None
         return note.with_signatures(*cosigned), waiting
 
 

@@ -10,6 +10,14 @@ const KEY_ID = /^[0-9a-f]{8}$/;
 const SIZE = /^(?:0|[1-9][0-9]{0,18})$/;
 const CONTROL_CHARACTER = /[\x00-\x09\x0b-\x1f]/;
 const KEY_NAME = /^[^\x00-\x20+\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+$/;
+// The points of Ed25519 with an order of at most 8, without their signs.
+const SMALL_ORDER = [
+  "00".repeat(32),
+  `01${"00".repeat(31)}`,
+  "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+  "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+  ...["ec", "ed", "ee"].map((first) => `${first}${"ff".repeat(30)}7f`),
+];
 const MOST_SIGNATURES = 100;
 const MOST_CHARACTERS = 2 ** 20;
 const LATEST = 2n ** 63n;
@@ -51,7 +59,12 @@ export function parseKey(text) {
   if (decoded.length !== 33) throw noteError(`${what} has ${decoded.length - 1} bytes instead of 32`);
   const hashed = sha256Hex(fromHex(`${toHex(utf8(name))}0a${toHex(decoded)}`)).slice(0, 8);
   if (hashed !== id) throw noteError(`${what} has the id ${id}, which is not the id of that key`);
-  return { name, kind: decoded[0], publicKey: decoded.subarray(1), id };
+  const publicKey = decoded.subarray(1);
+  // The last bit is the sign of a coordinate.
+  if (SMALL_ORDER.includes(toHex([...publicKey.subarray(0, 31), publicKey[31] & 0x7f]))) {
+    throw noteError(`${what} is a point of small order: anyone can sign for it`);
+  }
+  return { name, kind: decoded[0], publicKey, id };
 }
 
 /** Read a note: its `text`, which ends in a line feed, and its `signatures`. */

@@ -251,6 +251,19 @@ def test_a_repeated_change_ends_the_one_that_died() -> None:
     assert len(secrets.versions) == 2
 
 
+def test_a_change_of_the_key_that_no_witness_saw_is_repeated() -> None:
+    bucket, secrets, witness = Bucket(), Secrets(), Cosigns()
+    log = log_on(bucket, secrets, by=witnesses(witness))
+    append(log, "one")
+    witness.up = False
+    with pytest.raises(NotWitnessed):
+        log.change_key()
+    witness.up = True
+    new = log.change_key()
+    assert len(secrets.versions) == 2
+    assert signers(bucket, new, log.verifier_keys()[1]) == [True, True]
+
+
 # Witnesses
 
 

@@ -167,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
                 found.add(compare(javascript, questions, curves=BUNDLE.exists()))
     for kind, found in kinds.items():
         curves = "with" if BUNDLE.exists() else "without"
-        print(f"{given.receipts} {kind} receipts, {curves} curves, {len(found.differing)} differ; {found}")
+        number, differ = found.verdicts.total(), len(found.differing)
+        print(f"{number} {kind} receipts, {curves} curves, {differ} differ; {found}")
         for data, trust, ours, theirs in found.differing[:3]:
             print(f"receipt {data!r}\ntrust {trust!r}\nPython {ours}\nJavaScript {theirs}")
     return 1 if any(found.differing for found in kinds.values()) else 0

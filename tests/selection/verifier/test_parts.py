@@ -248,6 +248,23 @@ def test_notes_are_read_alike(javascript: Node, name: str, size: int, signers: i
         assert javascript.ask("note", text=text) == refused(lambda text=text: note(text))
 
 
+SMALL_ORDER = (
+    *("00" * 32, "01" + "00" * 31, *(f"{first}{'ff' * 30}7f" for first in ("ec", "ed", "ee"))),
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+)
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_a_key_for_which_anyone_can_sign_is_refused(javascript: Node, point: str, sign: int) -> None:
+    public = bytes.fromhex(point)
+    weak = VerifierKey("log.example", COSIGNATURE, public[:-1] + bytes([public[-1] | sign]))
+    with pytest.raises(NoteError, match="small order") as refusal:
+        VerifierKey.parse(str(weak))
+    assert javascript.ask("key", text=str(weak)) == {"refused": str(refusal.value)}
+
+
 def test_a_key_of_a_log_is_not_one_of_a_witness(javascript: Node) -> None:
     for kind in (1, COSIGNATURE):
         key = LOG.verifier(kind)
