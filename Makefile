@@ -57,8 +57,8 @@ test-slow: $(STAMP) ## run the tests that take more than 20 s each
 test-browser: $(STAMP) ## open the page that checks receipts in Chromium, which is installed if this is root on Debian
 	$(BIN)/python -m pytest -n 0 -m browser tests/browser $(FLAGS)
 
-verifier: $(STAMP) ## build the page that checks receipts, with signatures, in build/verifier/ (needs Node and npm)
-	@$(BIN)/python -m tools.build_verifier
+verifier: $(STAMP) ## build the page that checks receipts, with signatures, in build/verifier/ (needs Node and npm; FLAGS=--check)
+	@$(BIN)/python -m tools.build_verifier $(FLAGS)
 
 PLAYS = 2000
 SEED = 1
@@ -109,9 +109,10 @@ docs: $(STAMP) ## write docs/cli.md and the tables of the docs from the code
 	$(BIN)/python -m tools.write_cli_docs
 	$(BIN)/python -m tools.write_tables
 
-soak: $(STAMP) ## kill drains at every point, twenty times, count losses and repeats; then play a million times
+soak: $(STAMP) ## kill drains at every point, twenty times, count losses and repeats; then play a million times, and check 20,000 receipts twice
 	$(BIN)/python -m tests.faults.soak --write
 	$(BIN)/python -m tests.simulation --plays 1000000 --seed 1000001
+	$(BIN)/python -m tests.selection.verifier.agreement --receipts 10000 --seed $(SEED)
 
 mutants: $(STAMP) ## plant defects in a copy, and see a test fail for each (FLAGS=--write writes the table)
 	$(BIN)/python -m tests.mutants $(FLAGS)

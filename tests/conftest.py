@@ -80,6 +80,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(stack.folder, ignore_errors=True)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded as `shown`: also those that passed, on whatever worker."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "shown":
+                    terminalreporter.write_line(str(value))
+
+
 @pytest.fixture(autouse=True)
 def _within_the_policies() -> Iterator[None]:
     """Every AWS call of the product is allowed to the worker that made it. What comes from threads that outlive their

@@ -1,7 +1,7 @@
 """Builds the page that checks receipts, with the curves that signatures need: `build/verifier/`.
 
-Two builds in two folders must give the same bytes. The page's SHA-256 is written into the docs. Needs Node, and npm's
-registry or its cache; exit code 1 says why not.
+Two builds in two folders must give the same bytes. The page's SHA-256 is written into the docs, or with `--check`
+compared with theirs. Needs Node, and npm's registry or its cache; exit code 1 says why not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def build(folder: Path) -> dict[str, bytes]:
             shutil.copy2(each, folder)
     (folder / "page.js").write_text(module("page.js"), encoding="utf-8")
     # No package may run a script of its own while it is installed.
-    _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent")
+    _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
     _run(folder, "node", "build.mjs")
     return {name: (folder / name).read_bytes() for name in NAMES}
 
@@ -39,22 +39,27 @@ def _run(folder: Path, *words: str) -> None:
     try:
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise SystemExit(f"make verifier: {words[0]} is missing: install Node 18 or newer with npm") from None
+        raise SystemExit(f"make verifier: {words[0]} is missing: install Node 20 or newer with npm") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()[-5:]
+        said = (done.stderr or done.stdout).strip().splitlines()[:8]
         raise SystemExit(f"make verifier: `{' '.join(words)}` failed\n" + "\n".join(said))
 
 
-def write_hash(digest: str) -> None:
-    """Write the page's SHA-256 where the docs state it. Raises SystemExit for a page that has no place for it."""
+def write_hash(digest: str, *, check: bool) -> None:
+    """Write the page's SHA-256 where the docs state it. Raises SystemExit for a page that does not, or with `check`
+    states another one.
+    """
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        if not STATED.search(text):
-            raise SystemExit(f"make verifier: {page.name} has no place for the SHA-256 of the page")
+        stated = STATED.search(text)
+        if stated is None or (check and stated[0] != digest):
+            raise SystemExit(
+                f"make verifier: {page.name} states {stated and stated[0]}, the page has {digest}"
+            )
         page.write_text(STATED.sub(digest, text), encoding="utf-8")
 
 
-def main() -> int:
+def main(check: bool) -> int:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory(prefix="another place ") as two:
         made, again = build(Path(one)), build(Path(two))
     if made != again:
@@ -66,7 +71,7 @@ def main() -> int:
         (FOLDER / name).write_bytes(data)
     page = verifier_page()
     (FOLDER / "verify.html").write_bytes(page)
-    write_hash(verifier_hash())
+    write_hash(verifier_hash(), check=check)
     sys.stdout.write(
         f"build/verifier/verify.html: {len(page):,} bytes of at most {MAX_BYTES:,}, SHA-256 {verifier_hash()}\n"
     )
@@ -74,4 +79,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("--check" in sys.argv[1:]))

@@ -61,8 +61,8 @@
     if (!mark.parentElement.querySelector(".state").textContent) found.push("a mark without a word");
   }
   for (const element of document.querySelectorAll("body *")) {
-    if (shown(element) && element.getBoundingClientRect().right > innerWidth + 0.5) found.push(`wider: ${label(element)}`);
+    if (shown(element) && element.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5) found.push(`wider: ${label(element)}`);
   }
-  if (document.documentElement.scrollWidth > innerWidth) found.push("the page scrolls sideways");
+  if (document.documentElement.scrollWidth > document.documentElement.clientWidth) found.push("the page scrolls sideways");
   return found;
 })()

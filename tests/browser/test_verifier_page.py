@@ -22,8 +22,19 @@ WIDTHS = pytest.mark.parametrize("width", [PHONE, DESKTOP])
 
 
 def text(tab: Tab, selector: str) -> str:
-    """The text that is shown."""
-    return str(tab.run(f"document.querySelector({selector!r})?.innerText ?? ''"))
+    """The text that is shown: nothing of a hidden element."""
+    found = f"document.querySelector({selector!r})"
+    return str(tab.run(f"{found}?.checkVisibility() ? {found}.innerText : ''"))
+
+
+def wait_for(tab: Tab, selector: str) -> None:
+    """Until the element is shown."""
+    tab.run(
+        f"""new Promise((done) => {{
+          const see = () => document.querySelector({selector!r}).checkVisibility() ? done() : setTimeout(see, 5);
+          see();
+        }})"""
+    )
 
 
 def states(tab: Tab) -> dict[str, str]:
@@ -145,6 +156,23 @@ def test_nothing_in_a_receipt_becomes_html(opened: Opened) -> None:
         assert tab.verdict() == "fails" and "not a receipt that this page can read" in text(tab, "#headline")
 
 
+def test_even_code_in_the_page_can_neither_load_nor_send_nor_add_a_script(opened: Opened) -> None:
+    tab = opened(receipt("WINNER", logged=False))
+    tab.verdict()
+    for attempt in (
+        "fetch('https://example.org/').then(() => 'done', () => 'refused')",
+        "new Promise((end) => { const image = new Image(); image.onload = () => end('done');"
+        " image.onerror = () => end('refused'); image.src = 'https://example.org/x.png'; })",
+        "new Promise((end) => { const script = document.createElement('script'); script.textContent = 'window.ran = 1';"
+        " document.head.append(script); setTimeout(() => end(window.ran ? 'done' : 'refused')); })",
+    ):
+        assert tab.run(attempt) == "refused", attempt
+    assert len(tab.errors) >= 3 and all("Content Security Policy" in each for each in tab.errors)
+    # Chromium counts what it refused as asked for.
+    tab.requests.clear()
+    tab.errors.clear()
+
+
 def test_without_a_receipt_the_page_takes_one_by_file_page_text_paste_and_drop(
     opened: Opened, curves: None, tmp_path: Path
 ) -> None:
@@ -152,6 +180,7 @@ def test_without_a_receipt_the_page_takes_one_by_file_page_text_paste_and_drop(
     (tmp_path / "r.json").write_text(made)
     (tmp_path / "r.html").write_bytes(verifier_page(made.encode()))
     tab = opened(None)
+    wait_for(tab, "#input")
     assert text(tab, "#headline") == "Check a receipt of a draw" and text(tab, "#file-help")
     assert not tab.run("document.documentElement.dataset.verdict ?? ''")
     given = json.dumps(made)
@@ -164,9 +193,11 @@ def test_without_a_receipt_the_page_takes_one_by_file_page_text_paste_and_drop(
             f"document.getElementById('text').value = {given}; document.getElementById('check-text').click()"
         ),
         lambda: tab.run(
-            f"{paste} document.dispatchEvent(new ClipboardEvent('paste', {{clipboardData: data}}))"
+            f"{{ {paste} document.dispatchEvent(new ClipboardEvent('paste', {{clipboardData: data}})) }}"
         ),
-        lambda: tab.run(f"{file} document.dispatchEvent(new DragEvent('drop', {{dataTransfer: data}}))"),
+        lambda: tab.run(
+            f"{{ {file} document.dispatchEvent(new DragEvent('drop', {{dataTransfer: data}})) }}"
+        ),
     ):
         tab.run("delete document.documentElement.dataset.verdict")
         way()
@@ -184,7 +215,7 @@ def test_without_a_receipt_the_page_takes_one_by_file_page_text_paste_and_drop(
         ("other.json", b'{"name": "something else"}', "no receipt of a draw"),
         ("list.json", b"[1, 2, 3]", "no receipt of a draw"),
         ("number.json", b"7", "no receipt of a draw"),
-        ("null.json", b"null", "no receipt of a draw"),
+        ("null.json", b"null", "no receipt"),
         ("news.html", b"<!doctype html><h1>News</h1>", "no receipt in it"),
         ("half.json", b'{"kind": "draw", "vers', "use all of it"),
         ("empty.txt", b"", "empty"),
@@ -199,9 +230,7 @@ def test_what_is_no_receipt_gets_a_friendly_sentence_and_no_verdict(
     tab = opened(receipt("WINNER"))
     tab.verdict()
     tab.choose("#file", tmp_path / name)
-    tab.run(
-        "new Promise((done) => { const see = () => refused.innerText ? done() : setTimeout(see, 5); see(); })"
-    )
+    wait_for(tab, "#refused")
     assert said in text(tab, "#refused") and tab.run("refused.getAttribute('role')") == "alert"
     assert tab.run("document.documentElement.dataset.verdict ?? ''") == "" and text(tab, "#steps") == ""
 
@@ -217,10 +246,7 @@ def test_a_trust_file_replaces_the_operators_keys_and_a_wrong_one_changes_nothin
     tab = opened(receipt("WINNER"))
     tab.verdict()
     tab.choose("#trust-file", tmp_path / "wrong.json")
-    tab.run(
-        "new Promise((done) => { const box = document.getElementById('trust-refused');"
-        " const see = () => box.innerText ? done() : setTimeout(see, 5); see(); })"
-    )
+    wait_for(tab, "#trust-refused")
     assert "3 witnesses of 2 cannot be needed" in text(tab, "#trust-refused")
     tab.run("delete document.documentElement.dataset.verdict")
     tab.choose("#trust-file", tmp_path / "trust.json")
@@ -239,10 +265,27 @@ def test_what_a_script_can_audit_of_wcag_aa_is_met(
         tab = opened(each, width=width)
         tab.media(prefers_color_scheme=scheme)
         assert tab.run(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        wait_for(tab, "#input")
         if each is not None:
             tab.verdict()
         tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
         assert tab.run(AUDIT) == []
+
+
+def test_the_audit_finds_what_it_looks_for(opened: Opened) -> None:
+    tab = opened(receipt("WINNER", logged=False))
+    tab.verdict()
+    tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    for flaw, said in (
+        ("document.querySelector('#summary').style.color = '#888'", "contrast 3."),
+        ("document.querySelector('#facts').style.width = '400px'", "wider"),
+        ("document.querySelector('label').textContent = ''", "no label"),
+        ("document.querySelector('#steps .state').textContent = ''", "a mark without a word"),
+        ("document.querySelector('h2').outerHTML = '<h4>x</h4>'", "heading out of order"),
+    ):
+        assert not [each for each in tab.run(AUDIT) if said in each]
+        tab.run(flaw)
+        assert [each for each in tab.run(AUDIT) if said in each], flaw
 
 
 def test_at_200_percent_and_with_large_text_nothing_is_cut_off(opened: Opened, curves: None) -> None:
@@ -253,7 +296,7 @@ def test_at_200_percent_and_with_large_text_nothing_is_cut_off(opened: Opened, c
     for width, size in ((320, "100%"), (PHONE, "200%")):
         tab.size(width, 740, mobile=True)
         tab.run(f"document.documentElement.style.fontSize = '{size}'")
-        assert not [each for each in tab.run(AUDIT) if "wider" in each or "sideways" in each]
+        assert [each for each in tab.run(AUDIT) if "wider" in each or "sideways" in each] == []
 
 
 def test_the_keyboard_reaches_everything_in_the_order_of_the_page_and_shows_where_it_is(
@@ -304,17 +347,15 @@ def test_pictures_for_the_docs(
     opened: Opened, curves: None, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder = PROJECT_ROOT / "docs" / "images" if request.config.getoption("--write") else tmp_path
-    phone = opened(receipt("WINNER"))
-    phone.verdict()
-    phone.picture(folder / "verifier-phone.png")
-    for name, made, dark in (
-        ("verifier-desktop", None, False),
-        ("verifier-fails", changed(market="moon"), True),
+    for name, made, width, scheme in (
+        ("verifier-phone", receipt("WINNER"), PHONE, "light"),
+        ("verifier-fails", changed(market="east"), PHONE, "dark"),
+        ("verifier-desktop", receipt("WINNER", kind="secret", logged=False), DESKTOP, "light"),
     ):
-        tab = opened(made, width=DESKTOP)
-        if dark:
-            tab.media(prefers_color_scheme="dark")
-        if made is not None:
-            tab.verdict()
+        tab = opened(made, width=width)
+        tab.media(prefers_color_scheme=scheme)
+        tab.verdict()
+        if width == DESKTOP:
+            tab.size(1000, 1400)
         tab.picture(folder / f"{name}.png")
         assert (folder / f"{name}.png").stat().st_size > 10_000

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.verifier.assemble import has_signatures, verifier_page
 from regworkers_core.settings import PROJECT_ROOT
 from tests.support.entries import key, put
 from tests.support.environment import environment_of
@@ -93,3 +94,13 @@ def test_doctor_a_drain_and_the_quarterly_review_run_from_the_wheel_alone(
         "dependencies": None,
     }
     assert sections["dependencies"]["numbers"]["packages"] > 150
+
+
+def test_the_wheel_has_the_page_that_checks_receipts_as_it_was_built(place: Path, runtime: Runtime) -> None:
+    page = place / "tmp" / "page.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_bytes(verifier_page(b"{}"))
+    done = run(place, runtime, "draw", "verify-page", str(page), "--format", "json")
+    assert done.returncode == 0, done.stderr
+    # With signatures after `make verifier`, and without them before.
+    assert orjson.loads(done.stdout)["signatures"] is has_signatures()

@@ -36,8 +36,7 @@ export function parseJson(text) {
   const number = () => {
     const value = Number(match(INTEGER));
     if (!Number.isSafeInteger(value) || /[.eE]/.test(text[at] ?? "")) fail();
-    // JavaScript has a negative zero.
-    return value + 0;
+    return value;
   };
   const string = () => {
     take('"');

@@ -1,7 +1,7 @@
 // The page: it takes a receipt, has every step checked, and shows what came of it. Everything from a receipt is put
 // into the page as text, never as HTML.
 
-import { checkReceipt } from "./receipt.js";
+import { checkReceipt, receiptSteps } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
 const MOST_BYTES = 4_000_000;
@@ -78,6 +78,7 @@ function aboutReceipt(receipt) {
   const trusted = parsedOrNull(page.trust);
   return {
     drawn: receipt.kind === "draw",
+    logged: Boolean(receipt.log),
     phases: receipt.phases?.length ?? 1,
     source: first?.seedSource ?? {},
     signature: seed?.signature,
@@ -96,6 +97,7 @@ function wordsOf(name, about) {
     return STRINGS.steps[`randomness-${about.source.kind === "commit-reveal" ? "commit-reveal" : "drand"}`];
   }
   const words = STRINGS.steps[name] ?? { title: name, fan: "", failed: "", auditor: "" };
+  if (words.absent && !about.logged) return { ...words, unchecked: words.absent };
   return name === "witnesses" && about.need === 0 ? { ...words, fan: words.none } : words;
 }
 
@@ -104,6 +106,7 @@ function clear() {
   for (const id of ["says", "tiles", "trust", "checks", "keys", "values"]) part(id).hidden = true;
   part("mark").textContent = "";
   part("mark").className = "mark";
+  say("open-all", STRINGS.openAll);
   say("refused", "");
 }
 
@@ -123,18 +126,20 @@ async function check(text, asked) {
   part("status").textContent = STRINGS.checking.headline;
   say("input-title", STRINGS.inputAgain);
   await painted();
-  const result = checkReceipt(text, { curves: globalThis.curves ?? null, trust: page.trust });
+  const checking = receiptSteps(text, { curves: globalThis.curves ?? null, trust: page.trust });
+  let step = checking.next();
   const receipt = parsedOrNull(text) ?? {};
   const about = aboutReceipt(receipt);
-  const readable = result.steps[0].name !== "receipt";
+  const readable = step.value.name !== "receipt";
   part("steps").replaceChildren();
   part("checks").hidden = false;
-  for (const step of result.steps) {
+  for (; !step.done; step = checking.next()) {
+    part("steps").append(stepItem(step.value, wordsOf(step.value.name, about), about));
     await painted();
     // Another receipt was chosen meanwhile.
     if (run !== page.run) return;
-    part("steps").append(stepItem(step, wordsOf(step.name, about), about));
   }
+  const result = step.value;
   if (readable) showStatement(receipt, about, result.verdict);
   const trusts = readable && result.verdict !== "fails" ? showTrust(result, about, receipt) : [];
   showTiles(result, trusts);
@@ -143,8 +148,8 @@ async function check(text, asked) {
   const state = { holds: "passed", fails: "failed", incomplete: "unchecked" }[result.verdict];
   const shown = { ...STRINGS.verdicts[result.verdict], ...(readable ? {} : STRINGS.unreadable) };
   if (readable && state !== "passed") {
-    const titles = result.steps.filter((step) => step.state === state).map((step) => wordsOf(step.name, about).title);
-    shown.summary += ` ${STRINGS.states[state]}: ${titles.join(", ")}.`;
+    const titles = result.steps.filter((each) => each.state === state).map((each) => wordsOf(each.name, about).title);
+    shown.summary += `\n${STRINGS.states[state]}: ${titles.join(", ")}.`;
   }
   showHeadline(shown, state);
   document.title = `${shown.headline} – ${STRINGS.title}`;
@@ -332,6 +337,7 @@ function fillTexts() {
     label.textContent = { file: STRINGS.fileField, text: STRINGS.pasteField, "trust-file": STRINGS.trustField }[label.htmlFor];
   }
   part("values").querySelector("summary").textContent = STRINGS.valuesTitle;
+  part("values").querySelector("pre").ariaLabel = STRINGS.valuesTitle;
   part("values").querySelector("p").textContent = STRINGS.valuesHelp;
   part("input").hidden = false;
 }

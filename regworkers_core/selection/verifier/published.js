@@ -83,10 +83,10 @@ export function parseAnnulled(text) {
   return found;
 }
 
-/** Throw unless the annulment is about this manifest. */
+/** Throw unless the annulment is about this manifest of its phase. */
 export function checkAnnulled(annulled, manifest) {
   const { campaignId, phase, manifestHash } = annulled;
-  if (campaignId !== manifest.campaignId || phase !== manifest.phase || manifestHash !== manifest.hash) {
+  if (campaignId !== manifest.campaignId || manifestHash !== manifest.hash) {
     throw drawError(
       "annulled.json",
       `of campaign ${campaignId}, phase ${phase}, manifestHash ${manifestHash ?? "None"}: not this phase`,

@@ -52,7 +52,16 @@ const EXCLUDED_LIMITS = [
  * `curves` has `bls12_381` and `ed25519` of @noble/curves, or is null: then signatures stay unchecked. `trust` is the
  * text of a trust file, or null. Never throws for the content of the receipt, but for a malformed trust file.
  */
-export function checkReceipt(text, { curves = null, trust = null } = {}) {
+export function checkReceipt(text, options) {
+  const checking = receiptSteps(text, options);
+  let each;
+  do each = checking.next();
+  while (!each.done);
+  return each.value;
+}
+
+/** The same with a pause after each step, which is yielded: a page can show it before the next one is checked. */
+export function* receiptSteps(text, { curves = null, trust = null } = {}) {
   const trusted = parseTrust(trust);
   let [document, checker] = [null, null];
   try {
@@ -61,9 +70,14 @@ export function checkReceipt(text, { curves = null, trust = null } = {}) {
   } catch (error) {
     if (error.artefact === undefined) throw error;
     const step = { name: "receipt", state: "failed", detail: `${error.artefact}: ${error.message}`, values: [] };
+    yield step;
     return { verdict: "fails", steps: [step], limits: [], receipt: null, keys: [] };
   }
-  const steps = checker.steps.map(runStep);
+  const steps = [];
+  for (const each of checker.steps) {
+    steps.push(runStep(each));
+    yield steps.at(-1);
+  }
   const has = (state) => steps.some((step) => step.state === state);
   const verdict = has("failed") ? "fails" : has("unchecked") ? "incomplete" : "holds";
   return { verdict, steps, limits: checker.limits, receipt: plain(document), keys: checker.keys };

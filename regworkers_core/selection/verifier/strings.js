@@ -109,9 +109,7 @@ export const STRINGS = {
       title: "The random number",
       fan: "It comes from a public beacon which no one controls alone, in the round that was named before.",
       failed: "The random number is not that of the beacon’s round, or the round does not fit the terms.",
-      unchecked:
-        "It fits the receipt, but this page cannot check the beacon’s signature. Compare it with the beacon’s own " +
-        "answer: the signature there must be the one below.",
+      unchecked: "It fits the receipt, but this copy of the page has no code to check the beacon’s signature.",
       auditor:
         "Randomness = SHA-256(signature); the signature of the round is verified under the chain’s key " +
         "(BLS12-381, signatures in G1); the round is signed at least 600 s after asOf.",
@@ -184,7 +182,8 @@ export const STRINGS = {
       title: "The public log",
       fan: "The fingerprints of this draw are in a public log, from which nothing disappears unnoticed.",
       failed: "The public log does not show this draw as the receipt does.",
-      unchecked: "The public log could not be checked: see the reason below.",
+      unchecked: "This page cannot check the log’s signature. All else about it fits the receipt.",
+      absent: "This draw is in no public log: there was nothing to check.",
       auditor:
         "The checkpoint’s signature under a trusted key; RFC 6962 proofs of all entries; commitment, manifests, " +
         "results and annulment against the receipt; the manifest’s entry is at least 600 s before the round.",
@@ -194,14 +193,15 @@ export const STRINGS = {
       fan: "As many independent witnesses as required have signed what the log showed.",
       none: "No witness is required for this draw, so none vouches for the log.",
       failed: "Fewer witnesses than required have signed what the log showed.",
-      unchecked: "The witnesses’ signatures could not be checked: see the reason below.",
+      unchecked: "This page cannot check the witnesses’ signatures.",
+      absent: "Without a public log there was nothing that witnesses could sign.",
       auditor: "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the keys say (need).",
     },
   },
 
   relaysLead:
-    "This copy of the page has no code for signatures. Open the round at the beacon’s relays, and compare " +
-    "the signature with the one below. These are links: the page itself loads nothing.",
+    "Open the round at the beacon’s relays, and compare the signature with the one below. These are links: the " +
+    "page itself loads nothing.",
   relay: (host, round) => `Round ${round} at ${host}`,
 
   trustTitle: "What is left to trust",

@@ -1,12 +1,19 @@
-"""Whether the check in JavaScript and that in Python give the same answer to random and to changed receipts."""
+"""Whether the check in JavaScript and that in Python give the same answer to random and to changed receipts.
+
+`python -m tests.selection.verifier.agreement --receipts 10000` compares as many of each kind, and prints which steps
+ran.
+"""
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
+import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -14,13 +21,17 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
+from regworkers_core.selection.log.note import COSIGNATURE
 from regworkers_core.selection.proof import beacon
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.logged import Trust, Unchecked
-from tests.selection.verifier.draws import COSIGNATURE, FORMER, LOG, WITNESSES, random_receipts
-from tests.selection.verifier.mutations import Receipt, canonical, mutated
-from tests.selection.verifier.node import BUNDLE, ask
+from tests.selection.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
+from tests.selection.verifier.forgeries import FORGERIES, Forgery, Receipt, canonical, forged, restated
+from tests.selection.verifier.mutations import mutated
+from tests.selection.verifier.node import BUNDLE, Node, node
 
+# A receipt, and the text of a trust file or None.
+Question = tuple[bytes, str | None]
 # The two sentences that only JavaScript has, for a page without the curves.
 _BEACON = "hash, round and time are right; the signature was not checked here: compare it with a relay of the beacon"
 _LOG = "all else is right; the signatures were not checked here"
@@ -57,6 +68,11 @@ class Compared:
     states: Counter[tuple[str, str]] = field(default_factory=Counter)
     differing: list[tuple[bytes, str | None, Any, Any]] = field(default_factory=list)
 
+    def add(self, other: Compared) -> None:
+        self.verdicts += other.verdicts
+        self.states += other.states
+        self.differing += other.differing
+
     def __str__(self) -> str:
         steps = sorted({name for name, _ in self.states})
         lines = [f"verdicts: {', '.join(f'{number} {name}' for name, number in self.verdicts.most_common())}"]
@@ -73,15 +89,13 @@ def python_answer(data: bytes, trust: str | None) -> Any:
     return json.loads(json.dumps(answer | {"steps": steps}))
 
 
-def compare(questions: list[tuple[bytes, str | None]], *, curves: bool) -> Compared:
+def compare(node: Node, questions: list[Question], *, curves: bool) -> Compared:
     """Ask both about each receipt with its trust file. Without `curves` both leave signatures out."""
-    asked = (
-        {"ask": "receipt", "data": base64.b64encode(data).decode(), "trust": trust, "curves": curves}
-        for data, trust in questions
-    )
     found = Compared()
-    with without_curves() if not curves else ExitStack():
-        for (data, trust), theirs in zip(questions, ask(asked), strict=True):
+    with ExitStack() if curves else without_curves():
+        for data, trust in questions:
+            encoded = base64.b64encode(data).decode()
+            theirs = node.ask("receipt", data=encoded, trust=trust, curves=curves)
             ours = python_answer(data, trust)
             if ours != theirs:
                 found.differing.append((data, trust, ours, theirs))
@@ -106,14 +120,57 @@ def random_trust(rng: Random) -> str | None:
     return json.dumps(document, indent=rng.choice((None, 1)))
 
 
-def receipts_to_compare(
-    rng: Random, folder: Path, count: int
-) -> tuple[list[tuple[bytes, str | None]], list[tuple[bytes, str | None]]]:
-    """`count` random receipts, and as many changed ones, each with a trust file or None."""
+def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Question], list[Question]]:
+    """`count` random receipts; as many with random changes, and some forgeries of each kind."""
     made: list[Receipt] = list(random_receipts(rng, folder, count))
     random = [(canonical(each), random_trust(rng)) for each in made]
     changed = [(mutated(rng, each, made), random_trust(rng)) for each in made]
-    return random, changed
+    return random, changed + forgeries_of(rng, made, most=count // 8)
 
 
-HAS_CURVES = BUNDLE.exists()
+def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Question]:
+    """At most so many forgeries of each kind, each alone, and with what follows from it."""
+    found: list[Question] = []
+    for forge in FORGERIES:
+        chosen: list[tuple[Receipt, Forgery]] = []
+        for receipt in rng.sample(receipts, len(receipts)):
+            # Not those that do not have what is forged.
+            with suppress(KeyError, IndexError, TypeError, ValueError):
+                forgeries = list(forge(receipt, receipts))
+                forged(receipt, forgeries[0])
+                chosen += [(receipt, forgery) for forgery in forgeries]
+            if len(chosen) > 3 * most:
+                break
+        for receipt, forgery in rng.sample(chosen, min(most, len(chosen))):
+            made = forged(receipt, forgery)
+            found += [(canonical(made), None), (canonical(restated(made)), None)]
+    return found
+
+
+# Receipts that are made and compared at a time.
+_PART = 500
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--receipts", type=int, default=10_000, help="of each kind")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args(arguments)
+    kinds = {"random": Compared(), "changed": Compared()}
+    with node() as javascript:
+        for start in range(0, given.receipts, _PART):
+            rng = Random(f"{given.seed} {start}")
+            with tempfile.TemporaryDirectory(prefix="regworkers-receipts-") as folder:
+                made = receipts_to_compare(rng, Path(folder), min(_PART, given.receipts - start))
+            for found, questions in zip(kinds.values(), made, strict=True):
+                found.add(compare(javascript, questions, curves=BUNDLE.exists()))
+    for kind, found in kinds.items():
+        curves = "with" if BUNDLE.exists() else "without"
+        print(f"{given.receipts} {kind} receipts, {curves} curves, {len(found.differing)} differ; {found}")
+        for data, trust, ours, theirs in found.differing[:3]:
+            print(f"receipt {data!r}\ntrust {trust!r}\nPython {ours}\nJavaScript {theirs}")
+    return 1 if any(found.differing for found in kinds.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

