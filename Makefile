@@ -13,7 +13,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-kafka matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
+.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-kafka conformance-witness matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ test: $(STAMP) ## run the suite without slow tests
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
 
 # Without what costs most: pages and proofs of draws, properties, real clocks, fresh interpreters.
-SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report \
+SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report selection/verifier \
 	infrastructure/deploy infrastructure/test_extras.py operations/health operations/test_template.py \
 	operations/alerts/test_channels.py replication/reconcile replication/enqueue/test_discovery.py \
 	selection/maths/test_invariants.py selection/maths/test_against_the_oracle.py
@@ -70,6 +70,11 @@ conformance: $(STAMP) ## run adapters and flows against other servers (FLAGS=--w
 
 conformance-kafka: $(STAMP) ## run the suites of Kafka and certificates against Apache Kafka (needs Java and Maven)
 	$(BIN)/python -m tests.conformance apache-kafka $(FLAGS)
+
+conformance-witness: $(STAMP) ## run the log, its client and its witness against other implementations (needs Go)
+	GOBIN=$(CURDIR)/build/witness go install filippo.io/torchwood/cmd/litewitness@v0.6.1
+	cd tests/conformance/monitor && go build -o $(CURDIR)/build/witness/monitor .
+	REGWORKERS_TEST_WITNESS=$(CURDIR)/build/witness $(BIN)/python -m pytest -n 0 tests/conformance/test_other_witness.py
 
 matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")
 	$(BIN)/python -m tests.faults.matrix $(FLAGS)

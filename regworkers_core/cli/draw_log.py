@@ -19,6 +19,7 @@ from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
     from regworkers_core.selection.log.follow import FollowedLog
+    from regworkers_core.selection.proof.logged import LogKeys
 
 app = typer.Typer()
 
@@ -68,7 +69,7 @@ def log_command(
         read,
         now=scheduling.now(),
         campaign_id=campaign_id,
-        trusted=trusted if trusted and trusted.log else None,
+        trusted=trusted,
         kept=kept,
     )
     if checkpoint is not None and not found.findings:
@@ -76,7 +77,7 @@ def log_command(
             write_private(checkpoint, found.checkpoint.encode())
         except OSError as error:
             raise UsageError(f"{checkpoint}: {error.strerror}") from None
-    answer(found.as_dict(), form, _shown(found, trust, campaign_id), finding=found.findings)
+    answer(found.as_dict(), form, _shown(found, trusted, campaign_id), finding=found.findings)
 
 
 def _bytes(path: Path) -> bytes:
@@ -86,12 +87,12 @@ def _bytes(path: Path) -> bytes:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def _shown(found: FollowedLog, trust: Path | None, campaign_id: str | None) -> RenderableType:
+def _shown(found: FollowedLog, trusted: LogKeys | None, campaign_id: str | None) -> RenderableType:
     parts: list[RenderableType] = [Text(f"FINDING: {each}", style="bold red") for each in found.findings]
     if not found.findings:
         parts.append(Text("the log holds together, and every draw in it is accounted for", "bold green"))
     parts.append(Text(f"{found.origin}: {found.size} leaves, root {found.root}"))
-    by = "trusted by your file" if trust else "as the operator gave them"
+    by = "of your file" if trusted and trusted.log else "as the operator gave them"
     parts.append(Text(f"keys {by}: {', '.join(found.keys)}"))
     seen = ", ".join(f"{name} at {at}" for name, at in found.witnesses.items())
     parts.append(

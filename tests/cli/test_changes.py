@@ -22,6 +22,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "backfill": (),
     "campaign cache take-over": (),
     "draw adopt": (),
+    "draw log-key": ("--change",),
     "dlq redrive": ("replication",),
     "migrate cut-over": (),
     "provision": (),

@@ -21,12 +21,12 @@ def shared_namespace(**sections: Any) -> Iterator[Runtime]:
 
 
 def emptied(shared: Runtime) -> Runtime:
-    """A new runtime on the namespace without documents, secrets, and files of draws and of dropped messages, which are
-    put once. Leases and other objects stay.
+    """A new runtime on the namespace without documents, secrets, and files of draws, of the log and of dropped
+    messages, which are put once. Leases and other objects stay.
     """
     for name in shared.database.list_collection_names():
         shared.database[name].delete_many({})
-    for prefix in ("dead-letters/", "draws/", "pipeline/"):
+    for prefix in ("dead-letters/", "draws/", "log/", "pipeline/"):
         for key in shared.objects.list(prefix):
             shared.objects.delete(key)
     client, prefix = shared.aws.client("secretsmanager"), shared.names.prefix

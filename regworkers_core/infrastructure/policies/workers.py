@@ -145,12 +145,13 @@ SELECTION = (
                 ("s3:GetObject", "s3:PutObject"),
                 objects("draws", "log", "pipeline"),
             ),
+            Statement("LockFilesOfTheDraw", ("s3:PutObjectRetention",), objects("draws", "log")),
             MISSING_OBJECTS,
             send("QueueThem", "selection-queue"),
             Statement("ReadUploads", ("s3:GetObject",), objects("uploads")),
             Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
         ),
-        _LIST,
+        _LIST | {"s3:PutObjectRetention"},
     ),
     Worker(
         "draw",
@@ -179,6 +180,25 @@ SELECTION = (
             send("QueueMarketsAndAnnounce", "analytics-queue", "selection-queue"),
         ),
         _LIST | {"s3:AbortMultipartUpload", "s3:PutObjectRetention"},
+    ),
+    Worker(
+        "log-key",
+        "`regworkers draw log-key`",
+        (
+            Statement(
+                "MakeAndChangeTheKeyOfTheLog",
+                (
+                    "secretsmanager:CreateSecret",
+                    "secretsmanager:GetSecretValue",
+                    "secretsmanager:PutSecretValue",
+                ),
+                (secret("log-key*"),),
+            ),
+            Statement("SayItInTheLog", ("s3:GetObject", "s3:PutObject"), objects("log")),
+            Statement("LockFilesOfTheLog", ("s3:PutObjectRetention",), objects("log")),
+            MISSING_OBJECTS,
+        ),
+        _LIST | {"s3:PutObjectRetention"},
     ),
     Worker(
         "selections",

@@ -126,21 +126,14 @@ class CodeProof:
 
 
 def code_proofs(runtime: Runtime, campaign_id: str, ref: str) -> list[CodeProof]:
-    """The proofs of the codes that a winner was given, by market; empty before that. Raises UsageError,
-    TransientFailure.
-    """
-    given = {each["code"]: each for each in runtime.selections.of_entry(campaign_id, ref) if each.get("code")}
-    if not given:
-        return []
-    salts = Salts.of(runtime, campaign_id)
-    return [
-        CodeProof(
-            campaign_id,
-            int(given[code]["phase"]),
-            stored.market_id,
-            stored.position,
-            salts.salt(code),
-            salts.digest(code),
+    """The proofs of the codes that a winner was given; empty before that. Raises UsageError, TransientFailure."""
+    salts, found = Salts.of(runtime, campaign_id), []
+    for won in runtime.selections.of_entry(campaign_id, ref):
+        market_id, position = str(won["marketId"]), int(won["position"])
+        code = runtime.codes.at(campaign_id, market_id, [position])[position].code
+        found.append(
+            CodeProof(
+                campaign_id, int(won["phase"]), market_id, position, salts.salt(code), salts.digest(code)
+            )
         )
-        for code, stored in sorted(runtime.codes.get(list(given)).items())
-    ]
+    return found

@@ -231,7 +231,7 @@ class DrawRun(Confirming):
             while not seeding.seed_bytes(phase) and (
                 not phase.published_at or commitment.needs_another_round(phase, self._runtime.clock())
             ):
-                decided = None if phase.published_at else self._published(phase)
+                decided = None if phase.published_at else self._published(record, phase)
                 if decided is not None:
                     self._decide(lease, phase.phase, decided, once="publishedAt")
                     self._on_step("draw.after_notice")

@@ -73,7 +73,8 @@ def at_place(place: str) -> Read:
 
 
 def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, LogKeys] | None:
-    """The log and its keys: `trusted` ones, or those that the operator published. None if there is no log.
+    """The log and its keys: the `trusted` ones, and for what these do not name those that the operator published. None
+    if there is no log.
 
     Raises DrawError with the file that is wrong.
     """
@@ -81,10 +82,13 @@ def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, Log
     def in_log(path: str) -> bytes | None:
         return read(f"log/{path}")
 
-    data = in_log(KEYS)
-    if trusted is None and data is None:
+    data, keys = in_log(KEYS), trusted or LogKeys()
+    if data is not None:
+        own = LogKeys.read(Fields(KEYS, "", parse_canonical(data, KEYS), _KEY_NAMES))
+        seen = keys if keys.witnesses else own
+        keys = LogKeys(keys.log or own.log, seen.witnesses, seen.need)
+    if not keys.log:
         return None
-    keys = trusted or LogKeys.read(Fields(KEYS, "", parse_canonical(data or b"", KEYS), _KEY_NAMES))
     return LogState.verified(in_log, keys.log), keys
 
 

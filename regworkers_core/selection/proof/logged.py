@@ -33,7 +33,7 @@ _BEACON_KEY = re.compile(r"[0-9a-f]{192}")
 # Hex digits of a fingerprint, and of each of its groups.
 _FINGERPRINT, _GROUP = 16, 4
 NO_LOG = "this draw is in no public log: when it was committed to, and to what, is the operator's word alone"
-NO_WITNESS = "no witness is needed: nobody but the operator vouches that all see the same log"
+NO_WITNESS = "no witness is needed: only the operator vouches that all see the same log"
 ONLY_THESE_LEAVES = (
     "The log shows that these statements were in it, and in which order; their times are the operator's. That it has no"
     " other one about this draw shows only to those who read all of it."

@@ -98,13 +98,14 @@ export function fieldsOf(artefact, path, document, keys) {
     throw drawError(artefact, where ? `${where}: ${what}` : what);
   };
   if (!(document instanceof Map)) refuse("", `a JSON object is needed, found ${short(document)}`);
-  const known = keys ?? [...document.keys()];
-  const missing = known.filter((key) => !document.has(key));
-  if (missing.length) refuse("", `missing ${sorted(missing).join(", ")}`);
-  const extra = [...document.keys()].filter((key) => !known.includes(key));
-  if (extra.length) {
-    const unknown = short(sorted(extra).join(", ")).slice(1, -1);
-    refuse("", `unknown ${unknown}: exactly ${sorted(known).join(", ")} are allowed`);
+  if (keys !== null) {
+    const missing = keys.filter((key) => !document.has(key));
+    if (missing.length) refuse("", `missing ${sorted(missing).join(", ")}`);
+    const extra = [...document.keys()].filter((key) => !keys.includes(key));
+    if (extra.length) {
+      const unknown = short(sorted(extra).join(", ")).slice(1, -1);
+      refuse("", `unknown ${unknown}: exactly ${sorted(keys).join(", ")} are allowed`);
+    }
   }
   const raw = (key) => document.get(key);
   const integer = (key, least = 0) => {

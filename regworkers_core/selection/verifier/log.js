@@ -9,7 +9,7 @@ import { fromHex, sha256Hex } from "./sha256.js";
 
 export const NO_LOG =
   "this draw is in no public log: when it was committed to, and to what, is the operator's word alone";
-export const NO_WITNESS = "no witness is needed: nobody but the operator vouches that all see the same log";
+export const NO_WITNESS = "no witness is needed: only the operator vouches that all see the same log";
 export const ONLY_THESE_LEAVES =
   "The log shows that these statements were in it, and in which order; their times are the operator's. That it has" +
   " no other one about this draw shows only to those who read all of it.";
@@ -139,8 +139,10 @@ function parseLogLeaf(line) {
 }
 
 /** Check every leaf, that the log has what the receipt shows of each phase, and the signature. */
-export function checkLog(log, campaignId, phases, annulled, curves) {
+export function checkLog(log, { campaignId, annulled }, phases, curves, values) {
   const { checkpoint, entries } = log;
+  values.push(["log", checkpoint.origin], ["size", String(checkpoint.size)], ["root", checkpoint.root]);
+  for (const { leaf, index } of entries) values.push([`leaf ${index}: ${leaf.kind}`, leaf.hash]);
   for (const each of entries) {
     if (each.leaf.campaignId !== campaignId) {
       throw logError(`leaf ${each.index} of the log belongs to campaign ${each.leaf.campaignId}`);
@@ -169,9 +171,11 @@ export function checkLog(log, campaignId, phases, annulled, curves) {
 }
 
 /** Check that enough witnesses saw the checkpoint. */
-export function checkWitnesses(log, curves) {
+export function checkWitnesses(log, curves, values) {
+  values.push(["needed", log.need]);
   if (log.need === 0) return NO_WITNESS;
   const keys = namedBy(log.note, log.witnesses);
+  for (const { name, id } of keys) values.push(["witness", `${name}+${id}`]);
   // One key under two names is one witness.
   const count = new Set(keys.map((key) => String(key.publicKey))).size;
   const found = `${count} trusted witness(es) cosigned the checkpoint, ${log.need} are needed`;

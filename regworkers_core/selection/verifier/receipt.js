@@ -125,12 +125,12 @@ function checkerOf(document, trust, curves) {
   const common = parseCommon(fields, version, trust);
   const own = kind === "draw" ? drawnChecker(fields, common, trust, curves) : excludedChecker(fields, common);
   const { log } = common;
-  const witnessed = (check) => () => (log === null ? noLog() : check());
+  const logged = (check) => (values) => (log === null ? noLog() : check(values));
   const result = {
     steps: [
       ...own.steps,
-      ["log", witnessed(() => checkLog(log, common.campaignId, own.phases, common.annulled, curves))],
-      ["witnesses", witnessed(() => checkWitnesses(log, curves))],
+      ["log", logged((values) => checkLog(log, common, own.phases, curves, values))],
+      ["witnesses", logged((values) => checkWitnesses(log, curves, values))],
     ],
     keys: [...own.keys, ...(log?.keys ?? [])],
     limits: [...own.limits, ...logLimits(log)],
@@ -190,8 +190,10 @@ function checkCampaign(manifest, campaignId) {
 }
 
 // Compare what the operator published beside the artefacts of the phases with their manifests.
-function checkPublished(phases, { annulled, campaignId }) {
+function checkPublished(phases, { annulled, campaignId }, values) {
   for (const { manifest, published } of phases) {
+    if (published.notice !== null) values.push([`notice of phase ${manifest.phase}`, published.notice.hash]);
+    published.replaced.forEach((each, at) => values.push([`replaced manifest ${at + 1}`, each.manifest.hash]));
     try {
       checkBeside(published, manifest);
     } catch (error) {
@@ -293,7 +295,7 @@ function excludedChecker(fields, common) {
     limits: EXCLUDED_LIMITS,
     steps: [
       ["manifest", checkManifest],
-      ["published", () => checkPublished([phase], common)],
+      ["published", (values) => checkPublished([phase], common, values)],
       ["absence", checkAbsence],
       ["reason", checkReason],
     ],
@@ -328,7 +330,7 @@ function drawnChecker(fields, common, trust, curves) {
       ["leaf", (values) => checkLeaf(draw, values)],
       ["inclusion", (values) => checkOwnInclusion(draw, values)],
       ["manifest", (values) => checkManifests(draw, common.campaignId, values)],
-      ["published", () => checkPublished(phases, common)],
+      ["published", (values) => checkPublished(phases, common, values)],
       ["randomness", (values) => checkRandomness(draw, common, trust, curves, values)],
       ["seed", (values) => checkSeedStep(draw, values)],
       ["key", (values) => checkKey(draw, values)],
@@ -459,6 +461,7 @@ function checkOutcome(draw, phase, values) {
     wrong(`the cut-offs have SHA-256 ${cutoffsHash}, the receipt says ${statedCutoffsHash}`);
   }
   checkGroups(phase);
+  values.push(...ownCutoffs(draw.own.leaf, phase.cutoffs));
   const [market, outcomes, why] = expectedOutcome(draw, phase, draw.phases[number - 2] ?? null);
   if (outcomes[0] === "WINNER") {
     if (position.outcome !== "WINNER" || position.market !== market) {
@@ -502,6 +505,19 @@ function reasonOf(outcome, { strike, manifest }) {
   if (outcome === "HOUSEHOLD_LIMIT") return "other entries of the unit are ahead";
   if (outcome === "WAITLIST") return "no cut-off of a listed market is met";
   return `no cut-off of a listed market is met, past the waiting list of ${manifest.waitlistSize}`;
+}
+
+// The cut-offs of the markets and segments that the entry lists.
+function ownCutoffs({ preferences, segments }, cutoffs) {
+  const named = (name, cutoff) => [name, cutoff ? `${cutoff.key} ${cutoff.entryKey}, rank ${cutoff.rank}` : "none"];
+  return preferences.flatMap((market) => {
+    const { open, reserves } = cutoffs.get(market) ?? { open: null, reserves: [] };
+    const own = reserves.filter((each) => segments.includes(each.segment));
+    return [
+      named(`cut-off of ${market}`, open),
+      ...own.map((each) => named(`cut-off of ${market}, ${each.segment}`, each.cutoff)),
+    ];
+  });
 }
 
 const cutoffsIn = (groups) => [groups.open, ...groups.reserves.map((each) => each.cutoff)];

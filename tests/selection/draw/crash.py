@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import AcceptedFindings
+from regworkers_core.selection.log.follow import follow, in_bucket
 from regworkers_core.selection.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes, replaced_name
 from regworkers_core.selection.maths.files import ARTEFACTS
 from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
@@ -30,6 +31,7 @@ STEPS = (
     "draw.after_judge",
     "draw.after_freeze",
     "draw.after_commit",
+    "draw.after_leaf",
     "draw.after_manifest",
     "draw.after_notice",
     *REPLACING,
@@ -37,6 +39,7 @@ STEPS = (
     "draw.after_rank",
     "draw.after_allocate",
     CONFIRMED,
+    "draw.after_codes",
     "draw.after_publish",
 )
 # Decided once: what was decided when the run died must be unchanged at the end.
@@ -106,6 +109,7 @@ def _wrong(runtime: Runtime) -> list[str]:
     if artefact(runtime, ACCEPTED) != accepted:
         found.append(f"{ACCEPTED} is not what was decided")
     found += [str(finding) for finding in replay_of(runtime).findings]
+    found += follow(in_bucket(runtime.objects), now=runtime.clock()).findings
     planned = list(runtime.database["selection_chunks"].find())
     messages = runtime.queue(runtime.names.selection_queue).depth().total
     if messages < len(planned):

@@ -22,6 +22,7 @@ from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
 from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.seeding import seed_of
+from regworkers_core.selection.log.follow import follow, in_bucket
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
 from tests.selection.draw.beacons import (
@@ -96,6 +97,8 @@ def slow_store(runtime: Runtime, clock: Clock, seconds: float) -> None:
     put = runtime.objects.put_over
 
     def slow(key: str, data: bytes, tag: str | None) -> str | None:
+        if not key.endswith("/manifest.json"):
+            return put(key, data, tag)
         runtime.objects.put_over = put  # type: ignore[method-assign]
         clock.at += seconds
         return put(key, data, tag)
@@ -326,6 +329,8 @@ def test_a_manifest_written_between_the_read_and_the_write_is_not_overwritten(
     put = own.objects.put_over
 
     def late(key: str, data: bytes, tag: str | None) -> str | None:
+        if not key.endswith("/manifest.json"):
+            return put(key, data, tag)
         own.objects.put_over = put  # type: ignore[method-assign]
         own.objects.put_bytes(key, b"{}")
         return put(key, data, tag)
@@ -345,3 +350,18 @@ def test_a_draw_by_an_own_secret_has_no_round_to_be_late_for(runtime: Runtime) -
     after = commit(own, clock)
     assert (after.manifest, after.published_at) == (before.manifest, iso(START + 2 * HOURS))
     assert not after.published_late and not after.replaced
+
+
+def test_a_manifest_that_is_in_the_log_too_late_is_replaced_although_the_store_had_it_in_time(
+    own: Runtime, clock: Clock
+) -> None:
+    before = commit(own, clock, dies_at("draw.after_commit"))
+    # As an earlier version, which wrote no leaf.
+    own.objects.put_over(public_key(CAMPAIGN, 1, "manifest.json"), before.manifest, None)
+    clock.at += 300
+    after = commit(own, clock)
+    assert [each["manifest"].encode() for each in after.replaced] == [before.manifest]
+    assert after.logged_at == iso(START + 300) and not after.published_late
+    found = follow(in_bucket(own.objects), now=clock())
+    assert [leaf.kind for _, leaf in found.leaves] == ["manifest", "replaced", "manifest", "notice"]
+    assert not found.findings

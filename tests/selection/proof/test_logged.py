@@ -91,7 +91,7 @@ def test_a_receipt_whose_log_has_all_its_statements_holds(receipt: dict[str, Any
     said = state(checked, "log")[1]
     assert f"in the log {LOG.name} of 10 leaves" in said and f"logged at {IN_TIME}" in said
     assert state(checked, "witnesses") == ("passed", NO_WITNESS)
-    assert any("nobody but the operator vouches" in limit for limit in checked.limits)
+    assert any("only the operator vouches" in limit for limit in checked.limits)
 
 
 def test_the_receipt_of_an_excluded_entry_has_the_log_too(revealed: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_proof_or_a_checkpoint_that_was_changed_fails(receipt: dict[str, Any])
 def test_enough_distinct_witnesses_are_needed(receipt: dict[str, Any]) -> None:
     holds = check(logged(receipt, witnesses=WITNESSES, need=4))
     assert holds.verdict == "holds" and "4 trusted witness(es)" in state(holds, "witnesses")[1]
-    assert not any("nobody but the operator" in limit for limit in holds.limits)
+    assert not any("only the operator vouches" in limit for limit in holds.limits)
     # One key under two names is one witness.
     twice = logged(receipt, witnesses=[WITNESSES[0], ALIAS], need=2)
     assert failed(check(twice)) == ["witnesses"]

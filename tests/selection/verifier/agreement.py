@@ -26,7 +26,8 @@ from regworkers_core.selection.proof import beacon
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.logged import Trust, Unchecked
 from tests.selection.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
-from tests.selection.verifier.forgeries import FORGERIES, Forgery, Receipt, canonical, forged, restated
+from tests.selection.verifier.forgeries import Forgery, Receipt, canonical, forged, restated
+from tests.selection.verifier.log_forgeries import FORGERIES
 from tests.selection.verifier.mutations import mutated
 from tests.selection.verifier.node import BUNDLE, Node, node
 
@@ -125,11 +126,11 @@ def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Que
     made: list[Receipt] = list(random_receipts(rng, folder, count))
     random = [(canonical(each), random_trust(rng)) for each in made]
     changed = [(mutated(rng, each, made), random_trust(rng)) for each in made]
-    return random, changed + forgeries_of(rng, made, most=count // 8)
+    return random, changed + forgeries_of(rng, made, most=count // 5)
 
 
 def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Question]:
-    """At most so many forgeries of each kind, each alone, and with what follows from it."""
+    """At most `most` forgeries of each kind, each alone, and with what follows from it."""
     found: list[Question] = []
     for forge in FORGERIES:
         chosen: list[tuple[Receipt, Forgery]] = []
@@ -143,7 +144,7 @@ def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Qu
                 break
         for receipt, forgery in rng.sample(chosen, min(most, len(chosen))):
             made = forged(receipt, forgery)
-            found += [(canonical(made), None), (canonical(restated(made)), None)]
+            found += [(data, None) for data in dict.fromkeys((canonical(made), canonical(restated(made))))]
     return found
 
 

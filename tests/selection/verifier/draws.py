@@ -51,7 +51,7 @@ from tests.selection.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
 ROUND_AT = QUICKNET.due(ROUND)
 MARKETS = ("East", "east", "north_2", "w-1")
 SEGMENTS = ("fan", "loyal", "z")
-LETTERS = "ABCxyz019_-"
+ALPHABET = "ABCxyz019_-"
 REASONS = ("more seats", "", "a “better” list \u2028 é 😀", "one\nline | more", "<b>'\"</b>")
 LOG = SignerKey("log.example/draws", hashlib.sha256(b"log").digest())
 OTHER_LOG = SignerKey("other.example/log", hashlib.sha256(b"other").digest())
@@ -71,7 +71,7 @@ class RandomDraw:
     logged: list[LogLeaf] = field(default_factory=list)
 
 
-def random_receipts(rng: Random, folder: Path, count: int, most: int = 8) -> Iterator[dict[str, Any]]:
+def random_receipts(rng: Random, folder: Path, count: int, most: int = 4) -> Iterator[dict[str, Any]]:
     """At most `most` receipts of each draw, of entries that were in it and of others."""
     number = 0
     while count > 0:
@@ -96,7 +96,7 @@ def random_receipts(rng: Random, folder: Path, count: int, most: int = 8) -> Ite
 
 
 def text(rng: Random, length: int) -> str:
-    return "".join(rng.choices(LETTERS, k=length))
+    return "".join(rng.choices(ALPHABET, k=length))
 
 
 def random_draw(rng: Random, folder: Path) -> RandomDraw:

@@ -9,21 +9,11 @@ from itertools import islice
 from typing import Any
 
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.selection.log.note import Note, Signature
 from regworkers_core.selection.maths.files import canonical_bytes, sha256_hex
 from regworkers_core.selection.maths.manifest import SeedFile
 from regworkers_core.selection.maths.rules import entry_key, unit_key
 from tests.selection.proof.rounds import SIGNATURE
-from tests.selection.verifier.draws import (
-    ALIAS,
-    COSIGNATURE,
-    FORMER,
-    LOG,
-    OTHER_LOG,
-    ROUND_AT,
-    WITNESSES,
-    log_of,
-)
+from tests.selection.verifier.draws import ROUND_AT
 
 Receipt = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -137,8 +127,8 @@ def strikes(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
     ref = receipt["ref"]
     for number in range(len(receipt["phases"])):
         for text in (
-            None, f"{ref}|BOT", f"{ref}|bot", ref, f"{ref}|", "", f"{ref}|BOT\n", f"{ref}|BOT\n{ref}|A", f"-|A\n{ref}|BOT",
-            f"{ref}|BOT|", "~|BOT",
+            None, f"{ref}|BOT", f"{ref}|bot", ref, f"{ref}|", "", f"{ref}|BOT\n", f"{ref}|BOT\n{ref}|A",
+            f"-|A\n{ref}|BOT", f"{ref}|BOT|", "~|BOT",
         ):  # fmt: skip
             yield {("phases", number, "strike"): text}
             struck = f"{ref}||{receipt['rank'] or ''}|STRUCK"
@@ -188,7 +178,8 @@ def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
     phases = range(len(receipt["phases"])) if "phases" in receipt else ()
     for place in [("phases", number, "manifest") for number in phases] or [("manifest",)]:
         manifest = json.loads(at(receipt, place))
-        source, market = manifest["seedSource"], manifest["markets"][0]
+        source, markets = manifest["seedSource"], manifest["markets"]
+        market = markets[0]
         full = {"capacity": 2**53 - 1, "marketId": "a", "reserves": []}
         halves = [{"seats": 2**53 - 1, "segment": "a"}, {"seats": 2**53 - 2, "segment": "b"}]
         for key, values in {
@@ -198,17 +189,19 @@ def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
             "count": (0, 1, 24, 26, manifest["count"] + 1, 2**53 - 1, -1, True),
             "drawId": ("other", 1),
             "markets": (
-                [], manifest["markets"][1:], [*manifest["markets"], full | {"marketId": "~"}], manifest["markets"][::-1],
-                [market, market], [full | {"reserves": halves}], [full | {"reserves": [halves[0]] * 2}], [{"capacity": 1}],
-                [market | {"marketId": "-"}], [each | {"capacity": each["capacity"] + 1} for each in manifest["markets"]],
+                [], markets[1:], [*markets, full | {"marketId": "~"}], markets[::-1], [market, market],
+                [{"capacity": 1}], [full | {"reserves": halves}], [full | {"reserves": [halves[0]] * 2}],
+                [market | {"marketId": "-"}],
+                [each | {"capacity": each["capacity"] + 1} for each in markets],
                 [full | {"reserves": [{"seats": -1, "segment": "a"}, 7]}], 7, [7],
             ),
             "phase": (0, 1, 2, 3, 4),
             "previous": (None, {}, {"manifestHash": HASH, "resultHash": HASH}, 7),
             "root": (ZEROS, "x"),
             "seedSource": (
-                source | {"round": 1}, source | {"round": 999}, source | {"round": 2**45}, source | {"round": 2**53 - 1},
-                source | {"chain": HASH}, source | {"kind": "x"}, {"commitment": HASH, "kind": "commit-reveal"}, {}, 7,
+                source | {"round": 1}, source | {"round": 999}, source | {"round": 2**45},
+                source | {"round": 2**53 - 1}, source | {"chain": HASH}, source | {"kind": "x"},
+                {"commitment": HASH, "kind": "commit-reveal"}, {}, 7,
                 {"chain": HASH, "kind": "drand", "round": 1}, source | {"kind": None}, source | {"kind": "é" * 200},
             ),
             "strikesHash": (sha256_hex(b""), ZEROS),
@@ -320,7 +313,8 @@ def annulments(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]
     phase = json.loads(manifest)["phase"]
     right = {"annulledAt": LATEST, "campaignId": receipt["campaignId"], "manifestHash": sha256_hex(manifest.encode()),
              "phase": phase, "reason": "é"}  # fmt: skip
-    for change in ({}, {"campaignId": "x"}, {"phase": phase + 1}, {"phase": 1}, {"manifestHash": None}, {"manifestHash": HASH},
+    for change in ({}, {"campaignId": "x"}, {"phase": phase + 1}, {"phase": 1}, {"manifestHash": None},
+                   {"manifestHash": HASH},
                    *({"reason": text} for text in ("", " ", "\x1c\u3000", "\ufeff", "\u180e"))):  # fmt: skip
         yield {("annulled",): canonical(right | change).decode()}
     yield from (
@@ -335,14 +329,16 @@ def beside(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
         place: Place = (*part, "published")
         published, manifest = at(receipt, place), json.loads(at(receipt, (*part, "manifest")))
         notice = {
-            "asOf": manifest["asOf"], "campaignId": manifest["campaignId"], "committedAt": LATEST, "publishedAt": LATEST,
+            "asOf": manifest["asOf"], "campaignId": manifest["campaignId"], "committedAt": LATEST,
+            "publishedAt": LATEST,
             "capacities": {each["marketId"]: each["capacity"] for each in manifest["markets"]},
             "phase": manifest["phase"], "reason": "", "strikes": 0,
         }  # fmt: skip
         for change in (
             {}, {"reason": "é"}, {"phase": 3}, {"campaignId": "x"}, {"strikes": 7}, {"asOf": LATEST}, {"strikes": -1},
             *({"publishedAt": iso(ROUND_AT - lead)} for lead in (600, 599.999, 0, -0.5, 0.5, 1.5, 1_234_567.5)),
-            {"capacities": {"é'": 1}}, {"capacities": {"__proto__": 1}}, {"capacities": {"a'\"": -1}}, {"capacities": {}},
+            {"capacities": {"é'": 1}}, {"capacities": {"__proto__": 1}}, {"capacities": {"a'\"": -1}},
+            {"capacities": {}},
         ):  # fmt: skip
             yield {(*place, "notice"): canonical(notice | change).decode()}
         yield from ({(*place, "notice"): text} for text in (None, "", "[]", 7))
@@ -378,136 +374,14 @@ def beside(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
         )
 
 
-def checkpoints(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    place: Place = ("log", "checkpoint")
-    text = receipt["log"]["checkpoint"]
-    lines = text.split("\n")
-    for number, values in {
-        0: ("", "log.example", OTHER_LOG.name, "é"),
-        1: ("0", "1", str(2**53), "9" * 19, "9" * 20, "01", "-1", "٣", ""),
-        2: ("", "AAAA", lines[2].lower(), lines[2][:-2] + "B=", lines[2] + "\x00"),
-        3: ("extension", "\t"),
-        4: (
-            "— x AAAAAAA=",
-            "— x y z",
-            "- x AAAAAAAA",
-            "— é",
-            "—  AAAAAAAA",
-            "— x AAAAAA==",
-            "— a+b AAAAAAAA",
-            "x" * 200,
-        ),
-    }.items():
-        for value in values:
-            yield {place: "\n".join((*lines[:number], value, *lines[number + 1 :]))}
-    last = lines[-2]
-    for value in (
-        last[:-8] + "AAAAAAA=",
-        last + "=",
-        last[:-3] + "B==",
-        last[:-2] + "B=",
-        last.replace("A", "B"),
-        last[:-4],
-    ):
-        yield {place: "\n".join((*lines[:-2], value, ""))}
-    for other in (
-        text + "\n",
-        text[:-1],
-        "\n" + text,
-        text + "\n" + text,
-        text + text.split("\n\n")[1] * 100,
-        "",
-        "\n\n",
-        7,
-    ):
-        yield {place: other}
-    note = Note.parse(text)
-    for each in note.signatures:
-        wrong = [
-            Signature(each.name, each.key_id, value)
-            for value in (b"\xff" * 72, each.value[:-1], each.value * 2)
-        ]
-        wrong += [Signature(each.name, b"0000", each.value), Signature("x", each.key_id, each.value)]
-        yield from ({place: str(note.with_signatures(one))} for one in wrong)
-        yield {place: str(Note(note.text, (*note.signatures, wrong[0])))}
-
-
-def keys(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    place: Place = ("log", "keys")
-    witnesses = [str(each.verifier(COSIGNATURE)) for each in WITNESSES]
-    log = str(LOG.verifier())
-    for value in (
-        [], [log], [log, log], [str(FORMER.verifier())], [str(OTHER_LOG.verifier())], [str(LOG.verifier(COSIGNATURE))], ["a+b"],
-        [log[:-1]], [log.replace("+", " ", 1)], [log[:-5] + "AAAA="], [7], ["a b+12345678+AQ=="], ["x+12345678+CQ=="], 7,
-    ):  # fmt: skip
-        yield {(*place, "log"): value}
-    for need in (0, 1, 2, 3, 4, 5, -1, True, None):
-        yield {(*place, "need"): need, (*place, "witnesses"): witnesses}
-        yield {
-            (*place, "need"): need,
-            (*place, "witnesses"): [*witnesses[:1], str(ALIAS.verifier(COSIGNATURE))],
-        }
-        yield {(*place, "need"): need}
-
-
-def logs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    """Leaves that were changed, dropped, added or moved, under a checkpoint that is right for them."""
-    leaves = [json.loads(each["leaf"]) for each in receipt["log"]["entries"]]
-
-    def signed(made: list[Receipt], keys: Any = (LOG,), witnesses: Any = (), need: int = 0) -> Forgery:
-        lines = [canonical(leaf).decode() for leaf in made]
-        return {("log",): log_of(lines, list(range(len(lines))), list(keys), list(witnesses), need)}
-
-    yield signed(leaves)
-    yield signed(leaves[::-1])
-    yield signed([])
-    yield signed(leaves, [OTHER_LOG])
-    yield signed(leaves, [FORMER, LOG], WITNESSES, 4)
-    yield signed(leaves, witnesses=[WITNESSES[0], ALIAS], need=2)
-    yield signed(leaves, witnesses=[WITNESSES[0], ALIAS], need=1)
-    for place, leaf in enumerate(leaves):
-        yield signed(leaves[:place] + leaves[place + 1 :])
-        for change in (
-            *({"hash": value} for value in (HASH, sha256_hex(b""), "x")),
-            *({"time": value} for value in (LATEST, iso(ROUND_AT - 599.999), iso(ROUND_AT), "x")),
-            *(
-                {"kind": value}
-                for value in ("manifest", "result", "annulled", "codes", "key", "notice", "commitment", "x")
-            ),
-            *({"phase": value} for value in (0, 1, 2, 3)),
-            *(
-                {"kind": "key", "campaignId": value, "phase": phase}
-                for value in ("", "x")
-                for phase in (0, 1)
-            ),
-            {"kind": "commitment", "phase": 2},
-            {"campaignId": "other"},
-            {"x": 1},
-        ):
-            yield signed([*leaves[:place], leaf | change, *leaves[place + 1 :]])
-            yield signed([*leaves[: place + 1], leaf | change, *leaves[place + 1 :]])
-    entries = receipt["log"]["entries"]
-    for other in (
-        entries[::-1],
-        entries[1:],
-        entries * 2,
-        [],
-        [7],
-        7,
-        [entries[0] | {"index": entries[0]["index"] + 1}],
-    ):
-        yield {("log", "entries"): other}
-    yield from ({("log",): value} for value in (None, {}, 7))
-
-
-FORGERIES: tuple[Callable[[Receipt, Sequence[Receipt]], Iterator[Forgery]], ...] = (
-    outcomes, leaves, proofs, strikes, cutoffs, manifests, phases, sources, households, absences, words, annulments, beside,
-    checkpoints, keys, logs,
-)  # fmt: skip
+DRAW_FORGERIES: tuple[Callable[[Receipt, Sequence[Receipt]], Iterator[Forgery]], ...] = (
+    *(outcomes, leaves, proofs, strikes, cutoffs, manifests, phases, sources, households, absences),
+    *(words, annulments, beside),
+)
 
 
 def restated(receipt: Receipt, *, chained: bool = True, keyed: bool = True) -> Receipt:
-    """A copy in which what follows from a change is made new: hashes, `previous` (`chained`), the seed, keys (`keyed`)."""
+    """A copy with what follows from a change: hashes, `previous` if `chained`, the seed, the keys if `keyed`."""
     made = deepcopy(receipt)
     try:
         before = ""

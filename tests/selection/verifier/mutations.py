@@ -8,7 +8,8 @@ from copy import deepcopy
 from random import Random
 from typing import Any
 
-from tests.selection.verifier.forgeries import FORGERIES, Receipt, at, canonical, forged, restated
+from tests.selection.verifier.forgeries import Receipt, at, canonical, forged, restated
+from tests.selection.verifier.log_forgeries import FORGERIES
 
 # What readers of JSON disagree about.
 NUMBERS = (

@@ -1,0 +1,248 @@
+"""A draw on real servers writes its leaves, and receipts carry them; without a log or its witnesses it commits to
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.selection import MarketPhase, NoticeType, Planned
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine import scheduling
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.digests import code_proofs, digest_of
+from regworkers_core.selection.assign.release import resume_blocked
+from regworkers_core.selection.campaigns.registry import create
+from regworkers_core.selection.draw.annul import annul
+from regworkers_core.selection.draw.terms import TopUp
+from regworkers_core.selection.draw.top_up import open_phase
+from regworkers_core.selection.log.follow import FollowedLog, follow, in_bucket
+from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
+from regworkers_core.selection.log.witnesses import Witnesses
+from regworkers_core.selection.maths.files import sha256_hex
+from regworkers_core.selection.proof.check import check_receipt
+from regworkers_core.selection.proof.checker import State
+from regworkers_core.selection.proof.receipt import receipt_bytes
+from regworkers_core.selection.proof.source import campaign_source
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
+from tests.selection.log.fakes import witnesses
+from tests.selection.log.test_public_log import Cosigns
+
+
+def leaves(runtime: Runtime, campaign: str = CAMPAIGN) -> list[tuple[Kind, int, str]]:
+    return [(leaf.kind, leaf.phase, leaf.hash) for _, leaf in followed(runtime, campaign).leaves]
+
+
+def followed(runtime: Runtime, campaign: str | None = None) -> FollowedLog:
+    found = follow(in_bucket(runtime.objects), now=scheduling.now(), campaign_id=campaign)
+    assert not found.findings
+    return found
+
+
+def hash_of(runtime: Runtime, name: str, phase: int = 1) -> str:
+    return sha256_hex(artefact(runtime, name, phase))
+
+
+def with_witness(monkeypatch: pytest.MonkeyPatch) -> Cosigns:
+    witness = Cosigns()
+    monkeypatch.setattr(Witnesses, "of", lambda _runtime: witnesses(witness))
+    return witness
+
+
+def test_a_draw_writes_a_leaf_for_all_that_it_publishes(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None
+    assert leaves(runtime) == [
+        (Kind.COMMITMENT, 1, record.latest.fields["seedSource"]["commitment"]),
+        (Kind.MANIFEST, 1, hash_of(runtime, "manifest.json")),
+        (Kind.NOTICE, 1, hash_of(runtime, "notice.json")),
+        (Kind.RESULT, 1, hash_of(runtime, "result.txt")),
+        (Kind.CODES, 1, hash_of(runtime, "codes-1.txt")),
+    ]
+    times = [leaf.time for _, leaf in followed(runtime, CAMPAIGN).leaves]
+    assert times == sorted(times)
+    assert record.latest.logged_at == times[1] <= (record.latest.published_at or "")
+    written = followed(runtime).size
+    drawn(runtime)
+    assert followed(runtime).size == written
+
+
+def test_receipts_of_the_draw_hold_by_the_log(runtime: Runtime, tmp_path: Path) -> None:
+    close_campaign(runtime, [*(entry(number) for number in range(20)), entry(20, markets=["rome"])])
+    drawn(runtime)
+    source = campaign_source(runtime, CAMPAIGN, tmp_path)
+    for number in (1, 2, 20):
+        receipt = source.receipt(ref_of(number))
+        checked = check_receipt(receipt_bytes(receipt))
+        states = {step.name: step.state for step in checked.checks}
+        assert (states["log"], states["witnesses"]) == (State.PASSED, State.PASSED), checked.checks
+        kinds = [json.loads(each["leaf"])["kind"] for each in receipt["log"]["entries"]]
+        assert kinds == ["commitment", "manifest", "notice", "result", "codes"]
+
+
+def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
+    close_campaign(runtime, codes=20)
+    drawn(runtime)
+    runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": {"phases.1.status": "COMPLETED"}})
+    more = TopUp({"paris": 5}, {}, (), "more seats")
+    assert open_phase(runtime, CAMPAIGN, more, run_id="t") == 2
+    drawn(runtime)
+    annul(runtime, CAMPAIGN, reason="a test", confirm=f"{CAMPAIGN}:2", run_id="t")
+    assert leaves(runtime)[5:] == [
+        (Kind.MANIFEST, 2, hash_of(runtime, "manifest.json", 2)),
+        (Kind.NOTICE, 2, hash_of(runtime, "notice.json", 2)),
+        (Kind.RESULT, 2, hash_of(runtime, "result.txt", 2)),
+        (Kind.CODES, 2, hash_of(runtime, "codes-1.txt", 2)),
+        (Kind.ANNULLED, 2, hash_of(runtime, "annulled.json", 2)),
+    ]
+
+
+def test_a_new_campaign_has_its_commitment_in_the_log(runtime: Runtime) -> None:
+    fields = {
+        "campaignId": "autumn",
+        "slug": "autumn",
+        "name": "Autumn",
+        "opensAt": "2026-10-01T00:00:00Z",
+        "closesAt": "2026-10-02T00:00:00Z",
+        "markets": [{"marketId": "berlin", "name": "Berlin", "capacity": 1}],
+    }
+    campaign = create(runtime, fields)
+    assert leaves(runtime, "autumn") == [(Kind.COMMITMENT, 1, campaign.draw.commitment)]
+
+
+def test_a_draw_without_witnesses_fixes_no_round(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    witness = with_witness(monkeypatch)
+    witness.up = False
+    close_campaign(runtime)
+    run = draw(runtime)
+    run.judge()
+    run.freeze()
+    with pytest.raises(NotWitnessed):
+        run.commit()
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and not record.latest.manifest_hash
+    witness.up = True
+    drawn(runtime)
+    assert Counter(kind for kind, _, _ in leaves(runtime))[Kind.MANIFEST] == 1
+
+
+def test_a_manifest_that_is_not_witnessed_is_not_published(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = with_witness(monkeypatch)
+
+    def on_step(name: str) -> None:
+        if name == "draw.after_commit":
+            witness.up = False
+
+    close_campaign(runtime)
+    run = draw(runtime, on_step=on_step)
+    run.judge()
+    run.freeze()
+    with pytest.raises(NotWitnessed):
+        run.commit()
+    assert not runtime.objects.exists(f"draws/{CAMPAIGN}/phase-1/manifest.json")
+    witness.up = True
+    drawn(runtime)
+    assert [kind for kind, _, _ in leaves(runtime)] == [
+        Kind.COMMITMENT,
+        Kind.MANIFEST,
+        Kind.NOTICE,
+        Kind.RESULT,
+        Kind.CODES,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"), [("draw.after_result", Kind.RESULT), ("draw.after_plan", Kind.CODES)]
+)
+def test_a_later_leaf_without_witnesses_stops_the_draw_and_is_not_lost(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, step: str, kind: Kind
+) -> None:
+    witness = with_witness(monkeypatch)
+
+    def on_step(name: str) -> None:
+        if name == step:
+            witness.up = False
+
+    close_campaign(runtime)
+    with pytest.raises(NotWitnessed):
+        drawn(runtime, on_step=on_step)
+    assert PublicLog.of(runtime).waiting() == 1
+    assert runtime.queue(runtime.names.selection_queue).depth().total == 0
+    witness.up = True
+    drawn(runtime)
+    assert [each for each, _, _ in leaves(runtime)].count(kind) == 1
+    assert runtime.queue(runtime.names.selection_queue).depth().total > 0
+
+
+def test_a_log_that_cannot_be_written_fixes_no_round(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    run.judge()
+    run.freeze()
+
+    def unavailable(key: str, _data: bytes, _tag: str | None) -> str | None:
+        raise TransientFailure("s3", f"{key} is not written")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime.objects, "put_over", unavailable)
+        with pytest.raises(TransientFailure, match="log/"):
+            run.commit()
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and not record.latest.manifest_hash
+
+
+def test_a_draw_of_an_earlier_version_goes_on_without_leaves(runtime: Runtime, tmp_path: Path) -> None:
+    close_campaign(runtime)
+    run = draw(runtime)
+    for step in (run.judge, run.freeze, run.commit):
+        step()
+    runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.1.loggedAt": ""}})
+    written = followed(runtime).size
+    drawn(runtime)
+    assert followed(runtime).size == written
+    assert not runtime.objects.exists(f"draws/{CAMPAIGN}/phase-1/codes-1.txt")
+
+
+# Codes
+
+
+def test_each_planned_code_has_a_line_that_its_winner_can_find(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    lines = artefact(runtime, "codes-1.txt").decode().splitlines()
+    planned = [("berlin", at) for at in range(1, 5)] + [("paris", at) for at in range(1, 4)]
+    assert [tuple(line.split("|")[:2]) for line in lines] == [(market, str(at)) for market, at in planned]
+    assert len({line.rpartition("|")[2] for line in lines}) == 7
+    market, winner = (
+        MarketPhase(CAMPAIGN, "berlin", 1),
+        Planned("r", "e", NoticeType.WINNER, 2, "berlin-0002", 2),
+    )
+    runtime.selections.write(market, [winner], "hash", at=iso(0), run_id="t")
+    [proof] = code_proofs(runtime, CAMPAIGN, "r")
+    assert lines[1] == f"berlin|2|{digest_of(proof.salt, 'berlin-0002')}"
+    assert code_proofs(runtime, CAMPAIGN, "unknown") == []
+
+
+def test_codes_that_are_planned_later_are_in_a_further_file(runtime: Runtime) -> None:
+    close_campaign(runtime, codes=3)
+    drawn(runtime)
+    first = artefact(runtime, "codes-1.txt").decode().splitlines()
+    assert [line.partition("|")[0] for line in first] == ["paris"] * 3
+    made = {"campaignId": CAMPAIGN, "marketId": "berlin", "position": 4, "status": "AVAILABLE"}
+    runtime.database["codes"].insert_one({"_id": "berlin-0004", **made})
+    assert resume_blocked(runtime, CAMPAIGN)
+    second = artefact(runtime, "codes-2.txt").decode().splitlines()
+    assert second[4:] == first and len(second) == 7
+    assert [kind for kind, _, _ in leaves(runtime)].count(Kind.CODES) == 2

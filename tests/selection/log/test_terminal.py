@@ -1,0 +1,139 @@
+"""`regworkers draw log|log-key|code-proof` and `regworkers witness`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from regworkers_core.cli import draw_log
+from regworkers_core.cli.main import build
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.log.follow import at_place
+from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.note import VerifierKey
+from regworkers_core.selection.log.public_log import PublicLog
+from tests.selection.log.fakes import hash_of
+from tests.selection.log.test_follow import Place, manifest
+from tests.support.terminal import Answer
+
+
+def here(*words: str) -> Answer:
+    """In this process; a usage error is what the terminal makes of it."""
+    done = CliRunner().invoke(draw_log.app, words)
+    if isinstance(done.exception, UsageError):
+        return Answer(2, done.stdout, str(done.exception))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Answer(done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def place() -> Place:
+    made = Place()
+    made.commit(manifest())
+    made.leaf(Kind.RESULT, hash_of("r"))
+    return made
+
+
+def copied(place: Place, folder: Path) -> Path:
+    for key, stored in place.bucket.objects.items():
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(stored.data)
+    return folder
+
+
+def test_a_folder_is_verified_without_settings(place: Place, tmp_path: Path) -> None:
+    answer = here("log", "summer", "--from", str(copied(place, tmp_path)))
+    assert answer.code == 0
+    for text in ("the log holds together", "no witness", "as the operator gave them", "manifest", "result"):
+        assert text in answer.stdout
+    document = here("log", "--from", str(tmp_path), "--format", "json").document
+    assert (document["size"], document["findings"], document["waiting"]) == (2, [], 0)
+    assert [leaf["kind"] for leaf in document["leaves"]] == ["manifest", "result"]
+
+
+def test_an_abandoned_draw_ends_with_exit_code_1(place: Place, tmp_path: Path) -> None:
+    # Its leaf is of September 2026.
+    place.commit(manifest("winter"), "winter")
+    answer = here("log", "--from", str(copied(place, tmp_path)))
+    assert answer.code == 1
+    assert "FINDING: winter, phase 1: neither a result nor an annulment" in answer.stdout
+
+
+def test_the_checkpoint_of_the_last_time_is_kept_and_compared(place: Place, tmp_path: Path) -> None:
+    folder, kept = copied(place, tmp_path / "site"), tmp_path / "kept"
+    assert here("log", "--from", str(folder), "--checkpoint", str(kept)).code == 0
+    first = kept.read_bytes()
+    place.leaf(Kind.NOTICE, hash_of("n"))
+    assert here("log", "--from", str(copied(place, folder)), "--checkpoint", str(kept)).code == 0
+    newer = kept.read_bytes()
+    assert newer != first
+    (folder / "log" / "checkpoint").write_bytes(first)
+    answer = here("log", "--from", str(folder), "--checkpoint", str(kept))
+    assert (answer.code, kept.read_bytes()) == (1, newer)
+    assert "an old log is shown" in answer.stdout
+
+
+def test_trusted_keys_replace_those_of_the_operator(place: Place, tmp_path: Path) -> None:
+    folder, trust = copied(place, tmp_path / "site"), tmp_path / "trust.json"
+    keys = {"beacon": {}, "log": [str(key) for key in place.log.verifier_keys()], "need": 0, "witnesses": []}
+    trust.write_text(json.dumps(keys))
+    assert "keys of your file" in here("log", "--from", str(folder), "--trust", str(trust)).stdout
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a web server of static files."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_an_address_is_verified_as_a_folder(place: Place, tmp_path: Path) -> None:
+    with served(copied(place, tmp_path)) as address:
+        answer = here("log", "--from", f"{address}/")
+        assert at_place(address)("log/none") is None
+    assert answer.code == 0 and "2 leaves" in answer.stdout
+    with pytest.raises(TransientFailure, match="ConnectError"):
+        at_place("http://127.0.0.1:9")("log/checkpoint")
+
+
+def test_the_key_is_made_once_shown_and_changed_on_request(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "load", lambda: runtime)
+    first = here("log-key", "--format", "json").document
+    assert first["origin"] == f"{runtime.names.bucket}/log" and first["former"] == []
+    assert here("log-key", "--format", "json").document == first
+    PublicLog.of(runtime).append(Kind.RESULT, "summer", 1, hash_of("r"))
+    dry = here("log-key", "--change")
+    assert "nothing was changed: add --apply" in dry.stdout
+    assert "--apply is for --change" in here("log-key", "--apply").stderr
+    changed = here("log-key", "--change", "--apply", "--format", "json").document
+    assert changed["former"] == [first["key"]] != [changed["key"]]
+    assert "both keys sign until" in here("log-key", "--change", "--apply").stderr
+    secret = runtime.secrets.get("log-key") or ""
+    assert secret.rpartition("+")[2] not in json.dumps([first, changed]) + dry.stdout
+    shown = here("log", "--format", "json").document
+    assert [leaf["kind"] for leaf in shown["leaves"]] == ["result", "key"]
+    assert [VerifierKey.parse(key).name for key in shown["keys"]] == [first["origin"]] * 2
+
+
+def test_a_witness_says_what_is_wrong_with_its_options(tmp_path: Path) -> None:
+    done = CliRunner().invoke(build("witness"), ["witness", "--folder", str(tmp_path), "--log", "no key"])
+    assert isinstance(done.exception, UsageError)
+    assert "is no Ed25519 verifier key" in str(done.exception)
