@@ -163,6 +163,24 @@ def test_files_that_were_changed_stop_the_writer() -> None:
         append(log, "three")
 
 
+def test_a_next_file_that_does_not_continue_the_log_stops_the_writer() -> None:
+    for path, data, what in [
+        ("tile/entries/000.p/2", b"\x00\x02ab", "not canonical JSON"),
+        ("tile/entries/000.p/2", "swapped", "does not continue the log"),
+        ("tile/0/000.p/2", b"other hashes", "has other hashes than the entries"),
+    ]:
+        bucket, secrets = Bucket(), Secrets()
+        log = log_on(bucket, secrets)
+        append(log, "one")
+        stored = bucket.objects["log/tile/entries/000.p/1"]
+        changed = stored.data.replace(b'"phase":1', b'"phase":7') + stored.data
+        found = changed if isinstance(data, str) else data
+        bucket.objects[f"log/{path}"] = stored._replace(data=found)
+        with pytest.raises(DrawError, match=what):
+            append(log, "two")
+        assert state_of(log).size == 1
+
+
 def test_a_lost_key_stops_the_log_instead_of_being_replaced() -> None:
     bucket, secrets = Bucket(), Secrets()
     append(log_on(bucket, secrets), "one")
