@@ -6,7 +6,7 @@ cores: `python -m tools.write_tables power`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import matplotlib
 import numpy as np
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy.stats import binomtest
 
 from regworkers_core.reporting.figures import COLOURS, GRID, figure, titled
@@ -41,6 +41,8 @@ _ALPHAS = (1e-2, 1e-3, ALPHA)
 _LOW, _HIGH, _HALVINGS = 0.75, 1.5, 6
 _MOST_MISSED = round(DRAWS * (1 - CAUGHT))
 
+# Line and mark of each bias.
+_STYLES = (("-", "o"), ("-", "s"), ("-", "^"), ("--", "D"), ("-", "v"))
 In = TypeVar("In")
 Out = TypeVar("Out")
 _crowd = cache(Crowd)
@@ -131,11 +133,12 @@ def false_alarms_table() -> str:
     for entries, draws in FAIR.items():
         counts = np.sum([counts for (size, _), counts in found if size == entries], axis=0)
         cells = []
-        for count in counts:
-            low, high = _interval(int(count), draws)
-            cells.append(f"{count:,}: {count / draws:.2g} ({low:.2g} to {high:.2g})")
-        rows.append((_count(entries), f"{draws:,}", *cells))
-    return _table(("entries", "fair draws", *(f"stopped at {alpha:g}" for alpha in _ALPHAS)), rows, texts=0)
+        for count in map(int, counts):
+            rate, low, high = (10_000 * each for each in (count / draws, *_interval(count, draws)))
+            cells.append(f"{rate:.1f} ({low:.1f} to {high:.1f})")
+        rows.append((_count(entries), f"{draws:,}", str(counts[-1]), *reversed(cells)))
+    levels = [f"in 10,000 at {alpha:g} (95 % interval)" for alpha in reversed(_ALPHAS)]
+    return _table(("entries", "fair draws", f"false alarms at {ALPHA:g}", *levels), rows, texts=0)
 
 
 def _false_alarms(job: tuple[int, int]) -> list[int]:
@@ -154,24 +157,21 @@ def _parallel(work: Callable[[In], Out], cases: Sequence[In]) -> list[Out]:
         return list(pool.map(work, cases))
 
 
-def _plot(simulated: dict[tuple[int, str], float], path: Path = PLOT) -> None:
-    with matplotlib.rc_context({"svg.hashsalt": "regworkers"}):
+def _plot(simulated: Mapping[tuple[int, str], float], path: Path = PLOT) -> None:
+    with matplotlib.rc_context({"svg.hashsalt": "regworkers", "svg.fonttype": "none"}):
         made, (axis,) = figure(rows=14)
-        for bias, colour in zip(BIASES, COLOURS, strict=False):
+        # Two of the lines nearly coincide: dashes and open marks show both.
+        for bias, colour, (line, mark) in zip(BIASES, COLOURS, _STYLES, strict=False):
             points = [(size, factor) for size in SIZES if (factor := _smallest(bias, size)) is not None]
-            sizes, factors = zip(*points, strict=True)
-            axis.plot(
-                sizes, [100 * (each - 1) for each in factors], color=colour, label=f"{bias.name}, computed"
-            )
-            dots = [(size, each) for (size, name), each in simulated.items() if name == bias.name]
-            axis.plot(
-                [size for size, _ in dots],
-                [100 * (each - 1) for _, each in dots],
-                "o",
-                color=colour,
-                label=f"{bias.name}, simulated",
-            )
+            dots = [(size, factor) for (size, name), factor in simulated.items() if name == bias.name]
+            for style, found in ((line, points), (mark, dots)):
+                sizes, factors = zip(*found, strict=True)
+                label = bias.name if style is line else f"{bias.name}, simulated"
+                excess = [100 * (factor - 1) for factor in factors]
+                axis.plot(sizes, excess, style, color=colour, mfc="none", ms=9, mew=1.8, label=label)
         axis.set(xscale="log", yscale="log", xlabel="entries, of which one in ten wins")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"+{value:,.10g} %"))
         axis.grid(axis="x", color=GRID)
@@ -180,7 +180,7 @@ def _plot(simulated: dict[tuple[int, str], float], path: Path = PLOT) -> None:
             f"The smallest bias that the audit catches with a probability of {CAUGHT}",
             "additional chance of the favoured",
             along="y",
-            columns=3,
+            columns=len(BIASES),
         )
         made.savefig(path, format="svg", facecolor="white", metadata={"Date": None})
 

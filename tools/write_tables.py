@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from benchmarks.page import ratios_table, rehearsal_table
 from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS
@@ -123,7 +123,7 @@ TABLES = {
 }
 # Takes as long as a simulation.
 SLOW_TABLES = {("alerts.md", "pages"): pages_table}
-ON_REQUEST: dict[str, dict[tuple[str, str], Callable[[], str]]] = {
+ON_REQUEST: Mapping[str, Mapping[tuple[str, str], Callable[[], str]]] = {
     "seeds": {("reliability.md", "seeds"): seeds_table},
     "power": {
         ("fairness.md", "audit power, simulated"): simulated_table,
@@ -141,7 +141,7 @@ def parts(page: str, name: str) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else TABLES | SLOW_TABLES
+    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else {**TABLES, **SLOW_TABLES}
     for (page, name), table in chosen.items():
         before, _, after = parts(page, name)
         (PROJECT_ROOT / "docs" / page).write_text(before + table() + after, encoding="utf-8")

@@ -126,7 +126,8 @@ class Crowd:
         strata = 1
         if question == "winners":
             group, strata = group + size * self.market[rows], len(_MARKETS)
-        return np.bincount(group, minlength=strata * size).reshape(strata, size).astype(float) * self._scale
+        found = np.bincount(group, minlength=strata * size).astype(float)
+        return found.reshape(strata, size) * self._scale
 
     def _by_weight(self, rows: NDArray[np.int64]) -> Numbers:
         return np.array([np.count_nonzero(self.weights[rows] == weight) for weight in _TICKETS], float)
@@ -148,14 +149,15 @@ class Crowd:
         weights = np.repeat(_TICKETS, 2)
         factors = np.array([1, factor, 1, factor]) if bias.in_ranks or test[1] == "winners" else np.ones(4)
 
+        def by_cell(rows: NDArray[np.int64]) -> Numbers:
+            return np.bincount(cell[rows], minlength=4).astype(float) * self._scale
+
         def chances(rows: NDArray[np.int64], first: int) -> Numbers:
-            return _chances(
-                np.bincount(cell[rows], minlength=4).astype(float) * self._scale, weights, factors, first
-            )
+            return _chances(by_cell(rows), weights, factors, first)
 
         if test == WEIGHT:
             everyone = np.arange(len(cell))
-            cells = np.bincount(cell, minlength=4) * self._scale * chances(everyone, self._first_units)
+            cells = by_cell(everyone) * chances(everyone, self._first_units)
             return self._weights_tested(cells.reshape(2, 2).sum(axis=1))
         luckier = self._counted(test, self.audited[favoured[self.audited]])
         if test[1] == "order":

@@ -29,6 +29,7 @@ from regworkers_core.selection.report.power import (
 from regworkers_core.selection.report.statistics import GroupCounts, chi_square
 from regworkers_core.selection.report.statistics import TestResult as Result
 from tests.selection.report.world import OPENED, Fan, Seats, World
+from tools.write_tables import parts
 
 crowd = cache(Crowd)
 SEATS = {"m0": Seats(50), "m1": Seats(60), "m2": Seats(90)}
@@ -180,3 +181,15 @@ def test_honest_ranks_hide_moved_seats_from_the_tests_of_the_order() -> None:
     day = ("registrationDay", "order")
     assert made.mean(moved, 3, day).statistic == pytest.approx(0, abs=1e-6)
     assert (made.mean(replace(moved, in_ranks=True), 3, day).statistic or 0) > 80
+
+
+def test_the_page_shows_simulations_of_the_factors_that_are_computed_now() -> None:
+    def cells(name: str) -> list[list[str]]:
+        lines = parts("fairness.md", name)[1].splitlines()
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+    (columns, _, *computed), simulated = cells("audit power"), cells("audit power, simulated")[2:]
+    shown = {(row[0], size): factor for row in computed for size, factor in zip(columns, row, strict=True)}
+    assert len(simulated) == 9
+    for name, entries, factor, *_ in simulated:
+        assert shown[name, entries] == factor, "run `python -m tools.write_tables power`"
