@@ -159,11 +159,13 @@ def verify_proof(leaf: str, index: int, count: int, proof: Sequence[str], root: 
     return last == 0 and found.hex() == root
 
 
-def blocks_of(path: Path, size: int = BLOCK_LEAVES) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield the offset in the file and the leaves of each block of `size` leaves, a power of two."""
+def blocks_of(path: Path, size: int = 0) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the offset in the file and the leaves of each block of `size` leaves, a power of two (default:
+    BLOCK_LEAVES).
+    """
     with path.open("rb", buffering=_READ_BYTES) as file:
         offset = 0
-        while lines := list(islice(file, size)):
+        while lines := list(islice(file, size or BLOCK_LEAVES)):
             if not lines[-1].endswith(b"\n"):
                 raise DrawError(LEAVES, "the last line has no line feed")
             yield offset, [line[:-1] for line in lines]
