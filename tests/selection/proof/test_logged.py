@@ -13,7 +13,7 @@ import pytest
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.log.leaves import Kind, LogLeaf
-from regworkers_core.selection.log.note import COSIGNATURE
+from regworkers_core.selection.log.note import COSIGNATURE, Note, Signature
 from regworkers_core.selection.maths.beside import Annulled
 from regworkers_core.selection.maths.files import DrawError, sha256_hex
 from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt
@@ -197,6 +197,10 @@ def test_a_proof_or_a_checkpoint_that_was_changed_fails(receipt: dict[str, Any])
     checkpoint = made["log"]["checkpoint"].split("\n\n")[0] + "\n\n" + signature
     checked = check({**made, "log": {**made["log"], "checkpoint": checkpoint}})
     assert "no trusted key of a log named log.example/draws signed" in state(checked, "log")[1]
+    # A trusted key of another log does not speak for this one.
+    given = {**made["log"]["keys"], "log": [str(OTHER_LOG.verifier())]}
+    checked = check({**made, "log": {**made["log"], "checkpoint": checkpoint, "keys": given}})
+    assert "no trusted key of a log named log.example/draws signed" in state(checked, "log")[1]
     forged = made["log"]["checkpoint"].replace(LOG.name, OTHER_LOG.name)
     assert failed(check({**made, "log": {**made["log"], "checkpoint": forged}})) == ["log"]
     for key, value in (("checkpoint", "x"), ("entries", made["log"]["entries"][::-1]), ("keys", {})):
@@ -210,11 +214,13 @@ def test_enough_distinct_witnesses_are_needed(receipt: dict[str, Any]) -> None:
     # One key under two names is one witness.
     twice = logged(receipt, witnesses=[WITNESSES[0], ALIAS], need=2)
     assert failed(check(twice)) == ["witnesses"]
-    made = logged(receipt, witnesses=WITNESSES, need=3)
-    lines = made["log"]["checkpoint"].split("\n")
-    for changed in (lines[:5] + lines[7:], [*lines[:5], lines[6].replace("A", "B"), *lines[6:]]):
-        log = {**made["log"], "checkpoint": "\n".join(changed)}
-        assert failed(check({**made, "log": log})) == ["witnesses"] or len(changed) == len(lines)
+    made = logged(receipt, witnesses=WITNESSES, need=4)
+    note = Note.parse(made["log"]["checkpoint"])
+    last = note.signatures[-1]
+    wrong = Signature(last.name, last.key_id, last.value[:-1] + bytes([last.value[-1] ^ 1]))
+    for signatures in (note.signatures[:-1], (*note.signatures[:-1], wrong)):
+        changed = {**made["log"], "checkpoint": str(Note(note.text, signatures))}
+        assert failed(check({**made, "log": changed})) == ["witnesses"]
 
 
 def trust(**given: Any) -> Trust:
