@@ -23,6 +23,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "campaign cache take-over": (),
     "draw adopt": (),
     "draw log-key": ("--change",),
+    "draw publish-page": ("summer",),
     "dlq redrive": ("replication",),
     "migrate cut-over": (),
     "provision": (),

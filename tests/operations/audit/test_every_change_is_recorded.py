@@ -47,6 +47,7 @@ READS = {
     "draw simulate",
     "doctor",
     "draw verify",
+    "draw verify-page",
     "dlq groups",
     "dlq history",
     "dlq list",
