@@ -72,7 +72,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
 
     folder = tmp_path / "artefacts"
     exported = regworkers(runtime, "draw", "export", SLUG, str(folder))
-    assert exported.code == 0 and "18 files" in exported.stdout
+    assert exported.code == 0 and "20 files" in exported.stdout
     assert regworkers(None, "draw", "verify", str(folder)).code == 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -26,11 +27,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
     """The figures that are drawn meanwhile."""
     made: list[Figure] = []
 
-    def png(figure: Figure) -> bytes:
-        made.append(figure)
-        return figures.png(figure)
+    def figure(rows: float, panels: int = 1) -> tuple[Figure, Any]:
+        begun = figures.figure(rows, panels)
+        made.append(begun[0])
+        return begun
 
-    monkeypatch.setattr(plots, "png", png)
+    monkeypatch.setattr(plots, "figure", figure)
     yield made
 
 
