@@ -72,7 +72,9 @@ def in_the_log(made: dict[str, Any]) -> None:
         add(Kind.MANIFEST, number, phase["manifest"])
         if published["notice"]:
             add(Kind.NOTICE, number, published["notice"])
-        leaves.append(LogLeaf(CAMPAIGN, phase.get("resultHash", "0" * 64), Kind.RESULT, number, at))
+        for name in ("resultHash", "cutoffsHash"):
+            hash_ = phase.get(name, sha256_hex(name.encode()))
+            leaves.append(LogLeaf(CAMPAIGN, hash_, Kind.RESULT, number, at))
     lines = [leaf.to_bytes() for leaf in leaves]
     nodes = [hashlib.sha256(b"\0" + line).digest() for line in lines]
     text = Checkpoint(LOG.name, len(nodes), root_over(nodes)).text

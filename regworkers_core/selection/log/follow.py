@@ -19,7 +19,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import LEAD_SECONDS
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.selection.log import tree
-from regworkers_core.selection.log.leaves import CHECKPOINT, KEYS, Kind, LogLeaf, LogState
+from regworkers_core.selection.log.leaves import CHECKPOINT, KEYS, RESULT_LEAVES, Kind, LogLeaf, LogState
 from regworkers_core.selection.log.note import Checkpoint, Note, NoteError
 from regworkers_core.selection.maths.beside import codes_name
 from regworkers_core.selection.maths.files import (
@@ -218,8 +218,8 @@ def _accounts(read: Read, campaign_id: str, leaves: Sequence[LogLeaf], now: floa
             return [leaf for leaf in leaves if (leaf.kind, leaf.phase) == (kind, phase)]
 
         manifests, results = of(Kind.MANIFEST), of(Kind.RESULT)
-        if len(results) > 1:
-            yield f"{what}: {len(results)} different results"
+        if len(results) > RESULT_LEAVES:
+            yield f"{what}: {len(results)} leaves of its result, and not {RESULT_LEAVES}: another one was drawn"
         if results and not manifests:
             yield f"{what}: a result without a manifest"
         if len(manifests) - 1 > len(of(Kind.REPLACED)):
@@ -233,9 +233,10 @@ def _accounts(read: Read, campaign_id: str, leaves: Sequence[LogLeaf], now: floa
         due, late = _due(read, manifests[-1])
         if late:
             yield f"{what}: {late}"
-        if not results and not annulled and now > due + PATIENCE_SECONDS:
+        if len(results) < RESULT_LEAVES and not annulled and now > due + PATIENCE_SECONDS:
             yield (
-                f"{what}: neither a result nor an annulment, a day after its round or commit ({iso(due)}) and later"
+                f"{what}: neither a result with cut-offs nor an annulment, a day after its round or commit ({iso(due)})"
+                " and later"
             )
 
 

@@ -26,6 +26,8 @@ from regworkers_core.selection.maths.files import (
 from regworkers_core.selection.maths.merkle import leaf_hash
 
 CHECKPOINT, KEYS = "checkpoint", "keys.json"
+# A phase has two leaves of kind `result`: of result.txt, then of cutoffs.json.
+RESULT_LEAVES = 2
 # The former key signs so long beside the new one.
 CHANGE_SECONDS = 30 * 86_400.0
 

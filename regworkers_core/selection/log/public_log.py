@@ -309,11 +309,12 @@ class PublicLog:
 
 
 def log_leaf(
-    runtime: Runtime, campaign_id: str, phase: int, kind: Kind, hash_: str, *, logged_at: str
+    runtime: Runtime, campaign_id: str, phase: int, kind: Kind, *hashes: str, logged_at: str
 ) -> None:
-    """Append a leaf about a phase whose manifest is in the log since `logged_at`; nothing without that, as in draws of
-    an earlier version. Raises as `PublicLog`, NotWitnessed while too few witnesses vouch for it: the leaf is not lost,
+    """Append leaves about a phase whose manifest is in the log since `logged_at`; nothing without that, as in draws of
+    an earlier version. Raises as `PublicLog`, NotWitnessed while too few witnesses vouch for them: no leaf is lost,
     and the step is repeated.
     """
     if logged_at:
-        PublicLog.of(runtime).append(kind, campaign_id, phase, hash_).require()
+        placed = PublicLog.of(runtime).append_all(campaign_id, phase, [(kind, each) for each in hashes])
+        placed[-1].require()

@@ -236,7 +236,7 @@ class Excluded(StepChecker):
         )
 
     def phases(self) -> list[LoggedPhase]:
-        return [LoggedPhase(self._manifest.phase, self._manifest, self._manifest_hash, None, self._published)]
+        return [LoggedPhase(self._manifest.phase, self._manifest, self._manifest_hash, (), self._published)]
 
     def _check_manifest(self) -> str:
         self.check_campaign(self._manifest)

@@ -11,7 +11,7 @@ import orjson
 
 from regworkers_core.domain.selection import LEAD_SECONDS
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.selection.log.leaves import Kind, LogLeaf
+from regworkers_core.selection.log.leaves import RESULT_LEAVES, Kind, LogLeaf
 from regworkers_core.selection.log.note import (
     COSIGNATURE,
     SIGNATURE,
@@ -127,12 +127,14 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class LoggedPhase:
-    """What a receipt has of one phase. `result_hash` is None in that of an excluded entry."""
+    """What a receipt has of one phase. `results` are the hashes of result.txt and cutoffs.json, in the order of their
+    leaves; none in the receipt of an excluded entry.
+    """
 
     number: int
     manifest: Manifest
     manifest_hash: str
-    result_hash: str | None
+    results: tuple[str, ...]
     published: Published
 
 
@@ -250,12 +252,12 @@ class LogPart:
             _unknown(notices[-1])
         if notice is not None and not notices:
             _wrong(f"phase {phase.number}: the log has no notice {notice}")
-        results = self._of(Kind.RESULT, phase)
-        for each in results:
-            if phase.result_hash is not None and each.leaf.hash != phase.result_hash:
-                _unknown(each)
-        if not results:
-            _wrong(f"phase {phase.number}: the log has no result {phase.result_hash or 'of it'}")
+        results = tuple(each.leaf.hash for each in self._of(Kind.RESULT, phase))
+        if len(results) != RESULT_LEAVES or results != (phase.results or results):
+            _wrong(
+                f"phase {phase.number}: the log has the results {', '.join(results) or '-'}, not one with its cut-offs:"
+                f" {', '.join(phase.results) or '-'}"
+            )
         if phase.number == 1:
             self._check_commit(phase, own)
         return own

@@ -18,6 +18,8 @@ export const OPERATORS_KEYS =
   " change, or give a file of trusted keys (`--trust`).";
 const LOG_KEYS = ["log", "need", "witnesses"];
 const LEAF_KINDS = ["commitment", "manifest", "replaced", "notice", "result", "codes", "annulled", "key"];
+// Of result.txt, then of cutoffs.json.
+const RESULT_LEAVES = 2;
 const BEACON_KEY = /^[0-9a-f]{192}$/;
 const LOG_LEAF = "leaf of the log";
 
@@ -185,7 +187,7 @@ export function checkWitnesses(log, curves, values) {
 }
 
 // Check the leaves of a phase; return that of its manifest.
-function checkLoggedPhase(entries, { number, manifest, resultHash, published }) {
+function checkLoggedPhase(entries, { number, manifest, results, published }) {
   const leavesOf = (kind) => entries.filter(({ leaf }) => leaf.kind === kind && leaf.phase === number);
   const unknown = ({ leaf, index }) =>
     logError(
@@ -205,11 +207,13 @@ function checkLoggedPhase(entries, { number, manifest, resultHash, published }) 
   const lastNotice = leavesOf("notice").at(-1);
   if (lastNotice && lastNotice.leaf.hash !== notice) throw unknown(lastNotice);
   if (notice !== null && !lastNotice) throw logError(`phase ${number}: the log has no notice ${notice}`);
-  const results = leavesOf("result");
-  for (const each of results) {
-    if (resultHash !== null && each.leaf.hash !== resultHash) throw unknown(each);
+  const found = leavesOf("result").map(({ leaf }) => leaf.hash);
+  if (found.length !== RESULT_LEAVES || (results.length && String(found) !== String(results))) {
+    throw logError(
+      `phase ${number}: the log has the results ${found.join(", ") || "-"}, not one with its cut-offs:` +
+        ` ${results.join(", ") || "-"}`,
+    );
   }
-  if (!results.length) throw logError(`phase ${number}: the log has no result ${resultHash ?? "of it"}`);
   if (number === 1) checkCommit(manifest.source, own, leavesOf("commitment"));
   return own;
 }

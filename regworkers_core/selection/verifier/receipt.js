@@ -233,6 +233,7 @@ function parsePhase(number, document, ref) {
     statedManifestHash,
     resultHash,
     cutoffsHash: sha256Hex(cutoffs),
+    results: [resultHash, sha256Hex(cutoffs)],
     statedCutoffsHash,
     cutoffs: parseCutoffs(parseCanonical(cutoffs, "cutoffs.json")),
     published: parsePublished(`${path}.published`, fields.raw("published")),
@@ -258,7 +259,7 @@ function excludedChecker(fields, common) {
   const [before, after] = ["before", "after"].map((side) =>
     fields.raw(side) === null ? null : parseInclusion(side, fields.raw(side)),
   );
-  const phase = { number: manifest.phase, manifest, resultHash: null, published };
+  const phase = { number: manifest.phase, manifest, results: [], published };
 
   const checkManifest = (values) => {
     values.push(["campaign", manifest.campaignId], ["manifestHash", manifest.hash]);

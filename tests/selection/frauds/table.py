@@ -174,9 +174,12 @@ FRAUDS = (
     Fraud(
         "cut-offs bent in the receipt of one loser",
         Answer.LOG,
-        "the receipt holds: a cut-off is proven by the whole list only. The log fixes `result.txt`, and one replay by"
-        " any reader gives its cut-offs, whose hash the receipt shows as `cutoffsHash`",
-        ("test_cutoffs_bent_for_one_loser",),
+        "the hash of `cutoffs.json` is in the log (`log`): all have the same cut-offs. Without the log a replay names"
+        " `cutoffs.json`",
+        (
+            "test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones",
+            "test_cutoffs_bent_for_one_loser",
+        ),
     ),
     Fraud(
         "one code planned for two winners by mistake",

@@ -14,11 +14,11 @@ from regworkers_core.selection.log.leaves import Kind, LogLeaf, LogState
 from regworkers_core.selection.log.note import COSIGNATURE, SignerKey, signed
 from regworkers_core.selection.log.tree import consistency
 from regworkers_core.selection.maths.beside import NOTICE, Annulled
-from regworkers_core.selection.maths.files import MANIFEST, RESULT, file_hash, sha256_hex
+from regworkers_core.selection.maths.files import CUTOFFS, MANIFEST, RESULT, file_hash, sha256_hex
 from regworkers_core.selection.proof import logged
 from regworkers_core.selection.proof.logged import LogKeys, LogPart, Trust
 from regworkers_core.selection.proof.receipt import Receipt, build_receipt
-from tests.selection.frauds.forging import failed, without
+from tests.selection.frauds.forging import bend_cutoffs, copied, failed, without
 from tests.selection.proof.draws import (
     BEACON,
     CAMPAIGN,
@@ -56,10 +56,15 @@ def leaves_of(draw: Path, at: float = NOW - 1_000) -> list[LogLeaf]:
     """What an honest operator logs about a draw."""
     found = [leaf(Kind.COMMITMENT, REVEAL["commitment"])]
     for number, folder in enumerate(sorted(draw.glob("phase-*")), 1):
-        names = {Kind.MANIFEST: MANIFEST, Kind.NOTICE: NOTICE, Kind.RESULT: RESULT}
+        names = (
+            (MANIFEST, Kind.MANIFEST),
+            (NOTICE, Kind.NOTICE),
+            (RESULT, Kind.RESULT),
+            (CUTOFFS, Kind.RESULT),
+        )
         found += [
             leaf(kind, file_hash(folder / name), number, at)
-            for kind, name in names.items()
+            for name, kind in names
             if (folder / name).exists()
         ]
     return found
@@ -181,7 +186,21 @@ def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch
     published["notice"] = published["notice"].replace("more seats", "a sponsor's wish")
     assert failed(result, TRUST) == failed(reason, TRUST) == ["log"]
     monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
+    without(monkeypatch, LogPart._check_phase, "results != (phase.results or results)")
     assert failed(result, TRUST) == failed(reason, TRUST) == []
+
+
+def test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = make(tmp_path / "draw", LEAVES, [Terms(FIRST, {})])
+    forged = copied(honest, tmp_path)
+    receipt = build_receipt(forged, bend_cutoffs(forged / "phase-1"))
+    receipt["phases"][0]["resultHash"] = file_hash(honest / "phase-1" / RESULT)
+    with_log(receipt, log_of(leaves_of(honest)))
+    assert receipt["outcome"] == "WAITLIST" and failed(receipt, TRUST) == ["log"]
+    without(monkeypatch, LogPart._check_phase, "results != (phase.results or results)")
+    assert failed(receipt, TRUST) == []
 
 
 def test_an_annulment_that_the_receipt_does_not_have(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +234,9 @@ def test_a_draw_whose_result_did_not_please(monkeypatch: pytest.MonkeyPatch, cam
     log = log_of([LogLeaf(campaign, "a" * 64, Kind.MANIFEST, 1, iso(NOW))])
     two_days = 2 * follow.PATIENCE_SECONDS
     assert read_by_others(log, after=follow.PATIENCE_SECONDS - 1) == []
-    assert ["neither a result nor" in each for each in read_by_others(log, after=two_days)] == [True]
+    assert ["neither a result with cut-offs nor" in each for each in read_by_others(log, after=two_days)] == [
+        True
+    ]
     monkeypatch.setattr(follow, "PATIENCE_SECONDS", 10 * two_days)
     assert read_by_others(log, after=two_days) == []
 

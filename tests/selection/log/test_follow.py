@@ -69,6 +69,10 @@ class Place:
     def commit(self, data: bytes, campaign: str = "summer", phase: int = 1) -> None:
         self.leaf(Kind.MANIFEST, self.put("manifest.json", data, campaign, phase), campaign, phase)
 
+    def result(self, phase: int = 1) -> None:
+        for name in ("result", "cutoffs"):
+            self.leaf(Kind.RESULT, hash_of(name), phase=phase)
+
     def codes(self, number: int, *lines: str) -> None:
         data = "".join(f"{line}\n" for line in lines).encode()
         self.leaf(Kind.CODES, self.put(f"codes-{number}.txt", data))
@@ -83,10 +87,10 @@ class Place:
 def test_a_draw_with_a_result_is_accounted_for() -> None:
     place = Place()
     place.commit(manifest(round_at=NOW + 700))
-    place.leaf(Kind.RESULT, hash_of("r"))
+    place.result()
     found = place.follow(days=9)
-    assert (found.findings, found.size, found.waiting) == ((), 2, 0)
-    assert [leaf.kind for _, leaf in found.leaves] == [Kind.MANIFEST, Kind.RESULT]
+    assert (found.findings, found.size, found.waiting) == ((), 3, 0)
+    assert [leaf.kind for _, leaf in found.leaves] == [Kind.MANIFEST, Kind.RESULT, Kind.RESULT]
     assert found.keys == tuple(map(str, place.log.verifier_keys()))
 
 
@@ -95,7 +99,9 @@ def test_a_manifest_without_a_result_a_day_after_its_round_is_found() -> None:
     place.commit(manifest(round_at=NOW + 2 * DAY))
     assert not place.findings(days=2.9)
     [finding] = place.findings(days=3.1)
-    assert "summer, phase 1: neither a result nor an annulment" in finding
+    assert "summer, phase 1: neither a result with cut-offs nor an annulment" in finding
+    place.leaf(Kind.RESULT, hash_of("result"))
+    assert len(place.findings(days=3.1)) == 1, "without its cut-offs"
     place.leaf(Kind.ANNULLED, hash_of("a"))
     assert not place.findings(days=9)
 
@@ -112,7 +118,7 @@ def test_without_a_round_or_its_file_a_manifest_is_due_a_day_after_its_leaf() ->
 def test_a_top_up_without_a_result_is_found() -> None:
     place = Place()
     place.commit(manifest())
-    place.leaf(Kind.RESULT, hash_of("r"))
+    place.result()
     place.commit(manifest(phase=2), phase=2)
     [finding] = place.findings(days=2)
     assert "summer, phase 2" in finding
@@ -144,10 +150,10 @@ def test_a_manifest_that_was_replaced_without_saying_so_is_found() -> None:
 
 def test_a_second_result_and_one_without_a_manifest_are_found() -> None:
     place = Place()
-    place.leaf(Kind.RESULT, hash_of("one"))
-    place.leaf(Kind.RESULT, hash_of("two"))
+    place.result()
+    place.leaf(Kind.RESULT, hash_of("other cut-offs"))
     assert place.findings() == (
-        "summer, phase 1: 2 different results",
+        "summer, phase 1: 3 leaves of its result, and not 2: another one was drawn",
         "summer, phase 1: a result without a manifest",
     )
 

@@ -19,7 +19,7 @@ from regworkers_core.selection.maths.files import DrawError, sha256_hex
 from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt
 from regworkers_core.selection.proof.logged import NO_LOG, NO_WITNESS, Trust
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
-from regworkers_core.selection.proof.receipt_view import checked_text, receipt_page
+from regworkers_core.selection.proof.receipt_view import checked_text
 from tests.selection.proof.draws import publish_beside, refs
 from tests.selection.proof.rounds import ROUND
 from tests.selection.proof.test_terminal import here
@@ -47,8 +47,9 @@ def leaves_of(receipt: dict[str, Any]) -> Leaves:
         found.append(leaf(receipt, Kind.MANIFEST, phase["manifest"], number))
         if phase["published"]["notice"]:
             found.append(leaf(receipt, Kind.NOTICE, phase["published"]["notice"], number))
-        result = phase.get("resultHash") or sha256_hex(b"any")
-        found.append(LogLeaf(receipt["campaignId"], result, Kind.RESULT, number, IN_TIME))
+        for name in ("resultHash", "cutoffsHash"):
+            result = phase.get(name) or sha256_hex(name.encode())
+            found.append(LogLeaf(receipt["campaignId"], result, Kind.RESULT, number, IN_TIME))
     return found
 
 
@@ -89,7 +90,7 @@ def test_a_receipt_whose_log_has_all_its_statements_holds(receipt: dict[str, Any
     checked = check(logged(receipt))
     assert checked.verdict == "holds", failed(checked)
     said = state(checked, "log")[1]
-    assert f"in the log {LOG.name} of 10 leaves" in said and f"logged at {IN_TIME}" in said
+    assert f"in the log {LOG.name} of 12 leaves" in said and f"logged at {IN_TIME}" in said
     assert state(checked, "witnesses") == ("passed", NO_WITNESS)
     assert any("only the operator vouches" in limit for limit in checked.limits)
 
@@ -98,7 +99,7 @@ def test_the_receipt_of_an_excluded_entry_has_the_log_too(revealed: Path) -> Non
     excluded = build_receipt(revealed, "unknown-ref", reasons=lambda _ref: ["NO_MARKET"])
     assert check(logged(excluded)).verdict == "holds"
     without = [each for each in leaves_of(excluded) if each.kind is not Kind.RESULT]
-    assert "the log has no result" in state(check(logged(excluded, without)), "log")[1]
+    assert "not one with its cut-offs" in state(check(logged(excluded, without)), "log")[1]
 
 
 def test_without_a_log_nothing_fails_and_the_verdict_is_incomplete(receipt: dict[str, Any]) -> None:
@@ -123,12 +124,16 @@ def more(kind: Kind, phase: int = 1, place: int = 99) -> Callable[[dict[str, Any
 CHANGED = [
     (without(Kind.MANIFEST), "phase 1: the log has no manifest"),
     (without(Kind.MANIFEST, 2), "phase 2: the log has no manifest"),
-    (without(Kind.RESULT, 2), "phase 2: the log has no result"),
+    (without(Kind.RESULT, 2), "phase 2: the log has the results -, not one"),
     (without(Kind.NOTICE, 2), "phase 2: the log has no notice"),
     (more(Kind.MANIFEST), "is manifest"),
     (more(Kind.MANIFEST, 1, 0), "is manifest"),
     (more(Kind.MANIFEST, 2), "is manifest"),
-    (more(Kind.RESULT), "is result"),
+    (more(Kind.RESULT), "phase 1: the log has the results"),
+    (lambda _receipt, own: own[:-1], "not one with its cut-offs"),
+    (lambda _receipt, own: [*own[:-2], own[-1]], "not one with its cut-offs"),
+    # The one is not to stand for the other.
+    (lambda _receipt, own: [*own[:-2], own[-1], own[-2]], "not one with its cut-offs"),
     (more(Kind.REPLACED), "is replaced"),
     (more(Kind.NOTICE, 2), "is notice"),
     (more(Kind.ANNULLED), "annuls the draw, the receipt does not"),
@@ -191,7 +196,7 @@ def test_a_proof_or_a_checkpoint_that_was_changed_fails(receipt: dict[str, Any])
         entries = [{**entry, **change}, *made["log"]["entries"][1:]]
         checked = check({**made, "log": {**made["log"], "entries": entries}})
         assert failed(checked) == ["log"] and "does not lead to the root" in state(checked, "log")[1]
-    checkpoint = made["log"]["checkpoint"].replace("\n10\n", "\n11\n")
+    checkpoint = made["log"]["checkpoint"].replace("\n12\n", "\n13\n")
     assert failed(check({**made, "log": {**made["log"], "checkpoint": checkpoint}})) == ["log"]
     signature = logged(receipt, keys=[OTHER_LOG])["log"]["checkpoint"].split("\n\n")[1]
     checkpoint = made["log"]["checkpoint"].split("\n\n")[0] + "\n\n" + signature
@@ -249,10 +254,8 @@ def test_a_key_is_shown_by_the_start_of_its_hash(receipt: dict[str, Any]) -> Non
     checked = check(made)
     digits = sha256_hex(bytes.fromhex(QUICKNET.public_key))[:16]
     shown = " ".join(digits[place : place + 4] for place in range(0, 16, 4))
-    for text in (checked_text(checked), receipt_page(made, checked)):
-        assert "Keys as the operator gave them" in text and f"quicknet: {shown}" in text.replace(
-            "</dt><dd>", ": "
-        )
+    text = checked_text(checked)
+    assert "Keys as the operator gave them" in text and f"quicknet: {shown}" in text
     assert "Keys as the trust file gives them" in checked_text(check(made, trust(log=[str(LOG.verifier())])))
 
 

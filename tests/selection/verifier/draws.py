@@ -166,7 +166,10 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
         hashes = {"manifestHash": manifest.hash, "resultHash": sha256_hex(drawn.result)}
         files[SUMMARY] = oracle.canonical(hashes | {"cutoffsHash": sha256_hex(drawn.cutoffs_json)})
         at = draw.logged[-1].time
-        draw.logged.append(LogLeaf(campaign_id, hashes["resultHash"], Kind.RESULT, phase, at))
+        draw.logged += [
+            LogLeaf(campaign_id, sha256_hex(data), Kind.RESULT, phase, at)
+            for data in (drawn.result, drawn.cutoffs_json)
+        ]
         if phase == last and rng.random() < 0.1:
             files[ANNULLED] = Annulled(
                 at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))
