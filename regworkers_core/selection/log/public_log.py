@@ -3,7 +3,8 @@
 A bundle of entries is put once under a name that says how long the log becomes. So the first writer decides what the
 next entry is, and every other one continues from there: nothing that was decided is lost or written twice, whichever
 process dies. Tiles follow from the bundles. The checkpoint is published last, under If-Match, with as many cosignatures
-as the settings need; until then the entries wait, and the next writer publishes them.
+as the settings need; until then the entries wait, and the next writer publishes them. Before that it is put once below
+`checkpoints/`, because the times of its cosignatures show later when a manifest was in the log.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from regworkers_core.selection.log.leaves import (
     Kind,
     LogLeaf,
     LogState,
+    kept_path,
     key_leaf,
 )
 from regworkers_core.selection.log.note import (
@@ -260,7 +262,8 @@ class PublicLog:
             if tagged is not None:
                 state = self._verified(tagged.data, [key.verifier() for key in signers])
             longer = state
-            if tagged is not None and not self._signs(signers[0], state):
+            changed = tagged is not None and not self._signs(signers[0], state)
+            if changed:
                 # The key was changed: the log says so before the new key signs anything else.
                 longer = self._with(longer, key_leaf(signers[0].verifier(), self._clock()))
             longer = extend(longer)
@@ -275,6 +278,11 @@ class PublicLog:
                 return longer, waiting
             self._put_keys(signers if both else signers[:1])
             self._on_step("log.after_tiles")
+            if changed:
+                self._sign_kept(state, signers[0])
+            path = FOLDER + kept_path(longer.size)
+            longer.kept(self._objects.put_once(path, str(note).encode()), longer.size)
+            self._on_step("log.after_kept")
             tag = None if tagged is None else tagged.tag
             if self._objects.put_over(FOLDER + CHECKPOINT, str(note).encode(), tag) is not None:
                 self._on_step("log.after_checkpoint")
@@ -285,6 +293,15 @@ class PublicLog:
         for path, data in tree.tiles(nodes):
             if self._objects.put_once(FOLDER + path, data) != data:
                 raise DrawError(path, "has other hashes than the entries: find out who wrote it")
+
+    def _sign_kept(self, state: LogState, key: SignerKey) -> None:
+        """Sign the kept checkpoints by a new key, too: later receipts name only that one."""
+        for size in range(1, state.size + 1):
+            path = FOLDER + kept_path(size)
+            if (tagged := self._objects.get_tagged(path)) is not None:
+                note = state.kept(tagged.data, size)
+                again = note.with_signatures(key.sign(note.text))
+                self._objects.put_over(path, str(again).encode(), tagged.tag)
 
     def _put_keys(self, signers: Sequence[SignerKey]) -> None:
         """Publish the keys by which the next checkpoint is signed, for those who read the log without our settings."""

@@ -130,7 +130,7 @@ function checkerOf(document, trust, curves) {
     steps: [
       ...own.steps,
       ["log", logged((values) => checkLog(log, common, own.phases, curves, values))],
-      ["witnesses", logged((values) => checkWitnesses(log, curves, values))],
+      ["witnesses", logged((values) => checkWitnesses(log, own.phases[0].manifest, curves, values))],
     ],
     keys: [...own.keys, ...(log?.keys ?? [])],
     limits: [...own.limits, ...logLimits(log)],
@@ -163,7 +163,7 @@ function parseCommon(fields, version, trust) {
     common.annulled = parseAnnulled(fields.text("annulled", () => true, "the text of annulled.json"));
   }
   if (version !== 2 && fields.raw("log") !== null) {
-    common.log = parseLog(fields.nested("log", ["checkpoint", "entries", "keys"]), trust);
+    common.log = parseLog(fields.nested("log", ["checkpoint", "committed", "entries", "keys"]), trust);
   }
   return common;
 }

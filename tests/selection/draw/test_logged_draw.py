@@ -100,6 +100,7 @@ def test_receipts_of_the_draw_hold_by_the_log(finished: Runtime, tmp_path: Path)
         checked = check_receipt(receipt_bytes(receipt))
         states = {step.name: step.state for step in checked.checks}
         assert (states["log"], states["witnesses"]) == (State.PASSED, State.PASSED), checked.checks
+        assert receipt["log"]["committed"]["proof"]
         kinds = [json.loads(each["leaf"])["kind"] for each in receipt["log"]["entries"]]
         assert kinds == ["commitment", "manifest", "notice", "result", "result", "codes"]
 

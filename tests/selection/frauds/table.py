@@ -126,10 +126,10 @@ FRAUDS = (
     ),
     Fraud(
         "a backdated commit: logged late, at a false time",
-        Answer.MISSED,
-        "a leaf has the time that the operator gives it, and receipt and witness believe it. Only who kept a checkpoint"
-        " from before the round (`regworkers draw log --checkpoint`, every day) sees that the leaf was not there",
-        ("test_a_commit_that_is_logged_when_its_round_is_known",),
+        Answer.LOG,
+        "witnesses must have seen the log with the manifest 600 s before its round (`witnesses`), by their own clocks."
+        " A receipt without such a checkpoint does not hold, and `regworkers draw log` checks the one of every draw",
+        ("test_a_commit_that_is_backdated",),
     ),
     Fraud(
         "a draw abandoned for another id, or a result withheld",

@@ -215,6 +215,33 @@ def test_a_missing_and_a_changed_tile_are_found() -> None:
     ]
 
 
+def test_a_manifest_that_witnesses_saw_too_late_is_found() -> None:
+    for after, found in (
+        (90, ()),
+        (110, ("0 of 1 needed witnesses saw its manifest 600 s before its round",)),
+    ):
+        witness = Cosigns()
+        witness.now = NOW + after
+        place = Place(by=witnesses(witness))
+        place.commit(manifest(round_at=NOW + 700))
+        # Leaves have the time that the operator gives them.
+        assert [each.partition(": ")[2] for each in place.findings()] == [*found]
+
+
+def test_a_commit_without_its_checkpoint_or_with_that_of_another_log_is_found() -> None:
+    place = Place()
+    place.commit(manifest())
+    place.result()
+    for size in (1, 2, 3):
+        del place.bucket.objects[f"log/checkpoints/{size}"]
+    assert place.findings() == ("summer, phase 1: no checkpoint was kept of its commit",)
+    part = log_parts(place.read)("summer", 1)
+    assert part is not None and part["committed"] is None
+    place.bucket.objects["log/checkpoints/1"] = Tagged(place.read("log/checkpoint") or b"", "t", NOW)
+    with pytest.raises(DrawError, match="checkpoint of these entries"):
+        place.findings()
+
+
 def test_too_few_cosignatures_are_found_and_leaves_that_wait_are_counted() -> None:
     witness = Cosigns()
     place = Place(by=witnesses(witness))
@@ -270,6 +297,9 @@ def test_a_receipt_gets_the_leaves_of_its_phases_with_their_proofs() -> None:
     assert part["keys"] == {"log": [str(place.log.verifier_keys()[0])], "need": 0, "witnesses": []}
     assert [each["index"] for each in part["entries"]] == [1, 2]
     root = place.follow().root
+    committed = part["committed"]
+    kept = place.read("log/checkpoints/2")
+    assert (committed["checkpoint"].encode(), len(committed["proof"])) == (kept, 1)
     for each in part["entries"]:
         assert verify_proof(each["leaf"], each["index"], 4, each["proof"], root)
 

@@ -7,9 +7,10 @@ import re
 
 import pytest
 
+from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, key_leaf
-from regworkers_core.selection.log.note import COSIGNATURE, Note, VerifierKey
+from regworkers_core.selection.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, kept_path, key_leaf
+from regworkers_core.selection.log.note import COSIGNATURE, Note, VerifierKey, signed
 from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
 from regworkers_core.selection.maths.files import DrawError
 from tests.selection.log.fakes import (
@@ -24,7 +25,7 @@ from tests.selection.log.fakes import (
     witnesses,
 )
 
-STEPS = ("log.after_bundle", "log.after_tiles", "log.after_checkpoint")
+STEPS = ("log.after_bundle", "log.after_tiles", "log.after_kept", "log.after_checkpoint")
 
 
 class Died(Exception):
@@ -59,7 +60,7 @@ def test_the_first_leaf_makes_the_key_and_the_log() -> None:
     state = LogState.verified(bucket.file, log.verifier_keys())
     assert (state.size, state.origin) == (1, ORIGIN)
     assert secrets.versions[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
-    paths = ("checkpoint", "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
+    paths = ("checkpoint", "checkpoints/1", "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
     assert bucket.objects.keys() == {f"log/{path}" for path in paths}
     keys = {"log": [str(key) for key in log.verifier_keys()], "need": 0, "witnesses": []}
     assert json.loads(bucket.file("keys.json") or b"") == keys
@@ -264,6 +265,59 @@ def test_a_change_of_the_key_that_no_witness_saw_is_repeated() -> None:
     assert signers(bucket, new, log.verifier_keys()[1]) == [True, True]
 
 
+def test_a_new_key_signs_the_kept_checkpoints_too() -> None:
+    bucket, secrets = Bucket(), Secrets()
+    append(log_on(bucket, secrets), "one")
+    with pytest.raises(Died):
+        log_on(bucket, secrets, on_step=dies_at("log.after_kept")).change_key()
+    log = log_on(bucket, secrets)
+    append(log, "two")
+    for size in (1, 3):
+        note = Note.parse(bucket.file(kept_path(size)) or b"")
+        assert {each.key for each in note.verified(log.verifier_keys())} == {*log.verifier_keys()}
+
+
+# Checkpoints from the time of a commit
+
+
+def times_of(bucket: Bucket, size: int) -> list[int | None]:
+    note = Note.parse(bucket.file(kept_path(size)) or b"")
+    return [each.at for each in note.verified([cosigner().verifier(COSIGNATURE)])]
+
+
+@pytest.mark.parametrize("step", ["log.after_kept", "log.after_checkpoint"])
+def test_the_first_cosigned_checkpoint_of_a_leaf_is_kept_whatever_dies(step: str) -> None:
+    bucket, secrets, witness = Bucket(), Secrets(), Cosigns()
+    with pytest.raises(Died):
+        append(log_on(bucket, secrets, by=witnesses(witness), on_step=dies_at(step)), "one")
+    witness.now += 900
+    log = log_on(bucket, secrets, by=witnesses(witness))
+    append(log, "one")
+    log.catch_up()
+    append(log, "two")
+    assert [times_of(bucket, size) for size in (1, 2)] == [[int(NOW)], [int(NOW) + 900]]
+
+
+def test_a_leaf_without_witnesses_has_no_kept_checkpoint_until_they_saw_it() -> None:
+    bucket, witness = Bucket(), Cosigns()
+    log = log_on(bucket, Secrets(), by=witnesses(witness))
+    witness.up = False
+    append(log, "one")
+    assert bucket.file(kept_path(1)) is None
+    witness.up, witness.now = True, NOW + 900
+    append(log, "two")
+    assert bucket.file(kept_path(1)) is None and times_of(bucket, 2) == [int(NOW) + 900]
+
+
+@pytest.mark.parametrize("data", [b"no note", str(signed("x\n", cosigner())).encode()])
+def test_a_kept_checkpoint_of_other_entries_stops_the_writer(data: bytes) -> None:
+    bucket = Bucket()
+    bucket.objects[f"log/{kept_path(1)}"] = Tagged(data, "t", NOW)
+    with pytest.raises(DrawError, match="checkpoints/1"):
+        append(log_on(bucket, Secrets()), "one")
+    assert bucket.file("checkpoint") is None
+
+
 # Witnesses
 
 
@@ -272,13 +326,14 @@ class Cosigns:
 
     def __init__(self) -> None:
         self.up = True
+        self.now = NOW
         self.asked: list[bytes] = []
 
     def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
         self.asked.append(body)
         note = Note.parse(body.partition(b"\n\n")[2])
         number = int(url.partition("//w")[2].partition(".")[0])
-        line = str(cosigner(number).cosign(note.text, int(NOW)))
+        line = str(cosigner(number).cosign(note.text, int(self.now)))
         return (200, f"{line}\n".encode()) if self.up else (500, b"")
 
 

@@ -13,11 +13,11 @@ import pytest
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.log.leaves import Kind, LogLeaf
-from regworkers_core.selection.log.note import COSIGNATURE
+from regworkers_core.selection.log.note import COSIGNATURE, Note
 from regworkers_core.selection.maths.beside import Annulled
 from regworkers_core.selection.maths.files import DrawError, sha256_hex
 from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt
-from regworkers_core.selection.proof.logged import NO_LOG, NO_WITNESS, Trust
+from regworkers_core.selection.proof.logged import NO_COMMITTED, NO_LOG, NO_WITNESS, Trust
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.proof.receipt_view import checked_text
 from tests.selection.proof.draws import publish_beside, refs
@@ -60,11 +60,15 @@ def logged(
     keys: Sequence[Any] = (LOG,),
     witnesses: Sequence[Any] = (),
     need: int = 0,
+    **committed: Any,
 ) -> dict[str, Any]:
     """The receipt of a draw that is in a log, with two leaves of other campaigns before its own."""
     own = leaves_of(receipt) if leaves is None else leaves
     lines = ["first", "second", *(each.to_bytes().decode() for each in own)]
-    return {**receipt, "log": log_of(lines, list(range(2, len(lines))), [*keys], [*witnesses], need)}
+    return {
+        **receipt,
+        "log": log_of(lines, list(range(2, len(lines))), [*keys], [*witnesses], need, **committed),
+    }
 
 
 def check(receipt: dict[str, Any], trust: Trust | None = None) -> ReceiptChecked:
@@ -220,6 +224,57 @@ def test_enough_distinct_witnesses_are_needed(receipt: dict[str, Any]) -> None:
     for changed in (lines[:5] + lines[7:], [*lines[:5], lines[6].replace("A", "B"), *lines[6:]]):
         log = {**made["log"], "checkpoint": "\n".join(changed)}
         assert failed(check({**made, "log": log})) == ["witnesses"] or len(changed) == len(lines)
+
+
+SEEN = int(QUICKNET.due(ROUND)) - 600
+
+
+def test_witnesses_must_have_seen_the_manifest_in_time(receipt: dict[str, Any], revealed: Path) -> None:
+    asked: dict[str, Any] = {"witnesses": WITNESSES, "need": 2}
+    checked = check(logged(receipt, **asked, seen_at=SEEN, more=3))
+    assert checked.verdict == "holds"
+    assert "the checkpoint of the commit at least 600 s before its round" in state(checked, "witnesses")[1]
+    late = check(logged(receipt, **asked, seen_at=SEEN + 1))
+    assert failed(late) == ["witnesses"]
+    assert "0 trusted witness(es) cosigned the checkpoint of the commit" in state(late, "witnesses")[1]
+    # One of them signed again, later.
+    made = logged(receipt, **asked, seen_at=SEEN)
+    note = Note.parse(made["log"]["committed"]["checkpoint"])
+    text = str(Note(note.text, (*note.signatures, *(each.cosign(note.text, SEEN + 9) for each in WITNESSES))))
+    made["log"]["committed"]["checkpoint"] = text
+    assert check(made).verdict == "holds"
+    # A secret has no round.
+    assert check(logged(build_receipt(revealed, refs(36)[3]), **asked, seen_at=SEEN + 900)).verdict == "holds"
+
+
+def test_without_a_checkpoint_of_the_commit_the_time_stays_open(
+    receipt: dict[str, Any], revealed: Path
+) -> None:
+    asked: dict[str, Any] = {"witnesses": WITNESSES, "need": 2, "seen_at": None}
+    checked = check(logged(receipt, **asked))
+    assert checked.verdict == "incomplete"
+    assert state(checked, "witnesses") == ("unchecked", NO_COMMITTED)
+    assert check(logged(receipt, seen_at=None)).verdict == "holds", "no witness is needed"
+    assert check(logged(build_receipt(revealed, refs(36)[3]), **asked)).verdict == "holds"
+
+
+def test_a_checkpoint_of_the_commit_that_was_changed_fails(receipt: dict[str, Any]) -> None:
+    made = logged(receipt)
+    right = made["log"]["committed"]
+    others = logged(receipt, keys=[OTHER_LOG])["log"]["committed"]
+    forged = right["checkpoint"].split("\n\n")[0] + "\n\n" + others["checkpoint"].split("\n\n")[1]
+    for change, said in (
+        ({"proof": right["proof"][1:]}, "does not lead to the root of the checkpoint of the commit"),
+        ({"checkpoint": others["checkpoint"]}, "is of the log other.example/log, not of"),
+        (
+            {"checkpoint": forged},
+            "no trusted key of a log named log.example/draws signed the checkpoint of the",
+        ),
+    ):
+        checked = check({**made, "log": {**made["log"], "committed": right | change}})
+        assert failed(checked) == ["log"] and said in state(checked, "log")[1]
+    for value in ({}, {"checkpoint": "x", "proof": []}, 7):
+        assert failed(check({**made, "log": {**made["log"], "committed": value}})) == ["receipt"]
 
 
 def trust(**given: Any) -> Trust:
