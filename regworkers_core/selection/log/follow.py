@@ -113,7 +113,7 @@ def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
 
     @cache
     def part(campaign_id: str, phases: int) -> dict[str, Any] | None:
-        return state.part_of(campaign_id, phases, document, lambda path: read(f"log/{path}"))
+        return state.part_of(campaign_id, phases, document, keys.log, lambda path: read(f"log/{path}"))
 
     return part
 
@@ -262,23 +262,20 @@ def _witnessed(read: Read, state: LogState, campaign_id: str, keys: LogKeys) -> 
     if not manifests:
         return
     what = f"{campaign_id}, phase 1"
-    kept = state.first_kept(manifests[-1], lambda path: read(f"log/{path}"))
+    kept = state.first_kept(manifests[-1], keys.log, lambda path: read(f"log/{path}"))
     if kept is None:
         yield f"{what}: no checkpoint was kept of its commit"
         return
     size, note = kept
     try:
-        signed, cosigned = note.verified(keys.log), note.verified(keys.witnesses)
-    except NoteError as error:
-        raise DrawError(kept_path(size), str(error)) from None
-    if not signed:
-        yield f"{what}: {kept_path(size)} is signed by none of the log's keys"
-    try:
+        cosigned = note.verified(keys.witnesses)
         # A manifest that is wrong, or not the one in the log, is found by `_due`.
         data = read(f"draws/{campaign_id}/phase-1/{MANIFEST}") or b""
         at = seconds(signed_at(Manifest.parse(data).seed_source) or "")
     except DrawError:
         return
+    except NoteError as error:
+        raise DrawError(kept_path(size, keys.log[0]), str(error)) from None
     if at is None:
         return
     count = len({each.key.public for each in cosigned if (each.at or 0) <= at - LEAD_SECONDS})

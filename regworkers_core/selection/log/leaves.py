@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -26,7 +26,7 @@ from regworkers_core.selection.maths.files import (
 from regworkers_core.selection.maths.merkle import leaf_hash
 
 CHECKPOINT, KEYS = "checkpoint", "keys.json"
-# The first checkpoint of each size, by its size.
+# The first checkpoint of each size, by its size and the key that signed it.
 _KEPT = "checkpoints/"
 # A phase has two leaves of kind `result`: of result.txt, then of cutoffs.json.
 RESULT_LEAVES = 2
@@ -82,8 +82,8 @@ class LogLeaf(JsonFile):
         return (self.kind, self.phase, self.hash) == (kind, phase, hash_)
 
 
-def kept_path(size: int) -> str:
-    return f"{_KEPT}{size}"
+def kept_path(size: int, key: VerifierKey) -> str:
+    return f"{_KEPT}{size}-{key.key_id.hex()}"
 
 
 def key_leaf(key: VerifierKey, at: float) -> LogLeaf:
@@ -162,21 +162,29 @@ class LogState:
         """The inclusion proof of a leaf, in hex."""
         return [node.hex() for node in tree.inclusion(index, self.nodes)]
 
-    def kept(self, data: bytes, size: int) -> Note:
-        """The checkpoint that was kept when the log had `size` leaves. Raises DrawError for one of another log."""
+    def kept(self, data: bytes, size: int, key: VerifierKey) -> Note:
+        """The checkpoint that was kept when the log had `size` leaves. Raises DrawError for one of another log, or
+        without a signature by `key`.
+        """
         try:
             note = Note.parse(data)
+            signed = note.verified([key])
         except NoteError as error:
-            raise DrawError(kept_path(size), str(error)) from None
-        if note.text != Checkpoint(self.origin, size, tree.root_over(self.nodes[:size])).text:
-            raise DrawError(kept_path(size), "is no checkpoint of these entries: find out who wrote it")
+            raise DrawError(kept_path(size, key), str(error)) from None
+        if not signed or note.text != Checkpoint(self.origin, size, tree.root_over(self.nodes[:size])).text:
+            raise DrawError(kept_path(size, key), "is no checkpoint of these entries: find out who wrote it")
         return note
 
-    def first_kept(self, index: int, read: Callable[[str], bytes | None]) -> tuple[int, Note] | None:
-        """The first checkpoint that was kept of a log with leaf `index`, after its size. Raises DrawError."""
+    def first_kept(
+        self, index: int, keys: Sequence[VerifierKey], read: Callable[[str], bytes | None]
+    ) -> tuple[int, Note] | None:
+        """The first checkpoint that was kept of a log with leaf `index`, signed by one of `keys`, with its size before
+        it. Raises DrawError.
+        """
         for size in range(index + 1, self.size + 1):
-            if (data := read(kept_path(size))) is not None:
-                return size, self.kept(data, size)
+            for key in keys:
+                if (data := read(kept_path(size, key))) is not None:
+                    return size, self.kept(data, size, key)
         return None
 
     def changed_at(self, key: VerifierKey) -> float | None:
@@ -185,10 +193,15 @@ class LogState:
         return None if index is None else seconds(self.leaf(index).time)
 
     def part_of(
-        self, campaign_id: str, phases: int, keys: Mapping[str, Any], read: Callable[[str], bytes | None]
+        self,
+        campaign_id: str,
+        phases: int,
+        keys: Mapping[str, Any],
+        signers: Sequence[VerifierKey],
+        read: Callable[[str], bytes | None],
     ) -> dict[str, Any] | None:
         """The key `log` of a receipt of the first `phases` phases, with the `keys` of keys.json; None for a draw
-        without leaves. `read` gives the log's files. Raises DrawError.
+        without leaves. `signers` are the log's own of them, `read` gives the log's files. Raises DrawError.
         """
         found = [
             (index, leaf)
@@ -200,7 +213,7 @@ class LogState:
             return None
         committed = None
         # The last one took the place of those before.
-        if (kept := self.first_kept(manifests[-1], read)) is not None:
+        if (kept := self.first_kept(manifests[-1], signers, read)) is not None:
             size, note = kept
             proof = [node.hex() for node in tree.inclusion(manifests[-1], self.nodes[:size])]
             committed = {"checkpoint": str(note), "proof": proof}

@@ -273,15 +273,16 @@ class PublicLog:
                 self._put_tiles(longer.nodes[:size])
             begun = longer.changed_at(signers[0].verifier())
             both = begun is not None and self._clock() < begun + CHANGE_SECONDS
-            note, waiting = self._signed(state, longer, signers if both else signers[:1])
+            used = signers if both else signers[:1]
+            note, waiting = self._signed(state, longer, used)
             if waiting is not None:
                 return longer, waiting
-            self._put_keys(signers if both else signers[:1])
+            self._put_keys(used)
             self._on_step("log.after_tiles")
             if changed:
-                self._sign_kept(state, signers[0])
-            path = FOLDER + kept_path(longer.size)
-            longer.kept(self._objects.put_once(path, str(note).encode()), longer.size)
+                self._sign_kept(state, *signers)
+            for key in used:
+                self._keep(longer, note, longer.size, key.verifier())
             self._on_step("log.after_kept")
             tag = None if tagged is None else tagged.tag
             if self._objects.put_over(FOLDER + CHECKPOINT, str(note).encode(), tag) is not None:
@@ -294,14 +295,16 @@ class PublicLog:
             if self._objects.put_once(FOLDER + path, data) != data:
                 raise DrawError(path, "has other hashes than the entries: find out who wrote it")
 
-    def _sign_kept(self, state: LogState, key: SignerKey) -> None:
-        """Sign the kept checkpoints by a new key, too: later receipts name only that one."""
+    def _keep(self, state: LogState, note: Note, size: int, key: VerifierKey) -> None:
+        path = FOLDER + kept_path(size, key)
+        state.kept(self._objects.put_once(path, str(note).encode()), size, key)
+
+    def _sign_kept(self, state: LogState, new: SignerKey, old: SignerKey) -> None:
+        """Keep the kept checkpoints by a new key, too: later receipts name only that one."""
         for size in range(1, state.size + 1):
-            path = FOLDER + kept_path(size)
-            if (tagged := self._objects.get_tagged(path)) is not None:
-                note = state.kept(tagged.data, size)
-                again = note.with_signatures(key.sign(note.text))
-                self._objects.put_over(path, str(again).encode(), tagged.tag)
+            if (data := self._bytes(kept_path(size, old.verifier()))) is not None:
+                note = state.kept(data, size, old.verifier())
+                self._keep(state, note.with_signatures(new.sign(note.text)), size, new.verifier())
 
     def _put_keys(self, signers: Sequence[SignerKey]) -> None:
         """Publish the keys by which the next checkpoint is signed, for those who read the log without our settings."""

@@ -122,7 +122,7 @@ def read_by_others(
 ) -> list[str]:
     """What readers of the log find in its files, `after` seconds past the round."""
     state = LogState(ORIGIN, log.entries, Note.parse(checkpoint(log)))
-    kept_since = {f"log/{kept_path(log.size)}": checkpoint(log).encode()}
+    kept_since = {f"log/{kept_path(log.size, LOG.verifier())}": checkpoint(log).encode()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(follow, "published", lambda _read, _trusted: (state, TRUST.keys))
         patch.setattr(follow, "_tiles", lambda _read, _state: ())
@@ -187,7 +187,7 @@ def test_a_commit_that_is_backdated(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert failed(earlier, TRUST) == ["log"]
     assert check_receipt(receipt_bytes(none), TRUST).verdict == "incomplete"
     kept = {
-        f"log/{kept_path(3)}": checkpoint(log_of(leaves[:3]), at=NOW - 599).encode(),
+        f"log/{kept_path(3, LOG.verifier())}": checkpoint(log_of(leaves[:3]), at=NOW - 599).encode(),
         f"draws/{CAMPAIGN}/phase-1/{MANIFEST}": (forged / "phase-1" / MANIFEST).read_bytes(),
     }
     assert ["0 of 1 needed witnesses saw" in each for each in read_by_others(log_of(leaves), kept)] == [True]

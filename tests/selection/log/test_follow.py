@@ -13,7 +13,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.assign.digests import digest_of
 from regworkers_core.selection.log.follow import FollowedLog, at_place, follow, log_parts
-from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.leaves import Kind, kept_path
 from regworkers_core.selection.log.note import COSIGNATURE
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.maths.files import DrawError, sha256_hex
@@ -232,12 +232,13 @@ def test_a_commit_without_its_checkpoint_or_with_that_of_another_log_is_found() 
     place = Place()
     place.commit(manifest())
     place.result()
+    [key] = place.log.verifier_keys()
     for size in (1, 2, 3):
-        del place.bucket.objects[f"log/checkpoints/{size}"]
+        del place.bucket.objects[f"log/{kept_path(size, key)}"]
     assert place.findings() == ("summer, phase 1: no checkpoint was kept of its commit",)
     part = log_parts(place.read)("summer", 1)
     assert part is not None and part["committed"] is None
-    place.bucket.objects["log/checkpoints/1"] = Tagged(place.read("log/checkpoint") or b"", "t", NOW)
+    place.bucket.objects[f"log/{kept_path(1, key)}"] = Tagged(place.read("log/checkpoint") or b"", "t", NOW)
     with pytest.raises(DrawError, match="checkpoint of these entries"):
         place.findings()
 
@@ -298,7 +299,8 @@ def test_a_receipt_gets_the_leaves_of_its_phases_with_their_proofs() -> None:
     assert [each["index"] for each in part["entries"]] == [1, 2]
     root = place.follow().root
     committed = part["committed"]
-    kept = place.read("log/checkpoints/2")
+    [key] = place.log.verifier_keys()
+    kept = place.read(f"log/{kept_path(2, key)}")
     assert (committed["checkpoint"].encode(), len(committed["proof"])) == (kept, 1)
     for each in part["entries"]:
         assert verify_proof(each["leaf"], each["index"], 4, each["proof"], root)
