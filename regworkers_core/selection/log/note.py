@@ -171,7 +171,7 @@ class Signature:
 
     @property
     def cosigned_at(self) -> int:
-        """The time of a cosignature, as long as nobody has verified it."""
+        """The time of a cosignature, not verified."""
         return int.from_bytes(self.value[:_TIME], "big")
 
     def __str__(self) -> str:

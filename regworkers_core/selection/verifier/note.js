@@ -130,7 +130,7 @@ export function verifyNote(note, keys, curves) {
   return signers.length > 0;
 }
 
-/** The time of a cosignature in seconds, a BigInt, as long as nobody has verified it. */
+/** The time of a cosignature in seconds, a BigInt, not verified. */
 export function cosignedAt({ value }) {
   return BigInt(`0x${toHex(value.subarray(0, 8))}`);
 }
