@@ -196,7 +196,7 @@ export const STRINGS = {
       failed: "Fewer witnesses than required have signed what the log showed, or they signed it too late.",
       unchecked: "This page cannot check the witnesses’ signatures.",
       absent: "Without a public log there was nothing that witnesses could sign.",
-      undated: "Witnesses have signed the log. When they first saw this draw’s terms in it, the receipt does not show.",
+      undated: "When witnesses first saw the terms of this draw in the log, the receipt does not show.",
       auditor:
         "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the keys say (need); with " +
         "the beacon also under the checkpoint of the commit, with a time at least 600 s before the round.",
