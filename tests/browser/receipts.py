@@ -72,11 +72,21 @@ def in_the_log(made: dict[str, Any]) -> None:
         add(Kind.MANIFEST, number, phase["manifest"])
         if published["notice"]:
             add(Kind.NOTICE, number, published["notice"])
-        leaves.append(LogLeaf(CAMPAIGN, phase.get("resultHash", "0" * 64), Kind.RESULT, number, at))
+        for name in ("resultHash", "cutoffsHash"):
+            hash_ = phase.get(name, sha256_hex(name.encode()))
+            leaves.append(LogLeaf(CAMPAIGN, hash_, Kind.RESULT, number, at))
     lines = [leaf.to_bytes() for leaf in leaves]
     nodes = [hashlib.sha256(b"\0" + line).digest() for line in lines]
-    text = Checkpoint(LOG.name, len(nodes), root_over(nodes)).text
-    note = signed(text, LOG).with_signatures(*(each.cosign(text, 1_692_805_000) for each in WITNESSES))
+
+    def checkpoint(size: int, at: int) -> str:
+        text = Checkpoint(LOG.name, size, root_over(nodes[:size])).text
+        return str(signed(text, LOG).with_signatures(*(each.cosign(text, at) for each in WITNESSES)))
+
+    manifest = max(at for at, leaf in enumerate(leaves) if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1))
+    committed = {
+        "checkpoint": checkpoint(manifest + 1, int(QUICKNET.due(ROUND)) - 690),
+        "proof": [node.hex() for node in inclusion(manifest, nodes[: manifest + 1])],
+    }
     entries = [
         {
             "leaf": lines[each].decode(),
@@ -86,4 +96,5 @@ def in_the_log(made: dict[str, Any]) -> None:
         for each in range(1, len(lines))
     ]
     keys = {name: TRUST[name] for name in ("log", "witnesses", "need")}
-    made["log"] = {"checkpoint": str(note), "entries": entries, "keys": keys}
+    newest = checkpoint(len(nodes), 1_692_805_000)
+    made["log"] = {"checkpoint": newest, "committed": committed, "entries": entries, "keys": keys}

@@ -112,6 +112,16 @@ def test_what_is_left_to_trust_depends_on_the_receipt(opened: Opened, curves: No
         assert sizes[0] == sizes[1], "as prominent as the ticks"
 
 
+def test_a_receipt_that_does_not_show_when_witnesses_saw_the_terms_says_so(
+    opened: Opened, curves: None
+) -> None:
+    log = receipt("WINNER")["log"]
+    tab = opened(changed(log={**log, "committed": None}))
+    assert tab.verdict() == "incomplete" and states(tab)["witnesses"] == "unchecked"
+    assert "When witnesses first saw the terms" in text(tab, "#step-witnesses")
+    assert "When the list was fixed" in text(tab, "#trust-list")
+
+
 def test_an_annulled_draw_is_called_that_although_the_receipt_holds(opened: Opened, curves: None) -> None:
     made = receipt("WINNER", logged=False)
     manifest = made["phases"][-1]["manifestHash"]

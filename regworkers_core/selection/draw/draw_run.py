@@ -32,6 +32,7 @@ from regworkers_core.selection.draw.top_up import require_in_pool
 from regworkers_core.selection.log.leaves import Kind
 from regworkers_core.selection.log.public_log import log_leaf
 from regworkers_core.selection.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
+from regworkers_core.selection.maths.files import CUTOFFS
 from regworkers_core.selection.notify.outbox import settle
 
 Settled = Callable[[str], ReplicationProgress]
@@ -341,6 +342,7 @@ class DrawRun(Confirming):
                 phase.phase,
                 Kind.RESULT,
                 phase.result_hash,
+                phase.hashes.get(CUTOFFS, ""),
                 logged_at=phase.logged_at,
             )
             allocation.announce_result(self._runtime, self.campaign_id, phase)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import LEAD_SECONDS
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.selection.log import tree
-from regworkers_core.selection.log.leaves import CHECKPOINT, KEYS, Kind, LogLeaf, LogState
+from regworkers_core.selection.log.leaves import (
+    CHECKPOINT,
+    KEYS,
+    RESULT_LEAVES,
+    Kind,
+    LogLeaf,
+    LogState,
+    kept_path,
+)
 from regworkers_core.selection.log.note import Checkpoint, Note, NoteError
 from regworkers_core.selection.maths.beside import codes_name
 from regworkers_core.selection.maths.files import (
@@ -101,7 +110,12 @@ def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
         return lambda _campaign_id, _phases: None
     state, keys = found
     document = {"log": [*map(str, keys.log)], "need": keys.need, "witnesses": [*map(str, keys.witnesses)]}
-    return lambda campaign_id, phases: state.part_of(campaign_id, phases, document)
+
+    @cache
+    def part(campaign_id: str, phases: int) -> dict[str, Any] | None:
+        return state.part_of(campaign_id, phases, document, keys.log, lambda path: read(f"log/{path}"))
+
+    return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +174,7 @@ def follow(
     campaigns = dict.fromkeys(leaf.campaign_id for _, leaf in leaves if leaf.kind is not Kind.KEY)
     for each in campaigns if campaign_id is None else [campaign_id]:
         findings += _accounts(read, each, [leaf for _, leaf in leaves if leaf.campaign_id == each], now)
+        findings += _witnessed(read, state, each, keys)
     return FollowedLog(
         origin=state.origin,
         size=state.size,
@@ -218,8 +233,8 @@ def _accounts(read: Read, campaign_id: str, leaves: Sequence[LogLeaf], now: floa
             return [leaf for leaf in leaves if (leaf.kind, leaf.phase) == (kind, phase)]
 
         manifests, results = of(Kind.MANIFEST), of(Kind.RESULT)
-        if len(results) > 1:
-            yield f"{what}: {len(results)} different results"
+        if len(results) > RESULT_LEAVES:
+            yield f"{what}: {len(results)} leaves of its result, and not {RESULT_LEAVES}: another one was drawn"
         if results and not manifests:
             yield f"{what}: a result without a manifest"
         if len(manifests) - 1 > len(of(Kind.REPLACED)):
@@ -233,10 +248,39 @@ def _accounts(read: Read, campaign_id: str, leaves: Sequence[LogLeaf], now: floa
         due, late = _due(read, manifests[-1])
         if late:
             yield f"{what}: {late}"
-        if not results and not annulled and now > due + PATIENCE_SECONDS:
+        if len(results) < RESULT_LEAVES and not annulled and now > due + PATIENCE_SECONDS:
             yield (
-                f"{what}: neither a result nor an annulment, a day after its round or commit ({iso(due)}) and later"
+                f"{what}: neither a result with cut-offs nor an annulment, a day after its round or commit ({iso(due)})"
+                " and later"
             )
+
+
+def _witnessed(read: Read, state: LogState, campaign_id: str, keys: LogKeys) -> Iterator[str]:
+    """Whether enough witnesses saw the manifest of phase 1 before its round: the times of leaves are the operator's."""
+    found = state.of_campaign(campaign_id)
+    manifests = [index for index, leaf in found if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
+    if not manifests:
+        return
+    what = f"{campaign_id}, phase 1"
+    kept = state.first_kept(manifests[-1], keys.log, lambda path: read(f"log/{path}"))
+    if kept is None:
+        yield f"{what}: no checkpoint was kept of its commit"
+        return
+    size, note = kept
+    try:
+        cosigned = note.verified(keys.witnesses)
+        # A manifest that is wrong, or not the one in the log, is found by `_due`.
+        data = read(f"draws/{campaign_id}/phase-1/{MANIFEST}") or b""
+        at = seconds(signed_at(Manifest.parse(data).seed_source) or "")
+    except DrawError:
+        return
+    except NoteError as error:
+        raise DrawError(kept_path(size, keys.log[0]), str(error)) from None
+    if at is None:
+        return
+    count = len({each.key.public for each in cosigned if (each.at or 0) <= at - LEAD_SECONDS})
+    if count < keys.need:
+        yield f"{what}: {count} of {keys.need} needed witnesses saw its manifest {LEAD_SECONDS} s before its round"
 
 
 def _due(read: Read, leaf: LogLeaf) -> tuple[float, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -26,6 +26,10 @@ from regworkers_core.selection.maths.files import (
 from regworkers_core.selection.maths.merkle import leaf_hash
 
 CHECKPOINT, KEYS = "checkpoint", "keys.json"
+# The first checkpoint of each size, by its size and the key that signed it.
+_KEPT = "checkpoints/"
+# A phase has two leaves of kind `result`: of result.txt, then of cutoffs.json.
+RESULT_LEAVES = 2
 # The former key signs so long beside the new one.
 CHANGE_SECONDS = 30 * 86_400.0
 
@@ -76,6 +80,10 @@ class LogLeaf(JsonFile):
 
     def says(self, kind: Kind, phase: int, hash_: str) -> bool:
         return (self.kind, self.phase, self.hash) == (kind, phase, hash_)
+
+
+def kept_path(size: int, key: VerifierKey) -> str:
+    return f"{_KEPT}{size}-{key.key_id.hex()}"
 
 
 def key_leaf(key: VerifierKey, at: float) -> LogLeaf:
@@ -154,24 +162,68 @@ class LogState:
         """The inclusion proof of a leaf, in hex."""
         return [node.hex() for node in tree.inclusion(index, self.nodes)]
 
+    def kept(self, data: bytes, size: int, key: VerifierKey) -> Note:
+        """The checkpoint that was kept when the log had `size` leaves. Raises DrawError for one of another log, or
+        without a signature by `key`.
+        """
+        try:
+            note = Note.parse(data)
+            signed = note.verified([key])
+        except NoteError as error:
+            raise DrawError(kept_path(size, key), str(error)) from None
+        if not signed or note.text != Checkpoint(self.origin, size, tree.root_over(self.nodes[:size])).text:
+            raise DrawError(kept_path(size, key), "is no checkpoint of these entries: find out who wrote it")
+        return note
+
+    def first_kept(
+        self, index: int, keys: Sequence[VerifierKey], read: Callable[[str], bytes | None]
+    ) -> tuple[int, Note] | None:
+        """The first checkpoint that was kept of a log with leaf `index`, signed by one of `keys`, with its size before
+        it. Raises DrawError.
+        """
+        for size in range(index + 1, self.size + 1):
+            for key in keys:
+                if (data := read(kept_path(size, key))) is not None:
+                    return size, self.kept(data, size, key)
+        return None
+
     def changed_at(self, key: VerifierKey) -> float | None:
         """When `key` replaced another one; None for the log's first key."""
         index = self.find(key_leaf(key, 0.0))
         return None if index is None else seconds(self.leaf(index).time)
 
-    def part_of(self, campaign_id: str, phases: int, keys: Mapping[str, Any]) -> dict[str, Any] | None:
+    def part_of(
+        self,
+        campaign_id: str,
+        phases: int,
+        keys: Mapping[str, Any],
+        signers: Sequence[VerifierKey],
+        read: Callable[[str], bytes | None],
+    ) -> dict[str, Any] | None:
         """The key `log` of a receipt of the first `phases` phases, with the `keys` of keys.json; None for a draw
-        without leaves. Raises DrawError.
+        without leaves. `signers` are the log's own of them, `read` gives the log's files. Raises DrawError.
         """
         found = [
             (index, leaf)
             for index, leaf in self.of_campaign(campaign_id)
             if leaf.phase <= phases or leaf.kind is Kind.ANNULLED
         ]
-        if not any((leaf.kind, leaf.phase) == (Kind.MANIFEST, 1) for _, leaf in found):
+        manifests = [index for index, leaf in found if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
+        if not manifests:
             return None
+        committed = None
+        # The last one took the place of those before.
+        if (kept := self.first_kept(manifests[-1], signers, read)) is not None:
+            size, note = kept
+            proof = [node.hex() for node in tree.inclusion(manifests[-1], self.nodes[:size])]
+            committed = {"checkpoint": str(note), "proof": proof}
         entries = [
             {"index": index, "leaf": self.entries[index].decode(), "proof": self.proof(index)}
             for index, _ in found
         ]
-        return {"checkpoint": str(self.note), "entries": entries, "keys": dict(keys)}
+        return {
+            "checkpoint": str(self.note),
+            "committed": committed,
+            "entries": entries,
+            "keys": dict(keys),
+        }

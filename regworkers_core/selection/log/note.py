@@ -169,6 +169,11 @@ class Signature:
             raise NoteError(f"the signature of {name} is too short")
         return cls(name, value[:_ID], value[_ID:])
 
+    @property
+    def cosigned_at(self) -> int:
+        """The time of a cosignature, not verified."""
+        return int.from_bytes(self.value[:_TIME], "big")
+
     def __str__(self) -> str:
         return f"{_DASH}{self.name} {_encode(self.key_id + self.value)}"
 

@@ -3,7 +3,8 @@
 A bundle of entries is put once under a name that says how long the log becomes. So the first writer decides what the
 next entry is, and every other one continues from there: nothing that was decided is lost or written twice, whichever
 process dies. Tiles follow from the bundles. The checkpoint is published last, under If-Match, with as many cosignatures
-as the settings need; until then the entries wait, and the next writer publishes them.
+as the settings need; until then the entries wait, and the next writer publishes them. Before that it is put once below
+`checkpoints/`, because the times of its cosignatures show later when a manifest was in the log.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from regworkers_core.selection.log.leaves import (
     Kind,
     LogLeaf,
     LogState,
+    kept_path,
     key_leaf,
 )
 from regworkers_core.selection.log.note import (
@@ -260,7 +262,8 @@ class PublicLog:
             if tagged is not None:
                 state = self._verified(tagged.data, [key.verifier() for key in signers])
             longer = state
-            if tagged is not None and not self._signs(signers[0], state):
+            changed = tagged is not None and not self._signs(signers[0], state)
+            if changed:
                 # The key was changed: the log says so before the new key signs anything else.
                 longer = self._with(longer, key_leaf(signers[0].verifier(), self._clock()))
             longer = extend(longer)
@@ -270,11 +273,17 @@ class PublicLog:
                 self._put_tiles(longer.nodes[:size])
             begun = longer.changed_at(signers[0].verifier())
             both = begun is not None and self._clock() < begun + CHANGE_SECONDS
-            note, waiting = self._signed(state, longer, signers if both else signers[:1])
+            used = signers if both else signers[:1]
+            note, waiting = self._signed(state, longer, used)
             if waiting is not None:
                 return longer, waiting
-            self._put_keys(signers if both else signers[:1])
+            self._put_keys(used)
             self._on_step("log.after_tiles")
+            if changed:
+                self._sign_kept(state, *signers)
+            for key in used:
+                self._keep(longer, note, longer.size, key.verifier())
+            self._on_step("log.after_kept")
             tag = None if tagged is None else tagged.tag
             if self._objects.put_over(FOLDER + CHECKPOINT, str(note).encode(), tag) is not None:
                 self._on_step("log.after_checkpoint")
@@ -285,6 +294,17 @@ class PublicLog:
         for path, data in tree.tiles(nodes):
             if self._objects.put_once(FOLDER + path, data) != data:
                 raise DrawError(path, "has other hashes than the entries: find out who wrote it")
+
+    def _keep(self, state: LogState, note: Note, size: int, key: VerifierKey) -> None:
+        path = FOLDER + kept_path(size, key)
+        state.kept(self._objects.put_once(path, str(note).encode()), size, key)
+
+    def _sign_kept(self, state: LogState, new: SignerKey, old: SignerKey) -> None:
+        """Keep the kept checkpoints by a new key, too: later receipts name only that one."""
+        for size in range(1, state.size + 1):
+            if (data := self._bytes(kept_path(size, old.verifier()))) is not None:
+                note = state.kept(data, size, old.verifier())
+                self._keep(state, note.with_signatures(new.sign(note.text)), size, new.verifier())
 
     def _put_keys(self, signers: Sequence[SignerKey]) -> None:
         """Publish the keys by which the next checkpoint is signed, for those who read the log without our settings."""
@@ -309,11 +329,12 @@ class PublicLog:
 
 
 def log_leaf(
-    runtime: Runtime, campaign_id: str, phase: int, kind: Kind, hash_: str, *, logged_at: str
+    runtime: Runtime, campaign_id: str, phase: int, kind: Kind, *hashes: str, logged_at: str
 ) -> None:
-    """Append a leaf about a phase whose manifest is in the log since `logged_at`; nothing without that, as in draws of
-    an earlier version. Raises as `PublicLog`, NotWitnessed while too few witnesses vouch for it: the leaf is not lost,
+    """Append leaves about a phase whose manifest is in the log since `logged_at`; nothing without that, as in draws of
+    an earlier version. Raises as `PublicLog`, NotWitnessed while too few witnesses vouch for them: no leaf is lost,
     and the step is repeated.
     """
     if logged_at:
-        PublicLog.of(runtime).append(kind, campaign_id, phase, hash_).require()
+        placed = PublicLog.of(runtime).append_all(campaign_id, phase, [(kind, each) for each in hashes])
+        placed[-1].require()

@@ -176,7 +176,13 @@ class Drawn(StepChecker):
 
     def phases(self) -> list[LoggedPhase]:
         return [
-            LoggedPhase(each.number, each.manifest, each.manifest_hash, each.result_hash, each.published)
+            LoggedPhase(
+                each.number,
+                each.manifest,
+                each.manifest_hash,
+                (each.result_hash, each.cutoffs_hash),
+                each.published,
+            )
             for each in self._phases
         ]
 

@@ -80,7 +80,7 @@ class StepChecker:
             self.annulled = Annulled.parse(text.encode())
         self._log: LogPart | None = None
         if fields.raw("version") != BEFORE_THE_LOG and fields.raw("log") is not None:
-            self._log = LogPart(fields.nested("log", ("checkpoint", "entries", "keys")), trust)
+            self._log = LogPart(fields.nested("log", ("checkpoint", "committed", "entries", "keys")), trust)
 
     def steps(self) -> list[tuple[str, Step]]:
         raise NotImplementedError
@@ -125,7 +125,7 @@ class StepChecker:
     def _check_witnesses(self) -> str:
         if self._log is None:
             raise Unchecked(NO_LOG)
-        return self._log.check_witnesses()
+        return self._log.check_witnesses(self.phases()[0].manifest)
 
     def check_campaign(self, manifest: Manifest) -> None:
         if manifest.campaign_id != self.campaign_id:
@@ -236,7 +236,7 @@ class Excluded(StepChecker):
         )
 
     def phases(self) -> list[LoggedPhase]:
-        return [LoggedPhase(self._manifest.phase, self._manifest, self._manifest_hash, None, self._published)]
+        return [LoggedPhase(self._manifest.phase, self._manifest, self._manifest_hash, (), self._published)]
 
     def _check_manifest(self) -> str:
         self.check_campaign(self._manifest)

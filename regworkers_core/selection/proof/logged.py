@@ -11,13 +11,14 @@ import orjson
 
 from regworkers_core.domain.selection import LEAD_SECONDS
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.selection.log.leaves import Kind, LogLeaf
+from regworkers_core.selection.log.leaves import RESULT_LEAVES, Kind, LogLeaf
 from regworkers_core.selection.log.note import (
     COSIGNATURE,
     SIGNATURE,
     Checkpoint,
     Note,
     NoteError,
+    Signature,
     VerifierKey,
 )
 from regworkers_core.selection.maths.beside import Annulled
@@ -33,7 +34,15 @@ _BEACON_KEY = re.compile(r"[0-9a-f]{192}")
 # Hex digits of a fingerprint, and of each of its groups.
 _FINGERPRINT, _GROUP = 16, 4
 NO_LOG = "this draw is in no public log: when it was committed to, and to what, is the operator's word alone"
-NO_WITNESS = "no witness is needed: only the operator vouches that all see the same log"
+NO_WITNESS = (
+    "no witness is needed: only the operator vouches that all see the same log, and for the times in it"
+)
+# How the details call the earlier checkpoint.
+AT_COMMIT = "the checkpoint of the commit"
+NO_COMMITTED = (
+    "the log has no checkpoint from the time of the commit: only the operator vouches that the manifest was in it"
+    " before its round"
+)
 ONLY_THESE_LEAVES = (
     "The log shows that these statements were in it, and in which order; their times are the operator's. That it has no"
     " other one about this draw shows only to those who read all of it."
@@ -127,12 +136,14 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class LoggedPhase:
-    """What a receipt has of one phase. `result_hash` is None in that of an excluded entry."""
+    """What a receipt has of one phase. `results` are the hashes of result.txt and cutoffs.json, in the order of their
+    leaves; none in the receipt of an excluded entry.
+    """
 
     number: int
     manifest: Manifest
     manifest_hash: str
-    result_hash: str | None
+    results: tuple[str, ...]
     published: Published
 
 
@@ -152,16 +163,29 @@ class _Entry:
         return _Entry(line, leaf, fields.integer("index"), tuple(map(str, fields.list("proof"))))
 
 
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """A checkpoint from the time of the commit, and the path of the manifest's leaf to its root."""
+
+    note: Note
+    checkpoint: Checkpoint
+    proof: tuple[str, ...]
+
+    @staticmethod
+    def read(fields: Fields) -> _Committed:
+        return _Committed(*_checkpoint(fields), tuple(map(str, fields.list("proof"))))
+
+
 class LogPart:
-    """The key `log` of a receipt: a checkpoint, leaves of the campaign with their proofs, and the operator's keys."""
+    """The key `log` of a receipt: a checkpoint and one from the time of the commit, leaves of the campaign with their
+    proofs, and the operator's keys.
+    """
 
     def __init__(self, fields: Fields, trust: Trust) -> None:
-        note = fields.text("checkpoint", bool, "a checkpoint")
-        try:
-            self._note = Note.parse(note)
-            self._checkpoint = Checkpoint.parse(self._note.text)
-        except NoteError as error:
-            fields.refuse("checkpoint", str(error))
+        self._note, self._checkpoint = _checkpoint(fields)
+        self._committed: _Committed | None = None
+        if fields.raw("committed") is not None:
+            self._committed = _Committed.read(fields.nested("committed", ("checkpoint", "proof")))
         self._entries = [_Entry.read(each) for each in fields.objects("entries", ("index", "leaf", "proof"))]
         for before, after in zip(self._entries, self._entries[1:], strict=False):
             if before.index >= after.index:
@@ -189,13 +213,20 @@ class LogPart:
             if not verify_proof(each.line, each.index, checkpoint.size, each.proof, checkpoint.root.hex()):
                 _wrong(f"the proof of leaf {each.index} does not lead to the root of the checkpoint")
         logged = [self._check_phase(each) for each in phases]
+        notes = [("the checkpoint", self._note)]
+        if (committed := self._committed) is not None:
+            self._check_committed(committed, logged[0])
+            notes.append((AT_COMMIT, committed.note))
         said = None if annulled is None else sha256_hex(annulled.to_bytes())
         for each in self._entries:
             if each.leaf.kind is Kind.ANNULLED and each.leaf.hash != said:
                 _wrong(f"leaf {each.index} of the log annuls the draw, the receipt does not")
         keys = [key for key in self._log if key.name == checkpoint.origin]
-        if not self._verified(keys):
-            _wrong(f"no trusted key of a log named {checkpoint.origin} signed the checkpoint")
+        for what, note in notes:
+            if not _signatures(note, keys):
+                _wrong(f"no trusted key of a log named {checkpoint.origin} signed {what}")
+        for _, note in notes:
+            _verify(note, keys)
         return "\n".join(
             [
                 f"{len(self._entries)} leaves about this draw are in the log {checkpoint.origin} of"
@@ -205,29 +236,48 @@ class LogPart:
                     f" {entry.leaf.time}"
                     for phase, entry in zip(phases, logged, strict=True)
                 ),
+                *([] if committed is None else [f"{AT_COMMIT} has {committed.checkpoint.size} leaves"]),
             ]
         )
 
-    def check_witnesses(self) -> str:
-        """Check that enough witnesses saw the checkpoint. Raises DrawError."""
+    def check_witnesses(self, first: Manifest) -> str:
+        """Check that enough witnesses saw the checkpoint, and that of the commit in time, where a round says what in
+        time is. `first` is the manifest of phase 1. Raises DrawError, Unchecked.
+        """
         if not self.need:
             return NO_WITNESS
+        found = [self._seen(self._note.signatures, "the checkpoint")]
+        notes, at = [self._note], signed_at(first.seed_source)
+        if at is not None and self._committed is not None:
+            latest, note = (seconds(at) or 0.0) - LEAD_SECONDS, self._committed.note
+            in_time = [each for each in note.signatures if each.cosigned_at <= latest]
+            found.append(self._seen(in_time, f"{AT_COMMIT} at least {LEAD_SECONDS} s before its round"))
+            notes.append(note)
+        for note in notes:
+            _verify(note, self._witnesses)
+        if at is not None and self._committed is None:
+            raise Unchecked(NO_COMMITTED)
+        return "\n".join(found)
+
+    def _seen(self, signatures: Sequence[Signature], what: str) -> str:
         known = {(key.name, key.key_id): key for key in self._witnesses}
-        signed = {(each.name, each.key_id) for each in self._note.signatures}
+        signed = {(each.name, each.key_id) for each in signatures}
         keys = [key for name, key in known.items() if name in signed]
         # One key under two names is one witness.
         count = len({key.public for key in keys})
+        found = f"{count} trusted witness(es) cosigned {what}, {self.need} are needed"
         if count < self.need:
-            _wrong(f"{count} trusted witness(es) cosigned the checkpoint, {self.need} are needed")
-        self._verified(keys)
-        names = ", ".join(sorted({key.name for key in keys}))
-        return f"{count} trusted witness(es) cosigned the checkpoint, {self.need} are needed: {names}"
+            _wrong(found)
+        return f"{found}: {', '.join(sorted({key.name for key in keys}))}"
 
-    def _verified(self, keys: Sequence[VerifierKey]) -> bool:
-        try:
-            return bool(self._note.verified(keys))
-        except NoteError as error:
-            _wrong(str(error))
+    def _check_committed(self, committed: _Committed, manifest: _Entry) -> None:
+        """Check that the manifest was in the log of that checkpoint."""
+        before, origin = committed.checkpoint, self._checkpoint.origin
+        if before.origin != origin:
+            _wrong(f"{AT_COMMIT} is of the log {before.origin}, not of {origin}")
+        proof = committed.proof
+        if not verify_proof(manifest.line, manifest.index, before.size, proof, before.root.hex()):
+            _wrong(f"the proof of leaf {manifest.index} does not lead to the root of {AT_COMMIT}")
 
     def _check_phase(self, phase: LoggedPhase) -> _Entry:
         """Check the leaves of a phase; return that of its manifest."""
@@ -250,12 +300,12 @@ class LogPart:
             _unknown(notices[-1])
         if notice is not None and not notices:
             _wrong(f"phase {phase.number}: the log has no notice {notice}")
-        results = self._of(Kind.RESULT, phase)
-        for each in results:
-            if phase.result_hash is not None and each.leaf.hash != phase.result_hash:
-                _unknown(each)
-        if not results:
-            _wrong(f"phase {phase.number}: the log has no result {phase.result_hash or 'of it'}")
+        results = tuple(each.leaf.hash for each in self._of(Kind.RESULT, phase))
+        if len(results) != RESULT_LEAVES or results != (phase.results or results):
+            _wrong(
+                f"phase {phase.number}: the log has the results {', '.join(results) or '-'}, not one with its cut-offs:"
+                f" {', '.join(phase.results) or '-'}"
+            )
         if phase.number == 1:
             self._check_commit(phase, own)
         return own
@@ -277,6 +327,26 @@ class LogPart:
 
     def _of(self, kind: Kind, phase: LoggedPhase) -> list[_Entry]:
         return [each for each in self._entries if (each.leaf.kind, each.leaf.phase) == (kind, phase.number)]
+
+
+def _checkpoint(fields: Fields) -> tuple[Note, Checkpoint]:
+    try:
+        note = Note.parse(fields.text("checkpoint", bool, "a checkpoint"))
+        return note, Checkpoint.parse(note.text)
+    except NoteError as error:
+        fields.refuse("checkpoint", str(error))
+
+
+def _signatures(note: Note, keys: Sequence[VerifierKey]) -> list[Signature]:
+    names = {(key.name, key.key_id) for key in keys}
+    return [each for each in note.signatures if (each.name, each.key_id) in names]
+
+
+def _verify(note: Note, keys: Sequence[VerifierKey]) -> None:
+    try:
+        note.verified(keys)
+    except NoteError as error:
+        _wrong(str(error))
 
 
 def _keys(fields: Fields, key: str, kind: int) -> tuple[VerifierKey, ...]:

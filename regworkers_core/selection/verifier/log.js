@@ -2,14 +2,21 @@
 
 import { CHAINS, LEAD_SECONDS, signedAt } from "./beacon.js";
 import { parseCanonical, parseJson } from "./canonical.js";
-import { drawError, fieldsOf, isFilled, isId, milliseconds, sorted } from "./fields.js";
+import { drawError, fieldsOf, isFilled, isId, milliseconds, sorted, uncheckedError } from "./fields.js";
 import { verifyInclusion } from "./merkle.js";
-import { LOG_KEY, namedBy, parseCheckpoint, parseKey, parseNote, verifyNote, WITNESS_KEY } from "./note.js";
+import {
+  cosignedAt, LOG_KEY, namedBy, parseCheckpoint, parseKey, parseNote, verifyNote, WITNESS_KEY,
+} from "./note.js";
 import { fromHex, sha256Hex } from "./sha256.js";
 
 export const NO_LOG =
   "this draw is in no public log: when it was committed to, and to what, is the operator's word alone";
-export const NO_WITNESS = "no witness is needed: only the operator vouches that all see the same log";
+export const NO_WITNESS =
+  "no witness is needed: only the operator vouches that all see the same log, and for the times in it";
+const AT_COMMIT = "the checkpoint of the commit";
+const NO_COMMITTED =
+  "the log has no checkpoint from the time of the commit: only the operator vouches that the manifest was in it" +
+  " before its round";
 export const ONLY_THESE_LEAVES =
   "The log shows that these statements were in it, and in which order; their times are the operator's. That it has" +
   " no other one about this draw shows only to those who read all of it.";
@@ -18,6 +25,8 @@ export const OPERATORS_KEYS =
   " change, or give a file of trusted keys (`--trust`).";
 const LOG_KEYS = ["log", "need", "witnesses"];
 const LEAF_KINDS = ["commitment", "manifest", "replaced", "notice", "result", "codes", "annulled", "key"];
+// Of result.txt, then of cutoffs.json.
+const RESULT_LEAVES = 2;
 const BEACON_KEY = /^[0-9a-f]{192}$/;
 const LOG_LEAF = "leaf of the log";
 
@@ -93,11 +102,11 @@ export function checkBeaconKey(chainHash, trust) {
 
 /** The key `log` of a receipt, parsed, with the keys to trust. */
 export function parseLog(fields, trust) {
-  const checkpointText = fields.text("checkpoint", isFilled, "a checkpoint");
-  const [note, checkpoint] = refusedAt(fields, "checkpoint", () => {
-    const parsed = parseNote(checkpointText);
-    return [parsed, parseCheckpoint(parsed.text)];
-  });
+  const newest = checkpointIn(fields);
+  const committed =
+    fields.raw("committed") === null
+      ? null
+      : parseCommitted(fields.nested("committed", ["checkpoint", "proof"]));
   const entries = Array.from(fields.objects("entries", ["index", "leaf", "proof"]), parseEntry);
   entries.forEach((after, at) => {
     const before = entries[at - 1];
@@ -113,7 +122,20 @@ export function parseLog(fields, trust) {
     ...log.map((key) => trustedKey("log", key.name, key.publicKey, logTrusted)),
     ...witnesses.map((key) => trustedKey("witness", key.name, key.publicKey, witnessTrusted)),
   ];
-  return { note, checkpoint, entries, log, witnesses, need, keys };
+  return { ...newest, committed, entries, log, witnesses, need, keys };
+}
+
+function checkpointIn(fields) {
+  const text = fields.text("checkpoint", isFilled, "a checkpoint");
+  return refusedAt(fields, "checkpoint", () => {
+    const note = parseNote(text);
+    return { note, checkpoint: parseCheckpoint(note.text) };
+  });
+}
+
+// A checkpoint from the time of the commit, and the path of the manifest's leaf to its root.
+function parseCommitted(fields) {
+  return { ...checkpointIn(fields), proof: fields.list("proof") };
 }
 
 function parseEntry(fields) {
@@ -140,7 +162,7 @@ function parseLogLeaf(line) {
 
 /** Check every leaf, that the log has what the receipt shows of each phase, and the signature. */
 export function checkLog(log, { campaignId, annulled }, phases, curves, values) {
-  const { checkpoint, entries } = log;
+  const { checkpoint, committed, entries } = log;
   values.push(["log", checkpoint.origin], ["size", String(checkpoint.size)], ["root", checkpoint.root]);
   for (const { leaf, index } of entries) values.push([`leaf ${index}: ${leaf.kind}`, leaf.hash]);
   for (const each of entries) {
@@ -152,40 +174,76 @@ export function checkLog(log, { campaignId, annulled }, phases, curves, values) 
     }
   }
   const logged = phases.map((phase) => checkLoggedPhase(entries, phase));
+  const notes = [["the checkpoint", log.note]];
+  if (committed !== null) {
+    values.push(["size at the commit", String(committed.checkpoint.size)]);
+    checkCommitted(committed, checkpoint.origin, logged[0]);
+    notes.push([AT_COMMIT, committed.note]);
+  }
   for (const { leaf, index } of entries) {
     if (leaf.kind === "annulled" && leaf.hash !== (annulled?.hash ?? null)) {
       throw logError(`leaf ${index} of the log annuls the draw, the receipt does not`);
     }
   }
   const keys = log.log.filter((key) => key.name === checkpoint.origin);
-  if (!verifyNote(log.note, keys, curves)) {
-    throw logError(`no trusted key of a log named ${checkpoint.origin} signed the checkpoint`);
+  for (const [what, note] of notes) {
+    if (!namedBy(note, keys).length) {
+      throw logError(`no trusted key of a log named ${checkpoint.origin} signed ${what}`);
+    }
   }
+  for (const [, note] of notes) verifyNote(note, keys, curves);
   return [
     `${entries.length} leaves about this draw are in the log ${checkpoint.origin} of ${checkpoint.size} leaves`,
     ...logged.map(({ leaf, index }, at) => {
       const { number, manifest } = phases[at];
       return `phase ${number}: manifest ${manifest.hash} is leaf ${index}, logged at ${leaf.time}`;
     }),
+    ...(committed === null ? [] : [`${AT_COMMIT} has ${committed.checkpoint.size} leaves`]),
   ].join("\n");
 }
 
-/** Check that enough witnesses saw the checkpoint. */
-export function checkWitnesses(log, curves, values) {
+/** Check that enough witnesses saw the checkpoint, and that of the commit in time, where a round says what that is. */
+export function checkWitnesses(log, manifest, curves, values) {
   values.push(["needed", log.need]);
   if (log.need === 0) return NO_WITNESS;
-  const keys = namedBy(log.note, log.witnesses);
+  const { note, committed } = log;
+  const found = [seenBy(note, log, "the checkpoint", values)];
+  const notes = [note];
+  const at = signedAt(manifest.source);
+  if (at !== null && committed !== null) {
+    const latest = milliseconds(at) / 1000 - LEAD_SECONDS;
+    const inTime = committed.note.signatures.filter((each) => cosignedAt(each) <= latest);
+    const what = `${AT_COMMIT} at least ${LEAD_SECONDS} s before its round`;
+    found.push(seenBy({ signatures: inTime }, log, what, values));
+    notes.push(committed.note);
+  }
+  for (const each of notes) verifyNote(each, log.witnesses, curves);
+  if (at !== null && committed === null) throw uncheckedError(NO_COMMITTED);
+  return found.join("\n");
+}
+
+function seenBy(note, { witnesses, need }, what, values) {
+  const keys = namedBy(note, witnesses);
   for (const { name, id } of keys) values.push(["witness", `${name}+${id}`]);
   // One key under two names is one witness.
   const count = new Set(keys.map((key) => String(key.publicKey))).size;
-  const found = `${count} trusted witness(es) cosigned the checkpoint, ${log.need} are needed`;
-  if (count < log.need) throw logError(found);
-  verifyNote(log.note, keys, curves);
+  const found = `${count} trusted witness(es) cosigned ${what}, ${need} are needed`;
+  if (count < need) throw logError(found);
   return `${found}: ${sorted(new Set(keys.map((key) => key.name))).join(", ")}`;
 }
 
+// Check that the manifest was in the log of that checkpoint.
+function checkCommitted({ checkpoint, proof }, origin, manifest) {
+  if (checkpoint.origin !== origin) {
+    throw logError(`${AT_COMMIT} is of the log ${checkpoint.origin}, not of ${origin}`);
+  }
+  if (!verifyInclusion(manifest.line, manifest.index, checkpoint.size, proof, checkpoint.root)) {
+    throw logError(`the proof of leaf ${manifest.index} does not lead to the root of ${AT_COMMIT}`);
+  }
+}
+
 // Check the leaves of a phase; return that of its manifest.
-function checkLoggedPhase(entries, { number, manifest, resultHash, published }) {
+function checkLoggedPhase(entries, { number, manifest, results, published }) {
   const leavesOf = (kind) => entries.filter(({ leaf }) => leaf.kind === kind && leaf.phase === number);
   const unknown = ({ leaf, index }) =>
     logError(
@@ -205,11 +263,13 @@ function checkLoggedPhase(entries, { number, manifest, resultHash, published }) 
   const lastNotice = leavesOf("notice").at(-1);
   if (lastNotice && lastNotice.leaf.hash !== notice) throw unknown(lastNotice);
   if (notice !== null && !lastNotice) throw logError(`phase ${number}: the log has no notice ${notice}`);
-  const results = leavesOf("result");
-  for (const each of results) {
-    if (resultHash !== null && each.leaf.hash !== resultHash) throw unknown(each);
+  const found = leavesOf("result").map(({ leaf }) => leaf.hash);
+  if (found.length !== RESULT_LEAVES || (results.length && String(found) !== String(results))) {
+    throw logError(
+      `phase ${number}: the log has the results ${found.join(", ") || "-"}, not one with its cut-offs:` +
+        ` ${results.join(", ") || "-"}`,
+    );
   }
-  if (!results.length) throw logError(`phase ${number}: the log has no result ${resultHash ?? "of it"}`);
   if (number === 1) checkCommit(manifest.source, own, leavesOf("commitment"));
   return own;
 }

@@ -130,10 +130,15 @@ export function verifyNote(note, keys, curves) {
   return signers.length > 0;
 }
 
+/** The time of a cosignature in seconds, a BigInt, not verified. */
+export function cosignedAt({ value }) {
+  return BigInt(`0x${toHex(value.subarray(0, 8))}`);
+}
+
 function verifySignature(key, noteText, value, curves) {
   let [text, signature, time] = [noteText, value, 0n];
   if (key.kind === WITNESS_KEY) {
-    time = BigInt(`0x${toHex(value.subarray(0, 8)) || "0"}`);
+    time = cosignedAt({ value });
     text = `cosignature/v1\ntime ${time}\n${noteText}`;
     signature = value.subarray(8);
   }

@@ -79,6 +79,7 @@ function aboutReceipt(receipt) {
   return {
     drawn: receipt.kind === "draw",
     logged: Boolean(receipt.log),
+    undated: Boolean(receipt.log && !receipt.log.committed),
     phases: receipt.phases?.length ?? 1,
     source: first?.seedSource ?? {},
     signature: seed?.signature,
@@ -98,7 +99,8 @@ function wordsOf(name, about) {
   }
   const words = STRINGS.steps[name] ?? { title: name, fan: "", failed: "", auditor: "" };
   if (words.absent && !about.logged) return { ...words, unchecked: words.absent };
-  return name === "witnesses" && about.need === 0 ? { ...words, fan: words.none } : words;
+  if (name !== "witnesses") return words;
+  return { ...words, ...(about.need === 0 && { fan: words.none }), ...(about.undated && { unchecked: words.undated }) };
 }
 
 function clear() {
@@ -230,7 +232,7 @@ function showTrust({ steps, keys, limits }, about, receipt) {
   const passed = (name) => steps.some((step) => step.name === name && step.state === "passed");
   const items = [];
   if (about.source.kind === "commit-reveal") items.push(trust.commitReveal);
-  else if (!passed("log")) items.push(trust.drandNoLog);
+  else if (!passed("log") || !passed("witnesses") || about.need === 0) items.push(trust.drandNoLog);
   if (!passed("witnesses") || about.need === 0) items.push(trust.noWitness);
   if (keys.some((key) => key.given === "operator")) items.push(trust.operatorKeys);
   if (about.drawn) items.push(trust.list, trust.replay, trust.later(about.phases));

@@ -130,7 +130,7 @@ function checkerOf(document, trust, curves) {
     steps: [
       ...own.steps,
       ["log", logged((values) => checkLog(log, common, own.phases, curves, values))],
-      ["witnesses", logged((values) => checkWitnesses(log, curves, values))],
+      ["witnesses", logged((values) => checkWitnesses(log, own.phases[0].manifest, curves, values))],
     ],
     keys: [...own.keys, ...(log?.keys ?? [])],
     limits: [...own.limits, ...logLimits(log)],
@@ -163,7 +163,7 @@ function parseCommon(fields, version, trust) {
     common.annulled = parseAnnulled(fields.text("annulled", () => true, "the text of annulled.json"));
   }
   if (version !== 2 && fields.raw("log") !== null) {
-    common.log = parseLog(fields.nested("log", ["checkpoint", "entries", "keys"]), trust);
+    common.log = parseLog(fields.nested("log", ["checkpoint", "committed", "entries", "keys"]), trust);
   }
   return common;
 }
@@ -233,6 +233,7 @@ function parsePhase(number, document, ref) {
     statedManifestHash,
     resultHash,
     cutoffsHash: sha256Hex(cutoffs),
+    results: [resultHash, sha256Hex(cutoffs)],
     statedCutoffsHash,
     cutoffs: parseCutoffs(parseCanonical(cutoffs, "cutoffs.json")),
     published: parsePublished(`${path}.published`, fields.raw("published")),
@@ -258,7 +259,7 @@ function excludedChecker(fields, common) {
   const [before, after] = ["before", "after"].map((side) =>
     fields.raw(side) === null ? null : parseInclusion(side, fields.raw(side)),
   );
-  const phase = { number: manifest.phase, manifest, resultHash: null, published };
+  const phase = { number: manifest.phase, manifest, results: [], published };
 
   const checkManifest = (values) => {
     values.push(["campaign", manifest.campaignId], ["manifestHash", manifest.hash]);

@@ -186,16 +186,20 @@ export const STRINGS = {
       absent: "This draw is in no public log: there was nothing to check.",
       auditor:
         "The checkpoint’s signature under a trusted key; RFC 6962 proofs of all entries; commitment, manifests, " +
-        "results and annulment against the receipt; the manifest’s entry is at least 600 s before the round.",
+        "results with their cut-offs and annulment against the receipt; the manifest’s entry is at least 600 s before " +
+        "the round, and in the checkpoint of the commit.",
     },
     witnesses: {
       title: "Witnesses of the log",
-      fan: "As many independent witnesses as required have signed what the log showed.",
+      fan: "As many independent witnesses as required have signed what the log showed, in time where time matters.",
       none: "No witness is required for this draw, so none vouches for the log.",
-      failed: "Fewer witnesses than required have signed what the log showed.",
+      failed: "Fewer witnesses than required have signed what the log showed, or they signed it too late.",
       unchecked: "This page cannot check the witnesses’ signatures.",
       absent: "Without a public log there was nothing that witnesses could sign.",
-      auditor: "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the keys say (need).",
+      undated: "When witnesses first saw the terms of this draw in the log, the receipt does not show.",
+      auditor:
+        "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the keys say (need); with " +
+        "the beacon also under the checkpoint of the commit, with a time at least 600 s before the round.",
     },
   },
 

@@ -82,6 +82,7 @@ def test_a_draw_writes_a_leaf_for_all_that_it_publishes(finished: Runtime) -> No
         (Kind.MANIFEST, 1, hash_of(runtime, "manifest.json")),
         (Kind.NOTICE, 1, hash_of(runtime, "notice.json")),
         (Kind.RESULT, 1, hash_of(runtime, "result.txt")),
+        (Kind.RESULT, 1, hash_of(runtime, "cutoffs.json")),
         (Kind.CODES, 1, hash_of(runtime, "codes-1.txt")),
     ]
     times = [leaf.time for _, leaf in followed(runtime, CAMPAIGN).leaves]
@@ -99,8 +100,9 @@ def test_receipts_of_the_draw_hold_by_the_log(finished: Runtime, tmp_path: Path)
         checked = check_receipt(receipt_bytes(receipt))
         states = {step.name: step.state for step in checked.checks}
         assert (states["log"], states["witnesses"]) == (State.PASSED, State.PASSED), checked.checks
+        assert receipt["log"]["committed"]["proof"]
         kinds = [json.loads(each["leaf"])["kind"] for each in receipt["log"]["entries"]]
-        assert kinds == ["commitment", "manifest", "notice", "result", "codes"]
+        assert kinds == ["commitment", "manifest", "notice", "result", "result", "codes"]
 
 
 def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
@@ -111,10 +113,11 @@ def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
     assert open_phase(runtime, CAMPAIGN, more, run_id="t") == 2
     drawn(runtime)
     annul(runtime, CAMPAIGN, reason="a test", confirm=f"{CAMPAIGN}:2", run_id="t")
-    assert leaves(runtime)[5:] == [
+    assert leaves(runtime)[6:] == [
         (Kind.MANIFEST, 2, hash_of(runtime, "manifest.json", 2)),
         (Kind.NOTICE, 2, hash_of(runtime, "notice.json", 2)),
         (Kind.RESULT, 2, hash_of(runtime, "result.txt", 2)),
+        (Kind.RESULT, 2, hash_of(runtime, "cutoffs.json", 2)),
         (Kind.CODES, 2, hash_of(runtime, "codes-1.txt", 2)),
         (Kind.ANNULLED, 2, hash_of(runtime, "annulled.json", 2)),
     ]
@@ -182,7 +185,7 @@ def test_a_result_without_witnesses_stops_the_draw_and_is_not_lost(
     close_campaign(runtime)
     with pytest.raises(NotWitnessed):
         to_the_result(runtime, on_step)
-    assert PublicLog.of(runtime).waiting() == 1
+    assert PublicLog.of(runtime).waiting() == 2
     witness.up = True
     to_the_result(runtime)
     assert [kind for kind, _, _ in leaves(runtime)][-1] is Kind.RESULT

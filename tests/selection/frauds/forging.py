@@ -23,7 +23,7 @@ from regworkers_core.selection.maths.files import (
     canonical_bytes,
     file_hash,
 )
-from regworkers_core.selection.maths.leaves import Leaf
+from regworkers_core.selection.maths.leaves import Leaf, parse_leaf
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.checker import State
 from regworkers_core.selection.proof.logged import Trust
@@ -86,6 +86,28 @@ def reposition(phase: Path, ref: str, market: str, outcome: str) -> None:
     at = next(number for number, line in enumerate(lines) if line.startswith(f"{ref}|"))
     lines[at] = f"{ref}|{market}|{lines[at].split('|')[2]}|{outcome}"
     (phase / RESULT).write_text("".join(f"{line}\n" for line in lines))
+
+
+def bend_cutoffs(phase: Path) -> str:
+    """Cut-offs of a first phase that no entry met, for one of its winners, whose ref is returned: a friend gets the
+    seat.
+    """
+    lines = (phase / RESULT).read_text().splitlines()
+    units = {leaf.ref: leaf.unit for leaf in map(parse_leaf, (phase / LEAVES).read_text().splitlines())}
+    robbed = next(
+        ref
+        for ref, *_, outcome in (line.split("|") for line in lines)
+        if (units[ref], outcome) == (ref, "WINNER")
+    )
+    cutoffs = read(phase / CUTOFFS)
+    for groups in cutoffs["markets"].values():
+        groups["open"] = {"entryKey": "0" * 64, "key": "0" * 64, "rank": 0}
+        for reserve in groups["reserves"]:
+            reserve["cutoff"] = {"entryKey": "0" * 63 + "1", "key": "0" * 63 + "1", "rank": 1}
+    write(phase / CUTOFFS, cutoffs)
+    reposition(phase, robbed, "", "WAITLIST")
+    restate(phase)
+    return robbed
 
 
 def without(

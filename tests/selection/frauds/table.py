@@ -126,10 +126,10 @@ FRAUDS = (
     ),
     Fraud(
         "a backdated commit: logged late, at a false time",
-        Answer.MISSED,
-        "a leaf has the time that the operator gives it, and receipt and witness believe it. Only who kept a checkpoint"
-        " from before the round (`regworkers draw log --checkpoint`, every day) sees that the leaf was not there",
-        ("test_a_commit_that_is_logged_when_its_round_is_known",),
+        Answer.LOG,
+        "witnesses must have seen the log with the manifest 600 s before its round (`witnesses`), by their own clocks."
+        " A receipt without such a checkpoint does not hold, and `regworkers draw log` checks the one of every draw",
+        ("test_a_commit_that_is_backdated",),
     ),
     Fraud(
         "a draw abandoned for another id, or a result withheld",
@@ -174,9 +174,12 @@ FRAUDS = (
     Fraud(
         "cut-offs bent in the receipt of one loser",
         Answer.LOG,
-        "the receipt holds: a cut-off is proven by the whole list only. The log fixes `result.txt`, and one replay by"
-        " any reader gives its cut-offs, whose hash the receipt shows as `cutoffsHash`",
-        ("test_cutoffs_bent_for_one_loser",),
+        "the hash of `cutoffs.json` is in the log (`log`): all have the same cut-offs. Without the log a replay names"
+        " `cutoffs.json`",
+        (
+            "test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones",
+            "test_cutoffs_bent_for_one_loser",
+        ),
     ),
     Fraud(
         "one code planned for two winners by mistake",

@@ -10,15 +10,16 @@ import pytest
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.log import follow, witness
-from regworkers_core.selection.log.leaves import Kind, LogLeaf, LogState
-from regworkers_core.selection.log.note import COSIGNATURE, SignerKey, signed
+from regworkers_core.selection.log.leaves import Kind, LogLeaf, LogState, kept_path
+from regworkers_core.selection.log.note import COSIGNATURE, Note, SignerKey, signed
 from regworkers_core.selection.log.tree import consistency
 from regworkers_core.selection.maths.beside import NOTICE, Annulled
-from regworkers_core.selection.maths.files import MANIFEST, RESULT, file_hash, sha256_hex
+from regworkers_core.selection.maths.files import CUTOFFS, MANIFEST, RESULT, file_hash, sha256_hex
 from regworkers_core.selection.proof import logged
+from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.proof.logged import LogKeys, LogPart, Trust
-from regworkers_core.selection.proof.receipt import Receipt, build_receipt
-from tests.selection.frauds.forging import failed, without
+from regworkers_core.selection.proof.receipt import Receipt, build_receipt, receipt_bytes
+from tests.selection.frauds.forging import bend_cutoffs, copied, failed, without
 from tests.selection.proof.draws import (
     BEACON,
     CAMPAIGN,
@@ -56,10 +57,15 @@ def leaves_of(draw: Path, at: float = NOW - 1_000) -> list[LogLeaf]:
     """What an honest operator logs about a draw."""
     found = [leaf(Kind.COMMITMENT, REVEAL["commitment"])]
     for number, folder in enumerate(sorted(draw.glob("phase-*")), 1):
-        names = {Kind.MANIFEST: MANIFEST, Kind.NOTICE: NOTICE, Kind.RESULT: RESULT}
+        names = (
+            (MANIFEST, Kind.MANIFEST),
+            (NOTICE, Kind.NOTICE),
+            (RESULT, Kind.RESULT),
+            (CUTOFFS, Kind.RESULT),
+        )
         found += [
             leaf(kind, file_hash(folder / name), number, at)
-            for kind, name in names.items()
+            for name, kind in names
             if (folder / name).exists()
         ]
     return found
@@ -69,18 +75,34 @@ def log_of(leaves: Sequence[LogLeaf]) -> LogState:
     return LogState(ORIGIN, tuple(each.to_bytes() for each in leaves))
 
 
-def with_log(
-    receipt: Receipt, log: LogState, by: SignerKey = WITNESS, *, hidden: Collection[int] = ()
-) -> Receipt:
-    """The receipt with a checkpoint, cosigned by one witness, and the leaves of its phases but those `hidden`."""
+def checkpoint(log: LogState, by: SignerKey = WITNESS, at: int = NOW) -> str:
     text = log.checkpoint.text
+    return str(signed(text, LOG).with_signatures(by.cosign(text, at)))
+
+
+def with_log(
+    receipt: Receipt,
+    log: LogState,
+    by: SignerKey = WITNESS,
+    *,
+    hidden: Collection[int] = (),
+    seen_at: int = NOW - 1_000,
+) -> Receipt:
+    """The receipt with a checkpoint, cosigned by one witness, and the leaves of its phases but those `hidden`. The
+    witness saw the manifest first at `seen_at`.
+    """
+    commit = max(
+        at for at, each in log.of_campaign(CAMPAIGN) if (each.kind, each.phase) == (Kind.MANIFEST, 1)
+    )
+    before = LogState(ORIGIN, log.entries[: commit + 1])
     shown = [
         at
         for at, each in log.of_campaign(CAMPAIGN)
         if each.phase <= len(receipt["phases"]) and at not in hidden
     ]
     receipt["log"] = {
-        "checkpoint": str(signed(text, LOG).with_signatures(by.cosign(text, NOW))),
+        "checkpoint": checkpoint(log, by),
+        "committed": {"checkpoint": checkpoint(before, by, seen_at), "proof": before.proof(commit)},
         "entries": [{"leaf": log.entries[at].decode(), "index": at, "proof": log.proof(at)} for at in shown],
         "keys": {
             "log": [str(LOG.verifier())],
@@ -99,13 +121,13 @@ def read_by_others(
     after: float = 60.0,
 ) -> list[str]:
     """What readers of the log find in its files, `after` seconds past the round."""
-    note = signed(log.checkpoint.text, LOG).with_signatures(WITNESS.cosign(log.checkpoint.text, NOW))
-    state = LogState(ORIGIN, log.entries, note)
+    state = LogState(ORIGIN, log.entries, Note.parse(checkpoint(log)))
+    kept_since = {f"log/{kept_path(log.size, LOG.verifier())}": checkpoint(log).encode()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(follow, "published", lambda _read, _trusted: (state, TRUST.keys))
         patch.setattr(follow, "_tiles", lambda _read, _state: ())
         old = None if kept is None else str(signed(kept.checkpoint.text, LOG)).encode()
-        return list(follow.follow((files or {}).get, now=NOW + after, kept=old).findings)
+        return list(follow.follow(({**kept_since, **(files or {})}).get, now=NOW + after, kept=old).findings)
 
 
 def test_an_honest_receipt_holds(draw: Path) -> None:
@@ -120,7 +142,7 @@ def test_another_log_that_is_shown_to_one_fan(
     split = with_log(build_receipt(second, REF), log_of(leaves_of(second)), PUPPET)
     assert failed(split) == [], "with the keys that the operator gave"
     assert failed(split, TRUST) == ["witnesses"]
-    without(monkeypatch, LogPart.check_witnesses, "count < self.need")
+    without(monkeypatch, LogPart._seen, "count < self.need")
     assert failed(split, TRUST) == []
 
 
@@ -147,12 +169,32 @@ def test_a_commit_that_is_logged_when_its_round_is_known(
 ) -> None:
     forged = make(tmp_path / "draw", LEAVES, [Terms(FIRST, {})], source=BEACON)
     receipt = build_receipt(forged, REF)
-    late, backdated = (log_of(leaves_of(forged, at)) for at in (NOW + 60, NOW - 1_000))
+    late = log_of(leaves_of(forged, NOW + 60))
     assert failed(with_log(receipt, late), TRUST) == ["log"]
-    # The log states its own times: a late leaf with an early time is only in no checkpoint from before.
-    assert failed(with_log(receipt, backdated), TRUST) == []
     monkeypatch.setattr(logged, "LEAD_SECONDS", -3_600)
     assert failed(with_log(receipt, late), TRUST) == []
+
+
+def test_a_commit_that_is_backdated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is logged when its round is known, at a false time.
+    forged = make(tmp_path / "draw", LEAVES, [Terms(FIRST, {})], source=BEACON)
+    leaves = leaves_of(forged)
+    receipt = with_log(build_receipt(forged, REF), log_of(leaves), seen_at=NOW - 599)
+    assert failed(receipt, TRUST) == ["witnesses"]
+    # The checkpoint from before the round does not have the leaf; without any, the receipt does not hold either.
+    before = {**receipt["log"]["committed"], "checkpoint": checkpoint(log_of(leaves[:1]), at=NOW - 700)}
+    earlier, none = ({**receipt, "log": {**receipt["log"], "committed": each}} for each in (before, None))
+    assert failed(earlier, TRUST) == ["log"]
+    assert check_receipt(receipt_bytes(none), TRUST).verdict == "incomplete"
+    kept = {
+        f"log/{kept_path(3, LOG.verifier())}": checkpoint(log_of(leaves[:3]), at=NOW - 599).encode(),
+        f"draws/{CAMPAIGN}/phase-1/{MANIFEST}": (forged / "phase-1" / MANIFEST).read_bytes(),
+    }
+    assert ["0 of 1 needed witnesses saw" in each for each in read_by_others(log_of(leaves), kept)] == [True]
+    without(monkeypatch, LogPart.check_witnesses, "each.cosigned_at <= latest", "True")
+    assert failed(receipt, TRUST) == []
+    without(monkeypatch, follow._witnessed, "count < keys.need")
+    assert read_by_others(log_of(leaves), kept) == []
 
 
 def test_a_manifest_that_was_replaced_unnoticed(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +223,21 @@ def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch
     published["notice"] = published["notice"].replace("more seats", "a sponsor's wish")
     assert failed(result, TRUST) == failed(reason, TRUST) == ["log"]
     monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
+    without(monkeypatch, LogPart._check_phase, "results != (phase.results or results)")
     assert failed(result, TRUST) == failed(reason, TRUST) == []
+
+
+def test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = make(tmp_path / "draw", LEAVES, [Terms(FIRST, {})])
+    forged = copied(honest, tmp_path)
+    receipt = build_receipt(forged, bend_cutoffs(forged / "phase-1"))
+    receipt["phases"][0]["resultHash"] = file_hash(honest / "phase-1" / RESULT)
+    with_log(receipt, log_of(leaves_of(honest)))
+    assert receipt["outcome"] == "WAITLIST" and failed(receipt, TRUST) == ["log"]
+    without(monkeypatch, LogPart._check_phase, "results != (phase.results or results)")
+    assert failed(receipt, TRUST) == []
 
 
 def test_an_annulment_that_the_receipt_does_not_have(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +271,9 @@ def test_a_draw_whose_result_did_not_please(monkeypatch: pytest.MonkeyPatch, cam
     log = log_of([LogLeaf(campaign, "a" * 64, Kind.MANIFEST, 1, iso(NOW))])
     two_days = 2 * follow.PATIENCE_SECONDS
     assert read_by_others(log, after=follow.PATIENCE_SECONDS - 1) == []
-    assert ["neither a result nor" in each for each in read_by_others(log, after=two_days)] == [True]
+    assert ["neither a result with cut-offs nor" in each for each in read_by_others(log, after=two_days)] == [
+        True
+    ]
     monkeypatch.setattr(follow, "PATIENCE_SECONDS", 10 * two_days)
     assert read_by_others(log, after=two_days) == []
 

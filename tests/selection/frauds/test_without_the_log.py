@@ -23,6 +23,7 @@ from regworkers_core.selection.maths.rules import entry_key, unit_key
 from regworkers_core.selection.proof import check, checker, inputs, verify
 from regworkers_core.selection.proof.receipt import Receipt, build_receipt
 from tests.selection.frauds.forging import (
+    bend_cutoffs,
     blamed,
     copied,
     edit,
@@ -283,17 +284,7 @@ def test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_publi
 def test_cutoffs_bent_for_one_loser(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A winner's seat went to a friend: the receipt has cut-offs that no entry met.
     forged = copied(honest, tmp_path)
-    phase = forged / "phase-1"
-    robbed = with_outcome(phase, "WINNER")[0].ref
-    unmet = {"entryKey": "0" * 64, "key": "0" * 64, "rank": 0}
-    cutoffs = read(phase / CUTOFFS)
-    for groups in cutoffs["markets"].values():
-        groups["open"] = unmet
-        for reserve in groups["reserves"]:
-            reserve["cutoff"] = {"entryKey": "0" * 63 + "1", "key": "0" * 63 + "1", "rank": 1}
-    write(phase / CUTOFFS, cutoffs)
-    reposition(phase, robbed, "", "WAITLIST")
-    restate(phase)
+    robbed = bend_cutoffs(forged / "phase-1")
     receipt = build_receipt(forged, robbed)
     assert receipt["outcome"] == "WAITLIST" and failed(receipt) == []
     assert "phase-1/cutoffs.json" in blamed(forged, tmp_path)

@@ -13,7 +13,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.assign.digests import digest_of
 from regworkers_core.selection.log.follow import FollowedLog, at_place, follow, log_parts
-from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.leaves import Kind, kept_path
 from regworkers_core.selection.log.note import COSIGNATURE
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.maths.files import DrawError, sha256_hex
@@ -69,6 +69,10 @@ class Place:
     def commit(self, data: bytes, campaign: str = "summer", phase: int = 1) -> None:
         self.leaf(Kind.MANIFEST, self.put("manifest.json", data, campaign, phase), campaign, phase)
 
+    def result(self, phase: int = 1) -> None:
+        for name in ("result", "cutoffs"):
+            self.leaf(Kind.RESULT, hash_of(name), phase=phase)
+
     def codes(self, number: int, *lines: str) -> None:
         data = "".join(f"{line}\n" for line in lines).encode()
         self.leaf(Kind.CODES, self.put(f"codes-{number}.txt", data))
@@ -83,10 +87,10 @@ class Place:
 def test_a_draw_with_a_result_is_accounted_for() -> None:
     place = Place()
     place.commit(manifest(round_at=NOW + 700))
-    place.leaf(Kind.RESULT, hash_of("r"))
+    place.result()
     found = place.follow(days=9)
-    assert (found.findings, found.size, found.waiting) == ((), 2, 0)
-    assert [leaf.kind for _, leaf in found.leaves] == [Kind.MANIFEST, Kind.RESULT]
+    assert (found.findings, found.size, found.waiting) == ((), 3, 0)
+    assert [leaf.kind for _, leaf in found.leaves] == [Kind.MANIFEST, Kind.RESULT, Kind.RESULT]
     assert found.keys == tuple(map(str, place.log.verifier_keys()))
 
 
@@ -95,7 +99,9 @@ def test_a_manifest_without_a_result_a_day_after_its_round_is_found() -> None:
     place.commit(manifest(round_at=NOW + 2 * DAY))
     assert not place.findings(days=2.9)
     [finding] = place.findings(days=3.1)
-    assert "summer, phase 1: neither a result nor an annulment" in finding
+    assert "summer, phase 1: neither a result with cut-offs nor an annulment" in finding
+    place.leaf(Kind.RESULT, hash_of("result"))
+    assert len(place.findings(days=3.1)) == 1, "without its cut-offs"
     place.leaf(Kind.ANNULLED, hash_of("a"))
     assert not place.findings(days=9)
 
@@ -112,7 +118,7 @@ def test_without_a_round_or_its_file_a_manifest_is_due_a_day_after_its_leaf() ->
 def test_a_top_up_without_a_result_is_found() -> None:
     place = Place()
     place.commit(manifest())
-    place.leaf(Kind.RESULT, hash_of("r"))
+    place.result()
     place.commit(manifest(phase=2), phase=2)
     [finding] = place.findings(days=2)
     assert "summer, phase 2" in finding
@@ -144,10 +150,10 @@ def test_a_manifest_that_was_replaced_without_saying_so_is_found() -> None:
 
 def test_a_second_result_and_one_without_a_manifest_are_found() -> None:
     place = Place()
-    place.leaf(Kind.RESULT, hash_of("one"))
-    place.leaf(Kind.RESULT, hash_of("two"))
+    place.result()
+    place.leaf(Kind.RESULT, hash_of("other cut-offs"))
     assert place.findings() == (
-        "summer, phase 1: 2 different results",
+        "summer, phase 1: 3 leaves of its result, and not 2: another one was drawn",
         "summer, phase 1: a result without a manifest",
     )
 
@@ -209,6 +215,34 @@ def test_a_missing_and_a_changed_tile_are_found() -> None:
     ]
 
 
+def test_a_manifest_that_witnesses_saw_too_late_is_found() -> None:
+    for after, found in (
+        (90, ()),
+        (110, ("0 of 1 needed witnesses saw its manifest 600 s before its round",)),
+    ):
+        witness = Cosigns()
+        witness.now = NOW + after
+        place = Place(by=witnesses(witness))
+        place.commit(manifest(round_at=NOW + 700))
+        # Leaves have the time that the operator gives them.
+        assert [each.partition(": ")[2] for each in place.findings()] == [*found]
+
+
+def test_a_commit_without_its_checkpoint_or_with_that_of_another_log_is_found() -> None:
+    place = Place()
+    place.commit(manifest())
+    place.result()
+    [key] = place.log.verifier_keys()
+    for size in (1, 2, 3):
+        del place.bucket.objects[f"log/{kept_path(size, key)}"]
+    assert place.findings() == ("summer, phase 1: no checkpoint was kept of its commit",)
+    part = log_parts(place.read)("summer", 1)
+    assert part is not None and part["committed"] is None
+    place.bucket.objects[f"log/{kept_path(1, key)}"] = Tagged(place.read("log/checkpoint") or b"", "t", NOW)
+    with pytest.raises(DrawError, match="checkpoint of these entries"):
+        place.findings()
+
+
 def test_too_few_cosignatures_are_found_and_leaves_that_wait_are_counted() -> None:
     witness = Cosigns()
     place = Place(by=witnesses(witness))
@@ -264,6 +298,10 @@ def test_a_receipt_gets_the_leaves_of_its_phases_with_their_proofs() -> None:
     assert part["keys"] == {"log": [str(place.log.verifier_keys()[0])], "need": 0, "witnesses": []}
     assert [each["index"] for each in part["entries"]] == [1, 2]
     root = place.follow().root
+    committed = part["committed"]
+    [key] = place.log.verifier_keys()
+    kept = place.read(f"log/{kept_path(2, key)}")
+    assert (committed["checkpoint"].encode(), len(committed["proof"])) == (kept, 1)
     for each in part["entries"]:
         assert verify_proof(each["leaf"], each["index"], 4, each["proof"], root)
 

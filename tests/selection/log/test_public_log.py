@@ -7,9 +7,10 @@ import re
 
 import pytest
 
+from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, key_leaf
-from regworkers_core.selection.log.note import COSIGNATURE, Note, VerifierKey
+from regworkers_core.selection.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, kept_path, key_leaf
+from regworkers_core.selection.log.note import COSIGNATURE, Note, SignerKey, VerifierKey, signed
 from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
 from regworkers_core.selection.maths.files import DrawError
 from tests.selection.log.fakes import (
@@ -24,7 +25,7 @@ from tests.selection.log.fakes import (
     witnesses,
 )
 
-STEPS = ("log.after_bundle", "log.after_tiles", "log.after_checkpoint")
+STEPS = ("log.after_bundle", "log.after_tiles", "log.after_kept", "log.after_checkpoint")
 
 
 class Died(Exception):
@@ -59,7 +60,8 @@ def test_the_first_leaf_makes_the_key_and_the_log() -> None:
     state = LogState.verified(bucket.file, log.verifier_keys())
     assert (state.size, state.origin) == (1, ORIGIN)
     assert secrets.versions[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
-    paths = ("checkpoint", "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
+    kept = kept_path(1, log.verifier_keys()[0])
+    paths = ("checkpoint", kept, "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
     assert bucket.objects.keys() == {f"log/{path}" for path in paths}
     keys = {"log": [str(key) for key in log.verifier_keys()], "need": 0, "witnesses": []}
     assert json.loads(bucket.file("keys.json") or b"") == keys
@@ -264,6 +266,65 @@ def test_a_change_of_the_key_that_no_witness_saw_is_repeated() -> None:
     assert signers(bucket, new, log.verifier_keys()[1]) == [True, True]
 
 
+def test_a_new_key_signs_the_kept_checkpoints_too() -> None:
+    bucket, secrets = Bucket(), Secrets()
+    append(log_on(bucket, secrets), "one")
+    with pytest.raises(Died):
+        log_on(bucket, secrets, on_step=dies_at("log.after_kept")).change_key()
+    log = log_on(bucket, secrets)
+    append(log, "two")
+    for size in (1, 3):
+        for key in log.verifier_keys():
+            assert Note.parse(bucket.file(kept_path(size, key)) or b"").verified([key])
+
+
+# Checkpoints from the time of a commit
+
+
+def times_of(bucket: Bucket, log: PublicLog, size: int) -> list[int | None]:
+    data = bucket.file(kept_path(size, log.verifier_keys()[0]))
+    note = Note(" ", ()) if data is None else Note.parse(data)
+    return [each.at for each in note.verified([cosigner().verifier(COSIGNATURE)])]
+
+
+@pytest.mark.parametrize("step", ["log.after_kept", "log.after_checkpoint"])
+def test_the_first_cosigned_checkpoint_of_a_leaf_is_kept_whatever_dies(step: str) -> None:
+    bucket, secrets, witness = Bucket(), Secrets(), Cosigns()
+    with pytest.raises(Died):
+        append(log_on(bucket, secrets, by=witnesses(witness), on_step=dies_at(step)), "one")
+    witness.now += 900
+    log = log_on(bucket, secrets, by=witnesses(witness))
+    append(log, "one")
+    log.catch_up()
+    append(log, "two")
+    assert [times_of(bucket, log, size) for size in (1, 2)] == [[int(NOW)], [int(NOW) + 900]]
+
+
+def test_a_leaf_without_witnesses_has_no_kept_checkpoint_until_they_saw_it() -> None:
+    bucket, witness = Bucket(), Cosigns()
+    log = log_on(bucket, Secrets(), by=witnesses(witness))
+    witness.up = False
+    append(log, "one")
+    assert times_of(bucket, log, 1) == []
+    witness.up, witness.now = True, NOW + 900
+    append(log, "two")
+    assert times_of(bucket, log, 1) == [] and times_of(bucket, log, 2) == [int(NOW) + 900]
+
+
+def test_a_kept_checkpoint_of_other_entries_stops_the_writer() -> None:
+    for other in (b"no note", "signed", "by no key"):
+        bucket, secrets = Bucket(), Secrets()
+        log = log_on(bucket, secrets)
+        log.ensure_key()
+        [key] = log.verifier_keys()
+        signer = SignerKey.parse(secrets.versions[0]) if other == "signed" else cosigner()
+        data = other if isinstance(other, bytes) else str(signed("x\n", signer)).encode()
+        bucket.objects[f"log/{kept_path(1, key)}"] = Tagged(data, "t", NOW)
+        with pytest.raises(DrawError, match="checkpoints/1"):
+            append(log, "one")
+        assert bucket.file("checkpoint") is None
+
+
 # Witnesses
 
 
@@ -272,13 +333,14 @@ class Cosigns:
 
     def __init__(self) -> None:
         self.up = True
+        self.now = NOW
         self.asked: list[bytes] = []
 
     def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
         self.asked.append(body)
         note = Note.parse(body.partition(b"\n\n")[2])
         number = int(url.partition("//w")[2].partition(".")[0])
-        line = str(cosigner(number).cosign(note.text, int(NOW)))
+        line = str(cosigner(number).cosign(note.text, int(self.now)))
         return (200, f"{line}\n".encode()) if self.up else (500, b"")
 
 

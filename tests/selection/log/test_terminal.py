@@ -39,7 +39,7 @@ def here(*words: str) -> Answer:
 def place() -> Place:
     made = Place()
     made.commit(manifest())
-    made.leaf(Kind.RESULT, hash_of("r"))
+    made.result()
     return made
 
 
@@ -56,8 +56,8 @@ def test_a_folder_is_verified_without_settings(place: Place, tmp_path: Path) -> 
     for text in ("the log holds together", "no witness", "as the operator gave them", "manifest", "result"):
         assert text in answer.stdout
     document = here("log", "--from", str(tmp_path), "--format", "json").document
-    assert (document["size"], document["findings"], document["waiting"]) == (2, [], 0)
-    assert [leaf["kind"] for leaf in document["leaves"]] == ["manifest", "result"]
+    assert (document["size"], document["findings"], document["waiting"]) == (3, [], 0)
+    assert [leaf["kind"] for leaf in document["leaves"]] == ["manifest", "result", "result"]
 
 
 def test_an_abandoned_draw_ends_with_exit_code_1(place: Place, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_an_abandoned_draw_ends_with_exit_code_1(place: Place, tmp_path: Path) -
     place.commit(manifest("winter"), "winter")
     answer = here("log", "--from", str(copied(place, tmp_path)))
     assert answer.code == 1
-    assert "FINDING: winter, phase 1: neither a result nor an annulment" in answer.stdout
+    assert "FINDING: winter, phase 1: neither a result with cut-offs nor an annulment" in answer.stdout
 
 
 def test_the_checkpoint_of_the_last_time_is_kept_and_compared(place: Place, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_an_address_is_verified_as_a_folder(place: Place, tmp_path: Path) -> Non
     with served(copied(place, tmp_path)) as address:
         answer = here("log", "--from", f"{address}/")
         assert at_place(address)("log/none") is None
-    assert answer.code == 0 and "2 leaves" in answer.stdout
+    assert answer.code == 0 and "3 leaves" in answer.stdout
     with pytest.raises(TransientFailure, match="ConnectError"):
         at_place("http://127.0.0.1:9")("log/checkpoint")
 

@@ -17,7 +17,7 @@ from regworkers_core.selection.log.note import COSIGNATURE, Note, Signature
 from regworkers_core.selection.maths.beside import Annulled
 from regworkers_core.selection.maths.files import DrawError, sha256_hex
 from regworkers_core.selection.proof.check import ReceiptChecked, check_receipt
-from regworkers_core.selection.proof.logged import NO_LOG, NO_WITNESS, Trust
+from regworkers_core.selection.proof.logged import NO_COMMITTED, NO_LOG, NO_WITNESS, Trust
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.proof.receipt_view import checked_text
 from tests.selection.proof.draws import publish_beside, refs
@@ -47,8 +47,9 @@ def leaves_of(receipt: dict[str, Any]) -> Leaves:
         found.append(leaf(receipt, Kind.MANIFEST, phase["manifest"], number))
         if phase["published"]["notice"]:
             found.append(leaf(receipt, Kind.NOTICE, phase["published"]["notice"], number))
-        result = phase.get("resultHash") or sha256_hex(b"any")
-        found.append(LogLeaf(receipt["campaignId"], result, Kind.RESULT, number, IN_TIME))
+        for name in ("resultHash", "cutoffsHash"):
+            result = phase.get(name) or sha256_hex(name.encode())
+            found.append(LogLeaf(receipt["campaignId"], result, Kind.RESULT, number, IN_TIME))
     return found
 
 
@@ -59,11 +60,15 @@ def logged(
     keys: Sequence[Any] = (LOG,),
     witnesses: Sequence[Any] = (),
     need: int = 0,
+    **committed: Any,
 ) -> dict[str, Any]:
     """The receipt of a draw that is in a log, with two leaves of other campaigns before its own."""
     own = leaves_of(receipt) if leaves is None else leaves
     lines = ["first", "second", *(each.to_bytes().decode() for each in own)]
-    return {**receipt, "log": log_of(lines, list(range(2, len(lines))), [*keys], [*witnesses], need)}
+    return {
+        **receipt,
+        "log": log_of(lines, list(range(2, len(lines))), [*keys], [*witnesses], need, **committed),
+    }
 
 
 def check(receipt: dict[str, Any], trust: Trust | None = None) -> ReceiptChecked:
@@ -89,7 +94,7 @@ def test_a_receipt_whose_log_has_all_its_statements_holds(receipt: dict[str, Any
     checked = check(logged(receipt))
     assert checked.verdict == "holds", failed(checked)
     said = state(checked, "log")[1]
-    assert f"in the log {LOG.name} of 10 leaves" in said and f"logged at {IN_TIME}" in said
+    assert f"in the log {LOG.name} of 12 leaves" in said and f"logged at {IN_TIME}" in said
     assert state(checked, "witnesses") == ("passed", NO_WITNESS)
     assert any("only the operator vouches" in limit for limit in checked.limits)
 
@@ -98,7 +103,7 @@ def test_the_receipt_of_an_excluded_entry_has_the_log_too(revealed: Path) -> Non
     excluded = build_receipt(revealed, "unknown-ref", reasons=lambda _ref: ["NO_MARKET"])
     assert check(logged(excluded)).verdict == "holds"
     without = [each for each in leaves_of(excluded) if each.kind is not Kind.RESULT]
-    assert "the log has no result" in state(check(logged(excluded, without)), "log")[1]
+    assert "not one with its cut-offs" in state(check(logged(excluded, without)), "log")[1]
 
 
 def test_without_a_log_nothing_fails_and_the_verdict_is_incomplete(receipt: dict[str, Any]) -> None:
@@ -123,12 +128,16 @@ def more(kind: Kind, phase: int = 1, place: int = 99) -> Callable[[dict[str, Any
 CHANGED = [
     (without(Kind.MANIFEST), "phase 1: the log has no manifest"),
     (without(Kind.MANIFEST, 2), "phase 2: the log has no manifest"),
-    (without(Kind.RESULT, 2), "phase 2: the log has no result"),
+    (without(Kind.RESULT, 2), "phase 2: the log has the results -, not one"),
     (without(Kind.NOTICE, 2), "phase 2: the log has no notice"),
     (more(Kind.MANIFEST), "is manifest"),
     (more(Kind.MANIFEST, 1, 0), "is manifest"),
     (more(Kind.MANIFEST, 2), "is manifest"),
-    (more(Kind.RESULT), "is result"),
+    (more(Kind.RESULT), "phase 1: the log has the results"),
+    (lambda _receipt, own: own[:-1], "not one with its cut-offs"),
+    (lambda _receipt, own: [*own[:-2], own[-1]], "not one with its cut-offs"),
+    # The one is not to stand for the other.
+    (lambda _receipt, own: [*own[:-2], own[-1], own[-2]], "not one with its cut-offs"),
     (more(Kind.REPLACED), "is replaced"),
     (more(Kind.NOTICE, 2), "is notice"),
     (more(Kind.ANNULLED), "annuls the draw, the receipt does not"),
@@ -191,7 +200,7 @@ def test_a_proof_or_a_checkpoint_that_was_changed_fails(receipt: dict[str, Any])
         entries = [{**entry, **change}, *made["log"]["entries"][1:]]
         checked = check({**made, "log": {**made["log"], "entries": entries}})
         assert failed(checked) == ["log"] and "does not lead to the root" in state(checked, "log")[1]
-    checkpoint = made["log"]["checkpoint"].replace("\n10\n", "\n11\n")
+    checkpoint = made["log"]["checkpoint"].replace("\n12\n", "\n13\n")
     assert failed(check({**made, "log": {**made["log"], "checkpoint": checkpoint}})) == ["log"]
     signature = logged(receipt, keys=[OTHER_LOG])["log"]["checkpoint"].split("\n\n")[1]
     checkpoint = made["log"]["checkpoint"].split("\n\n")[0] + "\n\n" + signature
@@ -221,6 +230,57 @@ def test_enough_distinct_witnesses_are_needed(receipt: dict[str, Any]) -> None:
     for signatures in (note.signatures[:-1], (*note.signatures[:-1], wrong)):
         changed = {**made["log"], "checkpoint": str(Note(note.text, signatures))}
         assert failed(check({**made, "log": changed})) == ["witnesses"]
+
+
+SEEN = int(QUICKNET.due(ROUND)) - 600
+
+
+def test_witnesses_must_have_seen_the_manifest_in_time(receipt: dict[str, Any], revealed: Path) -> None:
+    asked: dict[str, Any] = {"witnesses": WITNESSES, "need": 2}
+    checked = check(logged(receipt, **asked, seen_at=SEEN, more=3))
+    assert checked.verdict == "holds"
+    assert "the checkpoint of the commit at least 600 s before its round" in state(checked, "witnesses")[1]
+    late = check(logged(receipt, **asked, seen_at=SEEN + 1))
+    assert failed(late) == ["witnesses"]
+    assert "0 trusted witness(es) cosigned the checkpoint of the commit" in state(late, "witnesses")[1]
+    # One of them signed again, later.
+    made = logged(receipt, **asked, seen_at=SEEN)
+    note = Note.parse(made["log"]["committed"]["checkpoint"])
+    text = str(Note(note.text, (*note.signatures, *(each.cosign(note.text, SEEN + 9) for each in WITNESSES))))
+    made["log"]["committed"]["checkpoint"] = text
+    assert check(made).verdict == "holds"
+    # A secret has no round.
+    assert check(logged(build_receipt(revealed, refs(36)[3]), **asked, seen_at=SEEN + 900)).verdict == "holds"
+
+
+def test_without_a_checkpoint_of_the_commit_the_time_stays_open(
+    receipt: dict[str, Any], revealed: Path
+) -> None:
+    asked: dict[str, Any] = {"witnesses": WITNESSES, "need": 2, "seen_at": None}
+    checked = check(logged(receipt, **asked))
+    assert checked.verdict == "incomplete"
+    assert state(checked, "witnesses") == ("unchecked", NO_COMMITTED)
+    assert check(logged(receipt, seen_at=None)).verdict == "holds", "no witness is needed"
+    assert check(logged(build_receipt(revealed, refs(36)[3]), **asked)).verdict == "holds"
+
+
+def test_a_checkpoint_of_the_commit_that_was_changed_fails(receipt: dict[str, Any]) -> None:
+    made = logged(receipt)
+    right = made["log"]["committed"]
+    others = logged(receipt, keys=[OTHER_LOG])["log"]["committed"]
+    forged = right["checkpoint"].split("\n\n")[0] + "\n\n" + others["checkpoint"].split("\n\n")[1]
+    for change, said in (
+        ({"proof": right["proof"][1:]}, "does not lead to the root of the checkpoint of the commit"),
+        ({"checkpoint": others["checkpoint"]}, "is of the log other.example/log, not of"),
+        (
+            {"checkpoint": forged},
+            "no trusted key of a log named log.example/draws signed the checkpoint of the",
+        ),
+    ):
+        checked = check({**made, "log": {**made["log"], "committed": right | change}})
+        assert failed(checked) == ["log"] and said in state(checked, "log")[1]
+    for value in ({}, {"checkpoint": "x", "proof": []}, 7):
+        assert failed(check({**made, "log": {**made["log"], "committed": value}})) == ["receipt"]
 
 
 def trust(**given: Any) -> Trust:

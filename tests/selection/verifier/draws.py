@@ -166,7 +166,10 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
         hashes = {"manifestHash": manifest.hash, "resultHash": sha256_hex(drawn.result)}
         files[SUMMARY] = oracle.canonical(hashes | {"cutoffsHash": sha256_hex(drawn.cutoffs_json)})
         at = draw.logged[-1].time
-        draw.logged.append(LogLeaf(campaign_id, hashes["resultHash"], Kind.RESULT, phase, at))
+        draw.logged += [
+            LogLeaf(campaign_id, sha256_hex(data), Kind.RESULT, phase, at)
+            for data in (drawn.result, drawn.cutoffs_json)
+        ]
         if phase == last and rng.random() < 0.1:
             files[ANNULLED] = Annulled(
                 at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))
@@ -260,18 +263,39 @@ def random_log(rng: Random, draw: RandomDraw) -> dict[str, Any]:
     witnesses = rng.sample(WITNESSES, rng.choice((0, 1, 3)))
     need = rng.randint(0, len(witnesses))
     keys = [LOG] if rng.random() < 0.8 else [FORMER, LOG]
-    return log_of(lines, own, keys, witnesses, need)
+    # Missing, or seen too late, now and then.
+    seen_at = rng.choice((*(ROUND_AT - each for each in (599, 600, 700, 700, 700, 700)), None))
+    return log_of(lines, own, keys, witnesses, need, seen_at=seen_at, more=rng.choice((0, 0, 1, 100)))
 
 
 def log_of(
-    lines: list[str], own: list[int], keys: list[SignerKey], witnesses: list[SignerKey], need: int
+    lines: list[str],
+    own: list[int],
+    keys: list[SignerKey],
+    witnesses: list[SignerKey],
+    need: int,
+    *,
+    seen_at: int | None = ROUND_AT - 700,
+    more: int = 0,
 ) -> dict[str, Any]:
+    """The key `log` of a receipt with these leaves of its `own`. The witnesses saw the manifest at `seen_at`, with
+    `more` leaves behind it; None: no checkpoint was kept.
+    """
     data = [line.encode() for line in lines]
-    checkpoint = Checkpoint(keys[0].name, len(lines), bytes.fromhex(oracle.tree_hash(data)))
-    note = signed(checkpoint.text, *keys)
-    note = note.with_signatures(*(each.cosign(checkpoint.text, ROUND_AT + 60) for each in witnesses))
+
+    def checkpoint(size: int, at: int) -> str:
+        text = Checkpoint(keys[0].name, size, bytes.fromhex(oracle.tree_hash(data[:size]))).text
+        return str(signed(text, *keys).with_signatures(*(each.cosign(text, at) for each in witnesses)))
+
+    manifests = [at for at in own if '"kind":"manifest","phase":1,' in lines[at]]
+    committed = None
+    if manifests and seen_at is not None:
+        size = min(manifests[-1] + 1 + more, len(lines))
+        proof = oracle.audit_path(manifests[-1], data[:size])
+        committed = {"checkpoint": checkpoint(size, seen_at), "proof": proof}
     return {
-        "checkpoint": str(note),
+        "checkpoint": checkpoint(len(lines), ROUND_AT + 60),
+        "committed": committed,
         "entries": [
             {"index": index, "leaf": lines[index], "proof": oracle.audit_path(index, data)} for index in own
         ],

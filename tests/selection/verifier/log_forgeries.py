@@ -25,13 +25,18 @@ from tests.selection.verifier.forgeries import (
     Forgery,
     Place,
     Receipt,
+    at,
     canonical,
 )
 
 
 def checkpoints(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    place: Place = ("log", "checkpoint")
-    text = receipt["log"]["checkpoint"]
+    for place in (("log", "checkpoint"), ("log", "committed", "checkpoint")):
+        yield from notes(receipt, place)
+
+
+def notes(receipt: Receipt, place: Place) -> Iterator[Forgery]:
+    text = at(receipt, place)
     lines = text.split("\n")
     for number, values in {
         0: ("", "log.example", OTHER_LOG.name, "é"),
@@ -81,6 +86,35 @@ def checkpoints(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery
         wrong += [Signature(each.name, b"0000", each.value), Signature("x", each.key_id, each.value)]
         yield from ({place: str(note.with_signatures(one))} for one in wrong)
         yield {place: str(Note(note.text, (*note.signatures, wrong[0])))}
+
+
+def commits(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    """The checkpoint of the commit, taken from elsewhere, seen at another time, or with another proof."""
+    place: Place = ("log", "committed")
+    committed, entries = receipt["log"]["committed"], receipt["log"]["entries"]
+    yield from ({place: value} for value in (None, {}, 7, committed | {"x": 1}))
+    newest = receipt["log"]["checkpoint"]
+    yield from (
+        {place: {"checkpoint": newest, "proof": proof}}
+        for proof in (committed["proof"], *(each["proof"] for each in entries))
+    )
+    for proof in ([], committed["proof"][1:], [*committed["proof"], HASH], [HASH], [7], 7):
+        yield {(*place, "proof"): proof}
+    yield from ({place: other["log"]["committed"]} for other in others if other.get("log"))
+    note = Note.parse(committed["checkpoint"])
+    late, in_time = (
+        [each.cosign(note.text, int(ROUND_AT) - before) for each in WITNESSES] for before in (599, 600)
+    )
+    witnesses = [str(each.verifier(COSIGNATURE)) for each in WITNESSES]
+    for need in (0, 1, 2, 4):
+        asked: Forgery = {("log", "keys", "witnesses"): witnesses, ("log", "keys", "need"): need}
+        # The newest checkpoint has as many witnesses as are needed.
+        top = Note.parse(newest)
+        top = top.with_signatures(*(each.cosign(top.text, int(ROUND_AT)) for each in WITNESSES))
+        asked[("log", "checkpoint")] = str(top)
+        for seen in (late, in_time, in_time[:1] + late[1:], [*in_time, *late], [*late, *in_time], []):
+            yield asked | {(*place, "checkpoint"): str(Note(note.text, (*note.signatures[:1], *seen)))}
+        yield asked | {place: None}
 
 
 def keys(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
@@ -152,4 +186,4 @@ def logs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
     yield from ({("log",): value} for value in (None, {}, 7))
 
 
-FORGERIES = (*DRAW_FORGERIES, checkpoints, keys, logs)
+FORGERIES = (*DRAW_FORGERIES, checkpoints, commits, keys, logs)
