@@ -88,7 +88,7 @@ def test_a_top_up_that_another_run_overtook_says_so(completed: Runtime) -> None:
 def test_a_draw_by_a_version_without_notices_is_left_unchanged(completed: Runtime) -> None:
     # Then, `publishedAt` was when its codes went out.
     old = {
-        "$unset": {"phases.1.notice": "", "phases.1.hashes": ""},
+        "$unset": {"phases.1.notice": "", "phases.1.hashes": "", "phases.1.loggedAt": ""},
         "$set": {"phases.1.publishedAt": "2026-02-01"},
     }
     completed.database["draws"].update_one({"_id": CAMPAIGN}, old)
