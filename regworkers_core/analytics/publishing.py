@@ -19,7 +19,6 @@ from jsonschema_rs import Draft202012Validator, ValidationError
 
 from regworkers_core.adapters.kafka.producer import OutgoingRecord, RecordProducer
 from regworkers_core.adapters.mongo.activity import QueueMarks
-from regworkers_core.analytics.event_models import schema, topics_by_type
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.messages import (
@@ -131,6 +130,9 @@ def _invalid(error: str) -> PermanentFailure:
 
 @cache
 def _validators() -> Mapping[str, Draft202012Validator]:
+    # Imported late: its models take time at the start of each run.
+    from regworkers_core.analytics.event_models import schema
+
     return {kind.value: Draft202012Validator(schema(kind)) for kind in EventType}
 
 
@@ -319,6 +321,8 @@ class MarkedWork:
 
 def publisher(runtime: Runtime, on_step: OnStep = no_step) -> PublishHandler:
     """Return the handler with the runtime's producer and topics."""
+    from regworkers_core.analytics.event_models import topics_by_type
+
     return PublishHandler(
         runtime.events,
         runtime.dependency("kafka"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -178,6 +177,9 @@ class FirstSeen:
     """Finds repeated values. Their hashes are in a private SQLite database, on disk beyond a few megabytes."""
 
     def __init__(self) -> None:
+        # Imported late: it takes time at the start of each run.
+        import sqlite3
+
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._database.execute("PRAGMA synchronous = OFF")

@@ -7,7 +7,6 @@ does not agree. What agrees by then is dropped, what changed again gets another 
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -103,6 +102,9 @@ class Comparison:
     """
 
     def __init__(self, memory_mib: int) -> None:
+        # Imported late: it takes time at the start of each run.
+        import sqlite3
+
         # Without a name: on disk where it does not fit, and gone with the connection.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         for statement in ("PRAGMA journal_mode = OFF", f"PRAGMA cache_size = -{memory_mib * 1024}", _TABLE):
