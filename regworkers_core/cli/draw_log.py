@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
-from regworkers_core.cli.options import CampaignArgument, flatten_options
+from regworkers_core.cli.draw_proof import TrustOption, trusted_keys
+from regworkers_core.cli.options import CampaignArgument, file_bytes, flatten_options, write_file
 from regworkers_core.cli.output import Format, FormatOption, answer
 from regworkers_core.domain.documents import as_json
 from regworkers_core.domain.reasons import UsageError
@@ -36,10 +37,7 @@ def log_command(
         str | None,
         typer.Option("--from", help="a folder or https:// address with log and draws, instead of the bucket"),
     ] = None,
-    trust: Annotated[
-        Path | None,
-        typer.Option(help="file of trusted keys; without one, the keys that the operator published"),
-    ] = None,
+    trust: TrustOption = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -53,9 +51,7 @@ def log_command(
     Exits 1 for a draw that has neither a result nor an annulment a day after its round, for a manifest that was
     replaced without saying so, a code that is planned twice, a log that was rewritten, or too few witnesses.
     """
-    from regworkers_core.adapters.files.private_files import write_private
     from regworkers_core.selection.log.follow import at_place, follow, in_bucket
-    from regworkers_core.selection.proof.logged import Trust
 
     if place is not None:
         read = at_place(place)
@@ -63,8 +59,8 @@ def log_command(
         runtime = Runtime.load()
         read = in_bucket(runtime.objects)
         campaign_id = campaign_id and runtime.campaigns.id_of(campaign_id)
-    kept = _bytes(checkpoint) if checkpoint is not None and checkpoint.exists() else None
-    trusted = None if trust is None else Trust.parse(_bytes(trust)).keys
+    kept = file_bytes(checkpoint) if checkpoint is not None and checkpoint.exists() else None
+    trusted = None if trust is None else trusted_keys(trust).keys
     found = follow(
         read,
         now=scheduling.now(),
@@ -73,18 +69,8 @@ def log_command(
         kept=kept,
     )
     if checkpoint is not None and not found.findings:
-        try:
-            write_private(checkpoint, found.checkpoint.encode())
-        except OSError as error:
-            raise UsageError(f"{checkpoint}: {error.strerror}") from None
+        write_file(checkpoint, found.checkpoint.encode())
     answer(found.as_dict(), form, _shown(found, trusted, campaign_id), finding=found.findings)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
 
 
 def _shown(found: FollowedLog, trusted: LogKeys | None, campaign_id: str | None) -> RenderableType:

@@ -13,9 +13,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.cli.changes import Change, audited
-from regworkers_core.cli.options import flatten_options
+from regworkers_core.cli.options import file_bytes, flatten_options, write_file
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -132,7 +131,7 @@ def receipt_command(
     from regworkers_core.selection.proof.source import cache_folder, campaign_source, folder_source
     from regworkers_core.selection.verifier.assemble import verifier_page
 
-    trusted = _trusted(trust)
+    trusted = trusted_keys(trust)
     cache = cache_folder()
     if source is not None:
         found = folder_source(source, cache)
@@ -150,7 +149,7 @@ def receipt_command(
     elif form is ReceiptFormat.TEXT:
         data = visible(receipt_text(receipt, checked), keep="\n").encode()
     if output is not None:
-        _write(output, data)
+        write_file(output, data)
     else:
         sys.stdout.buffer.write(data + (b"" if data.endswith(b"\n") else b"\n"))
         sys.stdout.flush()
@@ -172,24 +171,20 @@ def check_command(
     from regworkers_core.selection.proof.check import FAILS, check_receipt, require_receipt
     from regworkers_core.selection.proof.receipt_view import checked_text
 
-    trusted = _trusted(trust)
-    try:
-        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from None
+    trusted = trusted_keys(trust)
+    data = sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file)
     require_receipt(data)
     checked = check_receipt(data, trusted)
     answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()), finding=checked.verdict == FAILS)
 
 
-def _trusted(path: Path | None) -> Trust:
+def trusted_keys(path: Path | None) -> Trust:
+    """Read a trust file; without one, nothing is trusted beside what the operator gave. Raises UsageError."""
     from regworkers_core.selection.maths.files import DrawError
     from regworkers_core.selection.proof.logged import Trust
 
     try:
-        return Trust() if path is None else Trust.parse(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        return Trust() if path is None else Trust.parse(file_bytes(path))
     except DrawError as error:
         raise UsageError(f"{path}: {error.message}") from None
 
@@ -205,10 +200,7 @@ def verify_page_command(
     """
     from regworkers_core.selection.verifier.assemble import has_signatures, page_hash, verifier_hash
 
-    try:
-        found, expected = page_hash(file.read_bytes()), verifier_hash()
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from None
+    found, expected = page_hash(file_bytes(file)), verifier_hash()
     same, ours = found == expected, f"regworkers {version('regworkers')}"
     if not has_signatures():
         ours += ", in a build that cannot check signatures: run `make verifier` to compare with the release"
@@ -273,10 +265,3 @@ def publish_page_command(
     if source is None and change.dry_run and done.put:
         document["advice"] = "nothing was put: add --apply to publish it"
     answer(document, form)
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_private(path, data)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 from typer.core import TyperGroup
 
+from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
@@ -177,6 +178,22 @@ def quick_runtime() -> Runtime:
 def market_in_words(market_id: str) -> str:
     """The market's id, or `others` for entries that won in no market."""
     return "others" if market_id == NON_WINNERS else market_id
+
+
+def file_bytes(path: Path) -> bytes:
+    """Read a file that was named. Raises UsageError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that was named, for this user only. Raises UsageError."""
+    try:
+        write_private(path, data)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
 
 
 def require_writable(page: Path | None, option: str = "--page") -> None:

@@ -81,6 +81,10 @@ def at_place(place: str) -> Read:
     return read
 
 
+def _in_log(read: Read) -> Read:
+    return lambda path: read(f"log/{path}")
+
+
 def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, LogKeys] | None:
     """The log and its keys: the `trusted` ones, and for what these do not name those that the operator published. None
     if there is no log.
@@ -88,9 +92,7 @@ def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, Log
     Raises DrawError with the file that is wrong.
     """
 
-    def in_log(path: str) -> bytes | None:
-        return read(f"log/{path}")
-
+    in_log = _in_log(read)
     data, keys = in_log(KEYS), trusted or LogKeys()
     if data is not None:
         own = LogKeys.read(Fields(KEYS, "", parse_canonical(data, KEYS), _KEY_NAMES))
@@ -113,7 +115,7 @@ def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
 
     @cache
     def part(campaign_id: str, phases: int) -> dict[str, Any] | None:
-        return state.part_of(campaign_id, phases, document, keys.log, lambda path: read(f"log/{path}"))
+        return state.part_of(campaign_id, phases, document, keys.log, _in_log(read))
 
     return part
 
@@ -262,7 +264,7 @@ def _witnessed(read: Read, state: LogState, campaign_id: str, keys: LogKeys) -> 
     if not manifests:
         return
     what = f"{campaign_id}, phase 1"
-    kept = state.first_kept(manifests[-1], keys.log, lambda path: read(f"log/{path}"))
+    kept = state.first_kept(manifests[-1], keys.log, _in_log(read))
     if kept is None:
         yield f"{what}: no checkpoint was kept of its commit"
         return

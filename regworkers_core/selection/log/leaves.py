@@ -23,7 +23,7 @@ from regworkers_core.selection.maths.files import (
     JsonFile,
     sha256_hex,
 )
-from regworkers_core.selection.maths.merkle import leaf_hash
+from regworkers_core.selection.maths.merkle import leaf_hash, levels_of, path_to, path_up
 
 CHECKPOINT, KEYS = "checkpoint", "keys.json"
 # The first checkpoint of each size, by its size and the key that signed it.
@@ -158,9 +158,13 @@ class LogState:
         begin = b'{"campaignId":"%s",' % campaign_id.encode()
         return [(at, self.leaf(at)) for at, entry in enumerate(self.entries) if entry.startswith(begin)]
 
+    @cached_property
+    def _levels(self) -> list[list[bytes]]:
+        return levels_of(self.nodes)
+
     def proof(self, index: int) -> list[str]:
         """The inclusion proof of a leaf, in hex."""
-        return [node.hex() for node in tree.inclusion(index, self.nodes)]
+        return [node.hex() for node in path_up(index, self._levels)]
 
     def kept(self, data: bytes, size: int, key: VerifierKey) -> Note:
         """The checkpoint that was kept when the log had `size` leaves. Raises DrawError for one of another log, or
@@ -215,7 +219,7 @@ class LogState:
         # The last one took the place of those before.
         if (kept := self.first_kept(manifests[-1], signers, read)) is not None:
             size, note = kept
-            proof = [node.hex() for node in tree.inclusion(manifests[-1], self.nodes[:size])]
+            proof = [node.hex() for node in path_to(manifests[-1], self.nodes[:size])]
             committed = {"checkpoint": str(note), "proof": proof}
         entries = [
             {"index": index, "leaf": self.entries[index].decode(), "proof": self.proof(index)}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 from regworkers_core.selection.maths.files import DrawError
-from regworkers_core.selection.maths.merkle import TreeHash, path_to
+from regworkers_core.selection.maths.merkle import TreeHash
 
 WIDTH = 256
 # An entry's length has two bytes.
@@ -22,11 +22,6 @@ def root_over(nodes: Sequence[bytes]) -> bytes:
     for node in nodes:
         tree.add(node)
     return tree.root()
-
-
-def inclusion(index: int, nodes: Sequence[bytes]) -> list[bytes]:
-    """The proof that leaf `index` is in the tree over `nodes`."""
-    return path_to(index, nodes)
 
 
 def consistency(old: int, nodes: Sequence[bytes]) -> list[bytes]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from regworkers_core.selection.log import tree
 from regworkers_core.selection.maths.files import DrawError
-from regworkers_core.selection.maths.merkle import leaf_hash, verify_proof
+from regworkers_core.selection.maths.merkle import leaf_hash, path_to, verify_proof
 
 _INPUTS = ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
 VECTORS = [leaf_hash(bytes.fromhex(each)) for each in _INPUTS]
@@ -78,7 +78,7 @@ def test_each_tree_is_proven_to_continue_each_earlier_one(new: int, data: st.Dat
 @given(size=st.integers(1, 300), data=st.data())
 def test_each_leaf_is_proven_to_be_in_the_tree(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
-    proof = [each.hex() for each in tree.inclusion(index, NODES[:size])]
+    proof = [each.hex() for each in path_to(index, NODES[:size])]
     assert verify_proof(f"{index}", index, size, proof, tree.root_over(NODES[:size]).hex())
 
 
