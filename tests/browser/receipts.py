@@ -13,8 +13,9 @@ from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.log.leaves import Kind, LogLeaf
 from regworkers_core.selection.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
-from regworkers_core.selection.log.tree import inclusion, root_over
+from regworkers_core.selection.log.tree import root_over
 from regworkers_core.selection.maths.files import sha256_hex
+from regworkers_core.selection.maths.merkle import levels_of, path_up
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from tests.selection.proof.draws import BEACON, CAMPAIGN, REVEAL, outcomes, publish_beside, refs, two_phases
 from tests.selection.proof.rounds import ROUND
@@ -85,13 +86,14 @@ def in_the_log(made: dict[str, Any]) -> None:
     manifest = max(at for at, leaf in enumerate(leaves) if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1))
     committed = {
         "checkpoint": checkpoint(manifest + 1, int(QUICKNET.due(ROUND)) - 690),
-        "proof": [node.hex() for node in inclusion(manifest, nodes[: manifest + 1])],
+        "proof": [node.hex() for node in path_up(manifest, levels_of(nodes[: manifest + 1]))],
     }
+    levels = levels_of(nodes)
     entries = [
         {
             "leaf": lines[each].decode(),
             "index": each,
-            "proof": [node.hex() for node in inclusion(each, nodes)],
+            "proof": [node.hex() for node in path_up(each, levels)],
         }
         for each in range(1, len(lines))
     ]
