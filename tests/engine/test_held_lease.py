@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.engine.leases import LeaseKey, held_lease
-from tests.replication.enqueue.fakes import FakeLeaseTable
+from regworkers_core.engine import scheduling
+from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow, held_lease
+from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
 
 
 class Odd(FakeLeaseTable):
@@ -55,3 +56,29 @@ def test_a_lease_that_cannot_be_released_does_not_cover_up_what_the_work_failed_
         raise RuntimeError("the work")
     (line,) = [each for each in logs if each["event"] == "lease not released"]
     assert line["lease"] == "draw-summer" and "KeyError at " in line["error"]
+
+
+class Slow(FakeLeaseTable):
+    """Each look at a row takes this many seconds."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        super().__init__()
+        self._clock, self._seconds = clock, seconds
+
+    def get(self, key: LeaseKey) -> LeaseRow | None:
+        self._clock.sleep(self._seconds)
+        return super().get(key)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 4.0, 9.0, 15.0])
+def test_the_lease_of_a_dead_holder_is_taken_however_long_a_look_at_it_takes(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    clock = Clock()
+    table = Slow(clock, seconds)
+    assert LeaseHolder(table, "dead", lease_seconds=10.0).acquire("draw-summer") is not None
+    monkeypatch.setattr(scheduling, "sleep", clock.sleep)
+    monkeypatch.setattr(scheduling, "monotonic", clock)
+    monkeypatch.setattr(LeaseHolder.__init__, "__kwdefaults__", {"clock": clock})
+    with held_lease(table, "draw-summer", "run", lease_seconds=10.0) as lease:
+        assert lease.token == 2

@@ -15,8 +15,8 @@ from tests.simulation.planted import DEFECTS, planted
 from tests.simulation.play import Outcome, play
 from tests.simulation.shrink import shrink
 
-# About 70 s of CPU. `make simulate` plays as many as you like.
-PLAYS = 500
+# A play takes a seventh of a second of CPU. `make simulate` plays as many as you like.
+_FEW, _MANY = 100, 500
 # Found within a second or two.
 QUICK = ("acknowledged_before_the_write", "no_version_guard")
 # The rarest is found by the 241st.
@@ -40,10 +40,19 @@ def _first_broken(name: str) -> Outcome | None:
         return next((outcome for outcome in outcomes if outcome.broken), None)
 
 
-def test_plays_hold() -> None:
-    command = [sys.executable, "-m", "tests.simulation", "--plays", str(PLAYS)]
+def _hold(plays: int, seed: int) -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--plays", str(plays), "--seed", str(seed)]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def test_plays_hold() -> None:
+    _hold(_FEW, seed=1)
+
+
+@pytest.mark.slow
+def test_many_more_plays_hold() -> None:
+    _hold(_MANY, seed=1 + _FEW)
 
 
 def test_one_integer_is_one_play() -> None:

@@ -18,7 +18,7 @@ def run(
     runtime: Runtime,
     drain: str | DrainSpec[Any],
     *,
-    idle_seconds: float = 0.1,
+    idle_seconds: float = 0.001,
     max_seconds: float = 30.0,
     on_step: Callable[[str], None] = lambda _step: None,
 ) -> DrainReport:
