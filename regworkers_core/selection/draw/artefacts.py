@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason
-from regworkers_core.selection.maths.beside import is_beside, is_codes
-from regworkers_core.selection.maths.files import ARTEFACTS, DrawError, file_hash, sha256_hex
+from regworkers_core.selection.maths.beside import published
+from regworkers_core.selection.maths.files import DrawError, file_hash, sha256_hex
 
 if TYPE_CHECKING:
     import duckdb
@@ -155,11 +155,7 @@ def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder
     written: list[str] = []
     for phase in phases:
         prefix = public_key(campaign_id, phase, "")
-        published = {key.removeprefix(prefix) for key in objects.list(prefix)}
-        beside = sorted(name for name in published if is_beside(name) or is_codes(name))
-        for name in (*ARTEFACTS, *beside):
-            if name not in published:
-                continue
+        for name in published(key.removeprefix(prefix) for key in objects.list(prefix)):
             target = folder / f"phase-{phase}" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             objects.get_file(prefix + name, target)

@@ -7,12 +7,13 @@ the manifest, so that none of them contradicts what was drawn.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from regworkers_core.domain.documents import as_json, camel
 from regworkers_core.selection.maths.files import (
+    ARTEFACTS,
     MANIFEST,
     DrawError,
     Fields,
@@ -49,14 +50,18 @@ def codes_name(number: int) -> str:
     return f"codes-{number}.txt"
 
 
-def is_codes(name: str) -> bool:
-    """Whether this is the name of a list of planned codes, which is as long as the draw has winners."""
-    return _CODES.fullmatch(name) is not None
-
-
 def is_beside(name: str) -> bool:
     """Whether a small file of this name belongs beside the artefacts of a phase."""
     return name in (NOTICE, ACCEPTED, ANNULLED) or replaced_number(name) is not None
+
+
+def published(names: Iterable[str]) -> list[str]:
+    """Return those of the names in a phase's folder that are published: the artefacts in the order of the draw, then
+    what is beside them, and the lists of planned codes, which are as long as the draw has winners.
+    """
+    found = {*names}
+    beside = (name for name in found if is_beside(name) or _CODES.fullmatch(name))
+    return [*(name for name in ARTEFACTS if name in found), *sorted(beside)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from regworkers_core.reporting.figures import svg
 from regworkers_core.reporting.pages import page
-from regworkers_core.selection.maths.beside import is_beside
-from regworkers_core.selection.maths.files import ARTEFACTS
+from regworkers_core.selection.maths.beside import published
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.inputs import Inputs
@@ -127,17 +125,15 @@ def _facts(each: Inputs) -> dict[str, Any]:
         "accepted": [(one.at, one.finding, one.reason) for one in each.published.accepted or ()],
         "outcomes": summary["outcomes"],
         "hashes": {name: summary[name] for name in ("manifestHash", "resultHash", "cutoffsHash")},
-        "files": [(name, (each.folder / name).stat().st_size) for name in _files(each.folder)],
+        "files": [
+            (name, (each.folder / name).stat().st_size)
+            for name in published(path.name for path in each.folder.iterdir())
+        ],
     }
 
 
 def _source_of(each: Inputs) -> Mapping[str, Any]:
     return each.manifest.seed_source if each.manifest else {}
-
-
-def _files(folder: Path) -> list[str]:
-    beside = sorted(path.name for path in folder.iterdir() if is_beside(path.name))
-    return [*(name for name in ARTEFACTS if (folder / name).is_file()), *beside]
 
 
 def _policy(html: str, *more: str) -> str:

@@ -19,9 +19,9 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import export, report_key
 from regworkers_core.selection.log.follow import in_bucket, log_parts
-from regworkers_core.selection.maths.beside import is_beside
+from regworkers_core.selection.maths.beside import published
 from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import ARTEFACTS, LEAVES, OUTCOMES, RESULT
+from regworkers_core.selection.maths.files import LEAVES, OUTCOMES, RESULT
 from regworkers_core.selection.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
 from regworkers_core.selection.proof.inputs import phase_folders, read_inputs
 from regworkers_core.selection.proof.source import ReceiptSource
@@ -144,7 +144,7 @@ def page_from_folder(folder: Path, output: Path, *, on_leaves: OnLeaves | None =
     if folder.resolve() != output.resolve():
         for each in phases:
             (output / each.name).mkdir(exist_ok=True)
-            for name in filter(lambda name: name in ARTEFACTS or is_beside(name), _names(each)):
+            for name in published(path.name for path in each.iterdir()):
                 shutil.copyfile(each / name, output / each.name / name)
     drawn = [each for each in phase_folders(output) if (each / RESULT).is_file()]
     if not drawn:
@@ -230,7 +230,3 @@ def measured_files(drawn: Sequence[Path]) -> dict[str, Any]:
         return measured(files, ReportContext(commitment_late=None), memory_mib=_MEMORY_MIB, scratch=scratch)[
             0
         ]
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_file())

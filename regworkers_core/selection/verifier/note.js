@@ -146,7 +146,7 @@ function verifySignature(key, noteText, value, curves) {
     throw noteError(`the signature of ${key.name} has a wrong length or time`);
   }
   if (!curves) throw uncheckedError("all else is right; the signatures were not checked here");
-  if (!curves.ed25519.verify(signature, utf8(text), key.publicKey, { zip215: false })) {
+  if (!curves.ed25519.verify(signature, utf8(text), key.publicKey)) {
     throw noteError(`the signature of ${key.name} (${key.id}) does not match the note`);
   }
 }

@@ -184,7 +184,8 @@ FRAUDS = (
     Fraud(
         "one code planned for two winners by mistake",
         Answer.LOG,
-        "the plan's salted digests are public before messages go out: the same code has the same digest",
+        "the plan's salted digests are public before messages go out: the same code has the same digest. A winner finds"
+        " the own one by position and salt (`draw code-proof`)",
         ("test_a_code_that_is_planned_for_two_winners",),
     ),
     Fraud(

@@ -41,6 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "the hall burned down.",
     )
     (draw / "phase-2" / ANNULLED).write_bytes(annulled.to_bytes())
+    (draw / "phase-1" / "codes-1.txt").write_text(f"west|1|{'0' * 64}\n")
     page_from_folder(draw, root / "out")
     return root / "out"
 
@@ -71,6 +72,7 @@ def test_all_links_of_the_page_lead_to_files_beside_it(site: Path) -> None:
     links = set(re.findall(r'(?:href|src)="([^"]+)"', _page(site)))
     local = {link for link in links if not link.startswith("data:")}
     assert {f"../phase-{number}/{name}" for number in (1, 2) for name in ARTEFACTS} < local
+    assert {"../phase-1/replaced-1.json", "../phase-1/codes-1.txt"} < local
     assert {link for link in local if not (site / "page" / link).is_file()} == set()
     assert (site / "page" / "verifier.html").read_bytes() == verifier_page()
 

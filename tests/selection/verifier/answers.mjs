@@ -62,6 +62,7 @@ const ANSWERS = {
   root: ({ lines }) => rootOf(lines),
   sha256: ({ text }) => sha256Hex(text),
   time: ({ text }) => milliseconds(text),
+  signature: ({ value, text, key }) => bundle.ed25519.verify(...[value, text, key].map((hex) => Buffer.from(hex, "hex"))),
   key: ({ text }) => attempt(() => { const { name, kind, id } = parseKey(text); return [name, kind, id]; }),
   note: ({ text }) =>
     attempt(() => {

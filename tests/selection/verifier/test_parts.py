@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +33,7 @@ from regworkers_core.selection.maths.files import (
 from tests.selection.maths import oracle
 from tests.selection.verifier.draws import LOG, WITNESSES
 from tests.selection.verifier.mutations import NUMBERS, of_bytes
-from tests.selection.verifier.node import Node
+from tests.selection.verifier.node import BUNDLE, Node
 
 # Characters about which languages disagree: white space, line ends, digits, pairs and halves of 16 bits.
 CHARACTERS = st.sampled_from(
@@ -176,6 +178,74 @@ def test_a_proof_of_a_tree_beyond_32_bits_climbs_to_its_root(javascript: Node) -
 
 
 TIMES = st.from_regex(r"\A\d{4}-[012]\d-[0123]\d[T ][0-2]\d:[0-6]\d:[0-6]\d\.\d{3}[Zz]\Z")
+
+
+# Signatures of `_SIGNED` that only the holder of a key can craft: key, point and number in hex.
+_SIGNED = b"log.tickets.example\n4\n"
+_CRAFTED = {
+    "an honest one": (
+        "40aab5ab433d7a96c81269df2e4ef326fd3e40141c68b06c1cdc9c48d71807c5",
+        "cf2d35428c1e329dfbd5ce3a6aafd8cffe31c6a0685471f59f5cddec072548ba",
+        "7fc52ed4552a938a937bc8c388d6505df607a291e3c0550c244317dd2e115506",
+    ),
+    "a changed one": (
+        "40aab5ab433d7a96c81269df2e4ef326fd3e40141c68b06c1cdc9c48d71807c5",
+        "cf2d35428c1e329dfbd5ce3a6aafd8cffe31c6a0685471f59f5cddec072548ba",
+        "7fc52ed4552a938a937bc8c388d6505df607a291e3c0550c244317dd2e115507",
+    ),
+    "a point with a part of small order": (
+        "40aab5ab433d7a96c81269df2e4ef326fd3e40141c68b06c1cdc9c48d71807c5",
+        "4b749c0ce84c9a242586fea8452e6c419d15e9ac26721cebb88bd8e0bc427ce0",
+        "d69aa0ea8cbb55ed199fac061535f6d19c625f14c7e7334a0d71a4b1db05d80d",
+    ),
+    "a key with a part of small order": (
+        "9fb2c1f2715756b6c669e837e85d5292231d1eb856fe2a4eff9e7282cfb48553",
+        "cf2d35428c1e329dfbd5ce3a6aafd8cffe31c6a0685471f59f5cddec072548ba",
+        "37d11af3afa9b740727b9a884f960cb938bb3dc8f853f96755bdaeadd7ef3903",
+    ),
+    "such a key that solves the exact equation": (
+        "9fb2c1f2715756b6c669e837e85d5292231d1eb856fe2a4eff9e7282cfb48553",
+        "d772172a18a65b8f013888dbd57ac98edd66dbff320af4af55bb2d16006ef72f",
+        "f525c94b0fd69259780c5364052107457b1fa7efc487b1247ce223329fccd408",
+    ),
+    "a key of small order": (
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+    ),
+    "a point of small order": (
+        "40aab5ab433d7a96c81269df2e4ef326fd3e40141c68b06c1cdc9c48d71807c5",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "984192a47049f0b8605db1119983ee34a23712e569071be8425f70538aec7707",
+    ),
+    "a point in a second form": (
+        "40aab5ab433d7a96c81269df2e4ef326fd3e40141c68b06c1cdc9c48d71807c5",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "9708ec95413bd1e2dce733b32a57403c63f9053ec2cf87adba419b61f7c5f60d",
+    ),
+    "a number that is too large": (
+        "40aab5ab433d7a96c81269df2e4ef326fd3e40141c68b06c1cdc9c48d71807c5",
+        "cf2d35428c1e329dfbd5ce3a6aafd8cffe31c6a0685471f59f5cddec072548ba",
+        "6c992431708da5e26918c06667d02f72f607a291e3c0550c244317dd2e115516",
+    ),
+}
+
+
+@pytest.mark.skipif(not BUNDLE.exists(), reason="make verifier builds the curves")
+@pytest.mark.parametrize(("key", "point", "number"), _CRAFTED.values(), ids=_CRAFTED)
+def test_crafted_signatures_are_taken_and_refused_alike(
+    javascript: Node, key: str, point: str, number: str
+) -> None:
+    def is_valid() -> bool:
+        try:
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(
+                bytes.fromhex(point + number), _SIGNED
+            )
+        except InvalidSignature:
+            return False
+        return True
+
+    assert javascript.ask("signature", value=point + number, text=_SIGNED.hex(), key=key) is is_valid()
 
 
 @settings(max_examples=150)
