@@ -254,16 +254,16 @@ def held_lease(
     patience = lease_seconds * PATIENCE_LEASES if patience_seconds is None else patience_seconds
     # Unique to this start: two attempts of one run must not take each other for the holder.
     holder = LeaseHolder(table, f"{run_id}-{uuid.uuid4().hex[:8]}", lease_seconds=lease_seconds)
-    # From the end of the first look, when the holder began to observe, to the start of the last: each may take long.
+    # From the end of the first check, since when the row is observed, to the start of the last: each may take long.
     give_up: float | None = None
-    looked_at = scheduling.monotonic()
+    checked_at = scheduling.monotonic()
     while (lease := holder.acquire(name)) is None:
         if give_up is None:
             give_up = scheduling.monotonic() + patience
-        elif looked_at >= give_up:
+        elif checked_at >= give_up:
             raise LeaseBusy(name)
         scheduling.sleep(lease_seconds * POLL_SHARE)
-        looked_at = scheduling.monotonic()
+        checked_at = scheduling.monotonic()
     done = scheduling.event()
     renewing = scheduling.start(partial(_renew, lease, done, lease_seconds / 3), "lease")
     try:

@@ -59,7 +59,7 @@ def test_a_lease_that_cannot_be_released_does_not_cover_up_what_the_work_failed_
 
 
 class Slow(FakeLeaseTable):
-    """Each look at a row takes this many seconds."""
+    """Each read of a row takes this many seconds."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Slow(FakeLeaseTable):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 4.0, 9.0, 15.0])
-def test_the_lease_of_a_dead_holder_is_taken_however_long_a_look_at_it_takes(
+def test_the_lease_of_a_dead_holder_is_taken_however_long_its_check_takes(
     monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     clock = Clock()

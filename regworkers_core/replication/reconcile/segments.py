@@ -154,14 +154,14 @@ class Segments:
         give_up: float | None = None
         try:
             while due := [each for each in self.listed() if each.verified_at < before]:
-                looked_at = self._monotonic()
+                checked_at = self._monotonic()
                 if group := self._take(sorted(due, key=lambda each: each.verified_at)):
                     give_up = None
                     yield group
                     continue
-                # As in `held_lease`: a look may take long.
+                # As in `held_lease`: the check may take long.
                 give_up = give_up or self._monotonic() + PATIENCE_LEASES * self._lease_seconds
-                if looked_at >= give_up:
+                if checked_at >= give_up:
                     return
                 self._sleep(POLL_SHARE * self._lease_seconds)
         finally:

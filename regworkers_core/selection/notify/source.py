@@ -78,9 +78,9 @@ class OutboxSource:
         self._lease_seconds = runtime.settings.selection.lease_seconds
         self._holder = LeaseHolder(runtime.leases, owner, lease_seconds=self._lease_seconds, clock=clock)
         self._lease: Lease | None = None
-        # Since when (monotonic seconds) another holder of the lease has been observed, and when the last look began.
+        # Since when (monotonic seconds) another holder of the lease has been observed, and when the last check began.
         self._refused_since: float | None = None
-        self._looked_at = 0.0
+        self._checked_at = 0.0
         # The lease of the draw whose page is handed out, since when, and until when draws are left to others.
         self._draw: Lease | None = None
         self._draw_of, self._draw_since = "", 0.0
@@ -118,7 +118,7 @@ class OutboxSource:
     def _leads(self) -> bool:
         if self._lease is None or self._lease.lost:
             self._ready.clear()
-            self._looked_at = self._clock()
+            self._checked_at = self._clock()
             self._lease = self._holder.acquire(LEASE)
         if self._lease is not None:
             self._refused_since = None
@@ -301,7 +301,7 @@ class OutboxSource:
         """
         if self._refused_since is None:
             return not self._waits_for_draw
-        return self._looked_at - self._refused_since > self._lease_seconds * PATIENCE_LEASES
+        return self._checked_at - self._refused_since > self._lease_seconds * PATIENCE_LEASES
 
     def close(self) -> None:
         self._free_draw()
