@@ -72,9 +72,9 @@ conformance-kafka: $(STAMP) ## run the suites of Kafka and certificates against 
 	$(BIN)/python -m tests.conformance apache-kafka $(FLAGS)
 
 conformance-witness: $(STAMP) ## run the log, its client and its witness against other implementations (needs Go)
-	GOBIN=$(CURDIR)/build/witness go install filippo.io/torchwood/cmd/litewitness@v0.6.1
-	cd tests/conformance/monitor && go build -o $(CURDIR)/build/witness/monitor .
-	REGWORKERS_TEST_WITNESS=$(CURDIR)/build/witness $(BIN)/python -m pytest -n 0 tests/conformance/test_other_witness.py
+	GOBIN="$(CURDIR)/build/witness" go install filippo.io/torchwood/cmd/litewitness@v0.6.1
+	cd tests/conformance/monitor && go build -o "$(CURDIR)/build/witness/monitor" .
+	REGWORKERS_TEST_WITNESS="$(CURDIR)/build/witness" $(BIN)/python -m pytest -n 0 tests/conformance/test_other_witness.py
 
 matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")
 	$(BIN)/python -m tests.faults.matrix $(FLAGS)
