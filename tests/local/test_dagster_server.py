@@ -72,8 +72,9 @@ def another_page(url: str) -> None:
 def forged_name(url: str) -> None:
     """The address of the connection counts, not the one that a header claims."""
     headers = {**JSON, "x-forwarded-email": "eve@example.com", "x-forwarded-for": "10.0.0.7"}
-    answer = httpx2.post(url + "/graphql", json={"query": LAUNCH}, headers=headers)
-    assert "not signed in" in answer.json()["data"]["launchRun"]["message"]
+    answer = httpx2.post(url + "/graphql", json={"query": LAUNCH}, headers=headers).json()
+    assert "errors" not in answer, answer
+    assert "not signed in" in answer["data"]["launchRun"]["message"]
 
 
 def test_it_serves_the_project_from_a_home_of_the_instances_own_and_leaves_nothing(

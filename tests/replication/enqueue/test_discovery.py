@@ -13,6 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.leases import LeaseRow
+from regworkers_core.replication.enqueue import stream_source
 from regworkers_core.replication.enqueue.discovery import ShardDiscovery
 from regworkers_core.replication.enqueue.shard_rows import (
     Obsolete,
@@ -113,8 +114,10 @@ BREAKS: dict[str, Callable[[], Exception]] = {
 
 @pytest.mark.parametrize(("what", "hours"), [("throttled", 6), ("dead", 6), ("refused", 1)])
 def test_hours_without_a_listing_cost_no_record_no_delay_and_thirty_seconds_for_children(
-    what: str, hours: int
+    monkeypatch: pytest.MonkeyPatch, what: str, hours: int
 ) -> None:
+    # These shards answer at once, but the threads that read them may have to wait for a processor.
+    monkeypatch.setattr(stream_source, "_ROUND_SECONDS", 60.0)
     world = World("s1", "s2", "s3")
     listings = Listings(world)
     source = world.consumer(limits=PATIENT)
