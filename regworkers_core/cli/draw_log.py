@@ -54,15 +54,15 @@ def log_command(
     from regworkers_core.selection.log.follow import at_place, follow, in_bucket
 
     if place is not None:
-        read = at_place(place)
+        source = at_place(place)
     else:
         runtime = Runtime.load()
-        read = in_bucket(runtime.objects)
+        source = in_bucket(runtime.objects)
         campaign_id = campaign_id and runtime.campaigns.id_of(campaign_id)
     kept = file_bytes(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     trusted = None if trust is None else trusted_keys(trust).keys
     found = follow(
-        read,
+        source,
         now=scheduling.now(),
         campaign_id=campaign_id,
         trusted=trusted,

@@ -6,14 +6,15 @@ address where it is served.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.log_http import LogHttp
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
@@ -30,11 +31,21 @@ from regworkers_core.selection.log.leaves import (
     kept_path,
 )
 from regworkers_core.selection.log.note import Checkpoint, Note, NoteError
-from regworkers_core.selection.maths.beside import codes_name
+from regworkers_core.selection.maths.beside import (
+    ANNULLED,
+    NOTICE,
+    Annulled,
+    ReplacedManifest,
+    codes_name,
+    replaced_name,
+)
 from regworkers_core.selection.maths.files import (
+    CUTOFFS,
     MANIFEST,
+    RESULT,
     DrawError,
     Fields,
+    file_hash,
     parse_canonical,
     sha256_hex,
 )
@@ -47,23 +58,50 @@ PATIENCE_SECONDS = 86_400.0
 _REQUEST_SECONDS, _FILE_SECONDS = 10.0, 120.0
 _KEY_NAMES = ("log", "need", "witnesses")
 _LINE = re.compile(r"[A-Za-z0-9_-]{1,64}\|[1-9][0-9]{0,15}\|[0-9a-f]{64}")
+# A file follows its leaf within seconds. Until then a reader may come between the two.
+_SETTLE_SECONDS = 3_600.0
 # The bytes of a file; None if there is none.
 Read = Callable[[str], bytes | None]
 
 
-def in_bucket(objects: ObjectStore) -> Read:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the folders `log/` and `draws/` are. `digest` gives the SHA-256 of a file that may be large; None if there
+    is none.
+    """
+
+    read: Read
+    digest: Callable[[str], str | None]
+
+    @classmethod
+    def of(cls, read: Read) -> Place:
+        def digest(path: str) -> str | None:
+            data = read(path)
+            return None if data is None else sha256_hex(data)
+
+        return cls(read, digest)
+
+
+def in_bucket(objects: ObjectStore) -> Place:
     def read(path: str) -> bytes | None:
         tagged = objects.get_tagged(path)
         return None if tagged is None else tagged.data
 
-    return read
+    def digest(path: str) -> str | None:
+        try:
+            with objects.open(path) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except MissingObject:
+            return None
+
+    return Place(read, digest)
 
 
-def at_place(place: str) -> Read:
+def at_place(place: str) -> Place:
     """A folder on this machine, or an address. Raises UsageError for neither."""
     if place.startswith(("http://", "https://")):
         http = LogHttp(_REQUEST_SECONDS, whole_seconds=_FILE_SECONDS)
-        return lambda path: http.file(f"{place.rstrip('/')}/{path}")
+        return Place.of(lambda path: http.file(f"{place.rstrip('/')}/{path}"))
     folder = Path(place)
     if not (folder / "log").is_dir():
         raise UsageError(
@@ -78,7 +116,7 @@ def at_place(place: str) -> Read:
         except OSError as error:
             raise UsageError(f"{folder / path}: {error.strerror}") from None
 
-    return read
+    return Place(read, lambda path: file_hash(folder / path) if (folder / path).is_file() else None)
 
 
 def _in_log(read: Read) -> Read:
@@ -123,7 +161,7 @@ def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
 @dataclass(frozen=True, slots=True)
 class FollowedLog:
     """What was found. `witnesses` have the time at which each cosigned; `waiting` leaves are decided and not published;
-    `checkpoint` is the note, to be compared with later ones.
+    `checkpoint` is the note, to be compared with later ones; `annulled` names the campaigns whose draw was annulled.
     """
 
     origin: str
@@ -134,6 +172,7 @@ class FollowedLog:
     needed: int
     witnesses: dict[str, str]
     waiting: int
+    annulled: tuple[str, ...]
     leaves: tuple[tuple[int, LogLeaf], ...]
     findings: tuple[str, ...]
 
@@ -143,7 +182,7 @@ class FollowedLog:
 
 
 def follow(
-    read: Read,
+    place: Place,
     *,
     now: float,
     campaign_id: str | None = None,
@@ -156,6 +195,7 @@ def follow(
     Raises UsageError where there is no log; DrawError if it does not hold together, so that nothing in it can be
     relied on.
     """
+    read = place.read
     found = published(read, trusted)
     if found is None:
         raise UsageError("there is no log: no draw has written to it yet, or this is not its place")
@@ -174,9 +214,11 @@ def follow(
         findings += _continues(state, kept, keys)
     leaves = [(index, state.leaf(index)) for index in range(state.size)]
     campaigns = dict.fromkeys(leaf.campaign_id for _, leaf in leaves if leaf.kind is not Kind.KEY)
-    for each in campaigns if campaign_id is None else [campaign_id]:
-        findings += _accounts(read, each, [leaf for _, leaf in leaves if leaf.campaign_id == each], now)
-        findings += _witnessed(read, state, each, keys)
+    if campaign_id is not None:
+        campaigns = dict.fromkeys([campaign_id])
+    for each in campaigns:
+        findings += _Draw(place, state, keys, each, now).findings()
+    annulled = {leaf.campaign_id for _, leaf in leaves if leaf.kind is Kind.ANNULLED}
     return FollowedLog(
         origin=state.origin,
         size=state.size,
@@ -186,6 +228,7 @@ def follow(
         needed=keys.need,
         witnesses={each.key.name: iso(each.at or 0) for each in cosigned},
         waiting=_waiting(read, state.size),
+        annulled=tuple(each for each in campaigns if each in annulled),
         leaves=tuple(each for each in leaves if campaign_id in (None, each[1].campaign_id)),
         findings=tuple(findings),
     )
@@ -209,6 +252,10 @@ def _continues(state: LogState, kept: bytes, keys: LogKeys) -> Iterator[str]:
     if before.origin != state.origin:
         raise UsageError(f"the checkpoint that was kept is of the log {before.origin}, not of {state.origin}")
     by = "signed by this log" if signed else "signed by a key that is not of this log any more"
+    current = {sha256_hex(str(key).encode()) for key in keys.log}
+    later = [state.leaf(index) for index in range(before.size, state.size)]
+    if not signed and not any(leaf.kind is Kind.KEY and leaf.hash in current for leaf in later):
+        yield "the log has another key than the one that signed the checkpoint that was kept, and no leaf says so"
     if before.size > state.size:
         yield (
             f"the log has {state.size} leaves, an earlier checkpoint ({by}) had {before.size}: an old log is shown"
@@ -224,104 +271,197 @@ def _waiting(read: Read, size: int) -> int:
     return number
 
 
-def _accounts(read: Read, campaign_id: str, leaves: Sequence[LogLeaf], now: float) -> Iterator[str]:
-    """Findings about one campaign, from its leaves in order."""
-    annulled = any(leaf.kind is Kind.ANNULLED for leaf in leaves)
-    digests: dict[str, str] = {}
-    for phase in sorted({leaf.phase for leaf in leaves}):
-        what = f"{campaign_id}, phase {phase}"
+class _Draw:
+    """What the log says of one campaign's draw, and the files that it speaks of."""
 
-        def of(kind: Kind, phase: int = phase) -> list[LogLeaf]:
-            return [leaf for leaf in leaves if (leaf.kind, leaf.phase) == (kind, phase)]
+    def __init__(self, place: Place, state: LogState, keys: LogKeys, campaign_id: str, now: float) -> None:
+        self._place, self._state, self._keys, self._now = place, state, keys, now
+        self._id, self._found = campaign_id, state.of_campaign(campaign_id)
+        # The place of each digest of a code that was seen.
+        self._digests: dict[str, str] = {}
 
-        manifests, results = of(Kind.MANIFEST), of(Kind.RESULT)
+    def findings(self) -> Iterator[str]:
+        annulled = False
+        for leaf in (leaf for _, leaf in self._found if leaf.kind is Kind.ANNULLED):
+            problem = self._annulment(leaf)
+            annulled = annulled or not problem
+            if problem:
+                yield f"{self._id}, phase {leaf.phase}: {problem}"
+        for phase in sorted({leaf.phase for _, leaf in self._found}):
+            for finding in self._phase(phase, annulled=annulled):
+                yield f"{self._id}, phase {phase}: {finding}"
+
+    def _of(self, kind: Kind, phase: int) -> list[tuple[int, LogLeaf]]:
+        return [(at, leaf) for at, leaf in self._found if (leaf.kind, leaf.phase) == (kind, phase)]
+
+    def _path(self, phase: int, name: str) -> str:
+        return f"draws/{self._id}/phase-{phase}/{name}"
+
+    def _phase(self, phase: int, *, annulled: bool) -> Iterator[str]:
+        manifests, results = self._of(Kind.MANIFEST, phase), self._of(Kind.RESULT, phase)
         if len(results) > RESULT_LEAVES:
-            yield f"{what}: {len(results)} leaves of its result, and not {RESULT_LEAVES}: another one was drawn"
+            yield f"{len(results)} leaves of its result, and not {RESULT_LEAVES}: another one was drawn"
         if results and not manifests:
-            yield f"{what}: a result without a manifest"
-        if len(manifests) - 1 > len(of(Kind.REPLACED)):
-            yield (
-                f"{what}: {len(manifests)} manifests, and only {len(of(Kind.REPLACED))} of them are said to be replaced"
-            )
-        for codes in of(Kind.CODES):
-            yield from _codes(read, what, codes, digests)
+            yield "a result without a manifest"
+        for (_, leaf), name in zip(results, (RESULT, CUTOFFS), strict=False):
+            yield from self._differs(leaf, name)
+        notices = self._of(Kind.NOTICE, phase)
+        if len(notices) > 1:
+            yield f"{len(notices)} notices: fans may have read different ones"
+        for _, leaf in notices[-1:]:
+            yield from self._differs(leaf, NOTICE)
+        for _, leaf in self._of(Kind.CODES, phase):
+            yield from self._codes(leaf)
         if not manifests:
-            continue
-        due, late = _due(read, manifests[-1])
-        if late:
-            yield f"{what}: {late}"
-        if len(results) < RESULT_LEAVES and not annulled and now > due + PATIENCE_SECONDS:
+            return
+        index, leaf = manifests[-1]
+        yield from self._differs(leaf, MANIFEST)
+        manifest = self._manifest(leaf)
+        yield from self._replaced(phase, manifest)
+        at = None
+        if phase == 1:
+            at = None if manifest is None else seconds(signed_at(manifest.seed_source) or "")
+            yield from self._commit(index, leaf, at)
+            yield from self._commitment(index, manifest)
+        due = (seconds(leaf.time) or 0.0) if at is None else at
+        if len(results) < RESULT_LEAVES and not annulled and self._now > due + PATIENCE_SECONDS:
             yield (
-                f"{what}: neither a result with cut-offs nor an annulment, a day after its round or commit ({iso(due)})"
-                " and later"
+                f"neither a result with cut-offs nor an annulment, a day after its round or commit ({iso(due)}) and"
+                " later"
             )
 
+    def _differs(self, leaf: LogLeaf, name: str) -> Iterator[str]:
+        """A finding if the file is not the one of the leaf, unless it may still come."""
+        found = self._place.digest(self._path(leaf.phase, name))
+        if found != leaf.hash and not self._is_fresh(leaf):
+            yield f"{name} is not published" if found is None else f"{name} is not the one in the log"
 
-def _witnessed(read: Read, state: LogState, campaign_id: str, keys: LogKeys) -> Iterator[str]:
-    """Whether enough witnesses saw the manifest of phase 1 before its round: the times of leaves are the operator's."""
-    found = state.of_campaign(campaign_id)
-    manifests = [index for index, leaf in found if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
-    if not manifests:
-        return
-    what = f"{campaign_id}, phase 1"
-    kept = state.first_kept(manifests[-1], keys.log, _in_log(read))
-    if kept is None:
-        yield f"{what}: no checkpoint was kept of its commit"
-        return
-    size, note = kept
-    try:
-        cosigned = note.verified(keys.witnesses)
-        # A manifest that is wrong, or not the one in the log, is found by `_due`.
-        data = read(f"draws/{campaign_id}/phase-1/{MANIFEST}") or b""
-        at = seconds(signed_at(Manifest.parse(data).seed_source) or "")
-    except DrawError:
-        return
-    except NoteError as error:
-        raise DrawError(kept_path(size, keys.log[0]), str(error)) from None
-    if at is None:
-        return
-    count = len({each.key.public for each in cosigned if (each.at or 0) <= at - LEAD_SECONDS})
-    if count < keys.need:
-        yield f"{what}: {count} of {keys.need} needed witnesses saw its manifest {LEAD_SECONDS} s before its round"
+    def _is_fresh(self, leaf: LogLeaf) -> bool:
+        return 0.0 <= self._now - (seconds(leaf.time) or 0.0) < _SETTLE_SECONDS
 
+    def _manifest(self, leaf: LogLeaf) -> Manifest | None:
+        """The published manifest, if it is that of the leaf."""
+        data = self._place.read(self._path(leaf.phase, MANIFEST))
+        return None if data is None or sha256_hex(data) != leaf.hash else Manifest.parse(data)
 
-def _due(read: Read, leaf: LogLeaf) -> tuple[float, str]:
-    """When the randomness of a manifest was known, by its file; by its leaf without one. And what is wrong with it."""
-    logged = seconds(leaf.time) or 0.0
-    data = read(f"draws/{leaf.campaign_id}/phase-{leaf.phase}/{MANIFEST}")
-    if data is None or sha256_hex(data) != leaf.hash:
-        return logged, "" if data is None else f"{MANIFEST} is not the one in the log"
-    try:
-        at = signed_at(Manifest.parse(data).seed_source) if leaf.phase == 1 else None
-    except DrawError as error:
-        return logged, str(error)
-    if at is None:
-        return logged, ""
-    due = seconds(at) or 0.0
-    if logged > due - LEAD_SECONDS:
-        return (
-            due,
-            f"the manifest was logged at {leaf.time}, less than {LEAD_SECONDS} s before its round ({at})",
-        )
-    return due, ""
+    def _annulment(self, leaf: LogLeaf) -> str:
+        """What is wrong with a leaf that annuls the draw."""
+        data = self._place.read(self._path(leaf.phase, ANNULLED))
+        if data is None or sha256_hex(data) != leaf.hash:
+            if self._is_fresh(leaf):
+                return ""
+            return f"{ANNULLED} is not published" if data is None else f"{ANNULLED} is not the one in the log"
+        said = Annulled.parse(data)
+        if (said.campaign_id, said.phase) != (self._id, leaf.phase):
+            return f"{ANNULLED} is about phase {said.phase} of {said.campaign_id}"
+        return ""
 
+    def _replaced(self, phase: int, manifest: Manifest | None) -> Iterator[str]:
+        """Each manifest but the last must be in a file that says that it was replaced, with the round alone changed,
+        before the round that it gave up was out.
+        """
+        manifests, leaves = self._of(Kind.MANIFEST, phase), self._of(Kind.REPLACED, phase)
+        if phase > 1 and leaves:
+            yield "its manifest was replaced: only that of phase 1 has a round that can be missed"
+        earlier = {leaf.hash: at for at, (_, leaf) in enumerate(manifests[:-1])}
+        unread = 0
+        for number, (_, leaf) in enumerate(leaves, 1):
+            name = replaced_name(number)
+            data = self._place.read(self._path(phase, name))
+            if data is None or sha256_hex(data) != leaf.hash:
+                unread += 1
+                if not self._is_fresh(leaf):
+                    yield f"{name} is not published" if data is None else f"{name} is not the one in the log"
+                continue
+            before = ReplacedManifest.parse(data)
+            if manifest is not None:
+                try:
+                    before.check(manifest, name)
+                except DrawError as error:
+                    yield f"{name}: {error.message}"
+            at = earlier.pop(before.manifest_hash, None)
+            if at is None:
+                # It was decided, and replaced before it was in the log.
+                continue
+            due = seconds(signed_at(before.document.seed_source) or "")
+            seen = self._seen(*manifests[at + 1])
+            if due is not None and seen >= due:
+                yield (
+                    f"{name}: the manifest was replaced at {iso(seen)}, when its round of {iso(due)} was out: the"
+                    " operator could know the result that was given up"
+                )
+        if len(earlier) > unread:
+            yield (
+                f"{len(manifests)} manifests, and only {len(manifests) - 1 - len(earlier)} of them are said to be"
+                " replaced"
+            )
 
-def _codes(read: Read, what: str, leaf: LogLeaf, digests: dict[str, str]) -> Iterator[str]:
-    """Look for codes that are planned twice. `digests` have the place of each one that was seen."""
-    number = 1
-    while (data := read(f"draws/{leaf.campaign_id}/phase-{leaf.phase}/{codes_name(number)}")) is not None:
-        number += 1
-        if sha256_hex(data) != leaf.hash:
-            continue
-        places: dict[str, str] = {place: digest for digest, place in digests.items()}
-        for line in data.decode("ascii", "replace").splitlines():
-            if not _LINE.fullmatch(line):
-                yield f"{what}: {codes_name(number - 1)} has a line that is not market|position|digest"
-                return
-            place, _, digest = line.rpartition("|")
-            if places.setdefault(place, digest) != digest:
-                yield f"{what}: the code of {place} was changed after it was published"
-            if digests.setdefault(digest, place) != place:
-                yield f"{what}: {place} and {digests[digest]} have the same code"
-        return
-    yield f"{what}: no file has the hash {leaf.hash} of the planned codes"
+    def _seen(self, index: int, leaf: LogLeaf) -> float:
+        """When a leaf was in the log: by its time, or by as many witnesses as are needed, if that is later."""
+        logged, need = seconds(leaf.time) or 0.0, self._keys.need
+        if not need:
+            return logged
+        times = sorted(self._cosigned(index))
+        return self._now if len(times) < need else max(logged, times[need - 1])
+
+    def _cosigned(self, index: int) -> list[float]:
+        """When witnesses cosigned the first checkpoint that was kept of a leaf. Raises DrawError."""
+        kept = self._state.first_kept(index, self._keys.log, _in_log(self._place.read))
+        if kept is None:
+            return []
+        size, note = kept
+        try:
+            cosigned = note.verified(self._keys.witnesses)
+        except NoteError as error:
+            raise DrawError(kept_path(size, self._keys.log[0]), str(error)) from None
+        # One key under two names is one witness.
+        return [*{each.key.public: float(each.at or 0) for each in cosigned}.values()]
+
+    def _commit(self, index: int, leaf: LogLeaf, due: float | None) -> Iterator[str]:
+        """Whether the manifest of phase 1 was in the log, and seen by enough witnesses, before its round is due."""
+        if self._state.first_kept(index, self._keys.log, _in_log(self._place.read)) is None:
+            yield "no checkpoint was kept of its commit"
+            return
+        if due is None:
+            return
+        if (seconds(leaf.time) or 0.0) > due - LEAD_SECONDS:
+            yield (
+                f"the manifest was logged at {leaf.time}, less than {LEAD_SECONDS} s before its round ({iso(due)})"
+            )
+        count = sum(at <= due - LEAD_SECONDS for at in self._cosigned(index))
+        if count < self._keys.need:
+            yield (
+                f"{count} of {self._keys.need} needed witnesses saw its manifest {LEAD_SECONDS} s before its round"
+            )
+
+    def _commitment(self, index: int, manifest: Manifest | None) -> Iterator[str]:
+        """Whether the commitment to a secret was in the log before the manifest, and no other one to choose from."""
+        commitment = manifest and manifest.seed_source.get("commitment")
+        if commitment is None:
+            return
+        found = self._of(Kind.COMMITMENT, 1)
+        if not any(at < index and leaf.hash == commitment for at, leaf in found):
+            yield "the commitment to its secret was not in the log before its manifest"
+        if len(found) > 1:
+            yield f"{len(found)} commitments to secrets: the operator could choose among them"
+
+    def _codes(self, leaf: LogLeaf) -> Iterator[str]:
+        """Look for codes that are planned twice."""
+        number = 1
+        while (data := self._place.read(self._path(leaf.phase, codes_name(number)))) is not None:
+            number += 1
+            if sha256_hex(data) != leaf.hash:
+                continue
+            places = {place: digest for digest, place in self._digests.items()}
+            for line in data.decode("ascii", "replace").splitlines():
+                if not _LINE.fullmatch(line):
+                    yield f"{codes_name(number - 1)} has a line that is not market|position|digest"
+                    return
+                place, _, digest = line.rpartition("|")
+                if places.setdefault(place, digest) != digest:
+                    yield f"the code of {place} was changed after it was published"
+                if self._digests.setdefault(digest, place) != place:
+                    yield f"{place} and {self._digests[digest]} have the same code"
+            return
+        if not self._is_fresh(leaf):
+            yield f"no file has the hash {leaf.hash} of the planned codes"

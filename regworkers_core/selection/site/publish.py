@@ -125,7 +125,7 @@ def publish_page(
             root,
             None,
             commitment_late=record.phases[1].commitment_late,
-            log=log_parts(in_bucket(runtime.objects)),
+            log=log_parts(in_bucket(runtime.objects).read),
         )
         proofs = write_site(source, root / PAGE_FOLDER, numbers, naming, on_leaves=on_leaves)
         put = _put(

@@ -113,6 +113,15 @@ def with_log(
     return receipt
 
 
+def files_of(draw: Path) -> dict[str, bytes]:
+    """What is published of a draw."""
+    return {
+        f"draws/{CAMPAIGN}/{each.parent.name}/{each.name}": each.read_bytes()
+        for each in draw.glob("phase-*/*")
+        if each.is_file()
+    }
+
+
 def read_by_others(
     log: LogState,
     files: Mapping[str, bytes] | None = None,
@@ -127,7 +136,11 @@ def read_by_others(
         patch.setattr(follow, "published", lambda _read, _trusted: (state, TRUST.keys))
         patch.setattr(follow, "_tiles", lambda _read, _state: ())
         old = None if kept is None else str(signed(kept.checkpoint.text, LOG)).encode()
-        return list(follow.follow(({**kept_since, **(files or {})}).get, now=NOW + after, kept=old).findings)
+        return list(
+            follow.follow(
+                follow.Place.of({**kept_since, **(files or {})}.get), now=NOW + after, kept=old
+            ).findings
+        )
 
 
 def test_an_honest_receipt_holds(draw: Path) -> None:
@@ -188,12 +201,12 @@ def test_a_commit_that_is_backdated(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert check_receipt(receipt_bytes(none), TRUST).verdict == "incomplete"
     kept = {
         f"log/{kept_path(3, LOG.verifier())}": checkpoint(log_of(leaves[:3]), at=NOW - 599).encode(),
-        f"draws/{CAMPAIGN}/phase-1/{MANIFEST}": (forged / "phase-1" / MANIFEST).read_bytes(),
+        **files_of(forged),
     }
     assert ["0 of 1 needed witnesses saw" in each for each in read_by_others(log_of(leaves), kept)] == [True]
     without(monkeypatch, LogPart.check_witnesses, "each.cosigned_at <= latest", "True")
     assert failed(receipt, TRUST) == []
-    without(monkeypatch, follow._witnessed, "count < keys.need")
+    without(monkeypatch, follow._Draw._commit, "count < self._keys.need")
     assert read_by_others(log_of(leaves), kept) == []
 
 
@@ -210,9 +223,15 @@ def test_a_manifest_that_was_replaced_unnoticed(draw: Path, monkeypatch: pytest.
 def test_a_manifest_that_no_receipt_names(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = leaves_of(draw)
     log = log_of([honest[0], leaf(Kind.MANIFEST, "a" * 64), *honest[1:]])
-    assert ["2 manifests" in each for each in read_by_others(log)] == [True]
-    without(monkeypatch, follow._accounts, "len(manifests) - 1 > len(of(Kind.REPLACED))")
-    assert read_by_others(log) == []
+    assert ["2 manifests" in each for each in read_by_others(log, files_of(draw))] == [True]
+    # To say that it was replaced does not help: what was replaced is in a file, and differs in the round alone.
+    said = log_of([honest[0], leaf(Kind.MANIFEST, "a" * 64), leaf(Kind.REPLACED, "b" * 64), *honest[1:]])
+    later = 2 * follow.PATIENCE_SECONDS
+    found = read_by_others(said, files_of(draw), after=later)
+    assert found == ["summer, phase 1: replaced-1.json is not published"]
+    monkeypatch.setattr(follow._Draw, "_is_fresh", lambda *_: True)
+    without(monkeypatch, follow._Draw._replaced, "len(earlier) > unread")
+    assert read_by_others(log, files_of(draw)) == read_by_others(said, files_of(draw), after=later) == []
 
 
 def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,35 +277,42 @@ def test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log(
     assert max(each.phase for _, each in log.of_campaign(CAMPAIGN)) == 2
     # The receipt came with the checkpoint of that time: a reader with a later one sees that it is an old log.
     old = log_of([each for each in leaves_of(draw) if each.phase == 1])
-    assert read_by_others(old, kept=log) == [
+    assert read_by_others(old, files_of(draw), kept=log) == [
         f"the log has {old.size} leaves, an earlier checkpoint (signed by this log) had {log.size}: an old log is shown"
     ]
     monkeypatch.setattr(follow, "_continues", lambda *_: ())
-    assert read_by_others(old, kept=log) == []
+    assert read_by_others(old, files_of(draw), kept=log) == []
 
 
-@pytest.mark.parametrize("campaign", [CAMPAIGN, "summer-2"])
-def test_a_draw_whose_result_did_not_please(monkeypatch: pytest.MonkeyPatch, campaign: str) -> None:
-    # Its result is withheld, or another id is drawn instead.
-    log = log_of([LogLeaf(campaign, "a" * 64, Kind.MANIFEST, 1, iso(NOW))])
+def test_a_draw_whose_result_did_not_please(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its result is withheld, whatever is drawn instead, under this id or another one.
+    honest = leaves_of(draw)
+    begun, files = log_of(honest[:3]), files_of(draw)
     two_days = 2 * follow.PATIENCE_SECONDS
-    assert read_by_others(log, after=follow.PATIENCE_SECONDS - 1) == []
-    assert ["neither a result with cut-offs nor" in each for each in read_by_others(log, after=two_days)] == [
-        True
-    ]
+    assert read_by_others(begun, files, after=follow.PATIENCE_SECONDS - 1_001) == []
+    found = read_by_others(begun, files, after=two_days)
+    assert ["neither a result with cut-offs nor" in each for each in found] == [True]
+    # Leaves of files that nobody can read do not account for it.
+    claims = [leaf(Kind.RESULT, "c" * 64), leaf(Kind.RESULT, "d" * 64)]
+    annuls = [leaf(Kind.ANNULLED, "e" * 64)]
+    junk = [read_by_others(log_of([*honest[:3], *each]), files, after=two_days) for each in (claims, annuls)]
+    assert [len(each) for each in junk] == [2, 2]
     monkeypatch.setattr(follow, "PATIENCE_SECONDS", 10 * two_days)
-    assert read_by_others(log, after=two_days) == []
+    assert read_by_others(begun, files, after=two_days) == []
+    without(monkeypatch, follow._Draw._differs, "found != leaf.hash", "found is None and leaf is None")
+    assert read_by_others(log_of([*honest[:3], *claims]), files, after=two_days) == []
 
 
 def test_a_code_that_is_planned_for_two_winners(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = f"east|1|{'c' * 64}\nwest|1|{'c' * 64}\n".encode()
     log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(plan))])
-    files = {f"draws/{CAMPAIGN}/phase-1/codes-1.txt": plan}
+    files = {**files_of(draw), f"draws/{CAMPAIGN}/phase-1/codes-1.txt": plan}
     assert ["have the same code" in each for each in read_by_others(log, files)] == [True]
-    without(monkeypatch, follow._codes, "digests.setdefault(digest, place) != place")
+    without(monkeypatch, follow._Draw._codes, "self._digests.setdefault(digest, place) != place")
     assert read_by_others(log, files) == []
     # Two salts that were invented hide it.
     monkeypatch.undo()
     hidden = plan.replace(b"west|1|c", b"west|1|d")
     log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(hidden))])
-    assert read_by_others(log, {f"draws/{CAMPAIGN}/phase-1/codes-1.txt": hidden}) == []
+    files[f"draws/{CAMPAIGN}/phase-1/codes-1.txt"] = hidden
+    assert read_by_others(log, files) == []

@@ -13,9 +13,11 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.assign.digests import digest_of
 from regworkers_core.selection.log.follow import FollowedLog, at_place, follow, log_parts
+from regworkers_core.selection.log.follow import Place as follow_place
 from regworkers_core.selection.log.leaves import Kind, kept_path
 from regworkers_core.selection.log.note import COSIGNATURE
 from regworkers_core.selection.log.public_log import PublicLog
+from regworkers_core.selection.maths.beside import Annulled, ReplacedManifest
 from regworkers_core.selection.maths.files import DrawError, sha256_hex
 from regworkers_core.selection.maths.manifest import Manifest, MarketTerms
 from regworkers_core.selection.maths.merkle import verify_proof
@@ -67,18 +69,20 @@ class Place:
         self.log.append(kind, campaign, phase, hash_)
 
     def commit(self, data: bytes, campaign: str = "summer", phase: int = 1) -> None:
+        if b"commit-reveal" in data and phase == 1:
+            self.leaf(Kind.COMMITMENT, hash_of("secret"), campaign)
         self.leaf(Kind.MANIFEST, self.put("manifest.json", data, campaign, phase), campaign, phase)
 
     def result(self, phase: int = 1) -> None:
-        for name in ("result", "cutoffs"):
-            self.leaf(Kind.RESULT, hash_of(name), phase=phase)
+        for name in ("result.txt", "cutoffs.json"):
+            self.leaf(Kind.RESULT, self.put(name, name.encode(), phase=phase), phase=phase)
 
     def codes(self, number: int, *lines: str) -> None:
         data = "".join(f"{line}\n" for line in lines).encode()
         self.leaf(Kind.CODES, self.put(f"codes-{number}.txt", data))
 
     def follow(self, days: float = 0.0, **options: Any) -> FollowedLog:
-        return follow(self.read, now=NOW + days * DAY, **options)
+        return follow(follow_place.of(self.read), now=NOW + days * DAY, **options)
 
     def findings(self, days: float = 0.0, **options: Any) -> Sequence[str]:
         return self.follow(days, **options).findings
@@ -100,18 +104,21 @@ def test_a_manifest_without_a_result_a_day_after_its_round_is_found() -> None:
     assert not place.findings(days=2.9)
     [finding] = place.findings(days=3.1)
     assert "summer, phase 1: neither a result with cut-offs nor an annulment" in finding
-    place.leaf(Kind.RESULT, hash_of("result"))
+    place.leaf(Kind.RESULT, place.put("result.txt", b"r"))
     assert len(place.findings(days=3.1)) == 1, "without its cut-offs"
-    place.leaf(Kind.ANNULLED, hash_of("a"))
-    assert not place.findings(days=9)
+    said = Annulled("2026-09-21T12:00:00.000Z", "summer", None, 1, "a list of last year").to_bytes()
+    place.leaf(Kind.ANNULLED, sha256_hex(said))
+    assert ["annulled.json is not published" in each for each in place.findings(days=9)] == [True, False]
+    place.put("annulled.json", said)
+    assert (place.findings(days=9), place.follow().annulled) == ((), ("summer",))
 
 
 def test_without_a_round_or_its_file_a_manifest_is_due_a_day_after_its_leaf() -> None:
     place = Place()
     place.commit(manifest("spring"), "spring")
     place.leaf(Kind.MANIFEST, hash_of("not published"), "autumn")
-    assert not place.findings(days=0.9)
-    assert len(place.findings(days=1.1)) == 2
+    assert place.findings(days=0.9) == ("autumn, phase 1: manifest.json is not published",)
+    assert len(place.findings(days=1.1)) == 3
     assert len(place.findings(days=1.1, campaign_id="spring")) == 1
 
 
@@ -135,7 +142,7 @@ def test_a_published_manifest_that_is_not_the_logged_one_is_found() -> None:
     place = Place()
     place.commit(manifest())
     place.put("manifest.json", manifest("winter"))
-    assert place.findings() == ("summer, phase 1: manifest.json is not the one in the log",)
+    assert place.findings(days=0.5) == ("summer, phase 1: manifest.json is not the one in the log",)
 
 
 def test_a_manifest_that_was_replaced_without_saying_so_is_found() -> None:
@@ -146,6 +153,113 @@ def test_a_manifest_that_was_replaced_without_saying_so_is_found() -> None:
     assert "2 manifests, and only 0" in finding
     place.leaf(Kind.REPLACED, hash_of("replaced"))
     assert not place.findings()
+
+
+def replaced(before: bytes) -> bytes:
+    at = "2026-09-21T12:00:00.000Z"
+    return ReplacedManifest(at, before.decode(), None, at).to_bytes()
+
+
+def test_each_replaced_manifest_is_in_a_file_that_is_the_logged_one() -> None:
+    first, second = manifest(round_at=NOW + 700), manifest(round_at=NOW + 4_000)
+    place = Place()
+    place.commit(first)
+    said = replaced(first)
+    place.leaf(Kind.REPLACED, place.put("replaced-1.json", said))
+    place.commit(second)
+    place.result()
+    assert not place.findings(days=0.5)
+    place.put("replaced-1.json", said + b" ")
+    assert place.findings(days=0.5) == ("summer, phase 1: replaced-1.json is not the one in the log",)
+    del place.bucket.objects["draws/summer/phase-1/replaced-1.json"]
+    assert place.findings(days=0.5) == ("summer, phase 1: replaced-1.json is not published",)
+
+
+def test_a_manifest_that_was_replaced_by_more_than_another_round_is_found() -> None:
+    place = Place()
+    place.commit(manifest(round_at=NOW + 700))
+    place.leaf(Kind.REPLACED, place.put("replaced-1.json", replaced(manifest("winter", round_at=NOW + 700))))
+    place.commit(manifest(round_at=NOW + 4_000))
+    assert place.findings() == (
+        "summer, phase 1: replaced-1.json: more than seedSource.round differs from manifest.json",
+        "summer, phase 1: 2 manifests, and only 0 of them are said to be replaced",
+    )
+    other = Place()
+    seats = manifest(round_at=NOW + 700).replace(b'"capacity":1', b'"capacity":2')
+    other.commit(seats)
+    other.leaf(Kind.REPLACED, other.put("replaced-1.json", replaced(seats)))
+    other.commit(manifest(round_at=NOW + 4_000))
+    assert other.findings() == (
+        "summer, phase 1: replaced-1.json: more than seedSource.round differs from manifest.json",
+    )
+
+
+def test_a_manifest_that_was_replaced_when_its_round_was_out_is_found() -> None:
+    for after, found in ((0, False), (800, True)):
+        witness = Cosigns()
+        place = Place(by=witnesses(witness))
+        first = manifest(round_at=NOW + 700)
+        place.commit(first)
+        # Leaves have the time that the operator gives them.
+        witness.now = NOW + after
+        place.leaf(Kind.REPLACED, place.put("replaced-1.json", replaced(first)))
+        place.commit(manifest(round_at=NOW + 4_000))
+        assert ["the operator could know the result" in each for each in place.findings()] == [True] * found
+
+
+def test_a_replaced_manifest_of_a_later_phase_is_found() -> None:
+    place = Place()
+    place.commit(manifest())
+    place.result()
+    place.commit(manifest(phase=2), phase=2)
+    place.result(phase=2)
+    assert not place.findings(days=2)
+    place.leaf(Kind.REPLACED, hash_of("r"), phase=2)
+    assert ["only that of phase 1" in each for each in place.findings()] == [True]
+
+
+@pytest.mark.parametrize("name", ["result.txt", "cutoffs.json", "notice.json"])
+def test_a_published_file_that_is_changed_or_gone_is_found(name: str) -> None:
+    place = Place()
+    place.commit(manifest())
+    place.leaf(Kind.NOTICE, place.put("notice.json", b"n"))
+    place.result()
+    assert not place.findings(days=2)
+    path = f"draws/summer/phase-1/{name}"
+    place.bucket.objects[path] = Tagged(b"other", "t", NOW)
+    assert place.findings(days=2) == (f"summer, phase 1: {name} is not the one in the log",)
+    del place.bucket.objects[path]
+    assert place.findings(days=2) == (f"summer, phase 1: {name} is not published",)
+    assert not place.findings(), "it may still come"
+
+
+def test_a_second_notice_and_a_second_commitment_are_found() -> None:
+    place = Place()
+    place.commit(manifest())
+    place.result()
+    place.leaf(Kind.COMMITMENT, hash_of("another secret"))
+    for text in (b"a", b"b"):
+        place.leaf(Kind.NOTICE, place.put("notice.json", text))
+    assert place.findings(days=2) == (
+        "summer, phase 1: 2 notices: fans may have read different ones",
+        "summer, phase 1: 2 commitments to secrets: the operator could choose among them",
+    )
+
+
+def test_a_secret_without_its_commitment_in_the_log_is_found() -> None:
+    place = Place()
+    place.leaf(Kind.MANIFEST, place.put("manifest.json", manifest()))
+    assert place.findings() == (
+        "summer, phase 1: the commitment to its secret was not in the log before its manifest",
+    )
+
+
+def test_another_key_of_the_log_that_no_leaf_names_is_found() -> None:
+    place, other = Place(), Place()
+    for each in (place, other):
+        each.leaf(Kind.COMMITMENT, hash_of("a"))
+    [finding] = other.findings(kept=place.read("log/checkpoint"))
+    assert "has another key than the one that signed" in finding
 
 
 def test_a_second_result_and_one_without_a_manifest_are_found() -> None:
@@ -175,7 +289,7 @@ def test_a_code_that_was_changed_and_codes_without_a_file_are_found() -> None:
     place.codes(2, f"berlin|1|{hash_of('B')}")
     place.codes(3, "berlin|1|secret")
     place.leaf(Kind.CODES, hash_of("no file"))
-    assert place.findings() == (
+    assert place.findings(days=0.5) == (
         "summer, phase 1: the code of berlin|1 was changed after it was published",
         "summer, phase 1: codes-3.txt has a line that is not market|position|digest",
         f"summer, phase 1: no file has the hash {hash_of('no file')} of the planned codes",
@@ -233,12 +347,12 @@ def test_a_commit_without_its_checkpoint_or_with_that_of_another_log_is_found() 
     place.commit(manifest())
     place.result()
     [key] = place.log.verifier_keys()
-    for size in (1, 2, 3):
+    for size in (1, 2, 3, 4):
         del place.bucket.objects[f"log/{kept_path(size, key)}"]
     assert place.findings() == ("summer, phase 1: no checkpoint was kept of its commit",)
     part = log_parts(place.read)("summer", 1)
     assert part is not None and part["committed"] is None
-    place.bucket.objects[f"log/{kept_path(1, key)}"] = Tagged(place.read("log/checkpoint") or b"", "t", NOW)
+    place.bucket.objects[f"log/{kept_path(2, key)}"] = Tagged(place.read("log/checkpoint") or b"", "t", NOW)
     with pytest.raises(DrawError, match="checkpoint of these entries"):
         place.findings()
 
@@ -296,14 +410,14 @@ def test_a_receipt_gets_the_leaves_of_its_phases_with_their_proofs() -> None:
     assert part is not None
     assert part["checkpoint"].encode() == place.read("log/checkpoint")
     assert part["keys"] == {"log": [str(place.log.verifier_keys()[0])], "need": 0, "witnesses": []}
-    assert [each["index"] for each in part["entries"]] == [1, 2]
+    assert [each["index"] for each in part["entries"]] == [1, 2, 3]
     root = place.follow().root
     committed = part["committed"]
     [key] = place.log.verifier_keys()
-    kept = place.read(f"log/{kept_path(2, key)}")
+    kept = place.read(f"log/{kept_path(3, key)}")
     assert (committed["checkpoint"].encode(), len(committed["proof"])) == (kept, 1)
     for each in part["entries"]:
-        assert verify_proof(each["leaf"], each["index"], 4, each["proof"], root)
+        assert verify_proof(each["leaf"], each["index"], 5, each["proof"], root)
 
 
 def test_a_receipt_of_a_draw_without_leaves_gets_none() -> None:
@@ -314,4 +428,4 @@ def test_a_receipt_of_a_draw_without_leaves_gets_none() -> None:
     place.commit(manifest())
     place.leaf(Kind.ANNULLED, hash_of("a"), phase=2)
     part = log_parts(place.read)("summer", 1)
-    assert part is not None and len(part["entries"]) == 3
+    assert part is not None and len(part["entries"]) == 4

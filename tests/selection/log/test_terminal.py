@@ -56,8 +56,8 @@ def test_a_folder_is_verified_without_settings(place: Place, tmp_path: Path) -> 
     for text in ("the log holds together", "no witness", "as the operator gave them", "manifest", "result"):
         assert text in answer.stdout
     document = here("log", "--from", str(tmp_path), "--format", "json").document
-    assert (document["size"], document["findings"], document["waiting"]) == (3, [], 0)
-    assert [leaf["kind"] for leaf in document["leaves"]] == ["manifest", "result", "result"]
+    assert (document["size"], document["findings"], document["waiting"]) == (4, [], 0)
+    assert [leaf["kind"] for leaf in document["leaves"]] == ["commitment", "manifest", "result", "result"]
 
 
 def test_an_abandoned_draw_ends_with_exit_code_1(place: Place, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_the_checkpoint_of_the_last_time_is_kept_and_compared(place: Place, tmp_
     folder, kept = copied(place, tmp_path / "site"), tmp_path / "kept"
     assert here("log", "--from", str(folder), "--checkpoint", str(kept)).code == 0
     first = kept.read_bytes()
-    place.leaf(Kind.NOTICE, hash_of("n"))
+    place.leaf(Kind.NOTICE, place.put("notice.json", b"n"))
     assert here("log", "--from", str(copied(place, folder)), "--checkpoint", str(kept)).code == 0
     newer = kept.read_bytes()
     assert newer != first
@@ -106,10 +106,10 @@ def served(folder: Path) -> Iterator[str]:
 def test_an_address_is_verified_as_a_folder(place: Place, tmp_path: Path) -> None:
     with served(copied(place, tmp_path)) as address:
         answer = here("log", "--from", f"{address}/")
-        assert at_place(address)("log/none") is None
-    assert answer.code == 0 and "3 leaves" in answer.stdout
+        assert at_place(address).read("log/none") is None
+    assert answer.code == 0 and "4 leaves" in answer.stdout
     with pytest.raises(TransientFailure, match="ConnectError"):
-        at_place("http://127.0.0.1:9")("log/checkpoint")
+        at_place("http://127.0.0.1:9").read("log/checkpoint")
 
 
 def test_the_key_is_made_once_shown_and_changed_on_request(
