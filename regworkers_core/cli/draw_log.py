@@ -48,8 +48,9 @@ def log_command(
 ) -> None:
     """Verify the public log, and show what it says of draws.
 
-    Exits 1 for a draw that has neither a result nor an annulment a day after its round, for a manifest that was
-    replaced without saying so, a code that is planned twice, a log that was rewritten, or too few witnesses.
+    Exits 1 for a logged file that is missing or another one, a draw that has neither a result nor an annulment a day
+    after its round, a manifest that was replaced in silence or too late, a code that is planned twice, a log that was
+    rewritten, or too few witnesses.
     """
     from regworkers_core.selection.log.follow import at_place, follow, in_bucket
 
@@ -77,6 +78,7 @@ def _shown(found: FollowedLog, trusted: LogKeys | None, campaign_id: str | None)
     parts: list[RenderableType] = [Text(f"FINDING: {each}", style="bold red") for each in found.findings]
     if not found.findings:
         parts.append(Text("the log holds together, and every draw in it is accounted for", "bold green"))
+    parts += [Text(f"{each}: the operator annulled this draw", style="bold red") for each in found.annulled]
     parts.append(Text(f"{found.origin}: {found.size} leaves, root {found.root}"))
     by = "of your file" if trusted and trusted.log else "as the operator gave them"
     parts.append(Text(f"keys {by}: {', '.join(found.keys)}"))

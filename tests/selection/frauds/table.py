@@ -134,14 +134,16 @@ FRAUDS = (
     Fraud(
         "a draw abandoned for another id, or a result withheld",
         Answer.LOG,
-        "a manifest without result or annulment a day after its round is a finding of `regworkers draw log`",
+        "a manifest without result or annulment a day after its round is a finding of `regworkers draw log`, and so is"
+        " a leaf whose file is not published",
         ("test_a_draw_whose_result_did_not_please",),
     ),
     Fraud(
         "a manifest replaced by a more favourable one",
         Answer.LOG,
         "every manifest has a leaf. A receipt that shows it fails (`log`); where a receipt leaves it out,"
-        " `regworkers draw log` finds it. Without the log those see it who noted the published hash",
+        " `regworkers draw log` finds it: what was replaced is in a file, differs in the round alone, and was given up"
+        " before that round. Without the log those see it who noted the published hash",
         (
             "test_a_manifest_that_was_replaced_unnoticed",
             "test_a_manifest_that_no_receipt_names",
@@ -151,8 +153,8 @@ FRAUDS = (
     Fraud(
         "a result, or a reason of a top-up, that is not the published one",
         Answer.LOG,
-        "the hashes of `result.txt` and `notice.json` are in the log (`log`): all see the same. Whether a reason is"
-        " true, no log knows",
+        "the hashes of `result.txt` and `notice.json` are in the log (`log`). Two receipts may show two notices that"
+        " are both in it: `regworkers draw log` finds the second one. Whether a reason is true, no log knows",
         (
             "test_a_result_or_a_reason_that_is_not_the_logged_one",
             "test_another_reason_holds_without_the_log",
@@ -161,7 +163,8 @@ FRAUDS = (
     Fraud(
         "an annulment kept from a fan",
         Answer.LOG,
-        "it is a leaf (`log`)",
+        "a receipt with its leaf does not hold without it (`log`). A receipt that leaves the leaf out holds:"
+        " `regworkers draw log` names every draw that was annulled",
         ("test_an_annulment_that_the_receipt_does_not_have",),
     ),
     Fraud(

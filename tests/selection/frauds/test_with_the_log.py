@@ -130,17 +130,24 @@ def read_by_others(
     after: float = 60.0,
 ) -> list[str]:
     """What readers of the log find in its files, `after` seconds past the round."""
+    return list(followed(log, files, kept=kept, after=after).findings)
+
+
+def followed(
+    log: LogState,
+    files: Mapping[str, bytes] | None = None,
+    *,
+    kept: LogState | None = None,
+    after: float = 60.0,
+) -> follow.FollowedLog:
     state = LogState(ORIGIN, log.entries, Note.parse(checkpoint(log)))
     kept_since = {f"log/{kept_path(log.size, LOG.verifier())}": checkpoint(log).encode()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(follow, "published", lambda _read, _trusted: (state, TRUST.keys))
         patch.setattr(follow, "_tiles", lambda _read, _state: ())
         old = None if kept is None else str(signed(kept.checkpoint.text, LOG)).encode()
-        return list(
-            follow.follow(
-                follow.Place.of({**kept_since, **(files or {})}.get), now=NOW + after, kept=old
-            ).findings
-        )
+        place = follow.Place.of({**kept_since, **(files or {})}.get)
+        return follow.follow(place, now=NOW + after, kept=old)
 
 
 def test_an_honest_receipt_holds(draw: Path) -> None:
@@ -241,6 +248,12 @@ def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch
     published = reason["phases"][1]["published"]
     published["notice"] = published["notice"].replace("more seats", "a sponsor's wish")
     assert failed(result, TRUST) == failed(reason, TRUST) == ["log"]
+    # Each fan is shown another notice that is in the log: who reads it finds both.
+    second = log_of([*leaves_of(draw), leaf(Kind.NOTICE, sha256_hex(published["notice"].encode()), 2)])
+    reason["log"] = with_log(build_receipt(draw, REF), second)["log"]
+    assert failed(reason, TRUST) == []
+    assert ["2 notices" in each for each in read_by_others(second, files_of(draw))] == [True]
+    reason = with_log(reason, log)
     monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
     without(monkeypatch, LogPart._check_phase, "results != (phase.results or results)")
     assert failed(result, TRUST) == failed(reason, TRUST) == []
@@ -266,6 +279,10 @@ def test_an_annulment_that_the_receipt_does_not_have(draw: Path, monkeypatch: py
     assert failed(receipt, TRUST) == ["log"]
     without(monkeypatch, LogPart.check, "each.leaf.hash != said")
     assert failed(receipt, TRUST) == []
+    # A receipt that leaves the leaf out holds. The log names the draw.
+    monkeypatch.undo()
+    assert failed(with_log(build_receipt(draw, REF), log, hidden={log.size - 1}), TRUST) == []
+    assert followed(log, files_of(draw)).annulled == (CAMPAIGN,)
 
 
 def test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log(
@@ -292,7 +309,7 @@ def test_a_draw_whose_result_did_not_please(draw: Path, monkeypatch: pytest.Monk
     assert read_by_others(begun, files, after=follow.PATIENCE_SECONDS - 1_001) == []
     found = read_by_others(begun, files, after=two_days)
     assert ["neither a result with cut-offs nor" in each for each in found] == [True]
-    # Leaves of files that nobody can read do not account for it.
+    # Leaves of files that are not published do not account for it.
     claims = [leaf(Kind.RESULT, "c" * 64), leaf(Kind.RESULT, "d" * 64)]
     annuls = [leaf(Kind.ANNULLED, "e" * 64)]
     junk = [read_by_others(log_of([*honest[:3], *each]), files, after=two_days) for each in (claims, annuls)]
