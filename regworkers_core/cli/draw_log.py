@@ -87,7 +87,8 @@ def _shown(found: FollowedLog, trusted: LogKeys | None, campaign_id: str | None)
         else Text("no witness: that all see the same log is the operator's word alone")
     )
     if found.waiting:
-        parts.append(Text(f"{found.waiting} leaves wait for their witnesses"))
+        waiting = "1 leaf waits" if found.waiting == 1 else f"{found.waiting} leaves wait"
+        parts.append(Text(f"{waiting} for witnesses"))
     for index, leaf in found.leaves:
         of = "" if campaign_id else f" {leaf.campaign_id or '-'}"
         parts.append(Text(f"{index:>6} {leaf.time}{of} phase {leaf.phase} {leaf.kind:<10} {leaf.hash}"))
