@@ -128,7 +128,7 @@ def code_command(
     ref: Annotated[str, typer.Argument(help="the reference that the confirmation gave")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Show position and salt by which a winner finds the own code in the public log.
+    """Show position and salt by which winners find their code in the public log.
 
     The salt is for the winner only. Exits 1 if the ref has no code.
     """

@@ -172,8 +172,8 @@ _RECOMMITTED = (
 )
 
 OF_A_REPLAY = (
-    "The artefacts follow from each other. That they are the ones the operator committed to before the seed"
-    " existed shows only by comparing manifestHash with where it was published."
+    "The artefacts follow from each other. Only a comparison of manifestHash with the place where it was published"
+    " shows that they are those that the operator committed to before the seed existed."
 )
 OF_PUBLISHED_HASHES = (
     "The artefacts follow from each other, and the manifests have the hashes that were given as published: compare"
