@@ -28,7 +28,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
 	@touch $(STAMP)
 
-demo: $(STAMP) ## replicate 20,000 entries end to end on the embedded stack (KEEP=1 keeps it running)
+demo: $(STAMP) ## replicate 20,000 entries on the embedded stack (KEEP=1 keeps it running, DEMO_FLAGS="--entries 2000")
 	@$(BIN)/python -m tools.demo demo $(DEMO_FLAGS)
 
 dev: $(STAMP) ## run the stack and Dagster with sensors on, until Ctrl-C

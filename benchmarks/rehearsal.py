@@ -41,7 +41,7 @@ from regworkers_core.observability.logs import configure_logging
 from regworkers_core.operations.runbooks import cost
 from regworkers_core.operations.runbooks.runbook import MINUTE_SECONDS, add_up
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import make_secret
+from regworkers_core.selection.campaigns.registry import commit_to_secret
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.load import MARKETS, DemoCampaign
 from regworkers_local.stack import Stack
@@ -154,12 +154,13 @@ class Rehearsal:
         """The campaign, with seats for one entry in twenty, and its codes."""
         runtime, seats = self._runtime, max(self._entries // ENTRIES_PER_SEAT // len(MARKETS), 1)
         list(provision(runtime))
+        commitment = commit_to_secret(runtime, CAMPAIGN.campaign_id)
         now = time.time()
         document = CAMPAIGN.document(opens_at=iso(now))
         document["markets"] = [
             {**market, "capacity": seats, "reserves": []} for market in document["markets"]
         ]
-        document["draw"] = {"commitment": make_secret(runtime, CAMPAIGN.campaign_id), "committedAt": iso(now)}
+        document["draw"] = {"commitment": commitment, "committedAt": iso(now)}
         query = {"_id": CAMPAIGN.campaign_id}
         runtime.database["campaigns"].update_one(query, {"$setOnInsert": document}, upsert=True)
         with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import make_secret
+from regworkers_core.selection.campaigns.registry import commit_to_secret
 from regworkers_local.services.stores import Stores
 
 LOCALES = ("de_DE", "fr_FR", "pl_PL", "ja_JP", "el_GR", "ar_AA", "es_MX", "en_US")
@@ -211,10 +211,10 @@ class Loader:
         """
         collection = self._runtime.database["campaigns"]
         for campaign in self._campaigns:
+            commitment = commit_to_secret(self._runtime, campaign.campaign_id)
             now = time.time()
             # Open before the first entry, and after the commitment.
             document = campaign.document(opens_at=iso(now + 0.001))
-            commitment = make_secret(self._runtime, campaign.campaign_id)
             document["draw"] = {"commitment": commitment, "committedAt": iso(now)}
             self._runtime.dependency("mongo").call(
                 collection.update_one, {"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True

@@ -94,7 +94,7 @@ def server_of(dependency: str) -> str | None:
     """The server of the embedded stack behind a dependency; None if the stack does not have it."""
     if dependency.startswith("service-"):
         return "services"
-    if dependency in ("drand", "slack", "pagerduty", "vault", "dagster"):
+    if dependency in ("drand", "slack", "pagerduty", "vault", "dagster", "witnesses", "log"):
         return None
     return {"mongo": "mongo", "drain-log": "mongo", "redis": "redis", "kafka": "kafka"}.get(dependency, "aws")
 

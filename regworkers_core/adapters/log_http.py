@@ -6,7 +6,9 @@ a person who reads a log repeats the command.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from regworkers_core.domain.reasons import TransientFailure
@@ -24,7 +26,9 @@ class NoAnswer(Exception):
 
 
 class LogHttp:
-    """`timeout_seconds` bounds each step of a request; `whole_seconds` the whole request, by default as well."""
+    """`timeout_seconds` bounds each step of a request. `whole_seconds`, by default as long, bounds the whole request:
+    from the look-up of the name to the last byte, however slowly they come.
+    """
 
     def __init__(
         self,
@@ -53,8 +57,36 @@ class LogHttp:
         raise TransientFailure("log", f"{url}: status {status}")
 
     def _answer(self, method: str, url: str, body: bytes | None, most: int) -> tuple[int, bytes]:
+        # The client bounds each read only. So another thread waits for the server, and this one for the deadline.
+        answer: scheduling.Future[tuple[int, bytes]] = scheduling.future()
+        sockets: list[socket.socket] = []
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._asked(method, url, body, most, sockets))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        scheduling.start(ask, "log-http")
+        done, _ = scheduling.wait([answer], self._whole_seconds)
+        if done:
+            return answer.result()
+        for each in sockets:
+            # Ends the read in which the other thread waits. Not SSLSocket's method, which changes what is being read.
+            with suppress(OSError):
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
+        raise NoAnswer(f"not done after {self._whole_seconds:g} s")
+
+    def _asked(
+        self, method: str, url: str, body: bytes | None, most: int, sockets: list[socket.socket]
+    ) -> tuple[int, bytes]:
+        """Adds the socket of the connection to `sockets` as soon as there is one."""
         # Imported late: most commands need no HTTP.
         import httpx2
+
+        def trace(event: str, info: Mapping[str, Any]) -> None:
+            if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+                sockets.append(info["return_value"].get_extra_info("socket"))
 
         deadline = scheduling.monotonic() + self._whole_seconds
         try:
@@ -62,7 +94,7 @@ class LogHttp:
                 (self._make or httpx2.Client)(
                     timeout=self._timeout_seconds, follow_redirects=False
                 ) as client,
-                client.stream(method, url, content=body) as response,
+                client.stream(method, url, content=body, extensions={"trace": trace}) as response,
             ):
                 pieces, size = [], 0
                 for piece in response.iter_bytes():

@@ -89,7 +89,8 @@ def _shown(found: FollowedLog, trusted: LogKeys | None, campaign_id: str | None)
         else Text("no witness: that all see the same log is the operator's word alone")
     )
     if found.waiting:
-        parts.append(Text(f"{found.waiting} leaves wait for their witnesses"))
+        waiting = "1 leaf waits" if found.waiting == 1 else f"{found.waiting} leaves wait"
+        parts.append(Text(f"{waiting} for witnesses"))
     for index, leaf in found.leaves:
         of = "" if campaign_id else f" {leaf.campaign_id or '-'}"
         parts.append(Text(f"{index:>6} {leaf.time}{of} phase {leaf.phase} {leaf.kind:<10} {leaf.hash}"))
@@ -129,7 +130,7 @@ def code_command(
     ref: Annotated[str, typer.Argument(help="the reference that the confirmation gave")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Show position and salt by which a winner finds the own code in the public log.
+    """Show position and salt by which winners find their code in the public log.
 
     The salt is for the winner only. Exits 1 if the ref has no code.
     """

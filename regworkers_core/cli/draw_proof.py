@@ -208,6 +208,10 @@ def verify_page_command(
         text = Text(f"the page of {ours}\n  SHA-256 {found}", "bold green")
     else:
         text = Text(f"NOT the page of {ours}", "bold red")
+        if has_signatures() and found == verifier_hash(signatures=False):
+            text.append(
+                "\n  It is the page of a build of the same release that cannot check signatures", "default"
+            )
         text.append(f"\n  SHA-256 of the file {found}\n  of this release     {expected}", "default")
     document = {
         "same": same,
@@ -262,6 +266,8 @@ def publish_page_command(
                 )
                 result["put"] = len(done.put)
     document = done.as_dict()
-    if source is None and change.dry_run and done.put:
+    if source is None and not done.put:
+        document["advice"] = "nothing to put: the page is as published"
+    elif source is None and change.dry_run:
         document["advice"] = "nothing was put: add --apply to publish it"
     answer(document, form)

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.cli.options import Commands
 from regworkers_core.cli.output import FINDING, TROUBLE, visible
-from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import load_settings
@@ -139,7 +140,7 @@ def main() -> None:
         # An artefact is not what it should be: a finding, not a wrong call.
         _leave(str(error), FINDING)
     except Failure as failure:
-        _leave(f"{failure}; {_way_out()}")
+        _leave(f"{failure}; {_way_out(failure)}")
     except ModuleNotFoundError as error:
         _leave(
             f"{error.name} is not installed: install the extra that has it, such as `regworkers[draw,reports]`"
@@ -149,9 +150,14 @@ def main() -> None:
         _leave(f"unexpected {describe(error)}")
 
 
-def _way_out() -> str:
+def _way_out(failure: Failure) -> str:
     """What to do if a dependency does not answer."""
-    if load_settings().environment == "local-dev":
+    dependency = failure.dependency if isinstance(failure, TransientFailure) else ""
+    if dependency == "witnesses":
+        return "ask their operators; the draw continues when it is run again"
+    if dependency == "log":
+        return "is the address right, and does it answer?"
+    if load_settings().environment == "local-dev" and server_of(dependency):
         return "is the embedded stack running? `regworkers local up` starts what is not"
     return "`regworkers doctor` shows which dependency does not answer"
 

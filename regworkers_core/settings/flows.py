@@ -178,16 +178,23 @@ class LogSettings(Section):
 
     @model_validator(mode="after")
     def _enough_witnesses(self) -> Self:
-        different = len({each.vkey for each in self.witnesses})
-        if different < len(self.witnesses):
-            raise PydanticCustomError(
-                "witness_twice", "should name every witness once", {"field": "witnesses"}
-            )
-        if self.needed > different:
+        names: dict[str, str] = {}
+        for each in self.witnesses:
+            # `<name>+<id>+<public key>`: one key under two names is one witness.
+            name, *rest = each.vkey.split("+", 2)
+            key = rest[-1] if rest else name
+            if key in names:
+                raise PydanticCustomError(
+                    "witness_twice",
+                    "should name every witness once: {first} and {second} have the same key",
+                    {"field": "witnesses", "first": names[key], "second": name},
+                )
+            names[key] = name
+        if self.needed > len(names):
             raise PydanticCustomError(
                 "too_few_witnesses",
                 "should be at most the number of witnesses, {number}",
-                {"field": "needed", "number": str(different)},
+                {"field": "needed", "number": str(len(names))},
             )
         return self
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +35,7 @@ class Answers:
         pass
 
     @contextmanager
-    def stream(self, _method: str, _url: str, content: bytes | None = None) -> Iterator[Answers]:
+    def stream(self, _method: str, _url: str, **_options: Any) -> Iterator[Answers]:
         if self._error:
             raise self._error
         yield self
@@ -62,6 +64,37 @@ def test_an_answer_that_drips_in_ends_with_the_time(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(NoAnswer, match="not done after 1 s"):
         LogHttp(1.0, make=Answers(200, drips())).post("http://w", b"")
+
+
+def test_headers_that_drip_in_end_with_the_time_and_the_connection() -> None:
+    stopped, closed = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                # Each byte comes long before the time of one read is over.
+                try:
+                    while not stopped.wait(0.05):
+                        connection.sendall(b"a")
+                except OSError:
+                    closed.set()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        # The timer ends a request that nothing bounds.
+        guard = threading.Timer(5.0, stopped.set)
+        guard.start()
+        try:
+            with pytest.raises(NoAnswer, match=r"not done after 0.3 s"):
+                LogHttp(0.3).post(f"http://127.0.0.1:{server.getsockname()[1]}/add-checkpoint", b"x")
+            assert closed.wait(5.0), "the connection stays open"
+        finally:
+            guard.cancel()
+            stopped.set()
+            thread.join()
 
 
 def test_a_connection_that_fails_is_no_answer() -> None:

@@ -23,6 +23,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.verifier.assemble import has_signatures
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess
@@ -83,6 +84,8 @@ def demo(
         console.print(f"{what}: {path.as_uri()}")
     if published:
         console.print("to look up references in the page: python3 -m http.server --directory build/demo")
+        if not has_signatures():
+            console.print("these receipts check no signatures: run `make verifier` before the demo for that")
     if not clean:
         raise typer.Exit(1)
 

@@ -72,8 +72,8 @@ def assess(
     changed = ", ".join(f"{market} is {status}" for market, status in (resumed or {}).items())
     return RunbookReport(
         NAME,
-        f"{len(draws)} draws, {len(markets)} markets; {len(stuck)} of them do not continue",
-        {"draws": len(draws), "markets": len(markets), "standStill": len(stuck)},
+        f"draws: {len(draws)}, markets: {len(markets)}, findings: {len(findings)}",
+        {"draws": len(draws), "markets": len(markets), "findings": len(findings)},
         {"draws": list(draws), "markets": list(markets)},
         tuple(findings),
         f"resumed: {changed}" if changed else "",

@@ -112,7 +112,7 @@ def _moved(runtime: Runtime, market: MarketPhase, moves: list[dict[str, Any]]) -
 
 @dataclass(frozen=True, slots=True)
 class CodeProof:
-    """What a winner needs to find the own code among the published digests. `salt` is secret as the code is."""
+    """What winners need to find their code among the published digests. `salt` is secret as the code is."""
 
     campaign_id: str
     phase: int

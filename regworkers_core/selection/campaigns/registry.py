@@ -156,8 +156,7 @@ def create(
             f"campaign {taken.campaign_id} has that id or slug already: "
             f"`regworkers campaign show {taken.campaign_id}`, or choose another"
         )
-    commitment = make_secret(runtime, campaign.campaign_id, entropy=entropy)
-    PublicLog.of(runtime).append(Kind.COMMITMENT, campaign.campaign_id, 1, commitment)
+    commitment = commit_to_secret(runtime, campaign.campaign_id, entropy=entropy)
     committed = replace(campaign.draw, commitment=commitment, committed_at=iso(runtime.clock()))
     campaign = replace(campaign, draw=committed)
     runtime.campaigns.create(campaign)
@@ -191,6 +190,13 @@ def make_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = random
     """
     secret = runtime.secrets.create(secret_name(campaign_id), entropy(SECRET_BYTES).hex())
     return commitment_of(_checked(runtime, campaign_id, secret))
+
+
+def commit_to_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = randomness.token_bytes) -> str:
+    """As `make_secret`, with the leaf of the public log, which may wait for witnesses. Raises as `PublicLog`, too."""
+    commitment = make_secret(runtime, campaign_id, entropy=entropy)
+    PublicLog.of(runtime).append(Kind.COMMITMENT, campaign_id, 1, commitment)
+    return commitment
 
 
 def ensure_commitment(runtime: Runtime, campaign: Campaign) -> Commitment:

@@ -261,7 +261,8 @@ class Drawn(StepChecker):
     def _check_key(self) -> str:
         leaf = self._own.leaf
         _equal(self._key, unit_key(self._seed.seed, self._first.draw_id, leaf.unit, leaf.weight))
-        return f"{self._key}, the lowest of {leaf.weight} ticket(s) of unit {leaf.unit}"
+        tickets = "the only ticket" if leaf.weight == 1 else f"the lowest of the {leaf.weight} tickets"
+        return f"{self._key}, {tickets} of unit {leaf.unit}"
 
     def _check_entry_key(self) -> str:
         _equal(self._entry_key, entry_key(self._seed.seed, self.ref))
@@ -271,10 +272,12 @@ class Drawn(StepChecker):
         """Check that an entry without a rank has enough entries of its unit ahead; one with a rank is a candidate."""
         wins = self._first.wins_per_unit
         if self._phases[0].position.rank:
-            return f"has a rank, so it is one of the {wins} entries of its unit that may win"
+            among = "the entry" if wins == 1 else f"one of the {wins} entries"
+            return f"has a rank, so it is {among} of its unit that may win"
         refs = {each.leaf.ref for each in self._siblings}
         if len(refs) != wins or self.ref in refs:
-            wrong(f"no rank, so {wins} other entries of the unit must be ahead, found {len(refs)}")
+            others = "1 other entry" if wins == 1 else f"{wins} other entries"
+            wrong(f"no rank, so {others} of the unit must be ahead, found {len(refs)}")
         for each in self._siblings:
             each.check(self._first)
             if (each.leaf.unit, each.leaf.weight) != (self._own.leaf.unit, self._own.leaf.weight):
@@ -283,7 +286,8 @@ class Drawn(StepChecker):
                 )
             if not entry_key(self._seed.seed, each.leaf.ref) < self._entry_key:
                 wrong(f"{each.leaf.ref} is not ahead of {self.ref}")
-        return f"{wins} entries of the unit are ahead: {', '.join(sorted(refs))}"
+        ahead = "1 entry of the unit is" if wins == 1 else f"{wins} entries of the unit are"
+        return f"{ahead} ahead: {', '.join(sorted(refs))}"
 
     def _check_outcome(self, phase: PhasePart) -> str:
         position = phase.position

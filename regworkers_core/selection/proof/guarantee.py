@@ -172,12 +172,16 @@ _RECOMMITTED = (
 )
 
 OF_A_REPLAY = (
-    "The artefacts follow from each other. That they are the ones the operator committed to before the seed"
-    " existed shows only by comparing manifestHash with where it was published."
+    "The artefacts follow from each other. Only a comparison of manifestHash with the place where it was published"
+    " shows that they are those that the operator committed to before the seed existed."
 )
 OF_PUBLISHED_HASHES = (
     "The artefacts follow from each other, and the manifests have the hashes that were given as published: compare"
     " those with a place where the operator could not change them."
+)
+OF_SOME_PUBLISHED_HASHES = (
+    "The artefacts follow from each other, and the {compared} given as published; no published hash was given"
+    " for {missing}: compare both with a place where the operator could not change them."
 )
 OF_RECORDED_HASHES = (
     "The artefacts follow from each other, and the manifests have the hashes that the operator's own record of the"
@@ -235,9 +239,19 @@ def is_recommitted(replaced: ReplacedManifest) -> bool:
     return at is not None and replaced.replaced_at >= at
 
 
-def of_hashes(origin: Literal["published", "recorded"]) -> str:
-    """What it proves that the manifests match hashes that were known before."""
-    return OF_PUBLISHED_HASHES if origin == "published" else OF_RECORDED_HASHES
+def of_hashes(origin: Literal["published", "recorded"], known: int, phases: int) -> str:
+    """What it proves that the manifests of the first `known` phases match hashes that were known before."""
+    if origin == "recorded":
+        return OF_RECORDED_HASHES
+    if known >= phases:
+        return OF_PUBLISHED_HASHES
+    compared = (
+        "manifest of phase 1 has the hash that was"
+        if known == 1
+        else f"manifests of phases 1 to {known} have the hashes that were"
+    )
+    missing = f"phase {phases}" if known + 1 == phases else f"phases {known + 1} to {phases}"
+    return OF_SOME_PUBLISHED_HASHES.format(compared=compared, missing=missing)
 
 
 def fits(text: str, source: Mapping[str, Any], published: Published) -> bool:

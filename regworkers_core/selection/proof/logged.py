@@ -265,7 +265,8 @@ class LogPart:
         keys = [key for name, key in known.items() if name in signed]
         # One key under two names is one witness.
         count = len({key.public for key in keys})
-        found = f"{count} trusted witness(es) cosigned {what}, {self.need} are needed"
+        witnesses = "1 trusted witness" if count == 1 else f"{count} trusted witnesses"
+        found = f"{witnesses} cosigned {what} (needed: {self.need})"
         if count < self.need:
             _wrong(found)
         return f"{found}: {', '.join(sorted({key.name for key in keys}))}"

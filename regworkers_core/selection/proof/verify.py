@@ -195,7 +195,11 @@ class _Replay:
         for each in inputs:
             self._notes.extend(published_lines(each.number, each.published))
         if not self._findings:
-            self._notes.append(guarantee.of_hashes(self._origin) if self._known else guarantee.OF_A_REPLAY)
+            self._notes.append(
+                guarantee.of_hashes(self._origin, len(self._known), len(inputs))
+                if self._known
+                else guarantee.OF_A_REPLAY
+            )
         self._notes.append(guarantee.LATER_PHASES.format(last=len(inputs)))
         return Verification(
             campaign_id=first.campaign_id if first else "",

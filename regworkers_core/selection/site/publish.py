@@ -103,6 +103,8 @@ def publish_page(
         for number, phase in (record.phases if record else {}).items()
         if phase.result_hash and (phase.confirmed or (record and record.annulled))
     ]
+    if record is None:
+        runtime.campaigns.require_id(campaign_id)
     if record is None or not shown:
         raise UsageError(
             f"{campaign_id} has no confirmed phase yet: read the report and confirm it with `regworkers draw run"

@@ -35,9 +35,11 @@ def verifier_page(receipt: bytes | None = None) -> bytes:
     return _BLOCK.sub(lambda block: block[1] + escaped + block[3], _page(), count=1)
 
 
-def verifier_hash() -> str:
-    """The SHA-256 of this release's page without the contents of its block."""
-    return sha256_hex(_page())
+def verifier_hash(*, signatures: bool = True) -> str:
+    """The SHA-256 of this build's page without the contents of its block; without `signatures` that of a build of the
+    same release that cannot check them.
+    """
+    return sha256_hex(_page(signatures=signatures))
 
 
 def page_hash(page: bytes) -> str:
@@ -79,8 +81,8 @@ def curves_scripts() -> tuple[str, str]:
 
 
 @cache
-def _page() -> bytes:
-    own, curves = module("page.js").encode(), _unpacked(_CURVES)
+def _page(*, signatures: bool = True) -> bytes:
+    own, curves = module("page.js").encode(), _unpacked(_CURVES) if signatures else b""
     # After a change of the modules the packed code is that of before.
     if curves and _unpacked(_PACKED) == own:
         unpack = (_FOLDER / "unpack.js").read_bytes()

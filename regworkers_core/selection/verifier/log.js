@@ -227,7 +227,7 @@ function seenBy(note, { witnesses, need }, what, values) {
   for (const { name, id } of keys) values.push(["witness", `${name}+${id}`]);
   // One key under two names is one witness.
   const count = new Set(keys.map((key) => String(key.publicKey))).size;
-  const found = `${count} trusted witness(es) cosigned ${what}, ${need} are needed`;
+  const found = `${count} trusted ${count === 1 ? "witness" : "witnesses"} cosigned ${what} (needed: ${need})`;
   if (count < need) throw logError(found);
   return `${found}: ${sorted(new Set(keys.map((key) => key.name))).join(", ")}`;
 }

@@ -421,7 +421,8 @@ function checkKey({ own, first, seed, key }, values) {
   const { unit, weight } = own.leaf;
   values.push(["unit", unit], ["weight", weight], ["key", key]);
   checkEqual(key, unitKey(seed.seed, first.drawId, unit, weight));
-  return `${key}, the lowest of ${weight} ticket(s) of unit ${unit}`;
+  const tickets = weight === 1 ? "the only ticket" : `the lowest of the ${weight} tickets`;
+  return `${key}, ${tickets} of unit ${unit}`;
 }
 
 function checkEntryKey({ ref, seed, entryKey: stated }, values) {
@@ -438,10 +439,14 @@ function checkEqual(stated, computed) {
 function checkCandidate({ ref, own, siblings, first, seed, phases, entryKey: ownEntryKey }, values) {
   const wins = first.winsPerUnit;
   values.push(["winsPerUnit", wins]);
-  if (phases[0].position.rank) return `has a rank, so it is one of the ${wins} entries of its unit that may win`;
+  if (phases[0].position.rank) {
+    const among = wins === 1 ? "the entry" : `one of the ${wins} entries`;
+    return `has a rank, so it is ${among} of its unit that may win`;
+  }
   const refs = new Set(siblings.map((each) => each.leaf.ref));
   if (refs.size !== wins || refs.has(ref)) {
-    wrong(`no rank, so ${wins} other entries of the unit must be ahead, found ${refs.size}`);
+    const others = wins === 1 ? "1 other entry" : `${wins} other entries`;
+    wrong(`no rank, so ${others} of the unit must be ahead, found ${refs.size}`);
   }
   const { unit, weight } = own.leaf;
   for (const each of siblings) {
@@ -452,7 +457,8 @@ function checkCandidate({ ref, own, siblings, first, seed, phases, entryKey: own
     }
     if (!(entryKey(seed.seed, each.leaf.ref) < ownEntryKey)) wrong(`${each.leaf.ref} is not ahead of ${ref}`);
   }
-  return `${wins} entries of the unit are ahead: ${sorted(refs).join(", ")}`;
+  const ahead = wins === 1 ? "1 entry of the unit is" : `${wins} entries of the unit are`;
+  return `${ahead} ahead: ${sorted(refs).join(", ")}`;
 }
 
 function checkOutcome(draw, phase, values) {

@@ -237,8 +237,8 @@ export const STRINGS = {
     ],
     replay: [
       "The other entries",
-      "This receipt shows your entry. That everyone else was treated by the same rules shows a replay of the whole " +
-        "draw: one honest auditor is enough.",
+      "This receipt shows your entry. A replay of the whole draw shows whether all others were treated by the same " +
+        "rules: one honest auditor is enough.",
     ],
     later: (last) => [
       "Later phases",

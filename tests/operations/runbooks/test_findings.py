@@ -464,3 +464,10 @@ def test_an_explained_market_is_reported_once() -> None:
         "summer: it is paused",
     ]
     assert report.findings[0].advice.startswith("regworkers codes import <csv>") and report.next_step == ""
+
+
+def test_a_draw_that_does_not_continue_before_it_has_markets_is_counted() -> None:
+    hints = [RunbookFinding("summer: phase 1 is FROZEN and no run works on it", "regworkers draw run summer")]
+    report = selection_failures.assess([{"campaign": "summer"}], [], hints)
+    assert report.facts["findings"] == len(report.findings) == 1
+    assert report.summary == "draws: 1, markets: 0, findings: 1"

@@ -14,6 +14,9 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.registry import ensure_commitment, make_secret, reveal
+from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.public_log import PublicLog
+from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.support.campaigns import create, definition
 
 SECRET = bytes(range(32))
@@ -147,3 +150,14 @@ def test_a_secret_is_created_once_and_never_overwritten(runtime: Runtime) -> Non
     assert runtime.secrets.create("draw-secret/x", "first") == "first"
     assert runtime.secrets.create("draw-secret/x", "second") == "first"
     assert runtime.secrets.get("draw-secret/x") == "first"
+
+
+def test_the_demo_campaigns_are_committed_to_in_the_log_before_they_open(runtime: Runtime) -> None:
+    Loader(runtime, LoadPlan()).write_campaigns()
+    log = PublicLog.of(runtime).read()
+    assert log is not None
+    leaves = {leaf.campaign_id: leaf for index in range(log.size) if (leaf := log.leaf(index))}
+    for each in CAMPAIGNS:
+        campaign, leaf = runtime.campaigns.require(each.campaign_id), leaves[each.campaign_id]
+        assert (leaf.kind, leaf.hash) == (Kind.COMMITMENT, campaign.draw.commitment)
+        assert leaf.time <= campaign.opens_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,13 @@ def test_without_settings_there_is_none_and_none_is_needed() -> None:
 def test_settings_that_cannot_hold_are_refused(log: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         with_log(**log)
+
+
+def test_one_key_under_two_names_is_refused_with_both_names() -> None:
+    key = cosigner(1).verifier(COSIGNATURE)
+    other = replace(key, name="another.example/w")
+    with pytest.raises(ValidationError, match=f"{key.name} and {other.name} have the same key"):
+        with_log(witnesses=[FIRST, SECOND, {**SECOND, "vkey": str(other)}], needed=2)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.log.follow import at_place
 from regworkers_core.selection.log.leaves import Kind
 from regworkers_core.selection.log.note import VerifierKey
-from regworkers_core.selection.log.public_log import PublicLog
+from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
 from tests.selection.log.fakes import hash_of
 from tests.selection.log.test_follow import Place, manifest
-from tests.support.terminal import Answer
+from tests.support.terminal import Answer, regworkers
 
 
 def here(*words: str) -> Answer:
@@ -110,6 +110,36 @@ def test_an_address_is_verified_as_a_folder(place: Place, tmp_path: Path) -> Non
     assert answer.code == 0 and "4 leaves" in answer.stdout
     with pytest.raises(TransientFailure, match="ConnectError"):
         at_place("http://127.0.0.1:9").read("log/checkpoint")
+
+
+def test_an_address_that_does_not_answer_is_not_blamed_on_the_embedded_stack() -> None:
+    answer = regworkers(None, "draw", "log", "--from", "http://127.0.0.1:9")
+    assert answer.code == 2 and "http://127.0.0.1:9/log/keys.json: ConnectError" in answer.stderr
+    assert "embedded stack" not in answer.stderr and "is the address right" in answer.stderr
+
+
+def test_missing_witnesses_lead_to_their_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_few(_place: str) -> None:
+        raise NotWitnessed(1, 2, ["w2.example: status 404"])
+
+    monkeypatch.setattr("regworkers_core.selection.log.follow.at_place", too_few)
+    answer = regworkers(None, "draw", "log", "--from", "here")
+    assert answer.code == 2 and "1 of 2 needed witnesses cosigned the log: w2.example" in answer.stderr
+    assert "embedded stack" not in answer.stderr
+    assert "ask their operators; the draw continues when it is run again" in answer.stderr
+
+
+def test_one_leaf_waits_and_two_leaves_wait(place: Place, tmp_path: Path) -> None:
+    def line() -> str:
+        return here("log", "--from", str(copied(place, tmp_path))).stdout
+
+    checkpoint = place.bucket.objects["log/checkpoint"]
+    place.leaf(Kind.NOTICE, hash_of("n"))
+    place.bucket.objects["log/checkpoint"] = checkpoint
+    assert "1 leaf waits for witnesses" in line()
+    place.leaf(Kind.CODES, hash_of("c"))
+    place.bucket.objects["log/checkpoint"] = checkpoint
+    assert "2 leaves wait for witnesses" in line()
 
 
 def test_the_key_is_made_once_shown_and_changed_on_request(

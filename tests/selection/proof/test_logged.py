@@ -218,8 +218,10 @@ def test_a_proof_or_a_checkpoint_that_was_changed_fails(receipt: dict[str, Any])
 
 def test_enough_distinct_witnesses_are_needed(receipt: dict[str, Any]) -> None:
     holds = check(logged(receipt, witnesses=WITNESSES, need=4))
-    assert holds.verdict == "holds" and "4 trusted witness(es)" in state(holds, "witnesses")[1]
+    assert holds.verdict == "holds" and "4 trusted witnesses cosigned" in state(holds, "witnesses")[1]
     assert not any("only the operator vouches" in limit for limit in holds.limits)
+    one = check(logged(receipt, witnesses=WITNESSES[:1], need=1))
+    assert "1 trusted witness cosigned the checkpoint (needed: 1): " in state(one, "witnesses")[1]
     # One key under two names is one witness.
     twice = logged(receipt, witnesses=[WITNESSES[0], ALIAS], need=2)
     assert failed(check(twice)) == ["witnesses"]
@@ -242,7 +244,7 @@ def test_witnesses_must_have_seen_the_manifest_in_time(receipt: dict[str, Any], 
     assert "the checkpoint of the commit at least 600 s before its round" in state(checked, "witnesses")[1]
     late = check(logged(receipt, **asked, seen_at=SEEN + 1))
     assert failed(late) == ["witnesses"]
-    assert "0 trusted witness(es) cosigned the checkpoint of the commit" in state(late, "witnesses")[1]
+    assert "0 trusted witnesses cosigned the checkpoint of the commit" in state(late, "witnesses")[1]
     # One of them signed again, later.
     made = logged(receipt, **asked, seen_at=SEEN)
     note = Note.parse(made["log"]["committed"]["checkpoint"])

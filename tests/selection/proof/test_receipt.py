@@ -708,3 +708,16 @@ def test_any_value_anywhere_in_a_receipt_is_no_crash(
         place[key] = data.draw(VALUES)
     checked = check_receipt(json.dumps(receipt).encode())
     assert all(len(each.detail) < 20_000 for each in checked.checks)
+
+
+def test_the_steps_count_in_plain_words(all_receipts: dict[str, dict[str, Any]]) -> None:
+    said = "\n".join(json.dumps(check(each).as_dict()) for each in all_receipts.values())
+    assert (
+        re.findall(r".{20}(?:ticket\(s\)|one of the 1 |\b1 (?:other )?entries|\b1 tickets).{20}", said) == []
+    )
+    for words in (
+        "the only ticket of unit",
+        "the entry of its unit that may win",
+        "1 entry of the unit is ahead",
+    ):
+        assert words in said

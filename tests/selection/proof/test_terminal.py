@@ -21,6 +21,7 @@ from regworkers_core.selection.draw.artefacts import export, public_key
 from regworkers_core.selection.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
 from regworkers_core.selection.proof.source import campaign_source
+from regworkers_core.selection.verifier import assemble
 from regworkers_core.selection.verifier.assemble import verifier_hash, verifier_page
 from tests.selection.proof.draws import CAMPAIGN, outcomes, publish_beside
 from tests.support.terminal import Answer, regworkers
@@ -122,6 +123,18 @@ def test_verify_page_compares_a_page_with_this_releases_whatever_receipt_is_in_i
     changed.write_bytes(page.read_bytes().replace(b'"viewport"', b'"Viewport"'))
     differs = here("verify-page", str(changed))
     assert differs.code == 1 and "NOT the page" in differs.stdout and verifier_hash() in differs.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        # The release's page, compared with that of a build without `make verifier`, and the other way round.
+        patch.setattr(assemble, "has_signatures", lambda: True)
+        patch.setattr(
+            assemble,
+            "verifier_hash",
+            lambda *, signatures=True: "0" * 64 if signatures else same.document["found"],
+        )
+        unsigned = here("verify-page", str(page))
+    assert (
+        unsigned.code == 1 and "a build of the same release that cannot check signatures" in unsigned.stdout
+    )
     other.write_text("<h1>Receipt</h1>")
     for file, said in ((other, "no block"), (cache / "none.html", "No such file")):
         refused = here("verify-page", str(file))

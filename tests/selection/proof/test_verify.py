@@ -565,3 +565,17 @@ def test_a_folder_or_a_loop_in_place_of_a_file_is_a_finding(copy: Path) -> None:
         path.write_bytes(kept)
     (copy / "phase-3").write_text("no folder")
     assert replay(copy, copy).passed
+
+
+def test_a_phase_without_a_published_hash_is_named(copy: Path, tmp_path: Path) -> None:
+    first, second = (file_hash(copy / f"phase-{number}" / MANIFEST) for number in (1, 2))
+    both = replay(copy, tmp_path, first, second)
+    assert any("the manifests have the hashes that were given as published" in note for note in both.notes)
+    one = replay(copy, tmp_path, first)
+    assert one.passed
+    assert any(
+        "the manifest of phase 1 has the hash that was given as published; no published hash was given for phase 2"
+        in note
+        for note in one.notes
+    )
+    assert not any("the manifests have the hashes that were given" in note for note in one.notes)

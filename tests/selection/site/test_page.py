@@ -239,11 +239,14 @@ def test_the_command_writes_a_folder_offline_and_shows_what_it_would_put(
     assert "add --apply" in dry["advice"] and _stored(drawn) == {}
     done = json.loads(run(CAMPAIGN, "--apply").stdout)
     assert done["page"].endswith(f"/draws/{CAMPAIGN}/page/index.html") and "advice" not in done
+    for words in ((CAMPAIGN, "--apply"), (CAMPAIGN,)):
+        assert json.loads(run(*words).stdout)["advice"] == "nothing to put: the page is as published"
     actions = [row["what"] for row in drawn.database["operator_actions"].find({})]
-    assert actions == ["draw publish-page"]
+    assert actions == ["draw publish-page"] * 2
     for words, said in (
         ((), "give either a campaign or --from"),
         (("--from", str(revealed)), "give --output"),
+        (("nosuch",), "there is no campaign 'nosuch'"),
         (("--from", str(tmp_path), "--output", str(tmp_path / "o")), "no phase-1"),
     ):
         refused = run(*words)

@@ -153,11 +153,25 @@ def test_the_page_has_at_most_120_kb_with_and_without_curves() -> None:
 
 def test_the_docs_say_how_to_compare_a_page_without_our_software(built: Path) -> None:
     text = (PROJECT_ROOT / "docs" / "fairness.md").read_text(encoding="utf-8")
-    command = next(line for line in text.splitlines() if "sed " in line).strip()
-    for receipt in (b'{"ref":"</script>"}', b"{}"):
-        (built / "receipt.html").write_bytes(verifier_page(receipt))
+    (command,) = re.findall(r"^  sed .*\n.*sha256sum", text, re.MULTILINE)
+
+    def hash_of(page: bytes) -> str:
+        (built / "receipt.html").write_bytes(page)
         done = subprocess.run(command, shell=True, cwd=built, capture_output=True, text=True, check=True)
-        assert done.stdout.split()[0] == verifier_hash()
+        return done.stdout.split()[0]
+
+    for receipt in (b'{"ref":"</script>"}', b"{}", None):
+        assert hash_of(verifier_page(receipt)) == verifier_hash()
+    plain = _without_curves()
+    assert hash_of(plain.replace(OPENING, OPENING + b"{}")) == hashlib.sha256(plain).hexdigest()
+    # What shows a tick without any check: text behind a tag of the page, and a further block.
+    tick = b"THIS RECEIPT HOLDS."
+    for forged in (
+        *(verifier_page(b"{}").replace(tag, tag + b'id="receipt">' + tick) for tag in (b"<main>", b"<head>")),
+        verifier_page(b"{}").replace(b"<main>", b"<main>\n" + OPENING + b"</script>"),
+        verifier_page(b"{}").replace(OPENING, OPENING + b"</script><h1>" + tick + b"</h1><script>"),
+    ):
+        assert hash_of(forged) != verifier_hash()
 
 
 def test_the_modules_become_one_script_without_imports_and_with_each_name_once() -> None:
