@@ -83,6 +83,11 @@ export function* receiptSteps(text, { curves = null, trust = null } = {}) {
   return { verdict, steps, limits: checker.limits, receipt: plain(document), keys: checker.keys };
 }
 
+/** How a page shows a step: where no witness is named, there is nothing that could have passed. */
+export function shownState({ name, state, detail }) {
+  return name === "witnesses" && detail === NO_WITNESS ? "none" : state;
+}
+
 // A step is `[name, run]`; `run` returns the detail, and adds what it compares to `values`.
 function runStep([name, run]) {
   const values = [];
@@ -109,7 +114,9 @@ function parsedReceipt(data) {
   let document;
   try {
     const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-    document = parseJson(typeof data === "string" ? data : decoder.decode(data));
+    const text = typeof data === "string" ? data : decoder.decode(data);
+    // Editors on Windows write a mark of the byte order (BOM) before it.
+    document = parseJson(text.replace(/^\ufeff/, ""));
   } catch {
     wrong("not a JSON document: give the receipt in its JSON format");
   }
