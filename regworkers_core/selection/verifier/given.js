@@ -5,9 +5,9 @@ import { STRINGS } from "./strings.js";
 const MOST_BYTES = 4_000_000;
 const IN_A_PAGE = /<script type="application\/json" id="receipt">([^<]*)<\/script>/;
 
-/** A text without the mark of its byte order (BOM) and the white space of JSON around it, as the check reads it. */
+/** A text without the mark of its byte order (BOM) and the white space of JSON before it, as the check reads it. */
 export function bare(text) {
-  return text.replace(/^\ufeff/, "").replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "");
+  return text.replace(/^\ufeff?[ \t\r\n]*/, "");
 }
 
 export function parsedOrNull(text) {
