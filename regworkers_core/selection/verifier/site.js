@@ -8,7 +8,7 @@ import { STRINGS } from "./strings.js";
 
 const SITE_TEXT = {
   absent: "This reference is not in the draw: its neighbours in the list are next to each other.",
-  capitals: "Capital and small letters differ in a reference: compare it with your confirmation.",
+  capitals: "Capitals count in a reference: compare it with your confirmation.",
   absentWhy: "Why an entry was left out is not public. Ask the organiser for your receipt: it gives the reason.",
   noRef: "A reference has 1 to 64 of the characters A-Z a-z 0-9 _ -, as in your confirmation.",
   looking: "Fetching the proof and checking it …",
