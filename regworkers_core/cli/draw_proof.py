@@ -159,7 +159,7 @@ def receipt_command(
 
 @app.command("check-receipt")
 def check_command(
-    file: Annotated[Path, typer.Argument(help="a receipt as JSON, or - to read it from stdin")],
+    file: Annotated[Path, typer.Argument(help="a receipt as JSON or as a page, or - to read it from stdin")],
     trust: TrustOption = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
@@ -170,9 +170,10 @@ def check_command(
     """
     from regworkers_core.selection.proof.check import FAILS, check_receipt, require_receipt
     from regworkers_core.selection.proof.receipt_view import checked_text
+    from regworkers_core.selection.verifier.assemble import receipt_in
 
     trusted = trusted_keys(trust)
-    data = sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file)
+    data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
     require_receipt(data)
     checked = check_receipt(data, trusted)
     answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()), finding=checked.verdict == FAILS)

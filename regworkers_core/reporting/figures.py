@@ -8,13 +8,14 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
@@ -29,9 +30,17 @@ _DPI = 100
 _LEGEND_CHARACTERS, _LEGEND_HANDLE = 110, 8
 
 
+class _Figure(Figure):
+    def draw(self, renderer: Any) -> None:
+        # Names of markets are text: a `$` in one does not begin a formula.
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
+
+
 def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
     """An empty figure with `panels` axes below each other, high enough for `rows` lines of text."""
-    made = Figure(figsize=(_WIDTH_INCHES, 1.3 + 0.26 * max(rows, 6)), dpi=_DPI, layout="constrained")
+    made = _Figure(figsize=(_WIDTH_INCHES, 1.3 + 0.26 * max(rows, 6)), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(made)
     axes = made.subplots(panels, 1, squeeze=False)[:, 0]
     for axis in axes:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.site.publish import page_from_folder
+from regworkers_core.selection.verifier.assemble import verifier_page
 from tests.browser.chromium import Browser, Tab
 from tests.browser.test_verifier_page import AUDIT, text
 from tests.selection.proof.draws import BEACON, outcomes, publish_beside, two_phases
@@ -32,11 +34,17 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
         if found is None or not self.ranges:
             super().do_GET()
             return
-        data = Path(self.translate_path(self.path)).read_bytes()[int(found[1]) : int(found[2]) + 1]
+        whole = Path(self.translate_path(self.path)).read_bytes()
+        data, sent = self.piece(whole, int(found[1]), int(found[2]))
         self.send_response(206)
         self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Range", f"bytes {sent}/{len(whole)}")
         self.end_headers()
         self.wfile.write(data)
+
+    def piece(self, whole: bytes, first: int, last: int) -> tuple[bytes, str]:
+        """What is sent of a file, and what its header says that it is."""
+        return whole[first : last + 1], f"{first}-{last}"
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -44,6 +52,28 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
 
 class _WholeFiles(_Ranges):
     ranges = False
+
+
+class _WholeAsARange(_Ranges):
+    def piece(self, whole: bytes, first: int, last: int) -> tuple[bytes, str]:
+        return whole, f"0-{len(whole) - 1}"
+
+
+class _TooShort(_Ranges):
+    def piece(self, whole: bytes, first: int, last: int) -> tuple[bytes, str]:
+        return whole[first : last - 19], f"{first}-{last}"
+
+
+class _FromTheStart(_Ranges):
+    def piece(self, whole: bytes, first: int, last: int) -> tuple[bytes, str]:
+        return whole[: last - first + 1], f"0-{last - first}"
+
+
+class _OtherLines(_Ranges):
+    """Something else is where the tiles should be."""
+
+    def piece(self, whole: bytes, first: int, last: int) -> tuple[bytes, str]:
+        return b"0\n".ljust(last - first + 1, b"x"), f"{first}-{last}"
 
 
 @contextmanager
@@ -110,11 +140,98 @@ def test_a_reference_that_is_not_in_the_draw_is_proven_absent(visit: Any) -> Non
         assert "failed" not in text(tab, "#answer").lower()
 
 
-def test_a_receipt_from_a_file_is_checked(visit: Any, tmp_path: Path) -> None:
-    (tmp_path / "receipt.json").write_text('{"kind":"draw"}')
+@pytest.mark.parametrize("handler", [_WholeAsARange, _TooShort, _FromTheStart, _OtherLines])
+def test_a_host_that_sends_other_bytes_leads_to_no_verdict(
+    visit: Any, site: Path, handler: type[_Ranges]
+) -> None:
+    with visit(_ref(site, "WINNER"), handler=handler) as tab:
+        said = _answered(tab)
+        assert said.startswith("The proofs could not be read: ") and "iterable" not in said
+        assert tab.run("document.documentElement.dataset.verdict") is None
+
+
+def _answered(tab: Tab) -> str:
+    """The answer, once there is one."""
+    tab.run("""new Promise((done) => {
+      const answer = document.getElementById("answer");
+      const see = () => answer.textContent && !answer.textContent.startsWith("Fetching") && done();
+      new MutationObserver(see).observe(answer, { childList: true });
+      see();
+    })""")
+    return text(tab, "#answer")
+
+
+def test_a_receipt_from_a_file_is_checked_also_as_the_page_that_an_entrant_got(
+    visit: Any, site: Path, tmp_path: Path
+) -> None:
+    receipt = receipt_bytes(build_receipt(site, _ref(site, "WINNER")))
+    (tmp_path / "receipt.json").write_bytes(receipt)
+    (tmp_path / "receipt.html").write_bytes(verifier_page(receipt))
+    for name in ("receipt.json", "receipt.html"):
+        with visit() as tab:
+            tab.choose("#file", tmp_path / name)
+            assert tab.verdict() == "incomplete"
+            assert "Selected: " in text(tab, "#answer")
+
+
+def test_a_duplicate_key_does_not_turn_a_winner_into_one_who_is_absent(
+    visit: Any, site: Path, tmp_path: Path
+) -> None:
+    receipt = receipt_bytes(build_receipt(site, _ref(site, "WINNER")))
+    (tmp_path / "receipt.json").write_bytes(b'{"kind":"excluded",' + receipt[1:])
     with visit() as tab:
         tab.choose("#file", tmp_path / "receipt.json")
-        assert tab.verdict() == "fails"
+        assert tab.verdict() == "incomplete"
+        assert "Selected: " in text(tab, "#answer") and "not in the draw" not in text(tab, "#answer")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\0" * 100, "This is no text"),
+        (b"<html>Not found</html>", "This page has no receipt in it"),
+        (b'{"kind":"draw"}', "This is JSON, but no receipt of a draw"),
+        (b'{"kind":"draw","version":3}', "This is not a receipt that this page can read"),
+    ],
+)
+def test_what_is_no_receipt_is_called_so_and_accuses_no_one(
+    visit: Any, tmp_path: Path, data: bytes, said: str
+) -> None:
+    (tmp_path / "receipt.json").write_bytes(data)
+    with visit() as tab:
+        tab.choose("#file", tmp_path / "receipt.json")
+        assert said in _answered(tab) and "to an auditor" not in text(tab, "#answer")
+
+
+def test_on_a_phone_the_whole_reference_and_then_the_answer_are_seen(visit: Any, site: Path) -> None:
+    with visit(width=360) as tab:
+        tab.run(f"document.getElementById('ref').value = '{_ref(site, 'WINNER')}'")
+        assert tab.run(
+            "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)(document.getElementById('ref'))"
+        )
+        bottom, top = (
+            tab.run(f"document.querySelector('#check {what}').getBoundingClientRect().{side}")
+            for what, side in (("input", "bottom"), ("button", "top"))
+        )
+        assert top - bottom >= 8
+        tab.run("document.querySelector('#check button').click()")
+        tab.verdict()
+        box = "document.querySelector('#answer .outcome').getBoundingClientRect()"
+        assert tab.run(f"{box}.top >= 0 && {box}.bottom <= innerHeight")
+        assert tab.run("document.getElementById('answer').role") == "status"
+
+
+def test_what_cannot_be_a_reference_is_called_so(visit: Any) -> None:
+    with visit("no%20reference") as tab:
+        assert "A reference has 1 to 64 of the characters" in _answered(tab)
+
+
+def test_a_page_from_disk_says_that_it_can_fetch_nothing(opened: Any, site: Path) -> None:
+    tab = opened(None, page=(site / "page" / "index.html").read_bytes())
+    tab.run("document.getElementById('replay').click()")
+    assert "A page from disk cannot fetch" in text(tab, "#replayed")
+    tab.run("location.hash = '#ref=no-such-reference'")
+    assert "A page from disk cannot fetch" in _answered(tab)
 
 
 def test_the_whole_draw_is_replayed_in_a_worker(visit: Any, site: Path) -> None:

@@ -154,6 +154,35 @@ def test_without_curves_the_signature_is_not_checked_and_links_lead_to_the_beaco
     assert json.loads(receipt("WINNER")["seed"])["signature"] in text(tab, "#step-randomness")
 
 
+def test_without_a_named_witness_no_tick_says_that_witnesses_signed(opened: Opened) -> None:
+    made = receipt("WINNER")
+    made["log"]["keys"].update(need=0, witnesses=[])
+    tab = opened(made)
+    tab.verdict()
+    shown = text(tab, "#step-witnesses")
+    assert "Not applicable" in shown and "Passed" not in shown and "✓" not in shown
+
+
+def test_a_mark_of_the_byte_order_is_read_and_other_white_space_is_not(
+    opened: Opened, tmp_path: Path
+) -> None:
+    own = json.dumps(receipt("WINNER", logged=False)).encode()
+    for data, read in (
+        (b"\xef\xbb\xbf" + own, True),
+        (b"\xef\xbb\xbf" * 2 + own, False),
+        (b"\xc2\xa0" + own, False),
+        (own + b"\x0b", False),
+    ):
+        tab = opened(None)
+        (tmp_path / "receipt.json").write_bytes(data)
+        tab.choose("#file", tmp_path / "receipt.json")
+        if read:
+            assert tab.verdict() == "incomplete"
+        else:
+            wait_for(tab, "#refused")
+            assert "This text is no receipt" in text(tab, "#refused")
+
+
 def test_nothing_in_a_receipt_becomes_html(opened: Opened) -> None:
     evil = "<img src=x onerror=alert(1)><script>document.title='x'</script>"
     tab = opened(changed(market=evil, guarantee=evil, roundAt=7, ref=evil, outcome=evil))

@@ -147,18 +147,18 @@ def _markets(fields: Fields) -> tuple[MarketTerms, ...]:
 
 def _market(fields: Fields) -> MarketTerms:
     market_id, capacity = fields.text("marketId", is_market_id, "an id, not -"), fields.integer("capacity")
-    reserves: list[ReserveTerms] = []
+    reserves: dict[str, ReserveTerms] = {}
     for each in fields.objects("reserves", json_keys(ReserveTerms)):
         segment = each.id("segment")
-        if any(segment == other.segment for other in reserves):
+        if segment in reserves:
             fields.refuse("reserves", f"duplicate segment {segment} in market {market_id}")
-        reserves.append(ReserveTerms(segment, each.integer("seats")))
-    seats = sum(reserve.seats for reserve in reserves)
+        reserves[segment] = ReserveTerms(segment, each.integer("seats"))
+    seats = sum(reserve.seats for reserve in reserves.values())
     if seats > capacity:
         fields.refuse(
             "reserves", f"{seats} reserved seats in market {market_id}, whose capacity is {capacity}"
         )
-    return MarketTerms(market_id, capacity, tuple(reserves))
+    return MarketTerms(market_id, capacity, tuple(reserves.values()))
 
 
 def _previous(fields: Fields, phase: int) -> dict[str, str] | None:

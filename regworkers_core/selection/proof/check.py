@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import codecs
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -13,6 +14,7 @@ import orjson
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import Outcome
+from regworkers_core.selection.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
 from regworkers_core.selection.maths.files import (
     CUTOFFS,
     DrawError,
@@ -43,6 +45,7 @@ from regworkers_core.selection.proof.checker import (
     StepChecker,
     wrong,
 )
+from regworkers_core.selection.proof.guarantee import Published
 from regworkers_core.selection.proof.inputs import changed_terms, check_randomness
 from regworkers_core.selection.proof.logged import LoggedPhase, Trust, TrustedKey
 from regworkers_core.selection.proof.receipt import BEFORE_THE_LOG, DRAWN, EXCLUDED, VERSION
@@ -57,11 +60,14 @@ _EXCLUDED = ("after", "before", "manifest", "published", "reasons")
 
 @dataclass(frozen=True, slots=True)
 class ReceiptChecked:
-    """The checks of a receipt, in order. `limits` say what a receipt cannot prove alone, `keys` what it relies on."""
+    """The checks of a receipt, in order. `limits` say what a receipt cannot prove alone, `keys` what it relies on.
+    `annulled` is the operator's statement that the draw does not count.
+    """
 
     checks: tuple[CheckResult, ...]
     limits: tuple[str, ...] = ()
     keys: tuple[TrustedKey, ...] = ()
+    annulled: Annulled | None = None
 
     @property
     def verdict(self) -> str:
@@ -72,7 +78,7 @@ class ReceiptChecked:
         return INCOMPLETE if State.UNCHECKED in states else HOLDS
 
     def as_dict(self) -> dict[str, Any]:
-        return as_document(self, "verdict", "checks", "limits", "keys")
+        return as_document(self, "annulled", "verdict", "checks", "limits", "keys")
 
 
 def check_receipt(data: bytes, trust: Trust = _NO_TRUST) -> ReceiptChecked:
@@ -93,7 +99,7 @@ def check_receipt(data: bytes, trust: Trust = _NO_TRUST) -> ReceiptChecked:
     except DrawError as error:
         return ReceiptChecked((CheckResult("receipt", State.FAILED, str(error)),))
     checker.run()
-    return ReceiptChecked(tuple(checker.checks), checker.all_limits(), checker.keys())
+    return ReceiptChecked(tuple(checker.checks), checker.all_limits(), checker.keys(), checker.annulled)
 
 
 def require_receipt(data: bytes) -> None:
@@ -106,8 +112,9 @@ def require_receipt(data: bytes) -> None:
 
 def _parsed(data: bytes) -> Mapping[str, Any]:
     try:
-        # The input is not trusted. This parser refuses deep nesting; the one of the standard library may crash.
-        document = orjson.loads(data)
+        # The input is not trusted. This parser refuses deep nesting; the one of the standard library may crash. Editors
+        # on Windows write a mark of the byte order (BOM) before a text.
+        document = orjson.loads(data.removeprefix(codecs.BOM_UTF8))
         # What no receipt has: numbers that are not exact everywhere, and many levels.
         canonical_bytes(document)
     except ValueError:
@@ -169,8 +176,7 @@ class Drawn(StepChecker):
             "The same applies to the other entries of the unit, and to the strikes.",
             "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash"
             " with the published ones: a receipt that was forged as a whole would have other hashes.",
-            "The times, reasons and accepted findings of a phase are the operator's statements: compare them with"
-            " notice.json, accepted.json and replaced-1.json beside the published artefacts.",
+            *_statements([each.published for each in self._phases]),
             guarantee.LATER_PHASES.format(last=len(self._phases)),
         )
 
@@ -361,6 +367,19 @@ class Drawn(StepChecker):
                 f"the receipt says {short(self._stated)}, the last phase {(last.market, last.rank, last.outcome)}"
             )
         return f"{last.outcome} {last.market}".strip()
+
+
+def _statements(parts: Sequence[Published]) -> Iterator[str]:
+    """What the operator stated in files; those that are there are named."""
+    files = [NOTICE] if any(each.notice is not None for each in parts) else []
+    files += [ACCEPTED] if any(each.accepted is not None for each in parts) else []
+    # Only the manifest of the first phase may have been replaced.
+    files += [replaced_name(number) for number, _ in enumerate(parts[0].replaced, 1)]
+    if files:
+        yield (
+            "The times, reasons and accepted findings of a phase are the operator's statements: compare them with"
+            f" {', '.join(files)} beside the published artefacts."
+        )
 
 
 def _check_groups(phase: PhasePart) -> None:

@@ -12,6 +12,7 @@ from regworkers_core.selection.maths.leaves import parse_leaf
 from regworkers_core.selection.maths.rules import Cutoff, parse_cutoffs
 from regworkers_core.selection.proof.check import FAILS, HOLDS, INCOMPLETE, ReceiptChecked
 from regworkers_core.selection.proof.checker import State
+from regworkers_core.selection.proof.logged import NO_WITNESS
 from regworkers_core.selection.proof.receipt import DRAWN
 
 # Columns of the plain text.
@@ -48,6 +49,7 @@ _VERDICTS = {
     FAILS: "THIS RECEIPT IS NOT VALID",
 }
 _MARKS = {State.PASSED: "x", State.FAILED: "!", State.UNCHECKED: "?"}
+_ANNULLED = "This draw was annulled: its outcomes do not count"
 _GIVEN = {"operator": "Keys as the operator gave them", "trust": "Keys as the trust file gives them"}
 
 
@@ -63,14 +65,20 @@ def receipt_text(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
 
 
 def checked_text(checked: ReceiptChecked) -> str:
-    """The checks and what needs a replay, as text."""
-    return "\n".join(_checked(checked)) + "\n"
+    """The checks and what needs a replay, as text; first that the draw was annulled."""
+    lines = _checked(checked)
+    if (annulled := checked.annulled) is not None:
+        lines = [_ANNULLED, *_wrapped(f"{annulled.annulled_at}: {annulled.reason}", "  "), "", *lines]
+    return "\n".join(lines) + "\n"
 
 
 def _checked(checked: ReceiptChecked) -> list[str]:
     lines = [_VERDICTS[checked.verdict]]
     for each in checked.checks:
-        lines.append(f"  [{_MARKS[each.state]}] {step(each.name)}")
+        # Where no witness is named, there is nothing that could have passed.
+        named = (each.name, each.detail) != ("witnesses", NO_WITNESS)
+        title = step(each.name) if named else f"{step(each.name)}: not applicable"
+        lines.append(f"  [{_MARKS[each.state] if named else '-'}] {title}")
         for line in each.detail.splitlines():
             lines += _wrapped(line, "      ")
     for title, keys in trusted(checked):
@@ -100,7 +108,7 @@ def _wrapped(text: str, indent: str) -> list[str]:
 def headline(receipt: Mapping[str, Any]) -> str:
     """The outcome in a few words."""
     if receipt["annulled"]:
-        return "This draw was annulled: its outcomes do not count"
+        return _ANNULLED
     if receipt["kind"] != DRAWN:
         return "Not in the draw"
     text = _HEADLINES[receipt["outcome"]]

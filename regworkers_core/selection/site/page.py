@@ -27,6 +27,13 @@ from regworkers_core.selection.verifier.assemble import curves_scripts, module, 
 LEAST_GROUP = 50
 INDEX = "index.html"
 _INLINE = re.compile(r"<(script|style)(?: id=\"code\")?>(.*?)</\1>", re.DOTALL)
+_OUTCOMES = {
+    "WINNER": "selected",
+    "WAITLIST": "on the waiting list",
+    "UNSELECTED": "not selected",
+    "HOUSEHOLD_LIMIT": "not selected because of the household's limit",
+    "STRUCK": "removed from the draw",
+}
 _POLICY = "THE-POLICY-OF-THIS-PAGE"
 
 
@@ -123,7 +130,7 @@ def _facts(each: Inputs) -> dict[str, Any]:
             for one in each.published.replaced
         ],
         "accepted": [(one.at, one.finding, one.reason) for one in each.published.accepted or ()],
-        "outcomes": summary["outcomes"],
+        "outcomes": [f"{count:,} {_OUTCOMES[name]}" for name, count in summary["outcomes"].items() if count],
         "hashes": {name: summary[name] for name in ("manifestHash", "resultHash", "cutoffsHash")},
         "files": [
             (name, (each.folder / name).stat().st_size)

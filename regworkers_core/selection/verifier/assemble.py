@@ -6,6 +6,7 @@ The page has no way to the network: its policy (CSP) allows nothing but its own 
 from __future__ import annotations
 
 import base64
+import codecs
 import gzip
 import hashlib
 import re
@@ -24,6 +25,8 @@ _CURVES, _PACKED = _FOLDER / "curves.js.gz", _FOLDER / "page.js.gz"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
 _COMMENT = re.compile(r"^ *(?://.*|/\*\*(?:.|\n)*?\*/)\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
+# White space as JSON has it.
+_SPACE = b" \t\r\n"
 _BLOCK = re.compile(rb'(<script type="application/json" id="receipt">)([^<]*)(</script>)')
 
 
@@ -48,6 +51,16 @@ def page_hash(page: bytes) -> str:
     if not found:
         raise UsageError('this is not a page of the verifier: it has no block <script ... id="receipt">')
     return sha256_hex(emptied)
+
+
+def receipt_in(data: bytes) -> bytes:
+    """The receipt in a page of the verifier; what is no page is as it is. Raises UsageError for another page."""
+    if not data.removeprefix(codecs.BOM_UTF8).lstrip(_SPACE).startswith(b"<"):
+        return data
+    found = _BLOCK.search(data)
+    if found is None or not found[2].strip(_SPACE):
+        raise UsageError("this page has no receipt in it: give the page of a receipt, or its JSON")
+    return found[2]
 
 
 def has_signatures() -> bool:

@@ -94,10 +94,11 @@ export function meetsCutoff(cutoff, key, entry) {
 
 /** The first preference with a met cut-off, of its open seats or of a reserve for an own segment; else null. */
 export function marketOf(preferences, segments, key, entry, cutoffs) {
+  const own = new Set(segments);
   for (const market of preferences) {
     const groups = cutoffs.get(market);
     if (groups === undefined) throw drawError("cutoffs.json", `market '${market}' of the leaf has no cut-off`);
-    const reserved = groups.reserves.filter((each) => segments.includes(each.segment));
+    const reserved = groups.reserves.filter((each) => own.has(each.segment));
     if ([groups.open, ...reserved.map((each) => each.cutoff)].some((each) => meetsCutoff(each, key, entry))) {
       return market;
     }

@@ -14,6 +14,7 @@ async function unpacked(bytes) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 }
 
+const malformed = () => new Error("a part of them is missing or changed");
 const refOf = (line) => line.slice(0, line.indexOf("|"));
 
 // The index of the last of the sorted texts that is at most `ref`; the first is empty.
@@ -72,12 +73,16 @@ export class ProofTiles {
     const { fan, count, block } = this.draw;
     if (number < 0 || number * block >= count) return null;
     const page = await this.pageOf(Math.floor(number / fan));
+    const span = page.spans[number % fan];
+    if (!span) throw malformed();
     const sections = [[]];
-    for (const line of (await unpacked(await this.range(...page.spans[number % fan]))).split("\n")) {
+    for (const line of (await unpacked(await this.range(...span))).split("\n")) {
       if (line) sections.at(-1).push(line);
       else sections.push([]);
     }
     const [leaves, path, records, ...phases] = sections;
+    const results = this.draw.receipt.get("phases").map((_, at) => phases[2 * at]);
+    if (!leaves.length || results.some((lines) => lines?.length !== leaves.length)) throw malformed();
     return { number, leaves, path, records, phases };
   }
 
@@ -134,6 +139,7 @@ export class ProofTiles {
     const found = [];
     for (let at = 0; at < bytes.length; ) {
       const end = bytes.indexOf(10, at);
+      if (end < 0) throw malformed();
       const [index, ...leaf] = new TextDecoder().decode(bytes.subarray(at, end)).split("|");
       const proof = [];
       at = end + 1;

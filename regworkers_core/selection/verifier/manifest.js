@@ -74,11 +74,13 @@ function marketTerms(fields) {
   const marketId = fields.text("marketId", isMarketId, "an id, not -");
   const capacity = fields.integer("capacity");
   const reserves = [];
+  const segments = new Set();
   for (const each of fields.objects("reserves", ["seats", "segment"])) {
     const segment = each.id("segment");
-    if (reserves.some((other) => other.segment === segment)) {
+    if (segments.has(segment)) {
       fields.refuse("reserves", `duplicate segment ${segment} in market ${marketId}`);
     }
+    segments.add(segment);
     reserves.push({ segment, seats: each.integer("seats") });
   }
   // A sum of numbers below 2^53 may be beyond.

@@ -1,11 +1,10 @@
 // The page: it takes a receipt, has every step checked, and shows what came of it. Everything from a receipt is put
 // into the page as text, never as HTML.
 
-import { checkReceipt, receiptSteps } from "./receipt.js";
+import { bare, parsedOrNull, receiptIn, textOf } from "./given.js";
+import { checkReceipt, receiptSteps, shownState } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
-const MOST_BYTES = 4_000_000;
-const IN_A_PAGE = /<script type="application\/json" id="receipt">([^<]*)<\/script>/;
 const RELAYS = ["api.drand.sh", "api2.drand.sh", "drand.cloudflare.com"];
 const CODE = /^[^ ]{24,}$/;
 
@@ -31,44 +30,6 @@ function painted() {
     if (document.hidden) resolve();
     else requestAnimationFrame(() => setTimeout(resolve));
   });
-}
-
-function parsedOrNull(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
-}
-
-/** The receipt in a text: JSON, or a page like this one. Throws a sentence for people. */
-function receiptIn(text) {
-  let found = text.trim();
-  if (found === "") throw STRINGS.refused.empty;
-  if (found.startsWith("<")) found = IN_A_PAGE.exec(found)?.[1].trim() || null;
-  if (found === null) throw STRINGS.refused.html;
-  const receipt = parsedOrNull(found);
-  if (receipt === null) throw STRINGS.refused.text;
-  if (receipt.kind === undefined || receipt.version === undefined) throw STRINGS.refused.other;
-  return found;
-}
-
-/** The text of a file. Throws a sentence for people. */
-async function textOf(file) {
-  if (file.size > MOST_BYTES) throw STRINGS.refused.big(Math.ceil(file.size / 1e6));
-  let bytes;
-  try {
-    bytes = await file.arrayBuffer();
-  } catch {
-    throw STRINGS.refused.unreadable;
-  }
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    if (!text.includes("\0")) return text;
-  } catch {
-    // Below: what is no UTF-8 is no receipt.
-  }
-  throw STRINGS.refused.binary;
 }
 
 /** What the page shows of a receipt besides its check. The receipt may be malformed. */
@@ -130,7 +91,7 @@ async function check(text, asked) {
   await painted();
   const checking = receiptSteps(text, { curves: globalThis.curves ?? null, trust: page.trust });
   let step = checking.next();
-  const receipt = parsedOrNull(text) ?? {};
+  const receipt = parsedOrNull(bare(text)) ?? {};
   const about = aboutReceipt(receipt);
   const readable = step.value.name !== "receipt";
   part("steps").replaceChildren();
@@ -161,6 +122,7 @@ async function check(text, asked) {
 }
 
 function stepItem({ name, state, detail, values }, words, about) {
+  const as = shownState({ name, state, detail });
   const sentence = state === "passed" ? words.fan : words[state] ?? words.failed;
   const more = make("details", {}, make("summary", {}, STRINGS.details, make("span", { class: "unseen" }, `: ${words.title}`)));
   more.open = state !== "passed";
@@ -173,13 +135,13 @@ function stepItem({ name, state, detail, values }, words, about) {
       "div",
       { class: "head" },
       make("h3", {}, words.title),
-      make("span", { class: `state ${state}` }, STRINGS.states[state]),
+      make("span", { class: `state ${as}` }, STRINGS.states[as]),
     ),
     make("p", {}, sentence),
   );
   if (name === "randomness" && state === "unchecked") item.append(relays(about));
   item.append(more);
-  const mark = make("span", { class: `mark ${state}`, "aria-hidden": "true" }, STRINGS.marks[state]);
+  const mark = make("span", { class: `mark ${as}`, "aria-hidden": "true" }, STRINGS.marks[as]);
   return make("li", { id: `step-${name}`, "data-state": state, tabindex: "-1" }, mark, item);
 }
 
@@ -248,13 +210,14 @@ function showTrust({ steps, keys, limits }, about, receipt) {
 }
 
 /** Two figures of one size: what was checked, and what is left to trust, or what failed. */
-function showTiles({ steps, verdict }, trusts) {
+function showTiles({ steps: all, verdict }, trusts) {
+  const steps = all.filter((step) => shownState(step) !== "none");
   const count = (state) => steps.filter((step) => step.state === state).length;
-  const tile = (href, state, figure, text) =>
-    make("a", { href, class: `tile ${state}` }, make("b", {}, figure), make("span", {}, text));
+  const tile = (href, state, number, text) =>
+    make("a", { href, class: `tile ${state}` }, make("b", {}, number), make("span", {}, text));
   const { tiles } = STRINGS;
-  const all = count("passed") === steps.length;
-  const first = tile("#checks", all ? "passed" : "unchecked", tiles.passed(count("passed"), steps.length), tiles.passedText);
+  const figure = tiles.passed(count("passed"), steps.length);
+  const first = tile("#checks", count("passed") === steps.length ? "passed" : "unchecked", figure, tiles.passedText);
   const failed = steps.find((step) => step.state === "failed");
   const second =
     verdict === "fails"
@@ -379,6 +342,6 @@ function listen() {
 
 fillTexts();
 listen();
-const embedded = part("receipt").textContent.trim();
-if (embedded === "") showHeadline(STRINGS.waiting);
+const embedded = part("receipt").textContent;
+if (bare(embedded) === "") showHeadline(STRINGS.waiting);
 else finish(embedded, false);

@@ -11,7 +11,7 @@ const NOTICE_KEYS = [
 ];
 const FINDING = /^[a-z][a-z_]{0,63}$/;
 const anyText = () => true;
-const replacedName = (number) => `replaced-${number}.json`;
+export const replacedName = (number) => `replaced-${number}.json`;
 
 /** The texts of `accepted`, `notice` and `replaced` in a receipt, parsed; each keeps the hash of its file. */
 export function parsePublished(path, document) {

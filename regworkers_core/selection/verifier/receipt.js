@@ -13,7 +13,7 @@ import {
 import { checkSeed, checkTerms, deriveSeed, parseManifest, parseSeed, parseStrikes, STRIKE_REASON } from "./manifest.js";
 import { verifyInclusion } from "./merkle.js";
 import {
-  checkAnnulled, checkBeside, guaranteeFits, parseAnnulled, parsePublished, publishedLines,
+  checkAnnulled, checkBeside, guaranteeFits, parseAnnulled, parsePublished, publishedLines, replacedName,
 } from "./published.js";
 import { sha256Hex } from "./sha256.js";
 
@@ -35,11 +35,21 @@ const DRAWN_LIMITS = (phases) => [
   "The same applies to the other entries of the unit, and to the strikes.",
   "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash" +
     " with the published ones: a receipt that was forged as a whole would have other hashes.",
-  "The times, reasons and accepted findings of a phase are the operator's statements: compare them with" +
-    " notice.json, accepted.json and replaced-1.json beside the published artefacts.",
-  `This covers the draw up to phase ${phases}. A later phase may exist, with other strikes and more seats: these files` +
-    " cannot tell. The published folder of the draw has every phase.",
+  ...statements(phases.map((each) => each.published)),
+  `This covers the draw up to phase ${phases.length}. A later phase may exist, with other strikes and more seats: these` +
+    " files cannot tell. The published folder of the draw has every phase.",
 ];
+
+function statements(parts) {
+  const names = ["notice", "accepted"].filter((key) => parts.some((each) => each[key] !== null));
+  // Only the manifest of the first phase may have been replaced.
+  const files = [...names.map((key) => `${key}.json`), ...parts[0].replaced.map((_, at) => replacedName(at + 1))];
+  const text =
+    "The times, reasons and accepted findings of a phase are the operator's statements: compare them with" +
+    ` ${files.join(", ")} beside the published artefacts.`;
+  return files.length ? [text] : [];
+}
+
 const EXCLUDED_LIMITS = [
   "The reason is the operator's decision: a receipt shows that the entry was not in the draw, not that" +
     " it should not have been.",
@@ -83,6 +93,11 @@ export function* receiptSteps(text, { curves = null, trust = null } = {}) {
   return { verdict, steps, limits: checker.limits, receipt: plain(document), keys: checker.keys };
 }
 
+/** How a page shows a step: where no witness is named, there is nothing that could have passed. */
+export function shownState({ name, state, detail }) {
+  return name === "witnesses" && detail === NO_WITNESS ? "none" : state;
+}
+
 // A step is `[name, run]`; `run` returns the detail, and adds what it compares to `values`.
 function runStep([name, run]) {
   const values = [];
@@ -109,7 +124,9 @@ function parsedReceipt(data) {
   let document;
   try {
     const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-    document = parseJson(typeof data === "string" ? data : decoder.decode(data));
+    const text = typeof data === "string" ? data : decoder.decode(data);
+    // Editors on Windows write a mark of the byte order (BOM) before it.
+    document = parseJson(text.replace(/^\ufeff/, ""));
   } catch {
     wrong("not a JSON document: give the receipt in its JSON format");
   }
@@ -326,7 +343,7 @@ function drawnChecker(fields, common, trust, curves) {
   return {
     phases,
     keys: beaconKeys(draw.first, trust),
-    limits: DRAWN_LIMITS(phases.length),
+    limits: DRAWN_LIMITS(phases),
     steps: [
       ["leaf", (values) => checkLeaf(draw, values)],
       ["inclusion", (values) => checkOwnInclusion(draw, values)],
@@ -346,10 +363,11 @@ function drawnChecker(fields, common, trust, curves) {
 
 function checkLeaf({ ref, own, first }, values) {
   const { leaf } = own;
+  const known = new Set(first.markets.map((each) => each.marketId));
   values.push(["leaf", own.line], ["ref", ref]);
   if (leaf.ref !== ref) wrong(`the leaf belongs to ${leaf.ref}, the receipt to ${ref}`);
   for (const market of leaf.preferences) {
-    if (!first.markets.some((each) => each.marketId === market)) {
+    if (!known.has(market)) {
       wrong(`market ${market} of the leaf is not in the manifest`);
     }
   }
@@ -516,13 +534,13 @@ function reasonOf(outcome, { strike, manifest }) {
 
 // The cut-offs of the markets and segments that the entry lists.
 function ownCutoffs({ preferences, segments }, cutoffs) {
+  const own = new Set(segments);
   const named = (name, cutoff) => [name, cutoff ? `${cutoff.key} ${cutoff.entryKey}, rank ${cutoff.rank}` : "none"];
   return preferences.flatMap((market) => {
     const { open, reserves } = cutoffs.get(market) ?? { open: null, reserves: [] };
-    const own = reserves.filter((each) => segments.includes(each.segment));
     return [
       named(`cut-off of ${market}`, open),
-      ...own.map((each) => named(`cut-off of ${market}, ${each.segment}`, each.cutoff)),
+      ...reserves.filter((each) => own.has(each.segment)).map((each) => named(`cut-off of ${market}, ${each.segment}`, each.cutoff)),
     ];
   });
 }

@@ -97,6 +97,7 @@ def test_a_receipt_whose_log_has_all_its_statements_holds(receipt: dict[str, Any
     assert f"in the log {LOG.name} of 12 leaves" in said and f"logged at {IN_TIME}" in said
     assert state(checked, "witnesses") == ("passed", NO_WITNESS)
     assert any("only the operator vouches" in limit for limit in checked.limits)
+    assert "[-] Witnesses saw the same log: not applicable" in checked_text(checked)
 
 
 def test_the_receipt_of_an_excluded_entry_has_the_log_too(revealed: Path) -> None:

@@ -574,6 +574,15 @@ def test_a_receipt_says_that_a_later_phase_may_exist(revealed: Path, tmp_path: P
         assert said in " ".join(receipt_text(receipt, checked).split())
 
 
+def test_a_receipt_names_no_file_that_there_is_not(beaconed: Path, tmp_path: Path) -> None:
+    assert "published artefacts" not in " ".join(check(build_receipt(beaconed, refs(36)[3])).limits)
+    folder = publish_beside(shutil.copytree(beaconed, tmp_path / "beside"))
+    for path in [*folder.glob("phase-*/replaced-*.json"), *folder.glob("phase-*/accepted.json")]:
+        path.unlink()
+    limits = " ".join(check(build_receipt(folder, refs(36)[3])).limits)
+    assert "compare them with notice.json beside the published artefacts" in limits
+
+
 def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why(
     beaconed: Path, tmp_path: Path
 ) -> None:
@@ -588,6 +597,8 @@ def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why
         part = receipt["phases"][0]["published"] if receipt["kind"] == "draw" else receipt["published"]
         kept = dict(part)
         assert "replaced-1.json: {" in receipt_text(receipt, checked)
+        if receipt["kind"] == "draw":
+            assert "with notice.json, accepted.json, replaced-1.json beside" in text
         for change in (
             {"replaced": []},
             {"replaced": [kept["replaced"][0].replace("count", "court")]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, public_key
 from regworkers_core.selection.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
+from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.proof.source import campaign_source
 from regworkers_core.selection.verifier import assemble
 from regworkers_core.selection.verifier.assemble import verifier_hash, verifier_page
@@ -97,6 +99,43 @@ def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, cache: Pa
     kept.write_text(json.dumps(tampered))
     failed = here("check-receipt", str(kept))
     assert failed.code == 1 and "IS NOT VALID" in failed.stdout
+
+
+def test_the_page_of_a_receipt_and_a_mark_of_the_byte_order_are_read_and_other_white_space_is_not(
+    revealed: Path, cache: Path
+) -> None:
+    kept, page = cache / "receipt.json", cache / "receipt.html"
+    words = ("receipt", CAMPAIGN, ref_of(revealed, "WINNER"), "--from", str(revealed))
+    here(*words, "--format", "json", "--output", str(kept))
+    here(*words, "--format", "html", "--output", str(page))
+    own, bom = kept.read_bytes(), codecs.BOM_UTF8
+    expected = here("check-receipt", str(kept)).stdout
+    for data in (page.read_bytes(), bom + page.read_bytes(), bom + own, bom + b" \r\n\t" + own + b"\n"):
+        kept.write_bytes(data)
+        answer = here("check-receipt", str(kept))
+        assert answer.code == 0 and answer.stdout == expected, answer.stderr
+    for data in (bom + bom + own, b"\xc2\xa0" + own, own + b"\x0b", b"\x0c" + own, verifier_page()):
+        kept.write_bytes(data)
+        assert here("check-receipt", str(kept)).code == 2
+
+
+def test_the_check_says_first_that_the_draw_was_annulled(revealed: Path, cache: Path) -> None:
+    folder = shutil.copytree(revealed, cache / "annulled")
+    said = Annulled(
+        "2026-11-26T08:00:00.000Z",
+        CAMPAIGN,
+        file_hash(folder / "phase-1" / MANIFEST),
+        1,
+        "a list of last year",
+    )
+    (folder / "phase-1" / "annulled.json").write_bytes(said.to_bytes())
+    kept = cache / "receipt.json"
+    kept.write_bytes(receipt_bytes(build_receipt(folder, ref_of(revealed, "WINNER"))))
+    lines = here("check-receipt", str(kept)).stdout.splitlines()
+    assert lines[0] == "This draw was annulled: its outcomes do not count"
+    assert lines[1] == "  2026-11-26T08:00:00.000Z: a list of last year"
+    document = here("check-receipt", str(kept), "--format", "json").document
+    assert next(iter(document)) == "annulled" and document["annulled"]["reason"] == "a list of last year"
 
 
 def test_invalid_receipts_and_refs_are_refused_in_one_line(revealed: Path, cache: Path) -> None:

@@ -86,6 +86,21 @@ def test_many_markets_of_long_and_equal_names_and_many_weights_can_be_read(
     assert problems(drawn) == []
 
 
+def test_a_name_with_dollar_signs_is_shown_as_it_is_and_not_read_as_a_formula(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    name = "East $x^{$"
+    fans = [
+        replace(fan, segments=("loyal",), preferences=("east",) if at % 3 else ("west",))
+        for at, fan in enumerate(crowd(90, 40.0, ("east",)))
+    ]
+    world = World(tmp_path, fans, {"east": Seats(9), "west": Seats(9)}, by_lot(3))
+    build_report(world.draw(), ReportContext(market_names={"east": name}), memory_mib=200)
+    assert sum(name.encode() in figures.svg(made) for made in drawn) == 2, "demand, and win rates"
+    made = figures.stacked_columns(name, name, [name], {name: [1], "$a$": [2]})
+    assert made.startswith(b"\x89PNG")
+
+
 def test_equal_labels_are_numbered() -> None:
     assert figures.distinct(["north", "north", "east"]) == ["north (1)", "north (2)", "east"]
     assert figures.distinct(["a" * 40, "a" * 41], 5) == ["aaaa… (1)", "aaaa… (2)"]

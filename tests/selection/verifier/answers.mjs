@@ -52,7 +52,8 @@ const ANSWERS = {
   receipt({ data, trust, curves }) {
     const answer = checkReceipt(Buffer.from(data, "base64"), { curves: curves ? bundle : null, trust });
     const steps = answer.steps.map(({ name, state, detail }) => [name, state, detail]);
-    return { verdict: answer.verdict, steps, limits: answer.limits, keys: answer.keys };
+    const annulled = answer.receipt?.annulled ? JSON.parse(answer.receipt.annulled) : null;
+    return { annulled, verdict: answer.verdict, steps, limits: answer.limits, keys: answer.keys };
   },
   canonical: ({ text }) => attempt(() => canonicalText(parseCanonical(text, "a file"))),
   list: ({ text }) => attempt(() => canonicalText(parseCanonicalList(text, "a file"))),

@@ -64,6 +64,8 @@ NO_RECEIPTS = [
     ),
     *(
         "\ufeff{}".encode(),
+        "\ufeff\ufeff{}".encode(),
+        "\u00a0{}".encode(),
         b"{}\r\n\t ",
         b"\x0b{}",
         "{}\u00a0".encode(),
