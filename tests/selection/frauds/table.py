@@ -101,8 +101,8 @@ FRAUDS = (
     Fraud(
         "a split view: another log, with another draw, for one fan",
         Answer.LOG,
-        "no witness cosigns both (`witnesses`), if the fan trusts witnesses of the own choice and not those that the"
-        " operator names",
+        "no witness cosigns both (`witnesses`), if the fan has chosen the witnesses to trust, and not taken"
+        " those that the operator names",
         ("test_another_log_that_is_shown_to_one_fan",),
     ),
     Fraud(
@@ -187,8 +187,8 @@ FRAUDS = (
     Fraud(
         "one code planned for two winners by mistake",
         Answer.LOG,
-        "the plan's salted digests are public before messages go out: the same code has the same digest. A winner finds"
-        " the own one by position and salt (`draw code-proof`)",
+        "the plan's salted digests are public before messages go out: the same code has the same digest. Position"
+        " and salt (`draw code-proof`) lead winners to theirs",
         ("test_a_code_that_is_planned_for_two_winners",),
     ),
     Fraud(
