@@ -174,6 +174,7 @@ def test_a_mark_of_the_byte_order_is_read_and_other_white_space_is_not(
         (own + b"\x0b", False),
     ):
         tab = opened(None)
+        wait_for(tab, "#input")
         (tmp_path / "receipt.json").write_bytes(data)
         tab.choose("#file", tmp_path / "receipt.json")
         if read:
