@@ -23,7 +23,7 @@ _FOLDER = Path(__file__).parent
 # `make verifier` makes what these links lead to; a released wheel has the files. Any other build has neither.
 _CURVES, _PACKED = _FOLDER / "curves.js.gz", _FOLDER / "page.js.gz"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
-_COMMENT = re.compile(r"^ *(?://.*|/\*\*(?:.|\n)*?\*/)\n", re.MULTILINE)
+_COMMENT_OR_EMPTY = re.compile(r"^ *(?://.*|/\*\*(?:.|\n)*?\*/)?\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
 # White space as JSON has it.
 _SPACE = b" \t\r\n"
@@ -106,8 +106,8 @@ def _page(*, signatures: bool = True) -> bytes:
         ]
         allowed = [unpack, curves, own]
     else:
-        # Unpacked the page is too large with comments.
-        own = _COMMENT.sub("", own.decode()).encode()
+        # Unpacked the page is too large with comments and empty lines.
+        own = _COMMENT_OR_EMPTY.sub("", own.decode()).encode()
         scripts, allowed = [b'<script type="module">%b</script>' % own], [own]
     style = (_FOLDER / "style.css").read_bytes()
     policy = (
