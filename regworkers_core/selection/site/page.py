@@ -130,7 +130,11 @@ def _facts(each: Inputs) -> dict[str, Any]:
             for one in each.published.replaced
         ],
         "accepted": [(one.at, one.finding, one.reason) for one in each.published.accepted or ()],
-        "outcomes": [f"{count:,} {_OUTCOMES[name]}" for name, count in summary["outcomes"].items() if count],
+        "outcomes": [
+            f"{count:,} {text}"
+            for name, text in _OUTCOMES.items()
+            if (count := summary["outcomes"].get(name))
+        ],
         "hashes": {name: summary[name] for name in ("manifestHash", "resultHash", "cutoffsHash")},
         "files": [
             (name, (each.folder / name).stat().st_size)
