@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -179,6 +180,9 @@ def _cpu_seconds(whose: int) -> float:
 
 
 def _begin() -> None:
+    # Pytest's workers ignore SIGTERM, and so do their children: a pool could not end its processes.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     import logging
 
     import duckdb
