@@ -86,6 +86,8 @@ def test_differences_are_an_obstacle_until_their_number_is_given(world: Runtime)
 
 
 def test_checkpoints_older_than_the_stream_are_an_obstacle(world: Runtime) -> None:
+    ShadowRows(world).keep(world.clock() - BACK_SECONDS)
+    ShadowRows(world).keep(world.clock())
     found = plan(later(world, 24 * 3600), accept_differences=1)
     assert len(found.obstacles) == 1 and "the stream keeps 24 hours" in found.obstacles[0]
 
