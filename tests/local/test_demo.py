@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.engine.stop import StopSignal
+from regworkers_local.servers import SERVERS
 from tools.demo import __main__ as demo
 from tools.demo.__main__ import Stopped, servers
 
@@ -26,10 +27,10 @@ def test_ctrl_c_during_the_start_ends_it_at_once_and_leaves_nothing(
         lines.append(line)
         stop.set()
 
-    # The embedded AWS takes over a second to answer; the signal comes while it is waited for.
+    # The signal comes while the others are waited for.
     with pytest.raises(Stopped):
         stack.up(interrupt_after_the_first)
-    assert not any(line.startswith("aws") for line in lines)
+    assert len(lines) < len(SERVERS)
     stack.down()
     assert set(stack.status().values()) == {"down"}
     (root / "workspace.yaml").write_text("load_from: [{python_module: nowhere}]\n")
