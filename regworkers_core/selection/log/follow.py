@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.log_http import LogHttp
@@ -62,6 +62,7 @@ _LINE = re.compile(r"[A-Za-z0-9_-]{1,64}\|[1-9][0-9]{0,15}\|[0-9a-f]{64}")
 _SETTLE_SECONDS = 3_600.0
 # The bytes of a file; None if there is none.
 Read = Callable[[str], bytes | None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +316,9 @@ class _Draw:
         if not manifests:
             return
         index, leaf = manifests[-1]
-        yield from self._differs(leaf, MANIFEST)
-        manifest = self._manifest(leaf)
+        manifest, problem = self._logged(leaf, MANIFEST, Manifest.parse)
+        if problem:
+            yield problem
         yield from self._replaced(phase, manifest)
         at = None
         if phase == 1:
@@ -332,29 +334,35 @@ class _Draw:
 
     def _differs(self, leaf: LogLeaf, name: str) -> Iterator[str]:
         """A finding if the file is not the one of the leaf, unless it may still come."""
-        found = self._place.digest(self._path(leaf.phase, name))
-        if found != leaf.hash and not self._is_fresh(leaf):
-            yield f"{name} is not published" if found is None else f"{name} is not the one in the log"
+        if problem := self._problem(leaf, name, self._place.digest(self._path(leaf.phase, name))):
+            yield problem
+
+    def _problem(self, leaf: LogLeaf, name: str, found: str | None) -> str:
+        """What is wrong with a file of this hash (None: there is none); empty if nothing is, or it may still come."""
+        if found == leaf.hash or self._is_fresh(leaf):
+            return ""
+        return f"{name} is not published" if found is None else f"{name} is not the one in the log"
+
+    def _logged(self, leaf: LogLeaf, name: str, parse: Callable[[bytes], T]) -> tuple[T | None, str]:
+        """A small file as `parse` reads it, if it is that of the leaf; and what is wrong with it."""
+        data = self._place.read(self._path(leaf.phase, name))
+        found = None if data is None else sha256_hex(data)
+        if data is None or found != leaf.hash:
+            return None, self._problem(leaf, name, found)
+        try:
+            return parse(data), ""
+        except DrawError as error:
+            return None, str(error)
 
     def _is_fresh(self, leaf: LogLeaf) -> bool:
         return 0.0 <= self._now - (seconds(leaf.time) or 0.0) < _SETTLE_SECONDS
 
-    def _manifest(self, leaf: LogLeaf) -> Manifest | None:
-        """The published manifest, if it is that of the leaf."""
-        data = self._place.read(self._path(leaf.phase, MANIFEST))
-        return None if data is None or sha256_hex(data) != leaf.hash else Manifest.parse(data)
-
     def _annulment(self, leaf: LogLeaf) -> str:
         """What is wrong with a leaf that annuls the draw."""
-        data = self._place.read(self._path(leaf.phase, ANNULLED))
-        if data is None or sha256_hex(data) != leaf.hash:
-            if self._is_fresh(leaf):
-                return ""
-            return f"{ANNULLED} is not published" if data is None else f"{ANNULLED} is not the one in the log"
-        said = Annulled.parse(data)
-        if (said.campaign_id, said.phase) != (self._id, leaf.phase):
+        said, problem = self._logged(leaf, ANNULLED, Annulled.parse)
+        if said is not None and (said.campaign_id, said.phase) != (self._id, leaf.phase):
             return f"{ANNULLED} is about phase {said.phase} of {said.campaign_id}"
-        return ""
+        return problem
 
     def _replaced(self, phase: int, manifest: Manifest | None) -> Iterator[str]:
         """Each manifest but the last must be in a file that says that it was replaced, with the round alone changed,
@@ -367,13 +375,12 @@ class _Draw:
         unread = 0
         for number, (_, leaf) in enumerate(leaves, 1):
             name = replaced_name(number)
-            data = self._place.read(self._path(phase, name))
-            if data is None or sha256_hex(data) != leaf.hash:
+            before, problem = self._logged(leaf, name, ReplacedManifest.parse)
+            if before is None:
                 unread += 1
-                if not self._is_fresh(leaf):
-                    yield f"{name} is not published" if data is None else f"{name} is not the one in the log"
+                if problem:
+                    yield problem
                 continue
-            before = ReplacedManifest.parse(data)
             if manifest is not None:
                 try:
                     before.check(manifest, name)
@@ -401,14 +408,14 @@ class _Draw:
         logged, need = seconds(leaf.time) or 0.0, self._keys.need
         if not need:
             return logged
-        times = sorted(self._cosigned(index))
+        times = sorted(self._cosigned(index) or ())
         return self._now if len(times) < need else max(logged, times[need - 1])
 
-    def _cosigned(self, index: int) -> list[float]:
-        """When witnesses cosigned the first checkpoint that was kept of a leaf. Raises DrawError."""
+    def _cosigned(self, index: int) -> list[float] | None:
+        """When witnesses cosigned the first checkpoint that was kept of a leaf; None if none was. Raises DrawError."""
         kept = self._state.first_kept(index, self._keys.log, _in_log(self._place.read))
         if kept is None:
-            return []
+            return None
         size, note = kept
         try:
             cosigned = note.verified(self._keys.witnesses)
@@ -419,7 +426,8 @@ class _Draw:
 
     def _commit(self, index: int, leaf: LogLeaf, due: float | None) -> Iterator[str]:
         """Whether the manifest of phase 1 was in the log, and seen by enough witnesses, before its round is due."""
-        if self._state.first_kept(index, self._keys.log, _in_log(self._place.read)) is None:
+        cosigned = self._cosigned(index)
+        if cosigned is None:
             yield "no checkpoint was kept of its commit"
             return
         if due is None:
@@ -428,7 +436,7 @@ class _Draw:
             yield (
                 f"the manifest was logged at {leaf.time}, less than {LEAD_SECONDS} s before its round ({iso(due)})"
             )
-        count = sum(at <= due - LEAD_SECONDS for at in self._cosigned(index))
+        count = sum(at <= due - LEAD_SECONDS for at in cosigned)
         if count < self._keys.need:
             yield (
                 f"{count} of {self._keys.need} needed witnesses saw its manifest {LEAD_SECONDS} s before its round"

@@ -233,6 +233,14 @@ def test_a_published_file_that_is_changed_or_gone_is_found(name: str) -> None:
     assert not place.findings(), "it may still come"
 
 
+def test_a_logged_file_that_cannot_be_read_is_a_finding_and_hides_no_other() -> None:
+    place = Place()
+    place.leaf(Kind.MANIFEST, place.put("manifest.json", b"{"))
+    place.commit(manifest("winter"), "winter")
+    first, second = place.findings(days=2)[0], place.findings(days=2)[-1]
+    assert first.startswith("summer, phase 1: ") and second.startswith("winter, phase 1: neither a result")
+
+
 def test_a_second_notice_and_a_second_commitment_are_found() -> None:
     place = Place()
     place.commit(manifest())
