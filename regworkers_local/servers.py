@@ -64,7 +64,8 @@ def environment(extra: Mapping[str, str], folder: Path) -> dict[str, str]:
     """A server's environment: without the caller's AWS and telemetry settings, which some servers would use."""
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "LC_ALL") if key in os.environ}
     # ministack leaves a pid file in the temporary folder, named only after its port.
-    return {**kept, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **extra}
+    # A crash inside of a C library leaves the stacks of all threads in the log.
+    return {**kept, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **extra}
 
 
 def _require(wheel: str, module: str) -> None:

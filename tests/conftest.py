@@ -81,7 +81,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests recorded as `shown`: also those that passed, on whatever worker."""
+    """Print what tests recorded as `shown`: also those that passed, on whatever worker. A server that ended during the
+    run is named with its last words, because hundreds of tests fail for it.
+    """
+    stack = terminalreporter.config.stash.get(_STACK, None)
+    for name, state in stack.status().items() if stack else ():
+        if state != "running":
+            terminalreporter.write_line(f"{name} is {state}; the end of its log:", red=True)
+            terminalreporter.write_line("\n".join(stack.logs(name, 60)))
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             for name, value in report.user_properties:

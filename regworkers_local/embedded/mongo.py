@@ -1,4 +1,4 @@
-"""nx-27017, with queries that its indexes answer.
+"""nx-27017, with queries that its indexes answer, and a list of databases that opens none of them.
 
 It reads a whole collection for a page of it, because an `_id` may be a number, a value may be in a list, and a text
 that looks like a time may be one. The product's ids and times are texts, and the fields that its indexes begin with are
@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from neosqlite.collection import Collection
 from neosqlite.collection.cursor import Cursor
 from neosqlite.collection.query_helper import QueryHelper
-from nx_27017 import main
+from nx_27017 import NeoSQLiteHandler, main
 
 _OPERATORS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _SINGLE = frozenset({"campaignId", "chunk", "entryId", "marketId", "phase", "ref", "status"})
@@ -28,6 +29,7 @@ Clause = tuple[str, list[Any]]
 _id_clause: Callable[..., Clause | None] = QueryHelper._build_id_operator_clause
 _auto_purge: Callable[[Collection], None] = Collection._auto_purge_ttl
 _field_clause: Callable[..., Clause | None] = QueryHelper._build_field_clause
+_handle_command: Callable[..., tuple[int, dict[str, Any]]] = NeoSQLiteHandler.handle_command
 
 
 def install() -> None:
@@ -36,6 +38,17 @@ def install() -> None:
     QueryHelper._build_field_clause = _of_a_field
     Collection._auto_purge_ttl = _expire
     Cursor._is_datetime_value = lambda _cursor, value: isinstance(value, datetime)
+    NeoSQLiteHandler.handle_command = _command
+
+
+def _command(handler: NeoSQLiteHandler, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """List databases by their files. The server would open each without its lock, and crash if another client dropped
+    one meanwhile.
+    """
+    if "listDatabases" not in dict(message["sections"]).get("body", ()):
+        return _handle_command(handler, message)
+    names = sorted(file.stem for file in Path(handler.db_path).glob("*.db"))
+    return message["request_id"], {"ok": 1, "databases": [{"name": name} for name in names]}
 
 
 def _expire(collection: Collection) -> None:

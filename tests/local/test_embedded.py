@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import neosqlite
@@ -17,17 +18,22 @@ TIME = "2026-01-01T00:00:00.000Z"
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A collection with the indexes of the outbox in this process."""
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     # What `install` replaces comes back after the test.
     for of, name in (
         (mongo.QueryHelper, "_build_id_operator_clause"),
         (mongo.QueryHelper, "_build_field_clause"),
         (mongo.Collection, "_auto_purge_ttl"),
         (mongo.Cursor, "_is_datetime_value"),
+        (mongo.NeoSQLiteHandler, "handle_command"),
     ):
         monkeypatch.setattr(of, name, getattr(of, name))
     mongo.install()
+
+
+@pytest.fixture
+def rows(installed: None) -> Iterator[Any]:
+    """A collection with the indexes of the outbox in this process."""
     with neosqlite.Connection(":memory:") as connection:
         collection = connection["outbox"]
         for index in INDEXES["outbox"]:
@@ -72,6 +78,19 @@ def test_an_index_answers_the_query_with_what_fits(named: str, rows: Any) -> Non
     (read,) = [each for each in statements if each.startswith("SELECT id")]
     plan = " ".join(step[3] for step in rows.db.execute(f"EXPLAIN QUERY PLAN {read}"))
     assert plan.startswith("SEARCH outbox USING")
+
+
+def test_databases_are_listed_without_opening_one_that_another_client_may_drop(
+    installed: None, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        neosqlite.Connection(str(tmp_path / f"{name}.db")).close()
+    server = mongo.NeoSQLiteHandler(data_dir=str(tmp_path))
+    asked = {"request_id": 1, "sections": [("body", {"listDatabases": 1, "nameOnly": True, "$db": "admin"})]}
+    _, answer = server.handle_command(asked)
+    assert [each["name"] for each in answer["databases"]] == ["admin", "one", "two"]
+    assert list(server.databases) == ["admin"]
+    server.close_all()
 
 
 def test_pages_of_a_campaign_hold_its_entries_after_every_change(runtime: Runtime) -> None:

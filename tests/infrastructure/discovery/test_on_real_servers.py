@@ -108,6 +108,12 @@ def test_published_alarms_and_dashboards_are_found_as_they_are_declared(runtime:
     # Publishing again corrects it.
     assert [each.name for each in publish(runtime, dry_run=False) if each.written] == [alarm]
     assert not discover(runtime).differing
+    # They are the namespace's own, which other tests expect without them.
+    for kind, delete, names in (
+        (ResourceKind.ALARM, cloudwatch.delete_alarms, "AlarmNames"),
+        (ResourceKind.DASHBOARD, cloudwatch.delete_dashboards, "DashboardNames"),
+    ):
+        delete(**{names: [each.name for each in published if each.kind is kind]})
 
 
 def test_roles_and_policies_are_compared_statement_by_statement(runtime: Runtime) -> None:

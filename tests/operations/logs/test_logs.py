@@ -99,7 +99,7 @@ def test_cloudwatch_is_searched_page_by_page_and_its_rough_matches_are_sorted_ou
     client.create_log_stream(logGroupName=group, logStreamName="worker")
     events = [
         line(
-            at=iso(now - number), correlationId="c-1" if number % 2 else "c-2", event=f"e{number}", note="c-1"
+            at=iso(now - number), correlationId="p-1" if number % 2 else "p-2", event=f"e{number}", note="p-1"
         )
         for number in range(20, 0, -1)
     ]
@@ -111,9 +111,9 @@ def test_cloudwatch_is_searched_page_by_page_and_its_rough_matches_are_sorted_ou
             for number, event in enumerate(events)
         ],
     )
-    found = look_up(runtime, Sought(iso(now - 3600), "c-1"))
+    found = look_up(runtime, Sought(iso(now - 3600), "p-1"))
     assert [each.fields["event"] for each in found.lines] == [f"e{n}" for n in range(19, 0, -2)]
-    assert look_up(runtime, Sought(iso(now - 5.5), "c-1")).lines == found.lines[-3:]
+    assert look_up(runtime, Sought(iso(now - 5.5), "p-1")).lines == found.lines[-3:]
     assert found.source == group and not found.cut
 
 

@@ -30,7 +30,7 @@ from tests.support.terminal import regworkers
 from tests.support.waiting import sleeping
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world() -> Iterator[Runtime]:
     """Three entries that the old system saved and the shadow compared; its history has the time before and after."""
     runtime = new_runtime()
@@ -59,6 +59,20 @@ def enqueue_rows(runtime: Runtime) -> dict[str, str | None]:
     return {shard_id: checkpoint_of(row.state) for shard_id, row in rows.items()}
 
 
+def differ(runtime: Runtime) -> None:
+    """The shadow compares an entry whose change the old system lost."""
+    put(runtime, key("e1"), version=7)
+    Lambdas(runtime, lambda _key, _fields: None).work()
+    report, _ = shadow(runtime, stop=StopSignal(), max_seconds=30, idle_seconds=0.1)
+    assert report.differences == 1
+
+
+def keep_an_hour(runtime: Runtime) -> None:
+    """The history has checkpoints of an hour ago and of now."""
+    ShadowRows(runtime).keep(runtime.clock() - BACK_SECONDS)
+    ShadowRows(runtime).keep(runtime.clock())
+
+
 def test_without_checkpoints_of_an_hour_ago_it_would_start_at_the_horizon(world: Runtime) -> None:
     found = plan(world)
     assert found.obstacles == () and found.start is None and not found.applied
@@ -76,19 +90,15 @@ def test_it_starts_at_the_newest_checkpoints_that_are_an_hour_older_than_the_las
 
 
 def test_differences_are_an_obstacle_until_their_number_is_given(world: Runtime) -> None:
-    put(world, key("e1"), version=7)
-    Lambdas(world, lambda _key, _fields: None).work()
-    report, _ = shadow(world, stop=StopSignal(), max_seconds=30, idle_seconds=0.1)
-    assert report.differences == 1
+    differ(world)
     assert "1 differences" in plan(world).obstacles[0]
     assert "1 differences" in plan(world, accept_differences=2).obstacles[0]
     assert plan(world, accept_differences=1).obstacles == ()
 
 
 def test_checkpoints_older_than_the_stream_are_an_obstacle(world: Runtime) -> None:
-    ShadowRows(world).keep(world.clock() - BACK_SECONDS)
-    ShadowRows(world).keep(world.clock())
-    found = plan(later(world, 24 * 3600), accept_differences=1)
+    keep_an_hour(world)
+    found = plan(later(world, 24 * 3600))
     assert len(found.obstacles) == 1 and "the stream keeps 24 hours" in found.obstacles[0]
 
 
@@ -96,14 +106,14 @@ def test_a_running_enqueue_drain_is_an_obstacle(world: Runtime) -> None:
     life = Heartbeat(lambda: world.leases, "enqueue", "run-1", started_at="", idle_seconds=1, max_seconds=1)
     life.beat()
     with sleeping(lambda _seconds: life.beat()):
-        found = cut_over(world, accept_differences=1)
+        found = cut_over(world)
     life.remove()
     assert len(found.obstacles) == 1 and "an enqueue drain runs" in found.obstacles[0]
 
 
 def test_applied_enqueue_reads_what_came_after_and_its_rows_are_then_an_obstacle(world: Runtime) -> None:
-    ShadowRows(world).keep(world.clock() - BACK_SECONDS)
-    ShadowRows(world).keep(world.clock())
+    differ(world)
+    keep_an_hour(world)
     answer = regworkers(
         world, "migrate", "cut-over", "--accept-differences", "1", "--apply", "--format", "json"
     )
@@ -125,13 +135,10 @@ def test_applied_enqueue_reads_what_came_after_and_its_rows_are_then_an_obstacle
 
 
 def test_a_start_at_the_horizon_reads_everything_again_at_once(world: Runtime) -> None:
-    run(world, "enqueue")
-    for row in ShadowRows(world).table.rows(f"HISTORY#{world.names.demand_table}"):
-        ShadowRows(world).table.remove(row)
-    found = plan(world, accept_differences=1, replace=True, apply=True)
+    found = plan(world, apply=True)
     assert found.applied and found.start is None
     # It does not idle out before the shards are listed.
-    assert run(world, "enqueue").counts["received"] >= 5
+    assert run(world, "enqueue").counts["upserts"] == 3
 
 
 def test_rows_of_enqueue_become_those_of_the_shadow_an_hour_ago_finished_shards_included(
@@ -151,7 +158,7 @@ def test_rows_of_enqueue_become_those_of_the_shadow_an_hour_ago_finished_shards_
         }
         key_ = LeaseKey(pk, slot)
         assert table.swap(LeaseRow(key_, state=state), table.get(key_))
-    assert plan(world, accept_differences=1, replace=True, apply=True).applied
+    assert plan(world, apply=True).applied
     rows, _ = split_rows(world.leases.rows(partition(world.names.demand_table)))
     assert {name: dict(row.state) for name, row in rows.items()} == shards
     arn = world.streams.latest_stream()
