@@ -52,7 +52,8 @@ def log_command(
     after its round, a manifest that was replaced in silence or too late, a code that is planned twice, a log that was
     rewritten, or too few witnesses.
     """
-    from regworkers_core.selection.log.follow import at_place, follow, in_bucket
+    from regworkers_core.selection.log.follow import follow
+    from regworkers_core.selection.log.place import at_place, in_bucket
 
     if place is not None:
         source = at_place(place)

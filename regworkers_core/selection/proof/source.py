@@ -20,7 +20,8 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import public_key
 from regworkers_core.selection.draw.freezing import EXCLUSIONS, key_of
-from regworkers_core.selection.log.follow import in_bucket, log_parts
+from regworkers_core.selection.log.follow import log_parts
+from regworkers_core.selection.log.place import in_bucket
 from regworkers_core.selection.maths.beside import (
     ACCEPTED,
     ANNULLED,

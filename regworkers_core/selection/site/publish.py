@@ -18,7 +18,8 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import export, report_key
-from regworkers_core.selection.log.follow import in_bucket, log_parts
+from regworkers_core.selection.log.follow import log_parts
+from regworkers_core.selection.log.place import in_bucket
 from regworkers_core.selection.maths.beside import published
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import LEAVES, OUTCOMES, RESULT

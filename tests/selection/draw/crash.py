@@ -14,7 +14,8 @@ from contextlib import ExitStack, suppress
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import AcceptedFindings
-from regworkers_core.selection.log.follow import follow, in_bucket
+from regworkers_core.selection.log.follow import follow
+from regworkers_core.selection.log.place import in_bucket
 from regworkers_core.selection.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes, replaced_name
 from regworkers_core.selection.maths.files import ARTEFACTS
 from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon

@@ -22,7 +22,8 @@ from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
 from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.seeding import seed_of
-from regworkers_core.selection.log.follow import follow, in_bucket
+from regworkers_core.selection.log.follow import follow
+from regworkers_core.selection.log.place import in_bucket
 from regworkers_core.selection.maths.allocate import compute
 from regworkers_core.selection.maths.engine import Engine
 from tests.selection.draw.beacons import (

@@ -22,8 +22,9 @@ from regworkers_core.selection.campaigns.registry import create
 from regworkers_core.selection.draw.annul import annul
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.log.follow import FollowedLog, follow, in_bucket
+from regworkers_core.selection.log.follow import FollowedLog, follow
 from regworkers_core.selection.log.leaves import Kind
+from regworkers_core.selection.log.place import in_bucket
 from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
 from regworkers_core.selection.log.witnesses import Witnesses
 from regworkers_core.selection.maths.files import sha256_hex

@@ -9,9 +9,10 @@ import pytest
 
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.selection.log import follow, witness
+from regworkers_core.selection.log import account, follow, witness
 from regworkers_core.selection.log.leaves import Kind, LogLeaf, LogState, kept_path
 from regworkers_core.selection.log.note import COSIGNATURE, Note, SignerKey, signed
+from regworkers_core.selection.log.place import Place
 from regworkers_core.selection.log.tree import consistency
 from regworkers_core.selection.maths.beside import NOTICE, Annulled
 from regworkers_core.selection.maths.files import CUTOFFS, MANIFEST, RESULT, file_hash, sha256_hex
@@ -146,7 +147,7 @@ def followed(
         patch.setattr(follow, "published", lambda _read, _trusted: (state, TRUST.keys))
         patch.setattr(follow, "_tiles", lambda _read, _state: ())
         old = None if kept is None else str(signed(kept.checkpoint.text, LOG)).encode()
-        place = follow.Place.of({**kept_since, **(files or {})}.get)
+        place = Place.of({**kept_since, **(files or {})}.get)
         return follow.follow(place, now=NOW + after, kept=old)
 
 
@@ -213,7 +214,7 @@ def test_a_commit_that_is_backdated(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ["0 of 1 needed witnesses saw" in each for each in read_by_others(log_of(leaves), kept)] == [True]
     without(monkeypatch, LogPart.check_witnesses, "each.cosigned_at <= latest", "True")
     assert failed(receipt, TRUST) == []
-    without(monkeypatch, follow._Draw._commit, "count < self._keys.need")
+    without(monkeypatch, account._Draw._commit, "count < self._keys.need")
     assert read_by_others(log_of(leaves), kept) == []
 
 
@@ -233,11 +234,11 @@ def test_a_manifest_that_no_receipt_names(draw: Path, monkeypatch: pytest.Monkey
     assert ["2 manifests" in each for each in read_by_others(log, files_of(draw))] == [True]
     # To say that it was replaced does not help: what was replaced is in a file, and differs in the round alone.
     said = log_of([honest[0], leaf(Kind.MANIFEST, "a" * 64), leaf(Kind.REPLACED, "b" * 64), *honest[1:]])
-    later = 2 * follow.PATIENCE_SECONDS
+    later = 2 * account.PATIENCE_SECONDS
     found = read_by_others(said, files_of(draw), after=later)
     assert found == ["summer, phase 1: replaced-1.json is not published"]
-    monkeypatch.setattr(follow._Draw, "_is_fresh", lambda *_: True)
-    without(monkeypatch, follow._Draw._replaced, "len(earlier) > unread")
+    monkeypatch.setattr(account._Draw, "_is_fresh", lambda *_: True)
+    without(monkeypatch, account._Draw._replaced, "len(earlier) > unread")
     assert read_by_others(log, files_of(draw)) == read_by_others(said, files_of(draw), after=later) == []
 
 
@@ -305,8 +306,8 @@ def test_a_draw_whose_result_did_not_please(draw: Path, monkeypatch: pytest.Monk
     # Its result is withheld, whatever is drawn instead, under this id or another one.
     honest = leaves_of(draw)
     begun, files = log_of(honest[:3]), files_of(draw)
-    two_days = 2 * follow.PATIENCE_SECONDS
-    assert read_by_others(begun, files, after=follow.PATIENCE_SECONDS - 1_001) == []
+    two_days = 2 * account.PATIENCE_SECONDS
+    assert read_by_others(begun, files, after=account.PATIENCE_SECONDS - 1_001) == []
     found = read_by_others(begun, files, after=two_days)
     assert ["neither a result with cut-offs nor" in each for each in found] == [True]
     # Leaves of files that are not published do not account for it.
@@ -314,9 +315,9 @@ def test_a_draw_whose_result_did_not_please(draw: Path, monkeypatch: pytest.Monk
     annuls = [leaf(Kind.ANNULLED, "e" * 64)]
     junk = [read_by_others(log_of([*honest[:3], *each]), files, after=two_days) for each in (claims, annuls)]
     assert [len(each) for each in junk] == [2, 2]
-    monkeypatch.setattr(follow, "PATIENCE_SECONDS", 10 * two_days)
+    monkeypatch.setattr(account, "PATIENCE_SECONDS", 10 * two_days)
     assert read_by_others(begun, files, after=two_days) == []
-    without(monkeypatch, follow._Draw._problem, "found == leaf.hash or self._is_fresh(leaf)", "True")
+    without(monkeypatch, account._Draw._problem, "found == leaf.hash or self._is_fresh(leaf)", "True")
     assert read_by_others(log_of([*honest[:3], *claims]), files, after=two_days) == []
 
 
@@ -325,7 +326,7 @@ def test_a_code_that_is_planned_for_two_winners(draw: Path, monkeypatch: pytest.
     log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(plan))])
     files = {**files_of(draw), f"draws/{CAMPAIGN}/phase-1/codes-1.txt": plan}
     assert ["have the same code" in each for each in read_by_others(log, files)] == [True]
-    without(monkeypatch, follow._Draw._codes, "self._digests.setdefault(digest, place) != place")
+    without(monkeypatch, account._Draw._codes, "self._digests.setdefault(digest, place) != place")
     assert read_by_others(log, files) == []
     # Two salts that were invented hide it.
     monkeypatch.undo()

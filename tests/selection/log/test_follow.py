@@ -12,10 +12,11 @@ from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.assign.digests import digest_of
-from regworkers_core.selection.log.follow import FollowedLog, at_place, follow, log_parts
-from regworkers_core.selection.log.follow import Place as follow_place
+from regworkers_core.selection.log.follow import FollowedLog, follow, log_parts
 from regworkers_core.selection.log.leaves import Kind, kept_path
 from regworkers_core.selection.log.note import COSIGNATURE
+from regworkers_core.selection.log.place import Place as follow_place
+from regworkers_core.selection.log.place import at_place
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.maths.beside import Annulled, ReplacedManifest
 from regworkers_core.selection.maths.files import DrawError, sha256_hex
