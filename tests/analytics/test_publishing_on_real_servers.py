@@ -58,7 +58,8 @@ def test_an_event_of_every_type_arrives_on_its_topic_with_key_and_headers(
     for event in events:
         record = records[event["type"]]
         assert record.event == event and record.key == event["partitionkey"]
-        assert record.headers == {
+        # Whether this process is traced, other tests decide.
+        assert {name: value for name, value in record.headers.items() if name != "traceparent"} == {
             "content-type": "application/cloudevents+json",
             "ce_id": event["id"],
             "ce_type": event["type"],

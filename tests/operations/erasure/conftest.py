@@ -20,15 +20,13 @@ def shared() -> Iterator[Runtime]:
 
 @pytest.fixture
 def runtime(shared: Runtime) -> Iterator[Runtime]:
+    for name in shared.objects.list(""):
+        shared.objects.delete(name)
+    for each in items(shared):
+        place = {name: each[name] for name in ("PK", "SK")}
+        shared.dynamodb.delete_item(TableName=shared.names.demand_table, Key=place)
+    # What the stream tells of other tests' entries belongs to none.
+    run(shared, "enqueue")
     made = fresh(shared)
-    for name in made.objects.list(""):
-        made.objects.delete(name)
-    if left := items(made):
-        for each in left:
-            place = {name: each[name] for name in ("PK", "SK")}
-            made.dynamodb.delete_item(TableName=made.names.demand_table, Key=place)
-        # What the stream tells of it belongs to no test.
-        run(made, "enqueue")
-        made = fresh(shared)
     yield made
     made.mongo.close()
