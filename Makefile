@@ -36,8 +36,8 @@ dev: $(STAMP) ## run the stack and Dagster with sensors on, until Ctrl-C
 
 # More workers than a small machine has cores: a third of the time is waiting for leases and time-outs. `worksteal` keeps
 # the tests of a module on one worker, where they share costly fixtures.
-test: $(STAMP) ## run the suite without slow tests
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
+test: $(STAMP) ## run the suite without slow tests (SHUFFLE=7 in another order, by that seed)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" $(addprefix --shuffle=,$(SHUFFLE))
 
 # Without what costs most: pages and proofs of draws, properties, real clocks, fresh interpreters.
 SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report selection/verifier \
@@ -52,7 +52,7 @@ test-fast: $(STAMP) ## run most of the tests that need no server, in under a min
 test-slow: $(STAMP) ## run the tests that take more than 20 s each
 	@# Each worker imports the modules that it gets: 60 of 590.
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not night and not browser" \
-		$$(grep -rl --include='test_*.py' 'mark\.slow' tests | sort)
+		$(addprefix --shuffle=,$(SHUFFLE)) $$(grep -rl --include='test_*.py' 'mark\.slow' tests | sort)
 
 test-browser: $(STAMP) ## open the page that checks receipts in Chromium, which is installed if this is root on Debian
 	$(BIN)/python -m pytest -n 0 -m browser tests/browser $(FLAGS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import random
 import shutil
 from collections.abc import Iterator
 
@@ -29,6 +31,7 @@ _STACK = pytest.StashKey[Stack]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-servers", action="store_true", help="skip every test that needs a server")
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="shuffle modules, and the tests of each")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,6 +65,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_STACK] = stack
         state = stack.up()
         os.environ.update({ADDRESSES[name]: state.address(name) for name in missing})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.shuffle is None:
+        return
+    chance = random.Random(config.option.shuffle)
+    modules: dict[object, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    shuffled = [chance.sample(tests, len(tests)) for tests in modules.values()]
+    chance.shuffle(shuffled)
+    items[:] = itertools.chain.from_iterable(shuffled)
 
 
 def pytest_collection_finish() -> None:
