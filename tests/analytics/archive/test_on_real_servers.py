@@ -216,7 +216,7 @@ def test_the_terminal_runs_shows_verifies_and_fetches(
     archive: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     regworkers = Typed(archive, monkeypatch, capsys)
-    produce(archive, event(1400))
+    produce(archive, event(1400, type="draw.drawn"))
     done = regworkers("archive", "run", "--format", "json")
     assert (done.code, done.document["written"], done.document["addsUp"]) == (0, 1, True)
     produce(archive, b"broken")
@@ -226,8 +226,8 @@ def test_the_terminal_runs_shows_verifies_and_fetches(
     document = shown.document
     assert document["rows"] == document["ids"] == sum(document["types"].values())
     assert document["damaged"] >= 1 and set(document["lag"].values()) == {0}
-    assert "entry.replicated" in regworkers("archive", "status").stdout
+    assert "draw.drawn" in regworkers("archive", "status").stdout
     assert regworkers("archive", "verify", "--format", "json").document["holds"] is True
-    fetched = regworkers("archive", "fetch", str(tmp_path), "--type", "entry.removed", "--format", "json")
+    fetched = regworkers("archive", "fetch", str(tmp_path), "--type", "draw.drawn", "--format", "json")
     assert fetched.document["files"] == 1
     assert regworkers("archive", "fetch", str(tmp_path), "--since", "x").code == 2
