@@ -84,7 +84,7 @@ SUITES: Mapping[str, Suite] = {
         _on_a_stack(export.measure_on_apache_kafka),
     ),
     "export-memory": Suite("memory of the export", 2, 0, "", _export_memory),
-    "draw": Suite("a draw beside bare DuckDB", 8, 10_000_000, "entries", _saying(drawing.measure)),
+    "draw": Suite("a draw beside bare DuckDB", 12, 10_000_000, "entries", _saying(drawing.measure)),
     "large-draw": Suite("one large draw", 4, 20_000_000, "entries", _saying(drawing.measure_large)),
     "proofs": Suite("static proofs of a draw", 2, 1_000_000, "entries", _saying(publishing.measure_proofs)),
     "replay": Suite(

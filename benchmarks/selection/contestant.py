@@ -17,6 +17,9 @@ from typing import Any
 import duckdb
 import orjson
 
+# Arrow imports it at its first array.
+import pandas  # noqa: F401
+
 from benchmarks.figures import peak_mib
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
 from regworkers_core.domain.documents import as_document

@@ -115,9 +115,8 @@ def order_leaves(leaves: Path, manifest: Manifest, seed: str, engine: Engine) ->
     candidate = np.ones(manifest.count, np.bool_)
     if tied.any():
         _untie(leaves, manifest, seed, engine, order, tied, households, candidate)
-    ranks = np.where(candidate, np.cumsum(candidate, dtype=np.int32), np.int32(0)).astype(
-        np.int32, copy=False
-    )
+    ranks = np.cumsum(candidate, dtype=np.int32)
+    ranks *= candidate
     return Ranked(order, ranks)
 
 
