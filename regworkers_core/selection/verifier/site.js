@@ -34,9 +34,10 @@ export async function fetched(base, name, start, end) {
   if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
   const bytes = new Uint8Array(await answer.arrayBuffer());
   if (!ranged) return bytes;
-  const part = answer.status === 206 ? bytes : bytes.subarray(start, end);
-  const sent = answer.status === 206 ? answer.headers.get("Content-Range") ?? "" : `bytes ${start}-${end - 1}/`;
-  if (part.length !== end - start || !sent.startsWith(`bytes ${start}-${end - 1}/`)) {
+  const partial = answer.status === 206;
+  const part = partial ? bytes : bytes.subarray(start, end);
+  const other = partial && !answer.headers.get("Content-Range")?.startsWith(`bytes ${start}-${end - 1}/`);
+  if (other || part.length !== end - start) {
     throw new Error(`${name}: the host sent other bytes than ${start} to ${end - 1}`);
   }
   return part;
@@ -47,7 +48,8 @@ function element(name, text, className = "") {
 }
 
 function stepItem(step) {
-  const [{ name, detail }, state] = [step, shownState(step)];
+  const { name, detail } = step;
+  const state = shownState(step);
   const words = STRINGS.steps[name] ?? {};
   const [, phase] = /^outcome-(.+)$/.exec(name) ?? [];
   const title = phase ? STRINGS.steps.outcome.title(phase) : words.title ?? STRINGS.steps["randomness-drand"].title;
