@@ -11,7 +11,6 @@ of the phase before, which say who gets a message.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -185,7 +184,6 @@ def _hash(connection: duckdb.DuckDBPyConnection, line: str, table: str, scratch:
         f"COPY (SELECT {line} FROM {table} ORDER BY ref) TO $text (FORMAT csv, HEADER false)",
         {"text": str(text)},
     )
-    with text.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_hash(text)
     text.unlink()
     return found

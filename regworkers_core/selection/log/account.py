@@ -44,12 +44,7 @@ _LINE = re.compile(r"[A-Za-z0-9_-]{1,64}\|[1-9][0-9]{0,15}\|[0-9a-f]{64}")
 T = TypeVar("T")
 
 
-def account_for(place: Place, state: LogState, keys: LogKeys, campaign_id: str, now: float) -> Iterator[str]:
-    """What is wrong with the draw of a campaign. Raises DrawError if a checkpoint that was kept does not hold."""
-    return _Draw(place, state, keys, campaign_id, now).findings()
-
-
-class _Draw:
+class DrawAccount:
     """What the log says of one campaign's draw, and the files that it speaks of."""
 
     def __init__(self, place: Place, state: LogState, keys: LogKeys, campaign_id: str, now: float) -> None:
@@ -59,6 +54,7 @@ class _Draw:
         self._digests: dict[str, str] = {}
 
     def findings(self) -> Iterator[str]:
+        """What is wrong with the draw. Raises DrawError if a checkpoint that was kept does not hold."""
         annulled = False
         for leaf in (leaf for _, leaf in self._found if leaf.kind is Kind.ANNULLED):
             problem = self._annulment(leaf)

@@ -11,7 +11,7 @@ from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.log import tree
-from regworkers_core.selection.log.account import account_for
+from regworkers_core.selection.log.account import DrawAccount
 from regworkers_core.selection.log.leaves import (
     CHECKPOINT,
     KEYS,
@@ -126,7 +126,7 @@ def follow(
     if campaign_id is not None:
         campaigns = dict.fromkeys([campaign_id])
     for each in campaigns:
-        findings += account_for(place, state, keys, each, now)
+        findings += DrawAccount(place, state, keys, each, now).findings()
     annulled = {leaf.campaign_id for _, leaf in leaves if leaf.kind is Kind.ANNULLED}
     return FollowedLog(
         origin=state.origin,

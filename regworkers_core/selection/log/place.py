@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.log_http import LogHttp
@@ -15,6 +16,7 @@ from regworkers_core.selection.maths.files import file_hash, sha256_hex
 _REQUEST_SECONDS, _FILE_SECONDS = 10.0, 120.0
 # The bytes of a file; None if there is none.
 Read = Callable[[str], bytes | None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,18 @@ def at_place(place: str) -> Place:
             f"{place} has no folder log: give the folder, or the https:// address, that has log and draws"
         )
 
-    def read(path: str) -> bytes | None:
-        try:
-            return (folder / path).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UsageError(f"{folder / path}: {error.strerror}") from None
+    def of_file(read: Callable[[Path], T]) -> Callable[[str], T | None]:
+        def found(path: str) -> T | None:
+            try:
+                return read(folder / path)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise UsageError(f"{folder / path}: {error.strerror}") from None
 
-    return Place(read, lambda path: file_hash(folder / path) if (folder / path).is_file() else None)
+        return found
+
+    return Place(of_file(Path.read_bytes), of_file(file_hash))
 
 
 def in_log(read: Read) -> Read:

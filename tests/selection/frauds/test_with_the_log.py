@@ -214,7 +214,7 @@ def test_a_commit_that_is_backdated(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ["0 of 1 needed witnesses saw" in each for each in read_by_others(log_of(leaves), kept)] == [True]
     without(monkeypatch, LogPart.check_witnesses, "each.cosigned_at <= latest", "True")
     assert failed(receipt, TRUST) == []
-    without(monkeypatch, account._Draw._commit, "count < self._keys.need")
+    without(monkeypatch, account.DrawAccount._commit, "count < self._keys.need")
     assert read_by_others(log_of(leaves), kept) == []
 
 
@@ -237,8 +237,8 @@ def test_a_manifest_that_no_receipt_names(draw: Path, monkeypatch: pytest.Monkey
     later = 2 * account.PATIENCE_SECONDS
     found = read_by_others(said, files_of(draw), after=later)
     assert found == ["summer, phase 1: replaced-1.json is not published"]
-    monkeypatch.setattr(account._Draw, "_is_fresh", lambda *_: True)
-    without(monkeypatch, account._Draw._replaced, "len(earlier) > unread")
+    monkeypatch.setattr(account.DrawAccount, "_is_fresh", lambda *_: True)
+    without(monkeypatch, account.DrawAccount._replaced, "len(earlier) > unread")
     assert read_by_others(log, files_of(draw)) == read_by_others(said, files_of(draw), after=later) == []
 
 
@@ -317,7 +317,7 @@ def test_a_draw_whose_result_did_not_please(draw: Path, monkeypatch: pytest.Monk
     assert [len(each) for each in junk] == [2, 2]
     monkeypatch.setattr(account, "PATIENCE_SECONDS", 10 * two_days)
     assert read_by_others(begun, files, after=two_days) == []
-    without(monkeypatch, account._Draw._problem, "found == leaf.hash or self._is_fresh(leaf)", "True")
+    without(monkeypatch, account.DrawAccount._problem, "found == leaf.hash or self._is_fresh(leaf)", "True")
     assert read_by_others(log_of([*honest[:3], *claims]), files, after=two_days) == []
 
 
@@ -326,7 +326,7 @@ def test_a_code_that_is_planned_for_two_winners(draw: Path, monkeypatch: pytest.
     log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(plan))])
     files = {**files_of(draw), f"draws/{CAMPAIGN}/phase-1/codes-1.txt": plan}
     assert ["have the same code" in each for each in read_by_others(log, files)] == [True]
-    without(monkeypatch, account._Draw._codes, "self._digests.setdefault(digest, place) != place")
+    without(monkeypatch, account.DrawAccount._codes, "self._digests.setdefault(digest, place) != place")
     assert read_by_others(log, files) == []
     # Two salts that were invented hide it.
     monkeypatch.undo()

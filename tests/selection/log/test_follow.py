@@ -404,6 +404,10 @@ def test_a_folder_is_read_as_the_bucket(tmp_path: Path) -> None:
     assert follow(at_place(str(tmp_path)), now=NOW) == place.follow()
     with pytest.raises(UsageError, match="has no folder log"):
         at_place(str(tmp_path / "log"))
+    found = at_place(str(tmp_path))
+    for read in (found.read, found.digest):
+        with pytest.raises(UsageError, match="Is a directory"):
+            read("log")
 
 
 # Receipts
