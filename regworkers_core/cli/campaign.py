@@ -14,11 +14,12 @@ from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli.campaign_cache import cache_app
 from regworkers_core.cli.changes import audited, new_run_id
 from regworkers_core.cli.draw_report import commitment_in_words
-from regworkers_core.cli.options import CampaignArgument, market_in_words
+from regworkers_core.cli.options import CampaignArgument
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, rows
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import market_in_words
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry

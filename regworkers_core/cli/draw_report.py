@@ -19,13 +19,13 @@ from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli.options import (
     CampaignArgument,
     PageOption,
-    market_in_words,
     numbers,
     require_writable,
     seats_of_segments,
 )
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.selection import market_in_words
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Group
 
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import audited
-from regworkers_core.cli.options import market_in_words
 from regworkers_core.cli.output import Format, FormatOption, answer, rows, to_second
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify import outbox
+from regworkers_core.selection.notify.status import COLUMNS, delays, findings, lines, message_counts
 
 Campaign = Annotated[str | None, typer.Argument(metavar="CAMPAIGN", show_default=False, help="id or slug")]
 Everything = Annotated[bool, typer.Option("--all", help="all campaigns, future ones included")]
@@ -88,63 +88,17 @@ def status(
     """
     runtime = Runtime.load()
     target = None if everything or campaign_id is None else runtime.campaigns.id_of(campaign_id)
-    counts = outbox.status(runtime, target)
-    campaigns = counts["campaigns"].values()
-    paused = counts["all"].get("paused") or any(each["switch"].get("paused") for each in campaigns)
-    failed = any(_number(each, "failed") for each in campaigns)
-    answer(counts, form, _counts_text(counts), finding=paused or failed)
+    counts = message_counts(runtime, target)
+    found = findings(counts)
+    answer(counts, form, _as_text(counts, [*found, *delays(counts)]), finding=found)
 
 
-def _number(campaign: dict[str, Any], name: str) -> int:
-    """Over all phases and markets."""
-    return sum(each[name] for phase in campaign["phases"].values() for each in phase["markets"].values())
-
-
-def _counts_text(counts: dict[str, Any]) -> Group:
-    """A table for each phase, and below what holds messages up."""
-    tables: list[RenderableType] = []
-    held = [_paused("everything", counts["all"])]
-    for name, campaign in counts["campaigns"].items():
-        held.append(_paused(name, campaign["switch"]))
-        if waiting := _number(campaign, "waiting"):
-            phase = campaign["waitsFor"]
-            held.append(
-                f"{name}: {waiting} messages wait, because phase {phase} changes them and is not confirmed yet"
-            )
-        if failed := _number(campaign, "failed"):
-            held.append(
-                f"{name}: {failed} messages failed; `regworkers notifications retry {name}` sends them again"
-            )
-        for phase, found in campaign["phases"].items():
-            until = {each["heldUntil"] for each in found["markets"].values()} - {None}
-            held += [f"{name}, phase {phase}: the canary holds the rest until {each}" for each in until]
-            lines = [
-                [
-                    market_in_words(market),
-                    each["status"],
-                    each["pending"],
-                    each["waiting"],
-                    each["sent"],
-                    each["superseded"],
-                    each["failed"],
-                    to_second(each["deliveredAt"]),
-                ]
-                for market, each in found["markets"].items()
-            ]
-            columns = ["market", "codes", "to send", "waiting", "sent", "superseded", "failed", "delivered"]
-            tables.append(rows(columns, lines, title=f"{name}, phase {phase}"))
-    held = [line for line in held if line]
-    if not tables and not held:
+def _as_text(counts: dict[str, Any], sentences: list[str]) -> Group:
+    found = lines(counts)
+    if not found and not sentences:
         return Group("nothing is published yet: there are no messages")
-    return Group(*tables, *held)
-
-
-def _paused(what: str, state: dict[str, Any]) -> str:
-    return (
-        f"{what} is paused by {state['by']} since {state['at']}: {state['reason']}"
-        if state.get("paused")
-        else ""
-    )
+    shown = [(*line, to_second(delivered)) for *line, delivered in found]
+    return Group(*([rows(COLUMNS, shown)] if shown else []), *sentences)
 
 
 def _target(campaign_id: str | None, everything: bool) -> str | None:

@@ -17,7 +17,6 @@ from typer.core import TyperGroup
 
 from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import NON_WINNERS
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
@@ -173,11 +172,6 @@ def seats_of_segments(option: str, pairs: Sequence[str]) -> dict[str, dict[str, 
 def quick_runtime() -> Runtime:
     """A runtime with short time-outs, for a command whose operator waits for the answer."""
     return Runtime(with_short_timeouts(load_settings()))
-
-
-def market_in_words(market_id: str) -> str:
-    """The market's id, or `others` for entries that won in no market."""
-    return "others" if market_id == NON_WINNERS else market_id
 
 
 def file_bytes(path: Path) -> bytes:

@@ -38,6 +38,11 @@ def require_word(given: str, word: str) -> None:
         raise RequestError(f"the confirmation should be {word}, found {given!r}: nothing was done")
 
 
+def market_in_words(market_id: str) -> str:
+    """Return the market's id, or `others` for entries that won in no market."""
+    return "others" if market_id == NON_WINNERS else market_id
+
+
 def is_market_id(text: str) -> bool:
     """Whether a market of a draw may have this id."""
     return text != NON_WINNERS and is_selection_id(text)

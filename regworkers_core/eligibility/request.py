@@ -105,6 +105,8 @@ def attributes_problem(value: Mapping[Any, Any]) -> str | None:
     return None
 
 
+# The free attributes that rules read: a subject has no other, and a staged entry keeps these.
+ATTRIBUTES = ("region", "birthDate")
 # What a draw accepts.
 _MAX_WEIGHT = 64
 _ID_FORM = "should be 1 to 64 of the characters A-Z a-z 0-9 _ -"
@@ -213,8 +215,7 @@ def subject_of(
     mail, invalid_mail = _mail(entry.get("email"), missing)
     for name in ("firstName", "lastName"):
         _name(name, entry.get(name), missing, invalid)
-    attributes = entry.get("attributes")
-    free: Mapping[str, Any] = attributes if isinstance(attributes, Mapping) else {}
+    free = read_attributes(entry)
     return Subject(
         mail,
         _id("globalUserId", entry.get("globalUserId"), invalid),
@@ -229,6 +230,12 @@ def subject_of(
         entry_id,
         None if created_at is None else _canonical(created_at),
     )
+
+
+def read_attributes(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the free attributes that rules read, as far as the entry has them."""
+    free = entry.get("attributes")
+    return {name: free[name] for name in ATTRIBUTES if name in free} if isinstance(free, Mapping) else {}
 
 
 def _text(name: str, value: object, most: int, invalid: list[FieldProblem]) -> str | None:
@@ -374,6 +381,6 @@ def _fields(entry: Mapping[str, Any], subject: Subject, invalid: list[FieldProbl
     elif attributes and (problem := attributes_problem(attributes)):
         invalid.append(FieldProblem("attributes", problem))
     else:
-        named = {name: entry[name] for name in ("region", "birthDate") if entry.get(name) is not None}
+        named = {name: entry[name] for name in ATTRIBUTES if entry.get(name) is not None}
         fields["attributes"] = {**(attributes or {}), **named}
     return {name: value for name, value in fields.items() if value is not None}

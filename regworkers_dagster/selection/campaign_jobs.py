@@ -12,6 +12,7 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.documents import as_document, camel
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.notify import outbox
+from regworkers_core.selection.notify.status import COLUMNS, delays, findings, lines, message_counts, totals
 from regworkers_dagster.by_hand import (
     CAMPAIGN,
     REASON,
@@ -319,29 +320,16 @@ def retry_notifications(launch: Launch, config: CampaignConfig) -> LaunchOutcome
     "notifications_status",
     reads=True,
     description="Shows how many messages wait and were sent, by campaign, phase and market, and what delays them. "
-    "Fails while messages are paused.",
+    "Fails while messages are paused, and if messages failed.",
 )
 def notifications_status(launch: Launch, config: NotificationsConfig) -> LaunchOutcome:
     """Changes nothing."""
     campaign_id = launch.campaign_id(config.campaign_id) if config.campaign_id.strip() else None
-    status = outbox.status(launch.runtime, campaign_id)
-    paused = [_in_words("everything", status["all"])]
-    paused += [_in_words(name, each["switch"]) for name, each in status["campaigns"].items()]
-    rows = [
-        (name, phase, market, *(each.get(column) for column in _COLUMNS))
-        for name, campaign in status["campaigns"].items()
-        for phase, found in campaign["phases"].items()
-        for market, each in found["markets"].items()
-    ]
-    facts: dict[str, Any] = {
-        "waiting": sum(row[4] for row in rows),
-        "sent": sum(row[5] for row in rows),
-        "messages": table(("campaign", "phase", "market", *_COLUMNS), rows),
-    }
-    return LaunchOutcome(campaign_id or "", facts, OUTBOX, failure="; ".join(filter(None, paused)))
-
-
-_COLUMNS = ("status", "pending", "sent", "deliveredAt", "heldUntil")
+    counts = message_counts(launch.runtime, campaign_id)
+    for sentence in delays(counts):
+        launch.tell(sentence)
+    facts = {**totals(counts), "messages": table(COLUMNS, lines(counts))}
+    return LaunchOutcome(campaign_id or "", facts, OUTBOX, failure="; ".join(findings(counts)))
 
 
 def _switched(launch: Launch, config: SwitchConfig, turn: Any) -> LaunchOutcome:
@@ -351,12 +339,6 @@ def _switched(launch: Launch, config: SwitchConfig, turn: Any) -> LaunchOutcome:
     done = turn(launch.runtime, campaign_id, reason=require("reason", config.reason), by=launch.who)
     launch.tell(f"{campaign_id or 'everything'} is {'paused' if done['paused'] else 'on'}")
     return LaunchOutcome(campaign_id or "", done, OUTBOX, changed=True)
-
-
-def _in_words(what: str, state: dict[str, Any]) -> str:
-    if not state.get("paused"):
-        return ""
-    return f"{what} is paused by {state['by']} since {state['at']}: {state['reason']}"
 
 
 MESSAGE_JOBS = (pause_notifications, resume_notifications, retry_notifications, notifications_status)

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 
 from regworkers_core.adapters.files.judged_entries import DOMAIN_ENTRANTS, DOMAIN_SHARE, OTHER_DOMAINS
 from regworkers_core.adapters.files.spilling import spilling
+from regworkers_core.domain.entry import FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.case import Identity, Subject
+from regworkers_core.eligibility.request import read_attributes
 
 # Rows of one row group of the file, and of one batch of results: about 10 MB.
 ROWS = 5_000
@@ -35,22 +37,8 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("fields", pa.binary()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
-# The fields of an entry that a second judgement and a judged entry need.
-_KEPT = (
-    "ref",
-    "email",
-    "firstName",
-    "lastName",
-    "globalUserId",
-    "memberId",
-    "unit",
-    "weight",
-    "segments",
-    "markets",
-    "createdAt",
-)
-# The free attributes that rules read, if they are text.
-_KEPT_ATTRIBUTES = ("region", "birthDate")
+# Which change wrote an entry says nothing about the fan, and no two entries share it: it would fill the file.
+_UNJUDGED = ("correlationId",)
 
 
 class StagedEntry(NamedTuple):
@@ -136,12 +124,12 @@ class Staging:
 
 
 def _kept(fields: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: fields[name] for name in _KEPT if name in fields}
-    free = fields.get("attributes")
-    if isinstance(free, Mapping):
-        texts = {name: free[name] for name in _KEPT_ATTRIBUTES if isinstance(free.get(name), str)}
-        if texts:
-            kept["attributes"] = texts
+    """Return what a second judgement and a judged entry may read: each field of the contract, and of the free
+    attributes those that rules read.
+    """
+    kept = {name: fields[name] for name in (*FIELDS, "createdAt") if name in fields and name not in _UNJUDGED}
+    if "attributes" in kept:
+        kept["attributes"] = read_attributes(fields)
     return kept
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
-from regworkers_core.adapters.mongo.outbox import SOURCE, RowStatus
+from regworkers_core.adapters.mongo.outbox import SOURCE
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, NOTICES, MarketPhase, NoticeType, Outcome
 from regworkers_core.domain.timestamps import iso, seconds
@@ -274,7 +274,7 @@ def pause(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) ->
     if campaign_id is None:
         runtime.draw_markets.switch_all(paused=True, reason=reason, by=by, at=at)
     elif not runtime.draw_markets.pause(campaign_id, reason=reason, by=by, at=at):
-        raise _no_draw(campaign_id)
+        raise no_draw(campaign_id)
     return _switched(campaign_id, True, reason, by, at)
 
 
@@ -289,7 +289,7 @@ def resume(runtime: Runtime, campaign_id: str | None, *, reason: str, by: str) -
         return answer
     dead = runtime.queue(names.dead_letter_queue(names.notification_queue)).depth().total
     if not runtime.draw_markets.resume(campaign_id, reason=reason, by=by, at=at, tolerated=dead):
-        raise _no_draw(campaign_id)
+        raise no_draw(campaign_id)
     return {**answer, "toleratedDeadLetters": dead}
 
 
@@ -301,7 +301,7 @@ def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
     """Retry the FAILED messages, and close their dead letters. Raises UsageError for a campaign without a draw."""
     record = runtime.draws.light(campaign_id)
     if record is None:
-        raise _no_draw(campaign_id)
+        raise no_draw(campaign_id)
     at = iso(runtime.clock())
     rows = sum(runtime.outbox.retry(market) for market in markets_of(record))
     of_campaign = {"queue": SOURCE, "campaignId": campaign_id}
@@ -309,50 +309,8 @@ def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
     return {"campaignId": campaign_id, "messages": rows, "deadLettersClosed": closed}
 
 
-def status(runtime: Runtime, campaign_id: str | None) -> dict[str, Any]:
-    """Return the switches, and by campaign, phase and market how many messages are `pending`, `waiting` (held by a
-    later phase that is drawn but not confirmed), `sent`, `superseded` and `failed`.
-
-    Counts every row of these campaigns, so it is not for sensors. Raises UsageError for a campaign without a draw.
-    """
-    records = runtime.draws.all() if campaign_id is None else [runtime.draws.get(campaign_id)]
-    campaigns: dict[str, Any] = {}
-    for record in records:
-        if record is None:
-            raise _no_draw(str(campaign_id))
-        phases: dict[str, Any] = {}
-        for market in markets_of(record):
-            unit = Unit(market, record)
-            of_phase = phases.setdefault(
-                str(market.phase), {"notBefore": unit.phase.fields["notBefore"], "markets": {}}
-            )
-            of_phase["markets"][market.market_id] = _of_market(runtime, unit)
-        campaigns[record.campaign_id] = {
-            "switch": dict(record.notifications),
-            "waitsFor": None if record.unconfirmed is None else record.unconfirmed.phase,
-            "phases": phases,
-        }
-    everything = dict(runtime.draw_markets.all_switch())
-    everything.pop("_id", None)
-    return {"all": everything, "campaigns": campaigns}
-
-
-def _of_market(runtime: Runtime, unit: Unit) -> dict[str, Any]:
-    rows = runtime.outbox.count_by(unit.market, "status")
-    held = held_until(runtime, unit)
-    return {
-        "status": unit.entry["status"],
-        "pending": rows[RowStatus.PENDING],
-        "waiting": rows[RowStatus.HELD],
-        "sent": rows[RowStatus.SENT],
-        "superseded": rows[RowStatus.SUPERSEDED],
-        "failed": rows[RowStatus.FAILED],
-        "deliveredAt": unit.entry.get("deliveredAt"),
-        "heldUntil": iso(held) if held > runtime.clock() and rows[RowStatus.PENDING] else None,
-    }
-
-
-def _no_draw(campaign_id: str) -> UsageError:
+def no_draw(campaign_id: str) -> UsageError:
+    """Return the error of an act on messages that need a draw first."""
     return UsageError(
         f"campaign {campaign_id} has no draw, so it has no messages yet; to stop all campaigns, run "
         "`regworkers notifications pause --all`, or pause_notifications with `everything: true`"

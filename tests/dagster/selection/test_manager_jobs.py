@@ -20,6 +20,7 @@ from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.proof.check import check_receipt
 from regworkers_core.selection.verifier.assemble import verifier_page
 from regworkers_dagster.metadata import table
@@ -27,9 +28,11 @@ from tests.dagster.selection.world import failure_of, materialised, observed, ru
 from tests.dagster.support import job, plain, use
 from tests.selection.draw.world import entry, ref_of
 from tests.support.campaigns import advance_to, create
-from tests.support.drains import replicate_all
+from tests.support.drains import replicate_all, run
+from tests.support.draws import add_codes, confirmed, publish, result
 from tests.support.entries import key, put
 from tests.support.shared import emptied, shared_namespace
+from tests.support.terminal import regworkers
 from tools.demo.leaks import exactly, find_leaks, in_files
 
 CAMPAIGN = "spring"
@@ -144,6 +147,22 @@ def _fans_register(runtime: Runtime, fans: int) -> None:
 
 def _codes(market: str, number: int) -> list[str]:
     return ["code,marketId", *(f"{PLANTED['code']}-{market}-{each},{market}" for each in range(number))]
+
+
+def test_the_launchpad_shows_failed_messages_as_the_terminal_does(manager: Manager, runtime: Runtime) -> None:
+    confirmed(runtime, result({"berlin": 3}), ["berlin"], campaign_id=CAMPAIGN)
+    add_codes(runtime, "berlin", 3, campaign_id=CAMPAIGN)
+    publish(runtime, campaign_id=CAMPAIGN)
+    run(runtime, SELECTIONS)
+    rows = runtime.database["outbox"]
+    rows.update_one({}, {"$set": {"status": "FAILED"}})
+    launched = manager.launches("notifications_status", campaign_id=CAMPAIGN)
+    answered = regworkers(runtime, "notifications", "status", CAMPAIGN)
+    sentence = f"{CAMPAIGN}: 1 messages failed; `regworkers notifications retry {CAMPAIGN}`"
+    assert sentence in failure_of(launched) and answered.code == 1 and sentence in answered.stdout
+    shown = _said(launched)
+    assert (shown["pending"], shown["waiting"], shown["sent"], shown["failed"]) == (2, 0, 0, 1)
+    assert "| failed |" in shown["messages"] and "failed" in answered.stdout
 
 
 @pytest.mark.slow

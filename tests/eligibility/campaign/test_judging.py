@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.files.judged_entries import DOMAIN_ENTRANTS, OTHER_DOMAINS, PAGE, read_judged
+from regworkers_core.adapters.files.judged_entries import (
+    DOMAIN_ENTRANTS,
+    OTHER_DOMAINS,
+    PAGE,
+    JudgedEntry,
+    read_judged,
+)
 from regworkers_core.domain.claim import User
 from regworkers_core.domain.eligibility import FactSource, Known
+from regworkers_core.domain.entry import FIELDS
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.eligibility import request
 from regworkers_core.eligibility.campaign import judging, staging
 from regworkers_core.eligibility.campaign.judging import MOST_UNKNOWN
 from regworkers_core.eligibility.case import AsOf, Facts, Subject
@@ -136,6 +146,65 @@ def test_binary_and_other_free_attributes_stop_no_judgement_and_are_not_staged(t
         ((read,),) = staged.entries()
     kept = {name: value for name, value in one.items() if name not in ("campaignId", "entryId", "attributes")}
     assert read.fields == {**kept, "attributes": {"region": "DE", "birthDate": "1990-12-31"}}
+
+
+FULL = {
+    "ref": "ref-1",
+    "email": "fan@example.com",
+    "firstName": "Ada",
+    "lastName": "Lovelace",
+    "globalUserId": "g-1",
+    "memberId": "m-1",
+    "unit": "flat-7",
+    "weight": 2,
+    "segments": ["gold"],
+    "markets": ["berlin"],
+    "tier": "gold",
+    "createdAt": "2026-01-10T00:00:00.000Z",
+}
+FREE = {"region": "DE", "birthDate": "1990-12-31", "seat": "A1"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [*(name for name in FIELDS if name not in ("attributes", "correlationId")), "tier", "createdAt", *FREE],
+)
+def test_a_field_that_a_rule_reads_is_the_same_alone_and_in_a_household(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    """Also one of the contract and one of the free attributes that were added since."""
+    monkeypatch.setitem(cast(dict[str, Any], FIELDS), "tier", (bool, "a text"))
+    monkeypatch.setattr(request, "ATTRIBUTES", tuple(FREE))
+    found: dict[str, list[object]] = {"a": [], "b": []}
+
+    def read(fields: Mapping[str, Any], *, entry_id: str, created_at: str) -> Subject:
+        value = request.read_attributes(fields)[field] if field in FREE else fields[field]
+        found[entry_id].append(value)
+        return subject_of(fields, entry_id=entry_id, created_at=created_at)
+
+    monkeypatch.setattr(judging, "subject_of", read)
+    World([entry("a", **FULL, attributes=FREE), entry("b", **FULL, attributes=FREE)]).judge(tmp_path)
+    value = (FULL | FREE)[field]
+    assert found == {"a": [value], "b": [value, value]}
+
+
+def test_a_rule_reads_nothing_that_is_not_staged(tmp_path: Path) -> None:
+    class Recorded(dict[str, Any]):
+        asked: ClassVar[set[str]] = set()
+
+        def get(self, name: str, default: Any = None) -> Any:
+            self.asked.add(name)
+            return super().get(name, default)
+
+    JudgedEntry.of(EntryKey("summer", "a"), Recorded(FULL))
+    subject = subject_of(Recorded(FULL, attributes=Recorded(FREE)), entry_id="a", created_at="")
+    assert Recorded.asked & FIELDS.keys() >= {"email", "unit", "attributes"}
+    with staging.Staging(tmp_path) as staged:
+        full = {**dict.fromkeys(FIELDS, "x"), **FULL, "attributes": FREE}
+        staged.add(EntryKey("summer", "a"), subject, full, [])
+        ((kept,),) = staged.entries()
+    stored = {"createdAt", *FIELDS, *FREE}
+    assert Recorded.asked & stored <= kept.fields.keys() | kept.fields["attributes"].keys()
 
 
 def test_a_document_of_others_is_judged_like_any_other(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import counts, outbox
 from regworkers_core.selection.notify.outbox import due_units, settle
 from regworkers_core.selection.notify.source import OutboxSource
+from regworkers_core.selection.notify.status import message_counts
 from tests.selection.notify.test_sending import notified, patient
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, CONFIRMED_AT, Row, add_codes, confirmed, next_phase, publish, result
@@ -81,7 +82,7 @@ def test_a_winner_who_is_struck_while_messages_are_paused_gets_no_winner_message
     assert report.counts["markets_delivered"] == 4 and due_units(world) == []
     row = world.database["outbox"].find_one({"ref": STRUCK.ref})
     assert row is not None and (row["status"], row["why"]) == ("SUPERSEDED", "phase 2")
-    markets = outbox.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]
+    markets = message_counts(world, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]
     assert [(markets[name]["sent"], markets[name]["superseded"]) for name in ("berlin", NON_WINNERS)] == [
         (2, 1),
         (1, 2),
@@ -93,7 +94,7 @@ def test_only_what_a_drawn_phase_changes_waits_for_its_confirmation(world: Runti
     run(world, NOTIFICATIONS)
     assert {ref for ref, status in statuses(world).items() if status == RowStatus.HELD} == set(CHANGES)
     assert {item["ref"] for item in notified(world)} == {row.ref for row in ROWS} - set(CHANGES)
-    state = outbox.status(world, CAMPAIGN)["campaigns"][CAMPAIGN]
+    state = message_counts(world, CAMPAIGN)["campaigns"][CAMPAIGN]
     assert state["waitsFor"] == 2 and state["phases"]["1"]["markets"][NON_WINNERS]["waiting"] == 2
     assert due_units(world) == [], "a sensor starts no sender for what waits"
     (seen,) = read_campaigns(world)

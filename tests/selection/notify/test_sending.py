@@ -15,6 +15,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import outbox, source
 from regworkers_core.selection.notify.outbox import due_units
+from regworkers_core.selection.notify.status import message_counts
 from tests.faults.story import take_events
 from tests.support.drains import run
 from tests.support.draws import (
@@ -125,7 +126,9 @@ def test_the_canary_has_a_message_of_every_type_and_delays_the_others(assigned: 
     assert sorted(item["type"] for item in notified(assigned)) == ["unselected", "waitlisted", "winner"]
     # Another sender finds the canary out already.
     assert run(holding, NOTIFICATIONS).counts["received"] == 0 and due_units(holding) == []
-    assert outbox.status(holding, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]["-"]["heldUntil"]
+    assert message_counts(holding, CAMPAIGN)["campaigns"][CAMPAIGN]["phases"]["1"]["markets"]["-"][
+        "heldUntil"
+    ]
     after = Runtime(holding.settings, clock=lambda: assigned.clock() + 3600)
     assert due_units(after) and run(after, NOTIFICATIONS).counts["sent"] == len(ROWS) - 3
     assert len(notified(assigned)) == len(ROWS) - 3
