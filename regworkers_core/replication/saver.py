@@ -133,6 +133,7 @@ class Saver:
         self._on_step("save.after_write")
         for write in writes:
             self._note_outcome(write, effects[write.key], entries.get(write.key), saved)
+        self._remove_again(writes, effects, saved)
         overtaken = self._overtaken(effects, entries, saved)
         self._publish(writes, effects, entries, wanted, at, saved)
         self._on_step("save.after_event")
@@ -192,6 +193,26 @@ class Saver:
                 saved.lags.append(self._clock() - updated_at)
         else:
             saved.outcomes[write.key] = "unchanged" if effect is Effect.REPEATED else effect.value
+
+    def _remove_again(
+        self, writes: Sequence[Write], effects: Mapping[EntryKey, Effect | Failure], saved: Handled
+    ) -> None:
+        """A removal behind what is stored, of an entry that the source no longer has: the life that was removed had an
+        earlier `createdAt` than the one before it. No other removal may come for what is stored, so one is sent with
+        its order. If the entry is there again by then, it is saved.
+        """
+        stale = [each.key for each in writes if each.fields is None and effects[each.key] is Effect.STALE]
+        if not stale:
+            return
+        try:
+            live = {key: seen for key, seen in self._replica.get(stale).items() if seen.deleted_at is None}
+            if live:
+                items = [ReplicationItem(key, Op.REMOVE, seen.order) for key, seen in live.items()]
+                send_keys(self._replication, items)
+        except TransientFailure as failure:
+            saved.outcomes.update(dict.fromkeys(stale, failure))
+        else:
+            saved.counts["removed_again"] += len(live)
 
     def _overtaken(
         self, effects: Mapping[EntryKey, Effect | Failure], entries: Mapping[EntryKey, Entry], saved: Handled

@@ -14,7 +14,7 @@ from regworkers_core.adapters.aws import event_queue
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import lenient_order
+from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Reason, TransientFailure
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from tests.replication.save.world import VISIBILITY_SECONDS, Crash, World
@@ -104,6 +104,55 @@ def test_an_event_that_was_refused_comes_although_its_key_goes_on_in_another_mes
     assert first is not None and first.counts["resent"] == 1 and first.counts["applied"] == 1
     world.drain()
     assert sorted(event["subject"] for event in world.events()) == ["summer:e1", "summer:e2"]
+
+
+# A writer whose clock is behind
+
+
+def test_an_entry_that_was_created_again_by_a_clock_behind_leaves_no_data_once_it_is_removed() -> None:
+    world = World()
+    world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
+    world.drain()
+    world.remove(E1)
+    world.replication._waiting.clear()
+    world.put(E1, createdAt="2026-01-01T00:00:01.000Z")
+    world.remove(E1)
+    world.drain()
+    document = world.document(E1)
+    assert document is not None and "deletedAt" in document and "email" not in document
+    assert world.counts["removed_again"] == 1 and reported(world)[-1] == "entry.removed"
+
+
+def test_a_stale_removal_whose_follow_up_is_not_confirmed_stays_on_the_queue() -> None:
+    world = World()
+    world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
+    world.drain()
+    del world.items[E1]
+    world.send(ReplicationItem(E1, Op.REMOVE, Order("2026-01-01T00:00:01.000Z", 1, "")))
+    refused = iter([SendFailure(0, "InternalError", False)])
+    world.replication.refuse = lambda _index, _message: next(refused, None)
+    world.drain()
+    document = world.document(E1)
+    assert document is not None and "deletedAt" in document
+
+
+def test_a_late_removal_of_a_former_life_leaves_the_present_one_alone() -> None:
+    world = World()
+    world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
+    world.drain()
+    world.send(ReplicationItem(E1, Op.REMOVE, Order("2026-01-01T00:00:01.000Z", 1, "")))
+    world.drain()
+    assert "deletedAt" not in (world.document(E1) or {"deletedAt": 1}) and not world.counts["removed_again"]
+
+
+def test_a_second_late_removal_behind_a_tombstone_sends_nothing() -> None:
+    world = World()
+    world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
+    world.drain()
+    world.remove(E1)
+    world.send(ReplicationItem(E1, Op.REMOVE, Order("2026-01-01T00:00:01.000Z", 1, "")))
+    world.drain()
+    assert not world.counts["removed_again"]
 
 
 # A drain that was paused between its read and its write
