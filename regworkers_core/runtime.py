@@ -341,7 +341,11 @@ class Runtime:
         """A queue by its full name (`names.replication_queue`, ...)."""
         if name not in self._queues:
             self._queues[name] = SqsQueue(
-                self.sqs, self.dependency("sqs"), name, batch_bytes=self.settings.aws.sqs_batch_bytes
+                self.sqs,
+                self.dependency("sqs"),
+                name,
+                batch_bytes=self.settings.aws.sqs_batch_bytes,
+                retention_days=self.names.retention_days(name),
             )
         return self._queues[name]
 

@@ -203,11 +203,11 @@ def desired(settings: Settings) -> Desired:
     for name in names.queues:
         analytics = name == names.analytics_queue
         dead = names.dead_letter_queue(name)
-        queues.append(DesiredQueue(dead, 14 * DAY_SECONDS, most))
+        queues.append(DesiredQueue(dead, names.retention_days(dead) * DAY_SECONDS, most))
         queues.append(
             DesiredQueue(
                 name,
-                (14 if analytics else 4) * DAY_SECONDS,
+                names.retention_days(name) * DAY_SECONDS,
                 most,
                 settings.save.visibility_seconds,
                 dead,

@@ -112,6 +112,10 @@ def provision_queues(
         yield done
 
 
+# Of every queue on AWS. A server without them (ElasticMQ) keeps no such limit, so there is nothing to correct.
+ALWAYS_ANSWERED = frozenset({"MessageRetentionPeriod", "MaximumMessageSize"})
+
+
 def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool) -> tuple[Provisioned, str]:
     """Create the queue, or with `change` set the attributes that differ. Also returns its ARN."""
     client, call = runtime.sqs, runtime.dependency("sqs").call
@@ -120,7 +124,11 @@ def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool)
     answer = found or call(client.create_queue, QueueName=name, Attributes=dict(wanted))
     url = answer["QueueUrl"]
     existing = call(client.get_queue_attributes, QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    differing = {key: value for key, value in wanted.items() if not _same(existing.get(key), value)}
+    differing = {
+        key: value
+        for key, value in wanted.items()
+        if not _same(existing.get(key), value) and (key in existing or key not in ALWAYS_ANSWERED)
+    }
     if differing and (change or found is None):
         call(client.set_queue_attributes, QueueUrl=url, Attributes=differing)
     differences = _differences(differing, {key: existing.get(key) for key in differing})

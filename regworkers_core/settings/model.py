@@ -90,6 +90,10 @@ class Names:
     def dead_letter_queue(queue: str) -> str:
         return queue + "-dlq"
 
+    def retention_days(self, queue: str) -> int:
+        """How long a queue keeps a message."""
+        return 14 if queue == self.analytics_queue or queue.endswith("-dlq") else 4
+
 
 class Settings(BaseSettings):
     """Everything that can be set. Immutable; secrets are `SecretStr` and print as `***`."""

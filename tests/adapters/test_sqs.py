@@ -44,6 +44,14 @@ def batches(client: FakeClient, method: str = "send_message_batch") -> list[int]
     return [len(call["Entries"]) for call in client.of(method)]
 
 
+def test_the_retention_is_the_declared_one_where_the_server_has_no_such_attribute() -> None:
+    found = {"ApproximateNumberOfMessages": "3"}
+    made, _ = queue(get_queue_attributes=lambda **_: {"Attributes": found})
+    assert made.state() == (QueueDepth(3, 0, 0), 4 * 86_400)
+    found["MessageRetentionPeriod"] = "60"
+    assert made.state()[1] == 60
+
+
 # Sending
 
 

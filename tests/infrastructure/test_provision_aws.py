@@ -12,6 +12,7 @@ from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, lifecycle_rules
 from regworkers_core.infrastructure.policies.bucket import bucket_policy
 from regworkers_core.infrastructure.provision_aws import (
+    ALWAYS_ANSWERED,
     Provisioned,
     provision_bucket,
     provision_log_group,
@@ -88,6 +89,21 @@ def test_a_queue_as_declared_is_not_touched_whatever_form_its_redrive_policy_has
     client = queues()
     assert [reported(each) for each in provision_queues(runtime_on(client), QUEUES)] == [("existed", "")] * 2
     assert not client.of("set_queue_attributes")
+
+
+def test_an_attribute_that_a_server_does_not_have_is_neither_named_nor_set() -> None:
+    client = queues()
+    answer = client.get_queue_attributes
+
+    def without(**asked: Any) -> dict[str, Any]:
+        found = answer(**asked)["Attributes"]
+        return {"Attributes": {name: found[name] for name in found.keys() - ALWAYS_ANSWERED}}
+
+    bare = FakeClient(
+        get_queue_url=client.get_queue_url, get_queue_attributes=without, set_queue_attributes=lambda **_: {}
+    )
+    assert [reported(each) for each in provision_queues(runtime_on(bare), QUEUES)] == [("existed", "")] * 2
+    assert not bare.of("set_queue_attributes")
 
 
 def bucket(**changes: Any) -> FakeClient:

@@ -31,13 +31,17 @@ _Numbered = tuple[int, Outgoing]
 
 
 class SqsQueue:
-    """One queue by name; the URL is looked up at the first call."""
+    """One queue by name; the URL is looked up at the first call. `retention_days` are as declared (SQS's own
+    default).
+    """
 
-    def __init__(self, client: Any, dependency: Dependency, name: str, *, batch_bytes: int) -> None:
+    def __init__(
+        self, client: Any, dependency: Dependency, name: str, *, batch_bytes: int, retention_days: int = 4
+    ) -> None:
         self._client = client
         self._dependency = dependency
         self.name = name
-        self._batch_bytes = batch_bytes
+        self._batch_bytes, self._retention_days = batch_bytes, retention_days
         self._url = ""
 
     def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
@@ -211,11 +215,11 @@ class SqsQueue:
         return _depth(answer["Attributes"])
 
     def state(self) -> tuple[QueueDepth, float]:
-        """The depth, and the retention in seconds."""
+        """The depth, and the retention in seconds: the declared one where the server has no such attribute."""
         names = [*_DEPTH, "MessageRetentionPeriod"]
         answer = self._call(self._client.get_queue_attributes, AttributeNames=names)
         found = answer["Attributes"]
-        return _depth(found), float(found["MessageRetentionPeriod"])
+        return _depth(found), float(found.get("MessageRetentionPeriod", self._retention_days * 86_400))
 
     def _call(self, function: Callable[..., Any], **arguments: Any) -> Any:
         return self._within(None, lambda: function(QueueUrl=self._queue_url(), **arguments))

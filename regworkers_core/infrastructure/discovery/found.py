@@ -209,9 +209,14 @@ class _Reader:
     def _queue(self, name: str) -> FoundFacts:
         url = self._call("sqs", "get_queue_url", QueueName=name)["QueueUrl"]
         found = self._call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["All"])["Attributes"]
+
+        def limit(name: str) -> int | Unread:
+            # ElasticMQ has none of either.
+            return int(found[name]) if name in found else Unread(f"the server has no {name}")
+
         return {
-            "retentionSeconds": int(found["MessageRetentionPeriod"]),
-            "maxMessageBytes": int(found["MaximumMessageSize"]),
+            "retentionSeconds": limit("MessageRetentionPeriod"),
+            "maxMessageBytes": limit("MaximumMessageSize"),
             "visibilitySeconds": int(found["VisibilityTimeout"]),
             **redrive_facts(found.get("RedrivePolicy")),
         }
