@@ -4,7 +4,8 @@ PYTHON ?= python3
 # Relative, so that the path of a checkout may contain spaces.
 BIN := .venv/bin
 STAMP := .venv/.built
-UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.lock)
+# Of `make conformance` alone: it adds the second servers to .venv, which `setup` removes when a lock has changed.
+CONFORMANCE_STAMP := .venv/.built-conformance
 
 comma := ,
 
@@ -23,10 +24,16 @@ setup: $(STAMP) ## build .venv from the lock
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
+	@# uv, with its hashes, is one block of the lock.
+	@awk '/^[^ ]/ { found = /^uv==/ } found' requirements.lock > .venv/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement .venv/uv.txt
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $(STAMP)
+
+$(CONFORMANCE_STAMP): requirements.conformance.lock $(STAMP)
+	$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python --requirements requirements.conformance.lock
+	@touch $(CONFORMANCE_STAMP)
 
 demo: $(STAMP) ## replicate 20,000 entries on the embedded stack (KEEP=1 keeps it running, DEMO_FLAGS="--entries 2000")
 	@$(BIN)/python -m tools.demo demo $(DEMO_FLAGS)
@@ -65,7 +72,7 @@ SEED = 1
 simulate: $(STAMP) ## play the drains on simulated servers (PLAYS=2000 SEED=1): threads, clocks and faults from a seed
 	$(BIN)/python -m tests.simulation --plays $(PLAYS) --seed $(SEED)
 
-conformance: $(STAMP) ## run adapters and flows against other servers (FLAGS=--write writes the table)
+conformance: $(CONFORMANCE_STAMP) ## run adapters and flows against other servers (FLAGS=--write writes the table)
 	$(BIN)/python -m tests.conformance $(FLAGS)
 
 conformance-kafka: $(STAMP) ## run the suites of Kafka and certificates against Apache Kafka (needs Java and Maven)
@@ -142,9 +149,14 @@ ENTRIES ?= 3000000
 rehearse-campaign: $(STAMP) ## rehearse a campaign of ENTRIES=3000000 on the embedded stack; goes on after an interruption
 	$(BIN)/python -m benchmarks.rehearsal --entries $(ENTRIES) --append
 
-audit: $(STAMP) ## list outdated and vulnerable packages of the lock
+audit: $(CONFORMANCE_STAMP) ## list outdated and vulnerable packages of the locks
 	@$(BIN)/regworkers dependencies
+	@$(BIN)/regworkers dependencies --lock requirements.conformance.lock
 
-lock: ## resolve the newest versions of all extras into requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --all-extras --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --upgrade pyproject.toml --output-file requirements.lock
+LOCKED = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	--python-version 3.11 $(UPGRADE)
+UPGRADE = --upgrade
+
+lock: ## resolve the newest versions into requirements.lock and requirements.conformance.lock (UPGRADE= keeps those that fit)
+	$(LOCKED) --all-extras pyproject.toml --output-file requirements.lock
+	$(LOCKED) --group conformance --constraint requirements.lock --output-file requirements.conformance.lock

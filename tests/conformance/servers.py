@@ -79,7 +79,7 @@ def _script(name: str) -> str:
     """A command that came with a package of this environment."""
     path = Path(sys.executable).parent / name
     if not path.exists():
-        raise UsageError(f"{name} is not installed: run `make setup`")
+        raise UsageError(f"{name} is not installed: run `make conformance`")
     return str(path)
 
 

@@ -1,4 +1,4 @@
-"""The extras of pyproject.toml: each role's modules import without the extras of other roles."""
+"""The extras of pyproject.toml and the locks: each role's modules import without the extras of other roles."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+import pytest
 
 from regworkers_core.settings import PROJECT_ROOT
 
-PROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+GROUPS: dict[str, list[str]] = PYPROJECT["dependency-groups"]
+LOCK, SECOND_LOCK = "requirements.lock", "requirements.conformance.lock"
 # By role: its extras, and modules that import all of its code.
 ROLES: dict[str, tuple[set[str], list[str]]] = {
     "an eligibility check": (set(), ["regworkers_core.eligibility.handler"]),
@@ -101,10 +107,43 @@ def test_a_roles_modules_import_without_the_other_extras() -> None:
     assert done.stdout.splitlines() == list(ROLES), done.stderr[-2000:]
 
 
+def locked(name: str) -> dict[str, set[str]]:
+    """The hashes of each package in a lock, by its name and version as they stand there."""
+    found: dict[str, set[str]] = {}
+    for line in (PROJECT_ROOT / name).read_text(encoding="utf-8").splitlines():
+        if package := re.match(r"(\S+==\S+)", line):
+            hashes = found.setdefault(package[1], set())
+        else:
+            hashes.update(re.findall(r"--hash=(sha256:[0-9a-f]{64})", line))
+    return found
+
+
+def names(lock: Iterable[str]) -> set[str]:
+    return {normal(each) for each in lock}
+
+
 def test_the_lock_has_all_extras() -> None:
-    lock = (PROJECT_ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    locked = {normal(line) for line in lock if line and not line.startswith("#")}
-    assert {normal(each) for extra in EXTRAS.values() for each in extra} <= locked
+    assert names(each for extra in EXTRAS.values() for each in extra) <= names(locked(LOCK))
+
+
+@pytest.mark.parametrize("name", [LOCK, SECOND_LOCK])
+def test_every_locked_package_has_its_hashes_and_no_address(name: str) -> None:
+    assert locked(name) and [package for package, hashes in locked(name).items() if not hashes] == []
+    assert not re.search(
+        "://|--(extra-)?index|--find-links", (PROJECT_ROOT / name).read_text(encoding="utf-8")
+    )
+
+
+def test_a_second_server_is_in_the_lock_of_conformance_alone() -> None:
+    servers = names(GROUPS["conformance"])
+    assert servers == {"secantusdb", "noida-db", "moto", "flask", "flask-cors"}
+    assert servers <= names(locked(SECOND_LOCK)) and not servers & names(locked(LOCK))
+
+
+def test_both_locks_have_the_same_version_of_what_both_have() -> None:
+    one, two = locked(LOCK), locked(SECOND_LOCK)
+    shared = names(one) & names(two)
+    assert shared and {each for each in two if normal(each) in shared} <= one.keys()
 
 
 def test_the_image_names_extras_that_exist() -> None:

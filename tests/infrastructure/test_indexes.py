@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure import indexes
 from regworkers_core.infrastructure.indexes import INDEXES, Index, provision_indexes
 from regworkers_core.infrastructure.provision_aws import Provisioned
 from regworkers_core.runtime import Runtime
+from tests.conformance.expected import SERVER
 from tests.infrastructure.fake_indexes import FakeIndexes
 from tests.support.runtimes import test_settings
-from tests.support.waiting import sleeping, wait_until
+from tests.support.waiting import sleeping
 
 BY_ENTRY = {"campaignId": 1, "entryId": 1}
 
@@ -276,32 +274,11 @@ def test_another_time_to_live_is_set_on_a_server_that_only_confirms_it(
         assert done.outcome == outcome
 
 
-@pytest.fixture(scope="module")
-def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Another MongoDB, whose codes are those of mongod."""
-    program = Path(sys.executable).with_name("secantusd-py")
-    if not program.exists():
-        pytest.skip("secantusdb is not installed (extra conformance)")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [program, "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--storage-path", str(tmp_path_factory.mktemp("mongod"))]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        uri = f"mongodb://127.0.0.1:{port}"
-        with closing(MongoClient(uri, serverSelectionTimeoutMS=200)) as client:
-            wait_until(lambda: _answers(client), what="secantusdb")
-        yield uri
-        server.terminate()
-
-
-def _answers(client: Any) -> bool:
-    with suppress(Exception):
-        return bool(client.admin.command("ping"))
-    return False
-
-
-def test_a_replica_of_the_former_system_is_adopted_whole(mongod: str) -> None:
-    runtime = Runtime(test_settings("former-", mongo={"uri": mongod}))
+@pytest.mark.skipif(
+    os.environ.get(SERVER) != "mongo", reason="runs by `make conformance`, whose MongoDB has mongod's codes"
+)
+def test_a_replica_of_the_former_system_is_adopted_whole() -> None:
+    runtime = Runtime(test_settings("former-"))
     old = runtime.database
     old["entries"].create_index([("campaignId", 1), ("entryId", 1)], name="byEntry", unique=True)
     old["entries"].create_index([("globalUserId", 1)])

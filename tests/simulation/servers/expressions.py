@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
+
+# DynamoDB's reserved words, in capitals.
+from ministack.services._dynamodb_keywords import AWS_KEYWORDS
 
 from tests.simulation.servers.values import (
     Item,
@@ -42,15 +43,6 @@ _COMPARED: Mapping[str, Callable[[int], bool]] = {
     ">=": lambda found: found >= 0,
 }
 _WORDS = frozenset({"AND", "OR", "NOT", "BETWEEN", "IN", "IS", "SET", "REMOVE", "ADD", "DELETE", "MISSING"})
-
-
-@cache
-def _reserved() -> frozenset[str]:
-    """DynamoDB's list of reserved words, as moto has it."""
-    spec = find_spec("moto")
-    assert spec is not None and spec.submodule_search_locations
-    place = Path(spec.submodule_search_locations[0], "dynamodb", "parsing", "reserved_keywords.txt")
-    return frozenset(place.read_text().split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +220,7 @@ class Parser:
             return text[1:-1].replace('""', '"')
         if text.startswith("#"):
             self.names.add(text)
-        elif text.upper() in _reserved():
+        elif text.upper() in AWS_KEYWORDS:
             word = f"Attribute name is a reserved keyword; reserved keyword: {text}"
             raise invalid(f"Invalid {self.what}: {word}")
         return text
