@@ -119,6 +119,17 @@ class DrainState:
 
 
 @dataclass(frozen=True, slots=True)
+class LastAcknowledged:
+    """The last acknowledgement of a drain, of all its runs: `mark` is another one after each, `at` the ISO time by the
+    clock of the run.
+    """
+
+    drain: str
+    mark: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class BlownFuse:
     """A drain that has stopped itself because one defect failed too many of its items: what failed (`reason`, and its
     `fingerprint` among dead letters), when (ISO time), in which run, of which version.

@@ -29,6 +29,7 @@ RESIDENT_BEAT_SECONDS = 1.0
 # How long the end of a drain waits for the last write.
 LAST_WRITE_SECONDS = 1.0
 _SCOPE, _RUN = "DRAIN#", "RUN#"
+_LAST = "LAST"
 log = structlog.get_logger(__name__)
 
 
@@ -127,11 +128,16 @@ def beats(table: LeaseTable, drain: str) -> list[Beat]:
     """The rows of a drain's runs, including those of dead processes. Raises TransientFailure, and UsageError without
     the table.
     """
-    return [_beat(row) for row in table.rows(_SCOPE + drain)]
+    return [_beat(row) for row in table.rows(_SCOPE + drain) if row.key.sk.startswith(_RUN)]
+
+
+def row_that_stays(drain: str) -> LeaseKey:
+    """The key of the drain's row that outlives its runs (`drains.acknowledged`)."""
+    return LeaseKey(_SCOPE + drain, _LAST)
 
 
 def is_heartbeat(scope: str) -> bool:
-    """Whether rows of this partition key are heartbeats, and not leases."""
+    """Whether rows of this partition key say how drains are, and are not leases."""
     return scope.startswith(_SCOPE)
 
 

@@ -20,6 +20,7 @@ from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains.acknowledged import AcknowledgementWriter
 from regworkers_core.drains.heartbeat import BEAT_SECONDS, RESIDENT_BEAT_SECONDS, Heartbeat, beats
 from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
@@ -191,20 +192,21 @@ def run_drain(
         beat_seconds=RESIDENT_BEAT_SECONDS if resident else BEAT_SECONDS,
     )
     meter = DrainMeter(lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain)
+    acknowledging = AcknowledgementWriter(lambda: runtime.heartbeats, spec.name, runtime.clock)
 
     def progress(report: DrainReport) -> None:
         counters.progress(report)
-        meter.report = report
+        meter.report = acknowledging.report = report
         if on_progress is not None:
             on_progress(report)
 
     recording = Recorder(counters, lambda minute: runtime.drain_log.put(minute))
     named = bound_contextvars(**{"worker": spec.worker, "runId": run_id, **get_contextvars()})
-    with named, relaxed_gc(), heartbeat, meter, recording as recorder:
+    with named, relaxed_gc(), heartbeat, acknowledging, meter, recording as recorder:
         if patient:
             _wait_while_held(runtime, spec.name, stop)
         waiting = False
-        recorder.report = meter.report = report = drain(
+        recorder.report = meter.report = acknowledging.report = report = drain(
             spec.name,
             source,
             work,

@@ -75,7 +75,8 @@ class Settlement(Generic[D]):
 
     `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds. `blown` is the defect that
     blew the fuse: the drain ends. `failed` names deliveries in `done` of which some part failed. `defects` are
-    exceptions of items that cannot become dead letters: several of them end the drain.
+    exceptions of items that cannot become dead letters: several of them end the drain. `acknowledged`: the source has
+    taken what is done.
     """
 
     done: list[D] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Settlement(Generic[D]):
     blown: PermanentFailure | None = None
     failed: list[str] = field(default_factory=list)
     defects: list[Exception] = field(default_factory=list)
+    acknowledged: bool = False
 
     def add(self, other: Settlement[D]) -> None:
         self.done.extend(other.done)
@@ -330,6 +332,8 @@ class _Drain(Generic[D]):
         self.report.lag.add_all(settlement.lags)
         self.report.batches.add(seconds)
         self.report.deliveries["acknowledged"] += len(settlement.done)
+        if not settlement.acknowledged:
+            self.report.deliveries["not_acknowledged"] += len(settlement.done)
         self.report.deliveries["returned"] += len(settlement.again)
 
     def _raise_defects(self) -> None:
@@ -354,6 +358,7 @@ class _Drain(Generic[D]):
         # A failed acknowledgement costs a repeat, never an item: the delivery comes again.
         with suppress(TransientFailure):
             self.source.acknowledge(settlement.done)
+            settlement.acknowledged = True
         with suppress(TransientFailure):
             self.source.give_back(settlement.again)
         seconds = self.clock() - received_at

@@ -41,6 +41,11 @@ class DrainReport:
     blown: PermanentFailure | None = None
 
     @property
+    def acknowledged(self) -> int:
+        """Deliveries that the source has taken as done: they never come again."""
+        return self.deliveries["acknowledged"] - self.deliveries["not_acknowledged"]
+
+    @property
     def failure(self) -> str | None:
         """Why the run has failed; None if it has not, also if a dependency ended it."""
         if self.blown is not None:

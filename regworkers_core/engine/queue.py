@@ -178,6 +178,8 @@ class QueueSource:
             self._release(done)
         if left:
             log.warning("messages not deleted, they will come again", count=len(left))
+            if len(left) == len(done):
+                raise TransientFailure("sqs", f"none of {len(done)} messages was deleted")
 
     def give_back(self, again: Sequence[tuple[Received, float]]) -> None:
         self._release([message for message, _ in again])

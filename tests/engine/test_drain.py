@@ -73,6 +73,7 @@ def test_the_counters_add_up_whatever_becomes_of_the_items(
         fate is None for fate in fates.values()
     )
     back = {delivery for delivery, fate in fates.items() if fate is None or fate[0] == "returned"}
+    assert report.acknowledged == (0 if acknowledging_fails else len(fates) - len(back))
     assert set(source.of("given back")) == back
     assert sorted(source.of("acknowledged")) == sorted(set(fates) - back)
     assert report.deliveries["received"] == len(fates)

@@ -129,6 +129,16 @@ def test_a_message_that_could_not_be_deleted_is_let_go_so_that_it_comes_again() 
     assert queue.visibility == []
 
 
+def test_an_acknowledgement_that_deletes_no_message_has_failed() -> None:
+    queue = FakeQueue(waiting=1)
+    queue.undeletable = {"m0"}
+    made = source(queue)
+    with pytest.raises(TransientFailure, match="none of 1 messages was deleted"):
+        made.acknowledge(made.receive())
+    made.heartbeat()
+    assert queue.visibility == [], "it is let go nevertheless"
+
+
 def test_a_failed_acknowledgement_lets_go_too() -> None:
     queue = FakeQueue(waiting=1)
     made = source(queue)
