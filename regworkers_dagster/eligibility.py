@@ -101,7 +101,11 @@ def upload_invites(launch: Launch, config: UploadConfig) -> LaunchOutcome:
         link = launch.hand_out("rejects.csv", runtime.objects.get_bytes(rejects.removeprefix(ours)))
     if report.advice is not None:
         launch.context.log.warning(report.advice)
-    facts = {**_facts(launch, report), "rejects": rejects, "rejected_lines": link}
+    facts = {
+        **_facts(launch, report),
+        "rejects": rejects if report.rejected else None,
+        "rejected_lines": link,
+    }
     return LaunchOutcome(
         report.campaign_id,
         facts,

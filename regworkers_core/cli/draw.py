@@ -133,16 +133,23 @@ def export_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Copy the artefacts of every phase to FOLDER/phase-<n>/."""
-    from regworkers_core.selection.draw.artefacts import export
+    from regworkers_core.selection.proof.source import export_phases
 
     runtime = Runtime.load()
     campaign_id = runtime.campaigns.id_of(campaign_id)
     record = runtime.draws.get(campaign_id)
     if record is None:
         raise UsageError(f"{campaign_id} is not drawn yet: run `regworkers draw run {campaign_id}`")
-    written = export(runtime.objects, campaign_id, record.phases, folder)
-    document = {"campaignId": campaign_id, "folder": str(folder), "files": written}
-    answer(document, form, "\n".join([*(str(folder / name) for name in written), f"{len(written)} files"]))
+    written = export_phases(runtime.objects, record, folder)
+    pending = record.not_confirmed
+    document = {
+        "campaignId": campaign_id,
+        "folder": str(folder),
+        "files": written,
+        "notConfirmed": pending,
+    }
+    lines = [*(str(folder / name) for name in written), f"{len(written)} files"]
+    answer(document, form, "\n".join([*lines, *(f"phase {each} is not confirmed yet" for each in pending)]))
 
 
 def _draw(

@@ -93,7 +93,8 @@ def _verification(done: Verification) -> RenderableType:
         parts.append(Text("the operator annulled this draw: its outcomes do not count", style="bold red"))
     for each in done.phases:
         counts = ", ".join(f"{number:,} {outcome}" for outcome, number in each.outcomes.items() if number)
-        parts.append(Text(f"phase {each.phase}: {counts or 'no entries'}"))
+        mark = "" if each.confirmed else " (NOT CONFIRMED: not for fans yet)"
+        parts.append(Text(f"phase {each.phase}{mark}: {counts or 'no entries'}"))
         parts.append(Text(f"  manifestHash {each.manifest_hash}"))
         parts.append(Text(f"  resultHash   {each.result_hash}"))
     if done.round_at is not None:
@@ -140,6 +141,8 @@ def receipt_command(
         campaign_id = runtime.campaigns.id_of(campaign_id)
         found = campaign_source(runtime, campaign_id, cache)
     receipt = found.receipt(ref)
+    if found.note:
+        typer.echo(found.note, err=True)
     if receipt["campaignId"] != campaign_id:
         raise UsageError(f"{source} is the draw of {receipt['campaignId']}, not of {campaign_id}")
     data = receipt_bytes(receipt)

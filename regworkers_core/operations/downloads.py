@@ -1,6 +1,7 @@
 """Downloads through the web application around the UI: pages of reports, and files that jobs make.
 
-Reports have fixed addresses, for everyone who may see the UI. Receipts, exports and lists have an address that cannot
+Reports and the public page of a draw, with the artefacts that it reads, have fixed addresses, for everyone who may see
+the UI. Receipts, exports and lists have an address that cannot
 be guessed, under a prefix that its lifecycle empties after a day: a job can make them again at any time.
 """
 
@@ -18,6 +19,8 @@ from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.runtime import Runtime
 
 FOLDER = "downloads/"
+_DRAWS = "draws/"
+_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})", re.ASCII)
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}"
 # The parts of paths and keys; each path has a key with the same parts.
 _PARTS = {
@@ -26,6 +29,7 @@ _PARTS = {
     "kind": r"[a-z]{1,20}",
     "date": r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
     "place": rf"[0-9a-f]{{32}}/{_NAME}",
+    "name": _NAME,
 }
 _PAGES = (
     ("/reports/<campaign>/eligibility", "reports/<campaign>/phase-1/eligibility.html"),
@@ -33,19 +37,22 @@ _PAGES = (
     ("/reports/<campaign>/<phase>", "reports/<campaign>/phase-<phase>/report.html"),
     ("/reviews/<kind>/<date>", "reviews/<kind>/<date>/report.html"),
     ("/downloads/<place>", "downloads/<place>"),
+    ("/draws/<campaign>/page/<name>", "draws/<campaign>/page/<name>"),
+    ("/draws/<campaign>/phase-<phase>/<name>", "draws/<campaign>/phase-<phase>/<name>"),
 )
 # The prefixes of paths that `open_page` serves.
-FOLDERS = ("/reports/", "/reviews/", "/downloads/")
+FOLDERS = ("/reports/", "/reviews/", "/downloads/", "/draws/")
 # Reports have no scripts and load nothing: injected content has no effect.
 _SHOWN = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"}
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An object as a stream, which takes constant memory, and the headers of the response."""
+    """An object or a part of it as a stream, which takes constant memory, and the headers of the response."""
 
     body: io.BufferedReader
     headers: Mapping[str, str]
+    is_part: bool = False
 
 
 def link_to(where: str) -> str | None:
@@ -64,8 +71,9 @@ def put(runtime: Runtime, name: str, file: Path | bytes) -> str:
     return f"/{FOLDER}{place}"
 
 
-def open_page(runtime: Runtime, path: str) -> Download | None:
-    """The page at a path that `link_to` or `put` returned; None for any other path, and for a missing object.
+def open_page(runtime: Runtime, path: str, span: str = "") -> Download | None:
+    """The page at a path that `link_to` or `put` returned; None for any other path, and for a missing object. `span` is
+    the request's Range: one range with both ends is answered as a part, any other by the whole.
 
     Raises TransientFailure when S3 cannot answer.
     """
@@ -76,12 +84,25 @@ def open_page(runtime: Runtime, path: str) -> Download | None:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     headers = {"Content-Type": kind, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
     # The page of a receipt runs scripts: it is saved, and opened from disk, where it reaches nothing of the UI's.
-    if kind == "text/html" and not key.startswith(FOLDER):
+    if key.startswith(_DRAWS) and name == "index.html":
+        # A late import: it loads the plots.
+        from regworkers_core.selection.site.page import served_policy
+
+        headers |= {"Content-Security-Policy": served_policy(), "Content-Type": "text/html; charset=utf-8"}
+    elif kind == "text/html" and not key.startswith((FOLDER, _DRAWS)):
         headers |= {**_SHOWN, "Content-Type": "text/html; charset=utf-8"}
     else:
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    asked = _RANGE.fullmatch(span)
     try:
-        return Download(runtime.objects.open(key), headers)
+        if asked is None:
+            return Download(runtime.objects.open(key), headers)
+        start, end = int(asked[1]), int(asked[2]) + 1
+        body, size = runtime.objects.open_part(key, start, end)
+        if not start < end <= size:
+            return Download(runtime.objects.open(key), headers)
+        headers |= {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
+        return Download(body, headers, is_part=True)
     except MissingObject:
         return None
 

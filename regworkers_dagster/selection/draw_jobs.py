@@ -16,7 +16,6 @@ from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import ACCEPTABLE, confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.selection.draw.artefacts import export
 from regworkers_dagster.by_hand import (
     REASON,
     UPLOAD,
@@ -328,13 +327,15 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     from regworkers_core.selection.verifier.assemble import verifier_page
 
     campaign_id, entry = launch.campaign_id(config.campaign_id), require("entry", config.entry)
-    receipt = campaign_source(launch.runtime, campaign_id, cache_folder()).receipt(entry)
+    source = campaign_source(launch.runtime, campaign_id, cache_folder())
+    receipt = source.receipt(entry)
     data = receipt_bytes(receipt)
     checked = check_receipt(data)
     facts = {
         "page": launch.hand_out("receipt.html", verifier_page(data)),
         "json": launch.hand_out("receipt.json", data),
         "verdict": checked.verdict,
+        "note": source.note or None,
     }
     return LaunchOutcome(
         campaign_id,
@@ -352,17 +353,21 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
 )
 def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
     """The files under draws/<campaignId>/ in the bucket."""
+    from regworkers_core.selection.proof.source import export_phases
+
     campaign_id = launch.campaign_id(config.campaign_id)
     record = launch.runtime.draws.get(campaign_id)
     with tempfile.TemporaryDirectory(prefix="regworkers-export-") as made:
         folder, archive = Path(made) / campaign_id, Path(made) / "draw.zip"
-        written = export(launch.runtime.objects, campaign_id, record.phases, folder) if record else []
+        written = export_phases(launch.runtime.objects, record, folder) if record else []
         if not written:
             raise RequestError(f"{campaign_id} has published nothing yet: launch the job `draw`")
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
             for name in written:
                 files.write(folder / name, f"{campaign_id}/{name}")
+        pending = record.not_confirmed if record else []
         facts: Mapping[str, Any] = {
+            "notConfirmed": ", ".join(f"phase {each}" for each in pending) or None,
             "archive": launch.hand_out(f"{campaign_id}.zip", archive),
             "files": len(written),
             "bytes": archive.stat().st_size,
@@ -379,6 +384,7 @@ def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
 )
 def publish_draw_page(launch: Launch, config: PageConfig) -> LaunchOutcome:
     """A repeat puts nothing."""
+    from regworkers_core.selection.site.page import INDEX
     from regworkers_core.selection.site.publish import publish_page
 
     campaign_id, show = launch.campaign_id(config.campaign_id), launch.progress()
@@ -392,6 +398,9 @@ def publish_draw_page(launch: Launch, config: PageConfig) -> LaunchOutcome:
     done = publish_page(launch.runtime, campaign_id, apply=config.apply, on_leaves=on_leaves)
     launch.result["put"] = len(done.put)
     facts = {**done.as_dict(), "put": ", ".join(done.put), "dryRun": not config.apply}
+    if not config.apply and INDEX in done.put:
+        # Nothing is there to open.
+        del facts["page"]
     return LaunchOutcome(campaign_id, facts, specs.PUBLICATION, changed=config.apply)
 
 

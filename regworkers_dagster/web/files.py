@@ -1,4 +1,4 @@
-"""The pages beside Dagster's: the upload form, the reports of campaigns, and the files that jobs hand out."""
+"""The pages beside Dagster's: the upload form, reports, public pages of draws, and the files that jobs hand out."""
 
 from __future__ import annotations
 
@@ -108,13 +108,14 @@ class Files:
         if folder == _DOWNLOADS and self._who(request) is None:
             return PlainTextResponse(self._why_not(request), 403)
         path = folder + request.path_params["path"]
+        span = request.headers.get("range", "")
         try:
-            found = await run_in_threadpool(lambda: open_page(self._runtime(), path))
+            found = await run_in_threadpool(lambda: open_page(self._runtime(), path, span))
         except (Failure, UsageError) as failure:
             return PlainTextResponse(str(failure), 503)
         if found is None:
             return PlainTextResponse("there is no such file, or its day is over", 404)
-        return StreamingResponse(_pieces(found), headers=dict(found.headers))
+        return StreamingResponse(_pieces(found), 206 if found.is_part else 200, dict(found.headers))
 
 
 def _pieces(found: Download) -> Iterator[bytes]:

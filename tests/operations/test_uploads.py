@@ -129,7 +129,8 @@ def test_reports_are_shown_and_what_is_no_page_is_handed_out_as_a_file(runtime: 
         f"/downloads/{'0' * 32}/receipt.json",
         f"/downloads/{'0' * 32}/../uploads/x",
         "/uploads/" + "0" * 32 + "/codes.csv",
-        "/draws/summer/phase-1/manifest.json",
+        "/draws/summer/freeze-1/exclusions.parquet",
+        "/draws/summer/page/../../secret",
         "",
     ],
 )

@@ -250,6 +250,10 @@ class ObjectStore:
         """The object as a stream, constant memory whatever its size. Raises MissingObject; reading on raises
         UsageError when the object was replaced meanwhile.
         """
+        return self.open_part(key)[0]
+
+    def open_part(self, key: str, start: int = 0, end: int | None = None) -> tuple[io.BufferedReader, int]:
+        """As `open`, from the byte `start` on and before `end`; and the number of bytes of the whole object."""
         head = self._call(key, self._client.head_object, Bucket=self.bucket, Key=key)
 
         def read(start: int, end: int) -> bytes:
@@ -270,7 +274,10 @@ class ObjectStore:
                     f"s3://{self.bucket}/{key} was replaced while it was read: start again"
                 ) from None
 
-        return ObjectStream(read, head["ContentLength"]).buffered()
+        size: int = head["ContentLength"]
+        last = size if end is None else min(end, size)
+        part = ObjectStream(lambda low, high: read(start + low, start + high), max(last - start, 0))
+        return part.buffered(), size
 
     def in_bucket(self, bucket: str) -> ObjectStore:
         """The same store for another bucket."""

@@ -199,6 +199,23 @@ class DrawRecord:
         return latest
 
     @property
+    def public_phases(self) -> list[int]:
+        """The phases whose result is for fans: those that were confirmed; once annulled, all that were drawn. What was
+        drawn and not confirmed may yet be found wrong.
+        """
+        return [
+            number
+            for number, phase in self.phases.items()
+            if phase.result_hash and (phase.confirmed or self.annulled)
+        ]
+
+    @property
+    def not_confirmed(self) -> list[int]:
+        """The phases that have a result which is not for fans yet."""
+        public = self.public_phases
+        return [n for n, phase in self.phases.items() if phase.result_hash and n not in public]
+
+    @property
     def is_kept(self) -> bool:
         """Whether all data that its promises are checked with is there: no retention period of it has passed."""
         return not self.expired.keys() - {"claims"}

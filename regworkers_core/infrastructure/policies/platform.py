@@ -138,11 +138,13 @@ PLATFORM = (
     ),
     Worker(
         "web",
-        "the application around the webserver: upload form, reports, downloads",
+        "the application around the webserver: upload form, reports, public pages of draws, downloads",
         (
             Statement("StoreUploads", ("s3:PutObject",), objects("uploads")),
             Statement(
-                "ShowReportsAndDownloads", ("s3:GetObject",), objects("downloads", "reports", "reviews")
+                "ShowReportsAndDownloads",
+                ("s3:GetObject",),
+                objects("downloads", "draws", "reports", "reviews"),
             ),
             MISSING_OBJECTS,
         ),

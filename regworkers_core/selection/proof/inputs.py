@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.maths.files import (
     ARTEFACTS,
     MANIFEST,
+    RESULT,
     SEED,
     STRIKES,
     SUMMARY,
@@ -48,8 +49,41 @@ class Inputs:
     errors: tuple[DrawError, ...]
 
 
-def phase_folders(folder: Path) -> list[Path]:
-    """The folders of all phases of a draw, from phase 1 on. Raises UsageError if one is missing."""
+# Beside a phase in an export: its result is not for fans yet.
+NOT_CONFIRMED = "not-confirmed.txt"
+
+
+def mark_not_confirmed(folder: Path, phases: Iterable[int]) -> list[str]:
+    """Mark these phases, and no other ones, in a folder of artefacts; return the relative names of the marks."""
+    for former in folder.glob(f"phase-*/{NOT_CONFIRMED}"):
+        former.unlink()
+    names = [f"phase-{number}/{NOT_CONFIRMED}" for number in phases]
+    for name in names:
+        (folder / name).write_text(
+            "This phase was drawn, and its publication is not confirmed yet: its result may still be found wrong.\n",
+            encoding="utf-8",
+        )
+    return names
+
+
+def is_confirmed(phase: Path) -> bool:
+    """Whether the folder of a phase has no mark of `mark_not_confirmed`."""
+    return not (phase / NOT_CONFIRMED).exists()
+
+
+def drawn_folders(folder: Path) -> list[Path]:
+    """The folders of all phases whose result is for fans. Raises UsageError for a folder without one."""
+    if drawn := [each for each in phase_folders(folder) if (each / RESULT).is_file()]:
+        return drawn
+    raise UsageError(
+        f"{folder} contains no confirmed result yet: receipts and pages exist once a phase is drawn and confirmed"
+    )
+
+
+def phase_folders(folder: Path, *, also_not_confirmed: bool = False) -> list[Path]:
+    """The folders of the phases of a draw, from phase 1 on, without those that are marked as not confirmed. Raises
+    UsageError if one is missing.
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: give the folder that contains phase-1, phase-2, ...")
     numbers = sorted(
@@ -66,7 +100,8 @@ def phase_folders(folder: Path) -> list[Path]:
         raise UsageError(
             f"{folder} contains phase-{numbers[-1]} but no phase-{missing}: all phases are needed"
         )
-    return [folder / f"phase-{number}" for number in numbers]
+    folders = [folder / f"phase-{number}" for number in numbers]
+    return [each for each in folders if also_not_confirmed or is_confirmed(each)]
 
 
 def read_inputs(folder: Path) -> Inputs:

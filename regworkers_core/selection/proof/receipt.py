@@ -37,7 +37,7 @@ from regworkers_core.selection.maths.rules import entry_key, unit_key
 from regworkers_core.selection.proof import guarantee
 from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.proof.guarantee import Published
-from regworkers_core.selection.proof.inputs import phase_folders, read_json
+from regworkers_core.selection.proof.inputs import drawn_folders, phase_folders, read_json
 from regworkers_core.selection.proof.lookups import SortedFile, starts_of, write_unit_index
 
 # Receipts of a version before have no key `log`, and are checked as well.
@@ -118,12 +118,9 @@ def build_receipt(
     if not is_selection_id(ref):
         # It may be a mail address, so it is not repeated.
         raise NoReceipt("a ref is 1 to 64 characters of A-Z a-z 0-9 _ -: the given text is not a ref")
-    folders = phase_folders(folder)
-    phases = [each for each in folders if (each / RESULT).exists()]
-    if not phases:
-        raise UsageError(f"{folder} contains no result yet: receipts exist once the draw has run")
+    phases = drawn_folders(folder)
     manifests = [Manifest.parse((each / MANIFEST).read_bytes()) for each in phases]
-    published = [_published(each) for each in folders]
+    published = [_published(each) for each in phase_folders(folder)]
     annulled = next((each.annulled for each in published if each.annulled), None)
     first = manifests[0]
     common: Receipt = {

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import public_key
+from regworkers_core.selection.draw.artefacts import export, public_key
 from regworkers_core.selection.draw.freezing import EXCLUSIONS, key_of
 from regworkers_core.selection.log.follow import log_parts
 from regworkers_core.selection.log.place import in_bucket
@@ -45,7 +45,7 @@ from regworkers_core.selection.maths.files import (
     is_hash,
     sha256_hex,
 )
-from regworkers_core.selection.proof.inputs import PHASE_FOLDER
+from regworkers_core.selection.proof.inputs import PHASE_FOLDER, mark_not_confirmed
 from regworkers_core.selection.proof.receipt import (
     LogPartOf,
     NoReceipt,
@@ -101,10 +101,19 @@ def artefacts_of(target: str, load: Callable[[], Runtime]) -> Iterator[Artefacts
                     f"{target} is not a folder on this machine, and no campaign with this id was drawn"
                 )
             _fetch_all(runtime.objects, f"draws/{target}", folder)
+            mark_not_confirmed(folder, record.not_confirmed)
             hashes = (phase.manifest_hash for phase in record.phases.values() if phase.manifest_hash)
             yield Artefacts(folder, tuple(hashes), recorded_files(record))
         else:
             raise UsageError(f"{target} is neither a folder, nor s3://bucket/prefix, nor a campaign's id")
+
+
+def export_phases(objects: ObjectStore, record: DrawRecord, folder: Path) -> list[str]:
+    """Copy the published files of all phases of a draw to `folder/phase-<n>/`, and mark the phases that are not
+    confirmed. Returns the relative names. Raises TransientFailure.
+    """
+    written = export(objects, record.campaign_id, record.phases, folder)
+    return written and [*written, *mark_not_confirmed(folder, record.not_confirmed)]
 
 
 def recorded_files(record: DrawRecord) -> dict[str, str]:
@@ -158,7 +167,9 @@ def no_entries(_entry_id: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptSource:
-    """The arguments of `build_receipt`. `ref_of` returns the ref of an entry by the entry's id."""
+    """The arguments of `build_receipt`. `ref_of` returns the ref of an entry by the entry's id; `not_confirmed` are the
+    phases that were drawn and that no receipt covers yet.
+    """
 
     folder: Path
     index: Path | None
@@ -166,6 +177,7 @@ class ReceiptSource:
     commitment_late: bool | None = None
     ref_of: Callable[[str], str | None] = no_entries
     log: LogPartOf = no_log
+    not_confirmed: Sequence[int] = ()
 
     def receipt(self, named: str) -> Receipt:
         """The receipt of a ref, else of the entry with this id. Raises as `build_receipt`."""
@@ -176,6 +188,12 @@ class ReceiptSource:
             if ref is None:
                 raise
         return self._build(ref)
+
+    @property
+    def note(self) -> str:
+        """Say which drawn phases the receipts do not cover; empty if they cover all."""
+        phases = ", ".join(map(str, self.not_confirmed))
+        return phases and f"phase {phases} is drawn and not confirmed yet: the receipt ends before it"
 
     def _build(self, ref: str) -> Receipt:
         return build_receipt(
@@ -198,20 +216,27 @@ def folder_source(folder: Path, cache: Path) -> ReceiptSource:
 
 
 def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptSource:
-    """Published artefacts of a campaign, cached under the hash of the result for the next receipt.
+    """Published artefacts of a campaign's confirmed phases, cached under the hash of the last result for the next
+    receipt.
 
-    Raises UsageError if the campaign has no result, TransientFailure.
+    Raises UsageError if the campaign has no confirmed result, TransientFailure.
     """
     record = runtime.draws.get(campaign_id) if is_selection_id(campaign_id) else None
-    drawn = [phase for phase in record.phases.values() if phase.result_hash] if record else []
-    if record is None or not drawn:
+    if record is None or not (record.public_phases or record.not_confirmed):
         raise UsageError(
             f"{campaign_id} has no result yet: draw it with `regworkers draw run {campaign_id}` or the job `draw`"
         )
-    folder = cache / campaign_id / drawn[-1].result_hash
+    if not (public := record.public_phases):
+        raise UsageError(
+            f"{campaign_id} was drawn and is not confirmed yet, so there are no receipts: read the report and confirm"
+            f" it with `regworkers draw run {campaign_id}` or the job `confirm_draw`"
+        )
+    folder = cache / campaign_id / record.phases[public[-1]].result_hash
     if not folder.exists():
-        _fill(runtime.objects, campaign_id, len(drawn), folder)
-    _refresh_beside(runtime.objects, campaign_id, len(record.phases), folder)
+        _fill(runtime.objects, campaign_id, public, folder)
+    # Beside a phase without a result there may be the annulment of the draw.
+    beside = record.phases if record.annulled else public
+    _refresh_beside(runtime.objects, campaign_id, beside, folder)
     return ReceiptSource(
         folder,
         folder / "leaves.index",
@@ -219,6 +244,7 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
         record.phases[1].commitment_late,
         lambda entry_id: _ref_of(runtime, EntryKey(campaign_id, entry_id)),
         log_parts(in_bucket(runtime.objects).read),
+        record.not_confirmed,
     )
 
 
@@ -234,7 +260,7 @@ def cache_folder() -> Path:
     return folder
 
 
-def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> None:
+def _fill(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder: Path) -> None:
     """Download to a temporary folder that is renamed when it is complete. Older results are deleted."""
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     for older in folder.parent.iterdir():
@@ -242,7 +268,7 @@ def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> 
             shutil.rmtree(older, ignore_errors=True)
     part = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
     try:
-        for number in range(1, phases + 1):
+        for number in phases:
             (part / f"phase-{number}").mkdir()
             for name in _FIRST if number == 1 else _LATER:
                 objects.get_file(public_key(campaign_id, number, name), part / f"phase-{number}" / name)
@@ -255,9 +281,9 @@ def _fill(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> 
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _refresh_beside(objects: ObjectStore, campaign_id: str, phases: int, folder: Path) -> None:
+def _refresh_beside(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder: Path) -> None:
     """Download the small files beside the artefacts again: acceptance and annulment come after the result."""
-    for number in range(1, phases + 1):
+    for number in phases:
         prefix = public_key(campaign_id, number, "")
         target = folder / f"phase-{number}"
         found = {name for key in objects.list(prefix) if is_beside(name := key.removeprefix(prefix))}

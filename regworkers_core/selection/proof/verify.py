@@ -41,6 +41,7 @@ from regworkers_core.selection.proof.inputs import (
     Inputs,
     check_manifest,
     check_seed,
+    is_confirmed,
     phase_folders,
     read_inputs,
 )
@@ -68,7 +69,8 @@ class Flaw:
 class PhaseVerified:
     """The hashes and outcomes of a replayed phase, to be compared with those that the operator published.
 
-    `published` are the operator's statements in the files beside the artefacts.
+    `published` are the operator's statements in the files beside the artefacts. `confirmed` is False for a phase that
+    is marked as not confirmed: its result is not for fans yet.
     """
 
     phase: int
@@ -76,10 +78,11 @@ class PhaseVerified:
     result_hash: str
     outcomes: Mapping[str, int]
     published: Published
+    confirmed: bool
 
     def as_dict(self) -> dict[str, Any]:
         notice = self.published.notice
-        return as_document(self, "phase", "manifest_hash", "result_hash", "outcomes") | {
+        return as_document(self, "phase", "manifest_hash", "result_hash", "outcomes", "confirmed") | {
             "committedAt": notice and notice.committed_at,
             "publishedAt": notice and notice.published_at,
             "reason": notice and notice.reason,
@@ -132,7 +135,7 @@ def verify(
 
     Raises UsageError if the folder contains no draw or cannot be read. Every other error is a finding.
     """
-    folders = phase_folders(folder)
+    folders = phase_folders(folder, also_not_confirmed=True)
     tell = on_progress or (lambda phase, step: None)
     try:
         with engine.folder() as scratch:
@@ -316,6 +319,7 @@ class _Replay:
                 summary.get("resultHash", ""),
                 summary.get("outcomes", {}),
                 each.published,
+                is_confirmed(each.folder),
             )
         )
         return again

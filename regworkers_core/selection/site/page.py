@@ -147,16 +147,36 @@ def _source_of(each: Inputs) -> Mapping[str, Any]:
     return each.manifest.seed_source if each.manifest else {}
 
 
+def served_policy() -> str:
+    """The policy under which a server shows a stored page: it runs the scripts of this release, and no other ones,
+    whatever the stored file holds.
+    """
+    curves, curves_source = curves_scripts()
+    scripts, _ = _inline(f'{curves}<script id="code">{module("site.js")}</script>')
+    return _allowing([*scripts, curves_source], ["'unsafe-inline'"])
+
+
 def _policy(html: str, *more: str) -> str:
-    """The policy that allows what is in the page, requests to its own host, and the worker of the replay."""
+    """The policy that allows what is in the page."""
+    scripts, styles = _inline(html)
+    return _allowing([*scripts, *more], styles)
+
+
+def _inline(html: str) -> tuple[list[str], list[str]]:
+    """The sources of the scripts and of the styles that are in the page."""
     allowed: dict[str, list[str]] = {"script": [], "style": []}
     for tag, text in _INLINE.findall(html):
         allowed[tag].append(source(text.encode()))
+    return allowed["script"], allowed["style"]
+
+
+def _allowing(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """A policy for these sources, requests to the page's own host, and the worker of the replay."""
     return "; ".join(
         (
             "default-src 'none'",
-            " ".join(filter(None, ("script-src", *allowed["script"], *more))),
-            f"style-src {' '.join(allowed['style'])}",
+            " ".join(filter(None, ("script-src", *scripts))),
+            f"style-src {' '.join(styles)}",
             "connect-src 'self'",
             "worker-src blob:",
             "img-src data:",

@@ -24,7 +24,7 @@ from regworkers_core.selection.maths.beside import published
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.maths.files import LEAVES, OUTCOMES, RESULT
 from regworkers_core.selection.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
-from regworkers_core.selection.proof.inputs import phase_folders, read_inputs
+from regworkers_core.selection.proof.inputs import drawn_folders, phase_folders, read_inputs
 from regworkers_core.selection.proof.source import ReceiptSource
 from regworkers_core.selection.report.build import measured
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
@@ -98,12 +98,7 @@ def publish_page(
     Raises UsageError without a confirmed phase, or if another run publishes at the same time; TransientFailure.
     """
     record = runtime.draws.get(campaign_id)
-    # What was drawn and not confirmed may yet be found wrong.
-    shown = [
-        number
-        for number, phase in (record.phases if record else {}).items()
-        if phase.result_hash and (phase.confirmed or (record and record.annulled))
-    ]
+    shown = record.public_phases if record else []
     if record is None:
         runtime.campaigns.require_id(campaign_id)
     if record is None or not shown:
@@ -143,15 +138,14 @@ def page_from_folder(folder: Path, output: Path, *, on_leaves: OnLeaves | None =
     show: neither times of registration nor mail domains. Raises UsageError.
     """
     phases = phase_folders(folder)
+    drawn_folders(folder)
     output.mkdir(parents=True, exist_ok=True)
     if folder.resolve() != output.resolve():
         for each in phases:
             (output / each.name).mkdir(exist_ok=True)
             for name in published(path.name for path in each.iterdir()):
                 shutil.copyfile(each / name, output / each.name / name)
-    drawn = [each for each in phase_folders(output) if (each / RESULT).is_file()]
-    if not drawn:
-        raise UsageError(f"{folder} has no result yet: a page is published once the draw has run")
+    drawn = drawn_folders(output)
     numbers = measured_files(drawn)
     proofs = write_site(
         ReceiptSource(output, None),

@@ -49,7 +49,7 @@ from regworkers_core.selection.maths.merkle import (
     levels_of,
     path_up,
 )
-from regworkers_core.selection.proof.inputs import phase_folders
+from regworkers_core.selection.proof.inputs import drawn_folders
 from regworkers_core.selection.proof.receipt import Receipt
 from regworkers_core.selection.proof.source import ReceiptSource
 
@@ -121,7 +121,7 @@ def write_proofs(
     damaged artefacts.
     """
     tell = on_leaves or (lambda _more: None)
-    phases = [each for each in phase_folders(source.folder) if (each / RESULT).exists()]
+    phases = drawn_folders(source.folder)
     manifest = Manifest.parse((phases[0] / MANIFEST).read_bytes())
     leaves, made = phases[0] / LEAVES, out / "proofs.part"
     roots, sizes = _hashed(leaves, manifest, tell)

@@ -14,6 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.downloads import Download
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.verifier.assemble import module, source
 from tests.dagster.web.world import FILE, Site
 
 OUR_PAGE = {**FILE, "origin": "http://localhost:3000", "sec-fetch-site": "same-origin"}
@@ -109,7 +110,7 @@ class Kept(io.BufferedReader):
 def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     asked: list[str] = []
 
-    def open_page(_runtime: Runtime, path: str) -> Download | None:
+    def open_page(_runtime: Runtime, path: str, _span: str) -> Download | None:
         asked.append(path)
         return None if "nowhere" in path else Download(Kept(b"<h1>x</h1>"), {"Content-Type": "text/html"})
 
@@ -150,6 +151,32 @@ def test_a_report_of_a_campaign_opens_in_a_browser_and_runs_no_script(
     for elsewhere in ("/reports/../uploads/x", "/reports/summer/..%2f..%2fdraws", "/reports/a/b/c/d"):
         assert client.get(elsewhere).status_code in (200, 404)
         assert client.get(elsewhere).content != page
+
+
+def test_the_public_page_of_a_draw_opens_and_runs_no_script_but_the_releases(
+    context: WorkspaceProcessContext, runtime: Runtime
+) -> None:
+    page = b"<!doctype html><script>alert(1)</script>"
+    runtime.objects.put_bytes("draws/summer/page/index.html", page)
+    runtime.objects.put_bytes("draws/summer/page/proofs-00.bin", b"0123456789")
+    runtime.objects.put_bytes("draws/summer/phase-1/leaves.txt", b"ref|\n")
+    client = Site(context, runtime=runtime).client()
+    link = downloads.link_to(f"s3://{runtime.objects.bucket}/draws/summer/page/index.html")
+    assert link == "/draws/summer/page/index.html"
+    answer = client.get(link)
+    assert answer.content == page and answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers.get_list("content-security-policy")[0]
+    scripts = policy.partition("script-src")[2].partition(";")[0]
+    assert "'unsafe-inline'" not in scripts and source(b"alert(1)") not in scripts
+    assert source(module("site.js").encode()) in scripts and "connect-src 'self'" in policy
+    assert client.get("/draws/summer/page/../phase-1/leaves.txt").content == b"ref|\n"
+    proofs = "/draws/summer/page/proofs-00.bin"
+    part = client.get(proofs, headers={"range": "bytes=2-5"})
+    assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"2345", "bytes 2-5/10")
+    for other in ("bytes=8-12", "bytes=5-2", "bytes=-3", "bytes=0-1,3-4", "lines=1-2"):
+        whole = client.get(proofs, headers={"range": other})
+        assert (whole.status_code, whole.content) == (200, b"0123456789")
+    assert client.get("/draws/summer/freeze-1/exclusions.parquet").status_code == 404
 
 
 def test_settings_that_lack_an_address_are_a_line_and_no_trace(

@@ -89,10 +89,11 @@ def test_the_application_around_the_ui_needs_what_its_policy_allows(
 ) -> None:
     path = downloads.put(runtime, "receipt.html", b"<p>")
     runtime.objects.put_bytes(f"reports/{CAMPAIGN}/funnel.html", b"<p>")
+    runtime.objects.put_bytes(f"draws/{CAMPAIGN}/page/draw.json.gz", b"<p>")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
     uploads.put(mine, "codes.csv", io.BytesIO(b"code\n"))
-    for each in (path, f"/reports/{CAMPAIGN}/funnel"):
+    for each in (path, f"/reports/{CAMPAIGN}/funnel", f"/draws/{CAMPAIGN}/page/draw.json.gz"):
         page = downloads.open_page(mine, each)
         assert page is not None and page.body.read() == b"<p>"
     compare("web", recorder)

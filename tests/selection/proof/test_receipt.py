@@ -533,7 +533,7 @@ def test_an_unknown_ref_and_an_invalid_one_are_usage_errors(revealed: Path, tmp_
         with pytest.raises(UsageError, match="a ref is"):
             build_receipt(revealed, ref)
     (tmp_path / "phase-1").mkdir()
-    with pytest.raises(UsageError, match="no result yet"):
+    with pytest.raises(UsageError, match="no confirmed result yet"):
         build_receipt(tmp_path, "unknown-ref")
 
 

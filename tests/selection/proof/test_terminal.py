@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from regworkers_core.cli import draw_proof
+from regworkers_core.cli import draw, draw_proof
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, public_key
@@ -23,6 +23,7 @@ from regworkers_core.selection.maths.beside import ACCEPTED, ANNULLED, NOTICE, A
 from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.proof.source import campaign_source
+from regworkers_core.selection.site.publish import page_from_folder
 from regworkers_core.selection.verifier import assemble
 from regworkers_core.selection.verifier.assemble import verifier_hash, verifier_page
 from tests.selection.proof.draws import CAMPAIGN, outcomes, publish_beside
@@ -41,6 +42,13 @@ def here(*words: str) -> Answer:
         return Answer(2, done.stdout, str(done.exception))
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return Answer(done.exit_code, done.stdout, done.stderr)
+
+
+def exported_to(folder: Path) -> dict[str, Any]:
+    done = CliRunner().invoke(draw.app, ["export", CAMPAIGN, str(folder), "--format", "json"])
+    assert done.exit_code == 0, done.exception
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
 @pytest.fixture
@@ -193,6 +201,7 @@ def published(runtime: Runtime, revealed: Path) -> Iterator[Runtime]:
             "status": "DRAWN",
             "manifestHash": file_hash(folder / MANIFEST),
             "resultHash": file_hash(folder / RESULT),
+            "confirmedAt": "2026-11-25T10:00:00.000Z",
             "commitmentLate": True,
             "freeze": {"prefix": "freeze-1", "excluded": {"NO_MARKET": 1}},
         }
@@ -268,6 +277,42 @@ def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, 
     published.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.2": ""}})
     again = campaign_source(published, CAMPAIGN, tmp_path)
     assert [path.name for path in (tmp_path / CAMPAIGN).iterdir()] == [again.folder.name]
+
+
+def test_a_receipt_ends_before_a_phase_that_is_not_confirmed_and_says_so(
+    published: Runtime, revealed: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "load", lambda: published)
+    draws = published.database["draws"]
+    first, second = outcomes(revealed / "phase-1"), outcomes(revealed / "phase-2")
+    promoted = next(ref for ref, found in second.items() if found == "WINNER" != first[ref])
+    assert json.loads(here("receipt", CAMPAIGN, promoted, "--format", "json").stdout)["outcome"] == "WINNER"
+
+    draws.update_one({"_id": CAMPAIGN}, {"$unset": {"phases.2.confirmedAt": ""}})
+    asked = here("receipt", CAMPAIGN, promoted, "--format", "json")
+    assert asked.code == 0 and json.loads(asked.stdout)["outcome"] == first[promoted]
+    assert "phase 2 is drawn and not confirmed yet" in asked.stderr
+    folder = tmp_path / "exported"
+    exported = exported_to(folder)
+    assert exported["notConfirmed"] == [2] and "phase-2/result.txt" in exported["files"]
+    for target in (CAMPAIGN, str(folder)):
+        verified = here("verify", target, "--format", "json")
+        assert verified.code == 0
+        assert [each["confirmed"] for each in verified.document["phases"]] == [True, False]
+        assert "phase 2 (NOT CONFIRMED" in here("verify", target).stdout
+    offline = here("receipt", CAMPAIGN, promoted, "--from", str(folder), "--format", "json")
+    assert json.loads(offline.stdout)["outcome"] == first[promoted]
+    assert page_from_folder(folder, tmp_path / "site").phases == 1
+
+    draws.update_one({"_id": CAMPAIGN}, {"$unset": {"phases.1.confirmedAt": ""}})
+    early = here("receipt", CAMPAIGN, promoted)
+    assert early.code == 2 and "was drawn and is not confirmed yet" in early.stderr
+    exported_to(folder)
+    with pytest.raises(UsageError, match="no confirmed result yet"):
+        page_from_folder(folder, tmp_path / "none")
+    draws.update_one({"_id": CAMPAIGN}, {"$set": {"phases.1.confirmedAt": "t", "phases.2.confirmedAt": "t"}})
+    exported_to(folder)
+    assert not [*folder.glob("*/not-confirmed.txt")]
 
 
 def test_files_beside_the_artefacts_are_exported_verified_and_in_every_receipt(
