@@ -5,13 +5,14 @@ of a tag.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import dagster as dg
 
+from regworkers_core.operations.health.scheduler import work_of
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
@@ -93,6 +94,20 @@ def launched_by_hand(
     given = {**(arguments or {}), "runId": run.run_id}
     with runtime.operator_actions.recorded(what, target, given, who=who_launched(run)) as result:
         yield result
+
+
+def jobs_of_assets(repository: dg.RepositoryDefinition | None) -> dict[str, list[str]]:
+    """The jobs that run each asset."""
+    found: dict[str, list[str]] = {}
+    for job in repository.get_all_jobs() if repository else ():
+        for key in job.asset_layer.executable_asset_keys:
+            found.setdefault(key.to_user_string(), []).append(job.name)
+    return found
+
+
+def work_of_run(run: dg.DagsterRun, jobs_of: Mapping[str, Sequence[str]]) -> str:
+    """The job whose work the run does, also if *Materialize* started it."""
+    return work_of(run.job_name, (key.to_user_string() for key in run.asset_selection or ()), jobs_of)
 
 
 def throttled(log: Callable[[str], None]) -> Callable[[str | Callable[[], str]], None]:

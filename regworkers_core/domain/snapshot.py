@@ -226,7 +226,16 @@ class TickState:
 
 # Jobs of the flow from the closing of a campaign to the messages to its fans: a failed run of one opens an incident.
 DRAW = "draw"
-SELECTION_JOBS = (DRAW, "top_up", "process_selections", "retry_market_selection", "send_notifications")
+SELECTION_JOBS = (
+    DRAW,
+    "top_up",
+    "confirm_draw",
+    "process_selections",
+    "retry_market_selection",
+    "send_notifications",
+)
+# Jobs whose runs are counted as metrics.
+RUN_JOBS = (*SELECTION_JOBS, "reconcile_entries", "backfill_entries", "archive_events")
 
 
 @dataclass(frozen=True, slots=True)

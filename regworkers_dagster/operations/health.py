@@ -13,7 +13,6 @@ import structlog
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import (
-    SELECTION_JOBS,
     FailedRun,
     SchedulerState,
     Snapshot,
@@ -30,7 +29,10 @@ from regworkers_core.operations.health.doctor import Examination, examine_snapsh
 from regworkers_core.operations.health.objectives import Budget, read_budgets
 from regworkers_core.operations.health.rows import SECTIONS, RowState
 from regworkers_core.operations.health.scheduler import (
+    LOOKED_AT,
+    MATERIALIZE,
     MOST_RUNS,
+    NO_RUN,
     REFUSED_TAG,
     Work,
     look_back_seconds,
@@ -44,7 +46,7 @@ from regworkers_dagster.drains.sensing import ENDED, Answer, ticking
 from regworkers_dagster.factories import Flow, asset_job, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
 from regworkers_dagster.resources import ALL, TICK_CALL_SECONDS, plain_failures, runtime_of
-from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, short_run
+from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, jobs_of_assets, short_run, work_of_run
 
 log = structlog.get_logger(__name__)
 # Dagster's interval for a sensor that sets none.
@@ -65,7 +67,7 @@ def scheduler_of(
             for kind in instance.get_required_daemon_types()
         },
         ticks=tuple(_ticks(instance, repository)) if repository is not None else (),
-        failed_runs=_failed_runs(instance, now),
+        failed_runs=failed_runs(instance, repository, now),
         queued_runs=instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])),
     )
 
@@ -114,40 +116,43 @@ def _iso(at: float | None) -> str | None:
     return None if at is None else iso(at)
 
 
-def _failed_runs(instance: dg.DagsterInstance, now: float) -> tuple[FailedRun, ...]:
-    failed = list(
-        dict.fromkeys(
-            _failed(record)
-            for job in (None, *SELECTION_JOBS)
-            for record in instance.get_run_records(
-                dg.RunsFilter(
-                    job_name=job,
-                    statuses=[dg.DagsterRunStatus.FAILURE],
-                    updated_after=datetime.fromtimestamp(now - look_back_seconds(job or ""), UTC),
-                ),
-                limit=MOST_RUNS,
+def failed_runs(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None, now: float
+) -> tuple[FailedRun, ...]:
+    """Runs that failed, each the last that ended of its work, under the job whose work they did."""
+    jobs_of = jobs_of_assets(repository)
+
+    def counted(filters: dg.RunsFilter) -> Iterator[FailedRun]:
+        for record in instance.get_run_records(filters, limit=MOST_RUNS):
+            run = record.dagster_run
+            if REFUSED_TAG not in run.tags:
+                ended = record.end_time or record.update_timestamp.timestamp()
+                yield FailedRun(
+                    run.run_id, work_of_run(run, jobs_of), iso(ended), run.tags.get(PARTITION_TAG, "")
+                )
+
+    failed = dict.fromkeys(
+        run
+        for job in (None, *LOOKED_AT)
+        for run in counted(
+            dg.RunsFilter(
+                job_name=job,
+                statuses=[dg.DagsterRunStatus.FAILURE],
+                updated_after=datetime.fromtimestamp(now - look_back_seconds(job or ""), UTC),
             )
-            if _counts(record)
         )
     )
     latest: dict[Work, str] = {}
     for job, partition in dict.fromkeys((run.job, run.partition) for run in failed):
         tags = {PARTITION_TAG: partition} if partition else {}
-        ended = dg.RunsFilter(job_name=job, tags=tags, statuses=list(ENDED))
-        for record in filter(_counts, instance.get_run_records(ended, limit=MOST_RUNS)):
-            latest.setdefault((job, partition), record.dagster_run.run_id)
-    return still_failed(failed, latest)
-
-
-def _counts(record: dg.RunRecord) -> bool:
-    """Whether a run counts: a refused one is neither a failure nor the end of one."""
-    return REFUSED_TAG not in record.dagster_run.tags
-
-
-def _failed(record: dg.RunRecord) -> FailedRun:
-    run = record.dagster_run
-    ended = record.end_time or record.update_timestamp.timestamp()
-    return FailedRun(run.run_id, run.job_name, iso(ended), run.tags.get(PARTITION_TAG, ""))
+        ended = [
+            run
+            for name in (job, MATERIALIZE)
+            for run in counted(dg.RunsFilter(job_name=name, tags=tags, statuses=list(ENDED)))
+            if run.job == job
+        ]
+        latest[job, partition] = max(ended, key=lambda run: run.ended_at, default=NO_RUN).run_id
+    return still_failed([*failed], latest)
 
 
 SYSTEM_HEALTH = Flow("operations", owner="operations").asset(

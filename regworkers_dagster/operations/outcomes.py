@@ -1,29 +1,32 @@
-"""How runs ended, as metrics and log lines: draws, top-ups, reconcile, backfill and archive, also of runs that were
-killed. Drains publish their own metrics.
+"""How runs ended, as metrics and log lines with the reason of a failure: selection, reconcile, backfill and archive,
+also of runs that were killed or that *Materialize* started. Drains publish metrics of their own besides.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 import orjson
 import structlog
 
+from regworkers_core.domain.snapshot import RUN_JOBS
 from regworkers_core.observability.metrics import RUN_SECONDS, RUNS_FAILED, RUNS_SUCCEEDED, Metering
-from regworkers_core.operations.health.scheduler import REFUSED_TAG
+from regworkers_core.operations.health.scheduler import MATERIALIZE, REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import ENDED, Answer, ticking
 from regworkers_dagster.factories import sensor
+from regworkers_dagster.runs import jobs_of_assets, work_of_run
 
 log = structlog.get_logger(__name__)
 _INTERVAL_SECONDS = 60
 # A run may be stored as ended this long after its end.
 _OVERLAP_SECONDS = 300.0
 _MOST_RUNS = 200
+_LONGEST = 500
 
 
 class RunOutcome(NamedTuple):
@@ -34,6 +37,7 @@ class RunOutcome(NamedTuple):
     outcome: str
     at: float
     seconds: float
+    error: str = ""
 
 
 class Counted(NamedTuple):
@@ -71,12 +75,19 @@ def outcomes_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answ
     now = time.time()
     counted = Counted.parse(context.cursor)
     since = (counted.at if counted else now) - _OVERLAP_SECONDS
-    new, counted = new_outcomes(_ended_runs(context.instance, since), counted, now)
+    ended = _ended_runs(context.instance, jobs_of_assets(context.repository_def), since)
+    new, counted = new_outcomes(ended, counted, now)
     readings = []
     for each in new:
         write = log.error if each.outcome == "failed" else log.info
+        why = {"error": _why(context.instance, each.run_id)} if each.outcome == "failed" else {}
         write(
-            "run ended", job=each.job, runId=each.run_id, outcome=each.outcome, seconds=round(each.seconds, 3)
+            "run ended",
+            job=each.job,
+            runId=each.run_id,
+            outcome=each.outcome,
+            seconds=round(each.seconds, 3),
+            **why,
         )
         instrument = _COUNTED.get(each.outcome)
         where = {"Job": each.job}
@@ -96,11 +107,37 @@ _OUTCOMES = {
 }
 
 
-def _ended_runs(instance: dg.DagsterInstance, since: float) -> Iterator[RunOutcome]:
-    """The runs of the counted jobs that ended after `since`, the first ones first."""
-    from regworkers_core.infrastructure.dashboards.alarms import RUN_JOBS
+def _why(instance: dg.DagsterInstance, run_id: str) -> str:
+    """One line: the first step that failed, with the text of our own failure or else the type of the exception, whose
+    text may contain anything; without one what Dagster says of the run.
+    """
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    events = [
+        record.event_log_entry.dagster_event
+        for record in instance.get_records_for_run(run_id, of_type=kinds).records
+    ]
+    for event in filter(None, events):
+        if event.is_step_failure:
+            own, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            text = (own and own.description) or _type_of(error) or "failed"
+            return " ".join(f"{event.step_key}: {text}".split())[:_LONGEST]
+    for event in filter(None, events):
+        data = event.event_specific_data
+        return _type_of(getattr(data, "error", None)) or " ".join(str(event.message).split())[:_LONGEST]
+    return "unknown: no event says why"
 
-    for job in RUN_JOBS:
+
+def _type_of(error: Any) -> str:
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return str(error.cls_name) if error is not None else ""
+
+
+def _ended_runs(
+    instance: dg.DagsterInstance, jobs_of: Mapping[str, Sequence[str]], since: float
+) -> Iterator[RunOutcome]:
+    """The runs of the counted jobs that ended after `since`, the first ones of each job first."""
+    for job in (*RUN_JOBS, MATERIALIZE):
         records = instance.get_run_records(
             dg.RunsFilter(
                 job_name=job, statuses=list(ENDED), updated_after=datetime.fromtimestamp(since, UTC)
@@ -109,12 +146,13 @@ def _ended_runs(instance: dg.DagsterInstance, since: float) -> Iterator[RunOutco
         )
         for record in reversed(records):
             run = record.dagster_run
+            work = work_of_run(run, jobs_of)
             ended = record.end_time or record.update_timestamp.timestamp()
             # A tag that is set later counts as an update, too.
-            if ended > since:
+            if ended > since and work in RUN_JOBS:
                 outcome = "refused" if REFUSED_TAG in run.tags else _OUTCOMES[run.status]
                 began = record.start_time or ended
-                yield RunOutcome(run.run_id, job, outcome, ended, ended - began)
+                yield RunOutcome(run.run_id, work, outcome, ended, ended - began)
 
 
 SENSORS = (
@@ -123,7 +161,7 @@ SENSORS = (
         outcomes_tick,
         every_seconds=_INTERVAL_SECONDS,
         uses={"aws"},
-        description="Publishes how runs of draws, top-ups, reconcile, backfill and the archive ended, as metrics and "
-        "log lines. Starts nothing.",
+        description="Publishes how runs of selection, reconcile, backfill and the archive ended, as metrics and log "
+        "lines, also of those that Materialize started. Starts nothing.",
     ),
 )

@@ -11,10 +11,11 @@ import dagster as dg
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import FailedRun
+from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign import release
-from regworkers_dagster.operations.health import scheduler_of
+from regworkers_dagster.definitions import defs
+from regworkers_dagster.operations.health import failed_runs
 from regworkers_dagster.selection.automation import MANAGERS_JOBS
 from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, use
@@ -44,7 +45,7 @@ def launch(
 
 
 def failed(instance: dg.DagsterInstance) -> tuple[FailedRun, ...]:
-    return scheduler_of(instance, None, time.time()).failed_runs
+    return failed_runs(instance, defs.get_repository_def(), time.time())
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ def test_a_job_that_is_launched_with_its_defaults_fails_and_is_no_trouble(
         ("top_up", {"campaign_id": "mistyped", "reason": "more seats"}, {}),
         ("top_up", {"campaign_id": "spring", "reason": "x", "strikes": "no upload"}, {}),
         ("retry_market_selection", {"campaign_id": "mistyped", "market_id": "berlin"}, {}),
+        ("confirm_draw", {"confirm": "mistyped:1"}, {}),
         ("process_selections", {"ops": {"selections": {"config": {"idle_seconds": -1}}}}, {}),
     ],
 )
@@ -117,3 +119,20 @@ def test_a_real_failure_is_a_trouble_that_a_refused_launch_does_not_hide(
     assert [each.run_id for each in failed(instance)] == [run_id]
     launch(instance, "retry_market_selection")
     assert [each.run_id for each in failed(instance)] == [run_id]
+
+
+@pytest.mark.parametrize(
+    ("assets", "watched"),
+    [(["seed"], True), (["eligibility_report", "frozen_pool"], True), (["eligibility_report"], False)],
+)
+def test_a_failed_draw_from_the_asset_graph_is_a_trouble_of_the_draw_and_a_failed_preview_is_not(
+    instance: dg.DagsterInstance, assets: list[str], watched: bool
+) -> None:
+    keys = [dg.AssetKey(asset) for asset in assets]
+    clicked = defs.resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(
+        clicked, asset_selection=frozenset(keys), tags={"dagster/partition": "spring"}
+    )
+    instance.report_run_failed(run)
+    found = [(each.job, each.partition) for each in failed(instance) if each.job in SELECTION_JOBS]
+    assert found == ([("draw", "spring")] if watched else [])

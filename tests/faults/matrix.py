@@ -33,13 +33,13 @@ from rich.console import Console
 from regworkers_core.adapters.mongo.incidents import EvaluationState
 from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, Snapshot
+from regworkers_core.domain.snapshot import DRAW, Snapshot
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, evaluate
 from regworkers_core.operations.alerts.outage import Outage
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.doctor import examine_snapshot
-from regworkers_core.operations.health.scheduler import PARTITION_TAG, read_scheduler
+from regworkers_core.operations.health.scheduler import LOOKED_AT, PARTITION_TAG, read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.manifest import DRAND
@@ -325,9 +325,8 @@ def _dagster(world: World, body: bytes) -> bytes:
     results = []
     if world.failed_draw:
         tag = {"key": PARTITION_TAG, "value": world.failed_draw}
-        results = [
-            {"runId": "1", "jobName": DRAW, "status": "FAILURE", "endTime": world.now(), "tags": [tag]}
-        ]
+        run = {"runId": "1", "jobName": DRAW, "status": "FAILURE", "endTime": world.now(), "tags": [tag]}
+        results = [{**run, "assetSelection": None}]
     beat = {"daemonType": "SENSOR", "required": True, "lastHeartbeatTime": world.now()}
     data: dict[str, Any] = {
         "instance": {"daemonHealth": {"allDaemonStatuses": [beat]}},
@@ -336,11 +335,12 @@ def _dagster(world: World, body: bytes) -> bytes:
             "nodes": [{"sensors": [], "schedules": []}],
         },
         "queued": {"count": 0},
-        **{name: {"results": []} for name in ("failed", *(f"failed_{job}" for job in SELECTION_JOBS))},
+        **{name: {"results": []} for name in ("failed", *(f"failed_{job}" for job in LOOKED_AT))},
+        "assetNodes": [],
         f"failed_{DRAW}": {"results": results},
     }
     if b"work0" in body:
-        data = {"work0": {"results": results}}
+        data = {"work0": {"results": results}, "materialized0": {"results": []}}
     return orjson.dumps({"data": data})
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import SELECTION_JOBS
+from regworkers_core.domain.snapshot import RUN_JOBS, SELECTION_JOBS
 from regworkers_core.infrastructure.desired import Facts
 from regworkers_core.observability.metrics import (
     DEPENDENCY_DOWN,
@@ -27,8 +27,6 @@ from regworkers_core.observability.metrics import (
 from regworkers_core.settings import Settings
 
 DRAINS = ("enqueue", "save", "selections", "notifications", "publish")
-# Jobs whose runs are counted.
-RUN_JOBS = ("draw", "top_up", "reconcile_entries", "backfill_entries", "archive_events")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,9 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.domain.snapshot import OBJECTIVES
+from regworkers_core.domain.snapshot import OBJECTIVES, RUN_JOBS
 from regworkers_core.infrastructure.dashboards.alarms import (
     DRAINS,
-    RUN_JOBS,
     Metric,
     of_queue,
     of_table,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -12,7 +12,14 @@ import orjson
 from cronsim import CronSim, CronSimError
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, FailedRun, SchedulerState, TickState
+from regworkers_core.domain.snapshot import (
+    DRAW,
+    RUN_JOBS,
+    SELECTION_JOBS,
+    FailedRun,
+    SchedulerState,
+    TickState,
+)
 from regworkers_core.domain.timestamps import iso
 
 if TYPE_CHECKING:
@@ -25,7 +32,11 @@ MOST_RUNS = 50
 PARTITION_TAG = "dagster/partition"
 # On a manual run whose config or partition was missing or wrong: its failure is no finding.
 REFUSED_TAG = "regworkers/refused"
-_RUN = "runId jobName status endTime tags { key value }"
+# Dagster's name for the job of each run that *Materialize* starts.
+MATERIALIZE = "__ASSET_JOB"
+# The latest failures of each are read.
+LOOKED_AT = (*SELECTION_JOBS, MATERIALIZE)
+_RUN = "runId jobName status endTime tags { key value } assetSelection { path }"
 _RESULTS = f"{{ ... on Runs {{ results {{ {_RUN} }} }} }}"
 _STATE = "status ticks(limit: 1) { timestamp error { className } }"
 _SINCE_OF_SCHEDULE = "typeSpecificData { ... on ScheduleData { startTimestamp } }"
@@ -33,9 +44,9 @@ _FAILED = "statuses: [FAILURE], updatedAfter:"
 _MOST = f"limit: {MOST_RUNS}"
 _OF_SELECTION = "\n  ".join(
     f'failed_{job}: runsOrError(filter: {{{_FAILED} $since_{job}, pipelineName: "{job}"}}, {_MOST}) {_RESULTS}'
-    for job in SELECTION_JOBS
+    for job in LOOKED_AT
 )
-_SINCE = ", ".join(f"$since_{job}: Float!" for job in SELECTION_JOBS)
+_SINCE = ", ".join(f"$since_{job}: Float!" for job in LOOKED_AT)
 QUERY = f"""query Scheduler($since: Float!, {_SINCE}) {{
   instance {{ daemonHealth {{ allDaemonStatuses {{ daemonType required lastHeartbeatTime }} }} }}
   repositoriesOrError {{ __typename ... on RepositoryConnection {{ nodes {{
@@ -43,11 +54,13 @@ QUERY = f"""query Scheduler($since: Float!, {_SINCE}) {{
     schedules {{ name cronSchedule scheduleState {{ {_STATE} {_SINCE_OF_SCHEDULE} }} }} }} }} }}
   failed: runsOrError(filter: {{{_FAILED} $since}}, {_MOST}) {_RESULTS}
   {_OF_SELECTION}
+  assetNodes {{ assetKey {{ path }} jobNames }}
   queued: runsOrError(filter: {{statuses: [QUEUED]}}) {{ ... on Runs {{ count }} }}
 }}"""
 
 # A job and its partition, empty without one.
 Work = tuple[str, str]
+NO_RUN = FailedRun("", "", "")
 
 
 def look_back_seconds(job: str = "") -> float:
@@ -55,21 +68,38 @@ def look_back_seconds(job: str = "") -> float:
     return 7 * _DAY_SECONDS if job == DRAW else _DAY_SECONDS
 
 
+def work_of(job: str, assets: Iterable[str], jobs_of: Mapping[str, Sequence[str]]) -> str:
+    """The job whose work a run did. Of *Materialize* that is the job that alone runs one of its `assets`; `jobs_of` has
+    the jobs of each asset. A report by itself is no draw, though a draw makes it, too.
+    """
+    if job != MATERIALIZE:
+        return job
+    of_assets = [set(jobs_of.get(asset, ())) - {MATERIALIZE} for asset in assets]
+    alone = set().union(*(jobs for jobs in of_assets if len(jobs) == 1))
+    return next((each for each in RUN_JOBS if each in alone), job)
+
+
 def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
     """At most two requests. Raises TransientFailure, and UsageError without an address."""
-    since = {f"since_{job}": now - look_back_seconds(job) for job in SELECTION_JOBS}
+    since = {f"since_{job}": now - look_back_seconds(job) for job in LOOKED_AT}
     found = api.ask(QUERY, {"since": now - look_back_seconds(), **since})
     # A code server that is gone leaves an empty list.
     if not found["repositoriesOrError"].get("nodes"):
         raise TransientFailure("dagster", "it has no code location loaded")
-    failures = (found["failed"], *(found[f"failed_{job}"] for job in SELECTION_JOBS))
-    failed = list(dict.fromkeys(_failed(run) for answer in failures for run in _runs(answer) if _counts(run)))
+    failures = (found["failed"], *(found[f"failed_{job}"] for job in LOOKED_AT))
+    jobs_of = {_asset(node["assetKey"]): node["jobNames"] for node in found["assetNodes"]}
+
+    def counted(answer: Mapping[str, Any]) -> list[FailedRun]:
+        return [_run(run, jobs_of) for run in answer.get("results") or () if REFUSED_TAG not in _tags(run)]
+
+    failed = list(dict.fromkeys(run for answer in failures for run in counted(answer)))
     latest: dict[Work, str] = {}
     if works := list(dict.fromkeys((run.job, run.partition) for run in failed)):
         answers = api.ask(latest_query(works))
         for number, work in enumerate(works):
-            for run in filter(_counts, _runs(answers[f"work{number}"])):
-                latest.setdefault(work, run["runId"])
+            ended = [*counted(answers[f"work{number}"]), *counted(answers[f"materialized{number}"])]
+            mine = [run for run in ended if run.job == work[0]]
+            latest[work] = max(mine, key=lambda run: run.ended_at, default=NO_RUN).run_id
     repositories = found["repositoriesOrError"]["nodes"]
     return SchedulerState(
         daemons={
@@ -92,19 +122,23 @@ def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
 
 
 def still_failed(failed: Sequence[FailedRun], latest: Mapping[Work, str]) -> tuple[FailedRun, ...]:
-    """Failed runs that are the last that ended of their work. `latest` is the id of the last run of each work."""
+    """Failed runs that are the last that ended of their work. `latest` is the id of the last run of each work. A
+    refused run is neither a failure nor the end of one.
+    """
     return tuple(run for run in failed if latest.get((run.job, run.partition)) == run.run_id)
 
 
 def latest_query(works: Sequence[Work]) -> str:
-    """The last ended runs of each work, latest first, as `work0`, `work1`, ..."""
+    """The last ended runs of each work, as `work0`, `work1`, ..., and those of *Materialize* with its partition, as
+    `materialized0`, ...
+    """
     asked = []
     for number, (job, partition) in enumerate(works):
         tags = f", tags: [{{key: {_text(PARTITION_TAG)}, value: {_text(partition)}}}]" if partition else ""
-        which = (
-            f"filter: {{pipelineName: {_text(job)}, statuses: [SUCCESS, FAILURE, CANCELED]{tags}}}, {_MOST}"
-        )
-        asked.append(f"work{number}: runsOrError({which}) {_RESULTS}")
+        for name, of in (("work", job), ("materialized", MATERIALIZE)):
+            ended = f"pipelineName: {_text(of)}, statuses: [SUCCESS, FAILURE, CANCELED]{tags}"
+            which = f"filter: {{{ended}}}, {_MOST}"
+            asked.append(f"{name}{number}: runsOrError({which}) {_RESULTS}")
     return "{ " + "\n".join(asked) + " }"
 
 
@@ -112,19 +146,15 @@ def _text(value: str) -> str:
     return orjson.dumps(value).decode()
 
 
-def _runs(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    runs: list[dict[str, Any]] = answer.get("results") or []
-    return runs
+def _run(run: Mapping[str, Any], jobs_of: Mapping[str, Sequence[str]]) -> FailedRun:
+    partition, assets = _tags(run).get(PARTITION_TAG, ""), map(_asset, run["assetSelection"] or ())
+    return FailedRun(
+        run["runId"], work_of(run["jobName"], assets, jobs_of), _iso(run["endTime"]) or "", partition
+    )
 
 
-def _failed(run: Mapping[str, Any]) -> FailedRun:
-    partition = _tags(run).get(PARTITION_TAG, "")
-    return FailedRun(run["runId"], run["jobName"], _iso(run["endTime"]) or "", partition)
-
-
-def _counts(run: Mapping[str, Any]) -> bool:
-    """A refused run is neither a failure nor the end of one."""
-    return REFUSED_TAG not in _tags(run)
+def _asset(key: Mapping[str, Any]) -> str:
+    return "/".join(key["path"])
 
 
 def _tags(run: Mapping[str, Any]) -> dict[str, str]:

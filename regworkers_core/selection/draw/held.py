@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus, lease_name
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
@@ -17,6 +17,17 @@ from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers
 
 if TYPE_CHECKING:
     from regworkers_core.selection.maths.engine import Engine
+
+# What a later step lacks, by the step that was not run.
+_NOT_DONE = {
+    "judge": "its entries are not judged",
+    "freeze": "its pool is not frozen",
+    "commit": "its manifest is not published",
+    "seed": "its seed is not drawn",
+    "rank": "its candidates are not ranked",
+    "allocate": "its seats are not given",
+    "report": "its report is not made",
+}
 
 
 @contextmanager
@@ -140,7 +151,7 @@ class HeldDraw:
         return record.phases[number]
 
     def _ready(self, needed: PhaseStatus, step: str) -> tuple[DrawRecord, PhaseRecord]:
-        """Return the record and the phase. Raises UsageError, naming `step`, unless the phase has reached `needed`."""
+        """Return the record and the phase. Raises RequestError unless the phase has reached `needed`, by `step`."""
         record = self._runtime.draws.get(self.campaign_id)
         if record is None or not record.phases:
             raise self._missing("judge")
@@ -153,9 +164,9 @@ class HeldDraw:
             raise self._missing(step)
         return record, phase
 
-    def _missing(self, step: str) -> UsageError:
-        return UsageError(
-            f"the draw of {self.campaign_id} is not ready for this step: run `{step}` first"
+    def _missing(self, step: str) -> RequestError:
+        return RequestError(
+            f"the draw of {self.campaign_id} is not ready for this step: {_NOT_DONE[step]}"
             f" (`regworkers draw run {self.campaign_id}`, or the job `draw`, runs all steps in order)"
         )
 

@@ -8,7 +8,8 @@ import pytest
 from botocore.stub import Stubber
 
 from regworkers_core.cli.workers import DRAINS as SPECS
-from regworkers_core.infrastructure.dashboards.alarms import DRAINS, RUN_JOBS, alarms, facts_of
+from regworkers_core.domain.snapshot import RUN_JOBS
+from regworkers_core.infrastructure.dashboards.alarms import DRAINS, alarms, facts_of
 from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
 from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardState, publish
 from regworkers_core.observability.metrics import EVALUATED, INSTRUMENTS

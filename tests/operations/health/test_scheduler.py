@@ -17,18 +17,33 @@ from dagster_graphql.schema import create_schema
 
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun, TickState
+from regworkers_core.domain.snapshot import FailedRun, TickState
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.operations.health.scheduler import QUERY, latest_query, read_scheduler
+from regworkers_core.operations.health.scheduler import (
+    LOOKED_AT,
+    MATERIALIZE,
+    QUERY,
+    latest_query,
+    read_scheduler,
+)
 from regworkers_dagster.operations.health import scheduler_of
 
 NOW = 1_800_000_000.0
 FAILED, FIXED, OLDER, REFUSED = "run-failed", "run-fixed", "run-older", "run-refused"
 
 
-def failed_run(run_id: str, job: str, partition: str = "") -> dict[str, Any]:
+def failed_run(
+    run_id: str, job: str, partition: str = "", *assets: str, seconds_ago: float = 60
+) -> dict[str, Any]:
     tags = [{"key": "dagster/partition", "value": partition}] if partition else []
-    return {"runId": run_id, "jobName": job, "status": "FAILURE", "endTime": NOW - 60, "tags": tags}
+    return {
+        "runId": run_id,
+        "jobName": job,
+        "status": "FAILURE",
+        "endTime": NOW - seconds_ago,
+        "tags": tags,
+        "assetSelection": [{"path": [asset]} for asset in assets] or None,
+    }
 
 
 def refused(run: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +102,15 @@ ANSWER = {
     "failed_draw": {
         "results": [failed_run(FAILED, "draw", 'a "quoted" one'), failed_run(OLDER, "draw", "b")]
     },
-    **{f"failed_{job}": {"results": []} for job in SELECTION_JOBS if job != "draw"},
+    **{f"failed_{job}": {"results": []} for job in LOOKED_AT if job != "draw"},
+    "assetNodes": [
+        {"assetKey": {"path": [asset]}, "jobNames": jobs}
+        for asset, jobs in (
+            ("eligibility_report", ["draw", "eligibility_report"]),
+            ("seed", ["draw", MATERIALIZE]),
+            ("system_health", ["doctor"]),
+        )
+    ],
     "queued": {"count": 4},
 }
 LATEST = {
@@ -95,6 +118,7 @@ LATEST = {
     "work0": {"results": [refused(failed_run(REFUSED, "draw")), failed_run(FAILED, "draw")]},
     "work1": {"results": [failed_run("a later one", "save_entries"), failed_run(FIXED, "save_entries")]},
     "work2": {"results": [failed_run(OLDER, "draw")]},
+    **{f"materialized{number}": {"results": []} for number in range(3)},
 }
 
 
@@ -125,7 +149,26 @@ def test_daemons_ticks_and_the_failures_that_stand_are_read_from_outside() -> No
     assert found.queued_runs == 4
     day, (since, _) = 24 * 3600, api.variables
     assert since["since_draw"] == NOW - 7 * day
-    assert {since["since"], *(since[f"since_{job}"] for job in SELECTION_JOBS[1:])} == {NOW - day}
+    assert {since["since"], *(since[f"since_{job}"] for job in LOOKED_AT[1:])} == {NOW - day}
+
+
+def test_a_run_of_materialize_counts_as_the_job_whose_work_it_did() -> None:
+    clicked = [
+        failed_run("seed", MATERIALIZE, "a", "eligibility_report", "seed"),
+        failed_run("done since", MATERIALIZE, "b", "seed"),
+        failed_run("preview", MATERIALIZE, "c", "eligibility_report"),
+        failed_run("doctor", MATERIALIZE, "", "system_health"),
+    ]
+    none: dict[str, Any] = {"results": []}
+    answer = {**ANSWER, "failed": none, "failed_draw": none, f"failed_{MATERIALIZE}": {"results": clicked}}
+    latest = {f"{name}{number}": none for name in ("work", "materialized") for number in range(4)}
+    latest |= {"materialized0": {"results": clicked[:1]}, "materialized1": {"results": clicked[1:2]}}
+    latest["work1"] = {"results": [failed_run("a draw", "draw", "b", seconds_ago=10)]}
+    latest["materialized2"] = {"results": clicked[2:]}
+    api: Any = FakeApi(answer, latest)
+    found = [(run.run_id, run.job, run.partition) for run in read_scheduler(api, NOW).failed_runs]
+    assert ("seed", "draw", "a") in found
+    assert "draw" not in [job for run_id, job, _ in found if run_id != "seed"]
 
 
 @pytest.mark.parametrize(

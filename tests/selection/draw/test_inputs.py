@@ -193,9 +193,9 @@ def test_a_pool_that_was_frozen_before_hashes_were_recorded_is_frozen_again_befo
     drawn_to(runtime, DrawRun.freeze)
     without_hashes(runtime)
     runtime.database["draws"].update_one({}, {"$unset": {"phases.1.eligibility.sha256": ""}})
-    with pytest.raises(UsageError, match="run `freeze` first"):
+    with pytest.raises(UsageError, match="its pool is not frozen"):
         draw(runtime).commit()
-    with pytest.raises(UsageError, match="run `judge` first"):
+    with pytest.raises(UsageError, match="its entries are not judged"):
         draw(runtime).freeze()
     assert drawn(runtime)["publish"].state == "done"
 

@@ -137,7 +137,7 @@ def test_a_campaign_that_is_not_replicated_is_not_drawn_and_the_line_says_what_i
         (("run", "nowhere", "--yes"), "regworkers campaign list"),
         (("export", CAMPAIGN, "folder"), f"regworkers draw run {CAMPAIGN}"),
         (("top-up", CAMPAIGN, "--reason", "r", "--capacity", "paris"), "NAME=N"),
-        (("seed", CAMPAIGN, "--signature", "ab"), "run `judge` first"),
+        (("seed", CAMPAIGN, "--signature", "ab"), "its entries are not judged"),
         (("run", CAMPAIGN, "--strikes", "/nowhere/strikes.txt"), "No such file"),
     ],
 )
