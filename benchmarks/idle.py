@@ -24,7 +24,8 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local import processes
 from regworkers_local.dagster_server import write_home
 from regworkers_local.servers import HOST
-from regworkers_local.state import free_port, process_refs, read_json
+from regworkers_local.state import process_refs, read_json
+from tests.support.fault_proxy import free_port
 from tests.support.waiting import wait_until
 
 _RESIDENTS = ("enqueue", "save", "publish")
@@ -96,7 +97,7 @@ def _bare(*, own_code_server: bool) -> Iterator[Family]:
         workspace = folder / "workspace.yaml"
         workspace.write_text(yaml.safe_dump({"load_from": [location]}))
         shared = ["-w", str(workspace)]
-        port = str(free_port(3000, str(folder)))
+        port = str(free_port(str(folder)))
         commands = {
             "code": ["-m", "dagster", "api", "grpc", "--socket", str(code), "--module-name", "bare"],
             "webserver": ["-m", "dagster_webserver", "--host", HOST, "--port", port, *shared],

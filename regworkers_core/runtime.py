@@ -7,7 +7,7 @@ One `Runtime` per process; all of it is safe to share between threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from regworkers_core.adapters.aws.cloudwatch import Metrics
@@ -51,6 +51,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import Settings, load_settings, stack_state_file
+from regworkers_core.settings.documents import local_dagster_id
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -319,7 +320,12 @@ class Runtime:
         from regworkers_core.adapters.dagster_api import DagsterApi
 
         settings = self.settings.dagster
-        return DagsterApi(settings.url, self.dependency("dagster"), timeout_seconds=settings.timeout_seconds)
+        return DagsterApi(
+            settings.url,
+            self.dependency("dagster"),
+            timeout_seconds=settings.timeout_seconds,
+            instance_id=partial(local_dagster_id, settings.url),
+        )
 
     @cached_property
     def metrics(self) -> Metrics:

@@ -22,6 +22,7 @@ from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import Settings, load_settings
+from regworkers_core.settings.documents import refuse_another_home
 from regworkers_core.telemetry import configure_telemetry
 from regworkers_dagster.runs import is_by_hand
 
@@ -116,7 +117,10 @@ ALL = frozenset(_KINDS)
 
 @cache
 def connections() -> dict[str, Connection]:
-    """The resources of the code location, with the values of the settings. Raises UsageError for wrong settings."""
+    """The resources of the code location, with the values of the settings. Raises UsageError for wrong settings and for
+    another instance's DAGSTER_HOME.
+    """
+    refuse_another_home()
     settings = load_settings()
     return {
         name: kind(**{field: _shown(getattr(getattr(settings, name), field)) for field in kind.model_fields})

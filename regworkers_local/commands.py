@@ -69,7 +69,7 @@ def reset(
     instance: InstanceOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="skip the prompt")] = False,
 ) -> None:
-    """Stop all servers and delete their data."""
+    """Stop all servers and Dagster, and delete their data: entries, queues, campaigns, runs, events."""
     stack = _stack(instance)
     if not yes:
         try:
@@ -80,9 +80,11 @@ def reset(
             raise UsageError("the name was not typed: nothing was deleted; --yes skips the prompt") from None
         if typed != stack.instance:
             raise UsageError("the name does not match: nothing was deleted")
-    if _dagster(stack).stop():
+    dagster = _dagster(stack)
+    if dagster.reset():
         _say("dagster: stopped")
     stack.reset(_say)
+    _say(f"deleted: {stack.folder} and {dagster.storage}")
 
 
 @local_app.command()

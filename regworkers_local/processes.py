@@ -68,11 +68,18 @@ class ProcessRef:
 
 
 def spawn(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, interruptible: bool = False
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    log: Path,
+    interruptible: bool = False,
+    pass_fds: Sequence[int] = (),
 ) -> ProcessRef:
     """Start `command` detached, in a new session, with its output appended to `log`.
 
-    `interruptible`: SIGINT works in it even if this process ignores it, as a shell's background jobs do.
+    `interruptible`: SIGINT works in it even if this process ignores it, as a shell's background jobs do. `pass_fds` are
+    open in it, too.
     """
     with open_private(log, append=True) as out:
         child = subprocess.Popen(
@@ -86,6 +93,7 @@ def spawn(
             # Its files are private to the user.
             umask=0o077,
             preexec_fn=_restore_sigint if interruptible else None,
+            pass_fds=pass_fds,
         )
     # It is identified by its pid now; without this, Popen warns that it is still running.
     child.returncode = 0

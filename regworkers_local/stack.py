@@ -12,9 +12,9 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -25,7 +25,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_local import processes
 from regworkers_local.processes import ProcessRef, ProcessState
 from regworkers_local.servers import SERVERS, Server, ServerPlace, environment
-from regworkers_local.state import StackState, free_port, is_free
+from regworkers_local.state import StackState, candidates, is_free, reserve
 
 Progress = Callable[[str], None]
 
@@ -128,6 +128,27 @@ class Stack:
                 state.ports.pop(server.name, None)
             state.save(self.state_file)
 
+    def own(self, purpose: str) -> BinaryIO:
+        """Make this process the instance's only parent until the file is closed. Raises UsageError, with the
+        `purpose` of the other one, while another process is.
+        """
+        # Beside the folder, which a reset deletes.
+        path = self.folder.with_name(f"{self.instance}.owner")
+        private_folder(path.parent)
+        owner = open_private(path, append=True)
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner.close()
+            raise UsageError(
+                f"instance {self.instance} is in use by {path.read_text() or 'another process'}: stop that, or choose "
+                "another instance with REGWORKERS_INSTANCE"
+            ) from None
+        owner.truncate(0)
+        owner.write(f"`{purpose}`, process {os.getpid()}".encode())
+        owner.flush()
+        return owner
+
     def restart(self, name: str) -> StackState:
         """Stop a server gracefully and start it again on the same port."""
         with self._locked():
@@ -188,11 +209,24 @@ class Stack:
         state = self.state
         dead = [server for server in servers if not _alive(state, server)]
         remembered = {server.name for server in dead if server.name in state.ports}
-        for server in dead:
-            if server.name not in remembered:
-                state.ports[server.name] = self._choose_port(server, state)
-            else:
-                self._await_port(server, state.ports[server.name])
+        with ExitStack() as reserved:
+            for server in dead:
+                if server.name not in remembered:
+                    self._choose_port(server, state, reserved)
+                else:
+                    reserved.enter_context(self._await_port(server, state.ports[server.name]))
+            self._start_all(servers, dead, remembered, state, reserved, progress)
+        return state
+
+    def _start_all(
+        self,
+        servers: Sequence[Server],
+        dead: Sequence[Server],
+        remembered: Collection[str],
+        state: StackState,
+        reserved: ExitStack,
+        progress: Progress,
+    ) -> None:
         for server in dead:  # a missing wheel is found before anything is started
             server.command(self._place(server, state))
         state.save(self.state_file)
@@ -204,11 +238,13 @@ class Stack:
                     started[need].result()
             if server in dead:
                 loss = self._loss(server)
-                self._start(server, state, keep_port=server.name in remembered)
-                (self.folder / server.name / READY_MARK).touch(mode=0o600)
+                mark = self.folder / server.name / READY_MARK
+                kept = ", with the data of its last run" if mark.exists() and not loss else ""
+                self._start(server, state, reserved, keep_port=server.name in remembered)
+                mark.touch(mode=0o600)
                 if loss:
                     progress(loss)
-                progress(f"{server.name}: {server.program} listens on {state.address(server.name)}")
+                progress(f"{server.name}: {server.program} listens on {state.address(server.name)}{kept}")
             elif process := state.processes[server.name].find():
                 process.resume()
                 self._await_ready(server, state)
@@ -218,7 +254,6 @@ class Stack:
                 started[server.name] = pool.submit(bring_up, server)
         for future in started.values():
             future.result()
-        return state
 
     def _loss(self, server: Server) -> str | None:
         """The warning after a crash if the server was ready and has saved nothing since."""
@@ -235,7 +270,7 @@ class Stack:
             "`regworkers provision`, then `regworkers load`"
         )
 
-    def _start(self, server: Server, state: StackState, *, keep_port: bool) -> None:
+    def _start(self, server: Server, state: StackState, reserved: ExitStack, *, keep_port: bool) -> None:
         folder = self.folder / server.name
         private_folder(folder)
         for attempt in range(1, PORT_ATTEMPTS + 1):
@@ -258,7 +293,7 @@ class Stack:
                 if keep_port or not lost_race or attempt == PORT_ATTEMPTS:
                     raise
             with self._guard:
-                state.ports[server.name] = self._choose_port(server, state)
+                self._choose_port(server, state, reserved)
                 state.save(self.state_file)
 
     def _await_ready(self, server: Server, state: StackState) -> None:
@@ -281,13 +316,14 @@ class Stack:
         # This instance's process answers. The mark distinguishes it from another instance's.
         server.mark(self._place(server, state))
 
-    def _await_port(self, server: Server, port: int) -> None:
-        """Wait until the port is free: threads of a killed server hold it for a moment."""
+    def _await_port(self, server: Server, port: int) -> BinaryIO:
+        """Reserve the port when it is free: threads of a killed server hold it for a moment."""
         deadline = self._clock() + PORT_SECONDS
-        while not is_free(port):
+        while (held := reserve(port)) is None:
             if self._clock() > deadline:
                 raise PortTaken(server, port, self.instance)
             self._sleep(POLL_SECONDS)
+        return held
 
     def _await(self, condition: Callable[[], bool], failure: str) -> None:
         deadline = self._clock() + START_SECONDS
@@ -314,8 +350,13 @@ class Stack:
         if known:
             state.save(self.state_file)
 
-    def _choose_port(self, server: Server, state: StackState) -> int:
-        return free_port(server.default_port, f"{self.folder}/{server.name}", state.ports.values())
+    def _choose_port(self, server: Server, state: StackState, reserved: ExitStack) -> None:
+        for port in candidates(server.default_port, f"{self.folder}/{server.name}"):
+            if port not in state.ports.values() and (held := reserve(port)):
+                reserved.enter_context(held)
+                state.ports[server.name] = port
+                return
+        raise StartFailed(f"{server.name}: no port is free")
 
     def _place(self, server: Server, state: StackState) -> ServerPlace:
         return ServerPlace(self.folder / server.name, state.ports, state.id)

@@ -2,48 +2,93 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import uuid
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
-from regworkers_core.adapters.files.private_files import private_folder, write_private
+from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
+from regworkers_core.domain.reasons import UsageError
 from regworkers_local.processes import ProcessRef
 from regworkers_local.servers import HOST, SERVERS
 
 # Below the range of ports for outgoing connections: a client that keeps calling a stopped server could otherwise get
 # the server's own port, and keep it.
 FIRST, LAST = 15_000, 30_000
+_BACKLOG = 128
+
+
+def user_folder(name: str) -> Path:
+    """A folder of this user that all checkouts share, with a short path. Raises UsageError if it is someone else's."""
+    # Not the variable TMPDIR: a path has to be the same at each start, and a socket's has at most 107 bytes.
+    top = Path("/tmp", f"regworkers-{os.getuid()}")  # noqa: S108
+    private_folder(top)
+    if top.is_symlink() or top.stat().st_uid != os.getuid():
+        raise UsageError(f"{top} belongs to another user: have it removed")
+    top.chmod(0o700)
+    private_folder(top / name)
+    return top / name
+
+
+def listening(port: int) -> socket.socket | None:
+    """A socket that listens on the port; None if another one does. Lingering connections of an earlier server do not
+    count.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        return None
+    return listener
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on the port. Lingering connections of an earlier server do not count."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-            probe.listen(1)
-        except OSError:
-            return False
-        return True
+    """Whether a server could listen on the port."""
+    listener = listening(port)
+    if listener is None:
+        return False
+    listener.close()
+    return True
 
 
-def free_port(preferred: int, key: str, taken: Collection[int] = ()) -> int:
-    """`preferred` if it is free, else the first free one after a place that `key` determines, except `taken`.
-
-    Different keys begin at different places, so that two stacks that start at once rarely conflict.
-    """
+def candidates(preferred: int, key: str) -> list[int]:
+    """`preferred`, then all others from a place that `key` determines: different keys begin at different places."""
     start = zlib.crc32(key.encode()) % (LAST - FIRST)
-    candidates = (preferred, *(FIRST + (start + step) % (LAST - FIRST) for step in range(LAST - FIRST)))
-    for port in candidates:
-        if port not in taken and is_free(port):
-            return port
+    return [preferred, *(FIRST + (start + step) % (LAST - FIRST) for step in range(LAST - FIRST))]
+
+
+def listen(preferred: int, key: str) -> socket.socket:
+    """A socket that listens on the first of the candidates that is free. Raises OSError if there is none."""
+    for port in candidates(preferred, key):
+        if listener := listening(port):
+            return listener
     raise OSError(f"no free port between {FIRST} and {LAST}")
+
+
+def reserve(port: int) -> BinaryIO | None:
+    """Keep the other stacks of this user from starting a server on the port, until the file is closed; None if one of
+    them is about to, or if the port is not free.
+
+    A server binds its port seconds after it was chosen: without this, all that start at once choose the same.
+    """
+    held = open_private(user_folder("ports") / str(port))
+    with suppress(BlockingIOError):
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_free(port):
+            return held
+    held.close()
+    return None
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ import gc
 import itertools
 import os
 import random
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
-from tests.support import declared, least_privilege, mongo_rights, simulated
+from tests.support import declared, least_privilege, leftovers, mongo_rights, simulated
 from tests.support.runtimes import (
     ADDRESSES,
     AWS_ENDPOINTS,
@@ -27,6 +26,7 @@ from tests.support.runtimes import (
 )
 
 _STACK = pytest.StashKey[Stack]()
+_LEFTOVERS = pytest.StashKey["subprocess.Popen[bytes]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shuffle", type=int, metavar="SEED", help="shuffle modules, and the tests of each")
 
 
+# After pytest's own, which makes the folder of temporary files.
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     # Until pytest_collection_finish: what is imported stays.
     gc.disable()
@@ -60,8 +62,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["REGWORKERS_TEST_GIVEN_SERVERS"] = "1"
     if "redis" not in missing and not has_databases(os.environ[ADDRESSES["redis"]]):
         missing.append("redis")
+    stack = Stack(PROJECT_ROOT, f"test-{os.getpid()}", servers=missing)
+    # Before the first server: the run may be killed while they start.
+    folders = (stack.folder, config._tmp_path_factory.getbasetemp())
+    config.stash[_LEFTOVERS] = leftovers.end_with_this_process(*folders)
     if missing:
-        stack = Stack(PROJECT_ROOT, f"test-{os.getpid()}", servers=missing)
         config.stash[_STACK] = stack
         state = stack.up()
         os.environ.update({ADDRESSES[name]: state.address(name) for name in missing})
@@ -89,10 +94,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    stack = config.stash.get(_STACK, None)
-    if stack is not None:
-        stack.reset()
-        shutil.rmtree(stack.folder, ignore_errors=True)
+    if (process := config.stash.get(_LEFTOVERS, None)) is not None:
+        process.communicate()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

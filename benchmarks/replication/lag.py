@@ -185,7 +185,7 @@ class _Scene:
         self._mark("daemon killed")
         yield
         again = processes.spawn(
-            command, cwd=PROJECT_ROOT, env=environment, log=self.dagster.log, interruptible=True
+            command, cwd=PROJECT_ROOT, env=environment, log=self.dagster.log_of("daemon"), interruptible=True
         )
         # The first one stays in the file: its session has runs that are to be stopped at the end.
         document["pids"]["daemon again"], document["started"]["daemon again"] = again.pid, again.started

@@ -20,6 +20,8 @@ from regworkers_core.engine import scheduling
 AWS_BUCKET, AWS_KEY = "embedded-instance", "id"
 MONGO_DATABASE, MONGO_COLLECTION = "embedded_instance", "instance"
 REDIS_KEY = "embedded:instance"
+# Each answer of Dagster's web application has it, if `make dev` or `make demo` started that.
+DAGSTER_HEADER = "x-regworkers-instance"
 # A server takes longer than this to start, so no other one can have taken the port in the meantime.
 _TRUST_SECONDS = 0.25
 _HTTP_SECONDS = 2.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,6 +35,41 @@ def stack_state_file() -> Path:
     """Where the embedded stack of this instance writes its addresses."""
     folder = Path(os.environ.get(ENV_PREFIX + "LOCAL_DIR") or PROJECT_ROOT / ".local")
     return folder / (os.environ.get(ENV_PREFIX + "INSTANCE") or "default") / "state.json"
+
+
+def dagster_home(root: Path, folder: Path) -> Path:
+    """The DAGSTER_HOME of the instance in `folder`: the project's root for `default`, else below that folder."""
+    return root if folder.name == "default" else folder / "dagster_home"
+
+
+def refuse_another_home() -> None:
+    """In local-dev, DAGSTER_HOME has to be that of the instance in use, whose UI shows what is launched there alone.
+    Raises UsageError with the variables to set. A home that is no instance's may be any.
+    """
+    given = os.environ.get("DAGSTER_HOME")
+    if not given or (os.environ.get("CONFIG_ENV") or "local-dev") != "local-dev":
+        return
+    folder = stack_state_file().parent.absolute()
+    home, ours = Path(given).resolve(), dagster_home(PROJECT_ROOT, folder)
+    if home == ours.resolve():
+        if stack_state_file().exists() or not (others := _with_dagster(folder.parent)):
+            return
+        problem, folder = f"instance {folder.name} was never started", others[0]
+    elif home == PROJECT_ROOT or home.parent.parent == folder.parent.resolve():
+        problem = f"DAGSTER_HOME={given} is another instance's Dagster"
+    else:
+        return
+    name, place = folder.name, shlex.quote(str(dagster_home(PROJECT_ROOT, folder)))
+    raise UsageError(f"{problem}: export REGWORKERS_INSTANCE={name} DAGSTER_HOME={place}")
+
+
+def _with_dagster(local: Path) -> list[Path]:
+    """The folders of the instances whose Dagster was started and not stopped."""
+    found = []
+    for path in sorted(local.glob("*/dagster.json")):
+        with suppress(OSError, orjson.JSONDecodeError, AttributeError):
+            found += [path.parent] if orjson.loads(path.read_bytes()).get("pids") else []
+    return found
 
 
 def stack_state() -> dict[str, Any]:
@@ -104,6 +141,15 @@ def _local_dagster() -> dict[str, Any]:
         return {"url": f"http://127.0.0.1:{int(state['port'])}"} if state.get("pids") else {}
     except (FileNotFoundError, orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
         return {}
+
+
+def local_dagster_id(url: str) -> str | None:
+    """The id with which the UI at `url` answers if it is that of this instance of the embedded stack; else None."""
+    try:
+        state = orjson.loads(stack_state_file().with_name("dagster.json").read_bytes())
+        return str(state["id"]) if url == f"http://127.0.0.1:{state['port']}" else None
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+        return None
 
 
 def _local_services(state: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from ipaddress import ip_address
@@ -27,6 +28,7 @@ from graphene import Schema
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from regworkers_core.adapters.local_instance import DAGSTER_HEADER
 from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.uploads import MAX_BYTES
@@ -129,10 +131,12 @@ def serve(
     log_format: str,
     code_server_log_level: str,
     live_data_poll_rate: int,
+    listener: int | None,
+    instance_id: str,
     **workspace: Any,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Raises UsageError for an address at which anyone could launch a run, and without
-    DAGSTER_HOME.
+    """Serve until SIGINT or SIGTERM, on the socket `listener` if a parent has bound one. Raises UsageError for an
+    address at which anyone could launch a run, and without DAGSTER_HOME.
     """
     settings = load_settings()
     if not os.environ.get("DAGSTER_HOME"):
@@ -153,7 +157,7 @@ def serve(
             read_only=read_only,
             code_server_log_level=code_server_log_level,
         ) as context:
-            uvicorn.run(
+            _run(
                 application(
                     context,
                     settings.web,
@@ -162,13 +166,33 @@ def serve(
                     poll_milliseconds=live_data_poll_rate,
                     lifespan=_lifespan,
                 ),
-                host=host,
-                port=port or _PORT,
-                log_level=uvicorn_log_level,
-                # Keep the connection's own address: it decides whether the header with the person's name is trusted.
-                proxy_headers=False,
-                server_header=False,
+                host,
+                port or _PORT,
+                uvicorn_log_level,
+                None if listener is None else socket.socket(fileno=listener),
+                instance_id,
             )
+
+
+def _run(
+    app: ASGIApp, host: str, port: int, log_level: str, listener: socket.socket | None, instance_id: str
+) -> None:
+    """Raises SystemExit if it cannot start."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level=log_level,
+        # Keep the connection's own address: it decides whether the header with the person's name is trusted.
+        proxy_headers=False,
+        server_header=False,
+        headers=[(DAGSTER_HEADER, instance_id)] if instance_id else [],
+    )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=None if listener is None else [listener])
+    if not server.started:
+        raise SystemExit(3)
 
 
 def refuse_strangers(host: str, settings: WebSettings, *, read_only: bool) -> None:
@@ -198,9 +222,14 @@ async def _lifespan(_app: Any) -> AsyncIterator[None]:
         yield
 
 
+# A parent binds the port before it announces it, and knows its own server by the id in each answer.
+_OF_A_PARENT: list[click.Parameter] = [
+    click.Option(["--listener"], type=int, hidden=True),
+    click.Option(["--instance-id"], default="", hidden=True),
+]
 command = click.Command(
     "regworkers-web",
-    params=[option for option in dagster_webserver.params if option.name not in _NOT_OURS],
+    params=[*(option for option in dagster_webserver.params if option.name not in _NOT_OURS), *_OF_A_PARENT],
     callback=serve,
     help="Serve Dagster's UI behind checks of each request, with the upload form and the reports. "
     "The settings `web` name the hosts, and the header with the person's name (docs/security.md).",

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import load_settings
 from regworkers_local.commands import local_app
+from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.processes import spawn
 from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
@@ -109,6 +110,14 @@ def test_reset_deletes_only_after_the_typed_name(stack: Stack) -> None:
     assert data.exists()
     assert run("reset", typed=f"{INSTANCE}\n")[0] == 0
     assert not data.exists()
+
+
+def test_reset_deletes_dagsters_storage_too_and_says_so(stack: Stack) -> None:
+    storage = DagsterProcess(stack.root, INSTANCE).storage
+    (storage / "history").mkdir(parents=True)
+    answer = CliRunner().invoke(local_app, ["reset", "--yes"])
+    assert not storage.exists()
+    assert f"deleted: {stack.folder} and {storage}" in answer.stderr
 
 
 def test_an_unconfirmed_reset_is_a_usage_error_and_deletes_nothing(stack: Stack) -> None:

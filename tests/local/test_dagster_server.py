@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 import sys
+import threading
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 import yaml
 
+from regworkers_core.adapters.local_instance import DAGSTER_HEADER
+from regworkers_core.domain.reasons import UsageError
 from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess, write_home
 from regworkers_local.processes import ProcessRef, spawn
@@ -120,6 +126,77 @@ def test_the_storage_of_a_first_start_exists_before_two_processes_could_create_i
     storage = project / ".local/other/dagster_home/.dagster/storage"
     created = {path.relative_to(storage).as_posix() for path in storage.rglob("*.db")}
     assert {"history/runs.db", "history/runs/index.db", "schedules/schedules.db"} <= created
+
+
+def test_checkouts_that_start_at_once_each_announce_their_own(project: Path, tmp_path: Path) -> None:
+    started: dict[str, DagsterProcess] = {}
+
+    def start(name: str) -> None:
+        root = shutil.copytree(project, tmp_path / name)
+        dagster = DagsterProcess(root)
+        dagster.start()
+        started[name] = dagster
+        dagster.wait_ready()
+
+    threads = [threading.Thread(target=start, args=[f"clone {number}"]) for number in range(3)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len({each.url for each in started.values()}) == 3
+        for dagster in started.values():
+            answer = httpx2.post(dagster.url + "/graphql", json={"query": "{ version }"})
+            ours = read_json(dagster.folder / "dagster.json")
+            assert answer.headers[DAGSTER_HEADER] == ours["id"]
+            (web,) = [psutil.Process(ours["pids"]["webserver"])]
+            assert processes.listens(web, ours["port"]) and Path(web.cwd()) == dagster.root
+    finally:
+        for dagster in started.values():
+            dagster.stop()
+
+
+def test_the_code_has_one_address_over_all_starts_of_an_instance(project: Path) -> None:
+    found = []
+    for _ in range(2):
+        with DagsterProcess(project, "other") as dagster:
+            found.append((dagster.folder / "workspace.yaml").read_text())
+    assert found[0] == found[1] and ".sock" in found[0]
+    assert DagsterProcess(project, "another")._code_name != dagster._code_name
+
+
+def test_a_child_that_dies_while_dagster_starts_is_named_with_its_last_lines(project: Path) -> None:
+    def kill_the_webserver(_seconds: float) -> None:
+        for ref in refs(dagster):
+            if (process := ref.find()) and "regworkers_dagster.web.serve" in process.cmdline():
+                with dagster.log_of("webserver").open("a") as log:
+                    log.write("address in use\n")
+                processes.kill(process)
+
+    dagster = DagsterProcess(project, sleep=lambda _seconds: None)
+    try:
+        dagster.start()
+        kill_the_webserver(0)
+        with pytest.raises(StartFailed, match=r"(?s)Dagster's webserver ended.*\n  address in use"):
+            dagster.wait_ready()
+    finally:
+        dagster.stop()
+
+
+def test_a_daemon_that_was_started_elsewhere_is_named_and_a_stop_ends_it(project: Path) -> None:
+    dagster = DagsterProcess(project, "other")
+    words = [sys.executable, "-c", "import time; time.sleep(60)", "dagster-daemon run"]
+    with (
+        subprocess.Popen(words, env={"DAGSTER_HOME": str(dagster.home)}) as daemon,
+        subprocess.Popen(words, env={"DAGSTER_HOME": str(project)}) as another,
+    ):
+        with pytest.raises(
+            UsageError, match=rf"daemon .* instance other, process {daemon.pid}: .*local down"
+        ):
+            dagster.start()
+        assert dagster.stop()
+        assert daemon.poll() is not None and another.poll() is None
+        another.kill()
 
 
 def test_a_code_location_that_cannot_be_loaded_says_why(project: Path) -> None:

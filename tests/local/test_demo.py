@@ -1,17 +1,23 @@
-"""`make dev` that is interrupted early."""
+"""`make demo` and `make dev`: what they say, and how they end."""
 
 from __future__ import annotations
 
-import os
-import signal
+import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.servers import SERVERS
+from regworkers_local.stack import Stack
+from tests.support.waiting import wait_until
 from tools.demo import __main__ as demo
-from tools.demo.__main__ import Stopped, servers
+from tools.demo import life
+from tools.demo.__main__ import Stopped, choose_instance, servers
 
 
 @pytest.mark.slow
@@ -41,69 +47,125 @@ def test_ctrl_c_during_the_start_ends_it_at_once_and_leaves_nothing(
     assert dagster.stop()
 
 
-def test_ctrl_c_says_at_once_what_is_being_stopped(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+class Half:
+    """One side of an instance, `stack` or `dagster`; `why` is what ended."""
+
+    instance, url, alive = "default", "", False
+
+    def __init__(self, name: str, root: Path, why: str | None = None) -> None:
+        self.name, self.why, self.stopped = name, why, False
+        self.folder, self.storage, self.home = root / ".local/default", root / ".dagster", root
+
+    def why_ended(self) -> str | None:
+        return self.why
+
+    def own(self, purpose: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def stop(self) -> bool:
+        self.stopped = True
+        return True
+
+    def down(self, progress: object) -> None:
+        self.stop()
+
+
+@pytest.fixture
+def halves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Half, Half]:
+    """Of `make dev` that starts nothing."""
+    both = Half("stack", tmp_path), Half("dagster", tmp_path)
+    monkeypatch.setenv("REGWORKERS_INSTANCE", "default")
+    monkeypatch.setattr(demo, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(demo, "servers", lambda *_: both)
+    monkeypatch.setattr(demo, "bring_up", lambda *_: None)
+    monkeypatch.setattr(demo, "show_life", lambda _runtime, stop: stop.wait(60))
+    return both
+
+
+def test_ctrl_c_says_at_once_what_is_being_stopped_and_then_what_is_kept(
+    halves: tuple[Half, Half], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said_before: dict[str, str] = {}
-
-    class Half:
-        """Of a running instance: notes what was said when its end was asked for."""
-
-        running = False
-
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def stop(self) -> bool:
-            said_before[self.name] = capsys.readouterr().err
-            return True
-
-        def down(self, progress: object) -> None:
-            self.stop()
+    said: dict[str, str] = {}
 
     def interrupted(*_: object) -> None:
         raise Stopped("stopped")
 
-    monkeypatch.setenv("REGWORKERS_INSTANCE", "default")
-    monkeypatch.setattr(demo, "servers", lambda *_: (Half("stack"), Half("dagster")))
+    def note(self: Half) -> bool:
+        said[self.name] = capsys.readouterr().err
+        return True
+
+    monkeypatch.setattr(Half, "stop", note)
     monkeypatch.setattr(demo, "bring_up", interrupted)
     demo.dev()
-    assert said_before["dagster"].startswith("stopping: Dagster")
-    assert said_before["stack"] == "dagster: stopped\n"
+    assert said["dagster"].startswith("stopping: Dagster")
+    assert said["stack"] == "dagster: stopped\n"
+    kept = capsys.readouterr().err
+    assert kept.startswith("kept: the data of instance default in .local/default")
+    assert ".dagster" in kept and "local reset" in kept
 
 
-def test_a_dead_daemon_is_reported_once_with_the_command_that_starts_another_and_the_rest_runs_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_a_child_of_dagster_that_died_ends_its_parent_with_its_last_lines(halves: tuple[Half, Half]) -> None:
+    stack, dagster = halves
+    dagster.why = "Dagster's webserver ended; the last lines of x:\n  address in use"
+    with pytest.raises(UsageError, match="address in use"):
+        demo.dev()
+    assert stack.stopped and dagster.stopped
+
+
+def test_a_second_parent_of_an_instance_is_refused_whatever_of_it_died(
+    halves: tuple[Half, Half], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = iter([frozenset[str](), frozenset({"daemon"}), frozenset({"daemon"}), frozenset[str]()])
-    stopped: list[str] = []
+    # The first lives, and all else is dead.
+    with Stack(root).own("make dev"):
+        monkeypatch.setattr(Half, "own", lambda _self, purpose: Stack(root).own(purpose))
+        with pytest.raises(UsageError, match=r"in use by `make dev`, process \d+"):
+            demo.dev()
+        assert choose_instance(root)[0] == "demo"
+    # The first is dead, and one child lives.
+    monkeypatch.setattr(Half, "alive", True)
+    with pytest.raises(UsageError, match="runs already"):
+        demo.dev()
+    assert not any(half.stopped for half in halves)
 
-    class Server:
-        instance, home, log, running, url = "rehearsal", tmp_path, tmp_path / "dagster.log", False, ""
 
-        @property
-        def ended(self) -> frozenset[str]:
-            assert not stopped
-            try:
-                return next(looks)
-            except StopIteration:
-                os.kill(os.getpid(), signal.SIGINT)
-                return frozenset()
+def test_two_demos_that_start_at_once_choose_two_instances(root: Path) -> None:
+    (one, owner), (two, other) = choose_instance(root), choose_instance(root)
+    assert (one, two) == ("default", "demo")
+    owner.close()
+    other.close()
 
-        def stop(self) -> bool:
-            stopped.append("dagster")
-            return True
 
-        def down(self, progress: object) -> None:
-            stopped.append("stack")
+def test_silence_is_broken_by_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(life, "LIFE_SECONDS", 0.01)
+    console = life.Console(stderr=True)
+    said: list[str] = []
 
-    monkeypatch.setattr(demo, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setenv("REGWORKERS_INSTANCE", "rehearsal")
-    monkeypatch.setattr(demo, "servers", lambda *_: (Server(), Server()))
-    monkeypatch.setattr(demo, "bring_up", lambda *_: None)
-    demo.dev()
-    said = capsys.readouterr().err
-    assert said.count("daemon ended unexpectedly") == 1 and "docs/runbooks/scheduler.md" in said
-    command = f"REGWORKERS_INSTANCE=rehearsal DAGSTER_HOME={tmp_path} .venv/bin/dagster-daemon run -w workspace.yaml"
-    assert command in said
-    assert stopped == ["dagster", "stack"]
+    def spoken() -> bool:
+        said.append(capsys.readouterr().err)
+        return "".join(said).count("at work on: the draw") >= 2
+
+    with life.alive(console):
+        console.print("the draw")
+        wait_until(spoken, what="signs of life")
+
+
+def test_the_end_of_a_demo_says_what_was_deleted_and_deletes_dagsters_storage(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "PROJECT_ROOT", root)
+    stack, dagster = Stack(root, "default"), DagsterProcess(root, "default")
+    for folder in (stack.folder, dagster.storage):
+        (folder / "history").mkdir(parents=True)
+    demo.delete(stack, dagster)
+    assert not stack.folder.exists() and not dagster.storage.exists()
+    assert (
+        "deleted: all data of instance default (.local/default) and Dagster's (.dagster)"
+        in capsys.readouterr().err
+    )
+
+
+def test_every_folder_of_dagster_yaml_is_below_what_a_reset_deletes() -> None:
+    folders = re.findall(r"base_dir: (\S+)", (PROJECT_ROOT / "dagster.yaml").read_text())
+    assert folders and {Path(each).parts[0] for each in folders} == {".dagster"}

@@ -8,6 +8,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -256,14 +257,33 @@ def test_a_port_lost_to_a_stranger_while_starting_is_replaced(root: Path, new_st
 
         choices = 0
 
-        def _choose_port(self, server: Server, state: StackState) -> int:
+        def _choose_port(self, server: Server, state: StackState, reserved: ExitStack) -> None:
             self.choices += 1
-            return taken if self.choices == 1 else super()._choose_port(server, state)
+            super()._choose_port(server, state, reserved)
+            if self.choices == 1:
+                state.ports[server.name] = taken
 
     with stranger_on(0) as taken:
         stack = Unlucky(root, servers=("mongo",))
         write_document(stack.up())
         assert stack.choices == 2
+
+
+def test_stacks_that_start_at_once_each_have_a_port_of_their_own(root: Path) -> None:
+    stacks = [Stack(root, f"clone-{number}", servers=("redis",)) for number in range(10)]
+    states: list[StackState] = []
+    threads = [threading.Thread(target=lambda each=each: states.append(each.up())) for each in stacks]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len({state.ports["redis"] for state in states}) == 10
+        starts = [stack.log_file("redis").read_text().count("Server initialized") for stack in stacks]
+        assert starts == [1] * 10, "no server lost a port that another had chosen"
+    finally:
+        for stack in stacks:
+            stack.down()
 
 
 def test_a_recycled_pid_is_neither_taken_for_a_server_nor_killed(

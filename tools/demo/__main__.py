@@ -11,12 +11,12 @@ import os
 import shlex
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
-from rich.console import Console
+from rich.live import Live
 
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
@@ -28,7 +28,8 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.load import LoadPlan
-from regworkers_local.stack import Stack, local_dir
+from regworkers_local.stack import Stack
+from tools.demo.life import LIFE_SECONDS, Console, alive, watching
 from tools.demo.replication import replicate
 from tools.demo.selection import publish, select
 
@@ -37,7 +38,6 @@ GIVE_UP_SECONDS = 300.0
 ENTRIES_PER_SECOND = 1000.0
 # Drains of the demo end soon after the last entry, so that their reports are part of the summary.
 IDLE_SECONDS = "4"
-PAUSE_SECONDS = 1.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -52,22 +52,24 @@ def demo(
 ) -> None:
     """Replicate two campaigns and draw one, with live progress, and print a summary of all entries."""
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    instance = choose_instance(PROJECT_ROOT)
-    use(instance)
     os.environ.setdefault("REGWORKERS_DRAIN__RESIDENT_IDLE_SECONDS", IDLE_SECONDS)
     # No operator types the campaign's id.
     os.environ.setdefault("REGWORKERS_SELECTION__AUTO_PUBLISH", "true")
     started = time.monotonic()
     with ExitStack() as cleanup, StopSignal().on_signals() as stop:
+        instance, owner = choose_instance(PROJECT_ROOT)
+        cleanup.enter_context(owner)
+        use(instance)
         stack, dagster = servers(instance, stop)
+        cleanup.enter_context(alive(console))
         if not keep:
-            cleanup.callback(stack.reset)
-            cleanup.callback(stop_dagster, dagster)
+            cleanup.callback(delete, stack, dagster)
         runtime = bring_up(stack, dagster, stop)
-        clean = replicate(
-            runtime, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop, console, GIVE_UP_SECONDS
-        )
-        clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
+        with watching(dagster, stop):
+            clean = replicate(
+                runtime, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop, console, GIVE_UP_SECONDS
+            )
+            clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
         published = publish(runtime, PROJECT_ROOT / "build" / "demo") if clean else {}
         if planted:
             # Imported here, because nothing else needs it.
@@ -83,6 +85,7 @@ def demo(
     for what, path in published.items():
         console.print(f"{what}: {path.as_uri()}")
     if published:
+        console.print(f"kept: {', '.join(published)} in build/demo, until the next demo")
         console.print("to look up references in the page: python3 -m http.server --directory build/demo")
         if not has_signatures():
             console.print("these receipts check no signatures: run `make verifier` before the demo for that")
@@ -97,47 +100,57 @@ def dev() -> None:
     use(instance)
     with ExitStack() as cleanup, StopSignal().on_signals() as stop:
         stack, dagster = servers(instance, stop)
-        if dagster.running:
+        cleanup.enter_context(stack.own("make dev"))
+        if dagster.alive:
             raise UsageError(
                 f"instance {instance} runs already, Dagster at {dagster.url}: stop it with "
                 f"`{command(instance, 'local down')}`, or choose another with REGWORKERS_INSTANCE=dev2 make dev"
             )
-        cleanup.callback(stack.down, console.print)
-        cleanup.callback(stop_dagster, dagster)
+        cleanup.enter_context(alive(console))
+        cleanup.callback(keep_data, stack, dagster)
         try:
-            bring_up(stack, dagster, stop)
+            runtime = bring_up(stack, dagster, stop)
         except Stopped:
             return
-        console.print("Ctrl-C stops everything. `regworkers load` writes some entries")
-        reported: frozenset[str] = frozenset()
-        while not stop.wait(PAUSE_SECONDS):
-            ended = dagster.ended
-            for name in sorted(ended - reported):
-                console.print(_what_ended(name, dagster))
-            reported = ended
-
-
-def _what_ended(child: str, dagster: DagsterProcess) -> str:
-    """What is missing without a child of Dagster, and how to get it back. All else is left as it is."""
-    if child != "daemon":
-        return (
-            f"Dagster's {child} ended unexpectedly, see {dagster.log}: Ctrl-C and a new start bring it back"
+        load = command(instance, "load --entries 5000")
+        console.print(
+            f"Ctrl-C stops everything and keeps the data. Demo data, in a second terminal:\n  {load}"
         )
-    start = f"DAGSTER_HOME={shlex.quote(str(dagster.home))} .venv/bin/dagster-daemon run -w workspace.yaml"
-    if dagster.instance != "default":
-        start = f"REGWORKERS_INSTANCE={dagster.instance} {start}"
-    return (
-        f"Dagster's daemon ended unexpectedly, see {dagster.log}: no sensor, schedule or queued run starts now "
-        f"(docs/runbooks/scheduler.md). The servers and the UI run on. Start another one with\n  {start}"
-    )
+        with watching(dagster, stop):
+            show_life(runtime, stop)
 
 
-def choose_instance(root: Path) -> str:
-    """`default` if it has no state, else the first free one of demo, demo-2, ..."""
-    names = ["default", "demo", *(f"demo-{number}" for number in range(2, 100))]
-    for name in names:
-        if not (local_dir(root) / name / "state.json").exists():
-            return name
+def show_life(runtime: Runtime, stop: StopSignal) -> None:
+    """Until `stop`, what the replica has and what waits for it: one changing line on a terminal, lines elsewhere."""
+    with (
+        Live(console=console, auto_refresh=False, transient=True)
+        if console.is_terminal
+        else nullcontext() as live
+    ):
+        while not stop.wait(LIFE_SECONDS):
+            try:
+                queue = runtime.queue(runtime.names.replication_queue).depth().total
+                seen = f"{runtime.replica.count():,} entries in the replica, {queue:,} messages wait"
+            except (Failure, UsageError) as failure:
+                seen = f"a server does not answer: {failure}"
+            line = f"{time.strftime('%H:%M:%S')} up: {seen}"
+            console.seen()
+            if live is None:
+                console.print(line, markup=False)
+            else:
+                live.update(line, refresh=True)
+
+
+def choose_instance(root: Path) -> tuple[str, BinaryIO]:
+    """The first of `default`, demo, demo-2, ... without state and without another parent, and the lock on it."""
+    for name in ["default", "demo", *(f"demo-{number}" for number in range(2, 100))]:
+        stack = Stack(root, name)
+        if not stack.known:
+            with suppress(UsageError):
+                owner = stack.own("make demo")
+                if not stack.known:
+                    return name, owner
+                owner.close()
     raise UsageError("no free instance for a demo: see `regworkers local reset --instance demo`")
 
 
@@ -165,16 +178,45 @@ def servers(instance: str, stop: StopSignal) -> tuple[Stack, DagsterProcess]:
     return Stack(PROJECT_ROOT, instance, sleep=pause), DagsterProcess(PROJECT_ROOT, instance, sleep=pause)
 
 
-def stop_dagster(dagster: DagsterProcess) -> None:
-    """Print a message first, because runs finish what is in flight and that takes a while."""
-    console.print("stopping: Dagster and its runs, which finish what is in flight, then the servers")
+STOPPING = "stopping: Dagster and its runs, which finish what is in flight, then the servers"
+
+
+def keep_data(stack: Stack, dagster: DagsterProcess) -> None:
+    """Stop all, and say what the next start finds. A message comes first, because runs finish what is in flight."""
+    console.print(STOPPING)
     if dagster.stop():
         console.print("dagster: stopped")
+    stack.down(console.print)
+    reset = command(stack.instance, "local reset")
+    console.print(
+        f"kept: the data of instance {stack.instance} in {shown(stack.folder)}, runs and events of Dagster in "
+        f"{shown(dagster.storage)}; the next start goes on with them, and `{reset}` deletes them"
+    )
+
+
+def delete(stack: Stack, dagster: DagsterProcess) -> None:
+    """Stop all, delete what the demo wrote, and say so."""
+    console.print(STOPPING)
+    if dagster.reset():
+        console.print("dagster: stopped")
+    stack.reset(console.print)
+    console.print(
+        f"deleted: all data of instance {stack.instance} ({shown(stack.folder)}) and Dagster's "
+        f"({shown(dagster.storage)})"
+    )
+
+
+def shown(path: Path) -> str:
+    """A path as seen from the project's root."""
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
 
 
 def bring_up(stack: Stack, dagster: DagsterProcess, stop: StopSignal) -> Runtime:
     """Start the servers, provision, start Dagster. Raises Stopped."""
     began = time.monotonic()
+    console.print(
+        f"instance {stack.instance} {'goes on with its data' if stack.known else 'is new'}: {shown(stack.folder)}"
+    )
     stack.up(console.print)
     runtime = Runtime.load()
     created = 0
@@ -186,6 +228,11 @@ def bring_up(stack: Stack, dagster: DagsterProcess, stop: StopSignal) -> Runtime
     dagster.start()
     dagster.wait_ready()
     console.print(f"Dagster at {dagster.url} ({time.monotonic() - began:.0f} s)")
+    if dagster.home != PROJECT_ROOT:
+        console.print("`dg launch` and `regworkers` reach it, in a second terminal, after")
+        console.print(
+            f"  export REGWORKERS_INSTANCE={stack.instance} DAGSTER_HOME={shlex.quote(str(dagster.home))}"
+        )
     return runtime
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, TopicPartition
-from rich.console import Console
 
 from regworkers_core.runtime import Runtime
 from regworkers_local.dagster_server import DagsterProcess
+from tools.demo.life import Console
 
 # Patterns that must not be found, by kind.
 Planted = Mapping[str, re.Pattern[bytes]]
@@ -223,7 +223,7 @@ def nothing_leaked(runtime: Runtime, dagster: DagsterProcess, console: Console) 
     searched: Counter[str] = Counter()
 
     def places() -> Iterator[Place]:
-        for name, content in everywhere(runtime, dagster.home / ".dagster", dagster.log):
+        for name, content in everywhere(runtime, dagster.storage, *dagster.folder.glob("dagster-*.log")):
             searched[name.partition(" ")[0]] += 1
             yield name, content
 

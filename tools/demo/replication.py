@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
@@ -26,6 +25,7 @@ from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_local.load import Loaded, Loader, LoadPlan
+from tools.demo.life import Console
 
 _DRAINS = ("enqueue", "save")
 # Residents record their numbers every 15 s, and start within some 15 s.
@@ -100,11 +100,12 @@ class Progress:
 
     def _show(self, loaded: Loaded, queue: int, replica: int, lag: float) -> None:
         elapsed = time.monotonic() - self.started
-        if self._live is not None:
+        if self._live is not None and self._console is not None:
             table = Table("", "written", "updated", "removed", "queue", "replica", "lag")
             cells = (loaded.inserted, loaded.updated, loaded.removed, queue, replica)
             table.add_row(f"{elapsed:4.0f} s", *(f"{cell:,}" for cell in cells), f"{lag:.1f} s")
             self._live.update(table)
+            self._console.seen()
         elif self._console is not None and time.monotonic() - self._printed_at >= _LINE_SECONDS:
             self._printed_at = time.monotonic()
             self._console.print(

