@@ -24,7 +24,7 @@ from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.engine.stop import no_step
 from tests.eligibility.campaign.world import OPENS, closed
 from tests.eligibility.campaign.world import World as Judged
-from tests.eligibility.fakes import NOW, World
+from tests.eligibility.fakes import NOW, World, entrant
 from tests.eligibility.world import campaign, check, codes
 
 
@@ -124,6 +124,18 @@ def test_a_repeat_finds_its_entry_also_under_another_spelling_and_after_the_camp
     desk.world.campaigns.by_name["summer"] = campaign(status="CLOSED")
     late = desk.enter()
     assert codes(late) == ["CAMPAIGN_CLOSED"] and late["transfer"] == again
+
+
+def test_a_fan_who_repeats_with_more_or_fewer_identities_finds_the_same_entry(desk: Desk) -> None:
+    first = desk.enter(entryId="mine", globalUserId="g1")["transfer"]
+    for more in (
+        {"globalUserId": "g1", "memberId": "m1"},
+        {},
+        {"email": "new@example.com", "globalUserId": "g1"},
+    ):
+        answer = desk.enter(entryId="mine", **more)
+        assert answer["transfer"] == {**first, "state": "existing"}, answer
+    assert len(desk.entries) == 1
 
 
 def test_dots_and_tags_make_another_person(desk: Desk) -> None:
@@ -368,6 +380,21 @@ def test_within_one_call_the_first_of_a_person_and_of_a_household_wins() -> None
     ]
     answers = desk.ask(*asked)
     assert [codes(answer) for answer in answers] == [[], ["ALREADY_ENTERED"], ["HOUSEHOLD_LIMIT"], []]
+
+
+def test_within_one_call_a_household_counts_new_entries_alone_and_each_of_them() -> None:
+    desk = Desk(eligibility={"maxPerUnit": 3})
+    mails = [f"fan{number}@example.com" for number in range(4)]
+    desk.ask(check(doTransfer=True, email=mails[0], unit="u1"))
+    desk.world.replica.entrants.append(entrant("of-the-first", unit="u1"))
+    answers = desk.ask(*(check(doTransfer=True, email=mail, unit="u1") for mail in mails))
+    assert [answer["transfer"]["state"] for answer in answers] == [
+        "existing",
+        "created",
+        "created",
+        "refused",
+    ]
+    assert codes(answers[3]) == ["HOUSEHOLD_LIMIT"]
 
 
 def test_the_event_tells_the_verdict_without_a_fans_data_and_under_the_same_id_again(desk: Desk) -> None:

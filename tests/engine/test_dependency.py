@@ -16,6 +16,7 @@ from regworkers_core.domain.reasons import (
     TransientFailure,
     UsageError,
 )
+from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 from tests.engine.fakes import Clock
 from tests.support.waiting import wait_until
@@ -81,6 +82,15 @@ def test_attempts_are_capped() -> None:
         dependency().call(service)
     assert service.calls == 4
     assert (caught.value.dependency, caught.value.error) == ("fake", "OSError")
+
+
+def test_each_wait_is_longer_than_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(RetryPolicy, "backoff", lambda _policy, attempt: float(attempt))
+    monkeypatch.setattr(scheduling, "sleep", waits.append)
+    with pytest.raises(TransientFailure):
+        dependency().call(Service(*[OSError() for _ in range(10)]))
+    assert waits == [1.0, 2.0, 3.0]
 
 
 def test_time_is_capped_although_attempts_are_left() -> None:

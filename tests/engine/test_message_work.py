@@ -8,6 +8,7 @@ import pytest
 
 from regworkers_core.domain.messages import ItemSubject, MessageType, encode, fit_correlation_id
 from regworkers_core.domain.reasons import ItemFailure, LeftOver, PermanentFailure, Reason, TransientFailure
+from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.handling import Requested
 from regworkers_core.engine.queue import Received
 from tests.engine.message_world import World, items_of, message, reasons_of
@@ -89,6 +90,12 @@ def test_an_item_that_is_alone_already_goes_back_by_visibility() -> None:
     ((returned, seconds),) = settlement.again
     assert returned.message_id == "m1" and seconds >= 1.0
     assert not world.queue.sent
+
+
+def test_what_comes_back_again_and_again_waits_ever_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RetryPolicy, "backoff", lambda _policy, attempt: 2.0 * attempt)
+    waits = [World(b=AGAIN).settle(message("b", receives=times)).again[0][1] for times in (1, 4, 9)]
+    assert waits == [2.0, 8.0, 18.0]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from regworkers_core.engine.dependency import PART_ATTEMPTS, RetryPolicy, retry_parts
 from tests.engine.fakes import Clock
 
@@ -42,6 +44,13 @@ def test_a_part_is_asked_for_so_often_however_many_others_got_done() -> None:
     partly = Partly(*[1] * 14)
     assert left_of(20, partly) == 6
     assert len(partly.asked) == PART_ATTEMPTS and len(partly.slept) == PART_ATTEMPTS - 1
+
+
+def test_each_wait_is_longer_than_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RetryPolicy, "backoff", lambda _policy, attempt: float(attempt))
+    partly = Partly()
+    left_of(3, partly)
+    assert partly.slept == [float(number) for number in range(1, PART_ATTEMPTS)]
 
 
 def test_what_is_worth_nothing_without_the_rest_is_asked_for_as_long_as_it_gets_on() -> None:

@@ -46,8 +46,8 @@ def a_save(world: World) -> Write:
     return Write(KEY, stored.order, stored.fields, "message")
 
 
-def second_look(world: World, replica: Any = None, **settings: Any) -> SecondLook:
-    sides = Sides(SourceSide(world), replica or ReplicaSide(world), DeadLetters(world))
+def second_look(world: World, replica: Any = None, source: Any = None, **settings: Any) -> SecondLook:
+    sides = Sides(source or SourceSide(world), replica or ReplicaSide(world), DeadLetters(world))
     return SecondLook(sides, Replication(world), SaveSettings(second_look_seconds=AFTER, **settings))
 
 
@@ -103,6 +103,38 @@ def test_a_save_that_did_not_stay_is_counted_by_its_class_and_sent_again_and_a_n
     look.note([saved])
     assert counted(look) == {"second_look": 1, **counts}
     assert [each.op for each in world.sent] == ([] if sent is None else [sent])
+    look.close()
+
+
+def test_what_differs_from_an_old_read_alone_is_fine() -> None:
+    world = World(read_seconds=0)
+    world.settle(KEY)
+    old = dict(world.items)
+    world.write(KEY, lag=0.0)
+    world.advance(1)
+
+    class Lags(SourceSide):
+        """Shows what was there before, unless it is asked to be consistent."""
+
+        def get(self, keys: Any, *, consistent: bool = True) -> Any:
+            return super().get(keys) if consistent else {key: dict(old[key]) for key in keys}
+
+    look = second_look(world, source=Lags(world))
+    look.note([a_save(world)])
+    assert counted(look) == {"second_look": 1} and world.sent == []
+    look.close()
+
+
+def test_of_several_saves_that_did_not_stay_each_is_counted_and_sent_again() -> None:
+    world, keys = World(read_seconds=0), [entry_key(number) for number in range(3)]
+    for each in keys:
+        world.settle(each)
+    saves = [Write(each, world.stored[each].order, world.stored[each].fields, "message") for each in keys]
+    del world.stored[keys[0]], world.stored[keys[2]]
+    look = second_look(world)
+    look.note(saves)
+    assert counted(look, 3) == {"second_look": 3, "second_look_missing": 2}
+    assert [each.key for each in world.sent] == [keys[0], keys[2]]
     look.close()
 
 

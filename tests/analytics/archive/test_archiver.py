@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regworkers_core.analytics.archive import compaction
 from regworkers_core.analytics.archive.manifest import (
     MANIFEST,
     ArchiveManifest,
@@ -126,6 +127,19 @@ def test_offsets_that_were_trimmed_before_they_were_read_are_a_loss_with_numbers
     assert run(objects, source, token=3).lost == 0, "reported once"
 
 
+def test_a_second_loss_is_kept_beside_the_first() -> None:
+    objects, source = FakeObjects(), FakeLog([event(0)], [event(1)])
+    run(objects, source)
+    for token, (partition, low) in enumerate([(FIRST, 3), (SECOND, 2)], 2):
+        source.values[partition] += FakeLog([event(n) for n in range(10 * token, 10 * token + 4)]).values[
+            FIRST
+        ]
+        source.low[partition] = low
+        assert run(objects, source, token=token).lost == low - 1
+    manifest = manifest_in(objects)
+    assert manifest.lost == 3 and [(each.partition, each.end) for each in manifest.losses] == [(0, 3), (1, 2)]
+
+
 def test_what_was_trimmed_before_the_first_run_is_no_loss() -> None:
     source = FakeLog([event(n) for n in range(4)])
     source.low[FIRST] = 2
@@ -148,7 +162,8 @@ def test_a_topic_that_does_not_exist_is_named_and_the_others_are_archived() -> N
 
 
 def test_a_stop_signal_ends_a_run_after_a_commit_and_the_next_run_continues() -> None:
-    objects, source, stop = FakeObjects(), FakeLog([event(n) for n in range(9)]), StopSignal()
+    objects, stop = FakeObjects(), StopSignal()
+    source = FakeLog([event(n) for n in range(6)], [event(n) for n in range(6, 9)], chunk=1)
 
     def on_step(name: str) -> None:
         if name == "archive.after_manifest":
@@ -241,16 +256,35 @@ def test_compaction_makes_one_file_of_many_drops_repeats_and_finds_nothing_to_do
     assert objects.stored == before
 
 
-def test_compaction_drops_rows_of_one_id_that_somehow_came_in_twice() -> None:
-    objects = FakeObjects()
-    run(objects, FakeLog([event(1)], [event(2)], chunk=1), batch_events=1)
-    # Two files that each hold event 1, as no run would write them.
-    ledger = Ledger(objects, 2)  # type: ignore[arg-type]
-    (first, second) = ledger.manifest.files
-    objects.stored[second.key] = objects.stored[first.key]
-    report = run(objects, FakeLog([event(1), event(3)], [event(2)]), token=3, compact_files=2)
-    assert report.merged_files == 3
+def test_compaction_drops_rows_of_one_id_that_somehow_came_in_twice_and_counts_them() -> None:
+    objects: Any = FakeObjects()
+    run(objects, FakeLog([event(1)]))
+    # Without the digests, event 1 comes in again, as no run would let it.
+    Ledger(objects, 2).commit("now", ids=())
+    report = run(objects, FakeLog([event(1), event(1), event(3)]), token=3, compact_files=2)
+    assert report.merged_files == 2
     assert ids_in(objects) == wanted(1, 3)
+    manifest = manifest_in(objects)
+    assert (manifest.read, manifest.rows, manifest.repeats) == (3, 2, 1)
+
+
+def test_compaction_leaves_large_files_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "_LARGE_ROWS", 3)
+    objects, source = FakeObjects(), FakeLog([event(n) for n in range(4)] + [b"x"] * 4, chunk=1)
+    run(objects, source, batch_events=4, compact_files=2)
+    source.values[FIRST] += FakeLog([event(n) for n in range(4, 13)] + [b"x"] * 3).values[FIRST]
+    run(objects, source, token=2, batch_events=1, compact_files=2)
+    manifest = manifest_in(objects)
+    for files, rows in ((manifest.ids, 13), (manifest.damaged, 7)):
+        assert sum(file.rows for file in files) == rows
+        assert 4 in [file.rows for file in files]
+    ledger = Ledger(objects, 3)  # type: ignore[arg-type]
+    # A large file of the day: more than one test writes.
+    (large,) = ledger.manifest.files
+    ledger.commit("now", files=(replace(large, bytes=1 << 30),))
+    source.values[FIRST] += FakeLog([event(n) for n in range(13, 17)]).values[FIRST]
+    assert run(objects, source, token=4, batch_events=2, compact_files=2).merged_files == 2
+    assert ids_in(objects) == wanted(*range(17)) and large.key in objects.stored
 
 
 def test_files_that_were_replaced_stay_as_long_as_readers_may_be_at_them() -> None:
@@ -263,6 +297,29 @@ def test_files_that_were_replaced_stay_as_long_as_readers_may_be_at_them() -> No
     run(objects, source, token=2, **options)
     assert not set(replaced) & set(objects.stored)
     assert manifest_in(objects).replaced == ()
+
+
+def test_of_files_that_were_replaced_one_after_the_other_each_stays_its_time() -> None:
+    day = "2026-01-02T00:00:00.000Z"
+    objects, source, now = FakeObjects(), FakeLog([b"x"] * 3 + [event(n) for n in range(3)], chunk=1), [NOW]
+    options: dict[str, Any] = {"batch_events": 1, "keep_replaced_seconds": 60, "now": lambda: now[0]}
+    run(objects, source, **options)
+    first = {each.key for each in manifest_in(objects).replaced}
+    assert len(first) == 9, "three files each of rows, digests and damaged records"
+    now[0] += 40
+    source.values[FIRST] += FakeLog([event(n, time=day) for n in range(3, 5)]).values[FIRST]
+    with pytest.raises(Killed):
+        run(objects, source, token=2, on_step=KillAt("archive.before_manifest", 2), **options)
+    source.values[FIRST] += FakeLog([event(n, time=day) for n in range(5, 8)]).values[FIRST]
+    assert run(objects, source, token=3, **options).orphans
+    assert first <= set(objects.stored), "also after a sweep, and after later merges"
+    second = {each.key for each in manifest_in(objects).replaced} - first
+    now[0] += 21
+    run(objects, source, token=4, **options)
+    assert not first & set(objects.stored) and second <= set(objects.stored)
+    now[0] += 60
+    run(objects, source, token=5, **options)
+    assert set(objects.stored) == manifest_in(objects).keys | {MANIFEST}
 
 
 def test_what_others_keep_under_the_archives_root_is_left_alone() -> None:

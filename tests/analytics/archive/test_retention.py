@@ -50,6 +50,18 @@ def test_readers_keep_their_files_until_a_later_run_deletes_them() -> None:
     assert not set(old) & set(objects.stored)
 
 
+def test_days_that_go_one_after_the_other_are_all_deleted_and_counted() -> None:
+    objects, source = stocked()
+    old = [key for key in objects.stored if "date=" in key]
+    store: Any = objects
+    for token, first_day in enumerate([KEPT, "2026-11-21"], 5):
+        expire_days(Ledger(store, token), first_day, NOW)
+    run(objects, source, token=7, now=lambda: NOW + 10_000)
+    assert len(old) == 2 and not set(old) & set(objects.stored)
+    manifest = manifest_in(objects)
+    assert (manifest.read, manifest.rows, manifest.expired) == (3, 0, 3)
+
+
 def test_an_event_of_a_day_that_is_gone_does_not_come_back_when_kafka_shows_it_again() -> None:
     objects, _ = stocked()
     expire_at(objects)

@@ -130,6 +130,15 @@ def test_stuck_campaigns_are_a_consequence_of_mongodb_or_the_daemons() -> None:
         assert alert.details["consequencesCount"] == 1000 and len(alert.details["consequences"]) == 10
 
 
+def test_a_cause_began_when_it_was_first_seen_and_not_when_it_opened() -> None:
+    cause = next(iter(alerts(folded(unavailable("mongo"))).values()))
+    opened = replace(incident(cause), opened_at=ago(10))
+    snapshot = unavailable("mongo", campaigns=stuck(1))
+    for seen, reported in ((100, 1), (30, 2)):
+        suspected = {"dependency-down:mongo": NOW - seen, "campaign-stuck:c0000": NOW - 50}
+        assert len(alerts(folded(snapshot, incidents=[opened], suspected=suspected))) == reported
+
+
 def test_a_queue_that_grows_behind_a_dependency_is_no_page_of_its_own_and_makes_the_cause_one() -> None:
     (alert,) = alerts(folded(unavailable("kafka"))).values()
     assert alert.severity is Severity.WARNING

@@ -276,6 +276,30 @@ def test_a_failing_endpoint_is_asked_ever_less_often_and_each_second_at_most_onc
     assert len(crowd.listings.times) <= 600 / 2
 
 
+def test_an_endpoint_that_answered_in_between_is_asked_again_soon() -> None:
+    world = world_of(3)
+    crowd = Crowd(world, 1)
+    crowd.listings.broken = lambda: refusal("LimitExceededException")
+    crowd.live(60)
+    crowd.listings.broken = lambda: None
+    crowd.live(60, until=lambda: crowd.all[0].failure is None)
+    crowd.listings.broken = lambda: refusal("LimitExceededException")
+    crowd.live(60, until=lambda: crowd.all[0].failure is not None)
+    asked = len(crowd.listings.times)
+    crowd.live(3.75)
+    assert len(crowd.listings.times) - asked >= 2
+
+
+def test_children_that_do_not_come_are_asked_for_ever_less_often() -> None:
+    world = world_of(2)
+    crowd = Crowd(world, 1)
+    crowd.live(5)
+    world.service.split("s00001")
+    crowd.finish("s00001")
+    crowd.live(60)
+    assert 4 <= len(world.service.filtered) <= 12
+
+
 def test_the_children_of_one_closed_shard_are_asked_for_before_all_are_listed_again() -> None:
     world = world_of(700)
     crowd = Crowd(world, 1)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeasesBelow
 from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
 from tests.replication.enqueue.lease_contract import check_lease_table
@@ -84,6 +88,35 @@ def test_an_owner_knows_by_its_own_clock_that_it_may_have_lost_the_lease() -> No
     assert lease.lost
     assert lease.renew()
     assert not lease.lost
+
+
+@pytest.mark.parametrize("call", ["swap", "renew"])
+def test_a_lease_counts_from_the_begin_of_the_call_however_long_that_takes(call: str) -> None:
+    table, clock = FakeLeaseTable(), Clock()
+    answer = getattr(table, call)
+
+    def slow(*arguments: Any) -> Any:
+        clock.now += 6.0
+        return answer(*arguments)
+
+    setattr(table, call, slow)
+    lease = held(holder(table, "a", clock).acquire("backfill"))
+    assert lease.renew() and not lease.lost
+    if call == "swap":
+        lease.release()
+        lease = held(holder(table, "a", clock).acquire("backfill"))
+    clock.now += 5.0
+    assert lease.lost
+
+
+def test_an_observer_of_two_leases_takes_over_each_of_them_in_its_time() -> None:
+    table, clock = FakeLeaseTable(), Clock()
+    for name in ("draw-a", "draw-b"):
+        held(holder(table, name, clock).acquire(name))
+    observer = holder(table, "o", clock)
+    assert observer.acquire("draw-a") is observer.acquire("draw-b") is None
+    clock.now += LEASE_SECONDS
+    assert observer.acquire("draw-a") is not None and observer.acquire("draw-b") is not None
 
 
 def test_release_keeps_token_and_state_and_leaving_the_context_releases() -> None:

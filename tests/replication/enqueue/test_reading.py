@@ -10,10 +10,12 @@ import pytest
 
 from regworkers_core.adapters.aws.streams import StreamPage
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
+from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.replication.enqueue.held_shards import HeldShard
 from regworkers_core.replication.enqueue.shard_rows import position_of
 from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS
 from regworkers_core.settings import EnqueueSettings, StreamSettings
-from tests.replication.enqueue.fakes import refusal
+from tests.replication.enqueue.fakes import FakeLeaseTable, refusal
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 from tests.support.waiting import wait_until
 
@@ -452,6 +454,30 @@ def test_a_shard_that_is_read_too_often_is_left_alone_for_longer_and_longer() ->
     written = world.service.write("s1") + world.service.write("s2")
     world.clock.now += 4.0
     assert work_off(source, rounds=3) == written
+    world.service.throttle("get_records")
+    world.clock.now += 0.25
+    source.receive()
+    world.service.recover()
+    later = world.service.write("s1") + world.service.write("s2")
+    world.clock.now += 0.5
+    assert work_off(source, rounds=1) == later, "the pauses are short again after a read that went well"
+
+
+def test_a_shard_whose_reads_fail_is_asked_ever_less_often_and_soon_again_after_one_that_went_well() -> None:
+    lease = LeaseHolder(FakeLeaseTable(), "a", lease_seconds=10.0).acquire("s1")
+    assert lease is not None
+    held, failure = HeldShard.of("s1", lease, 0.0, 4), TransientFailure("dynamodb-streams", "x")
+
+    def pauses(times: int) -> list[float]:
+        found = []
+        for _ in range(times):
+            held.failed(failure, 100.0)
+            found.append(held.read_at - 100.0)
+        return found
+
+    assert pauses(7) == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0]
+    held.take_in(StreamPage([], "next"))
+    assert held.failure is None and pauses(2) == [0.5, 1.0]
 
 
 def test_a_shard_that_does_not_answer_holds_up_no_other() -> None:
