@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import Outcome
+from regworkers_core.domain.selection import NON_WINNERS, Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import (
     codes_and_winners_biject,
@@ -203,22 +203,34 @@ def test_a_phase_that_was_not_completed_after_its_last_market_is_found_and_repai
     assert stalled_markets(runtime, older_than_seconds=-1) == []
 
 
-def test_a_market_does_not_complete_while_a_row_is_missing_and_a_retry_writes_it(runtime: Runtime) -> None:
+@pytest.mark.parametrize(
+    ("collection", "name", "left"),
+    [
+        ("selections", "berlin", {"written": 5, "enqueued": 6}),
+        ("outbox", "berlin", {"written": 6, "enqueued": 5}),
+        ("outbox", NON_WINNERS, {"written": 0, "enqueued": 3}),
+    ],
+)
+def test_a_market_does_not_complete_while_a_row_is_missing_and_a_retry_writes_it(
+    runtime: Runtime, collection: str, name: str, left: dict[str, int]
+) -> None:
     confirmed(runtime, ROWS, MARKETS)
-    for name in MARKETS:
-        add_codes(runtime, name, 6)
+    for each in MARKETS:
+        add_codes(runtime, each, 6)
     publish(runtime)
+    row = next(row for row in ROWS if row.market == name.strip(NON_WINNERS))
 
     def lose(step: str) -> None:
         if step == "selections.after_outbox":
-            runtime.database["selections"].delete_one({"marketId": "berlin", "position": 2})
+            runtime.database[collection].delete_one({"ref": row.ref})
 
     report = run(runtime, SELECTIONS, on_step=lose)
     assert report.counts["dead_lettered"] >= 1
     assert {dead_letter.attributes["reason"] for dead_letter in dead(runtime)} == {"COUNT_MISMATCH"}
-    assert market_status(runtime)["berlin"] == "ASSIGNING"
-    assert not codes_and_winners_biject(runtime, CAMPAIGN).passed
-    assert retry_market(runtime, CAMPAIGN, "berlin")["written"] == 5
+    assert market_status(runtime)[name] == "ASSIGNING"
+    assert codes_and_winners_biject(runtime, CAMPAIGN).passed is (collection == "outbox")
+    facts = retry_market(runtime, CAMPAIGN, name)
+    assert facts["queued"] >= 1 and facts.items() >= left.items()
     run(runtime, SELECTIONS)
     assert findings(runtime, ROWS) == [] and market_status(runtime) == all_completed(*MARKETS)
 

@@ -189,6 +189,25 @@ def test_a_planned_code_that_was_given_outside_becomes_void_and_its_winner_gets_
     assert not counts.differences(counts.compare(drawn, CAMPAIGN, 1)), "it counts for no winner"
 
 
+def test_codes_that_are_given_outside_one_after_the_other_are_all_replaced_and_none_is_taken_twice(
+    drawn: Runtime,
+) -> None:
+    add_codes(drawn, "berlin", 2, first=7)
+    publish(drawn)
+    for position in (2, 4):
+        given_by_hand(drawn, position, status="REDEEMED")
+    assert replanned(drawn) == [(2, 5), (4, 6)]
+    given_by_hand(drawn, 1, status="REDEEMED")
+    assert replanned(drawn) == [(1, 7)]
+    run(drawn, SELECTIONS)
+    assert market_status(drawn) == all_completed("berlin")
+    assert sorted(each["position"] for each in drawn.database["selections"].find()) == [3, 5, 6, 7]
+    assert drawn.database["codes"].count_documents({"status": "VOID"}) == 3
+    record = drawn.draws.get(CAMPAIGN)
+    assert record is not None
+    assert [each["from"] for each in record.latest.markets["berlin"]["replanned"]] == [2, 4, 1]
+
+
 def test_a_code_that_names_another_winner_is_left_to_its_issuer(drawn: Runtime) -> None:
     publish(drawn)
     given_by_hand(drawn, 2, status="ASSIGNED", ref=ROWS[3].ref)
@@ -202,6 +221,11 @@ def test_a_next_position_that_is_given_already_is_not_taken(drawn: Runtime) -> N
     void(drawn, 1)
     given_by_hand(drawn, 5, status="ASSIGNED", ref="a-guest")
     with pytest.raises(RequestError, match="position 5 would be next, and its code is ASSIGNED"):
+        replanned(drawn)
+    drawn.database["codes"].update_many({"position": {"$in": [2, 5]}}, {"$set": {"status": "VOID"}})
+    add_codes(drawn, "berlin", 2, first=7)
+    given_by_hand(drawn, 7, status="ASSIGNED", ref="a-guest")
+    with pytest.raises(RequestError, match="position 7 would be next, and its code is ASSIGNED"):
         replanned(drawn)
 
 

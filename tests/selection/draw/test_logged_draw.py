@@ -18,6 +18,7 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.digests import code_proofs, digest_of
 from regworkers_core.selection.assign.release import resume_blocked
+from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.campaigns.registry import create
 from regworkers_core.selection.draw.annul import annul
 from regworkers_core.selection.draw.terms import TopUp
@@ -269,14 +270,39 @@ def test_each_planned_code_has_a_line_that_its_winner_can_find(finished: Runtime
     assert code_proofs(runtime, CAMPAIGN, "unknown") == []
 
 
-def test_codes_that_are_planned_later_are_in_a_further_file(runtime: Runtime) -> None:
+def test_codes_that_are_planned_or_replanned_later_are_in_a_further_file_before_they_are_valid(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = with_witness(monkeypatch)
     close_campaign(runtime, codes=3)
     drawn(runtime)
     first = artefact(runtime, "codes-1.txt").decode().splitlines()
     assert [line.partition("|")[0] for line in first] == ["paris"] * 3
-    made = {"campaignId": CAMPAIGN, "marketId": "berlin", "position": 4, "status": "AVAILABLE"}
-    runtime.database["codes"].insert_one({"_id": "berlin-0004", **made})
+    made = {"campaignId": CAMPAIGN, "marketId": "berlin", "status": "AVAILABLE"}
+    runtime.database["codes"].insert_many(
+        {"_id": f"berlin-{position:04d}", "position": position, **made} for position in (4, 5, 6)
+    )
     assert resume_blocked(runtime, CAMPAIGN)
     second = artefact(runtime, "codes-2.txt").decode().splitlines()
     assert second[4:] == first and len(second) == 7
-    assert [kind for kind, _, _ in leaves(runtime)].count(Kind.CODES) == 2
+
+    def replan() -> int:
+        return len(replan_codes(runtime, CAMPAIGN, "berlin", run_id="r", confirm=f"{CAMPAIGN}:1").moves)
+
+    def kept() -> int:
+        record = runtime.draws.get(CAMPAIGN)
+        assert record is not None
+        return len(record.latest.markets["berlin"].get("replanned") or ())
+
+    for number, position in enumerate((2, 3)):
+        code = {"_id": f"berlin-{position:04d}"}
+        runtime.database["codes"].update_one(code, {"$set": {"status": "VOID"}})
+        witness.up = False
+        with pytest.raises(NotWitnessed):
+            replan()
+        assert kept() == number
+        witness.up = True
+        assert (replan(), kept()) == (1, number + 1)
+    last = artefact(runtime, "codes-4.txt").decode().splitlines()
+    assert last[:4] + last[6:] == second and [line[:9] for line in last[4:6]] == ["berlin|5|", "berlin|6|"]
+    assert [kind for kind, _, _ in leaves(runtime)].count(Kind.CODES) == 4

@@ -195,17 +195,23 @@ def test_a_manifest_that_was_replaced_by_more_than_another_round_is_found() -> N
     )
 
 
-def test_a_manifest_that_was_replaced_when_its_round_was_out_is_found() -> None:
-    for after, found in ((0, False), (800, True)):
-        witness = Cosigns()
-        place = Place(by=witnesses(witness))
-        first = manifest(round_at=NOW + 700)
-        place.commit(first)
-        # Leaves have the time that the operator gives them.
-        witness.now = NOW + after
-        place.leaf(Kind.REPLACED, place.put("replaced-1.json", replaced(first)))
-        place.commit(manifest(round_at=NOW + 4_000))
-        assert ["the operator could know the result" in each for each in place.findings()] == [True] * found
+@pytest.mark.parametrize(
+    ("after", "later", "needed", "found"),
+    [(0, 0, 1, False), (800, 0, 1, True), (0, 800, 1, False), (0, 800, 2, True)],
+    ids=["in time", "late", "one of them late", "one that is needed late"],
+)
+def test_a_manifest_that_was_replaced_when_its_round_was_out_is_found(
+    after: float, later: float, needed: int, found: bool
+) -> None:
+    witness = Cosigns()
+    place = Place(by=witnesses(witness, needed=needed, number=2))
+    first = manifest(round_at=NOW + 700)
+    place.commit(first)
+    # Leaves have the time that the operator gives them.
+    witness.now, witness.later = NOW + after, later
+    place.leaf(Kind.REPLACED, place.put("replaced-1.json", replaced(first)))
+    place.commit(manifest(round_at=NOW + 4_000))
+    assert ["the operator could know the result" in each for each in place.findings()] == [True] * found
 
 
 def test_a_replaced_manifest_of_a_later_phase_is_found() -> None:
@@ -263,10 +269,13 @@ def test_a_secret_without_its_commitment_in_the_log_is_found() -> None:
     )
 
 
-def test_another_key_of_the_log_that_no_leaf_names_is_found() -> None:
+@pytest.mark.parametrize("named", [None, "a third key"])
+def test_another_key_of_the_log_that_no_leaf_names_is_found(named: str | None) -> None:
     place, other = Place(), Place()
     for each in (place, other):
         each.leaf(Kind.COMMITMENT, hash_of("a"))
+    if named:
+        other.log.append(Kind.KEY, "", 0, hash_of(named))
     [finding] = other.findings(kept=place.read("log/checkpoint"))
     assert "has another key than the one that signed" in finding
 
@@ -338,17 +347,20 @@ def test_a_missing_and_a_changed_tile_are_found() -> None:
     ]
 
 
-def test_a_manifest_that_witnesses_saw_too_late_is_found() -> None:
-    for after, found in (
-        (90, ()),
-        (110, ("0 of 1 needed witnesses saw its manifest 600 s before its round",)),
-    ):
-        witness = Cosigns()
-        witness.now = NOW + after
-        place = Place(by=witnesses(witness))
-        place.commit(manifest(round_at=NOW + 700))
-        # Leaves have the time that the operator gives them.
-        assert [each.partition(": ")[2] for each in place.findings()] == [*found]
+@pytest.mark.parametrize(
+    ("after", "later", "needed", "in_time"),
+    [(90, 0, 1, None), (110, 0, 1, 0), (90, 30, 1, None), (90, 30, 2, 1)],
+)
+def test_a_manifest_that_witnesses_saw_too_late_is_found(
+    after: float, later: float, needed: int, in_time: int | None
+) -> None:
+    witness = Cosigns()
+    witness.now, witness.later = NOW + after, later
+    place = Place(by=witnesses(witness, needed=needed, number=2))
+    place.commit(manifest(round_at=NOW + 700))
+    # Leaves have the time that the operator gives them.
+    said = f"{in_time} of {needed} needed witnesses saw its manifest 600 s before its round"
+    assert [each.partition(": ")[2] for each in place.findings()] == ([] if in_time is None else [said])
 
 
 def test_a_commit_without_its_checkpoint_or_with_that_of_another_log_is_found() -> None:

@@ -329,18 +329,19 @@ def test_a_kept_checkpoint_of_other_entries_stops_the_writer() -> None:
 
 
 class Cosigns:
-    """A witness that cosigns whatever it gets, while it is `up`."""
+    """Witnesses that cosign whatever they get, while they are `up`. The clock of the second one is ahead by `later`."""
 
     def __init__(self) -> None:
         self.up = True
         self.now = NOW
+        self.later = 0.0
         self.asked: list[bytes] = []
 
     def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
         self.asked.append(body)
         note = Note.parse(body.partition(b"\n\n")[2])
         number = int(url.partition("//w")[2].partition(".")[0])
-        line = str(cosigner(number).cosign(note.text, int(self.now)))
+        line = str(cosigner(number).cosign(note.text, int(self.now + self.later * (number > 1))))
         return (200, f"{line}\n".encode()) if self.up else (500, b"")
 
 

@@ -164,6 +164,25 @@ def test_a_sender_leaves_the_lease_of_the_draw_to_others_in_time(world: Runtime)
     source.close()
 
 
+def test_a_heartbeat_renews_both_leases_and_a_page_of_a_lost_one_is_not_sent(world: Runtime) -> None:
+    now = [100.0]
+    lease_seconds = world.settings.selection.lease_seconds
+    source = OutboxSource(world, owner="me", sleep=lambda _seconds: None, clock=lambda: now[0])
+    assert source.receive()
+    for _ in range(2):
+        now[0] += 0.6 * lease_seconds
+        source.heartbeat()
+    assert source.may_send()
+    late = [0.0]
+    other = LeaseHolder(world.leases, "draw-run", lease_seconds=lease_seconds, clock=lambda: late[0])
+    assert other.acquire(lease_name(CAMPAIGN)) is None
+    late[0] += lease_seconds
+    assert other.acquire(lease_name(CAMPAIGN)) is not None
+    source.heartbeat()
+    assert not source.may_send(), "the sender's own lease is not enough"
+    source.close()
+
+
 @pytest.mark.parametrize("now", [{"deletedAt": "2026-03-01T12:00:00.000Z"}, {"ref": "another-ref"}])
 def test_a_fan_whose_data_were_erased_gets_no_message_whenever_the_row_was_written(
     world: Runtime, now: dict[str, str]

@@ -139,6 +139,37 @@ def test_a_canary_larger_than_the_phase_is_the_whole_phase(assigned: Runtime) ->
     assert run(holding, NOTIFICATIONS).counts["sent"] == len(ROWS)
 
 
+def test_a_canary_is_out_when_all_of_its_messages_but_the_withdrawn_are(assigned: Runtime) -> None:
+    holding = patient(assigned, canary_messages=1000, canary_hold_seconds=3600)
+    unit = next(each for each in outbox.undelivered(holding) if each.market.market_id == "paris")
+    assigned.outbox.supersede(MarketPhase(CAMPAIGN, "berlin", 1), why="phase 2", at=CONFIRMED_AT)
+    keys = [row["_id"] for row in assigned.database["outbox"].find({"marketId": "paris"})]
+    for sent, left in ((keys[:2], 1), (keys[2:], 0)):
+        assigned.outbox.mark_sent(sent, at=CONFIRMED_AT, run_id="r")
+        assert bool(outbox.canary_left(holding, unit)) is bool(left)
+    assert assigned.draw_markets.switch(CAMPAIGN)["canary"]["1"]["winner"]
+
+
+def test_messages_that_are_given_back_rest_market_by_market_for_as_long_as_it_was_said(
+    assigned: Runtime,
+) -> None:
+    now = [assigned.clock()]
+    runtime = Runtime(patient(assigned, canary_messages=0).settings, clock=lambda: now[0])
+    sender = source.OutboxSource(runtime, owner="me", sleep=lambda _seconds: None, clock=lambda: 0.0)
+
+    def given_back(wait_seconds: float) -> list[str]:
+        parcels = sender.receive()
+        sender.give_back([(parcel, wait_seconds) for parcel in parcels])
+        return sorted({parcel.market.market_id for parcel in parcels})
+
+    assert [given_back(seconds) for seconds in (60.0, 30.0, 90.0, 1.0)] == [["berlin"], ["paris"], ["-"], []]
+    now[0] += 31
+    assert [given_back(60.0), given_back(60.0)] == [["paris"], []]
+    now[0] += 30
+    assert [given_back(60.0), given_back(60.0)] == [["berlin"], []]
+    sender.close()
+
+
 def test_a_dead_letter_of_the_mailer_pauses_the_campaign_until_it_is_resumed(assigned: Runtime) -> None:
     names = assigned.names
     dead = assigned.queue(names.dead_letter_queue(names.notification_queue))
