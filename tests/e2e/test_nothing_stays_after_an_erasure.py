@@ -11,10 +11,22 @@ import dagster as dg
 import pytest
 import structlog
 
+from regworkers_core.operations.erasure.dead_letters import ErasedEntry, without
+from regworkers_core.replication.scratch_database import left_behind
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived
 from tests.dagster.support import job, use
-from tests.operations.erasure.world import FAN, MAIL_ONCE, OLD, REF, dead_letters, plant
+from tests.operations.erasure.world import (
+    FAN,
+    MAIL_ONCE,
+    OLD,
+    REF,
+    SENT_WITH,
+    dead_letters,
+    dead_messages,
+    drills,
+    plant,
+)
 from tests.selection.draw.world import close_campaign, drawn, entry
 from tests.support.drains import run
 from tests.support.entries import key
@@ -27,7 +39,7 @@ pytestmark = pytest.mark.slow
 E1 = key("e1")
 PLANTED = {**FAN, "mail of before": MAIL_ONCE, "comparable": FAN["email"].lower()}
 # Where the fan must be found before the erasure; otherwise their absence afterwards proves nothing.
-HOMES = {"table", "collection entries", "collection superseded_entries", "queue", "object"}
+HOMES = {"table", "collection entries", "collection superseded_entries", "queue", "object", "drill"}
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +52,8 @@ def logs() -> Iterator[None]:
 def runtime() -> Iterator[Runtime]:
     made = new_runtime(dead_letters={"look_wait_seconds": 0, "lease_seconds": 1.0, "hide_seconds": 1})
     yield made
+    for scratch in left_behind(made, older_than_seconds=0):
+        scratch.drop()
     remove_namespace(made)
 
 
@@ -58,6 +72,9 @@ def places(runtime: Runtime, folder: Path) -> Iterator[Place]:
             yield "table", repr(each).encode()
     for document in runtime.database["entries"].find():
         yield "collection entries", repr(document).encode()
+    for scratch in left_behind(runtime, older_than_seconds=0):
+        for document in runtime.mongo[scratch.name]["entries"].find({"_id": E1.document_id}):
+            yield "drill", repr(document).encode()
 
 
 def expected_of_a_draw(place: str, kind: str) -> bool:
@@ -83,6 +100,7 @@ def test_no_store_log_or_file_names_an_erased_fan(
     assert runtime.outbox.of_entry("summer", REF), "the fan gets a message"
     # A dead letter with all of the fan's data, as a foreign worker may send one.
     dead_letters(runtime, E1)
+    drills(runtime, E1)
     (tmp_path / "before").mkdir()
     before = find_leaks(places(runtime, tmp_path / "before"), exactly(PLANTED))
     found = {leak.place if leak.place.startswith("coll") else leak.place.partition(" ")[0] for leak in before}
@@ -100,6 +118,10 @@ def test_no_store_log_or_file_names_an_erased_fan(
     archived(runtime)
     traced = in_a_process(runtime, "trace", "summer", "e1", **debug)
     captured = capfd.readouterr()
+    # Of another fan: what was in one message with the erased one, and what was alone, each with its attributes.
+    kept = dead_messages(runtime, "replication-queue")
+    assert [message.attributes for message in kept] == [SENT_WITH] * 3
+    assert all(without(message.body, [ErasedEntry(E1)]) == message.body.encode() for message in kept)
     said = (dry_run.stdout, dry_run.stderr, traced.stdout, traced.stderr, captured.out, captured.err)
     (tmp_path / "said.log").write_text("\n".join(said))
 

@@ -16,6 +16,7 @@ from regworkers_core.domain.reasons import Reason, TransientFailure, UsageError
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing, Received, SendFailure
 from regworkers_core.operations.dead_letters import browse
+from regworkers_core.operations.dead_letters import drop as dropping
 from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser, find_message, list_messages
 from regworkers_core.operations.dead_letters.drop import DropOptions, drop, export
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, dead_queue
@@ -284,6 +285,31 @@ def test_messages_are_copied_to_s3_before_they_are_dropped(runtime: Runtime) -> 
     assert line["keepUntil"] > line["copiedAt"]
     assert [each["status"] for each in recorded(runtime, entryId="removed")] == ["resolved"]
     assert [each["status"] for each in recorded(runtime, entryId="broken")] == ["open"]
+
+
+def test_a_message_that_cannot_be_deleted_is_given_back_and_the_drop_is_not_finished(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(runtime, "r1", "r2", "r3")
+    for name in ("r1", "r2", "r3"):
+        remove(runtime, key(name))
+    queue, delete, stays = replication(runtime), SqsQueue.delete, list[Received]()
+
+    def deletes_all_but_one(self: SqsQueue, messages: Sequence[Received]) -> list[Received]:
+        if self.name == queue.name and not stays:
+            stays.append(messages[0])
+            return stays + delete(self, messages[1:])
+        return delete(self, messages)
+
+    monkeypatch.setattr(SqsQueue, "delete", deletes_all_but_one)
+    monkeypatch.setattr(dropping, "_PART", 2)
+    report = drop(runtime, queue, assessor(runtime), DropOptions(dry_run=False))
+    assert (report.chosen, report.dropped, report.left, report.finished) == (3, 2, 1, False)
+    assert "run it again" in report.advice
+    assert runtime.operator_actions.history(what="dlq")[0].outcome == "stopped"
+    assert runtime.queue(queue.name).depth().visible == 1, "given back at once"
+    copies = runtime.objects.list(f"dead-letters/{queue.name}/")
+    assert sum(len(runtime.objects.get_bytes(copy).splitlines()) for copy in copies) == 3 and len(copies) == 2
 
 
 def test_nothing_is_deleted_that_has_no_copy(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,21 @@ import pytest
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.erasure.again import pending, replay
+from regworkers_core.operations.erasure.erase import Eraser
 from regworkers_core.operations.erasure.facts import SECRET
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
-from tests.operations.erasure.world import Killed, enter, erased, killed_at, plant, sort_keys
+from tests.operations.erasure.world import (
+    Killed,
+    bodies,
+    dead_letters,
+    enter,
+    erased,
+    killed_at,
+    plant,
+    sort_keys,
+)
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, source
 
@@ -47,6 +57,26 @@ def test_a_crash_between_tombstone_and_table_is_pending(runtime: Runtime) -> Non
         erased(runtime, E1, on_step=killed_at("erase.after_tombstone"))
     assert pending(runtime).found == 1
     assert pending(runtime, confirmed=1).finished and source(runtime, E1) is None
+
+
+def test_of_several_entries_that_are_back_each_is_closed_and_loses_its_dead_letters(runtime: Runtime) -> None:
+    for each in (E1, E2):
+        enter(runtime, each, email=f"{each.entry_id}@quixilla-mail.example")
+        with pytest.raises(Killed):
+            erased(runtime, each, on_step=killed_at("erase.after_tombstone"))
+        dead_letters(runtime, each)
+    queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
+    held = queue.receive(10, 0, 30)
+    refused = pending(runtime, confirmed=2)
+    assert (refused.done, refused.finished, len(refused.left)) == (0, False, 2)
+    ledger = Eraser(runtime).ledger
+    assert [ledger.of_entry(each).done for each in (E1, E2)] == [False, False]
+    queue.change_visibility([(message, 0) for message in held])
+    for each in (E1, E2):
+        enter(runtime, each, email=f"{each.entry_id}@quixilla-mail.example")
+    assert pending(runtime, confirmed=2).finished
+    assert [ledger.of_entry(each).done for each in (E1, E2)] == [True, True]
+    assert not [body for body in bodies(runtime, "replication-queue") if E1.sk in body or E2.sk in body]
 
 
 def test_a_new_registration_is_not_pending(runtime: Runtime) -> None:

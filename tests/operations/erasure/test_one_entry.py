@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import pytest
 
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
-from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, decode
+from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import MessageType, Op, RefusedRecord, ReplicationItem, decode
 from regworkers_core.domain.order import lenient_order
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.eligibility.case import Identity
 from regworkers_core.engine.leases import held_lease
+from regworkers_core.engine.queue import Received, SendFailure
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.erasure.facts import PREFIX
 from regworkers_core.operations.trace import trace_entry
@@ -28,16 +33,20 @@ from tests.operations.dead_letters.world import fresh
 from tests.operations.erasure.world import (
     CODE,
     COMPARABLE,
+    LATER,
     MAIL_ONCE,
     MARKET,
     OLD,
     OTHER,
     REF,
+    SENT_WITH,
     Killed,
     bodies,
     claim,
     dead_letters,
+    dead_messages,
     draw,
+    drills,
     enter,
     erased,
     items,
@@ -91,16 +100,16 @@ def test_a_dry_run_counts_and_changes_nothing(runtime: Runtime) -> None:
         "entryInTheReplica": 1,
         "invites": 3,
         "claims": 3,
-        "messagesSuperseded": 1,
+        "messagesSuperseded": 2,
         "supersededEntries": 1,
         "recordedFailures": 2,
         "stagedRows": 0,
-        "deadLetters": 5,
-        "copies": 6,
+        "deadLetters": 6,
+        "copies": 7,
     }
     assert items(runtime) == before and document(runtime, E1) == replica
     assert runtime.objects.list(PREFIX) == [] and report.erased_at == ""
-    assert len(bodies(runtime, "replication-queue")) == 4, "the look gave all of them back"
+    assert len(bodies(runtime, "replication-queue")) == 6, "the look gave all of them back"
 
 
 def test_everything_of_the_fan_goes_and_all_of_the_others_stays(runtime: Runtime) -> None:
@@ -248,7 +257,10 @@ def test_messages_that_were_not_sent_never_are_and_the_code_is_listed(runtime: R
     ]
     row = runtime.database["outbox"].find_one({"_id": MARKET.key(REF)})
     assert (row["status"], row["why"]) == ("SUPERSEDED", "erased")
-    assert runtime.outbox.statuses([MARKET.key("other")]) == {MARKET.key("other"): "PENDING"}
+    assert runtime.outbox.statuses([LATER.key(REF), MARKET.key("other")]) == {
+        LATER.key(REF): "SUPERSEDED",
+        MARKET.key("other"): "PENDING",
+    }
     assert {"outbox", "selections", "codes", "s3 draws/"} <= {each.where for each in report.stays}
     # What it holds is no less after it.
     assert runtime.database["codes"].find_one({"_id": CODE})["status"] == "ASSIGNED"
@@ -257,7 +269,7 @@ def test_messages_that_were_not_sent_never_are_and_the_code_is_listed(runtime: R
 def test_a_message_that_was_sent_stays_sent(runtime: Runtime) -> None:
     plant(runtime, E1)
     draw(runtime, E1, status="SENT")
-    assert erased(runtime, E1).removed.messages == 0
+    assert erased(runtime, E1).removed.messages == 1, "the one of the next phase"
     assert runtime.outbox.statuses([MARKET.key(REF)]) == {MARKET.key(REF): "SENT"}
 
 
@@ -274,26 +286,79 @@ def test_dead_letters_lose_what_is_about_the_fan_and_keep_the_rest(runtime: Runt
     plant(runtime, E1)
     dead_letters(runtime, E1)
     report = erased(runtime, E1)
-    assert report.finished and (report.dead_letters.messages, report.dead_letters.copies) == (5, 6)
-    left = bodies(runtime, "replication-queue")
-    assert len(left) == 2
-    for body in left:
-        (item,) = decode(body, MessageType.REPLICATE).items
-        assert item["sk"] == OTHER.sk
+    assert report.finished and (report.dead_letters.messages, report.dead_letters.copies) == (6, 7)
+    left = dead_messages(runtime, "replication-queue")
+    assert sorted(others(left)) == [OTHER, OTHER, OTHER]
+    assert [message.attributes for message in left] == [SENT_WITH] * 3
     assert bodies(runtime, "notification-queue") == bodies(runtime, "analytics-queue") == []
     (name,) = runtime.objects.list("dead-letters/")
     kept = [orjson.loads(line) for line in runtime.objects.get_bytes(name).splitlines()]
-    assert len(kept) == 2 and all(E1.sk not in line["body"] for line in kept)
+    assert sorted(line["body"] for line in kept) == sorted(message.body for message in left)
+    queue = runtime.names.dead_letter_queue(runtime.names.replication_queue)
+    assert [line["queue"] for line in kept] == [queue] * 3
+
+
+def others(messages: Sequence[Received]) -> list[EntryKey]:
+    """The entry of each message, which has one item."""
+    found = []
+    for message in messages:
+        (item,) = decode(message.body, MessageType.REPLICATE).items
+        record = RefusedRecord.parse(item)
+        key = EntryKey.parse(record.pk, record.sk) if record else EntryKey.parse(item["pk"], item["sk"])
+        assert key is not None
+        found.append(key)
+    return found
+
+
+@pytest.mark.parametrize("call", ["send", "delete"])
+def test_a_dead_letter_that_cannot_be_replaced_is_not_called_gone_and_loses_no_other_fan(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    plant(runtime, E1)
+    dead_letters(runtime, E1)
+    before = len(bodies(runtime, "replication-queue"))
+
+    works = getattr(SqsQueue, call)
+
+    def refuses(queue: SqsQueue, messages: Sequence[Any]) -> Any:
+        if not queue.name.endswith("-dlq"):
+            return works(queue, messages)
+        return [SendFailure(0, "fake", False)] if call == "send" else list(messages[:1])
+
+    with monkeypatch.context() as patched, pytest.raises(TransientFailure, match=r"not (confirmed|deleted)"):
+        patched.setattr(SqsQueue, call, refuses)
+        erased(runtime, E1)
+    assert len(bodies(runtime, "replication-queue")) >= before
+    assert erased(runtime, E1).finished
+    left = [body for body in bodies(runtime, "replication-queue") if E1.sk not in body]
+    assert sum(OTHER.sk in body for body in left) >= 2
+
+
+def test_rows_of_every_drill_go_and_those_of_others_stay(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    made = drills(runtime, E1)
+    try:
+        report = erased(runtime, E1)
+        assert report.finished and report.removed.staged == 2
+        assert [[row["_id"] for row in each.find()] for each in made] == [[OTHER.document_id]] * 2
+    finally:
+        for each in made:
+            each.database.client.drop_database(each.database.name)
 
 
 def test_dead_letters_that_others_hold_are_reported_and_a_repeat_removes_them(runtime: Runtime) -> None:
     plant(runtime, E1)
     dead_letters(runtime, E1)
-    queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
-    held = queue.receive(10, 0, 30)
+    names = runtime.names
+    queues = [
+        runtime.queue(names.dead_letter_queue(name))
+        for name in (names.replication_queue, names.notification_queue)
+    ]
+    held = [queue.receive(10, 0, 30) for queue in queues]
     report = erased(runtime, E1)
-    assert not report.finished and queue.name in report.left[0]
-    queue.change_visibility([(message, 0) for message in held])
+    assert not report.finished and all(queue.name in report.left[0] for queue in queues)
+    for queue, messages in zip(queues, held, strict=True):
+        queue.change_visibility([(message, 0) for message in messages])
     assert erased(runtime, E1).finished
 
 

@@ -1,23 +1,26 @@
-"""A fan who is everywhere: entry, invites, claims, former versions, dead letters, messages of a draw."""
+"""A fan who is everywhere: entry, invites, claims, former versions, dead dead_messages, messages of a draw."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from regworkers_core.adapters.aws.tables import attributes
+from regworkers_core.adapters.mongo.store import Documents
 from regworkers_core.domain.claim import Claim
 from regworkers_core.domain.invite import Invite, InviteType
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
-from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.domain.messages import MessageType, Op, RefusedRecord, ReplicationItem, encode
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.eligibility.case import Identity
 from regworkers_core.eligibility.identity import IdentitySecret
-from regworkers_core.engine.queue import Outgoing
+from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.operations.erasure.erase import ErasureReport, erase
+from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import put
@@ -36,6 +39,9 @@ REF = "ref-of-the-fan"
 OLD = "2026-01-01T00:00:00.000Z"
 # Ids of what the fan has in a draw.
 MARKET, CODE = MarketPhase("summer", "berlin", 1), "CODE-OF-THE-FAN"
+LATER = MarketPhase("summer", NON_WINNERS, 2)
+# The attributes of every dead letter.
+SENT_WITH = {"reason": "DEFECT", "correlationId": "corr-1"}
 MAIL_ONCE = "before.planted@quixilla-mail.example"
 
 
@@ -107,11 +113,12 @@ def claim(runtime: Runtime, key: EntryKey, kind: Identity, value: str, age: floa
 
 
 def draw(runtime: Runtime, key: EntryKey, *, status: str = "PENDING") -> None:
-    """The fan has won: a code, a selection, a row of the outbox, and a row that waits in the next phase."""
+    """The fan has won: a code, a selection and a row of the outbox; another row of the next phase waits."""
     database = runtime.database
-    phase = {"phase": 1, "status": "PUBLISHED", "markets": {"berlin": {"status": "ASSIGNING"}}}
+    markets = {"berlin": {"status": "ASSIGNING"}}
+    phases = {str(phase): {"phase": phase, "status": "PUBLISHED", "markets": markets} for phase in (1, 2)}
     database["draws"].insert_one(
-        {"_id": "summer", "campaignId": "summer", "drawId": "summer", "token": 0, "phases": {"1": phase}}
+        {"_id": "summer", "campaignId": "summer", "drawId": "summer", "token": 0, "phases": phases}
     )
     named = {"campaignId": "summer", "marketId": "berlin", "phase": 1, "ref": REF, "entryId": key.entry_id}
     database["codes"].insert_one({"_id": CODE, **named, "position": 7, "status": "ASSIGNED"})
@@ -122,17 +129,34 @@ def draw(runtime: Runtime, key: EntryKey, *, status: str = "PENDING") -> None:
     database["outbox"].insert_one({"_id": MARKET.key(REF), **named, **row})
     other = {**named, "ref": "other", "entryId": "other"}
     database["outbox"].insert_one({"_id": MARKET.key("other"), **other, **row, "status": "PENDING"})
+    later = {**named, "marketId": NON_WINNERS, "phase": 2}
+    database["outbox"].insert_one({"_id": LATER.key(REF), **later, **row, "status": "PENDING"})
+
+
+def drills(runtime: Runtime, key: EntryKey) -> list[Documents]:
+    """The databases of two drills that were killed, a minute and two days ago, with rows of the fan and of another."""
+    made = []
+    for age in (60.0, 172_800.0):
+        at = datetime.fromtimestamp(time.time() - age, UTC)
+        scratch = Scratch(runtime, f"{runtime.names.prefix}drill-{at:%Y%m%d%H%M%S}").make()
+        scratch.insert_many([{"_id": each.document_id, **FAN} for each in (key, OTHER)])
+        made.append(scratch)
+    return made
 
 
 def dead_letters(runtime: Runtime, key: EntryKey) -> None:
-    """One alone, one among others, one that cannot be read, and one of another fan; and copies on S3."""
+    """One alone, one among others, one that cannot be read, and one of another fan; a refused record of each; and
+    copies on S3.
+    """
     items = [ReplicationItem(each, Op.UPSERT).as_json() for each in (OTHER, key)]
+    refused = [RefusedRecord("shard", "7", each.pk, each.sk).as_json() for each in (OTHER, key)]
     bodies = {
         "replication-queue": [
             encode(MessageType.REPLICATE, "corr-1", items[1:]),
             encode(MessageType.REPLICATE, "corr-1", items),
             encode(MessageType.REPLICATE, "corr-1", items[:1]),
             orjson.dumps({"email": FAN["email"]}),
+            *(encode(MessageType.REPLICATE, "corr-1", [record]) for record in refused),
         ],
         "notification-queue": [
             encode(
@@ -152,8 +176,7 @@ def dead_letters(runtime: Runtime, key: EntryKey) -> None:
     lines = []
     for name, messages in bodies.items():
         queue = runtime.names.dead_letter_queue(runtime.names.prefix + name)
-        attributes_ = {"reason": "DEFECT", "correlationId": "corr-1"}
-        assert runtime.queue(queue).send([Outgoing(body, attributes_) for body in messages]) == []
+        assert runtime.queue(queue).send([Outgoing(body, SENT_WITH) for body in messages]) == []
         lines += [orjson.dumps({"queue": queue, "body": body.decode()}) + b"\n" for body in messages]
     runtime.objects.put_bytes("dead-letters/exports/all.jsonl", b"".join(lines))
     runtime.objects.put_bytes("dead-letters/exports/own.jsonl", lines[0])
@@ -175,10 +198,15 @@ def sort_keys(runtime: Runtime) -> set[str]:
     return {each["SK"]["S"] for each in items(runtime)}
 
 
-def bodies(runtime: Runtime, queue: str) -> list[str]:
-    """Of all messages of a dead-letter queue; they are hidden afterwards."""
-    found: list[str] = []
-    name = runtime.names.dead_letter_queue(runtime.names.prefix + queue)
-    while batch := runtime.queue(name).receive(10, 0, 30):
-        found += [message.body for message in batch]
+def dead_messages(runtime: Runtime, queue: str) -> list[Received]:
+    """All messages of a dead-letter queue, which get them back."""
+    found: list[Received] = []
+    dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.prefix + queue))
+    while batch := dead.receive(10, 0, 30):
+        found += batch
+    dead.change_visibility([(message, 0) for message in found])
     return found
+
+
+def bodies(runtime: Runtime, queue: str) -> list[str]:
+    return [message.body for message in dead_messages(runtime, queue)]
