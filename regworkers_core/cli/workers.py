@@ -22,7 +22,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.handling import answer_event
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.drain_control import pause_drain, resume_drain
+from regworkers_core.operations.drain_control import PAUSE, pause_drain, resume_drain
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
@@ -128,13 +128,17 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help=" or ".join(spec.name 
 def pause_command(
     name: Name,
     reason: Annotated[str, typer.Option("--reason", help="why, in words: no fan's data")],
+    lasts: Annotated[
+        str,
+        typer.Option("--for", metavar="DURATION", help="30m or 2h, 1d at most; then an alert asks for it"),
+    ] = PAUSE,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Keep a drain from its work until `drain resume`: none starts, and one at work stops within seconds."""
     runtime = Runtime.load()
-    with audited(runtime, "drain pause", name, {"reason": reason}) as result:
-        paused = pause_drain(runtime, name, reason, by=operator())
-        result["since"] = paused.since
+    with audited(runtime, "drain pause", name, {"reason": reason, "for": lasts}) as result:
+        paused = pause_drain(runtime, name, reason, by=operator(), lasts=lasts)
+        result |= {"since": paused.since, "until": paused.until}
     answer({"drain": name, **paused.as_dict()}, form, Text(f"the drain {name} is {paused.text}"))
 
 

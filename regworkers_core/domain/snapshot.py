@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from regworkers_core.domain.documents import as_document
+from regworkers_core.domain.timestamps import seconds
 
 T = TypeVar("T")
+# How long a pause of a drain is meant to last if its operator does not say.
+PAUSE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,14 @@ class QueueState:
 @dataclass(frozen=True, slots=True)
 class StreamState:
     """The demand table's stream: its open and closed shards, and the age in seconds of the oldest record that no
-    checkpoint covers; 0 when all is read, None when that is not known.
+    checkpoint covers; 0 when all is read, None when that is not known. `unread`: there is such a record, also if its
+    age is not known.
     """
 
     shards: int
     iterator_age_seconds: float | None
     retention_seconds: float = 24 * 3600.0
+    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,20 +154,35 @@ class BlownFuse:
 
 @dataclass(frozen=True, slots=True)
 class PausedDrain:
-    """A drain that an operator paused: since when (ISO time), who and why."""
+    """A drain that an operator paused: since and until when (ISO times), who and why. It stays paused after its end,
+    which is when an alert asks for it.
+    """
 
     drain: str
     since: str
     by: str
     reason: str
+    # Empty for a pause of an earlier version.
+    until: str = ""
 
     def as_dict(self) -> dict[str, str]:
         """As `worker-leases` stores it, under the name of the drain."""
-        return as_document(self, "since", "by", "reason")
+        return as_document(self, "since", "until", "by", "reason")
+
+    def is_over(self, now: float) -> bool:
+        """Whether its time has passed at `now` (epoch seconds)."""
+        began = seconds(self.since) or 0.0
+        return now >= (seconds(self.until) or began + PAUSE_SECONDS)
 
     @property
     def text(self) -> str:
-        return f"paused since {self.since} by {self.by}: {self.reason}"
+        until = f" until {self.until}" if self.until else ""
+        return f"paused since {self.since}{until} by {self.by}: {self.reason}"
+
+    @property
+    def remedy(self) -> str:
+        """The command that ends it."""
+        return f"regworkers drain resume {self.drain}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +333,7 @@ class ObjectiveState:
 class Snapshot:
     """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line.
     `queues` has those whose depth could be read (Unread: none), `unread_queues` the others by their full name.
+    `messages_due`: the outbox has messages that a sender may send now.
     """
 
     at: str
@@ -331,3 +352,5 @@ class Snapshot:
     pauses: Reading[tuple[PausedDrain, ...]] = ()
     archive: Reading[tuple[UnarchivedEvents, ...]] = ()
     objectives: Reading[tuple[ObjectiveState, ...]] = ()
+    acknowledged: Reading[tuple[LastAcknowledged, ...]] = ()
+    messages_due: Reading[bool] = False

@@ -32,10 +32,16 @@ def store_fuse(table: LeaseTable, blown: BlownFuse) -> None:
     table.swap(LeaseRow(key, counter=1 + (seen.counter if seen else 0), state=blown.as_dict()), seen)
 
 
-def store_pause(table: LeaseTable, paused: PausedDrain) -> PausedDrain:
-    """Returns the pause in force: the earlier one, if there is one."""
-    row = LeaseRow(_key(PausedDrain, paused.drain), counter=1, state=paused.as_dict())
-    return paused if table.swap(row, None) else hold_of(table, PausedDrain, paused.drain) or paused
+def store_pause(table: LeaseTable, paused: PausedDrain, now: float) -> PausedDrain:
+    """Returns the pause in force: the earlier one, if its time is not over at `now` (epoch seconds)."""
+    key = _key(PausedDrain, paused.drain)
+    seen = table.get(key)
+    if seen is not None:
+        earlier = from_document(PausedDrain, seen.state, drain=paused.drain)
+        if not earlier.is_over(now):
+            return earlier
+    row = LeaseRow(key, counter=1 + (seen.counter if seen else 0), state=paused.as_dict())
+    return paused if table.swap(row, seen) else hold_of(table, PausedDrain, paused.drain) or paused
 
 
 def remove_hold(table: LeaseTable, kind: type[H], drain: str) -> H | None:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.snapshot import PAUSE_SECONDS, BlownFuse, PausedDrain
+from regworkers_core.domain.timestamps import iso, span_seconds
 from regworkers_core.engine.holds import remove_hold, store_pause
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.runtime import Runtime
 
 _LONGEST_REASON = 300
+# The stream keeps its records for a day.
+_LONGEST_SECONDS = 86_400.0
+PAUSE = f"{PAUSE_SECONDS / 60:.0f}m"
 
 
-def pause_drain(runtime: Runtime, name: str, reason: str, *, by: str) -> PausedDrain:
-    """Returns the pause in force, which may be an earlier one. Raises UsageError for an unknown drain, and without a
-    reason of one line.
+def pause_drain(runtime: Runtime, name: str, reason: str, *, by: str, lasts: str = PAUSE) -> PausedDrain:
+    """Pause it for a time as `30m` or `2h`, after which an alert asks for it. Returns the pause in force, which may be
+    an earlier one that is not over. Raises UsageError for an unknown drain, another form of time, and without a reason
+    of one line.
     """
     _check(name)
     reason = reason.strip()
     if not reason.isprintable() or not 0 < len(reason) <= _LONGEST_REASON:
         raise UsageError(f"the reason of a pause is one line of 1 to {_LONGEST_REASON} characters")
-    return store_pause(runtime.leases, PausedDrain(name, iso(runtime.clock()), by, reason))
+    span, now = span_seconds(lasts) or 0.0, runtime.clock()
+    if not 0 < span <= _LONGEST_SECONDS:
+        raise UsageError(f"a pause lasts for {PAUSE}, 2h or another time up to 1d, not {lasts!r}")
+    paused = PausedDrain(name, iso(now), by, reason, until=iso(now + span))
+    return store_pause(runtime.leases, paused, now)
 
 
 def resume_drain(runtime: Runtime, name: str) -> tuple[BlownFuse | None, PausedDrain | None]:

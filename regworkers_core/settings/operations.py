@@ -51,7 +51,10 @@ class AlertSeverities(Section):
     scheduler_ticks: Severity = Severity.WARNING
     watcher: Severity = Severity.CRITICAL
     drain_fuse: Severity = Severity.CRITICAL
-    drain_paused: Severity = Severity.WARNING
+    drain_paused: Severity = Severity.CRITICAL
+    # What waits and is not worked off; and events that wait for Kafka.
+    drain_stalled: Severity = Severity.CRITICAL
+    drain_stalled_analytics: Severity = Severity.WARNING
     error_rate: Severity = Severity.CRITICAL
     batch_time: Severity = Severity.WARNING
     # Above `streamLagSeconds`, and above `streamLagCriticalSeconds`.
@@ -166,8 +169,9 @@ class AlertSettings(Section):
     severity: AlertSeverities = AlertSeverities()
     # A clock that differs more than this from MongoDB's judges no ages.
     clock_seconds: float = Field(60.0, gt=0)
-    # How long an operator's pause of a drain may last.
-    drain_paused_hours: float = Field(4.0, ge=0)
+    # Work is due and a drain of replication acknowledges nothing; and so the drains of selection and analytics.
+    drain_stalled_seconds: float = Field(60.0, gt=0)
+    drain_stalled_selection_seconds: float = Field(300.0, gt=0)
     # Share of the items that a drain received within the last minutes that failed, and the least number of them.
     error_rate: float = Field(0.05, gt=0, lt=1)
     error_items: int = Field(3, ge=1)

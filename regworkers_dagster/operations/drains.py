@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.operations.drain_control import PAUSE
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_dagster.by_hand import REASON, Launch, LaunchOutcome, launchable, require
 
@@ -12,6 +13,7 @@ _DRAIN = "Which drain: " + ", ".join(spec.name for spec in DRAINS) + "."
 class PauseConfig(dg.Config):
     drain: str = Field(default="", description=_DRAIN)
     reason: str = Field(default="", description=REASON + "Shown wherever the drain is.")
+    lasts: str = Field(default=PAUSE, description="For how long: 30m or 2h, 1d at most.")
 
 
 class ResumeConfig(dg.Config):
@@ -23,14 +25,18 @@ class ResumeConfig(dg.Config):
 @launchable(
     "pause_drain",
     description="Keeps a drain from its work until `resume_drain`: no sensor starts one, and one at work stops within "
-    "seconds. What it works on waits. Alerts remind of it after `drainPausedHours`.",
+    "seconds. What it works on waits. Once its time is over, an alert asks for it.",
 )
 def pause_drain(launch: Launch, config: PauseConfig) -> LaunchOutcome:
     """A drain that is paused already keeps its first pause."""
     from regworkers_core.operations.drain_control import pause_drain as pause
 
     paused = pause(
-        launch.runtime, require("drain", config.drain), require("reason", config.reason), by=launch.who
+        launch.runtime,
+        require("drain", config.drain),
+        require("reason", config.reason),
+        by=launch.who,
+        lasts=require("lasts", config.lasts),
     )
     launch.tell(f"the drain {paused.drain} is {paused.text}")
     return LaunchOutcome("", {"drain": paused.drain, **paused.as_dict()})

@@ -12,8 +12,9 @@ import structlog
 
 from regworkers_core.adapters.mongo.incidents import EvaluationState, Incident
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import Snapshot, Unread
+from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
 from regworkers_core.observability.logs import describe
+from regworkers_core.operations.alerts.conditions import waiting
 from regworkers_core.operations.alerts.conditions.availability import (
     RENEWED,
     Gap,
@@ -42,6 +43,7 @@ from regworkers_core.operations.alerts.outage import (
 from regworkers_core.operations.alerts.table import RENEWAL, TABLE
 from regworkers_core.operations.health.queues import GAP_EVALUATIONS
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
 
 log = structlog.get_logger(__name__)
 # Who evaluates: the sensor in Dagster, or a command outside of it.
@@ -93,7 +95,7 @@ def _settle(runtime: Runtime, snapshot: Snapshot, by: str, outage: Outage | None
     settings, state = runtime.settings, runtime.evaluation_state
     now, evaluations = state.now(), state.evaluations()
     seen_at = None if by == SENSOR else last_evaluation(runtime, evaluations.get(SENSOR), now, outage)
-    context = Context(snapshot, settings, seen_at, _still_seconds(state, snapshot, now))
+    context = Context(snapshot, settings, seen_at, _still_seconds(state, snapshot, settings, now))
     ahead = context.now - now
     assessed = {
         condition.name: assess(condition, context, clock_ahead_seconds=ahead)
@@ -134,24 +136,46 @@ def _mark_queues(runtime: Runtime, snapshot: Snapshot, now: float) -> None:
         runtime.queue_marks.seen(empty, waiting, now, GAP_EVALUATIONS * runtime.settings.alerts.look_seconds)
 
 
-def _still_seconds(state: EvaluationState, snapshot: Snapshot, now: float) -> dict[str, float]:
-    """Seconds for which the lease of each campaign in PROCESSING was not renewed, as far as evaluations saw it."""
-    if isinstance(snapshot.campaigns, Unread):
-        return {}
-    known = state.beats()
-    beats = {
-        each.campaign_id: each.lease_beat
-        for each in snapshot.campaigns
-        if each.status == PROCESSING and each.lease_owner
+def watched(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
+    """What must move between two evaluations, by its key: the lease of each campaign in PROCESSING, and the counter of
+    each drain with work that is due. Unread: it may be or not.
+    """
+    found = waiting.marks(snapshot, settings)
+    if not isinstance(snapshot.campaigns, Unread):
+        found |= {
+            each.campaign_id: each.lease_beat
+            for each in snapshot.campaigns
+            if each.status == PROCESSING and each.lease_owner
+        }
+    return found
+
+
+def still_since(
+    beats: Mapping[str, Reading[str]], known: Mapping[str, tuple[str, float]], now: float
+) -> dict[str, float]:
+    """Seconds for which each of `beats` was seen not to move; 0 for one that has moved. `known` has the beat of earlier
+    evaluations, and since when.
+    """
+    return {
+        name: now - known[name][1] if known[name] == (beat, min(known[name][1], now)) else 0.0
+        for name, beat in beats.items()
+        if name in known and not isinstance(beat, Unread)
     }
-    still = {}
+
+
+def _still_seconds(
+    state: EvaluationState, snapshot: Snapshot, settings: Settings, now: float
+) -> dict[str, float]:
+    """As far as evaluations saw it."""
+    known, beats = state.beats(), watched(snapshot, settings)
+    still = still_since(beats, known, now)
     for name, beat in beats.items():
-        last, since = known.get(name, ("", now))
-        if last != beat or since > now:
+        if not isinstance(beat, Unread) and not still.get(name):
             state.beat(name, beat, now)
-        else:
-            still[name] = now - since
-    state.forget(known.keys() - beats.keys())
+    gone = known.keys() - beats.keys()
+    if isinstance(snapshot.campaigns, Unread):
+        gone = {name for name in gone if waiting.is_key(name)}
+    state.forget(gone)
     return still
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, DRAWS, FRESHNESS, SELECTION_JOBS
+from regworkers_core.domain.snapshot import (
+    CORRECTNESS,
+    DELIVERY,
+    DRAWS,
+    FRESHNESS,
+    PAUSE_SECONDS,
+    SELECTION_JOBS,
+)
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS
-from regworkers_core.operations.alerts.conditions import availability, campaigns, work
+from regworkers_core.operations.alerts.conditions import availability, campaigns, waiting, work
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     DEPENDENCY,
     FUSE,
+    STALLED,
     Condition,
     duration,
 )
@@ -111,14 +119,27 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="drain-paused",
-        fires=f"an operator paused a drain more than `drainPausedHours` ({_LIMITS.drain_paused_hours:g} h) ago; closes "
-        "after `regworkers drain resume`",
+        fires="a drain is still paused after the end of its pause (`drain pause --for`, "
+        f"{duration(PAUSE_SECONDS)} if nothing is said); closes after `regworkers drain resume`",
         severity=_SEVERITY.drain_paused.value,
         key="drain",
-        runbook="dead-letters.md",
+        runbook="stream-lag.md",
         several="drains are paused",
-        assess=work.forgotten_pauses,
+        assess=work.overdue_pauses,
         timed=True,
+    ),
+    Condition(
+        name=STALLED,
+        fires="work is due and a drain acknowledges nothing of it, between two evaluations at least: `save` for "
+        f"`drainStalledSeconds` ({_LIMITS.drain_stalled_seconds:.0f} s), `selections`, `notifications` and `publish` "
+        f"for `drainStalledSelectionSeconds` ({duration(_LIMITS.drain_stalled_selection_seconds)}); not while an "
+        "operator keeps it paused, and of `enqueue` it is `stream-lag`",
+        severity=f"{_SEVERITY.drain_stalled}; {_SEVERITY.drain_stalled_analytics} (`drainStalledAnalytics`): "
+        "`publish`",
+        key="drain",
+        runbook="stream-lag.md",
+        several="drains work nothing off",
+        assess=waiting.not_worked_off,
     ),
     Condition(
         name="error-rate",
@@ -145,7 +166,8 @@ TABLE: tuple[Condition, ...] = (
     Condition(
         name="stream-lag",
         fires="the oldest unread record of the demand table's stream is older than `streamLagSeconds` "
-        f"({_LIMITS.stream_lag_seconds:.0f} s); or the budget of {_link(FRESHNESS)} burns",
+        f"({_LIMITS.stream_lag_seconds:.0f} s); or records are unread and `enqueue` acknowledges nothing, as in "
+        f"`{STALLED}`; or the budget of {_link(FRESHNESS)} burns",
         severity=_two_steps(
             _SEVERITY.stream_lag,
             f"above `streamLagCriticalSeconds` ({duration(_LIMITS.stream_lag_critical_seconds)})",

@@ -12,7 +12,7 @@ from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.condition import BLIND, Condition, Context, Finding
 from regworkers_core.operations.alerts.conditions.work import TOPICS
-from regworkers_core.operations.alerts.evaluate import SENSOR, assess
+from regworkers_core.operations.alerts.evaluate import SENSOR, assess, still_since, watched
 from regworkers_core.operations.alerts.outage import last_evaluation
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
 from regworkers_core.operations.health.dependency_status import (
@@ -33,6 +33,7 @@ _SECTION_OF = {
     "watcher": "sensors",
     "drain-fuse": "drains",
     "drain-paused": "drains",
+    "drain-stalled": "drains",
     "error-rate": "drains",
     "batch-time": "drains",
     "stream-lag": "stream",
@@ -131,20 +132,9 @@ def examine_snapshot(runtime: Runtime, snapshot: Snapshot) -> Examination:
         }
         read = read_in_parallel(readers, _STORED_SECONDS)
         found = {name: each for name, each in read.items() if not isinstance(each, Unread)}
-    still = _still(snapshot, found.get("beats", {}), runtime.clock())
+    still = still_since(watched(snapshot, runtime.settings), found.get("beats", {}), runtime.clock())
     context = Context(snapshot, runtime.settings, found.get("seen"), still)
     return examine(context, found.get("incidents", ()), found.get("suspected"))
-
-
-def _still(snapshot: Snapshot, beats: Mapping[str, tuple[str, float]], now: float) -> dict[str, float]:
-    """Seconds for which the lease of each campaign is known not to have been renewed."""
-    if isinstance(snapshot.campaigns, Unread):
-        return {}
-    return {
-        each.campaign_id: now - beats[each.campaign_id][1]
-        for each in snapshot.campaigns
-        if each.lease_owner and beats.get(each.campaign_id, ("",))[0] == each.lease_beat
-    }
 
 
 def examine(
@@ -221,6 +211,7 @@ def _found(
         finding.summary,
         since.get(key),
         way_out(finding.summary, settings, name if section == "dependencies" else "")
+        or finding.remedy
         or _command(section, name, page, settings),
         f"docs/runbooks/{page}",
         next((cause for cause in finding.because if cause in keys and _came_first(cause, key, began)), None),

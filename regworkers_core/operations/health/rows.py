@@ -109,8 +109,7 @@ def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
             lambda found: (_unarchived(each, prefix) for each in found),
         ),
         *_read("leases", snapshot.leases, settings, lambda found: map(_lease, found)),
-        *_read("drains", snapshot.drains, settings, lambda found: map(_drain, found)),
-        *(map(_paused, snapshot.pauses) if not isinstance(snapshot.pauses, Unread) else ()),
+        *_drains(snapshot, settings),
         *_read("campaigns", snapshot.campaigns, settings, lambda found: map(_campaign, found)),
         *_read("parity", snapshot.parity, settings, _parity),
         *_read("certificates", snapshot.certificates, settings, lambda found: map(_certificate, found)),
@@ -207,14 +206,34 @@ def _lease(lease: LeaseState) -> Row:
     return Row("leases", name, RowState.FINE, text, facts=facts)
 
 
+def _drains(snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
+    """One row for each drain: one that is paused says only that."""
+    pauses = () if isinstance(snapshot.pauses, Unread) else snapshot.pauses
+    paused = {each.drain for each in pauses}
+    campaigns = () if isinstance(snapshot.campaigns, Unread) else snapshot.campaigns
+    is_open = any(campaign.status == "OPEN" for campaign in campaigns)
+    yield from _read(
+        "drains",
+        snapshot.drains,
+        settings,
+        lambda found: (_drain(each, is_open) for each in found if each.name not in paused),
+    )
+    yield from map(_paused, pauses)
+
+
 def _paused(paused: PausedDrain) -> Row:
-    way = f"regworkers drain resume {paused.drain}"
     return Row(
-        "drains", paused.drain, RowState.NOTE, paused.text, paused.since, help=way, facts=paused.as_dict()
+        "drains",
+        paused.drain,
+        RowState.NOTE,
+        paused.text,
+        paused.since,
+        help=paused.remedy,
+        facts=paused.as_dict(),
     )
 
 
-def _drain(drain: DrainState) -> Row:
+def _drain(drain: DrainState, is_open: bool) -> Row:
     p95, lag = drain.batch_p95_seconds, drain.lag_p95_seconds
     parts = [f"{drain.active_runs} running"] if drain.active_runs else []
     parts += [f"{drain.received:,} in {duration(drain.window_seconds)}"]
@@ -235,7 +254,11 @@ def _drain(drain: DrainState) -> Row:
     text = ", ".join(parts) if drain.received or drain.active_runs else "idle"
     state, way = RowState.FINE, ""
     if drain.wanted and not drain.active_runs:
-        text += ", none runs although a campaign is open: entries wait for a start"
+        text += (
+            ", none runs although a campaign is open: entries wait for a start"
+            if is_open
+            else ", none runs although one should stand by: no campaign is open, and what comes waits for a start"
+        )
         state, way = RowState.NOTE, f"regworkers drain {drain.name} --resident"
     return Row("drains", drain.name, state, text, drain.last_seen_at, help=way, facts=facts)
 

@@ -31,6 +31,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.drains.acknowledged import last_acknowledged
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import DrainSpec, batch_limit, fuse_in_force
@@ -46,6 +47,7 @@ from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.replication.second_look import COUNTED
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection import drains as selection
+from regworkers_core.selection.notify.outbox import due_units
 
 DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *publishing.DRAINS)
 READ_SECONDS = 4.0
@@ -72,6 +74,8 @@ _DEPENDENCY_OF = {
     "campaigns": "mongo",
     "scheduler": "dagster",
     "parity": "mongo",
+    "acknowledged": "dynamodb",
+    "messages": "mongo",
     "archive": "kafka",
 }
 
@@ -101,6 +105,8 @@ def read_system(
         "objectives": partial(read_objectives, runtime),
         "fuses": partial(_fuses, runtime),
         "pauses": partial(_pauses, runtime),
+        "acknowledged": partial(last_acknowledged, runtime.leases, [spec.name for spec in DRAINS]),
+        "messages": lambda: bool(due_units(runtime)),
         "campaigns": partial(read_campaigns, runtime),
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
@@ -135,6 +141,8 @@ def read_system(
         scheduler=found["scheduler"],
         parity=found["parity"],
         archive=found["archive"],
+        acknowledged=found["acknowledged"],
+        messages_due=found["messages"],
     )
 
 

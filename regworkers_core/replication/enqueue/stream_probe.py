@@ -112,7 +112,7 @@ def stream_state(
     UsageError without table or stream.
     """
     probe = probe_stream(streams, leases, within_seconds=within_seconds)
-    return StreamState(probe.known, _lag(probe, now))
+    return StreamState(probe.known, _lag(probe, now), unread=probe.unread)
 
 
 def shard_counts(streams: Streams, leases: LeaseTable) -> ShardCounts:

@@ -74,13 +74,10 @@ def settings(**alerts: Any) -> Settings:
 
 
 def severities(**changed: str) -> dict[str, set[str]]:
+    still = {"drain:save": 900.0, "drain:publish": 900.0}
+    facts = {"settings": settings(severity=changed), "sensor_seen_at": NOW - 900, "still_seconds": still}
     return {
-        each.name: {
-            severity
-            for _, severity, _ in found(
-                each.name, ILL, settings=settings(severity=changed), sensor_seen_at=NOW - 900
-            )
-        }
+        each.name: {severity for _, severity, _ in found(each.name, ILL, **facts)}
         for each in TABLE
         if each.name not in ("mongo-away", "blind", "certificate-renewal")
     }

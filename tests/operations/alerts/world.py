@@ -69,6 +69,8 @@ _PARTS = (
     "leases",
     "drains",
     "fuses",
+    "acknowledged",
+    "messages_due",
     "pauses",
     "campaigns",
     "certificates",

@@ -76,26 +76,43 @@ def test_the_dependencies_say_that_the_demand_table_is_external() -> None:
     assert texts["dynamodb"] == "answers (demand table: external)" and texts["sqs"] == "answers"
 
 
-def test_a_paused_drain_is_a_note_with_who_and_why_and_a_warning_once_it_may_be_forgotten() -> None:
-    def shown(since: str) -> Examination:
-        return of(replace(WELL, pauses=(PausedDrain("save", since, "ada", "a restore"),)))
-
-    young, old = shown(SINCE), shown("2026-11-25T03:00:00.000Z")
-    assert young.fine and not old.fine
-    (row,) = [row for row in young.rows if row.state is RowState.NOTE]
-    assert (
-        row.text == f"paused since {SINCE} by ada: a restore" and row.help == "regworkers drain resume save"
+@pytest.mark.parametrize(
+    ("until", "state"),
+    [("2026-11-25T11:58:00.000Z", RowState.CRITICAL), ("2026-11-25T12:18:00.000Z", RowState.NOTE)],
+)
+def test_a_paused_drain_is_one_line_with_who_and_why_and_the_command_that_ends_it(
+    until: str, state: RowState
+) -> None:
+    paused = PausedDrain("save", SINCE, "ada", "a restore", until)
+    idle = replace(WELL.drains[1], wanted=True, active_runs=0)  # type: ignore[index]
+    examination = of(replace(WELL, drains=(idle,), pauses=(paused,)))
+    (row,) = examination.section("drains")
+    assert row.text == f"paused since {SINCE} until {until} by ada: a restore"
+    assert (row.state, row.help) == (state, "regworkers drain resume save")
+    assert [found.help for found in examination.found] == (
+        [] if examination.fine else ["regworkers drain resume save"]
     )
-    assert [found.key for found in old.found] == ["drain-paused:save"]
 
 
-def test_a_kind_of_drains_of_which_none_lives_while_it_should_is_a_note() -> None:
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        ("OPEN", "none runs although a campaign is open: entries wait for a start"),
+        ("PROCESSING", "none runs although one should stand by: no campaign is open"),
+        ("CLOSED", "none runs although one should stand by: no campaign is open"),
+        ("DRAFT", "none runs although one should stand by: no campaign is open"),
+    ],
+)
+def test_a_kind_of_drains_of_which_none_lives_while_it_should_is_a_note(status: str, says: str) -> None:
+    campaign = CampaignState("spring", status, SINCE, None)
+
     def shown(**facts: Any) -> Examination:
-        return of(replace(WELL, drains=(replace(WELL.drains[1], wanted=True, **facts),)))  # type: ignore[index]
+        idle = replace(WELL.drains[1], wanted=True, **facts)  # type: ignore[index]
+        return of(replace(WELL, drains=(idle,), campaigns=(campaign,)))
 
     assert all(row.state is not RowState.NOTE for row in shown().rows)
     (row,) = [row for row in shown(active_runs=0).rows if row.state is RowState.NOTE]
-    assert "none runs although a campaign is open" in row.text
+    assert says in row.text
     assert row.help == "regworkers drain save --resident"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from threading import Thread
 
@@ -9,12 +10,13 @@ import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains import runner
 from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.drains.residency import STARTING, WORKING
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
-from regworkers_core.engine.holds import hold_of
+from regworkers_core.engine.holds import hold_of, store_pause
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.replication.drains import SAVE
@@ -35,8 +37,11 @@ def test_a_drain_is_paused_and_resumed_in_the_terminal(
     queue_entries(runtime, 1)
     for words in (("saves", "--reason", "x"), ("save", "--reason", " "), ("save", "--reason", "a\nb")):
         assert typed("drain", "pause", *words).code == 2
+    for lasts in ("0m", "2d", "soon"):
+        assert typed("drain", "pause", "save", "--reason", "x", "--for", lasts).code == 2
     paused = typed("drain", "pause", "save", "--reason", "the replica is restored", "--format", "json")
     assert paused.code == 0 and paused.document["by"] == "ada"
+    assert lasts_seconds(paused.document) == 1800
     again = typed("drain", "pause", "save", "--reason", "another")
     assert "the replica is restored" in again.stdout, "the first pause stays"
     refused = typed("drain", "save")
@@ -47,6 +52,20 @@ def test_a_drain_is_paused_and_resumed_in_the_terminal(
     assert run(runtime, "save").counts["applied"] == 1, "what it works on has waited"
     actions = runtime.operator_actions.history(what="drain")
     assert {(each.who, each.target) for each in actions} == {("ada", "save"), ("ada", "saves")}
+
+
+def lasts_seconds(paused: Mapping[str, str]) -> float:
+    return (seconds(paused["until"]) or 0.0) - (seconds(paused["since"]) or 0.0)
+
+
+def test_a_pause_whose_time_is_over_holds_until_it_is_resumed_or_paused_again(runtime: Runtime) -> None:
+    over = PausedDrain("save", iso(0), "ada", "a restore", until=iso(60))
+    store_pause(runtime.leases, over, now=0.0)
+    with pytest.raises(UsageError, match="by ada: a restore"):
+        run(runtime, "save")
+    longer = pause_drain(runtime, "save", "it takes longer", by="bob", lasts="2h")
+    assert (longer.by, lasts_seconds(longer.as_dict())) == ("bob", 7200)
+    assert pause_drain(runtime, "save", "another", by="eve") == longer, "its time is not over"
 
 
 def test_a_drain_at_work_stops_at_its_next_look(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +118,11 @@ def test_a_pause_that_cannot_be_read_stops_no_drain(
 
 def test_jobs_pause_and_resume_a_drain(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, runtime)
-    config = {"drain": "save", "reason": "a test"}
+    config = {"drain": "save", "reason": "a test", "lasts": "2h"}
     assert job("pause_drain").execute_in_process(run_config=config).success
     paused = hold_of(runtime.leases, PausedDrain, "save")
     assert paused is not None and paused.reason == "a test" and paused.by.startswith("dagster ")
+    assert lasts_seconds(paused.as_dict()) == 7200
     wrong = job("resume_drain").execute_in_process(run_config={"drain": "saves"}, raise_on_error=False)
     assert not wrong.success
     assert job("resume_drain").execute_in_process(run_config={"drain": "save"}).success

@@ -11,12 +11,14 @@ import pytest
 from regworkers_core.domain.selection import NOTICES, MarketPhase, Notice, Outcome
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.queue import Outgoing
+from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import outbox, source
 from regworkers_core.selection.notify.outbox import due_units
 from regworkers_core.selection.notify.status import message_counts
 from tests.faults.story import take_events
+from tests.operations.health.test_reading import no_scheduler
 from tests.support.drains import run
 from tests.support.draws import (
     CAMPAIGN,
@@ -116,7 +118,9 @@ def test_no_message_is_sent_before_its_time(runtime: Runtime) -> None:
     publish(later)
     run(later, SELECTIONS)
     assert run(later, NOTIFICATIONS).counts["received"] == 0 and due_units(later) == []
+    assert read_system(later, no_scheduler).messages_due is False
     early = Runtime(later.settings, clock=lambda: later.clock() + 10**9)
+    assert read_system(early, no_scheduler).messages_due is True
     assert due_units(early) and run(early, NOTIFICATIONS).counts["sent"] == len(ROWS)
 
 

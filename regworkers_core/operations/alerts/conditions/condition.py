@@ -6,7 +6,7 @@ Read on in `availability`, `work`, `campaigns` and `certificates`; `alerts.table
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from regworkers_core.domain.alert import Alert, Severity
@@ -18,8 +18,9 @@ from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
 SEVERAL = "several"
 _NAMED = 5
 
-BLIND, FUSE = "blind", "drain-fuse"
+BLIND, FUSE, STALLED = "blind", "drain-fuse", "drain-stalled"
 DEPENDENCY, DAEMONS, WATCHER = "dependency-down", "scheduler:daemons", "watcher:alerts_sensor"
+STREAM = "stream-lag:demand-table"
 # The dependencies without which a drain cannot work: as in the specifications of the flows' drains; a test compares.
 NEEDS = {
     "enqueue": ("dynamodb", "streams", "sqs"),
@@ -36,8 +37,9 @@ class Context:
     """Everything that a condition reads.
 
     `sensor_seen_at` is when the alerts sensor last evaluated (epoch seconds), None if it never did or evaluates now.
-    `still_seconds` maps campaigns to the time for which the lease of their draw was not renewed. `blind` are the
-    findings about sources that could not be read for too long.
+    `still_seconds` maps campaigns to the time for which the lease of their draw was not renewed, and drains with work
+    that is due (`waiting.key_of`) to that for which they acknowledged nothing; 0: since the last evaluation they did.
+    `blind` are the findings about sources that could not be read for too long.
     """
 
     snapshot: Snapshot
@@ -70,7 +72,8 @@ class Finding:
 
     `because` are keys of findings that certainly cause this one: while one of them holds, it is reported as their
     consequence, for `lasts_seconds` longer than the condition's `recovery`. Many findings of one `group` are reported
-    together. `page` replaces the condition's runbook.
+    together. `page` replaces the condition's runbook, and `remedy` is the command that helps, if it is not that of the
+    runbook.
     """
 
     subject: str
@@ -81,6 +84,7 @@ class Finding:
     group: str = SEVERAL
     page: str = ""
     lasts_seconds: float = 0.0
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +130,30 @@ class Condition:
         )
 
 
+def merged(first: Finding, *others: Finding) -> Finding:
+    """Findings of one subject as one, with the highest severity: the rest is the first one's."""
+    everything = (first, *others)
+    return replace(
+        first,
+        severity=Severity.worst(each.severity for each in everything),
+        summary="; ".join(each.summary for each in everything),
+        details={name: value for each in everything for name, value in each.details.items()},
+    )
+
+
 def causes_of_failures(drain: str) -> tuple[str, ...]:
     """Keys of what makes the items of a drain fail."""
     return tuple(f"{DEPENDENCY}:{each}" for each in NEEDS.get(drain, ()))
 
 
+def causes_of_stalls(drain: str) -> tuple[str, ...]:
+    """Keys of what keeps a drain from its work. Without daemons, or after its fuse tripped, no run is started."""
+    return (*causes_of_failures(drain), DAEMONS, f"{FUSE}:{drain}")
+
+
 def causes_of_backlog(drain: str) -> tuple[str, ...]:
-    """Keys of what makes work wait for a drain. Without daemons, or after its fuse tripped, no run is started."""
-    return (*causes_of_failures(drain), DAEMONS, f"{FUSE}:{drain}") if drain else ()
+    """Keys of what makes work wait for a drain."""
+    return (*causes_of_stalls(drain), f"{STALLED}:{drain}") if drain else ()
 
 
 def causes_of_stuck_draws() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from regworkers_core.operations.alerts.conditions.condition import (
     causes_of_failures,
     causes_of_stuck_draws,
     duration,
+    merged,
 )
 from regworkers_core.operations.health.objectives import SUBJECTS
 from regworkers_core.settings import AlertSeverities, BurnRate, Settings
@@ -94,7 +95,7 @@ def or_burns(objective: str, threshold: Assess, *, same_events: bool = False) ->
         if same_events:
             found = {subject: _peak(context, first, mine.get(subject)) for subject, first in found.items()}
         for subject, burn in burns.items():
-            found[subject] = _merged(found[subject], burn) if subject in found else burn
+            found[subject] = merged(found[subject], burn) if subject in found else burn
         return replace(judged, findings=tuple(found.values()))
 
     return assess
@@ -127,12 +128,3 @@ def _peak(context: Context, threshold: Finding, state: ObjectiveState | None) ->
     if state is None or state.windows[settings.page_fast.long_seconds].events < settings.least_events:
         return threshold
     return replace(threshold, severity=Severity.WARNING)
-
-
-def _merged(threshold: Finding, burn: Finding) -> Finding:
-    return replace(
-        threshold,
-        severity=Severity.worst((threshold.severity, burn.severity)),
-        summary=f"{threshold.summary}; {burn.summary}",
-        details={**threshold.details, **burn.details},
-    )

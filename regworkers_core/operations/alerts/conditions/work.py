@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.snapshot import DRAIN_OF, QueueState, Unread
-from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operations.alerts.conditions.condition import (
     FUSE,
     Assessment,
@@ -17,13 +17,20 @@ from regworkers_core.operations.alerts.conditions.condition import (
     causes_of_backlog,
     causes_of_failures,
     duration,
+    merged,
+)
+from regworkers_core.operations.alerts.conditions.waiting import (
+    AGE_UNKNOWN,
+    ENQUEUE,
+    is_draining,
+    is_paused,
+    stalled_enqueue,
 )
 from regworkers_core.settings import Names
 
 _DAY_SECONDS = 24 * 3600.0
 _STREAM, _STREAM_RETENTION, _REPLICA = "demand-table", "demand-table-stream", "replica"
 _ANALYTICS_QUEUE = "analytics-queue"
-_AGE_UNKNOWN = Unread("the age of the oldest unread record of the stream is unknown", "streams")
 # Without the environment's prefix.
 TOPICS = Names("").topics
 _ARCHIVE = "event-archive"
@@ -39,22 +46,30 @@ _NOT_YET = "not_yet"
 
 
 def stream_lag(context: Context) -> Assessment | Unread:
-    """At most one finding: the age of the oldest record that no drain has read."""
+    """At most one finding: the age of the oldest record that no drain has read, or that none is read at all."""
     stream, limits = context.snapshot.stream, context.settings.alerts
     if isinstance(stream, Unread):
         return stream
-    age = stream.iterator_age_seconds
-    if age is None:
-        return _AGE_UNKNOWN
-    if age <= limits.stream_lag_seconds:
-        return Assessment()
-    severity = context.severity.stream_lag
-    if age > limits.stream_lag_critical_seconds:
-        severity = Severity.worst((severity, context.severity.stream_lag_critical))
-    limit = duration(limits.stream_lag_seconds)
-    summary = f"the oldest unread record of the stream is {duration(age)} old, above {limit}"
-    details = {"iteratorAgeSeconds": round(age), "shards": stream.shards}
-    return Assessment((Finding(_STREAM, severity, summary, details, causes_of_backlog("enqueue")),))
+    age, stalled = stream.iterator_age_seconds, stalled_enqueue(context)
+    if age is None and stalled is None:
+        return AGE_UNKNOWN
+    found = [] if stalled is None else [replace(stalled, subject=_STREAM)]
+    if age is not None and age > limits.stream_lag_seconds:
+        limit = duration(limits.stream_lag_seconds)
+        summary = f"the oldest unread record of the stream is {duration(age)} old, above {limit}"
+        details = {"iteratorAgeSeconds": round(age), "shards": stream.shards}
+        because = causes_of_backlog(ENQUEUE)
+        found.append(Finding(_STREAM, _severity_of_lag(context, age), summary, details, because))
+    return Assessment((merged(*found),) if found else ())
+
+
+def _severity_of_lag(context: Context, age: float) -> Severity:
+    """What is deep but draining warns, and so does what waits because an operator wanted that."""
+    if is_paused(context, ENQUEUE):
+        return Severity.WARNING
+    if age > context.settings.alerts.stream_lag_critical_seconds:
+        return Severity.worst((context.severity.stream_lag, context.severity.stream_lag_critical))
+    return Severity.WARNING if is_draining(context, ENQUEUE) else context.severity.stream_lag
 
 
 def queue_depth(context: Context) -> Assessment | Unread:
@@ -120,7 +135,7 @@ def data_loss(context: Context) -> Assessment:
         unknown[_STREAM_RETENTION] = stream
     else:
         known = stream.iterator_age_seconds
-        ages.append((_STREAM_RETENTION, _AGE_UNKNOWN if known is None else known, stream.retention_seconds))
+        ages.append((_STREAM_RETENTION, AGE_UNKNOWN if known is None else known, stream.retention_seconds))
     if isinstance(snapshot.archive, Unread):
         unknown[_ARCHIVE] = snapshot.archive
     else:
@@ -284,9 +299,9 @@ def blown_fuses(context: Context) -> Assessment | Unread:
     )
 
 
-def forgotten_pauses(context: Context) -> Assessment | Unread:
-    """One finding for each drain that has been paused for longer than its operators may have meant."""
-    pauses, limit = context.snapshot.pauses, context.settings.alerts.drain_paused_hours * 3600
+def overdue_pauses(context: Context) -> Assessment | Unread:
+    """One finding for each drain that is still paused after the end of its pause."""
+    pauses = context.snapshot.pauses
     if isinstance(pauses, Unread):
         return pauses
     return Assessment(
@@ -294,11 +309,12 @@ def forgotten_pauses(context: Context) -> Assessment | Unread:
             Finding(
                 paused.drain,
                 context.severity.drain_paused,
-                f"the drain {paused.drain} is {paused.text}; `regworkers drain resume {paused.drain}` ends that",
+                f"the drain {paused.drain} is {paused.text}; that time is over, and `{paused.remedy}` ends it",
                 paused.as_dict(),
+                remedy=paused.remedy,
             )
             for paused in pauses
-            if context.now - (seconds(paused.since) or 0.0) >= limit
+            if paused.is_over(context.now)
         )
     )
 

@@ -119,7 +119,11 @@ def test_one_queue_that_cannot_be_read_is_a_gap_and_hides_no_other() -> None:
     )
     found = {each.name: assessed(each.name, snapshot) for each in TABLE}
     keys = {each.key for each in gaps_of(TABLE, found, SETTINGS.alerts)}
-    assert keys == {"queue-depth:selection-queue", "data-loss:selection-queue"}
+    assert keys == {
+        "queue-depth:selection-queue",
+        "data-loss:selection-queue",
+        "drain-stalled:selections",
+    }
     assert [each.subject for each in found["queue-depth"].findings] == ["replication-queue"]  # type: ignore[union-attr]
     assert [each.subject for each in found["dead-letters"].findings] == ["replication-queue-dlq"]  # type: ignore[union-attr]
 

@@ -182,16 +182,27 @@ def test_a_drain_that_has_stopped_itself_names_the_defect_and_what_starts_it_aga
         assert part in line
 
 
-def test_a_pause_is_an_alert_once_it_may_have_been_forgotten() -> None:
-    def paused(since: str) -> Snapshot:
-        return replace(WELL, pauses=(PausedDrain("save", since, "ada", "the replica is restored"),))
+@pytest.mark.parametrize("lasts", [60.0, 1800.0, 86_400.0])
+def test_a_drain_that_is_paused_beyond_the_end_of_its_pause_pages(lasts: float) -> None:
+    def paused(began: float) -> Snapshot:
+        until = ago(began - lasts)
+        return replace(
+            WELL, pauses=(PausedDrain("save", ago(began), "ada", "the replica is restored", until),)
+        )
 
-    assert found("drain-paused", paused(ago(4 * 3600 - 60))) == []
-    ((subject, severity, line),) = found("drain-paused", paused(ago(4 * 3600)))
-    assert (subject, severity) == ("save", "warning")
-    for part in ("by ada", "the replica is restored", "`regworkers drain resume save`"):
+    assert found("drain-paused", paused(lasts - 1)) == []
+    ((subject, severity, line),) = found("drain-paused", paused(lasts))
+    assert (subject, severity) == ("save", "critical")
+    for part in ("by ada", "the replica is restored", "that time is over", "`regworkers drain resume save`"):
         assert part in line
-    assert len(found("drain-paused", paused("not a time"))) == 1
+
+
+@pytest.mark.parametrize(("since", "is_over"), [(1799.0, False), (1800.0, True), (None, True)])
+def test_a_pause_that_does_not_say_for_how_long_lasts_half_an_hour(
+    since: float | None, is_over: bool
+) -> None:
+    paused = PausedDrain("save", "not a time" if since is None else ago(since), "ada", "a restore")
+    assert bool(found("drain-paused", replace(WELL, pauses=(paused,)))) is is_over
 
 
 def test_batches_that_take_nearly_as_long_as_they_may() -> None:
