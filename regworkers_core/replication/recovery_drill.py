@@ -89,6 +89,8 @@ class Replay:
             _Nowhere(),
             run_id=run_id,
             clock=clock,
+            # The trace of an entry has what happened to it, and a drill is none of that.
+            traced=False,
         )
 
     def run(self, stop: StopSignal, done: _Found) -> None:

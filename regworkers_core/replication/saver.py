@@ -75,7 +75,7 @@ def _not_confirmed(failure: SendFailure) -> Failure:
 
 class Saver:
     """The save steps, and the drain's `Handler[ReplicationItem]` over them; shared by all its threads. `run_id` is
-    stored with each state.
+    stored with each state. `traced`: what becomes of each entry is logged with its correlation id.
     """
 
     kind = MessageType.REPLICATE
@@ -93,7 +93,9 @@ class Saver:
         run_id: str,
         clock: Callable[[], float] = scheduling.now,
         on_step: OnStep = no_step,
+        traced: bool = True,
     ) -> None:
+        self._traced = traced
         self._table = table
         self._replica = replica
         self._campaigns = campaigns
@@ -149,7 +151,7 @@ class Saver:
             if isinstance(outcome, TransientFailure):
                 # This entry alone is repeated, and not the others of its message.
                 saved.outcomes[key] = LeftOver.of(outcome)
-        if wants_entries():
+        if self._traced and wants_entries():
             self._log(wanted, entries, saved)
         return saved
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.indexes import INDEXES
+from regworkers_core.replication import saver
 from regworkers_core.replication.recovery_drill import recovery_drill
 from regworkers_core.replication.scratch_database import Scratch, left_behind
 from regworkers_core.runtime import Runtime
@@ -68,6 +70,16 @@ def test_a_drill_rebuilds_every_entry_finds_it_equal_and_leaves_nothing_behind(r
     # What takes time in the real replica takes it here.
     assert all(list(index.keys) in seen["indexes"] for index in INDEXES["entries"])
     assert scratch_databases(runtime) == []
+
+
+def test_it_writes_no_line_into_the_trace_of_an_entry(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The level at which each entry has its line.
+    monkeypatch.setattr(saver, "wants_entries", lambda: True)
+    with capture_logs() as lines:
+        assert recovery_drill(runtime).saved == 12
+    assert [line["event"] for line in lines] == ["recovery drill ended"]
 
 
 def test_it_touches_neither_flags_nor_queues_nor_the_real_replica(runtime: Runtime) -> None:
