@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.drill import DrillResult
@@ -72,14 +71,19 @@ def test_a_drill_rebuilds_every_entry_finds_it_equal_and_leaves_nothing_behind(r
     assert scratch_databases(runtime) == []
 
 
-def test_it_writes_no_line_into_the_trace_of_an_entry(
+def test_it_writes_no_line_into_the_trace_of_an_entry_and_a_save_does(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The level at which each entry has its line.
+    said: list[str] = []
     monkeypatch.setattr(saver, "wants_entries", lambda: True)
-    with capture_logs() as lines:
-        assert recovery_drill(runtime).saved == 12
-    assert [line["event"] for line in lines] == ["recovery drill ended"]
+    monkeypatch.setattr(saver, "entries_passed", lambda event, _entries, **_more: said.append(event))
+    assert recovery_drill(runtime).saved == 12
+    assert said == []
+    put(runtime, key("traced"))
+    replicate_all(runtime)
+    assert said == ["entry saved"]
+    remove(runtime, key("traced"))
+    replicate_all(runtime)
 
 
 def test_it_touches_neither_flags_nor_queues_nor_the_real_replica(runtime: Runtime) -> None:
