@@ -79,6 +79,7 @@ class Saver:
     """
 
     kind = MessageType.REPLICATE
+    seal = None
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Saver:
         replica: Replica,
         campaigns: KnownCampaigns,
         replication: Queue,
-        analytics: Queue,
+        events: EventQueue,
         *,
         dead_letters: OpenDeadLetters | None = None,
         second_look: SecondLook | None = None,
@@ -100,7 +101,7 @@ class Saver:
         self._replica = replica
         self._campaigns = campaigns
         self._replication = replication
-        self._events = EventQueue(analytics)
+        self._events = events
         self._dead_letters, self._second_look = dead_letters, second_look
         self._run_id = run_id
         self._clock = clock

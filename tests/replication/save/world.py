@@ -16,6 +16,7 @@ from pymongo.errors import BulkWriteError
 
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
@@ -74,7 +75,7 @@ class World:
             self.replica,
             self,
             self.replication,
-            self.analytics,
+            EventQueue(self.analytics, sign=lambda _body: "signed"),
             run_id="run",
             clock=lambda: self.now,
             on_step=lambda step: self.on_step(step),
