@@ -333,7 +333,8 @@ class ObjectiveState:
 class Snapshot:
     """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line.
     `queues` has those whose depth could be read (Unread: none), `unread_queues` the others by their full name.
-    `messages_due`: the outbox has messages that a sender may send now.
+    `messages_due`: the outbox has messages that a sender may send now. `forged` is the number of open dead letters
+    FORGED.
     """
 
     at: str
@@ -354,3 +355,4 @@ class Snapshot:
     objectives: Reading[tuple[ObjectiveState, ...]] = ()
     acknowledged: Reading[tuple[LastAcknowledged, ...]] = ()
     messages_due: Reading[bool] = False
+    forged: Reading[int] = 0

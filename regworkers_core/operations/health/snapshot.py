@@ -17,7 +17,7 @@ from regworkers_core.adapters.mongo.draws import (
 )
 from regworkers_core.analytics import publishing
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import Reason, UsageError
 from regworkers_core.domain.snapshot import (
     BlownFuse,
     CampaignState,
@@ -76,6 +76,7 @@ _DEPENDENCY_OF = {
     "parity": "mongo",
     "acknowledged": "dynamodb",
     "messages": "mongo",
+    "forged": "mongo",
     "archive": "kafka",
 }
 
@@ -111,6 +112,7 @@ def read_system(
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
         "parity": partial(_parity, runtime),
+        "forged": lambda: runtime.dead_letters.number_open(Reason.FORGED),
         "archive": partial(read_unarchived, runtime),
     }
     # A slow login takes from the time of the readers.
@@ -140,6 +142,7 @@ def read_system(
         certificates=found["certificates"],
         scheduler=found["scheduler"],
         parity=found["parity"],
+        forged=found["forged"],
         archive=found["archive"],
         acknowledged=found["acknowledged"],
         messages_due=found["messages"],
