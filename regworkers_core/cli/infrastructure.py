@@ -110,8 +110,8 @@ def producer_key_command(
 ) -> None:
     """Show which keys sign a role's events, by their ids; with --change --apply replace the key.
 
-    Processes use a new key within five minutes. What a leaked key has signed and is not published yet becomes dead
-    letters with the reason FORGED.
+    Processes use a new key within five minutes. What a leaked key has signed and is not published yet ends on the
+    dead-letter queue with the reason FORGED.
     """
     if (change.apply or leaked) and not replace:
         raise UsageError("--apply and --leaked are for --change: without it the keys are only shown")

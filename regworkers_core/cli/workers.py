@@ -191,7 +191,7 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
 
 
 def _send_data_as(role: ProducerRole) -> Worker:
-    """The worker sendData for an event that is signed here: whoever has a role's key speaks for it, on record."""
+    """The worker sendData for an event that is signed here: one who has a role's key speaks for it, on record."""
 
     def worker(runtime: Runtime, event: Any) -> Any:
         run_id = f"invoke-{uuid.uuid4().hex}"

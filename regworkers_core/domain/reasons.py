@@ -19,7 +19,7 @@ class Reason(StrEnum):
     UNSUPPORTED_VERSION = "UNSUPPORTED_VERSION"
     MISSING_KEY = "MISSING_KEY"
     INVALID_ENTRY = "INVALID_ENTRY"
-    # Nobody who may send this has signed it.
+    # No role that may send this has signed it.
     FORGED = "FORGED"
     INVALID_EVENT = "INVALID_EVENT"
     DUPLICATE_KEY = "DUPLICATE_KEY"

@@ -152,7 +152,7 @@ class Settler(Generic[I]):
         message = decoded.message
         attempt = attempt_of(message.attributes)
         if decoded.refused:
-            # Perhaps before anybody asked who had sent it: it goes on with the proof that it came with.
+            # Perhaps before its proof was checked, so it goes on with the one that it came with.
             proof = self._handler.seal.kept(message) if self._handler.seal else {}
             return [FailedItem(message, _original_body(message), decoded.refused, attempt, proof=proof)], []
         dead, alone = [], []

@@ -53,7 +53,7 @@ def again(runtime: Runtime, **choice: str) -> RedriveReport:
     return redrive(runtime, dead_queue(runtime.names, "analytics"), Assessor(runtime, refusal), options)
 
 
-def test_an_event_that_nobody_signed_is_a_dead_letter_and_not_on_kafka(servers: Runtime) -> None:
+def test_an_event_without_a_signature_is_a_dead_letter_and_not_on_kafka(servers: Runtime) -> None:
     event = event_of("selection.made", "unsigned")
     send(servers, body_of(event))
     assert run(servers, PUBLISH).counts["dead_lettered"] == 1
@@ -84,7 +84,7 @@ def test_replication_announces_no_winner(servers: Runtime) -> None:
         ({"items": [{"no": "event"}]}, "FORGED"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused_first_and_nobody_signs_it(
+def test_a_body_that_cannot_be_read_is_refused_first_and_is_not_signed(
     servers: Runtime, change: dict[str, Any], reason: str
 ) -> None:
     send(servers, orjson.dumps({**orjson.loads(body_of()), **change}), producer="selection:00000000:00")
@@ -99,15 +99,13 @@ def test_what_publish_dead_letters_it_signs_and_a_redrive_sends_it_as_it_was(ser
     send(servers, body, **signed(servers, body, ProducerRole.REPLICATION))
     report = run(servers, PUBLISH)
     assert (report.counts["sent"], report.counts["dead_lettered"]) == (1, 1)
-    dead = servers.queue(servers.names.dead_letter_queue(servers.names.analytics_queue))
-    (letter,) = dead.receive(10, 0, 0)
-    assert letter.attributes["reason"] == "INVALID_EVENT"
-    assert letter.attributes[PRODUCER] == servers.producer_keys.sign(
-        ProducerRole.ANALYTICS, letter.body.encode()
-    )
+    queue = servers.queue(servers.names.dead_letter_queue(servers.names.analytics_queue))
+    (dead,) = queue.receive(10, 0, 0)
+    assert dead.attributes["reason"] == "INVALID_EVENT"
+    assert dead.attributes[PRODUCER] == servers.producer_keys.sign(ProducerRole.ANALYTICS, dead.body.encode())
     assert again(servers).sent.total() == 1
     (sent,) = servers.queue(servers.names.analytics_queue).receive(10, 0, 0)
-    assert (sent.body, sent.attributes[PRODUCER]) == (letter.body, letter.attributes[PRODUCER])
+    assert (sent.body, sent.attributes[PRODUCER]) == (dead.body, dead.attributes[PRODUCER])
     assert run(servers, PUBLISH).counts["dead_lettered"] == 1
     ((_, attributes),) = dead_letters(servers)
     assert attributes["reason"] == "INVALID_EVENT"
@@ -119,7 +117,7 @@ def test_a_redrive_sends_forged_messages_only_when_they_are_named(servers: Runti
     assert run(servers, PUBLISH).counts["dead_lettered"] == 2
     counted = again(servers)
     assert (counted.sent.total(), counted.forged) == (1, 1)
-    assert "1 messages that nobody has signed stay" in counted.advice
+    assert "1 messages that no role has signed stay" in counted.advice
     assert run(servers, PUBLISH).counts["dead_lettered"] == 1
     named = again(servers, reason="FORGED")
     assert (named.sent.total(), named.forged) == (1, 0)
@@ -128,7 +126,7 @@ def test_a_redrive_sends_forged_messages_only_when_they_are_named(servers: Runti
     assert not on_kafka(servers, "named")
 
 
-def test_a_letter_that_was_forged_for_want_of_its_key_is_published_once_the_key_is_back(
+def test_a_message_that_was_forged_for_want_of_its_key_is_published_once_the_key_is_back(
     servers: Runtime,
 ) -> None:
     secrets, name = servers.secrets, "producer-key/provision"
@@ -137,7 +135,7 @@ def test_a_letter_that_was_forged_for_want_of_its_key_is_published_once_the_key_
     text = secrets.get(name)
     assert text is not None
     for _ in range(2):
-        # As somebody who replaces secrets by hand does, twice.
+        # As an operator who replaces secrets by hand, twice.
         secrets.put(name, "2026-01-01T00:00:00.000Z " + "0" * 64, description="")
     assert run(Runtime(servers.settings), PUBLISH).counts["dead_lettered"] == 1
     secrets.put(name, text, description="")
@@ -177,7 +175,7 @@ def test_send_data_checks_too_and_signs_for_one_who_has_the_key(servers: Runtime
         {"what": "invoke sendData", "target": "replication"}
     )
     assert action is not None
-    for words in (("sendData", "--sign-as", "nobody"), ("saveEntries", "--sign-as", "replication")):
+    for words in (("sendData", "--sign-as", "unknown"), ("saveEntries", "--sign-as", "replication")):
         assert regworkers(servers, "invoke", words[0], "{}", *words[1:]).code == 2
 
 

@@ -116,12 +116,12 @@ def test_a_body_that_differs_by_a_byte_is_not_what_was_signed(change: bytes) -> 
         "replication:",
         "replication:abc",
         "replication:abc:",
-        "nobody:abc:def",
+        "unknown:abc:def",
         "::",
         ":a:b",
     ],
 )
-def test_an_attribute_that_is_no_signature_is_refused_without_a_look_at_the_store(given: str) -> None:
+def test_an_attribute_that_is_no_signature_is_refused_without_reading_the_store(given: str) -> None:
     world = World()
     assert "is not <role>:<key id>:<hmac>" in world.refused(received(b'{"items":[]}', producer=given))
     assert not world.store.reads
@@ -136,7 +136,7 @@ def test_the_signature_of_one_role_is_not_that_of_another() -> None:
     assert world.refused(stolen) == "the key that it names is not accepted for selection"
 
 
-def test_what_nobody_signed_is_accepted_only_if_it_was_queued_before_the_time_in_the_settings() -> None:
+def test_what_is_not_signed_is_accepted_only_if_it_was_queued_before_the_time_in_the_settings() -> None:
     until = 1_800_000_000.0
     world = World(unsigned_until=until)
     body = b'{"items":[{"type":"selection.made"}]}'

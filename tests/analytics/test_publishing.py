@@ -44,7 +44,7 @@ class Kafka:
         pass
 
 
-class Anybody:
+class LetsPass:
     """A seal that lets everything pass."""
 
     def check(self, message: Received, items: Sequence[Any]) -> None:
@@ -63,7 +63,7 @@ class World:
         breaker = CircuitBreaker("kafka", failures=2, reset_seconds=60, clock=lambda: 0.0)
         self.dependency = Dependency("kafka", lambda error: error, policy=RetryPolicy(), breaker=breaker)
         self.handler = PublishHandler(
-            self.kafka, self.dependency, TOPICS, seal=Anybody(), tolerance_seconds=300, clock=lambda: NOW
+            self.kafka, self.dependency, TOPICS, seal=LetsPass(), tolerance_seconds=300, clock=lambda: NOW
         )
 
     def handle(self, *events: Any) -> Handled:

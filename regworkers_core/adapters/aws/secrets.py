@@ -65,7 +65,7 @@ class SecretStore:
                 Description=description,
             )
         except AwsRefusal as error:
-            # Also a secret that is being deleted: whoever reads it says what to do.
+            # Also a secret that is being deleted: `get` says what to do.
             if error.code not in _EXISTS:
                 raise
             return False

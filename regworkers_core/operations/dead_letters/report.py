@@ -322,7 +322,7 @@ class RedriveReport:
             lines.append("run it again: it continues with what is still there")
         if self.forged:
             lines.append(
-                f"{self.forged} messages that nobody has signed stay: find their sender, `regworkers dlq list {name} "
+                f"{self.forged} messages that no role has signed stay: find their sender, `regworkers dlq list {name} "
                 f"--reason {Reason.FORGED}`"
             )
         if again := self.failed - self.unsent - self.refused:

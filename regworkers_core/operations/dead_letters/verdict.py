@@ -248,7 +248,7 @@ def _assessed(message: DeadMessage, known: Mapping[int, ItemVerdict]) -> Assesse
     if message.reason == Reason.FORGED:
         forged = ItemVerdict(
             DeadLetterVerdict.UNKNOWN,
-            f"nobody who may send it has signed it: {message.error}",
+            f"no role that may send it has signed it: {message.error}",
             fails_again=True,
         )
         return Assessed(message, [forged] * len(message.items), DeadLetterVerdict.UNKNOWN)

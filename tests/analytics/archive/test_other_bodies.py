@@ -1,4 +1,4 @@
-"""Two bodies under one event id: the second is no repeat, whoever sent it, and is kept apart and named."""
+"""Two bodies under one event id: the second is no repeat, and is kept apart and named."""
 
 from __future__ import annotations
 
