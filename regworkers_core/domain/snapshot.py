@@ -20,10 +20,14 @@ PAUSE_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """`why` is one line. `dependency` names what did not answer; empty where no dependency is at fault."""
+    """`why` is one line. `dependency` names what did not answer; empty where no dependency is at fault. `late`: nothing
+    came in time, which may be the fault of this machine. What it hides is not urgent for `slack_seconds`.
+    """
 
     why: str
     dependency: str = ""
+    late: bool = False
+    slack_seconds: float = 0.0
 
 
 Reading: TypeAlias = T | Unread
@@ -331,10 +335,10 @@ class ObjectiveState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line.
-    `queues` has those whose depth could be read (Unread: none), `unread_queues` the others by their full name.
-    `messages_due`: the outbox has messages that a sender may send now. `forged` is the number of open dead letters
-    FORGED.
+    """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line;
+    `unjudged` are those that a machine without a free core could not judge. `queues` has those whose depth could be
+    read (Unread: none), `unread_queues` the others by their full name. `messages_due`: the outbox has messages that a
+    sender may send now.
     """
 
     at: str
@@ -355,4 +359,4 @@ class Snapshot:
     objectives: Reading[tuple[ObjectiveState, ...]] = ()
     acknowledged: Reading[tuple[LastAcknowledged, ...]] = ()
     messages_due: Reading[bool] = False
-    forged: Reading[int] = 0
+    unjudged: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ its threads when the process ends, so one server that hangs would keep the proce
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from contextvars import Context, copy_context
@@ -35,16 +36,33 @@ def gather(
 ) -> dict[K, T | Exception]:
     """Run all calls at once and return each result, or the exception that the call raised, in the order of `calls`.
 
-    Blocks for at most `within_seconds` (None: until all have ended). A call that is late has NoAnswer. Never raises.
+    Each call has `within_seconds` (None: no limit) from its own start, so this blocks for at most twice that time on a
+    machine that is slow to start threads. A call that is late has NoAnswer. Never raises.
     """
-    give_up = None if within_seconds is None else scheduling.monotonic() + within_seconds
-    futures = {key: run_in_thread(call, name=f"{name} {key}") for key, call in calls.items()}
+    began: dict[K, float] = {}
+
+    def timed(key: K, call: Callable[[], T]) -> T:
+        began[key] = scheduling.monotonic()
+        return call()
+
+    limit = math.inf if within_seconds is None else within_seconds
+    last = scheduling.monotonic() + 2 * limit
+    futures = {
+        key: run_in_thread(partial(timed, key, call), name=f"{name} {key}") for key, call in calls.items()
+    }
     found: dict[K, T | Exception] = {}
     for key, future in futures.items():
-        try:
-            found[key] = result_by(future, give_up)
-        except Exception as error:
-            found[key] = error
+        while key not in found:
+            start = began.get(key)
+            give_up = min(last, (scheduling.monotonic() if start is None else start) + limit)
+            try:
+                found[key] = result_by(future, None if give_up == math.inf else give_up)
+            except NoAnswer as late:
+                # A call that had not begun may have begun while this waited.
+                if start is not None or scheduling.monotonic() >= last:
+                    found[key] = late
+            except Exception as error:
+                found[key] = error
     return found
 
 

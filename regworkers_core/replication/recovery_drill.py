@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 
 from regworkers_core.adapters.aws.demand_table import Cleared
-from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.drill import DrillResult, Ended
 from regworkers_core.domain.entry import Entry
@@ -87,11 +86,9 @@ class Replay:
             replica,
             _EveryCampaign(),
             _Nowhere(),
-            EventQueue(_Nowhere(), sign=lambda _body: ""),
+            _Nowhere(),
             run_id=run_id,
             clock=clock,
-            # The trace of an entry has what happened to it, and a drill is none of that.
-            traced=False,
         )
 
     def run(self, stop: StopSignal, done: _Found) -> None:

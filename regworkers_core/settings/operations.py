@@ -62,7 +62,6 @@ class AlertSeverities(Section):
     stream_lag_critical: Severity = Severity.CRITICAL
     queue_depth: Severity = Severity.WARNING
     dead_letters: Severity = Severity.CRITICAL
-    forged_events: Severity = Severity.CRITICAL
     # Under `lossShareLeft`, and under `lossCriticalShareLeft`.
     data_loss: Severity = Severity.WARNING
     data_loss_critical: Severity = Severity.CRITICAL
@@ -84,6 +83,11 @@ class AlertSeverities(Section):
     # Watched by CloudWatch alone: throttling, many retries, single failed items, messages that wait long, lag above its
     # objective.
     performance: Severity = Severity.WARNING
+
+    def first_of(self, condition: str) -> Severity:
+        """That of the first kind or step of a condition (`stream-lag`). Raises ValueError for one that there is not."""
+        found: Severity | None = getattr(self, condition.replace("-", "_"), None)
+        return found or self.worst_of(condition)
 
     def worst_of(self, condition: str) -> Severity:
         """The highest that a condition (`stream-lag`) may have. Raises ValueError for one that there is not."""

@@ -108,14 +108,18 @@ def test_what_the_server_labels_as_worth_a_repeat_is_transient_and_overload_is_t
     assert transient(error).throttled is (label == "SystemOverloadedError")
 
 
-def test_a_host_that_dns_does_not_know_is_named_without_the_login() -> None:
+def test_a_host_that_dns_does_not_know_or_that_refuses_is_named_without_the_login() -> None:
     said = "nope.example.net:27017: [Errno -2] Name or service not known (configured timeouts: ...), Timeout: 2.0s"
     failure = transient(ServerSelectionTimeoutError(said))
     assert failure.error == "ServerSelectionTimeoutError: DNS does not know nope.example.net:27017"
     refused = ServerSelectionTimeoutError(
         "db.example.net:27017: [Errno 111] Connection refused, Timeout: 2.0s"
     )
-    assert transient(refused).error == "ServerSelectionTimeoutError"
+    assert (
+        transient(refused).error == "ServerSelectionTimeoutError: db.example.net:27017 refused the connection"
+    )
+    silent = ServerSelectionTimeoutError("db.example.net:27017: timed out, Timeout: 2.0s")
+    assert transient(silent).error == "ServerSelectionTimeoutError"
 
 
 def test_a_wrong_address_is_the_operators_and_is_not_shown() -> None:

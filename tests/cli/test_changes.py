@@ -26,7 +26,6 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "draw publish-page": ("summer",),
     "dlq redrive": ("replication",),
     "migrate cut-over": (),
-    "producer-key": ("analytics", "--change"),
     "provision": (),
     "reconcile": ("--repair",),
     "runbook campaign-configuration": (),

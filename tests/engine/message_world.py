@@ -31,7 +31,6 @@ class Handler:
     """
 
     kind = MessageType.ASSIGN
-    seal = None
 
     def __init__(self, **outcomes: Outcome) -> None:
         self.outcomes = outcomes

@@ -9,7 +9,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from regworkers_core.engine.deadline import NoAnswer, SingleFlight
+from regworkers_core.engine import scheduling
+from regworkers_core.engine.deadline import NoAnswer, SingleFlight, gather
 from tests.support.waiting import wait_until
 
 CORRELATION: ContextVar[str] = ContextVar("correlation", default="none")
@@ -115,3 +116,19 @@ def test_calls_run_in_the_context_of_who_started_them() -> None:
     Watched().ask("key", call, wait_seconds=20)
     CORRELATION.reset(token)
     assert seen == ["abc"]
+
+
+def test_the_time_of_a_call_runs_from_its_own_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, let_go = scheduling.start, threading.Event()
+
+    def late(call: Callable[[], object], name: str) -> None:
+        def begin() -> None:
+            let_go.wait(0.3)
+            call()
+
+        start(begin, name)
+
+    monkeypatch.setattr(scheduling, "start", late)
+    assert gather({"a": lambda: 1}, within_seconds=0.2, name="test") == {"a": 1}
+    hangs = gather({"a": threading.Event().wait}, within_seconds=0.2, name="test")
+    assert isinstance(hangs["a"], NoAnswer)

@@ -22,11 +22,7 @@ from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
 from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.desired import desired
-from regworkers_core.infrastructure.provision_aws import (
-    provision_bucket,
-    provision_producer_keys,
-    provision_queues,
-)
+from regworkers_core.infrastructure.provision_aws import provision_bucket, provision_queues
 from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.infrastructure.provision_tables import provision_table
 from regworkers_core.runtime import Runtime
@@ -254,7 +250,6 @@ def provision(runtime: Runtime) -> None:
     for table in wanted.tables:
         provision_table(runtime, table)
     list(provision_queues(runtime, wanted.queues))
-    list(provision_producer_keys(runtime))
     provision_bucket(runtime)
     list(provision_topics(runtime, change=True))
 

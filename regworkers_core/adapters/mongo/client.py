@@ -43,6 +43,7 @@ _COMMAND_CODES = frozenset((
 _AGAIN_LABELS = ("RetryableWriteError", "RetryableError", "SystemOverloadedError")
 # What the driver quotes of the system's resolver: `host:27017: [Errno -2] Name or service not known`.
 _UNRESOLVED = re.compile(r"([\w.\-]+:\d+): \[Errno -?\d+\] [^(\[]*(?:[Nn]ame|nodename|hostname|getaddrinfo)")
+_REFUSING = re.compile(r"([\w.\-]+:\d+): \[Errno -?\d+\] Connection refused")
 _URI_UNUSABLE = "REGWORKERS_MONGO__URI is not usable"
 
 
@@ -129,12 +130,14 @@ def _of_server(error: OperationFailure) -> Exception:
 
 
 def _reason(error: Exception) -> str:
-    """Without the driver's text, which may print a document; names a host that DNS does not know."""
+    """Without the driver's text, which may print a document; names a host that DNS does not know or that refuses."""
     if isinstance(error, OperationFailure) and error.code is not None:
         return f"code {error.code}"
     unresolved = _UNRESOLVED.search(str(error)) if isinstance(error, ConnectionFailure) else None
     if unresolved:
         return f"{type(error).__name__}: DNS does not know {unresolved[1]}"
+    if isinstance(error, ConnectionFailure) and (refusing := _REFUSING.search(str(error))):
+        return f"{type(error).__name__}: {refusing[1]} refused the connection"
     return type(error).__name__
 
 

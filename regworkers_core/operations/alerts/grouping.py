@@ -168,14 +168,17 @@ class _ConditionGroups:
 
     def _report(self, group: str, members: Sequence[Finding]) -> None:
         key_of, limit = self._condition.key_of, 1 if group in _PROVIDERS else self._limits.group_above
-        if len(members) > limit or key_of(group) in self._previous.open:
-            alert = _group_alert(self._condition, group, members)
+        # One that has an incident of its own keeps it: two incidents for one cause would notify twice.
+        own = [member for member in members if key_of(member.subject) in self._previous.open]
+        others = [member for member in members if member not in own]
+        if others and (len(others) > limit or key_of(group) in self._previous.open):
+            alert = _group_alert(self._condition, group, others)
             self.alerts.append(alert)
-            for member in members:
+            for member in others:
                 self._keep(member)
                 self.reported_as[key_of(member.subject)] = alert.key
-            return
-        for member in members:
+            others = []
+        for member in (*own, *others):
             self.alerts.append(self._condition.alert(member))
             self.reported_as[key_of(member.subject)] = key_of(member.subject)
 
@@ -188,7 +191,9 @@ def _group_alert(condition: Condition, group: str, members: Sequence[Finding]) -
         Finding(
             group,
             Severity.worst(member.severity for member in members),
-            f"{len(members)} {condition.several}: {some(subjects)}",
+            f"{len(members)} {condition.several}: {some(subjects)}"
+            if len(members) > 1
+            else members[0].summary,
             {**details, "first": members[0].summary},
             page=pages.pop() if len(pages) == 1 else "",
         )

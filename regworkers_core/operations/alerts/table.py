@@ -75,8 +75,9 @@ TABLE: tuple[Condition, ...] = (
         name=BLIND,
         fires="the source of a condition, or of one of its subjects, could not be read for `blindSeconds` "
         f"({duration(_LIMITS.blind_seconds)}); one incident for each dependency that fails",
-        severity="the highest of the affected conditions",
-        key="dependency, `clock`, or the condition if no dependency failed",
+        severity="the highest of the affected conditions; of events that the archive has not read, that of the "
+        "first step of `data-loss` until its second step may be near",
+        key="dependency, `clock`, `machine` (too busy to judge), or the condition if no dependency failed",
         runbook="time-outs.md",
         several="causes keep conditions from being judged",
         assess=availability.blind,
@@ -198,16 +199,6 @@ TABLE: tuple[Condition, ...] = (
         runbook="dead-letters.md",
         several="dead-letter queues are not empty",
         assess=or_burns(CORRECTNESS, work.dead_letters),
-    ),
-    Condition(
-        name="forged-events",
-        fires="events on the analytics queue were signed by no role that may send them; closes when their dead letters "
-        "are dropped or published",
-        severity=_SEVERITY.forged_events.value,
-        key="`analytics-queue`",
-        runbook="dead-letters.md",
-        several="events are forged",
-        assess=work.forged_events,
     ),
     Condition(
         name="data-loss",

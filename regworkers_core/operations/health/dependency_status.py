@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -36,28 +38,69 @@ NO_ANSWER = "does not answer"
 LOCAL_UP, TIME_OUTS = "regworkers local up", "regworkers runbook time-outs"
 # An error names the command that helps like this.
 _COMMAND = re.compile(r"`(regworkers [^`]+)`")
+_SETTING = re.compile(r"\bset (REGWORKERS|AWS)_")
 # An operator waits for the answer.
 _ANSWER_SECONDS = 2.0
+_SELECTION_SHARE = 0.6
+# An operator waits no longer for one part, however busy the machine is.
+_MOST_SECONDS = 12.0
+# Twice as many threads as cores: what takes a moment on an idle machine may take a second.
+_BUSY = 2.0
+AWS = frozenset({"dynamodb", "streams", "sqs", "s3", "cloudwatch", "secretsmanager"})
+# The dependency of what a busy machine could not judge.
+MACHINE = "machine"
+TOO_BUSY = "this machine is too busy to judge"
+# Errors of drivers that say no more than that no answer came: names of exceptions and of Kafka's codes.
+_LATE = re.compile(r"time.?d?.?out", re.IGNORECASE)
 # Longer than any retry with short time-outs takes.
 _ASK_SECONDS = 60.0
 # Names of guards, and the dependency that each of them calls.
 _GUARDED = {"drain-log": "mongo", "stream-listing": "streams"}
 
 
-def with_short_timeouts(settings: Settings, seconds: float = _ANSWER_SECONDS) -> Settings:
-    """The settings for reading the system while an operator waits: no retries, no answer awaited longer."""
+def slowness() -> float:
+    """How much longer work takes here than on an idle machine, from 1 on: threads that want to run for each core, now
+    or in the last minute. What is asked of a server on this machine takes as much longer.
+    """
+    try:
+        now = Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]
+    except OSError:
+        now = "0"
+    return max(1.0, max(os.getloadavg()[0], float(now)) / (os.cpu_count() or 1))
 
-    def capped(section: Any, *fields: str) -> Any:
-        return section.model_copy(update={name: min(getattr(section, name), seconds) for name in fields})
+
+def patience(seconds: float) -> float:
+    """As long as `seconds` are on an idle machine, up to `_MOST_SECONDS`."""
+    return max(seconds, min(seconds * slowness(), _MOST_SECONDS))
+
+
+def is_too_busy(late: Iterable[str], waited_seconds: float) -> bool:
+    """Whether the machine is a better reason than these dependencies that nothing came from them within the time: it
+    is busy, and either they have nothing to do with each other or there was no time to be as patient as it needs.
+    """
+    slow = slowness()
+    providers = {"aws" if name in AWS else name for name in late if not name.startswith("service-")}
+    return slow >= _BUSY and (len(providers) > 1 or waited_seconds >= _MOST_SECONDS)
+
+
+def with_short_timeouts(settings: Settings, seconds: float | None = None) -> Settings:
+    """The settings for reading the system while an operator waits: no retries, no answer awaited longer than `seconds`,
+    by default as long as an operator waits.
+    """
+    longest = patience(_ANSWER_SECONDS) if seconds is None else seconds
+
+    def capped(section: Any, *fields: str, share: float = 1.0) -> Any:
+        most = share * longest
+        return section.model_copy(update={name: min(getattr(section, name), most) for name in fields})
 
     return settings.model_copy(
         update={
             "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
+            # The driver says that a connection was refused only when its selection of a server ends.
             "mongo": capped(
-                settings.mongo,
-                "connect_timeout_seconds",
-                "socket_timeout_seconds",
+                capped(settings.mongo, "connect_timeout_seconds", "socket_timeout_seconds"),
                 "server_selection_timeout_seconds",
+                share=_SELECTION_SHARE,
             ),
             "kafka": capped(settings.kafka, "timeout_seconds"),
             "services": capped(
@@ -77,10 +120,18 @@ def command_in(error: str, otherwise: str = TIME_OUTS) -> str:
 
 def way_out(error: str, settings: Settings, dependency: str = "") -> str:
     """The command that helps against an error: the one that its text names, or in local-dev the one that starts the
-    dependency's embedded server. Empty if no command is known.
+    dependency's embedded server. Empty if no command is known, or for what a command does not bring: a setting, a free
+    core.
     """
+    if error == TOO_BUSY or needs_setting(error):
+        return ""
     local = settings.environment == "local-dev" and dependency and server_of(dependency)
     return command_in(error, LOCAL_UP if local else "")
+
+
+def needs_setting(error: str) -> bool:
+    """Whether the error names the setting that is missing."""
+    return _SETTING.search(error) is not None
 
 
 def stack_is_down(dependencies: Mapping[str, str | None], settings: Settings) -> bool:
@@ -102,6 +153,16 @@ def ask(runtime: Runtime, names: Iterable[str]) -> dict[str, str]:
     return {name: each.why if isinstance(each, Unread) else each for name, each in found.items()}
 
 
+def too_busy() -> Unread:
+    """Of what was late on a machine that is too busy to judge."""
+    return Unread(TOO_BUSY, MACHINE, late=True)
+
+
+def is_late(error: str) -> bool:
+    """Whether the error of a driver says that no answer came, and not that the server refused the connection."""
+    return _LATE.search(error) is not None and "refused" not in error
+
+
 def read_in_parallel(
     readers: Mapping[str, Callable[[], Any]],
     within_seconds: float,
@@ -118,7 +179,7 @@ def read_in_parallel(
             return reader()
         except (TransientFailure, UsageError) as error:
             guard = error.dependency or dependency_of(name)
-            return Unread(str(error), _GUARDED.get(guard, guard))
+            return Unread(str(error), _GUARDED.get(guard, guard), late=is_late(str(error)))
         except Failure as error:
             return Unread(str(error), dependency_of(name))
         except Exception as error:
@@ -129,7 +190,7 @@ def read_in_parallel(
     calls = {name: partial(read, name, reader) for name, reader in readers.items()}
     late = f"no answer within {within_seconds:.1f} s"
     return {
-        name: Unread(late, dependency_of(name)) if isinstance(found, NoAnswer) else found
+        name: Unread(late, dependency_of(name), late=True) if isinstance(found, NoAnswer) else found
         for name, found in gather(calls, within_seconds=within_seconds, name="read").items()
     }
 

@@ -17,6 +17,7 @@ from regworkers_core.operations.alerts.outage import last_evaluation
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
 from regworkers_core.operations.health.dependency_status import (
     LOCAL_UP,
+    needs_setting,
     read_in_parallel,
     stack_is_down,
     way_out,
@@ -39,7 +40,6 @@ _SECTION_OF = {
     "stream-lag": "stream",
     "queue-depth": "queues",
     "dead-letters": "deadLetterQueues",
-    "forged-events": "deadLetterQueues",
     "data-loss": "queues",
     "analytics": "queues",
     "selection-run": "runs",
@@ -213,7 +213,7 @@ def _found(
         since.get(key),
         way_out(finding.summary, settings, name if section == "dependencies" else "")
         or finding.remedy
-        or _command(section, name, page, settings),
+        or ("" if needs_setting(finding.summary) else _command(section, name, page, settings)),
         f"docs/runbooks/{page}",
         next((cause for cause in finding.because if cause in keys and _came_first(cause, key, began)), None),
     )

@@ -25,7 +25,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.operations.alerts.conditions.condition import duration
-from regworkers_core.operations.health.dependency_status import way_out
+from regworkers_core.operations.health.dependency_status import TOO_BUSY, way_out
 from regworkers_core.settings import Settings
 
 T = TypeVar("T")
@@ -95,6 +95,7 @@ def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
     unread = RowState.UNREAD if settings.dagster.url else RowState.UNKNOWN
     return [
         *(_dependency(name, trouble, settings) for name, trouble in snapshot.dependencies.items()),
+        *(Row("dependencies", name, RowState.UNREAD, TOO_BUSY) for name in snapshot.unjudged),
         *_read("queues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=False)),
         *_unread_queues(snapshot, settings, "queues"),
         *_read(

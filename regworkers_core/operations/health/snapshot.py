@@ -17,7 +17,7 @@ from regworkers_core.adapters.mongo.draws import (
 )
 from regworkers_core.analytics import publishing
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import Reason, UsageError
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import (
     BlownFuse,
     CampaignState,
@@ -35,10 +35,18 @@ from regworkers_core.drains.acknowledged import last_acknowledged
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import DrainSpec, batch_limit, fuse_in_force
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
-from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, read_in_parallel
+from regworkers_core.operations.health.dependency_status import (
+    DEPENDENCIES,
+    SERVICES,
+    is_late,
+    is_too_busy,
+    needs_setting,
+    patience,
+    read_in_parallel,
+    too_busy,
+)
 from regworkers_core.operations.health.objectives import draw_states, read_objectives
 from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
 from regworkers_core.operations.health.unarchived import read_unarchived
@@ -51,8 +59,6 @@ from regworkers_core.selection.notify.outbox import due_units
 
 DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *publishing.DRAINS)
 READ_SECONDS = 4.0
-# What a slow login leaves to the readers at least.
-_LEAST_SECONDS = 1.0
 # Drain activity is that of this window.
 WINDOW_SECONDS = 300.0
 # A run that writes every 15 s and was silent for this long has died.
@@ -76,7 +82,6 @@ _DEPENDENCY_OF = {
     "parity": "mongo",
     "acknowledged": "dynamodb",
     "messages": "mongo",
-    "forged": "mongo",
     "archive": "kafka",
 }
 
@@ -87,13 +92,14 @@ ReadScheduler = Callable[[], SchedulerState]
 def read_system(
     runtime: Runtime, scheduler: ReadScheduler, *, within_seconds: float = READ_SECONDS
 ) -> Snapshot:
-    """Takes `within_seconds` at most, and one second more for a slow login. Whatever is unavailable or late is Unread.
-    `runtime` should have short time-outs (`dependency_status.with_short_timeouts`).
+    """Takes `within_seconds` on an idle machine, longer on a busy one (`patience`), and half as long again for a slow
+    login. Whatever is unavailable or late is Unread; what was late because this machine is busy says so. `runtime`
+    should have short time-outs (`dependency_status.with_short_timeouts`).
 
-    Raises UsageError only when no address is configured.
+    Raises UsageError only when no address is configured, with a line for each setting that is missing.
     """
-    began = scheduling.monotonic()
-    _create_clients(runtime, within_seconds)
+    within_seconds = patience(within_seconds)
+    _create_clients(runtime, within_seconds / 2)
     services = [f"service-{name}" for name in SERVICES if getattr(runtime.settings.services, name).base_url]
     readers: dict[str, Callable[[], Any]] = {
         _PROBE + name: partial(_trouble, runtime, name) for name in (*DEPENDENCIES, *services)
@@ -112,12 +118,12 @@ def read_system(
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
         "parity": partial(_parity, runtime),
-        "forged": lambda: runtime.dead_letters.number_open(Reason.FORGED),
         "archive": partial(read_unarchived, runtime),
     }
-    # A slow login takes from the time of the readers.
-    left = max(_LEAST_SECONDS, within_seconds - (scheduling.monotonic() - began))
-    found = read_in_parallel(readers, left, _dependency_of)
+    found = _judged(read_in_parallel(readers, within_seconds, _dependency_of), within_seconds)
+    asked = [found[_PROBE + name] for name in DEPENDENCIES]
+    if all(isinstance(each, Unread) and needs_setting(each.why) for each in asked):
+        raise UsageError("\n".join(dict.fromkeys(each.why for each in asked)))
     queues, unread_queues = queue_states(found)
     campaigns, objectives = found["campaigns"], found["objectives"]
     if not isinstance(campaigns, Unread) and not isinstance(objectives, Unread):
@@ -128,8 +134,13 @@ def read_system(
         dependencies={
             name.removeprefix(_PROBE): state.why if isinstance(state, Unread) else state
             for name, state in found.items()
-            if name.startswith(_PROBE)
+            if name.startswith(_PROBE) and state != too_busy()
         },
+        unjudged=tuple(
+            name.removeprefix(_PROBE)
+            for name, state in found.items()
+            if name.startswith(_PROBE) and state == too_busy()
+        ),
         queues=queues,
         unread_queues=unread_queues,
         fuses=found["fuses"],
@@ -142,7 +153,6 @@ def read_system(
         certificates=found["certificates"],
         scheduler=found["scheduler"],
         parity=found["parity"],
-        forged=found["forged"],
         archive=found["archive"],
         acknowledged=found["acknowledged"],
         messages_due=found["messages"],
@@ -186,9 +196,17 @@ def _create_clients(runtime: Runtime, within_seconds: float) -> None:
         raise refusals[0]
 
 
-def _trouble(runtime: Runtime, name: str) -> str | None:
+def _judged(found: dict[str, Any], waited_seconds: float) -> dict[str, Any]:
+    """Replace what was late by `too_busy`, if this machine is the better reason."""
+    late = [name for name, each in found.items() if isinstance(each, Unread) and each.late]
+    if not is_too_busy({found[name].dependency for name in late}, waited_seconds):
+        return found
+    return found | dict.fromkeys(late, too_busy())
+
+
+def _trouble(runtime: Runtime, name: str) -> Unread | None:
     failure = runtime.failure_of(name)
-    return None if failure is None else failure.error
+    return None if failure is None else Unread(failure.error, name, late=is_late(failure.error))
 
 
 def _leases(runtime: Runtime) -> tuple[LeaseState, ...]:

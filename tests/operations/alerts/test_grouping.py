@@ -110,11 +110,23 @@ def test_many_stay_one_until_the_last_of_them_is_gone() -> None:
     assert not folded(WELL, incidents=[incident(several)]).scopes["campaign-stuck"].keeps(several.key)
 
 
-def test_a_single_alert_that_becomes_one_of_a_group_is_neither_closed_nor_sent_again() -> None:
+def test_a_single_alert_keeps_its_incident_beside_a_group_that_does_not_count_it() -> None:
     alone = next(iter(alerts(folded(replace(WELL, campaigns=stuck(1)))).values()))
     held = folded(replace(WELL, campaigns=stuck(9)), incidents=[incident(alone)]).scopes["campaign-stuck"]
-    assert [alert.key for alert in held.alerts] == ["campaign-stuck:several"]
+    own, several = sorted(held.alerts, key=lambda alert: alert.key != alone.key)
+    assert (own.key, several.key) == (alone.key, "campaign-stuck:several")
+    assert several.details["count"] == 8 and alone.key.partition(":")[2] not in several.details["members"]
     assert held.keeps(alone.key) and not held.keeps("campaign-stuck:another")
+
+
+def test_when_one_of_a_group_and_one_with_its_own_incident_are_left_each_is_one_incident() -> None:
+    alone = next(iter(alerts(folded(replace(WELL, campaigns=stuck(1)))).values()))
+    several = alerts(folded(replace(WELL, campaigns=stuck(9)), incidents=[incident(alone)]))
+    both = [incident(alone), incident(several["campaign-stuck:several"])]
+    left = alerts(folded(replace(WELL, campaigns=stuck(1)), incidents=both))
+    assert list(left) == [alone.key], "the group has no finding any more"
+    one = alerts(folded(replace(WELL, campaigns=stuck(1)), incidents=both[1:]))
+    assert one["campaign-stuck:several"].summary == alone.summary, "and is not `1 campaigns`"
 
 
 def test_stuck_campaigns_are_a_consequence_of_mongodb_or_the_daemons() -> None:
@@ -240,7 +252,7 @@ def test_every_finding_is_reported_or_kept_and_nothing_else_is_reported(
     reported = {alert.key for alert in held.alerts}
     assert reported <= {drift.key_of(each) for each in holding} | {"drift:several"}
     assert bool(reported) is bool(holding)
-    assert len(reported) <= LIMITS.group_above
+    assert len(reported - {each.alert.key for each in known}) <= LIMITS.group_above, "new incidents"
     for each in (*holding, *assessed["drift"].unknown):  # type: ignore[union-attr]
         assert held.keeps(drift.key_of(each))
     for each in set(before) - set(holding) - set(unknown):

@@ -76,7 +76,6 @@ _PARTS = (
     "certificates",
     "scheduler",
     "parity",
-    "forged",
 )
 BLIND = replace(WELL, **dict.fromkeys(_PARTS, UNREAD))
 

@@ -16,11 +16,15 @@ from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import SchedulerState, Unread
 from regworkers_core.drains.runner import batch_limit
+from regworkers_core.operations.health import dependency_status
 from regworkers_core.operations.health.dependency_status import (
+    AWS,
     DEPENDENCIES,
+    TOO_BUSY,
     read_in_parallel,
     with_short_timeouts,
 )
+from regworkers_core.operations.health.rows import RowState, rows_of
 from regworkers_core.operations.health.snapshot import DRAINS, drain_states, read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
@@ -113,14 +117,16 @@ def test_what_drains_did_earlier_is_still_known_after_the_window(world: Runtime)
     assert enqueue.last_seen_at is not None
 
 
+CLOSED = {
+    "aws": "http://127.0.0.1:1",
+    "mongo": "mongodb://127.0.0.1:1",
+    "redis": "redis://127.0.0.1:1",
+    "kafka": "127.0.0.1:1",
+}
+
+
 def test_unavailable_dependencies_are_unread_and_never_empty() -> None:
-    closed = {
-        "aws": "http://127.0.0.1:1",
-        "mongo": "mongodb://127.0.0.1:1",
-        "redis": "redis://127.0.0.1:1",
-        "kafka": "127.0.0.1:1",
-    }
-    runtime = Runtime(test_settings("t-", closed, mongo={"server_selection_timeout_seconds": 0.2}))
+    runtime = Runtime(test_settings("t-", CLOSED, mongo={"server_selection_timeout_seconds": 0.2}))
     found = read_system(runtime, no_scheduler)
     assert set(found.dependencies) == set(DEPENDENCIES) and all(found.dependencies.values())
     sections = (found.queues, found.stream, found.leases, found.drains, found.campaigns, found.parity)
@@ -135,6 +141,52 @@ def test_unavailable_dependencies_are_unread_and_never_empty() -> None:
         "mongo",
     ]
     assert len(found.unread_queues) == 8
+
+
+def test_on_a_busy_machine_what_is_late_is_not_judged_and_what_refuses_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dependency_status, "slowness", lambda: 4.0)
+    monkeypatch.setattr(dependency_status, "_MOST_SECONDS", 0.5)
+    let_go = threading.Event()
+    failures = {
+        "mongo": TransientFailure("mongo", "ServerSelectionTimeoutError: 127.0.0.1:1 refused the connection"),
+        "redis": TransientFailure("redis", "TimeoutError"),
+    }
+
+    def failure_of(self: Runtime, name: str) -> TransientFailure | None:
+        if name == "sqs":
+            let_go.wait(20)
+        return failures.get(name)
+
+    monkeypatch.setattr(Runtime, "failure_of", failure_of)
+    found = read_system(Runtime(test_settings("t-", CLOSED)), no_scheduler, within_seconds=0.5)
+    let_go.set()
+    assert found.unjudged == ("sqs", "redis")
+    assert found.dependencies == {
+        "dynamodb": None,
+        "streams": None,
+        "kafka": None,
+        "s3": None,
+        "mongo": failures["mongo"].error,
+    }
+    rows = [row for row in rows_of(found, test_settings("t-", CLOSED)) if row.section == "dependencies"]
+    unread = [(row.name, row.text, row.help) for row in rows if row.state is RowState.UNREAD]
+    assert ("sqs", TOO_BUSY, "") in unread and ("redis", TOO_BUSY, "") in unread
+
+
+def test_settings_that_are_missing_are_named_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failure_of(self: Runtime, name: str) -> None:
+        raise UsageError(
+            f"no address of {'AWS' if name in AWS else name}: set REGWORKERS_{'AWS' if name in AWS else name}"
+        )
+
+    monkeypatch.setattr(Runtime, "failure_of", failure_of)
+    with pytest.raises(UsageError) as refused:
+        read_system(Runtime(test_settings("t-", CLOSED)), no_scheduler, within_seconds=0.5)
+    assert sorted(str(refused.value).splitlines()) == [
+        f"no address of {name}: set REGWORKERS_{name}" for name in ("AWS", "kafka", "mongo", "redis")
+    ]
 
 
 def test_without_any_address_nothing_can_be_read() -> None:
@@ -165,7 +217,7 @@ def test_a_reader_that_hangs_or_fails_does_not_stop_the_others() -> None:
     }
     found = read_in_parallel(readers, 0.2, lambda name: f"asked by {name}")
     let_go.set()
-    assert found["hangs"] == Unread("no answer within 0.2 s", "asked by hangs")
+    assert found["hangs"] == Unread("no answer within 0.2 s", "asked by hangs", late=True)
     assert found["fails"] == Unread("mongo: away", "mongo")
     assert found["refused"] == Unread("AWS refuses GetObject", "s3"), "not the one that it asks first"
     assert found["defect"] == Unread("defect in reading it: ValueError")

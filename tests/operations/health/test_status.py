@@ -5,12 +5,18 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
+
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.operations.health import dependency_status
 from regworkers_core.operations.health.dependency_status import (
     DEPENDENCIES,
     SERVICES,
     UP,
     ask,
+    is_late,
+    is_too_busy,
+    patience,
     with_short_timeouts,
 )
 from regworkers_core.runtime import Runtime
@@ -60,7 +66,10 @@ def test_a_service_that_fails_refuses_us_or_hangs_is_not_taken_for_one_that_is_u
         assert found["service-campaign"] == UP
 
 
-def test_no_dependency_is_asked_twice_or_waited_for_longer_than_two_seconds() -> None:
+def test_no_dependency_is_asked_twice_or_waited_for_longer_than_two_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dependency_status, "slowness", lambda: 1.0)
     runtime = Runtime(with_short_timeouts(Settings(environment="local-dev")))
     assert runtime.dependencies.policy.attempts == 1
     settings = runtime.settings
@@ -76,3 +85,52 @@ def test_no_dependency_is_asked_twice_or_waited_for_longer_than_two_seconds() ->
         settings.services.answer_seconds,
     ]
     assert max(waits) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("slow", "late", "waited", "judged"),
+    [
+        (1.0, ("mongo", "redis"), 2.0, True),
+        (4.0, ("mongo",), 8.0, True),
+        (4.0, ("mongo", "service-entry", "service-user"), 8.0, True),
+        (4.0, ("dynamodb", "streams", "sqs", "s3"), 8.0, True),
+        (4.0, ("mongo", "sqs"), 8.0, False),
+        (15.0, ("mongo",), 12.0, False),
+    ],
+    ids=[
+        "an idle machine is no excuse",
+        "one that is late alone is down",
+        "services wait for their store",
+        "AWS is one provider",
+        "two that have nothing in common",
+        "there is no more time that this machine needs",
+    ],
+)
+def test_a_busy_machine_is_the_better_reason_only_for_what_has_nothing_else_in_common(
+    monkeypatch: pytest.MonkeyPatch, slow: float, late: tuple[str, ...], waited: float, judged: bool
+) -> None:
+    monkeypatch.setattr(dependency_status, "slowness", lambda: slow)
+    assert is_too_busy(late, waited) is not judged
+
+
+def test_a_time_out_is_late_and_a_refusal_is_not() -> None:
+    for error in ("ServerSelectionTimeoutError", "ReadTimeoutError", "_TIMED_OUT", "the delivery timed out"):
+        assert is_late(error), error
+    for error in (
+        "ServerSelectionTimeoutError: 127.0.0.1:27017 refused the connection",
+        "EndpointConnectionError",
+        "status 503",
+    ):
+        assert not is_late(error), error
+
+
+def test_on_a_busy_machine_answers_are_awaited_for_longer_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for slow, seconds in ((1.0, 2.0), (4.0, 8.0), (30.0, 12.0)):
+        monkeypatch.setattr(dependency_status, "slowness", lambda slow=slow: slow)
+        settings = with_short_timeouts(Settings(environment="local-dev"))
+        assert patience(2.0) == settings.aws.read_timeout_seconds == seconds or seconds == 12.0
+        assert with_short_timeouts(settings, 1.0).aws.read_timeout_seconds == 1.0
+        assert settings.mongo.server_selection_timeout_seconds < patience(2.0)
+    assert patience(60.0) == 60.0

@@ -23,13 +23,16 @@ from regworkers_core.operations.alerts.conditions.condition import (
     duration,
     some,
 )
-from regworkers_core.operations.health.dependency_status import NO_ANSWER
+from regworkers_core.operations.health.dependency_status import (
+    AWS,
+    NO_ANSWER,
+    too_busy,
+)
 from regworkers_core.settings import AlertSettings
 
 T = TypeVar("T")
 # Without these nothing is replicated or drawn. The others become critical by their consequences.
 ESSENTIAL = ("dynamodb", "streams", "sqs", "mongo", "s3")
-_AWS = ("dynamodb", "streams", "sqs", "s3", "cloudwatch", "secretsmanager")
 _PAGES = {
     "kafka": "kafka.md",
     "redis": "campaign-configuration.md",
@@ -62,11 +65,11 @@ def down(context: Context) -> Assessment:
         for name, trouble in context.snapshot.dependencies.items()
         if trouble is not None
     ]
-    return Assessment(tuple(found))
+    return Assessment(tuple(found), {name: too_busy() for name in context.snapshot.unjudged})
 
 
 def _provider(name: str) -> str:
-    if name in _AWS:
+    if name in AWS:
         return "aws"
     return "services" if name.startswith("service-") else SEVERAL
 
@@ -143,11 +146,18 @@ def blind(context: Context) -> Assessment:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What could not be assessed: a condition (`key` is its name) or one of its subjects (`key` is the alert's)."""
+    """What could not be assessed: a condition (`key` is its name) or one of its subjects (`key` is the alert's).
+    `severity` is the highest of its condition, `first` that of its first step, None: it has one.
+    """
 
     key: str
     severity: Severity
     unread: Unread
+    first: Severity | None = None
+
+    def severity_after(self, seconds: float) -> Severity:
+        """How urgent it is when it has lasted for so long."""
+        return (self.first or self.severity) if seconds < self.unread.slack_seconds else self.severity
 
     @property
     def cause(self) -> str:
@@ -166,7 +176,10 @@ def gaps_of(
             unread = {condition.name: assessment}
         else:
             unread = {condition.key_of(subject): why for subject, why in assessment.unknown.items()}
-        found += (Gap(key, limits.severity.worst_of(condition.name), why) for key, why in unread.items())
+        severity, name = limits.severity, condition.name
+        found += (
+            Gap(key, severity.worst_of(name), why, severity.first_of(name)) for key, why in unread.items()
+        )
     return tuple(found)
 
 
@@ -205,7 +218,7 @@ def _blind_finding(cause: str, members: Sequence[Gap], since: Mapping[str, float
     whys = list(dict.fromkeys(gap.unread.why for gap in members))
     return Finding(
         cause,
-        Severity.worst(gap.severity for gap in members),
+        Severity.worst(gap.severity_after(now - since[gap.key]) for gap in members),
         f"{some(keys)} could not be read for {duration(now - began)}: {some(whys)}",
         {"unread": keys[:_LISTED], "unreadCount": len(keys), "unreadSince": iso(began)},
         # A sensor that does not run reads nothing of Dagster either.

@@ -31,8 +31,6 @@ from regworkers_core.settings import Names
 _DAY_SECONDS = 24 * 3600.0
 _STREAM, _STREAM_RETENTION, _REPLICA = "demand-table", "demand-table-stream", "replica"
 _ANALYTICS_QUEUE = "analytics-queue"
-_ANALYTICS_DEAD = "analytics-queue-dlq"
-_FORGED = f"forged-events:{_ANALYTICS_QUEUE}"
 # Without the environment's prefix.
 TOPICS = Names("").topics
 _ARCHIVE = "event-archive"
@@ -110,29 +108,11 @@ def dead_letters(context: Context) -> Assessment | Unread:
             context.severity.dead_letters,
             f"{queue.waiting} dead letters on {name}",
             {"waiting": queue.waiting, **_age(queue)},
-            (_FORGED,) if name == _ANALYTICS_DEAD else (),
         )
         for queue in queues
         if queue.is_dead_letter and queue.waiting > context.settings.alerts.dead_letters
     ]
     return Assessment(tuple(found), _unread_queues(context, dead=True))
-
-
-def forged_events(context: Context) -> Assessment | Unread:
-    """At most one finding: messages that none of our roles has signed, whose dead letters are open."""
-    forged = context.snapshot.forged
-    if isinstance(forged, Unread):
-        return forged
-    if not forged:
-        return Assessment()
-    summary = (
-        f"{forged} messages on {_ANALYTICS_QUEUE} were not signed by a role that may send them; nothing of them is on "
-        "Kafka"
-    )
-    page = "dead-letters.md"
-    return Assessment(
-        (Finding(_ANALYTICS_QUEUE, context.severity.forged_events, summary, {"messages": forged}, page=page),)
-    )
 
 
 def data_loss(context: Context) -> Assessment:
@@ -157,7 +137,10 @@ def data_loss(context: Context) -> Assessment:
         known = stream.iterator_age_seconds
         ages.append((_STREAM_RETENTION, AGE_UNKNOWN if known is None else known, stream.retention_seconds))
     if isinstance(snapshot.archive, Unread):
-        unknown[_ARCHIVE] = snapshot.archive
+        # What is urgent by now has an incident already, which stays open. The rest has this time until it is.
+        alerts, retention = context.settings.alerts, context.settings.kafka.retention_days * _DAY_SECONDS
+        slack = (alerts.loss_share_left - alerts.loss_critical_share_left) * retention
+        unknown[_ARCHIVE] = replace(snapshot.archive, slack_seconds=max(0.0, slack))
     else:
         for topic in snapshot.archive:
             # Offsets without a record behind them, which transactions and compaction leave, have no age.

@@ -17,7 +17,7 @@ from regworkers_core.operations.alerts.conditions.availability import Gap, blind
 from regworkers_core.operations.alerts.conditions.condition import Finding
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.table import TABLE
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.health.dependency_status import too_busy, with_short_timeouts
 from regworkers_core.operations.health.queues import queue_readers
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
@@ -192,6 +192,33 @@ def test_what_cannot_be_read_is_a_consequence_of_its_unavailable_dependency(look
     looks.now += 121
     looks.look(STREAM_UNREAD)
     assert set(looks.open()) == {"blind:streams"}
+
+
+def test_what_is_hidden_for_days_is_a_warning_until_they_are_over(looks: Looks) -> None:
+    offsets = replace(WELL, archive=Unread("kafka: _TIMED_OUT", "kafka"))
+    for _ in range(2):
+        looks.look(offsets)
+        looks.now += 121
+    assert looks.open()["blind:kafka"].severity is Severity.WARNING
+    looks.now += 2 * 86_400
+    looks.look(offsets)
+    assert looks.open()["blind:kafka"].severity is Severity.CRITICAL, (
+        "a quarter of a week's retention is over"
+    )
+
+
+def test_a_machine_that_is_too_busy_to_judge_opens_nothing_and_closes_nothing(looks: Looks) -> None:
+    down = replace(WELL, dependencies={**WELL.dependencies, "redis": "ConnectionError"})
+    judged = {name: trouble for name, trouble in WELL.dependencies.items() if name not in ("mongo", "redis")}
+    busy = replace(WELL, dependencies=judged, unjudged=("mongo", "redis"), stream=too_busy())
+    for snapshot in (down, down, busy):
+        looks.look(snapshot)
+        looks.now += 61
+    assert set(looks.open()) == {"dependency-down:redis"}
+    looks.now += 61
+    looks.look(busy)
+    blind = looks.open().keys() - {"dependency-down:redis"}
+    assert blind == {"blind:machine"}, "after two minutes that is one incident"
 
 
 def test_a_wrong_clock_is_one_incident_whatever_it_keeps_from_being_judged(looks: Looks) -> None:
