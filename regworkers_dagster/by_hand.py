@@ -23,12 +23,12 @@ from regworkers_core.domain.snapshot import SELECTION_JOBS
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations import downloads, uploads
+from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import one_op_job
 from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.resources import STORES, plain_failures
 from regworkers_dagster.runs import (
-    CAMPAIGN_TAG,
     RESUMED,
     launched_by_hand,
     long_run,
@@ -85,10 +85,12 @@ class Launch:
         return dg.MetadataValue.url(downloads.put(self.runtime, name, file))
 
     def campaign(self, named: str) -> Campaign:
-        """By id, else by slug. Raises RequestError when there is none."""
-        return self.runtime.campaigns.require(
+        """By id, else by slug; the run is found by it from now on. Raises RequestError when there is none."""
+        found = self.runtime.campaigns.require(
             require("campaign_id", named), ", or the partitions of `campaigns`"
         )
+        self.context.instance.add_run_tags(self.run_id, {CAMPAIGN_TAG: found.campaign_id})
+        return found
 
     def campaign_id(self, named: str) -> str:
         return self.campaign(named).campaign_id

@@ -26,8 +26,6 @@ OPERATION_TAG = "regworkers/operation"
 MARKET_TAG = "regworkers/market"
 # On runs launched in the UI: the name of the person. The web application sets it.
 OPERATOR_TAG = "regworkers/operator"
-# On every run of a manager's job: the campaign's id, which finds all runs of a campaign.
-CAMPAIGN_TAG = "regworkers/campaign"
 # Dagster's own, on every run of a partition: for a draw, the campaign's id.
 PARTITION_TAG = "dagster/partition"
 # Dagster's own, in seconds: its run monitoring terminates a run that takes longer, and marks it as failed.

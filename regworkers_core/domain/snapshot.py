@@ -264,6 +264,8 @@ RUN_JOBS = (*SELECTION_JOBS, "reconcile_entries", "backfill_entries", "archive_e
 
 @dataclass(frozen=True, slots=True)
 class FailedRun:
+    """`partition` is the campaign of its work; empty: it has none, or failed before that was known."""
+
     run_id: str
     job: str
     ended_at: str
@@ -324,13 +326,14 @@ class Share:
 class ObjectiveState:
     """What came of an objective's events within each window (its seconds, until now). `subject` is the part of the
     alert's key that the objective shares with a condition. `steady` are the short windows of pages, of items
-    without their two worst minutes.
+    without their two worst minutes. The last bad event came at `last_bad_at` (epoch seconds), None: not known.
     """
 
     objective: str
     subject: str
     windows: Mapping[float, Share]
     steady: Mapping[float, Share]
+    last_bad_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import dagster as dg
 import orjson
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
@@ -43,6 +44,7 @@ def record_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     # Completed campaigns no longer change: they come last after a lost cursor.
     campaigns.sort(key=lambda each: (each.status is CampaignStatus.COMPLETED, each.campaign_id))
     changed = [each for each in campaigns if known.get(each.campaign_id) != marks[each.campaign_id]]
+    actions = runtime.operator_actions.history(what="draw ", limit=_MOST_ACTIONS) if changed else []
     events: list[Event] = []
     read = 0
     for campaign in changed:
@@ -53,7 +55,7 @@ def record_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
             continue
         record = draws.get(campaign.campaign_id)
         whole = runtime.draws.get(campaign.campaign_id) if record else None
-        events += missing(instance, campaign, whole)
+        events += missing(instance, campaign, whole, _of_commands(actions, campaign.campaign_id))
         known[campaign.campaign_id] = marks[campaign.campaign_id]
         read += 1
     events += _by_hand(runtime, known, marks.keys(), now)
@@ -93,8 +95,26 @@ def mark_of(campaign: Campaign, record: DrawRecord | None) -> str:
     return " ".join([campaign.status.value, *phases, *annulled])
 
 
-def missing(instance: dg.DagsterInstance, campaign: Campaign, record: DrawRecord | None) -> Iterator[Event]:
-    """The events that the documents imply and the event log lacks."""
+def _of_commands(actions: Collection[Action], campaign_id: str) -> Collection[tuple[str, int]]:
+    """The steps that commands decided, by the audit log, each with its phase."""
+    return {
+        (step, int(action.result.get("phase", 1)))
+        for action in actions
+        if action.target == campaign_id
+        for step, state in action.result.items()
+        if state == "done"
+    }
+
+
+def missing(
+    instance: dg.DagsterInstance,
+    campaign: Campaign,
+    record: DrawRecord | None,
+    of_commands: Collection[tuple[str, int]],
+) -> Iterator[Event]:
+    """The events that the documents imply and the event log lacks. Those `of_commands` say so; the others are of a run
+    that ended before it could record them.
+    """
     campaign_id, status = campaign.campaign_id, campaign.status.value
     if _last(instance, specs.CAMPAIGNS, campaign_id).get("status") != status:
         yield _event(specs.CAMPAIGNS, campaign_id, campaign_facts(campaign))
@@ -106,7 +126,8 @@ def missing(instance: dg.DagsterInstance, campaign: Campaign, record: DrawRecord
         # An event without the number is from the first phase.
         at = _last(instance, spec, campaign_id)
         if not at or int(at.get("phase", 1)) < number:
-            yield _event(spec, campaign_id, {"state": "done in a terminal", **facts, "phase": number})
+            state = "done in a terminal" if (step, number) in of_commands else "done"
+            yield _event(spec, campaign_id, {"state": state, **facts, "phase": number})
     if record and record.phases and (words := awaiting(record)):
         yield _says(specs.PUBLICATION, campaign_id, "awaiting", words)
     if record and record.annulled:

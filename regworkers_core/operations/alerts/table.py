@@ -234,7 +234,8 @@ TABLE: tuple[Condition, ...] = (
         fires="the last run of a selection job failed, a day ago at most, for another reason than a config that is "
         "missing or wrong: "
         + ", ".join(f"`{job}`" for job in SELECTION_JOBS)
-        + "; of a draw a week ago at most, unless it has succeeded since",
+        + "; of a draw a week ago at most; unless its work was done since in another way: the phase is drawn, the "
+        "markets are complete, the drain acknowledges again",
         severity=_SEVERITY.selection_run.value,
         key="job, or `<job>/<campaignId>`",
         runbook="selection-failures.md",

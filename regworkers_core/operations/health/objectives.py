@@ -70,6 +70,13 @@ class Timeline:
         self._events = [0, *accumulate(sum(row.events for row in by_time[at]) for at in self._times)]
         self._bad = [0, *accumulate(self._bad_at)]
 
+    @property
+    def last_bad_at(self) -> float | None:
+        """When the last bad event came (epoch seconds, to the minute, of hours ago to ten); None: never."""
+        return next(
+            (at for at, bad in zip(reversed(self._times), reversed(self._bad_at), strict=True) if bad), None
+        )
+
     def share(self, since: float, until: float, *, without: int = 0) -> Share:
         """What came after `since`, until and with `until`, `without` the minutes that had the most bad events."""
         first, last = bisect_right(self._times, since), bisect_right(self._times, until)
@@ -125,6 +132,7 @@ def objective_states(
                 )
                 for each in pages
             },
+            line.last_bad_at,
         )
         for key, line in found.items()
     )

@@ -30,6 +30,8 @@ _DAY_SECONDS = 24 * 3600.0
 # not hide a failed draw.
 MOST_RUNS = 50
 PARTITION_TAG = "dagster/partition"
+# On every run of a manager's job, as soon as its campaign is known: the campaign's id, which finds all runs of one.
+CAMPAIGN_TAG = "regworkers/campaign"
 # On a manual run whose config or partition was missing or wrong: its failure is no finding.
 REFUSED_TAG = "regworkers/refused"
 # Dagster's name for the job of each run that *Materialize* starts.
@@ -58,7 +60,7 @@ QUERY = f"""query Scheduler($since: Float!, {_SINCE}) {{
   queued: runsOrError(filter: {{statuses: [QUEUED]}}) {{ ... on Runs {{ count }} }}
 }}"""
 
-# A job and its partition, empty without one.
+# A job and its partition or campaign, empty without one.
 Work = tuple[str, str]
 NO_RUN = FailedRun("", "", "")
 
@@ -97,8 +99,8 @@ def read_scheduler(api: DagsterApi, now: float) -> SchedulerState:
     if works := list(dict.fromkeys((run.job, run.partition) for run in failed)):
         answers = api.ask(latest_query(works))
         for number, work in enumerate(works):
-            ended = [*counted(answers[f"work{number}"]), *counted(answers[f"materialized{number}"])]
-            mine = [run for run in ended if run.job == work[0]]
+            ended = (counted(answers[f"{name}{number}"]) for name in ("work", "launched", "materialized"))
+            mine = [run for runs in ended for run in runs if run.job == work[0]]
             latest[work] = max(mine, key=lambda run: run.ended_at, default=NO_RUN).run_id
     repositories = found["repositoriesOrError"]["nodes"]
     return SchedulerState(
@@ -129,13 +131,17 @@ def still_failed(failed: Sequence[FailedRun], latest: Mapping[Work, str]) -> tup
 
 
 def latest_query(works: Sequence[Work]) -> str:
-    """The last ended runs of each work, as `work0`, `work1`, ..., and those of *Materialize* with its partition, as
-    `materialized0`, ...
+    """The last ended runs of each work: with its partition as `work0`, `work1`, ..., with its campaign as `launched0`,
+    ..., and those of *Materialize* with its partition as `materialized0`, ...
     """
     asked = []
-    for number, (job, partition) in enumerate(works):
-        tags = f", tags: [{{key: {_text(PARTITION_TAG)}, value: {_text(partition)}}}]" if partition else ""
-        for name, of in (("work", job), ("materialized", MATERIALIZE)):
+    for number, (job, campaign) in enumerate(works):
+        for name, tag, of in (
+            ("work", PARTITION_TAG, job),
+            ("launched", CAMPAIGN_TAG, job),
+            ("materialized", PARTITION_TAG, MATERIALIZE),
+        ):
+            tags = f", tags: [{{key: {_text(tag)}, value: {_text(campaign)}}}]" if campaign else ""
             ended = f"pipelineName: {_text(of)}, statuses: [SUCCESS, FAILURE, CANCELED]{tags}"
             which = f"filter: {{{ended}}}, {_MOST}"
             asked.append(f"{name}{number}: runsOrError({which}) {_RESULTS}")
@@ -147,7 +153,8 @@ def _text(value: str) -> str:
 
 
 def _run(run: Mapping[str, Any], jobs_of: Mapping[str, Sequence[str]]) -> FailedRun:
-    partition, assets = _tags(run).get(PARTITION_TAG, ""), map(_asset, run["assetSelection"] or ())
+    tags, assets = _tags(run), map(_asset, run["assetSelection"] or ())
+    partition = tags.get(PARTITION_TAG) or tags.get(CAMPAIGN_TAG, "")
     return FailedRun(
         run["runId"], work_of(run["jobName"], assets, jobs_of), _iso(run["endTime"]) or "", partition
     )

@@ -87,6 +87,25 @@ def test_a_draw_that_a_terminal_made_has_all_its_steps_in_the_ui_and_says_what_i
     assert sensor.tick() == {}, "what the event log has is not recorded again"
 
 
+def test_only_what_a_command_decided_is_said_to_be_done_in_a_terminal(
+    runtime: Runtime, sensor: Sensor
+) -> None:
+    close_campaign(runtime)
+    sensor.tick()
+    steps = draw(runtime).steps()
+    with runtime.operator_actions.recorded("draw run", CAMPAIGN) as result:
+        for step in steps:
+            result[step.name] = step.state
+            if step.name == "allocate":
+                break
+    with runtime.operator_actions.recorded("draw", CAMPAIGN) as result:
+        result["report"] = next(steps).state
+    list(steps)
+    made = sensor.tick()
+    assert made["draw"]["state"] == made["commitment"]["state"] == "done in a terminal"
+    assert made["draw_report"]["state"] == "done", "a job made it"
+
+
 def test_a_campaign_shows_every_change_of_its_status(runtime: Runtime, sensor: Sensor) -> None:
     create(runtime, CAMPAIGN)
     assert sensor.tick()["campaigns"]["status"] == "DRAFT"

@@ -21,6 +21,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import FailedRun, TickState
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.operations.health.scheduler import (
+    CAMPAIGN_TAG,
     LOOKED_AT,
     MATERIALIZE,
     QUERY,
@@ -119,7 +120,7 @@ LATEST = {
     "work0": {"results": [refused(failed_run(REFUSED, "draw")), failed_run(FAILED, "draw")]},
     "work1": {"results": [failed_run("a later one", "save_entries"), failed_run(FIXED, "save_entries")]},
     "work2": {"results": [failed_run(OLDER, "draw")]},
-    **{f"materialized{number}": {"results": []} for number in range(3)},
+    **{f"{name}{number}": {"results": []} for name in ("launched", "materialized") for number in range(3)},
 }
 
 
@@ -153,6 +154,22 @@ def test_daemons_ticks_and_the_failures_that_stand_are_read_from_outside() -> No
     assert {since["since"], *(since[f"since_{job}"] for job in LOOKED_AT[1:])} == {NOW - day}
 
 
+def test_a_failure_of_one_campaign_is_not_ended_by_another_ones_run() -> None:
+    def launched(run_id: str, campaign: str, seconds_ago: float = 60.0) -> dict[str, Any]:
+        run = failed_run(run_id, "top_up", seconds_ago=seconds_ago)
+        return {**run, "tags": [{"key": CAMPAIGN_TAG, "value": campaign}]}
+
+    none: dict[str, Any] = {"results": []}
+    failed = {"results": [launched("f1", "spring"), launched("f2", "autumn")]}
+    answer = {**ANSWER, "failed": none, "failed_draw": none, "failed_top_up": failed}
+    latest = {f"{name}{number}": none for name in ("work", "launched", "materialized") for number in range(2)}
+    latest["launched0"] = {"results": [launched("f1", "spring")]}
+    latest["launched1"] = {"results": [launched("done", "autumn", 10.0), launched("f2", "autumn")]}
+    api: Any = FakeApi(answer, latest)
+    (found,) = read_scheduler(api, NOW).failed_runs
+    assert (found.run_id, found.job, found.partition) == ("f1", "top_up", "spring")
+
+
 def test_a_run_of_materialize_counts_as_the_job_whose_work_it_did() -> None:
     clicked = [
         failed_run("seed", MATERIALIZE, "a", "eligibility_report", "seed"),
@@ -162,7 +179,7 @@ def test_a_run_of_materialize_counts_as_the_job_whose_work_it_did() -> None:
     ]
     none: dict[str, Any] = {"results": []}
     answer = {**ANSWER, "failed": none, "failed_draw": none, f"failed_{MATERIALIZE}": {"results": clicked}}
-    latest = {f"{name}{number}": none for name in ("work", "materialized") for number in range(4)}
+    latest = {f"{name}{number}": none for name in ("work", "launched", "materialized") for number in range(4)}
     latest |= {"materialized0": {"results": clicked[:1]}, "materialized1": {"results": clicked[1:2]}}
     latest["work1"] = {"results": [failed_run("a draw", "draw", "b", seconds_ago=10)]}
     latest["materialized2"] = {"results": clicked[2:]}

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from regworkers_core.domain.snapshot import DRAW, SELECTION_JOBS, CampaignState, Unread
+from regworkers_core.domain.snapshot import (
+    DRAW,
+    SELECTION_JOBS,
+    CampaignState,
+    FailedRun,
+    Reading,
+    Snapshot,
+    Unread,
+)
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.operations.alerts.conditions.condition import (
     Assessment,
     Context,
@@ -10,33 +19,34 @@ from regworkers_core.operations.alerts.conditions.condition import (
     causes_of_stuck_draws,
     duration,
 )
+from regworkers_core.operations.health.scheduler import look_back_seconds
 
 RUNS, INPUT_DIFFERS = "selection-run", "draw-input-differs"
 PROCESSING = "PROCESSING"
 _STILL_SECONDS, _LEASES = 60.0, 4
+_DRAIN_OF_JOB = {"process_selections": "selections", "send_notifications": "notifications"}
 
 
 def failed_runs(context: Context) -> Assessment | Unread:
-    """One finding for each selection job and campaign whose last run failed, unless the draw has succeeded since
-    outside of Dagster.
+    """One finding for each selection job and campaign whose last run failed, unless its work was done since in another
+    way: by another job, or outside of Dagster.
     """
-    read, campaigns = context.snapshot.scheduler, context.snapshot.campaigns
+    read = context.snapshot.scheduler
     if isinstance(read, Unread):
         return read
-    drawn = set()
-    if not isinstance(campaigns, Unread):
-        drawn = {campaign.campaign_id for campaign in campaigns if campaign.is_drawn}
     found: dict[str, Finding] = {}
     unknown: dict[str, Unread] = {}
     for run in read.failed_runs:
         if run.job in SELECTION_JOBS:
-            subject = _subject(run.job, run.partition)
-            if run.job == DRAW and isinstance(campaigns, Unread):
-                unknown[subject] = campaigns
+            subject, done = _subject(run.job, run.partition), _done_since(context.snapshot, run)
+            if isinstance(done, Unread):
+                unknown[subject] = done
                 continue
-            if run.job == DRAW and run.partition in drawn:
+            if done:
                 continue
             of = f" of {run.partition}" if run.partition else ""
+            ended = seconds(run.ended_at)
+            closes = "" if ended is None else f", or by itself at {iso(ended + look_back_seconds(run.job))}"
             details = {
                 "runId": run.run_id,
                 "job": run.job,
@@ -46,11 +56,37 @@ def failed_runs(context: Context) -> Assessment | Unread:
             found[subject] = Finding(
                 subject,
                 context.severity.selection_run,
-                f"the run {run.job}{of} failed at {run.ended_at}",
+                f"the run {run.job}{of} failed at {run.ended_at}; this closes with the next one that succeeds{closes}",
                 details,
                 because=(f"{INPUT_DIFFERS}:{run.partition}",) if run.partition else (),
             )
     return Assessment(tuple(found.values()), unknown)
+
+
+def _done_since(snapshot: Snapshot, run: FailedRun) -> Reading[bool]:
+    """Whether what the run should have done is done: its phase is drawn, its markets are complete, or its drain has
+    acknowledged work since.
+    """
+    if (drain := _DRAIN_OF_JOB.get(run.job)) is not None:
+        last = snapshot.acknowledged
+        if isinstance(last, Unread):
+            return last
+        return any(each.drain == drain and _is_later(each.at, run.ended_at) for each in last)
+    if isinstance(snapshot.campaigns, Unread):
+        return snapshot.campaigns
+    campaign = next((each for each in snapshot.campaigns if each.campaign_id == run.partition), None)
+    if campaign is None:
+        return False
+    if run.job == "top_up":
+        return any(drawn is not None and _is_later(drawn, run.ended_at) for _, drawn in campaign.draws)
+    if run.job == "retry_market_selection":
+        return campaign.is_drawn and not campaign.open_markets
+    return run.job == DRAW and campaign.is_drawn
+
+
+def _is_later(at: str, than: str) -> bool:
+    moment, other = seconds(at), seconds(than)
+    return moment is not None and other is not None and moment > other
 
 
 def stuck(context: Context) -> Assessment | Unread:

@@ -5,11 +5,12 @@ The threshold finds what is bad now, the burn rate what is bad enough for long e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, DRAWS, FRESHNESS, ObjectiveState, Unread
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.condition import (
     FUSE,
     Assessment,
@@ -55,9 +56,14 @@ _SHARING = {
 
 
 def burning(state: ObjectiveState, settings: Settings) -> BurnRate | None:
-    """The most urgent burn rate that holds in both of its windows, None without one. As with an error rate, too few
-    events or bad ones are no proof. A page also holds without the worst minutes of its short window: one alone burns
-    fast enough in a quiet hour, or soon after an incident.
+    """The most urgent burn rate that holds, None without one."""
+    return next(_holding(state, settings), None)
+
+
+def _holding(state: ObjectiveState, settings: Settings) -> Iterator[BurnRate]:
+    """The burn rates that hold in both of their windows, the most urgent first. As with an error rate, too few events
+    or bad ones are no proof. A page also holds without the worst minutes of its short window: one alone burns fast
+    enough in a quiet hour, or soon after an incident.
     """
     limits = settings.objectives
     target = getattr(limits, state.objective)
@@ -66,8 +72,7 @@ def burning(state: ObjectiveState, settings: Settings) -> BurnRate | None:
         long = state.windows[rate.long_seconds]
         enough = long.events >= limits.least_events and long.bad >= settings.alerts.error_items
         if enough and min(long.burn(target), short.burn(target)) >= rate.rate:
-            return rate
-    return None
+            yield rate
 
 
 def or_burns(objective: str, threshold: Assess, *, same_events: bool = False) -> Assess:
@@ -95,7 +100,10 @@ def or_burns(objective: str, threshold: Assess, *, same_events: bool = False) ->
         if same_events:
             found = {subject: _peak(context, first, mine.get(subject)) for subject, first in found.items()}
         for subject, burn in burns.items():
-            found[subject] = merged(found[subject], burn) if subject in found else burn
+            alone = burn if subject not in found else None
+            found[subject] = (
+                merged(found[subject], burn) if alone is None else _over(context, alone, mine[subject])
+            )
         return replace(judged, findings=tuple(found.values()))
 
     return assess
@@ -119,6 +127,29 @@ def _finding(context: Context, state: ObjectiveState, rate: BurnRate) -> Finding
         {"objective": state.objective, "burn": round(burn, 1), "events": share.events, "bad": share.bad},
         sharing.because(state.subject),
         lasts_seconds=rate.short_seconds,
+    )
+
+
+def _over(context: Context, burn: Finding, state: ObjectiveState) -> Finding:
+    """The finding as it is, or, once its cause is over, with when it closes: when the short window of each rate that
+    holds has no bad event any more.
+    """
+    settings, last = context.settings, state.last_bad_at
+    # A draw that is late may still not be drawn.
+    if (
+        last is None
+        or state.objective == DRAWS
+        or context.now - last < settings.objectives.page_fast.short_seconds
+    ):
+        return burn
+    longest = max(rate.short_seconds for rate in _holding(state, settings))
+    closes = iso(last + longest)
+    return replace(
+        burn,
+        summary=f"{burn.summary}; none for {duration(context.now - last)}: nothing to do, this closes by itself by "
+        f"about {closes[11:16]} UTC on {closes[:10]}",
+        details={**burn.details, "closesAt": closes},
+        remedy="nothing to do: it closes by itself",
     )
 
 

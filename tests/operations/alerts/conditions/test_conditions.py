@@ -13,6 +13,7 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
     FailedRun,
+    LastAcknowledged,
     ParityState,
     PausedDrain,
     SchedulerState,
@@ -325,6 +326,44 @@ def test_a_selection_run_that_failed() -> None:
     )
     subjects = [each[0] for each in found("selection-run", scheduler(failed_runs=failed))]
     assert subjects == ["draw/spring", "send_notifications"]
+
+
+@pytest.mark.parametrize(
+    ("job", "snapshot", "reported"),
+    [
+        ("top_up", {"draws": ((ago(900), ago(800)), (ago(300), None))}, True),
+        ("top_up", {"draws": ((ago(900), ago(800)), (ago(300), ago(30)))}, False),
+        ("retry_market_selection", {"status": "COMPLETED"}, False),
+        ("retry_market_selection", {"open_markets": 1}, True),
+        ("confirm_draw", {"open_markets": 1}, True),
+    ],
+)
+def test_a_failed_run_whose_work_was_done_in_another_way_is_no_longer_reported(
+    job: str, snapshot: dict[str, Any], reported: bool
+) -> None:
+    state = CampaignState("spring", snapshot.pop("status", "PROCESSING"), ago(900), None, **snapshot)
+    failed = scheduler(failed_runs=(FailedRun("r1", job, ago(60), "spring"),))
+    lines = [line for _, _, line in found("selection-run", replace(failed, campaigns=(state,)))]
+    closes = iso(NOW - 60 + DAY)
+    assert lines == (
+        [
+            f"the run {job} of spring failed at {ago(60)}; this closes with the next one that succeeds, or by itself "
+            f"at {closes}"
+        ]
+        if reported
+        else []
+    )
+
+
+@pytest.mark.parametrize(("at", "reported"), [(ago(90), True), (ago(30), False)])
+def test_a_failed_run_of_a_drain_is_reported_until_that_drain_acknowledges_work(
+    at: str, reported: bool
+) -> None:
+    failed = scheduler(failed_runs=(FailedRun("r1", "process_selections", ago(60)),))
+    done = replace(failed, acknowledged=(LastAcknowledged("selections", 3, at),))
+    assert bool(found("selection-run", done)) is reported
+    blind = assessed("selection-run", replace(failed, acknowledged=UNREAD))
+    assert isinstance(blind, Assessment) and blind.unknown == {"process_selections": UNREAD}
 
 
 @pytest.mark.parametrize(

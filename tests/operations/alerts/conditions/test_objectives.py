@@ -17,10 +17,13 @@ from regworkers_core.domain.snapshot import (
     FRESHNESS,
     CampaignState,
     ObjectiveState,
+    QueueState,
     Share,
     Snapshot,
     StreamState,
 )
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import seconds as moment
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Finding
 from regworkers_core.operations.alerts.conditions.objectives import burning
 from regworkers_core.operations.alerts.grouping import Grouped, Previous, group_and_inhibit
@@ -261,3 +264,37 @@ def test_a_target_that_could_never_page_is_refused() -> None:
         ObjectivesSettings(delivery=0.9)
     rate = {"rate": 10, "longSeconds": 7200, "shortSeconds": 600}
     assert ObjectivesSettings.model_validate({"pageFast": rate}).page_fast.long_seconds == 7200
+
+
+def test_a_budget_that_a_few_items_have_used_up_says_when_it_closes() -> None:
+    def lines(last_bad: float | None, *dead: QueueState) -> list[str]:
+        few = replace(
+            state(DELIVERY, "save", hour=(800, 0), six=(829, 12)),
+            last_bad_at=None if last_bad is None else NOW - last_bad,
+        )
+        correct = replace(few, objective=CORRECTNESS, subject="replication-queue-dlq")
+        snapshot = with_states(few, correct, snapshot=replace(WELL, queues=dead or WELL.queues))
+        return [line for name in ("error-rate", "dead-letters") for _, _, line in found(name, snapshot)]
+
+    for known in (None, 200.0):
+        assert len(lines(known)) == 2
+        assert not any("nothing to do" in line for line in lines(known))
+    closes = iso(NOW - 1200.0 + 6 * HOUR)
+    for line in lines(1200.0):
+        assert f"none for 20 min: nothing to do, this closes by itself by about {closes[11:16]} UTC" in line
+    _, correct = lines(1200.0, queue("replication-queue-dlq", 2))
+    assert "nothing to do" not in correct, "the dead letters are still there"
+
+
+def test_a_late_draw_is_never_left_to_close_by_itself() -> None:
+    late = replace(state(DRAWS, "all", five=(200, 50)), last_bad_at=NOW - HOUR)
+    ((_, _, line),) = found("campaign-stuck", with_states(late))
+    assert "nothing to do" not in line
+
+
+def test_the_last_bad_event_of_an_objective_is_known() -> None:
+    rows = [minute(600, counts={"returned": 1}), minute(120)]
+    lines = timelines(rows, (), 7200.0, NOW)
+    states = {each.objective: each for each in objective_states(lines, LIMITS, NOW)}
+    assert states[DELIVERY].last_bad_at == moment(minute_of(NOW - 600))
+    assert states[CORRECTNESS].last_bad_at is None
