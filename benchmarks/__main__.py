@@ -16,6 +16,7 @@ import orjson
 
 from benchmarks import idle, imports
 from benchmarks.analytics import memory as export_memory
+from benchmarks.analytics import signature
 from benchmarks.analytics import throughput as export
 from benchmarks.eligibility import bulk, function, invites, rates, warm
 from benchmarks.figures import append, newest, stack_of
@@ -84,6 +85,7 @@ SUITES: Mapping[str, Suite] = {
         _on_a_stack(export.measure_on_apache_kafka),
     ),
     "export-memory": Suite("memory of the export", 2, 0, "", _export_memory),
+    "signature": Suite("what signed events cost", 1, 0, "", signature.measure),
     "draw": Suite("a draw beside bare DuckDB", 12, 10_000_000, "entries", _saying(drawing.measure)),
     "large-draw": Suite("one large draw", 4, 20_000_000, "entries", _saying(drawing.measure_large)),
     "proofs": Suite("static proofs of a draw", 2, 1_000_000, "entries", _saying(publishing.measure_proofs)),

@@ -185,6 +185,12 @@ def export_table() -> str:
         f" {steps['validated']['median']:.1f} to be validated and {steps['written']['median']:.1f} to be written with"
         " its headers."
     )
+    if signature := newest().get("signature"):
+        spent = {name: each["median"] for name, each in signature["figures"].items()}
+        said += (
+            f" The signature of its message costs {spent['signed']:.1f} µs by who sends it and"
+            f" {spent['checked']:.1f} by the export, {spent['both']:.1f} together (the aim is 2 at most)."
+        )
     head = [""]
     for broker in brokers.values():
         head += [f"{broker}: CPU, µs", "rate / bare"]

@@ -17,6 +17,7 @@ from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.aws.objects import ObjectLock, ObjectStore
+from regworkers_core.adapters.aws.producer_keys import ProducerKeys
 from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.aws.sqs import MessageMoves, SqsQueue
 from regworkers_core.adapters.aws.streams import DynamoStreams, known_stream
@@ -47,9 +48,11 @@ from regworkers_core.adapters.redis.campaign_store import CampaignStore
 from regworkers_core.adapters.redis.client import redis_client
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
+from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
+from regworkers_core.engine.queue import Queue
 from regworkers_core.settings import Settings, load_settings, stack_state_file
 from regworkers_core.settings.documents import local_dagster_id
 
@@ -200,6 +203,10 @@ class Runtime:
     def secrets(self) -> SecretStore:
         client = self.aws.client("secretsmanager")
         return SecretStore(client, self.dependency("secretsmanager"), self.names.prefix)
+
+    @cached_property
+    def producer_keys(self) -> ProducerKeys:
+        return ProducerKeys(lambda: self.secrets, clock=self.clock)
 
     @cached_property
     def draw_markets(self) -> DrawMarkets:
@@ -355,9 +362,11 @@ class Runtime:
             )
         return self._queues[name]
 
-    @cached_property
-    def event_queue(self) -> EventQueue:
-        return EventQueue(self.queue(self.names.analytics_queue))
+    def event_queue(self, role: ProducerRole, queue: Queue | None = None) -> EventQueue:
+        """The analytics queue, for a sender of this role; `queue` is another client of it."""
+        return EventQueue(
+            queue or self.queue(self.names.analytics_queue), partial(self.producer_keys.sign, role)
+        )
 
     def probe(self, *names: str) -> str | None:
         """The first of the dependencies that does not answer, or None. Raises UsageError for missing tables, queues,

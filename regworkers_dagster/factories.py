@@ -134,6 +134,7 @@ def asset_job(
     description: str,
     tags: Mapping[str, str],
     config: dg.ConfigMapping | None = None,
+    hooks: Set[dg.HookDefinition] = frozenset(),
 ) -> Any:
     """A job that materialises assets or runs checks, in one process."""
     return dg.define_asset_job(
@@ -143,6 +144,7 @@ def asset_job(
         tags={**tags, **pod_of(name)},
         executor_def=dg.in_process_executor,
         description=description,
+        hooks=hooks,
     )
 
 

@@ -28,6 +28,7 @@ MARKET_TAG = "regworkers/market"
 OPERATOR_TAG = "regworkers/operator"
 # Dagster's own, on every run of a partition: for a draw, the campaign's id.
 PARTITION_TAG = "dagster/partition"
+PARTITION_RANGE_TAG = "dagster/asset_partition_range_start"
 # Dagster's own, in seconds: its run monitoring terminates a run that takes longer, and marks it as failed.
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 

@@ -151,6 +151,15 @@ class DagsterProcess:
                     found.append(process)
         return found
 
+    def refuse_strangers(self) -> None:
+        """Raises UsageError with the processes of daemons that were started elsewhere."""
+        if daemons := self.strangers():
+            pids = ", ".join(str(each.pid) for each in daemons)
+            raise UsageError(
+                f"a daemon that was started elsewhere runs on the storage of instance {self.instance}, process "
+                f"{pids}: beside it schedules would tick twice; `regworkers local down` ends it"
+            )
+
     @property
     def running(self) -> bool:
         """Whether all children run."""
@@ -167,12 +176,7 @@ class DagsterProcess:
         """
         if self.running:
             return
-        if daemons := self.strangers():
-            pids = ", ".join(str(each.pid) for each in daemons)
-            raise UsageError(
-                f"a daemon that was started elsewhere runs on the storage of instance {self.instance}, process "
-                f"{pids}: beside it schedules would tick twice; `regworkers local down` ends it"
-            )
+        self.refuse_strangers()
         self.stop()
         workspace = self.root / "workspace.yaml"
         if not workspace.exists():

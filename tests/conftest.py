@@ -27,6 +27,12 @@ from tests.support.runtimes import (
 
 _STACK = pytest.StashKey[Stack]()
 _LEFTOVERS = pytest.StashKey["subprocess.Popen[bytes]"]()
+# How long an example takes says how busy the machine is. The same examples in every run: a change, and not chance,
+# turns a test red; `make soak` draws others. What a test gives itself is not replaced by a profile.
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("soak", settings.get_profile("tests"), derandomize=False, print_blob=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,9 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     declared.install()
     # It shows the variables of each frame of a traceback, which takes a tenth of a second. Tests restore this renderer.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
-    # How long an example takes says how busy the machine is. What a test gives itself is not replaced by a profile.
-    settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("tests")
+    if config.getoption("--hypothesis-profile", None) is None:
+        settings.load_profile("tests")
     # No test reads the address of a running instance or the caller's overrides by accident.
     os.environ["REGWORKERS_INSTANCE"] = "none"
     os.environ.pop("CONFIG_ENV", None)

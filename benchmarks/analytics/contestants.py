@@ -14,7 +14,7 @@ import boto3
 import orjson
 from confluent_kafka import Producer
 
-from benchmarks.analytics.data import PER_MESSAGE, event, message
+from benchmarks.analytics.data import PER_MESSAGE, event, message, signer
 from regworkers_core.analytics import publishing
 from regworkers_core.analytics.publishing import PUBLISH, publisher
 from regworkers_core.domain.messages import MAX_ITEMS
@@ -202,9 +202,9 @@ class OldShape:
 
 def fill(runtime: Runtime, first: int, messages: int) -> None:
     """Messages `first` and following onto the analytics queue."""
-    queue = runtime.queue(runtime.names.analytics_queue)
+    queue, sign = runtime.queue(runtime.names.analytics_queue), signer(runtime)
     for start in range(first, first + messages, MAX_ITEMS):
-        batch = [message(number) for number in range(start, min(start + MAX_ITEMS, first + messages))]
+        batch = [message(number, sign) for number in range(start, min(start + MAX_ITEMS, first + messages))]
         if queue.send(batch):
             raise RuntimeError("the queue did not take every message")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from regworkers_core.domain.entry import Entry
@@ -11,6 +13,7 @@ from regworkers_core.domain.events import entry_replicated
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.order import Order
+from regworkers_core.domain.producers import PRODUCER, ProducerRole
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
@@ -58,10 +61,16 @@ def event(number: int) -> dict[str, Any]:
     return entry_replicated(entry, _AT, f"corr-{number // PER_MESSAGE:012d}")
 
 
-def message(number: int) -> Outgoing:
-    """Message number `number`, counted from 0, with its hundred events."""
+def message(number: int, sign: Callable[[bytes], str]) -> Outgoing:
+    """Message number `number`, counted from 0, with its hundred events; `sign` makes its attribute `producer`."""
     first = number * PER_MESSAGE
     events = [event(each) for each in range(first, first + PER_MESSAGE)]
     correlation_id = events[0]["correlationid"]
     body = encode(MessageType.PUBLISH, correlation_id, events)
-    return Outgoing(body, {"correlationId": correlation_id, "attempt": "1"})
+    own = {"correlationId": correlation_id, PRODUCER: sign(body)}
+    return Outgoing(body, {**own, "attempt": "1"})
+
+
+def signer(runtime: Runtime) -> Callable[[bytes], str]:
+    """As a save drain signs, which sends these events."""
+    return partial(runtime.producer_keys.sign, ProducerRole.REPLICATION)

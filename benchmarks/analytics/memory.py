@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.analytics.data import PER_MESSAGE, message, namespace, settings
+from benchmarks.analytics.data import PER_MESSAGE, message, namespace, settings, signer
 from benchmarks.figures import MIB, peak_mib
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.analytics.publishing import PUBLISH
@@ -31,8 +31,8 @@ SIZES = (10_000, 1_000_000)
 class FakeSqs:
     """A queue with this number of messages, generated when they are received."""
 
-    def __init__(self, messages: int) -> None:
-        self._numbers = iter(range(messages))
+    def __init__(self, messages: int, sign: Callable[[bytes], str]) -> None:
+        self._numbers, self._sign = iter(range(messages)), sign
 
     def get_queue_url(self, **_: Any) -> dict[str, str]:
         return {"QueueUrl": "fake"}
@@ -43,7 +43,16 @@ class FakeSqs:
 
     def _message(self, number: int) -> dict[str, Any]:
         name = uuid.uuid4().hex
-        return {"MessageId": name, "ReceiptHandle": name, "Body": message(number).body.decode()}
+        made = message(number, self._sign)
+        attributes = {
+            key: {"DataType": "String", "StringValue": value} for key, value in made.attributes.items()
+        }
+        return {
+            "MessageId": name,
+            "ReceiptHandle": name,
+            "Body": made.body.decode(),
+            "MessageAttributes": attributes,
+        }
 
     def delete_message_batch(self, Entries: list[Any], **_: Any) -> dict[str, Any]:
         return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
@@ -57,7 +66,7 @@ class Faked(Runtime):
 
     def __init__(self, runtime: Runtime, messages: int) -> None:
         super().__init__(runtime.settings)
-        self._fake: Any = FakeSqs(messages)
+        self._fake: Any = FakeSqs(messages, signer(self))
 
     def queue(self, name: str) -> SqsQueue:
         if name != self.names.analytics_queue:

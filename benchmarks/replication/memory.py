@@ -13,10 +13,12 @@ from benchmarks.figures import MIB, peak_mib
 from benchmarks.replication.fakes import FakeCollection, FakeDynamo, FakeLeases, FakeSqs, FakeStreams
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.domain.producers import ProducerKey, ProducerRole
 from regworkers_core.drains.runner import DrainSpec, drain_limits, relaxed_gc
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.drain import drain
@@ -82,7 +84,7 @@ def _save(settings: Settings, entries: int) -> DrainReport:
         Replica(collection, mongo),
         Campaigns(collection, mongo),
         queue,
-        other,
+        EventQueue(other, ProducerKey.generate(ProducerRole.REPLICATION, 0.0).sign),
         run_id="bench",
     )
     publisher = DeadLetterPublisher(queue, other, DeadLetters(collection, collection, mongo), run_id="bench")

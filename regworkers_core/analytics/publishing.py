@@ -1,7 +1,8 @@
 """Publishes the events of the analytics queue to Kafka: items are validated, sent, and acknowledged if delivered.
 
-An item that breaks the schema of its type is a dead letter. A repeat (the drain died between acknowledgement and
-delete) has the same ids, and consumers drop it.
+A message that its producer has not signed is a dead letter as a whole (`analytics.producers`), an item that breaks the
+schema of its type by itself. A repeat (the drain died between acknowledgement and delete) has the same ids, and
+consumers drop it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jsonschema_rs import Draft202012Validator, ValidationError
 
 from regworkers_core.adapters.kafka.producer import OutgoingRecord, RecordProducer
 from regworkers_core.adapters.mongo.activity import QueueMarks
+from regworkers_core.analytics.producers import ProducerSeal
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.messages import (
@@ -35,7 +37,7 @@ from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.drain import Settlement
-from regworkers_core.engine.handling import Handled, Requested, answer_event
+from regworkers_core.engine.handling import Handled, Requested, Seal, answer_event
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -156,12 +158,14 @@ class PublishHandler:
         dependency: Dependency,
         topics: Mapping[EventType, str],
         *,
+        seal: Seal,
         tolerance_seconds: float,
         clock: Callable[[], float] = scheduling.now,
         on_step: OnStep = no_step,
     ) -> None:
         self._producer, self._dependency = producer, dependency
         self._topics = {kind.value: topic for kind, topic in topics.items()}
+        self.seal = seal
         self._tolerance_seconds = tolerance_seconds
         self._clock, self._on_step = clock, on_step
 
@@ -327,6 +331,7 @@ def publisher(runtime: Runtime, on_step: OnStep = no_step) -> PublishHandler:
         runtime.events,
         runtime.dependency("kafka"),
         topics_by_type(runtime.names),
+        seal=ProducerSeal.of(runtime),
         tolerance_seconds=runtime.settings.analytics.clock_tolerance_seconds,
         clock=runtime.clock,
         on_step=on_step,

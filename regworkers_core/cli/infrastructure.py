@@ -17,8 +17,10 @@ from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
+from regworkers_core.domain.producers import ProducerRole, role_named
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.dashboards.publish_dashboards import (
     DashboardChange,
     DashboardState,
@@ -57,8 +59,8 @@ def provision_command(
 ) -> None:
     """Create missing resources and adopt those that exist; with --apply change what differs.
 
-    Resources are tables, queues, the bucket, indexes, topics and log groups. Exits 1 where you have to act first,
-    for example on values that prevent a unique index.
+    Resources are tables, queues, the keys of events, the bucket, indexes, topics and log groups. Exits 1 where you have
+    to act first, for example on values that prevent a unique index.
     """
     from regworkers_core.infrastructure.provision import provision
 
@@ -91,6 +93,47 @@ def provision_command(
         Group(table, *map(Text, below)),
         finding=any(each.outcome is ProvisionOutcome.BLOCKED for each in done),
     )
+
+
+@flatten_options
+def producer_key_command(
+    role: Annotated[str, typer.Argument(help=", ".join(ProducerRole))],
+    change: Change,
+    replace: Annotated[
+        bool, typer.Option("--change", help="replace the key; the former one is accepted for 29 days")
+    ] = False,
+    leaked: Annotated[
+        bool,
+        typer.Option("--leaked", help="with --change: nothing that the key has signed is accepted any more"),
+    ] = False,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Show which keys sign a role's events, by their ids; with --change --apply replace the key.
+
+    Processes use a new key within five minutes. What a leaked key has signed and is not published yet ends on the
+    dead-letter queue with the reason FORGED.
+    """
+    if (change.apply or leaked) and not replace:
+        raise UsageError("--apply and --leaked are for --change: without it the keys are only shown")
+    of = role_named(role)
+    runtime = Runtime.load()
+    keys = runtime.producer_keys
+    if change.apply:
+        with audited(runtime, "producer-key", of.value, {"change": True, "leaked": leaked}) as result:
+            result["key"] = keys.change(of, leaked=leaked).id
+    accepted = keys.current(of)
+    if not accepted:
+        raise UsageError(f"{of} has no key: run `regworkers provision`")
+    current, *former = accepted
+    advice = "nothing was changed: add --apply to change the key" if replace and change.dry_run else ""
+    document = {
+        "role": of.value,
+        "key": current.id,
+        "since": current.since,
+        "former": [each.id for each in former],
+    }
+    until = {"formerUntil": iso(current.former_until)} if former else {}
+    answer({**document, **until, "advice": advice}, form)
 
 
 _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"

@@ -61,6 +61,7 @@ PANELS = {
         "config": "infrastructure:config_app",
         "aws": "infrastructure:app",
         "certs": "certs:app",
+        "producer-key": "infrastructure:producer_key_command",
         "service": "doctor:service_app",
         "archive": "archive:app",
         "drill": "maintenance:drill_app",

@@ -14,10 +14,12 @@ import typer
 from rich.text import Text
 
 from regworkers_core.adapters.mongo.operator_actions import operator
+from regworkers_core.analytics.producers import signed_event
 from regworkers_core.analytics.publishing import invoke_publish, publisher
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress
 from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.producers import ProducerRole, role_named
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.handling import answer_event
@@ -188,6 +190,21 @@ def _enqueue_market_selections(runtime: Runtime, event: Any) -> Any:
     return done
 
 
+def _send_data_as(role: ProducerRole) -> Worker:
+    """The worker sendData for an event that is signed here: one who has a role's key speaks for it, on record."""
+
+    def worker(runtime: Runtime, event: Any) -> Any:
+        run_id = f"invoke-{uuid.uuid4().hex}"
+        with audited(
+            runtime, "invoke sendData", role.value, {"signAs": role.value, "runId": run_id}
+        ) as result:
+            done = invoke_publish(signed_event(event, runtime.producer_keys, role), publisher(runtime))
+            result["failed"] = len(done["batchItemFailures"])
+        return done
+
+    return worker
+
+
 def _check_eligibility(runtime: Runtime, event: Any) -> Any:
     from regworkers_core.eligibility.handler import respond
 
@@ -205,20 +222,31 @@ WORKERS: Mapping[str, Worker] = {
 }
 
 
-def invoke(worker: str, payload: str) -> Any:
-    """The worker's response to the event in `payload`. Raises UsageError for an unknown worker or bad JSON."""
+def invoke(worker: str, payload: str, sign_as: str = "") -> Any:
+    """The worker's response to the event in `payload`. Raises UsageError for an unknown worker or role, or bad JSON."""
     if worker not in WORKERS:
         raise UsageError(f"unknown worker {worker}: use {', '.join(WORKERS)}")
+    if sign_as and worker != "sendData":
+        raise UsageError("--sign-as is for sendData: no other worker asks who has signed a message")
+    act = _send_data_as(role_named(sign_as)) if sign_as else WORKERS[worker]
     try:
         event = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise UsageError(f"the event is not JSON (at character {error.pos}): quote it with '...'") from None
-    return WORKERS[worker](Runtime.load(), event)
+    return act(Runtime.load(), event)
 
 
 def invoke_command(
     worker: Annotated[str, typer.Argument(help=" or ".join(WORKERS))],
     payload: Annotated[str, typer.Argument(help="the event as JSON, or - to read it from stdin")],
+    sign_as: Annotated[
+        str,
+        typer.Option(
+            metavar="ROLE",
+            help=f"sendData: sign the messages with the key of {', '.join(ProducerRole)}",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Invoke a legacy handler with one event.
 
@@ -227,7 +255,8 @@ def invoke_command(
       {"Records": [{"messageId": "m1", "body": "{\\"type\\": \\"entries.replicate\\", \\"version\\": 1, \\"items\\":
       [{\\"pk\\": \\"CAMPAIGN#<campaignId>\\", \\"sk\\": \\"ENTRY#<entryId>\\"}]}"}]}
 
-    sendData takes an SQS event whose items are CloudEvents (docs/analytics.md has all fields):
+    sendData takes an SQS event whose items are CloudEvents (docs/analytics.md has all fields). It refuses messages
+    without the attribute producer of their sender; one who may read the key of a role can add it with --sign-as:
 
       {"Records": [{"messageId": "m1", "body": "{\\"type\\": \\"analytics.publish\\", \\"version\\": 1, \\"items\\":
       [{\\"specversion\\": \\"1.0\\", \\"type\\": \\"entry.removed\\", ...}]}"}]}
@@ -248,7 +277,7 @@ def invoke_command(
     """
     # Surrogates, as in arguments: bytes that are not UTF-8 are reported as invalid JSON.
     piped = sys.stdin.buffer.read().decode(errors="surrogateescape") if payload == "-" else payload
-    done = invoke(worker, piped)
+    done = invoke(worker, piped, sign_as)
     answer(
         done,
         Format.JSON,

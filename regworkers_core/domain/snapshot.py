@@ -341,7 +341,7 @@ class Snapshot:
     """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line;
     `unjudged` are those that a machine without a free core could not judge. `queues` has those whose depth could be
     read (Unread: none), `unread_queues` the others by their full name. `messages_due`: the outbox has messages that a
-    sender may send now.
+    sender may send now. `forged` is the number of open dead letters FORGED.
     """
 
     at: str
@@ -362,4 +362,5 @@ class Snapshot:
     objectives: Reading[tuple[ObjectiveState, ...]] = ()
     acknowledged: Reading[tuple[LastAcknowledged, ...]] = ()
     messages_due: Reading[bool] = False
+    forged: Reading[int] = 0
     unjudged: tuple[str, ...] = ()

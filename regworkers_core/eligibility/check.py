@@ -22,6 +22,7 @@ from regworkers_core.adapters.mongo.entrants import Entrants
 from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import FactSource, Known, Missing, Status
 from regworkers_core.domain.events import eligibility_judged
+from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
 from regworkers_core.eligibility.case import AsOf, FieldProblem
 from regworkers_core.eligibility.gather import Gathered, Gatherer
@@ -30,7 +31,6 @@ from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rules import Verdict, judge, rule_set
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
 from regworkers_core.engine import scheduling
-from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
 from regworkers_core.runtime import Runtime
@@ -75,13 +75,13 @@ class Checker:
         self,
         gatherer: Gatherer,
         transfer: Transfer,
-        analytics: Queue,
+        events: EventQueue,
         *,
         clock: Callable[[], float],
         attempt_seconds: float = 0.0,
     ) -> None:
         self._gatherer, self._transfer = gatherer, transfer
-        self._events, self._clock = EventQueue(analytics), clock
+        self._events, self._clock = events, clock
         self._attempt_seconds = attempt_seconds
 
     @classmethod
@@ -110,7 +110,8 @@ class Checker:
             batch_bytes=aws.sqs_batch_bytes,
         )
         transfer = Transfer(table, attempt_seconds=attempt, clock=runtime.clock)
-        return cls(gatherer, transfer, analytics, clock=runtime.clock, attempt_seconds=attempt)
+        events = runtime.event_queue(ProducerRole.ELIGIBILITY, analytics)
+        return cls(gatherer, transfer, events, clock=runtime.clock, attempt_seconds=attempt)
 
     def check(
         self,

@@ -6,7 +6,7 @@ The legacy Lambda handlers call a `Handler` too, with an SQS event in place of a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -50,6 +50,27 @@ class Handled:
         self.subjects.update(other.subjects)
 
 
+class Seal(Protocol):
+    """How a queue's messages prove who sent them. The drain's threads call it, and its methods may block.
+
+    Its methods raise TransientFailure when what they need cannot be read.
+    """
+
+    def check(self, message: Received, items: Sequence[Any]) -> None:
+        """Raises PermanentFailure for a message that its sender may not send: as a whole it becomes a dead letter, with
+        the attributes that `kept` returns.
+        """
+        ...
+
+    def kept(self, message: Received) -> Mapping[str, str]:
+        """The proof that the message came with, good or bad."""
+        ...
+
+    def attributes(self, body: bytes) -> Mapping[str, str]:
+        """The proof for a message of ours, made of one that `check` has let pass."""
+        ...
+
+
 class Handler(Protocol[I]):
     """What a flow does with the items of its messages. The drain's threads call it, and its methods may block.
 
@@ -60,6 +81,11 @@ class Handler(Protocol[I]):
     @property
     def kind(self) -> MessageType:
         """The one type of message that it takes."""
+        ...
+
+    @property
+    def seal(self) -> Seal | None:
+        """None where everybody who may send to the queue may send all of it."""
         ...
 
     def parse(self, raw: object) -> I:
@@ -107,11 +133,17 @@ def refused_message(message: Received, kind: MessageType, failure: PermanentFail
 
 
 def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
-    """Problems of the body or of an item are part of the result. Raises only what no item can have caused."""
+    """Problems of the body, of its seal or of an item are part of the result. Raises only what no item can have caused,
+    TransientFailure for a seal that cannot be checked now.
+    """
     try:
         envelope = decode(message.body, handler.kind)
+        if handler.seal is not None:
+            handler.seal.check(message, envelope.items)
     except PermanentFailure as failure:
         return refused_message(message, handler.kind, failure)
+    except TransientFailure:
+        raise
     except Exception as error:
         return refused_message(message, handler.kind, unforeseen(error))
     decoded: Decoded[I] = Decoded(message, handler.kind, envelope.correlation_id or message.known_as)
@@ -145,13 +177,14 @@ def answer_event(event: Any, handler: Handler[I]) -> dict[str, list[dict[str, st
 
     Splits and dead-letters nothing: that is left to the sender of the event. Raises UsageError if it is no SQS event.
     """
-    batch = [decode_message(message, handler) for message in _records(event)]
+    messages = _records(event)
     failed: list[str] = []
     try:
+        batch = [decode_message(message, handler) for message in messages]
         handled = handler.handle(readable_items(batch))
     except TransientFailure as failure:
         log.warning("event not handled", dependency=failure.dependency, error=failure.error)
-        return {"batchItemFailures": [{"itemIdentifier": each.message.message_id} for each in batch]}
+        return {"batchItemFailures": [{"itemIdentifier": each.message_id} for each in messages]}
     for decoded in batch:
         problems: list[Failure] = [decoded.refused] if decoded.refused else []
         for item in decoded.items:

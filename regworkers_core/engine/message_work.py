@@ -123,10 +123,14 @@ class MessageWork(Generic[I]):
         sources = [message.attributes for message in messages]
         with span(self._name, sources=sources, messages=len(messages)) as current:
             if self._fuse.blown is not None:
-                for message in messages:
-                    self._settler.give_back(message, 1, settlement)
+                self._unread_back(messages, settlement)
                 return
-            batch = [decode_message(message, self._handler) for message in messages]
+            try:
+                batch = [decode_message(message, self._handler) for message in messages]
+            except TransientFailure as failure:
+                log.warning("batch not read", dependency=failure.dependency, error=failure.error)
+                self._unread_back(messages, settlement)
+                return
             try:
                 handled = handle(batch)
                 current.set_attribute("items", len(handled.outcomes))
@@ -163,6 +167,10 @@ class MessageWork(Generic[I]):
             for defect in each.defects:
                 if id(defect) not in known:
                     self._fuse.failed(defect)
+
+    def _unread_back(self, messages: Sequence[Received], settlement: Settlement[Received]) -> None:
+        for message in messages:
+            self._settler.give_back(message, 1, settlement)
 
     def _all_back(self, batch: Sequence[Decoded[I]], settlement: Settlement[Received]) -> None:
         for decoded in batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -126,19 +126,29 @@ class Beside(Protocol):
 
 
 class QueueSource:
-    """A queue as `engine.drain.Source[Received]`. A message is held from its receive until it is settled."""
+    """A queue as `engine.drain.Source[Received]`. A message is held from its receive until it is settled. `clock` is in
+    seconds.
+    """
 
     beside: Beside | None = None
 
     def __init__(
-        self, queue: Queue, *, batch_messages: int, wait_seconds: float, visibility_seconds: int
+        self,
+        queue: Queue,
+        *,
+        batch_messages: int,
+        wait_seconds: float,
+        visibility_seconds: int,
+        clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
         self._queue = queue
         self._batch_messages = batch_messages
         self._wait_seconds = wait_seconds
         self._visibility_seconds = visibility_seconds
         self._lock = scheduling.lock()
-        self._held: dict[str, Received] = {}
+        self._clock = clock
+        # By receipt, with the time until which it is surely hidden from others: counted from before the call.
+        self._held: dict[str, tuple[Received, float]] = {}
         # Received since the last heartbeat: they are hidden for long enough.
         self._young: set[str] = set()
         self._deleting: set[str] = set()
@@ -149,6 +159,7 @@ class QueueSource:
         batch: list[Received] = []
         while len(batch) < self._batch_messages:
             limit = min(_RECEIVE, self._batch_messages - len(batch))
+            asked = self._clock()
             wait_seconds = 0.0 if batch else self._wait_seconds
             try:
                 messages = self._queue.receive(limit, wait_seconds, self._visibility_seconds)
@@ -158,27 +169,45 @@ class QueueSource:
                     raise
                 break
             with self._lock:
-                self._held.update((message.receipt, message) for message in messages)
+                self._keep(messages, asked)
                 self._young.update(message.receipt for message in messages)
             batch.extend(messages)
             if len(messages) < limit:
                 break
-        if often := [message for message in batch if message.receive_count > UNANSWERED]:
-            # A message that kills this process should soon be visible again. The batch does not depend on it.
+        if again := [message for message in batch if self._needs_hiding(message)]:
+            # The batch does not depend on it.
             with suppress(TransientFailure):
-                self._hide([(message, self._keep_seconds(message)) for message in often])
+                self._keep_hidden(again)
         return batch
 
-    def acknowledge(self, done: Sequence[Received]) -> None:
+    def _needs_hiding(self, message: Received) -> bool:
+        """A message that kills this process should soon be visible again. One that came after a long wait may have been
+        handed out at its begin.
+        """
         with self._lock:
-            self._deleting.update(message.receipt for message in done)
+            _, hidden_until = self._held[message.receipt]
+        left = hidden_until - self._clock()
+        return message.receive_count > UNANSWERED or left < self._visibility_seconds / 2
+
+    def acknowledge(self, done: Sequence[Received]) -> None:
+        """Delete those that are still hidden from others. Another one may be with a drain that reads a later state and
+        dies: then only this message brings that work again, so it stays, at the cost of a repeat.
+        """
+        now = self._clock()
+        with self._lock:
+            ours = [
+                message
+                for message in done
+                if (held := self._held.get(message.receipt)) is not None and now < held[1]
+            ]
+            self._deleting.update(message.receipt for message in ours)
         try:
-            left = self._queue.delete(done)
+            left = self._queue.delete(ours) if ours else []
         finally:
             self._release(done)
-        if left:
-            log.warning("messages not deleted, they will come again", count=len(left))
-            if len(left) == len(done):
+        if late := len(done) - len(ours) + len(left):
+            log.warning("messages not deleted, they will come again", count=late)
+            if late == len(done):
                 raise TransientFailure("sqs", f"none of {len(done)} messages was deleted")
 
     def give_back(self, again: Sequence[tuple[Received, float]]) -> None:
@@ -191,11 +220,11 @@ class QueueSource:
         released; one that could not be hidden is tried again with the next heartbeat.
         """
         with self._lock:
-            held = [message for receipt, message in self._held.items() if receipt not in self._young]
+            held = [message for receipt, (message, _) in self._held.items() if receipt not in self._young]
             self._young.clear()
         if not held:
             return
-        lost, failed = self._hide([(message, self._keep_seconds(message)) for message in held])
+        lost, failed = self._keep_hidden(held)
         with self._lock:
             # A message that was settled in the meantime is gone because this drain deleted it.
             taken = [each for each in lost if each.receipt in self._held.keys() - self._deleting]
@@ -213,7 +242,7 @@ class QueueSource:
             self.beside.close()
             self._counts.update(self.beside.counts())
         with self._lock:
-            held, self._held = list(self._held.values()), {}
+            held, self._held = [message for message, _ in self._held.values()], {}
         if held:
             self._hide([(message, 0) for message in held])
 
@@ -227,6 +256,19 @@ class QueueSource:
                 self._counts["visibility_failed"] += len(missed.failed)
             log.warning("visibility not changed", count=len(missed.failed))
         return missed
+
+    def _keep_hidden(self, messages: Sequence[Received]) -> NotHidden:
+        asked = self._clock()
+        missed = self._hide([(message, self._keep_seconds(message)) for message in messages])
+        visible = {message.receipt for message in (*missed.lost, *missed.failed)}
+        with self._lock:
+            self._keep([each for each in messages if each.receipt in self._held.keys() - visible], asked)
+        return missed
+
+    def _keep(self, messages: Sequence[Received], asked: float) -> None:
+        self._held.update(
+            (message.receipt, (message, asked + self._keep_seconds(message))) for message in messages
+        )
 
     def _keep_seconds(self, message: Received) -> int:
         """There are five heartbeats in a visibility time. A message that came often gets half of it."""

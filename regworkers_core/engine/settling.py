@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
@@ -152,7 +152,9 @@ class Settler(Generic[I]):
         message = decoded.message
         attempt = attempt_of(message.attributes)
         if decoded.refused:
-            return [FailedItem(message, _original_body(message), decoded.refused, attempt)], []
+            # Perhaps before its proof was checked, so it goes on with the one that it came with.
+            proof = self._handler.seal.kept(message) if self._handler.seal else {}
+            return [FailedItem(message, _original_body(message), decoded.refused, attempt, proof=proof)], []
         dead, alone = [], []
         single = len(decoded.items) == 1
         for raw, item, (key, outcome) in zip(decoded.raw(), decoded.items, evaluated.outcomes, strict=True):
@@ -164,12 +166,24 @@ class Settler(Generic[I]):
             if single and isinstance(outcome, ItemFailure):
                 attempts += self._marks.failures(message)
             if isinstance(outcome, ItemFailure) and attempts < self._max_attempts and body is not None:
-                alone.append(FailedItem(message, body, outcome, attempts + 1, subject))
+                alone.append(self._item(message, body, outcome, attempts + 1, subject))
                 continue
             if not isinstance(outcome, PermanentFailure):
                 outcome = PermanentFailure(Reason.ATTEMPTS_EXHAUSTED, f"{attempts} attempts: {outcome}")
-            dead.append(FailedItem(message, body or _original_body(message), outcome, attempts, subject))
+            dead.append(self._item(message, body or _original_body(message), outcome, attempts, subject))
         return dead, alone
+
+    def _item(
+        self,
+        message: Received,
+        body: bytes,
+        failure: Failure,
+        attempt: int,
+        subject: ItemSubject | None = None,
+    ) -> FailedItem:
+        """What goes on of a message whose seal was checked. Raises TransientFailure when it cannot be sealed."""
+        proof = self._handler.seal.attributes(body) if self._handler.seal else {}
+        return FailedItem(message, body, failure, attempt, subject, proof)
 
     def _subject(self, item: I | PermanentFailure, key: Hashable, handled: Handled) -> ItemSubject | None:
         if isinstance(item, PermanentFailure):
@@ -201,7 +215,7 @@ class Settler(Generic[I]):
             if isinstance(outcome, LeftOver)
         ]
         body = self._body(decoded, [raw for raw, _ in left]) or _original_body(decoded.message)
-        return [FailedItem(decoded.message, body, left[0][1], attempt_of(decoded.message.attributes))]
+        return [self._item(decoded.message, body, left[0][1], attempt_of(decoded.message.attributes))]
 
     def _publish(self, dead: Sequence[FailedItem], alone: Sequence[FailedItem]) -> None:
         try:
@@ -210,7 +224,7 @@ class Settler(Generic[I]):
             if not may_be_the_items(error):
                 raise
             # The history cannot store these subjects. The bodies came from a queue, so a queue takes them.
-            nameless = [FailedItem(item.message, item.body, item.failure, item.attempt) for item in dead]
+            nameless = [replace(item, subject=None) for item in dead]
             self._publisher.publish(nameless, alone)
 
 
@@ -230,13 +244,16 @@ def _original_body(message: Received) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class FailedItem:
-    """A failed item of `message`, as the `body` of a message of its own. `attempt` counts from 1."""
+    """A failed item of `message`, as the `body` of a message of its own. `attempt` counts from 1; `proof` are the
+    attributes that say who sent it.
+    """
 
     message: Received
     body: bytes
     failure: Failure
     attempt: int
     subject: ItemSubject | None = None
+    proof: Mapping[str, str] = field(default_factory=dict)
 
     def first_failed_at(self, at: str) -> str:
         """As the message says it, else `at`. A value that breaks the grammar may be from anyone who can send."""
@@ -323,6 +340,7 @@ class DeadLetterPublisher:
             "attempt": str(item.attempt),
             "firstFailedAt": item.first_failed_at(at),
             "origin": item.message.origin,
+            **item.proof,
             **inject(),
         }
         if record is not None:

@@ -1,4 +1,5 @@
-"""Creates what the workers need, and adopts what exists: tables, queues, the bucket, indexes, topics, log groups.
+"""Creates what the workers need, and adopts what exists: tables, queues, keys of events, the bucket, indexes, topics,
+log groups.
 
 Idempotent: the outcome of each resource says whether it was created, existed or differs.
 """
@@ -14,6 +15,7 @@ from regworkers_core.infrastructure.provision_aws import (
     Provisioned,
     provision_bucket,
     provision_log_group,
+    provision_producer_keys,
     provision_queues,
 )
 from regworkers_core.infrastructure.provision_kafka import provision_topics
@@ -37,6 +39,7 @@ def provision(
     for table in wanted.tables:
         yield provision_table(runtime, table, change=change)
     yield from provision_queues(runtime, wanted.queues, change=change)
+    yield from provision_producer_keys(runtime)
     yield provision_bucket(runtime, change=change)
     yield from provision_indexes(runtime, change=change, keep=keep, on_line=on_line)
     yield from provision_topics(runtime, change=change)

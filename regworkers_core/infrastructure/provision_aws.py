@@ -1,4 +1,4 @@
-"""Creates queues, the bucket and the log group on AWS, and corrects what differs from `desired`."""
+"""Creates queues, the keys of events, the bucket and the log group on AWS, and corrects what differs from `desired`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.answers import AwsRefusal
+from regworkers_core.domain.producers import ProducerRole, secret_name
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, lifecycle_rules
 from regworkers_core.infrastructure.discovery.declared import facts_of_policy
@@ -45,8 +46,8 @@ class ProvisionOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """One resource: `kind` is table, queue, bucket, index, topic or log group. `note` says what differs, what a change
-    would do and who has to act; it holds no fan's data.
+    """One resource: `kind` is table, queue, secret, bucket, index, topic or log group. `note` says what differs, what a
+    change would do and who has to act; it holds no fan's data.
     """
 
     kind: str
@@ -142,6 +143,13 @@ def _same(existing: str | None, wanted: str) -> bool:
     # SQS may return a policy with its numbers as strings, or in another order.
     left, right = orjson.loads(existing), orjson.loads(wanted)
     return {key: str(value) for key, value in left.items()} == {key: str(v) for key, v in right.items()}
+
+
+def provision_producer_keys(runtime: Runtime) -> Iterator[Provisioned]:
+    """Make the keys of those who send events. One that exists is neither read nor changed."""
+    for role in ProducerRole:
+        made = runtime.producer_keys.make(role)
+        yield _provisioned("secret", runtime.names.prefix + secret_name(role), [], created=made, change=False)
 
 
 def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.messages import DeadLetter, ReplicationItem
+from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.drains.runner import DrainSpec, Pace, dead_letter_publisher, queue_parts
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import QueueSource, Received
@@ -45,29 +48,34 @@ class _NoHistory:
 
 
 def _save(
-    runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
+    role: ProducerRole, runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
 ) -> tuple[QueueSource, MessageWork[ReplicationItem]]:
     settings, queue = runtime.settings.save, runtime.names.replication_queue
     look = None
     if settings.second_look_seconds:
         sides = Sides(runtime.demand_table, runtime.replica, runtime.dead_letters)
         look = SecondLook(sides, runtime.queue(queue), settings)
-    steps = saver(runtime, run_id, on_step, look)
+    steps = saver(runtime, run_id, on_step, look, role=role)
     source, work = queue_parts(runtime, SAVE.name, queue, steps, settings, run_id=run_id, on_step=on_step)
     source.beside = look
     return source, work
 
 
 def saver(
-    runtime: Runtime, run_id: str, on_step: OnStep = no_step, second_look: SecondLook | None = None
+    runtime: Runtime,
+    run_id: str,
+    on_step: OnStep = no_step,
+    second_look: SecondLook | None = None,
+    *,
+    role: ProducerRole = ProducerRole.REPLICATION,
 ) -> Saver:
-    """The save steps over the runtime's tables and queues."""
+    """The save steps over the runtime's tables and queues, for a process with the rights of this role."""
     return Saver(
         runtime.demand_table,
         runtime.replica,
         runtime.campaigns,
         runtime.queue(runtime.names.replication_queue),
-        runtime.queue(runtime.names.analytics_queue),
+        runtime.event_queue(role),
         dead_letters=OpenDeadLetters(
             runtime.dead_letters, runtime.names.replication_queue, clock=runtime.clock
         ),
@@ -106,7 +114,9 @@ SAVE: DrainSpec[Received] = DrainSpec(
         "returned",
     ),
     pace=lambda settings: Pace.of(settings.save, settings.save.visibility_seconds),
-    parts=_save,
+    parts=partial(_save, ProducerRole.REPLICATION),
     residents=True,
 )
+# The same with the rights of provisioning, which rebuild the replica after a total failure.
+REBUILD = replace(SAVE, parts=partial(_save, ProducerRole.PROVISION))
 DRAINS = (ENQUEUE, SAVE)

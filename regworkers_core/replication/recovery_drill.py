@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from regworkers_core.adapters.aws.demand_table import Cleared
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.drill import DrillResult, Ended
 from regworkers_core.domain.entry import Entry
@@ -86,9 +87,11 @@ class Replay:
             replica,
             _EveryCampaign(),
             _Nowhere(),
-            _Nowhere(),
+            EventQueue(_Nowhere(), sign=lambda _body: ""),
             run_id=run_id,
             clock=clock,
+            # The trace of an entry has what happened to it, and a drill is none of that.
+            traced=False,
         )
 
     def run(self, stop: StopSignal, done: _Found) -> None:

@@ -48,16 +48,17 @@ class KnownCampaigns(Protocol):
     def known(self, ids: set[str]) -> set[str]: ...
 
 
+_COUNTED_AS = {Effect.REPEATED: Effect.UNCHANGED, Effect.OVERTAKEN: Effect.STALE}
 # After these, the replica holds the state of the source as it was read.
 _IN_STEP = (Effect.APPLIED, Effect.HEALED, Effect.UNCHANGED, Effect.REPEATED)
 
 
-def _is_still(entry: Entry, item: Mapping[str, Any] | None) -> bool:
-    """Whether the source still holds this state. Types count, so texts are compared; if only the order of names
-    differs, the key is sent again without need.
+def _is_still(entry: Entry | None, item: Mapping[str, Any] | None) -> bool:
+    """Whether the source still holds this state (None: no entry). Types count, so texts are compared; if only the order
+    of names differs, the key is read or sent again without need.
     """
-    if item is None:
-        return False
+    if item is None or entry is None:
+        return item is None and entry is None
     try:
         now = Entry.parse(entry.key, item)
     except PermanentFailure:
@@ -74,10 +75,11 @@ def _not_confirmed(failure: SendFailure) -> Failure:
 
 class Saver:
     """The save steps, and the drain's `Handler[ReplicationItem]` over them; shared by all its threads. `run_id` is
-    stored with each state.
+    stored with each state. `traced`: what becomes of each entry is logged with its correlation id.
     """
 
     kind = MessageType.REPLICATE
+    seal = None
 
     def __init__(
         self,
@@ -85,19 +87,21 @@ class Saver:
         replica: Replica,
         campaigns: KnownCampaigns,
         replication: Queue,
-        analytics: Queue,
+        events: EventQueue,
         *,
         dead_letters: OpenDeadLetters | None = None,
         second_look: SecondLook | None = None,
         run_id: str,
         clock: Callable[[], float] = scheduling.now,
         on_step: OnStep = no_step,
+        traced: bool = True,
     ) -> None:
+        self._traced = traced
         self._table = table
         self._replica = replica
         self._campaigns = campaigns
         self._replication = replication
-        self._events = EventQueue(analytics)
+        self._events = events
         self._dead_letters, self._second_look = dead_letters, second_look
         self._run_id = run_id
         self._clock = clock
@@ -133,11 +137,11 @@ class Saver:
         self._on_step("save.after_write")
         for write in writes:
             self._note_outcome(write, effects[write.key], entries.get(write.key), saved)
-        self._remove_again(writes, effects, saved)
-        overtaken = self._overtaken(effects, entries, saved)
+        healed = self._read_again(effects, entries, saved)
+        self._remove_again(writes, saved)
         self._publish(writes, effects, entries, wanted, at, saved)
         self._on_step("save.after_event")
-        self._clear(entries, effects, overtaken, at, saved)
+        self._clear(entries, effects, healed, at, saved)
         self._on_step("save.after_clear")
         self._close_dead_letters(writes, effects, saved)
         if self._second_look is not None:
@@ -148,7 +152,7 @@ class Saver:
             if isinstance(outcome, TransientFailure):
                 # This entry alone is repeated, and not the others of its message.
                 saved.outcomes[key] = LeftOver.of(outcome)
-        if wants_entries():
+        if self._traced and wants_entries():
             self._log(wanted, entries, saved)
         return saved
 
@@ -192,16 +196,18 @@ class Saver:
             if fresh and updated_at is not None:
                 saved.lags.append(self._clock() - updated_at)
         else:
-            saved.outcomes[write.key] = "unchanged" if effect is Effect.REPEATED else effect.value
+            saved.outcomes[write.key] = _COUNTED_AS.get(effect, effect).value
 
-    def _remove_again(
-        self, writes: Sequence[Write], effects: Mapping[EntryKey, Effect | Failure], saved: Handled
-    ) -> None:
+    def _remove_again(self, writes: Sequence[Write], saved: Handled) -> None:
         """A removal behind what is stored, of an entry that the source no longer has: the life that was removed had an
         earlier `createdAt` than the one before it. No other removal may come for what is stored, so one is sent with
         its order. If the entry is there again by then, it is saved.
         """
-        stale = [each.key for each in writes if each.fields is None and effects[each.key] is Effect.STALE]
+        stale = [
+            each.key
+            for each in writes
+            if each.fields is None and saved.outcomes[each.key] == Effect.STALE.value
+        ]
         if not stale:
             return
         try:
@@ -214,20 +220,30 @@ class Saver:
         else:
             saved.counts["removed_again"] += len(live)
 
-    def _overtaken(
+    def _read_again(
         self, effects: Mapping[EntryKey, Effect | Failure], entries: Mapping[EntryKey, Entry], saved: Handled
     ) -> list[Entry]:
         """Healed entries whose source has changed since it was read, or cannot be read. An order alone does not show
         which of two contents is newer, so another drain may have saved the newer one before this write.
+
+        A state that was overtaken, or an entry that was gone, is not done either if its source has changed: a drain
+        that received the same message may have saved the next state and died before the event, which only this message
+        still brings. It stays, and is read again with its next receive.
         """
-        if not saved.counts["healed"]:
+        again = [key for key, effect in effects.items() if effect in (Effect.HEALED, Effect.OVERTAKEN)]
+        again += [key for key, outcome in saved.outcomes.items() if outcome == "gone"]
+        if not again:
             return []
-        healed = [entry for key, entry in entries.items() if effects[key] is Effect.HEALED]
+        changed = set(again)
         try:
-            now = self._table.get([entry.key for entry in healed])
-        except TransientFailure:
-            return healed
-        return [entry for entry in healed if not _is_still(entry, now.get(entry.key))]
+            now = self._table.get(again)
+            changed = {key for key in again if not _is_still(entries.get(key), now.get(key))}
+        except TransientFailure as failure:
+            log.warning("states not read again", dependency=failure.dependency, error=failure.error)
+        healed = [entry for key, entry in entries.items() if effects[key] is Effect.HEALED and key in changed]
+        for key in changed.difference(entry.key for entry in healed):
+            saved.outcomes[key] = TransientFailure("dynamodb", "the entry changed while it was saved")
+        return healed
 
     def _publish(
         self,
@@ -267,12 +283,14 @@ class Saver:
         self,
         entries: Mapping[EntryKey, Entry],
         effects: Mapping[EntryKey, Effect | Failure],
-        overtaken: Sequence[Entry],
+        healed: Sequence[Entry],
         at: str,
         saved: Handled,
     ) -> None:
-        """Clear the flag where the replica now holds the state as read. A key that changed since is queued again."""
-        left_alone = {entry.key for entry in overtaken}
+        """Clear the flag where the replica now holds the state as read. A key that changed since is queued again, and
+        so are the `healed` ones.
+        """
+        left_alone = {entry.key for entry in healed}
         clearable = [
             entry
             for key, entry in entries.items()
@@ -285,7 +303,7 @@ class Saver:
         for entry, failure in failed:
             saved.outcomes[entry.key] = failure
         saved.counts["cleared"] += len(clearable) - len(changed) - len(failed)
-        again = [*overtaken, *changed]
+        again = [*healed, *changed]
         saved.counts["changed_meanwhile"] += len(again)
         if again:
             self._send_again(again, saved)

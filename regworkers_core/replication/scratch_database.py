@@ -46,6 +46,11 @@ class Scratch:
                 _dependency(self._runtime).call(scratch.create_index, keys, **options)
         return scratch
 
+    def count(self, key: EntryKey) -> int:
+        """How many rows of an entry there are: 0 or 1."""
+        entries = self._runtime.mongo[self.name][_ENTRIES]
+        return int(_dependency(self._runtime).call(entries.count_documents, {"_id": key.document_id}))
+
     def forget(self, key: EntryKey) -> int:
         """Delete an erased entry; how many there were."""
         entries = self._runtime.mongo[self.name][_ENTRIES]

@@ -58,7 +58,7 @@ def states_to_save(
             states.entries[key] = entry
             states.writes.append(Write(key, entry.order, entry.fields, want.message_id, want.also))
         elif want.removed is not None:
-            states.writes.append(Write(key, want.removed, None, want.message_id))
+            states.writes.append(Write(key, want.removed, None, want.message_id, want.also))
         else:
             states.gone.append(key)
     return states

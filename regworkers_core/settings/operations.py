@@ -62,6 +62,7 @@ class AlertSeverities(Section):
     stream_lag_critical: Severity = Severity.CRITICAL
     queue_depth: Severity = Severity.WARNING
     dead_letters: Severity = Severity.CRITICAL
+    forged_events: Severity = Severity.CRITICAL
     # Under `lossShareLeft`, and under `lossCriticalShareLeft`.
     data_loss: Severity = Severity.WARNING
     data_loss_critical: Severity = Severity.CRITICAL

@@ -10,7 +10,7 @@ from regworkers_dagster.factories import asset_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, records
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import long_run
-from regworkers_dagster.selection.assets import campaign_of
+from regworkers_dagster.selection.assets import campaign_of, mark_a_mis_click
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 if TYPE_CHECKING:
@@ -62,5 +62,6 @@ CAMPAIGN_FUNNEL_JOB = asset_job(
     "campaign_funnel",
     dg.AssetSelection.assets(campaign_funnel),
     tags=long_run(),
+    hooks={mark_a_mis_click},
     description="The funnel of one campaign, the partition, as it is now. Reads every source once and writes a page.",
 )

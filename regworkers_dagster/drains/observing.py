@@ -1,5 +1,6 @@
 """Depths, lag and sizes as observations of assets, written to the event log when they changed enough."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,6 +29,9 @@ SILENT_PROBES = 3
 # The names of assets that are dead-letter queues end with this.
 _DLQ = "_dlq"
 _EVALUATED_AT = "evaluated_at"
+# Of a finding: the ages in it change with every look.
+_NUMBER = re.compile(r"[\d.,:]+")
+_REPEAT_SECONDS = 300.0
 # A drain has written a minute so long after its end; what is older than the second is not observed any more.
 _WRITTEN_SECONDS, _OLDEST_SECONDS = 30.0, 600.0
 # With a version per event, everything downstream would be shown as out of date after each.
@@ -204,12 +208,13 @@ def observed(
     readings: Sequence[Reading],
     answering: Answering | None = None,
     *,
-    again: bool = False,
+    news: Callable[[dg.AssetCheckEvaluation], Sequence[dg.AssetCheckEvaluation]] = lambda _found: (),
     on_minutes: Callable[[str, str], Sequence[dg.AssetObservation]] = lambda _since, _until: (),
 ) -> dg.SensorResult:
     """Write what changed enough since it was last written, with the check of each dead-letter queue, and the
-    dependencies that have not answered for a while: the page of the asset shows both. `again` repeats the latter.
-    `on_minutes` observes the drain log from one minute on until another.
+    dependencies that have not answered for a while: the page of the asset shows both. `news` returns a verdict on the
+    same dependencies if it has to be written nevertheless. `on_minutes` observes the drain log from one minute on until
+    another.
     """
     now = time.time()
     recorded = RecordedState.parse(cursor)
@@ -228,11 +233,9 @@ def observed(
                 )
             )
     if answering is not None:
-        lost = recorded.listen(answering.unavailable)
-        if lost is None and again:
-            lost = recorded.lost
-        if lost is not None:
-            events.append(answering.evaluation(lost))
+        changed = recorded.listen(answering.unavailable)
+        verdict = answering.evaluation(recorded.lost or ())
+        events += news(verdict) if changed is None else [verdict]
     until = minute_of(now - _WRITTEN_SECONDS)
     if recorded.minute < until:
         since = max(recorded.minute or until, minute_of(now - _OLDEST_SECONDS))
@@ -264,12 +267,25 @@ def is_outdated(instance: dg.DagsterInstance, last: Any) -> bool:
 def unless_known(
     instance: dg.DagsterInstance, found: dg.AssetCheckEvaluation
 ) -> list[dg.AssetCheckEvaluation]:
-    """`found`, if the UI does not show the same result already."""
+    """`found`, if the UI does not show the same already: result, severity, and what was found. A finding of which only
+    the numbers changed is repeated every five minutes.
+    """
     last = last_evaluation(instance, found.asset_check_key)
     if last is None or not has_ended(last) or is_outdated(instance, last):
         return [found]
     before = last.evaluation
-    return [] if (before.passed, before.severity) == (found.passed, found.severity) else [found]
+    if (before.passed, before.severity) != (found.passed, found.severity):
+        return [found]
+    if found.passed or _said(before) == _said(found):
+        return []
+    other = _NUMBER.sub("", before.description or "") != _NUMBER.sub("", found.description or "")
+    return [found] if other or time.time() - last.create_timestamp >= _REPEAT_SECONDS else []
+
+
+def _said(found: dg.AssetCheckEvaluation) -> tuple[str | None, dict[str, Any]]:
+    """What a reader sees of it."""
+    shown = {name: value for name, value in found.metadata.items() if name != _EVALUATED_AT}
+    return found.description, shown
 
 
 def repeated(last: Any) -> dg.AssetCheckEvaluation:

@@ -1,9 +1,11 @@
 """The first result of every asset check: without it a new deployment has checks without a result until the night, or
-until the next quarter. Sensors evaluate some of them with each tick; a run per duty evaluates the others, once. Later a
-result is repeated after each materialisation of its asset, because the UI hides it.
+until the next quarter. Sensors evaluate some of them with each tick; a run per duty evaluates the others, once, and
+again if it died. Later a result is repeated after each materialisation of its asset, because the UI hides it.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -30,6 +32,8 @@ _WITH_ASSETS: dict[str, Steps] = {"quarterly_review": (deployment.inspect_certif
 # The first one is a run of that job itself: `parity` can repair, which no second job offers.
 _RUNS: dict[str, Steps] = {RECONCILE_ENTRIES.name: (checks.parity,), **_ALONE, **_WITH_ASSETS}
 _EVERY_SECONDS = 30
+# After a run that died: one that dies each time is not started at each tick.
+_AGAIN_SECONDS = 120.0
 
 FIRST_CHECKS = asset_job(
     "first_checks",
@@ -47,11 +51,15 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
     """Read which checks have a result or are being evaluated, and launch the others."""
     keys = [key for steps in _RUNS.values() for step in steps for key in step.check_keys]
     known = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    missing = set(keys) - known.keys()
-    ended = filter(has_ended, known.values())
-    again = [repeated(last) for last in ended if is_outdated(context.instance, last)]
+    ended = {key for key, last in known.items() if has_ended(last)}
+    again = [
+        repeated(known[key]) for key in keys if key in ended and is_outdated(context.instance, known[key])
+    ]
+    begun = {key: known[key] for key in known.keys() - ended}
+    missing = set(keys) - known.keys() | _left_behind(context.instance, begun)
     if not missing:
-        reason = dg.SkipReason("every check has a result")
+        being = f"{len(begun)} checks have a run, or wait for another one after it died"
+        reason = dg.SkipReason(being if begun else "every check has a result")
         return dg.SensorResult(asset_events=again, skip_reason=reason) if again else reason
     silent = runtime.probe("dynamodb", "sqs", "mongo")
     if silent is not None:
@@ -64,6 +72,17 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
         run_requests=[_request(job, steps) for job, steps in wanted.items() if steps],
         asset_events=again,
     )
+
+
+def _left_behind(
+    instance: dg.DagsterInstance, begun: Mapping[dg.AssetCheckKey, Any]
+) -> set[dg.AssetCheckKey]:
+    """The checks whose run ended, or is gone, without a result, some time ago."""
+    runs = {last.run_id for last in begun.values()}
+    records = instance.get_run_records(dg.RunsFilter(run_ids=sorted(runs))) if runs else ()
+    alive = {each.dagster_run.run_id for each in records if not each.dagster_run.is_finished}
+    due = time.time() - _AGAIN_SECONDS
+    return {key for key, last in begun.items() if last.run_id not in alive and last.create_timestamp <= due}
 
 
 def _is_behind(runtime: Runtime) -> bool:
@@ -90,7 +109,8 @@ SENSORS = (
         first_checks_tick,
         jobs=[FIRST_CHECKS, RECONCILE_ENTRIES],
         every_seconds=_EVERY_SECONDS,
-        description="Launches the checks that have no result yet: on a new instance of Dagster, and after a release "
-        "that adds one. Repeats results that are older than their asset.",
+        description="Launches the checks that have no result yet: on a new instance of Dagster, after a release "
+        "that adds one, and two minutes after a run that died before it had them. Repeats results that are older than "
+        "their asset.",
     ),
 )

@@ -23,8 +23,6 @@ from regworkers_dagster.drains.decisions import Decision, by_age
 from regworkers_dagster.drains.observing import (
     Reading,
     depth_of,
-    is_outdated,
-    last_evaluation,
     minutes_outside,
     observed,
     or_none,
@@ -216,11 +214,10 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     lags = or_none(lambda: lag_evaluation(runtime))
     readings = read_all(runtime, lags)
     put_iterator_age(runtime, readings)
-    last = last_evaluation(context.instance, dg.AssetCheckKey(found.asset, found.check))
-    again = last is not None and is_outdated(context.instance, last)
     drains: dict[dg.AssetKey, DrainSpec[Any]] = {REPLICATION_QUEUE.key: ENQUEUE, ENTRIES.key: SAVE}
     on_minutes = partial(minutes_outside, context.instance, runtime, drains)
-    answer = observed(context.cursor, readings, found, again=again, on_minutes=on_minutes)
+    news = partial(unless_known, context.instance)
+    answer = observed(context.cursor, readings, found, news=news, on_minutes=on_minutes)
     return dg.SensorResult(
         asset_events=[*answer.asset_events, *(unless_known(context.instance, lags) if lags else ())],
         cursor=answer.cursor,

@@ -12,12 +12,13 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import DrawBusy, confirmation_word
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS, plain_failures, runtime_of
-from regworkers_dagster.runs import PARTITION_TAG, launched_by_hand
+from regworkers_dagster.runs import PARTITION_RANGE_TAG, PARTITION_TAG, is_by_hand, launched_by_hand
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
@@ -29,16 +30,31 @@ Context = dg.AssetExecutionContext
 Taken = Iterator[dg.MaterializeResult[None]]
 # How long to wait for a beacon whose round is due; a later round is left to another run.
 _PATIENCE_SECONDS = 60.0
+_MISSING = (
+    "the partition is missing, which names the campaign of this run: choose it in the launchpad, or `dagster"
+    f' job execute ... --tags \'{{"{PARTITION_TAG}": "<campaignId>"}}\'`'
+)
+
+
+@dg.failure_hook
+def mark_a_mis_click(context: dg.HookContext) -> None:
+    """Marks a run that names no campaign which Dagster knows, and that Dagster itself failed while it read the versions
+    of recorded partitions, before `campaign_of` could say what is missing.
+    """
+    run = context.instance.get_run_by_id(context.run_id)
+    if run is None or not is_by_hand(run) or isinstance(context.op_exception, dg.Failure):
+        return
+    named = run.tags.get(PARTITION_TAG) or run.tags.get(PARTITION_RANGE_TAG)
+    if not named or not context.instance.has_dynamic_partition(str(CAMPAIGN_PARTITIONS.name), named):
+        context.instance.add_run_tags(run.run_id, {REFUSED_TAG: "request"})
+        context.log.error(f"there is no partition {named!r}" if named else _MISSING)
 
 
 def campaign_of(context: Context, runtime: Runtime) -> Campaign:
     """The campaign of the run's partition, which is added if it is new. Raises RequestError."""
     campaign_id = context.run.tags.get(PARTITION_TAG, "")
     if not campaign_id:
-        raise RequestError(
-            "the partition is missing, which names the campaign of this run: choose it in the launchpad, or `dagster"
-            f' job execute ... --tags \'{{"{PARTITION_TAG}": "<campaignId>"}}\'`'
-        )
+        raise RequestError(_MISSING)
     campaign = runtime.campaigns.require_id(campaign_id)
     context.instance.add_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name), [campaign_id])
     return campaign

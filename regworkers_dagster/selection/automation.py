@@ -29,6 +29,7 @@ DRAW = asset_job(
     DRAW_JOB,
     dg.AssetSelection.assets(*assets.STEPS).without_checks() | dg.AssetSelection.checks(*checks.OF_A_DRAW),
     tags={**RESUMED, **long_run()},
+    hooks={assets.mark_a_mis_click},
     description="The draw of one campaign, from the frozen pool to the publication. Every step finds what was decided "
     "before, so it can be launched again at any time: nothing is drawn twice. Choose the campaign's partition; no "
     "config is needed. It ends with the report: `confirm_draw` publishes the result.",
@@ -37,6 +38,7 @@ ELIGIBILITY_REPORT = asset_job(
     "eligibility_report",
     dg.AssetSelection.assets(assets.eligibility_report),
     tags=long_run(),
+    hooks={assets.mark_a_mis_click},
     description="Judges every entry of one campaign as it is now, in any status, and shows the reasons per market and "
     "day. Always a preview: it needs the campaign's partition and no config, and decides nothing; the job `draw` "
     "judges for good.",

@@ -36,7 +36,7 @@ def events(number: int) -> list[dict[str, Any]]:
 
 def event_queue(*refused: int) -> tuple[FakeQueue, EventQueue]:
     fake: Any = FakeQueue(*refused)
-    return fake, EventQueue(fake)
+    return fake, EventQueue(fake, sign=lambda body: f"signed {len(body)}")
 
 
 def test_a_message_has_the_correlation_id_of_its_first_event_the_attempt_and_the_trace() -> None:
@@ -53,6 +53,7 @@ def test_a_message_has_the_correlation_id_of_its_first_event_the_attempt_and_the
     }
     assert message.attributes["correlationId"] == "c0" and message.attributes["attempt"] == "1"
     assert message.attributes["traceparent"].startswith("00-")
+    assert message.attributes["producer"] == f"signed {len(message.body)}"
     assert fake.within == [1.5]
 
 

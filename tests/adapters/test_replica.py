@@ -92,7 +92,9 @@ class Model:
         elif is_live and not self.live and at <= self.order:
             effect = Effect.RESURRECTED
         elif at < self.order:
-            effect = Effect.STALE
+            # A message is named after the version that it tells of.
+            is_own = at.version == self.order.version
+            effect = Effect.OVERTAKEN if is_own else Effect.STALE
         elif at == self.order and is_live:
             # An equal order writes over a live document, to heal drift.
             effect = Effect.REPEATED

@@ -21,6 +21,7 @@ from regworkers_core.domain.reasons import (
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 from regworkers_core.engine.handling import Handled, Requested
+from regworkers_core.engine.queue import Received
 from tests.analytics.world import removed
 
 NOW = 1_795_000_000.0
@@ -43,13 +44,26 @@ class Kafka:
         pass
 
 
+class LetsPass:
+    """A seal that lets everything pass."""
+
+    def check(self, message: Received, items: Sequence[Any]) -> None:
+        pass
+
+    def kept(self, message: Received) -> dict[str, str]:
+        return {}
+
+    def attributes(self, body: bytes) -> dict[str, str]:
+        return {}
+
+
 class World:
     def __init__(self) -> None:
         self.kafka = Kafka()
         breaker = CircuitBreaker("kafka", failures=2, reset_seconds=60, clock=lambda: 0.0)
         self.dependency = Dependency("kafka", lambda error: error, policy=RetryPolicy(), breaker=breaker)
         self.handler = PublishHandler(
-            self.kafka, self.dependency, TOPICS, tolerance_seconds=300, clock=lambda: NOW
+            self.kafka, self.dependency, TOPICS, seal=LetsPass(), tolerance_seconds=300, clock=lambda: NOW
         )
 
     def handle(self, *events: Any) -> Handled:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.analytics.producers import ProducerSeal
 from regworkers_core.analytics.publishing import PUBLISH, PublishHandler, invoke_publish, publisher
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.messages import MessageType, encode
@@ -20,7 +21,7 @@ from regworkers_core.engine.queue import Outgoing
 from regworkers_core.engine.stop import OnStep
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Names
-from tests.analytics.world import dead_letters, of_every_type, queue_events, removed
+from tests.analytics.world import dead_letters, of_every_type, queue_events, removed, signed
 from tests.support.drains import run
 from tests.support.kafka import published
 from tests.support.shared import shared_namespace
@@ -120,8 +121,7 @@ def test_an_event_that_is_larger_than_kafka_takes_is_a_dead_letter_that_names_th
     event = next(each for each in of_every_type() if each["type"] == "entry.replicated")
     event["data"]["segments"] = ["x" * 64] * 30_000
     handler = publisher(servers)
-    body = encode(MessageType.PUBLISH, "c", [event]).decode()
-    answer = invoke_publish({"Records": [{"messageId": "large", "body": body}]}, handler)
+    answer = invoke_publish({"Records": [record(servers, "large", [event])]}, handler)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "large"}]}
     candidate = handler.parse(event)
     (outcome,) = handler.handle([Requested(candidate, "m", "c")]).outcomes.values()
@@ -129,17 +129,21 @@ def test_an_event_that_is_larger_than_kafka_takes_is_a_dead_letter_that_names_th
 
 
 def test_send_data_answers_an_sqs_event_with_the_messages_that_failed(servers: Runtime) -> None:
-    def record(message_id: str, body: object) -> dict[str, object]:
-        return {"messageId": message_id, "body": body}
-
-    good = encode(MessageType.PUBLISH, "c", [removed(1, "invoked")]).decode()
-    mixed = encode(MessageType.PUBLISH, "c", [removed(2, "invoked"), {"id": "x"}]).decode()
-    event = {"Records": [record("good", good), record("mixed", mixed), record("not utf-8", "\udcff\udcfe")]}
+    good = record(servers, "good", [removed(1, "invoked")])
+    mixed = record(servers, "mixed", [removed(2, "invoked"), {"id": "x"}])
+    event = {"Records": [good, mixed, {"messageId": "not utf-8", "body": "\udcff\udcfe"}]}
     answer = invoke_publish(event, publisher(servers))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "mixed"}, {"itemIdentifier": "not utf-8"}]}
     assert len(of_campaign(servers, "invoked")) == 2
     with pytest.raises(UsageError, match="Records is missing"):
         invoke_publish({}, publisher(servers))
+
+
+def record(runtime: Runtime, message_id: str, items: list[Any]) -> dict[str, Any]:
+    """A record of an SQS event, signed."""
+    body = encode(MessageType.PUBLISH, "c", items)
+    attributes = {name: {"stringValue": value} for name, value in signed(runtime, body).items()}
+    return {"messageId": message_id, "body": body.decode(), "messageAttributes": attributes}
 
 
 def test_a_missing_topic_ends_the_drain_before_it_has_received_anything(servers: Runtime) -> None:
@@ -156,7 +160,13 @@ def test_a_missing_topic_ends_the_drain_before_it_has_received_anything(servers:
 
 def test_a_topic_that_is_deleted_under_a_drain_ends_it_and_loses_nothing(servers: Runtime) -> None:
     topics = dict.fromkeys(EventType, servers.names.prefix + "gone")
-    handler = PublishHandler(servers.events, servers.dependency("kafka"), topics, tolerance_seconds=300)
+    handler = PublishHandler(
+        servers.events,
+        servers.dependency("kafka"),
+        topics,
+        seal=ProducerSeal.of(servers),
+        tolerance_seconds=300,
+    )
     queue_events(servers, [removed(1, "gone")])
     spec = replace(PUBLISH, parts=parts_with(handler))
     with pytest.raises(UsageError, match=r"topic .*gone does not exist: run `regworkers provision`"):

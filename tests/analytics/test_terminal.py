@@ -23,8 +23,8 @@ def test_events_are_published_by_the_command_and_by_the_legacy_worker(runtime: R
     assert drain.code == 1, "a dead letter is a finding"
     assert (drain.document["items"]["sent"], drain.document["items"]["dead_lettered"]) == (1, 1)
     good = {"messageId": "m1", "body": encode(MessageType.PUBLISH, "c", [removed(2)]).decode()}
-    bad = {"messageId": "m2", "body": "{}"}
-    answer = regworkers(runtime, "invoke", "sendData", orjson.dumps({"Records": [good, bad]}).decode())
+    event = orjson.dumps({"Records": [good, {"messageId": "m2", "body": "{}"}]}).decode()
+    answer = regworkers(runtime, "invoke", "sendData", event, "--sign-as", "replication")
     assert (answer.code, answer.document) == (1, {"batchItemFailures": [{"itemIdentifier": "m2"}]})
     assert {each.event["id"] for each in published(runtime)} == {removed(1)["id"], removed(2)["id"]}
 

@@ -12,6 +12,7 @@ from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.order import Order
+from regworkers_core.domain.producers import PRODUCER, ProducerRole
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType, Planned
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
@@ -47,13 +48,19 @@ def of_every_type() -> list[dict[str, Any]]:
 
 
 def queue_events(runtime: Runtime, items: Sequence[Any], *, per_message: int = 100) -> None:
-    """In messages of this number of events."""
+    """In messages of this number of events, which the sender's role may send whatever they are."""
     queue = runtime.queue(runtime.names.analytics_queue)
     bodies = [
         encode(MessageType.PUBLISH, "corr-1", items[start : start + per_message])
         for start in range(0, len(items), per_message)
     ]
-    assert queue.send([Outgoing(body, {"correlationId": "corr-1", "attempt": "1"}) for body in bodies]) == []
+    shared = {"correlationId": "corr-1", "attempt": "1"}
+    assert queue.send([Outgoing(body, {**shared, **signed(runtime, body)}) for body in bodies]) == []
+
+
+def signed(runtime: Runtime, body: bytes, role: ProducerRole = ProducerRole.ANALYTICS) -> dict[str, str]:
+    """The attribute of a message with this body."""
+    return {PRODUCER: runtime.producer_keys.sign(role, body)}
 
 
 def dead_letters(runtime: Runtime) -> list[tuple[Any, dict[str, str]]]:

@@ -26,6 +26,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "draw publish-page": ("summer",),
     "dlq redrive": ("replication",),
     "migrate cut-over": (),
+    "producer-key": ("analytics", "--change"),
     "provision": (),
     "reconcile": ("--repair",),
     "runbook campaign-configuration": (),

@@ -12,6 +12,7 @@ import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun
+from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign import release
 from regworkers_dagster.definitions import defs
@@ -56,6 +57,23 @@ def test_a_job_that_is_launched_with_its_defaults_fails_and_is_no_trouble(
 ) -> None:
     launch(instance, name)
     assert failed(instance) == ()
+
+
+@pytest.mark.parametrize("tags", [{}, {"dagster/partition": ""}, {"dagster/partition": "mistyped"}])
+@pytest.mark.parametrize("name", ["draw", "eligibility_report", "campaign_funnel"])
+def test_a_mis_clicked_run_of_a_campaign_is_no_trouble_where_campaigns_were_recorded_either(
+    instance: dg.DagsterInstance, name: str, tags: dict[str, str]
+) -> None:
+    # Dagster reads the versions of recorded partitions, and fails before our code can say what is missing.
+    for asset in ("campaigns", "demand_table", "entries"):
+        partition = "spring" if asset == "campaigns" else None
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+    run_id = launch(instance, name, **tags)
+    assert failed(instance) == ()
+    assert REFUSED_TAG in instance.get_run_by_id(run_id).tags
+    # What a sensor asks for is never a mis-click.
+    run_id = launch(instance, name, **tags, **{"dagster/sensor_name": "watch_campaigns"})
+    assert [each.run_id for each in failed(instance)] == [run_id]
 
 
 @pytest.mark.parametrize(

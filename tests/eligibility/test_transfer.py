@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, CLOCKS_SECONDS, WRITE_GRACE_SECONDS, Claim
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey, is_selection_id
@@ -58,7 +59,8 @@ class Desk:
         self.world = World(campaign(**changes))
         self.analytics = Analytics()
         transfer = Transfer(self.world.table, clock=lambda: self.world.now)
-        self.checker = Checker(self.world.gatherer, transfer, self.analytics, clock=lambda: self.world.now)
+        events = EventQueue(self.analytics, sign=lambda _body: "signed")
+        self.checker = Checker(self.world.gatherer, transfer, events, clock=lambda: self.world.now)
 
     def ask(self, *checks: dict[str, Any], at: str = "") -> list[dict[str, Any]]:
         """`at`: the step at which the process crashes."""
@@ -289,7 +291,8 @@ def test_a_judgement_that_is_too_old_when_its_claims_are_made_is_repeated(clock:
     """By either clock: the other one may have been set, or stopped."""
     desk, ticks = Desk(), [0.0]
     transfer = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: ticks[0])
-    desk.checker = Checker(desk.world.gatherer, transfer, desk.analytics, clock=lambda: desk.world.now)
+    events = EventQueue(desk.analytics, sign=lambda _body: "signed")
+    desk.checker = Checker(desk.world.gatherer, transfer, events, clock=lambda: desk.world.now)
     delays = [WRITE_GRACE_SECONDS]
 
     def step(name: str) -> None:
@@ -337,7 +340,8 @@ def test_what_is_not_written_when_the_call_is_over_is_left_to_a_repeat(desk: Des
 
     ticks = [0.0]
     transfer = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: ticks[0])
-    desk.checker = Checker(desk.world.gatherer, transfer, desk.analytics, clock=lambda: desk.world.now)
+    events = EventQueue(desk.analytics, sign=lambda _body: "signed")
+    desk.checker = Checker(desk.world.gatherer, transfer, events, clock=lambda: desk.world.now)
     end = time.monotonic() + 50
     asked = [check(doTransfer=True, email=f"{number}@example.com") for number in range(3)]
     ticks[0] = end - 50

@@ -31,6 +31,7 @@ class Handler:
     """
 
     kind = MessageType.ASSIGN
+    seal = None
 
     def __init__(self, **outcomes: Outcome) -> None:
         self.outcomes = outcomes

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.marks import UNANSWERED
-from regworkers_core.engine.queue import QueueSource
+from regworkers_core.engine.queue import QueueSource, Received
 from tests.engine.fakes import FakeQueue, unavailable
 
 
@@ -104,6 +105,56 @@ def test_what_is_settled_is_released() -> None:
     made.heartbeat()
     made.heartbeat()
     assert queue.visibility == [(third.message_id, 30)]
+
+
+def test_what_others_may_have_received_meanwhile_is_not_deleted() -> None:
+    queue, now = FakeQueue(waiting=2), [100.0]
+    made = QueueSource(queue, batch_messages=1, wait_seconds=2.0, visibility_seconds=30, clock=lambda: now[0])
+    late, extended = made.receive(), made.receive()
+    made.heartbeat()
+    now[0] += 29.0
+    queue.lost = {"m0"}
+    made.heartbeat()
+    now[0] += 2.0
+    made.acknowledge([*late, *extended])
+    assert queue.deleted == extended
+    now[0] += 60.0
+    made.heartbeat()
+    assert queue.visibility == [("m0", 30), ("m1", 30)], "both are let go"
+
+
+@pytest.mark.parametrize("receives", [1, UNANSWERED + 1], ids=["ordinary", "came often"])
+def test_a_message_is_deleted_only_within_the_time_for_which_it_was_hidden(receives: int) -> None:
+    for seconds, deleted in ((0.9, 1), (1.1, 0)):
+        queue, now = FakeQueue(waiting=1), [100.0]
+        queue.waiting[0] = replace(queue.waiting[0], receive_count=receives)
+        made = QueueSource(
+            queue, batch_messages=1, wait_seconds=2.0, visibility_seconds=30, clock=lambda now=now: now[0]
+        )
+        batch = made.receive()
+        now[0] += seconds * (30 if receives == 1 else 15)
+        with nullcontext() if deleted else pytest.raises(TransientFailure):
+            made.acknowledge(batch)
+        assert len(queue.deleted) == deleted
+
+
+def test_a_message_that_came_after_a_long_wait_is_hidden_again_and_deleted() -> None:
+    now = [100.0]
+
+    class LongPoll(FakeQueue):
+        def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
+            now[0] += wait_seconds
+            return super().receive(limit, wait_seconds, visibility_seconds)
+
+    for wait_seconds, hidden in ((14.0, []), (20.0, [("m0", 30)])):
+        queue = LongPoll(waiting=1)
+        made = QueueSource(
+            queue, batch_messages=1, wait_seconds=wait_seconds, visibility_seconds=30, clock=lambda: now[0]
+        )
+        batch = made.receive()
+        now[0] += 15.0
+        made.acknowledge(batch)
+        assert queue.visibility == hidden and queue.deleted == batch
 
 
 def test_closing_gives_back_the_rest_at_once_and_only_the_rest() -> None:

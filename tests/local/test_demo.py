@@ -56,6 +56,9 @@ class Half:
         self.name, self.why, self.stopped = name, why, False
         self.folder, self.storage, self.home = root / ".local/default", root / ".dagster", root
 
+    def refuse_strangers(self) -> None:
+        """Finds none."""
+
     def why_ended(self) -> str | None:
         return self.why
 

@@ -219,9 +219,9 @@ def _dead_letters(play: Play) -> Iterator[str]:
             reason = message.attributes.get("reason", {}).get("StringValue", "none")
             reasons[reason] += 1
             play.outcome.reached[f"dead letter {reason}"] += 1
-        for reason in reasons.keys() - {"INVALID_BODY", "INVALID_ENTRY", "INVALID_EVENT"}:
+        for reason in reasons.keys() - {"INVALID_BODY", "INVALID_ENTRY", "FORGED"}:
             yield f"{reasons[reason]} dead letters of {queue} with reason {reason}"
-        if reasons["INVALID_BODY" if queue == names.replication_queue else "INVALID_EVENT"] < refused:
+        if reasons["INVALID_BODY" if queue == names.replication_queue else "FORGED"] < refused:
             yield f"a refused message of {queue} has no dead letter: {dict(reasons)}"
 
 

@@ -22,7 +22,11 @@ from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
 from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.desired import desired
-from regworkers_core.infrastructure.provision_aws import provision_bucket, provision_queues
+from regworkers_core.infrastructure.provision_aws import (
+    provision_bucket,
+    provision_producer_keys,
+    provision_queues,
+)
 from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.infrastructure.provision_tables import provision_table
 from regworkers_core.runtime import Runtime
@@ -250,6 +254,7 @@ def provision(runtime: Runtime) -> None:
     for table in wanted.tables:
         provision_table(runtime, table)
     list(provision_queues(runtime, wanted.queues))
+    list(provision_producer_keys(runtime))
     provision_bucket(runtime)
     list(provision_topics(runtime, change=True))
 

@@ -192,7 +192,7 @@ class _Noted:
         return answer
 
 
-_AWS = ("dynamodb", "sqs", "s3", "logs")
+_AWS = ("dynamodb", "sqs", "secretsmanager", "s3", "logs")
 _READS = ("describe_", "get_", "head_")
 _examples: dict[str, _Example] = {}
 

@@ -22,7 +22,7 @@ def shared_namespace(**sections: Any) -> Iterator[Runtime]:
 
 def emptied(shared: Runtime) -> Runtime:
     """A new runtime on the namespace without documents, secrets, and files of draws, of the log and of dropped
-    messages, which are put once. Leases and other objects stay.
+    messages, which are put once. Leases, the keys of events and other objects stay.
     """
     for name in shared.database.list_collection_names():
         shared.database[name].delete_many({})
@@ -33,7 +33,8 @@ def emptied(shared: Runtime) -> Runtime:
     # By name: a server that many namespaces share has more secrets than a page.
     found = client.list_secrets(MaxResults=100, Filters=[{"Key": "name", "Values": [prefix]}])
     for secret in found["SecretList"]:
-        client.delete_secret(SecretId=secret["Name"], ForceDeleteWithoutRecovery=True)
+        if not secret["Name"].startswith(f"{prefix}producer-key/"):
+            client.delete_secret(SecretId=secret["Name"], ForceDeleteWithoutRecovery=True)
     return Runtime(shared.settings)
 
 

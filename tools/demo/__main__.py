@@ -61,6 +61,8 @@ def demo(
         cleanup.enter_context(owner)
         use(instance)
         stack, dagster = servers(instance, stop)
+        # Before anything is to be stopped in the end.
+        dagster.refuse_strangers()
         cleanup.enter_context(alive(console))
         if not keep:
             cleanup.callback(delete, stack, dagster)
@@ -106,6 +108,8 @@ def dev() -> None:
                 f"instance {instance} runs already, Dagster at {dagster.url}: stop it with "
                 f"`{command(instance, 'local down')}`, or choose another with REGWORKERS_INSTANCE=dev2 make dev"
             )
+        # Before anything is to be stopped in the end.
+        dagster.refuse_strangers()
         cleanup.enter_context(alive(console))
         cleanup.callback(keep_data, stack, dagster)
         try:

@@ -8,6 +8,8 @@ from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
 
+_EXISTS = frozenset({"ResourceExistsException", "InvalidRequestException"})
+
 
 class SecretStore:
     """Secrets under the environment's `prefix`. No error and no log line has a value.
@@ -53,6 +55,22 @@ class SecretStore:
                 self._client.create_secret, Name=secret_id, SecretString=value, Description=description
             )
 
+    def make(self, name: str, value: str, *, description: str) -> bool:
+        """Store `value` unless the secret exists; returns whether it did. Needs no right to read it."""
+        try:
+            self._dependency.call(
+                self._client.create_secret,
+                Name=self._prefix + name,
+                SecretString=value,
+                Description=description,
+            )
+        except AwsRefusal as error:
+            # Also a secret that is being deleted: `get` says what to do.
+            if error.code not in _EXISTS:
+                raise
+            return False
+        return True
+
     def create(
         self,
         name: str,
@@ -61,17 +79,10 @@ class SecretStore:
         description: str = "Seed of a draw: revealed after the commit, changed never.",
     ) -> str:
         """Store `value` unless the secret exists; returns the stored value."""
-        secret_id = self._prefix + name
-        try:
-            self._dependency.call(
-                self._client.create_secret, Name=secret_id, SecretString=value, Description=description
-            )
-        except AwsRefusal as error:
-            if error.code not in ("ResourceExistsException", "InvalidRequestException"):
-                raise
-            # Also when our own write went through and only its answer was lost.
-            stored = self.get(name)
-            if stored is None:
-                raise UsageError(f"secret {secret_id} can be neither created nor read") from None
-            return stored
-        return value
+        if self.make(name, value, description=description):
+            return value
+        # Also when our own write went through and only its answer was lost.
+        stored = self.get(name)
+        if stored is None:
+            raise UsageError(f"secret {self._prefix}{name} can be neither created nor read")
+        return stored

@@ -167,6 +167,11 @@ class DeadLetters(Store):
         found = self._first(query, {"firstFailedAt": 1}, sort=[("firstFailedAt", 1)])
         return None if found is None else str(found["firstFailedAt"])
 
+    def number_open(self, reason: Reason) -> int:
+        return self._dependency.call(
+            self._collection.count_documents, {"status": OPEN, "reason": reason.value}
+        )
+
     def since(self, since: str, *, most: int) -> RecordedFailures:
         """Up to `most` of each kind: open, failed since then, closed since then."""
         found: dict[Any, Mapping[str, Any]] = {}

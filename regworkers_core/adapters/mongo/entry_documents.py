@@ -34,8 +34,9 @@ _MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
 
 class Effect(Enum):
     """What a guarded write did: APPLIED a greater order, HEALED other content at an equal order, or found the
-    document UNCHANGED, written by an earlier attempt for the same message (REPEATED), newer (STALE), or a tombstone at
-    or above a live source or of a fan who was erased after its creation (RESURRECTED).
+    document UNCHANGED, written by an earlier attempt for the same message (REPEATED), newer (STALE), newer by another
+    attempt for the same message (OVERTAKEN), or a tombstone at or above a live source or of a fan who was erased after
+    its creation (RESURRECTED).
     """
 
     APPLIED = "applied"
@@ -43,6 +44,7 @@ class Effect(Enum):
     UNCHANGED = "unchanged"
     REPEATED = "repeated"
     STALE = "stale"
+    OVERTAKEN = "overtaken"
     RESURRECTED = "resurrected"
 
 
@@ -180,24 +182,27 @@ def _identity(fields: Mapping[str, Any]) -> Document:
 
 def judge(write: Write, seen: Stored) -> Effect:
     """What the write would do to the document as it was read."""
+    writer = seen.custody.get("messageId")
+    is_own = writer == write.message_id or writer in write.also
     if write.fields is None:
         # An existing tombstone is written again only by a repeat: same order, same event.
         if write.order > seen.order or (write.order == seen.order and seen.deleted_at is None):
             return Effect.APPLIED
-        return Effect.UNCHANGED if write.order == seen.order else Effect.STALE
+        if write.order == seen.order:
+            return Effect.UNCHANGED
+        return Effect.OVERTAKEN if is_own else Effect.STALE
     erased = is_erased(write.order.created_at, seen.erased_at)
     if write.order > seen.order and not erased:
         return Effect.APPLIED
     if seen.deleted_at is not None:
         return Effect.RESURRECTED
     if erased or write.order < seen.order:
-        return Effect.STALE
+        return Effect.OVERTAKEN if is_own else Effect.STALE
     # An entry that was saved before identities were derived gets one by a backfill.
     same = seen.identity == _identity(write.fields) and same_content(write.fields, seen.fields)
     if not same:
         return Effect.HEALED
-    writer = seen.custody.get("messageId")
-    return Effect.REPEATED if writer == write.message_id or writer in write.also else Effect.UNCHANGED
+    return Effect.REPEATED if is_own else Effect.UNCHANGED
 
 
 def same_content(source: Mapping[str, Any], replica: Mapping[str, Any] | None) -> bool:

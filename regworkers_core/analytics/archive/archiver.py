@@ -7,6 +7,7 @@ after it nothing is missing. `on_step` names the moments in between, where a cra
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +23,7 @@ from regworkers_core.analytics.archive import files
 from regworkers_core.analytics.archive.compaction import Compaction, delete_replaced, sweep
 from regworkers_core.analytics.archive.files import KnownIds
 from regworkers_core.analytics.archive.manifest import LEASE, ArchiveSuperseded, Ledger, lag, plan_reading
-from regworkers_core.analytics.archive.rows import Damaged, EventRow, parse
+from regworkers_core.analytics.archive.rows import Damaged, EventRow, other_body, parse
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -81,6 +82,7 @@ class ArchiveReport:
 log = structlog.get_logger(__name__)
 
 _MIB = 1024 * 1024
+_OURS = re.compile(r"[0-9a-f]{64}")
 
 
 class Log(Protocol):
@@ -234,16 +236,31 @@ class Archiver:
 
     def _archive(self, records: Sequence[KafkaRecord], positions: Mapping[Partition, int]) -> None:
         manifest, report = self.ledger.manifest, self.report
-        fresh: dict[bytes, EventRow] = {}
         damaged: list[Damaged] = []
-        for parsed in map(parse, records):
+        events: list[tuple[KafkaRecord, EventRow]] = []
+        for record in records:
+            parsed = parse(record)
             if isinstance(parsed, Damaged):
                 damaged.append(parsed)
             else:
+                events.append((record, parsed))
+        known = self.known.among({row.digest for _, row in events}, manifest.ids)
+        rows: list[EventRow] = []
+        for record, row in events:
+            if row.digest not in known:
                 # Of two with one id, the one that Kafka had first.
-                fresh.setdefault(parsed.digest, parsed)
-        known = self.known.among(fresh.keys(), manifest.ids)
-        rows = [row for digest, row in fresh.items() if digest not in known]
+                known[row.digest] = row.content
+                rows.append(row)
+            elif known[row.digest] not in (None, row.content):
+                damaged.append(other_body(record))
+                log.error(
+                    "another body under a known event id",
+                    # Only that of our form: another may be anything.
+                    eventId=event_id if _OURS.fullmatch(event_id := row.values[0]) else "",
+                    topic=record.partition.topic,
+                    partition=record.partition.number,
+                    offset=record.offset,
+                )
         repeats = len(records) - len(rows) - len(damaged)
         name = files.batch_name(manifest.generation + 1, manifest.token)
         written = files.write_rows(self.objects, rows, name)

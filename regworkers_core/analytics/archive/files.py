@@ -1,6 +1,7 @@
 """The files of one batch: rows by day and type, digests of their ids, damaged records. Written once, never changed.
 
-The digests (16 bytes each) are in separate files, which `KnownIds` scans to find repeats.
+The digests (16 bytes of each id, 8 of what its event says) are in separate files, which `KnownIds` scans to find
+repeats, and other bodies under a known id.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.analytics.archive.manifest import ROOT, DataFile, SideFile
 from regworkers_core.analytics.archive.rows import (
+    CONTENT_BYTES,
     DAMAGED_SCHEMA,
     DIGEST_BYTES,
     SCHEMA,
@@ -58,7 +60,7 @@ def write_ids(objects: ObjectStore, rows: Sequence[EventRow], name: str) -> list
     key = f"{IDS}{name}.parquet"
     # Random bytes: a dictionary or compression does not make them smaller.
     options = {"compression": "none", "use_dictionary": False}
-    objects.put_bytes(key, _parquet(IDS_SCHEMA, [(row.digest,) for row in rows], options))
+    objects.put_bytes(key, _parquet(IDS_SCHEMA, [(row.digest, row.content) for row in rows], options))
     return [SideFile(key, len(rows))]
 
 
@@ -78,9 +80,18 @@ def concatenate(paths: Iterable[Path], schema: Any, out: Path) -> int:
         for path in paths:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches():
-                    writer.write_batch(batch)
+                    writer.write_batch(_completed(batch, schema))
                     rows += batch.num_rows
     return rows
+
+
+def _completed(batch: pa.RecordBatch, schema: Any) -> pa.RecordBatch:
+    """The batch with nulls for columns that files of an earlier release do not have."""
+    if batch.schema.names == schema.names:
+        return batch
+    known = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns = [known.get(each.name, pa.nulls(batch.num_rows, each.type)) for each in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _parquet(schema: Any, rows: Sequence[Sequence[Any]], options: Mapping[str, Any] | None = None) -> bytes:
@@ -93,7 +104,7 @@ def _parquet(schema: Any, rows: Sequence[Sequence[Any]], options: Mapping[str, A
 
 
 DIGEST: pa.DataType = pa.binary(DIGEST_BYTES)
-IDS_SCHEMA = pa.schema({"digest": DIGEST})
+IDS_SCHEMA = pa.schema({"digest": DIGEST, "content": pa.binary(CONTENT_BYTES)})
 # Rows in memory at a time: 1 MiB.
 _ROWS = 65_536
 # The stubs do not cover all parameters of its functions.
@@ -106,21 +117,24 @@ class KnownIds:
     def __init__(self, objects: ObjectStore, folder: Path) -> None:
         self._objects, self._folder = objects, folder
 
-    def among(self, digests: Collection[bytes], files: Sequence[SideFile]) -> set[bytes]:
-        """Return the `digests` that are in one of the files. Reads all files; memory is that of `digests`."""
+    def among(self, digests: Collection[bytes], files: Sequence[SideFile]) -> dict[bytes, bytes | None]:
+        """Return the `digests` that are in one of the files, with the content under each; None if an earlier release
+        archived it without. Reads all files; memory is that of `digests`.
+        """
         if not digests:
-            return set()
+            return {}
         wanted = pa.array(list(digests), DIGEST)
-        found: set[bytes] = set()
+        found: dict[bytes, bytes | None] = {}
         for file in files:
-            for column in self._columns(file):
-                found.update(column.filter(_compute.is_in(column, value_set=wanted)).to_pylist())
+            for batch in self._batches(file):
+                hits = batch.filter(_compute.is_in(batch.column(0), value_set=wanted))
+                found.update(zip(*(column.to_pylist() for column in hits.columns), strict=True))
         return found
 
-    def _columns(self, file: SideFile) -> Iterator[Any]:
+    def _batches(self, file: SideFile) -> Iterator[Any]:
         with pq.ParquetFile(self.local(file)) as parquet:
             for batch in parquet.iter_batches(_ROWS):
-                yield batch.column(0)
+                yield _completed(batch, IDS_SCHEMA)
 
     def local(self, file: SideFile) -> Path:
         """Return a local copy of the file, which never changes under its name."""

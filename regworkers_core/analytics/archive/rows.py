@@ -20,6 +20,10 @@ from regworkers_core.domain.timestamps import seconds
 _TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 # Enough of SHA-256 that no two ids collide.
 DIGEST_BYTES = 16
+# Enough that two bodies under one id do not look alike by chance.
+CONTENT_BYTES = 8
+# Of `data`, what says when an event was sent, not what it says: a repeat may have another.
+_WHEN_SENT = frozenset({"replicatedAt", "selectedAt", "queuedAt", "asOf"})
 # The range of dates that Parquet and its readers support.
 _FIRST_SECOND, _LAST_SECOND = 0.0, datetime(2200, 1, 1, tzinfo=UTC).timestamp()
 _FIELDS: list[pa.Field[Any]] = [
@@ -59,6 +63,8 @@ class Damage(StrEnum):
     INVALID_TYPE = "INVALID_TYPE"
     INVALID_TIME = "INVALID_TIME"
     INVALID_DATA = "INVALID_DATA"
+    # An event, but under the id of one that says something else.
+    OTHER_BODY = "OTHER_BODY"
 
 
 class ArchivePartition(NamedTuple):
@@ -70,9 +76,10 @@ class ArchivePartition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One event. `values` are in the order of SCHEMA."""
+    """One event. `content` is a digest of what it says, equal for repeats. `values` are in the order of SCHEMA."""
 
     digest: bytes
+    content: bytes
     place: ArchivePartition
     values: tuple[Any, ...]
 
@@ -83,6 +90,24 @@ class Damaged:
 
     reason: Damage
     values: tuple[Any, ...]
+
+
+def other_body(record: KafkaRecord) -> Damaged:
+    """A record whose id an event with another body has."""
+    return _damaged(Damage.OTHER_BODY, record)
+
+
+def _damaged(reason: Damage, record: KafkaRecord) -> Damaged:
+    topic, number = record.partition
+    return Damaged(reason, (reason.value, topic, number, record.offset, record.value))
+
+
+def _content(event: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
+    said = [_text(event.get(name)) for name in ("type", "source", "subject")]
+    # By itself: it may be as deep as can be written.
+    kept = {name: value for name, value in data.items() if name not in _WHEN_SENT}
+    text = orjson.dumps(said) + orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).digest()[:CONTENT_BYTES]
 
 
 def digest_of(event_id: str) -> bytes:
@@ -101,7 +126,7 @@ def parse(record: KafkaRecord) -> EventRow | Damaged:
         text = _json(data or {})
         place = ArchivePartition(f"{moment:%Y-%m-%d}", event["type"])
     except _NoEvent as problem:
-        return Damaged(problem.reason, (problem.reason.value, topic, number, record.offset, record.value))
+        return _damaged(problem.reason, record)
     values = (
         event["id"],
         place.type,
@@ -117,7 +142,7 @@ def parse(record: KafkaRecord) -> EventRow | Damaged:
         number,
         record.offset,
     )
-    return EventRow(digest_of(event["id"]), place, values)
+    return EventRow(digest_of(event["id"]), _content(event, data or {}), place, values)
 
 
 class _NoEvent(Exception):

@@ -125,6 +125,8 @@ PLATFORM = (
                 ),
                 (bucket,),
             ),
+            # It reads none of them: what it makes is for others.
+            Statement("MakeTheKeysOfEvents", ("secretsmanager:CreateSecret",), (secret("producer-key/*"),)),
             Statement("CreateTheLogGroup", ("logs:CreateLogGroup", "logs:PutRetentionPolicy"), (log_group,)),
             _FIND_LOG_GROUPS,
             kafka(
@@ -391,8 +393,8 @@ ROLES: dict[str, tuple[str, ...]] = {
         "doctor",
         "kafka-certificate",
         "provision",
+        "rebuild",
         "reconcile",
-        "save",
         "services",
     ),
 }

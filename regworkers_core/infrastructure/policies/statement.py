@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.domain.producers import ProducerRole, secret_name
 from regworkers_core.settings import Names, Settings
 
 
@@ -231,6 +232,15 @@ REMEMBER_OUTAGES = Statement(
 
 def send(sid: str, *names: str) -> Statement:
     return Statement(sid, _SEND, _queues(names))
+
+
+def sign_events(*roles: ProducerRole) -> Statement:
+    """Read the keys of these roles."""
+    return Statement(
+        "ReadTheKeysOfEvents",
+        ("secretsmanager:GetSecretValue",),
+        tuple(secret(f"{secret_name(role)}*") for role in roles),
+    )
 
 
 def depth(sid: str, *names: str) -> Statement:

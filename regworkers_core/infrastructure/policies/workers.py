@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.infrastructure.policies.statement import (
     ALL_QUEUES,
     DYNAMODB_ANSWERS,
@@ -29,6 +30,7 @@ from regworkers_core.infrastructure.policies.statement import (
     rows_like,
     secret,
     send,
+    sign_events,
     stream,
     table,
     work_on,
@@ -38,6 +40,27 @@ _DEPTH_ACTION = "sqs:GetQueueAttributes"
 _HIDE = frozenset({"sqs:ChangeMessageVisibility"})
 # Without this one, S3 refuses to read a missing object instead of saying that it does not exist.
 _LIST = frozenset({"s3:ListBucket"})
+
+
+def _save(name: str, who: str, role: ProducerRole) -> Worker:
+    return Worker(
+        name,
+        who,
+        (
+            Statement(
+                "ReadEntriesAndClearTheirFlag",
+                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PartiQLUpdate"),
+                (table,),
+            ),
+            work_on("replication-queue", _DEPTH_ACTION),
+            send("SendEventsAndDeadLetters", "analytics-queue", "replication-queue-dlq"),
+            sign_events(role),
+            KEEP_DRAIN_ROWS,
+            PUT_METRICS,
+        ),
+        _HIDE,
+    )
+
 
 REPLICATION = (
     Worker(
@@ -56,21 +79,9 @@ REPLICATION = (
             PUT_METRICS,
         ),
     ),
-    Worker(
-        "save",
-        "runs of save_entries",
-        (
-            Statement(
-                "ReadEntriesAndClearTheirFlag",
-                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PartiQLUpdate"),
-                (table,),
-            ),
-            work_on("replication-queue", _DEPTH_ACTION),
-            send("SendEventsAndDeadLetters", "analytics-queue", "replication-queue-dlq"),
-            KEEP_DRAIN_ROWS,
-            PUT_METRICS,
-        ),
-        _HIDE,
+    _save("save", "runs of save_entries", ProducerRole.REPLICATION),
+    _save(
+        "rebuild", "`regworkers runbook total-failure`, runs of runbook_total_failure", ProducerRole.PROVISION
     ),
     Worker(
         "reconcile",
@@ -178,6 +189,7 @@ SELECTION = (
             Statement("LockFilesOfTheDraw", ("s3:PutObjectRetention",), objects("draws", "log")),
             MISSING_OBJECTS,
             send("QueueMarketsAndAnnounce", "analytics-queue", "selection-queue"),
+            sign_events(ProducerRole.SELECTION),
         ),
         _LIST | {"s3:AbortMultipartUpload", "s3:PutObjectRetention"},
     ),
@@ -211,6 +223,7 @@ SELECTION = (
             hold_leases("HoldLeases"),
             work_on("selection-queue", _DEPTH_ACTION),
             send("SendEventsAndDeadLetters", "analytics-queue", "selection-queue-dlq"),
+            sign_events(ProducerRole.SELECTION),
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
         ),
@@ -227,6 +240,7 @@ SELECTION = (
             MISSING_OBJECTS,
             depth("WatchTheMailersDeadLetters", "notification-queue-dlq"),
             send("SendMessagesAndEvents", "analytics-queue", "notification-queue"),
+            sign_events(ProducerRole.SELECTION),
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
         ),
@@ -282,6 +296,7 @@ ELIGIBILITY = (
                 "ReadItsSettings", ("secretsmanager:GetSecretValue",), (secret("eligibility-settings*"),)
             ),
             send("QueueTheEvents", "analytics-queue"),
+            sign_events(ProducerRole.ELIGIBILITY),
         ),
     ),
 )
@@ -293,6 +308,8 @@ ANALYTICS = (
         (
             work_on("analytics-queue"),
             send("SendDeadLetters", "analytics-queue-dlq"),
+            # It asks who sent each message, and signs what it sends on.
+            sign_events(*ProducerRole),
             depth("CheckThatSqsAnswers", "analytics-queue", "replication-queue"),
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
@@ -300,6 +317,21 @@ ANALYTICS = (
             kafka("PublishEvents", "WriteData", "WriteDataIdempotently"),
         ),
         _HIDE,
+    ),
+    Worker(
+        "producer-key",
+        "`regworkers producer-key`",
+        (
+            Statement(
+                "MakeAndChangeTheKeysOfEvents",
+                (
+                    "secretsmanager:CreateSecret",
+                    "secretsmanager:GetSecretValue",
+                    "secretsmanager:PutSecretValue",
+                ),
+                (secret("producer-key/*"),),
+            ),
+        ),
     ),
     Worker(
         "archive",

@@ -201,6 +201,16 @@ TABLE: tuple[Condition, ...] = (
         assess=or_burns(CORRECTNESS, work.dead_letters),
     ),
     Condition(
+        name="forged-events",
+        fires="events on the analytics queue were signed by no role that may send them; closes when their dead letters "
+        "are dropped or published",
+        severity=_SEVERITY.forged_events.value,
+        key="`analytics-queue`",
+        runbook="dead-letters.md",
+        several="events are forged",
+        assess=work.forged_events,
+    ),
+    Condition(
         name="data-loss",
         fires="less of the retention is left than `lossShareLeft` "
         f"({_LIMITS.loss_share_left:.0%}) for the oldest item of the stream (24 h), of a queue, or of a topic before "

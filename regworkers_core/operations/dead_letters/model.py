@@ -248,6 +248,12 @@ class Choice:
             self.newer_than is None or age <= self.newer_than
         )
 
+    def may_send(self, message: DeadMessage) -> bool:
+        """Whether a redrive of this choice sends a message that it matches: one whose sender is not known, only if its
+        reason or its cause is named.
+        """
+        return message.reason != Reason.FORGED or bool(self.reason or self.fingerprint)
+
     def as_dict(self) -> dict[str, Any]:
         """The fields that restrict, for the record of an action."""
         given = {

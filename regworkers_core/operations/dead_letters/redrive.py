@@ -158,7 +158,7 @@ class _Redrive:
         self._callbacks.on_phase("counting")
         report, causes = self.report, self.report.groups
         with open_browser(self._runtime, self._queue, stopped=self._stopped) as browser:
-            for messages in self._matching(browser, self._callbacks.on_progress):
+            for messages in self._matching(browser, self._callbacks.on_progress, held=report.hold):
                 causes.add_all(messages, self._assessor)
         report.seen.add(self._queue, browser)
         report.seen.fitting = causes.total("messages")
@@ -298,9 +298,17 @@ class _Redrive:
         return sent
 
     def _matching(
-        self, browser: QueueBrowser, on_progress: OnProgress = no_progress
+        self,
+        browser: QueueBrowser,
+        on_progress: OnProgress = no_progress,
+        held: Callable[[int], None] = lambda _number: None,
     ) -> Iterator[list[DeadMessage]]:
-        return matching(browser, self._queue, self._options.choice, self._began, on_progress)
+        """What the choice matches and lets be sent; `held` gets the number of the others."""
+        choice = self._options.choice
+        for messages in matching(browser, self._queue, choice, self._began, on_progress):
+            sent = [message for message in messages if choice.may_send(message)]
+            held(len(messages) - len(sent))
+            yield sent
 
     def _stopped(self) -> bool:
         return self._callbacks.stop.is_set or (self._work is not None and self._work.lease.lost)

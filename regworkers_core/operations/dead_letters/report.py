@@ -151,10 +151,12 @@ class Cause:
 
 
 # Failures of the message's sender: nothing on this side makes the message valid.
-_SENDER_REASONS = frozenset({Reason.INVALID_BODY, Reason.MISSING_KEY, Reason.UNKNOWN_TYPE})
+_SENDER_REASONS = frozenset({Reason.FORGED, Reason.INVALID_BODY, Reason.MISSING_KEY, Reason.UNKNOWN_TYPE})
 _ADVICE: Mapping[str, str] = {
     Reason.INVALID_ENTRY: "correct the entries in the demand table with a higher version: that change replicates",
     Reason.DUPLICATE_KEY: "two entries claim one value of a unique index: correct one of them, then redrive",
+    Reason.FORGED: "none of our roles signed these: find out who sent them, then drop them; name them in a redrive "
+    "only if their key should have been accepted",
     Reason.INVALID_EVENT: "correct the writer of these events, or publish the schema that allows them, then redrive",
     Reason.ATTEMPTS_EXHAUSTED: "the cause may be over: redrive, its first messages show it",
     Reason.RECEIVED_TOO_OFTEN: "workers died on these: read the drains' logs, then redrive, its first messages show it",
@@ -264,7 +266,7 @@ class RedriveEnded(StrEnum):
 class RedriveReport:
     """`growth` and `sent` are by fingerprint. Of those sent, `doubled` could not be deleted and will be met again.
     `refused` can never be sent, `unsent` could not be now. `closed` documents of the history were settled by their
-    verdict.
+    verdict. `forged` messages match, and are sent only if they are named.
     """
 
     queue: DeadQueue
@@ -277,7 +279,11 @@ class RedriveReport:
     refused: int = 0
     unsent: int = 0
     closed: int = 0
+    forged: int = 0
     ended: RedriveEnded = RedriveEnded.UNFINISHED
+
+    def hold(self, forged: int) -> None:
+        self.forged += forged
 
     @property
     def stopped_causes(self) -> dict[str, Outcome]:
@@ -314,6 +320,11 @@ class RedriveReport:
             lines.append(f"{cause}{named.get(cause, '')}: {_STOPPED[outcome].format(queue=name)}")
         if self.ended is RedriveEnded.UNFINISHED or (self.ended is RedriveEnded.STOPPED and not self.dry_run):
             lines.append("run it again: it continues with what is still there")
+        if self.forged:
+            lines.append(
+                f"{self.forged} messages that no role has signed stay: find their sender, `regworkers dlq list {name} "
+                f"--reason {Reason.FORGED}`"
+            )
         if again := self.failed - self.unsent - self.refused:
             lines.append(f"{again} messages failed again and are dead letters as before")
         if self.unsent:
@@ -332,7 +343,7 @@ class RedriveReport:
     def numbers(self) -> dict[str, Any]:
         """What the record of the action keeps."""
         numbers = as_document(
-            self, "ended", "doubled", "refused", "unsent", "failed", "closed", "stopped_causes"
+            self, "ended", "doubled", "refused", "unsent", "failed", "forged", "closed", "stopped_causes"
         )
         return {**numbers, "seen": self.seen.messages, "sent": self.sent.total()}
 

@@ -18,7 +18,7 @@ from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.order import is_erased, lenient_order
-from regworkers_core.domain.reasons import PermanentFailure
+from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.operations.dead_letters.model import DeadMessage, Item
 from regworkers_core.runtime import Runtime
@@ -245,6 +245,13 @@ def _assessed(message: DeadMessage, known: Mapping[int, ItemVerdict]) -> Assesse
     if message.unreadable is not None:
         why = ItemVerdict(DeadLetterVerdict.UNREADABLE, message.unreadable, fails_again=True)
         return Assessed(message, [why], DeadLetterVerdict.UNREADABLE)
+    if message.reason == Reason.FORGED:
+        forged = ItemVerdict(
+            DeadLetterVerdict.UNKNOWN,
+            f"no role that may send it has signed it: {message.error}",
+            fails_again=True,
+        )
+        return Assessed(message, [forged] * len(message.items), DeadLetterVerdict.UNKNOWN)
     verdicts = [
         known.get(id(item))
         or ItemVerdict(

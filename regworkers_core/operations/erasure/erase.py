@@ -5,11 +5,13 @@
 3. The tombstone in the replica, at once and not by the stream: no save drain writes an erased state over it, whatever
    it has read before.
 4. Messages that are not sent.
-5. The entry in the demand table, exactly as it was read: if a writer has changed it meanwhile, repeat from 2.
-6. What is found by the entry's id alone: former versions, the history of failures, dead letters and their copies.
+5. Dead letters and their copies, which are found by the id and by what the entry says of the fan.
+6. The entry in the demand table, exactly as it was read: if a writer has changed it meanwhile, repeat from 2.
+7. What is found by the entry's id alone: former versions, the history of failures, rows of drills.
 
-The entry in the table is removed late because it leads to everything before it: after a kill, the same command
-continues. Until step 5 the entry is behind a tombstone that refuses it, which reconcile calls `erased`.
+The entry in the table is removed late because it leads to everything before it: after a kill, or when a dead-letter
+queue could not be read whole, the same command continues. Until step 6 the entry is behind a tombstone that refuses it,
+which reconcile calls `erased`.
 """
 
 from __future__ import annotations
@@ -146,7 +148,9 @@ class ErasureReport:
 
 
 class Eraser:
-    """Erases entries everywhere but in dead letters, which `end` searches once for all of them."""
+    """Erases entries: `run` hides each behind its tombstone, `end` searches dead letters once for all of them and
+    removes them.
+    """
 
     def __init__(
         self,
@@ -161,6 +165,7 @@ class Eraser:
         self.ledger = ErasureLedger(runtime.objects, runtime.secrets)
         self._identities = IdentitySecret(runtime.secrets)
         self._wanted: list[ErasedEntry] = []
+        self._hidden: list[tuple[EntryFacts, ErasureReport]] = []
 
     def look(self, key: EntryKey) -> ErasureReport:
         """Count what an erasure would remove. Changes nothing."""
@@ -173,6 +178,8 @@ class Eraser:
         removed.invites = len(self._runtime.invites.ttls(facts.invites)) if facts.invites else 0
         removed.claims, removed.superseded = len(self._held_claims(facts)), len(facts.former)
         removed.failures = len(self._runtime.dead_letters.of_entry(key))
+        scratches = left_behind(self._runtime, older_than_seconds=0)
+        removed.staged = sum(scratch.count(key) for scratch in scratches)
         statuses = self._runtime.outbox.statuses(drawn_keys(self._runtime, facts))
         removed.messages = sum(status in OPEN for status in statuses.values())
         self._report_what_stays(report, facts)
@@ -180,7 +187,7 @@ class Eraser:
         return report
 
     def run(self, key: EntryKey, at: str = "") -> ErasureReport:
-        """Erase the current state, or with `at` (an ISO time from the ledger) what was created up to then.
+        """Begin to erase the current state, or with `at` (an ISO time from the ledger) what was created up to then.
 
         Raises TransientFailure when a store cannot answer: a repeat continues.
         """
@@ -198,27 +205,14 @@ class Eraser:
                 f"{report.erased_at}"
             )
         self._report_what_stays(report, facts)
-        for _ in range(_ROUNDS):
-            if self._remove(facts, report):
-                break
-            facts = read_facts(self._runtime, key)
-        else:
-            raise TransientFailure("dynamodb", "the entry is changed by other writers: repeat this")
-        self._by_id(report)
-        if report.removed.source or report.removed.replica:
-            # Send its event now, since the stream may be late: a repeat has the same id, and consumers drop it.
-            stored = self._runtime.replica.get([key])[key]
-            if stored.fields is None:
-                item = ReplicationItem(key, Op.REMOVE, stored.order)
-                send_keys(self._runtime.queue(self._runtime.names.replication_queue), [item])
-        self._on_step("erase.after_event")
-        self._verify(report)
+        self._hide(facts, report)
         self._wanted.append(ErasedEntry(key, facts.texts))
+        self._hidden.append((facts, report))
         return report
 
     def end(self, reports: Sequence[ErasureReport], *, dry_run: bool = False) -> None:
-        """Search dead letters once for all entries, and close erasures that are complete. The first report has the
-        numbers.
+        """Search dead letters once for all entries, then remove these and close their erasures. The first report has
+        the numbers. While messages are held by others, the entries stay: they name the fans.
         """
         if not reports:
             return
@@ -228,11 +222,12 @@ class Eraser:
         if dry_run:
             return
         self._on_step("erase.after_dead_letters")
-        for report in reports:
-            if dead_letters.unseen:
-                report.left.append(
-                    f"other consumers hold messages of {', '.join(dead_letters.unseen)}: repeat this in a minute"
-                )
+        if dead_letters.unseen:
+            for report in reports:
+                report.left.append(_held_by_others(dead_letters))
+            return
+        for facts, report in self._hidden:
+            self._remove(facts, report)
             if report.complete:
                 self.ledger.close(report.key, report.erased_at)
 
@@ -248,13 +243,13 @@ class Eraser:
         # A writer's clock may be ahead of ours.
         return max(iso(self._runtime.clock()), facts.newest())
 
-    def _remove(self, facts: EntryFacts, report: ErasureReport) -> bool:
-        """One round; False if the entry changed in the table meanwhile."""
-        runtime, removed, at = self._runtime, report.removed, report.erased_at
-        if facts.source is not None and not is_erased(facts.source_order.created_at, at):
+    def _hide(self, facts: EntryFacts, report: ErasureReport) -> None:
+        """Everything up to the dead letters."""
+        runtime, removed = self._runtime, report.removed
+        if not _is_of(facts, report):
             # Another registration: it keeps everything, even what it shares with the erased one.
             self._bury(facts, report, Order())
-            return True
+            return
         if facts.invites and (invites := list(runtime.invites.ttls(facts.invites))):
             runtime.invites.remove(invites)
             removed.invites += len(invites)
@@ -266,12 +261,35 @@ class Eraser:
         self._on_step("erase.after_tombstone")
         self._supersede(facts, report)
         self._on_step("erase.after_messages")
-        if facts.source is not None:
-            if not runtime.demand_table.remove(facts.key, facts.source):
-                return False
-            removed.source = 1
+
+    def _remove(self, facts: EntryFacts, report: ErasureReport) -> None:
+        """The entry, and what is found by its id."""
+        runtime, key = self._runtime, report.key
+        for _ in range(_ROUNDS):
+            if facts.source is None or not _is_of(facts, report):
+                break
+            if runtime.demand_table.remove(key, facts.source):
+                report.removed.source = 1
+                break
+            # What a writer has changed may name the fan otherwise.
+            facts = read_facts(runtime, key)
+            self._hide(facts, report)
+            again = remove_dead_letters(runtime, [ErasedEntry(key, facts.texts)], dry_run=False)
+            if again.unseen:
+                report.left.append(_held_by_others(again))
+                return
+        else:
+            raise TransientFailure("dynamodb", "the entry is changed by other writers: repeat this")
         self._on_step("erase.after_entry")
-        return True
+        self._by_id(report)
+        if report.removed.source or report.removed.replica:
+            # Send its event now, since the stream may be late: a repeat has the same id, and consumers drop it.
+            stored = runtime.replica.get([key])[key]
+            if stored.fields is None:
+                item = ReplicationItem(key, Op.REMOVE, stored.order)
+                send_keys(runtime.queue(runtime.names.replication_queue), [item])
+        self._on_step("erase.after_event")
+        self._verify(report)
 
     def _bury(self, facts: EntryFacts, report: ErasureReport, order: Order) -> None:
         self._runtime.replica.erase(facts.key, order, at=report.erased_at, run_id=RUN)
@@ -345,6 +363,18 @@ class Eraser:
                 "the entry no longer exists, so its mail address is unknown: remove an invite by mail with"
                 f" `regworkers invites remove {facts.key.campaign_id} email`; its claims expire with their period"
             )
+
+
+def _is_of(facts: EntryFacts, report: ErasureReport) -> bool:
+    """Whether the table's entry, if there is one, is what this erasure is about, and not a later registration."""
+    return facts.source is None or is_erased(facts.source_order.created_at, report.erased_at)
+
+
+def _held_by_others(dead_letters: RemovedDeadLetters) -> str:
+    return (
+        f"other consumers hold messages of {', '.join(dead_letters.unseen)}: repeat this in a minute; until then the"
+        " entry stays in the demand table, behind its tombstone"
+    )
 
 
 def erase(

@@ -40,6 +40,7 @@ _SECTION_OF = {
     "stream-lag": "stream",
     "queue-depth": "queues",
     "dead-letters": "deadLetterQueues",
+    "forged-events": "deadLetterQueues",
     "data-loss": "queues",
     "analytics": "queues",
     "selection-run": "runs",

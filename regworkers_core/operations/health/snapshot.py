@@ -17,7 +17,7 @@ from regworkers_core.adapters.mongo.draws import (
 )
 from regworkers_core.analytics import publishing
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import Reason, UsageError
 from regworkers_core.domain.snapshot import (
     BlownFuse,
     CampaignState,
@@ -82,6 +82,7 @@ _DEPENDENCY_OF = {
     "parity": "mongo",
     "acknowledged": "dynamodb",
     "messages": "mongo",
+    "forged": "mongo",
     "archive": "kafka",
 }
 
@@ -118,6 +119,7 @@ def read_system(
         "certificates": lambda: (_certificate(runtime),),
         "scheduler": scheduler,
         "parity": partial(_parity, runtime),
+        "forged": lambda: runtime.dead_letters.number_open(Reason.FORGED),
         "archive": partial(read_unarchived, runtime),
     }
     found = _judged(read_in_parallel(readers, within_seconds, _dependency_of), within_seconds)
@@ -153,6 +155,7 @@ def read_system(
         certificates=found["certificates"],
         scheduler=found["scheduler"],
         parity=found["parity"],
+        forged=found["forged"],
         archive=found["archive"],
         acknowledged=found["acknowledged"],
         messages_due=found["messages"],

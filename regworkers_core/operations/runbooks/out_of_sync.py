@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
+from regworkers_core.engine.queue import Received
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.drains import SAVE
@@ -43,16 +44,16 @@ def run(
 
 
 @contextmanager
-def saving(runtime: Runtime) -> Iterator[None]:
+def saving(runtime: Runtime, spec: DrainSpec[Received] = SAVE) -> Iterator[None]:
     """A save drain in a thread, beside those that run elsewhere: queued keys are saved even if no sensor is on. Raises
     at the end what made it fail.
     """
     stop, failed = StopSignal(), list[BaseException]()
-    limits = drain_limits(runtime.settings, SAVE, idle_seconds=float("inf"), max_seconds=float("inf"))
+    limits = drain_limits(runtime.settings, spec, idle_seconds=float("inf"), max_seconds=float("inf"))
 
     def save() -> None:
         try:
-            report = run_drain(runtime, SAVE, limits, stop=stop)
+            report = run_drain(runtime, spec, limits, stop=stop)
             if report.failure is not None:
                 failed.append(UsageError(report.failure))
         except (Failure, UsageError) as error:

@@ -19,6 +19,7 @@ from regworkers_core.operations.health.snapshot import ReadScheduler, read_syste
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving
 from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.backfill import start_backfill
+from regworkers_core.replication.drains import REBUILD
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 
@@ -178,7 +179,7 @@ def _count(runtime: Runtime, stop: StopSignal) -> Done:
 
 def _rebuild(runtime: Runtime, rate: float | None, stop: StopSignal, clock: Callable[[], float]) -> Done:
     """Queue all keys and save them meanwhile, until the queue is empty or stops moving."""
-    with saving(runtime):
+    with saving(runtime, REBUILD):
         report = start_backfill(runtime, rate=rate, stop=stop)
         waiting = _await_empty(runtime, stop, clock)
     text = f"{report.sent} keys queued and saved"

@@ -14,6 +14,7 @@ import structlog
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.events import selection_made
 from regworkers_core.domain.messages import ItemSubject, MessageType
+from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso
@@ -32,6 +33,7 @@ class Assigner:
     """An `engine.handling.Handler[Chunk]`, shared by all threads of a drain."""
 
     kind = MessageType.ASSIGN
+    seal = None
 
     def __init__(self, runtime: Runtime, *, run_id: str, on_step: OnStep = no_step) -> None:
         self._runtime, self._run_id, self._on_step = runtime, run_id, on_step
@@ -123,7 +125,7 @@ class Assigner:
         self._on_step("selections.after_outbox")
         if market.market_id != NON_WINNERS:
             events = [selection_made(market, each, chunk.result_hash, at, correlation_id) for each in planned]
-            runtime.event_queue.send_all(events)
+            runtime.event_queue(ProducerRole.SELECTION).send_all(events)
             counts["events"] += len(events)
         first = runtime.chunks.done(chunk, written=written, enqueued=len(planned), at=at, run_id=self._run_id)
         passed = [Passed(correlation_id, market.campaign_id, each.entry_id) for each in planned]

@@ -15,6 +15,7 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.events import EventType, draw_event
+from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import freezing, seeding
@@ -184,7 +185,7 @@ def _has_rows(
 def announce_result(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> None:
     data = as_document(phase, "manifest_hash", "result_hash", "outcomes")
     event = draw_event(campaign_id, phase.phase, EventType.DRAW_DRAWN, data, phase.fields["drawnAt"])
-    runtime.event_queue.send_all([event])
+    runtime.event_queue(ProducerRole.SELECTION).send_all([event])
 
 
 def facts(phase: PhaseRecord) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.events import EventType, draw_event
+from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET_HASH
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
@@ -213,7 +214,7 @@ def announce_manifest(runtime: Runtime, campaign_id: str, phase: PhaseRecord) ->
     }
     at, replaced = phase.fields["committedAt"], len(phase.replaced)
     event = draw_event(campaign_id, phase.phase, EventType.DRAW_COMMITTED, data, at, replaced=replaced)
-    runtime.event_queue.send_all([event])
+    runtime.event_queue(ProducerRole.SELECTION).send_all([event])
 
 
 def _put_over(objects: ObjectStore, key: str, data: bytes, earlier: list[bytes]) -> None:

@@ -15,6 +15,7 @@ import structlog
 from regworkers_core.adapters.mongo.outbox import SOURCE
 from regworkers_core.domain.events import notification_queued
 from regworkers_core.domain.messages import DeadLetter, ItemSubject, MessageType, encode
+from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds
@@ -148,7 +149,7 @@ class NotifyWork:
                 if _correlation_id(parcel) == correlation_id
                 for event in events[parcel]
             ]
-            self._runtime.event_queue.send_all(of_one)
+            self._runtime.event_queue(ProducerRole.SELECTION).send_all(of_one)
         sent = self._runtime.outbox.mark_sent(
             [notice.key for notice in notices], at=iso(now), run_id=self._run_id
         )

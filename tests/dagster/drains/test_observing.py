@@ -9,17 +9,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.drains import SAVE
+from regworkers_dagster.drains import observing
 from regworkers_dagster.drains.observing import (
     SILENT_PROBES,
+    Answering,
     Reading,
     RecordedState,
     minutes_outside,
     observed,
     recorded_event,
+    unless_known,
 )
 from regworkers_dagster.replication.assets import ENTRIES
 from regworkers_dagster.selection.specs import OUTBOX
@@ -119,3 +123,47 @@ def test_minutes_of_drains_that_are_no_runs_are_observed_once_and_an_outage_only
     assert alone["received"] == 60 and "lag_p95_seconds" not in alone
     assert found.cursor and not look(found.cursor).asset_events
     assert not look("").asset_events, "what was before the first look is not observed"
+
+
+def finding(description: str, *, passed: bool = False) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("system_health"),
+        check_name="doctor_finds_nothing",
+        passed=passed,
+        description=description,
+        severity=dg.AssetCheckSeverity.ERROR,
+    )
+
+
+def test_a_finding_is_written_when_it_changes_and_not_at_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def written(description: str, *, passed: bool = False) -> bool:
+            found = unless_known(instance, finding(description, passed=passed))
+            for each in found:
+                instance.report_runless_asset_event(each)
+            return bool(found)
+
+        assert written("critical: the oldest unread record is 97 s old")
+        assert not written("critical: the oldest unread record is 98.5 s old"), "only its age changed"
+        assert written("critical: 3 dead letters"), "as severe, and another one"
+        assert not written("critical: 4 dead letters")
+        monkeypatch.setattr(observing, "_REPEAT_SECONDS", 0.0)
+        assert written("critical: 4 dead letters"), "after a while the numbers count, too"
+        assert not written("critical: 4 dead letters"), "nothing changed"
+        assert written("nothing is wrong", passed=True)
+        assert not written("nothing at all is wrong", passed=True)
+
+
+def test_who_does_not_answer_and_why_is_written_when_the_reason_changes() -> None:
+    asset = dg.AssetKey("entries")
+    cursor, said = None, []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for state in ("time-out", "time-out", "refused"):
+            answering = Answering({"mongo": state}, "dependencies_answer", asset)
+            answer = observed(cursor, [], answering, news=partial(unless_known, instance))
+            cursor = answer.cursor
+            for event in answer.asset_events:
+                instance.report_runless_asset_event(event)
+                said.append(event.description)
+    assert said == ["mongo: time-out", "mongo: refused"]

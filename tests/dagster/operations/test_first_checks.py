@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
@@ -17,6 +18,11 @@ from regworkers_dagster.pods import POD_TAG
 from regworkers_dagster.replication.automation import observe_tick
 from tests.dagster.support import use
 from tests.support.shared import shared_namespace
+
+
+@dg.job(name="nothing")
+def NOTHING() -> None: ...
+
 
 BY_SENSORS = {
     "analytics_dlq_empty",
@@ -114,6 +120,30 @@ def test_the_first_runs_give_each_its_result_and_are_the_last_ones(
             )
     assert materialised == ["reconcile_results", "kafka_certificate"]
     assert tick().skip_message == "every check has a result"
+
+
+def test_what_a_dead_run_left_is_asked_again_later_and_what_a_live_one_has_is_not(
+    tick: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = tick().run_requests
+    for request in requests:
+        run = instance.create_run_for_job(NOTHING)
+        for key in request.asset_check_keys:
+            # As Dagster writes it when it creates the run.
+            planned = AssetCheckEvaluationPlanned(asset_key=key.asset_key, check_name=key.name)
+            event = dg.DagsterEvent(
+                event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
+                job_name="nothing",
+                event_specific_data=planned,
+            )
+            instance.report_dagster_event(event, run.run_id)
+        if request is not requests[0]:
+            instance.report_run_failed(run)
+    assert "have a run, or wait for another one" in tick().skip_message
+    assert "every check" not in tick().skip_message
+    monkeypatch.setattr(first_checks, "_AGAIN_SECONDS", 0.0)
+    again = tick().run_requests
+    assert [each.asset_check_keys for each in again] == [each.asset_check_keys for each in requests[1:]]
 
 
 def result_keys(result: dg.ExecuteInProcessResult) -> list[dg.AssetKey]:

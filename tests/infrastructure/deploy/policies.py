@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -74,6 +75,25 @@ def allows(role: str, call: Call) -> bool:
         and any(fnmatchcase(call.resource, resource) for resource in statement["Resource"])
         for statement in policy(role)
     )
+
+
+def untouched_resources(role: str, calls: Iterable[Call], rare: AbstractSet[str]) -> set[str]:
+    """The resources of a role on which none of these calls used any of their statement's actions. Statements with
+    `rare` actions alone are left out.
+    """
+    calls = list(calls)
+    return {
+        resource
+        for statement in policy(role)
+        if (usual := set(statement["Action"]) & actions(role) - rare)
+        for resource in statement["Resource"]
+        # Older calls of logs name the streams of a group, ours the group.
+        if not any(
+            call.action in usual and fnmatchcase(call.resource, pattern)
+            for call in calls
+            for pattern in (resource, resource.removesuffix(":*"))
+        )
+    }
 
 
 def action_of(service: str, operation: str) -> str:

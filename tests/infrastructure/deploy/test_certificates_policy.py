@@ -47,10 +47,14 @@ def test_speaking_to_kafka_needs_to_read_the_certificate(
 
 def test_renewing_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(monkeypatch, runtime.names.prefix)
-    renewing = Runtime(runtime.settings)
-    for _ in ("the first", "another"):
-        verified(renewing, issued())
-        store(renewing, issued())
+    kafka = runtime.settings.kafka
+    for key_secret in (None, "kafka-certificate/key"):
+        tls = kafka.tls.model_copy(update={"key_secret": key_secret})
+        own = {"kafka": kafka.model_copy(update={"tls": tls})}
+        renewing = Runtime(runtime.settings.model_copy(update=own))
+        for _ in ("the first", "another"):
+            verified(renewing, issued())
+            store(renewing, issued())
     compare("certificates", recorder)
 
 

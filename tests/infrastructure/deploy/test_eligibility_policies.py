@@ -16,6 +16,8 @@ def test_a_check_and_its_transfer_need_what_the_policy_allows(
     create(runtime, eligibility={"maxPerUnit": 1})
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
+    # As the function begins.
+    assert mine.secrets.get("eligibility-settings") is None
     for state in ("created", "existing"):
         assert one(mine, doTransfer=True, unit="u1")["transfer"]["state"] == state
     compare("eligibility", recorder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from regworkers_core.operations import downloads
 from regworkers_core.operations.erasure.again import pending, replay
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.runtime import Runtime
@@ -25,4 +26,6 @@ def test_an_erasure_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: 
     put(runtime, e1, **image)
     assert pending(mine, confirmed=1).finished
     assert replay(mine).finished and replay(mine, "summer").finished
+    # As the job hands out the codes.
+    downloads.put(mine, "codes.csv", b"code,market,position,status\n")
     compare("erasure", recorder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.lists import read_values
 from regworkers_core.eligibility.invites.lookup import check_invite, count_invites
 from regworkers_core.eligibility.invites.writing import remove_invites, upload_object
+from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
 from tests.infrastructure.deploy.policies import ROLES, Recorder, policy
 from tests.infrastructure.deploy.test_policies import compare
@@ -24,6 +26,7 @@ def test_work_on_invites_needs_what_the_policy_allows(
     create(runtime, "summer")
     runtime.objects.put_bytes("invites/summer.csv", b"email\nuser1@example.com\nnobody\n")
     ttl = int(runtime.clock()) + 3600
+    upload = uploads.put(runtime, "list.csv", io.BytesIO(b"email\nuser2@example.com\n"))
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
     for again in range(2):
@@ -33,6 +36,9 @@ def test_work_on_invites_needs_what_the_policy_allows(
     values = read_values(["user1@example.com"], EMAIL)
     rejects = tmp_path / "rejects.csv"
     remove_invites(mine, "summer", EMAIL, values, rejects=rejects, run_id="remove", dry_run=False)
+    # As the job does it.
+    with uploads.fetched(mine, upload):
+        downloads.put(mine, "rejects.csv", b"line,reason,found\n")
     compare("invites", recorder)
 
 

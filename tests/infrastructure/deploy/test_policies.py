@@ -34,6 +34,7 @@ from tests.infrastructure.deploy.policies import (
     allows,
     methods_called,
     policy,
+    untouched_resources,
 )
 from tests.selection.draw.world import close_campaign, drawn
 from tests.support.campaigns import advance_to, create
@@ -77,6 +78,8 @@ def compare(role: str, recorder: Recorder) -> None:
     assert not refused, "calls that the policy does not allow"
     unused = actions(role) - {call.action for call in recorder.calls} - WHEN_IT_FAILS[role]
     assert not unused, "allowed and never needed"
+    untouched = untouched_resources(role, recorder.calls, WHEN_IT_FAILS[role])
+    assert not untouched, "allowed on resources that no call touches"
 
 
 def test_an_enqueue_drain_needs_what_its_policy_allows(

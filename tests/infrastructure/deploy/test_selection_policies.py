@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.messages import MessageType, encode
+from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import lag_warnings, settled
 from regworkers_core.runtime import Runtime
@@ -73,6 +75,8 @@ def test_a_draw_and_its_drains_need_what_their_policies_allow(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close_campaign(runtime)
+    refused = [Outgoing(encode(MessageType.ASSIGN, "test", [{"market": "no chunk"}]))]
+    assert runtime.queue(runtime.names.selection_queue).send(refused) == []
     for role, work in (
         ("draw", draw_it),
         ("selections", lambda mine: run(mine, SELECTIONS)),
@@ -89,11 +93,17 @@ def test_the_application_around_the_ui_needs_what_its_policy_allows(
 ) -> None:
     path = downloads.put(runtime, "receipt.html", b"<p>")
     runtime.objects.put_bytes(f"reports/{CAMPAIGN}/funnel.html", b"<p>")
+    runtime.objects.put_bytes("reviews/weekly/2026-01-05/report.html", b"<p>")
     runtime.objects.put_bytes(f"draws/{CAMPAIGN}/page/draw.json.gz", b"<p>")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
     uploads.put(mine, "codes.csv", io.BytesIO(b"code\n"))
-    for each in (path, f"/reports/{CAMPAIGN}/funnel", f"/draws/{CAMPAIGN}/page/draw.json.gz"):
+    for each in (
+        path,
+        f"/reports/{CAMPAIGN}/funnel",
+        "/reviews/weekly/2026-01-05",
+        f"/draws/{CAMPAIGN}/page/draw.json.gz",
+    ):
         page = downloads.open_page(mine, each)
         assert page is not None and page.body.read() == b"<p>"
     compare("web", recorder)

@@ -76,6 +76,7 @@ _PARTS = (
     "certificates",
     "scheduler",
     "parity",
+    "forged",
 )
 BLIND = replace(WELL, **dict.fromkeys(_PARTS, UNREAD))
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.aws.sqs import MessageMoves
+from regworkers_core.domain.producers import PRODUCER
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.runtime import Runtime
@@ -105,7 +106,8 @@ def test_an_event_that_its_schema_now_allows_is_published_and_its_document_close
     (fine,) = runtime.queue(source).receive(10, 0, 30)
     runtime.queue(source).delete([fine])
     runtime.queue(source + "-dlq").delete([dead])
-    runtime.queue(source + "-dlq").send([Outgoing(fine.body.encode(), dead.attributes)])
+    proof = {PRODUCER: fine.attributes[PRODUCER]}
+    runtime.queue(source + "-dlq").send([Outgoing(fine.body.encode(), {**dead.attributes, **proof})])
     about = {name: removed(1)["data"][name] for name in ("campaignId", "entryId")}
     runtime.database["dead_letters"].update_many({}, {"$set": about})
     sent = typed("dlq", "redrive", "analytics", "--apply", "--at-once", "--format", "json")

@@ -12,6 +12,7 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.indexes import INDEXES
+from regworkers_core.replication import saver
 from regworkers_core.replication.recovery_drill import recovery_drill
 from regworkers_core.replication.scratch_database import Scratch, left_behind
 from regworkers_core.runtime import Runtime
@@ -68,6 +69,21 @@ def test_a_drill_rebuilds_every_entry_finds_it_equal_and_leaves_nothing_behind(r
     # What takes time in the real replica takes it here.
     assert all(list(index.keys) in seen["indexes"] for index in INDEXES["entries"])
     assert scratch_databases(runtime) == []
+
+
+def test_it_writes_no_line_into_the_trace_of_an_entry_and_a_save_does(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(saver, "wants_entries", lambda: True)
+    monkeypatch.setattr(saver, "entries_passed", lambda event, _entries, **_more: said.append(event))
+    assert recovery_drill(runtime).saved == 12
+    assert said == []
+    put(runtime, key("traced"))
+    replicate_all(runtime)
+    assert said == ["entry saved"]
+    remove(runtime, key("traced"))
+    replicate_all(runtime)
 
 
 def test_it_touches_neither_flags_nor_queues_nor_the_real_replica(runtime: Runtime) -> None:

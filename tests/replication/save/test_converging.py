@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws import event_queue
@@ -18,7 +18,7 @@ from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Reason, TransientFailure
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from tests.replication.save.world import VISIBILITY_SECONDS, Crash, World
-from tests.support.entries import key
+from tests.support.entries import item, key
 
 E1 = key("e1")
 
@@ -153,6 +153,56 @@ def test_a_second_late_removal_behind_a_tombstone_sends_nothing() -> None:
     world.send(ReplicationItem(E1, Op.REMOVE, Order("2026-01-01T00:00:01.000Z", 1, "")))
     world.drain()
     assert not world.counts["removed_again"]
+
+
+# A drain whose message came to another one, which its clock did not show
+
+
+def another_saves_without_an_event(world: World, change: Callable[[], object]) -> None:
+    """The change of a state without a flag, saved by a drain that received all messages and died."""
+    change()
+    for id_, (message, _) in world.replication._waiting.items():
+        world.replication._waiting[id_] = message, world.now
+    world.dies("save.after_write")
+
+
+@pytest.mark.parametrize("read", ["stale", "gone", "removed"])
+@pytest.mark.parametrize("others", [0, 2], ids=["alone", "beside others"])
+def test_a_state_behind_one_that_the_same_message_wrote_is_read_again(read: str, others: int) -> None:
+    world = World()
+    first = world.put(E1)
+    world.replication._waiting.clear()
+    keys = [E1, *(key(f"other{number}") for number in range(others))]
+    for each in keys[1:]:
+        world.items[each] = item(each)
+    op = Op.REMOVE if read == "removed" else Op.UPSERT
+    world.send(*(ReplicationItem(each, op, lenient_order(first)) for each in keys))
+    if read != "stale":
+        del world.items[E1]
+
+    def change() -> None:
+        world.put(E1, **{**first, "version": 2, "needsReplication": False})
+
+    after_the_read(world, lambda: another_saves_without_an_event(world, change))
+    settlement = world.batch()
+    assert settlement is not None
+    assert settlement.counts["resent" if others else "returned"] == 1
+    world.sleep(VISIBILITY_SECONDS)
+    world.drain()
+    sent = {event["id"] for event in world.events()}
+    assert _event(world.items[E1], EventType.ENTRY_REPLICATED) in sent
+    assert not world.dead.sent
+
+
+def test_a_stale_state_of_a_source_that_stays_as_it_was_is_done() -> None:
+    world = World()
+    first = world.put(E1)
+    world.dies("save.after_write")
+    # Restored to a state before.
+    world.items[E1] = {**first, "version": 0}
+    world.sleep(VISIBILITY_SECONDS)
+    world.drain()
+    assert world.counts["stale"] == 1 and not world.replication.depth().total
 
 
 # A drain that was paused between its read and its write
@@ -345,8 +395,40 @@ def _event(image: dict[str, Any], kind: EventType) -> str:
     return event_id(E1, lenient_order(image), kind)
 
 
+def _overtaken_at(step: str) -> list[Move]:
+    """A drain is paused at a step with the message of the creation. One that received this message again saves a later
+    state, whose own message only follows, and dies before its event.
+    """
+    between: list[Move] = [
+        ("change", False),
+        ("drain", ("read", [], True)),
+        ("drain", ("save.after_write", [], True)),
+    ]
+    return [("change", False), ("drain", (step, between, False))]
+
+
+# The entry is created again while a drain that found it gone is paused.
+_GONE: list[Move] = [
+    ("drain", ("read", [("remove", False), ("drain", ("save.after_event", [], False))], True)),
+    (
+        "drain",
+        (
+            "read",
+            [("create", False), ("drain", ("read", [], True)), ("drain", ("save.after_write", [], True))],
+            False,
+        ),
+    ),
+]
+
+
 @settings(max_examples=150)
 @given(st.lists(moves, min_size=2, max_size=8))
+@example(_overtaken_at("read"))
+@example(_overtaken_at("save.after_write"))
+@example(_overtaken_at("save.after_event"))
+@example(_overtaken_at("save.after_clear"))
+@example(_overtaken_at("save.before_delete"))
+@example(_GONE)
 def test_any_history_ends_with_the_source_in_the_replica_and_the_event_of_the_last_state(
     played: list[Move],
 ) -> None:

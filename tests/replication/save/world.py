@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,17 +16,26 @@ from pymongo.errors import BulkWriteError
 
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
+from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import lenient_order
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import (
+    NotHidden,
+    Outgoing,
+    QueueDepth,
+    QueueSource,
+    Received,
+    SendFailure,
+)
 from regworkers_core.engine.settling import DeadLetterPublisher
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.saver import Saver
@@ -65,7 +75,7 @@ class World:
             self.replica,
             self,
             self.replication,
-            self.analytics,
+            EventQueue(self.analytics, sign=lambda _body: "signed"),
             run_id="run",
             clock=lambda: self.now,
             on_step=lambda step: self.on_step(step),
@@ -118,12 +128,20 @@ class World:
     # The drain
     def batch(self) -> Settlement[Received] | None:
         """Receive, work, settle; None when nothing is visible."""
-        messages = self.replication.receive(BATCH_MESSAGES, 0.0, round(VISIBILITY_SECONDS))
+        source = QueueSource(
+            self.replication,
+            batch_messages=BATCH_MESSAGES,
+            wait_seconds=0.0,
+            visibility_seconds=round(VISIBILITY_SECONDS),
+            clock=lambda: self.now,
+        )
+        messages = source.receive()
         if not messages:
             return None
         settlement = self._process()(messages)
-        self.replication.delete(settlement.done)
-        self.replication.change_visibility([(each, round(wait)) for each, wait in settlement.again])
+        with suppress(TransientFailure):
+            source.acknowledge(settlement.done)
+        source.give_back(settlement.again)
         self.counts.update(settlement.counts)
         return settlement
 

@@ -339,7 +339,7 @@ def test_a_chunk_whose_events_are_refused_is_not_done_and_a_rerun_sends_them(
     drawn: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(drawn)
-    chunks, queue = items(take(drawn)), drawn.event_queue._queue
+    chunks, queue = items(take(drawn)), drawn.queue(drawn.names.analytics_queue)
     send(drawn, *chunks)
     with monkeypatch.context() as refusing:
         refusing.setattr(queue, "send", lambda messages, **_: [SendFailure(0, "busy", False)])

@@ -77,7 +77,7 @@ class World:
         runtime: Any = SimpleNamespace(
             names=SimpleNamespace(notification_queue="n", analytics_queue="a"),
             queue={"n": self.mailer}.__getitem__,
-            event_queue=EventQueue(self.analytics),
+            event_queue=lambda _role: EventQueue(self.analytics, sign=lambda _body: "signed"),
             clock=lambda: 0.0,
             outbox=self.outbox,
             dead_letters=self.dead_letters,

@@ -31,6 +31,8 @@ from regworkers_core.settings import Names
 _DAY_SECONDS = 24 * 3600.0
 _STREAM, _STREAM_RETENTION, _REPLICA = "demand-table", "demand-table-stream", "replica"
 _ANALYTICS_QUEUE = "analytics-queue"
+_ANALYTICS_DEAD = "analytics-queue-dlq"
+_FORGED = f"forged-events:{_ANALYTICS_QUEUE}"
 # Without the environment's prefix.
 TOPICS = Names("").topics
 _ARCHIVE = "event-archive"
@@ -108,11 +110,29 @@ def dead_letters(context: Context) -> Assessment | Unread:
             context.severity.dead_letters,
             f"{queue.waiting} dead letters on {name}",
             {"waiting": queue.waiting, **_age(queue)},
+            (_FORGED,) if name == _ANALYTICS_DEAD else (),
         )
         for queue in queues
         if queue.is_dead_letter and queue.waiting > context.settings.alerts.dead_letters
     ]
     return Assessment(tuple(found), _unread_queues(context, dead=True))
+
+
+def forged_events(context: Context) -> Assessment | Unread:
+    """At most one finding: messages that none of our roles has signed, whose dead letters are open."""
+    forged = context.snapshot.forged
+    if isinstance(forged, Unread):
+        return forged
+    if not forged:
+        return Assessment()
+    summary = (
+        f"{forged} messages on {_ANALYTICS_QUEUE} were not signed by a role that may send them; nothing of them is on "
+        "Kafka"
+    )
+    page = "dead-letters.md"
+    return Assessment(
+        (Finding(_ANALYTICS_QUEUE, context.severity.forged_events, summary, {"messages": forged}, page=page),)
+    )
 
 
 def data_loss(context: Context) -> Assessment:

@@ -183,6 +183,21 @@ def test_a_drain_that_has_stopped_itself_names_the_defect_and_what_starts_it_aga
         assert part in line
 
 
+def test_a_forged_event_pages_and_its_dead_letter_is_no_second_incident() -> None:
+    ((subject, severity, line),) = found("forged-events", replace(WELL, forged=2))
+    assert (subject, severity) == ("analytics-queue", "critical")
+    assert "2 messages on analytics-queue were not signed" in line
+    dead = replace(
+        WELL, queues=(queue("analytics-queue-dlq", waiting=2), queue("selection-queue-dlq", waiting=1))
+    )
+    assessment = assessed("dead-letters", dead)
+    assert isinstance(assessment, Assessment)
+    assert {each.subject: each.because for each in assessment.findings} == {
+        "analytics-queue-dlq": ("forged-events:analytics-queue",),
+        "selection-queue-dlq": (),
+    }
+
+
 @pytest.mark.parametrize("lasts", [60.0, 1800.0, 86_400.0])
 def test_a_drain_that_is_paused_beyond_the_end_of_its_pause_pages(lasts: float) -> None:
     def paused(began: float) -> Snapshot:

@@ -1,0 +1,105 @@
+"""Two bodies under one event id: the second is no repeat, and is kept apart and named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from structlog.testing import capture_logs
+
+from regworkers_core.analytics.archive import files
+from regworkers_core.analytics.archive.archiver import ArchiveReport
+from tests.analytics.archive.fakes import FIRST, FakeLog, FakeObjects, ids_in, manifest_in, rows_in, run
+from tests.analytics.archive.world import event, wanted
+
+
+def forged(number: int) -> dict[str, Any]:
+    genuine = event(number)
+    return {**genuine, "data": {**genuine["data"], "ref": "FORGED"}}
+
+
+def apart(objects: FakeObjects) -> list[tuple[str, int]]:
+    """Reason and offset of what is kept apart."""
+    tables = [
+        pq.read_table(pa.BufferReader(objects.stored[file.key])) for file in manifest_in(objects).damaged
+    ]
+    return [(row["reason"], row["kafkaOffset"]) for table in tables for row in table.to_pylist()]
+
+
+def numbers(report: ArchiveReport) -> tuple[int, int, int, int, bool]:
+    return report.read, report.written, report.repeats, report.damaged, report.finding
+
+
+def test_another_body_under_a_known_id_is_kept_apart_and_named_within_a_batch() -> None:
+    objects = FakeObjects()
+    with capture_logs() as lines:
+        report = run(objects, FakeLog([forged(1), event(1), event(2)]))
+    assert numbers(report) == (3, 2, 0, 1, True) and report.adds_up
+    assert apart(objects) == [("OTHER_BODY", 1)] and ids_in(objects) == wanted(1, 2)
+    (line,) = [each for each in lines if each["event"] == "another body under a known event id"]
+    assert (line["log_level"], line["eventId"], line["offset"]) == ("error", event(1)["id"], 1)
+
+
+def test_another_body_is_named_between_batches_and_between_runs() -> None:
+    objects, source = FakeObjects(), FakeLog([event(1), event(2), event(3), forged(1)])
+    assert numbers(run(objects, source)) == (4, 3, 0, 1, True)
+    source.values[FIRST] += FakeLog([forged(2), event(3)]).values[FIRST]
+    assert numbers(run(objects, source, token=2)) == (2, 0, 1, 1, True)
+    assert apart(objects) == [("OTHER_BODY", 3), ("OTHER_BODY", 4)]
+    assert "FORGED" not in str(rows_in(objects))
+
+
+@pytest.mark.parametrize("name", ["replicatedAt", "selectedAt", "queuedAt", "asOf"])
+def test_an_event_that_is_sent_again_later_is_a_repeat(name: str) -> None:
+    first, again = event(1), event(1, time="2026-11-25T00:00:00.000Z", correlationid="another")
+    first["data"] = {**first["data"], name: "2026-11-20T00:00:00.000Z"}
+    again["data"] = {**again["data"], name: "2026-11-25T00:00:00.000Z"}
+    assert numbers(run(FakeObjects(), FakeLog([first, again]))) == (2, 1, 1, 0, False)
+
+
+@pytest.mark.parametrize(
+    "change", [{"type": "entry.removed"}, {"subject": "summer:other"}, {"source": "other"}]
+)
+def test_what_an_event_is_about_is_part_of_its_body(change: dict[str, str]) -> None:
+    assert numbers(run(FakeObjects(), FakeLog([event(1), {**event(1), **change}])))[3] == 1
+
+
+def test_the_id_of_a_foreign_event_is_not_logged() -> None:
+    with capture_logs() as lines:
+        run(
+            FakeObjects(),
+            FakeLog([event(1, id="jane@mail.example"), {**forged(1), "id": "jane@mail.example"}]),
+        )
+    assert "jane" not in str(lines)
+
+
+def test_ids_of_an_earlier_release_are_compared_by_nothing_and_merged_with_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    objects, source = FakeObjects(), FakeLog([event(1)])
+    with monkeypatch.context() as earlier:
+        earlier.setattr(files, "IDS_SCHEMA", pa.schema({"digest": files.DIGEST}))
+        earlier.setattr(
+            files,
+            "write_ids",
+            lambda store, rows, name: _written(store, rows, f"{files.IDS}{name}.parquet"),
+        )
+        run(objects, source)
+    for number in (2, 3, 4):
+        source.values[FIRST] += FakeLog([event(number)]).values[FIRST]
+        run(objects, source, token=number)
+    (merged,) = manifest_in(objects).ids[:1]
+    found = pq.read_table(pa.BufferReader(objects.stored[merged.key])).to_pydict()["content"]
+    assert found.count(None) == 1 and len(found) > 1
+    source.values[FIRST] += FakeLog([forged(1), forged(2)]).values[FIRST]
+    assert numbers(run(objects, source, token=9)) == (2, 0, 1, 1, True)
+
+
+def _written(store: Any, rows: Any, key: str) -> list[Any]:
+    table = pa.table({"digest": pa.array([row.digest for row in rows], files.DIGEST)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    store.put_bytes(key, sink.getvalue().to_pybytes())
+    return [files.SideFile(key, len(rows))]
