@@ -5,7 +5,7 @@ entry once, and the release and expiry of claims.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from regworkers_core.adapters.aws.answers import AwsRefusal
@@ -23,6 +23,17 @@ from regworkers_core.adapters.aws.tables import (
 from regworkers_core.domain.claim import IDENTITY_PREFIX, Claim, TableKey
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 from regworkers_core.domain.reasons import UsageError
+
+# DynamoDB's limit on the operands of IN.
+_MOST_OPERANDS = 100
+
+
+def _claims_of(campaign_id: str) -> dict[str, Any]:
+    place = {":pk": CAMPAIGN_PREFIX + campaign_id, ":sk": IDENTITY_PREFIX}
+    return {
+        "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
+        "ExpressionAttributeValues": attributes(place),
+    }
 
 
 class EntryClaims(TableClient):
@@ -64,6 +75,18 @@ class EntryClaims(TableClient):
             **{"ExpressionAttributeNames": {"#token": "token"}} if claim.token else {},
         )
 
+    def held_by(self, campaign_id: str, entry_ids: Collection[str]) -> Iterator[Claim]:
+        """The claims of the campaign that name one of these entries. Reads all of its claims, consistently."""
+        query = _claims_of(campaign_id)
+        if len(entry_ids) <= _MOST_OPERANDS:
+            names = {f":e{number}": entry_id for number, entry_id in enumerate(sorted(entry_ids))}
+            query["FilterExpression"] = f"entryId IN ({', '.join(names)})"
+            query["ExpressionAttributeValues"] |= attributes(names)
+        for page in self._pages({**query, "ConsistentRead": True}):
+            for item in map(plain_item, page):
+                if item.get("entryId") in entry_ids:
+                    yield Claim.of(item)
+
     def put_entry(self, item: Item, *, within_seconds: float | None = None) -> bool:
         """Write an entry if none exists. False if one does, unless its `ref` shows that it is this one."""
         end = self._end(within_seconds)
@@ -73,25 +96,25 @@ class EntryClaims(TableClient):
         """Set this `ttl` (epoch seconds), after which DynamoDB deletes it, on every claim of the campaign without one;
         yields how many claims of each page got it. A repeat continues.
         """
-        query: dict[str, Any] = {
-            "TableName": self.table,
-            "KeyConditionExpression": "PK = :pk AND begins_with(SK, :sk)",
+        query = _claims_of(campaign_id) | {
             "FilterExpression": "attribute_not_exists(#ttl)",
             "ProjectionExpression": "PK, SK",
             "ExpressionAttributeNames": {"#ttl": "ttl"},
-            "ExpressionAttributeValues": attributes(
-                {":pk": CAMPAIGN_PREFIX + campaign_id, ":sk": IDENTITY_PREFIX}
-            ),
         }
-        while True:
-            page = self._call(self._client.query, **query)
-            keys = [(each["PK"]["S"], each["SK"]["S"]) for each in page.get("Items", ())]
+        for page in self._pages(query):
+            keys = [(each["PK"]["S"], each["SK"]["S"]) for each in page]
             for start in range(0, len(keys), MAX_STATEMENTS):
                 self._expire(keys[start : start + MAX_STATEMENTS], ttl)
             yield len(keys)
+
+    def _pages(self, query: Mapping[str, Any]) -> Iterator[list[Item]]:
+        more: dict[str, Any] = {}
+        while True:
+            page = self._call(self._client.query, TableName=self.table, **query, **more)
+            yield page.get("Items", [])
             if not page.get("LastEvaluatedKey"):
                 return
-            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+            more = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def _expire(self, keys: Sequence[TableKey], ttl: int) -> None:
         # A statement creates nothing, so a claim that was released meanwhile is not written again.

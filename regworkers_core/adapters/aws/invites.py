@@ -57,6 +57,16 @@ class Invites(TableClient):
                 return
             more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
+    def keys(self, campaign_id: str, type_: InviteType) -> Iterator[TableKey]:
+        """Of all invites of one type, expired ones included."""
+        more: dict[str, Any] = {}
+        while True:
+            answer = self._query(campaign_id, type_, ProjectionExpression="PK, SK", **more)
+            yield from ((each["PK"]["S"], each["SK"]["S"]) for each in answer.get("Items", ()))
+            if not answer.get("LastEvaluatedKey"):
+                return
+            more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
     def write(self, invites: Sequence[Invite]) -> None:
         """Write distinct invites, replacing existing ones. Idempotent."""
         self._write([{"PutRequest": {"Item": item}} for item in _items(invites)])

@@ -12,6 +12,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import is_erased, lenient_order
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.operations.erasure.erase import Eraser, ErasureReport, OnPhase
+from regworkers_core.operations.erasure.facts import ErasureLedger
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
 
@@ -122,7 +123,7 @@ def replay(
     hooks = hooks or ErasureHooks()
     report = AgainReport(confirmed is None)
     hooks.on_phase("reading the ledger")
-    ledger = Eraser(runtime).ledger
+    ledger = ErasureLedger(runtime.objects, runtime.secrets)
     known = ledger.all()
     report.recorded = len(known)
     found: dict[EntryKey, str] = {}
@@ -166,7 +167,7 @@ def _erase_again(
     if confirmed != report.found:
         report.refused_because = f"{report.found} entries are back, but {confirmed} were confirmed"
         return report
-    eraser = Eraser(runtime, on_phase=hooks.on_phase, on_step=hooks.on_step)
+    eraser = Eraser(runtime, list(found), on_phase=hooks.on_phase, on_step=hooks.on_step)
     hooks.on_phase(f"erasing {report.found} entries again")
     for number, (key, at) in enumerate(found.items(), 1):
         report.reports.append(eraser.run(key, at))

@@ -16,13 +16,14 @@ which reconcile calls `erased`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.adapters.mongo.outbox import ERASED, OPEN
-from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim
+from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
 from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
@@ -48,6 +49,7 @@ from regworkers_core.operations.erasure.facts import (
     read_facts,
     what_stays,
 )
+from regworkers_core.operations.erasure.former import FormerIdentities
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.scratch_database import left_behind
 from regworkers_core.runtime import Runtime
@@ -148,13 +150,14 @@ class ErasureReport:
 
 
 class Eraser:
-    """Erases entries: `run` hides each behind its tombstone, `end` searches dead letters once for all of them and
+    """Erases the entries `keys`: `run` hides each behind its tombstone, `end` searches dead letters once for all and
     removes them.
     """
 
     def __init__(
         self,
         runtime: Runtime,
+        keys: Collection[EntryKey],
         *,
         sleep: Callable[[float], object] = scheduling.sleep,
         on_phase: OnPhase = lambda _text: None,
@@ -163,13 +166,15 @@ class Eraser:
         self._runtime, self._sleep = runtime, sleep
         self._on_phase, self._on_step = on_phase, on_step
         self.ledger = ErasureLedger(runtime.objects, runtime.secrets)
-        self._identities = IdentitySecret(runtime.secrets)
+        self._former = FormerIdentities(runtime, IdentitySecret(runtime.secrets), keys)
         self._wanted: list[ErasedEntry] = []
         self._hidden: list[tuple[EntryFacts, ErasureReport]] = []
+        # Entries of which nothing may be left, with all that was known of them.
+        self._emptied: dict[EntryKey, EntryFacts] = {}
 
     def look(self, key: EntryKey) -> ErasureReport:
         """Count what an erasure would remove. Changes nothing."""
-        facts = read_facts(self._runtime, key)
+        facts = self._read(key)
         report = ErasureReport(key, True, self._begun(facts), known=facts.known)
         if not facts.known:
             return report
@@ -192,7 +197,7 @@ class Eraser:
         Raises TransientFailure when a store cannot answer: a repeat continues.
         """
         report = ErasureReport(key, False, again=bool(at))
-        facts = read_facts(self._runtime, key)
+        facts = self._read(key)
         if not facts.known and not at:
             report.known = False
             return report
@@ -228,8 +233,17 @@ class Eraser:
             return
         for facts, report in self._hidden:
             self._remove(facts, report)
+        claims: dict[EntryKey, list[Claim]] = {}
+        for campaign_id in {key.campaign_id for key in self._emptied}:
+            claims |= self._former.claims(campaign_id)
+        for _, report in self._hidden:
+            if (erased := self._emptied.get(report.key)) is not None:
+                report.left += self._former.left(erased, claims.get(report.key, []))
             if report.complete:
                 self.ledger.close(report.key, report.erased_at)
+
+    def _read(self, key: EntryKey) -> EntryFacts:
+        return self._former.added_to(read_facts(self._runtime, key))
 
     def _begun(self, facts: EntryFacts) -> str:
         """The time of an erasure that is not complete, or that covers the current state; empty: neither."""
@@ -272,7 +286,7 @@ class Eraser:
                 report.removed.source = 1
                 break
             # What a writer has changed may name the fan otherwise.
-            facts = read_facts(runtime, key)
+            facts = self._read(key)
             self._hide(facts, report)
             again = remove_dead_letters(runtime, [ErasedEntry(key, facts.texts)], dry_run=False)
             if again.unseen:
@@ -289,7 +303,7 @@ class Eraser:
                 item = ReplicationItem(key, Op.REMOVE, stored.order)
                 send_keys(runtime.queue(runtime.names.replication_queue), [item])
         self._on_step("erase.after_event")
-        self._verify(report)
+        self._verify(report, facts)
 
     def _bury(self, facts: EntryFacts, report: ErasureReport, order: Order) -> None:
         self._runtime.replica.erase(facts.key, order, at=report.erased_at, run_id=RUN)
@@ -297,11 +311,10 @@ class Eraser:
             report.removed.replica |= is_erased(facts.replica.order.created_at, report.erased_at)
 
     def _held_claims(self, facts: EntryFacts) -> list[Claim]:
-        hashes = self._identities.existing() if facts.identities else None
-        if hashes is None:
-            return []
-        keys = {hashes.claim_key(facts.key.campaign_id, kind, value) for kind, value in facts.identities}
-        items = self._runtime.entry_claims.read(sorted(keys))
+        keys = sorted(self._former.claim_keys(facts) | {claim.key for claim in facts.claims})
+        items: dict[TableKey, dict[str, Any]] = {}
+        for start in range(0, len(keys), MAX_GET):
+            items |= self._runtime.entry_claims.read(keys[start : start + MAX_GET])
         claims = [Claim.of(item) for item in items.values()]
         return [claim for claim in claims if claim.entry_id == facts.key.entry_id]
 
@@ -343,13 +356,15 @@ class Eraser:
             removed.staged += scratch.forget(key)
         self._on_step("erase.after_staged")
 
-    def _verify(self, report: ErasureReport) -> None:
+    def _verify(self, report: ErasureReport, erased: EntryFacts) -> None:
         """Read both sides again, so that the report says only what was seen."""
         facts, at = read_facts(self._runtime, report.key), report.erased_at
         created = facts.source_order.created_at
-        if facts.source is not None and is_erased(created, at):
+        if facts.source is None:
+            self._emptied[report.key] = erased
+        elif is_erased(created, at):
             report.left.append("a writer put the erased entry back: `regworkers erase --pending` erases it")
-        elif facts.source is not None and not report.again:
+        elif not report.again:
             report.registered_again = created
         if not facts.replica or facts.replica.erased_at is None or facts.replica.erased_at < at:
             report.left.append("the tombstone disappeared: repeat the command")
@@ -358,10 +373,10 @@ class Eraser:
         report.codes = held_codes(self._runtime, facts)
         report.stays = list(what_stays(self._runtime, facts, len(report.codes)))
         erased_before = facts.replica is not None and facts.replica.erased_at is not None
-        if facts.source is None and not facts.live and not erased_before:
+        if facts.source is None and not facts.live and not erased_before and not facts.claims:
             report.notes.append(
-                "the entry no longer exists, so its mail address is unknown: remove an invite by mail with"
-                f" `regworkers invites remove {facts.key.campaign_id} email`; its claims expire with their period"
+                "the entry no longer exists and has no claim, so its mail address is unknown: remove an invite by"
+                f" mail with `regworkers invites remove {facts.key.campaign_id} email`"
             )
 
 
@@ -390,7 +405,7 @@ def erase(
 
     Raises TransientFailure when a store cannot answer, UsageError while another command works on dead letters.
     """
-    eraser = Eraser(runtime, sleep=sleep, on_phase=on_phase, on_step=on_step)
+    eraser = Eraser(runtime, [key], sleep=sleep, on_phase=on_phase, on_step=on_step)
     on_phase("reading the entry" if dry_run else "erasing the entry")
     report = eraser.look(key) if dry_run else eraser.run(key)
     if report.known:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
-from regworkers_core.domain.claim import TableKey
+from regworkers_core.domain.claim import Claim, TableKey
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order, life
@@ -37,13 +37,16 @@ _NAMES = ("email", *(identity.value for identity in Identity))
 @dataclass(frozen=True, slots=True)
 class EntryFacts:
     """`source` is the item of the demand table and `replica` the document of MongoDB, or None. `former` are versions
-    that an acceptance replaced.
+    that an acceptance replaced, `claims` those that name the entry, and `former_identities` (normalized) what their
+    invites show of identities that no version has any more.
     """
 
     key: EntryKey
     source: Mapping[str, Any] | None
     replica: Stored | None
     former: tuple[Mapping[str, Any], ...] = ()
+    claims: tuple[Claim, ...] = ()
+    former_identities: frozenset[tuple[Identity, str]] = frozenset()
     _versions: tuple[Mapping[str, Any], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,8 +77,9 @@ class EntryFacts:
 
     @property
     def identities(self) -> set[tuple[Identity, str]]:
-        """Normalized identities of every known version."""
-        return {each for version in self._versions for each in identities_of(dict(version)).items()}
+        """Normalized identities of every known version, and former ones."""
+        known = {each for version in self._versions for each in identities_of(dict(version)).items()}
+        return known | self.former_identities
 
     @property
     def invites(self) -> list[TableKey]:
@@ -280,12 +284,14 @@ def what_stays(runtime: Runtime, facts: EntryFacts, codes: int) -> Iterator[Stay
             "s3 pipeline/", "entry id, ref", _after_draw(keep.pipeline_days), "top-ups continue from them"
         )
     events = f"as Kafka keeps its topics; {_days(keep.archive_days)}"
-    yield Stay("kafka, s3 archive/", "entry id, ref", events, "what happened, without a fan's data")
-    yield Stay("queues", "entry id, ref", "14 days at most", "work under way")
+    yield Stay(
+        "kafka, s3 archive/", "entry id, ref, correlation id", events, "what happened, without a fan's data"
+    )
+    yield Stay("queues", "entry id, ref, correlation id", "14 days at most", "work under way")
     yield Stay("operator_actions", "entry id", _days(keep.operator_actions_days), "who did this")
     kept = settings.observability
     logs = f"{_days(kept.log_retention_days)}; {_days(kept.run_retention_days)}"
-    yield Stay("logs; Dagster's runs", "entry id", logs, "what the workers did")
+    yield Stay("logs; Dagster's runs", "entry id, correlation id", logs, "what the workers did")
     yield Stay("the table's stream", "the whole entry", "24 hours", "DynamoDB has no call that deletes it")
     yield Stay(
         "point-in-time recovery", "the whole entry", "35 days", "a backup: `regworkers erase replay` after it"

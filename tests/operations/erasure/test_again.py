@@ -69,7 +69,7 @@ def test_of_several_entries_that_are_back_each_is_closed_and_loses_its_dead_lett
     held = queue.receive(10, 0, 30)
     refused = pending(runtime, confirmed=2)
     assert (refused.done, refused.finished, len(refused.left)) == (0, False, 2)
-    ledger = Eraser(runtime).ledger
+    ledger = Eraser(runtime, []).ledger
     assert [ledger.of_entry(each).done for each in (E1, E2)] == [False, False]
     queue.change_visibility([(message, 0) for message in held])
     for each in (E1, E2):

@@ -10,11 +10,13 @@ import pytest
 
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, RefusedRecord, ReplicationItem, decode
 from regworkers_core.domain.order import lenient_order
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.eligibility.case import Identity
+from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing, Received, SendFailure
 from regworkers_core.operations.erasure.erase import erase
@@ -49,6 +51,7 @@ from tests.operations.erasure.world import (
     drills,
     enter,
     erased,
+    invite,
     items,
     killed_at,
     plant,
@@ -159,6 +162,8 @@ def test_an_entry_that_replication_refuses_is_erased_too(runtime: Runtime, odd: 
 
 def test_an_entry_that_its_writer_removed_before_is_erased_by_what_is_left(runtime: Runtime) -> None:
     plant(runtime, E1)
+    for held in list(runtime.entry_claims.held_by("summer", [E1.entry_id])):
+        runtime.entry_claims.release(held)
     runtime.demand_table.remove(E1, source(runtime, E1) or {})
     replicate_all(runtime)
     report = erased(runtime, E1)
@@ -166,6 +171,73 @@ def test_an_entry_that_its_writer_removed_before_is_erased_by_what_is_left(runti
     assert any("mail address is unknown" in note for note in report.notes)
     assert (document(runtime, E1) or {})["erasedAt"] == report.erased_at
     assert erased(runtime, E1).notes == [], "a repeat has nothing to add"
+
+
+def test_former_identities_go_too_which_only_claims_remember(runtime: Runtime) -> None:
+    """The address was changed, so no version has the former one; nor has a writer that removed the entry any."""
+    plant(runtime, E1)
+    former = "oldmail.planted@old-planted.example"
+    invite(runtime, InviteType.EMAIL, former)
+    claim(runtime, E1, Identity.EMAIL, former)
+    other = claim(runtime, OTHER, Identity.EMAIL, "other@example.com")
+    runtime.queue(runtime.names.replication_queue + "-dlq").send(
+        [Outgoing(f'{{"mail": "{former}"'.encode(), {})]
+    )
+    counted = erase(runtime, E1, dry_run=True)
+    assert (counted.removed.invites, counted.removed.claims) == (4, 4)
+    report = erased(runtime, E1)
+    assert report.finished and (report.removed.invites, report.removed.claims) == (4, 4)
+    assert report.dead_letters.messages == 1, "a body with the former address"
+    assert other.key[1] in sort_keys(runtime)
+    runtime.entry_claims.release(other)
+    nothing_is_left(runtime)
+
+
+def test_an_entry_that_its_writer_removed_loses_the_invites_of_its_claims(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    runtime.database["superseded_entries"].delete_many({})
+    invite(runtime, InviteType.EMAIL, "other@example.com")
+    runtime.demand_table.remove(E1, source(runtime, E1) or {})
+    replicate_all(runtime)
+    report = erased(runtime, E1)
+    # The invite of the former version has no claim, and that version is gone.
+    assert report.finished and (report.removed.invites, report.removed.claims) == (2, 3)
+    assert not any("mail address is unknown" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("step", ["erase.after_entry", "erase.after_dead_letters"])
+def test_a_claim_or_an_invite_that_is_left_is_named_by_its_hash_and_fails(
+    runtime: Runtime, step: str
+) -> None:
+    plant(runtime, E1)
+    made: list[str] = []
+
+    def meanwhile(name: str) -> None:
+        if name == step:
+            invite(runtime, InviteType.EMAIL, COMPARABLE)
+            made.append(claim(runtime, E1, Identity.EMAIL, COMPARABLE).key[1].rpartition("#")[2])
+
+    report = erased(runtime, E1, on_step=meanwhile)
+    assert not report.finished and not report.complete
+    assert [
+        f"1 {what}(s) of type email, hashed {made[0]}" in report.advice for what in ("claim", "invite")
+    ] == [
+        True,
+        True,
+    ]
+    assert "planted" not in report.advice.lower()
+    assert erased(runtime, E1).finished
+    nothing_is_left(runtime)
+
+
+def test_without_the_secret_of_the_hashes_no_erasure_says_that_it_is_complete(runtime: Runtime) -> None:
+    plant(runtime, E1)
+    claim(runtime, E1, Identity.EMAIL, "oldmail.planted@old-planted.example")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IdentitySecret, "existing", lambda _self: None)
+        with pytest.raises(UsageError, match="secret eligibility-identity is missing"):
+            erased(runtime, E1)
+    assert erased(runtime, E1).finished
 
 
 def test_an_entry_that_never_reached_the_replica_gets_a_tombstone_at_once(runtime: Runtime) -> None:
