@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.settings.connections import (
     AwsSettings,
     CacheSettings,
@@ -229,6 +231,8 @@ def masked(settings: Settings) -> dict[str, Any]:
     def mask(value: Any) -> Any:
         if isinstance(value, SecretStr):
             return "***"
+        if isinstance(value, datetime):
+            return iso(value.timestamp())
         if isinstance(value, dict):
             return {key: mask(item) for key, item in value.items()}
         return value

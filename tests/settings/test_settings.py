@@ -480,3 +480,11 @@ def test_a_header_that_names_people_is_believed_from_named_proxies_alone(
     assert "web.hosts" in complaint()
     monkeypatch.setenv("REGWORKERS_WEB__HOSTS", '["dagster.example.com"]')
     assert load_settings().web.proxies == ("10.0.4.0/24", "::1")
+
+
+def test_a_time_is_shown_in_the_form_of_all_times_and_needs_a_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGWORKERS_ANALYTICS__UNSIGNED_UNTIL", "2026-12-24T01:00:00+01:00")
+    assert masked(load_settings())["analytics"]["unsignedUntil"] == "2026-12-24T00:00:00.000Z"
+    monkeypatch.setenv("REGWORKERS_ANALYTICS__UNSIGNED_UNTIL", "2026-12-24T01:00:00")
+    with pytest.raises(UsageError, match=r"UNSIGNED_UNTIL: .* timezone"):
+        load_settings()
