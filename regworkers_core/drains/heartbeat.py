@@ -17,7 +17,7 @@ from typing import Self
 
 import structlog
 
-from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.observability.logs import describe
@@ -30,6 +30,9 @@ RESIDENT_BEAT_SECONDS = 1.0
 LAST_WRITE_SECONDS = 1.0
 _SCOPE, _RUN = "DRAIN#", "RUN#"
 _LAST = "LAST"
+# The counters of residents' numbers, a row for each drain.
+_NUMBERS = _SCOPE + "NUMBERS"
+_ATTEMPTS = 10
 log = structlog.get_logger(__name__)
 
 
@@ -83,7 +86,7 @@ class PeriodicWriter:
 @dataclass(frozen=True, slots=True)
 class Beat:
     """A drain's row as it was read. Seconds are those of its own clock; `process` is `<host>:<pid>`; `role` is that of
-    a resident (`drains.residency`), else empty.
+    a resident (`drains.residency`), else empty; residents are ordered by their `number`.
     """
 
     row: LeaseRow
@@ -94,6 +97,7 @@ class Beat:
     started_at: str
     process: str
     role: str
+    number: int = 0
 
     @property
     def counter(self) -> int:
@@ -141,6 +145,18 @@ def is_heartbeat(scope: str) -> bool:
     return scope.startswith(_SCOPE)
 
 
+def next_number(table: LeaseTable, drain: str) -> int:
+    """A number above that of every resident of this drain before. Blocks for a few calls. Raises TransientFailure."""
+    key = LeaseKey(_NUMBERS, drain)
+    for _ in range(_ATTEMPTS):
+        seen = table.get(key)
+        # Also above the rows: the counter may have been deleted.
+        last = max([seen.counter if seen else 0, *(beat.number for beat in beats(table, drain))])
+        if table.swap(LeaseRow(key, counter=last + 1), seen):
+            return last + 1
+    raise TransientFailure("dynamodb", "others took every number that was tried")
+
+
 def _beat(row: LeaseRow) -> Beat:
     return Beat(
         row,
@@ -151,6 +167,7 @@ def _beat(row: LeaseRow) -> Beat:
         started_at=row.state.get("startedAt", ""),
         process=row.state.get("process", ""),
         role=row.state.get("role", ""),
+        number=int(_number(row.state, "number")),
     )
 
 
@@ -163,7 +180,7 @@ def _number(state: Mapping[str, str], name: str) -> float:
 
 class Heartbeat(PeriodicWriter):
     """The heartbeat of one drain, as a context manager around it. `started_at` is an ISO time; `look` is called after
-    every beat; `role` is asked before each.
+    every beat; `more` is asked before each for further fields, and raises TransientFailure.
     """
 
     def __init__(
@@ -176,7 +193,7 @@ class Heartbeat(PeriodicWriter):
         idle_seconds: float,
         max_seconds: float,
         look: Callable[[], None] = lambda: None,
-        role: Callable[[], str] = lambda: "",
+        more: Callable[[], Mapping[str, str]] = dict,
         beat_seconds: float = BEAT_SECONDS,
         clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
@@ -194,7 +211,7 @@ class Heartbeat(PeriodicWriter):
             "maxSeconds": str(max_seconds),
             "process": f"{socket.gethostname()}:{os.getpid()}",
         }
-        self._look, self._role = look, role
+        self._look, self._more = look, more
         self._clock, self._began = clock, clock()
         self._seen: LeaseRow | None = None
         self._counter = 0
@@ -206,9 +223,7 @@ class Heartbeat(PeriodicWriter):
     def beat(self) -> None:
         """Move the counter; creates the row if there is none. Raises TransientFailure."""
         self._counter += 1
-        state = {**self._state, "runningSeconds": f"{self._clock() - self._began:.1f}"}
-        if role := self._role():
-            state["role"] = role
+        state = {**self._state, "runningSeconds": f"{self._clock() - self._began:.1f}", **self._more()}
         row = LeaseRow(self._key, owner=self._run_id, token=1, counter=self._counter, state=state)
         if self._table().swap(row, self._seen):
             self._seen = row

@@ -1,9 +1,12 @@
 """Residents: drains that stay while a campaign is open, so that no entry waits for a start.
 
 Of the living residents of one kind, the newest stands by and the others work; a single one works. A resident whose time
-is over leaves once a newer one has begun to work, so a successor is warm before it is needed. All decide by the same
-rows (`drains.heartbeat`), and nothing goes wrong if two of them read different ones: leases and the visibility of
-messages divide the work, also between two that work when one would do.
+is over leaves once a newer one has begun to work, so a successor is warm before it is needed. One that cannot work
+(`drains.sight`) says that it is blind. Who has just reached everything works in its place, and only then does it let go
+of what it holds: while all are blind, each keeps that, as a single one does. It comes back as the newest.
+
+All decide by the same rows (`drains.heartbeat`), and nothing goes wrong if two of them read different ones: leases and
+the visibility of messages divide the work, also between two that work when one would do.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS, Beat, Watched
+from regworkers_core.drains.sight import BLIND_SECONDS, Sight
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.drain import Post
@@ -28,7 +32,11 @@ AFTER_CLOSING_SECONDS = 3600.0
 # How often a resident asks whether a campaign is open, and how long after its last beat it counts as alive for others.
 _ASK_SECONDS = 60.0
 _SILENT_SECONDS = 3.5
-STARTING, STANDBY, WORKING, LEAVING = "starting", "standby", "working", "leaving"
+# How long a standby waits for the answers of all dependencies before it takes over from a blind one.
+_CONFIRM_SECONDS = 0.5
+# One works and one stands by: a further one that never got ready is not needed.
+_ENOUGH = 2
+STARTING, STANDBY, WORKING, LEAVING, BLIND = "starting", "standby", "working", "leaving", "blind"
 
 
 def residents_wanted(runtime: Runtime) -> bool:
@@ -53,38 +61,75 @@ def any_open(campaigns: Iterable[Campaign], now: float) -> bool:
 
 
 class Residency(Post):
-    """The post of one resident. `look` runs after every beat, in the thread of the heartbeat; the drain's own thread
-    asks the rest. `started_at` is the ISO time of its row, `read` returns the rows of its kind and raises
-    TransientFailure, `wanted` is `residents_wanted`, `stopping` says whether a signal ends it.
+    """The post of one resident. `look` and `state` belong to the thread of its heartbeat; the drain's own threads ask
+    the rest. `read` returns the rows of its kind and `take_number` the number of the newest; both raise
+    TransientFailure. `sight` says whether it could work, `wanted` is `residents_wanted`, `stopping` says whether a
+    signal ends it. While `held` it waits for the end of a pause.
     """
+
+    held = False
 
     def __init__(
         self,
         run_id: str,
         read: Callable[[], Sequence[Beat]],
+        take_number: Callable[[], int],
         wanted: Callable[[], bool],
+        sight: Sight,
         *,
-        started_at: str,
         max_seconds: float,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
-        self._me, self._read, self._wanted, self._clock = (started_at, run_id), read, wanted, clock
+        super().__init__()
+        self._run_id, self._read, self._take_number = run_id, read, take_number
+        self._wanted, self._sight, self._clock = wanted, sight, clock
         self._over_at, self._stopping = clock() + max_seconds, stopping
         self._asking, self._ask_at = Background("residents-wanted"), clock()
         # Unknown counts as wanted: a resident that leaves for an outage of MongoDB costs a cold start.
         self._is_wanted = True
         self._watched = Watched(clock())
-        self._ready = self._works = self._newer_ready = self._newer_works = False
+        self._number: int | None = None
+        self._begun_at: float | None = None
+        self._ready = self._works = self._begun_to_work = False
+        self._newer_ready = self._newer_works = self._others = False
+        self._blind = ""
+        # It was blind and another one works in its place: it comes back as the newest.
+        self._gave_way = False
+        self._both_work_since: float | None = None
 
     @property
     def role(self) -> str:
+        if self._works and (self._stopping() or (self._newer_ready and self._clock() >= self._over_at)):
+            return LEAVING
+        if self._blind or self._gave_way:
+            return BLIND
         if not self._ready:
             return STARTING
-        if not self._works:
-            return STANDBY
-        over = self._newer_ready and self._clock() >= self._over_at
-        return LEAVING if over or self._stopping() else WORKING
+        return WORKING if self._works else STANDBY
+
+    def state(self) -> dict[str, str]:
+        """What its row says of it. Takes its number first, so that it is there from the first beat on."""
+        self._look_at_itself()
+        if self._number is None:
+            self._number = self._take_number()
+        return {"role": self.role, "number": str(self._number)}
+
+    @property
+    def hangs(self) -> bool:
+        return self._ready and self._sight.hangs(self.steps)
+
+    def _look_at_itself(self) -> None:
+        if self.held:
+            return
+        now = self._clock()
+        if self._begun_at is None:
+            self._begun_at = now
+        self._blind = self._sight.look(self.steps)
+        if not self._ready and not self._blind and now - self._begun_at >= BLIND_SECONDS:
+            self._blind = "it never got ready"
+        if self._gave_way and not self._blind and self._ready and self._sight.steady:
+            self._gave_way, self._number = False, None
 
     def look(self) -> None:
         """Find the place among the others. Raises TransientFailure; then the last one holds."""
@@ -92,24 +137,71 @@ class Residency(Post):
         if now >= self._ask_at:
             self._ask_at = now + _ASK_SECONDS
             self._asking.start(self._ask)
-        residents = [beat for beat in self._read() if beat.role]
-        self._watched = self._watched.seen(residents, now, longest_seconds=2 * RESIDENT_BEAT_SECONDS)
-        living = [beat for beat in residents if self._watched.seconds_still(beat) < _SILENT_SECONDS]
-        newer = [beat for beat in living if (beat.started_at, beat.run_id) > self._me]
-        older = [beat for beat in living if (beat.started_at, beat.run_id) < self._me]
-        self._newer_ready = any(beat.role != STARTING for beat in newer)
+        older, newer = self._residents()
+        self._newer_ready = any(beat.role not in (STARTING, BLIND) for beat in newer)
         self._newer_works = any(beat.role == WORKING for beat in newer)
-        if not self._works and (self._newer_ready or all(beat.role == LEAVING for beat in older)):
-            log.info("the resident begins to work", older=len(older), newer=len(newer))
-            self._works = True
+        self._others = len(older) + len(newer) >= _ENOUGH
+        others_work = any(beat.role == WORKING for beat in (*older, *newer))
+        if self._blind or self._gave_way:
+            if others_work or (not self._works and (older or newer)):
+                # What it cannot do, another one does. A standby waits as well until its sight is steady.
+                self._gave_way, self._works = True, False
+        elif not self._works:
+            self._works = self._newer_ready or self._succeeds(older)
+        elif self._stands_in(older):
+            log.info("the resident stands by again: an older one works")
+            self._works = False
+
+    def _residents(self) -> tuple[list[Beat], list[Beat]]:
+        """The others that live: older and newer ones."""
+        residents = [beat for beat in self._read() if beat.role and beat.run_id != self._run_id]
+        longest = 2 * RESIDENT_BEAT_SECONDS
+        self._watched = self._watched.seen(residents, self._clock(), longest_seconds=longest)
+        living = [beat for beat in residents if self._watched.seconds_still(beat) < _SILENT_SECONDS]
+        me = (self._number or 0, self._run_id)
+        older = [beat for beat in living if (beat.number, beat.run_id) < me]
+        return older, [beat for beat in living if (beat.number, beat.run_id) > me]
+
+    def _succeeds(self, older: Sequence[Beat]) -> bool:
+        """Whether none of the older ones works any more. A blind one works as well as anybody if its dependency is
+        away for all: only who has just reached everything takes over from it.
+        """
+        if any(beat.role not in (LEAVING, BLIND) for beat in older):
+            return False
+        if all(beat.role == LEAVING for beat in older):
+            return True
+        if not (self._ready and self._sight.confirmed(_CONFIRM_SECONDS)):
+            return False
+        older, _ = self._residents()
+        return all(beat.role in (LEAVING, BLIND) for beat in older)
+
+    def _stands_in(self, older: Sequence[Beat]) -> bool:
+        """Whether an older one that was away works again, and for long enough: the newest one stands by."""
+        now = self._clock()
+        if self._newer_ready or not any(beat.role == WORKING for beat in older):
+            self._both_work_since = None
+            return False
+        if self._both_work_since is None:
+            self._both_work_since = now
+        return now - self._both_work_since >= BLIND_SECONDS
 
     def works(self) -> bool:
         self._ready = True
+        if self._works and not self._begun_to_work:
+            log.info("the resident begins to work")
+        self._begun_to_work = self._works
         return self._works
 
+    def gives_way(self, *, busy: bool) -> bool:
+        return not self._works and (bool(self._blind) or not busy)
+
     def may_end(self, why: str) -> bool:
-        """Once residents are no longer wanted; at its time limit also once a newer one works."""
-        return not self._is_wanted or (why == "time_limit" and self._newer_works)
+        """Once residents are no longer wanted; at its time limit also once a newer one works; and where enough others
+        are there, one that could never work: it was a try.
+        """
+        if not self._is_wanted or (why == "time_limit" and self._newer_works):
+            return True
+        return why == "dependency_down" and self._others and not self._ready
 
     def _ask(self) -> None:
         try:

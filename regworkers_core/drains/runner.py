@@ -21,10 +21,17 @@ from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, U
 from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.acknowledged import AcknowledgementWriter
-from regworkers_core.drains.heartbeat import BEAT_SECONDS, RESIDENT_BEAT_SECONDS, Heartbeat, beats
+from regworkers_core.drains.heartbeat import (
+    BEAT_SECONDS,
+    RESIDENT_BEAT_SECONDS,
+    Heartbeat,
+    beats,
+    next_number,
+)
 from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
 from regworkers_core.drains.residency import AFTER_CLOSING_SECONDS, Residency, residents_wanted
+from regworkers_core.drains.sight import Sight
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import fuse_message
 from regworkers_core.engine.drain import DrainLimits, Source, Work, drain
@@ -160,21 +167,16 @@ def run_drain(
         usage=lambda: DependencyUsage(used.calls, used.waited_seconds, used.strain.throttles),
         late_seconds=runtime.settings.replication.lag_objective_seconds,
     )
-    started_at, residency = iso(runtime.clock()), None
-    if resident:
-        residency = Residency(
-            run_id,
-            lambda: beats(runtime.heartbeats, spec.name),
-            partial(residents_wanted, runtime),
-            started_at=started_at,
-            max_seconds=limits.max_seconds,
-            stopping=lambda: stop.is_set,
-        )
+    residency = _residency(runtime, spec, run_id, limits, stop) if resident else None
 
     waiting = patient
+    if residency is not None:
+        residency.held = patient
 
     def look() -> None:
-        on_beat()
+        # A pod whose drain hangs is to be restarted.
+        if residency is None or not residency.hangs:
+            on_beat()
         if not waiting:
             _stop_if_paused(runtime, spec.name, stop)
         if residency is not None:
@@ -184,11 +186,11 @@ def run_drain(
         lambda: runtime.heartbeats,
         spec.name,
         run_id,
-        started_at=started_at,
+        started_at=iso(runtime.clock()),
         idle_seconds=limits.idle_seconds,
         max_seconds=limits.max_seconds,
         look=look,
-        role=lambda: residency.role if residency else "",
+        more=residency.state if residency else dict,
         beat_seconds=RESIDENT_BEAT_SECONDS if resident else BEAT_SECONDS,
     )
     meter = DrainMeter(lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain)
@@ -206,6 +208,8 @@ def run_drain(
         if patient:
             _wait_while_held(runtime, spec.name, stop)
         waiting = False
+        if residency is not None:
+            residency.held = False
         recorder.report = meter.report = acknowledging.report = report = drain(
             spec.name,
             source,
@@ -223,6 +227,32 @@ def run_drain(
         if report.blown is not None:
             _store_fuse(runtime, spec.name, report.blown, run_id)
     return report
+
+
+def _residency(
+    runtime: Runtime, spec: DrainSpec[D], run_id: str, limits: DrainLimits, stop: StopSignal
+) -> Residency:
+    needs = {name: (runtime.dependency(name), partial(runtime.probe, name)) for name in spec.needs}
+    return Residency(
+        run_id,
+        lambda: beats(runtime.heartbeats, spec.name),
+        lambda: next_number(runtime.heartbeats, spec.name),
+        partial(residents_wanted, runtime),
+        Sight(needs, longest_call(runtime.settings)),
+        max_seconds=limits.max_seconds,
+        stopping=lambda: stop.is_set,
+    )
+
+
+def longest_call(settings: Settings) -> float:
+    """Seconds after which every call of a drain has ended, by its time-outs."""
+    aws, mongo, kafka = settings.aws, settings.mongo, settings.kafka
+    receive = max(settings.save.receive_wait_seconds, settings.analytics.receive_wait_seconds)
+    return max(
+        aws.connect_timeout_seconds + aws.read_timeout_seconds + receive,
+        mongo.server_selection_timeout_seconds + mongo.connect_timeout_seconds + mongo.socket_timeout_seconds,
+        kafka.timeout_seconds + kafka.delivery_seconds,
+    )
 
 
 def batch_limit(settings: Settings) -> float:

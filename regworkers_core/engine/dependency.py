@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -13,6 +15,7 @@ import structlog
 
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.engine import scheduling
+from regworkers_core.engine.steps import step
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,6 +103,21 @@ class CircuitBreaker:
             self._retry_at, self._tripped = self._clock() + self._reset_seconds, True
 
 
+_apart: ContextVar[bool] = ContextVar("apart", default=False)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Inside, a call is one attempt beside its breaker, which neither refuses nor counts it: what only asks whether a
+    dependency answers must not hold up the work.
+    """
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
+
+
 # Maps a driver's exception to what it means; an unknown exception is returned as it is.
 Classify = Callable[[Exception], Exception]
 
@@ -109,7 +127,8 @@ class Dependency:
 
     `classify` turns the driver's exceptions into TransientFailure, PermanentFailure or ItemFailure. `calls`, `seconds`,
     `retries` and `throttles` are totals: attempts, time within them, repeated attempts, and requests that the
-    dependency refused because of its load. An attempt above `slow_seconds` is logged. `before_attempt` gets the name;
+    dependency refused because of its load. `answered_at`, `failed_at` (on the clock) and `failing` say how the latest
+    attempts ended. An attempt above `slow_seconds` is logged. `before_attempt` gets the name;
     an exception from it counts as the dependency's.
     """
 
@@ -131,9 +150,16 @@ class Dependency:
         self._slow_seconds, self._before_attempt = slow_seconds, before_attempt
         self.calls = self.retries = self.throttles = 0
         self.seconds = 0.0
+        self.answered_at = self._called_at = clock()
+        self.failed_at, self.failing = -math.inf, False
         self._parts = scheduling.lock()
         self._refused_in_a_row = 0
         self._refused_since = 0.0
+
+    @property
+    def seconds_since_call(self) -> float:
+        """Since the last attempt ended."""
+        return self._clock() - self._called_at
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `function(*args, **kwargs)`, retried by the policy. Blocks for the attempts and the waits between.
@@ -156,6 +182,8 @@ class Dependency:
         return self._guarded(partial(function, *args, **kwargs), retry=True, within_seconds=seconds)
 
     def _guarded(self, function: Callable[[], T], *, retry: bool, within_seconds: float | None) -> T:
+        if _apart.get():
+            return self._attempt(function)
         self.breaker.before_call()
         began = scheduling.monotonic()
         last_start = math.inf if within_seconds is None else self._clock() + within_seconds
@@ -208,9 +236,10 @@ class Dependency:
         try:
             if self._before_attempt is not None:
                 self._before_attempt(self.name)
-            return function()
+            result = function()
         except Exception as error:
             meaning = self._classify(error)
+            self._note(failed=isinstance(meaning, TransientFailure | UsageError))
             if isinstance(meaning, TransientFailure) and meaning.throttled:
                 self.throttles += 1
             if isinstance(meaning, UsageError):
@@ -218,11 +247,24 @@ class Dependency:
             if meaning is error:
                 raise
             raise meaning from error
+        else:
+            self._note(failed=False)
+            return result
         finally:
             seconds = scheduling.monotonic() - began
             self.seconds += seconds
             if seconds >= self._slow_seconds:
                 log.warning("slow call", dependency=self.name, durationMs=round(seconds * 1000))
+
+    def _note(self, *, failed: bool) -> None:
+        """How an attempt ended. Any other failure is an answer, which is its caller's business."""
+        self._called_at = now = self._clock()
+        self.failing = failed
+        if failed:
+            self.failed_at = now
+        else:
+            self.answered_at = now
+        step()
 
     def note_parts(self, *, served: int, throttled: int) -> None:
         """Count the parts of an answered batch: how many were done, how many were refused because of load.

@@ -23,6 +23,7 @@ from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, U
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import bisect
 from regworkers_core.engine.drain_report import DrainReport
+from regworkers_core.engine.steps import Steps, step
 from regworkers_core.engine.stop import StopSignal
 
 D = TypeVar("D")
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 # queue, so the run must fail instead of looping silently.
 DEFECT_PAUSE_SECONDS = 30.0
 _MAX_DEFECTS = 5
+# How soon a drain gives back what it holds once another one works in its place.
+_GIVE_WAY_SECONDS = 0.5
 
 
 class Source(Protocol[D]):
@@ -58,6 +61,12 @@ class Source(Protocol[D]):
 
     def may_idle(self) -> bool:
         """Whether an empty receive means that there is no work, and not that others hold the leases."""
+        ...
+
+    def let_go(self) -> None:
+        """Another drain works in the place of this one: checkpoint, release leases, give back what was received and not
+        settled. It may receive again later.
+        """
         ...
 
     def close(self) -> None:
@@ -110,12 +119,19 @@ OnBatch = Callable[[Mapping[str, int], float], None]
 
 class Post:
     """The place of a drain among others of its kind: whether it works or stands by, and whether it may end. This one is
-    that of a drain on its own. Asked at every turn, so it answers at once.
+    that of a drain on its own. Asked at every turn, so it answers at once. `steps` are those of the drain's threads.
     """
 
+    def __init__(self) -> None:
+        self.steps = Steps()
+
     def works(self) -> bool:
-        """Whether it receives. A drain that worked once goes on working."""
+        """Whether it receives."""
         return True
+
+    def gives_way(self, *, busy: bool) -> bool:
+        """Whether it has to give back what it holds, now that another one works; `busy`: some of it is in flight."""
+        return False
 
     def may_end(self, why: str) -> bool:
         """Whether it may end as `idle`, at its `time_limit` or for `dependency_down`."""
@@ -197,9 +213,15 @@ class _Drain(Generic[D]):
     unseen: TransientFailure | None = None
     # When the present outage began; None while all dependencies answer.
     outage_since: float | None = None
+    # Whether it may hold something.
+    holds: bool = False
     flying: set[scheduling.Future[tuple[Settlement[D], float]]] = field(default_factory=set)
 
     def run(self) -> DrainReport:
+        with self.post.steps.watched():
+            return self._run()
+
+    def _run(self) -> DrainReport:
         started = self.clock()
         report = self.report
         while (unavailable := self.probe()) is not None:
@@ -243,6 +265,7 @@ class _Drain(Generic[D]):
         limits, report = self.limits, self.report
         idle_since: float | None = None
         while True:
+            step()
             self._collect(until_empty=False)
             self._raise_defects()
             if self.stop.is_set:
@@ -264,7 +287,7 @@ class _Drain(Generic[D]):
                 continue
             works = self.post.works()
             try:
-                batch = self.source.receive() if works else self._nothing()
+                batch = self._receive() if works else self._nothing()
             except TransientFailure as failure:
                 log.warning("receive failed", dependency=failure.dependency, error=failure.error)
                 self.unseen = failure
@@ -282,6 +305,14 @@ class _Drain(Generic[D]):
                 idle_since = self.clock() if idle_since is None else idle_since
                 if self.clock() - idle_since >= limits.idle_seconds and self.post.may_end("idle"):
                     return "idle"
+
+    def _receive(self) -> list[D]:
+        self.holds = True
+        try:
+            return self.source.receive()
+        finally:
+            # It may have given way meanwhile.
+            self.holds = True
 
     def _nothing(self) -> list[D]:
         self.stop.wait(self.limits.pause_seconds)
@@ -348,6 +379,10 @@ class _Drain(Generic[D]):
         """In a worker thread: do the work, then settle it with the source. Also returns the seconds since its receive,
         including the wait for this thread.
         """
+        with self.post.steps.watched():
+            return self._worked(batch, received_at)
+
+    def _worked(self, batch: Sequence[D], received_at: float) -> tuple[Settlement[D], float]:
         settlement = Settlement[D]()
         try:
             for part in bisect(batch, self.work, lambda delivery, error: self._defect([delivery], error)):
@@ -382,10 +417,26 @@ class _Drain(Generic[D]):
         settlement.counts.update(received=len(batch), returned=len(batch))
         return settlement
 
+    def _let_go(self) -> None:
+        # First: what is received meanwhile is held again.
+        self.holds = False
+        try:
+            self.source.let_go()
+        except TransientFailure:
+            self.holds = True
+            raise
+
     def _beat(self, quit_beating: scheduling.Event) -> None:
-        while not quit_beating.wait(self.limits.heartbeat_seconds):
+        every = self.limits.heartbeat_seconds
+        pause, passed = min(every, _GIVE_WAY_SECONDS), 0.0
+        while not quit_beating.wait(pause):
+            passed += pause
             try:
-                self.source.heartbeat()
+                if self.holds and self.post.gives_way(busy=bool(self.flying)):
+                    self._let_go()
+                elif passed >= every:
+                    passed = 0.0
+                    self.source.heartbeat()
             except TransientFailure as failure:
                 log.warning("heartbeat failed", dependency=failure.dependency, error=failure.error)
             except Exception as error:

@@ -14,7 +14,7 @@ Messages that came up to three times cost no call, unless they are given back fo
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -24,6 +24,7 @@ from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFa
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import UNANSWERED, Received
+from regworkers_core.engine.steps import step
 
 log = structlog.get_logger(__name__)
 # The mark that is not followed by an attempt.
@@ -31,6 +32,7 @@ _LAST_MARK = 3
 MARKS = "MARK#"
 WHOLE = "whole"
 _ITEM = "item "
+_TURN_SECONDS = 1.0
 KILLED = PermanentFailure(Reason.KILLED, "the process ended each time while this was handled alone")
 
 
@@ -203,7 +205,7 @@ class Solo:
         """Blocks while another is alone or waits to be."""
         with self._changed:
             # Those that wait to be alone go first, or they would wait for ever.
-            self._changed.wait_for(lambda: not (self._alone or self._waiting))
+            self._wait_until(lambda: not (self._alone or self._waiting))
             self._beside += 1
         try:
             yield
@@ -217,7 +219,7 @@ class Solo:
         """Blocks until no other batch runs."""
         with self._changed:
             self._waiting += 1
-            self._changed.wait_for(lambda: not (self._alone or self._beside))
+            self._wait_until(lambda: not (self._alone or self._beside))
             self._waiting -= 1
             self._alone = True
         try:
@@ -226,3 +228,8 @@ class Solo:
             with self._changed:
                 self._alone = False
                 self._changed.notify_all()
+
+    def _wait_until(self, holds: Callable[[], bool]) -> None:
+        # Who waits for its turn gets on: if a thread hangs, it is the one that works.
+        while not self._changed.wait_for(holds, _TURN_SECONDS):
+            step()

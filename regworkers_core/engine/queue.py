@@ -185,8 +185,11 @@ class QueueSource:
         handed out at its begin.
         """
         with self._lock:
-            _, hidden_until = self._held[message.receipt]
-        left = hidden_until - self._clock()
+            held = self._held.get(message.receipt)
+        if held is None:
+            # Let go meanwhile.
+            return False
+        left = held[1] - self._clock()
         return message.receive_count > UNANSWERED or left < self._visibility_seconds / 2
 
     def acknowledge(self, done: Sequence[Received]) -> None:
@@ -237,14 +240,18 @@ class QueueSource:
     def may_idle(self) -> bool:
         return True
 
+    def let_go(self) -> None:
+        with self._lock:
+            held = [each for receipt, (each, _) in self._held.items() if receipt not in self._deleting]
+            self._held = {}
+        if held:
+            self._hide([(message, 0) for message in held])
+
     def close(self) -> None:
         if self.beside is not None:
             self.beside.close()
             self._counts.update(self.beside.counts())
-        with self._lock:
-            held, self._held = [message for message, _ in self._held.values()], {}
-        if held:
-            self._hide([(message, 0) for message in held])
+        self.let_go()
 
     def counts(self) -> Counter[str]:
         return self._counts

@@ -82,7 +82,8 @@ class SaveSettings(Section):
     # A batch is at most this number of messages, of up to 100 items each; readers of the replica wait behind
     # large writes.
     batch_messages: int = Field(5, ge=1, le=100)
-    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    # At most 4: a resident whose queue has not answered for 5 s counts as blind.
+    receive_wait_seconds: float = Field(1.0, ge=0, le=4)
     # A drain that dies costs its messages this time. One that lives hides them again every second.
     visibility_seconds: int = Field(5, ge=1, le=43_200)
     # How often an item that fails alone is tried before it is a dead letter. Receives of an outage do not count.
@@ -230,7 +231,7 @@ class SelectionSettings(Section):
     concurrency: int = Field(4, ge=1)
     prefetch: int = Field(1, ge=0)
     batch_messages: int = Field(2, ge=1, le=10)
-    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    receive_wait_seconds: float = Field(1.0, ge=0, le=4)
     visibility_seconds: int = Field(60, ge=1, le=43_200)
     max_attempts: int = Field(20, ge=1)
     # Sent before all others of a phase, some of each type of message; the rest of a type follows when it was held so
@@ -247,7 +248,7 @@ class AnalyticsSettings(Section):
     concurrency: int = Field(4, ge=1)
     prefetch: int = Field(1, ge=0)
     batch_messages: int = Field(20, ge=1, le=100)
-    receive_wait_seconds: float = Field(1.0, ge=0, le=20)
+    receive_wait_seconds: float = Field(1.0, ge=0, le=4)
     visibility_seconds: int = Field(5, ge=1, le=43_200)
     max_attempts: int = Field(20, ge=1)
     # An event whose time lies further ahead carries a header that says so.

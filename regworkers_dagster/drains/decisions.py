@@ -15,6 +15,7 @@ from typing import Any, Self
 import orjson
 
 from regworkers_core.drains.heartbeat import Beat, Watched
+from regworkers_core.drains.residency import BLIND
 
 # Of a start that was not measured yet: from its request until it works, a run on Kubernetes may take a minute.
 UNKNOWN_START_SECONDS = 60.0
@@ -23,6 +24,8 @@ NEXT_TICK_SECONDS = 30.0
 _STARTS_REMEMBERED = 20
 # One works, one stands by.
 _RESIDENTS = 2
+# While all residents are blind, another one is tried so often: on another host it may reach what they do not.
+TRY_SECONDS = 60.0
 # One crash may be an accident (a lost node); several in a row are a defect, and runs are not free.
 _CRASHES_FORGIVEN = 2
 _FIRST_PAUSE_SECONDS = 15.0
@@ -32,7 +35,7 @@ _LONGEST_PAUSE_SECONDS = 300.0
 @dataclass(frozen=True, slots=True)
 class ActiveDrain:
     """A run that was requested and has not ended: its age (None before its start) and its limits. `outside`: it is no
-    run of Dagster. `silent`: its heartbeat has not moved since the last look.
+    run of Dagster. `silent`: its heartbeat has not moved since the last look. `blind`: a resident that cannot work.
     """
 
     seconds_running: float | None
@@ -41,6 +44,7 @@ class ActiveDrain:
     resident: bool = False
     outside: bool = False
     silent: bool = False
+    blind: bool = False
 
     def leaves(self, lead_seconds: float) -> bool:
         """Whether its time limit ends it within `lead_seconds`; if it is no resident, it had work within its idle time,
@@ -55,13 +59,14 @@ class ActiveDrain:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """How many to start, and how many of these as residents; `reason` says why, or why none. `late`: residents live, so
-    the next look may be late.
+    the next look may be late. `tries`: only a try, of which there is one in `TRY_SECONDS`.
     """
 
     start: int
     reason: str
     residents: int = 0
     late: bool = False
+    tries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,21 @@ class Staff:
         mine = (drain for drain in self.active if self.residents or not drain.resident)
         return sum(drain.leaves(self.lead_seconds) for drain in mine)
 
+    @property
+    def blind(self) -> bool:
+        """Whether there are drains, and all of them are blind residents."""
+        return bool(self.active) and all(drain.blind for drain in self.active)
+
     def missing(self, wanted: int, what: str) -> Decision:
-        """The decision when `wanted` drains have work to do, because of `what`."""
+        """The decision when `wanted` drains have work to do, because of `what`. A blind one counts as any other; while
+        all are blind, one more is tried: if it can work, they give way to it.
+        """
         drains = f"{len(self.active)} drain{'s' * (len(self.active) != 1)} active"
+        if self.blind:
+            outside = any(drain.outside for drain in self.active)
+            tried = sum(not drain.outside for drain in self.active) - (0 if outside else _RESIDENTS)
+            start = int(tried <= 0)
+            return Decision(start, f"{what}; {drains}, and all are blind", residents=start, tries=True)
         # A silent one is looked at again soon, until it moves or counts as dead.
         lively = not any(drain.silent for drain in self.active)
         if any(drain.outside and drain.resident for drain in self.active):
@@ -220,7 +237,7 @@ def by_beats(runs: Sequence[DrainRun], beats: Sequence[Beat], watched: Watched) 
         elif still >= DEAD_SECONDS:
             why = f"its process ({beat.process}) has shown no sign of life for {still:.0f} s: it died"
             life.dead.append(Dead(beat.run_id, why, beat))
-        elif overrun > HUNG_SECONDS and run is not None and not beat.role:
+        elif overrun > HUNG_SECONDS and run is not None and beat.role in ("", BLIND):
             why = f"its process ({beat.process}) hangs: it should have ended {overrun:.0f} s ago"
             life.dead.append(Dead(beat.run_id, why))
         elif still < SILENT_SECONDS and (overrun <= FINISHING_SECONDS or beat.role):
@@ -232,6 +249,7 @@ def by_beats(runs: Sequence[DrainRun], beats: Sequence[Beat], watched: Watched) 
                     resident=bool(beat.role),
                     outside=run is None,
                     silent=still > 0,
+                    blind=beat.role == BLIND,
                 )
             )
     with_row = {beat.run_id for beat in beats}

@@ -25,6 +25,7 @@ from regworkers_core.settings import DrainSettings, Settings
 from regworkers_core.settings.model import Names
 from regworkers_dagster.drains.decisions import (
     NEXT_TICK_SECONDS,
+    TRY_SECONDS,
     ActiveDrain,
     Dead,
     Decision,
@@ -174,6 +175,8 @@ class Startable:
             if decision.late:
                 rest(context)
             return decision.reason
+        if decision.tries and (left := _until_next_try(context.instance, self.spec.name)) > 0:
+            return f"{decision.reason}; the next try is in {left:.0f} s"
         failed, since = crashes_in_a_row(context.instance, {DRAIN_TAG: self.spec.name}, time.time())
         pause = pause_after_crashes(failed, since)
         if pause:
@@ -217,6 +220,12 @@ class Startable:
         if obstacle is not None:
             return dg.SkipReason(obstacle)
         return dg.SensorResult(run_requests=self.requests(runtime, decision))
+
+
+def _until_next_try(instance: dg.DagsterInstance, drain: str) -> float:
+    """Seconds from now until another run of the drain may be tried."""
+    latest = instance.get_run_records(dg.RunsFilter(tags={DRAIN_TAG: drain}), limit=1)
+    return TRY_SECONDS - (time.time() - latest[0].create_timestamp.timestamp()) if latest else 0.0
 
 
 def _removed(runtime: Runtime, beat: Beat) -> bool:

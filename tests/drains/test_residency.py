@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.drains.heartbeat import Heartbeat, beats
+from regworkers_core.drains.heartbeat import Heartbeat, beats, next_number
 from regworkers_core.drains.residency import (
     AFTER_CLOSING_SECONDS,
     BEFORE_OPENING_SECONDS,
+    BLIND,
     LEAVING,
     STANDBY,
     STARTING,
@@ -22,10 +25,38 @@ from regworkers_core.drains.residency import (
     Residency,
     any_open,
 )
+from regworkers_core.drains.sight import BLIND_SECONDS
 from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
 from tests.support.waiting import wait_until
 
 LIFE_SECONDS = 100.0
+
+
+@dataclass
+class Eyes:
+    """The sight of one resident, as a test has it: since when it is blind, and since when it sees."""
+
+    clock: Clock
+    reaches: bool = True
+    since: float = 0.0
+    hung: bool = False
+
+    def set(self, *, reaches: bool) -> None:
+        self.reaches, self.since = reaches, self.clock.now
+
+    def look(self, _steps: object) -> str:
+        lasts = self.clock.now - self.since >= BLIND_SECONDS
+        return "mongo does not answer" if (not self.reaches and lasts) or self.hung else ""
+
+    def confirmed(self, _seconds: float) -> bool:
+        return self.reaches
+
+    @property
+    def steady(self) -> bool:
+        return self.reaches and self.clock.now - self.since >= BLIND_SECONDS
+
+    def hangs(self, _steps: object) -> bool:
+        return self.hung
 
 
 @dataclass
@@ -35,18 +66,22 @@ class World:
     clock: Clock = field(default_factory=Clock)
     table: FakeLeaseTable = field(default_factory=FakeLeaseTable)
     residents: dict[str, tuple[Heartbeat, Residency]] = field(default_factory=dict)
+    eyes: dict[str, Eyes] = field(default_factory=dict)
     wanted: bool = True
     started: int = 0
 
-    def start(self, *, ready: bool = True) -> str:
+    def start(self, *, ready: bool = True, reaches: bool = True, ahead: float = 0.0) -> str:
+        """`ahead`: how far the clock of its host is."""
         self.started += 1
         name = f"r{self.started}"
-        started_at = iso(1_795_000_000 + self.started)
+        eyes = self.eyes[name] = Eyes(self.clock, reaches)
+        sight: Any = eyes
         residency = Residency(
             name,
             lambda: beats(self.table, "save"),
+            lambda: next_number(self.table, "save"),
             lambda: self.wanted,
-            started_at=started_at,
+            sight,
             max_seconds=LIFE_SECONDS,
             clock=self.clock,
         )
@@ -54,13 +89,13 @@ class World:
             lambda: self.table,
             "save",
             name,
-            started_at=started_at,
+            started_at=iso(1_795_000_000 + self.started + ahead),
             idle_seconds=0,
             max_seconds=LIFE_SECONDS,
-            role=lambda: residency.role,
+            more=residency.state,
             clock=self.clock,
         )
-        if ready:
+        if ready and reaches:
             residency.works()
         self.residents[name] = life, residency
         life.beat()
@@ -80,6 +115,18 @@ class World:
                 if self.clock.now - 1000.0 >= LIFE_SECONDS and residency.may_end("time_limit"):
                     life.remove()
                     del self.residents[name]
+
+    def cut(self, *names: str) -> None:
+        """These reach a dependency no more."""
+        for name in names:
+            self.eyes[name].set(reaches=False)
+
+    def heal(self) -> None:
+        for name, eyes in self.eyes.items():
+            if not eyes.reaches:
+                eyes.set(reaches=True)
+                if name in self.residents:
+                    self.residents[name][1].works()
 
     def roles(self) -> dict[str, str]:
         return {name: residency.role for name, (_, residency) in self.residents.items()}
@@ -103,7 +150,7 @@ def test_of_three_the_newest_stands_by_once_it_is_ready() -> None:
     world.start()
     world.pass_time(2)
     newest = world.start(ready=False)
-    world.pass_time(5)
+    world.pass_time(4)
     assert world.roles() == {"r1": WORKING, "r2": STANDBY, "r3": STARTING}
     world.residents[newest][1].works()
     world.pass_time(2)
@@ -122,16 +169,17 @@ def test_the_standby_works_a_few_seconds_after_the_last_beat_of_the_one_that_wor
     assert world.working() == ["r2"]
 
 
-def test_one_that_was_stopped_for_a_while_does_not_send_its_successor_back() -> None:
+def test_one_that_was_frozen_works_again_and_its_successor_stands_by() -> None:
     world = World()
     world.start()
     world.start()
     world.pass_time(2)
     stopped = world.residents.pop("r1")
     world.pass_time(10)
+    assert world.working() == ["r2"]
     world.residents["r1"] = stopped
     world.pass_time(10)
-    assert sorted(world.working()) == ["r1", "r2"], "the second one holds leases by now"
+    assert world.roles() == {"r1": WORKING, "r2": STANDBY}
 
 
 def test_none_leaves_at_its_time_limit_before_another_works() -> None:
@@ -141,7 +189,7 @@ def test_none_leaves_at_its_time_limit_before_another_works() -> None:
     assert world.roles() == {"r1": WORKING}
     world.start(ready=False)
     world.pass_time(20)
-    assert world.roles() == {"r1": WORKING, "r2": STARTING}
+    assert world.roles() == {"r1": WORKING, "r2": BLIND}, "it never got ready"
     world.residents["r2"][1].works()
     world.pass_time(6)
     assert world.roles() == {"r2": WORKING}
@@ -188,8 +236,9 @@ def test_an_outage_of_mongodb_ends_no_resident() -> None:
         raise TransientFailure("mongo", "AutoReconnect")
 
     clock, table = Clock(), FakeLeaseTable()
+    eyes: Any = Eyes(clock)
     residency = Residency(
-        "r1", lambda: beats(table, "save"), unknown, started_at="", max_seconds=1.0, clock=clock
+        "r1", lambda: beats(table, "save"), lambda: 1, unknown, eyes, max_seconds=1.0, clock=clock
     )
     for _ in range(5):
         clock.now += 61.0
@@ -214,8 +263,167 @@ def test_rows_that_cannot_be_read_change_no_role() -> None:
     assert world.roles() == {"r1": WORKING, "r2": STANDBY}
 
 
+# One that cannot work
+
+
+def test_the_standby_works_within_ten_seconds_in_the_place_of_a_blind_one() -> None:
+    world = World()
+    world.start()
+    world.start()
+    world.pass_time(5)
+    world.cut("r1")
+    world.pass_time(9)
+    assert world.roles() == {"r1": BLIND, "r2": WORKING}
+    assert world.residents["r1"][1].gives_way(busy=True), "what it holds is free"
+
+
+def test_a_blind_one_keeps_what_it_holds_until_another_one_works() -> None:
+    world = World()
+    world.start()
+    world.pass_time(2)
+    world.cut("r1")
+    world.pass_time(30)
+    (_, alone) = world.residents["r1"]
+    assert world.roles() == {"r1": BLIND}
+    assert alone.works() and not alone.gives_way(busy=False)
+    world.start()
+    world.pass_time(8)
+    assert world.roles() == {"r1": BLIND, "r2": WORKING} and alone.gives_way(busy=True)
+
+
+def test_while_all_are_blind_the_one_that_works_goes_on() -> None:
+    world = World()
+    world.start()
+    world.start()
+    world.pass_time(5)
+    world.cut("r1", "r2")
+    world.pass_time(12)
+    assert world.roles() == {"r1": BLIND, "r2": BLIND}
+    (_, first), (_, second) = world.residents["r1"], world.residents["r2"]
+    assert first.works() and not second.works()
+    world.heal()
+    world.pass_time(1)
+    assert first.works() and world.roles()["r1"] == WORKING, "an election costs nothing beyond itself"
+    world.pass_time(10)
+    assert world.roles() == {"r1": WORKING, "r2": STANDBY}
+
+
+def test_one_that_sees_again_for_five_seconds_comes_back_as_the_standby() -> None:
+    world = World()
+    world.start()
+    world.start()
+    world.pass_time(5)
+    world.cut("r1")
+    world.pass_time(10)
+    world.heal()
+    world.pass_time(3)
+    assert world.roles() == {"r1": BLIND, "r2": WORKING}
+    world.pass_time(5)
+    assert world.roles() == {"r1": STANDBY, "r2": WORKING}
+    world.kill("r2")
+    world.pass_time(5)
+    assert world.roles() == {"r1": WORKING}
+
+
+def test_one_that_never_gets_ready_holds_up_no_other() -> None:
+    world = World()
+    world.start(reaches=False)
+    world.start()
+    world.pass_time(8)
+    assert world.roles() == {"r1": BLIND, "r2": WORKING}
+    world.heal()
+    world.pass_time(10)
+    assert world.roles() == {"r1": STANDBY, "r2": WORKING}
+
+
+def test_one_whose_thread_hangs_is_blind() -> None:
+    world = World()
+    world.start()
+    world.start()
+    world.pass_time(2)
+    world.eyes["r1"].hung = True
+    world.pass_time(4)
+    assert world.roles() == {"r1": BLIND, "r2": WORKING}
+    assert world.residents["r1"][1].hangs, "its pod shows no beat"
+
+
+def test_a_blind_standby_takes_over_from_nobody() -> None:
+    world = World()
+    world.start()
+    world.start()
+    world.pass_time(2)
+    world.cut("r2")
+    world.pass_time(8)
+    assert world.roles() == {"r1": WORKING, "r2": BLIND}
+    world.cut("r1")
+    world.pass_time(8)
+    assert world.residents["r1"][1].works() and world.roles() == {"r1": BLIND, "r2": BLIND}
+
+
+def test_of_three_one_that_is_blind_leaves_its_work_to_the_other_that_works() -> None:
+    world = World()
+    for _ in range(3):
+        world.start()
+        world.pass_time(3)
+    assert world.roles() == {"r1": WORKING, "r2": WORKING, "r3": STANDBY}
+    world.cut("r1")
+    world.pass_time(8)
+    assert world.roles() == {"r1": BLIND, "r2": WORKING, "r3": STANDBY}
+    assert world.residents["r1"][1].gives_way(busy=True)
+    world.cut("r2")
+    world.pass_time(9)
+    assert world.roles()["r3"] == WORKING
+
+
+def test_a_try_beside_two_others_ends_if_it_never_gets_ready() -> None:
+    world = World()
+    world.start(reaches=False)
+    world.start(reaches=False)
+    world.pass_time(8)
+    assert not any(each.may_end("dependency_down") for _, each in world.residents.values())
+    third = world.start(reaches=False)
+    world.pass_time(8)
+    assert world.residents[third][1].may_end("dependency_down")
+
+
+def test_residents_are_ordered_by_number_whatever_the_clocks_of_their_hosts_say() -> None:
+    world = World()
+    world.start(ahead=3600.0)
+    world.start()
+    world.pass_time(LIFE_SECONDS / 2)
+    assert world.roles() == {"r1": WORKING, "r2": STANDBY}
+    world.pass_time(LIFE_SECONDS / 2 + 10)
+    assert world.roles() == {"r2": WORKING}, "the first left at its time limit"
+
+
+def test_numbers_go_on_above_the_rows_if_the_counter_is_lost() -> None:
+    world = World()
+    world.start()
+    world.start()
+    for row in world.table.rows("DRAIN#NUMBERS"):
+        world.table.remove(row)
+    assert next_number(world.table, "save") == 3
+
+
+def test_it_says_that_it_begins_to_work_once_it_does_and_not_while_it_is_held() -> None:
+    world = World()
+    with capture_logs() as logs:
+        world.start(ready=False)
+        world.residents["r1"][1].held = True
+        world.pass_time(20)
+        assert world.roles() == {"r1": STARTING} and not logs
+        world.residents["r1"][1].held = False
+        assert world.residents["r1"][1].works()
+        assert [line["event"] for line in logs] == ["the resident begins to work"]
+        world.residents["r1"][1].works()
+    assert len(logs) == 1
+
+
 @given(
-    st.lists(st.tuples(st.sampled_from(["start", "kill", "stop", "wait"]), st.integers(0, 40)), max_size=25)
+    st.lists(
+        st.tuples(st.sampled_from(["start", "kill", "stop", "cut", "heal", "wait"]), st.integers(0, 40)),
+        max_size=25,
+    )
 )
 def test_however_they_come_and_go_one_works_and_at_most_one_stands_by(steps: list[tuple[str, int]]) -> None:
     world = World()
@@ -227,19 +435,19 @@ def test_however_they_come_and_go_one_works_and_at_most_one_stands_by(steps: lis
             world.kill(names[number % len(names)])
         elif what == "stop" and names:
             world.residents.pop(names[number % len(names)])[0].remove()
+        elif what == "cut" and names:
+            world.cut(names[number % len(names)])
+        elif what == "heal":
+            world.heal()
         else:
             world.pass_time(number)
-    world.pass_time(8)
-    living = world.residents
-    assert bool(world.working()) == bool(living)
-    assert len(living) - len(world.working()) <= 1
-    if len(living) > 1:
-        roles = world.roles()
-        assert all(role != STANDBY for name, role in roles.items() if name != max(living, key=_number))
-
-
-def _number(name: str) -> int:
-    return int(name[1:])
+    world.heal()
+    # From the end of the fault until one works and one stands by.
+    world.pass_time(60)
+    living, roles = world.residents, world.roles()
+    assert sorted(roles.values()) == [STANDBY] * (len(living) > 1) + [WORKING] * max(
+        min(len(living), 1), len(living) - 1
+    )
 
 
 def campaign(opens: float, closes: float) -> Campaign:

@@ -43,6 +43,7 @@ class FakeSource:
         self.heartbeat_failure: Failing = None
         self.acknowledge_failure: Failing = None
         self.close_failure: Failing = None
+        self.let_go_failures: list[Exception] = []
         # Empty receives that do not count as idle yet.
         self.busy_elsewhere = 0
         self.on_receive: Callable[[int], None] = lambda _number: None
@@ -73,6 +74,11 @@ class FakeSource:
     def may_idle(self) -> bool:
         self.busy_elsewhere -= 1
         return self.busy_elsewhere < 0
+
+    def let_go(self) -> None:
+        self._note("let go", [0])
+        if self.let_go_failures:
+            raise self.let_go_failures.pop()
 
     def close(self) -> None:
         self._note("closed", [0])

@@ -17,7 +17,7 @@ from regworkers_core.domain.reasons import (
     UsageError,
 )
 from regworkers_core.engine import scheduling
-from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
+from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy, apart
 from tests.engine.fakes import Clock
 from tests.support.waiting import wait_until
 
@@ -271,3 +271,41 @@ def test_a_refusal_says_which_dependency_it_is_from() -> None:
     with pytest.raises(UsageError, match="access denied") as raised:
         guard.call(Service(OSError()))
     assert raised.value.dependency == "fake"
+
+
+# What it knows of its latest attempts
+
+
+def test_a_refusal_by_load_or_by_rights_is_no_answer_and_any_other_error_is_one() -> None:
+    clock = Clock()
+    made = dependency(clock=clock)
+    with pytest.raises(ValueError):
+        made.once(Service(ValueError()))
+    assert not made.failing and made.answered_at == clock.now
+    clock.now += 7.0
+    for error in (OSError(), UsageError("access refused")):
+        with pytest.raises((TransientFailure, UsageError)):
+            made.once(Service(error))
+        assert made.failing and (made.answered_at, made.failed_at) == (clock.now - 7.0, clock.now)
+        assert made.seconds_since_call == 0.0
+    made.once(Service())
+    assert not made.failing and made.answered_at == clock.now
+
+
+def test_a_call_apart_is_one_attempt_that_no_breaker_refuses_or_counts() -> None:
+    clock = Clock()
+    made = dependency(failures=2, clock=clock)
+    with apart():
+        for _ in range(5):
+            service = Service(*[OSError()] * 9)
+            with pytest.raises(TransientFailure):
+                made.call(service)
+            assert service.calls == 1
+    assert not made.breaker.is_open
+    for _ in range(2):
+        with pytest.raises(TransientFailure):
+            made.once(Service(OSError()))
+    assert made.breaker.is_open
+    with apart():
+        assert made.call(Service()) == "answer"
+    assert made.breaker.is_open, "what only asks leaves the breaker to the work"

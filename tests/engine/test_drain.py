@@ -568,6 +568,7 @@ class Place(Post):
     """Stands by for some turns, each a second on the clock, and keeps the drain until `over`."""
 
     def __init__(self, clock: Clock, *, stand_by: int = 0, over: float = 0.0) -> None:
+        super().__init__()
         self.clock, self.stand_by, self.over = clock, stand_by, over
         self.asked: list[str] = []
 
@@ -620,3 +621,76 @@ def test_a_drain_that_has_to_stay_waits_for_a_dependency_however_long_that_takes
         FakeSource(clock, [[1]]), clock=clock, limits=limits, probe=unavailable_for_a_while, post=place
     )
     assert (report.ended, report.counts["applied"]) == ("idle", 1)
+
+
+class GivesWay(Post):
+    """Works until `gone`, then another one does; `blind`: also what is in flight is to be given back."""
+
+    def __init__(self, *, blind: bool = True) -> None:
+        super().__init__()
+        self.gone, self.blind = threading.Event(), blind
+
+    def works(self) -> bool:
+        return not self.gone.is_set()
+
+    def gives_way(self, *, busy: bool) -> bool:
+        return self.gone.is_set() and (self.blind or not busy)
+
+
+def runs_until(
+    source: FakeSource,
+    post: Post,
+    over: Callable[[], object],
+    work: Callable[[Sequence[int]], Settlement[int]],
+) -> None:
+    """A resident: it does not idle out."""
+    stop = StopSignal()
+    ending = threading.Thread(target=lambda: (wait_until(over), stop.set()))
+    ending.start()
+    limits = DrainLimits(idle_seconds=1e9, max_seconds=1e9, heartbeat_seconds=3600, pause_seconds=0.01)
+    with capture_logs():
+        run_fake(source, work, clock=Clock(), limits=limits, post=post, stop=stop)
+    ending.join()
+
+
+def test_a_drain_that_gives_way_lets_go_although_a_thread_of_it_hangs() -> None:
+    post, hanging = GivesWay(), threading.Event()
+    source = FakeSource(Clock(), [[1]])
+
+    def hang(batch: Sequence[int]) -> Settlement[int]:
+        post.gone.set()
+        wait_until(lambda: source.of("let go"), what="the source lets go")
+        assert post.steps.still_seconds() > 0.0
+        hanging.set()
+        return all_done(batch)
+
+    runs_until(source, post, hanging.is_set, hang)
+    assert source.of("let go") == [0], "once"
+
+
+def test_a_drain_that_gives_way_and_can_work_ends_what_is_in_flight_first() -> None:
+    post = GivesWay(blind=False)
+    source = FakeSource(Clock(), [[1]])
+
+    def work(batch: Sequence[int]) -> Settlement[int]:
+        post.gone.set()
+        threading.Event().wait(0.8)
+        return all_done(batch)
+
+    runs_until(source, post, lambda: source.of("let go"), work)
+    assert [verb for verb, _ in source.asked if verb != "given back"] == ["acknowledged", "let go", "closed"]
+
+
+def test_what_could_not_be_let_go_is_let_go_later() -> None:
+    post = GivesWay()
+    source = FakeSource(Clock(), [[1]])
+    source.let_go_failures = [unavailable()]
+    source.on_receive = lambda number: post.gone.set() if number == 2 else None
+    runs_until(source, post, lambda: len(source.of("let go")) == 2, all_done)
+
+
+def test_a_drain_on_its_own_never_lets_go() -> None:
+    clock = Clock()
+    source = FakeSource(clock, [[1], [2]])
+    run_fake(source, clock=clock)
+    assert not source.of("let go")

@@ -229,3 +229,19 @@ def test_what_came_often_is_handed_out_even_if_its_time_cannot_be_changed() -> N
     queue.waiting[0] = replace(queue.waiting[0], receive_count=UNANSWERED + 1)
     queue.failure = unavailable
     assert len(source(queue).receive()) == 1
+
+
+def test_what_is_let_go_is_visible_at_once_and_not_kept_by_the_next_heartbeat() -> None:
+    queue = FakeQueue(waiting=3)
+    made = source(queue)
+    batch = made.receive()
+    made.let_go()
+    assert [seconds for _, seconds in queue.visibility] == [0, 0, 0]
+    made.heartbeat()
+    made.heartbeat()
+    assert len(queue.visibility) == 3
+    with pytest.raises(TransientFailure):
+        made.acknowledge(batch)
+    assert not queue.deleted, (
+        "they may be with others by now: a batch in flight that ends after all is repeated"
+    )

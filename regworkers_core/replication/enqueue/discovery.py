@@ -120,6 +120,10 @@ class ShardDiscovery:
             self._listing = self._tail = None
             self._failed(TransientFailure("stream-listing", describe(error)))
 
+    def join(self) -> None:
+        """Take part in the listing, again after `leave`."""
+        self._left = False
+
     def leave(self) -> None:
         """Leave the listing to another consumer. A running step writes no more. Raises TransientFailure."""
         self._left = True

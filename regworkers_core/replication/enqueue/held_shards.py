@@ -307,6 +307,8 @@ class ShardLeases:
             if row is not None:
                 self._table.remove(row)
             self._presence = None
+        # From now on it only observes, until it is asked for its share again.
+        self._begun_until = 0.0
 
     def _living(self, consumers: Collection[LeaseRow]) -> set[str]:
         """The owners of rows that move, this one among them; the other rows are removed."""

@@ -118,6 +118,7 @@ class StreamSource:
         """The next batch, empty after a short rest. Raises TransientFailure or UsageError if no shard has a record and
         the read of one failed, or if no shard is known and the listing failed.
         """
+        self._discovery.join()
         self._discover()
         failure: TransientFailure | UsageError | None = None
         for part in (partial(self._settle_all, at_end=True), self._balance_in_time, self._read_round):
@@ -179,9 +180,7 @@ class StreamSource:
                 return False
             return bool(self._held) or not self._others_hold
 
-    def close(self) -> None:
-        if self._readers is not None:
-            self._readers.shutdown(wait=False, cancel_futures=True)
+    def let_go(self) -> None:
         failures: list[TransientFailure] = []
 
         def attempt(part: Callable[[], None]) -> None:
@@ -200,6 +199,11 @@ class StreamSource:
             attempt(part)
         if failures:
             raise failures[0]
+
+    def close(self) -> None:
+        if self._readers is not None:
+            self._readers.shutdown(wait=False, cancel_futures=True)
+        self.let_go()
 
     def counts(self) -> Counter[str]:
         """`trimmed` (how often records may have been lost), `leases_lost`, `iterators_expired`, `shards_finished`,

@@ -303,10 +303,12 @@ class OutboxSource:
             return not self._waits_for_draw
         return self._checked_at - self._refused_since > self._lease_seconds * PATIENCE_LEASES
 
-    def close(self) -> None:
+    def let_go(self) -> None:
         self._free_draw()
         if self._lease is not None:
             self._lease.release()
+
+    close = let_go
 
     def counts(self) -> Counter[str]:
         return self._counts

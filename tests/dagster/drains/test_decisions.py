@@ -25,6 +25,8 @@ RESIDENT = ActiveDrain(100, 3600, 3600, resident=True)
 REQUESTED = ActiveDrain(None, 3600, 3600, resident=True)
 OVERDUE = ActiveDrain(3590, 3600, 3600, resident=True)
 OUTSIDE = ActiveDrain(100, 1e9, 1e9, resident=True, outside=True)
+BLIND = replace(RESIDENT, blind=True)
+BLIND_OUTSIDE = replace(OUTSIDE, blind=True)
 LEAD_SECONDS = 20.0
 
 
@@ -215,3 +217,29 @@ def test_an_observation_is_written_when_it_tells_something_new(
     before: float | None, now: float | None, seconds: float, worth: bool
 ) -> None:
     assert worth_recording(before, now, seconds) is worth
+
+
+@pytest.mark.parametrize("waiting", [0, 5000])
+@pytest.mark.parametrize(
+    "active", [[BLIND, RESIDENT], [BLIND, RESIDENT, RESIDENT], [BLIND_OUTSIDE, OUTSIDE], [BLIND, REQUESTED]]
+)
+def test_a_blind_resident_beside_others_starts_no_more_than_one_that_works(
+    waiting: int, active: list[ActiveDrain]
+) -> None:
+    seeing = [replace(each, blind=False) for each in active]
+    one, other = (
+        by_depth(waiting, 0, staff(each, residents=True), per_drain=2000, max_drains=4)
+        for each in (active, seeing)
+    )
+    assert (one.start, one.residents, one.tries) == (other.start, other.residents, False)
+
+
+@pytest.mark.parametrize("active", [[BLIND], [BLIND] * 2, [BLIND_OUTSIDE] * 2, [BLIND_OUTSIDE] * 9])
+def test_while_all_are_blind_one_more_is_tried_and_no_other_beside_it(active: list[ActiveDrain]) -> None:
+    for decision in (
+        by_depth(100_000, 0, staff(active, residents=True), per_drain=2000, max_drains=4),
+        by_age(900.0, staff(active, residents=True), objective_seconds=60.0, max_drains=4),
+    ):
+        assert (decision.start, decision.residents, decision.tries) == (1, 1, True)
+    tried = [*active, BLIND, BLIND]
+    assert by_age(900.0, staff(tried, residents=True), objective_seconds=60.0, max_drains=4).start == 0

@@ -10,6 +10,7 @@ from regworkers_core.drains.heartbeat import Beat, Watched
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_dagster.drains.decisions import (
     DEAD_SECONDS,
+    HUNG_SECONDS,
     MAX_SECONDS_PER_TICK,
     SILENT_SECONDS,
     DrainRun,
@@ -159,3 +160,11 @@ def test_a_resident_counts_however_long_it_stays_and_one_outside_of_dagster_is_r
 )
 def test_a_damaged_cursor_is_no_cursor(cursor: str | None) -> None:
     assert parse_memory(cursor) == {}
+
+
+def test_a_blind_resident_is_active_and_known_as_blind_and_counts_as_hung_long_after_its_time() -> None:
+    rows = [beat(role="blind"), beat("r2", role="working")]
+    life = by_beats([], rows, Watched())
+    assert [each.blind for each in life.active] == [True, False]
+    late = by_beats([run()], [beat(running=300.0 + HUNG_SECONDS + 1, role="blind")], Watched())
+    assert [dead.run_id for dead in late.dead] == ["r1"]

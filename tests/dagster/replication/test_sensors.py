@@ -278,7 +278,7 @@ def _alive(runtime: Runtime, drain: str, run_id: str, *, running: float = 10.0, 
         started_at="2026-11-26T03:00:00.000Z",
         idle_seconds=30.0,
         max_seconds=300.0,
-        role=lambda: role,
+        more=lambda: {"role": role} if role else {},
         clock=lambda: began[0],
     )
     began[0] = running

@@ -525,3 +525,21 @@ def test_a_read_under_way_is_no_sign_that_reads_succeed_again(monkeypatch: pytes
     finally:
         answers.set()
     wait_until(lambda: source.receive() == [] and source._unread is None, what="the end of that read")
+
+
+def test_a_consumer_that_lets_go_frees_its_shards_at_once_and_may_take_them_again() -> None:
+    world = World("s1")
+    written = world.service.write("s1", 4)
+    first, second = world.consumer("a"), world.consumer("b")
+    batch = receive(first)
+    first.acknowledge(batch[:2])
+    first.let_go()
+    assert (world.checkpoint("s1"), world.owner("s1")) == (written[1], "")
+    # It stands by: its heartbeat takes nothing and is no share of the shards.
+    first.heartbeat()
+    assert work_off(second) == written[2:]
+    # A batch that was in flight ends late: its shard has another owner.
+    first.acknowledge(batch[2:])
+    second.let_go()
+    later = world.service.write("s1", 2)
+    assert work_off(first) == later
