@@ -148,8 +148,8 @@ class Residency(Post):
                 self._gave_way, self._works = True, False
         elif not self._works:
             self._works = self._newer_ready or self._succeeds(older)
-        elif self._stands_in(older):
-            log.info("the resident stands by again: an older one works")
+        elif self._is_stand_in(older):
+            log.info("the resident is the standby again: an older one works")
             self._works = False
 
     def _residents(self) -> tuple[list[Beat], list[Beat]]:
@@ -163,8 +163,8 @@ class Residency(Post):
         return older, [beat for beat in living if (beat.number, beat.run_id) > me]
 
     def _succeeds(self, older: Sequence[Beat]) -> bool:
-        """Whether none of the older ones works any more. A blind one works as well as anybody if its dependency is
-        away for all: only who has just reached everything takes over from it.
+        """Whether none of the older ones works any more. A blind one works as well as any other if its dependency
+        is unavailable for all: only who has just reached everything takes over from it.
         """
         if any(beat.role not in (LEAVING, BLIND) for beat in older):
             return False
@@ -175,8 +175,8 @@ class Residency(Post):
         older, _ = self._residents()
         return all(beat.role in (LEAVING, BLIND) for beat in older)
 
-    def _stands_in(self, older: Sequence[Beat]) -> bool:
-        """Whether an older one that was away works again, and for long enough: the newest one stands by."""
+    def _is_stand_in(self, older: Sequence[Beat]) -> bool:
+        """Whether an older one that was silent works again, and for long enough: the newest one is the standby."""
         now = self._clock()
         if self._newer_ready or not any(beat.role == WORKING for beat in older):
             self._both_work_since = None

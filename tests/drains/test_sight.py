@@ -112,7 +112,7 @@ def test_it_is_confirmed_only_by_answers_that_came_since(world: World) -> None:
     assert not world.sight.confirmed(5.0)
 
 
-def test_an_answer_that_does_not_come_confirms_nothing_and_holds_nobody_up(world: World) -> None:
+def test_an_answer_that_does_not_come_confirms_nothing_and_is_not_waited_for(world: World) -> None:
     hangs = scheduling.event()
     needs = {"mongo": (world.mongo.guard, hangs.wait)}
     sight = Sight(needs, LONGEST_CALL, clock=world.clock)

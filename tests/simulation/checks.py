@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.play import Play
     from tests.simulation.world import World
 
+REMOVED = "is removed, and live in the replica"
 # Of a document beside the entry's own fields.
 _OF_THE_REPLICA = ("_id", "_replication", "_identity")
 
@@ -96,6 +97,8 @@ class Watch:
             self._tokens.pop(key, None)
             self._positions = {each: at for each, at in self._positions.items() if each[:2] != key}
             return
+        if (role := row.get("state", {}).get("M", {}).get("role")) is not None:
+            self._world.reached[f"resident {role['S']}"] += 1
         token = int(row.get("token", {}).get("N", "0"))
         owner = row.get("owner", {}).get("S", "")
         if token < self._tokens.get(key, 0):
@@ -144,7 +147,7 @@ def differences(play: Play) -> list[str]:
             found.append(f"{id_} has the order {stored_order(document)} instead of {order_of(item)}")
     for id_, document in documents.items():
         if id_ not in items and "deletedAt" not in document:
-            found.append(f"{id_} is removed, and live in the replica")
+            found.append(f"{id_} {REMOVED}")
     return found + list(_tombstones(play))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from regworkers_core.engine.drain_report import OUTCOMES
+from tests.simulation.faults import ACTS
 
 REACHED = (
     *OUTCOMES,
@@ -31,6 +32,14 @@ REACHED = (
     "partial",
     "rolled back",
     *(f"fault {kind}" for kind in ("crash", "freeze", "skew", "split", "roll", "trim", "restore")),
+    "fault hang",
+    "hung",
+    "fault of one process",
+    "judged a fault of one process",
+    *(f"resident {role}" for role in ("working", "standby", "leaving", "blind")),
+    *(f"did {act}" for act in ACTS),
+    "second_look",
+    "removed_again",
     "dead letter INVALID_BODY",
     "dead letter INVALID_ENTRY",
     "dead letter INVALID_EVENT",

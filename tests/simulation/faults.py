@@ -27,7 +27,7 @@ _THROTTLED = {
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`kind` at `at` seconds after the begin. `target` is a server, a drain or nothing; `seconds` and `share` say how
-    long, and for which share of the calls.
+    long, and for which share of the calls. A trouble with a `drain` is that of one process of it.
     """
 
     kind: str
@@ -35,18 +35,28 @@ class Fault:
     target: str = ""
     seconds: float = 0.0
     share: float = 0.0
+    drain: str = ""
 
     def __str__(self) -> str:
         more = f" for {self.seconds:.0f} s" if self.seconds else ""
         part = f" of {self.share:.0%} of its calls" if 0 < self.share < 1 else ""
-        return f"{self.at:6.1f} s: {self.kind} {self.target}{part}{more}".rstrip()
+        whose = f", for one process of {self.drain}" if self.drain else ""
+        return f"{self.at:6.1f} s: {self.kind} {self.target}{part}{more}{whose}".rstrip()
 
 
 # Most drains need the queues.
 _WITHOUT_A_DRAW = ("dynamodb", "streams", "sqs", "sqs", "mongo", "kafka")
 # Of a server: the request does not arrive; its answer is lost; it is refused because of load; parts of it are.
 TROUBLES = ("refused", "lost", "throttled", "partial")
+# What operators do meanwhile.
+ACTS = ("pause", "fuse", "cycle", "backfill", "redrive")
 _KINDS = ("crash", "freeze", "skew", "split", "roll", "trim", "restore", "election", *TROUBLES)
+# What each drain needs.
+NEEDS = {
+    "enqueue": ("dynamodb", "streams", "sqs"),
+    "save": ("dynamodb", "sqs", "mongo"),
+    "publish": ("sqs", "kafka"),
+}
 
 
 def draw_faults(random: Random, until: float, *, drawing: bool) -> list[Fault]:
@@ -66,7 +76,31 @@ def draw_faults(random: Random, until: float, *, drawing: bool) -> list[Fault]:
         if fault.kind in ("crash", "freeze") and troubles and random.random() < 0.6:
             within = random.choice(troubles)
             faults[index] = replace(fault, at=within.at + random.uniform(0.0, min(within.seconds, 8.0)))
-    return sorted(faults, key=lambda fault: fault.at)
+    return sorted([*faults, *_of_one_process(random, until)], key=lambda fault: fault.at)
+
+
+def lonely_fault(random: Random) -> Fault:
+    """The process that works reaches a server no more, from when both have begun until the faults end."""
+    drain = random.choice(DRAINS)
+    at = random.uniform(6.0, 9.0)
+    return Fault("refused", at, random.choice(NEEDS[drain]), seconds=60.0, share=1.0, drain=drain)
+
+
+def _of_one_process(random: Random, until: float) -> list[Fault]:
+    """One process of a drain reaches a server no more, or a call of it hangs; and what operators do."""
+    drain = random.choice(DRAINS)
+    server, at = random.choice(NEEDS[drain]), random.uniform(1.0, until)
+    made = []
+    if random.random() < 0.7:
+        made.append(Fault("refused", at, server, seconds=random.choice((8.0, 40.0)), share=1.0, drain=drain))
+    if random.random() < 0.3:
+        made.append(Fault("hang", random.uniform(1.0, until), server, seconds=60.0, drain=drain))
+    if random.random() < 0.5:
+        kind = random.choice(ACTS)
+        target = random.choice(DRAINS) if kind in ("pause", "fuse") else ""
+        seconds = random.uniform(3.0, 12.0) if target else 0.0
+        made.append(Fault(kind, random.uniform(1.0, until), target, seconds=seconds))
+    return made
 
 
 def _fault(random: Random, kind: str, at: float, drains: Sequence[str], servers: Sequence[str]) -> Fault:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from random import Random
 
-from tests.simulation.faults import Fault, draw_faults
+from tests.simulation.faults import Fault, draw_faults, lonely_fault
 
 ENTRIES = 10
 # In which changes and faults happen.
@@ -15,11 +15,13 @@ ACTIVE_SECONDS = 24.0
 DRAW_ACTIVE_SECONDS = 45.0
 # What writers and operators do. A `put` creates an entry, or changes it with a new version; after `remove` it is a new
 # life. `flag`: only the flag is set again. `unbumped`: other content under the same order. `invalid`: without a mail
-# address. `expire`: removed by its TTL. `request`: the key is queued directly, as `regworkers replicate` does.
-# `message`: a body that is none. `event`: an event that breaks its schema.
+# address. `flicker`: two short lives, on hosts whose clocks differ. `expire`: removed by its TTL. `request`: the key
+# is queued directly, as `regworkers replicate` does. `message`: a body that is none. `event`: one that breaks its
+# schema.
 _OPS = (
     *["put"] * 26,
     *["remove"] * 5,
+    *["flicker"] * 2,
     *["flag"] * 3,
     *["unbumped"] * 3,
     *["invalid"] * 2,
@@ -56,6 +58,16 @@ class Plan:
         return DRAW_ACTIVE_SECONDS if self.drawing else ACTIVE_SECONDS
 
     @property
+    def residents(self) -> bool:
+        """Whether its drains stay, one at work and one that stands by, as they do while a campaign is open."""
+        return self.lonely or self.seed % 3 != 0
+
+    @property
+    def lonely(self) -> bool:
+        """Whether nothing goes wrong but for one process."""
+        return is_lonely(self.seed)
+
+    @property
     def beacon(self) -> bool:
         """Whether the draw waits for a round of the beacon, as every second one does."""
         return self.drawing and self.seed % 20 == 0
@@ -79,18 +91,28 @@ class Plan:
         return "\n".join(line for _, line in lines)
 
 
+def is_lonely(seed: int) -> bool:
+    return seed % 7 == 3 and seed % 10 != 0
+
+
 def plan(seed: int) -> Plan:
     """Every tenth has a draw."""
     random, drawing = Random(seed), seed % 10 == 0
+    if is_lonely(seed):
+        return Plan(seed, False, tuple(_changes(random, [])), (lonely_fault(random),), seed)
     faults = draw_faults(random, DRAW_ACTIVE_SECONDS if drawing else ACTIVE_SECONDS, drawing=drawing)
+    return Plan(seed, drawing, tuple(_changes(random, faults)), tuple(faults), seed)
+
+
+def _changes(random: Random, faults: Sequence[Fault]) -> list[Change]:
     changes = [Change(random.uniform(0.0, ACTIVE_SECONDS), "put", number) for number in range(ENTRIES)]
     least = 40 + int(random.random() * 15)
     while len(changes) < least:
         # Most come in bursts, around the time of a fault: what is at work then is what may get lost.
-        near = random.choice(faults).at + random.uniform(-1.5, 0.5)
+        near = random.choice(faults).at + random.uniform(-1.5, 0.5) if faults else 0.0
         at = near if 0.0 < near < ACTIVE_SECONDS else random.uniform(0.0, ACTIVE_SECONDS)
         for _ in range(random.choice((1, 2, 6, 12))):
             changes.append(Change(at, random.choice(_OPS), int(random.random() * ENTRIES)))
             at += random.choice((0.0, 0.01, 0.3))
     changes.sort(key=lambda change: change.at)
-    return Plan(seed, drawing, tuple(changes), tuple(faults), seed)
+    return changes

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.drains.sight import Sight
 from regworkers_core.engine.drain import _Drain
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.replication.enqueue import held_shards
@@ -112,6 +113,11 @@ def no_fencing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DynamoLeaseTable, "_update", anyway)
 
 
+def no_resident_is_blind(patch: pytest.MonkeyPatch) -> None:
+    """A resident that cannot work says that it works, as long as its heart beats."""
+    patch.setattr(Sight, "look", lambda *_: "")
+
+
 DEFECTS: Mapping[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -122,6 +128,7 @@ DEFECTS: Mapping[str, Plant] = {
         flag_cleared_without_condition,
         event_forgotten_on_repeat,
         no_fencing,
+        no_resident_is_blind,
     )
 }
 

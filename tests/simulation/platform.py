@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CAMPAIGN, OTHER = "spring", "winter"
+# Seconds by which the clock of a writer is off at most.
+WRITERS_SKEW = 2.0
 # Fields of an item that are not of the entry.
 _OWN = {"PK", "SK", "entityType", "needsReplication", "replicatedVersion", "replicatedAt", "ttl"}
 _CAMPAIGN_KEYS = {f"CAMPAIGN#{CAMPAIGN}", f"CAMPAIGN#{OTHER}"}
@@ -45,6 +47,8 @@ class Platform:
         self.runtime = world.runtime()
         self.names = self.runtime.names
         self.items: dict[int, dict[str, Any]] = {}
+        # By entry: the greatest order that it ever had.
+        self._latest: dict[int, Order] = {}
         self.live: dict[str, set[Order]] = {}
         self.gone: dict[str, set[Order]] = {}
         self.invalid: dict[str, set[Order]] = {}
@@ -110,6 +114,13 @@ class Platform:
             TableName=self.names.demand_table, Key=attributes(self._key(change.entry))
         )
 
+    def _flicker(self, change: Change) -> None:
+        self._remove(change)
+        for _ in range(2):
+            self._put(change)
+            self.world.scheduler.sleep(self.random.uniform(0.2, 1.2))
+            self._remove(change)
+
     def _expire(self, change: Change) -> None:
         item = self.items.pop(change.entry, None)
         if item is None:
@@ -153,7 +164,12 @@ class Platform:
     # Items
 
     def _next(self, entry: int) -> dict[str, Any]:
-        now, old = stamp(self.world.scheduler.time), self.items.get(entry)
+        # Writers are on hosts of their own, whose clocks differ by seconds.
+        now = stamp(self.world.scheduler.time + self.random.uniform(-WRITERS_SKEW, WRITERS_SKEW))
+        old = self.items.get(entry)
+        if old is None and (now, 0, "") <= self._latest.get(entry, ("", 0, "")):
+            # A life that begins before the one that was removed: the contract asks for a later createdAt.
+            self.world.behind.add(self.id_of(entry))
         campaign_id, _, entry_id = self.id_of(entry).partition(":")
         return {
             **self._key(entry),
@@ -180,6 +196,7 @@ class Platform:
 
     def _save(self, entry: int, item: dict[str, Any]) -> None:
         self.items[entry] = item
+        self._latest[entry] = max(order_of(item), self._latest.get(entry, ("", 0, "")))
         self._note(entry, item)
         self.runtime.dynamodb.put_item(TableName=self.names.demand_table, Item=attributes(item))
 

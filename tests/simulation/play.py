@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
+from regworkers_core.analytics.publishing import refusal
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.snapshot import BlownFuse
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains.residency import STANDBY, WORKING
+from regworkers_core.drains.runner import DrainSpec, code_version, drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
+from regworkers_core.engine.holds import store_fuse
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.dead_letters.model import dead_queues
+from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
+from regworkers_core.operations.dead_letters.verdict import Assessor
+from regworkers_core.operations.drain_control import pause_drain, resume_drain
+from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.runtime import Runtime
 from tests.simulation import checks
 from tests.simulation.drawing import Drawing
-from tests.simulation.faults import TROUBLES, Fault
+from tests.simulation.faults import ACTS, TROUBLES, Fault
 from tests.simulation.plan import Plan
 from tests.simulation.platform import Platform
 from tests.simulation.scheduler import Process, Stuck, Task
@@ -35,7 +47,13 @@ PROMISED_SECONDS = 240.0
 # Until the round of a draw: eleven minutes, and an hour more if the clock that chose it was wrong.
 BEACON_SECONDS = 4300.0
 _LOOK_SECONDS = 2.0
+# From a fault of one resident until the other one works: of a call that fails within seconds.
+TAKEN_OVER_SECONDS = 12.0
+# From the end of all faults until one works and one stands by; some end at their time limit meanwhile.
+WHOLE_SECONDS = 60.0
 _MOST_REPAIRS = 5
+# After which an operator lets the source win where the replica is ahead.
+ACCEPTED_SECONDS = 120.0
 # What a repair leaves as it is.
 _NOT_REPAIRED = (Kind.ERASED, Kind.REJECTED, Kind.NOT_YET)
 
@@ -74,6 +92,8 @@ class Play:
         self._processes: dict[str, list[Process]] = {}
         self._skew: dict[str, float] = {}
         self._stops: dict[Process, StopSignal] = {}
+        # Drains that were paused, or whose fuse blew.
+        self._held: set[str] = set()
 
     def run(self) -> Outcome:
         outcome = self.outcome
@@ -129,6 +149,8 @@ class Play:
         if drawn is not None:
             drawn.join(PROMISED_SECONDS * 2 + (BEACON_SECONDS if plan.beacon else 0.0))
         self._await_agreement()
+        if plan.residents:
+            self._await_residents()
         self.stopping = True
         for stop in self._stops.values():
             stop.set()
@@ -161,7 +183,17 @@ class Play:
     def _run(self, process: Process, spec: DrainSpec[Any], stop: StopSignal) -> None:
         runtime = self.world.runtime(process)
         limits = drain_limits(runtime.settings, spec, idle_seconds=25.0, max_seconds=60.0)
-        report = run_drain(runtime, spec, limits, stop=stop, run_id=process.name)
+        resident = self.plan.residents and spec.residents
+        try:
+            report = run_drain(
+                runtime, spec, limits, stop=stop, run_id=process.name, resident=resident, patient=resident
+            )
+        except UsageError as refusal:
+            # As the sensors know before they start one.
+            if spec.name not in self._held:
+                raise
+            self.tell(f"{process.name} does not start: {refusal}")
+            return
         self.reports.append((process.name, report))
         self.tell(f"{process.name} ended: {report.ended} {dict(report.counts)}")
         reached = self.outcome.reached
@@ -200,8 +232,19 @@ class Play:
             self.watch.look_again()
             return
         if kind in TROUBLES:
+            if fault.drain:
+                victim = self._victim(fault.drain)
+                if victim is None:
+                    return
+                world.victims[fault] = victim
+                world.reached["fault of one process"] += 1
+                if self.plan.lonely:
+                    self.scheduler.start(lambda: self._judge(fault, victim), "judge of a fault")
             world.troubles.setdefault(fault.target, []).append(fault)
             self.scheduler.start(lambda: self._end_later(fault), "end of a fault")
+            return
+        if kind in ACTS:
+            self.scheduler.start(lambda: self._act(fault), "an operator acts")
             return
         stream = world.stream
         if kind in ("split", "roll") and stream.open:
@@ -215,13 +258,100 @@ class Play:
             self.platform.restore(fault.seconds)
         elif kind == "skew":
             self._skew[fault.target] = fault.seconds
-        for process in self._living(fault.target)[:1]:
+        for process in self._living(fault.drain or fault.target)[:1]:
             if kind == "crash":
                 self.scheduler.kill(process)
             elif kind == "freeze":
                 process.frozen_until = now + fault.seconds
+            elif kind == "hang":
+                process.hangs = fault.target, fault.seconds
             elif kind == "skew":
                 process.skew = fault.seconds
+
+    def _victim(self, drain: str) -> Process | None:
+        """One process; of residents the one that works."""
+        living, roles = self._living(drain), self._roles(drain)
+        return min(living, key=lambda each: roles.get(each.name) != WORKING, default=None)
+
+    def _roles(self, drain: str) -> dict[str, str]:
+        """Of the residents that live; the row of one that was killed stays."""
+        living = {process.name for process in self._living(drain)}
+        return {name: role for name, role in self.world.roles(drain).items() if name in living}
+
+    def _judge(self, fault: Fault, victim: Process) -> None:
+        """Nothing else goes wrong in this play."""
+        self.scheduler.sleep(TAKEN_OVER_SECONDS)
+        roles = self._roles(fault.drain)
+        if fault not in self.world.troubles.get(fault.target, []) or victim.name not in roles:
+            return
+        self.world.reached["judged a fault of one process"] += 1
+        if WORKING not in (role for name, role in roles.items() if name != victim.name):
+            self.watch.broken.append(f"{TAKEN_OVER_SECONDS:.0f} s after {fault}: {roles}")
+
+    def _await_residents(self) -> None:
+        """Once nothing goes wrong any more, of each kind one works and one stands by."""
+        for name, spec in SPECS.items():
+            give_up = self.world.elapsed + WHOLE_SECONDS
+            while spec.spec.residents and sorted(self._roles(name).values()) != [STANDBY, WORKING]:
+                if self.world.elapsed > give_up:
+                    raise Broken(f"{WHOLE_SECONDS:.0f} s after all faults: {name} {self._roles(name)}")
+                self.scheduler.sleep(1.0)
+
+    def _act(self, fault: Fault) -> None:
+        """What an operator does while things go wrong. Whatever stops it, nothing may be lost."""
+        runtime = self.world.runtime(Process("operator"))
+        try:
+            getattr(self, f"_{fault.kind}")(runtime, fault)
+        except (Failure, UsageError) as failure:
+            self.tell(f"{fault.kind} stopped: {failure}")
+        else:
+            self.world.reached[f"did {fault.kind}"] += 1
+
+    def _pause(self, _: Runtime, fault: Fault) -> None:
+        calm = self.world.runtime()
+        self._held.add(fault.target)
+        pause_drain(calm, fault.target, "a play", by="operator")
+        self._resume(calm, fault)
+
+    def _fuse(self, _: Runtime, fault: Fault) -> None:
+        calm = self.world.runtime()
+        self._held.add(fault.target)
+        blown = BlownFuse(fault.target, "f", "a play", iso(calm.clock()), "", code_version())
+        store_fuse(calm.leases, blown)
+        self._resume(calm, fault)
+
+    def _resume(self, runtime: Runtime, fault: Fault) -> None:
+        self.scheduler.sleep(fault.seconds)
+        resume_drain(runtime, fault.target)
+        self.tell(f"{fault.target} is resumed")
+
+    def _cycle(self, runtime: Runtime, _: Fault) -> None:
+        """Two workers share it."""
+        other = self.world.runtime(Process("second operator"))
+        second = self.scheduler.start(
+            lambda: self._quietly(lambda: reconcile(other, cycle=True, workers=2)), "cycle"
+        )
+        reconcile(runtime, cycle=True, workers=2)
+        second.join()
+
+    def _quietly(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except (Failure, UsageError) as failure:
+            self.tell(f"stopped: {failure}")
+
+    def _backfill(self, runtime: Runtime, _: Fault) -> None:
+        start_backfill(runtime)
+
+    def _redrive(self, runtime: Runtime, _: Fault) -> None:
+        for queue in dead_queues(runtime.names):
+            if queue.name == runtime.names.replication_queue:
+                redrive(
+                    runtime,
+                    queue,
+                    Assessor(runtime, refusal),
+                    RedriveOptions(dry_run=False, outcome_seconds=5.0),
+                )
 
     def _living(self, name: str) -> list[Process]:
         living = [each for each in self._processes.get(name, ()) if not each.dead]
@@ -262,7 +392,8 @@ class Play:
 
         def work() -> None:
             runtime = self.world.runtime(process)
-            accept = Accept(after_restore=True) if self.world.restored else None
+            world = self.world
+            accept = Accept(after_restore=world.restored) if world.restored or world.behind else None
             for _ in range(_MOST_REPAIRS):
                 listed = reconcile(runtime, accept=accept)
                 found = listed.counts
@@ -286,10 +417,22 @@ class Play:
     def _await_agreement(self) -> None:
         began = self.world.elapsed
         while differences := self._differences():
-            if self.world.elapsed - began > PROMISED_SECONDS:
+            waited = self.world.elapsed - began
+            if waited > ACCEPTED_SECONDS and self._are_for_an_operator(differences):
+                self.world.reached["ahead for an operator"] += 1
+                self._repair()
+            if waited > PROMISED_SECONDS:
                 raise Broken(f"{PROMISED_SECONDS:.0f} s after the last fault: " + "; ".join(differences[:6]))
             self.scheduler.sleep(_LOOK_SECONDS)
         self.outcome.reached["agreed"] += 1
+
+    def _are_for_an_operator(self, differences: Sequence[str]) -> bool:
+        """Whether only entries are left that a writer created again with an earlier `createdAt`: the manual asks who
+        knows to let the source win. Data of one that was removed are never left to an operator.
+        """
+        return not self.watch.repairing and all(
+            text.split(" ", 1)[0] in self.world.behind and checks.REMOVED not in text for text in differences
+        )
 
     def _differences(self) -> list[str]:
         return checks.differences(self) + ([] if self.drawing is None else self.drawing.differences())

@@ -36,12 +36,15 @@ class Stuck(Exception):
 
 
 class Process:
-    """`skew`: seconds by which its clock is ahead of the true time."""
+    """`skew`: seconds by which its clock is ahead of the true time; `hangs`: its next call to a server of this name
+    does not return for some seconds.
+    """
 
     def __init__(self, name: str, skew: float = 0.0) -> None:
         self.name, self.skew = name, skew
         self.dead = False
         self.frozen_until = 0.0
+        self.hangs: tuple[str, float] | None = None
 
 
 class Task:

@@ -77,6 +77,10 @@ class PlayGate:
             raise Killed
         world.calls += 1
         world.scheduler.park(world.latency(server, self._random.random()))
+        if process.hangs and process.hangs[0] == server:
+            (_, seconds), process.hangs = process.hangs, None
+            world.reached["hung"] += 1
+            world.scheduler.park(seconds)
         if server in world.troubles:
             self._trouble(server, operation, ("refused", "throttled", "election"))
 
@@ -90,7 +94,7 @@ class PlayGate:
 
     def fails(self, server: str, operation: str, number: int) -> Sequence[int]:
         for fault in self._world.troubles.get(server, ()):
-            if fault.kind == "partial":
+            if fault.kind == "partial" and self._is_mine(fault):
                 failed = some(self._random, number, fault.share)
                 self._world.reached["partial"] += bool(failed)
                 return failed
@@ -109,9 +113,12 @@ class PlayGate:
 
     def _trouble(self, server: str, operation: str, kinds: Sequence[str]) -> None:
         for fault in self._world.troubles[server]:
-            if fault.kind in kinds and self._random.random() < fault.share:
+            if fault.kind in kinds and self._is_mine(fault) and self._random.random() < fault.share:
                 self._world.reached[fault.kind] += 1
                 raise error_of(fault.kind, server, operation)
+
+    def _is_mine(self, fault: Fault) -> bool:
+        return not fault.drain or self._world.victims.get(fault) is self._process
 
 
 class CalmGate:
@@ -165,10 +172,14 @@ class World:
         self.calls = 0
         # Open troubles by server.
         self.troubles: dict[str, list[Fault]] = {}
+        # The process that a trouble of one process is that of.
+        self.victims: dict[Fault, Process] = {}
         # Called after a server has acted, by server and operation.
         self.monitors: dict[tuple[str, str], list[Callable[[Process, Any], None]]] = {}
         self.reached: Counter[str] = Counter()
         self.lossy = self.restored = False
+        # Entries that were created again by a clock that was behind, so that the source may not win by itself.
+        self.behind: set[str] = set()
         # Threads whose receive waits for a message.
         self.polling: list[Task] = []
         self.calm = CalmGate(self.scheduler)
@@ -212,6 +223,14 @@ class World:
 
     def lease(self, key: tuple[str, str]) -> Mapping[str, Any] | None:
         return self.servers.tables.table(self.names.lease_table).get(key)
+
+    def roles(self, drain: str) -> dict[str, str]:
+        """Of the residents, by run id, as their rows say."""
+        rows = self.servers.tables.table(self.names.lease_table).partitions.get(f"DRAIN#{drain}", {})
+        states = {
+            key.removeprefix("RUN#"): row.get("state", {}).get("M", {}) for key, (row, _) in rows.items()
+        }
+        return {run_id: state["role"]["S"] for run_id, state in states.items() if "role" in state}
 
     def documents(self, collection: str) -> list[dict[str, Any]]:
         """As they are stored: not to be changed."""
@@ -361,7 +380,13 @@ def settings(seed_source: str) -> Settings:
             "replication_factor": 1,
             "delivery_seconds": 5,
         },
-        save={"visibility_seconds": 20, "receive_wait_seconds": 4, "concurrency": 2},
+        save={
+            "visibility_seconds": 20,
+            "receive_wait_seconds": 4,
+            "concurrency": 2,
+            "second_look_seconds": 5,
+        },
+        drain={"resident": "always"},
         enqueue={"lease_seconds": 10, "concurrency": 2, "batch_records": 4},
         stream={"reads_per_second": 2, "readers": 2, "idle_read_seconds": 2},
         analytics={"visibility_seconds": 20, "receive_wait_seconds": 4, "concurrency": 2},
