@@ -43,6 +43,7 @@ KNOWN = {
     "accept": "names of findings",
     "queue": "a queue",
     "drain": "a drain",
+    "lasts": "a span of time",
     "note": "words about a cause, kept with it",
     "fingerprint": "a cause",
     "verdicts": "needed, unknown, superseded, gone",
