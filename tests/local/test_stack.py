@@ -9,6 +9,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from regworkers_local.services.stores import Stores
 from regworkers_local.stack import PortTaken, Stack, StartFailed
 from regworkers_local.state import StackState
 from tests.local.conftest import NewStack, stranger_on
+from tests.support.fault_proxy import free_port
 from tests.support.waiting import wait_until
 
 MESSAGES = 300
@@ -269,7 +271,12 @@ def test_a_port_lost_to_a_stranger_while_starting_is_replaced(root: Path, new_st
         assert stack.choices == 2
 
 
-def test_stacks_that_start_at_once_each_have_a_port_of_their_own(root: Path) -> None:
+def test_stacks_that_start_at_once_each_have_a_port_of_their_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All want the same port, and it is free.
+    wanted = replace(SERVERS["redis"], default_port=free_port(str(root)))
+    monkeypatch.setitem(SERVERS, "redis", wanted)
     stacks = [Stack(root, f"clone-{number}", servers=("redis",)) for number in range(10)]
     states: list[StackState] = []
     threads = [threading.Thread(target=lambda each=each: states.append(each.up())) for each in stacks]
@@ -278,7 +285,8 @@ def test_stacks_that_start_at_once_each_have_a_port_of_their_own(root: Path) -> 
             thread.start()
         for thread in threads:
             thread.join()
-        assert len({state.ports["redis"] for state in states}) == 10
+        ports = {state.ports["redis"] for state in states}
+        assert len(ports) == 10 and wanted.default_port in ports
         starts = [stack.log_file("redis").read_text().count("Server initialized") for stack in stacks]
         assert starts == [1] * 10, "no server lost a port that another had chosen"
     finally:
