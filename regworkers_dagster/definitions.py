@@ -101,6 +101,13 @@ defs = dg.Definitions(
         *retention.SCHEDULES,
         *reviews.SCHEDULES,
     ],
-    resources=connections(),
+    resources={
+        **connections(),
+        # No step has an output to keep. Dagster's default takes a folder from the config of a run.
+        "io_manager": dg.IOManagerDefinition(
+            lambda _: dg.InMemoryIOManager(),  # type: ignore[no-untyped-call]
+            config_schema={},
+        ),
+    },
     executor=dg.in_process_executor,
 )

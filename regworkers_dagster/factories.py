@@ -13,7 +13,7 @@ from pydantic import Field
 from regworkers_core.observability.logs import bind
 from regworkers_core.settings import load_settings
 from regworkers_dagster.pods import pod_of
-from regworkers_dagster.resources import STORES, plain_failures, runtime_of
+from regworkers_dagster.resources import STORES, plain, plain_failures, runtime_of
 
 # Dagster warns of a parameter that only Dagster itself passes, in every command.
 warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
@@ -55,8 +55,8 @@ class ApplyConfig(dg.Config):
 
 @cache
 def fields_of(config_type: type[dg.Config]) -> dict[str, dg.Field]:
-    """The schema of a job's config."""
-    fields = dict(config_type.to_fields_dict())
+    """The schema of a config: of every job, asset and check."""
+    fields = {name: plain(field) for name, field in config_type.to_fields_dict().items()}
     if issubclass(config_type, ApplyConfig):
         fields |= {
             name: dg.Field(_renamed(name), is_required=False, description="Renamed to `apply`.")

@@ -35,10 +35,38 @@ TICK_CALL_SECONDS = 2.0
 _TIME = "_seconds"
 
 
+def plain(field: dg.Field) -> dg.Field:
+    """A field of config without Dagster's `{"env": ...}`, which a class of config lets every text, number and flag be:
+    with it a person who launches a run would read the secrets of its pod. A name `env` in a mapping is a name.
+    """
+    given = {"default_value": field.default_value} if field.default_provided else {}
+    kind = _plain_type(field.config_type)
+    return dg.Field(kind, is_required=field.is_required, description=field.description, **given)
+
+
+def _plain_type(kind: Any) -> Any:
+    # Dagster's own classes have no annotations.
+    classes: Any = dg
+    if isinstance(kind, dg.ScalarUnion):
+        return kind.scalar_type
+    if isinstance(kind, dg.Map):
+        return classes.Map(kind.key_type, _plain_type(kind.inner_type))
+    if isinstance(kind, dg.Array | dg.Noneable):
+        return type(kind)(_plain_type(kind.inner_type))
+    if isinstance(kind, dg.Shape):
+        return classes.Shape({name: plain(field) for name, field in kind.fields.items()})
+    return kind
+
+
 class Connection(dg.ConfigurableResource):  # type: ignore[type-arg]
     """A service. Its key among the resources is the name of its section in the settings, its fields are some of that
     section. An empty field is as the settings say.
     """
+
+    @property
+    def _config_schema(self) -> Any:
+        schema = super()._config_schema
+        return type(schema)(plain(schema.as_field()))
 
     def changes(self, name: str) -> dict[str, Any]:
         """What differs from the settings with which the code location was loaded. Raises RequestError for an address

@@ -12,7 +12,7 @@ from regworkers_core.operations.health.unarchived import read_unarchived
 from regworkers_dagster.analytics.publishing import FLOW, KAFKA_EVENTS
 from regworkers_dagster.drains.observing import or_none
 from regworkers_dagster.drains.running import CONTINUOUS
-from regworkers_dagster.factories import KEPT_FRESH, asset_job, schedule
+from regworkers_dagster.factories import KEPT_FRESH, asset_job, fields_of, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run
@@ -48,13 +48,17 @@ class ArchiveConfig(dg.Config):
     )
 
 
-@dg.multi_asset(name="archive", specs=[EVENT_ARCHIVE], required_resource_keys={"aws", "mongo", "kafka"})
-def archive_events(
-    context: dg.AssetExecutionContext, config: ArchiveConfig
-) -> Iterator[dg.MaterializeResult[None]]:
+@dg.multi_asset(
+    name="archive",
+    specs=[EVENT_ARCHIVE],
+    config_schema=fields_of(ArchiveConfig),
+    required_resource_keys={"aws", "mongo", "kafka"},
+)
+def archive_events(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Materialises nothing while another run is active, nor when Kafka or S3 is unavailable: the next run resumes."""
     from regworkers_core.analytics.archive.archiver import archive_events as archive
 
+    config = ArchiveConfig(**context.op_execution_context.op_config)
     bind(runId=context.run.run_id, worker="archive_events")
     with plain_failures(), StopSignal().on_signals() as stop:
         report = archive(

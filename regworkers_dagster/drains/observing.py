@@ -312,6 +312,7 @@ def dlq_check(
         name=f"{asset.key.to_user_string()}_empty",
         description=f"No {lost} was given up. The sensor `{sensor}` checks this every half minute; a run of the "
         "check reads it now.",
+        config_schema={},
         required_resource_keys={"aws"},
     )
     def empty(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:

@@ -16,6 +16,7 @@ from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.factories import fields_of
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 
@@ -170,11 +171,11 @@ def drain_asset(
         # Nothing is materialised by an idle drain: the plots would show its zeros.
         specs=[asset.replace_attributes(skippable=True)],
         description=does,
+        config_schema=fields_of(DrainConfig),
         required_resource_keys=set(uses),
     )
-    def materialise(
-        context: dg.AssetExecutionContext, config: DrainConfig
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    def materialise(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+        config = DrainConfig(**context.op_execution_context.op_config)
         with plain_failures(context):
             runtime = runtime_of(context)
             before(runtime)

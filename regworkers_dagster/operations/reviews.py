@@ -12,7 +12,7 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.factories import Flow, asset_job, one_op_job, schedule
+from regworkers_dagster.factories import Flow, asset_job, fields_of, one_op_job, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import ALL, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run
@@ -86,12 +86,12 @@ monthly_review = _review("monthly", "review_month")
     specs=[SPECS["quarterly"]],
     check_specs=[CHECKS["quarterly"]],
     can_subset=False,
+    config_schema=fields_of(QuarterlyConfig),
     required_resource_keys=set(ALL),
 )
-def quarterly_review(
-    context: dg.AssetExecutionContext, config: QuarterlyConfig
-) -> Iterator[dg.MaterializeResult[None]]:
+def quarterly_review(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Write the review. A drill that is not passed is a finding; a finding makes the check warn."""
+    config = QuarterlyConfig(**context.op_execution_context.op_config)
     with StopSignal().on_signals() as stop:
 
         def drill(runtime: Runtime) -> DrillResult:

@@ -54,6 +54,7 @@ replication_dlq_empty = dlq_check(
     name=DEPENDENCIES_ANSWER,
     description="Every dependency that replication needs answers. The sensor `observe_replication` probes them every "
     f"half minute, and fails the check after {SILENT_PROBES} failed probes in a row; a run of the check probes now.",
+    config_schema={},
     required_resource_keys=set(STORES),
 )
 def dependencies_answer(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
@@ -77,6 +78,7 @@ def answering(runtime: Runtime) -> Answering:
     description="95 % of the changes of the last minutes were in the replica within "
     "`replication.lagObjectiveSeconds` of their `updatedAt`. The sensor `observe_replication` looks every half minute; "
     "a run of the check looks now.",
+    config_schema={},
     required_resource_keys=set(STORES),
 )
 def lag_within_objective(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:

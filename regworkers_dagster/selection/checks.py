@@ -10,6 +10,7 @@ from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import dlq_check
+from regworkers_dagster.factories import fields_of
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_TAG
@@ -36,6 +37,7 @@ def _checked(context: dg.AssetCheckExecutionContext, check: Check) -> dg.AssetCh
 @dg.asset_check(
     asset=specs.DRAW.key,
     blocking=True,
+    config_schema={},
     required_resource_keys=set(STORES),
     description="A replay from the published artefacts alone reproduces the committed hash of every phase.",
 )
@@ -51,6 +53,7 @@ def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset=specs.DRAW.key,
     blocking=True,
+    config_schema={},
     required_resource_keys=set(STORES),
     description="No market has more winners than seats.",
 )
@@ -65,6 +68,7 @@ def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckR
     asset=specs.DRAW_REPORT.key,
     description="Ranks are uniform over registration time, ids and mail domains (chi-square). Where it fails, the gate "
     "publishes only findings that a person accepts by name, with a reason.",
+    config_schema={},
     required_resource_keys=set(STORES),
 )
 def win_rates_uniform(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
@@ -96,16 +100,16 @@ class CheckConfig(dg.Config):
         dg.AssetCheckSpec(name, asset=specs.SELECTIONS.key, description=description)
         for name, description in _OF_SELECTIONS.items()
     ],
+    config_schema=fields_of(CheckConfig),
     required_resource_keys=set(STORES),
 )
-def selections_kept(
-    context: dg.AssetCheckExecutionContext, config: CheckConfig
-) -> Iterator[dg.AssetCheckResult]:
+def selections_kept(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Run each check over the campaigns. One that does not hold fails the run, and with it the exit code; an alert
     follows.
     """
     from regworkers_core.selection.assign import checks as assigned
 
+    config = CheckConfig(**context.op_execution_context.op_config)
     bind(runId=context.run.run_id, worker="check_selection")
     with plain_failures():
         runtime = runtime_of(context)

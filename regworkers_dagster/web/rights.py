@@ -29,6 +29,8 @@ JobsOf = Callable[[AssetKey], Sequence[str]]
 # What starts one run with a config that the client sends.
 _OF_ONE_RUN = frozenset({"launchPipelineExecution", "launchRun"})
 _TWO_PEOPLE = "ui two people"
+# What Dagster adds to the config of each job. Types of our own read no environment (`resources.plain`).
+_OF_DAGSTER = ("resources", "execution", "loggers")
 
 
 class NotAllowed(Exception):
@@ -113,6 +115,16 @@ def _confirms(config: Any) -> bool:
     return False
 
 
+def _reads_environment(config: Any) -> bool:
+    return isinstance(config, Mapping) and any(_names_variable(config.get(part)) for part in _OF_DAGSTER)
+
+
+def _names_variable(config: Any) -> bool:
+    if isinstance(config, Mapping):
+        return "env" in config or any(map(_names_variable, config.values()))
+    return isinstance(config, list) and any(map(_names_variable, config))
+
+
 class Rights:
     """Raises NotAllowed for what a person may not do. `actions` is called when a launch needs two people."""
 
@@ -139,6 +151,11 @@ class Rights:
                     or "this, which is no job or part of no job that they may launch"
                 )
                 raise NotAllowed(f"none of your groups may launch {names} (setting web.jobs)")
+        if any(_reads_environment(each.config) for each in launches):
+            log.warning("launch refused", who=person.name, mutation=mutation, why="it reads the environment")
+            raise NotAllowed(
+                "no launch reads the environment: write the value itself, or leave resources, execution and loggers out"
+            )
         held = [each for each in launches if each.jobs & self._two_people and _confirms(each.config)]
         if held and (mutation not in _OF_ONE_RUN or len(launches) != 1):
             raise NotAllowed(
