@@ -145,6 +145,13 @@ def is_selection_id(text: str) -> bool:
     return SELECTION_ID.fullmatch(text) is not None
 
 
+def quoted(text: str) -> str:
+    """An id that a person typed, for an error. A text that is none is not repeated: it may be a password or an address
+    in the wrong field.
+    """
+    return repr(text) if is_selection_id(text) else "(no id, so not repeated)"
+
+
 class EntryKey(NamedTuple):
     """`PK=CAMPAIGN#<campaign_id>`, `SK=ENTRY#<entry_id>`; in the replica `_id=<campaign_id>:<entry_id>`."""
 

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from regworkers_core.domain.documents import as_document
-from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, RequestError
 
 # The market id of what concerns no market: messages to those who did not win.
@@ -35,7 +35,7 @@ def confirmation_word(campaign_id: str, phase: int) -> str:
 def require_word(given: str, word: str) -> None:
     """Raises RequestError for a word that is not the one that confirms."""
     if given != word:
-        raise RequestError(f"the confirmation should be {word}, found {given!r}: nothing was done")
+        raise RequestError(f"the confirmation should be {word}, found {quoted(given)}: nothing was done")
 
 
 def market_in_words(market_id: str) -> str:

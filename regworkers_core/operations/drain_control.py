@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import PAUSE_SECONDS, BlownFuse, PausedDrain
 from regworkers_core.domain.timestamps import iso, span_seconds
@@ -42,4 +43,4 @@ def resume_drain(runtime: Runtime, name: str) -> tuple[BlownFuse | None, PausedD
 def _check(name: str) -> None:
     names = [spec.name for spec in DRAINS]
     if name not in names:
-        raise UsageError(f"unknown drain {name}: use {', '.join(names)}")
+        raise UsageError(f"unknown drain {quoted(name)}: use {', '.join(names)}")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import structlog
 
 from regworkers_core.domain.documents import as_document
-from regworkers_core.domain.keys import is_encodable
+from regworkers_core.domain.keys import is_encodable, quoted
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine import scheduling
@@ -228,7 +228,7 @@ def _parameters(
     finished = row is not None and row.state.get("state") == "finished"
     if only_resume and (row is None or finished):
         raise UsageError(
-            f"backfill {rows.id} {'is finished' if finished else 'was never started'}: nothing to resume"
+            f"backfill {quoted(rows.id)} {'is finished' if finished else 'was never started'}: nothing to resume"
         )
     if row is None or finished:
         return fresh, True
@@ -313,4 +313,4 @@ def _report(
 
 def _unknown(rows: BackfillRows) -> UsageError:
     known = ", ".join(rows.known()) or "none was ever started"
-    return UsageError(f"no backfill is called {rows.id}; known ones: {known}")
+    return UsageError(f"no backfill is called {quoted(rows.id)}; known ones: {known}")

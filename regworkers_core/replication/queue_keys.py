@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from regworkers_core.domain.keys import EntryKey, shown
+from regworkers_core.domain.keys import EntryKey, quoted
 from regworkers_core.domain.messages import (
     MessageType,
     ReplicationItem,
@@ -28,7 +28,7 @@ def require_campaign(runtime: Runtime, campaign_id: str | None) -> None:
         return
     if not EntryKey(campaign_id, "").can_be_in_table:
         raise UsageError(
-            f"no campaign has the id {shown(campaign_id)}: campaignId has up to 64 bytes of UTF-8"
+            f"no campaign has the id {quoted(campaign_id)}: campaignId has up to 64 bytes of UTF-8"
         )
     # The table first: a campaign with entries needs no other store.
     if runtime.demand_table.query(campaign_id, limit=1).items:
@@ -36,7 +36,7 @@ def require_campaign(runtime: Runtime, campaign_id: str | None) -> None:
     if runtime.campaigns.known({campaign_id}) or runtime.replica.has_campaign(campaign_id):
         return
     raise UsageError(
-        f"no campaign has the id {campaign_id!r}, and no entry belongs to one: give its campaignId, not its slug"
+        f"no campaign has the id {quoted(campaign_id)}, and no entry belongs to one: give its campaignId, not its slug"
         " or name"
     )
 

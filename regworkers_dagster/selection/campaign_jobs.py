@@ -10,6 +10,7 @@ from pydantic import Field
 
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.documents import as_document, camel
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.notify import outbox
 from regworkers_core.selection.notify.status import COLUMNS, delays, findings, lines, message_counts, totals
@@ -187,7 +188,7 @@ def _definition(launch: Launch, config: CreateConfig) -> Mapping[str, Any]:
 def _fields(config: CreateConfig) -> Mapping[str, Any]:
     strays = sorted({*config.reserves, *config.market_names} - config.capacities.keys())
     if strays:
-        raise RequestError(f"{strays[0]} has no seats: add it to capacities")
+        raise RequestError(f"market {quoted(strays[0])} has no seats: add it to capacities")
     rules = ("invite_only", "invite_types", "regions", "min_age", "require_verified_phone", "max_per_unit")
     texts = ("name", "slug", "opens_at", "closes_at")
     eligibility = {camel(name): getattr(config, name) for name in rules}

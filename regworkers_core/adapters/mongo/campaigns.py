@@ -10,6 +10,7 @@ import structlog
 from regworkers_core.adapters.mongo.store import Store
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
 from regworkers_core.domain.documents import as_json
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ class Campaigns(Store):
 
     @staticmethod
     def _refuse(named: str, hint: str = "") -> NoReturn:
-        raise RequestError(f"there is no campaign {named!r}: see `regworkers campaign list`{hint}")
+        raise RequestError(f"there is no campaign {quoted(named)}: see `regworkers campaign list`{hint}")
 
     def list(self, status: CampaignStatus | None = None) -> list[Campaign]:
         """All, or those of one status, by id. One that breaks the contract is logged and left out, so that it does not

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.invite import InviteType
-from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
@@ -120,7 +120,9 @@ def campaign_to_invite_to(runtime: Runtime, slug_or_id: str, *, force: bool) -> 
     if found is not None:
         return found.campaign_id, found
     if not is_selection_id(slug_or_id):
-        raise UsageError(f"{slug_or_id!r} cannot be a campaignId: use 1 to 64 characters of A-Z a-z 0-9 - _")
+        raise UsageError(
+            "the campaign to invite to cannot be a campaignId: use 1 to 64 characters of A-Z a-z 0-9 - _"
+        )
     return slug_or_id, None
 
 
@@ -134,7 +136,7 @@ def campaign_of_invites(runtime: Runtime, slug_or_id: str) -> str:
     if runtime.invites.are_there(slug_or_id):
         return slug_or_id
     raise UsageError(
-        f"there is no campaign {slug_or_id!r}, and no invite with this campaignId: see `regworkers campaign list`"
+        f"there is no campaign {quoted(slug_or_id)}, and no invite with this campaignId: see `regworkers campaign list`"
     )
 
 

@@ -213,7 +213,7 @@ def acknowledge(runtime: Runtime, key: str, *, by: str, reason: str) -> Incident
     """Acknowledge an incident in someone's name, and tell the channels. Raises UsageError for one that is not open."""
     incident = runtime.incidents.find(key)
     if incident is None or not incident.open:
-        raise UsageError(f"{key} is not open: `regworkers alerts` lists what is")
+        raise UsageError("this incident is not open: `regworkers alerts` lists what is")
     if not runtime.incidents.acknowledge(incident, by, iso(runtime.clock()), reason):
         raise UsageError(f"{key} closed in this moment")
     now = runtime.incidents.find(key) or incident

@@ -15,7 +15,7 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.dead_letters import NamedCause
 from regworkers_core.adapters.mongo.operator_actions import operator
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import EntryKey, quoted
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
@@ -127,7 +127,7 @@ def close_moved(runtime: Runtime, messages: Sequence[DeadMessage], *, before: st
 def name_cause(runtime: Runtime, fingerprint: str, name: str, note: str, *, who: str = "") -> None:
     """Give a cause a name and a note that stay with it; without both forget them. Raises UsageError."""
     if len(fingerprint) != _FINGERPRINT_DIGITS or set(fingerprint) - set("0123456789abcdef"):
-        raise UsageError(f"{fingerprint!r} is not a cause: `regworkers dlq groups` has its 16 digits")
+        raise UsageError(f"{quoted(fingerprint)} is not a cause: `regworkers dlq groups` has its 16 digits")
     for field_name, text, most in (("name", name, _LONGEST_NAME), ("note", note, _LONGEST_NOTE)):
         if not text.isprintable() or len(text) > most:
             raise UsageError(f"the {field_name} of a cause is one line of at most {most} characters")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import EntryKey, quoted
 from regworkers_core.domain.messages import (
     MessageType,
     RefusedRecord,
@@ -62,7 +62,7 @@ def dead_queue(names: Names, text: str) -> DeadQueue:
         if wanted in (stem := queue.source.removesuffix("-queue"), stem.removeprefix(names.prefix)):
             return queue
     listed = ", ".join(queue.name for queue in known)
-    raise UsageError(f"{text!r} is not a queue with dead letters: choose one of {listed}")
+    raise UsageError(f"{quoted(text)} is not a queue with dead letters: choose one of {listed}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from regworkers_core.adapters.redis.campaign_store import CampaignStore, StoredKey, as_cached, parse_cached
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.documents import as_document
-from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.runbooks.runbook import Row, RunbookFinding, RunbookReport
@@ -265,7 +265,7 @@ def compare_campaign(runtime: Runtime, slug_or_id: str) -> CopyComparison:
         sides[SERVICE] = _side(lambda: _first(runtime.services.campaign.get, by_id))
     if all(side.state in (SideState.ABSENT, SideState.EMPTY) for side in sides.values()):
         raise UsageError(
-            f"there is no campaign {slug_or_id!r} in {', '.join(sides)}: `regworkers campaign list` names them"
+            f"there is no campaign {quoted(slug_or_id)} in {', '.join(sides)}: `regworkers campaign list` names them"
         )
     source = SERVICE if runtime.settings.cache.campaign_source == "service" else MONGO
     return CopyComparison(slug_or_id, sides, source)

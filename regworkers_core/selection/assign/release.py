@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import (
     PermanentFailure,
@@ -147,7 +148,9 @@ def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[
         known = (
             ", ".join(each for each in phase.markets if each != NON_WINNERS) or "none before the publication"
         )
-        raise RequestError(f"campaign {campaign_id} has no market {market_id} to assign: there are {known}")
+        raise RequestError(
+            f"campaign {campaign_id} has no market {quoted(market_id)} to assign: there are {known}"
+        )
     return draw, phase
 
 
@@ -328,7 +331,7 @@ def _phase(runtime: Runtime, campaign_id: str, number: int | None) -> tuple[Draw
     record = runtime.draws.get(campaign_id)
     if record is None or not record.phases or (number is not None and number not in record.phases):
         which = "draw" if number is None else f"phase {number} of the draw"
-        raise RequestError(f"campaign {campaign_id} has no {which}: `regworkers draw run {campaign_id}`")
+        raise RequestError(f"campaign {quoted(campaign_id)} has no {which}: `regworkers draw run`")
     record.require_counts()
     return record, record.latest if number is None else record.phases[number]
 

@@ -85,9 +85,7 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
         raise UsageError("campaignId is missing: give the campaign an id")
     campaign_id = fields["campaignId"]
     if not isinstance(campaign_id, str) or not is_selection_id(campaign_id):
-        raise UsageError(
-            f"campaignId must be 1 to 64 of the characters A-Z a-z 0-9 _ -, found {str(campaign_id)[:80]!r}"
-        )
+        raise UsageError("campaignId must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
     return Campaign.parse({**document, "_id": campaign_id, "status": CampaignStatus.DRAFT})
 
 

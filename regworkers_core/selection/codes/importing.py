@@ -32,6 +32,7 @@ from regworkers_core.adapters.mongo.codes import Code, NewCode
 from regworkers_core.adapters.mongo.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.documents import as_document
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
@@ -316,7 +317,7 @@ def _market_for(campaign: Campaign, market_id: str | None, columns: Sequence[str
             )
         return campaign.market_ids[0]
     if campaign.market(market_id) is None:
-        raise UsageError(f"campaign {campaign.campaign_id} has no market {market_id!r}: it has {known}")
+        raise UsageError(f"campaign {campaign.campaign_id} has no market {quoted(market_id)}: it has {known}")
     return market_id
 
 

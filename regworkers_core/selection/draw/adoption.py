@@ -16,6 +16,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.runtime import Runtime
@@ -72,7 +73,7 @@ def adopt(runtime: Runtime, campaign_id: str, *, run_id: str, apply: bool) -> Ad
     with draw_lease(runtime, campaign_id, run_id) as lease, workbench(runtime.objects, campaign_id) as bench:
         record = runtime.draws.get(campaign_id)
         if record is None:
-            raise RequestError(f"{campaign_id} was never drawn: there is no draw to adopt")
+            raise RequestError(f"campaign {quoted(campaign_id)} was never drawn: there is no draw to adopt")
         settings = runtime.settings.selection
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
         for number, phase in record.phases.items() if record.needs_adoption else ():

@@ -15,6 +15,7 @@ from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.adapters.mongo.outbox import ANNULLED as WHY
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
@@ -151,6 +152,6 @@ def _latest(runtime: Runtime, campaign_id: str) -> tuple[DrawRecord, int, str | 
     """Return the draw, its latest committed phase and that manifest's hash; phase 1 and None when none is committed."""
     record = runtime.draws.get(campaign_id)
     if record is None:
-        raise RequestError(f"{campaign_id} was never drawn: there is no draw to annul")
+        raise RequestError(f"campaign {quoted(campaign_id)} was never drawn: there is no draw to annul")
     committed = [phase for phase in record.phases.values() if phase.manifest_hash]
     return (record, committed[-1].phase, committed[-1].manifest_hash) if committed else (record, 1, None)

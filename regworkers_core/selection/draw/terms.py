@@ -10,7 +10,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.documents import as_document, from_document
-from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id
+from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.maths.manifest import STRIKE_REASON
 
@@ -83,7 +83,7 @@ class TopUp:
         for market_id in (*self.capacities, *self.reserves):
             if market_id not in known:
                 raise RequestError(
-                    f"market {market_id} is not in the draw: there are {', '.join(sorted(known))}"
+                    f"market {quoted(market_id)} is not in the draw: there are {', '.join(sorted(known))}"
                 )
         reason = published_reason(self.reason, "a top-up")
         markets = []

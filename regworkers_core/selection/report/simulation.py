@@ -10,7 +10,7 @@ import numpy as np
 
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.documents import as_json
-from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.reporting.pages import Table
 from regworkers_core.selection.maths.rules import MAX_WEIGHT
@@ -57,7 +57,7 @@ class Scenario:
         for market_id in (*capacities, *reserves):
             if market_id not in known:
                 raise RequestError(
-                    f"market {market_id} is not in the campaign: it has {', '.join(sorted(known))}"
+                    f"market {quoted(market_id)} is not in the campaign: it has {', '.join(sorted(known))}"
                 )
         for segment, weight in weights.items():
             _id(segment)

@@ -176,7 +176,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(runtime: Runtime, ask: Ask, tmp_p
     for words, expected in (
         (("campaign", "show", "unknown"), "no campaign 'unknown'"),
         (("campaign", "status", "unknown"), "campaign list"),
-        (("campaign", "create", "a b", *OPTIONS), "found 'a b'"),
+        (("campaign", "create", "a b", *OPTIONS), "campaignId must be 1 to 64 of the characters"),
         (("campaign", "create", "c", *OPTIONS, "--market", "berlin=3"), "duplicate market berlin"),
         (("campaign", "create", "c", "--market", "berlin=3"), "opensAt"),
         (("codes", "import", str(tmp_path / "none.csv"), "--campaign", "unknown"), "no campaign 'unknown'"),

@@ -150,7 +150,7 @@ def test_only_the_word_for_the_latest_phase_annuls_and_only_when_no_other_run_wo
             annul(published, CAMPAIGN, reason=REASON, confirm=word, run_id="r")
     with pytest.raises(RequestError, match="needs a reason"):
         annul(published, CAMPAIGN, reason=" ", confirm=WORD, run_id="r")
-    with pytest.raises(RequestError, match="winter was never drawn"):
+    with pytest.raises(RequestError, match="'winter' was never drawn"):
         annul(published, "winter", reason=REASON, confirm="winter:1", run_id="r")
     with draw_lease(published, CAMPAIGN, "another"), pytest.raises(DrawBusy):
         annul(published, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")

@@ -191,7 +191,7 @@ def test_rules_that_cannot_be_drawn_are_refused_with_advice() -> None:
     ) -> Scenario:
         return reserved.changed(capacities=capacities, reserves=reserves or {}, weights=weights)
 
-    with pytest.raises(UsageError, match="market west is not in the campaign: it has north"):
+    with pytest.raises(UsageError, match="market 'west' is not in the campaign: it has north"):
         change({"west": 5})
     with pytest.raises(UsageError, match=r"reserves of 8 seats exceed its 5 \(local 8\); lower them"):
         change({"north": 5})

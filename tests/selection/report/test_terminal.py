@@ -136,7 +136,7 @@ def test_the_text_says_that_it_is_not_the_draw() -> None:
         (("--capacity", "north"), "--capacity takes NAME=N"),
         (("--capacity", "north=1"), "--capacity names north twice"),
         (("--reserve", "north=1"), "--reserve takes MARKET:SEGMENT=N"),
-        (("--reserve", "west:local=1"), "market west is not in the campaign"),
+        (("--reserve", "west:local=1"), "market 'west' is not in the campaign"),
         (("--reserve", "north:local=41"), "reserves of 41 seats exceed its 40"),
         (("--weights", "local=0"), "weight of local: expected 1 to 64"),
     ],
