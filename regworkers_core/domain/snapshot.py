@@ -195,7 +195,8 @@ class CampaignState:
     another one at every look while that one lives. `round_due_at` is when the beacon signs the round that its draw
     waits for, None: it waits for none. Messages are `held_since` a further phase that is not confirmed was drawn, None:
     none is held; `failed_messages` raised an exception by themselves. `stopped` says which file of its draw is not the
-    one that was written, empty: all are. `draws` are the ISO times at which each of its phases began and was drawn,
+    one that was written, empty: all are. `unjudged_since` is when the first phase completed whose codes and messages
+    were not checked since, None: all were. `draws` are the ISO times at which each of its phases began and was drawn,
     None: is not yet.
     """
 
@@ -211,6 +212,7 @@ class CampaignState:
     held_since: str | None = None
     failed_messages: int = 0
     stopped: str = ""
+    unjudged_since: str | None = None
     draws: tuple[tuple[str, str | None], ...] = ()
 
     @property

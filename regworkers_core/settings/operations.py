@@ -72,6 +72,7 @@ class AlertSeverities(Section):
     messages_waiting: Severity = Severity.WARNING
     messages_failed: Severity = Severity.CRITICAL
     draw_input_differs: Severity = Severity.CRITICAL
+    selection_not_judged: Severity = Severity.CRITICAL
     # From `driftEntries` on, and from `driftCritical` on.
     drift: Severity = Severity.WARNING
     drift_critical: Severity = Severity.CRITICAL
@@ -195,6 +196,8 @@ class AlertSettings(Section):
     stuck_seconds: float = Field(900.0, gt=0)
     # Messages that wait for the confirmation of a further phase.
     messages_wait_seconds: float = Field(86_400.0, gt=0)
+    # Until `check_selection` has judged a phase that completed: a run may take 15 minutes, and be repeated once.
+    not_judged_seconds: float = Field(1800.0, gt=0)
     # Ticks are awaited for this many intervals, and at least for these seconds.
     silent_intervals: float = Field(3.0, ge=1)
     silent_seconds: float = Field(180.0, gt=0)

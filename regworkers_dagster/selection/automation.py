@@ -134,7 +134,7 @@ SENSORS = (
         every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
         description="Adds a partition for every campaign. Starts the draw of campaigns with `autoDraw` once they are "
         "closed or their `closesAt` has passed; resumes a draw whose run died, or whose round of the beacon is due; "
-        "starts `check_selection` for every phase that completes.",
+        "starts `check_selection` for every phase that completed, until the draw's record says that it was judged.",
     ),
     sensor(
         "record_campaigns",

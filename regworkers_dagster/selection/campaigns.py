@@ -5,7 +5,7 @@ markets. What they decide are pure functions of what they read.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,8 +21,9 @@ from regworkers_core.adapters.mongo.draws import (
 )
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
+from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.sensing import ACTIVE, ENDED, Answer, crashes_in_a_row, ticking
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 # After this many failures in a row a draw has a defect, or the beacon is unavailable: it is retried slowly, because
 # either may end at any time.
 MAX_FAILURES, SLOW_SECONDS = 5, 900.0
-# Phases that completed earlier were checked before, or are checked by hand.
-CHECKED_WITHIN_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,15 @@ class DrawRuns:
     failed: int = 0
     seconds_since_failure: float = 0.0
     terminated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRuns:
+    """The runs of the check of one campaign, as `DrawRuns`."""
+
+    active: bool = False
+    failed: int = 0
+    seconds_since_failure: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +173,17 @@ def retries(
     return wanted[:limit]
 
 
-def to_check(phases: Sequence[tuple[str, PhaseRecord, float | None]], now: float) -> list[tuple[str, int]]:
-    """The campaigns and phases to check now: those that completed recently. The third of each is the time of the
-    completion in epoch seconds.
+def to_check(draws: Iterable[DrawRecord], runs: Callable[[str], CheckRuns]) -> list[str]:
+    """The campaigns to check now: those with a phase that completed and was not judged since, by the record of their
+    draw. `runs` reads the runs of the check that a sensor started for a campaign.
     """
-    return [
-        (campaign_id, phase.phase)
-        for campaign_id, phase, completed in phases
-        if completed is not None and now - completed <= CHECKED_WITHIN_SECONDS
-    ]
+    found = []
+    for record in draws:
+        if record.unjudged:
+            known = runs(record.campaign_id)
+            if not known.active and not pause_after_crashes(known.failed, known.seconds_since_failure):
+                found.append(record.campaign_id)
+    return found
 
 
 # A tick requests a few runs at most: the next one follows soon.
@@ -194,7 +204,7 @@ def campaigns_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Ans
     campaigns = [campaign for campaign in known if is_over(campaign, now)]
     draws = {record.campaign_id: record for record in runtime.draws.all()}
     requests, words, marks = _draws_to_start(context, runtime, campaigns, draws)
-    requests += _checks_to_run(draws.values(), time.time())
+    requests += _checks_to_run(context.instance, draws.values(), time.time())
     added = _new_partitions(context.instance, [campaign.campaign_id for campaign in known])
     return dg.SensorResult(
         run_requests=requests[:_MAX_REQUESTS],
@@ -269,20 +279,22 @@ def draw_runs(instance: dg.DagsterInstance, campaign_id: str, now: float) -> Dra
     )
 
 
-def _checks_to_run(draws: Any, now: float) -> list[dg.RunRequest]:
-    """One run for every phase that completed, with any result."""
-    phases = [
-        (record.campaign_id, phase, seconds(str(phase.fields.get("completedAt") or "")))
-        for record in draws
-        for phase in record.phases.values()
-    ]
+def _checks_to_run(
+    instance: dg.DagsterInstance, draws: Iterable[DrawRecord], now: float
+) -> list[dg.RunRequest]:
+    """No run key: Dagster counts it as used by any run that has it, and only the draw's record says what was judged."""
+
+    def runs(campaign_id: str) -> CheckRuns:
+        tags = {CAMPAIGN_TAG: campaign_id}
+        active = dg.RunsFilter(job_name=_CHECK, tags=tags, statuses=list(ACTIVE))
+        crashes = crashes_in_a_row(instance, tags, now, job_name=_CHECK)
+        return CheckRuns(bool(instance.get_run_records(active, limit=1)), *crashes)
+
     return [
         dg.RunRequest(
-            run_key=f"{campaign_id}:{phase}",
-            job_name=_CHECK,
-            run_config={"campaign_id": campaign_id},
+            job_name=_CHECK, run_config={"campaign_id": campaign_id}, tags={CAMPAIGN_TAG: campaign_id}
         )
-        for campaign_id, phase in to_check(phases, now)
+        for campaign_id in to_check(draws, runs)
     ]
 
 

@@ -115,10 +115,8 @@ def selections_kept(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Asset
         runtime = runtime_of(context)
         campaign_id = config.campaign_id and runtime.campaigns.id_of(config.campaign_id)
         campaigns = [campaign_id] if campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
-        found = {
-            name: {campaign: getattr(assigned, name)(runtime, campaign) for campaign in campaigns}
-            for name in _OF_SELECTIONS
-        }
+        judged = {campaign: assigned.judge(runtime, campaign) for campaign in campaigns}
+        found = {name: {campaign: each[name] for campaign, each in judged.items()} for name in _OF_SELECTIONS}
     for name, findings in found.items():
         yield dg.AssetCheckResult(
             check_name=name,

@@ -2,16 +2,18 @@
 writes a row of `operator_actions` for every other change in the UI, which only operators may make.
 
 The resolvers of GraphQL's mutations are wrapped, so the form of a request does not matter: aliases, fragments, several
-changes in one document, arguments as variables or in the text. A mutation that a newer Dagster adds is recorded, too.
+changes in one document, arguments as variables or in the text. A mutation that is not named here is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+import structlog
 from dagster import AssetKey
 from dagster_graphql.schema.errors import GraphenePythonError
 from dagster_shared.error import SerializableErrorInfo
@@ -21,16 +23,19 @@ from graphql import GraphQLError, GraphQLUnionType, default_field_resolver, get_
 from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_dagster.pods import POD_TAGS, pod_of_assets
-from regworkers_dagster.runs import OPERATOR_TAG, OUR_TAGS
+from regworkers_dagster.runs import OPERATOR_TAG, OUR_TAGS, PARTITION_TAG
 from regworkers_dagster.web.guard import Operators, Person
 from regworkers_dagster.web.rights import (
     JobsOf,
     NotAllowed,
     Rights,
+    job_of,
     keys_of_backfill,
     keys_without_job,
     wanted,
 )
+
+log = structlog.get_logger()
 
 Arguments = dict[str, Any]
 Resolver = Callable[..., Any]
@@ -48,6 +53,45 @@ LAUNCHES = frozenset(
 )
 # It copies the tags of the backfill that it repeats and accepts none, so it is recorded.
 REPEATS_A_BACKFILL = "reexecutePartitionBackfill"
+# Every other change, for operators: recorded before it is made. One that a newer Dagster adds is refused until someone
+# has read what it does and names it here.
+CHANGES = frozenset(
+    {
+        "addDynamicPartition",
+        "cancelPartitionBackfill",
+        "deleteAppManagedComponent",
+        "deleteConcurrencyLimit",
+        "deleteDynamicPartitions",
+        "deletePipelineRun",
+        "deleteRun",
+        "freeConcurrencySlots",
+        "freeConcurrencySlotsForRun",
+        "refreshComponentState",
+        "reloadRepositoryLocation",
+        "reloadWorkspace",
+        "reportAssetCheckEvaluations",
+        "reportRunlessAssetEvents",
+        "resetSchedule",
+        "resetSensor",
+        "resumePartitionBackfill",
+        "scheduleDryRun",
+        "sensorDryRun",
+        "setAppManagedComponent",
+        "setAutoMaterializePaused",
+        "setConcurrencyLimit",
+        "setSensorCursor",
+        "shutdownRepositoryLocation",
+        "startSchedule",
+        "startSensor",
+        "stopRunningSchedule",
+        "stopSensor",
+        "terminatePipelineExecution",
+        "terminateRun",
+        "terminateRuns",
+        "wipeAssets",
+        REPEATS_A_BACKFILL,
+    }
+)
 # They change only what the UI shows to its user next.
 OF_THE_UI = frozenset({"logTelemetry", "setNuxSeen"})
 
@@ -72,6 +116,17 @@ _NAMES = (
     "partitionsDefName",
 )
 _NUMBERS = ("limit", "paused", "passed", "wipeMaterializations", "terminatePolicy", "strategy", "stepKey")
+# Tags that steer: sensors and schedules, retries, time limits, the order of the queue, pods.
+_STEERING = ("dagster/", ".dagster/", POD_TAGS, OUR_TAGS)
+# What a client says of a run of a job that has partitions.
+_PARTITION_TAGS = frozenset(
+    {
+        PARTITION_TAG,
+        "dagster/partition_set",
+        "dagster/asset_partition_range_start",
+        "dagster/asset_partition_range_end",
+    }
+)
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _MAX_LIST_ITEMS = 20
 
@@ -85,9 +140,13 @@ class Mutations:
     def wrap(self, schema: Schema) -> None:
         mutations = schema.graphql_schema.mutation_type
         for name, field in ({} if mutations is None else mutations.fields).items():
-            if name not in OF_THE_UI:
-                wrapped = self._launching if name in LAUNCHES else self._recording
-                field.resolve = wrapped(name, field.resolve or default_field_resolver)
+            resolve = field.resolve or default_field_resolver
+            if name in LAUNCHES:
+                field.resolve = self._launching(name, resolve)
+            elif name in CHANGES:
+                field.resolve = self._recording(name, resolve)
+            elif name not in OF_THE_UI:
+                field.resolve = _refusing(name)
 
     def _launching(self, name: str, resolve: Resolver) -> Resolver:
         def launch(root: Any, info: Any, **arguments: Any) -> Any:
@@ -103,7 +162,8 @@ class Mutations:
                 return _refusal(str(refused), info)
             except (Failure, UsageError) as failure:
                 return _refusal(f"not launched, because it could not be recorded: {failure}", info)
-            return resolve(root, info, **tagged(arguments, person.name, jobs_of))
+            has_partitions = partial(_has_partitions, info.context)
+            return resolve(root, info, **tagged(arguments, person.name, jobs_of, has_partitions))
 
         return launch
 
@@ -155,6 +215,16 @@ class Mutations:
         return person
 
 
+def _refusing(name: str) -> Resolver:
+    def refuse(_root: Any, info: Any, **_arguments: Any) -> Any:
+        log.warning("change refused", mutation=name, why="it is not known")
+        return _refusal(
+            f"{name} is not known here: it is neither judged nor recorded, so it is not done", info
+        )
+
+    return refuse
+
+
 def _refusal(why: str, info: Any) -> Any:
     """The refusal as one of Dagster's own errors, if the mutation has them: the UI shows those best."""
     kind = get_named_type(info.return_type)
@@ -164,27 +234,37 @@ def _refusal(why: str, info: Any) -> Any:
     raise GraphQLError(why)
 
 
-def tagged(arguments: Mapping[str, Any], who: str, jobs_of: JobsOf) -> Arguments:
-    """The arguments of a launch with the person's tag, without the client's pod and tags of ours, which steer sensors
-    and limits: Dagster adds those of the job. Assets that are launched without a job get the pod of theirs.
+def tagged(
+    arguments: Mapping[str, Any],
+    who: str,
+    jobs_of: JobsOf,
+    has_partitions: Callable[[Mapping[str, Any]], bool],
+) -> Arguments:
+    """The arguments of a launch with the person's tag, without the client's tags of Dagster and of ours, which steer
+    sensors, retries, limits and pods: Dagster adds those of the job. The partition of a job that has partitions stays.
+    Assets that are launched without a job get the pod of theirs.
     """
+
+    def execution_of(params: Mapping[str, Any]) -> Arguments:
+        metadata = params.get("executionMetadata") or {}
+        pod = _pod(keys_without_job(params) or (), jobs_of)
+        kept = _PARTITION_TAGS if has_partitions(params) else frozenset[str]()
+        return {
+            **params,
+            "executionMetadata": {**metadata, "tags": _tags(metadata.get("tags"), who, pod, kept)},
+        }
+
     changed = dict(arguments)
     if execution := arguments.get("executionParams"):
-        changed["executionParams"] = _execution(execution, who, jobs_of)
+        changed["executionParams"] = execution_of(execution)
     if executions := arguments.get("executionParamsList"):
-        changed["executionParamsList"] = [_execution(each, who, jobs_of) for each in executions]
+        changed["executionParamsList"] = [execution_of(each) for each in executions]
     if params := arguments.get("reexecutionParams"):
         changed["reexecutionParams"] = {**params, "extraTags": _tags(params.get("extraTags"), who)}
     if params := arguments.get("backfillParams"):
         pod = _pod(keys_of_backfill(params), jobs_of)
         changed["backfillParams"] = {**params, "tags": _tags(params.get("tags"), who, pod)}
     return changed
-
-
-def _execution(params: Mapping[str, Any], who: str, jobs_of: JobsOf) -> Arguments:
-    metadata = params.get("executionMetadata") or {}
-    pod = _pod(keys_without_job(params) or (), jobs_of)
-    return {**params, "executionMetadata": {**metadata, "tags": _tags(metadata.get("tags"), who, pod)}}
 
 
 def _pod(assets: Sequence[AssetKey], jobs_of: JobsOf) -> dict[str, str]:
@@ -196,10 +276,27 @@ def _jobs_of(context: Any, asset: AssetKey) -> Sequence[str]:
     return list(graph.get(asset).job_names) if graph.has(asset) else []
 
 
+def _has_partitions(context: Any, params: Mapping[str, Any]) -> bool:
+    assets = keys_without_job(params)
+    if assets is not None:
+        graph = context.asset_graph
+        return any(graph.has(asset) and graph.get(asset).is_partitioned for asset in assets)
+    name = job_of(params.get("selector") or {})
+    return any(
+        each.job_name == name
+        for location in context.code_locations
+        for repository in location.get_repositories().values()
+        for each in repository.get_partition_sets()
+    )
+
+
 def _tags(
-    tags: Sequence[Mapping[str, str]] | None, who: str, pod: Mapping[str, str] | None = None
+    tags: Sequence[Mapping[str, str]] | None,
+    who: str,
+    pod: Mapping[str, str] | None = None,
+    kept: Set[str] = frozenset(),
 ) -> list[Mapping[str, str]]:
-    others = [tag for tag in tags or () if not tag["key"].startswith((OUR_TAGS, POD_TAGS))]
+    others = [tag for tag in tags or () if tag["key"] in kept or not tag["key"].startswith(_STEERING)]
     ours = {OPERATOR_TAG: who, **(pod or {})}
     return [*others, *({"key": key, "value": value} for key, value in ours.items())]
 

@@ -93,6 +93,8 @@ class PhaseRecord:
     # `{at, finding, reason}` of each finding that an operator accepted, in that order.
     accepted = _Stored[Sequence[Mapping[str, str]]]("accepted", ())
     outcomes = _Stored[Mapping[str, int]]("outcomes", {})
+    # `{at, passed}` of the last check of its codes and messages after it completed; empty: none was made.
+    judged = _Stored[Mapping[str, Any]]("judged", {})
     # By market id, with `-` for the messages to entries that did not win; empty before the publication.
     markets = _Stored[Mapping[str, Mapping[str, Any]]]("markets", {})
 
@@ -219,6 +221,15 @@ class DrawRecord:
     def is_kept(self) -> bool:
         """Whether all data that its promises are checked with is there: no retention period of it has passed."""
         return not self.expired.keys() - {"claims"}
+
+    @property
+    def unjudged(self) -> list[PhaseRecord]:
+        """The phases that completed and were not checked since, and still can be."""
+        if self.annulled or not self.is_kept:
+            return []
+        return [
+            each for each in self.phases.values() if each.reached(PhaseStatus.COMPLETED) and not each.judged
+        ]
 
     @property
     def needs_adoption(self) -> bool:

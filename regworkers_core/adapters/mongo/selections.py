@@ -198,6 +198,12 @@ class DrawMarkets(Store):
         query = {"_id": campaign_id, f"{path}.status": PhaseStatus.PUBLISHED.value}
         return self._update(query, {"$set": fields})
 
+    def judge_phase(self, campaign_id: str, phase: int, *, passed: bool, at: str) -> None:
+        """Its codes and messages were checked after it was complete."""
+        path = f"phases.{phase}"
+        query = {"_id": campaign_id, f"{path}.status": PhaseStatus.COMPLETED.value}
+        self._update(query, {"$set": {f"{path}.judged": {"at": at, "passed": passed}}})
+
     def delivered(self, market: MarketPhase, *, sent: int, superseded: int, at: str) -> None:
         """All its messages are on the mailer's queue, except superseded ones."""
         path = _market_path(market)

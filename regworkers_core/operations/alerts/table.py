@@ -286,6 +286,17 @@ TABLE: tuple[Condition, ...] = (
         assess=campaigns.messages_failed,
     ),
     Condition(
+        name="selection-not-judged",
+        fires=f"a phase completed `notJudgedSeconds` ({duration(_LIMITS.not_judged_seconds)}) ago, and "
+        "`check_selection` has not checked its codes and messages since; closes when it has",
+        severity=_SEVERITY.selection_not_judged.value,
+        key="campaignId",
+        runbook="selection-failures.md",
+        several="campaigns completed and were not checked",
+        assess=campaigns.not_judged,
+        timed=True,
+    ),
+    Condition(
         name=campaigns.INPUT_DIFFERS,
         fires="a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw "
         "has stopped; closes when the step that found it succeeds",

@@ -48,6 +48,7 @@ _SECTION_OF = {
     "messages-waiting": "campaigns",
     "messages-failed": "campaigns",
     "draw-input-differs": "campaigns",
+    "selection-not-judged": "campaigns",
     "drift": "parity",
     "certificates": "certificates",
     "certificate-renewal": "certificates",

@@ -368,6 +368,7 @@ def campaign_state(
                 codes = f"{market.get('needed')} codes needed, {market.get('available')} there"
                 blocked.append(f"market {market_id}: {codes}")
     due = record.latest.round_due if record and record.phases else None
+    unjudged = [str(each.fields["completedAt"]) for each in record.unjudged] if record else []
     return CampaignState(
         campaign.campaign_id,
         campaign.status.value,
@@ -381,6 +382,7 @@ def campaign_state(
         held_since=None if unconfirmed is None else unconfirmed.fields.get("drawnAt"),
         failed_messages=failed_messages,
         stopped=stopped,
+        unjudged_since=min(unjudged, default=None),
         draws=_draws(campaign, record),
     )
 

@@ -16,11 +16,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, PromiseVerdict
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.notify.counts import compare, differences
+
+
+def judge(runtime: Runtime, campaign_id: str) -> dict[str, PromiseVerdict]:
+    """Judge every promise of the campaign, by name, and note that in the record of each phase that is complete."""
+    record = runtime.draws.light(campaign_id)
+    phases = record.phases.values() if record is not None else ()
+    # As it was before: one that completes meanwhile is judged next time.
+    complete = [each.phase for each in phases if each.reached(PhaseStatus.COMPLETED)]
+    found = {check.__name__: check(runtime, campaign_id) for check in PROMISES}
+    passed = all(verdict.passed for verdict in found.values())
+    for phase in complete:
+        runtime.draw_markets.judge_phase(campaign_id, phase, passed=passed, at=iso(runtime.clock()))
+    return found
 
 
 def codes_and_winners_biject(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
@@ -90,12 +105,15 @@ def counts_match(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
     return PromiseVerdict(not wrong, text, dict(numbers))
 
 
+PROMISES = (codes_and_winners_biject, codes_within_capacity, counts_match)
+
+
 def _published(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:
     record = runtime.draws.get(campaign_id)
     phases = [phase for phase in (record.phases if record else {}).values() if phase.markets]
     phases = [phase for phase in phases if phase.reached(PhaseStatus.PUBLISHED)]
     if not phases:
-        raise UsageError(f"the draw of {campaign_id} is not published: there is nothing to check")
+        raise UsageError(f"the draw of {quoted(campaign_id)} is not published: there is nothing to check")
     return phases
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.mongo.draws import SENDER, PhaseRecord
+from regworkers_core.adapters.mongo.draws import SENDER, DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.selection.assign.market_states import StalledMarket
 from regworkers_dagster.selection.campaigns import (
     MAX_FAILURES,
+    CheckRuns,
     DrawRuns,
     LeaseMark,
     draw_due,
@@ -184,7 +185,30 @@ def test_a_market_whose_retries_failed_waits() -> None:
     assert _retries(pauses={"summer:berlin:1": 12.0, "summer:paris:1": 0.0}) == [LOST, DONE]
 
 
-def test_only_phases_that_completed_lately_are_checked() -> None:
-    phase = _phase("COMPLETED")
-    seen = [("new", phase, 9_000.0), ("old", phase, 100.0), ("open", _phase("PUBLISHED"), None)]
-    assert to_check(seen, now=9_100.0) == [("new", 1)]
+def _draw(name: str, *phases: PhaseRecord, **more: Any) -> DrawRecord:
+    numbered = dict(enumerate(phases, 1))
+    return DrawRecord(name, name, 1, numbered, {}, more.pop("expired", {}), **more)
+
+
+def test_every_phase_that_completed_is_checked_until_its_record_says_that_it_was_judged() -> None:
+    judged = _phase("COMPLETED", judged={"at": "2026-01-01T00:00:00.000Z", "passed": False})
+    complete = _phase("COMPLETED")
+    draws = [
+        _draw("old", complete),
+        _draw("judged", judged),
+        _draw("topped-up", judged, complete),
+        _draw("open", _phase("PUBLISHED")),
+        _draw("annulled", complete, annulled={"reason": "a test"}),
+        _draw("deleted", complete, expired={"codes": {"at": ""}}),
+        _draw("claims-deleted", complete, expired={"claims": {"at": ""}}),
+    ]
+    assert to_check(draws, lambda _: CheckRuns()) == ["old", "topped-up", "claims-deleted"]
+
+
+def test_a_check_that_runs_or_crashed_lately_is_not_started_again() -> None:
+    runs = {
+        "runs": CheckRuns(active=True),
+        "crashed": CheckRuns(False, 3, 1.0),
+        "pause-over": CheckRuns(False, 3, 1e6),
+    }
+    assert to_check([_draw(name, _phase("COMPLETED")) for name in runs], runs.__getitem__) == ["pause-over"]

@@ -331,6 +331,8 @@ def test_a_broken_promise_about_codes_fails_the_run_that_checks_it(
         "counts_match": False,
     }
     assert f"{CAMPAIGN}: not one to one: differ 1" in failure_of(checked)
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and record.phases[1].judged["passed"] is False
 
 
 def test_a_draw_that_waits_for_its_round_ends_green_as_waiting_and_its_sensor_resumes_it_when_it_is_due(

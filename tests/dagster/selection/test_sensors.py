@@ -13,6 +13,7 @@ from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing
+from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.selection import automation, campaigns
 from tests.dagster.support import job, plain
@@ -139,13 +140,30 @@ def test_a_damaged_cursor_costs_one_lease_time_at_most(cursor: str | None) -> No
     assert campaigns.lease_marks(cursor) == {}
 
 
-def test_a_phase_that_completed_is_checked_once(tick: Tick, runtime: Runtime) -> None:
+def test_a_phase_that_completed_is_checked_until_it_was_judged_whatever_runs_a_client_has_launched(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
     _publish(runtime, codes=2)
     run(runtime, "selections")
     runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"status": "COMPLETED"}})
+    used = {"dagster/sensor_name": "a_sensor", "dagster/run_key": f"{CAMPAIGN}:1"}
+    instance.add_run(dg.DagsterRun(job_name="campaign_status", tags=used))
+    (seen,) = read_campaigns(runtime)
+    assert seen.unjudged_since
     (request,) = tick(campaigns.campaigns_tick).run_requests
-    assert (request.job_name, request.run_key) == ("check_selection", f"{CAMPAIGN}:1")
-    assert dg.validate_run_config(job(request.job_name), request.run_config)
+    assert (request.job_name, request.run_key) == ("check_selection", None)
+    running = dg.DagsterRun(job_name="check_selection", tags=request.tags, status=dg.DagsterRunStatus.STARTED)
+    instance.add_run(running)
+    assert not tick(campaigns.campaigns_tick).run_requests
+    instance.delete_run(running.run_id)
+
+    checked = job(request.job_name).execute_in_process(run_config=request.run_config, instance=instance)
+
+    assert checked.success and not tick(campaigns.campaigns_tick).run_requests
+    (seen,) = read_campaigns(runtime)
+    assert seen.unjudged_since is None
+    record = runtime.draws.get(CAMPAIGN)
+    assert record is not None and record.phases[1].judged["passed"] is True
 
 
 def test_an_outage_of_mongodb_is_reported_and_no_tick_fails(

@@ -54,6 +54,62 @@ def test_a_launch_cannot_pass_for_a_drain_or_hold_the_place_of_an_operation(prox
     assert [key for key in run.tags if key.startswith(OUR_TAGS)] == [OPERATOR_TAG]
 
 
+STEERING = {
+    "dagster/sensor_name": "watch_campaigns",
+    "dagster/run_key": "spring:1",
+    "dagster/schedule_name": "nightly",
+    "dagster/max_runtime": "99999999",
+    "dagster/max_retries": "1000",
+    "dagster/priority": "9999",
+    "dagster/backfill": "xyz",
+    "dagster/parent_run_id": "xyz",
+    ".dagster/repository": "another@place",
+    "dagster-k8s/resource_requirements": "{}",
+}
+PARTITION = {"dagster/partition": "spring"}
+RANGE = {f"dagster/asset_partition_range_{end}": "spring" for end in ("start", "end")}
+
+
+def of_dagster(run: dg.DagsterRun) -> dict[str, str]:
+    """What the run has of Dagster's tags besides those that Dagster itself sets."""
+    own = {".dagster/repository", "dagster/code_location"}
+    return {key: value for key, value in run.tags.items() if "dagster" in key and key not in own}
+
+
+def launched(site: Site, selector: dict[str, Any], tags: dict[str, str]) -> dg.DagsterRun:
+    sent = [{"key": key, "value": value} for key, value in tags.items()]
+    params = {"selector": {**REPOSITORY, **selector}, "executionMetadata": {"tags": sent}}
+    return site.run_of(site.ask(LAUNCH, {"params": params}, **ADA)["data"]["launchRun"])
+
+
+def test_a_client_steers_no_sensor_retry_limit_or_queue(proxied: Site) -> None:
+    run = launched(proxied, {"jobName": "draw"}, {**STEERING, **PARTITION, **RANGE})
+    assert of_dagster(run) == {} and run.tags.get(".dagster/repository") != "another@place"
+
+
+@pytest.mark.parametrize(
+    ("selector", "sent", "kept"),
+    [
+        ({"jobName": "announce"}, PARTITION, PARTITION),
+        ({"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": ["winners"]}]}, RANGE, RANGE),
+        ({"jobName": "save_entries"}, {**PARTITION, **RANGE}, {}),
+        (
+            {"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": ["entries"]}]},
+            {**PARTITION, **RANGE},
+            {},
+        ),
+    ],
+    ids=["job", "assets", "job without", "assets without"],
+)
+def test_only_what_has_partitions_takes_one_from_a_client(
+    selector: dict[str, Any], sent: dict[str, str], kept: dict[str, str], proxied: Site
+) -> None:
+    proxied.instance.add_dynamic_partitions("campaigns", ["spring"])
+    run = launched(proxied, selector, {**STEERING, **sent})
+    pod = {key for key in run.tags if key == POD_TAG}
+    assert {key: value for key, value in of_dagster(run).items() if key not in pod} == kept
+
+
 def test_the_launchpad_cannot_choose_the_pod_of_a_run(proxied: Site) -> None:
     other = '{"pod_spec_config": {"service_account_name": "regworkers-provision"}}'
     run = proxied.launch(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster_graphql.schema import create_schema
+from dagster_graphql.schema.errors import GraphenePythonError
 from graphql import GraphQLError
 from pydantic import ValidationError
 from starlette.requests import HTTPConnection
@@ -18,7 +20,7 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_core.settings.operations import MANAGERS_JOBS, WebSettings
 from regworkers_dagster.pods import JOB_NAMES
 from regworkers_dagster.web.guard import Operators
-from regworkers_dagster.web.mutations import OF_THE_UI, Mutations
+from regworkers_dagster.web.mutations import CHANGES, LAUNCHES, OF_THE_UI, Mutations
 from regworkers_dagster.web.rights import Rights
 from regworkers_dagster.web.serve import refuse_unknown_jobs
 from tests.dagster.web.test_names_of_launches import ALIASES, BACKFILL
@@ -126,6 +128,23 @@ def test_every_change_but_a_launch_is_for_operators_alone(context: WorkspaceProc
         except GraphQLError as error:
             assert "role operator" in str(error)
     assert set(called) == OF_THE_UI
+
+
+def test_a_mutation_that_is_not_known_is_refused_for_everyone(context: WorkspaceProcessContext) -> None:
+    schema, called = create_schema(), []
+    mutations = schema.graphql_schema.mutation_type
+    assert mutations is not None
+    assert {*LAUNCHES, *CHANGES, *OF_THE_UI} == set(mutations.fields), "each of this Dagster's is known"
+    new = copy(mutations.fields["reloadWorkspace"])
+    new.resolve = lambda *_, **__: called.append("new")
+    mutations.fields["inventedMutation"] = new
+    settings = WebSettings(**PROXY)
+    Mutations(Operators(settings), Rights(settings, pytest.fail), pytest.fail).wrap(schema)
+    headers = [(b"x-forwarded-email", b"ada@example.com")]
+    source = HTTPConnection({"type": "http", "headers": headers, "client": ("10.0.0.7", 1)})
+    asks = SimpleNamespace(read_only=False, source=source, instance=context.instance)
+    answer = new.resolve(None, SimpleNamespace(context=asks, return_type=new.type))
+    assert isinstance(answer, GraphenePythonError) and called == []
 
 
 def test_switches_are_an_operators(roles: Site) -> None:

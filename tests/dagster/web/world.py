@@ -54,6 +54,7 @@ def winners(): ...
 def entries(): ...
 
 
+announce = dg.define_asset_job("announce", [winners])
 save_entries = dg.define_asset_job("save_entries", [entries])
 
 
@@ -65,7 +66,7 @@ def watch(): ...
 def nightly(): ...
 
 
-jobs = [draw, confirm_draw, save_entries]
+jobs = [draw, confirm_draw, announce, save_entries]
 defs = dg.Definitions(assets=[winners, entries], jobs=jobs, sensors=[watch], schedules=[nightly])
 """
 # Runs wait in the queue, which no daemon empties here.

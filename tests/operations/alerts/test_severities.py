@@ -57,6 +57,7 @@ ILL = replace(
             held_since=ago(2 * DAY),
             failed_messages=1,
             stopped="a file differs",
+            unjudged_since=ago(DAY),
         ),
     ),
     certificates=(CertificateState("qa", 10.0), CertificateState("old", 1.0)),

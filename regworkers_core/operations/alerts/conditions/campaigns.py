@@ -165,6 +165,27 @@ def messages_failed(context: Context) -> Assessment | Unread:
     )
 
 
+def not_judged(context: Context) -> Assessment | Unread:
+    """One finding for each campaign with a phase that completed long ago and was not checked."""
+    campaigns, limit = context.snapshot.campaigns, context.settings.alerts.not_judged_seconds
+    if isinstance(campaigns, Unread):
+        return campaigns
+    found: list[Finding] = []
+    for campaign in campaigns:
+        name, age = campaign.campaign_id, context.age(campaign.unjudged_since)
+        if age is not None and age > limit:
+            found.append(
+                Finding(
+                    name,
+                    context.severity.selection_not_judged,
+                    f"a phase of {name} completed {duration(age)} ago, and whether each winner has one code and one "
+                    "message was not checked since: launch `check_selection`",
+                    {"campaignId": name, "seconds": round(age)},
+                )
+            )
+    return Assessment(tuple(found))
+
+
 def input_differs(context: Context) -> Assessment | Unread:
     """One finding for each campaign whose draw has stopped at a file that differs from the one that it wrote."""
     campaigns = context.snapshot.campaigns

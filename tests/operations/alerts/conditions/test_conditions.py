@@ -439,6 +439,13 @@ def test_messages_that_wait_for_a_further_phase_for_a_day(since: str | None, hol
     assert [line[:2] for line in lines] == ([("c", "warning")] if holds else [])
 
 
+@pytest.mark.parametrize(("since", "holds"), [(None, False), (ago(1_740), False), (ago(1_860), True)])
+def test_a_phase_that_completed_and_was_not_judged(since: str | None, holds: bool) -> None:
+    state = CampaignState("c", "COMPLETED", ago(9_000), None, unjudged_since=since)
+    lines = found("selection-not-judged", replace(WELL, campaigns=(state,)))
+    assert [line[:2] for line in lines] == ([("c", "critical")] if holds else [])
+
+
 def test_messages_that_failed() -> None:
     state = CampaignState("c", "COMPLETED", ago(9_000), None, failed_messages=2)
     ((subject, severity, line),) = found("messages-failed", replace(WELL, campaigns=(state,)))
