@@ -13,7 +13,6 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote
 
 from regworkers_core.adapters.aws.objects import MissingObject
@@ -23,29 +22,26 @@ from regworkers_core.runtime import Runtime
 FOLDER = "uploads/"
 # Ten million addresses or codes; the command line takes larger files.
 MAX_BYTES = 512 * 1024 * 1024
-_PIECE_BYTES = 1024 * 1024
 # Suffixes of files that jobs read; another one may be the end of a mail address.
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|jsonl?|gz|parquet)", re.IGNORECASE)
 _NAME = re.compile(r"uploads/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")
 
 
-def put(runtime: Runtime, file_name: str, file: BinaryIO, *, max_bytes: int = MAX_BYTES) -> str:
-    """Store the rest of `file` and return the name to paste: `uploads/<random>/<name>`.
+def put(runtime: Runtime, file_name: str, file: Path | bytes) -> str:
+    """Store the file and return the name to paste: `uploads/<random>/<name>`.
 
-    Raises RequestError for a file that is empty or larger than `max_bytes`, TransientFailure when S3 cannot answer.
+    Raises RequestError for a file that is empty or larger than `MAX_BYTES`, TransientFailure when S3 cannot answer.
     """
-    with tempfile.NamedTemporaryFile(prefix="regworkers-upload-") as whole:
-        size = 0
-        while piece := file.read(_PIECE_BYTES):
-            size += len(piece)
-            if size > max_bytes:
-                raise RequestError(f"the file is larger than {max_bytes // 1024**2} MiB: nothing was stored")
-            whole.write(piece)
-        if not size:
-            raise RequestError("the file is empty: nothing was stored")
-        whole.flush()
-        name = f"{FOLDER}{secrets.token_hex(16)}/{plain_name(file_name)}"
-        runtime.objects.put_file(name, Path(whole.name))
+    size = file.stat().st_size if isinstance(file, Path) else len(file)
+    if not size:
+        raise RequestError("the file is empty: nothing was stored")
+    if size > MAX_BYTES:
+        raise RequestError(f"the file is larger than {MAX_BYTES // 1024**2} MiB: nothing was stored")
+    name = f"{FOLDER}{secrets.token_hex(16)}/{plain_name(file_name)}"
+    if isinstance(file, Path):
+        runtime.objects.put_file(name, file)
+    else:
+        runtime.objects.put_bytes(name, file)
     return name
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import BinaryIO
+from pathlib import Path
+from typing import IO
 
-from anyio import from_thread
+import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -22,6 +23,14 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.web.guard import Operators
 
 _PIECE_BYTES = 1024 * 1024
+# Uploads at a time: each has up to 512 MiB on the pod's disk.
+_AT_ONCE = 4
+# How long another one waits for its turn: senders that trickle have lost theirs by then.
+_WAIT_SECONDS = 30.0
+# A sender may be this far behind the least rate, which a slow line reaches; the largest file takes 30 minutes at most.
+_HEAD_START_SECONDS = 10.0
+_LEAST_BYTES_PER_SECOND = 64 * 1024
+_LONGEST_SECONDS = 1800.0
 _DOWNLOADS = "/downloads/"
 
 
@@ -35,6 +44,9 @@ class Files:
     ) -> None:
         self._operators, self._runtime = operators, runtime
         self._prefix, self._read_only = prefix, read_only
+        self._places = anyio.Semaphore(_AT_ONCE)
+        # Dagster's own threads answer GraphQL, and read reports.
+        self._threads = anyio.CapacityLimiter(_AT_ONCE)
 
     def routes(self) -> list[BaseRoute]:
         """The routes, relative to the application's prefix."""
@@ -70,22 +82,31 @@ class Files:
         who = self._who(request)
         if who is None:
             return PlainTextResponse(self._why_not(request), 403)
-        body: BinaryIO = io.BufferedReader(_Body(request.stream()), _PIECE_BYTES)
+        with anyio.move_on_after(_WAIT_SECONDS) as waiting:
+            await self._places.acquire()
+        if waiting.cancelled_caught:
+            return PlainTextResponse("nothing was stored: others upload at this moment, so try again", 503)
         try:
-            name = await run_in_threadpool(self._put, request.path_params["name"], body, who)
+            with tempfile.NamedTemporaryFile(prefix="regworkers-upload-") as whole:
+                if not await _received(request, whole):
+                    return PlainTextResponse("nothing was stored: the file came too slowly", 408)
+                put = partial(self._put, request.path_params["name"], Path(whole.name), who)
+                name = await anyio.to_thread.run_sync(put, limiter=self._threads)
         except RequestError as error:
             return PlainTextResponse(str(error), 400)
         except ClientDisconnect:
             return PlainTextResponse("nothing was stored", 400)
         except (Failure, UsageError) as failure:
             return PlainTextResponse(f"nothing was stored: {failure}", 503)
+        finally:
+            self._places.release()
         return JSONResponse({"upload": name}, 201)
 
-    def _put(self, file_name: str, body: BinaryIO, who: str) -> str:
+    def _put(self, file_name: str, file: Path, who: str) -> str:
         runtime = self._runtime()
         target = uploads.plain_name(file_name)
         with runtime.operator_actions.recorded("ui upload", target, who=who) as result:
-            name = uploads.put(runtime, file_name, body)
+            name = uploads.put(runtime, file_name, file)
             result["upload"] = name
         return name
 
@@ -123,25 +144,16 @@ def _pieces(found: Download) -> Iterator[bytes]:
         yield from iter(partial(body.read, _PIECE_BYTES), b"")
 
 
-class _Body(io.RawIOBase):
-    """The body of a request as a file for a thread of the server's pool; it is streamed, never held in memory."""
-
-    def __init__(self, stream: AsyncIterator[bytes]) -> None:
-        self._stream, self._left = stream, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._left:
-            self._left = from_thread.run(self._next)
-        piece, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    async def _next(self) -> bytes:
-        # An empty piece would end the file.
-        async for piece in self._stream:
-            if piece:
-                return piece
-        return b""
+async def _received(request: Request, file: IO[bytes]) -> bool:
+    """Write the body into `file`, in the event loop: a thread would wait for the sender. False for a sender that fell
+    behind the least rate, or was not done in time. Raises ClientDisconnect.
+    """
+    began, size = anyio.current_time(), 0
+    with anyio.CancelScope(deadline=began + _HEAD_START_SECONDS) as scope:
+        async for piece in request.stream():
+            file.write(piece)
+            size += len(piece)
+            allowed = _HEAD_START_SECONDS + size / _LEAST_BYTES_PER_SECOND
+            scope.deadline = began + min(allowed, _LONGEST_SECONDS)
+    file.flush()
+    return not scope.cancelled_caught

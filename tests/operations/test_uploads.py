@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import pytest
@@ -31,12 +30,12 @@ def runtime(shared: Runtime) -> Runtime:
 
 
 def test_a_file_is_read_back_under_the_name_that_is_pasted(runtime: Runtime) -> None:
-    name = uploads.put(runtime, "codes.csv", io.BytesIO(b"code\nA-1\n"))
+    name = uploads.put(runtime, "codes.csv", b"code\nA-1\n")
     assert name.startswith("uploads/") and name.endswith("/codes.csv")
     with uploads.fetched(runtime, f"  {name}\n") as path:
         assert (path.name, path.read_bytes()) == ("codes.csv", b"code\nA-1\n")
     assert not path.exists(), "nothing stays on the machine"
-    other = uploads.put(runtime, "codes.csv", io.BytesIO(b"x"))
+    other = uploads.put(runtime, "codes.csv", b"x")
     assert other != name, "a second upload replaces none"
 
 
@@ -58,17 +57,20 @@ def test_a_file_is_read_back_under_the_name_that_is_pasted(runtime: Runtime) -> 
 def test_what_a_file_is_called_is_fit_for_the_config_of_a_run(
     runtime: Runtime, given: str, kept: str
 ) -> None:
-    name = uploads.put(runtime, given, io.BytesIO(b"x"))
+    name = uploads.put(runtime, given, b"x")
     assert name.rpartition("/")[2] == kept
     assert uploads.require(name) == name
 
 
-def test_an_empty_file_and_one_that_is_too_large_are_refused_and_nothing_is_kept(runtime: Runtime) -> None:
+def test_an_empty_file_and_one_that_is_too_large_are_refused_and_nothing_is_kept(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MAX_BYTES", 1024**2)
     before = runtime.objects.list(uploads.FOLDER)
     with pytest.raises(RequestError, match="is empty"):
-        uploads.put(runtime, "codes.csv", io.BytesIO(b""))
+        uploads.put(runtime, "codes.csv", b"")
     with pytest.raises(RequestError, match="larger than 1 MiB"):
-        uploads.put(runtime, "codes.csv", io.BytesIO(b"x" * (1024**2 + 1)), max_bytes=1024**2)
+        uploads.put(runtime, "codes.csv", b"x" * (1024**2 + 1))
     assert runtime.objects.list(uploads.FOLDER) == before
 
 

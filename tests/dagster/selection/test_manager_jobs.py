@@ -62,7 +62,7 @@ class Manager:
         self.runtime, self.instance = runtime, instance
 
     def upload(self, name: str, *lines: str) -> str:
-        return uploads.put(self.runtime, name, io.BytesIO("\n".join(lines).encode()))
+        return uploads.put(self.runtime, name, "\n".join(lines).encode())
 
     def launches(self, name: str, /, **config: Any) -> dg.ExecuteInProcessResult:
         return job(name).execute_in_process(instance=self.instance, run_config=config, raise_on_error=False)
@@ -306,7 +306,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     ("name", "config", "said"),
     [
         ("create_campaign", {"campaign_id": "x y"}, "campaign_id must be"),
-        ("create_campaign", {"campaign_id": "x", "reserves": {"rome": {"a": 1}}}, "rome has no seats"),
+        ("create_campaign", {"campaign_id": "x", "reserves": {"rome": {"a": 1}}}, "'rome' has no seats"),
         (
             "create_campaign",
             {"campaign_id": "x", "upload": "uploads/x"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def test_work_on_invites_needs_what_the_policy_allows(
     create(runtime, "summer")
     runtime.objects.put_bytes("invites/summer.csv", b"email\nuser1@example.com\nnobody\n")
     ttl = int(runtime.clock()) + 3600
-    upload = uploads.put(runtime, "list.csv", io.BytesIO(b"email\nuser2@example.com\n"))
+    upload = uploads.put(runtime, "list.csv", b"email\nuser2@example.com\n")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
     for again in range(2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def test_a_campaign_manager_needs_what_the_policy_allows(
 ) -> None:
     close_campaign(runtime, codes=0)
     drawn(runtime)
-    codes = io.BytesIO("\n".join(["code", *(f"CODE-{number}" for number in range(20))]).encode())
+    codes = "\n".join(["code", *(f"CODE-{number}" for number in range(20))]).encode()
     upload = uploads.put(runtime, "codes.csv", codes)
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     hers = Runtime(runtime.settings)
@@ -97,7 +96,7 @@ def test_the_application_around_the_ui_needs_what_its_policy_allows(
     runtime.objects.put_bytes(f"draws/{CAMPAIGN}/page/draw.json.gz", b"<p>")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
-    uploads.put(mine, "codes.csv", io.BytesIO(b"code\n"))
+    uploads.put(mine, "codes.csv", b"code\n")
     for each in (
         path,
         f"/reports/{CAMPAIGN}/funnel",
