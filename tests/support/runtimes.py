@@ -20,6 +20,7 @@ from pymongo import IndexModel
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.infrastructure.provision import provision
+from regworkers_core.infrastructure.provision_aws import provision_producer_keys
 from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
@@ -174,6 +175,7 @@ class _Example:
         for collection, indexes in INDEXES.items():
             models = [IndexModel(list(index.keys), **index.options) for index in indexes]
             runtime.dependency("mongo").call(runtime.database[collection].create_indexes, models)
+        list(provision_producer_keys(runtime))
         list(provision_topics(runtime, change=True))
 
 
@@ -192,7 +194,7 @@ class _Noted:
         return answer
 
 
-_AWS = ("dynamodb", "sqs", "secretsmanager", "s3", "logs")
+_AWS = ("dynamodb", "sqs", "s3", "logs")
 _READS = ("describe_", "get_", "head_")
 _examples: dict[str, _Example] = {}
 
