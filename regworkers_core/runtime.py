@@ -336,9 +336,15 @@ class Runtime:
 
     @cached_property
     def metrics(self) -> Metrics:
+        return self.metrics_by()
+
+    def metrics_by(self, aws_read_seconds: float | None = None) -> Metrics:
+        """By a client that waits that long for a response; None: as the settings say."""
         observability = self.settings.observability
         return Metrics(
-            self.aws.client("cloudwatch") if observability.cloudwatch_enabled else None,
+            self.aws.client("cloudwatch", read_timeout_seconds=aws_read_seconds)
+            if observability.cloudwatch_enabled
+            else None,
             self.dependency("cloudwatch"),
             observability.cloudwatch_namespace,
             self.settings.environment,

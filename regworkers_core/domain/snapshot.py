@@ -297,6 +297,30 @@ class ParityState:
     verified_as_of: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FunctionState:
+    """What came of the calls of checkEligibility within the last `window_seconds`, of which each may take
+    `limit_seconds`. `unknown` counts verdicts that could not be given.
+    """
+
+    window_seconds: float
+    calls: int
+    errors: int
+    throttles: int
+    unknown: int
+    duration_p95_seconds: float | None
+    limit_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinesState:
+    """Whether a line of a pod `arrived` in the log group within the last `window_seconds`."""
+
+    log_group: str
+    window_seconds: float
+    arrived: bool
+
+
 # What is promised of every item of `drain_log` and of every draw; `objectives` has a target for each.
 FRESHNESS, DELIVERY, DRAWS, CORRECTNESS = "freshness", "delivery", "draws", "correctness"
 OBJECTIVES = (FRESHNESS, DELIVERY, DRAWS, CORRECTNESS)
@@ -366,3 +390,6 @@ class Snapshot:
     messages_due: Reading[bool] = False
     forged: Reading[int] = 0
     unjudged: tuple[str, ...] = ()
+    # None: CloudWatch has no metrics of this environment, no agent collects its lines.
+    function: Reading[FunctionState | None] = None
+    lines: Reading[LinesState | None] = None

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.sqs import SqsQueue
@@ -33,6 +34,7 @@ from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooO
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
+from regworkers_core.observability.metrics import UNKNOWN_VERDICTS, Metering
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -44,6 +46,8 @@ _JUDGEMENTS = 2
 _QUEUE_AGAIN_SECONDS = 1.0
 # The cache is asked first, then the wait for the campaign's source begins.
 _CACHE_SECONDS = 1.0
+# In an outage every call has UNKNOWN verdicts: one metric in this time for each process is enough.
+_COUNT_SECONDS = 10.0
 EXAMPLE = '[{"campaignSlug": "...", "entry": {"email": "...", "firstName": "...", "lastName": "..."}}]'
 
 
@@ -79,8 +83,10 @@ class Checker:
         *,
         clock: Callable[[], float],
         attempt_seconds: float = 0.0,
+        metrics: Metrics | None = None,
     ) -> None:
         self._gatherer, self._transfer = gatherer, transfer
+        self._metrics, self._unknown, self._told_at = metrics, 0, -math.inf
         self._events, self._clock = events, clock
         self._attempt_seconds = attempt_seconds
 
@@ -111,7 +117,8 @@ class Checker:
         )
         transfer = Transfer(table, attempt_seconds=attempt, clock=runtime.clock)
         events = runtime.event_queue(ProducerRole.ELIGIBILITY, analytics)
-        return cls(gatherer, transfer, events, clock=runtime.clock, attempt_seconds=attempt)
+        metrics = runtime.metrics_by(aws_read_seconds=read_timeout)
+        return cls(gatherer, transfer, events, clock=runtime.clock, attempt_seconds=attempt, metrics=metrics)
 
     def check(
         self,
@@ -145,11 +152,14 @@ class Checker:
                 passed.append(Passed(id_, each.campaign.campaign_id, answer["transfer"]["entryId"]))
         self._publish(events, end - self._attempt_seconds)
         entries_passed("entry judged", passed)
+        unknown = sum(answer["status"] == Status.UNKNOWN for answer in answers)
+        self._count(unknown, end)
         # One line per call, whatever its result: the start of an entry's trace, and the place to find slow calls.
         log.info(
             "checks answered",
             checks=len(answers),
             created=sum(answer.get("transfer", {}).get("state") == "created" for answer in answers),
+            unknown=unknown,
             fans=sum(each.is_a_fans for each in checks),
             # Shows a backend that is missing in `eligibility.trustedCallers`: the weights that it sends are dropped.
             notTaken=sum(bool(each.not_taken) for each in checks),
@@ -204,6 +214,15 @@ class Checker:
         as_of = AsOf.at(self._clock())
         gathered = gathered.at(as_of.seconds)
         return gathered, as_of, judge(gathered.check.subject, gathered.facts, as_of)
+
+    def _count(self, unknown: int, end: float) -> None:
+        """Put the number of UNKNOWN verdicts, if there is time for it: at once, then every 10 s."""
+        self._unknown += unknown
+        now = scheduling.monotonic()
+        due = self._unknown and now - self._told_at >= _COUNT_SECONDS
+        if self._metrics is not None and due and end - now > self._attempt_seconds:
+            counted, self._unknown, self._told_at = self._unknown, 0, now
+            self._metrics.put([Metering(UNKNOWN_VERDICTS, counted)])
 
     def _publish(self, events: Sequence[dict[str, Any]], end: float) -> None:
         """Queue the events. An event that cannot be queued is logged; a repeated call, which finds its entry, queues it

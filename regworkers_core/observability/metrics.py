@@ -110,6 +110,11 @@ ITERATOR_AGE = Instrument(
     factor=0.001,
 )
 
+# Of checkEligibility. What else there is to count, AWS counts of the function.
+UNKNOWN_VERDICTS = _count(
+    "UnknownVerdicts", "regworkers.eligibility.unknown", "{verdict}", "checks answered UNKNOWN"
+)
+
 # Of calls to a queue or topic. CloudWatch has the first from SQS itself and the second not at all: only OpenTelemetry
 # gets them from here.
 SENT = Instrument(
@@ -122,13 +127,13 @@ SENT = Instrument(
     {"messaging.operation.name": "send", "messaging.operation.type": "send"},
 )
 OPERATION = _seconds("", "histogram", "messaging.client.operation.duration", "of a call to a queue")
-# Of the cache of campaigns. The function that asks it most has no right to publish in CloudWatch.
+# Of the cache of campaigns. The function that asks it most publishes in CloudWatch only what has an alarm.
 CACHE_FALLBACKS = _count("", "regworkers.cache.fallbacks", "{call}", "calls that Redis did not serve")
 
 INSTRUMENTS = (
     INVOCATIONS, MESSAGES, BATCH_DURATION, RECEIVED, DONE, FAILED, LAG, DRAIN_SECONDS, DEPENDENCY_DOWN, UNSENT,
     RETRIES, THROTTLES, CONCURRENCY, RUNS_SUCCEEDED, RUNS_FAILED, RUN_SECONDS, EVALUATED, OLDEST_MESSAGE,
-    DATA_LOSS, ITERATOR_AGE, BUDGET_LEFT, SENT, OPERATION, CACHE_FALLBACKS,
+    DATA_LOSS, ITERATOR_AGE, BUDGET_LEFT, UNKNOWN_VERDICTS, SENT, OPERATION, CACHE_FALLBACKS,
 )  # fmt: skip
 
 # CloudWatch's dimensions as OpenTelemetry's attributes. The resource has the environment.

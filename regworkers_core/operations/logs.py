@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.answers import AwsRefusal
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 
 # Fields that the workers write, without a fan's data. A line may come from anywhere: no other field is shown.
@@ -120,10 +120,38 @@ class Lines:
     cut: bool = False
 
 
+def any_line(runtime: Runtime, since: float, streams: str) -> bool:
+    """Whether a line came after `since` (epoch seconds) to a stream whose name begins with `streams`. Raises
+    TransientFailure, also if CloudWatch has found none and is not at the end yet, and UsageError if the group is
+    missing.
+    """
+    request: dict[str, Any] = {"startTime": int(since * 1000), "logStreamNamePrefix": streams, "limit": 1}
+    for _ in range(_MOST_PAGES):
+        answer = _page(runtime, **request)
+        if answer.get("events"):
+            return True
+        if not answer.get("nextToken"):
+            return False
+        request["nextToken"] = answer["nextToken"]
+    raise TransientFailure("logs", "CloudWatch searched for long and found no line so far")
+
+
+def _page(runtime: Runtime, **request: Any) -> Mapping[str, Any]:
+    group = runtime.names.log_group
+    try:
+        found: Mapping[str, Any] = runtime.dependency("logs").call(
+            runtime.aws.client("logs").filter_log_events, logGroupName=group, **request
+        )
+    except AwsRefusal as error:
+        if error.code == "ResourceNotFoundException":
+            raise UsageError(f"there is no log group {group}: run `regworkers provision`") from None
+        raise
+    return found
+
+
 def look_up(runtime: Runtime, sought: Sought) -> Lines:
     """Search the log group of this environment. Raises TransientFailure, and UsageError if the group is missing."""
     group = runtime.names.log_group
-    client, call = runtime.aws.client("logs"), runtime.dependency("logs").call
     started = int(datetime.fromisoformat(sought.since).timestamp() * 1000)
     found: dict[tuple[str, str], LogLine] = {}
     cut = False
@@ -132,18 +160,9 @@ def look_up(runtime: Runtime, sought: Sought) -> Lines:
             if sought.entry is not None and term == sought.entry[1]:
                 continue
             raise UsageError("CloudWatch cannot search for an id with a quotation mark or a backslash")
-        request: dict[str, Any] = {
-            "logGroupName": group,
-            "startTime": started,
-            "filterPattern": f'"{term}"',
-        }
+        request: dict[str, Any] = {"startTime": started, "filterPattern": f'"{term}"'}
         for _ in range(_MOST_PAGES):
-            try:
-                answer = call(client.filter_log_events, **request)
-            except AwsRefusal as error:
-                if error.code == "ResourceNotFoundException":
-                    raise UsageError(f"there is no log group {group}: run `regworkers provision`") from None
-                raise
+            answer = _page(runtime, **request)
             for event in answer.get("events", ()):
                 line = parse(event["message"], event.get("logStreamName", group))
                 if line is not None and sought.wants(line):

@@ -79,6 +79,10 @@ class AlertSeverities(Section):
     # Under `certificates.warnDays`, and under `certificates.criticalDays` or unusable.
     certificates: Severity = Severity.WARNING
     certificates_critical: Severity = Severity.CRITICAL
+    # checkEligibility: calls close to its time-out; and errors, throttles, UNKNOWN.
+    eligibility: Severity = Severity.WARNING
+    eligibility_failing: Severity = Severity.CRITICAL
+    log_lines: Severity = Severity.WARNING
     # Watched besides the conditions: a certificate that brokers refuse, an analytics queue that is never empty.
     certificate_renewal: Severity = Severity.WARNING
     analytics_age: Severity = Severity.WARNING

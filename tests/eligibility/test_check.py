@@ -16,6 +16,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.check import check_eligibility
 from regworkers_core.eligibility.rules import rule_set
+from regworkers_core.observability.metrics import UNKNOWN_VERDICTS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.adapters.http.servers import Scripted, answer
@@ -262,3 +263,24 @@ def test_what_an_operator_types(
         answer = typed("invoke", "checkEligibility", wrong)
         assert (answer.code, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
         assert line in answer.stderr
+
+
+def test_unknown_verdicts_are_counted_in_cloudwatch_at_once_and_then_not_in_each_call(
+    servers: Runtime,
+) -> None:
+    create(servers)
+    one(servers)
+    down = elsewhere(
+        servers,
+        mongo={"uri": f"mongodb://{closed_port()}", "server_selection_timeout_seconds": 0.2},
+        observability={"cloudwatch_enabled": True, "cloudwatch_logs": "none"},
+    )
+
+    def counted() -> float:
+        return sum(down.metrics.own_values(UNKNOWN_VERDICTS, down.clock(), 600.0))
+
+    before = counted()
+    assert [one(down)["status"] for _ in range(3)] == ["UNKNOWN"] * 3
+    assert counted() - before == 1
+    one(elsewhere(servers, observability={"cloudwatch_enabled": True, "cloudwatch_logs": "none"}))
+    assert counted() - before == 1, "a verdict that was given is not counted"

@@ -222,9 +222,9 @@ def _silence(world: World, cell: Silent) -> Iterator[str]:
 
 def _incident(world: World, cell: Incident) -> Iterator[str]:
     key, command = (text.replace("<campaignId>", CAMPAIGN) for text in (cell.key, cell.command))
-    last = max(cell.within_seconds, cell.critical_seconds or 0) + LOOK_SECONDS
-    for seconds in range(LOOK_SECONDS, last + 1, LOOK_SECONDS):
-        seen, wanted = world.look(), {key: cell.severity_after(seconds)}
+    wanted = {key: cell.severity}
+    for seconds in range(LOOK_SECONDS, cell.within_seconds + LOOK_SECONDS + 1, LOOK_SECONDS):
+        seen = world.look()
         if others := seen.open.keys() - wanted.keys():
             yield f"after {seconds} s another incident: {', '.join(sorted(others))}"
         if seconds >= cell.within_seconds:

@@ -31,24 +31,16 @@ TITLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """`key` and `severity` as in docs/alerts.md; `command` is what the doctor names. It is critical after
-    `critical_seconds`: by then a consequence has an incident of that severity.
-    """
+    """`key` and `severity` as in docs/alerts.md; `command` is what the doctor names."""
 
     key: str
     severity: str
     within_seconds: int
     command: str
     elsewhere: str = ""
-    critical_seconds: int | None = None
-
-    def severity_after(self, seconds: int) -> str:
-        late = self.critical_seconds is not None and seconds >= self.critical_seconds
-        return "critical" if late else self.severity
 
     def __str__(self) -> str:
-        later = f", critical after {self.critical_seconds} s" if self.critical_seconds else ""
-        return f"`{self.key}`, {self.severity}, {self.within_seconds} s{later}"
+        return f"`{self.key}`, {self.severity}, {self.within_seconds} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +98,8 @@ def _channel(others: str, name: str) -> Row:
     return dict.fromkeys(COLUMNS, Silent(because, beside="dead-letters:selection-queue-dlq"))
 
 
-# It is no longer known what Kafka deletes before the archive reads it.
-_KAFKA = Incident(
-    "dependency-down:kafka",
-    "warning",
-    DOWN_SECONDS,
-    "regworkers runbook kafka",
-    critical_seconds=BLIND_SECONDS,
-)
+# What Kafka deletes before the archive reads it has days.
+_KAFKA = Incident("dependency-down:kafka", "warning", DOWN_SECONDS, "regworkers runbook kafka")
 # Of the run that failed; the draw goes on with the next one.
 _RUN = Incident(
     "selection-run:draw/<campaignId>", "critical", LOOK_SECONDS, "regworkers runbook selection-failures"
@@ -137,7 +123,8 @@ MATRIX: Mapping[str, Row] = {
             "tokens and certificates are kept once they are read; who starts meanwhile names what it lacks"
         )
     ),
-    "cloudwatch": _aws(Silent("evaluations then take the ages of queues from their own marks in MongoDB")),
+    # Evaluations take the ages of queues from their own marks in MongoDB, but not how checkEligibility does.
+    "cloudwatch": _aws(Incident("blind:cloudwatch", "warning", BLIND_SECONDS, TIME_OUTS)),
     "cloudwatch-logs": _aws(
         Silent("each line also goes to the process's own output, and to the log group afterwards")
     ),

@@ -11,7 +11,7 @@ import structlog
 
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.observability.logs import describe
-from regworkers_core.observability.metrics import Histogram, Metering, export
+from regworkers_core.observability.metrics import Histogram, Instrument, Metering, export
 
 log = structlog.get_logger(__name__)
 # SQS reports every minute or five, some minutes late.
@@ -72,6 +72,10 @@ class Metrics:
             except Exception as error:
                 log.warning("metrics not published", error=describe(error))
 
+    @property
+    def enabled(self) -> bool:
+        return self._client is not None
+
     def _datum(self, reading: Metering) -> dict[str, Any]:
         named = {**reading.dimensions, "Environment": self._environment}
         value = reading.value
@@ -89,18 +93,45 @@ class Metrics:
         """
         if self._client is None:
             return None
+        where = {"QueueName": queue}
+        ages = self.values(
+            "AWS/SQS", "ApproximateAgeOfOldestMessage", where, "Maximum", now, _LOOK_BACK_SECONDS
+        )
+        return ages[-1] if ages else None
+
+    def own_values(self, instrument: Instrument, now: float, seconds: float) -> list[float]:
+        """Of a counter of ours, as `values`."""
+        where = {"Environment": self._environment}
+        return self.values(self._namespace, instrument.name, where, "Sum", now, seconds)
+
+    def values(
+        self,
+        namespace: str,
+        metric: str,
+        where: Mapping[str, str],
+        statistic: str,
+        now: float,
+        seconds: float,
+    ) -> list[float]:
+        """The value of each minute until `now` (epoch seconds) that has one, oldest first; `statistic` is `Sum`,
+        `Maximum` or a percentile (`p95`). Raises TransientFailure.
+        """
+        percentile = statistic.startswith("p")
         answer = self._dependency.once(
             self._client.get_metric_statistics,
-            Namespace="AWS/SQS",
-            MetricName="ApproximateAgeOfOldestMessage",
-            Dimensions=[{"Name": "QueueName", "Value": queue}],
-            StartTime=datetime.fromtimestamp(now - _LOOK_BACK_SECONDS, UTC),
+            Namespace=namespace,
+            MetricName=metric,
+            Dimensions=[{"Name": name, "Value": value} for name, value in where.items()],
+            StartTime=datetime.fromtimestamp(now - seconds, UTC),
             EndTime=datetime.fromtimestamp(now, UTC),
             Period=60,
-            Statistics=["Maximum"],
+            **{"ExtendedStatistics" if percentile else "Statistics": [statistic]},
         )
-        latest = max(answer.get("Datapoints", ()), key=lambda point: point["Timestamp"], default=None)
-        return None if latest is None else float(latest["Maximum"])
+        points = sorted(answer.get("Datapoints", ()), key=lambda point: point["Timestamp"])
+        return [
+            float(point["ExtendedStatistics"][statistic] if percentile else point[statistic])
+            for point in points
+        ]
 
 
 def _distribution(value: Histogram) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import RUN_JOBS, SELECTION_JOBS
-from regworkers_core.infrastructure.desired import Facts
+from regworkers_core.infrastructure.desired import Facts, desired
 from regworkers_core.observability.metrics import (
     DEPENDENCY_DOWN,
     EVALUATED,
@@ -21,6 +21,7 @@ from regworkers_core.observability.metrics import (
     RETRIES,
     RUNS_FAILED,
     THROTTLES,
+    UNKNOWN_VERDICTS,
     UNSENT,
     Instrument,
 )
@@ -59,6 +60,10 @@ def of_queue(queue: str, name: str, statistic: str = "Maximum") -> Metric:
 
 def of_table(table: str, name: str) -> Metric:
     return Metric("AWS/DynamoDB", name, (("TableName", table),), "Sum")
+
+
+def of_function(settings: Settings, name: str, statistic: str = "Sum") -> Metric:
+    return Metric("AWS/Lambda", name, (("FunctionName", desired(settings).function.name),), statistic)
 
 
 Missing = Literal["breaching", "notBreaching", "ignore", "missing"]
@@ -135,6 +140,8 @@ def alarms(settings: Settings) -> list[Alarm]:
         *_of_drains(settings),
         *_of_runs(settings),
         *_of_tables(settings),
+        *_of_function(settings),
+        *_of_lines(settings),
     ]
     prefix = settings.names.prefix
     return [replace(each, name=f"{prefix}regworkers-{each.name}") for each in found]
@@ -262,6 +269,57 @@ def _of_tables(settings: Settings) -> Iterator[Alarm]:
                 _THROTTLES,
                 periods=2,
             )
+
+
+def _of_function(settings: Settings) -> Iterator[Alarm]:
+    """Of checkEligibility, with the limits of its condition as far as one metric shows them."""
+    alerts, function = settings.alerts, desired(settings).function
+    severity, most = alerts.severity.eligibility_failing, alerts.error_items - 1
+    for name, level, description, metric, threshold, periods in (
+        ("fails", severity, "Calls ended in an error.", of_function(settings, "Errors"), most, 1),
+        (
+            "throttled",
+            severity,
+            "Calls were throttled: callers got no answer.",
+            of_function(settings, "Throttles"),
+            most,
+            1,
+        ),
+        (
+            "answers-unknown",
+            severity,
+            "Verdicts were UNKNOWN: a dependency did not answer.",
+            own(settings, UNKNOWN_VERDICTS, "Sum"),
+            most,
+            2,
+        ),
+        (
+            "slow",
+            alerts.severity.eligibility,
+            "The 95th percentile of the duration, in ms, is close to the time-out.",
+            of_function(settings, "Duration", "p95"),
+            alerts.batch_share * function.timeout_seconds * 1000,
+            2,
+        ),
+    ):
+        text = f"checkEligibility: {description} See docs/runbooks/eligibility.md."
+        yield Alarm(f"eligibility-{name}", level, text, metric, threshold, periods=periods)
+
+
+def _of_lines(settings: Settings) -> Iterator[Alarm]:
+    """Where an agent collects lines: every evaluation of the alerts writes one."""
+    if settings.observability.cloudwatch_logs != "commands":
+        return
+    yield Alarm(
+        "no-log-lines",
+        settings.alerts.severity.log_lines,
+        "No line came to the log group for 15 minutes: see docs/runbooks/log-lines.md.",
+        Metric("AWS/Logs", "IncomingLogEvents", (("LogGroupName", settings.names.log_group),), "Sum"),
+        1,
+        periods=3,
+        comparison="LessThanThreshold",
+        missing="breaching",
+    )
 
 
 def _whole_minutes(seconds: float) -> int:

@@ -12,6 +12,7 @@ from regworkers_core.domain.snapshot import OBJECTIVES, RUN_JOBS
 from regworkers_core.infrastructure.dashboards.alarms import (
     DRAINS,
     Metric,
+    of_function,
     of_queue,
     of_table,
     own,
@@ -34,6 +35,7 @@ from regworkers_core.observability.metrics import (
     RUNS_FAILED,
     RUNS_SUCCEEDED,
     THROTTLES,
+    UNKNOWN_VERDICTS,
     UNSENT,
     Instrument,
 )
@@ -112,6 +114,22 @@ def board(settings: Settings) -> dict[str, Any]:
             ],
         ),
         ("Duration of drains, s", of_drains(DRAIN_SECONDS, "Maximum")),
+        (
+            "checkEligibility: calls",
+            [
+                *((name, of_function(settings, name)) for name in ("Invocations", "Errors", "Throttles")),
+                ("concurrent", of_function(settings, "ConcurrentExecutions", "Maximum")),
+                ("UNKNOWN verdicts", own(settings, UNKNOWN_VERDICTS, "Sum")),
+            ],
+        ),
+        (
+            "checkEligibility: duration, ms",
+            [(p, of_function(settings, "Duration", p)) for p in ("p50", "p95", "p99")],
+        ),
+        (
+            "Lines in the log group",
+            [("lines", Metric("AWS/Logs", "IncomingLogEvents", (("LogGroupName", names.log_group),), "Sum"))],
+        ),
     ]
     widgets = [_chart(number, title, row, region) for number, (title, row) in enumerate(charts)]
     widgets.append(_get_records(len(charts), names.demand_table, region))

@@ -73,6 +73,7 @@ _SNAPSHOT = (
     Statement("CheckThatS3Answers", ("s3:ListBucket",), (bucket,)),
     Statement("ReadHowFarTheArchiveIs", ("s3:GetObject",), objects("archive")),
     OLDEST_MESSAGE,
+    Statement("SeeThatLinesArrive", ("logs:FilterLogEvents",), (log_group, log_streams)),
     kafka("ReadTheOldestEvents", "DescribeTopicDynamicConfiguration", *READ_EVENTS),
 )
 

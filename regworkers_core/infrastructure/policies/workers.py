@@ -297,6 +297,7 @@ ELIGIBILITY = (
             ),
             send("QueueTheEvents", "analytics-queue"),
             sign_events(ProducerRole.ELIGIBILITY),
+            PUT_METRICS,
         ),
     ),
 )

@@ -68,7 +68,10 @@ def evaluate(runtime: Runtime, snapshot: Snapshot, *, by: str, outage: Outage | 
     directly. `outage` is that of the previous evaluation.
     """
     try:
-        return _settle(runtime, snapshot, by, outage)
+        found = _settle(runtime, snapshot, by, outage)
+        # Also the line whose absence shows that no line arrives.
+        log.info("alerts evaluated", open=len(found.open), unread=len(found.unknown))
+        return found
     except (TransientFailure, UsageError) as failure:
         # MongoDB is down, or refuses us.
         unknown = {condition.name: str(failure) for condition in TABLE}

@@ -12,7 +12,7 @@ from regworkers_core.domain.snapshot import (
     SELECTION_JOBS,
 )
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS
-from regworkers_core.operations.alerts.conditions import availability, campaigns, waiting, work
+from regworkers_core.operations.alerts.conditions import availability, campaigns, function, waiting, work
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     DEPENDENCY,
@@ -22,6 +22,7 @@ from regworkers_core.operations.alerts.conditions.condition import (
     duration,
 )
 from regworkers_core.operations.alerts.conditions.objectives import or_burns
+from regworkers_core.operations.health.aws_side import LINES_SECONDS
 from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
 
 _LIMITS, _CERTIFICATES, _ANALYTICS = AlertSettings(), CertificatesSettings(), AnalyticsSettings()
@@ -337,4 +338,27 @@ TABLE: tuple[Condition, ...] = (
         timed=True,
     ),
     RENEWAL,
+    Condition(
+        name="eligibility",
+        fires="of the calls of checkEligibility within 5 min, or of their verdicts, more than `errorRate` "
+        f"({_LIMITS.error_rate:.0%}) and at least `errorItems` ({_LIMITS.error_items}) ended in an error, were "
+        "throttled, or were UNKNOWN; or the p95 of their duration is above `batchShare` "
+        f"({_LIMITS.batch_share:.0%}) of its time-out",
+        severity=f"{_SEVERITY.eligibility_failing} (`eligibilityFailing`); {_SEVERITY.eligibility}: duration",
+        key="`errors`, `throttles`, `unknown`, `duration`",
+        runbook="eligibility.md",
+        several="things are wrong with checkEligibility",
+        assess=function.eligibility,
+    ),
+    Condition(
+        name="log-lines",
+        fires=f"no line of a pod came to the log group for {duration(LINES_SECONDS)}, where an agent collects them "
+        "(`observability.cloudwatchLogs` is `commands`); at two evaluations",
+        severity=_SEVERITY.log_lines.value,
+        key="log-group",
+        runbook="log-lines.md",
+        several="log groups get no lines",
+        assess=function.lines,
+        patient=True,
+    ),
 )

@@ -52,6 +52,8 @@ _SECTION_OF = {
     "drift": "parity",
     "certificates": "certificates",
     "certificate-renewal": "certificates",
+    "eligibility": "eligibility",
+    "log-lines": "logs",
 }
 _COMMANDS = {each.page.removeprefix("docs/runbooks/"): each.command for each in CATALOG}
 # On top of the snapshot, and only if MongoDB has just answered.
@@ -202,6 +204,9 @@ def _found(
         name = "analytics-queue"
     if name in _STREAM_SUBJECTS:
         section, name = "stream", STREAM
+    if section in ("eligibility", "logs"):
+        # Of one thing each.
+        name = ""
     if section == "sensors" and name == "daemons":
         section = "daemons"
     if section == "certificates":

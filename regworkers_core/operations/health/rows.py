@@ -13,7 +13,9 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
     DrainState,
+    FunctionState,
     LeaseState,
+    LinesState,
     ParityState,
     PausedDrain,
     QueueState,
@@ -38,12 +40,14 @@ SECTIONS = {
     "archive": "Archive",
     "leases": "Leases",
     "drains": "Drains",
+    "eligibility": "checkEligibility",
     "campaigns": "Campaigns",
     "parity": "Parity",
     "certificates": "Certificates",
     "daemons": "Daemons",
     "sensors": "Sensors",
     "runs": "Runs",
+    "logs": "Log lines",
 }
 STREAM = "demand-table"
 _OWN_JOB = "doctor"
@@ -111,12 +115,14 @@ def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
         ),
         *_read("leases", snapshot.leases, settings, lambda found: map(_lease, found)),
         *_drains(snapshot, settings),
+        *_read("eligibility", snapshot.function, settings, _function),
         *_read("campaigns", snapshot.campaigns, settings, lambda found: map(_campaign, found)),
         *_read("parity", snapshot.parity, settings, _parity),
         *_read("certificates", snapshot.certificates, settings, lambda found: map(_certificate, found)),
         *_read("daemons", snapshot.scheduler, settings, _daemons, unread),
         *_read("sensors", snapshot.scheduler, settings, _sensors, unread),
         *_read("runs", snapshot.scheduler, settings, _runs, unread),
+        *_read("logs", snapshot.lines, settings, _lines),
     ]
 
 
@@ -184,6 +190,28 @@ def _stream(stream: StreamState) -> Iterable[Row]:
     state = RowState.NOTE if age is None else RowState.FINE
     facts = {"shards": stream.shards, "iteratorAgeSeconds": age}
     yield Row("stream", STREAM, state, f"{shards}, {text}", facts=facts)
+
+
+def _function(read: FunctionState | None) -> Iterable[Row]:
+    if read is None:
+        return [Row("eligibility", "", RowState.FINE, "no metrics in CloudWatch")]
+    p95 = read.duration_p95_seconds
+    took = "" if p95 is None else f", p95 {p95:.1f} s of {read.limit_seconds:g} s"
+    text = (
+        f"{read.calls:,} calls in {duration(read.window_seconds)}: {read.errors:,} errors, "
+        f"{read.throttles:,} throttled, {read.unknown:,} UNKNOWN{took}"
+    )
+    facts = as_document(
+        read, "calls", "errors", "throttles", "unknown", "duration_p95_seconds", "limit_seconds"
+    )
+    return [Row("eligibility", "", RowState.FINE, text, facts=facts)]
+
+
+def _lines(read: LinesState | None) -> Iterable[Row]:
+    if read is None:
+        return [Row("logs", "", RowState.FINE, "no agent collects them here")]
+    arrived = "arrive" if read.arrived else f"none for {duration(read.window_seconds)}"
+    return [Row("logs", "", RowState.FINE, f"{read.log_group}: {arrived}")]
 
 
 def _unarchived(events: UnarchivedEvents, prefix: str) -> Row:

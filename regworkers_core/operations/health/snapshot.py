@@ -37,6 +37,7 @@ from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import DrainSpec, batch_limit, fuse_in_force
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
+from regworkers_core.operations.health.aws_side import read_function, read_lines
 from regworkers_core.operations.health.dependency_status import (
     DEPENDENCIES,
     SERVICES,
@@ -84,6 +85,8 @@ _DEPENDENCY_OF = {
     "messages": "mongo",
     "forged": "mongo",
     "archive": "kafka",
+    "function": "cloudwatch",
+    "lines": "logs",
 }
 
 # Reads the state of Dagster, which the core does not import. Raises a Failure or a UsageError.
@@ -121,6 +124,8 @@ def read_system(
         "parity": partial(_parity, runtime),
         "forged": lambda: runtime.dead_letters.number_open(Reason.FORGED),
         "archive": partial(read_unarchived, runtime),
+        "function": partial(read_function, runtime),
+        "lines": partial(read_lines, runtime),
     }
     found = _judged(read_in_parallel(readers, within_seconds, _dependency_of), within_seconds)
     asked = [found[_PROBE + name] for name in DEPENDENCIES]
@@ -159,6 +164,8 @@ def read_system(
         archive=found["archive"],
         acknowledged=found["acknowledged"],
         messages_due=found["messages"],
+        function=found["function"],
+        lines=found["lines"],
     )
 
 

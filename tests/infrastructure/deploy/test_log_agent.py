@@ -1,19 +1,35 @@
-"""The agent of deploy/kubernetes/logs.yaml: which files it reads, and that a line arrives as the workers wrote it."""
+"""The agent of deploy/kubernetes/logs.yaml: which files it reads, and that a line arrives as the workers wrote it.
+
+Where Fluent Bit can be had (`fluent-bit` on the path, or REGWORKERS_TEST_FLUENT_BIT), it is started with that file.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import ssl
+import subprocess
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import orjson
 import pytest
 import structlog
 import yaml
 
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
 from regworkers_core.observability.logs import Passed, bind, configure_logging, entries_passed
+from regworkers_core.operations.health.aws_side import POD_STREAMS
 from regworkers_core.operations.logs import parse
 from regworkers_core.settings import PROJECT_ROOT, settings_of
+from regworkers_local.state import free_port
+from tests.support.certificates import Authority
+from tests.support.shared import shared_namespace
+from tests.support.tls_proxy import TlsProxy
+from tests.support.waiting import wait_until
 
 # How containerd and CRI-O write a line: time, stream, P(art) or F(ull), text. Fluent Bit's parser `cri` has the same.
 _CRI = re.compile(r"^(?P<time>.+?) (?P<stream>stdout|stderr) (?P<flag>[FP]) (?P<log>.*)$")
@@ -79,6 +95,69 @@ def test_it_writes_to_the_group_of_the_settings_with_a_role_that_may_do_no_more(
     assert account["annotations"]["eks.amazonaws.com/role-arn"].endswith("role/prod-regworkers-logs")
     (policy,) = (worker for worker in WORKERS if (worker.name,) == ROLES["logs"])
     assert policy.actions == {"logs:CreateLogStream", "logs:PutLogEvents"}
+
+
+def test_the_agent_itself_starts_and_delivers_lines_as_they_were_written(
+    manifest: dict[str, Any], tmp_path: Path
+) -> None:
+    program = os.environ.get("REGWORKERS_TEST_FLUENT_BIT") or shutil.which("fluent-bit")
+    if not program:
+        pytest.skip("there is no fluent-bit here")
+    authority, port = Authority(), free_port(0, str(tmp_path), {0})
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (tmp_path / "server.pem").write_text(authority.server().bundle)
+    context.load_cert_chain(tmp_path / "server.pem")
+    containers, state = tmp_path / "containers", tmp_path / "state"
+    containers.mkdir()
+    state.mkdir()
+    long = orjson.dumps({"event": "long", "text": "x" * 20_000}).decode()
+    lines = [
+        '2026-11-26T18:00:00.000000001Z stderr F {"event": "entry saved"}',
+        f"2026-11-26T18:00:00.000000002Z stderr P {long[:16_384]}",
+        f"2026-11-26T18:00:00.000000003Z stderr F {long[16_384:]}",
+    ]
+    for pod in ("run-1_regworkers_dagster-4f1d", "regworkers-logs-1_regworkers_fluent-bit-12ab"):
+        (containers / f"{pod}.log").write_text("\n".join(lines) + "\n")
+    # The file as it is: only places on this machine are others, and where CloudWatch is.
+    config = manifest["ConfigMap"]["data"]["fluent-bit.yaml"]
+    config = config.replace("/var/log/containers", str(containers)).replace("/var/fluent-bit", str(state))
+    here = (
+        f"endpoint: 127.0.0.1\n          port: {port}\n          tls.verify: off\n          log_group_name:"
+    )
+    config = config.replace("log_group_name:", here.replace("          ", " " * 6))
+    (tmp_path / "fluent-bit.yaml").write_text(config)
+    with shared_namespace() as runtime:
+        logs, group = runtime.aws.client("logs"), runtime.names.log_group
+        proxy = TlsProxy(port, int(urlsplit(logs.meta.endpoint_url).port or 0), context)
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        environment = {**os.environ, **keys, "AWS_REGION": "us-east-1", "LOG_GROUP": group}
+        agent = subprocess.Popen(
+            [program, "-c", str(tmp_path / "fluent-bit.yaml")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+
+            def arrived() -> list[dict[str, Any]]:
+                assert agent.poll() is None, agent.stdout and agent.stdout.read()
+                found: list[dict[str, Any]] = logs.filter_log_events(logGroupName=group)["events"]
+                return found if len(found) >= 2 else []
+
+            events = wait_until(arrived, what="both lines")
+        finally:
+            agent.terminate()
+            agent.communicate(timeout=30)
+            proxy.close()
+    assert sorted(event["message"] for event in events) == sorted(['{"event": "entry saved"}', long])
+    assert {event["logStreamName"].startswith(POD_STREAMS) for event in events} == {True}
+    assert all("regworkers-logs" not in event["logStreamName"] for event in events)
+
+
+def test_the_doctor_looks_for_lines_in_the_streams_of_the_agent(pipeline: dict[str, Any]) -> None:
+    (output,) = pipeline["outputs"]
+    assert output["log_stream_prefix"] == POD_STREAMS, "Fluent Bit takes an empty prefix for none and ends"
 
 
 def test_lines_are_not_sent_twice_where_the_agent_runs() -> None:

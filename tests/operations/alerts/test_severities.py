@@ -14,6 +14,8 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
     FailedRun,
+    FunctionState,
+    LinesState,
     ParityState,
     PausedDrain,
     SchedulerState,
@@ -67,6 +69,8 @@ ILL = replace(
     parity=ParityState(ago(60), {"missing": 200}),
     fuses=(BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1"),),
     pauses=(PausedDrain("save", ago(DAY), "ada", "a test"),),
+    function=FunctionState(300.0, 10, 10, 10, 10, 28.0, 29.0),
+    lines=LinesState("/qa-regworkers", 900.0, arrived=False),
 )
 
 

@@ -11,6 +11,8 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
     DrainState,
+    FunctionState,
+    LinesState,
     ParityState,
     QueueState,
     SchedulerState,
@@ -61,6 +63,8 @@ WELL = Snapshot(
     certificates=(CertificateState("qa", 90.0, "CN=regworkers"),),
     scheduler=SchedulerState({"SENSOR": ago(5)}, (TickState("save_entries_sensor", 3.0, ago(4)),)),
     parity=ParityState(ago(3600), {"not_yet": 3}),
+    function=FunctionState(300.0, 5000, 2, 0, 1, 0.4, 29.0),
+    lines=LinesState("/qa-regworkers", 900.0, arrived=True),
 )
 _PARTS = (
     "queues",
@@ -77,6 +81,8 @@ _PARTS = (
     "scheduler",
     "parity",
     "forged",
+    "function",
+    "lines",
 )
 BLIND = replace(WELL, **dict.fromkeys(_PARTS, UNREAD))
 

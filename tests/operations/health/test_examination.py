@@ -16,7 +16,9 @@ from regworkers_core.domain.snapshot import (
     CertificateState,
     DrainState,
     FailedRun,
+    FunctionState,
     LeaseState,
+    LinesState,
     ParityState,
     PausedDrain,
     QueueState,
@@ -303,3 +305,20 @@ def test_a_cause_that_came_later_is_not_named() -> None:
     assert cause_of_depth({"dependency-down:sqs": began - 1}) == "dependency-down:sqs"
     assert cause_of_depth({"dependency-down:sqs": began + 60}) is None
     assert cause_of_depth({}) is None, "it is seen for the first time now"
+
+
+def test_the_function_and_the_lines_of_pods_have_a_row_each_with_its_worst_finding() -> None:
+    silent = replace(
+        WELL,
+        function=FunctionState(300.0, 1000, 900, 0, 100, 28.0, 29.0),
+        lines=LinesState("/prod-regworkers", 900.0, arrived=False),
+    )
+    found = of(silent)
+    (function,), (lines,) = found.section("eligibility"), found.section("logs")
+    assert (function.state, lines.state) == (RowState.CRITICAL, RowState.WARNING)
+    assert function.text == "1,000 calls in 5 min: 900 errors, 0 throttled, 100 UNKNOWN, p95 28.0 s of 29 s"
+    assert lines.text == "/prod-regworkers: none for 15 min"
+    assert {each.runbook for each in found.found} == {
+        "docs/runbooks/eligibility.md",
+        "docs/runbooks/log-lines.md",
+    }

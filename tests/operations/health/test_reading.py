@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +14,12 @@ from regworkers_core import runtime
 from regworkers_core.adapters.mongo import client
 from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import SchedulerState, Unread
+from regworkers_core.domain.snapshot import LinesState, SchedulerState, Unread
 from regworkers_core.drains.runner import batch_limit
+from regworkers_core.infrastructure.desired import desired
+from regworkers_core.observability.metrics import UNKNOWN_VERDICTS, Metering
 from regworkers_core.operations.health import dependency_status
+from regworkers_core.operations.health.aws_side import POD_STREAMS, read_function, read_lines
 from regworkers_core.operations.health.dependency_status import (
     AWS,
     DEPENDENCIES,
@@ -28,6 +31,7 @@ from regworkers_core.operations.health.rows import RowState, rows_of
 from regworkers_core.operations.health.snapshot import DRAINS, drain_states, read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
+from regworkers_core.settings.operations import ObservabilitySettings
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
 from tests.support.runtimes import test_settings
@@ -222,3 +226,63 @@ def test_a_reader_that_hangs_or_fails_does_not_stop_the_others() -> None:
     assert found["refused"] == Unread("AWS refuses GetObject", "s3"), "not the one that it asks first"
     assert found["defect"] == Unread("defect in reading it: ValueError")
     assert found["fine"] == 7
+
+
+def test_how_the_function_does_is_read_from_cloudwatch(world: Runtime) -> None:
+    watched = Runtime(
+        world.settings.model_copy(update={"observability": ObservabilitySettings(cloudwatch_enabled=True)})
+    )
+    name = desired(watched.settings).function.name
+    for metric, value in (("Invocations", 40), ("Errors", 3), ("Throttles", 2), ("Duration", 1500)):
+        watched.aws.client("cloudwatch").put_metric_data(
+            Namespace="AWS/Lambda",
+            MetricData=[
+                {
+                    "MetricName": metric,
+                    "Value": float(value),
+                    "Dimensions": [{"Name": "FunctionName", "Value": name}],
+                }
+            ],
+        )
+    before = read_function(watched)
+    watched.metrics.put([Metering(UNKNOWN_VERDICTS, 7)])
+    found = read_function(watched)
+    assert before is not None and found is not None
+    assert (found.calls, found.errors, found.throttles, found.duration_p95_seconds) == (40, 3, 2, 1.5)
+    assert found.unknown - before.unknown == 7
+    assert read_function(world) is None, "CloudWatch is off"
+
+
+def test_whether_lines_of_pods_arrive_is_read_from_the_log_group(
+    world: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Runtime(
+        world.settings.model_copy(update={"observability": ObservabilitySettings(cloudwatch_logs="commands")})
+    )
+    logs, group = agent.aws.client("logs"), agent.names.log_group
+    logs.delete_log_group(logGroupName=group)
+    with pytest.raises(UsageError, match="there is no log group"):
+        read_lines(agent)
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName=f"{POD_STREAMS}x")
+
+    def write(seconds_ago: float) -> LinesState | None:
+        event = {"timestamp": int((time.time() - seconds_ago) * 1000), "message": "{}"}
+        logs.put_log_events(logGroupName=group, logStreamName=f"{POD_STREAMS}x", logEvents=[event])
+        return read_lines(agent)
+
+    assert write(1000.0) == LinesState(group, 900.0, arrived=False)
+    assert write(100.0) == LinesState(group, 900.0, arrived=True)
+    assert read_lines(world) is None, "no agent collects them"
+    # Lines of the function and of commands do not count. The embedded CloudWatch does not tell streams apart.
+    asked: list[dict[str, Any]] = []
+    pages = iter([{"events": [], "nextToken": "t"}, {"events": []}])
+
+    def filter_log_events(**request: Any) -> Any:
+        asked.append(dict(request))
+        return next(pages)
+
+    monkeypatch.setattr(agent.aws, "client", lambda _: SimpleNamespace(filter_log_events=filter_log_events))
+    assert read_lines(agent) == LinesState(group, 900.0, arrived=False)
+    assert [each["logStreamNamePrefix"] for each in asked] == [POD_STREAMS] * 2
+    assert asked[1]["nextToken"] == "t"

@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import SchedulerState, Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.availability import Gap, blind_findings, gaps_of, gaps_since
-from regworkers_core.operations.alerts.conditions.condition import Finding
+from regworkers_core.operations.alerts.conditions.condition import Context, Finding
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.health.dependency_status import too_busy, with_short_timeouts
@@ -23,6 +23,7 @@ from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from tests.operations.alerts.world import (
     BLIND,
+    DAY,
     NOW,
     SETTINGS,
     WELL,
@@ -299,3 +300,12 @@ def test_without_cloudwatch_the_age_is_from_evaluations_or_unread(
         age()
     runtime.queue_marks.seen([name], [], runtime.clock(), 300)
     assert age().at_least == pytest.approx(0, abs=30)
+
+
+def test_nobody_is_woken_for_an_outage_of_cloudwatch_that_hides_how_the_function_does() -> None:
+    away = replace(WELL, function=Unread("no answer", "cloudwatch"))
+    table = {each.name: each.assess(Context(away, SETTINGS)) for each in TABLE}
+    gaps = gaps_of(TABLE, table, SETTINGS.alerts)
+    began = {each.key: NOW - DAY for each in gaps}
+    (found,) = blind_findings(gaps, began, (), NOW, LIMIT)
+    assert (found.subject, found.severity) == ("cloudwatch", Severity.WARNING)

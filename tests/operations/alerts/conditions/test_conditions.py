@@ -13,7 +13,9 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
     FailedRun,
+    FunctionState,
     LastAcknowledged,
+    LinesState,
     ParityState,
     PausedDrain,
     SchedulerState,
@@ -546,3 +548,51 @@ def test_causes_are_those_that_the_drains_name() -> None:
         *DRAIN_OF,
         "notification-queue",
     }
+
+
+FUNCTION = WELL.function
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"errors": 400}, ("errors", "critical", "400 of 5000 calls of checkEligibility ended in an error")),
+        ({"errors": 250}, None),
+        ({"calls": 2, "errors": 2}, None),
+        (
+            {"calls": 0, "throttles": 3},
+            ("throttles", "critical", "3 of 3 calls of checkEligibility were thr"),
+        ),
+        ({"unknown": 300}, ("unknown", "critical", "300 of 5000 verdicts of checkEligibility were UNKNOWN")),
+        ({"duration_p95_seconds": 23.0}, None),
+        (
+            {"duration_p95_seconds": 23.3},
+            ("duration", "warning", "calls of checkEligibility take 23.3 s (p95)"),
+        ),
+        ({"duration_p95_seconds": None, "calls": 0, "errors": 0, "unknown": 0}, None),
+    ],
+)
+def test_the_function_that_fans_ask_is_watched_like_a_drain(
+    facts: dict[str, Any], expected: tuple[str, str, str] | None
+) -> None:
+    assert isinstance(FUNCTION, FunctionState)
+    lines = found("eligibility", replace(WELL, function=replace(FUNCTION, **facts)))
+    assert len(lines) == (expected is not None)
+    if expected:
+        assert lines[0][:2] == expected[:2] and lines[0][2].startswith(expected[2])
+
+
+def test_verdicts_that_an_outage_makes_unknown_come_of_it() -> None:
+    assert isinstance(FUNCTION, FunctionState)
+    read = assessed("eligibility", replace(WELL, function=replace(FUNCTION, unknown=5000)))
+    assert isinstance(read, Assessment)
+    assert "dependency-down:mongo" in read.findings[0].because
+
+
+def test_lines_that_no_longer_come_are_a_finding_where_an_agent_collects_them() -> None:
+    assert isinstance(WELL.lines, LinesState)
+    none = replace(WELL, lines=replace(WELL.lines, arrived=False))
+    ((subject, severity, line),) = found("log-lines", none)
+    assert (subject, severity) == ("log-group", "warning")
+    assert line.startswith("no line of a pod came to /qa-regworkers for 15 min")
+    assert found("log-lines", replace(WELL, lines=None)) == []
