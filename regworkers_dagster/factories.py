@@ -62,7 +62,16 @@ def fields_of(config_type: type[dg.Config]) -> dict[str, dg.Field]:
             name: dg.Field(_renamed(name), is_required=False, description="Renamed to `apply`.")
             for name in config_type.former
         }
+    for other, name in spellings_of(config_type).items():
+        description = f"Another spelling of `{name}`."
+        fields[other] = dg.Field(str, is_required=False, description=description)
     return fields
+
+
+def spellings_of(config_type: type[dg.Config]) -> Mapping[str, str]:
+    """Other names of fields, by which documents from elsewhere give them: `spellings` of the config's class."""
+    found: Mapping[str, str] = getattr(config_type, "spellings", {})
+    return found
 
 
 @cache
@@ -78,6 +87,9 @@ def flat(step: str, config_type: type[dg.Config]) -> dg.ConfigMapping:
     def mapped(given: Mapping[str, Any]) -> dict[str, Any]:
         # A field that was emptied has its default.
         filled = {key: value for key, value in given.items() if value is not None}
+        for other, name in spellings_of(config_type).items():
+            if value := filled.pop(other, ""):
+                filled[name] = filled.get(name) or value
         return {"ops": {step: {"config": filled}}}
 
     return dg.ConfigMapping(mapped, config_schema=fields_of(config_type))

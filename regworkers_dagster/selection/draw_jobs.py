@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
@@ -100,6 +100,8 @@ class TopUpConfig(CampaignConfig):
 
 
 class RetryConfig(CampaignConfig):
+    # The JSON of the operations manual: `{"campaignId": "...", "marketId": "..."}`.
+    spellings: ClassVar[Mapping[str, str]] = {"campaignId": "campaign_id", "marketId": "market_id"}
     market_id: str = Field(default="", description="The market; `-`: the messages to those who did not win.")
 
 

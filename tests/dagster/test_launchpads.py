@@ -21,6 +21,8 @@ from regworkers_dagster.selection.automation import MANAGERS_JOBS
 KNOWN = {
     "campaign_id": "an id",
     "market_id": "an id",
+    "campaignId": "an id",
+    "marketId": "an id",
     "entry": "a ref or the id of an entry, which name no person",
     "entry_id": "an id, which names no person",
     "name": "the campaign's, or a cause's",

@@ -76,3 +76,29 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 def test_the_readme_fits_into_80_lines() -> None:
     assert len((PROJECT_ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 80
+
+
+# Commands of the operations manual of the Lambdas, as somebody types them into a search.
+LITERALS = (
+    "npx run",
+    "yarn upgrade-interactive",
+    "terramisu apply",
+    "aws stepfunctions start-execution",
+    "start-message-move-task",
+    "receive-message",
+    "reserved_concurrent_executions",
+    "batch_size",
+    "redis-cli",
+    "template:update",
+    "get-function-configuration",
+    "uploadInvites",
+    "needsReplication",
+    "alert cert expiration",
+    "certs generate",
+    "find-resources",
+)
+
+
+@pytest.mark.parametrize("literal", LITERALS)
+def test_a_command_of_the_manual_is_found_by_its_own_words(literal: str) -> None:
+    assert literal in (PROJECT_ROOT / "docs" / "manual.md").read_text("utf-8")

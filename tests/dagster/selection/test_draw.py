@@ -303,7 +303,9 @@ def test_a_market_that_waited_for_codes_goes_on_when_it_is_retried(
     add_codes(runtime, "berlin", 1, first=4)
 
     retried = job("retry_market_selection").execute_in_process(
-        instance=instance, run_config={"campaign_id": CAMPAIGN, "market_id": "berlin"}
+        # As the operations manual writes it.
+        instance=instance,
+        run_config={"campaignId": CAMPAIGN, "marketId": "berlin"},
     )
 
     assert plain(observed(retried)["publication"].metadata)["queued"] == 1

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+import orjson
 import pytest
 import typer
 import yaml
@@ -16,6 +18,7 @@ import yaml
 from regworkers_core.cli.main import build
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.definitions import defs
 
 CI = PROJECT_ROOT / "deploy" / "ci"
 SCRIPTS = sorted(CI.glob("*.sh"))
@@ -72,12 +75,29 @@ def test_a_script_without_an_environment_does_not_look_at_the_wrong_one(script: 
     assert done.returncode == 2 and "CONFIG_ENV" in done.stderr
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_executes_a_job_of_dagster_that_exists(script: Path) -> None:
+    (name,) = re.findall(
+        r"dagster job execute -m regworkers_dagster\.definitions -j (\w+)", script.read_text(encoding="utf-8")
+    )
+    job = defs.get_repository_def().get_job(name)
+    for config in (
+        {},
+        *map(orjson.loads, re.findall(r"config='({.+})'", script.read_text(encoding="utf-8"))),
+    ):
+        assert dg.validate_run_config(job, config)
+
+
 @pytest.mark.parametrize("state", [False, True])
-def test_the_script_after_a_deployment_hands_on_report_and_exit_code(tmp_path: Path, state: bool) -> None:
+@pytest.mark.parametrize(("command", "job", "code"), [(1, 0, 1), (0, 1, 1), (2, 1, 2), (0, 0, 0)])
+def test_the_script_after_a_deployment_hands_on_report_and_exit_code(
+    tmp_path: Path, state: bool, command: int, job: int, code: int
+) -> None:
     program = tmp_path / "bin" / "regworkers"
     program.parent.mkdir()
-    program.write_text('#!/usr/bin/env bash\necho "$@"\nexit 1\n')
-    program.chmod(0o755)
+    for name, exits in (("regworkers", command), ("dagster", job)):
+        (program.parent / name).write_text(f'#!/usr/bin/env bash\necho "$@"\nexit {exits}\n')
+        (program.parent / name).chmod(0o755)
     if state:
         (tmp_path / "state.json").write_text("{}")
     environment = {**os.environ, "CONFIG_ENV": "qa", "PATH": f"{program.parent}:{os.environ['PATH']}"}
@@ -89,7 +109,8 @@ def test_the_script_after_a_deployment_hands_on_report_and_exit_code(tmp_path: P
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == code
+    assert "job execute -m regworkers_dagster.definitions -j find_resources" in done.stderr
     wanted = "aws find-resources --format json" + (" --terraform state.json" if state else "")
     # The job's log says why it is red.
     assert (tmp_path / "resources.json").read_text() == done.stdout == f"{wanted}\n"
