@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.text import Text
+from structlog.contextvars import bound_contextvars
 
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.analytics.producers import signed_event
@@ -24,6 +25,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.handling import answer_event
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.tracing import span
 from regworkers_core.operations.drain_control import PAUSE, pause_drain, resume_drain
 from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.drains import saver
@@ -233,7 +235,10 @@ def invoke(worker: str, payload: str, sign_as: str = "") -> Any:
         event = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise UsageError(f"the event is not JSON (at character {error.pos}): quote it with '...'") from None
-    return act(Runtime.load(), event)
+    runtime = Runtime.load()
+    # One trace, whose correlation ids are those of the entries, and lines that say which worker wrote them.
+    with bound_contextvars(worker=worker), span(f"invoke {worker}"):
+        return act(runtime, event)
 
 
 def invoke_command(

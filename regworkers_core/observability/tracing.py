@@ -25,6 +25,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACER = trace.get_tracer("regworkers")
 # A batch may gather a hundred messages; more links than this make a trace unreadable.
 _MAX_LINKS = 20
+_IDENTIFIERS = ("worker", "runId", "campaignId")
 # The threads of the last flush, which may still wait for a collector.
 _FLUSHING: list[threading.Thread] = []
 
@@ -121,8 +122,10 @@ def span(
     **attributes: str | int,
 ) -> Iterator[Span]:
     """A span with links to the spans that sent the messages whose attributes are `sources`, and with their correlation
-    ids. `parent`: headers or attributes of the call that waits for this one, as `{"traceparent": ...}`.
+    ids. `parent`: headers or attributes of the call that waits for this one, as `{"traceparent": ...}`. It has the
+    identifiers that log lines have, too.
     """
+    bound = get_contextvars()
     links: list[Link] = []
     for attributes_of_message in sources:
         if len(links) == _MAX_LINKS or "traceparent" not in attributes_of_message:
@@ -135,12 +138,11 @@ def span(
         name,
         context=_PROPAGATOR.extract(dict(parent)) if parent else None,
         links=links,
-        attributes=dict(attributes),
+        attributes={name: bound[name] for name in _IDENTIFIERS if name in bound} | attributes,
         record_exception=False,
         set_status_on_exception=False,
     ) as current:
-        bound = get_contextvars().get("correlationId")
-        given = [each.get("correlationId") for each in sources] or [bound]
+        given = [each.get("correlationId") for each in sources] or [bound.get("correlationId")]
         note_correlation_ids([*dict.fromkeys(filter(None, map(fit_correlation_id, given)))])
         try:
             yield current

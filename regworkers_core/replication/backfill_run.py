@@ -28,6 +28,7 @@ from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.observability.tracing import span
 from regworkers_core.replication.queue_keys import send_keys
 
 RUNS = "BACKFILLS"
@@ -296,6 +297,7 @@ class BackfillRun:
         """Keys sent and stored as sent by this run."""
         return sum(segment.sent for segment in self._segments) - self._sent_before
 
+    @span("backfill")
     def run(self, stop: StopSignal, *, afresh: bool) -> Ended:
         """To the end, or until a stop signal, a pause or another run ends it. Raises TransientFailure."""
         with self._lease:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import orjson
 import pytest
@@ -16,6 +17,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent
 
+from regworkers_core.analytics.archive.archiver import archive_events
+from regworkers_core.cli import workers
 from regworkers_core.observability.logs import Passed, configure_logging, entries_passed
 from regworkers_core.observability.tracing import (
     carrier_of_xray,
@@ -25,10 +28,16 @@ from regworkers_core.observability.tracing import (
     span,
     without_text,
 )
+from regworkers_core.replication.backfill_run import BackfillRun
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_dagster.selection.specs import ASSET_OF
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.waiting import wait_until
+
+NOTHING: Any = None
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +91,54 @@ def test_spans_and_the_lines_within_them_name_each_other(
         of_entries = [line for line in said if line["event"] == event]
         assert len(of_entries) == 2 and span.context is not None
         assert {line["trace_id"] for line in of_entries} == {f"{span.context.trace_id:032x}"}
+
+
+def test_a_worker_that_is_invoked_is_one_trace_and_its_lines_name_it(
+    runtime: Runtime,
+    spans: InMemorySpanExporter,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers.Runtime, "load", lambda: runtime)
+    put(runtime, key("e1"), correlationId="c-1")
+    body = {"type": "entries.replicate", "version": 1, "items": [{"pk": key("e1").pk, "sk": key("e1").sk}]}
+    event = {"Records": [{"messageId": "m1", "body": orjson.dumps(body).decode()}]}
+    configure_logging()
+    try:
+        answer = workers.invoke("saveEntries", orjson.dumps(event).decode())
+    finally:
+        structlog.reset_defaults()
+    assert answer == {"batchItemFailures": []}
+    finished = spans.get_finished_spans()
+    (root,) = [each for each in finished if each.name == "invoke saveEntries"]
+    assert root.parent is None and root.context and (root.attributes or {})["correlationId"] == "c-1"
+    assert {each.context.trace_id for each in finished if each.context} == {root.context.trace_id}
+    said = [orjson.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (line,) = [each for each in said if each["event"] == "entry saved"]
+    assert (line["worker"], line["trace_id"]) == ("saveEntries", f"{root.context.trace_id:032x}")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        *((lambda step=step: getattr(DrawRun, step)(None), f"draw {step}") for step in ASSET_OF),
+        (lambda: reconcile(NOTHING), "reconcile"),
+        (lambda: archive_events(NOTHING, run_id="r-1"), "archive"),
+        (lambda: BackfillRun.run(NOTHING, NOTHING, afresh=False), "backfill"),
+    ],
+)
+def test_steps_of_a_draw_and_work_on_the_whole_table_are_spans_that_name_the_run(
+    spans: InMemorySpanExporter, call: Callable[[], object], name: str
+) -> None:
+    """Called with nothing they fail, and their span says where."""
+    with (
+        structlog.contextvars.bound_contextvars(runId="r-1", campaignId="summer"),
+        pytest.raises(AttributeError),
+    ):
+        call()
+    (found,) = [each for each in spans.get_finished_spans() if each.name == name]
+    assert found.attributes is not None and found.attributes["runId"] == "r-1"
+    assert not found.status.is_ok
 
 
 def test_a_span_of_one_correlation_id_has_it_as_text(spans: InMemorySpanExporter) -> None:

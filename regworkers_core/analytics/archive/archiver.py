@@ -30,6 +30,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.observability.tracing import span
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ArchiveSettings
 
@@ -109,6 +110,7 @@ class Limits:
         return "max_seconds" if scheduling.monotonic() >= self.deadline else None
 
 
+@span("archive")
 def archive_events(
     runtime: Runtime,
     *,

@@ -20,6 +20,7 @@ from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.observability.tracing import span
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.replication.reconcile.acceptance import (
     Accept,
@@ -126,6 +127,7 @@ OnProgress = Callable[[int], None]
 OnPhase = Callable[[str], None]
 
 
+@span("reconcile")
 def reconcile(
     runtime: Runtime,
     campaign_id: str | None = None,

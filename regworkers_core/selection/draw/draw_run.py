@@ -19,6 +19,7 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.observability.tracing import span
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
 from regworkers_core.selection.campaigns import lifecycle
@@ -113,6 +114,7 @@ class DrawRun(Confirming):
             judgement = self._judge(campaign, as_of=self._now(), folder=bench.root, tell=self._tell)
         return StepResult("judge", "preview", judgement.facts, judgement.markdown)
 
+    @span("draw judge")
     def judge(self) -> StepResult:
         """Check the codes, wait for replication, then judge every entry as of one moment. Raises NotSettled.
 
@@ -174,6 +176,7 @@ class DrawRun(Confirming):
         elif self._strikes:
             self._decide(lease, 1, {"terms": terms_of_first(campaign, self._strikes, first).as_fields()})
 
+    @span("draw freeze")
     def freeze(self) -> StepResult:
         """Fix the pool: the judged entries that can take part, as leaves, and their root."""
         campaign = self._campaign()
@@ -205,6 +208,7 @@ class DrawRun(Confirming):
             self._decide(lease, 1, {**decided, "status": PhaseStatus.FROZEN.value}, once="hashes")
         return StepResult("freeze", "done", freezing.facts(self._phase(1)))
 
+    @span("draw commit")
     def commit(self) -> StepResult:
         """Decide the manifest and publish it, before the seed exists. One that became public too late for its round is
         replaced, see `commitment`. A stop signal while the beacon is unavailable ends the step (state `awaiting`).
@@ -269,6 +273,7 @@ class DrawRun(Confirming):
         notice = commitment.notice(phase, at)
         return {"publishedAt": at, "notice": notice.decode(), "loggedAt": logged}
 
+    @span("draw seed")
     def seed(self) -> StepResult:
         """Get the randomness that the manifest names, verify it, and derive the seed. With a beacon this waits for the
         round, without the draw's lease, until a stop signal (state `awaiting`) or the end of the patience (`waiting`).
@@ -306,6 +311,7 @@ class DrawRun(Confirming):
                 raise RequestError(f"phase {phase.phase} of {self.campaign_id} has its seed already")
             self._decide(lease, phase.phase, seeding.by_hand(phase, signature))
 
+    @span("draw rank")
     def rank(self) -> StepResult:
         """Order every entry by its key. Later phases use the order of the first."""
         with self._lease("rank") as lease:
@@ -321,6 +327,7 @@ class DrawRun(Confirming):
             self._decide(lease, phase.phase, decided)
         return StepResult("rank", "done", {"count": record.phases[1].freeze["count"]})
 
+    @span("draw allocate")
     def allocate(self) -> StepResult:
         """Allocate seats in rank order, and publish the result before there is a report."""
         with self._lease("allocate") as lease:
@@ -348,6 +355,7 @@ class DrawRun(Confirming):
             allocation.announce_result(self._runtime, self.campaign_id, phase)
         return StepResult("allocate", state, allocation.facts(phase))
 
+    @span("draw report")
     def report(self) -> StepResult:
         """Report funnel, odds, bias audit and exclusions, for the operator who confirms the publication."""
         with self._lease("report") as lease:
@@ -361,6 +369,7 @@ class DrawRun(Confirming):
             self._decide(lease, phase.phase, {"report": made.record})
         return StepResult("report", "done", made.record, made.markdown)
 
+    @span("draw publish")
     def publish(self, confirm: str | None = None) -> StepResult:
         """Plan codes and queue their assignment, once the gate is open and `confirm` is `word`, or the settings need
         none. Without the word the state is `awaiting`.
