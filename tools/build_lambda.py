@@ -42,7 +42,9 @@ NEEDED = (
     "structlog",
 )
 # Descriptions of all of AWS, of which the function calls these.
-_AWS_SERVICES = frozenset({"dynamodb", "dynamodbstreams", "logs", "s3", "secretsmanager", "sqs", "sts"})
+_AWS_SERVICES = frozenset(
+    {"cloudwatch", "dynamodb", "dynamodbstreams", "logs", "s3", "secretsmanager", "sqs", "sts"}
+)
 
 
 def build(folder: Path = FOLDER, *, python: str = _PYTHON) -> tuple[Path, int]:
@@ -63,6 +65,7 @@ def build(folder: Path = FOLDER, *, python: str = _PYTHON) -> tuple[Path, int]:
         if service.is_dir() and service.name not in _AWS_SERVICES:
             shutil.rmtree(service)
     shutil.rmtree(package / "bin", ignore_errors=True)
+    _compile(package, python)
     return _zipped(package, folder / "eligibility.zip")
 
 
@@ -79,9 +82,35 @@ def _uv(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "uv", "pip", *map(str, words), "--quiet"], check=True)
 
 
+def _compile(package: Path, python: str) -> None:
+    """Add bytecode, without which each start of a process would compile for half a second: /var/task is read-only.
+    Needs the version of Python that the function has, else says so. Python does not compare it with the source, so
+    times of files do not count.
+    """
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    interpreter = sys.executable if here == python else shutil.which(f"python{python}")
+    if interpreter is None:
+        sys.stderr.write(
+            f"no python{python} on the path: the package has no bytecode, so cold starts are slower\n"
+        )
+        return
+    words = (
+        "-q",
+        "--invalidation-mode",
+        "unchecked-hash",
+        "-s",
+        str(package),
+        "-p",
+        "/var/task",
+        str(package),
+    )
+    # Some packages ship files that no version compiles.
+    subprocess.run([interpreter, "-m", "compileall", *words], check=False, stdout=subprocess.DEVNULL)
+
+
 def _zipped(package: Path, path: Path) -> tuple[Path, int]:
     """Equal files make an equal archive, so that Terraform sees whether something changed."""
-    files = sorted(each for each in package.rglob("*") if each.is_file() and each.suffix != ".pyc")
+    files = sorted(each for each in package.rglob("*") if each.is_file())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:
             entry = zipfile.ZipInfo(file.relative_to(package).as_posix(), (1980, 1, 1, 0, 0, 0))

@@ -102,7 +102,10 @@ def read_config(environment: str | None = None) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; set CONFIG_ENV or REGWORKERS_CONFIG_DIR") from None
+        raise UsageError(
+            f"{path}: no such file; set CONFIG_ENV, or REGWORKERS_CONFIG_DIR to a folder like configs/ of the "
+            "repository and of the image, which a wheel has not"
+        ) from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -488,3 +489,16 @@ def test_a_time_is_shown_in_the_form_of_all_times_and_needs_a_zone(monkeypatch: 
     monkeypatch.setenv("REGWORKERS_ANALYTICS__UNSIGNED_UNTIL", "2026-12-24T01:00:00")
     with pytest.raises(UsageError, match=r"UNSIGNED_UNTIL: .* timezone"):
         load_settings()
+
+
+def test_the_file_of_local_dev_shows_every_address_as_it_would_be_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = (PROJECT_ROOT / "configs" / "local-dev.config.yml").read_text("utf-8")
+    shown = "\n".join(re.findall(r"^# {3}(\w+: \{.*\})$", text, re.MULTILINE))
+    document = yaml.safe_load(shown)
+    use_config(monkeypatch, tmp_path, {"environment": "local-dev", **document})
+    settings = load_settings()
+    assert settings.mongo.uri and settings.redis.url and settings.kafka.bootstrap and settings.dagster.url
+    assert settings.aws.endpoint_url and settings.services.entry.base_url and settings.vault.address
+    assert settings.alerts.slack_webhook and settings.alerts.docs_url

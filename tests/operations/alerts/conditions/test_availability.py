@@ -302,9 +302,9 @@ def test_without_cloudwatch_the_age_is_from_evaluations_or_unread(
     assert age().at_least == pytest.approx(0, abs=30)
 
 
-def test_nobody_is_woken_for_an_outage_of_cloudwatch_that_hides_how_the_function_does() -> None:
-    away = replace(WELL, function=Unread("no answer", "cloudwatch"))
-    table = {each.name: each.assess(Context(away, SETTINGS)) for each in TABLE}
+def test_an_outage_of_cloudwatch_that_hides_how_the_function_does_is_a_warning() -> None:
+    unread = replace(WELL, function=Unread("no answer", "cloudwatch"))
+    table = {each.name: each.assess(Context(unread, SETTINGS)) for each in TABLE}
     gaps = gaps_of(TABLE, table, SETTINGS.alerts)
     began = {each.key: NOW - DAY for each in gaps}
     (found,) = blind_findings(gaps, began, (), NOW, LIMIT)
