@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from regworkers_core.runtime import Runtime
 from tests.eligibility.world import create, one
@@ -20,4 +21,11 @@ def test_a_check_and_its_transfer_need_what_the_policy_allows(
     assert mine.secrets.get("eligibility-settings") is None
     for state in ("created", "existing"):
         assert one(mine, doTransfer=True, unit="u1")["transfer"]["state"] == state
+    # The fan's record is unknown, which is counted.
+    watched = runtime.settings.observability.model_copy(update={"cloudwatch_enabled": True})
+    silent = runtime.settings.mongo.model_copy(
+        update={"uri": SecretStr("mongodb://127.0.0.1:1"), "server_selection_timeout_seconds": 0.2}
+    )
+    down = runtime.settings.model_copy(update={"observability": watched, "mongo": silent})
+    assert one(Runtime(down))["status"] == "UNKNOWN"
     compare("eligibility", recorder)

@@ -25,8 +25,8 @@ from regworkers_core.observability.logs import Passed, bind, configure_logging, 
 from regworkers_core.operations.health.aws_side import POD_STREAMS
 from regworkers_core.operations.logs import parse
 from regworkers_core.settings import PROJECT_ROOT, settings_of
-from regworkers_local.state import free_port
 from tests.support.certificates import Authority
+from tests.support.fault_proxy import free_port
 from tests.support.shared import shared_namespace
 from tests.support.tls_proxy import TlsProxy
 from tests.support.waiting import wait_until
@@ -103,7 +103,7 @@ def test_the_agent_itself_starts_and_delivers_lines_as_they_were_written(
     program = os.environ.get("REGWORKERS_TEST_FLUENT_BIT") or shutil.which("fluent-bit")
     if not program:
         pytest.skip("there is no fluent-bit here")
-    authority, port = Authority(), free_port(0, str(tmp_path), {0})
+    authority, port = Authority(), free_port(str(tmp_path))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     (tmp_path / "server.pem").write_text(authority.server().bundle)
     context.load_cert_chain(tmp_path / "server.pem")

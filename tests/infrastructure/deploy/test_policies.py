@@ -12,6 +12,7 @@ import pytest
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.provision import provision
+from regworkers_core.operations.health.aws_side import read_lines
 from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
 from regworkers_core.replication.backfill import backfill_status, start_backfill
 from regworkers_core.replication.reconcile.reconciliation import reconcile
@@ -145,6 +146,8 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
     with dg.DagsterInstance.ephemeral() as instance:
         for tick in ticks:
             tick(dg.build_sensor_context(instance=instance, sensor_name="any"))
+    watched = stocked.settings.observability.model_copy(update={"cloudwatch_logs": "commands"})
+    read_lines(Runtime(stocked.settings.model_copy(update={"observability": watched})))
     compare("sensors", recorder)
 
 
@@ -210,7 +213,7 @@ def test_only_provisioning_may_create_or_change_tables_and_queues() -> None:
 
 
 def test_the_sensors_change_nothing_but_metrics_and_rows_beside_the_leases() -> None:
-    reads = ("BatchGetItem", "Describe", "Get", "List", "Query", "Scan")
+    reads = ("BatchGetItem", "Describe", "Filter", "Get", "List", "Query", "Scan")
     changes = {action for action in actions("sensors") if not action.split(":")[1].startswith(reads)}
     assert changes == {"cloudwatch:PutMetricData", "dynamodb:DeleteItem", "dynamodb:PutItem"}
 

@@ -168,9 +168,7 @@ class Gap:
 def gaps_of(
     table: Iterable[Condition], assessed: Mapping[str, Assessment | Unread], limits: AlertSettings
 ) -> tuple[Gap, ...]:
-    """Everything that this evaluation could not assess, each with the highest severity of its condition, or as a
-    warning if it has days.
-    """
+    """Everything that this evaluation could not assess, each with the highest severity of its condition."""
     found: list[Gap] = []
     for condition in table:
         assessment = assessed.get(condition.name, Assessment())
