@@ -27,5 +27,5 @@ def test_a_check_and_its_transfer_need_what_the_policy_allows(
         update={"uri": SecretStr("mongodb://127.0.0.1:1"), "server_selection_timeout_seconds": 0.2}
     )
     down = runtime.settings.model_copy(update={"observability": watched, "mongo": silent})
-    assert one(Runtime(down))["status"] == "UNKNOWN"
+    assert one(Runtime(down), email="other@example.com")["status"] == "UNKNOWN"
     compare("eligibility", recorder)
