@@ -86,7 +86,7 @@ class Checker:
         metrics: Metrics | None = None,
     ) -> None:
         self._gatherer, self._transfer = gatherer, transfer
-        self._metrics, self._unknown, self._told_at = metrics, 0, -math.inf
+        self._metrics, self._unknown, self._put_at = metrics, 0, -math.inf
         self._events, self._clock = events, clock
         self._attempt_seconds = attempt_seconds
 
@@ -219,9 +219,9 @@ class Checker:
         """Put the number of UNKNOWN verdicts, if there is time for it: at once, then every 10 s."""
         self._unknown += unknown
         now = scheduling.monotonic()
-        due = self._unknown and now - self._told_at >= _COUNT_SECONDS
+        due = self._unknown and now - self._put_at >= _COUNT_SECONDS
         if self._metrics is not None and due and end - now > self._attempt_seconds:
-            counted, self._unknown, self._told_at = self._unknown, 0, now
+            counted, self._unknown, self._put_at = self._unknown, 0, now
             self._metrics.put([Metering(UNKNOWN_VERDICTS, counted)])
 
     def _publish(self, events: Sequence[dict[str, Any]], end: float) -> None:

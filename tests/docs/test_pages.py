@@ -78,7 +78,7 @@ def test_the_readme_fits_into_80_lines() -> None:
     assert len((PROJECT_ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 80
 
 
-# Commands of the operations manual of the Lambdas, as somebody types them into a search.
+# Commands of the operations manual of the Lambdas, as an operator types them into a search.
 LITERALS = (
     "npx run",
     "yarn upgrade-interactive",

@@ -69,6 +69,7 @@ ILL = replace(
     parity=ParityState(ago(60), {"missing": 200}),
     fuses=(BlownFuse("save", "f1", "DEFECT: KeyError at saver.py:7", ago(60), "run1"),),
     pauses=(PausedDrain("save", ago(DAY), "ada", "a test"),),
+    forged=1,
     function=FunctionState(300.0, 10, 10, 10, 10, 28.0, 29.0),
     lines=LinesState("/qa-regworkers", 900.0, arrived=False),
 )
