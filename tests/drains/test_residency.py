@@ -360,6 +360,19 @@ def test_a_blind_standby_takes_over_from_no_other() -> None:
     assert world.residents["r1"][1].works() and world.roles() == {"r1": BLIND, "r2": BLIND}
 
 
+def test_a_standby_that_is_not_blind_yet_takes_over_only_if_it_reaches_everything() -> None:
+    world = World()
+    world.start()
+    world.start()
+    world.pass_time(5)
+    world.cut("r1")
+    world.pass_time(3)
+    world.cut("r2")
+    world.pass_time(4)
+    assert world.roles() == {"r1": BLIND, "r2": STANDBY}
+    assert world.residents["r1"][1].works(), "it keeps what it holds"
+
+
 def test_of_three_one_that_is_blind_leaves_its_work_to_the_other_that_works() -> None:
     world = World()
     for _ in range(3):
