@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -296,8 +297,21 @@ class _Reader:
         return value
 
     def _wrong(self, where: str, rule: str, found: Any) -> UsageError:
-        shown = "nothing" if found is _MISSING else repr(found)[:80]
-        return UsageError(f"{self._name}: {where} {rule}, found {shown}")
+        shown_value = "nothing" if found is _MISSING else brief(found)
+        return UsageError(f"{self._name}: {where} {rule}, found {shown_value}")
+
+
+_BRIEF = 80
+_brief = reprlib.Repr()
+# Before the text is made: that of a large value takes all memory.
+_brief.maxstring = _brief.maxother = _brief.maxlong = _BRIEF
+
+
+def brief(value: Any) -> str:
+    """A value as an error shows it, of 80 characters at most."""
+    if type(value) is int and value.bit_length() > 256:
+        return "a number of more than 256 bits"
+    return _brief.repr(value)[:_BRIEF]
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -32,6 +32,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _SUBSTITUTE = "\x1a"
 # The ids that are usual need one look.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# E.164 has 15 digits at most.
+_PERSONAL = re.compile(r"\s*(?:[^@\s]{1,64}@[^@\s]+\.[^@\s]+|\+[0-9]{8,15})\s*")
 _SHOWN = 120
 _DOTS = "..."
 
@@ -58,6 +60,11 @@ def campaign_id_problem(text: str) -> str | None:
     if _PLAIN_ID.fullmatch(text):
         return None
     return _id_problem(text, CAMPAIGN_ID_BYTES) or ("holds a colon" if ":" in text else None)
+
+
+def is_personal(text: str) -> bool:
+    """Whether an id is a mail address or a phone number: ids are in logs, events and the archive."""
+    return _PERSONAL.fullmatch(text) is not None
 
 
 def entry_id_problem(text: str) -> str | None:

@@ -23,6 +23,7 @@ from regworkers_core.adapters.mongo.entrants import Entrants
 from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import FactSource, Known, Missing, Status
 from regworkers_core.domain.events import eligibility_judged
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
 from regworkers_core.eligibility.case import AsOf, FieldProblem
@@ -144,12 +145,11 @@ class Checker:
             if not each.check.do_transfer:
                 answers.append(_answer(each, as_of))
                 continue
-            answer, event = self._transferred(each, added, last_write, on_step)
+            answer, event, key = self._transferred(each, added, last_write, on_step)
             answers.append(answer)
             events += [event] if event else []
-            if answer["transfer"]["entryId"] and each.campaign is not None:
-                id_ = each.check.correlation_id
-                passed.append(Passed(id_, each.campaign.campaign_id, answer["transfer"]["entryId"]))
+            if key is not None:
+                passed.append(Passed(each.check.correlation_id, key.campaign_id, key.entry_id))
         self._publish(events, end - self._attempt_seconds)
         entries_passed("entry judged", passed)
         unknown = sum(answer["status"] == Status.UNKNOWN for answer in answers)
@@ -170,8 +170,8 @@ class Checker:
 
     def _transferred(
         self, gathered: Gathered, added: Counter[tuple[str, str]], end: float, on_step: OnStep
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Return the answer, and the event of an entry that exists at its first version."""
+    ) -> tuple[dict[str, Any], dict[str, Any] | None, EntryKey | None]:
+        """Return the answer, the event of an entry that exists at its first version, and the key of one that exists."""
         check = gathered.check
         gathered = _with_household(gathered, added)
         earlier = gathered.earlier
@@ -202,10 +202,11 @@ class Checker:
                 )
         answer = verdict.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
         if not isinstance(done, Transferred):
-            return {**answer, "transfer": dict(REFUSED)}, None
+            return {**answer, "transfer": dict(REFUSED)}, None, None
         if done.created and check.subject.unit is not None:
             added[done.key.campaign_id, check.subject.unit] += 1
-        return {**answer, "transfer": done.as_answer()}, _event(done, verdict, as_of, check.correlation_id)
+        answer["transfer"] = done.as_answer(names_it=check.is_vouched_for)
+        return answer, _event(done, verdict, as_of, check.correlation_id), done.key
 
     def _judge(self, gathered: Gathered) -> tuple[Gathered, AsOf, Verdict]:
         """Judge at this moment, which becomes the entry's `createdAt`: at the shared moment of the call, an entry could

@@ -25,8 +25,8 @@ from regworkers_core.eligibility.case import Identity
 from regworkers_core.engine import scheduling
 from regworkers_core.settings.flows import EligibilitySettings
 
-# They decide odds and limits, so a fan may not set them.
-NOT_A_FANS = ("weight", "segments", "unit")
+# They decide odds and limits, or stay in logs and events after an erasure, so a fan may not set them.
+NOT_A_FANS = ("weight", "segments", "unit", "entryId")
 # Where AppSync puts the claims of an identity provider or of our authorizer (AWS_LAMBDA).
 _CLAIMS = ("claims", "resolverContext")
 # OpenID Connect: whether the provider verified that the address is the user's. Cognito sends it as text.

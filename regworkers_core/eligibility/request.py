@@ -14,7 +14,7 @@ from typing import Any
 
 from regworkers_core.domain.claim import MAX_LENGTH, comparable, is_mail
 from regworkers_core.domain.eligibility import comparable_region
-from regworkers_core.domain.keys import field_name_problem, is_selection_id
+from regworkers_core.domain.keys import field_name_problem, is_personal, is_selection_id
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.order import whole_number
 from regworkers_core.domain.timestamps import iso, seconds
@@ -120,7 +120,7 @@ class Check:
     """One check. `campaign_slug` (or id) is empty if it cannot be looked up. `fields` are the fields of the entry to
     write, valid unless `subject` says otherwise. `is_id_given`: the caller named the entry, so that its id is not
     derived from the fan's identity. `is_a_fans`: the answer goes to a fan; `not_taken` names the fields that a fan sent
-    and may not set.
+    and may not set. `is_vouched_for`: the address is surely the fan's own.
     """
 
     campaign_slug: str
@@ -131,6 +131,7 @@ class Check:
     is_id_given: bool = False
     is_a_fans: bool = False
     not_taken: tuple[str, ...] = ()
+    is_vouched_for: bool = True
 
 
 def _new_id() -> str:
@@ -149,15 +150,23 @@ def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], st
     if entry is not None and not isinstance(entry, Mapping):
         invalid.append(FieldProblem("entry", wrong_type("an object", entry)))
     entry = entry if isinstance(entry, Mapping) else {}
-    entry_id = _entry_id(raw.get("entryId", entry.get("entryId")), invalid)
+    named = raw.get("entryId", entry.get("entryId"))
     do_transfer = raw.get("doTransfer")
     if do_transfer not in (None, True, False):
         invalid.append(FieldProblem("doTransfer", wrong_type("true or false", do_transfer)))
     not_taken: tuple[str, ...] = ()
-    if not caller.is_trusted:
-        not_taken = tuple(name for name in NOT_A_FANS if entry.get(name) is not None)
+    entry_id: str | None = None
+    if caller.is_trusted:
+        entry_id = _entry_id(named, invalid)
+    else:
+        if isinstance(named, str) and is_personal(named):
+            invalid.append(FieldProblem("entryId", "is a mail address or a phone number"))
+        said = {**entry, "entryId": named}
+        not_taken = tuple(name for name in NOT_A_FANS if said.get(name) is not None)
         entry = _as_a_fans(entry, caller)
     subject = subject_of(entry, entry_id=entry_id)
+    own_mail = subject_of({kind.value: value for kind, value in caller.vouched.items()}).mail
+    is_vouched_for = caller.is_trusted or (subject.mail is not None and subject.mail == own_mail)
     if not caller.is_trusted:
         subject = _vouched(subject, caller, is_asking=do_transfer is not True)
     fields = _fields(entry, subject, invalid)
@@ -173,6 +182,7 @@ def read_check(raw: object, caller: Caller = TRUSTED, *, new_id: Callable[[], st
         entry_id is not None,
         not caller.is_trusted,
         not_taken,
+        is_vouched_for,
     )
 
 

@@ -65,11 +65,12 @@ class Transferred:
     order: Order
     created: bool
 
-    def as_answer(self) -> dict[str, Any]:
+    def as_answer(self, *, names_it: bool) -> dict[str, Any]:
+        """A fan who types an address that may be another person's gets neither id nor version of its entry."""
         return {
-            "entryId": self.key.entry_id,
+            "entryId": self.key.entry_id if names_it else None,
             "state": "created" if self.created else "existing",
-            "version": self.order.version,
+            "version": self.order.version if names_it else None,
         }
 
 

@@ -17,7 +17,7 @@ from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_removed, entry_replicated
-from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.keys import EntryKey, is_personal
 from regworkers_core.domain.messages import ItemSubject, MessageType, Op, ReplicationItem, fit_correlation_id
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
@@ -132,6 +132,9 @@ class Saver:
         saved = Handled()
         entries, writes = self._read(wanted, saved)
         self._count_unknown_campaigns(entries, saved)
+        if personal := sum(is_personal(key.entry_id) for key in entries):
+            saved.counts["personal_id"] += personal
+            log.warning("entry ids are mail addresses or phone numbers", count=personal)
         at = iso(self._clock())
         effects = self._replica.apply(writes, at=at, run_id=self._run_id) if writes else {}
         self._on_step("save.after_write")

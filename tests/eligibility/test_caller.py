@@ -260,4 +260,32 @@ def test_a_fan_gets_one_entry_per_address() -> None:
     assert not ODDS.keys() & desk.entries[0].keys()
     assert ask(desk, FAN, doTransfer=True)["transfer"]["state"] == "existing"
     other = ask(desk, FAN, doTransfer=True, entryId="mine")
-    assert len(desk.entries) == 1 and codes(other) == ["ALREADY_ENTERED"]
+    assert len(desk.entries) == 1 and other["transfer"]["state"] == "existing"
+
+
+def test_a_fan_chooses_no_entry_id_and_a_personal_one_is_refused() -> None:
+    desk = Desk()
+    answer = ask(desk, FAN, doTransfer=True, entryId="jane-doe-1985-491701234567")
+    assert answer["transfer"]["state"] == "created"
+    assert (
+        desk.entries[0]["entryId"] != "jane-doe-1985-491701234567" and len(desk.entries[0]["entryId"]) == 24
+    )
+    for named in ("jane.doe@mail.example", "+491701234567", " jane@mail.example "):
+        refused = ask(desk, FAN, email="b@example.com", doTransfer=True, entryId=named)
+        assert codes(refused) == ["INVALID_FIELD"] and named not in repr(refused)
+    assert len(desk.entries) == 1
+    trusted = ask(desk, TRUSTED, email="c@example.com", doTransfer=True, entryId="mine")
+    assert trusted["transfer"]["entryId"] == "mine"
+
+
+def test_an_address_without_a_voucher_gets_neither_id_nor_version_of_its_entry() -> None:
+    desk = Desk()
+    own = caller({"claims": {"email": "own@example.com", "email_verified": True}})
+    created = ask(desk, own, email="own@example.com", doTransfer=True)["transfer"]
+    assert created["entryId"] and created["version"] == 1
+    stranger = ask(desk, FAN, email="own@example.com", doTransfer=True)
+    assert stranger["transfer"] == {"entryId": None, "state": "existing", "version": None}
+    assert created["entryId"] not in repr(stranger)
+    assert (
+        ask(desk, own, email="own@example.com", doTransfer=True)["transfer"]["entryId"] == created["entryId"]
+    )

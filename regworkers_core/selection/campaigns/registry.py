@@ -37,7 +37,23 @@ _ELIGIBILITY |= {"minAge", "requireVerifiedPhone", "maxPerUnit"}
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads times as text: the parser of the campaign checks them, and knows the field."""
+    """Reads times as text: the parser of the campaign checks them, and knows the field. Refuses aliases, by which a
+    short text takes all memory, and numbers that no field can hold.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > _MOST_DIGITS:
+            raise yaml.MarkedYAMLError(problem_mark=node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_MOST_DIGITS = 64
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -58,8 +74,10 @@ def read_definition(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UsageError(
-            f"{path}: not valid YAML or JSON{f' in line {mark.line + 1}' if mark else ''}"
+            f"{path}: not valid YAML or JSON without aliases{f' in line {mark.line + 1}' if mark else ''}"
         ) from None
+    except (RecursionError, ValueError):
+        raise UsageError(f"{path}: nested too deeply, or with a value that no field can hold") from None
     if not isinstance(document, dict):
         raise UsageError(f"{path}: should hold the fields of one campaign (campaignId, name, ...)")
     return document

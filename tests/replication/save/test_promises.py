@@ -61,6 +61,14 @@ def of_several_removals_the_highest_order_makes_the_tombstone(versions: tuple[in
     assert document["_replication"]["version"] == max(versions)
 
 
+def test_an_entry_id_that_names_a_fan_is_saved_and_flagged() -> None:
+    world = World()
+    for name in ("jane.doe@mail.example", "+491701234567", "e1", "+49", "a@b"):
+        world.put(key(name))
+    world.drain()
+    assert (world.counts["applied"], world.counts["personal_id"]) == (5, 2)
+
+
 TRANSIENT, PERMANENT = (SendFailure(1, "InternalError", False), SendFailure(1, "TooLarge", True))
 VERSIONS = [(2, 3, 1), (3, 1), (1, 3)]
 
