@@ -64,7 +64,7 @@ def fields_of(config_type: type[dg.Config]) -> dict[str, dg.Field]:
         }
     for other, name in spellings_of(config_type).items():
         description = f"Another spelling of `{name}`."
-        fields[other] = dg.Field(str, is_required=False, description=description)
+        fields[other] = dg.Field(str, default_value="", description=description)
     return fields
 
 
