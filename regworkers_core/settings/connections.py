@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -59,8 +59,22 @@ class AwsSettings(Section):
         return named.get(service) or self.endpoint_url
 
 
+def _escaped(address: SecretStr | None) -> SecretStr | None:
+    """Refuse an address whose login holds what ends a login: its reader takes the rest for a host, and prints it."""
+    rest = "" if address is None else address.get_secret_value().partition("://")[2]
+    login = rest.rpartition("@")[0]
+    if any(character in login for character in "@/?#"):
+        raise PydanticCustomError(
+            "escaped", "the login must be percent-encoded: %40 for @, %2F for /, %3F for ?, %23 for #"
+        )
+    return address
+
+
+Address = Annotated[SecretStr | None, AfterValidator(_escaped)]
+
+
 class MongoSettings(Section):
-    uri: SecretStr | None = None
+    uri: Address = None
     database: str = "entry_service"
     connect_timeout_seconds: float = Field(2.0, gt=0)
     socket_timeout_seconds: float = Field(15.0, gt=0)
@@ -69,7 +83,7 @@ class MongoSettings(Section):
 
 
 class RedisSettings(Section):
-    url: SecretStr | None = None
+    url: Address = None
     # `cluster` where keys are spread over nodes: ElastiCache with cluster mode, and ElastiCache Serverless.
     mode: Literal["single", "cluster"] = "single"
     timeout_seconds: float = Field(0.5, gt=0)

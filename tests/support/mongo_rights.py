@@ -14,7 +14,9 @@ from regworkers_core.settings import PROJECT_ROOT
 from tests.support import least_privilege
 
 READS = frozenset({"aggregate", "collStats", "count", "distinct", "find", "getMore", "listIndexes"})
-WRITES = frozenset({"delete", "findAndModify", "insert", "update"})
+# A `findAndModify` may remove.
+APPENDS = frozenset({"insert", "update"})
+WRITES = APPENDS | {"delete", "findAndModify"}
 # Its user has MongoDB's own roles for the whole database.
 PROVISION = "provision"
 # A recovery drill makes a database of its own: docs/security.md has what its user needs.
@@ -41,6 +43,8 @@ class MongoGuard(monitoring.CommandListener):
             return
         collection = event.command.get("collection" if name == "getMore" else name)
         kind = "reads" if name in READS else "writes" if name in WRITES else name
+        if name in APPENDS and str(collection) in RIGHTS.get(role, {}).get("append", []):
+            return
         with self._lock:
             if not allowed(role, kind, str(collection)):
                 self._broken.add(f"{role} {kind} {collection}")
@@ -63,7 +67,7 @@ def allowed(role: str, kind: str, collection: str) -> bool:
         return True
     rights = RIGHTS.get(role, {})
     return (kind in ("reads", "writes") and collection in rights.get("readWrite", [])) or (
-        kind == "reads" and collection in rights.get("read", [])
+        kind == "reads" and collection in (*rights.get("read", []), *rights.get("append", []))
     )
 
 

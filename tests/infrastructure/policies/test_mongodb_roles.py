@@ -18,12 +18,18 @@ COLLECTIONS = set(re.findall(r'(?:database\[|_collection\(\w+, )"(\w+)"', RUNTIM
 
 def test_every_role_with_a_user_has_rights_on_collections_that_there_are() -> None:
     # The agent and a run without a duty have no user; docs/security.md has the rights of `provision`.
-    assert set(RIGHTS) == set(ROLES) - {"logs", "run", "provision"}
+    assert set(RIGHTS) == set(ROLES) - {"logs", "run", "provision"} | {"eligibility"}
     for role, rights in RIGHTS.items():
-        assert set(rights) == {"readWrite", "read"}, role
+        assert set(rights) == {"readWrite", "append", "read"}, role
         assert not set(rights["readWrite"]) & set(rights["read"]), role
     written = {each for rights in RIGHTS.values() for each in rights["readWrite"]}
     assert written == COLLECTIONS
+
+
+def test_only_the_role_of_housekeeping_may_remove_from_the_audit_log() -> None:
+    assert {role for role, rights in RIGHTS.items() if "operator_actions" in rights["readWrite"]} == {
+        "operations"
+    }
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,13 @@ def test_every_role_with_a_user_has_rights_on_collections_that_there_are() -> No
         ("replication", {"find": "campaigns"}, set()),
         ("replication", {"update": "campaigns"}, {"replication writes campaigns"}),
         ("replication", {"find": "codes"}, {"replication reads codes"}),
+        ("web", {"insert": "operator_actions"}, set()),
+        ("web", {"update": "operator_actions"}, set()),
+        ("web", {"find": "operator_actions"}, set()),
+        ("web", {"delete": "operator_actions"}, {"web writes operator_actions"}),
+        ("operations", {"delete": "operator_actions"}, set()),
+        ("eligibility", {"find": "entries"}, set()),
+        ("eligibility", {"update": "entries"}, {"eligibility writes entries"}),
         ("web", {"getMore": 1, "collection": "entries"}, {"web reads entries"}),
         ("selection", {"drop": "draws"}, {"selection drop draws"}),
         ("", {"drop": "draws"}, set()),
