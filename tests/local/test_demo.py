@@ -81,7 +81,7 @@ def halves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Half, Half]
     monkeypatch.setattr(demo, "PROJECT_ROOT", tmp_path)
     monkeypatch.setattr(demo, "servers", lambda *_: both)
     monkeypatch.setattr(demo, "bring_up", lambda *_: None)
-    monkeypatch.setattr(demo, "show_life", lambda _runtime, stop: stop.wait(60))
+    monkeypatch.setattr(demo, "show_life", lambda _runtime, stop: stop.wait(20))
     return both
 
 
