@@ -76,6 +76,7 @@ def test_of_several_entries_that_are_back_each_is_closed_and_loses_its_dead_lett
         enter(runtime, each, email=f"{each.entry_id}@quixilla-mail.example")
     assert pending(runtime, confirmed=2).finished
     assert [ledger.of_entry(each).done for each in (E1, E2)] == [True, True]
+    assert source(runtime, E1) is source(runtime, E2) is None
     assert not [body for body in bodies(runtime, "replication-queue") if E1.sk in body or E2.sk in body]
 
 
