@@ -146,7 +146,7 @@ def test_a_manifest_that_could_be_published_in_time_still_is_when_its_run_died(
 ) -> None:
     before = commit(own, clock, dies_at("draw.after_commit"))
     assert before.published_at is None and before.published_late
-    with pytest.raises(UsageError, match="run `commit` first"):
+    with pytest.raises(UsageError, match="its manifest is not published"):
         run_of(own, clock).seed()
     clock.at += 50
     after = commit(own, clock)
