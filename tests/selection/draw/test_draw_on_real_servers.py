@@ -148,7 +148,7 @@ def test_a_step_before_its_turn_names_the_one_that_is_missing(runtime: Runtime) 
     run = draw(runtime)
     run.judge()
     run.freeze()
-    with pytest.raises(UsageError, match="run `commit` first"):
+    with pytest.raises(UsageError, match="its manifest is not published"):
         run.seed()
 
 
