@@ -140,6 +140,8 @@ def test_a_single_resident_works_and_the_next_one_stands_by() -> None:
     world.start()
     assert world.roles() == {"r1": WORKING}
     world.start()
+    world.pass_time(2)
+    assert world.roles() == {"r1": WORKING, "r2": STANDBY}
     world.pass_time(30)
     assert world.roles() == {"r1": WORKING, "r2": STANDBY}
 

@@ -20,8 +20,10 @@ DOWN_SECONDS = 2 * LOOK_SECONDS
 BLIND_SECONDS = LOOK_SECONDS + 120
 TIME_OUTS = "regworkers runbook time-outs"
 
+# The fault of one process, while all others reach the dependency; the other columns are those of all processes.
+ONE_PROCESS = "one process"
 # Who loses an answer asks again, as after a time-out.
-COLUMNS = tuple(fault for fault in Fault if fault is not Fault.CUT)
+COLUMNS = (*(fault for fault in Fault if fault is not Fault.CUT), ONE_PROCESS)
 TITLES: Mapping[str, str] = {
     Fault.ERROR: "500",
     Fault.DENIED: "access denied",
@@ -105,7 +107,7 @@ _RUN = Incident(
     "selection-run:draw/<campaignId>", "critical", LOOK_SECONDS, "regworkers runbook selection-failures"
 )
 
-MATRIX: Mapping[str, Row] = {
+_ROWS: Mapping[str, Row] = {
     # The streams are found by a row of a table, so both are named in one incident of AWS.
     "dynamodb": _aws(_down("aws", "critical")),
     "streams": _aws(_down("streams", "critical")),
@@ -170,6 +172,35 @@ MATRIX: Mapping[str, Row] = {
         Fault.CREDENTIALS: Impossible("a disk asks for none"),
     },
 }
+
+
+_TAKEN_OVER = Silent(
+    "the resident says that it is blind and the other one works within 10 s (of a hanging call: after its time-out)",
+    elsewhere="`tests/faults/test_one_process.py`: it needs two processes (of the save drain, with AWS and MongoDB); "
+    "`make simulate` plays each drain and dependency",
+)
+_OF_A_CALL = Silent(
+    "the process names it in its answer or its log and asks again with the next call; for the one that evaluates the "
+    "other cells of this row hold",
+    elsewhere="`tests/faults/test_matrix.py`: every cell of this row has one process that calls it",
+)
+_OF_A_RUN = replace(
+    _RUN,
+    elsewhere="`tests/faults/test_matrix.py`: every cell of this row has one process that calls it, the run of a draw",
+)
+_OF_RESIDENTS = ("dynamodb", "streams", "sqs", "mongo", "kafka")
+_OF_RUNS = ("s3", "drand", "disk")
+
+
+def _of_one_process(name: str) -> Cell:
+    if name in _OF_RESIDENTS:
+        return _TAKEN_OVER
+    if name == "mailer":
+        return Impossible("no process of ours calls it")
+    return _OF_A_RUN if name in _OF_RUNS else _OF_A_CALL
+
+
+MATRIX: Mapping[str, Row] = {name: {**row, ONE_PROCESS: _of_one_process(name)} for name, row in _ROWS.items()}
 
 
 def cells() -> Iterator[tuple[str, str, Cell]]:
