@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import entry_replicated
-from regworkers_core.domain.keys import MAX_DEPTH, EntryKey, is_too_deep, shown, unstorable
+from regworkers_core.domain.keys import MAX_DEPTH, EntryKey, is_too_deep, quoted, shown, unstorable
 from regworkers_core.domain.messages import (
     MessageType,
     RefusedRecord,
@@ -293,3 +293,9 @@ def test_a_text_of_others_is_shown_without_what_moves_a_cursor() -> None:
     assert shown("a\x1b[2Jb\u202ec\n") == "a\\x1b[2Jb\\u202ec\\n"
     assert shown("ä €") == "ä €"
     assert len(shown("x" * 5000)) == 120
+
+
+def test_a_text_that_a_person_typed_is_repeated_only_if_it_is_an_id() -> None:
+    assert quoted("spring-tour") == "'spring-tour'"
+    for text in ("mongodb://ada:word@host", "ada@fans.example", "a b", "", "a" * 65, "a\nb"):
+        assert quoted(text) == "(no id, so not repeated)"
