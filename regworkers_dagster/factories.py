@@ -12,8 +12,8 @@ from pydantic import Field
 
 from regworkers_core.observability.logs import bind
 from regworkers_core.settings import load_settings
-from regworkers_dagster.pods import pod_of
 from regworkers_dagster.resources import STORES, plain, plain_failures, runtime_of
+from regworkers_dagster.runs import tags_of_job
 
 # Dagster warns of a parameter that only Dagster itself passes, in every command.
 warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
@@ -131,7 +131,7 @@ def one_op_job(
 
         return dg.GraphDefinition(name=name, node_defs=[op]).to_job(
             config=flat(step, config_type) if is_flat else None,
-            tags={**tags, **pod_of(name)},
+            tags={**tags, **tags_of_job(name)},
             executor_def=dg.in_process_executor,
             description=description,
         )
@@ -153,7 +153,7 @@ def asset_job(
         name,
         selection=selection,
         config=config,
-        tags={**tags, **pod_of(name)},
+        tags={**tags, **tags_of_job(name)},
         executor_def=dg.in_process_executor,
         description=description,
         hooks=hooks,

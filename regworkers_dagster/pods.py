@@ -121,11 +121,16 @@ _PODS = {job: (duty, size) for duty, sizes in JOBS.items() for size, jobs in siz
 JOB_NAMES = frozenset(_PODS)
 
 
-def pod_of(job: str) -> dict[str, str]:
-    """The tag of a job's runs. Raises LookupError for a job that is not in `JOBS`."""
+def duty_of(job: str) -> str:
+    """The duty of a job. Raises LookupError for a job that is not in `JOBS`."""
     if job not in _PODS:
         raise LookupError(f"job {job} has no pod: add it to JOBS in regworkers_dagster/pods.py")
-    duty, size = _PODS[job]
+    return _PODS[job][0]
+
+
+def pod_of(job: str) -> dict[str, str]:
+    """The tag of a job's runs. Raises LookupError for a job that is not in `JOBS`."""
+    duty, size = duty_of(job), _PODS[job][1]
     container = {
         "resources": {
             "requests": {"cpu": size.cpu, "memory": size.memory, "ephemeral-storage": size.disk},
