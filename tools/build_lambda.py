@@ -83,12 +83,11 @@ def _uv(*words: object) -> None:
 
 
 def _compile(package: Path, python: str) -> None:
-    """Add bytecode, without which each start of a process would compile for half a second: /var/task is read-only.
+    """Add bytecode, without which each start of a process would compile all of it: /var/task is read-only.
     Needs the version of Python that the function has, else says so. Python does not compare it with the source, so
     times of files do not count.
     """
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    interpreter = sys.executable if here == python else shutil.which(f"python{python}")
+    interpreter = _interpreter(python)
     if interpreter is None:
         sys.stderr.write(
             f"no python{python} on the path: the package has no bytecode, so cold starts are slower\n"
@@ -106,6 +105,15 @@ def _compile(package: Path, python: str) -> None:
     )
     # Some packages ship files that no version compiles.
     subprocess.run([interpreter, "-m", "compileall", *words], check=False, stdout=subprocess.DEVNULL)
+
+
+def _interpreter(python: str) -> str | None:
+    """A Python of that version; None if there is none, also if only a version manager's name for it is on the path."""
+    if f"{sys.version_info.major}.{sys.version_info.minor}" == python:
+        return sys.executable
+    found = shutil.which(f"python{python}")
+    runs = found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0
+    return found if runs else None
 
 
 def _zipped(package: Path, path: Path) -> tuple[Path, int]:
