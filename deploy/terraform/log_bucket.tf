@@ -51,7 +51,20 @@ resource "aws_s3_bucket_policy" "compute_logs" {
   })
 }
 
-# As long as Dagster keeps the runs themselves.
+# Every run may write below the one prefix where the UI looks. What one writes over of another's stays as a version, which
+# no role may delete.
+resource "aws_s3_bucket_versioning" "compute_logs" {
+  for_each = local.log_buckets
+
+  bucket = aws_s3_bucket.compute_logs[each.value].id
+
+  versioning_configuration {
+    status = "Enabled"
+  }
+}
+
+# As long as Dagster keeps the runs themselves. A run that is at work writes its log again every 30 s: these versions go
+# after three days.
 resource "aws_s3_bucket_lifecycle_configuration" "compute_logs" {
   for_each = local.log_buckets
 
@@ -67,6 +80,10 @@ resource "aws_s3_bucket_lifecycle_configuration" "compute_logs" {
 
     expiration {
       days = local.generated.run_retention_days
+    }
+
+    noncurrent_version_expiration {
+      noncurrent_days = 3
     }
   }
 }

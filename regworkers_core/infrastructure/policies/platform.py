@@ -174,9 +174,17 @@ PLATFORM = (
         "compute-logs",
         "the code server, runs, webserver and daemon: Dagster's logs of runs",
         (
-            Statement(
-                "KeepTheLogsOfRuns", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), (_compute_logs,)
-            ),
+            # All runs write below one prefix, where the UI finds them: a role that writes there may not delete. What is
+            # written over stays as a version, which no role may delete.
+            Statement("KeepTheLogsOfRuns", ("s3:GetObject", "s3:PutObject"), (_compute_logs,)),
+            Statement("ListTheLogsOfRuns", ("s3:ListBucket",), (_log_bucket,), _only_compute_logs),
+        ),
+    ),
+    Worker(
+        "prune-logs",
+        "runs of prune_runs, the only one that deletes logs of runs",
+        (
+            Statement("DeleteTheLogsOfRuns", ("s3:DeleteObject",), (_compute_logs,)),
             Statement("ListTheLogsOfRuns", ("s3:ListBucket",), (_log_bucket,), _only_compute_logs),
         ),
     ),
@@ -384,6 +392,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "housekeeping",
         "invites",
         "kafka-certificate",
+        "prune-logs",
         "reviews",
         "services",
     ),

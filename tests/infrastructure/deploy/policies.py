@@ -20,8 +20,9 @@ from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 
 _POLICIES = {worker.name: worker.policy(PLACEHOLDERS) for worker in WORKERS}
-# Dagster's own role apart, which no call of ours needs.
-ROLES = tuple(worker.name for worker in WORKERS if worker.name != "compute-logs")
+# What Dagster's own calls need, and none of ours.
+OF_DAGSTER = ("compute-logs", "prune-logs")
+ROLES = tuple(worker.name for worker in WORKERS if worker.name not in OF_DAGSTER)
 # Services by the names that IAM gives their actions.
 _SERVICES = {"dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "sqs": "sqs", "logs": "logs"}
 _SERVICES |= {"cloudwatch": "cloudwatch", "s3": "s3", "secretsmanager": "secretsmanager", "iam": "iam"}
@@ -35,6 +36,7 @@ _ACTIONS = {
     "s3:HeadObject": "s3:GetObject",
     "s3:HeadBucket": "s3:ListBucket",
     "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:ListObjects": "s3:ListBucket",
     "s3:CreateMultipartUpload": "s3:PutObject",
     "s3:UploadPart": "s3:PutObject",
     "s3:CompleteMultipartUpload": "s3:PutObject",
