@@ -41,7 +41,7 @@ def _given(**given: Any) -> Runtime:
 def test_the_ui_shows_where_each_service_is_and_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGWORKERS_AWS__REGION", "eu-west-1")
     monkeypatch.setenv("REGWORKERS_MONGO__URI", LOGIN)
-    monkeypatch.setenv("REGWORKERS_REDIS__URL", "rediss://:p@ss@cache.example.net:6380/0?password=p")
+    monkeypatch.setenv("REGWORKERS_REDIS__URL", "rediss://:p%40ss@cache.example.net:6380/0?password=p")
     monkeypatch.setenv("REGWORKERS_KAFKA__BOOTSTRAP", "b-1.example.net:9094")
     aws, mongo, redis, kafka = connections().values()
     assert isinstance(aws, AwsResource) and aws.region == "eu-west-1" and aws.read_timeout_seconds == 10

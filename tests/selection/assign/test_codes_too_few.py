@@ -262,6 +262,6 @@ def test_what_cannot_be_retried_says_why(runtime: Runtime) -> None:
     with pytest.raises(UsageError, match="none before the publication"):
         retry_market(runtime, CAMPAIGN, "berlin")
     publish(runtime)
-    with pytest.raises(UsageError, match="no market rome"):
+    with pytest.raises(UsageError, match="no market 'rome'"):
         retry_market(runtime, CAMPAIGN, "rome")
     assert runtime.outbox.count(market("berlin")) == 0

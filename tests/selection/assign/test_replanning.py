@@ -236,7 +236,7 @@ def test_a_waiting_market_says_what_it_needs_and_an_unknown_one_lists_the_known(
     publish(drawn)
     with pytest.raises(RequestError, match=r"BLOCKED: .*`regworkers codes import <csv> --campaign summer"):
         replanned(drawn)
-    with pytest.raises(RequestError, match=r"no market paris to assign: there are berlin$"):
+    with pytest.raises(RequestError, match=r"no market 'paris' to assign: there are berlin$"):
         replan_codes(drawn, CAMPAIGN, "paris", run_id="r")
 
 
