@@ -108,7 +108,7 @@ class Runtime:
 
     @cached_property
     def database(self) -> Any:
-        return self.mongo[self.names.prefix + self.settings.mongo.database]
+        return self.mongo[self.settings.database_name]
 
     @cached_property
     def dynamodb(self) -> Any:

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.observability.logs import bind
-from regworkers_core.settings import load_settings
+from regworkers_core.settings import Settings, load_settings
 from regworkers_dagster.resources import STORES, plain, plain_failures, runtime_of
 from regworkers_dagster.runs import tags_of_job
 
@@ -30,8 +30,12 @@ class Flow:
     name: str
     owner: str
 
-    def asset(self, name: str, description: str, kinds: set[str], **more: Any) -> dg.AssetSpec:
-        """An asset of this flow. `tags` come on top of the flow's; `more` is passed to Dagster as it is."""
+    def asset(
+        self, name: str, description: str, kinds: set[str], *, folder: str = "", **more: Any
+    ) -> dg.AssetSpec:
+        """An asset of this flow. `folder` of the bucket has its files. `tags` come on top of the flow's; `more` is
+        passed to Dagster as it is.
+        """
         tags = {"regworkers/flow": self.name, **more.pop("tags", {})}
         return dg.AssetSpec(
             name,
@@ -40,8 +44,19 @@ class Flow:
             group_name=self.name,
             owners=[f"team:{self.owner}"],
             tags=tags,
+            metadata=_place_of(name, kinds, folder),
             **more,
         )
+
+
+def _place_of(name: str, kinds: set[str], folder: str) -> dict[str, str]:
+    """Where the rows of an asset are, under Dagster's own keys: a collection has the asset's name."""
+    settings = _settings()
+    if folder:
+        return {"dagster/uri": f"s3://{settings.names.bucket}/{folder}"}
+    if kinds == {"mongodb"}:
+        return {"dagster/table_name": f"{settings.database_name}.{name}"}
+    return {"dagster/table_name": settings.names.demand_table} if kinds == {"dynamodb"} else {}
 
 
 class ApplyConfig(dg.Config):
@@ -161,9 +176,9 @@ def asset_job(
 
 
 @cache
-def _is_on() -> bool:
-    """Whether sensors and schedules run without being switched on in the UI. Reads the settings."""
-    return load_settings().sensors_on
+def _settings() -> Settings:
+    """As they are when the definitions load."""
+    return load_settings()
 
 
 def schedule(
@@ -185,7 +200,9 @@ def schedule(
         cron_schedule=cron,
         execution_timezone="UTC",
         run_config=run_config,
-        default_status=dg.DefaultScheduleStatus.RUNNING if _is_on() else dg.DefaultScheduleStatus.STOPPED,
+        default_status=dg.DefaultScheduleStatus.RUNNING
+        if _settings().sensors_on
+        else dg.DefaultScheduleStatus.STOPPED,
         description=description,
     )
 
@@ -205,6 +222,8 @@ def sensor(
         jobs=list(jobs) or None,
         minimum_interval_seconds=every_seconds,
         required_resource_keys=set(uses),
-        default_status=dg.DefaultSensorStatus.RUNNING if _is_on() else dg.DefaultSensorStatus.STOPPED,
+        default_status=dg.DefaultSensorStatus.RUNNING
+        if _settings().sensors_on
+        else dg.DefaultSensorStatus.STOPPED,
         description=description,
     )(tick)

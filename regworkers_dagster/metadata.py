@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from regworkers_core.operations import downloads
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Metadata = dict[str, dg.MetadataValue]
 
@@ -35,6 +38,21 @@ def facts_as_metadata(facts: Mapping[str, Any]) -> Metadata:
             if path := downloads.link_to(str(value)):
                 metadata["open"] = dg.MetadataValue.url(path)
     return metadata
+
+
+def of_table(rows: int | None, schema: pa.Schema | None = None, *, of_partition: bool = False) -> Metadata:
+    """The rows of an asset, or of its partition, and their columns, under Dagster's own keys, which its catalog shows.
+    What is None is left out.
+    """
+    shown: Metadata = {}
+    if rows is not None:
+        shown["dagster/partition_row_count" if of_partition else "dagster/row_count"] = dg.MetadataValue.int(
+            rows
+        )
+    if schema is not None:
+        columns = [dg.TableColumn(each.name, str(each.type)) for each in schema]
+        shown["dagster/column_schema"] = dg.MetadataValue.table_schema(dg.TableSchema(columns))
+    return shown
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MarkdownMetadataValue | None:

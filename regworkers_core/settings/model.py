@@ -172,6 +172,11 @@ class Settings(BaseSettings):
     def names(self) -> Names:
         return Names(self.resource_prefix, bucket=self.selection.bucket)
 
+    @property
+    def database_name(self) -> str:
+        """Of the collections in MongoDB."""
+        return self.resource_prefix + self.mongo.database
+
     @classmethod
     def settings_customise_sources(
         cls,

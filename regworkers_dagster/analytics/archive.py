@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.analytics.archive.manifest import ROOT
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.health.unarchived import read_unarchived
@@ -13,7 +14,7 @@ from regworkers_dagster.analytics.publishing import FLOW, KAFKA_EVENTS
 from regworkers_dagster.drains.observing import or_none
 from regworkers_dagster.drains.running import CONTINUOUS
 from regworkers_dagster.factories import KEPT_FRESH, asset_job, fields_of, schedule
-from regworkers_dagster.metadata import Metadata, facts_as_metadata
+from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run
 
@@ -32,6 +33,7 @@ EVENT_ARCHIVE = FLOW.asset(
     "One materialisation per run, also of one that found nothing new; none while another run is active, or Kafka or "
     "S3 is unavailable.",
     {"s3", "parquet"},
+    folder=ROOT,
     deps=[KAFKA_EVENTS],
     skippable=True,
     freshness_policy=KEPT_FRESH,
@@ -89,7 +91,9 @@ def troubles(report: "ArchiveReport") -> list[str]:
 
 
 def of_report(report: "ArchiveReport") -> Metadata:
-    """The numbers of this run, the `rows` of the whole archive, the `lag` in total and by topic."""
+    """The numbers of this run, the `rows` of the whole archive and their columns, the `lag` in total and by topic."""
+    from regworkers_core.analytics.archive.rows import SCHEMA
+
     lag = report.lag or {}
     numbers = {
         "read": report.read,
@@ -106,7 +110,7 @@ def of_report(report: "ArchiveReport") -> Metadata:
         "seconds": round(report.seconds, 3),
         "adds_up": report.adds_up,
     }
-    return facts_as_metadata(numbers)
+    return {**facts_as_metadata(numbers), **of_table(report.rows, SCHEMA)}
 
 
 @dg.multi_asset_check(

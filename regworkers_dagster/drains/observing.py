@@ -20,7 +20,7 @@ from regworkers_core.operations.health.dependency_status import UP
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.model import Names
 from regworkers_dagster.drains.decisions import worth_recording
-from regworkers_dagster.metadata import facts_as_metadata
+from regworkers_dagster.metadata import facts_as_metadata, of_table
 from regworkers_dagster.resources import plain_failures, runtime_of
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ _REPEAT_SECONDS = 300.0
 _WRITTEN_SECONDS, _OLDEST_SECONDS = 30.0, 600.0
 # With a version per event, everything downstream would be shown as out of date after each.
 SAME_VERSION = {"dagster/data_version": "continuous"}
+# The number that counts the rows of a collection.
+DOCUMENTS = "documents"
 # None for a number that could not be read.
 Numbers = dict[str, float | None]
 
@@ -68,6 +70,8 @@ def recorded_event(reading: Reading) -> dg.AssetObservation | dg.AssetMaterializ
     numbers = {key: None if number is None else float(number) for key, number in reading.numbers.items()}
     unread = ", ".join(sorted(key for key, number in numbers.items() if number is None))
     metadata = facts_as_metadata({**numbers, "could_not_read": unread or None})
+    if (rows := reading.numbers.get(DOCUMENTS)) is not None:
+        metadata |= of_table(int(rows))
     if reading.fresh:
         return dg.AssetMaterialization(reading.asset, metadata=metadata, tags=SAME_VERSION)
     return dg.AssetObservation(reading.asset, metadata=metadata)

@@ -21,6 +21,7 @@ from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stre
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import Decision, by_age
 from regworkers_dagster.drains.observing import (
+    DOCUMENTS,
     Reading,
     depth_of,
     minutes_outside,
@@ -236,7 +237,7 @@ def read_all(runtime: Runtime, lags: dg.AssetCheckEvaluation | None) -> list[Rea
         Reading.of(REPLICATION_DLQ, depth_of(runtime, names.dead_letter_queue(names.replication_queue))),
         Reading.of(
             ENTRIES,
-            {"documents": or_none(runtime.replica.count)},
+            {DOCUMENTS: or_none(runtime.replica.count)},
             current=not behind and (set(queue.values()) == {0.0} or is_in_time(lags)),
         ),
     ]

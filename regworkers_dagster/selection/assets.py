@@ -1,8 +1,8 @@
 """The steps of a campaign's draw and the two drains after it: one call into the core each, its result as events."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -16,7 +16,7 @@ from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_dagster.drains.running import drain_asset
-from regworkers_dagster.metadata import Metadata, facts_as_metadata
+from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS, plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_RANGE_TAG, PARTITION_TAG, is_by_hand, launched_by_hand
 from regworkers_dagster.selection import specs
@@ -182,7 +182,25 @@ def to_confirm(word: str) -> str:
 def metadata_of(step: "StepResult") -> Metadata:
     """The state, tables, plots and facts of a step."""
     shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
-    return {"state": dg.MetadataValue.text(step.state), **shown, **facts_as_metadata(step.facts)}
+    state = dg.MetadataValue.text(step.state)
+    return {"state": state, **shown, **facts_as_metadata(step.facts), **table_of(step.name, step.facts)}
+
+
+def table_of(step: str, facts: Mapping[str, Any]) -> Metadata:
+    """Rows and columns of the table that a step made; empty for a step that makes none."""
+    from regworkers_core.adapters.files.judged_entries import JUDGED_SCHEMA
+    from regworkers_core.selection.draw.freezing import POOL_SCHEMA
+    from regworkers_core.selection.maths.outcomes import OUTCOMES_SCHEMA
+    from regworkers_core.selection.maths.rank import RANKED_SCHEMA
+
+    outcomes = facts.get("outcomes")
+    tables = {
+        "judge": (facts.get("entries"), JUDGED_SCHEMA),
+        "freeze": (facts.get("count"), POOL_SCHEMA),
+        "rank": (facts.get("count"), RANKED_SCHEMA),
+        "allocate": (sum(outcomes.values()) if outcomes else None, OUTCOMES_SCHEMA),
+    }
+    return of_table(*tables[step], of_partition=True) if step in tables else {}
 
 
 @dg.multi_asset(

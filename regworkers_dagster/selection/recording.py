@@ -19,7 +19,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.selection import specs
-from regworkers_dagster.selection.assets import awaiting
+from regworkers_dagster.selection.assets import awaiting, table_of
 from regworkers_dagster.selection.campaign_jobs import campaign_facts
 from regworkers_dagster.selection.campaigns import draw_runs
 
@@ -117,7 +117,8 @@ def missing(
     """
     campaign_id, status = campaign.campaign_id, campaign.status.value
     if _last(instance, specs.CAMPAIGNS, campaign_id).get("status") != status:
-        yield _event(specs.CAMPAIGNS, campaign_id, campaign_facts(campaign))
+        shown = facts_as_metadata(campaign_facts(campaign))
+        yield dg.AssetMaterialization(specs.CAMPAIGNS.key, partition=campaign_id, metadata=shown)
     latest: dict[str, tuple[int, Mapping[str, Any]]] = {}
     for phase in record.phases.values() if record else ():
         latest |= {step: (phase.phase, facts) for step, facts in decided(phase)}
@@ -127,7 +128,8 @@ def missing(
         at = _last(instance, spec, campaign_id)
         if not at or int(at.get("phase", 1)) < number:
             state = "done in a terminal" if (step, number) in of_commands else "done"
-            yield _event(spec, campaign_id, {"state": state, **facts, "phase": number})
+            made = facts_as_metadata({"state": state, **facts, "phase": number}) | table_of(step, facts)
+            yield dg.AssetMaterialization(spec.key, partition=campaign_id, metadata=made)
     if record and record.phases and (words := awaiting(record)):
         yield _says(specs.PUBLICATION, campaign_id, "awaiting", words)
     if record and record.annulled:
@@ -166,10 +168,6 @@ def _last(instance: dg.DagsterInstance, spec: dg.AssetSpec, campaign_id: str) ->
     made = records[0].asset_materialization if records else None
     # Never empty for a materialisation, also for one without metadata.
     return {"": None} | {name: each.value for name, each in made.metadata.items()} if made else {}
-
-
-def _event(spec: dg.AssetSpec, campaign_id: str, facts: Mapping[str, Any]) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(spec.key, partition=campaign_id, metadata=facts_as_metadata(facts))
 
 
 def _says(spec: dg.AssetSpec, campaign_id: str, name: str, words: str) -> dg.AssetObservation:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from regworkers_core.selection.draw.artefacts import PIPELINE
 from regworkers_dagster.factories import KEPT_FRESH, Flow
 
 _FLOW = Flow("selection", owner="selection")
@@ -39,7 +40,15 @@ def _step(
     name: str, deps: list[dg.AssetSpec | str], kinds: set[str], description: str, flow: Flow = _FLOW
 ) -> dg.AssetSpec:
     """A step of a campaign's draw. It yields nothing while another run works on that draw."""
-    return flow.asset(name, description, kinds, deps=deps, partitions_def=CAMPAIGN_PARTITIONS, skippable=True)
+    return flow.asset(
+        name,
+        description,
+        kinds,
+        folder=PIPELINE if "parquet" in kinds else "",
+        deps=deps,
+        partitions_def=CAMPAIGN_PARTITIONS,
+        skippable=True,
+    )
 
 
 ELIGIBILITY_REPORT = _step(

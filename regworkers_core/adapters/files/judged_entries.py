@@ -41,7 +41,7 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("reasons", _TEXTS),
     pa.field("is_rejected", pa.bool_()),
 ]
-_SCHEMA = pa.schema(_FIELDS)
+JUDGED_SCHEMA = pa.schema(_FIELDS)
 
 
 Tell = Callable[[str], None]
@@ -134,7 +134,7 @@ class JudgedWriter:
     """A context manager that writes `folder/judged.parquet` in constant memory."""
 
     def __init__(self, folder: Path) -> None:
-        self._writer = pq.ParquetWriter(folder / JUDGED, _SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(folder / JUDGED, JUDGED_SCHEMA, compression="zstd")
         self._rows: list[JudgedEntry] = []
 
     def add(self, entry: JudgedEntry) -> None:
@@ -145,7 +145,7 @@ class JudgedWriter:
     def _flush(self) -> None:
         columns = zip(*self._rows, strict=True)
         arrays = [pa.array(column, each.type) for column, each in zip(columns, _FIELDS, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=JUDGED_SCHEMA))
         self._rows.clear()
 
     def __enter__(self) -> Self:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import duckdb
 
 
+# Internal files, by campaign and phase.
+PIPELINE = "pipeline/"
+
+
 class InputDiffers(DrawError):
     """A file in the store is not the one that the draw wrote. `expected` and `found` are SHA-256 in hex, empty if the
     draw recorded none or there is no file.
@@ -71,7 +75,7 @@ def public_key(campaign_id: str, phase: int, name: str) -> str:
 
 def pipeline_key(campaign_id: str, phase: int, name: str) -> str:
     """Return the key of an internal file, which may name entries or codes."""
-    return f"pipeline/{campaign_id}/phase-{phase}/{name}"
+    return f"{PIPELINE}{campaign_id}/phase-{phase}/{name}"
 
 
 def own_prefix(name: str, token: int) -> str:

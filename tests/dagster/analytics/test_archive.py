@@ -32,6 +32,8 @@ def test_the_archive_is_brought_up_to_date_with_numbers_and_its_promise_is_check
         numbers = ("read", "written", "repeats", "damaged", "lost", "rows", "lag")
         assert [metadata[name] for name in numbers] == [4, 2, 1, 1, 0, 2, 0]
         assert metadata["adds_up"] and metadata["ended"] == "caught_up"
+        assert metadata["dagster/row_count"] == metadata["rows"]
+        assert "kafkaOffset" in {each.name for each in metadata["dagster/column_schema"].columns}
         checked = run("check_archive", instance)
         assert checked.success and judged(checked) == {"one_row_per_id": True}
 

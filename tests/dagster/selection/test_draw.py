@@ -77,6 +77,9 @@ def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is
     assert plain(made["commitment"].metadata)["manifestHash"] == record.latest.manifest_hash
     drawn = plain(made["draw"].metadata)
     assert drawn["resultHash"] == record.latest.result_hash
+    tables = ("eligibility_report", "frozen_pool", "ranking", "draw")
+    counts = [plain(made[name].metadata)["dagster/partition_row_count"] for name in tables]
+    assert counts == [12, *[sum(drawn["outcomes"].values())] * 3]
     report = made["draw_report"].metadata
     pictures = [name for name in report if name.startswith("plot_")]
     assert pictures and all("data:image/png;base64," in str(report[name].value) for name in pictures)
