@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_dagster.by_hand import UPLOAD, CampaignConfig, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import APPLY, ApplyConfig
@@ -36,8 +37,8 @@ class UploadConfig(CampaignConfig):
     type: str = Field(default="email", description=_TYPE)
     key: str = Field(
         default="",
-        description="The list, CSV in UTF-8: the name that the upload form answers with (`uploads/...`), another key "
-        "in the bucket of artefacts, or s3://bucket/key. Never type an address here.",
+        description="The list, CSV in UTF-8: the name that the upload form answers with (`uploads/...`), or a key "
+        "below `invites.prefix` (`invites/...`) in the bucket of artefacts. Never type an address here.",
     )
     ttl: str = Field(
         default="",
@@ -95,15 +96,15 @@ def upload_invites(launch: Launch, config: UploadConfig) -> LaunchOutcome:
         until_close=config.until_close and not config.ttl,
         hooks=_hooks(launch),
     )
-    ours = f"s3://{runtime.objects.bucket}/"
+    where = f"s3://{runtime.objects.bucket}/{rejects}"
     link = None
-    if report.rejected and rejects.startswith(ours):
-        link = launch.hand_out("rejects.csv", runtime.objects.get_bytes(rejects.removeprefix(ours)))
+    if report.rejected:
+        link = launch.hand_out("rejects.csv", runtime.objects.get_bytes(rejects))
     if report.advice is not None:
         launch.context.log.warning(report.advice)
     facts = {
         **_facts(launch, report),
-        "rejects": rejects if report.rejected else None,
+        "rejects": where if report.rejected else None,
         "rejected_lines": link,
     }
     return LaunchOutcome(
@@ -111,7 +112,7 @@ def upload_invites(launch: Launch, config: UploadConfig) -> LaunchOutcome:
         facts,
         INVITES,
         changed=not report.dry_run,
-        failure=_what_is_left(report, f"`rejected_lines` or {rejects}" if link else rejects, "invited"),
+        failure=_what_is_left(report, f"`rejected_lines` or {where}", "invited"),
     )
 
 
@@ -166,7 +167,7 @@ def _type(text: str) -> InviteType:
         return InviteType(text)
     except ValueError:
         known = ", ".join(each.value for each in InviteType)
-        raise UsageError(f"type should be one of {known}, found {text!r}") from None
+        raise UsageError(f"type should be one of {known}, found {quoted(text)}") from None
 
 
 def _facts(launch: Launch, report: ListReport) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def document(settings: Settings) -> dict[str, Any]:
             for alarm in alarms(settings)
         },
         "queries": {query.name: query.text for query in saved_queries(settings)},
-        "policies": all_policies(PLACEHOLDERS),
+        "policies": all_policies(replace(PLACEHOLDERS, invites=settings.invites.prefix)),
         "roles": list(ROLES),
     }
 

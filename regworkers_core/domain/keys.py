@@ -145,6 +145,8 @@ CAMPAIGN_PREFIX = "CAMPAIGN#"
 ENTRY_PREFIX = "ENTRY#"
 # Every id that a draw hashes or names: refs, units, markets, segments, campaigns.
 SELECTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What the form for files answers with: a key in the bucket of artefacts.
+UPLOAD_NAME = re.compile(r"uploads/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")
 
 
 def is_selection_id(text: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from regworkers_core.adapters.aws.objects import MissingObject
+from regworkers_core.domain.keys import UPLOAD_NAME
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.runtime import Runtime
 
@@ -24,7 +25,6 @@ FOLDER = "uploads/"
 MAX_BYTES = 512 * 1024 * 1024
 # Suffixes of files that jobs read; another one may be the end of a mail address.
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|jsonl?|gz|parquet)", re.IGNORECASE)
-_NAME = re.compile(r"uploads/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")
 
 
 def put(runtime: Runtime, file_name: str, file: Path | bytes) -> str:
@@ -61,7 +61,7 @@ def plain_name(file_name: str) -> str:
 def require(upload: str) -> str:
     """The name without pasted blanks. Raises RequestError for a name that is not an upload."""
     name = upload.strip()
-    if not _NAME.fullmatch(name):
+    if not UPLOAD_NAME.fullmatch(name):
         raise RequestError(
             "upload should be the name that the upload form returned, uploads/<32 hex digits>/<file>"
             + (": it is missing" if not name else "")

@@ -155,6 +155,9 @@ class InvitesSettings(Section):
     # before DynamoDB splits it: what an upload takes, registrations lack. Empty: as fast as the table takes them.
     items_per_second: float | None = Field(None, gt=0)
     lease_seconds: float = Field(15.0, gt=0)
+    # Folder of the artefacts' bucket with the lists that `upload_invites` reads beside uploads, and writes rejects to.
+    # Its role reads and writes there: apply its policy before a change.
+    prefix: str = Field("invites/", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)+$", max_length=200)
 
 
 class WitnessSettings(Section):

@@ -35,8 +35,6 @@ def test_an_object_of_several_pieces_an_empty_one_and_none_at_all(runtime: Runti
         assert stream.read() == b""
     with pytest.raises(MissingObject, match="does not exist"):
         objects.open("none")
-    with pytest.raises(UsageError, match="s3://absent-bucket/none does not exist"):
-        objects.in_bucket("absent-bucket").open("none")
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed_up(runtime: Runtime) -> None:

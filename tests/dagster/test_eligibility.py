@@ -11,11 +11,13 @@ import pytest
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations import uploads
 from regworkers_core.runtime import Runtime
 from regworkers_dagster import by_hand
 from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, plain, use
 from tests.support.campaigns import create
+from tests.support.least_privilege import GUARD
 from tests.support.shared import emptied, shared_namespace
 
 KEY = "invites/summer.csv"
@@ -89,10 +91,55 @@ def test_a_dry_run_counts_and_invites_no_fan(runtime: Runtime) -> None:
     assert not is_invited(runtime, "DRY-1", InviteType.MEMBER_ID)
 
 
-def test_another_bucket_is_named_by_its_address(runtime: Runtime) -> None:
-    runtime.objects.put_bytes("invites/elsewhere.csv", b"email\nelsewhere@example.com\n")
-    result = upload(runtime, key=f"s3://{runtime.objects.bucket}/invites/elsewhere.csv")
-    assert result.success and is_invited(runtime, "elsewhere@example.com")
+def test_an_upload_and_the_address_of_an_object_are_lists_too(runtime: Runtime) -> None:
+    runtime.objects.put_bytes("invites/2026/summer.csv", b"email\naddress@example.com\n")
+    assert upload(runtime, key=f"s3://{runtime.objects.bucket}/invites/2026/summer.csv").success
+    assert upload(runtime, key=uploads.put(runtime, "list.csv", b"email\nuploaded@example.com\n")).success
+    assert is_invited(runtime, "address@example.com") and is_invited(runtime, "uploaded@example.com")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "draws/summer/phase-1/leaves.csv",
+        "erasures/list.csv",
+        "invites.csv",
+        "/invites/list.csv",
+        "invites/",
+        "invites/../draws/list.csv",
+        "invites/2026/../../draws/list.csv",
+        "invites//list.csv",
+        "invites/planted@example.com.csv",
+        "uploads/list.csv",
+        f"uploads/{'0' * 32}/../list.csv",
+        f"other/uploads/{'0' * 32}/list.csv",
+        "s3://{other}/invites/list.csv",
+        "s3://{bucket}/draws/list.csv",
+        "planted@example.com",
+    ],
+)
+def test_no_object_is_read_or_written_beside_but_uploads_and_those_below_the_prefix(
+    runtime: Runtime, key: str
+) -> None:
+    key = key.format(bucket=runtime.objects.bucket, other=f"{runtime.objects.bucket}-other")
+    own = key.removeprefix(f"s3://{runtime.objects.bucket}/")
+    runtime.objects.put_bytes(own, b"email\nread@example.com\nstray\n")
+    before = runtime.objects.list("")
+    said = failure_of(upload(runtime, key=key))
+    assert "key (no id, so not repeated) is no list of invites" in said and "a key below invites/" in said
+    assert "planted" not in said and not is_invited(runtime, "read@example.com")
+    assert runtime.objects.list("") == before, "no rejects beside it"
+
+
+def test_the_prefix_is_a_setting(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    invites = runtime.settings.invites.model_copy(update={"prefix": "crm/lists/"})
+    mine = Runtime(runtime.settings.model_copy(update={"invites": invites}))
+    use(monkeypatch, mine)
+    assert "a key below crm/lists/" in failure_of(upload(mine, b"email\nuser1@example.com\n"))
+    mine.objects.put_bytes("crm/lists/spring.csv", b"email\nuser2@example.com\n")
+    assert upload(mine, key="crm/lists/spring.csv").success and is_invited(mine, "user2@example.com")
+    # The policies that the suite watches are of the default.
+    assert {each.worker for each in GUARD.taken()} == {"invites"}
 
 
 def test_a_terminated_run_is_not_green_and_the_next_one_goes_on(
@@ -116,8 +163,9 @@ def test_a_terminated_run_is_not_green_and_the_next_one_goes_on(
         ({"campaign_id": ""}, "campaign_id is missing"),
         ({"key": " "}, "key is missing"),
         ({"key": "invites/none.csv"}, "/invites/none.csv does not exist"),
-        ({"key": "s3://bucket-alone"}, "is not an object"),
-        ({"type": "mail"}, "email, globalUserId, memberId"),
+        ({"key": "sumer"}, "key 'sumer' is no list of invites"),
+        ({"type": "mail"}, "email, globalUserId, memberId, found 'mail'"),
+        ({"type": "user1@example.com"}, "found (no id, so not repeated)"),
         ({"ttl": "1798761600000"}, "milliseconds"),
         ({"campaign_id": "sumer"}, "there is no campaign 'sumer'"),
         ({"type": "memberId"}, "should be the header `memberId`"),

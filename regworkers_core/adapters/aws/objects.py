@@ -279,10 +279,6 @@ class ObjectStore:
         part = ObjectStream(lambda low, high: read(start + low, start + high), max(last - start, 0))
         return part.buffered(), size
 
-    def in_bucket(self, bucket: str) -> ObjectStore:
-        """The same store for another bucket."""
-        return ObjectStore(self._client, self._dependency, bucket)
-
     def exists(self, key: str) -> bool:
         try:
             self._call(key, self._client.head_object, Bucket=self.bucket, Key=key)

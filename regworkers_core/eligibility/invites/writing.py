@@ -7,15 +7,16 @@ shortened. Conditional writes would need no lease, but go one by one, or with Pa
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.keys import UPLOAD_NAME, quoted
+from regworkers_core.domain.reasons import RequestError
 from regworkers_core.eligibility.invites.lists import (
     Hooks,
     Line,
@@ -174,8 +175,10 @@ def _removal_work(runtime: Runtime, report: ListReport, wait_to_write: Callable[
     return work
 
 
-_SCHEME = "s3://"
 _REJECTS = ".rejects.csv"
+# Of a key below the configured prefix. No path segment begins with a dot, so that none leads out of the prefix, and no
+# key is a mail address.
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 
 
 def upload_object(
@@ -192,13 +195,14 @@ def upload_object(
     until_close: bool = False,
     hooks: Hooks | None = None,
 ) -> tuple[ListReport, str]:
-    """Upload invites from `s3://bucket/key`, or from a key in the bucket of artefacts, read as a stream. Returns the
-    report and the location of the rejects, which are always written, to replace those of an earlier upload.
+    """Upload invites from an object in the bucket of artefacts, read as a stream: an upload, or a key below
+    `invites.prefix`. Returns the report and the key of the rejects, which are always written, to replace those of an
+    earlier upload.
 
-    Raises MissingObject, UsageError for an object that was replaced meanwhile, and what `upload_invites` raises.
+    Raises RequestError for another key, MissingObject, UsageError for an object that was replaced meanwhile, and what
+    `upload_invites` raises.
     """
-    store, key = _locate(runtime, location)
-    name = f"{_SCHEME}{store.bucket}/{key}"
+    store, key = runtime.objects, _key(runtime, location)
     with tempfile.TemporaryDirectory() as folder:
         rejects = Path(folder) / "rejects.csv"
         report = upload_invites(
@@ -206,7 +210,7 @@ def upload_object(
             slug_or_id,
             type_,
             lambda: store.open(key),
-            name=name,
+            name=f"s3://{store.bucket}/{key}",
             ttl=ttl,
             rejects=rejects,
             run_id=run_id,
@@ -220,15 +224,18 @@ def upload_object(
             rejects.touch()
         store.put_file(key + _REJECTS, rejects)
     report.rejects_file = None
-    return report, name + _REJECTS
+    return report, key + _REJECTS
 
 
-def _locate(runtime: Runtime, location: str) -> tuple[ObjectStore, str]:
-    if not location.startswith(_SCHEME):
-        return runtime.objects, location
-    bucket, _, key = location.removeprefix(_SCHEME).partition("/")
-    if not bucket or not key:
-        raise UsageError(
-            f"{location!r} is not an object: give s3://bucket/key, or a key in {runtime.objects.bucket}"
-        )
-    return runtime.objects.in_bucket(bucket), key
+def _key(runtime: Runtime, location: str) -> str:
+    """The key, if it is one that a list of invites may have: the job reads it, and writes rejects beside it."""
+    key, prefix = (
+        location.strip().removeprefix(f"s3://{runtime.objects.bucket}/"),
+        runtime.settings.invites.prefix,
+    )
+    if UPLOAD_NAME.fullmatch(key) or (key.startswith(prefix) and _KEY.fullmatch(key.removeprefix(prefix))):
+        return key
+    raise RequestError(
+        f"key {quoted(key)} is no list of invites: give the name that the upload form returned,"
+        f" uploads/<32 hex digits>/<file>, or a key below {prefix} (A-Z a-z 0-9 _ - .) of the bucket of artefacts"
+    )

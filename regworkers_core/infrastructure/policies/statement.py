@@ -9,18 +9,21 @@ from typing import Any
 import orjson
 
 from regworkers_core.domain.producers import ProducerRole, secret_name
-from regworkers_core.settings import Names, Settings
+from regworkers_core.settings import InvitesSettings, Names, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyPlace:
-    """Names and account that complete an ARN. `namespace`: of our metrics; `log_bucket`: of Dagster's compute logs."""
+    """Names and account that complete an ARN. `namespace`: of our metrics; `log_bucket`: of Dagster's compute logs;
+    `invites`: the folder with lists of invites.
+    """
 
     names: Names
     region: str
     account: str
     namespace: str
     log_bucket: str
+    invites: str = InvitesSettings().prefix
 
 
 # The files for Terraform have these, which it replaces for each environment.
@@ -37,6 +40,7 @@ def place_of(settings: Settings, *, account: str, log_bucket: str) -> PolicyPlac
         account,
         settings.observability.cloudwatch_namespace,
         log_bucket,
+        settings.invites.prefix,
     )
 
 
@@ -132,6 +136,10 @@ def objects(*folders: str) -> tuple[Resource, ...]:
         return lambda place: f"{bucket(place)}/{folder}/*"
 
     return tuple(below(folder) for folder in folders)
+
+
+def lists_of_invites(place: PolicyPlace) -> str:
+    return f"{bucket(place)}/{place.invites}*"
 
 
 def secret(pattern: str) -> Resource:

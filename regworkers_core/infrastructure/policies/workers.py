@@ -22,6 +22,7 @@ from regworkers_core.infrastructure.policies.statement import (
     hold_leases,
     kafka,
     leases,
+    lists_of_invites,
     log_group,
     log_streams,
     objects,
@@ -260,7 +261,9 @@ ELIGIBILITY = (
             ),
             hold_leases("OneListAtATime"),
             Statement(
-                "ReadListsWriteRejects", ("s3:GetObject", "s3:PutObject"), objects("invites", "uploads")
+                "ReadListsWriteRejects",
+                ("s3:GetObject", "s3:PutObject"),
+                (lists_of_invites, *objects("uploads")),
             ),
             Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
             MISSING_OBJECTS,

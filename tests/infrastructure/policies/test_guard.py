@@ -93,6 +93,15 @@ def test_a_policy_names_the_environments_own_resources() -> None:
     assert first["Resource"] == ["arn:aws:dynamodb:us-east-1:123456789012:table/prod-demand-table"]
 
 
+def test_the_policy_of_invites_follows_the_prefix_of_their_lists() -> None:
+    settings = test_settings("prod-", invites={"prefix": "crm/lists/"})
+    invites = next(worker for worker in WORKERS if worker.name == "invites")
+    policy = invites.policy(place_of(settings, account="123456789012", log_bucket="logs"))
+    (lists,) = [each for each in policy["Statement"] if each["Sid"] == "ReadListsWriteRejects"]
+    bucket = f"arn:aws:s3:::{settings.names.bucket}"
+    assert lists["Resource"] == [f"{bucket}/crm/lists/*", f"{bucket}/uploads/*"]
+
+
 def test_a_policy_fits_into_one_managed_policy_of_aws() -> None:
     for worker in WORKERS:
         place = place_of(
