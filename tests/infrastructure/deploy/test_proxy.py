@@ -1,20 +1,33 @@
-"""deploy/proxy/: Dagster requires a login, and only operators reach the UI that changes things."""
+"""deploy/proxy/: Dagster requires a login, and only groups with a role reach the UI that changes things.
+
+Where nginx can be had (`nginx` on the path, or REGWORKERS_TEST_NGINX), it is started with our file.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import threading
 import tomllib
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, get_args
 
+import httpx
 import pytest
 import yaml
 
 from regworkers_core.operations.uploads import MAX_BYTES
-from regworkers_core.settings import PROJECT_ROOT
-from regworkers_core.settings.operations import WebSettings
+from regworkers_core.settings import PROJECT_ROOT, Environment, settings_of
+from regworkers_core.settings.operations import Limited, WebSettings
 from regworkers_dagster.web.guard import LOOPBACK
+from tests.support.fault_proxy import free_port
+from tests.support.waiting import wait_until
 
 PROXY = PROJECT_ROOT / "deploy" / "proxy"
 # A directive is its words and, with braces, the directives in it.
@@ -93,16 +106,33 @@ def test_every_way_to_dagster_asks_for_a_login_first() -> None:
     assert not named(plain, "location") and values(plain, "return")[0][0] == "301"
 
 
-def test_only_operators_and_managers_reach_the_ui_that_changes_things() -> None:
+def writers() -> re.Pattern[str]:
+    """The groups, as the login lists them, that nginx sends to the UI that changes things."""
     (choice,) = [block for words, block in named(NGINX, "map") if words[1:] == ["$auth_groups", "$dagster"]]
     rules = {words[0]: words[1] for words, _ in choice}
     assert rules.pop("default") == "dagster_readers"
     ((pattern, upstream),) = rules.items()
     assert upstream == "dagster_operators"
-    fits = re.compile(pattern.removeprefix("~")).search
-    operators, managers, readers = LOGIN["allowed_groups"]
-    assert all(map(fits, (operators, f"a,{operators},b", managers, f"a,{managers},b")))
-    assert not any(map(fits, ("", readers, operators + "-former", "no-" + managers)))
+    return re.compile(pattern.removeprefix("~"))
+
+
+@pytest.mark.parametrize("environment", ["qa", "preprod", "prod"])
+def test_every_group_that_the_settings_give_a_role_reaches_the_ui_that_changes_things_and_no_other_does(
+    environment: Environment,
+) -> None:
+    fits = writers().search
+    of_roles = settings_of(environment).web.groups
+    # A viewer launches what web.jobs gives viewers, which an operator may change.
+    assert set(of_roles) == set(get_args(Limited)) | {"operator"}
+    for group in (group for groups in of_roles.values() for group in groups):
+        assert group in LOGIN["allowed_groups"]
+        assert fits(group) and fits(f"a,{group},b")
+        assert not any(map(fits, (f"{group}-former", f"no-{group}", group.upper())))
+    others = set(LOGIN["allowed_groups"]).difference(*of_roles.values())
+    assert others == {"regworkers-readers"} and not any(map(fits, ("", *others)))
+
+
+def test_each_server_behind_the_proxy_is_started_as_its_name_says() -> None:
     comment = (PROXY / "nginx.conf").read_text(encoding="utf-8")
     for line in comment.splitlines():
         if "regworkers-web" in line:
@@ -128,8 +158,6 @@ def test_the_person_whom_the_application_believes_in_is_the_one_who_logged_in(en
     assert headers[config["web"]["operatorHeader"]] == "$auth_user"
     assert set(config["web"]["proxies"]) == {"127.0.0.1", "::1"}
     assert headers[config["web"]["groupsHeader"]] == "$auth_groups"
-    roles = config["web"]["groups"]
-    assert [roles["operator"], roles["manager"]] == [[each] for each in LOGIN["allowed_groups"][:2]]
     # Nothing in the place of a name: an empty header is not sent on.
     assert ["$auth_user", ""] in values(secure(), "set")
     assert ["$auth_user", "$upstream_http_x_auth_request_email"] in values(root, "auth_request_set")
@@ -174,3 +202,80 @@ def test_in_the_cluster_the_ui_is_ours_and_answers_the_names_by_which_it_is_reac
     assert web["readinessProbe"]["httpGet"]["port"] == web["service"]["port"]
     (header,) = web["readinessProbe"]["httpGet"]["httpHeaders"]
     assert header["name"] == "Host" and header["value"] in LOOPBACK
+
+
+def served(name: str, status: int, **headers: str) -> ThreadingHTTPServer:
+    """A server on a port of its own that answers every request with its name and these headers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for header, value in {"Content-Length": str(len(name)), **headers}.items():
+                self.send_header(header.replace("_", "-"), value)
+            self.end_headers()
+            self.wfile.write(name.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@contextmanager
+def proxied(program: str, folder: Path, groups: str) -> Iterator[str]:
+    """The address of an nginx with our file, without TLS, in front of a login that knows these groups."""
+    port = free_port(str(folder))
+    other = free_port(str(folder), {port})
+    behind = {
+        upstreams()["dagster_operators"]: served("writable", 200),
+        upstreams()["dagster_readers"]: served("read-only", 200),
+        upstreams()["login"]: served(
+            "", 202, X_Auth_Request_Email="a@b.example", X_Auth_Request_Groups=groups
+        ),
+    }
+    text = (PROXY / "nginx.conf").read_text(encoding="utf-8")
+    for address, server in behind.items():
+        text = text.replace(f"server {address};", f"server 127.0.0.1:{server.server_port};")
+    text = re.sub(r"(?m)^ *ssl_.*\n", "", text).replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")
+    text = text.replace("listen 80;", f"listen 127.0.0.1:{other};")
+    text = text.replace("/var/log/nginx/dagster.log", str(folder / "dagster.log"))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {folder};" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
+        f"http {{ access_log off; {temporary}\n{text} }}"
+    )
+    process = subprocess.Popen([program, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")])
+    try:
+        wait_until(lambda: process.poll() is not None or (folder / "pid").exists())
+        assert process.poll() is None, (folder / "error.log").read_text()
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait()
+        for server in behind.values():
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("groups", "ui"),
+    [
+        ("regworkers-operators", "writable"),
+        ("staff,regworkers-viewers", "writable"),
+        ("regworkers-readers,regworkers-managers", "writable"),
+        ("regworkers-readers", "read-only"),
+        ("regworkers-viewers-former", "read-only"),
+        ("", "read-only"),
+    ],
+)
+def test_nginx_sends_each_group_to_its_server(tmp_path: Path, groups: str, ui: str) -> None:
+    program = os.environ.get("REGWORKERS_TEST_NGINX") or shutil.which("nginx")
+    if program is None:
+        pytest.skip("needs nginx, on the path or by REGWORKERS_TEST_NGINX")
+    with proxied(program, tmp_path, groups) as address:
+        # What the browser says of its groups counts for nothing.
+        answer = httpx.get(address, headers={"X-Forwarded-Groups": "regworkers-operators"})
+    assert answer.text == ui
