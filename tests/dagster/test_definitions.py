@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 import orjson
 import pytest
+from dagster._core.workspace.load_target import PyProjectFileTarget, WorkspaceFileTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from regworkers_core.settings import PROJECT_ROOT
@@ -172,6 +173,18 @@ def test_a_wrong_setting_ends_the_load_with_a_line_that_names_it(tmp_path: Path)
     last = done.stderr.strip().splitlines()[-1]
     assert "REGWORKERS_DRAIN__IDLE_SECONDS" in last
     assert "drain.idleSeconds" in last
+
+
+def test_a_command_of_dagster_without_options_loads_what_workspace_yaml_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`dagster dev` and `dagster job list` in the project's root read pyproject.toml first."""
+    monkeypatch.chdir(PROJECT_ROOT)
+    found, named = (
+        [origin.loadable_target_origin.module_name for origin in target.create_origins()]
+        for target in (PyProjectFileTarget("pyproject.toml"), WorkspaceFileTarget(["workspace.yaml"]))
+    )
+    assert found == named == ["regworkers_dagster.definitions"]
 
 
 def flow_of(asset: str) -> str:

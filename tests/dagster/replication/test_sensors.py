@@ -480,7 +480,7 @@ def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing
     seen = {event.asset_key.to_user_string(): event for event in _observations(first)}
     assert plain(seen["replication_queue"].metadata)["waiting"] == 2
     assert plain(seen["replication_dlq"].metadata)["waiting"] == 0
-    assert plain(seen["entries"].metadata) == {"documents": 0}
+    assert plain(seen["entries"].metadata) == {"documents": 0, "dagster/row_count": 0}
     assert plain(seen["demand_table"].metadata)["oldest_unread_seconds"] >= 0
     assert {name: verdict.passed for name, verdict in _verdicts(first).items()} == {
         "replication_dlq_empty": True,
@@ -525,7 +525,7 @@ def test_what_could_not_be_read_is_named_and_is_not_zero(tick: Tick, monkeypatch
     seen = {event.asset_key.to_user_string(): plain(event.metadata) for event in _observations(answer)}
     assert seen["replication_queue"] == {"could_not_read": "in_flight, paused, waiting"}
     assert seen["demand_table"] == {"could_not_read": "oldest_unread_seconds, paused"}
-    assert seen["entries"] == {"documents": 0}
+    assert seen["entries"] == {"documents": 0, "dagster/row_count": 0}
     fresh = [event for event in _observations(answer) if isinstance(event, dg.AssetMaterialization)]
     assert fresh == [], "unknown is not up to date"
     # Only the first look is a verdict at once; that of dead letters needs a number.
