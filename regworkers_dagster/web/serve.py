@@ -39,7 +39,7 @@ from regworkers_core.telemetry import configure_telemetry
 from regworkers_dagster.pods import JOB_NAMES
 from regworkers_dagster.resources import shared_runtime
 from regworkers_dagster.web.files import Files
-from regworkers_dagster.web.guard import Guard, Operators
+from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases
 from regworkers_dagster.web.mutations import Mutations
 from regworkers_dagster.web.rights import Rights
 
@@ -65,6 +65,7 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
     def build_graphql_schema(self) -> Schema:
         schema = super().build_graphql_schema()
         self._mutations.wrap(schema)
+        refuse_aliases(schema)
         return schema
 
     def build_static_routes(self) -> list[BaseRoute]:
