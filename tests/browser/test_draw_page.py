@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+from regworkers_core.selection.site.page import served_policy
 from regworkers_core.selection.site.publish import page_from_folder
 from regworkers_core.selection.verifier.assemble import verifier_page
 from tests.browser.chromium import Browser, Tab
@@ -52,6 +53,15 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
 
 class _WholeFiles(_Ranges):
     ranges = False
+
+
+class _BesideTheUi(_Ranges):
+    """As the web application serves it: under a policy of its own."""
+
+    def end_headers(self) -> None:
+        if self.path.partition("#")[0].endswith("index.html"):
+            self.send_header("Content-Security-Policy", served_policy())
+        super().end_headers()
 
 
 class _WholeAsARange(_Ranges):
@@ -120,7 +130,7 @@ def _ref(site: Path, outcome: str) -> str:
     return next(ref for ref, found in outcomes(site / "phase-2").items() if found == outcome)
 
 
-@pytest.mark.parametrize("handler", [_Ranges, _WholeFiles])
+@pytest.mark.parametrize("handler", [_Ranges, _WholeFiles, _BesideTheUi])
 @pytest.mark.parametrize(
     ("outcome", "said"), [("WINNER", "Selected: "), ("HOUSEHOLD_LIMIT", "the household’s limit was reached")]
 )
@@ -234,7 +244,8 @@ def test_a_page_from_disk_says_that_it_can_fetch_nothing(opened: Any, site: Path
     assert "A page from disk cannot fetch" in _answered(tab)
 
 
-def test_the_whole_draw_is_replayed_in_a_worker(visit: Any, site: Path) -> None:
+@pytest.mark.parametrize("handler", [_Ranges, _BesideTheUi])
+def test_the_whole_draw_is_replayed_in_a_worker(visit: Any, site: Path, handler: type[_Ranges]) -> None:
     done = """new Promise((done) => {
       const root = document.documentElement;
       const see = () => root.dataset.replay && done(root.dataset.replay);
@@ -249,7 +260,7 @@ def test_the_whole_draw_is_replayed_in_a_worker(visit: Any, site: Path) -> None:
         data = path.read_bytes()
         if changed:
             path.write_bytes(b"0" + data[1:] if data[:1] != b"0" else b"1" + data[1:])
-        with visit() as tab:
+        with visit(handler=handler) as tab:
             tab.run("document.getElementById('replay').click()")
             assert tab.run(done) == verdict
             assert said in text(tab, "#replayed")
