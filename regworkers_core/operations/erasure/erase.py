@@ -1,17 +1,18 @@
 """Erases one entry in steps; a repeat finds completed steps done.
 
 1. The ledger: from here on the erasure is a fact with a time, and what is created later is another registration.
-2. Invites and claims, which are found by what the entry says of the fan.
-3. The tombstone in the replica, at once and not by the stream: no save drain writes an erased state over it, whatever
+2. The tombstone in the replica, at once and not by the stream: no save drain writes an erased state over it, whatever
    it has read before.
-4. Messages that are not sent.
-5. Dead letters and their copies, which are found by the id and by what the entry says of the fan.
+3. Messages that are not sent.
+4. Dead letters and their copies, which are found by the id and by what entry, claims and invites say of the fan.
+5. Invites and claims, which are found by what the entry says of the fan.
 6. The entry in the demand table, exactly as it was read: if a writer has changed it meanwhile, repeat from 2.
 7. What is found by the entry's id alone: former versions, the history of failures, rows of drills.
 
-The entry in the table is removed late because it leads to everything before it: after a kill, or when a dead-letter
-queue could not be read whole, the same command continues. Until step 6 the entry is behind a tombstone that refuses it,
-which reconcile calls `erased`.
+What names the fan is removed late because it leads to everything before it: after a kill, or when a dead-letter queue
+could not be read whole, the same command continues. A former address is known only by its claim and its invite, so
+these stay until every queue was read. Until step 6 the entry is behind a tombstone that refuses it, which reconcile
+calls `erased`.
 """
 
 from __future__ import annotations
@@ -217,7 +218,8 @@ class Eraser:
 
     def end(self, reports: Sequence[ErasureReport], *, dry_run: bool = False) -> None:
         """Search dead letters once for all entries, then remove these and close their erasures. The first report has
-        the numbers. While messages are held by others, the entries stay: they name the fans.
+        the numbers. While messages are held by others, the entries stay with their invites and claims: these name the
+        fans.
         """
         if not reports:
             return
@@ -259,32 +261,27 @@ class Eraser:
 
     def _hide(self, facts: EntryFacts, report: ErasureReport) -> None:
         """Everything up to the dead letters."""
-        runtime, removed = self._runtime, report.removed
         if not _is_of(facts, report):
             # Another registration: it keeps everything, even what it shares with the erased one.
             self._bury(facts, report, Order())
             return
-        if facts.invites and (invites := list(runtime.invites.ttls(facts.invites))):
-            runtime.invites.remove(invites)
-            removed.invites += len(invites)
-        self._on_step("erase.after_invites")
-        for claim in self._old_claims(facts):
-            removed.claims += self._runtime.entry_claims.release(claim)
-        self._on_step("erase.after_claims")
         self._bury(facts, report, facts.source_order)
         self._on_step("erase.after_tombstone")
         self._supersede(facts, report)
         self._on_step("erase.after_messages")
 
     def _remove(self, facts: EntryFacts, report: ErasureReport) -> None:
-        """The entry, and what is found by its id."""
+        """Invites, claims and the entry; then what is found by its id. All dead letters that name it were read."""
         runtime, key = self._runtime, report.key
         for _ in range(_ROUNDS):
-            if facts.source is None or not _is_of(facts, report):
+            if not _is_of(facts, report):
                 break
-            if runtime.demand_table.remove(key, facts.source):
-                report.removed.source = 1
-                break
+            if self._forget_identities(facts, report):
+                if facts.source is None:
+                    break
+                if runtime.demand_table.remove(key, facts.source):
+                    report.removed.source = 1
+                    break
             # What a writer has changed may name the fan otherwise.
             facts = self._read(key)
             self._hide(facts, report)
@@ -304,6 +301,23 @@ class Eraser:
                 send_keys(runtime.queue(runtime.names.replication_queue), [item])
         self._on_step("erase.after_event")
         self._verify(report, facts)
+
+    def _forget_identities(self, facts: EntryFacts, report: ErasureReport) -> bool:
+        """Remove invites and claims, unless the table's entry is no longer as it was read: a registration that came
+        meanwhile relies on them. Returns whether they were removed.
+        """
+        runtime, removed, key = self._runtime, report.removed, report.key
+        claims = self._old_claims(facts)
+        if runtime.demand_table.get([key]).get(key) != facts.source:
+            return False
+        if facts.invites and (invites := list(runtime.invites.ttls(facts.invites))):
+            runtime.invites.remove(invites)
+            removed.invites += len(invites)
+        self._on_step("erase.after_invites")
+        for claim in claims:
+            removed.claims += runtime.entry_claims.release(claim)
+        self._on_step("erase.after_claims")
+        return True
 
     def _bury(self, facts: EntryFacts, report: ErasureReport, order: Order) -> None:
         self._runtime.replica.erase(facts.key, order, at=report.erased_at, run_id=RUN)
@@ -388,7 +402,7 @@ def _is_of(facts: EntryFacts, report: ErasureReport) -> bool:
 def _held_by_others(dead_letters: RemovedDeadLetters) -> str:
     return (
         f"other consumers hold messages of {', '.join(dead_letters.unseen)}: repeat this in a minute; until then the"
-        " entry stays in the demand table, behind its tombstone"
+        " entry stays in the demand table, behind its tombstone, with its invites and claims"
     )
 
 

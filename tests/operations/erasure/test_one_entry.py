@@ -63,16 +63,16 @@ from tests.support.entries import document, key, put, source
 E1 = key("e1")
 STEPS = (
     "erase.after_ledger",
-    "erase.after_invites",
-    "erase.after_claims",
     "erase.after_tombstone",
     "erase.after_messages",
+    "erase.after_dead_letters",
+    "erase.after_invites",
+    "erase.after_claims",
     "erase.after_entry",
     "erase.after_superseded",
     "erase.after_failures",
     "erase.after_staged",
     "erase.after_event",
-    "erase.after_dead_letters",
 )
 
 
@@ -193,6 +193,57 @@ def test_former_identities_go_too_which_only_claims_remember(runtime: Runtime) -
     nothing_is_left(runtime)
 
 
+FORMER = "oldmail.planted@old-planted.example"
+
+
+def plant_a_former_address(runtime: Runtime) -> None:
+    """Only a claim and an invite know it, and a dead letter that cannot be read names it."""
+    plant(runtime, E1)
+    invite(runtime, InviteType.EMAIL, FORMER)
+    claim(runtime, E1, Identity.EMAIL, FORMER)
+    queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
+    assert queue.send([Outgoing(f'{{"mail": "{FORMER}"'.encode(), {})]) == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_after_any_step_a_repeat_still_finds_what_names_a_former_address(
+    runtime: Runtime, step: str
+) -> None:
+    plant_a_former_address(runtime)
+    with pytest.raises(Killed):
+        erased(runtime, E1, on_step=killed_at(step))
+    assert erased(runtime, E1).finished
+    assert bodies(runtime, "replication-queue") == []
+    nothing_is_left(runtime)
+
+
+def test_a_dead_letter_of_a_former_address_that_others_hold_is_found_by_a_repeat(runtime: Runtime) -> None:
+    plant_a_former_address(runtime)
+    queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
+    held = queue.receive(10, 0, 30)
+    report = erased(runtime, E1)
+    assert not report.finished and (report.removed.invites, report.removed.claims) == (0, 0)
+    queue.change_visibility([(message, 0) for message in held])
+    assert erased(runtime, E1).finished
+    assert bodies(runtime, "replication-queue") == []
+    nothing_is_left(runtime)
+
+
+def test_a_registration_that_comes_meanwhile_keeps_its_invites_and_claims(runtime: Runtime) -> None:
+    """The writer had removed the entry, so nothing in the table can change under the erasure but a new one."""
+    plant(runtime, E1)
+    runtime.demand_table.remove(E1, source(runtime, E1) or {})
+    before, later = sort_keys(runtime), "2126-05-01T00:00:00.000Z"
+
+    def register(step: str) -> None:
+        if step == "erase.after_dead_letters":
+            enter(runtime, E1, createdAt=later, updatedAt=later)
+
+    report = erased(runtime, E1, on_step=register)
+    assert report.registered_again == later
+    assert sort_keys(runtime) == {*before, E1.sk}
+
+
 def test_an_entry_that_its_writer_removed_loses_the_invites_of_its_claims(runtime: Runtime) -> None:
     plant(runtime, E1)
     runtime.database["superseded_entries"].delete_many({})
@@ -205,7 +256,7 @@ def test_an_entry_that_its_writer_removed_loses_the_invites_of_its_claims(runtim
     assert not any("mail address is unknown" in note for note in report.notes)
 
 
-@pytest.mark.parametrize("step", ["erase.after_entry", "erase.after_dead_letters"])
+@pytest.mark.parametrize("step", ["erase.after_claims", "erase.after_entry"])
 def test_a_claim_or_an_invite_that_is_left_is_named_by_its_hash_and_fails(
     runtime: Runtime, step: str
 ) -> None:
