@@ -29,6 +29,7 @@ from regworkers_dagster.web.rights import (
     JobsOf,
     NotAllowed,
     Rights,
+    continued,
     job_of,
     keys_of_backfill,
     keys_without_job,
@@ -53,6 +54,7 @@ LAUNCHES = frozenset(
 )
 # It copies the tags of the backfill that it repeats and accepts none, so it is recorded.
 REPEATS_A_BACKFILL = "reexecutePartitionBackfill"
+_RESUMES_A_BACKFILL = "resumePartitionBackfill"
 # Every other change, for operators: recorded before it is made. One that a newer Dagster adds is refused until someone
 # has read what it does and names it here.
 CHANGES = frozenset(
@@ -73,7 +75,6 @@ CHANGES = frozenset(
         "reportRunlessAssetEvents",
         "resetSchedule",
         "resetSensor",
-        "resumePartitionBackfill",
         "scheduleDryRun",
         "sensorDryRun",
         "setAppManagedComponent",
@@ -90,6 +91,7 @@ CHANGES = frozenset(
         "terminateRuns",
         "wipeAssets",
         REPEATS_A_BACKFILL,
+        _RESUMES_A_BACKFILL,
     }
 )
 # They change only what the UI shows to its user next.
@@ -173,6 +175,9 @@ class Mutations:
             try:
                 person = self._person(info)
                 self._rights.require_operator(person, name)
+                if name in (REPEATS_A_BACKFILL, _RESUMES_A_BACKFILL):
+                    jobs_of = partial(_jobs_of, info.context)
+                    self._rights.require(person, name, continued(arguments, info.context.instance, jobs_of))
                 who = person.name
                 target, facts = described(arguments, named(info.context, arguments))
                 actions = self._actions()

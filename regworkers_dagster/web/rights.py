@@ -66,6 +66,18 @@ def wanted(arguments: Mapping[str, Any], instance: Any, jobs_of: JobsOf) -> list
     return found
 
 
+def continued(arguments: Mapping[str, Any], instance: Any, jobs_of: JobsOf) -> list[Wanted]:
+    """What a mutation that repeats or resumes a backfill launches, with the config of that backfill. None for one that
+    is not known.
+    """
+    again = arguments.get("reexecutionParams") or {}
+    backfill = instance.get_backfill(arguments.get("backfillId") or again.get("parentRunId") or "")
+    if backfill is None:
+        return []
+    jobs = frozenset({backfill.job_name}) if backfill.job_name else frozenset[str]()
+    return [Wanted(jobs or _common(backfill.asset_selection or (), jobs_of), backfill.run_config or {})]
+
+
 def keys_of_backfill(params: Mapping[str, Any]) -> list[AssetKey]:
     given = [each["assetKey"] for each in params.get("partitionsByAssets") or ()]
     return [AssetKey.from_graphql_input(each) for each in [*(params.get("assetSelection") or ()), *given]]
