@@ -135,6 +135,8 @@ CATALOG: tuple[Runbook, ...] = (
     ),
     Runbook("cost", "the bill grew", "regworkers runbook cost"),
     Runbook("scheduler", "no run starts by itself", "regworkers doctor"),
+    Runbook("eligibility", "valid entries are rejected; fans get no answer", "regworkers doctor"),
+    Runbook("log-lines", "no line of a pod arrives in the log group", "regworkers doctor"),
 )
 
 
