@@ -138,8 +138,13 @@ def pod_of(job: str) -> dict[str, str]:
         },
         "env_from": [{"secret_ref": {"name": f"regworkers-{duty}"}}],
     }
-    pod = {"service_account_name": f"regworkers-{duty}"}
-    return {POD_TAG: json.dumps({"container_config": container, "pod_spec_config": pod})}
+    config = {
+        "container_config": container,
+        "pod_spec_config": {"service_account_name": f"regworkers-{duty}"},
+        # deploy/kubernetes/network-policies.yaml lets each duty reach what it needs.
+        "pod_template_spec_metadata": {"labels": {"regworkers/duty": duty}},
+    }
+    return {POD_TAG: json.dumps(config)}
 
 
 def pod_of_assets(jobs_of_each: Iterable[Iterable[str]]) -> dict[str, str]:

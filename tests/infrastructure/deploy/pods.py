@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,6 +24,13 @@ from regworkers_dagster.definitions import defs
 DEPLOY = PROJECT_ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 RELEASE, NAMESPACE = "dagster", "regworkers"
+# What an operator enters into environment.yaml.
+IMAGES = ("nginx", "oauth2-proxy", "fluent-bit")
+NETWORKS = ("postgres", "mongodb", "redis", "kafka", "aws", "services", "kubernetes-api")
+ENVIRONMENT = {
+    **{name: f"sha256:{number:064x}" for number, name in enumerate(IMAGES, 1)},
+    **{name: f"10.0.{number}.0/24" for number, name in enumerate(NETWORKS, 1)},
+}
 _NO_CLUSTER = """
 apiVersion: v1
 kind: Config
@@ -41,6 +51,17 @@ def manifests() -> Iterator[dict[str, Any]]:
     for path in sorted(KUBERNETES.rglob("*.yaml")):
         if path.name not in ("values.yaml", "kustomization.yaml"):
             yield from filter(None, yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def kustomized(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """What kustomize makes of our manifests once these values are entered where environment.yaml names them."""
+    copy = Path(shutil.copytree(KUBERNETES, folder / "kubernetes", dirs_exist_ok=True))
+    text = (copy / "environment.yaml").read_text(encoding="utf-8")
+    for name, value in environment.items():
+        text, count = re.subn(rf"(?m)^  # {name}:$", f"  {name}: {value}", text)
+        assert count == 1, name
+    (copy / "environment.yaml").write_text(text, encoding="utf-8")
+    return subprocess.run(["kubectl", "kustomize", str(copy)], capture_output=True, text=True)
 
 
 def jobs() -> list[dg.JobDefinition]:
@@ -67,6 +88,7 @@ def launcher_of_the_chart(folder: Path) -> K8sRunLauncher:
             "container_config": run["containerConfig"],
             "pod_spec_config": run["podSpecConfig"],
             "job_spec_config": run["jobSpecConfig"],
+            "pod_template_spec_metadata": run["podTemplateSpecMetadata"],
         },
     )
 
@@ -126,6 +148,13 @@ def pod_of_a_run(
     job: dg.JobDefinition, launcher: K8sRunLauncher, context: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The spec of the pod in which a run of the job is executed."""
+    return dict(template_of_a_run(job, launcher, context)["spec"])
+
+
+def template_of_a_run(
+    job: dg.JobDefinition, launcher: K8sRunLauncher, context: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The same with its labels."""
     origin = JobPythonOrigin(
         job.name,
         RepositoryPythonOrigin(
@@ -143,4 +172,4 @@ def pod_of_a_run(
         job_name="run",
         user_defined_k8s_config=merged.run_k8s_config,
     )
-    return dict(ApiClient().sanitize_for_serialization(made)["spec"]["template"]["spec"])
+    return dict(ApiClient().sanitize_for_serialization(made)["spec"]["template"])

@@ -173,6 +173,7 @@ def test_the_helm_values_and_the_production_instance_agree() -> None:
         "pod_spec_config": "podSpecConfig",
         "container_config": "containerConfig",
         "job_spec_config": "jobSpecConfig",
+        "pod_template_spec_metadata": "podTemplateSpecMetadata",
     }
     assert helm_run == {parts[name]: part for name, part in own_run.items()}
 

@@ -21,6 +21,7 @@ from tests.infrastructure.deploy.pods import (
     launcher_of_the_instance,
     manifests,
     pod_of_a_run,
+    template_of_a_run,
 )
 from tests.infrastructure.deploy.test_manifests import mentioned
 
@@ -57,6 +58,12 @@ def test_every_job_runs_under_the_account_of_its_duty(pods: dict[str, dict[str, 
     assert found.pop(ASSET_JOB) == "regworkers-run"
     assert found == {name: f"regworkers-{duty_of(name)}" for name in found}
     assert set(JOBS) <= set(ROLES)
+
+
+def test_the_network_knows_every_run_by_the_duty_of_its_job(launcher: K8sRunLauncher) -> None:
+    for job in jobs():
+        labels = template_of_a_run(job, launcher)["metadata"]["labels"]
+        assert labels["regworkers/duty"] == ("run" if job.name == ASSET_JOB else duty_of(job.name)), job.name
 
 
 def test_every_job_has_the_settings_and_the_secret_of_its_duty_and_no_other_but_dagsters_database(
