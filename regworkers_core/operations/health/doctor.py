@@ -55,7 +55,12 @@ _SECTION_OF = {
     "eligibility": "eligibility",
     "log-lines": "logs",
 }
-_COMMANDS = {each.page.removeprefix("docs/runbooks/"): each.command for each in CATALOG}
+# None leads back here: a page whose first command is the doctor is named itself.
+_COMMANDS = {
+    each.page.removeprefix("docs/runbooks/"): each.command
+    for each in CATALOG
+    if each.command != "regworkers doctor"
+}
 # On top of the snapshot, and only if MongoDB has just answered.
 _STORED_SECONDS = 1.0
 _STREAM_SUBJECTS = (STREAM, "demand-table-stream")

@@ -31,6 +31,7 @@ from regworkers_core.domain.snapshot import (
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operations.alerts.conditions.condition import BLIND, Context
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
+from regworkers_core.operations.health import doctor
 from regworkers_core.operations.health.doctor import _SECTION_OF, Examination, examine
 from regworkers_core.operations.health.rows import SECTIONS, RowState
 from regworkers_core.settings import Settings
@@ -279,6 +280,7 @@ def test_no_help_of_the_doctor_leads_back_to_the_doctor() -> None:
         found = of(replace(WELL, scheduler=silent), environment=environment).found
         assert {each.section for each in found} == {"daemons", "sensors"}
         assert not [each.help for each in found if "doctor" in each.help or not each.help]
+    assert not [command for command in doctor._COMMANDS.values() if "doctor" in command]
 
 
 def test_what_an_item_brought_about_itself_is_of_no_dependency() -> None:
