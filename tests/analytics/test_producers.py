@@ -100,6 +100,13 @@ def test_a_type_that_is_not_known_is_no_roles_and_is_not_repeated() -> None:
     assert may_send(ProducerRole.ANALYTICS, "an.older.type")
 
 
+@pytest.mark.parametrize("kind", [[], {}, None, 1])
+def test_a_type_that_is_no_text_is_left_to_the_judgement_of_its_item(kind: object) -> None:
+    world = World()
+    body = orjson.dumps({"items": [{"type": kind}, {"type": "entry.removed"}]})
+    assert world.refused(received(body, producer=world.sender.sign(REPLICATION, body))) == ""
+
+
 @pytest.mark.parametrize("change", [b" ", b"\n"])
 def test_a_body_that_differs_by_a_byte_is_not_what_was_signed(change: bytes) -> None:
     world = World()
