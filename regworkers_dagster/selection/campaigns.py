@@ -192,6 +192,8 @@ _MAX_REQUESTS = 5
 _STALLED_VISIBILITIES = 3
 # For how long a started run counts as active while it holds no lease, between two steps.
 _BELIEVED_SECONDS = 600.0
+# What *Materialize* decides a draw with; `eligibility_report` alone is a preview.
+_DECIDING = frozenset(spec.key for spec in specs.STEPS) - {specs.ELIGIBILITY_REPORT.key}
 _DRAW, _RETRY, _CHECK = specs.DRAW_JOB, "retry_market_selection", "check_selection"
 
 
@@ -264,10 +266,12 @@ def _draws_to_start(
 
 def draw_runs(instance: dg.DagsterInstance, campaign_id: str, now: float) -> DrawRuns:
     """The runs of a campaign's draw. A run of one of its steps counts as active for a limited time, because a run that
-    was killed in a terminal is never marked as ended; after that the lease decides.
+    was killed in a terminal is never marked as ended; after that the lease decides. Reports of the campaign are runs
+    of its partition, too, and no runs of its draw.
     """
     tags = {PARTITION_TAG: campaign_id}
-    active = instance.get_run_records(dg.RunsFilter(tags=tags, statuses=list(ACTIVE)), limit=_MAX_REQUESTS)
+    records = instance.get_run_records(dg.RunsFilter(tags=tags, statuses=list(ACTIVE)))
+    active = [record for record in records if _is_of_draw(record.dagster_run)]
     ended = dg.RunsFilter(job_name=_DRAW, tags=tags, statuses=list(ENDED))
     last = instance.get_run_records(ended, limit=1)
     failed, since = crashes_in_a_row(instance, tags, now, job_name=_DRAW)
@@ -277,6 +281,10 @@ def draw_runs(instance: dg.DagsterInstance, campaign_id: str, now: float) -> Dra
         seconds_since_failure=since,
         terminated=bool(last) and last[0].dagster_run.status is dg.DagsterRunStatus.CANCELED,
     )
+
+
+def _is_of_draw(run: dg.DagsterRun) -> bool:
+    return run.job_name == _DRAW or not _DECIDING.isdisjoint(run.asset_selection or ())
 
 
 def _checks_to_run(

@@ -43,6 +43,17 @@ def _run_of(
     instance.create_run_for_job(job(name), tags={**job(name).tags, **tags}, status=status)
 
 
+def _materialize(instance: dg.DagsterInstance, *names: str) -> None:
+    """A run at work of *Materialize*, as the UI starts it."""
+    chosen = frozenset(dg.AssetKey(name) for name in names)
+    instance.create_run_for_job(
+        job("__ASSET_JOB").get_subset(asset_selection=chosen),
+        tags={"dagster/partition": CAMPAIGN},
+        asset_selection=chosen,
+        status=dg.DagsterRunStatus.STARTED,
+    )
+
+
 def _added(answer: Any) -> list[str]:
     return [key for request in answer.dynamic_partitions_requests for key in request.partition_keys]
 
@@ -98,6 +109,30 @@ def test_a_draw_with_a_run_at_work_is_not_started_again(
     answer = tick(campaigns.campaigns_tick)
     assert not answer.run_requests
     assert "a run is active" in _said(answer)
+
+
+@pytest.mark.parametrize("name", ["campaign_funnel", "eligibility_report"])
+def test_reports_of_a_campaign_hold_up_no_draw(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance, name: str
+) -> None:
+    _campaign(runtime, "CLOSED", autoDraw=True)
+    _run_of(instance, dg.DagsterRunStatus.STARTED, name)
+    _materialize(instance, name)
+    (request,) = tick(campaigns.campaigns_tick).run_requests
+    assert (request.job_name, request.partition_key) == ("draw", CAMPAIGN)
+
+
+@pytest.mark.parametrize("names", [("ranking",), ("eligibility_report", "frozen_pool"), ("publication",)])
+def test_a_step_that_is_materialised_by_itself_is_a_run_of_the_draw(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance, names: tuple[str, ...]
+) -> None:
+    _campaign(runtime, "CLOSED", autoDraw=True)
+    _materialize(instance, *names)
+    # More than a tick requests, and newer.
+    for _ in range(6):
+        _run_of(instance, dg.DagsterRunStatus.STARTED, "campaign_funnel")
+    answer = tick(campaigns.campaigns_tick)
+    assert not answer.run_requests and "a run is active" in _said(answer)
 
 
 def test_a_run_that_was_killed_and_never_marked_as_ended_is_not_waited_for_for_ever(
