@@ -23,7 +23,7 @@ from regworkers_core.operations.alerts.conditions.availability import (
     gaps_of,
     gaps_since,
 )
-from regworkers_core.operations.alerts.conditions.campaigns import PROCESSING
+from regworkers_core.operations.alerts.conditions.campaigns import PROCESSING, unjudged_key
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     Assessment,
@@ -140,16 +140,15 @@ def _mark_queues(runtime: Runtime, snapshot: Snapshot, now: float) -> None:
 
 
 def watched(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
-    """What must move between two evaluations, by its key: the lease of each campaign in PROCESSING, and the counter of
-    each drain with work that is due. Unread: it may be or not.
+    """What must move between two evaluations, by its key: the lease of each campaign in PROCESSING, the first phase of
+    each that was not checked, and the counter of each drain with work that is due. Unread: it may be or not.
     """
     found = waiting.marks(snapshot, settings)
-    if not isinstance(snapshot.campaigns, Unread):
-        found |= {
-            each.campaign_id: each.lease_beat
-            for each in snapshot.campaigns
-            if each.status == PROCESSING and each.lease_owner
-        }
+    for each in () if isinstance(snapshot.campaigns, Unread) else snapshot.campaigns:
+        if each.status == PROCESSING and each.lease_owner:
+            found[each.campaign_id] = each.lease_beat
+        if each.unjudged_since:
+            found[unjudged_key(each.campaign_id)] = each.unjudged_since
     return found
 
 

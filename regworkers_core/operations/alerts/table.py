@@ -288,14 +288,14 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name="selection-not-judged",
-        fires=f"a phase completed `notJudgedSeconds` ({duration(_LIMITS.not_judged_seconds)}) ago, and "
-        "`check_selection` has not checked its codes and messages since; closes when it has",
+        fires="a phase is complete, and for `notJudgedSeconds` "
+        f"({duration(_LIMITS.not_judged_seconds)}) evaluations saw that `check_selection` has not checked its codes "
+        "and messages; closes when it has",
         severity=_SEVERITY.selection_not_judged.value,
         key="campaignId",
         runbook="selection-failures.md",
         several="campaigns completed and were not checked",
         assess=campaigns.not_judged,
-        timed=True,
     ),
     Condition(
         name=campaigns.INPUT_DIFFERS,

@@ -23,6 +23,7 @@ from regworkers_core.domain.snapshot import (
     TickState,
 )
 from regworkers_core.operations.alerts.conditions.availability import gaps_of
+from regworkers_core.operations.alerts.conditions.campaigns import unjudged_key
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
 from tests.operations.alerts.world import (
@@ -80,7 +81,7 @@ def settings(**alerts: Any) -> Settings:
 
 
 def severities(**changed: str) -> dict[str, set[str]]:
-    still = {"drain:save": 900.0, "drain:publish": 900.0}
+    still = {"drain:save": 900.0, "drain:publish": 900.0, unjudged_key("c"): 1800.0}
     facts = {"settings": settings(severity=changed), "sensor_seen_at": NOW - 900, "still_seconds": still}
     return {
         each.name: {severity for _, severity, _ in found(each.name, ILL, **facts)}

@@ -165,22 +165,30 @@ def messages_failed(context: Context) -> Assessment | Unread:
     )
 
 
+def unjudged_key(campaign_id: str) -> str:
+    """The key of its first phase that was not checked, among what evaluations compare (`Context.still_seconds`)."""
+    return f"unjudged:{campaign_id}"
+
+
 def not_judged(context: Context) -> Assessment | Unread:
-    """One finding for each campaign with a phase that completed long ago and was not checked."""
+    """One finding for each campaign with a phase that evaluations saw complete for long and not checked. Of a phase
+    that completed with an earlier version the check begins after the update.
+    """
     campaigns, limit = context.snapshot.campaigns, context.settings.alerts.not_judged_seconds
     if isinstance(campaigns, Unread):
         return campaigns
     found: list[Finding] = []
     for campaign in campaigns:
-        name, age = campaign.campaign_id, context.age(campaign.unjudged_since)
-        if age is not None and age > limit:
+        name, since = campaign.campaign_id, campaign.unjudged_since
+        still = context.still_seconds.get(unjudged_key(name), 0.0)
+        if since and still >= limit:
             found.append(
                 Finding(
                     name,
                     context.severity.selection_not_judged,
-                    f"a phase of {name} completed {duration(age)} ago, and whether each winner has one code and one "
-                    "message was not checked since: launch `check_selection`",
-                    {"campaignId": name, "seconds": round(age)},
+                    f"a phase of {name} completed at {since}, and for {duration(still)} nothing has checked whether "
+                    "each winner has one code and one message: launch `check_selection`",
+                    {"campaignId": name, "completedAt": since, "seconds": round(still)},
                 )
             )
     return Assessment(tuple(found))

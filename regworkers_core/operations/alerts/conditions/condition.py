@@ -37,8 +37,9 @@ class Context:
     """Everything that a condition reads.
 
     `sensor_seen_at` is when the alerts sensor last evaluated (epoch seconds), None if it never did or evaluates now.
-    `still_seconds` maps campaigns to the time for which the lease of their draw was not renewed, and drains with work
-    that is due (`waiting.key_of`) to that for which they acknowledged nothing; 0: since the last evaluation they did.
+    `still_seconds` maps campaigns to the time for which the lease of their draw was not renewed, and (`unjudged_key`)
+    to that for which a phase was not checked, drains with work that is due (`waiting.key_of`) to that for which they
+    acknowledged nothing; 0: since the last evaluation they did.
     `blind` are the findings about sources that could not be read for too long.
     """
 

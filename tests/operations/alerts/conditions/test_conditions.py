@@ -27,7 +27,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.operations.alerts.conditions.condition import NEEDS, Assessment
-from regworkers_core.operations.alerts.evaluate import assess
+from regworkers_core.operations.alerts.evaluate import assess, watched
 from regworkers_core.operations.alerts.table import RENEWAL, TABLE
 from regworkers_core.operations.health.scheduler import schedule_state
 from regworkers_core.operations.health.snapshot import DRAINS
@@ -441,10 +441,23 @@ def test_messages_that_wait_for_a_further_phase_for_a_day(since: str | None, hol
     assert [line[:2] for line in lines] == ([("c", "warning")] if holds else [])
 
 
-@pytest.mark.parametrize(("since", "holds"), [(None, False), (ago(1_740), False), (ago(1_860), True)])
-def test_a_phase_that_completed_and_was_not_judged(since: str | None, holds: bool) -> None:
+@pytest.mark.parametrize(
+    ("since", "seen", "holds"),
+    [
+        (None, 0.0, False),
+        (ago(1_860), 1_740.0, False),
+        (ago(1_860), 1_800.0, True),
+        # It completed with an earlier version, and the first evaluation of this one comes before the first check.
+        (ago(90 * DAY), 0.0, False),
+    ],
+)
+def test_a_phase_that_evaluations_saw_complete_and_not_judged_for_long(
+    since: str | None, seen: float, holds: bool
+) -> None:
     state = CampaignState("c", "COMPLETED", ago(9_000), None, unjudged_since=since)
-    lines = found("selection-not-judged", replace(WELL, campaigns=(state,)))
+    snapshot = replace(WELL, campaigns=(state,))
+    still = dict.fromkeys(watched(snapshot, SETTINGS), seen)
+    lines = found("selection-not-judged", snapshot, still_seconds=still)
     assert [line[:2] for line in lines] == ([("c", "critical")] if holds else [])
 
 
