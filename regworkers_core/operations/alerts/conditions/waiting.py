@@ -49,12 +49,22 @@ def marks(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
     if isinstance(due, Unread) or isinstance(last, Unread):
         unread = due if isinstance(due, Unread) else last
         return {key_of(drain): unread for drain in QUEUE_OF if isinstance(unread, Unread)}
-    counters = {each.drain: each.mark for each in last}
+    counters: dict[str, Reading[str]] = {each.drain: str(each.mark) for each in last}
     return {
-        key_of(drain): work if isinstance(work, Unread) else str(counters.get(drain, 0))
+        key_of(drain): work
+        if isinstance(work, Unread)
+        else counters.get(drain) or _mark_without_row(snapshot, drain)
         for drain, work in due.items()
         if work
     }
+
+
+def _mark_without_row(snapshot: Snapshot, drain: str) -> Reading[str]:
+    """Another one at each look while the drain log shows that runs of an earlier version, which keep no row, get on."""
+    if isinstance(snapshot.drains, Unread):
+        return snapshot.drains
+    gets_on = any(state.name == drain and state.received > state.failed for state in snapshot.drains)
+    return snapshot.at if gets_on else "0"
 
 
 def is_paused(context: Context, drain: str) -> bool:

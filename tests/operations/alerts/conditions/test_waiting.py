@@ -19,6 +19,7 @@ from regworkers_core.domain.snapshot import (
     StreamState,
     Unread,
 )
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Context, duration
 from regworkers_core.operations.alerts.evaluate import still_since, watched
 from regworkers_core.operations.alerts.grouping import Previous, group_and_inhibit
@@ -157,6 +158,16 @@ def test_a_first_acknowledgement_ever_counts() -> None:
     _, known = look(due("save"), {}, NOW)
     still, _ = look(due("save", acknowledged=acknowledged(1)), known, NOW + 60)
     assert still == {"drain:save": 0}
+
+
+def test_runs_of_an_earlier_version_keep_no_row_and_get_on_by_the_drain_log() -> None:
+    known: dict[str, tuple[str, float]] = {}
+    for seconds, received, expected in ((0, 40, None), (60, 40, 0), (120, 40, 0), (180, 1, 0), (240, 1, 60)):
+        older = drain("save", received=received, failed=1)
+        snapshot = replace(due("save", drains=(older,)), at=iso(NOW + seconds))
+        still, known = look(snapshot, known, NOW + seconds)
+        assert still.get("drain:save") == expected
+    assert watched(due("save", drains=UNREAD), SETTINGS) == {"drain:save": UNREAD}
 
 
 # One page
