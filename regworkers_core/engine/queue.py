@@ -198,11 +198,7 @@ class QueueSource:
         """
         now = self._clock()
         with self._lock:
-            ours = [
-                message
-                for message in done
-                if (held := self._held.get(message.receipt)) is not None and now < held[1]
-            ]
+            ours = [message for message in done if self._is_hidden(message, now)]
             self._deleting.update(message.receipt for message in ours)
         try:
             left = self._queue.delete(ours) if ours else []
@@ -214,9 +210,15 @@ class QueueSource:
                 raise TransientFailure("sqs", f"none of {len(done)} messages was deleted")
 
     def give_back(self, again: Sequence[tuple[Received, float]]) -> None:
+        """Hide those that are still hidden from others for their pause. The queue may take an old receipt, too, and
+        would hand out again soon what another drain is at work on.
+        """
+        now = self._clock()
+        with self._lock:
+            ours = [(each, round(seconds)) for each, seconds in again if self._is_hidden(each, now)]
         self._release([message for message, _ in again])
-        if again:
-            self._hide([(message, round(seconds)) for message, seconds in again])
+        if ours:
+            self._hide(ours)
 
     def heartbeat(self) -> None:
         """Hide what the last heartbeat found, too, for another visibility time. A message that was lost to others is
@@ -255,6 +257,11 @@ class QueueSource:
 
     def counts(self) -> Counter[str]:
         return self._counts
+
+    def _is_hidden(self, message: Received, now: float) -> bool:
+        """Whether no other drain can have received it meanwhile. Call with the lock."""
+        held = self._held.get(message.receipt)
+        return held is not None and now < held[1]
 
     def _hide(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
         missed = self._queue.change_visibility(messages)

@@ -123,6 +123,19 @@ def test_what_others_may_have_received_meanwhile_is_not_deleted() -> None:
     assert queue.visibility == [("m0", 30), ("m1", 30)], "both are let go"
 
 
+def test_what_others_may_have_received_meanwhile_stays_hidden_for_them() -> None:
+    queue, now = FakeQueue(waiting=3), [100.0]
+    made = QueueSource(queue, batch_messages=1, wait_seconds=2.0, visibility_seconds=30, clock=lambda: now[0])
+    late = made.receive()
+    now[0] += 31.0
+    gone = made.receive()
+    made.let_go()
+    ours = made.receive()
+    queue.visibility.clear()
+    made.give_back([(each, 5.0) for each in (*late, *gone, *ours)])
+    assert queue.visibility == [(ours[0].message_id, 5)]
+
+
 @pytest.mark.parametrize("receives", [1, UNANSWERED + 1], ids=["ordinary", "came often"])
 def test_a_message_is_deleted_only_within_the_time_for_which_it_was_hidden(receives: int) -> None:
     for seconds, deleted in ((0.9, 1), (1.1, 0)):
