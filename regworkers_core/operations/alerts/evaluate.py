@@ -98,7 +98,10 @@ def _settle(runtime: Runtime, snapshot: Snapshot, by: str, outage: Outage | None
     settings, state = runtime.settings, runtime.evaluation_state
     now, evaluations = state.now(), state.evaluations()
     seen_at = None if by == SENSOR else last_evaluation(runtime, evaluations.get(SENSOR), now, outage)
-    context = Context(snapshot, settings, seen_at, _still_seconds(state, snapshot, settings, now))
+    # First: what goes wrong after it may be its consequence.
+    record_outage(runtime, snapshot, outage)
+    before = max(evaluations.values(), default=0.0)
+    context = Context(snapshot, settings, seen_at, _still_seconds(state, snapshot, settings, before, now))
     ahead = context.now - now
     assessed = {
         condition.name: assess(condition, context, clock_ahead_seconds=ahead)
@@ -114,7 +117,6 @@ def _settle(runtime: Runtime, snapshot: Snapshot, by: str, outage: Outage | None
     for key in grouped.suspected - suspected.keys():
         state.suspect(key, now)
     state.clear(grouped.cleared)
-    record_outage(runtime, snapshot, outage)
     open_now = notifier_of(runtime).settle_all(grouped.scopes, now=now)
     state.record_evaluation(by, now)
     _mark_queues(runtime, snapshot, now)
@@ -166,11 +168,12 @@ def still_since(
 
 
 def _still_seconds(
-    state: EvaluationState, snapshot: Snapshot, settings: Settings, now: float
+    state: EvaluationState, snapshot: Snapshot, settings: Settings, before: float, now: float
 ) -> dict[str, float]:
-    """As far as evaluations saw it."""
+    """As far as evaluations saw it, the last at `before`. After a long gap it begins again: all may have been off."""
     known, beats = state.beats(), watched(snapshot, settings)
-    still = still_since(beats, known, now)
+    has_gap = now - before > GAP_EVALUATIONS * settings.alerts.look_seconds
+    still = {} if has_gap else still_since(beats, known, now)
     for name, beat in beats.items():
         if not isinstance(beat, Unread) and not still.get(name):
             state.beat(name, beat, now)

@@ -17,6 +17,7 @@ from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     DEPENDENCY,
     FUSE,
+    MONGO_AWAY,
     STALLED,
     Condition,
     duration,
@@ -39,7 +40,7 @@ def _two_steps(first: Severity, where: str, second: Severity) -> str:
 
 
 MONGO_DOWN = Condition(
-    name="mongo-away",
+    name=MONGO_AWAY,
     fires="MongoDB, which stores the incidents, does not answer at two evaluations; every channel is notified directly",
     severity=_SEVERITY.mongo_away.value,
     key="mongo",

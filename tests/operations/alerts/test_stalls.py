@@ -151,3 +151,38 @@ def test_a_pause_ends_no_work_in_silence(world: World) -> None:
     assert world.open() == {"drain-paused:save"}
     remove_hold(world.base.leases, PausedDrain, "save")
     paged_once(world, "drain-paused:save")
+
+
+def test_what_stands_still_after_an_outage_of_mongodb_is_a_consequence_of_it(world: World) -> None:
+    put(world.base, key("waits"))
+    run(world.base, "enqueue")
+    looks(world, 1)
+    mongo = {"uri": SecretStr("mongodb://127.0.0.1:9/"), "server_selection_timeout_seconds": 0.1}
+    down = world.runtime(mongo=mongo, alerts={"patience_seconds": 0})
+    world.look(down)
+    world.look(down)
+    for _ in range(2):
+        world.look(world.runtime(alerts={**SOON, "recovery_seconds": 600}))
+        assert world.open() == set()
+    assert world.receiver.actions() == [("trigger", "mongo-away:mongo#0"), ("resolve", "mongo-away:mongo#0")]
+    paged_after_all = {**SOON, "recovery_seconds": 0}
+    world.look(world.runtime(alerts=paged_after_all))
+    assert world.open() == {"drain-stalled:save"}
+
+
+def test_what_stood_still_while_nobody_evaluated_has_begun_just_now(world: World) -> None:
+    put(world.base, key("waits"))
+    run(world.base, "enqueue")
+    looks(world, 1)
+    # Everything was switched off over night.
+    state, long_ago = world.base.evaluation_state, world.base.clock() - 30_000
+    for name, (beat, _) in state.beats().items():
+        state.beat(name, beat, long_ago)
+    for by in state.evaluations():
+        state.record_evaluation(by, long_ago)
+    looks(world, 1)
+    assert world.open() == set()
+    looks(world, 1)
+    assert world.open() == {"drain-stalled:save"}
+    (event,) = world.receiver.events
+    assert event["payload"]["custom_details"]["stalledSeconds"] < 600

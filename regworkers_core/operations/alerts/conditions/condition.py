@@ -5,7 +5,7 @@ Read on in `availability`, `work`, `campaigns` and `certificates`; `alerts.table
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ _NAMED = 5
 
 BLIND, FUSE, STALLED = "blind", "drain-fuse", "drain-stalled"
 DEPENDENCY, DAEMONS, WATCHER = "dependency-down", "scheduler:daemons", "watcher:alerts_sensor"
+# MongoDB's outage is recorded under its own key, at the first evaluation after it.
+MONGO_AWAY = "mongo-away"
 STREAM = "stream-lag:demand-table"
 # The dependencies without which a drain cannot work: as in the specifications of the flows' drains; a test compares.
 NEEDS = {
@@ -144,7 +146,14 @@ def merged(first: Finding, *others: Finding) -> Finding:
 
 def causes_of_failures(drain: str) -> tuple[str, ...]:
     """Keys of what makes the items of a drain fail."""
-    return tuple(f"{DEPENDENCY}:{each}" for each in NEEDS.get(drain, ()))
+    return outages_of(NEEDS.get(drain, ()))
+
+
+def outages_of(dependencies: Iterable[str]) -> tuple[str, ...]:
+    """Keys of their outages."""
+    needed = tuple(dependencies)
+    away = (f"{MONGO_AWAY}:mongo",) if "mongo" in needed else ()
+    return (*(f"{DEPENDENCY}:{each}" for each in needed), *away)
 
 
 def causes_of_stalls(drain: str) -> tuple[str, ...]:
@@ -159,7 +168,7 @@ def causes_of_backlog(drain: str) -> tuple[str, ...]:
 
 def causes_of_stuck_draws() -> tuple[str, ...]:
     """Keys of what keeps draws from continuing."""
-    return (*(f"{DEPENDENCY}:{each}" for each in _DRAW), DAEMONS)
+    return (*outages_of(_DRAW), DAEMONS)
 
 
 def duration(seconds: float) -> str:

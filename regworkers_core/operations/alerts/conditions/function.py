@@ -8,11 +8,11 @@ from math import inf
 
 from regworkers_core.domain.snapshot import FunctionState, Unread
 from regworkers_core.operations.alerts.conditions.condition import (
-    DEPENDENCY,
     Assessment,
     Context,
     Finding,
     duration,
+    outages_of,
 )
 
 # The dependencies without which a verdict is UNKNOWN.
@@ -29,7 +29,7 @@ def eligibility(context: Context) -> Assessment | Unread:
 
 
 def _of_function(context: Context, read: FunctionState) -> Iterator[Finding]:
-    limits, because = context.settings.alerts, tuple(f"{DEPENDENCY}:{each}" for each in _NEEDS)
+    limits, because = context.settings.alerts, outages_of(_NEEDS)
     for subject, number, what in (
         ("errors", read.errors, "calls of checkEligibility ended in an error"),
         ("throttles", read.throttles, "calls of checkEligibility were throttled: callers got no answer"),
