@@ -153,7 +153,7 @@ def test_a_pause_ends_no_work_in_silence(world: World) -> None:
     paged_once(world, "drain-paused:save")
 
 
-def test_what_stands_still_after_an_outage_of_mongodb_is_a_consequence_of_it(world: World) -> None:
+def test_what_waits_after_an_outage_of_mongodb_is_a_consequence_of_it(world: World) -> None:
     put(world.base, key("waits"))
     run(world.base, "enqueue")
     looks(world, 1)
@@ -170,7 +170,7 @@ def test_what_stands_still_after_an_outage_of_mongodb_is_a_consequence_of_it(wor
     assert world.open() == {"drain-stalled:save"}
 
 
-def test_what_stood_still_while_nobody_evaluated_has_begun_just_now(world: World) -> None:
+def test_what_waited_while_nothing_evaluated_has_begun_just_now(world: World) -> None:
     put(world.base, key("waits"))
     run(world.base, "enqueue")
     looks(world, 1)

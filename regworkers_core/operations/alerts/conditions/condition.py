@@ -152,8 +152,8 @@ def causes_of_failures(drain: str) -> tuple[str, ...]:
 def outages_of(dependencies: Iterable[str]) -> tuple[str, ...]:
     """Keys of their outages."""
     needed = tuple(dependencies)
-    away = (f"{MONGO_AWAY}:mongo",) if "mongo" in needed else ()
-    return (*(f"{DEPENDENCY}:{each}" for each in needed), *away)
+    recorded = (f"{MONGO_AWAY}:mongo",) if "mongo" in needed else ()
+    return (*(f"{DEPENDENCY}:{each}" for each in needed), *recorded)
 
 
 def causes_of_stalls(drain: str) -> tuple[str, ...]:
