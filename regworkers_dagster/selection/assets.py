@@ -8,6 +8,7 @@ import dagster as dg
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import DrawBusy, confirmation_word
 from regworkers_core.engine.stop import StopSignal
@@ -47,7 +48,7 @@ def mark_a_mis_click(context: dg.HookContext) -> None:
     named = run.tags.get(PARTITION_TAG) or run.tags.get(PARTITION_RANGE_TAG)
     if not named or not context.instance.has_dynamic_partition(str(CAMPAIGN_PARTITIONS.name), named):
         context.instance.add_run_tags(run.run_id, {REFUSED_TAG: "request"})
-        context.log.error(f"there is no partition {named!r}" if named else _MISSING)
+        context.log.error(f"there is no partition {quoted(named)}" if named else _MISSING)
 
 
 def campaign_of(context: Context, runtime: Runtime) -> Campaign:

@@ -176,12 +176,12 @@ def _require_reserves(market_id: str, reserves: tuple[Reserve, ...]) -> None:
     """Raise RequestError for reserves that a manifest cannot hold, because the terms of an opened phase are final."""
     repeated = [segment for segment, times in Counter(each.segment for each in reserves).items() if times > 1]
     if repeated:
-        raise RequestError(f"market {market_id}: duplicate reserve for segment {repeated[0][:80]!r}")
+        raise RequestError(f"market {market_id}: duplicate reserve for segment {quoted(repeated[0])}")
     for reserve in reserves:
         if not is_selection_id(reserve.segment):
             raise RequestError(
                 f"market {market_id}: a segment should be 1 to 64 of the characters A-Z a-z 0-9 _ -, found"
-                f" {reserve.segment[:80]!r}"
+                f" {quoted(reserve.segment)}"
             )
         if reserve.seats < 1:
             raise RequestError(

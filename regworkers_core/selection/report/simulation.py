@@ -124,7 +124,7 @@ def _market(market: Market, capacity: int | None, reserves: Mapping[str, int]) -
 
 def _id(text: str) -> None:
     if not is_selection_id(text):
-        raise RequestError(f"an id has 1 to 64 of the characters A-Z a-z 0-9 _ -, found {text!r}")
+        raise RequestError(f"an id has 1 to 64 of the characters A-Z a-z 0-9 _ -, found {quoted(text)}")
 
 
 NOTICE = "a simulation with random seeds: it is not the draw and does not predict its winners"

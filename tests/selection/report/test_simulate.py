@@ -197,7 +197,7 @@ def test_rules_that_cannot_be_drawn_are_refused_with_advice() -> None:
         change({"north": 5})
     with pytest.raises(UsageError, match="expected 1 to 64, found 65"):
         change(weights={"local": 65})
-    with pytest.raises(UsageError, match="an id has 1 to 64"):
+    with pytest.raises(UsageError, match=r"an id has 1 to 64 .*, found .no id, so not repeated"):
         change(reserves={"north": {"a|b": 1}})
     for wrong in ({"capacities": {"north": -1}}, {"reserves": {"north": {"local": -1}}}):
         with pytest.raises(UsageError, match=r"expected 0 to \d+ seats, found -1"):
