@@ -44,13 +44,17 @@ def is_key(key: str) -> bool:
 
 
 def marks(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
-    """The counter of each drain with work that is due, by its key; Unread where either is not known."""
+    """The counter of each drain with work that is due, by its key; Unread where either is not known. Of a paused one
+    another mark at each look, so that what waited for its operator is no standstill after the pause.
+    """
     due, last = _due(snapshot, settings), snapshot.acknowledged
     if isinstance(due, Unread) or isinstance(last, Unread):
         unread = due if isinstance(due, Unread) else last
         return {key_of(drain): unread for drain in QUEUE_OF if isinstance(unread, Unread)}
     counters: dict[str, Reading[str]] = {each.drain: str(each.mark) for each in last}
-    return {
+    pauses = () if isinstance(snapshot.pauses, Unread) else snapshot.pauses
+    found: dict[str, Reading[str]] = {key_of(paused.drain): snapshot.at for paused in pauses}
+    return found | {
         key_of(drain): work
         if isinstance(work, Unread)
         else counters.get(drain) or _mark_without_row(snapshot, drain)

@@ -160,6 +160,16 @@ def test_a_first_acknowledgement_ever_counts() -> None:
     assert still == {"drain:save": 0}
 
 
+def test_the_first_look_after_a_pause_takes_what_waited_for_an_operator_as_a_warning() -> None:
+    paused = PausedDrain("enqueue", ago(60), "ada", "a restore", ago(-600))
+    late = replace(due("enqueue"), stream=StreamState(1, 90.0, unread=True))
+    _, known = look(replace(late, pauses=(paused,)), {}, NOW)
+    still, known = look(late, known, NOW + 60)
+    assert [each[1] for each in found("stream-lag", late, still_seconds=still)] == ["warning"]
+    still, _ = look(late, known, NOW + 120)
+    assert [each[1] for each in found("stream-lag", late, still_seconds=still)] == ["critical"]
+
+
 def test_runs_of_an_earlier_version_keep_no_row_and_get_on_by_the_drain_log() -> None:
     known: dict[str, tuple[str, float]] = {}
     for seconds, received, expected in ((0, 40, None), (60, 40, 0), (120, 40, 0), (180, 1, 0), (240, 1, 60)):
