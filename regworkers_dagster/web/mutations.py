@@ -124,7 +124,6 @@ _STEERING = ("dagster/", ".dagster/", POD_TAGS, OUR_TAGS)
 _PARTITION_TAGS = frozenset(
     {
         PARTITION_TAG,
-        "dagster/partition_set",
         "dagster/asset_partition_range_start",
         "dagster/asset_partition_range_end",
     }

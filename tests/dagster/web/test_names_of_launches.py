@@ -63,6 +63,7 @@ STEERING = {
     "dagster/priority": "9999",
     "dagster/backfill": "xyz",
     "dagster/parent_run_id": "xyz",
+    "dagster/partition_set": "draw_partition_set",
     ".dagster/repository": "another@place",
     "dagster-k8s/resource_requirements": "{}",
 }
