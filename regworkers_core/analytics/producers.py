@@ -20,7 +20,7 @@ _TYPES = frozenset(kind.value for kind in EventType)
 
 class Keys(Protocol):
     def sign(self, role: ProducerRole, body: bytes) -> str: ...
-    def accepted(self, signature: Signature) -> ProducerKey | None: ...
+    def accepted(self, signature: Signature, sent_at: float | None = None) -> ProducerKey | None: ...
 
 
 class ProducerSeal:
@@ -52,7 +52,7 @@ class ProducerSeal:
         signature = Signature.parse(given)
         if signature is None:
             raise _forged("its attribute producer is not <role>:<key id>:<hmac> of a role that sends events")
-        key = self._keys.accepted(signature)
+        key = self._keys.accepted(signature, message.sent_at)
         if key is None:
             raise _forged(f"the key that it names is not accepted for {signature.role}")
         body = message.body.encode(errors="surrogatepass")

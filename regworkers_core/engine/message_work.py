@@ -5,7 +5,7 @@ A flow says what is done with the items: a `Handler`. What becomes of a message 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import structlog
@@ -125,11 +125,8 @@ class MessageWork(Generic[I]):
             if self._fuse.blown is not None:
                 self._unread_back(messages, settlement)
                 return
-            try:
-                batch = [decode_message(message, self._handler) for message in messages]
-            except TransientFailure as failure:
-                log.warning("batch not read", dependency=failure.dependency, error=failure.error)
-                self._unread_back(messages, settlement)
+            batch = list(self._decoded(messages, settlement))
+            if not batch:
                 return
             try:
                 handled = handle(batch)
@@ -167,6 +164,17 @@ class MessageWork(Generic[I]):
             for defect in each.defects:
                 if id(defect) not in known:
                     self._fuse.failed(defect)
+
+    def _decoded(
+        self, messages: Sequence[Received], settlement: Settlement[Received]
+    ) -> Iterator[Decoded[I]]:
+        """Those that can be read; one whose seal cannot be checked now goes back by itself."""
+        for message in messages:
+            try:
+                yield decode_message(message, self._handler)
+            except TransientFailure as failure:
+                log.warning("message not read", dependency=failure.dependency, error=failure.error)
+                self._unread_back([message], settlement)
 
     def _unread_back(self, messages: Sequence[Received], settlement: Settlement[Received]) -> None:
         for message in messages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -258,3 +259,29 @@ def test_a_message_of_ours_is_signed_as_analytics_and_a_refused_one_keeps_what_i
     assert world.seal.kept(received(b"{}", producer="as it was")) == {"producer": "as it was"}
     # One that is no signature could make the dead letter larger than SQS takes.
     assert world.seal.kept(received(b"{}", producer="x" * 1000)) == {}
+
+
+def test_ids_that_are_made_up_ask_the_store_once_and_a_key_of_after_that_is_found() -> None:
+    world = World()
+    assert world.refused(world.message("entry.removed")) == ""
+    world.now += 60
+    made_up = [
+        received(b'{"items": []}', sent_at=world.now, producer=f"replication:{n:08x}:0") for n in range(9)
+    ]
+    world.now += 5
+    assert "is not accepted" in world.refused(made_up[0])
+    reads = len(world.store.reads)
+    assert all("is not accepted" in world.refused(each) for each in made_up[1:])
+    assert len(world.store.reads) == reads, "the store was read since they were sent"
+    world.sender.change(REPLICATION)
+    later = world.message("entry.removed")
+    assert world.refused(replace(later, sent_at=world.now)) == ""
+
+
+def test_an_id_that_cannot_be_looked_up_now_is_not_forged() -> None:
+    world = World()
+    assert world.refused(world.message("entry.removed")) == ""
+    world.store.unavailable = True
+    with pytest.raises(TransientFailure):
+        world.refused(received(b'{"items": []}', sent_at=world.now, producer="replication:00000000:0"))
+    assert world.refused(world.message("entry.removed")) == "", "known keys stay in use"

@@ -11,7 +11,7 @@ from regworkers_core.domain.messages import DeadLetter, ItemSubject, MessageType
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.drain_report import OUTCOMES
-from regworkers_core.engine.handling import Handled, Requested
+from regworkers_core.engine.handling import Handled, Requested, Seal
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import Received
@@ -31,7 +31,7 @@ class Handler:
     """
 
     kind = MessageType.ASSIGN
-    seal = None
+    seal: Seal | None = None
 
     def __init__(self, **outcomes: Outcome) -> None:
         self.outcomes = outcomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -52,6 +53,28 @@ def test_a_dependency_unavailable_for_one_item_keeps_its_message_whole_and_the_o
     settlement = world.settle(message("a", "b", number=1), message("c", number=2))
     assert [each.message_id for each in settlement.done] == ["m2"]
     assert not world.dead.sent, "the refused one will be refused when the message comes again"
+
+
+class SealedByNow:
+    """A seal that cannot be checked for the message that `m1` is."""
+
+    def check(self, found: Received, _items: Sequence[Any]) -> None:
+        if found.message_id == "m1":
+            raise UNAVAILABLE
+
+    def kept(self, _message: Received) -> dict[str, str]:
+        return {}
+
+    def attributes(self, _body: bytes) -> dict[str, str]:
+        return {}
+
+
+def test_a_message_whose_seal_cannot_be_checked_now_goes_back_alone() -> None:
+    world = World()
+    world.handler.seal = SealedByNow()
+    settlement = world.settle(message("a", number=1), message("b", number=2))
+    assert [each.message_id for each in settlement.done] == ["m2"]
+    assert [each.message_id for each, _ in settlement.again] == ["m1"] and not world.dead.sent
 
 
 def test_a_refused_item_becomes_a_dead_letter_alone_with_its_reason_and_its_subject() -> None:

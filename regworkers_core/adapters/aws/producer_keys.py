@@ -21,6 +21,8 @@ from regworkers_core.engine import scheduling
 log = structlog.get_logger(__name__)
 # A key that was replaced is used, or accepted without end, for so long at most.
 _REFRESH_SECONDS = 300.0
+# How much the clocks of this host and of the queue may differ.
+_CLOCK_SECONDS = 2.0
 
 
 class Secrets(Protocol):
@@ -50,6 +52,8 @@ class ProducerKeys:
         self._lock = scheduling.lock()
         # The current key, then the one before it; and when they are read again.
         self._known: dict[ProducerRole, tuple[list[ProducerKey], float]] = {}
+        # When (epoch seconds) the store was last asked for the keys of a role.
+        self._read_at: dict[ProducerRole, float] = {}
 
     def sign(self, role: ProducerRole, body: bytes) -> str:
         """The attribute `producer`. Raises UsageError if the role has no key yet."""
@@ -58,11 +62,15 @@ class ProducerKeys:
             raise UsageError(f"secret {secret_name(role)} does not exist: run `regworkers provision`")
         return keys[0].sign(body)
 
-    def accepted(self, signature: Signature) -> ProducerKey | None:
-        """The key that it names, if that is accepted now. An id that is not known is looked for in the store."""
-        return self._find(signature, self._keys(signature.role)) or self._find(
-            signature, self._keys(signature.role, fresh=True)
-        )
+    def accepted(self, signature: Signature, sent_at: float | None = None) -> ProducerKey | None:
+        """The key that it names, if that is accepted now. An id that is not known is looked for in the store, unless
+        that was read since the message was sent (epoch seconds, None: unknown): made-up ids do not slow others down.
+        """
+        role = signature.role
+        found = self._find(signature, self._keys(role))
+        if found or (sent_at is not None and self._read_at.get(role, 0.0) > sent_at + _CLOCK_SECONDS):
+            return found
+        return self._find(signature, self._keys(role, fresh=True))
 
     def current(self, role: ProducerRole) -> list[ProducerKey]:
         """The role's accepted keys as they are stored now, the one that signs first."""
@@ -124,7 +132,9 @@ class ProducerKeys:
             return keys
 
     def _read(self, role: ProducerRole) -> list[ProducerKey]:
-        secrets, name = self._secrets(), secret_name(role)
+        secrets, name, now = self._secrets(), secret_name(role), self._clock()
         current = secrets.get(name)
         texts = [current, secrets.get(name, previous=True)] if current is not None else []
-        return [ProducerKey.parse(role, text) for text in texts if text is not None]
+        keys = [ProducerKey.parse(role, text) for text in texts if text is not None]
+        self._read_at[role] = now
+        return keys

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.producers import ProducerRole, Signature
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.health.aws_side import read_lines
@@ -110,6 +111,8 @@ def test_a_publish_drain_needs_what_its_policy_allows(
     recorder = Recorder(monkeypatch, stocked.names.prefix)
     runtime = Runtime(stocked.settings)
     assert run(runtime, "publish").counts["dead_lettered"] == 1
+    for role in ProducerRole:
+        runtime.producer_keys.accepted(Signature(role, "unknown", ""))
     queue_events(stocked, [removed(2)])
     # The asset reads the queue once more when the run ends.
     put_age_metrics(runtime, read_analytics_queue(runtime))
