@@ -21,7 +21,7 @@ class _OneKey:
     def sign(self, _role: ProducerRole, body: bytes) -> str:
         return self._key.sign(body)
 
-    def accepted(self, _signature: Signature) -> ProducerKey:
+    def accepted(self, _signature: Signature, _sent_at: float | None = None) -> ProducerKey:
         return self._key
 
 
