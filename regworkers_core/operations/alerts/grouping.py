@@ -174,6 +174,7 @@ class _ConditionGroups:
         if others and (len(others) > limit or key_of(group) in self._previous.open):
             alert = _group_alert(self._condition, group, others)
             self.alerts.append(alert)
+            self.reported_as[alert.key] = alert.key
             for member in others:
                 self._keep(member)
                 self.reported_as[key_of(member.subject)] = alert.key

@@ -221,8 +221,13 @@ def _blind_finding(cause: str, members: Sequence[Gap], since: Mapping[str, float
         Severity.worst(gap.severity_after(now - since[gap.key]) for gap in members),
         f"{some(keys)} could not be read for {duration(now - began)}: {some(whys)}",
         {"unread": keys[:_LISTED], "unreadCount": len(keys), "unreadSince": iso(began)},
-        # A sensor that does not run reads nothing of Dagster either.
-        (f"{DEPENDENCY}:{cause}", *((WATCHER,) if cause == "dagster" else ())),
+        # A sensor that does not run reads nothing of Dagster either; what fails for several services of AWS fails for
+        # those that are not probed.
+        (
+            f"{DEPENDENCY}:{cause}",
+            *((WATCHER,) if cause == "dagster" else ()),
+            *((f"{DEPENDENCY}:{_provider(cause)}",) if cause in AWS else ()),
+        ),
     )
 
 

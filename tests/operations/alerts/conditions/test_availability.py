@@ -195,6 +195,23 @@ def test_what_cannot_be_read_is_a_consequence_of_its_unavailable_dependency(look
     assert set(looks.open()) == {"blind:streams"}
 
 
+def test_what_fails_for_all_of_aws_is_one_incident_also_for_a_service_that_is_not_probed(
+    looks: Looks,
+) -> None:
+    unread = Unread("cloudwatch: UnrecognizedClientException", "cloudwatch")
+    names = ("dynamodb", "streams", "sqs", "s3")
+    down = {**WELL.dependencies, **dict.fromkeys(names, "UnrecognizedClientException")}
+    for _ in range(4):
+        looks.look(replace(WELL, dependencies=down, function=unread))
+        looks.now += 61
+    assert set(looks.open()) == {"dependency-down:aws"}
+    assert any("cloudwatch" in each for each in looks.open()["dependency-down:aws"].details["consequences"])
+    looks.look(replace(WELL, function=unread))
+    looks.now += 121
+    looks.look(replace(WELL, function=unread))
+    assert set(looks.open()) == {"blind:cloudwatch"}
+
+
 def test_what_is_hidden_for_days_is_a_warning_until_they_are_over(looks: Looks) -> None:
     offsets = replace(WELL, archive=Unread("kafka: _TIMED_OUT", "kafka"))
     for _ in range(2):
