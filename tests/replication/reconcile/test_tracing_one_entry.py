@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from regworkers_core.domain.events import EventType, event_id
@@ -74,11 +76,13 @@ def test_a_refused_entry_is_rejected_with_its_dead_letters(runtime: Runtime) -> 
     )
 
 
-@pytest.mark.parametrize(("objective", "young"), [(60.0, True), (0.001, False)])
-def test_a_young_difference_says_that_it_may_be_lag(runtime: Runtime, objective: float, young: bool) -> None:
-    replication = runtime.settings.replication.model_copy(update={"lag_objective_seconds": objective})
+@pytest.mark.parametrize(("fields", "young"), [({}, True), (AGED, False)], ids=["young", "old"])
+def test_a_young_difference_says_that_it_may_be_lag(
+    runtime: Runtime, fields: dict[str, Any], young: bool
+) -> None:
+    replication = runtime.settings.replication.model_copy(update={"lag_objective_seconds": 60.0})
     runtime.settings = runtime.settings.model_copy(update={"replication": replication})
-    put(runtime, key("e1"))
+    put(runtime, key("e1"), **fields)
     trace = trace_entry(runtime, key("e1"))
     assert trace["verdict"] == "missing" and trace["young"] is young
     assert ("may be mere lag" in trace["explanation"]) is young
