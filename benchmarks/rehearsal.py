@@ -46,6 +46,7 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.load import MARKETS, DemoCampaign
 from regworkers_local.stack import Stack
 from regworkers_local.state import read_json, write_json
+from tools.demo.life import every
 
 T = TypeVar("T")
 CAMPAIGN = DemoCampaign("rehearsal", "Rehearsal")
@@ -133,22 +134,14 @@ class Rehearsal:
 
     @contextmanager
     def _memory(self, stage: Stage) -> Iterator[None]:
-        over = threading.Event()
-
         def look() -> None:
-            while not over.wait(_LOOK_SECONDS):
-                for name, process in tuple(self._watched.items()):
-                    with suppress(psutil.NoSuchProcess):
-                        now = round(process.memory_info().rss / MIB)
-                        stage.memory[name] = max(stage.memory.get(name, 0), now)
+            for name, process in tuple(self._watched.items()):
+                with suppress(psutil.NoSuchProcess):
+                    now = round(process.memory_info().rss / MIB)
+                    stage.memory[name] = max(stage.memory.get(name, 0), now)
 
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-        try:
+        with every(_LOOK_SECONDS, look):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def _create(self) -> int:
         """The campaign, with seats for one entry in twenty, and its codes."""

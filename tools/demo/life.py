@@ -55,7 +55,7 @@ def alive(console: Console) -> Iterator[None]:
             signed_at = now
             console.sign(f"      ... {now - console.shown_at:.0f} s at work on: {console.said}")
 
-    with _every(min(_LOOK_SECONDS, LIFE_SECONDS), look):
+    with every(min(_LOOK_SECONDS, LIFE_SECONDS), look):
         yield
 
 
@@ -69,7 +69,7 @@ def watching(dagster: DagsterProcess, stop: StopSignal) -> Iterator[None]:
             ended.append(why)
             stop.set()
 
-    with _every(_LOOK_SECONDS, look):
+    with every(_LOOK_SECONDS, look):
         try:
             yield
         except UsageError:
@@ -80,7 +80,8 @@ def watching(dagster: DagsterProcess, stop: StopSignal) -> Iterator[None]:
 
 
 @contextmanager
-def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+def every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    """Inside, a thread calls `act` after each pause of `seconds`."""
     over = threading.Event()
 
     def run() -> None:
