@@ -67,7 +67,8 @@ def decide(
         source = first.fields["seedSource"]
         previous = {"manifestHash": before.manifest_hash, "resultHash": before.result_hash}
     elif runtime.settings.selection.seed_source == DRAND:
-        number = seeding.choose(runtime, patience)
+        # The host that judged may have had a clock that is ahead: the gate counts the lead from its `asOf`.
+        number = seeding.choose(runtime, patience, after=seconds(first.as_of) or 0.0)
         if number is None:
             return None
         source = {"chain": QUICKNET_HASH, "kind": DRAND, "round": number}

@@ -76,9 +76,9 @@ def countdown(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def choose(runtime: Runtime, patience: Patience, *, after: float = 0.0) -> int | None:
+def choose(runtime: Runtime, patience: Patience, *, after: float) -> int | None:
     """Return a round at least `selection.seedDelaySeconds` after a commit that is made now, and after the moment
-    `after` (epoch seconds, by the store's clock); None after a stop. It asks for the beacon's latest round first, so
+    `after` (epoch seconds, by another clock); None after a stop. It asks for the beacon's latest round first, so
     that a wrong clock cannot commit to a round that is already signed.
 
     Raises UsageError for a clock that is behind the beacon, TransientFailure when the beacon is unavailable.

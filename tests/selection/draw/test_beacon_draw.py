@@ -228,6 +228,22 @@ def test_a_clock_that_is_seconds_behind_commits_to_a_round_by_the_beacons_time(
     assert record.latest.round_due >= clock.at + 7 + 660
 
 
+def test_a_draw_that_was_judged_by_a_clock_an_hour_ahead_names_a_round_that_its_replay_takes(
+    own: Runtime, clock: Clock
+) -> None:
+    clock.at += 3600
+    _draw(own).judge()
+    clock.at -= 3600
+    run = _draw(own)
+    run.freeze()
+    run.commit()
+    record = own.draws.get(CAMPAIGN)
+    assert record is not None and record.latest.round_due is not None
+    clock.at = record.latest.round_due + 1
+    *_, published = _draw(own).steps(unasked=True)
+    assert (published.name, published.state) == ("publish", "done")
+
+
 def _draw(runtime: Runtime, **options: Any) -> DrawRun:
     return DrawRun(
         runtime,
