@@ -32,14 +32,13 @@ from benchmarks.page import stages_table, write_tables
 from benchmarks.readme import conditions, say
 from benchmarks.replication.data import Entries, settings, write
 from regworkers_core.adapters.aws.sqs import MAX_BATCH
-from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.observability.logs import configure_logging
+from regworkers_core.operations.health.activity import Activity, Window
 from regworkers_core.operations.runbooks import cost
-from regworkers_core.operations.runbooks.runbook import MINUTE_SECONDS, add_up
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import commit_to_secret
 from regworkers_core.settings import PROJECT_ROOT
@@ -128,8 +127,8 @@ class Rehearsal:
     def _dollars(self, began: float, drains: tuple[str, ...]) -> float:
         """As `regworkers runbook cost` counts it; CloudWatch is not asked."""
         now = time.time()
-        log = self._runtime.drain_log.between(minute_of(began), minute_of(now + MINUTE_SECONDS))
-        work = {name: each for name, each in add_up(log, now=now).items() if name in drains}
+        done = Activity(self._runtime).over(Window(began, now))
+        work = {name: each for name, each in done.items() if name in drains}
         return float(str(cost.assess(work, (now - began) / 86_400).facts["dollars"]))
 
     @contextmanager

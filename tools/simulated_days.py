@@ -14,7 +14,8 @@ from functools import cache
 from statistics import median
 from typing import Any, Literal
 
-from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import minute_of
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     CORRECTNESS,
@@ -32,13 +33,13 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.condition import Context
 from regworkers_core.operations.alerts.conditions.objectives import burning
 from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.health.activity import added_up
 from regworkers_core.operations.health.objectives import (
     Key,
     Timeline,
     objective_states,
     timelines,
 )
-from regworkers_core.operations.health.snapshot import drain_states
 from regworkers_core.settings import Settings
 
 SEED, DAYS = 20261126, 30
@@ -275,7 +276,7 @@ def _limits(made: World, number: int, at: float) -> dict[str, dict[str, Any]]:
         found[FRESHNESS] = {"stream": StreamState(1, made.ages[number])}
     window = made.minutes[max(0, number + 1 - _WINDOW) : number + 1]
     if any(minute.failed for minute in window):
-        found[DELIVERY] = {"drains": drain_states(window, {}, {"save": 60.0}, START + at)}
+        found[DELIVERY] = {"drains": tuple(added_up(window).values())}
     if made.dead_letters[number]:
         found[CORRECTNESS] = {"queues": (_dead_letter_queue(made.dead_letters[number]),)}
     for each in made.planted:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.timestamps import seconds
 
@@ -97,34 +98,6 @@ class LeaseState:
     owner: str
     token: int
     position: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DrainState:
-    """What the runs of one drain did within the last `window_seconds`; `last_seen_at` is an ISO time, None: never.
-
-    `failed` counts items that became dead letters or went back, `dead_lettered` the former; `batch_p95_seconds` is of a
-    batch from its receive to its acknowledgement, and `batch_limit_seconds` how long one may take. `differing` counts
-    by class the entries that its second look found to differ. `wanted`: one is to be resident now.
-    """
-
-    name: str
-    window_seconds: float
-    received: int
-    failed: int
-    last_seen_at: str | None
-    active_runs: int | None = None
-    batch_p95_seconds: float | None = None
-    batch_limit_seconds: float | None = None
-    lag_p95_seconds: float | None = None
-    dead_lettered: int = 0
-    differing: Mapping[str, int] = field(default_factory=dict)
-    wanted: bool = False
-
-    @property
-    def error_rate(self) -> float | None:
-        """Failed of received; None without any."""
-        return self.failed / self.received if self.received else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +349,7 @@ class Snapshot:
     queues: Reading[tuple[QueueState, ...]]
     stream: Reading[StreamState]
     leases: Reading[tuple[LeaseState, ...]]
-    drains: Reading[tuple[DrainState, ...]]
+    drains: Reading[tuple[DrainWindow, ...]]
     campaigns: Reading[tuple[CampaignState, ...]]
     certificates: Reading[tuple[CertificateState, ...]]
     scheduler: Reading[SchedulerState]

@@ -282,8 +282,7 @@ def alerts_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
 
 def _running(snapshot: Snapshot) -> Iterator[Metering]:
     for drain in () if isinstance(snapshot.drains, Unread) else snapshot.drains:
-        if drain.active_runs is not None:
-            yield Metering(CONCURRENCY, drain.active_runs, {"Drain": drain.name})
+        yield Metering(CONCURRENCY, drain.active_runs, {"Drain": drain.name})
 
 
 def _hourly(runtime: Runtime, snapshot: Snapshot) -> list[Metering]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.adapters.mongo.activity import minute_of
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.dependency_status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.runtime import Runtime
@@ -90,19 +91,16 @@ def lag_within_objective(context: dg.AssetCheckExecutionContext) -> dg.AssetChec
 
 def lag_evaluation(runtime: Runtime) -> dg.AssetCheckEvaluation:
     """The check as of now; it passes without a change. Raises TransientFailure."""
-    saved = [
-        each for each in runtime.drain_log.since(minute_of(runtime.clock() - 60)) if each.drain == SAVE.name
-    ]
-    changes, late = sum(each.measured for each in saved), sum(each.late for each in saved)
+    saved = Activity(runtime).last(60).get(SAVE.name) or DrainWindow(SAVE.name)
     return dg.AssetCheckEvaluation(
         asset_key=ENTRIES.key,
         check_name=LAG_WITHIN_OBJECTIVE,
-        passed=late <= _LATE * changes,
+        passed=saved.late <= _LATE * saved.measured,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
             "objective_seconds": runtime.settings.replication.lag_objective_seconds,
-            "changes": changes,
-            "late": late,
+            "changes": saved.measured,
+            "late": saved.late,
         },
     )
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.adapters.mongo.activity import DrainMinute
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
 from regworkers_core.engine.drain_report import DrainReport
 from tests.engine.fakes import unavailable

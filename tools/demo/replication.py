@@ -13,7 +13,6 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.heartbeat import beats
@@ -21,6 +20,7 @@ from regworkers_core.drains.residency import WORKING
 from regworkers_core.engine.drain_report import OUTCOMES
 from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations.health.activity import Activity, Window
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
@@ -33,13 +33,10 @@ _RECORDED_SECONDS = 30.0
 _READY_SECONDS = 60.0
 
 
-def recorded(runtime: Runtime, since: str) -> dict[str, Counter[str]]:
+def recorded(runtime: Runtime, since: float) -> dict[str, Counter[str]]:
     """Item counts of each drain since that minute, in all its runs."""
-    found = {drain: Counter[str]() for drain in _DRAINS}
-    for minute in runtime.drain_log.since(since):
-        if minute.drain in found:
-            found[minute.drain].update(minute.counts)
-    return found
+    found = Activity(runtime).over(Window(since, runtime.clock()))
+    return {drain: found[drain].counts if drain in found else Counter() for drain in _DRAINS}
 
 
 # Without a terminal, a line of progress this often.
@@ -195,7 +192,7 @@ def replicate(
     give_up_seconds: float,
 ) -> bool:
     """Write the plan and wait until it has arrived. True if the replica equals the source."""
-    since = minute_of(runtime.clock())
+    since = runtime.clock()
     before = recorded(runtime, since)
     loader = Loader(runtime, plan)
     loader.write_campaigns()

@@ -7,11 +7,12 @@ Every method raises TransientFailure when MongoDB cannot answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from regworkers_core.adapters.mongo.store import Documents, Store, bulk_update
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
@@ -34,37 +35,6 @@ def _later(minute: str, days: int) -> str:
     return minute_of((seconds(minute) or 0.0) + days * _DAY_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class DrainMinute:
-    """`minute` is an ISO time without seconds; counts are of items, by outcome (`received` among them).
-
-    The p95 of batches and lags are those of this minute. `calls` and `waited_seconds` (time within them) are by
-    dependency, `throttles` calls that it refused because it was asked too much. `memory_mib` is the most that the
-    process took so far. Of the `measured` lags, `late` were above the objective (`replication.lagObjectiveSeconds`).
-    """
-
-    drain: str
-    run_id: str
-    minute: str
-    counts: Mapping[str, int]
-    batches: int
-    batch_p95_seconds: float | None
-    batch_max_seconds: float | None
-    batch_limit_seconds: float
-    lag_p95_seconds: float | None = None
-    calls: Mapping[str, int] = field(default_factory=dict)
-    waited_seconds: Mapping[str, float] = field(default_factory=dict)
-    ended: str = ""
-    memory_mib: float | None = None
-    throttles: Mapping[str, int] = field(default_factory=dict)
-    measured: int = 0
-    late: int = 0
-
-    @property
-    def failed(self) -> int:
-        return self.counts.get("dead_lettered", 0) + self.counts.get("returned", 0)
-
-
 class DrainLog(Store):
     """One document per run and minute, so that an error rate shows while the drain still runs."""
 
@@ -80,16 +50,9 @@ class DrainLog(Store):
         key = f"{entry.drain}:{entry.run_id}:{entry.minute}"
         self._dependency.once(self._collection.update_one, {"_id": key}, {"$set": fields}, upsert=True)
 
-    def since(self, minute: str) -> list[DrainMinute]:
-        """All from that minute on, oldest first."""
-        return self._minutes({"$gte": minute})
-
     def between(self, start: str, end: str) -> list[DrainMinute]:
         """From the minute `start` on, before the minute `end`, oldest first."""
-        return self._minutes({"$gte": start, "$lt": end})
-
-    def _minutes(self, wanted: Mapping[str, str]) -> list[DrainMinute]:
-        found = self._find({"minute": wanted}, sort=[("minute", 1)])
+        found = self._find({"minute": {"$gte": start, "$lt": end}}, sort=[("minute", 1)])
         return [from_document(DrainMinute, document) for document in found]
 
     def totals(self, start: str, end: str, by: int) -> list[DrainMinute]:

@@ -14,7 +14,7 @@ from heapq import nlargest
 from itertools import accumulate
 from typing import NamedTuple
 
-from regworkers_core.adapters.mongo.activity import A_MINUTE, TEN_MINUTES, DrainMinute, minute_of
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.snapshot import (
     CORRECTNESS,
     DELIVERY,
@@ -27,10 +27,10 @@ from regworkers_core.domain.snapshot import (
     Share,
 )
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.operations.health.activity import DAY_SECONDS, Activity
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ObjectivesSettings
 
-DAY_SECONDS = 86_400.0
 # The drain that ends the way of a change.
 _SAVE, _STREAM, ALL_DRAWS = "save", "demand-table", "all"
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
@@ -39,8 +39,6 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     DRAWS: (ALL_DRAWS,),
     CORRECTNESS: tuple(dict.fromkeys(f"{queue}-dlq" for queue in QUEUE_OF.values())),
 }
-# The newest minutes are read one by one, those before in tens.
-_EXACT_SECONDS = 3600.0
 # What lasts no longer pages no one. Draws are single events, not minutes of many.
 _BLIP_MINUTES = 2
 
@@ -179,20 +177,12 @@ def read_objectives(runtime: Runtime) -> tuple[ObjectiveState, ...]:
     """The states that `drain_log` shows: all but draws on time. Raises TransientFailure."""
     now, settings = runtime.clock(), runtime.settings.objectives
     longest = max(rate.long_seconds for rate in (settings.page_fast, settings.page_slow, settings.warn))
-    minutes = _minutes(runtime, now, longest)
+    minutes = Activity(runtime).counted(longest)
     return objective_states(timelines(minutes, (), settings.draw_seconds, now), settings, now)
 
 
 def read_budgets(runtime: Runtime, campaigns: Sequence[CampaignState]) -> tuple[Budget, ...]:
     """Reads the days of the budget. Raises TransientFailure."""
     now, settings = runtime.clock(), runtime.settings.objectives
-    minutes = _minutes(runtime, now, settings.budget_days * DAY_SECONDS)
+    minutes = Activity(runtime).counted(settings.budget_days * DAY_SECONDS)
     return budgets(timelines(minutes, campaigns, settings.draw_seconds, now), settings, now)
-
-
-def _minutes(runtime: Runtime, now: float, seconds_ago: float) -> list[DrainMinute]:
-    exact = minute_of(now - _EXACT_SECONDS)[:TEN_MINUTES] + "0Z"
-    return [
-        *runtime.drain_log.sums(minute_of(now - seconds_ago), exact),
-        *runtime.drain_log.totals(exact, minute_of(now + _EXACT_SECONDS), A_MINUTE),
-    ]

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
-    DrainState,
     FunctionState,
     LeaseState,
     LinesState,
@@ -262,7 +262,7 @@ def _paused(paused: PausedDrain) -> Row:
     )
 
 
-def _drain(drain: DrainState, is_open: bool) -> Row:
+def _drain(drain: DrainWindow, is_open: bool) -> Row:
     p95, lag = drain.batch_p95_seconds, drain.lag_p95_seconds
     parts = [f"{drain.active_runs} running"] if drain.active_runs else []
     parts += [f"{drain.received:,} in {duration(drain.window_seconds)}"]

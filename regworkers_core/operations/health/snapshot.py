@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
 from regworkers_core.adapters.mongo.draws import (
     DrawRecord,
     MarketStatus,
@@ -16,13 +15,13 @@ from regworkers_core.adapters.mongo.draws import (
     works_on_draw,
 )
 from regworkers_core.analytics import publishing
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Reason, UsageError
 from regworkers_core.domain.snapshot import (
     BlownFuse,
     CampaignState,
     CertificateState,
-    DrainState,
     LeaseState,
     ParityState,
     PausedDrain,
@@ -30,13 +29,14 @@ from regworkers_core.domain.snapshot import (
     Snapshot,
     Unread,
 )
-from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.acknowledged import last_acknowledged
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import DrainSpec, batch_limit, fuse_in_force
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
+from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.aws_side import read_function, read_lines
 from regworkers_core.operations.health.dependency_status import (
     DEPENDENCIES,
@@ -62,8 +62,6 @@ DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *p
 READ_SECONDS = 4.0
 # Drain activity is that of this window.
 WINDOW_SECONDS = 300.0
-# A run that writes every 15 s and was silent for this long has died.
-_SILENT_SECONDS = 120.0
 # Far more than there are shards and draws at one time.
 _MOST_LEASES = 500
 # A draw may be under way in these.
@@ -267,59 +265,26 @@ def _parity(runtime: Runtime) -> ParityState | None:
     return None if last is None else ParityState(last.at, last.differences, last.verified_as_of)
 
 
-def read_drains(runtime: Runtime) -> tuple[DrainState, ...]:
-    """Raises TransientFailure."""
-    now = runtime.clock()
-    limits = dict.fromkeys((spec.name for spec in DRAINS), batch_limit(runtime.settings))
-    minutes = runtime.drain_log.since(minute_of(now - WINDOW_SECONDS))
-    seen = {minute.drain for minute in minutes}
-    before = {name: runtime.drain_log.last(name) for name in limits if name not in seen}
-    states = drain_states(minutes, {name: last for name, last in before.items() if last}, limits, now)
-    wanted = {spec.name for spec in DRAINS if spec.residents} if residents_wanted(runtime) else set()
-    return tuple(replace(state, wanted=state.name in wanted) for state in states)
-
-
-def drain_states(
-    minutes: Sequence[DrainMinute],
-    last: Mapping[str, DrainMinute],
-    limits: Mapping[str, float],
-    now: float,
-) -> tuple[DrainState, ...]:
-    """One state for each drain of `limits` (its batch limit in seconds). `minutes` are those of the window, oldest
-    first; `last` is the latest minute of drains without one in the window.
-    """
-    states = []
-    for name, limit in limits.items():
-        mine = [minute for minute in minutes if minute.drain == name]
-        latest = {minute.run_id: minute for minute in mine}
-        batches = [each.batch_p95_seconds for each in mine if each.batch_p95_seconds is not None]
-        lags = [each.lag_p95_seconds for each in mine if each.lag_p95_seconds is not None]
-        differing = {
-            kind.value: sum(minute.counts.get(count, 0) for minute in mine) for kind, count in COUNTED.items()
-        }
-        seen = mine[-1] if mine else last.get(name)
-        states.append(
-            DrainState(
-                name,
-                WINDOW_SECONDS,
-                received=sum(minute.counts.get("received", 0) for minute in mine),
-                failed=sum(minute.failed for minute in mine),
-                last_seen_at=seen.minute if seen else None,
-                active_runs=sum(_is_active(minute, now) for minute in latest.values()),
-                # The worst minute: percentiles of minutes cannot be combined.
-                batch_p95_seconds=max(batches, default=None),
-                batch_limit_seconds=mine[-1].batch_limit_seconds if mine else limit,
-                lag_p95_seconds=max(lags, default=None),
-                dead_lettered=sum(minute.counts.get("dead_lettered", 0) for minute in mine),
-                differing={kind: number for kind, number in differing.items() if number},
-            )
+def read_drains(runtime: Runtime) -> tuple[DrainWindow, ...]:
+    """One of each drain. Raises TransientFailure."""
+    found = Activity(runtime).last(WINDOW_SECONDS)
+    residents = residents_wanted(runtime)
+    return tuple(
+        replace(
+            each := found.get(spec.name) or _idle(runtime, spec.name),
+            wanted=residents and bool(spec.residents),
+            differing={
+                kind.value: number for kind, count in COUNTED.items() if (number := each.counts[count])
+            },
         )
-    return tuple(states)
+        for spec in DRAINS
+    )
 
 
-def _is_active(latest: DrainMinute, now: float) -> bool:
-    at = seconds(latest.minute)
-    return not latest.ended and at is not None and now - at < _SILENT_SECONDS
+def _idle(runtime: Runtime, name: str) -> DrainWindow:
+    last, limit = runtime.drain_log.last(name), batch_limit(runtime.settings)
+    at = last.minute if last else None
+    return DrainWindow(name, WINDOW_SECONDS, batch_limit_seconds=limit, active_runs=0, last_seen_at=at)
 
 
 def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,25 +17,18 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.operations.certificates import RenewalState, check_certificate
-from regworkers_core.operations.reviews.history import (
-    DAY_SECONDS,
-    Day,
-    by_drain,
-    by_week,
-    read_days,
-    read_queues,
-)
+from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Drains, Window, together
 from regworkers_core.operations.reviews.sections import (
     REPORT,
     ReviewKind,
     ReviewSection,
     SectionReader,
+    read_queues,
     report_key,
     reports,
     rounded,
 )
 from regworkers_core.operations.runbooks import cost as costs
-from regworkers_core.operations.runbooks.runbook import DrainWork
 from regworkers_core.operations.watching import WatchingCost, log_group
 from regworkers_core.reporting.figures import bars, lines
 from regworkers_core.reporting.pages import Level, Remark, Table
@@ -55,8 +49,8 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     since, settings = now - DAYS * DAY_SECONDS, runtime.settings
 
     @cache
-    def days() -> list[Day]:
-        return read_days(runtime.drain_log, since, now)
+    def days() -> Days:
+        return Activity(runtime).by_day(Window(since, now))
 
     def costs_() -> ReviewSection:
         watching, unread = costs.readable_watching(runtime, DAYS)
@@ -69,12 +63,12 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     yield SectionReader("certificates", "Certificates", lambda: certificates(runtime))
 
 
-def sizes(days: Sequence[Day], settings: Settings, *, since: float) -> ReviewSection:
+def sizes(days: Days, settings: Settings, *, since: float) -> ReviewSection:
     """Memory of processes and sizes of batches against their limits."""
     if not days:
         text = f"no drain has been recorded since {iso(since)}: none ran, or none wrote its log"
         return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
-    memory_limit = settings.reviews.memory_limit_mib
+    drains, memory_limit = together(days.values()), settings.reviews.memory_limit_mib
     most_items = {
         "enqueue": settings.enqueue.batch_records,
         "save": settings.save.batch_messages * MAX_ITEMS,
@@ -82,9 +76,9 @@ def sizes(days: Sequence[Day], settings: Settings, *, since: float) -> ReviewSec
         "publish": settings.analytics.batch_messages * MAX_ITEMS,
     }
     remarks, rows, shares = [], [], dict[str, float]()
-    for name, each in by_drain(days).items():
-        memory, longest, limit = each.memory_mib, each.longest_seconds, each.batch_limit_seconds
-        items = each.received / each.batches if each.batches else None
+    for name, each in drains.items():
+        memory, longest, limit = each.memory_mib, each.batch_max_seconds, each.batch_limit_seconds
+        items = each.items_of_a_batch
         most = most_items.get(name)
         rows.append(
             (
@@ -112,7 +106,7 @@ def sizes(days: Sequence[Day], settings: Settings, *, since: float) -> ReviewSec
     texts = [f"{share:.0f} %" for share in shares.values()]
     batch = ("items per batch", "limit", "of limit", "longest batch, s", "limit", "of limit")
     return ReviewSection(
-        f"{sum(each.batches for each in days):,} batches; a process may take {memory_limit:,} MiB "
+        f"{sum(each.batches for each in drains.values()):,} batches; a process may take {memory_limit:,} MiB "
         "(reviews.memoryLimitMib).",
         remarks,
         [Table("Maximum against limit", ("drain", "MiB", "of limit", *batch), rows)],
@@ -211,7 +205,7 @@ def certificates(runtime: Runtime) -> ReviewSection:
 
 
 def cost(
-    days: Sequence[Day],
+    days: Days,
     earlier: Mapping[str, float],
     *,
     since: float,
@@ -223,10 +217,10 @@ def cost(
     if not days:
         text = f"no drain has been recorded since {iso(since)}: there is nothing to bill"
         return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
-    report = costs.assess(_work(days), days_of_period, watching, unread)
+    report = costs.assess(together(days.values()), days_of_period, watching, unread)
     month = _number(report.facts["dollarsPerMillionEntries"])
     weeks = {
-        date: _number(costs.assess(_work(of), 7, watching).facts["dollarsPerMillionEntries"])
+        date: _number(costs.assess(together(of), 7, watching).facts["dollarsPerMillionEntries"])
         for date, of in by_week(days, since).items()
     }
     remarks = [Remark("note", f"{each.text}: {each.advice}") for each in report.findings]
@@ -260,6 +254,15 @@ def cost(
     )
 
 
+def by_week(days: Days, start: float) -> dict[str, list[Drains]]:
+    """The days in weeks from `start` on, by the date on which each week begins."""
+    weeks: dict[str, list[Drains]] = defaultdict(list)
+    starts = [iso(start + number * 7 * DAY_SECONDS)[:10] for number in range(60)]
+    for date, drains in days.items():
+        weeks[max(each for each in starts if each <= date)].append(drains)
+    return weeks
+
+
 def earlier_costs(runtime: Runtime, today: str) -> dict[str, float]:
     """The costs in monthly reviews before today, by date. Reviews that cannot be read are left out."""
     found: dict[str, float] = {}
@@ -275,16 +278,6 @@ def earlier_costs(runtime: Runtime, today: str) -> dict[str, float]:
         if value is not None:
             found[date] = value
     return found
-
-
-def _work(days: Iterable[Day]) -> dict[str, DrainWork]:
-    """The input of the runbook `cost`."""
-    return {
-        name: DrainWork(
-            name, minutes=each.minutes, counts=each.counts, batches=each.batches, calls=each.calls
-        )
-        for name, each in by_drain(days).items()
-    }
 
 
 def _number(value: object) -> float | None:

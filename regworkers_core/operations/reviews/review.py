@@ -13,9 +13,9 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
+from regworkers_core.operations.health.activity import DAY_SECONDS
 from regworkers_core.operations.reviews import monthly, quarterly, weekly
 from regworkers_core.operations.reviews.foreign import foreign_grants
-from regworkers_core.operations.reviews.history import DAY_SECONDS
 from regworkers_core.operations.reviews.sections import (
     REPORT,
     Review,

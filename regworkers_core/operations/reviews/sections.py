@@ -17,6 +17,7 @@ from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.reporting.pages import Level, Remark, Table
+from regworkers_core.runtime import Runtime
 
 ROOT = "reviews/"
 REPORT = "report.json"
@@ -161,3 +162,18 @@ def reports(objects: ObjectStore, kind: ReviewKind) -> list[str]:
     """The dates of all stored reviews of a kind. Raises TransientFailure."""
     keys = objects.list(f"{ROOT}{kind.value}/")
     return sorted({date for key in keys if key.endswith(REPORT) and (date := date_of(key))})
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """`depth` counts messages in all states."""
+
+    name: str
+    depth: int
+    retention_seconds: float
+
+
+def read_queues(runtime: Runtime, names: Iterable[str]) -> list[QueueFacts]:
+    """Depth and retention of queues, in order. Raises TransientFailure, UsageError for a queue that does not exist."""
+    states = ((name, *runtime.queue(name).state()) for name in names)
+    return [QueueFacts(name, depth.total, retention) for name, depth, retention in states]

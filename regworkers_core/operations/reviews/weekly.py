@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Window, together
 from regworkers_core.operations.health.objectives import Budget, read_budgets
 from regworkers_core.operations.health.snapshot import read_campaigns
-from regworkers_core.operations.reviews.history import (
-    DAY_SECONDS,
-    Day,
+from regworkers_core.operations.reviews.sections import (
     QueueFacts,
-    by_drain,
-    read_days,
+    ReviewSection,
+    SectionReader,
+    counted,
     read_queues,
+    rounded,
 )
-from regworkers_core.operations.reviews.sections import ReviewSection, SectionReader, counted, rounded
 from regworkers_core.operations.watching import (
     MOST_LINES,
     AlarmState,
@@ -60,9 +60,10 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
         return runtime.dead_letters.since(iso(since - DAYS * DAY_SECONDS), most=_MOST_FAILURES)
 
     @cache
-    def days() -> tuple[list[Day], list[Day]]:
-        before = read_days(runtime.drain_log, since - DAYS * DAY_SECONDS, since)
-        return before, read_days(runtime.drain_log, since, now)
+    def days() -> tuple[Days, Days]:
+        activity = Activity(runtime)
+        before = activity.by_day(Window(since - DAYS * DAY_SECONDS, since))
+        return before, activity.by_day(Window(since, now))
 
     def queues() -> list[QueueFacts]:
         return read_queues(runtime, map(runtime.names.dead_letter_queue, runtime.names.queues))
@@ -236,19 +237,19 @@ def objectives(budgets: Sequence[Budget], days: int) -> ReviewSection:
     )
 
 
-def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> ReviewSection:
+def durations(before: Days, now: Days, *, since: float) -> ReviewSection:
     """The median of the minutes' p95 of batch durations, this week and the week before."""
     if not now:
         text = f"no drain has been recorded since {iso(since)}: none ran, or none wrote its log"
         return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
-    earlier, remarks, rows = by_drain(before), [], []
-    for name, each in by_drain(now).items():
+    earlier, drains, remarks, rows = together(before.values()), together(now.values()), list[Remark](), []
+    for name, each in drains.items():
         typical = each.typical_seconds
         was = earlier[name].typical_seconds if name in earlier else None
         grown = typical / was if typical is not None and was else None
-        longest, limit = each.longest_seconds, each.batch_limit_seconds
+        longest, limit = each.batch_max_seconds, each.batch_limit_seconds
         change = None if grown is None else f"{100 * (grown - 1):+.0f} %"
-        lag = rounded(max(each.lags, default=None))
+        lag = rounded(each.lag_p95_seconds)
         rows.append(
             (name, each.batches, rounded(was), rounded(typical), change, rounded(longest), limit, lag)
         )
@@ -256,7 +257,7 @@ def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> Rev
             text = (
                 f"{name}: batches take {typical:.2f} s, {100 * (grown - 1):.0f} % more than the week before"
             )
-            waited_for = max(each.waited, key=lambda name: each.waited[name], default=None)
+            waited_for = max(each.waited_seconds, key=lambda name: each.waited_seconds[name], default=None)
             remarks.append(
                 Remark("warning", f"{text}; they mostly waited for {waited_for or 'no dependency'}")
             )
@@ -265,26 +266,21 @@ def durations(before: Sequence[Day], now: Sequence[Day], *, since: float) -> Rev
             remarks.append(
                 Remark("finding", f"{text}: make batches smaller or the visibility timeout longer")
             )
-    every = [*before, *now]
-    days = sorted({each.day for each in every})
-    series = {
-        name: [_typical(each for each in every if (each.drain, each.day) == (name, day)) for day in days]
-        for name in sorted({each.drain for each in now})
-    }
-    received = sum(each.received for each in now)
+    dates = sorted({*before, *now})
+    days = [together([before.get(date, {}), now.get(date, {})]) for date in dates]
+    series = {name: [day[name].typical_seconds if name in day else None for day in days] for name in drains}
+    received = sum(each.received for each in drains.values())
     names = ("drain", "batches", "week before", "this week", "change", "longest", "limit", "max. lag p95")
     return ReviewSection(
-        f"{received:,} items in {sum(each.batches for each in now):,} batches.",
+        f"{received:,} items in {sum(each.batches for each in drains.values()):,} batches.",
         remarks,
         [Table("p95 of batches in seconds, median over minutes", names, rows)],
-        {"trend": lines("p95 of batches by day (UTC)", "seconds", days, series)},
+        {"trend": lines("p95 of batches by day (UTC)", "seconds", dates, series)},
         {row[0]: {"p95Seconds": row[3], "before": row[2], "longestSeconds": row[5]} for row in rows},
     )
 
 
-def errors(
-    recorded: RecordedFailures, before: Sequence[Day], now: Sequence[Day], *, since: float
-) -> ReviewSection:
+def errors(recorded: RecordedFailures, before: Days, now: Days, *, since: float) -> ReviewSection:
     """Causes by fingerprint, and failed items as a share of those received, this week and the week before."""
     start = iso(since)
     causes = defaultdict[str, list[RecordedFailure]](list)
@@ -307,9 +303,9 @@ def errors(
             remarks.append(Remark("warning", f"more than the week before ({was:,}): {text}"))
         still_open = sum(each.open for each in causes[cause])
         rows.append((first.reason, first.error, first.queue, was, is_, still_open, cause))
-    earlier, rates = by_drain(before), []
-    for name, each in by_drain(now).items():
-        rate, was_rate = each.failure_rate, earlier[name].failure_rate if name in earlier else None
+    earlier, rates = together(before.values()), []
+    for name, each in together(now.values()).items():
+        rate, was_rate = each.error_rate, earlier[name].error_rate if name in earlier else None
         down = each.ends["dependency_down"]
         rates.append((name, each.received, each.failed, _percent(rate), _percent(was_rate), down))
         if rate is not None and rate >= _ERROR_RATE and rate >= _GROWN * (was_rate or 0.0):
@@ -396,10 +392,6 @@ def logs(before: ErrorLines, now: ErrorLines) -> ReviewSection:
         [Table("Patterns, the most frequent first", names, rows[:_MOST_ROWS])] if rows else [],
         numbers={"lines": now.lines, "patterns": len(now.patterns)},
     )
-
-
-def _typical(days: Iterable[Day]) -> float | None:
-    return next((each.typical_seconds for each in by_drain(days).values()), None)
 
 
 def _days(value: float | None) -> str | None:

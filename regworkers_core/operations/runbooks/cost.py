@@ -13,15 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from regworkers_core.adapters.aws.answers import AwsRefusal
-from regworkers_core.adapters.mongo.activity import DrainLog, DrainMinute, minute_of
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.operations.health.activity import DAY_SECONDS, Activity
 from regworkers_core.operations.runbooks.runbook import (
-    MINUTE_SECONDS,
-    DrainWork,
     Row,
     RunbookFinding,
     RunbookReport,
-    add_up,
 )
 from regworkers_core.operations.watching import WatchingCost, watching_cost
 from regworkers_core.runtime import Runtime
@@ -64,16 +62,14 @@ _CALL_PRICES: Mapping[str, float] = {
 }
 # An idle drain is paid for; a shorter run says nothing.
 _IDLE_MINUTES = 60
-_DAY_SECONDS = 24 * 3600.0
 # About 150 dollars a month.
 _MANY_BYTES_A_DAY = 10e9
 
 
 def run(runtime: Runtime, *, days: float = 7.0) -> RunbookReport:
     """The cost of the last `days`. Raises TransientFailure."""
-    now = runtime.clock()
     watching, unread = readable_watching(runtime, days)
-    return assess(add_up(_minutes(runtime.drain_log, now, days), now=now), days, watching, unread)
+    return assess(Activity(runtime).last(days * DAY_SECONDS), days, watching, unread)
 
 
 def readable_watching(runtime: Runtime, days: float) -> tuple[WatchingCost | None, str]:
@@ -86,18 +82,8 @@ def readable_watching(runtime: Runtime, days: float) -> tuple[WatchingCost | Non
         return None, f"AWS refuses {error.operation_name} ({error.code})"
 
 
-def _minutes(log: DrainLog, now: float, days: float) -> Iterator[DrainMinute]:
-    """Oldest first, read one day at a time, so that neither memory nor the time of a read grows with the days."""
-    begin = now - days * _DAY_SECONDS
-    while begin <= now:
-        # Includes the current minute.
-        end = min(begin + _DAY_SECONDS, now + MINUTE_SECONDS)
-        yield from log.between(minute_of(begin), minute_of(end))
-        begin += _DAY_SECONDS
-
-
 def assess(
-    by_drain: Mapping[str, DrainWork], days: float, watching: WatchingCost | None = None, unread: str = ""
+    by_drain: Mapping[str, DrainWindow], days: float, watching: WatchingCost | None = None, unread: str = ""
 ) -> RunbookReport:
     """`watching` is what CloudWatch costs; None: left out, because of `unread`."""
     entries = _counted(by_drain, _SAVED)
@@ -129,13 +115,13 @@ def assess(
         "drains": [
             {
                 "drain": name,
-                "hours": round(each.seconds / 3600, 3),
+                "hours": round(each.running_seconds / 3600, 3),
                 "items": each.counts["received"],
                 "calls": each.calls.total(),
                 "callsPerItem": round(each.calls.total() / each.counts["received"], 3)
                 if each.counts["received"]
                 else None,
-                "computeDollars": round(each.seconds * DRAIN_SECOND, 4),
+                "computeDollars": round(each.running_seconds * DRAIN_SECOND, 4),
             }
             for name, each in sorted(by_drain.items())
         ],
@@ -150,23 +136,23 @@ def assess(
     return RunbookReport("cost", summary, facts, tables, (*_findings(by_drain), *_of_logs(watching)))
 
 
-def _counted(by_drain: Mapping[str, DrainWork], outcomes: Sequence[str]) -> int:
+def _counted(by_drain: Mapping[str, DrainWindow], outcomes: Sequence[str]) -> int:
     saved = by_drain.get(_SAVE)
     return sum(saved.counts[name] for name in outcomes) if saved else 0
 
 
-def _writes(by_drain: Mapping[str, DrainWork]) -> int:
+def _writes(by_drain: Mapping[str, DrainWindow]) -> int:
     return WRITES_PER_ENTRY * _counted(by_drain, _CLEARED)
 
 
-def _dollars(by_drain: Mapping[str, DrainWork], calls: Counter[str]) -> dict[str, float]:
+def _dollars(by_drain: Mapping[str, DrainWindow], calls: Counter[str]) -> dict[str, float]:
     found = {name: calls[name] * price for name, price in _CALL_PRICES.items() if calls[name]}
     saved = by_drain.get(_SAVE)
     if saved is not None:
         # A second look is eventually consistent: half a unit.
         read = (saved.counts["received"] + saved.counts["second_look"] / 2) * DYNAMODB_READ_UNIT
         found["dynamodb"] = read + _writes(by_drain) * DYNAMODB_WRITE_UNIT
-    found["compute"] = sum(each.seconds for each in by_drain.values()) * DRAIN_SECOND
+    found["compute"] = sum(each.running_seconds for each in by_drain.values()) * DRAIN_SECOND
     return found
 
 
@@ -185,10 +171,10 @@ def _per_million(number: float, entries: int, digits: int = 3) -> float | None:
     return round(number * MILLION / entries, digits) if entries else None
 
 
-def _findings(by_drain: Mapping[str, DrainWork]) -> list[RunbookFinding]:
+def _findings(by_drain: Mapping[str, DrainWindow]) -> list[RunbookFinding]:
     return [
         RunbookFinding(
-            f"{name} ran for {each.minutes * MINUTE_SECONDS / 3600:.1f} hours and took fewer than one item a minute",
+            f"{name} ran for {each.running_seconds / 3600:.1f} hours and took fewer than one item a minute",
             "lower drain.residentIdleSeconds: its sensor starts it when there is work",
         )
         for name, each in sorted(by_drain.items())

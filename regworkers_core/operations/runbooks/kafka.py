@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from regworkers_core.adapters.kafka.admin import Cluster
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, UnarchivedEvents, Unread
 from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
+from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.health.queues import read_analytics_queue
 from regworkers_core.operations.health.unarchived import read_unarchived
 from regworkers_core.operations.runbooks.runbook import (
-    DrainWork,
     Row,
     RunbookFinding,
     RunbookReport,
     read_or_unread,
-    recent_work,
 )
 from regworkers_core.runtime import Runtime
 
@@ -36,7 +36,7 @@ class KafkaReading:
     cluster: Reading[Cluster]
     certificate: Reading[CertificateReport]
     queue: Reading[QueueState]
-    producer: Reading[DrainWork | None]
+    producer: Reading[DrainWindow | None]
     topics: Sequence[str] = ()
     warn_seconds: float = 10 * _DAY_SECONDS
     archive: Reading[tuple[UnarchivedEvents, ...]] = ()
@@ -49,7 +49,7 @@ def run(runtime: Runtime, *, minutes: float = 60.0) -> RunbookReport:
         read_or_unread(lambda: runtime.kafka_admin.cluster()),
         read_or_unread(lambda: check_certificate(runtime, runtime.settings.environment)),
         read_analytics_queue(runtime) or Unread("it does not answer"),
-        read_or_unread(lambda: recent_work(runtime, minutes).get("publish")),
+        read_or_unread(lambda: Activity(runtime).last(60 * minutes).get("publish")),
         runtime.names.topics,
         runtime.settings.analytics.warn_days_left * _DAY_SECONDS,
         read_or_unread(lambda: read_unarchived(runtime)),
@@ -105,7 +105,7 @@ def _certificate_findings(certificate: Reading[CertificateReport]) -> list[Runbo
     ]
 
 
-def _producer_findings(producer: Reading[DrainWork | None]) -> Iterator[RunbookFinding]:
+def _producer_findings(producer: Reading[DrainWindow | None]) -> Iterator[RunbookFinding]:
     if isinstance(producer, Unread):
         text = f"the work of the publish drains could not be read: {producer.why}"
         yield RunbookFinding(text, command_in(producer.why))

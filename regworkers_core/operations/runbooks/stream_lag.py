@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
+from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.runbooks.runbook import (
-    DrainWork,
     Row,
     RunbookFinding,
     RunbookReport,
     read_or_unread,
-    recent_work,
 )
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts, shard_counts
 from regworkers_core.replication.enqueue.stream_probe import stream_lag as oldest_unread
@@ -45,7 +45,7 @@ class LagReading:
     unread_seconds: float | None
     shards: Reading[ShardCounts]
     queue: Reading[QueueState]
-    drains: Reading[Mapping[str, DrainWork]]
+    drains: Reading[Mapping[str, DrainWindow]]
     minutes: float
 
 
@@ -55,7 +55,7 @@ def run(runtime: Runtime, *, minutes: float = 15.0) -> RunbookReport:
         oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
         read_or_unread(lambda: shard_counts(runtime.streams, runtime.leases)),
         read_or_unread(_replication_queue, runtime),
-        read_or_unread(recent_work, runtime, minutes),
+        read_or_unread(lambda: Activity(runtime).last(60 * minutes)),
         minutes,
     )
     return assess(reading, runtime.settings)
@@ -89,7 +89,7 @@ def assess(reading: LagReading, settings: Settings) -> RunbookReport:
     """Names the bottleneck and the setting to change. Fine while the age is within the lag objective."""
     objective = settings.replication.lag_objective_seconds
     drains = {} if isinstance(reading.drains, Unread) else reading.drains
-    enqueue, save = drains.get("enqueue", DrainWork("enqueue")), drains.get("save", DrainWork("save"))
+    enqueue, save = drains.get("enqueue", DrainWindow("enqueue")), drains.get("save", DrainWindow("save"))
     shards = None if isinstance(reading.shards, Unread) else reading.shards
     queue = None if isinstance(reading.queue, Unread) else reading.queue
     bounds = _bounds(shards, queue, enqueue, save, settings)
@@ -116,15 +116,15 @@ def assess(reading: LagReading, settings: Settings) -> RunbookReport:
     }
     waits = [
         {
-            "drain": each.drain,
+            "drain": each.name,
             "dependency": name,
             "calls": each.calls[name],
-            "waitedSeconds": round(each.waited.get(name, 0.0), 2),
+            "waitedSeconds": round(each.waited_seconds.get(name, 0.0), 2),
             "meanMs": None if mean is None else round(1000 * mean, 1),
             "throttled": each.throttles[name],
         }
         for each in (enqueue, save)
-        for name in _WAITS[each.drain]
+        for name in _WAITS[each.name]
         for mean in [each.mean_wait(name)]
     ]
     tables: dict[str, Sequence[Row]] = {
@@ -147,16 +147,18 @@ def _summary(reading: LagReading, objective: float, findings: list[RunbookFindin
 def _bounds(
     shards: ShardCounts | None,
     queue: QueueState | None,
-    enqueue: DrainWork,
-    save: DrainWork,
+    enqueue: DrainWindow,
+    save: DrainWindow,
     settings: Settings,
 ) -> dict[str, Bound]:
-    reads = enqueue.calls["streams"] / enqueue.seconds if enqueue.minutes else None
+    reads = enqueue.calls["streams"] / enqueue.running_seconds if enqueue.minutes else None
     # All runs of the period share all shards.
     if reads is not None and shards is not None:
-        reads = reads * max(1, enqueue.active) / max(1, shards.workable)
+        reads = reads * max(1, enqueue.active_runs) / max(1, shards.workable)
     found = (
-        Bound("enqueue drains", enqueue.active, settings.drain.max_enqueue_drains, "drain.maxEnqueueDrains"),
+        Bound(
+            "enqueue drains", enqueue.active_runs, settings.drain.max_enqueue_drains, "drain.maxEnqueueDrains"
+        ),
         Bound("shards held", shards.held if shards else None, shards.workable if shards else None),
         Bound("reads a second and shard", reads, _READS_PER_SHARD, "stream.readsPerSecond"),
         Bound(
@@ -167,7 +169,7 @@ def _bounds(
         ),
         Bound(
             "records of a batch",
-            enqueue.items_of_a_batch,
+            enqueue.items_of_a_batch or 0.0,
             settings.enqueue.batch_records,
             "enqueue.batchRecords",
         ),
@@ -177,7 +179,7 @@ def _bounds(
             settings.drain.messages_per_drain,
             "drain.messagesPerDrain",
         ),
-        Bound("save drains", save.active, settings.drain.max_save_drains, "drain.maxSaveDrains"),
+        Bound("save drains", save.active_runs, settings.drain.max_save_drains, "drain.maxSaveDrains"),
         Bound(
             "save batches at once",
             save.busy(settings.save.concurrency, _WAITS["save"]) * settings.save.concurrency,
@@ -189,9 +191,9 @@ def _bounds(
 
 
 def _enqueue_findings(
-    bounds: Mapping[str, Bound], enqueue: DrainWork, shards: ShardCounts | None
+    bounds: Mapping[str, Bound], enqueue: DrainWindow, shards: ShardCounts | None
 ) -> list[RunbookFinding]:
-    if not enqueue.active and not (shards and shards.held):
+    if not enqueue.active_runs and not (shards and shards.held):
         advice = "regworkers drain enqueue; then docs/runbooks/scheduler.md"
         return [RunbookFinding("no drain reads the stream", advice)]
     found = []
@@ -202,7 +204,7 @@ def _enqueue_findings(
 
 
 def _enqueue_bottleneck(
-    bounds: Mapping[str, Bound], enqueue: DrainWork, shards: ShardCounts | None
+    bounds: Mapping[str, Bound], enqueue: DrainWindow, shards: ShardCounts | None
 ) -> RunbookFinding:
     """The first limit that is reached is the bottleneck: it limits what comes after."""
     reads = bounds["reads a second and shard"].now
@@ -213,7 +215,7 @@ def _enqueue_bottleneck(
         return RunbookFinding(f"enqueue: {throttled}", _THROTTLED_ADVICE)
     if slow := _slowest(enqueue):
         advice = "regworkers runbook time-outs"
-        if enqueue.items_of_a_batch > _SMALL_BATCH:
+        if (enqueue.items_of_a_batch or 0.0) > _SMALL_BATCH:
             advice += f"; while it lasts, lower enqueue.batchRecords to {_SMALL_BATCH}"
         return RunbookFinding(f"enqueue waits for {slow}", advice)
     at_limit = bounds["enqueue drains"].full
@@ -227,17 +229,17 @@ def _enqueue_bottleneck(
     if bounds["records of a batch"].full:
         return RunbookFinding("batches are full", "raise enqueue.batchRecords (up to 10000)")
     if shards and shards.workable > 1 and at_limit:
-        text = f"{shards.workable} shards share {enqueue.active} drains, and none of their limits is reached"
+        text = f"{shards.workable} shards share {enqueue.active_runs} drains, and none of their limits is reached"
         return RunbookFinding(text, "raise drain.maxEnqueueDrains")
     text = f"no limit is reached: it reads {enqueue.rate:.0f} records a second in order, and catches up"
     return RunbookFinding(text, "check again in a few minutes: regworkers runbook stream-lag")
 
 
 def _save_finding(
-    bounds: Mapping[str, Bound], save: DrainWork, queue: QueueState, settings: Settings
+    bounds: Mapping[str, Bound], save: DrainWindow, queue: QueueState, settings: Settings
 ) -> RunbookFinding:
     text, limit = f"save is behind: {queue.waiting} messages wait", settings.drain.max_save_drains
-    if not save.active:
+    if not save.active_runs:
         return RunbookFinding(
             f"{text} and no drain takes them", "regworkers drain save; then docs/runbooks/scheduler.md"
         )
@@ -249,15 +251,17 @@ def _save_finding(
         return RunbookFinding(f"{text}; {throttled}", _THROTTLED_ADVICE)
     if slow := _slowest(save):
         return RunbookFinding(f"{text}, and save waits for {slow}", "regworkers runbook time-outs")
-    if save.active < limit:
+    if save.active_runs < limit:
         advice = "its sensor starts more: if it does not, docs/runbooks/scheduler.md"
-        return RunbookFinding(f"{text} for {save.active} of {limit} drains", advice)
+        return RunbookFinding(f"{text} for {save.active_runs} of {limit} drains", advice)
     if bounds["save batches at once"].full:
         return RunbookFinding(f"{text}, and all threads of all drains wait", "raise save.concurrency")
-    return RunbookFinding(f"{text} for {save.active} drains, which is the limit", "raise drain.maxSaveDrains")
+    return RunbookFinding(
+        f"{text} for {save.active_runs} drains, which is the limit", "raise drain.maxSaveDrains"
+    )
 
 
-def _throttled(work: DrainWork) -> str:
+def _throttled(work: DrainWindow) -> str:
     """The dependencies that throttled more than a few calls."""
     found = [
         f"{name} throttled {number} of {work.calls[name]} calls"
@@ -267,8 +271,8 @@ def _throttled(work: DrainWork) -> str:
     return ", ".join(found)
 
 
-def _slowest(work: DrainWork) -> str:
+def _slowest(work: DrainWindow) -> str:
     """The dependency with the slowest calls, if they are slow."""
-    waits = {name: work.mean_wait(name) or 0.0 for name in _WAITS[work.drain]}
+    waits = {name: work.mean_wait(name) or 0.0 for name in _WAITS[work.name]}
     name = max(waits, key=lambda each: waits[each])
     return f"{name}, {waits[name]:.1f} s a call" if waits[name] > _SLOW_SECONDS else ""

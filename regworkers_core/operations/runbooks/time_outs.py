@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine import scheduling
+from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.runbooks.runbook import (
-    DrainWork,
     Row,
     RunbookFinding,
     RunbookReport,
-    recent_work,
 )
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
@@ -66,7 +66,7 @@ def run(
     limits = settings or runtime.settings
     latencies = measure(runtime)
     try:
-        by_drain = recent_work(runtime, minutes)
+        by_drain = Activity(runtime).last(60 * minutes)
     except Failure as failure:
         unread: RunbookFinding | None = RunbookFinding(
             f"the work of the drains could not be read: {failure}", _restore("mongo", str(failure), limits)
@@ -99,7 +99,7 @@ def measure(runtime: Runtime) -> dict[str, Latency]:
 
 def assess(
     latencies: Mapping[str, Latency],
-    by_drain: Mapping[str, DrainWork],
+    by_drain: Mapping[str, DrainWindow],
     settings: Settings,
     minutes: float,
     unread: RunbookFinding | None = None,
@@ -141,14 +141,14 @@ def limit_of(name: str, settings: Settings) -> tuple[str, float | None]:
 
 
 def _dependency_rows(
-    latencies: Mapping[str, Latency], by_drain: Mapping[str, DrainWork], settings: Settings
+    latencies: Mapping[str, Latency], by_drain: Mapping[str, DrainWindow], settings: Settings
 ) -> Sequence[Row]:
     """The dependency that the drains waited for longest comes first."""
     names = sorted({*latencies, *(name for each in by_drain.values() for name in each.calls)})
     found = []
     for name in names:
         calls = sum(each.calls[name] for each in by_drain.values())
-        waited = sum(each.waited.get(name, 0.0) for each in by_drain.values())
+        waited = sum(each.waited_seconds.get(name, 0.0) for each in by_drain.values())
         setting, limit = limit_of(name, settings)
         now = latencies.get(name)
         found.append(
@@ -178,7 +178,7 @@ def _slow_now(latencies: Mapping[str, Latency], settings: Settings) -> Iterator[
 
 
 def _slow_drains(
-    rows: Sequence[Row], by_drain: Mapping[str, DrainWork], settings: Settings
+    rows: Sequence[Row], by_drain: Mapping[str, DrainWindow], settings: Settings
 ) -> Iterator[RunbookFinding]:
     for row in rows:
         mean, limit = row["meanMs"], row["limitSeconds"]

@@ -11,7 +11,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import minute_of
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.drains import SAVE
 from regworkers_dagster.drains import observing

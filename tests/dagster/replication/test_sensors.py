@@ -23,7 +23,8 @@ from dagster._core.scheduler.instigation import (
 from dagster._daemon.sensor import is_under_min_interval
 
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
-from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import minute_of
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import BlownFuse

@@ -12,8 +12,9 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 from pydantic import SecretStr
 
-from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.adapters.mongo.draws import lease_name
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso

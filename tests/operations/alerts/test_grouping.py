@@ -275,7 +275,7 @@ def test_a_finding_that_began_before_its_possible_cause_is_reported_by_itself() 
 def test_items_that_failed_by_their_own_fault_are_no_consequence_of_a_dependency() -> None:
     for dead, reported in ((60, True), (0, False)):
         failing = tuple(
-            replace(each, received=100, failed=60, dead_lettered=dead) if each.name == "save" else each
+            drain("save", received=100, failed=60, dead_lettered=dead) if each.name == "save" else each
             for each in WELL.drains  # type: ignore[union-attr]
         )
         assert ("error-rate:save" in alerts(folded(unavailable("sqs", drains=failing)))) is reported

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.alert import Alert
 from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
-    DrainState,
     FunctionState,
     LinesState,
     ParityState,
@@ -39,8 +40,18 @@ def queue(name: str, waiting: int = 0, **facts: Any) -> QueueState:
     return replace(found, **facts)
 
 
-def drain(name: str, **facts: Any) -> DrainState:
-    return replace(DrainState(name, 300.0, 0, 0, None), **facts)
+def drain(
+    name: str,
+    *,
+    received: int = 0,
+    failed: int = 0,
+    dead_lettered: int = 0,
+    batch_p95_seconds: float | None = None,
+    **facts: Any,
+) -> DrainWindow:
+    counts = Counter(received=received, dead_lettered=dead_lettered, returned=failed - dead_lettered)
+    p95s = [] if batch_p95_seconds is None else [batch_p95_seconds]
+    return DrainWindow(name, 300.0, counts=counts, batch_p95s=p95s, **facts)
 
 
 def ago(seconds: float) -> str:

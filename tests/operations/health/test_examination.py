@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,11 @@ from rich.console import Console
 
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.cli.doctor import screen
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
-    DrainState,
     FailedRun,
     FunctionState,
     LeaseState,
@@ -39,6 +40,21 @@ from regworkers_core.settings import Settings
 NOW, SINCE = "2026-11-25T12:00:00.000Z", "2026-11-25T11:48:00.000Z"
 QUEUES = ("replication-queue", "selection-queue", "notification-queue", "analytics-queue")
 DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3", "service-user", "service-code")
+
+
+def working(name: str, **counts: int) -> DrainWindow:
+    return DrainWindow(
+        name,
+        300.0,
+        counts=Counter(counts or {"received": 1000}),
+        batch_p95s=[0.4],
+        batch_limit_seconds=60.0,
+        lag_p95_seconds=1.2,
+        active_runs=1,
+        last_seen_at=NOW,
+    )
+
+
 WELL = Snapshot(
     at=NOW,
     environment="prod",
@@ -52,10 +68,7 @@ WELL = Snapshot(
     leases=tuple(
         LeaseState("STREAM#demand-table", f"SHARD#shardId-{number}", "run", 7, "99") for number in range(30)
     ),
-    drains=tuple(
-        DrainState(name, 300.0, 1000, 0, NOW, 1, 0.4, 60.0, 1.2)
-        for name in ("enqueue", "save", "selections", "notifications", "publish")
-    ),
+    drains=tuple(working(name) for name in ("enqueue", "save", "selections", "notifications", "publish")),
     campaigns=tuple(CampaignState(f"campaign-{number}", "COMPLETED", SINCE, None) for number in range(50)),
     certificates=(CertificateState("prod", 80.0, "CN=regworkers-prod"),),
     scheduler=SchedulerState(
@@ -178,7 +191,7 @@ def test_members_of_an_incident_of_many_know_since_when_too() -> None:
 
 
 def test_what_another_finding_explains_comes_after_it_and_names_it() -> None:
-    failing = (DrainState("save", 300.0, 100, 60, NOW, 1, 0.4, 60.0),)
+    failing = (working("save", received=100, returned=60),)
     down = {**WELL.dependencies, "mongo": "ServerSelectionTimeoutError"}
     examination = of(replace(WELL, dependencies=down, drains=failing))
     assert [each.key for each in examination.found] == ["dependency-down:mongo", "error-rate:save"]
@@ -284,7 +297,7 @@ def test_no_help_of_the_doctor_leads_back_to_the_doctor() -> None:
 
 
 def test_what_an_item_brought_about_itself_is_of_no_dependency() -> None:
-    own = DrainState("save", 300.0, 100, 60, NOW, 1, 0.4, 60.0, dead_lettered=60)
+    own = working("save", received=100, dead_lettered=60)
     down = {**WELL.dependencies, "sqs": "queue replication-queue does not exist"}
     examination = of(replace(WELL, dependencies=down, drains=(own,)))
     causes = {each.key: each.because for each in examination.found}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.mongo.activity import A_MINUTE, TEN_MINUTES, DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import A_MINUTE, TEN_MINUTES, minute_of
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, FRESHNESS, Share
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.health.objectives import read_budgets, read_objectives, timelines

@@ -12,7 +12,6 @@ import pytest
 
 from regworkers_core import runtime
 from regworkers_core.adapters.mongo import client
-from regworkers_core.adapters.mongo.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import LinesState, SchedulerState, Unread
 from regworkers_core.drains.runner import batch_limit
@@ -28,7 +27,7 @@ from regworkers_core.operations.health.dependency_status import (
     with_short_timeouts,
 )
 from regworkers_core.operations.health.rows import RowState, rows_of
-from regworkers_core.operations.health.snapshot import DRAINS, drain_states, read_system
+from regworkers_core.operations.health.snapshot import DRAINS, read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_core.settings.operations import ObservabilitySettings
@@ -100,15 +99,6 @@ def test_libraries_that_take_long_to_import_are_no_outage(
     slowly(runtime, "redis_client")
     found = read_system(Runtime(with_short_timeouts(world.settings)), lambda: SCHEDULER, within_seconds=2.5)
     assert {name: found.dependencies[name] for name in ("mongo", "redis")} == {"mongo": None, "redis": None}
-
-
-def test_the_lag_of_a_drain_is_that_of_its_worst_minute_also_when_it_is_idle_since() -> None:
-    lags = {"2026-11-25T08:13Z": 7.0, "2026-11-25T08:14Z": 0.4, "2026-11-25T08:15Z": None}
-    minutes = [
-        DrainMinute("save", "r1", at, {"received": 1}, 1, 0.2, 0.3, 5.0, lag) for at, lag in lags.items()
-    ]
-    (state,) = drain_states(minutes, {}, {"save": 5.0}, 1_795_594_560.0)
-    assert (state.lag_p95_seconds, state.active_runs) == (7.0, 1)
 
 
 def test_what_drains_did_earlier_is_still_known_after_the_window(world: Runtime) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.operations.dependencies import DependencyReport, Outdated, Vulnerability
-from regworkers_core.operations.reviews.history import Day, by_drain, by_week
-from regworkers_core.operations.reviews.monthly import cost, sizes
+from regworkers_core.operations.reviews.monthly import by_week, cost, sizes
 from regworkers_core.operations.reviews.quarterly import (
     PINS,
     declared_policies,
@@ -19,53 +18,41 @@ from regworkers_core.operations.reviews.quarterly import (
     terraform,
 )
 from regworkers_core.settings import Settings
-from tests.operations.reviews.world import DAY, NOW, ago, has, minute, said
+from tests.operations.reviews.world import DAY, NOW, ago, day, has, said
 
 SINCE = NOW - 30 * DAY
 
 
-def day(days_ago: float = 1.0, **changes: Any) -> Day:
-    made = Day(ago(days_ago)[:10], changes.get("drain", "save"))
-    made.add(minute(days_ago, **changes))
-    return made
-
-
 @pytest.mark.parametrize(("mib", "level"), [(500.0, ""), (850.0, "warning"), (1000.0, "finding")])
 def test_memory_near_its_limit_is_a_warning_and_at_the_limit_a_finding(mib: float, level: str) -> None:
-    section = sizes([day(memory_mib=mib)], Settings(), since=SINCE)
+    section = sizes(day(memory_mib=mib), Settings(), since=SINCE)
     assert [remark.level for remark in section.remarks] == ([level] if level else [])
     assert section.tables[0].rows[0][1] == mib
 
 
 def test_memory_that_was_not_recorded_is_unknown() -> None:
-    section = sizes([day()], Settings(), since=SINCE)
+    section = sizes(day(), Settings(), since=SINCE)
     assert has(section, "note", "no drain has recorded its memory") and section.tables[0].rows[0][1] is None
 
 
-def test_the_largest_process_and_the_smallest_limit_count() -> None:
-    merged = by_drain([day(memory_mib=100.0), day(memory_mib=300.0, batch_limit_seconds=30.0), day()])["save"]
-    assert (merged.memory_mib, merged.batch_limit_seconds, merged.minutes) == (300.0, 30.0, 3)
-
-
 def test_weeks_contain_the_days_that_begin_in_them() -> None:
-    days = [day(29.9), day(20), day(0.1)]
-    weeks = by_week(days, SINCE)
+    weeks = by_week(day(29.9) | day(20) | day(0.1), SINCE)
     assert sorted(weeks) == list(weeks) and [len(each) for each in weeks.values()] == [1, 1, 1]
     assert next(iter(weeks)) == ago(30)[:10]
 
 
 def test_a_month_without_a_drain_is_no_data_and_no_price() -> None:
-    for section in (sizes([], Settings(), since=SINCE), cost([], {}, since=SINCE, days_of_period=30)):
+    for section in (sizes({}, Settings(), since=SINCE), cost({}, {}, since=SINCE, days_of_period=30)):
         assert section.lead.startswith("No data since") and not said(section, "finding")
 
 
 def test_what_a_million_entries_cost_is_compared_with_the_review_before() -> None:
-    section = cost([day()], {}, since=SINCE, days_of_period=30)
+    section = cost(day(), {}, since=SINCE, days_of_period=30)
     now = section.numbers["dollarsPerMillionEntries"]
     assert now and "trend" in section.plots and not said(section, "warning")
     earlier = {ago(60)[:10]: now * 5, ago(31)[:10]: now / 2}
-    assert has(cost([day()], earlier, since=SINCE, days_of_period=30), "warning", "100 % more")
-    assert not said(cost([day()], {ago(31)[:10]: now}, since=SINCE, days_of_period=30), "warning")
+    assert has(cost(day(), earlier, since=SINCE, days_of_period=30), "warning", "100 % more")
+    assert not said(cost(day(), {ago(31)[:10]: now}, since=SINCE, days_of_period=30), "warning")
 
 
 def policy(*statements: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.alert import IncidentChange, Severity
 from regworkers_core.domain.snapshot import Share
 from regworkers_core.operations.health.objectives import Budget
-from regworkers_core.operations.reviews.history import Day, QueueFacts
-from regworkers_core.operations.reviews.sections import ReviewSection
+from regworkers_core.operations.reviews.sections import QueueFacts, ReviewSection
 from regworkers_core.operations.reviews.weekly import (
     alarms,
     alerts,
@@ -21,7 +19,7 @@ from regworkers_core.operations.reviews.weekly import (
     objectives,
 )
 from regworkers_core.operations.watching import AlarmState, ErrorLines, Pattern
-from tests.operations.reviews.world import DAY, NOW, ago, failure, has, incident, minute, said
+from tests.operations.reviews.world import DAY, NOW, ago, day, failure, has, incident, said
 
 SINCE = NOW - 7 * DAY
 DLQ = "replication-queue-dlq"
@@ -30,12 +28,6 @@ DLQ = "replication-queue-dlq"
 def section_of(*failures: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> ReviewSection:
     queue = QueueFacts(DLQ, depth, int(days_kept * DAY))
     return dead_letters([queue], RecordedFailures(failures, cut=False), since=SINCE, now=NOW)
-
-
-def day(drain: str = "save", **changes: Any) -> Day:
-    made = Day(ago(1)[:10], drain)
-    made.add(minute(1, drain=drain, **changes))
-    return made
 
 
 def test_a_dead_letter_that_expires_within_four_days_is_a_finding() -> None:
@@ -83,22 +75,22 @@ def test_alerts_closed_within_the_week_have_their_duration_and_channels() -> Non
 
 
 def test_slower_batches_are_named_with_the_dependency_that_they_wait_for() -> None:
-    section = durations([day(batch_p95_seconds=1.0)], [day(batch_p95_seconds=1.5)], since=SINCE)
+    section = durations(day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.5), since=SINCE)
     assert has(section, "warning", "save", "50 %", "mongo")
-    assert not durations([day(batch_p95_seconds=1.0)], [day(batch_p95_seconds=1.1)], since=SINCE).remarks
+    assert not durations(day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.1), since=SINCE).remarks
     # Fractions of a tenth of a second differ by themselves.
-    assert not durations([day(batch_p95_seconds=0.01)], [day(batch_p95_seconds=0.05)], since=SINCE).remarks
+    assert not durations(day(batch_p95_seconds=0.01), day(batch_p95_seconds=0.05), since=SINCE).remarks
 
 
 def test_a_batch_near_its_visibility_timeout_is_a_finding() -> None:
-    section = durations([], [day(batch_max_seconds=55.0, batch_limit_seconds=60.0)], since=SINCE)
+    section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), since=SINCE)
     assert has(section, "finding", "55.0 s", "60 s")
 
 
 def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> None:
-    section = durations([], [], since=SINCE)
+    section = durations({}, {}, since=SINCE)
     assert section.lead == f"No data since {ago(7)}." and has(section, "note", "no drain has been recorded")
-    assert errors(RecordedFailures((), False), [], [], since=SINCE).lead.startswith(
+    assert errors(RecordedFailures((), False), {}, {}, since=SINCE).lead.startswith(
         "Nothing became a dead letter"
     )
 
@@ -106,18 +98,18 @@ def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> N
 def test_new_causes_and_doubled_causes_are_distinguished() -> None:
     grown = [failure(fingerprint="old", error="grown", first_failed_at=ago(9), last_failed_at=ago(9))]
     grown += [failure(fingerprint="old", error="grown") for _ in range(2)]
-    section = errors(RecordedFailures((*grown, failure(error="fresh")), False), [], [], since=SINCE)
+    section = errors(RecordedFailures((*grown, failure(error="fresh")), False), {}, {}, since=SINCE)
     assert has(section, "warning", "new this week", "fresh", "1 time")
     assert has(section, "warning", "more than the week before (1)", "grown", "2 times")
     steady = [failure(first_failed_at=ago(9), last_failed_at=ago(9)), failure(first_failed_at=ago(9))]
-    assert not errors(RecordedFailures(tuple(steady), False), [], [], since=SINCE).remarks
+    assert not errors(RecordedFailures(tuple(steady), False), {}, {}, since=SINCE).remarks
 
 
 def test_a_growing_share_of_failed_items_and_runs_during_an_outage_are_named() -> None:
     bad = day(counts={"received": 100, "dead_lettered": 2, "returned": 3}, ended="dependency_down")
-    section = errors(RecordedFailures((), False), [day()], [bad], since=SINCE)
+    section = errors(RecordedFailures((), False), day(), bad, since=SINCE)
     assert has(section, "warning", "5.0 %") and has(section, "note", "1 run ended because a dependency")
-    assert not has(errors(RecordedFailures((), False), [bad], [bad], since=SINCE), "warning", "5.0 %")
+    assert not has(errors(RecordedFailures((), False), bad, bad, since=SINCE), "warning", "5.0 %")
 
 
 def test_an_alarm_is_a_finding_if_it_is_critical_and_one_without_data_a_warning_after_a_day() -> None:

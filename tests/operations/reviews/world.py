@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure
 from regworkers_core.adapters.mongo.incidents import Incident
+from regworkers_core.domain.activity import DrainMinute, DrainWindow
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.reviews.sections import Remark, ReviewSection
+from regworkers_core.operations.health.activity import added_up
+from regworkers_core.operations.reviews.sections import ReviewSection
 from regworkers_core.runtime import Runtime
 
 NOW = time.time()
@@ -38,6 +40,11 @@ def minute(days_ago: float, **changes: Any) -> DrainMinute:
         **changes,
     }
     return DrainMinute(**values)
+
+
+def day(days_ago: float = 1.0, **changes: Any) -> dict[str, dict[str, DrainWindow]]:
+    """A day with that minute alone."""
+    return {ago(days_ago)[:10]: added_up([minute(days_ago, **changes)])}
 
 
 def failure(**changes: Any) -> RecordedFailure:
@@ -104,6 +111,3 @@ def said(section: ReviewSection, level: str) -> list[str]:
 def has(section: ReviewSection, level: str, *words: str) -> bool:
     """Whether one remark of the level has all these words."""
     return any(all(word in text for word in words) for text in said(section, level))
-
-
-__all__ = ["DAY", "NOW", "Remark", "ago", "failure", "has", "incident", "minute", "plant", "said"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from regworkers_core.adapters.kafka.admin import Cluster, TopicState
-from regworkers_core.adapters.mongo.activity import DrainMinute
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, SchedulerState, TickState, UnarchivedEvents, Unread
 from regworkers_core.operations.certificates import CertificateReport, RenewalState
@@ -22,7 +21,7 @@ from regworkers_core.operations.runbooks import (
     time_outs,
     total_failure,
 )
-from regworkers_core.operations.runbooks.runbook import DrainWork, RunbookFinding, RunbookReport, add_up
+from regworkers_core.operations.runbooks.runbook import RunbookFinding, RunbookReport
 from regworkers_core.operations.runbooks.total_failure import Done, RebuildStep, check_workers, run_steps
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts
 from regworkers_core.replication.reconcile.classify import Kind
@@ -32,19 +31,6 @@ from regworkers_core.settings import Settings
 SETTINGS = Settings(environment="local-dev")
 DAY = 24 * 3600.0
 AT = "2026-11-25T08:16:00.000Z"
-
-
-def minute(
-    drain: str = "save", run: str = "r1", at: str = "2026-11-25T08:15Z", **changes: Any
-) -> DrainMinute:
-    values: dict[str, Any] = {
-        "counts": {"received": 60},
-        "batches": 2,
-        "batch_p95_seconds": 0.5,
-        "batch_max_seconds": 1.0,
-        "batch_limit_seconds": 60.0,
-    }
-    return DrainMinute(drain, run, at, **{**values, **changes})
 
 
 def analytics_queue(waiting: int, oldest_seconds: float) -> QueueState:
@@ -57,40 +43,6 @@ def compared(source: int, replica: int, *, seconds: float = 1.0, **counts: int) 
     return ReconcileResult("summer", found, totals, {Kind.MISSING: ("a:1",)}, 1, seconds)
 
 
-NOW = 1_795_594_560.0  # 2026-11-25T08:16:00Z
-
-
-class TestDrainWork:
-    def test_minutes_of_all_runs_are_added_up_and_a_run_is_active_until_it_ends(self) -> None:
-        found = add_up(
-            [
-                minute(calls={"mongo": 2}, waited_seconds={"mongo": 1.0}, lag_p95_seconds=7.0),
-                minute(
-                    run="r2",
-                    calls={"mongo": 2},
-                    waited_seconds={"mongo": 2.0},
-                    batch_p95_seconds=0.7,
-                    lag_p95_seconds=0.4,
-                ),
-                minute(run="r3", ended="idle"),
-                minute("publish", ended="dependency_down"),
-            ],
-            now=NOW,
-        )
-        save = found["save"]
-        assert (save.minutes, save.active, save.counts["received"], save.rate) == (3, 2, 180, 1.0)
-        assert (save.mean_wait("mongo"), save.mean_wait("sqs")) == (0.75, None)
-        assert (save.batch_p95_seconds, save.lag_p95_seconds) == (0.7, 7.0), "of the worst minute"
-        assert found["publish"].ends == Counter(dependency_down=1) and not found["publish"].active
-
-    def test_a_run_that_is_silent_for_minutes_has_died(self) -> None:
-        assert add_up([minute(at="2026-11-25T08:10Z")], now=NOW)["save"].active == 0
-
-    def test_writing_the_log_is_not_part_of_the_work(self) -> None:
-        found = add_up([minute(calls={"drain-log": 4}, waited_seconds={"drain-log": 9.0})], now=NOW)["save"]
-        assert not found.calls and not found.waited
-
-
 class TestStreamLag:
     def assessed(self, **changes: Any) -> RunbookReport:
         values: dict[str, Any] = {
@@ -98,18 +50,25 @@ class TestStreamLag:
             "shards": ShardCounts(4, 4, 4, 1),
             "queue": QueueState("replication-queue", 0, 0, 0, False, 4 * DAY),
             "drains": {
-                "enqueue": DrainWork("enqueue", minutes=10, active=1, counts=Counter(received=600), batches=9)
+                "enqueue": DrainWindow(
+                    "enqueue", minutes=10, active_runs=1, counts=Counter(received=600), batches=9
+                )
             },
             "minutes": 15.0,
         }
         return stream_lag.assess(stream_lag.LagReading(**{**values, **changes}), SETTINGS)
 
-    def enqueue(self, **changes: Any) -> dict[str, DrainWork]:
-        values: dict[str, Any] = {"minutes": 10, "active": 1, "counts": Counter(received=600), "batches": 9}
-        return {"enqueue": DrainWork("enqueue", **{**values, **changes})}
+    def enqueue(self, **changes: Any) -> dict[str, DrainWindow]:
+        values: dict[str, Any] = {
+            "minutes": 10,
+            "active_runs": 1,
+            "counts": Counter(received=600),
+            "batches": 9,
+        }
+        return {"enqueue": DrainWindow("enqueue", **{**values, **changes})}
 
-    def save(self, **changes: Any) -> dict[str, DrainWork]:
-        return {"save": DrainWork("save", **{"minutes": 10, "active": 4, **changes})}
+    def save(self, **changes: Any) -> dict[str, DrainWindow]:
+        return {"save": DrainWindow("save", **{"minutes": 10, "active_runs": 4, **changes})}
 
     def only(self, report: RunbookReport) -> RunbookFinding:
         (finding,) = report.findings
@@ -138,7 +97,7 @@ class TestStreamLag:
         assert "throttled" not in str(self.assessed(drains=a_few).findings)
 
     def test_a_slow_dependency_is_named(self) -> None:
-        slow = self.enqueue(calls=Counter(sqs=10), waited={"sqs": 20.0})
+        slow = self.enqueue(calls=Counter(sqs=10), waited_seconds={"sqs": 20.0})
         finding = self.only(self.assessed(drains=slow))
         assert finding == RunbookFinding(
             "enqueue waits for sqs, 2.0 s a call", "regworkers runbook time-outs"
@@ -146,7 +105,7 @@ class TestStreamLag:
 
     def test_large_batches_behind_a_slow_dependency_ask_for_small_ones(self) -> None:
         slow = self.enqueue(
-            calls=Counter(sqs=10), waited={"sqs": 20.0}, counts=Counter(received=1_200), batches=4
+            calls=Counter(sqs=10), waited_seconds={"sqs": 20.0}, counts=Counter(received=1_200), batches=4
         )
         assert "lower enqueue.batchRecords to 100" in self.only(self.assessed(drains=slow)).advice
 
@@ -156,7 +115,7 @@ class TestStreamLag:
 
     def test_threads_that_all_wait_are_the_bottleneck(self) -> None:
         busy = self.enqueue(
-            calls=Counter(sqs=9_000), waited={"sqs": 0.9 * 600 * SETTINGS.enqueue.concurrency}
+            calls=Counter(sqs=9_000), waited_seconds={"sqs": 0.9 * 600 * SETTINGS.enqueue.concurrency}
         )
         assert self.only(self.assessed(drains=busy)).advice == "raise enqueue.concurrency"
 
@@ -172,11 +131,11 @@ class TestStreamLag:
     @pytest.mark.parametrize(
         ("save", "helps"),
         [
-            ({"active": 0}, "regworkers drain save; then docs/runbooks/scheduler.md"),
-            ({"active": 1}, "its sensor starts more: if it does not, docs/runbooks/scheduler.md"),
+            ({"active_runs": 0}, "regworkers drain save; then docs/runbooks/scheduler.md"),
+            ({"active_runs": 1}, "its sensor starts more: if it does not, docs/runbooks/scheduler.md"),
             ({}, "raise drain.maxSaveDrains"),
-            ({"calls": Counter(mongo=1), "waited": {"mongo": 3.0}}, "regworkers runbook time-outs"),
-            ({"calls": Counter(mongo=9_999), "waited": {"mongo": 4_500.0}}, "raise save.concurrency"),
+            ({"calls": Counter(mongo=1), "waited_seconds": {"mongo": 3.0}}, "regworkers runbook time-outs"),
+            ({"calls": Counter(mongo=9_999), "waited_seconds": {"mongo": 4_500.0}}, "raise save.concurrency"),
             ({"ends": Counter(dependency_down=1)}, "regworkers runbook time-outs"),
         ],
     )
@@ -202,13 +161,13 @@ class TestStreamLag:
 
 class TestCost:
     def test_a_million_entries_cost_their_calls_items_and_minutes(self) -> None:
-        save = DrainWork(
+        save = DrainWindow(
             "save",
             minutes=1,
             counts=Counter(received=100, applied=80, stale=20),
             calls=Counter(sqs=50, mongo=9),
         )
-        enqueue = DrainWork(
+        enqueue = DrainWindow(
             "enqueue", minutes=1, counts=Counter(received=100), calls=Counter(sqs=10, streams=5)
         )
         report = cost.assess({"save": save, "enqueue": enqueue}, 7)
@@ -227,44 +186,26 @@ class TestCost:
             cost.PRICES_AS_OF in report.facts["pricesOf"] and cost.PRICES_REGION in report.facts["pricesOf"]
         )
 
-    def test_the_log_of_many_days_is_read_a_day_at_a_time_and_each_minute_once(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(cost, "readable_watching", lambda _runtime, _days: (None, ""))
-        asked = list[tuple[str, str]]()
-
-        class Log:
-            def between(self, start: str, end: str) -> list[DrainMinute]:
-                asked.append((start, end))
-                return [minute(run=start, at=start, counts={"received": 1, "applied": 1})]
-
-        runtime: Any = SimpleNamespace(clock=lambda: NOW, drain_log=Log())
-        report = cost.run(runtime, days=2.5)
-        assert asked == [
-            ("2026-11-22T20:16Z", "2026-11-23T20:16Z"),
-            ("2026-11-23T20:16Z", "2026-11-24T20:16Z"),
-            ("2026-11-24T20:16Z", "2026-11-25T08:17Z"),
-        ]
-        assert report.facts["entries"] == 3
-
     def test_without_entries_there_is_no_price(self) -> None:
         assert cost.assess({}, 7).facts["dollarsPerMillionEntries"] is None
         assert "nothing to bill" in cost.assess({}, 7).summary
 
     def test_an_idle_drain_that_runs_for_hours_is_a_finding(self) -> None:
-        idle = {"publish": DrainWork("publish", minutes=600, counts=Counter(received=20))}
+        idle = {"publish": DrainWindow("publish", minutes=600, counts=Counter(received=20))}
         assert "10.0 hours" in cost.assess(idle, 7).findings[0].text
 
 
 class TestTimeOuts:
     def assessed(self, latencies: dict[str, time_outs.Latency], **save: Any) -> RunbookReport:
-        return time_outs.assess(latencies, {"save": DrainWork("save", **save)} if save else {}, SETTINGS, 30)
+        return time_outs.assess(
+            latencies, {"save": DrainWindow("save", **save)} if save else {}, SETTINGS, 30
+        )
 
     def test_the_slowest_dependency_comes_first_and_is_named(self) -> None:
         report = self.assessed(
             {"mongo": time_outs.Latency(0.01)},
             calls=Counter(mongo=100, dynamodb=10),
-            waited={"mongo": 12.0, "dynamodb": 1.0},
+            waited_seconds={"mongo": 12.0, "dynamodb": 1.0},
         )
         assert report.fine and report.summary.startswith("drains waited most for mongo: 12.0 s")
         first, second = report.tables["dependencies"]
@@ -282,13 +223,13 @@ class TestTimeOuts:
         ]
 
     def test_a_slow_mean_counts_from_twenty_calls_on_and_without_the_wait_for_messages(self) -> None:
-        assert self.assessed({}, calls=Counter(kafka=19), waited={"kafka": 38.0}).fine
-        assert not self.assessed({}, calls=Counter(kafka=20), waited={"kafka": 40.0}).fine
-        assert self.assessed({}, calls=Counter(sqs=100), waited={"sqs": 300.0}).fine
+        assert self.assessed({}, calls=Counter(kafka=19), waited_seconds={"kafka": 38.0}).fine
+        assert not self.assessed({}, calls=Counter(kafka=20), waited_seconds={"kafka": 40.0}).fine
+        assert self.assessed({}, calls=Counter(sqs=100), waited_seconds={"sqs": 300.0}).fine
 
     def test_batches_near_their_limit_and_drains_that_gave_up_are_findings(self) -> None:
         report = self.assessed(
-            {}, batch_p95_seconds=55.0, batch_limit_seconds=60.0, ends=Counter(dependency_down=2, idle=1)
+            {}, batch_p95s=[55.0], batch_limit_seconds=60.0, ends=Counter(dependency_down=2, idle=1)
         )
         assert (
             "55.0 s (p95)" in report.findings[0].text
@@ -305,7 +246,7 @@ class TestKafka:
             "cluster": self.HEALTHY,
             "certificate": CertificateReport("prod", RenewalState.NONE),
             "queue": analytics_queue(5, 60.0),
-            "producer": DrainWork("publish", counts=Counter(sent=9)),
+            "producer": DrainWindow("publish", counts=Counter(sent=9)),
             "topics": ["t"],
         }
         return kafka.assess(kafka.KafkaReading(**{**values, **changes}))
@@ -347,7 +288,7 @@ class TestKafka:
         report = self.assessed(
             cluster=Unread("kafka: _TRANSPORT"),
             queue=analytics_queue(9, 12 * DAY),
-            producer=DrainWork("publish", ends=Counter(dependency_down=3)),
+            producer=DrainWindow("publish", ends=Counter(dependency_down=3)),
         )
         assert [each.text for each in report.findings] == [
             "Kafka: kafka: _TRANSPORT",

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from regworkers_core.adapters.mongo.activity import DrainMinute, minute_of
+from regworkers_core.adapters.mongo.activity import minute_of
+from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     CORRECTNESS,
