@@ -21,14 +21,14 @@ help: ## list the targets
 
 setup: $(STAMP) ## build .venv from the lock
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml fairdraw/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@# uv, with its hashes, is one block of the lock.
 	@awk '/^[^ ]/ { found = /^uv==/ } found' requirements.lock > .venv/uv.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement .venv/uv.txt
 	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable fairdraw --editable .
 	@touch $(STAMP)
 
 $(CONFORMANCE_STAMP): requirements.conformance.lock $(STAMP)
@@ -47,10 +47,10 @@ test: $(STAMP) ## run the suite without slow tests (SHUFFLE=7 in another order, 
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" $(addprefix --shuffle=,$(SHUFFLE))
 
 # Without what costs most: pages and proofs of draws, properties, real clocks, fresh interpreters.
-SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report selection/verifier \
+SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report fairdraw/proof fairdraw/verifier \
 	infrastructure/deploy infrastructure/test_extras.py operations/health operations/test_template.py \
 	operations/alerts/test_channels.py replication/reconcile replication/enqueue/test_discovery.py \
-	selection/maths/test_invariants.py selection/maths/test_against_the_oracle.py
+	fairdraw/maths/test_invariants.py fairdraw/maths/test_against_the_oracle.py
 
 test-fast: $(STAMP) ## run most of the tests that need no server, in under a minute
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --no-servers \
@@ -105,12 +105,13 @@ deploy-files: $(STAMP) ## write what Terraform reads, and the release archive in
 # review `reviews`. A host that only drains entries or events needs `production` alone.
 EXTRAS ?= draw,reports,production,reviews
 
-release: deploy-files verifier ## write wheel, hashes of the image's packages, bill of materials and archive into dist/
+release: deploy-files verifier ## write wheels, hashes of the image's packages, bill of materials and archive into dist/
 	@# What setuptools copied for an earlier wheel would be in this one.
-	rm -rf dist/*.whl build/lib
+	rm -rf dist/*.whl build/lib fairdraw/build
 	$(BIN)/uv build --quiet --wheel --out-dir dist --python $(BIN)/python
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
-		--python-platform x86_64-manylinux_2_34 $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
+	$(BIN)/uv build --quiet --wheel --out-dir dist --python $(BIN)/python fairdraw
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --no-emit-package fairdraw \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_34 $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
 		--constraint requirements.lock pyproject.toml --output-file dist/requirements.hashes.txt
 	$(BIN)/python -m tools.write_sbom
 
@@ -126,7 +127,7 @@ soak: $(STAMP) ## kill drains at every point, twenty times, count losses and rep
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not night and not browser" --hypothesis-profile=soak \
 		$$(grep -rl --include='test_*.py' 'from hypothesis import' tests | sort)
 	$(BIN)/python -m tests.simulation --plays 1000000 --seed 1000001
-	$(BIN)/python -m tests.selection.verifier.agreement --receipts 10000 --seed $(SEED)
+	$(BIN)/python -m tests.fairdraw.verifier.agreement --receipts 10000 --seed $(SEED)
 
 mutants: $(STAMP) ## plant defects in a copy, and see a test fail for each (FLAGS=--write writes the table)
 	$(BIN)/python -m tests.mutants $(FLAGS)
@@ -158,7 +159,7 @@ audit: $(STAMP) ## list outdated and vulnerable packages of the locks
 	@$(BIN)/regworkers dependencies --lock requirements.conformance.lock
 
 LOCKED = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	--python-version 3.11 $(UPGRADE)
+	--no-emit-package fairdraw --python-version 3.11 $(UPGRADE)
 UPGRADE = --upgrade
 
 lock: ## resolve the newest versions into requirements.lock and requirements.conformance.lock (UPGRADE= keeps those that fit)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka_id, server_of, services_id
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import SLOW_SECONDS, CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, stack_state
 

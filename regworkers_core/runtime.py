@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
@@ -50,7 +51,6 @@ from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.queue import Queue
 from regworkers_core.settings import Settings, load_settings, stack_state_file

@@ -14,8 +14,8 @@ from typing import Any, TypeVar, get_type_hints
 import dagster as dg
 from pydantic import Field
 
+from fairdraw.documents import camel
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.documents import camel
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import DrawBusy

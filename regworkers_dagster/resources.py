@@ -15,12 +15,12 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, SecretStr, ValidationError
 
+from fairdraw.errors import DrawError
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.observability.logs import describe
 from regworkers_core.operations.health.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import Settings, load_settings
 from regworkers_core.settings.documents import refuse_another_home
 from regworkers_core.telemetry import configure_telemetry

@@ -15,9 +15,9 @@ from typing import Any
 from faker import Faker
 from pymongo import UpdateOne
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.tables import attribute, attributes
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso

@@ -1,7 +1,8 @@
 """Builds the package of checkEligibility for Lambda on x86_64: `build/lambda/eligibility.zip`.
 
-It contains the core, configs/, and the locked versions of the dependencies that the handler imports. Wheels of Lambda's
-platform are installed whatever this machine is. Exit code 1 if Lambda would refuse the size.
+It contains the core, the modules of fairdraw that need no package, configs/, and the locked versions of the
+dependencies that the handler imports. Wheels of Lambda's platform are installed whatever this machine is. Exit code 1
+if Lambda would refuse the size.
 """
 
 from __future__ import annotations
@@ -58,9 +59,11 @@ def build(folder: Path = FOLDER, *, python: str = _PYTHON) -> tuple[Path, int]:
     lock = ROOT / "requirements.lock"
     _uv("install", *target, "--only-binary", ":all:", "--requirements", requirements, "--constraints", lock)
     for name in ("regworkers_core", "configs"):
-        # The links of the page lead nowhere before `make verifier`; the function has no page.
-        unused = shutil.ignore_patterns("__pycache__", "*.js.gz")
-        shutil.copytree(ROOT / name, package / name, ignore=unused)
+        shutil.copytree(ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # Its folders draw and check, which the function does not.
+    (package / "fairdraw").mkdir()
+    for file in (ROOT / "fairdraw").glob("*.py"):
+        shutil.copy2(file, package / "fairdraw")
     for service in (package / "botocore" / "data").iterdir():
         if service.is_dir() and service.name not in _AWS_SERVICES:
             shutil.rmtree(service)

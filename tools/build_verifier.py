@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from regworkers_core.selection.verifier.assemble import MAX_BYTES, module, verifier_hash, verifier_page
+from fairdraw.verifier.assemble import MAX_BYTES, module, verifier_hash, verifier_page
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "verifier"

@@ -17,8 +17,8 @@ from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.runbooks import cost
 from regworkers_core.replication.enqueue.stream_source import CHECKPOINTS_PER_SECOND, idle_pause
 from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, StreamSettings
+from tests.fairdraw.frauds.table import frauds_table
 from tests.faults.matrix_table import matrix_table
-from tests.selection.frauds.table import frauds_table
 from tools.audit_power import false_alarms_table, simulated_table, smallest_table
 from tools.simulated_days import pages_table, seeds_table
 

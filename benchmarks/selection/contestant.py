@@ -22,17 +22,16 @@ import pandas  # noqa: F401
 
 from benchmarks.figures import peak_mib
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
-from regworkers_core.domain.documents import as_document
-from regworkers_core.selection.maths.allocate import compute
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, sha256_hex
-from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.merkle import root_of
-from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
-from regworkers_core.selection.proof.source import ReceiptSource
-from regworkers_core.selection.proof.verify import verify
+from fairdraw.documents import as_document
+from fairdraw.maths.allocate import compute
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, sha256_hex
+from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.merkle import root_of
+from fairdraw.proof.receipt import ReceiptSource, build_receipt, receipt_bytes
+from fairdraw.proof.verify import verify
+from fairdraw.tiles import write_proofs
 from regworkers_core.selection.report.notes import capacity_respected
-from regworkers_core.selection.site.tiles import write_proofs
 from regworkers_core.settings import PROJECT_ROOT
 from tests.selection.site.node import NODE
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import duckdb
 
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import LEAVES, MANIFEST, SEED, STRIKES, sha256_hex
-from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.manifest import (
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import LEAVES, MANIFEST, SEED, STRIKES, sha256_hex
+from fairdraw.maths.leaves import write_leaves
+from fairdraw.maths.manifest import (
     Manifest,
     MarketTerms,
     ReserveTerms,

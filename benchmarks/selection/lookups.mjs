@@ -2,7 +2,7 @@
 
 import { open, readFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
-import { ProofTiles } from "../../regworkers_core/selection/verifier/lookup.js";
+import { ProofTiles } from "../../fairdraw/verifier/lookup.js";
 
 const [folder, refs] = process.argv.slice(2);
 const found = { texts: [], requests: 0, bytes: [], slowestMs: 0 };

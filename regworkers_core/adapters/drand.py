@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import httpx2
 import orjson
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import Failure, TransientFailure
 from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 
 DEPENDENCY = "drand"

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine import scheduling
 
 # Where a server stores the id of its instance. Kafka's cluster id is the id, and the services return it from /health.
 AWS_BUCKET, AWS_KEY = "embedded-instance", "id"

@@ -18,6 +18,7 @@ import orjson
 import structlog
 from jsonschema_rs import Draft202012Validator, ValidationError
 
+from fairdraw import scheduling
 from regworkers_core.adapters.kafka.producer import OutgoingRecord, RecordProducer
 from regworkers_core.adapters.mongo.activity import QueueMarks
 from regworkers_core.analytics.producers import ProducerSeal
@@ -34,7 +35,6 @@ from regworkers_core.domain.reasons import Failure, LeftOver, PermanentFailure, 
 from regworkers_core.domain.selection import is_market_id
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.handling import Handled, Requested, Seal, answer_event

@@ -13,10 +13,10 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.cli.changes import ask, audited
 from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, rows
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, settings_of

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from fairdraw import scheduling
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.cli import draw_log, draw_proof, draw_remedies, draw_report
 from regworkers_core.cli.changes import ask, at_terminal, audited, new_run_id
@@ -20,7 +21,6 @@ from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import ACCEPTABLE, DrawBusy, require_word
 from regworkers_core.drains.runner import drain_limits, run_drain
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime

@@ -9,18 +9,18 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fairdraw import scheduling
+from fairdraw.documents import as_json
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.draw_proof import TrustOption, trusted_keys
 from regworkers_core.cli.options import CampaignArgument, file_bytes, flatten_options, write_file
 from regworkers_core.cli.output import Format, FormatOption, answer
-from regworkers_core.domain.documents import as_json
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
-    from regworkers_core.selection.log.follow import FollowedLog
-    from regworkers_core.selection.proof.logged import LogKeys
+    from fairdraw.log.follow import FollowedLog
+    from fairdraw.proof.logged import LogKeys
 
 app = typer.Typer()
 
@@ -52,8 +52,9 @@ def log_command(
     after its round, a manifest that was replaced in silence or too late, a code that is planned twice, a log that was
     rewritten, or too few witnesses.
     """
-    from regworkers_core.selection.log.follow import follow
-    from regworkers_core.selection.log.place import at_place, in_bucket
+    from fairdraw.log.follow import follow
+    from fairdraw.log.place import at_place
+    from regworkers_core.selection.proof.source import in_bucket
 
     if place is not None:
         source = at_place(place)
@@ -152,9 +153,9 @@ def witness_command(
 ) -> None:
     """Run a witness of public logs: it cosigns every checkpoint that continues the one before.
 
-    Prints its own verifier key and its address. The file selection/log/witness.py does the same without this package.
+    Prints its own verifier key and its address. The file fairdraw/log/witness.py does the same without this package.
     """
-    from regworkers_core.selection.log.witness import serve
+    from fairdraw.log.witness import serve
 
     try:
         serve(folder, name, log, host, port)

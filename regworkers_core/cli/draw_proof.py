@@ -13,16 +13,16 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fairdraw.maths.files import is_hash
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import file_bytes, flatten_options, write_file
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.files import is_hash
 
 if TYPE_CHECKING:
-    from regworkers_core.selection.proof.logged import Trust
-    from regworkers_core.selection.proof.verify import Verification
+    from fairdraw.proof.logged import Trust
+    from fairdraw.proof.verify import Verification
 
 # DuckDB's memory limit for a replay, which may run without settings.
 _MEMORY_MIB = 700
@@ -59,9 +59,9 @@ def verify_command(
     Exits 1 if a byte differs. A folder is verified offline. For a campaign without --manifest-hash the hashes of its
     record are compared, which proves less.
     """
-    from regworkers_core.selection.maths.engine import Engine
+    from fairdraw.maths.engine import Engine
+    from fairdraw.proof.verify import verify
     from regworkers_core.selection.proof.source import artefacts_of
-    from regworkers_core.selection.proof.verify import verify
 
     for each in published or ():
         if not is_hash(each):
@@ -126,11 +126,11 @@ def receipt_command(
 
     It may name other members of the household: give it to the entrant only. Exits 1 if it is not valid.
     """
-    from regworkers_core.selection.proof.check import FAILS, check_receipt
-    from regworkers_core.selection.proof.receipt import receipt_bytes
-    from regworkers_core.selection.proof.receipt_view import receipt_text
-    from regworkers_core.selection.proof.source import cache_folder, campaign_source, folder_source
-    from regworkers_core.selection.verifier.assemble import verifier_page
+    from fairdraw.proof.check import FAILS, check_receipt
+    from fairdraw.proof.receipt import folder_source, receipt_bytes
+    from fairdraw.proof.receipt_view import receipt_text
+    from fairdraw.verifier.assemble import verifier_page
+    from regworkers_core.selection.proof.source import cache_folder, campaign_source
 
     trusted = trusted_keys(trust)
     cache = cache_folder()
@@ -171,9 +171,9 @@ def check_command(
     Exits 1 if a check fails, 2 if the file is not a receipt. A draw that is in no public log is checked as far as
     possible: the verdict is then `incomplete`, and the exit code 0.
     """
-    from regworkers_core.selection.proof.check import FAILS, check_receipt, require_receipt
-    from regworkers_core.selection.proof.receipt_view import checked_text
-    from regworkers_core.selection.verifier.assemble import receipt_in
+    from fairdraw.proof.check import FAILS, check_receipt, require_receipt
+    from fairdraw.proof.receipt_view import checked_text
+    from fairdraw.verifier.assemble import receipt_in
 
     trusted = trusted_keys(trust)
     data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
@@ -184,8 +184,8 @@ def check_command(
 
 def trusted_keys(path: Path | None) -> Trust:
     """Read a trust file; without one, nothing is trusted beside what the operator gave. Raises UsageError."""
-    from regworkers_core.selection.maths.files import DrawError
-    from regworkers_core.selection.proof.logged import Trust
+    from fairdraw.errors import DrawError
+    from fairdraw.proof.logged import Trust
 
     try:
         return Trust() if path is None else Trust.parse(file_bytes(path))
@@ -202,7 +202,7 @@ def verify_page_command(
 
     The receipt in it does not count. Exits 1 if the page differs, 2 if the file is no such page.
     """
-    from regworkers_core.selection.verifier.assemble import has_signatures, page_hash, verifier_hash
+    from fairdraw.verifier.assemble import has_signatures, page_hash, verifier_hash
 
     found, expected = page_hash(file_bytes(file)), verifier_hash()
     same, ours = found == expected, f"regworkers {version('regworkers')}"

@@ -9,13 +9,13 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from fairdraw.errors import DrawError
 from regworkers_core.cli.changes import Change, Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.files import DrawError
 
 app = typer.Typer()
 

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console, Group
 from rich.text import Text
 
+from fairdraw.documents import as_document
 from regworkers_core.cli.changes import Adoption, Change, audited
 from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.producers import ProducerRole, role_named
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from fairdraw.errors import DrawError
 from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.cli.options import Commands
 from regworkers_core.cli.output import FINDING, TROUBLE, visible
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
-from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.settings import load_settings
 from regworkers_core.telemetry import configure_telemetry
 
@@ -156,8 +156,6 @@ def _way_out(failure: Failure) -> str:
     dependency = failure.dependency if isinstance(failure, TransientFailure) else ""
     if dependency == "witnesses":
         return "ask their operators; the draw continues when it is run again"
-    if dependency == "log":
-        return "is the address right, and does it answer?"
     if load_settings().environment == "local-dev" and server_of(dependency):
         return "is the embedded stack running? `regworkers local up` starts what is not"
     return "`regworkers doctor` shows which dependency does not answer"

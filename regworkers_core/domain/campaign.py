@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from regworkers_core.domain.documents import as_document, as_json
+from fairdraw.documents import as_document, as_json
 from regworkers_core.domain.eligibility import EligibilityTerms, WrongTerm
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
 
 Ended: TypeAlias = Literal["finished", "most_entries", "stopped", "dependency_down"]
 

@@ -10,6 +10,11 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from fairdraw.documents import MAX_DEPTH as MAX_DEPTH
+from fairdraw.documents import is_too_deep as is_too_deep
+from fairdraw.terms import SELECTION_ID as SELECTION_ID
+from fairdraw.terms import is_selection_id as is_selection_id
+
 # DynamoDB's limits of a partition key and of a sort key, in bytes of UTF-8 ("Quotas and limits").
 PK_BYTES = 2048
 SK_BYTES = 1024
@@ -17,9 +22,6 @@ SK_BYTES = 1024
 # index of MongoDB takes.
 CAMPAIGN_ID_BYTES = 64
 ENTRY_ID_BYTES = 512
-# Levels of objects and arrays. MongoDB stores 100 ("MongoDB limits: nested depth"), DynamoDB 32; orjson reads 1024
-# and writes 254.
-MAX_DEPTH = 64
 # A map with these names is a reference to a database (DBRef): MongoDB validates it as one, and the driver reads it back
 # as one. BSON ends a field's name at its first NUL. Other names with `$` or a dot are stored from MongoDB 5.0 on.
 _REFERENCE_NAMES = frozenset({"$ref", "$id", "$db"})
@@ -81,22 +83,7 @@ def _id_problem(text: str, most_bytes: int) -> str | None:
     return "holds a control character" if _CONTROL.search(text) else None
 
 
-# The two below run for every item of every message and every value of every entry: loops, and no call for what is as
-# usual.
-
-
-def is_too_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
-    """Whether JSON as Python reads it holds more than `levels` objects and arrays in each other."""
-    kind = value.__class__
-    if kind is not dict and kind is not list:
-        return False
-    if not levels:
-        return True
-    for each in value.values() if kind is dict else value:
-        kind = each.__class__
-        if (kind is dict or kind is list) and is_too_deep(each, levels - 1):
-            return True
-    return False
+# This runs for every value of every entry: loops, and no call for what is as usual.
 
 
 def unstorable(value: Any, levels: int = MAX_DEPTH) -> str | None:
@@ -143,15 +130,8 @@ def _printable(character: str) -> str:
 
 CAMPAIGN_PREFIX = "CAMPAIGN#"
 ENTRY_PREFIX = "ENTRY#"
-# Every id that a draw hashes or names: refs, units, markets, segments, campaigns.
-SELECTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What the form for files answers with: a key in the bucket of artefacts.
 UPLOAD_NAME = re.compile(r"uploads/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")
-
-
-def is_selection_id(text: str) -> bool:
-    """Whether the whole text is such an id."""
-    return SELECTION_ID.fullmatch(text) is not None
 
 
 def quoted(text: str) -> str:

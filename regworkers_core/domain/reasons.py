@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from fairdraw.errors import UsageError as UsageError
+
 
 class Reason(StrEnum):
     """The `reason` attribute of a dead letter (data contract v1)."""
@@ -90,14 +92,6 @@ class ItemFailure(Failure):
     def __init__(self, error: str) -> None:
         super().__init__(error)
         self.error = error
-
-
-class UsageError(Exception):
-    """Wrong input, settings or environment: one line that says what to do; the terminal exits with 2. `dependency` is
-    the one that refused us, if one did.
-    """
-
-    dependency = ""
 
 
 class RequestError(UsageError):

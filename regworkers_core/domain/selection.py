@@ -5,7 +5,6 @@ Everything here is a pure function of the committed result, so a repeat gives th
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,15 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
+from fairdraw.terms import LEAD_SECONDS as LEAD_SECONDS
+from fairdraw.terms import NON_WINNERS as NON_WINNERS
+from fairdraw.terms import QUICKNET as QUICKNET
+from fairdraw.terms import Outcome as Outcome
+from fairdraw.terms import is_market_id as is_market_id
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, RequestError
 
-# The market id of what concerns no market: messages to those who did not win.
-NON_WINNERS = "-"
 # Findings of the gate that a person may accept.
 BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE = "bias_audit", "late_commit", "recommitted", "reconcile"
 ACCEPTABLE = (BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE)
@@ -41,21 +43,6 @@ def require_word(given: str, word: str) -> None:
 def market_in_words(market_id: str) -> str:
     """Return the market's id, or `others` for entries that won in no market."""
     return "others" if market_id == NON_WINNERS else market_id
-
-
-def is_market_id(text: str) -> bool:
-    """Whether a market of a draw may have this id."""
-    return text != NON_WINNERS and is_selection_id(text)
-
-
-class Outcome(StrEnum):
-    """What a draw decides for each leaf."""
-
-    WINNER = "WINNER"
-    WAITLIST = "WAITLIST"
-    UNSELECTED = "UNSELECTED"
-    HOUSEHOLD_LIMIT = "HOUSEHOLD_LIMIT"
-    STRUCK = "STRUCK"
 
 
 class NoticeType(StrEnum):
@@ -213,47 +200,6 @@ class PromiseVerdict:
     passed: bool
     description: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
-
-
-# Least time between the commit and the round, so that no one can know the round when the manifest is fixed.
-LEAD_SECONDS = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """One drand chain. `public_key` is a compressed G2 point, hex; times are whole seconds since the epoch."""
-
-    public_key: str
-    group_hash: str
-    beacon_id: str
-    genesis: int
-    period: int
-
-    @property
-    def hash(self) -> str:
-        """The chain hash that this description has: the name under which a manifest commits to the chain."""
-        return hashlib.sha256(
-            self.period.to_bytes(4, "big")
-            + self.genesis.to_bytes(8, "big")
-            + bytes.fromhex(self.public_key)
-            + bytes.fromhex(self.group_hash)
-            + self.beacon_id.encode()
-        ).hexdigest()
-
-    def due(self, round_number: int) -> int:
-        """When the round is signed, in seconds since the epoch; rounds count from 1."""
-        return self.genesis + (round_number - 1) * self.period
-
-
-QUICKNET_HASH = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971"
-QUICKNET = Chain(
-    public_key="83cf0f2896adee7eb8b5f01fcad3912212c437e0073e911fb90022d3e760183c8c4b450b6a0a6c3ac6a5776a2d106451"
-    "0d1fec758c921cc22b0e17e63aaf4bcb5ed66304de9cf809bd274ca73bab4af5a6e9c76a4bc09e76eae8991ef5ece45a",
-    group_hash="f477d5c89f21a17c863a7f937c6a6d15859414d2be09cd448d4279af331c5d3e",
-    beacon_id="quicknet",
-    genesis=1692803367,
-    period=3,
-)
 
 
 def round_after(moment: float, seconds: float = LEAD_SECONDS) -> int:

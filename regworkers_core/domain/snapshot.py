@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+from fairdraw.documents import as_document
 from regworkers_core.domain.activity import DrainWindow
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.timestamps import seconds
 
 T = TypeVar("T")

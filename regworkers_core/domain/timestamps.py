@@ -5,25 +5,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from fairdraw.terms import iso as iso
+from fairdraw.terms import seconds as seconds
 from regworkers_core.domain.reasons import UsageError
 
 _SPAN = re.compile(r"(\d{1,5})([smhd])")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def iso(seconds: float) -> str:
-    """`seconds` since the epoch as `2026-11-25T08:15:00.123Z`."""
-    stamp = datetime.fromtimestamp(seconds, UTC)
-    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{stamp.microsecond // 1000:03d}Z"
-
-
-def seconds(text: str) -> float | None:
-    """Seconds since the epoch, or None when `text` is not an ISO-8601 time. A time without zone is UTC."""
-    try:
-        stamp = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
 
 
 def span_seconds(text: str) -> float | None:

@@ -17,8 +17,8 @@ from typing import Self
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.observability.logs import describe
 

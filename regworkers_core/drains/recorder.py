@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fairdraw import scheduling
 from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.drains.heartbeat import LAST_WRITE_SECONDS, PeriodicWriter
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.percentiles import Percentiles
 

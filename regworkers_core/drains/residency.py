@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS, Beat, Watched
 from regworkers_core.drains.sight import BLIND_SECONDS, Sight
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.drain import Post
 from regworkers_core.runtime import Runtime

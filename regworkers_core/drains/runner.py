@@ -16,6 +16,7 @@ from typing import Generic, TypeAlias, TypeVar
 import structlog
 from structlog.contextvars import bound_contextvars, get_contextvars
 
+from fairdraw import scheduling
 from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
@@ -32,7 +33,6 @@ from regworkers_core.drains.metering import DrainMeter
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
 from regworkers_core.drains.residency import AFTER_CLOSING_SECONDS, Residency, residents_wanted
 from regworkers_core.drains.sight import Sight
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import fuse_message
 from regworkers_core.engine.drain import DrainLimits, Source, Work, drain
 from regworkers_core.engine.drain_report import DrainReport

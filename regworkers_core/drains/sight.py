@@ -11,8 +11,8 @@ from functools import partial
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.dependency import Dependency, apart
 from regworkers_core.engine.steps import Steps

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.event_queue import EventQueue
@@ -32,7 +33,6 @@ from regworkers_core.eligibility.identity import TRUSTED, Caller, IdentitySecret
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rules import Verdict, judge, rule_set
 from regworkers_core.eligibility.transfer import REFUSED, IdTaken, TakenBy, TooOld, Transfer, Transferred
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, describe, entries_passed
 from regworkers_core.observability.metrics import UNKNOWN_VERDICTS, Metering

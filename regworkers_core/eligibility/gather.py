@@ -15,6 +15,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files.csv_lines import in_batches
 from regworkers_core.adapters.mongo.entrants import EACH, FoundEntrants, Trace
@@ -34,7 +35,6 @@ from regworkers_core.eligibility.earlier_entries import (
 )
 from regworkers_core.eligibility.identity import IdentityHash, IdentitySecret
 from regworkers_core.eligibility.request import Check
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import CallPool
 from regworkers_core.observability.logs import describe
 from regworkers_core.settings import EligibilitySettings

@@ -25,10 +25,10 @@ import orjson
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.eligibility.check import EXAMPLE, check_eligibility
 from regworkers_core.eligibility.identity import Caller, appsync_caller, direct_caller
-from regworkers_core.engine import scheduling
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.observability.tracing import carrier_of_xray, configure_tracing, flush, span
 from regworkers_core.runtime import Runtime

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fairdraw import scheduling
 from regworkers_core.domain.claim import TableKey, claim_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.roles import Role
 from regworkers_core.eligibility.case import Identity
-from regworkers_core.engine import scheduling
 from regworkers_core.settings.flows import EligibilitySettings
 
 # They decide odds and limits, or stay in logs and events after an erasure, so a fan may not set them.

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fairdraw import scheduling
 from regworkers_core.domain.claim import (
     CLAIM_LEASE_SECONDS,
     CLOCKS_SECONDS,
@@ -41,7 +42,6 @@ from regworkers_core.eligibility.case import AsOf, Identity
 from regworkers_core.eligibility.earlier_entries import EarlierEntries, Item, identities_of, is_young
 from regworkers_core.eligibility.gather import TableReads
 from regworkers_core.eligibility.request import Check
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 
 # Other writers may claim and release meanwhile.

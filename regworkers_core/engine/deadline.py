@@ -13,7 +13,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from regworkers_core.engine import scheduling
+from fairdraw import scheduling
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

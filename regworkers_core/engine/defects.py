@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from fairdraw import scheduling
 from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 
 U = TypeVar("U")
 R = TypeVar("R")

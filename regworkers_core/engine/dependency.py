@@ -13,8 +13,8 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.steps import step
 
 P = ParamSpec("P")

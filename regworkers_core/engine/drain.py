@@ -19,8 +19,8 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import bisect
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.steps import Steps, step

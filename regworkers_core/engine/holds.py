@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from regworkers_core.domain.documents import from_document
+from fairdraw.documents import from_document
 from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 

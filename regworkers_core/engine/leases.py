@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol, Self
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import Failure
-from regworkers_core.engine import scheduling
 from regworkers_core.observability.logs import describe
 
 log = structlog.get_logger(__name__)

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import UNANSWERED, Received
 from regworkers_core.engine.steps import step

@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine import scheduling
 
 log = structlog.get_logger(__name__)
 # The most messages that SQS returns for one receive.

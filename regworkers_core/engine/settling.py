@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.messages import DeadLetter, ItemSubject, attempt_of, encode, fit_correlation_id
 from regworkers_core.domain.reasons import (
     Failure,
@@ -19,7 +20,6 @@ from regworkers_core.domain.reasons import (
     TransientFailure,
 )
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import may_be_the_items, unforeseen
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement

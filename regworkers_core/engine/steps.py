@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from regworkers_core.engine import scheduling
+from fairdraw import scheduling
 
 # The time of the last step, of the thread that runs here and of those that it starts.
 _last: ContextVar[list[float] | None] = ContextVar("last_step", default=None)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from regworkers_core.engine import scheduling
+from fairdraw import scheduling
 
 # Called with the name of a step that was just done. Tests kill the process there to show that a crash loses nothing.
 OnStep = Callable[[str], None]

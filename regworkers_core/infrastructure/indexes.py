@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 
+from fairdraw import scheduling
 from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS, RECONCILE_RESULTS_DAYS
 from regworkers_core.adapters.mongo.client import mongo_client
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
@@ -24,7 +25,6 @@ from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.pages import EXPIRES_AT
 from regworkers_core.adapters.mongo.store import aggregate_all, find_all
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.provision_aws import OnLine, Provisioned, ProvisionOutcome
 from regworkers_core.runtime import Runtime
 

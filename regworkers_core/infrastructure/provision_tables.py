@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.desired import DesiredTable
 from regworkers_core.infrastructure.provision_aws import Call, Provisioned, ProvisionOutcome, found_or_none
 from regworkers_core.runtime import Runtime

@@ -19,9 +19,9 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.kafka.security import Material
 from regworkers_core.adapters.vault import Issued
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.health.dependency_status import with_short_timeouts

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 
 # Installed with the package, so that the image has it, too.

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus, lease_name
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.pages import expire_by_prefix, expire_codes, pages
 from regworkers_core.adapters.mongo.store import Documents as Collection
 from regworkers_core.domain.alert import IncidentChange
 from regworkers_core.domain.campaign import CampaignStatus
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency

@@ -18,8 +18,9 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+from fairdraw import scheduling
+from fairdraw.spilling import spilling
 from regworkers_core.adapters.aws.demand_table import DemandTable
-from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored
 from regworkers_core.domain.claim import comparable
 from regworkers_core.domain.entry import ORDER_FIELDS, Entry
@@ -27,7 +28,6 @@ from regworkers_core.domain.keys import EntryKey, is_selection_id, shown
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.replication.reconcile.classify import (

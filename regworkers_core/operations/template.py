@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 
 ANSWERS = ".copier-answers.yml"

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
+from fairdraw import scheduling
+from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.dashboards.publish_dashboards import existing_alarms
 from regworkers_core.operations.logs import parse
 from regworkers_core.runtime import Runtime

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import structlog
 
-from regworkers_core.domain.documents import as_document
+from fairdraw import scheduling
+from fairdraw.documents import as_document
 from regworkers_core.domain.keys import is_encodable, quoted
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step

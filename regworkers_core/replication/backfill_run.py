@@ -17,13 +17,13 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.demand_table import TablePage
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem, fit_correlation_id
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import Queue

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.demand_table import Cleared
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.mongo.replica import Replica
@@ -23,7 +24,6 @@ from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.demand_table import Cleared
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write
@@ -22,7 +23,6 @@ from regworkers_core.domain.messages import ItemSubject, MessageType, Op, Replic
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.queue import Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.mongo.entry_documents import Write
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.observability.logs import describe

@@ -6,7 +6,7 @@ import io
 import dagster as dg
 from pydantic import Field
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from fairdraw.documents import as_document, camel
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.documents import as_document, camel
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.selection.notify import outbox

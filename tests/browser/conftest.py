@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.selection.verifier.assemble import has_signatures, verifier_page
+from fairdraw.verifier.assemble import has_signatures, verifier_page
 from tests.browser.chromium import Browser, Tab, browser, chromium
 
 Opened = Callable[..., Tab]

@@ -9,16 +9,16 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from fairdraw.log.leaves import Kind, LogLeaf
+from fairdraw.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
+from fairdraw.log.tree import root_over
+from fairdraw.maths.files import sha256_hex
+from fairdraw.maths.merkle import levels_of, path_up
+from fairdraw.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.selection.log.leaves import Kind, LogLeaf
-from regworkers_core.selection.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
-from regworkers_core.selection.log.tree import root_over
-from regworkers_core.selection.maths.files import sha256_hex
-from regworkers_core.selection.maths.merkle import levels_of, path_up
-from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
-from tests.selection.proof.draws import BEACON, CAMPAIGN, REVEAL, outcomes, publish_beside, refs, two_phases
-from tests.selection.proof.rounds import ROUND
+from tests.fairdraw.proof.draws import BEACON, CAMPAIGN, REVEAL, outcomes, publish_beside, refs, two_phases
+from tests.fairdraw.proof.rounds import ROUND
 
 LOG = SignerKey("log.tickets.example", hashlib.sha256(b"log").digest())
 WITNESSES = tuple(

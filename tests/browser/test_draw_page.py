@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
+from fairdraw.proof.receipt import build_receipt, receipt_bytes
+from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.selection.site.page import served_policy
 from regworkers_core.selection.site.publish import page_from_folder
-from regworkers_core.selection.verifier.assemble import verifier_page
 from tests.browser.chromium import Browser, Tab
 from tests.browser.test_verifier_page import AUDIT, text
-from tests.selection.proof.draws import BEACON, outcomes, publish_beside, two_phases
+from tests.fairdraw.proof.draws import BEACON, outcomes, publish_beside, two_phases
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 Visit = Callable[..., Tab]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.selection.verifier import assemble
-from regworkers_core.selection.verifier.assemble import verifier_page
+from fairdraw.verifier import assemble
+from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.settings import PROJECT_ROOT
 from tests.browser.chromium import Tab
 from tests.browser.conftest import Opened

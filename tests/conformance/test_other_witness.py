@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.log_http import LogHttp
-from regworkers_core.selection.log import tree, witness
-from regworkers_core.selection.log.leaves import Kind
-from regworkers_core.selection.log.note import Note, SignerKey, VerifierKey
+from fairdraw.log import tree, witness
+from fairdraw.log.leaves import Kind
+from fairdraw.log.note import Note, SignerKey, VerifierKey
+from fairdraw.log_http import LogHttp
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.log.witnesses import Witness, Witnesses
 from tests.conformance.servers import free_port
+from tests.fairdraw.log.test_witness import LOG, NODES, OTHER, made, request
 from tests.selection.log.fakes import ORIGIN, Bucket, Secrets, hash_of, log_on
 from tests.selection.log.test_terminal import served
-from tests.selection.log.test_witness import LOG, NODES, OTHER, made, request
 from tests.support.waiting import wait_until
 
 FOLDER = os.environ.get("REGWORKERS_TEST_WITNESS", "")

@@ -20,7 +20,7 @@ PAGES = sorted(
 MAX_WIDTH = 100
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(
-    r"`((?:regworkers_(?:core|dagster|local)|docs|tests|deploy|configs|tools|benchmarks)/[\w./-]+)`"
+    r"`((?:fairdraw|regworkers_(?:core|dagster|local)|docs|tests|deploy|configs|tools|benchmarks)/[\w./-]+)`"
 )
 # Generated.
 _UNWRAPPED = {PROJECT_ROOT / name for name in ("docs/cli.md",)}

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 from structlog.testing import capture_logs
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.sight import BLIND_SECONDS, Sight
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.steps import Steps, step
 from tests.engine.fakes import Clock

@@ -27,10 +27,10 @@ from regworkers_core.selection.notify import work
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import DagsterProcess
 from tests.dagster.support import use
+from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
 from tests.operations.dead_letters.world import FAST, correct, depths, refuse
 from tests.selection.draw.beacons import committed_to_a_recorded_round
 from tests.selection.draw.world import CAMPAIGN, entry
-from tests.selection.proof.rounds import ROUND, SIGNATURE
 from tests.support.drains import replicate_all, run
 from tests.support.draws import add_codes, confirmed, publish, raising_for, result
 from tests.support.entries import document, key, put

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from regworkers_core.engine import scheduling
+from fairdraw import scheduling
 from regworkers_core.engine.deadline import NoAnswer, SingleFlight, gather
 from tests.support.waiting import wait_until
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import (
     DependencyDown,
     PermanentFailure,
@@ -16,7 +17,6 @@ from regworkers_core.domain.reasons import (
     TransientFailure,
     UsageError,
 )
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy, apart
 from tests.engine.fakes import Clock
 from tests.support.waiting import wait_until

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.engine import scheduling
+from fairdraw import scheduling
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow, held_lease
 from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
 

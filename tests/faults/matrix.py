@@ -30,6 +30,7 @@ import orjson
 import structlog
 from rich.console import Console
 
+from fairdraw.maths.manifest import DRAND
 from regworkers_core.adapters.mongo.incidents import EvaluationState
 from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.selection import QUICKNET
@@ -42,7 +43,6 @@ from regworkers_core.operations.health.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import LOOKED_AT, PARTITION_TAG, read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.manifest import DRAND
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import HOST
 from regworkers_local.services.app import TOKEN

@@ -30,6 +30,7 @@ from typing import Any
 import structlog
 from botocore.exceptions import HTTPClientError
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.files.judged_entries import Judgement, ReplicationProgress, Tell
 from regworkers_core.domain.campaign import Campaign
@@ -38,7 +39,6 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.eligibility.campaign.judging import judge_entries
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import describe
 from regworkers_core.operations.health.snapshot import DRAINS

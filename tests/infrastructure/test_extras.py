@@ -16,7 +16,18 @@ from regworkers_core.settings import PROJECT_ROOT
 
 PYPROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
-EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+FAIRDRAW = tomllib.loads((PROJECT_ROOT / "fairdraw" / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]
+# With what `fairdraw[large]` adds in its place: fairdraw itself is a package of this repository.
+EXTRAS: dict[str, list[str]] = {
+    extra: [
+        name
+        for each in needs
+        for name in (FAIRDRAW["optional-dependencies"]["large"] if each == "fairdraw[large]" else [each])
+    ]
+    for extra, needs in PROJECT["optional-dependencies"].items()
+}
 GROUPS: dict[str, list[str]] = PYPROJECT["dependency-groups"]
 LOCK, SECOND_LOCK = "requirements.lock", "requirements.conformance.lock"
 # By role: its extras, and modules that import all of its code.
@@ -34,7 +45,7 @@ ROLES: dict[str, tuple[set[str], list[str]]] = {
         {"draw"},
         ["regworkers_core.selection.draw.draw_run", "regworkers_core.selection.drains"],
     ),
-    "a terminal": ({"draw"}, ["regworkers_core.cli.main", "regworkers_core.selection.proof.verify"]),
+    "a terminal": ({"draw"}, ["regworkers_core.cli.main", "fairdraw.proof.verify"]),
     "the code server": ({"draw", "production"}, ["regworkers_dagster.definitions"]),
 }
 # A role with extras is a fork of the process that has imported what needs none. Prints the roles that import.

@@ -11,8 +11,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from fairdraw.verifier.assemble import has_signatures, verifier_page
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.verifier.assemble import has_signatures, verifier_page
 from regworkers_core.settings import PROJECT_ROOT
 from tests.support.entries import key, put
 from tests.support.environment import environment_of

@@ -22,7 +22,7 @@ from tests.mutants.table import Mutant
 
 # Of the tests of one defect; without a defect, of each test.
 LIMIT_SECONDS = 60.0
-_PACKAGES = ("regworkers_core", "regworkers_dagster", "regworkers_local", "tests")
+_PACKAGES = ("fairdraw", "regworkers_core", "regworkers_dagster", "regworkers_local", "tests")
 _NO_FAILURE, _FAILURES = 0, 1
 
 

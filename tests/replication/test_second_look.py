@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from fairdraw import scheduling
 from regworkers_core.adapters.mongo.entry_documents import Write
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.runner import drain_limits, run_drain
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.health.snapshot import read_drains
 from regworkers_core.replication.drains import SAVE

@@ -1,6 +1,6 @@
 """Threads as greenlets, run one at a time in an order that one seed decides, on virtual time.
 
-`Scheduler` is what `regworkers_core.engine.scheduling` is given in a play. A thread goes on until it waits: for a
+`Scheduler` is what `fairdraw.scheduling` is given in a play. A thread goes on until it waits: for a
 server, a lock, an event, a future or a time. The seed then picks one of those that can go on. If none can, the time
 jumps to the next one that something waits for, so an hour of waiting costs nothing.
 
@@ -226,7 +226,7 @@ class Scheduler:
                 waiting.remove(self.current)
         return True
 
-    # What the product asks for: the attributes of `regworkers_core.engine.scheduling.RealWorld`
+    # What the product asks for: the attributes of `fairdraw.scheduling.RealWorld`
 
     def monotonic(self) -> float:
         return self.time - EPOCH + 1000.0

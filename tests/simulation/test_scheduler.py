@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from regworkers_core.engine import scheduling
+from fairdraw import scheduling
 from regworkers_core.engine.deadline import CallPool, NoAnswer, SingleFlight
 from regworkers_core.engine.stop import StopSignal
 from tests.simulation.scheduler import Process, Scheduler, Stuck

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import duckdb
 from boto3.dynamodb.types import TypeDeserializer
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.adapters.drand import DrandHttp
 from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
-from regworkers_core.engine import scheduling
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.infrastructure.provision_aws import (
     provision_bucket,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from regworkers_core.engine import scheduling
+from fairdraw import scheduling
 
 T = TypeVar("T")
 

@@ -13,12 +13,12 @@ import dagster as dg
 import orjson
 import pytest
 
+from fairdraw.maths.manifest import Manifest
 from regworkers_core.analytics.archive.manifest import FORMAT
 from regworkers_core.domain import messages
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.manifest import Manifest
 from tests.dagster.support import job, plain, use
 from tests.support import entries
 from tests.support.drains import run

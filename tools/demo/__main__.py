@@ -18,12 +18,12 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.live import Live
 
+from fairdraw.verifier.assemble import has_signatures
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.verifier.assemble import has_signatures
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess

@@ -13,6 +13,11 @@ from typing import Any
 
 from rich.table import Table
 
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import RESULT
+from fairdraw.proof.receipt import receipt_bytes
+from fairdraw.proof.verify import Verification, verify
+from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
@@ -21,14 +26,9 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import RESULT
-from regworkers_core.selection.proof.receipt import receipt_bytes
 from regworkers_core.selection.proof.source import campaign_source
-from regworkers_core.selection.proof.verify import Verification, verify
 from regworkers_core.selection.site.page import INDEX
 from regworkers_core.selection.site.publish import PAGE_FOLDER, publish_page
-from regworkers_core.selection.verifier.assemble import verifier_page
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 from tools.demo.life import Console
 from tools.demo.replication import Sums

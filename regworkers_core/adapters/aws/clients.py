@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, error_code, login, meaning_of_code, profile
 from regworkers_core.adapters.aws.direct_calls import (
     FIRST_REFUSAL,
@@ -23,7 +24,6 @@ from regworkers_core.adapters.aws.direct_calls import (
     json_object,
 )
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Classify
 from regworkers_core.settings import AwsSettings
 

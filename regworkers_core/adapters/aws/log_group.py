@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import error_code
-from regworkers_core.engine import scheduling
 from regworkers_core.observability.logs import describe
 
 log = structlog.get_logger(__name__)

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, error_code
 from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, P, T
 
 # About ten thousand lines; a reader holds this in memory.

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.producers import (
     ProducerKey,
     ProducerRole,
@@ -16,7 +17,6 @@ from regworkers_core.domain.producers import (
 )
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 
 log = structlog.get_logger(__name__)
 # A key that was replaced is used, or accepted without end, for so long at most.

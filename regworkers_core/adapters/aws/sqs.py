@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, T, retry_parts
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.observability.metrics import operation as measured

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency, P, RetryPolicy, T, retry_parts
 
 V = TypeVar("V")

@@ -15,7 +15,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from regworkers_core.engine import scheduling
+from fairdraw import scheduling
 
 
 class Deadline:

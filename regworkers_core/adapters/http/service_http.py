@@ -18,10 +18,10 @@ import httpx2
 import orjson
 from structlog.contextvars import get_contextvars
 
+from fairdraw import scheduling
 from regworkers_core.adapters.http.deadline import BoundedTransport, Deadline
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Classify, Dependency
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.settings import ServicesSettings

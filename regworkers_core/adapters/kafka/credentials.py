@@ -12,9 +12,9 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from fairdraw import scheduling
 from regworkers_core.adapters.kafka.security import KafkaSecurity, Material, SecretStage
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 
 log = structlog.get_logger(__name__)
 _SILENT = logging.getLogger("regworkers.librdkafka")

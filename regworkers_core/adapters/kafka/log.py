@@ -18,9 +18,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from fairdraw import scheduling
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka, existing
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import KafkaSettings
 

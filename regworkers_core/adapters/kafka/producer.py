@@ -17,10 +17,10 @@ from typing import Any, Protocol, TypeAlias
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from fairdraw import scheduling
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
 from regworkers_core.adapters.kafka.credentials import Credentials
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.observability.metrics import sent
 
 log = structlog.get_logger(__name__)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from fairdraw.documents import as_document, from_document
 from regworkers_core.adapters.mongo.store import Documents, Store, bulk_update
 from regworkers_core.domain.activity import DrainMinute
-from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 

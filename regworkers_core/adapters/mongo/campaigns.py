@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 import structlog
 
+from fairdraw.documents import as_json
 from regworkers_core.adapters.mongo.store import Store
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
-from regworkers_core.domain.documents import as_json
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 

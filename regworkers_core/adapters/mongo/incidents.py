@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.store import Documents, Store
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 

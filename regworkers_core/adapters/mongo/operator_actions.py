@@ -12,8 +12,8 @@ from typing import Any
 
 import structlog
 
+from fairdraw.documents import as_document, from_document
 from regworkers_core.adapters.mongo.store import Documents, Store
-from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency

@@ -27,10 +27,10 @@ from typing import Any
 import orjson
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import Dependency
 
 log = structlog.get_logger(__name__)

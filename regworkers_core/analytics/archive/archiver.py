@@ -17,6 +17,8 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
+from fairdraw import scheduling
+from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.kafka.log import KafkaRecord, Partition, RecordChunk, Span
 from regworkers_core.analytics.archive import files
@@ -24,10 +26,8 @@ from regworkers_core.analytics.archive.compaction import Compaction, delete_repl
 from regworkers_core.analytics.archive.files import KnownIds
 from regworkers_core.analytics.archive.manifest import LEASE, ArchiveSuperseded, Ledger, lag, plan_reading
 from regworkers_core.analytics.archive.rows import Damaged, EventRow, other_body, parse
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.tracing import span

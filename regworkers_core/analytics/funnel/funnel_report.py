@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
 from regworkers_core.analytics.funnel.counting import Counting, Counts
 from regworkers_core.analytics.funnel.staging import STAGES, Stage, StagedFiles, stage
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.reporting.pages import Level, Remark

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files.csv_lines import in_batches
 from regworkers_core.adapters.files.judged_entries import PAGE, JudgedEntry, JudgedWriter, Judgement, Tell
@@ -30,7 +31,6 @@ from regworkers_core.eligibility.campaign.staging import ROWS, StagedEntry, Stag
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject, invite_keys
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import RULES, judge, rule_set
-from regworkers_core.engine import scheduling
 from regworkers_core.runtime import Runtime
 
 Invites = Mapping[InviteType, int]

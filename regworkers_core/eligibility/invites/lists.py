@@ -16,6 +16,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fairdraw import scheduling
+from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files.csv_lines import (
     Blank,
@@ -28,12 +30,10 @@ from regworkers_core.adapters.files.csv_lines import (
     masked,
 )
 from regworkers_core.domain.claim import is_mail
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.request import MAX_ID, is_blank, text_problem
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step

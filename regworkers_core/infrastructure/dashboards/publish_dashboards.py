@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.documents import as_document
 from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
 from regworkers_core.infrastructure.dashboards.board import board_body, board_name, saved_queries
 from regworkers_core.runtime import Runtime

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regworkers_core.domain.documents import as_document, as_json
+from fairdraw.documents import as_document, as_json
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.desired import Facts
 from regworkers_core.infrastructure.discovery.declared import Declared, ResourceKind, declared

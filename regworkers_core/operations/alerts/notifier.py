@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.alert_channels import (
     FileChannel,
     LogChannel,
@@ -25,7 +26,6 @@ from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import Background
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime

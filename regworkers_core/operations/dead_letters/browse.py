@@ -18,9 +18,9 @@ from typing import IO, Any, Self
 
 import structlog
 
-from regworkers_core.domain.documents import as_document
+from fairdraw import scheduling
+from fairdraw.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.queue import Queue, Received
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.verdict import Assess, Assessed

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import DRAIN_OF, PausedDrain
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.holds import hold_of
 from regworkers_core.engine.queue import Queue

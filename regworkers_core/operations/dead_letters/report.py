@@ -9,7 +9,7 @@ from enum import StrEnum
 from shlex import quote
 from typing import Any
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.domain.timestamps import iso, seconds

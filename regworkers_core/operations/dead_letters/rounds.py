@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from fairdraw import scheduling
 from regworkers_core.adapters.mongo.dead_letters import SUBJECT_FIELDS
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.queue import Queue
 from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.verdict import PROVABLE, SETTLED, Assess

@@ -21,18 +21,18 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairdraw import scheduling
+from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.adapters.mongo.outbox import ERASED, OPEN
 from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
-from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order, is_erased
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.identity import IdentitySecret
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.operations.erasure.dead_letters import (

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from fairdraw import scheduling
+from fairdraw.documents import as_document
 from regworkers_core.adapters.local_instance import server_of
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import NoAnswer, gather
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime

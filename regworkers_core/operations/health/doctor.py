@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions.condition import BLIND, Condition, Context, Finding

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from fairdraw.documents import as_document
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.domain.documents import as_document, as_json
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime

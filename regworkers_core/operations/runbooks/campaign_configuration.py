@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.redis.campaign_store import CampaignStore, StoredKey, as_cached, parse_cached
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.operations.health.dependency_status import command_in

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import Reading, Unread
 

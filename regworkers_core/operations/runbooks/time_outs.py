@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from fairdraw import scheduling
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.runbooks.runbook import (

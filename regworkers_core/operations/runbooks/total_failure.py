@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fairdraw import scheduling
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.infrastructure.provision_aws import ProvisionOutcome

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.streams import KnownStream, Shard, Streams, Trimmed, lister_key
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseTable
 from regworkers_core.observability.logs import describe
 from regworkers_core.replication.enqueue import shard_rows

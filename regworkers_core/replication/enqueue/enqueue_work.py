@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.streams import StreamRecord, stream_record
 from regworkers_core.domain.messages import (
     MessageType,
@@ -18,7 +19,6 @@ from regworkers_core.domain.messages import (
     encode,
 )
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.defects import Fuse, FuseBlown, bisect, defect_of
 from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.drain import Settlement

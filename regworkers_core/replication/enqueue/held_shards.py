@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.streams import StreamPage, StreamRecord
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseRow, LeaseTable
 from regworkers_core.replication.enqueue import shard_rows
 from regworkers_core.replication.enqueue.discovery import ShardDiscovery

@@ -10,10 +10,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.streams import IteratorExpired, StreamRecord, Streams, Trimmed, known_stream
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import StreamState
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseRow, LeaseTable
 from regworkers_core.replication.enqueue import shard_rows
 

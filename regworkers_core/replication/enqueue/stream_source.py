@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.streams import (
     MAX_RECORDS,
     IteratorExpired,
@@ -20,7 +21,6 @@ from regworkers_core.adapters.aws.streams import (
     Trimmed,
 )
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.engine.stop import OnStep, no_step

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from fairdraw import scheduling
 from regworkers_core.adapters.aws.streams import MAX_RECORDS, StreamRecord
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
@@ -24,7 +25,6 @@ from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import BEAT_SECONDS, beats
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.drain import DrainLimits, Settlement, drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.leases import (

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any, Protocol
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.superseded import Lowering
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, is_erased, lenient_order
 from regworkers_core.domain.timestamps import iso

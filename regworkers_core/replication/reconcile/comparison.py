@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
+from fairdraw import scheduling
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
-from regworkers_core.engine import scheduling
 from regworkers_core.replication.reconcile.classify import (
     EntrySide,
     Kind,

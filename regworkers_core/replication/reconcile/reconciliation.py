@@ -12,11 +12,11 @@ from typing import Any
 
 import structlog
 
+from fairdraw import scheduling
+from fairdraw.documents import as_document, camel
 from regworkers_core.adapters.mongo.activity import ReconcileSummary
-from regworkers_core.domain.documents import as_document, camel
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step

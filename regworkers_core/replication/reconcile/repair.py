@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.order import Order

@@ -19,9 +19,9 @@ from itertools import zip_longest
 
 import orjson
 
+from fairdraw import scheduling
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import (
     PATIENCE_LEASES,
     POLL_SHARE,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import is_erased, lenient_order
 from regworkers_core.engine.stop import OnStep, no_step

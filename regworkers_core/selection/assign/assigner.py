@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.events import selection_made
 from regworkers_core.domain.messages import ItemSubject, MessageType
@@ -18,7 +19,6 @@ from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed

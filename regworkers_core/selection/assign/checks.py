@@ -15,13 +15,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairdraw.maths.engine import Engine
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, PromiseVerdict
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.maths.engine import Engine
 from regworkers_core.selection.notify.counts import compare, differences
 
 

@@ -13,13 +13,13 @@ import duckdb
 import orjson
 import pyarrow as pa
 
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import OUTCOMES
 from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, NOTICES, NoticeType, Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import ResultDiffers, entries_hash, pipeline_key, result_hash
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import OUTCOMES
 
 _BATCH_ROWS = 50_000
 _CHANGED_ROWS = 5_000

@@ -16,17 +16,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fairdraw.documents import as_document
+from fairdraw.log.leaves import Kind
+from fairdraw.maths.beside import codes_name
+from fairdraw.maths.files import sha256_hex
 from regworkers_core.adapters.mongo.draws import PhaseRecord
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import Plan, Plans
 from regworkers_core.selection.draw.artefacts import public_key
-from regworkers_core.selection.log.leaves import Kind
 from regworkers_core.selection.log.public_log import log_leaf
-from regworkers_core.selection.maths.beside import codes_name
-from regworkers_core.selection.maths.files import sha256_hex
 
 _SECRET_BYTES = 32
 _DESCRIPTION = "Salts of the planned codes of a campaign in the public log: kept secret, changed never."

@@ -18,16 +18,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairdraw import scheduling
+from fairdraw.documents import as_document
+from fairdraw.maths.files import file_hash
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.codes import CodePosition, Codes
 from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
-from regworkers_core.engine import scheduling
 from regworkers_core.selection.assign.committed import Committed
 from regworkers_core.selection.draw.artefacts import begun_earlier, pipeline_key
-from regworkers_core.selection.maths.files import file_hash
 
 # A chunk reads whole row groups, so they are small.
 _GROUP_ROWS = 10_000

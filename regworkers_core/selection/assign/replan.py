@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.codes import Code, CodeStatus
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseRecord
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import RequestError, TransientFailure
 from regworkers_core.domain.selection import (
     NON_WINNERS,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fairdraw.documents import as_document
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseBusy, held_lease

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fairdraw.log.leaves import Kind
+from fairdraw.maths.manifest import commitment_of
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log.leaves import Kind
 from regworkers_core.selection.log.public_log import PublicLog
-from regworkers_core.selection.maths.manifest import commitment_of
 
 _FIELDS = frozenset({"campaignId", "slug", "name", "opensAt", "closesAt", "eligibility"})
 _FIELDS |= {"markets", "autoDraw", "draw"}

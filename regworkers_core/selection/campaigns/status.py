@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fairdraw import scheduling
+from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.draws import (
     DrawRecord,
     MarketStatus,
@@ -17,10 +19,8 @@ from regworkers_core.adapters.mongo.draws import (
 )
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.completion import waits_to_finish

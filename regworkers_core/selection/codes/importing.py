@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.files.csv_lines import (
     Blank,
     Cells,
@@ -31,7 +32,6 @@ from regworkers_core.adapters.files.csv_lines import (
 from regworkers_core.adapters.mongo.codes import Code, NewCode
 from regworkers_core.adapters.mongo.draws import MarketStatus
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.files.csv_lines import masked
 from regworkers_core.adapters.mongo.codes import Code, CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.timestamps import iso

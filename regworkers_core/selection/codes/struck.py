@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
+from fairdraw.documents import as_document
 from regworkers_core.adapters.files.csv_lines import in_batches, masked
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.outbox import RowStatus
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime

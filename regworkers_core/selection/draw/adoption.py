@@ -15,6 +15,23 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
+from fairdraw.errors import DrawError
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import (
+    CUTOFFS,
+    LEAVES,
+    MANIFEST,
+    OUTCOMES,
+    RESULT,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    file_hash,
+    sha256_hex,
+)
+from fairdraw.maths.leaves import write_leaves
+from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.merkle import root_of
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError
@@ -26,23 +43,6 @@ from regworkers_core.selection.draw import allocation, freezing, seeding
 from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, public_key, workbench
 from regworkers_core.selection.draw.freezing import EXCLUSIONS, POOL
 from regworkers_core.selection.draw.held import draw_lease
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import (
-    CUTOFFS,
-    LEAVES,
-    MANIFEST,
-    OUTCOMES,
-    RESULT,
-    SEED,
-    STRIKES,
-    SUMMARY,
-    DrawError,
-    file_hash,
-    sha256_hex,
-)
-from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.merkle import root_of
 
 # Codes that are compared with the collection at once.
 _BATCH = 1000

@@ -10,10 +10,26 @@ from typing import Any
 import duckdb
 import orjson
 
+from fairdraw.documents import as_document
+from fairdraw.maths.allocate import allocate_seats, compute
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import (
+    ARTEFACTS,
+    CUTOFFS,
+    LEAVES,
+    MANIFEST,
+    OUTCOMES,
+    RESULT,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    sha256_hex,
+)
+from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.rank import RANKED, rank_leaves
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.events import EventType, draw_event
 from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.timestamps import iso
@@ -30,22 +46,6 @@ from regworkers_core.selection.draw.artefacts import (
 )
 from regworkers_core.selection.draw.freezing import EXCLUSIONS, POOL
 from regworkers_core.selection.draw.terms import PhaseTerms
-from regworkers_core.selection.maths.allocate import allocate_seats, compute
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import (
-    ARTEFACTS,
-    CUTOFFS,
-    LEAVES,
-    MANIFEST,
-    OUTCOMES,
-    RESULT,
-    SEED,
-    STRIKES,
-    SUMMARY,
-    sha256_hex,
-)
-from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.rank import RANKED, rank_leaves
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 
 

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fairdraw.errors import DrawError
+from fairdraw.log.leaves import Kind
+from fairdraw.maths.beside import ANNULLED, Annulled
+from fairdraw.maths.files import sha256_hex
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.adapters.mongo.outbox import ANNULLED as WHY
@@ -25,10 +29,7 @@ from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.draw.artefacts import public_key
 from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import published_reason
-from regworkers_core.selection.log.leaves import Kind
 from regworkers_core.selection.log.public_log import PublicLog
-from regworkers_core.selection.maths.beside import ANNULLED, Annulled
-from regworkers_core.selection.maths.files import DrawError, sha256_hex
 from regworkers_core.selection.notify.outbox import markets_of, supersede_all
 
 

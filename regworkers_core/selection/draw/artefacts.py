@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fairdraw.errors import DrawError
+from fairdraw.maths.beside import published
+from fairdraw.maths.files import file_hash, sha256_hex
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason
-from regworkers_core.selection.maths.beside import published
-from regworkers_core.selection.maths.files import DrawError, file_hash, sha256_hex
 
 if TYPE_CHECKING:
     import duckdb

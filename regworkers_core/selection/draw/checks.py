@@ -9,6 +9,10 @@ from pathlib import Path
 
 import orjson
 
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import OUTCOMES
+from fairdraw.maths.manifest import Manifest
+from fairdraw.proof.verify import verify
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import DrawBusy, PromiseVerdict
@@ -16,11 +20,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import InputDiffers, pipeline_key, report_key
 from regworkers_core.selection.draw.gate import REPLAY, Confirming, replay_differences
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import OUTCOMES
-from regworkers_core.selection.maths.manifest import Manifest
 from regworkers_core.selection.proof.source import artefacts_of
-from regworkers_core.selection.proof.verify import verify
 from regworkers_core.selection.report import notes
 
 

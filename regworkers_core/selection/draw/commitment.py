@@ -15,24 +15,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
-from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
-from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.events import EventType, draw_event
-from regworkers_core.domain.producers import ProducerRole
-from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET_HASH
-from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.stop import OnStep, no_step
-from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import ensure_commitment
-from regworkers_core.selection.draw import seeding
-from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
-from regworkers_core.selection.draw.terms import PhaseTerms
-from regworkers_core.selection.log.leaves import Kind
-from regworkers_core.selection.log.public_log import PublicLog, log_leaf
-from regworkers_core.selection.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
-from regworkers_core.selection.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
-from regworkers_core.selection.maths.manifest import (
+from fairdraw.log.leaves import Kind
+from fairdraw.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
+from fairdraw.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
+from fairdraw.maths.manifest import (
     COMMIT_REVEAL,
     DRAND,
     Manifest,
@@ -40,6 +26,21 @@ from regworkers_core.selection.maths.manifest import (
     ReserveTerms,
     strikes_bytes,
 )
+from fairdraw.terms import QUICKNET_HASH
+from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.events import EventType, draw_event
+from regworkers_core.domain.producers import ProducerRole
+from regworkers_core.domain.selection import LEAD_SECONDS
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.registry import ensure_commitment
+from regworkers_core.selection.draw import seeding
+from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
+from regworkers_core.selection.draw.terms import PhaseTerms
+from regworkers_core.selection.log.public_log import PublicLog, log_leaf
 
 Fields = dict[str, Any]
 

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairdraw.log.leaves import Kind
+from fairdraw.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
+from fairdraw.maths.files import CUTOFFS
 from regworkers_core.adapters.files.judged_entries import Judge, ReplicationProgress, Tell
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
@@ -30,10 +33,7 @@ from regworkers_core.selection.draw.gate import AcceptedFindings, Confirming
 from regworkers_core.selection.draw.seeding import Patience
 from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.top_up import require_in_pool
-from regworkers_core.selection.log.leaves import Kind
 from regworkers_core.selection.log.public_log import log_leaf
-from regworkers_core.selection.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
-from regworkers_core.selection.maths.files import CUTOFFS
 from regworkers_core.selection.notify.outbox import settle
 
 Settled = Callable[[str], ReplicationProgress]

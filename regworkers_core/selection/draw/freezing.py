@@ -15,6 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairdraw.documents import as_document
+from fairdraw.errors import DrawError
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import LEAVES
+from fairdraw.maths.leaves import write_leaves
+from fairdraw.maths.merkle import root_of
+from fairdraw.maths.rules import MAX_WEIGHT
 from regworkers_core.adapters.files.judged_entries import (
     JUDGED,
     PAGE,
@@ -26,16 +33,10 @@ from regworkers_core.adapters.files.judged_entries import (
 )
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import Workbench, own_prefix, pipeline_key, report_key
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import LEAVES, DrawError
-from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.merkle import root_of
-from regworkers_core.selection.maths.rules import MAX_WEIGHT
 
 POOL = "pool.parquet"
 EXCLUSIONS = "exclusions.parquet"

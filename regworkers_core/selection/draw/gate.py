@@ -14,6 +14,10 @@ from typing import Any
 
 import orjson
 
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import ARTEFACTS, OUTCOMES
+from fairdraw.maths.manifest import Manifest
+from fairdraw.proof.verify import Verification, verify
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure, RequestError
@@ -37,10 +41,6 @@ from regworkers_core.selection.assign.plan import last_planned
 from regworkers_core.selection.draw.artefacts import InputDiffers, Workbench, pipeline_key
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.terms import published_reason
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import ARTEFACTS, OUTCOMES
-from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.proof.verify import Verification, verify
 from regworkers_core.selection.report import notes
 
 REPLAY, CAPACITY, CODES, INPUTS = "replay", "capacity", "codes", "inputs"

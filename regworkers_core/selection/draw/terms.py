@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fairdraw.documents import as_document, from_document
+from fairdraw.maths.manifest import STRIKE_REASON
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
-from regworkers_core.domain.documents import as_document, from_document
 from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.selection.maths.manifest import STRIKE_REASON
 
 Strikes = tuple[tuple[str, str], ...]
 

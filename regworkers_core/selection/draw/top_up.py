@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import OUTCOMES
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import DrawBusy
@@ -23,8 +25,6 @@ from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, wo
 from regworkers_core.selection.draw.freezing import POOL
 from regworkers_core.selection.draw.held import HeldDraw, draw_lease, noted_stops
 from regworkers_core.selection.draw.terms import PhaseTerms, TopUp, merged, refuse_late_strikes, require_room
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import OUTCOMES
 
 
 class Striking(HeldDraw):

@@ -13,13 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.stop import OnStep, no_step
-from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log import tree
-from regworkers_core.selection.log.leaves import (
+from fairdraw.errors import DrawError
+from fairdraw.log import tree
+from fairdraw.log.leaves import (
     CHANGE_SECONDS,
     CHECKPOINT,
     KEYS,
@@ -29,15 +25,20 @@ from regworkers_core.selection.log.leaves import (
     kept_path,
     key_leaf,
 )
-from regworkers_core.selection.log.note import (
+from fairdraw.log.note import (
     Note,
     NoteError,
     SignerKey,
     VerifierKey,
     signed,
 )
+from fairdraw.maths.files import canonical_bytes
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.runtime import Runtime
 from regworkers_core.selection.log.witnesses import Witnesses
-from regworkers_core.selection.maths.files import DrawError, canonical_bytes
 
 FOLDER = "log/"
 SECRET = "log-key"  # noqa: S105 - the name of the secret, not its value

@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from regworkers_core.adapters.log_http import Ask, LogHttp, NoAnswer
+from fairdraw import scheduling
+from fairdraw.log import tree
+from fairdraw.log.note import COSIGNATURE, Note, NoteError, Signature, VerifierKey
+from fairdraw.log_http import Ask, LogHttp, NoAnswer
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine import scheduling
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log import tree
-from regworkers_core.selection.log.note import COSIGNATURE, Note, NoteError, Signature, VerifierKey
 
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,15})\n")
 # A witness that was asked by another writer meanwhile answers with its size once more.
@@ -30,7 +30,7 @@ class Witness:
 
 
 class Witnesses:
-    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `adapters.log_http`."""
+    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `fairdraw.log_http`."""
 
     def __init__(self, witnesses: Sequence[Witness], needed: int, ask: Ask) -> None:
         self._witnesses, self.needed, self._ask = tuple(witnesses), needed, ask

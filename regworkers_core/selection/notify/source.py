@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from fairdraw import scheduling
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.adapters.mongo.outbox import ANNULLED, ERASED, RowStatus
 from regworkers_core.domain.keys import EntryKey
@@ -21,7 +22,6 @@ from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.leases import PATIENCE_LEASES, POLL_SHARE, Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.outbox import (

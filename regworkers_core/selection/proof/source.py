@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,16 +14,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.domain.keys import EntryKey, is_selection_id
-from regworkers_core.domain.reasons import UsageError
-from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import export, public_key
-from regworkers_core.selection.draw.freezing import EXCLUSIONS, key_of
-from regworkers_core.selection.log.follow import log_parts
-from regworkers_core.selection.log.place import in_bucket
-from regworkers_core.selection.maths.beside import (
+from fairdraw.log.follow import log_parts
+from fairdraw.log.place import Place
+from fairdraw.maths.beside import (
     ACCEPTED,
     ANNULLED,
     NOTICE,
@@ -33,7 +27,7 @@ from regworkers_core.selection.maths.beside import (
     is_beside,
     replaced_name,
 )
-from regworkers_core.selection.maths.files import (
+from fairdraw.maths.files import (
     ARTEFACTS,
     CUTOFFS,
     LEAVES,
@@ -45,16 +39,15 @@ from regworkers_core.selection.maths.files import (
     is_hash,
     sha256_hex,
 )
-from regworkers_core.selection.proof.inputs import PHASE_FOLDER, mark_not_confirmed
-from regworkers_core.selection.proof.receipt import (
-    LogPartOf,
-    NoReceipt,
-    Reasons,
-    Receipt,
-    build_receipt,
-    no_log,
-    no_reasons,
-)
+from fairdraw.proof.inputs import PHASE_FOLDER, mark_not_confirmed
+from fairdraw.proof.receipt import ReceiptSource
+from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
+from regworkers_core.adapters.mongo.draws import DrawRecord
+from regworkers_core.domain.keys import EntryKey, is_selection_id
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.artefacts import export, public_key
+from regworkers_core.selection.draw.freezing import EXCLUSIONS, key_of
 
 _S3 = re.compile(r"s3://([^/]+)/(.+)")
 # The files of a phase that a receipt reads. Leaves and seed are those of phase 1.
@@ -160,61 +153,6 @@ def _fetch_all(objects: ObjectStore, prefix: str, folder: Path) -> None:
         raise UsageError(f"s3://{objects.bucket}/{prefix}/ contains no phase-1: give the prefix of a draw")
 
 
-def no_entries(_entry_id: str) -> str | None:
-    """Used where only the published artefacts are known, which contain no entry ids."""
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptSource:
-    """The arguments of `build_receipt`. `ref_of` returns the ref of an entry by the entry's id; `not_confirmed` are the
-    phases that were drawn and that no receipt covers yet.
-    """
-
-    folder: Path
-    index: Path | None
-    reasons: Reasons = no_reasons
-    commitment_late: bool | None = None
-    ref_of: Callable[[str], str | None] = no_entries
-    log: LogPartOf = no_log
-    not_confirmed: Sequence[int] = ()
-
-    def receipt(self, named: str) -> Receipt:
-        """The receipt of a ref, else of the entry with this id. Raises as `build_receipt`."""
-        try:
-            return self._build(named)
-        except NoReceipt:
-            ref = self.ref_of(named)
-            if ref is None:
-                raise
-        return self._build(ref)
-
-    @property
-    def note(self) -> str:
-        """Say which drawn phases the receipts do not cover; empty if they cover all."""
-        phases = ", ".join(map(str, self.not_confirmed))
-        return phases and f"phase {phases} is drawn and not confirmed yet: the receipt ends before it"
-
-    def _build(self, ref: str) -> Receipt:
-        return build_receipt(
-            self.folder,
-            ref,
-            index=self.index,
-            reasons=self.reasons,
-            commitment_late=self.commitment_late,
-            log=self.log,
-        )
-
-
-def folder_source(folder: Path, cache: Path) -> ReceiptSource:
-    """Artefacts in a folder, which is not changed: the index of its leaves is written to the cache."""
-    manifest = folder / "phase-1" / MANIFEST
-    if not manifest.is_file():
-        raise UsageError(f"{folder} contains no phase-1/{MANIFEST}: give the folder of a draw")
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return ReceiptSource(folder, cache / f"{sha256_hex(manifest.read_bytes())}.index")
-
-
 def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptSource:
     """Published artefacts of a campaign's confirmed phases, cached under the hash of the last result for the next
     receipt.
@@ -246,6 +184,21 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
         log_parts(in_bucket(runtime.objects).read),
         record.not_confirmed,
     )
+
+
+def in_bucket(objects: ObjectStore) -> Place:
+    def read(path: str) -> bytes | None:
+        tagged = objects.get_tagged(path)
+        return None if tagged is None else tagged.data
+
+    def digest(path: str) -> str | None:
+        try:
+            with objects.open(path) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except MissingObject:
+            return None
+
+    return Place(read, digest)
 
 
 def cache_folder() -> Path:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
+from fairdraw.maths.manifest import ALGORITHM
 from regworkers_core.reporting.pages import Remark, markdown_image, markdown_table, page, percent
-from regworkers_core.selection.maths.manifest import ALGORITHM
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.inputs import DrawnPhase, ReportContext, ReportFiles, Workspace
 from regworkers_core.selection.report.notes import notes, seed_source, verdict

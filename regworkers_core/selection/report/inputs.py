@@ -15,12 +15,13 @@ from typing import Any, Self
 
 import duckdb
 
+from fairdraw.errors import DrawError
+from fairdraw.maths.files import CUTOFFS, MANIFEST, SUMMARY, parse_canonical
+from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
+from fairdraw.spilling import spilling
 from regworkers_core.adapters.files.judged_entries import OTHER_DOMAINS
-from regworkers_core.adapters.files.spilling import spilling
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.maths.files import CUTOFFS, MANIFEST, SUMMARY, DrawError, parse_canonical
-from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.rules import MarketCutoffs, parse_cutoffs
 
 # A mail domain with fewer entries is not shown, because it could identify a fan.
 DOMAIN_ENTRIES = 50

@@ -8,11 +8,11 @@ from typing import Any
 
 import duckdb
 
+from fairdraw.maths.manifest import Manifest
+from fairdraw.proof.beacon import signed_at
 from regworkers_core.domain.selection import LEAD_SECONDS, PromiseVerdict
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.reporting.pages import Remark
-from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.proof.beacon import signed_at
 from regworkers_core.selection.report.inputs import ReportContext
 
 # The value of a commitment to a secret, by the time when it was made.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from regworkers_core.selection.maths.manifest import Manifest
-from regworkers_core.selection.maths.rules import Cutoff
+from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.rules import Cutoff
 from regworkers_core.selection.report.inputs import OUTCOMES, DrawnPhase, ReportFiles, Workspace
 
 

@@ -22,21 +22,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from regworkers_core.domain.campaign import Market
-from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.draw.freezing import POOL, POOL_SCHEMA
-from regworkers_core.selection.maths.allocate import compute
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, sha256_hex
-from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.manifest import (
+from fairdraw.maths.allocate import compute
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, sha256_hex
+from fairdraw.maths.leaves import write_leaves
+from fairdraw.maths.manifest import (
     COMMIT_REVEAL,
     Manifest,
     MarketTerms,
     ReserveTerms,
     SeedFile,
 )
-from regworkers_core.selection.maths.rules import entry_key_prefix, key_prefix
+from fairdraw.maths.rules import entry_key_prefix, key_prefix
+from regworkers_core.domain.campaign import Market
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.selection.draw.freezing import POOL, POOL_SCHEMA
 from regworkers_core.selection.report.simulation import Group, Scenario, Simulation
 
 # Part of every key, so keys differ from those of a draw even with the same seed.

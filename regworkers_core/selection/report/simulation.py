@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fairdraw.documents import as_json
+from fairdraw.maths.rules import MAX_WEIGHT
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
-from regworkers_core.domain.documents import as_json
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.reporting.pages import Table
-from regworkers_core.selection.maths.rules import MAX_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairdraw.maths.beside import published
+from fairdraw.proof import guarantee
+from fairdraw.proof.beacon import signed_at
+from fairdraw.proof.inputs import Inputs
+from fairdraw.tiles import BLOCK, Proofs
+from fairdraw.verifier.assemble import curves_scripts, module, source, verifier_hash
 from regworkers_core.reporting.figures import svg
 from regworkers_core.reporting.pages import page
-from regworkers_core.selection.maths.beside import published
-from regworkers_core.selection.proof import guarantee
-from regworkers_core.selection.proof.beacon import signed_at
-from regworkers_core.selection.proof.inputs import Inputs
 from regworkers_core.selection.report.build import DIMENSIONS
 from regworkers_core.selection.report.notes import verdict
 from regworkers_core.selection.report.plots import plots
-from regworkers_core.selection.site.tiles import BLOCK, Proofs
-from regworkers_core.selection.verifier.assemble import curves_scripts, module, source, verifier_hash
 
 LEAST_GROUP = 50
 INDEX = "index.html"

@@ -12,25 +12,25 @@ from typing import Any
 
 import orjson
 
+from fairdraw.documents import as_document
+from fairdraw.log.follow import log_parts
+from fairdraw.maths.beside import published
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import LEAVES, OUTCOMES, RESULT
+from fairdraw.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
+from fairdraw.proof.inputs import drawn_folders, phase_folders, read_inputs
+from fairdraw.proof.receipt import ReceiptSource
+from fairdraw.tiles import DRAW, OnLeaves, Proofs, write_proofs
+from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import export, report_key
-from regworkers_core.selection.log.follow import log_parts
-from regworkers_core.selection.log.place import in_bucket
-from regworkers_core.selection.maths.beside import published
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import LEAVES, OUTCOMES, RESULT
-from regworkers_core.selection.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
-from regworkers_core.selection.proof.inputs import drawn_folders, phase_folders, read_inputs
-from regworkers_core.selection.proof.source import ReceiptSource
+from regworkers_core.selection.proof.source import in_bucket
 from regworkers_core.selection.report.build import measured
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 from regworkers_core.selection.site.page import INDEX, Naming, draw_page
-from regworkers_core.selection.site.tiles import DRAW, OnLeaves, Proofs, write_proofs
-from regworkers_core.selection.verifier.assemble import verifier_page
 
 PAGE_FOLDER = "page"
 VERIFIER = "verifier.html"

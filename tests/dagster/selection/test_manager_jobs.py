@@ -15,14 +15,14 @@ import orjson
 import pytest
 import structlog
 
+from fairdraw.proof.check import check_receipt
+from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.proof.check import check_receipt
-from regworkers_core.selection.verifier.assemble import verifier_page
 from regworkers_dagster.metadata import table
 from tests.dagster.selection.world import failure_of, materialised, observed, run_draw
 from tests.dagster.support import job, plain, use

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 
+from fairdraw.verifier.assemble import module, source
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.downloads import Download
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.verifier.assemble import module, source
 from tests.dagster.web.world import FILE, Site
 
 OUR_PAGE = {**FILE, "origin": "http://localhost:3000", "sec-fetch-site": "same-origin"}

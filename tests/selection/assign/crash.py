@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from fairdraw.maths.beside import Annulled
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
@@ -23,7 +24,6 @@ from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.codes.struck import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.annul import annul
-from regworkers_core.selection.maths.beside import Annulled
 from tests.faults.story import Verdict
 from tests.support.children import run_child
 from tests.support.drains import run

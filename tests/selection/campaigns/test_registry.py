@@ -9,12 +9,12 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from fairdraw.log.leaves import Kind
 from regworkers_core.domain.campaign import CampaignStatus, Transition
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.registry import ensure_commitment, make_secret, reveal
-from regworkers_core.selection.log.leaves import Kind
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.support.campaigns import create, definition

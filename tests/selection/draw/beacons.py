@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from fairdraw.proof import beacon
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.proof import beacon
+from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
 from tests.selection.draw.world import close_campaign, draw
-from tests.selection.proof.rounds import ROUND, SIGNATURE
 from tests.support.runtimes import test_settings
 
 # When a draw of these tests is committed, in seconds since the epoch; its first round comes 660 s later, or 662. Far

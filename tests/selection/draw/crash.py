@@ -11,13 +11,13 @@ import signal
 import sys
 from contextlib import ExitStack, suppress
 
+from fairdraw.log.follow import follow
+from fairdraw.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes, replaced_name
+from fairdraw.maths.files import ARTEFACTS
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import AcceptedFindings
-from regworkers_core.selection.log.follow import follow
-from regworkers_core.selection.log.place import in_bucket
-from regworkers_core.selection.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes, replaced_name
-from regworkers_core.selection.maths.files import ARTEFACTS
+from regworkers_core.selection.proof.source import in_bucket
 from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.replay import replay_of
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn

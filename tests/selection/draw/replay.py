@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from fairdraw.maths.engine import Engine
+from fairdraw.proof.verify import Verification, verify
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.proof.verify import Verification, verify
 from tests.selection.draw.world import CAMPAIGN
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from fairdraw.maths.beside import Annulled
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.runtime import Runtime
@@ -18,7 +19,6 @@ from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.maths.beside import Annulled
 from tests.selection.draw.world import close_campaign, draw, ref_of
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, result

@@ -9,16 +9,18 @@ from typing import Any
 import orjson
 import pytest
 
+from fairdraw.errors import DrawError
+from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.selection import QUICKNET, QUICKNET_HASH
+from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.market_states import explain
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.draw.draw_run import DrawRun
-from regworkers_core.selection.maths.files import DrawError
+from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
 from tests.selection.draw.beacons import (
     START,
     Beacon,
@@ -31,7 +33,6 @@ from tests.selection.draw.beacons import (
     with_beacon,
 )
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, everybody
-from tests.selection.proof.rounds import ROUND, SIGNATURE
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
+from fairdraw.log.follow import follow
+from fairdraw.maths.allocate import compute
+from fairdraw.maths.engine import Engine
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import PhaseRecord
@@ -22,10 +25,7 @@ from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
 from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.seeding import seed_of
-from regworkers_core.selection.log.follow import follow
-from regworkers_core.selection.log.place import in_bucket
-from regworkers_core.selection.maths.allocate import compute
-from regworkers_core.selection.maths.engine import Engine
+from regworkers_core.selection.proof.source import in_bucket
 from tests.selection.draw.beacons import (
     START,
     Clock,

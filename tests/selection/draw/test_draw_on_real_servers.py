@@ -12,6 +12,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
+from fairdraw.errors import DrawError
+from fairdraw.maths.files import ARTEFACTS
+from fairdraw.maths.manifest import commitment_of
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.files.judged_entries import PAGE, Judgement, ReplicationProgress, Tell
 from regworkers_core.adapters.mongo.draws import lease_name
@@ -26,8 +29,6 @@ from regworkers_core.selection.draw.gate import NotSettled
 from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.maths.files import ARTEFACTS, DrawError
-from regworkers_core.selection.maths.manifest import commitment_of
 from tests.selection.draw.world import (
     CAMPAIGN,
     artefact,

@@ -8,9 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
+from fairdraw.maths.files import sha256_hex
+from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import QUICKNET_HASH
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
@@ -26,7 +27,6 @@ from regworkers_core.selection.draw.gate import (
 )
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.maths.files import sha256_hex
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
 from tests.support.typing_in import Typed

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import orjson
 import pytest
 
+from fairdraw.maths.files import canonical_bytes, sha256_hex
+from fairdraw.maths.manifest import derive_seed
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.operations.health.snapshot import read_campaigns
@@ -20,8 +22,6 @@ from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
 from regworkers_core.selection.draw.freezing import key_of
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.maths.files import canonical_bytes, sha256_hex
-from regworkers_core.selection.maths.manifest import derive_seed
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
 

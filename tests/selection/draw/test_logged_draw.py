@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from fairdraw import scheduling
+from fairdraw.log.follow import FollowedLog, follow
+from fairdraw.log.leaves import Kind
+from fairdraw.maths.files import sha256_hex
+from fairdraw.proof import beacon
+from fairdraw.proof.check import check_receipt
+from fairdraw.proof.checker import State
+from fairdraw.proof.receipt import receipt_bytes
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import MarketPhase, NoticeType, Planned
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine import scheduling
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.digests import code_proofs, digest_of
@@ -23,17 +30,9 @@ from regworkers_core.selection.campaigns.registry import create
 from regworkers_core.selection.draw.annul import annul
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.log.follow import FollowedLog, follow
-from regworkers_core.selection.log.leaves import Kind
-from regworkers_core.selection.log.place import in_bucket
 from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
 from regworkers_core.selection.log.witnesses import Witnesses
-from regworkers_core.selection.maths.files import sha256_hex
-from regworkers_core.selection.proof import beacon
-from regworkers_core.selection.proof.check import check_receipt
-from regworkers_core.selection.proof.checker import State
-from regworkers_core.selection.proof.receipt import receipt_bytes
-from regworkers_core.selection.proof.source import campaign_source
+from regworkers_core.selection.proof.source import campaign_source, in_bucket
 from tests.selection.draw.beacons import Clock, with_beacon
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
 from tests.selection.log.fakes import witnesses

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from fairdraw.log.note import COSIGNATURE, SignerKey
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.engine.stop import OnStep, no_step
-from regworkers_core.selection.log.note import COSIGNATURE, SignerKey
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.log.witnesses import Witness, Witnesses
 

@@ -7,12 +7,12 @@ import re
 
 import pytest
 
+from fairdraw.errors import DrawError
+from fairdraw.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, kept_path, key_leaf
+from fairdraw.log.note import COSIGNATURE, Note, SignerKey, VerifierKey, signed
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, kept_path, key_leaf
-from regworkers_core.selection.log.note import COSIGNATURE, Note, SignerKey, VerifierKey, signed
 from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
-from regworkers_core.selection.maths.files import DrawError
 from tests.selection.log.fakes import (
     NOW,
     ORIGIN,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from fairdraw.log.note import COSIGNATURE
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log.note import COSIGNATURE
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.log.witnesses import Witnesses
 from regworkers_core.settings import Settings

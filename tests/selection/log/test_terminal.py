@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fairdraw.log.leaves import Kind
+from fairdraw.log.note import VerifierKey
+from fairdraw.log.place import at_place
 from regworkers_core.cli import draw_log
 from regworkers_core.cli.main import build
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log.leaves import Kind
-from regworkers_core.selection.log.note import VerifierKey
-from regworkers_core.selection.log.place import at_place
 from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
+from tests.fairdraw.log.test_follow import Place, manifest
 from tests.selection.log.fakes import hash_of
-from tests.selection.log.test_follow import Place, manifest
 from tests.support.terminal import Answer, regworkers
 
 
@@ -108,7 +108,7 @@ def test_an_address_is_verified_as_a_folder(place: Place, tmp_path: Path) -> Non
         answer = here("log", "--from", f"{address}/")
         assert at_place(address).read("log/none") is None
     assert answer.code == 0 and "4 leaves" in answer.stdout
-    with pytest.raises(TransientFailure, match="ConnectError"):
+    with pytest.raises(UsageError, match="ConnectError"):
         at_place("http://127.0.0.1:9").read("log/checkpoint")
 
 
@@ -122,7 +122,7 @@ def test_missing_witnesses_lead_to_their_operators(monkeypatch: pytest.MonkeyPat
     def too_few(_place: str) -> None:
         raise NotWitnessed(1, 2, ["w2.example: status 404"])
 
-    monkeypatch.setattr("regworkers_core.selection.log.place.at_place", too_few)
+    monkeypatch.setattr("fairdraw.log.place.at_place", too_few)
     answer = regworkers(None, "draw", "log", "--from", "here")
     assert answer.code == 2 and "1 of 2 needed witnesses cosigned the log: w2.example" in answer.stderr
     assert "embedded stack" not in answer.stderr

@@ -15,18 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from fairdraw.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
+from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
+from fairdraw.proof.receipt import build_receipt, receipt_bytes
+from fairdraw.verifier import assemble
+from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.cli import draw, draw_proof
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, public_key
-from regworkers_core.selection.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
-from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
-from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.selection.proof.source import campaign_source
 from regworkers_core.selection.site.publish import page_from_folder
-from regworkers_core.selection.verifier import assemble
-from regworkers_core.selection.verifier.assemble import verifier_hash, verifier_page
-from tests.selection.proof.draws import CAMPAIGN, outcomes, publish_beside
+from tests.fairdraw.proof.draws import CAMPAIGN, outcomes, publish_beside
 from tests.support.terminal import Answer, regworkers
 
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import orjson
 import pytest
 
+from fairdraw.maths.engine import Engine
+from fairdraw.proof.check import check_receipt
+from fairdraw.proof.receipt import receipt_bytes
+from fairdraw.proof.verify import Verification, verify
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, report_key
 from regworkers_core.selection.draw.gate import AcceptedFindings
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.proof.check import check_receipt
-from regworkers_core.selection.proof.receipt import receipt_bytes
 from regworkers_core.selection.proof.source import artefacts_of, campaign_source
-from regworkers_core.selection.proof.verify import Verification, verify
+from tests.fairdraw.proof.test_rules import reader
 from tests.selection.draw.beacons import Clock, taken_for_signatures, with_beacon
 from tests.selection.draw.test_commitment import HOURS, commit, dies_at, run_of
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
-from tests.selection.proof.test_rules import reader
 
 
 def verified(runtime: Runtime, scratch: Path) -> Verification:

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from fairdraw.errors import DrawError
+from fairdraw.maths.engine import Engine
 from regworkers_core.domain.campaign import Market, Reserve
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import DrawError
 from regworkers_core.selection.report.simulate import (
     can_be_quick,
     simulate,

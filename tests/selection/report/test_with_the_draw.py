@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.selection.maths.allocate import compute
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import canonical_bytes
-from regworkers_core.selection.maths.leaves import write_leaves
-from regworkers_core.selection.maths.manifest import Manifest, derive_seed
+from fairdraw.maths.allocate import compute
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import canonical_bytes
+from fairdraw.maths.leaves import write_leaves
+from fairdraw.maths.manifest import Manifest, derive_seed
 from regworkers_core.selection.report.build import measured
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 from regworkers_core.selection.report.notes import capacity_respected, win_rates_uniform

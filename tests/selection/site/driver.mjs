@@ -2,8 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { gzipSync } from "node:zlib";
-import { ProofTiles } from "../../../regworkers_core/selection/verifier/lookup.js";
-import { replayDraw, sortedByHead } from "../../../regworkers_core/selection/verifier/replay.js";
+import { ProofTiles } from "../../../fairdraw/verifier/lookup.js";
+import { replayDraw, sortedByHead } from "../../../fairdraw/verifier/replay.js";
 
 const calls = {
   replay: ({ folder, phases }) => replayDraw((name) => readFile(`${folder}/${name}`).catch(() => null), phases),

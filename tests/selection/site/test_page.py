@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from fairdraw.maths.beside import ANNULLED, Annulled
+from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
+from fairdraw.proof.inputs import read_inputs
+from fairdraw.tiles import DRAW, Proofs
+from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.cli import draw_proof
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import NUMBERS
 from regworkers_core.selection.draw.artefacts import public_key, report_key
-from regworkers_core.selection.maths.beside import ANNULLED, Annulled
-from regworkers_core.selection.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
-from regworkers_core.selection.proof.inputs import read_inputs
 from regworkers_core.selection.site.page import LEAST_GROUP, Naming, draw_page, public_numbers
 from regworkers_core.selection.site.publish import measured_files, page_from_folder, publish_page
-from regworkers_core.selection.site.tiles import DRAW, Proofs
-from regworkers_core.selection.verifier.assemble import verifier_hash, verifier_page
-from tests.selection.proof.draws import BEACON, CAMPAIGN, publish_beside, two_phases
+from tests.fairdraw.proof.draws import BEACON, CAMPAIGN, publish_beside, two_phases
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import ARTEFACTS, sha256_hex
-from tests.selection.maths import draws
-from tests.selection.maths.oracle import OracleLeaf
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import ARTEFACTS, sha256_hex
+from tests.fairdraw.maths import draws
+from tests.fairdraw.maths.oracle import OracleLeaf
 from tests.selection.site.node import Node
 
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.selection.maths.engine import Engine
-from regworkers_core.selection.maths.files import DrawError
-from regworkers_core.selection.maths.leaves import Leaf
-from regworkers_core.selection.maths.manifest import MarketTerms, ReserveTerms
-from regworkers_core.selection.proof.receipt import build_receipt, receipt_bytes
-from regworkers_core.selection.proof.source import ReceiptSource
-from regworkers_core.selection.site import tiles
-from tests.selection.proof import draws
+from fairdraw import tiles
+from fairdraw.errors import DrawError
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.leaves import Leaf
+from fairdraw.maths.manifest import MarketTerms, ReserveTerms
+from fairdraw.proof.receipt import ReceiptSource, build_receipt, receipt_bytes
+from tests.fairdraw.proof import draws
 from tests.selection.site.node import Node
 
 

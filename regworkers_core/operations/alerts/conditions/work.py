@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from fairdraw.documents import as_document
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.documents import as_document
 from regworkers_core.domain.snapshot import DRAIN_OF, QueueState, Unread
 from regworkers_core.operations.alerts.conditions.condition import (
     FUSE,

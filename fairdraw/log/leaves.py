@@ -1,0 +1,229 @@
+"""Leaves of the log, each one fact about a draw, and a log as it is read: entries under a signed checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+from fairdraw.errors import DrawError
+from fairdraw.log import tree
+from fairdraw.log.note import (
+    Checkpoint,
+    Note,
+    NoteError,
+    VerifierKey,
+)
+from fairdraw.maths.files import Fields, JsonFile, sha256_hex
+from fairdraw.maths.merkle import leaf_hash, levels_of, path_to, path_up
+from fairdraw.terms import is_selection_id, iso, seconds
+
+CHECKPOINT, KEYS = "checkpoint", "keys.json"
+# The first checkpoint of each size, by its size and the key that signed it.
+_KEPT = "checkpoints/"
+# A phase has two leaves of kind `result`: of result.txt, then of cutoffs.json.
+RESULT_LEAVES = 2
+# The former key signs so long beside the new one.
+CHANGE_SECONDS = 30 * 86_400.0
+
+
+class Kind(StrEnum):
+    """What a leaf's hash is about: a file of a phase, the commitment to a secret, or a key of the log."""
+
+    COMMITMENT = "commitment"
+    MANIFEST = "manifest"
+    REPLACED = "replaced"
+    NOTICE = "notice"
+    RESULT = "result"
+    CODES = "codes"
+    ANNULLED = "annulled"
+    KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class LogLeaf(JsonFile):
+    """One leaf. `hash` is the SHA-256 of the file, the commitment itself, or the SHA-256 of the key's text."""
+
+    FILE: ClassVar[str] = "leaf of the log"
+
+    campaign_id: str
+    hash: str
+    kind: Kind
+    phase: int
+    time: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        kind = Kind(fields.text("kind", set(Kind).__contains__, f"one of {', '.join(Kind)}"))
+        if kind is Kind.KEY:
+            fields.text("campaignId", lambda text: text == "", "no campaign")
+            least, most = 0, 0
+        else:
+            fields.text("campaignId", is_selection_id, "an id")
+            least, most = 1, 1 if kind is Kind.COMMITMENT else 1 << 53
+        phase = fields.integer("phase", least)
+        if phase > most:
+            fields.refuse("phase", f"{most} is needed for a {kind}, found {phase}")
+        return cls(fields.raw("campaignId"), fields.hash("hash"), kind, phase, fields.time("time"))
+
+    @property
+    def fact(self) -> bytes:
+        """How the entry begins: all but the time. The log has it once, whatever the time of a repeat."""
+        return self.to_bytes()[: -len(self.time) - 2]
+
+    def says(self, kind: Kind, phase: int, hash_: str) -> bool:
+        return (self.kind, self.phase, self.hash) == (kind, phase, hash_)
+
+
+def kept_path(size: int, key: VerifierKey) -> str:
+    return f"{_KEPT}{size}-{key.key_id.hex()}"
+
+
+def key_leaf(key: VerifierKey, at: float) -> LogLeaf:
+    return LogLeaf("", sha256_hex(str(key).encode()), Kind.KEY, 0, iso(at))
+
+
+@dataclass(frozen=True)
+class LogState:
+    """The entries of a log, and its checkpoint, None for a log that does not exist yet. `verified` proves that both
+    belong together; `leaf` reads an entry.
+    """
+
+    origin: str
+    entries: tuple[bytes, ...] = ()
+    note: Note | None = None
+
+    @classmethod
+    def verified(cls, read: Callable[[str], bytes | None], keys: Iterable[VerifierKey]) -> LogState:
+        """Read a whole log by the paths of its files, and check everything: the signature of one of `keys`, that the
+        entries have the checkpoint's root, that each is a leaf.
+
+        Raises DrawError with the file that is wrong.
+        """
+        data = read(CHECKPOINT)
+        if data is None:
+            raise DrawError(CHECKPOINT, "there is none: this is no log, or it has no leaf yet")
+        try:
+            note = Note.parse(data)
+            checkpoint = Checkpoint.parse(note.text)
+            # A key of another log proves nothing about this one.
+            if not note.verified([key for key in keys if key.name == checkpoint.origin]):
+                raise NoteError("it is signed by none of the log's keys")
+        except NoteError as error:
+            raise DrawError(CHECKPOINT, str(error)) from None
+        entries: list[bytes] = []
+        for path in tree.bundle_paths(checkpoint.size):
+            bundle = read(path)
+            if bundle is None:
+                raise DrawError(path, "is missing, and the checkpoint has its entries")
+            entries += tree.read_bundle(bundle, path)
+        state = cls(checkpoint.origin, tuple(entries), note)
+        if (len(entries), tree.root_over(state.nodes)) != (checkpoint.size, checkpoint.root):
+            raise DrawError(CHECKPOINT, f"its root is not that of the {checkpoint.size} entries")
+        return state
+
+    @property
+    def size(self) -> int:
+        return len(self.entries)
+
+    @cached_property
+    def nodes(self) -> list[bytes]:
+        return [leaf_hash(entry) for entry in self.entries]
+
+    def leaf(self, index: int) -> LogLeaf:
+        """Raises DrawError for an entry that is no leaf."""
+        return LogLeaf.parse(self.entries[index], f"entry {index}")
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The state that a checkpoint of these entries has, signed or not."""
+        return Checkpoint(self.origin, self.size, tree.root_over(self.nodes))
+
+    def find(self, leaf: LogLeaf) -> int | None:
+        """The index of the leaf that says the same."""
+        fact = leaf.fact
+        return next((index for index, entry in enumerate(self.entries) if entry.startswith(fact)), None)
+
+    def with_entry(self, entry: bytes) -> LogState:
+        return LogState(self.origin, (*self.entries, entry), self.note)
+
+    def of_campaign(self, campaign_id: str) -> list[tuple[int, LogLeaf]]:
+        """Index and leaf of each leaf of a campaign (empty: of keys), in order. Raises DrawError."""
+        begin = b'{"campaignId":"%s",' % campaign_id.encode()
+        return [(at, self.leaf(at)) for at, entry in enumerate(self.entries) if entry.startswith(begin)]
+
+    @cached_property
+    def _levels(self) -> list[list[bytes]]:
+        return levels_of(self.nodes)
+
+    def proof(self, index: int) -> list[str]:
+        """The inclusion proof of a leaf, in hex."""
+        return [node.hex() for node in path_up(index, self._levels)]
+
+    def kept(self, data: bytes, size: int, key: VerifierKey) -> Note:
+        """The checkpoint that was kept when the log had `size` leaves. Raises DrawError for one of another log, or
+        without a signature by `key`.
+        """
+        try:
+            note = Note.parse(data)
+            signed = note.verified([key])
+        except NoteError as error:
+            raise DrawError(kept_path(size, key), str(error)) from None
+        if not signed or note.text != Checkpoint(self.origin, size, tree.root_over(self.nodes[:size])).text:
+            raise DrawError(kept_path(size, key), "is no checkpoint of these entries: find out who wrote it")
+        return note
+
+    def first_kept(
+        self, index: int, keys: Sequence[VerifierKey], read: Callable[[str], bytes | None]
+    ) -> tuple[int, Note] | None:
+        """The first checkpoint that was kept of a log with leaf `index`, signed by one of `keys`, with its size before
+        it. Raises DrawError.
+        """
+        for size in range(index + 1, self.size + 1):
+            for key in keys:
+                if (data := read(kept_path(size, key))) is not None:
+                    return size, self.kept(data, size, key)
+        return None
+
+    def changed_at(self, key: VerifierKey) -> float | None:
+        """When `key` replaced another one; None for the log's first key."""
+        index = self.find(key_leaf(key, 0.0))
+        return None if index is None else seconds(self.leaf(index).time)
+
+    def part_of(
+        self,
+        campaign_id: str,
+        phases: int,
+        keys: Mapping[str, Any],
+        signers: Sequence[VerifierKey],
+        read: Callable[[str], bytes | None],
+    ) -> dict[str, Any] | None:
+        """The key `log` of a receipt of the first `phases` phases, with the `keys` of keys.json; None for a draw
+        without leaves. `signers` are the log's own of them, `read` gives the log's files. Raises DrawError.
+        """
+        found = [
+            (index, leaf)
+            for index, leaf in self.of_campaign(campaign_id)
+            if leaf.phase <= phases or leaf.kind is Kind.ANNULLED
+        ]
+        manifests = [index for index, leaf in found if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
+        if not manifests:
+            return None
+        committed = None
+        # The last one took the place of those before.
+        if (kept := self.first_kept(manifests[-1], signers, read)) is not None:
+            size, note = kept
+            proof = [node.hex() for node in path_to(manifests[-1], self.nodes[:size])]
+            committed = {"checkpoint": str(note), "proof": proof}
+        entries = [
+            {"index": index, "leaf": self.entries[index].decode(), "proof": self.proof(index)}
+            for index, _ in found
+        ]
+        return {
+            "checkpoint": str(self.note),
+            "committed": committed,
+            "entries": entries,
+            "keys": dict(keys),
+        }

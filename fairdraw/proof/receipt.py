@@ -1,0 +1,281 @@
+"""Receipts: what one entrant needs to check an outcome, extracted from the artefacts of a draw.
+
+Lookups search sorted files and read one block of the Merkle tree, so a receipt out of ten million entries takes
+milliseconds once both indexes of the leaves exist (of the tree, and of the units with several entries).
+
+A receipt contains leaves of other entrants where it must (of the household, or the neighbours of an absent ref): it is
+for the entrant and for support.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairdraw.errors import DrawError, UsageError
+from fairdraw.maths.files import (
+    CUTOFFS,
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    canonical_bytes,
+    sha256_hex,
+    short,
+)
+from fairdraw.maths.leaves import Leaf, parse_leaf
+from fairdraw.maths.manifest import Manifest, SeedFile
+from fairdraw.maths.merkle import Proof, proof_of
+from fairdraw.maths.rules import entry_key, unit_key
+from fairdraw.proof import guarantee
+from fairdraw.proof.beacon import signed_at
+from fairdraw.proof.guarantee import Published
+from fairdraw.proof.inputs import drawn_folders, phase_folders, read_json
+from fairdraw.proof.lookups import SortedFile, starts_of, write_unit_index
+from fairdraw.terms import Outcome, is_selection_id
+
+# Receipts of a version before have no key `log`, and are checked as well.
+VERSION, BEFORE_THE_LOG = 3, 2
+# Numbers in artefacts have at most this many digits.
+_RANK = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
+DRAWN = "draw"
+EXCLUDED = "excluded"
+Receipt = dict[str, Any]
+# Returns the reasons for which an entry was left out of the draw, by its ref; empty if it was not.
+Reasons = Callable[[str], Sequence[str]]
+
+
+def no_reasons(ref: str) -> Sequence[str]:
+    """Reasons where only the published artefacts are known, which do not list excluded entries."""
+    return ()
+
+
+# Returns the part of a receipt that is from the public log, by campaign and number of phases; None if there is none.
+LogPartOf = Callable[[str, int], Receipt | None]
+
+
+def no_log(campaign_id: str, phases: int) -> None:
+    """Where only the artefacts are known, which do not have the log."""
+    return
+
+
+class NoReceipt(UsageError):
+    """The argument is not a ref, or the ref is neither in the draw nor among the excluded entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A line of result.txt. `rank` and `market` may be empty text, as there."""
+
+    market: str
+    rank: str
+    outcome: str
+
+    @classmethod
+    def parse(cls, line: str, ref: str) -> Position:
+        """Parse `ref|market|rank|outcome`. Raises DrawError for result.txt."""
+        parts = line.split("|")
+        if len(parts) != 4 or parts[0] != ref:
+            raise DrawError(RESULT, f"{short(line)} is not a line `{ref}|market|rank|outcome`")
+        _, market, rank, outcome = parts
+        if outcome not in Outcome.__members__:
+            raise DrawError(RESULT, f"outcome {short(outcome)} is not one of {', '.join(Outcome)}")
+        if rank and not _RANK.fullmatch(rank):
+            raise DrawError(RESULT, f"rank {short(rank)} is not a positive whole number")
+        return cls(market, rank, outcome)
+
+
+def receipt_bytes(receipt: Receipt) -> bytes:
+    """The canonical JSON of a receipt."""
+    return canonical_bytes(receipt)
+
+
+def build_receipt(
+    folder: Path,
+    ref: str,
+    *,
+    index: Path | None = None,
+    reasons: Reasons = no_reasons,
+    commitment_late: bool | None = None,
+    log: LogPartOf = no_log,
+) -> Receipt:
+    """Build the receipt of `ref` from the artefacts in `folder/phase-<n>`.
+
+    `index` is the path of the index of leaves.txt; the index of the units is beside it. Both are written if missing;
+    without `index` every receipt hashes all leaves. `reasons` is called for a ref without a leaf. `commitment_late`
+    says whether the commitment to the secret was made after registration opened, None if unknown. `log` gives
+    the draw's part of the public log.
+
+    Raises NoReceipt for an invalid or unknown ref, UsageError if the folder has no result, DrawError for a damaged
+    artefact.
+    """
+    if not is_selection_id(ref):
+        # It may be a mail address, so it is not repeated.
+        raise NoReceipt("a ref is 1 to 64 characters of A-Z a-z 0-9 _ -: the given text is not a ref")
+    phases = drawn_folders(folder)
+    manifests = [Manifest.parse((each / MANIFEST).read_bytes()) for each in phases]
+    published = [_published(each) for each in phase_folders(folder)]
+    annulled = next((each.annulled for each in published if each.annulled), None)
+    first = manifests[0]
+    common: Receipt = {
+        "version": VERSION,
+        "campaignId": first.campaign_id,
+        "ref": ref,
+        "guarantee": guarantee.of_source(first.seed_source, commitment_late, published[0]),
+        "roundAt": signed_at(first.seed_source),
+        "annulled": None if annulled is None else annulled.to_bytes().decode(),
+        "log": log(first.campaign_id, len(phases)),
+    }
+    leaves = phases[0] / LEAVES
+    with SortedFile(leaves) as lines:
+        found = lines.find(ref)
+        if found is None:
+            if not (why := reasons(ref)):
+                raise NoReceipt(
+                    f"{ref} is neither in the draw of {first.campaign_id} nor among its excluded entries: check"
+                    f" the reference in the confirmation, or run `regworkers trace {first.campaign_id} <entryId>`"
+                )
+            before, after = (line and _inclusion(leaves, line.ref, index) for line in lines.around(ref))
+            absence = {"before": before, "after": after, "reasons": sorted(why)}
+            absence["published"] = published[0].as_document()
+            return {**common, "kind": EXCLUDED, "manifest": _text(phases[0] / MANIFEST), **absence}
+        leaf = parse_leaf(found.text)
+    last = _positions(phases[-1], ref)
+    seed = SeedFile.parse((phases[0] / SEED).read_bytes())
+    return {
+        **common,
+        "kind": DRAWN,
+        "inclusion": _inclusion(leaves, ref, index),
+        "seed": _text(phases[0] / SEED),
+        "key": unit_key(seed.seed, first.draw_id, leaf.unit, leaf.weight),
+        "entryKey": entry_key(seed.seed, ref),
+        "market": last.market,
+        "rank": int(last.rank) if last.rank else None,
+        "outcome": last.outcome,
+        "siblings": _siblings(leaves, leaf, seed.seed, first.wins_per_unit, index) if not last.rank else [],
+        "phases": [_phase(each, ref, beside) for each, beside in zip(phases, published, strict=False)],
+    }
+
+
+def _published(folder: Path) -> Published:
+    published, errors = Published.read(folder)
+    for error in errors:
+        raise error
+    return published
+
+
+def _phase(folder: Path, ref: str, published: Published) -> Receipt:
+    summary = read_json(folder / SUMMARY)
+    return {
+        "manifest": _text(folder / MANIFEST),
+        "manifestHash": summary.get("manifestHash", ""),
+        "resultHash": summary.get("resultHash", ""),
+        "cutoffs": _text(folder / CUTOFFS),
+        "cutoffsHash": summary.get("cutoffsHash", ""),
+        "strike": _line(folder / STRIKES, ref),
+        "result": _line(folder / RESULT, ref),
+        "published": published.as_document(),
+    }
+
+
+def _positions(folder: Path, ref: str) -> Position:
+    line = _line(folder / RESULT, ref)
+    if line is None:
+        raise DrawError(
+            RESULT, f"{ref} has a leaf but no line here: run `regworkers draw verify` for details"
+        )
+    return Position.parse(line, ref)
+
+
+def _inclusion(leaves: Path, ref: str, index: Path | None) -> Receipt:
+    proof: Proof = proof_of(leaves, ref, index=index)
+    return {"leaf": proof.leaf, "index": proof.index, "proof": list(proof.hashes)}
+
+
+def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None) -> list[Receipt]:
+    """The leaves of the unit that are ahead of this one, at most as many as a unit may win."""
+    with SortedFile(leaves) as lines:
+        if index is None:
+            found = lines.holding(f"|{leaf.unit}|{leaf.weight}|")
+        else:
+            units = index.with_suffix(".units")
+            if not units.exists():
+                write_unit_index(leaves, units)
+            found = [lines.at(start) for start in starts_of(leaf.unit, units)]
+    # The search may also have matched lists of other leaves, or the hash of another unit.
+    unit = [other.ref for other in (parse_leaf(line.text) for line in found) if other.unit == leaf.unit]
+    ahead = sorted((entry_key(seed, ref), ref) for ref in unit if ref != leaf.ref)
+    return [_inclusion(leaves, ref, index) for _, ref in ahead[:wins]]
+
+
+def _line(path: Path, ref: str) -> str | None:
+    with SortedFile(path) as lines:
+        line = lines.find(ref)
+        return None if line is None else line.text
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("ascii")
+    except UnicodeDecodeError:
+        raise DrawError(path.name, "not ASCII") from None
+
+
+def no_entries(_entry_id: str) -> str | None:
+    """Used where only the published artefacts are known, which contain no entry ids."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptSource:
+    """The arguments of `build_receipt`. `ref_of` returns the ref of an entry by the entry's id; `not_confirmed` are the
+    phases that were drawn and that no receipt covers yet.
+    """
+
+    folder: Path
+    index: Path | None
+    reasons: Reasons = no_reasons
+    commitment_late: bool | None = None
+    ref_of: Callable[[str], str | None] = no_entries
+    log: LogPartOf = no_log
+    not_confirmed: Sequence[int] = ()
+
+    def receipt(self, named: str) -> Receipt:
+        """The receipt of a ref, else of the entry with this id. Raises as `build_receipt`."""
+        try:
+            return self._build(named)
+        except NoReceipt:
+            ref = self.ref_of(named)
+            if ref is None:
+                raise
+        return self._build(ref)
+
+    @property
+    def note(self) -> str:
+        """Say which drawn phases the receipts do not cover; empty if they cover all."""
+        phases = ", ".join(map(str, self.not_confirmed))
+        return phases and f"phase {phases} is drawn and not confirmed yet: the receipt ends before it"
+
+    def _build(self, ref: str) -> Receipt:
+        return build_receipt(
+            self.folder,
+            ref,
+            index=self.index,
+            reasons=self.reasons,
+            commitment_late=self.commitment_late,
+            log=self.log,
+        )
+
+
+def folder_source(folder: Path, cache: Path) -> ReceiptSource:
+    """Artefacts in a folder, which is not changed: the index of its leaves is written to the cache."""
+    manifest = folder / "phase-1" / MANIFEST
+    if not manifest.is_file():
+        raise UsageError(f"{folder} contains no phase-1/{MANIFEST}: give the folder of a draw")
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return ReceiptSource(folder, cache / f"{sha256_hex(manifest.read_bytes())}.index")

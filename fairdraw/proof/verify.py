@@ -1,0 +1,394 @@
+"""The offline replay of a whole draw from its artefacts alone: every file is recomputed and compared.
+
+In each phase the inputs (manifest, seed, strikes, leaves) are first compared with the commitments to them. Then the
+draw runs again on them, and its results are compared byte by byte. Where two files contradict each other, a third
+file with the same hash decides which one is at fault.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fairdraw.documents import as_document
+from fairdraw.errors import DrawError, UsageError
+from fairdraw.maths.allocate import compute
+from fairdraw.maths.beside import Annulled, is_beside
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import (
+    ARTEFACTS,
+    CUTOFFS,
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    equal_files,
+    file_hash,
+)
+from fairdraw.maths.manifest import check_cumulative
+from fairdraw.maths.merkle import root_of
+from fairdraw.maths.rank import check_weights
+from fairdraw.proof import guarantee
+from fairdraw.proof.beacon import signed_at
+from fairdraw.proof.guarantee import Published, published_lines
+from fairdraw.proof.inputs import (
+    Inputs,
+    check_manifest,
+    check_seed,
+    is_confirmed,
+    phase_folders,
+    read_inputs,
+)
+
+# Called before each step, with the phase and what is checked.
+OnProgress = Callable[[int, str], None]
+_OUTPUTS = (RESULT, CUTOFFS, SUMMARY)
+# Characters of a line that are shown: a damaged file may be one endless line.
+_SHOWN = 160
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """`artefact` is the file at fault (`phase-1/result.txt`), `message` what is wrong with it."""
+
+    artefact: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.artefact}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseVerified:
+    """The hashes and outcomes of a replayed phase, to be compared with those that the operator published.
+
+    `published` are the operator's statements in the files beside the artefacts. `confirmed` is False for a phase that
+    is marked as not confirmed: its result is not for fans yet.
+    """
+
+    phase: int
+    manifest_hash: str
+    result_hash: str
+    outcomes: Mapping[str, int]
+    published: Published
+    confirmed: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        notice = self.published.notice
+        return as_document(self, "phase", "manifest_hash", "result_hash", "outcomes", "confirmed") | {
+            "committedAt": notice and notice.committed_at,
+            "publishedAt": notice and notice.published_at,
+            "reason": notice and notice.reason,
+            "replaced": len(self.published.replaced),
+            "accepted": [each.finding for each in self.published.accepted or ()],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of a replay. `findings` is empty if the artefacts are consistent; `notes` say what that proves.
+
+    `round_at` is the time when the beacon's round was signed (UTC), None for a secret. `annulled` is the annulment that
+    the operator published.
+    """
+
+    campaign_id: str
+    count: int
+    round_at: str | None
+    annulled: Annulled | None
+    phases: tuple[PhaseVerified, ...]
+    findings: tuple[Flaw, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        names = ("campaign_id", "passed", "count", "round_at", "annulled", "phases", "findings", "notes")
+        annulled = self.annulled and as_document(self.annulled, "annulled_at", "reason")
+        return as_document(self, *names) | {"annulled": annulled}
+
+
+def verify(
+    folder: Path,
+    *,
+    engine: Engine,
+    published: Sequence[str] = (),
+    recorded: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Verification:
+    """Replay `folder/phase-1`, `folder/phase-2` and so on.
+
+    The manifests are compared with `published`, the hashes that the operator made public before the draw, in phase
+    order. Without them they are compared with `recorded`, the hashes in the operator's record of the draw, which
+    proves less. `files` are the SHA-256 in that record by name (`phase-1/notice.json`), for the files that are
+    present.
+
+    Raises UsageError if the folder contains no draw or cannot be read. Every other error is a finding.
+    """
+    folders = phase_folders(folder, also_not_confirmed=True)
+    tell = on_progress or (lambda phase, step: None)
+    try:
+        with engine.folder() as scratch:
+            return _Replay(folders, scratch, engine, published, recorded, files or {}, tell).run()
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from None
+
+
+class _Replay:
+    """One run of `verify`. A file with a finding is not compared any further."""
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        scratch: Path,
+        engine: Engine,
+        published: Sequence[str],
+        recorded: Sequence[str],
+        files: Mapping[str, str],
+        tell: OnProgress,
+    ) -> None:
+        self._folders, self._scratch, self._engine = folders, scratch, engine
+        self._known, self._files, self._tell = published or recorded, files, tell
+        self._origin: Literal["published", "recorded"] = "published" if published else "recorded"
+        self._findings: dict[str, Flaw] = {}
+        self._notes: list[str] = []
+        self._phases: list[PhaseVerified] = []
+
+    def run(self) -> Verification:
+        folders = self._drawn()
+        inputs = [read_inputs(folder) for folder in folders]
+        for each in inputs:
+            for error in each.errors:
+                self._blame(each.folder, error)
+        replayable = True
+        previous: Path | None = None
+        for number, each in enumerate(inputs, 1):
+            self._tell(number, "manifest, seed, strikes")
+            self._check_inputs(inputs, number)
+            self._tell(number, "leaves")
+            self._check_leaves(inputs, number)
+            replayable = replayable and self._sound(each.folder)
+            if not replayable:
+                self._notes.append(f"phase {number} was not replayed: its inputs are not valid")
+                continue
+            self._tell(number, "replay")
+            previous = self._replay(each, previous)
+            replayable = previous is not None
+        first = inputs[0].manifest
+        if len(self._known) > len(self._folders):
+            self._add(
+                self._folders[-1],
+                MANIFEST,
+                f"{len(self._known)} manifest hashes were {self._origin}, found {len(self._folders)} phases",
+            )
+        self._check_files()
+        annulled = self._annulled()
+        if first is not None:
+            self._notes.append(guarantee.of_source(first.seed_source, published=inputs[0].published))
+        for each in inputs:
+            self._notes.extend(published_lines(each.number, each.published))
+        if not self._findings:
+            self._notes.append(
+                guarantee.of_hashes(self._origin, len(self._known), len(inputs))
+                if self._known
+                else guarantee.OF_A_REPLAY
+            )
+        self._notes.append(guarantee.LATER_PHASES.format(last=len(inputs)))
+        return Verification(
+            campaign_id=first.campaign_id if first else "",
+            count=first.count if first else 0,
+            round_at=signed_at(first.seed_source) if first else None,
+            annulled=annulled,
+            phases=tuple(self._phases),
+            findings=tuple(self._findings.values()),
+            notes=tuple(self._notes),
+        )
+
+    def _annulled(self) -> Annulled | None:
+        """The annulment, which may be in any phase, also in one without a result."""
+        for folder in self._folders:
+            if (annulled := Published.read(folder)[0].annulled) is not None:
+                self._notes.append(
+                    f"the operator annulled this draw at {annulled.annulled_at}: {annulled.reason}"
+                )
+                return annulled
+        return None
+
+    def _check_files(self) -> None:
+        """Compare the files that are present with the hashes in the operator's record."""
+        for folder in self._folders:
+            for path in sorted(folder.iterdir()):
+                expected = self._files.get(f"{folder.name}/{path.name}")
+                if expected is not None and path.is_file() and (found := file_hash(path)) != expected:
+                    self._add(folder, path.name, f"SHA-256 is {found}, recorded was {expected}")
+
+    def _drawn(self) -> list[Path]:
+        """The folders of the phases with a result. The last phase may only be committed."""
+        folders = list(self._folders)
+        if len(folders) > 1 and not any((folders[-1] / name).exists() for name in _OUTPUTS):
+            self._notes.append(f"{folders.pop().name} has no result yet, so it was not verified")
+        return folders
+
+    def _check_inputs(self, inputs: Sequence[Inputs], number: int) -> None:
+        each = inputs[number - 1]
+        for error in check_manifest(inputs, number):
+            self._blame(each.folder, error)
+        if number <= len(self._known) and each.manifest_hash:
+            expected = self._known[number - 1]
+            if each.manifest_hash != expected:
+                self._add(
+                    each.folder, MANIFEST, f"SHA-256 is {each.manifest_hash}, {self._origin} was {expected}"
+                )
+        if each.manifest is None:
+            return
+        if not self._blamed(each.folder, MANIFEST):
+            for error in check_seed(inputs, number):
+                self._blame(each.folder, error)
+            path = each.folder / STRIKES
+            if path.is_file() and (found := file_hash(path)) != each.manifest.strikes_hash:
+                self._add(
+                    each.folder, STRIKES, f"SHA-256 is {found}, committed is {each.manifest.strikes_hash}"
+                )
+        if number > 1 and each.strikes is not None:
+            self._check_strikes(inputs[number - 2], each, each.strikes)
+
+    def _check_strikes(self, before: Inputs, each: Inputs, strikes: Mapping[str, str]) -> None:
+        if before.strikes is None or self._blamed(before.folder, STRIKES):
+            return
+        try:
+            check_cumulative(before.strikes, strikes)
+        except DrawError as error:
+            self._blame(each.folder, error)
+
+    def _check_leaves(self, inputs: Sequence[Inputs], number: int) -> None:
+        each, first = inputs[number - 1], inputs[0]
+        if each.manifest is None or self._blamed(each.folder, MANIFEST) or self._blamed(each.folder, LEAVES):
+            return
+        path = each.folder / LEAVES
+        if number > 1 and not self._blamed(first.folder, LEAVES) and not self._blamed(first.folder, MANIFEST):
+            # The root of phase 1 was computed already. Equal bytes have the same root.
+            if not equal_files(path, first.folder / LEAVES):
+                where = difference(path, first.folder / LEAVES).replace("the replay gives", "phase 1 has")
+                self._add(each.folder, LEAVES, f"not the leaves of phase 1: {where}")
+            return
+        try:
+            root, count = root_of(path)
+        except DrawError as error:
+            self._blame(each.folder, error)
+            return
+        if (root, count) != (each.manifest.root, each.manifest.count):
+            committed = f"committed are {each.manifest.count} with {each.manifest.root}"
+            self._add(each.folder, LEAVES, f"{count} leaves with root {root}; {committed}")
+            return
+        try:
+            check_weights(path, count, self._engine)
+        except DrawError as error:
+            self._blame(each.folder, error)
+
+    def _replay(self, each: Inputs, previous: Path | None) -> Path | None:
+        """Draw the phase again in a scratch folder and compare. Returns that folder, None if the draw failed."""
+        again = self._scratch / each.folder.name
+        again.mkdir()
+        for name in (LEAVES, MANIFEST, STRIKES, SEED):
+            (again / name).symlink_to((each.folder / name).resolve())
+        try:
+            # The previous phase as it was replayed: a damaged file there is reported once, with its phase.
+            compute(again, previous, again, engine=self._engine)
+        except DrawError as error:
+            self._blame(each.folder, error)
+            return None
+        for name in _OUTPUTS:
+            path = each.folder / name
+            if path.is_file() and (what := difference(path, again / name)):
+                self._add(each.folder, name, what)
+        summary = read_inputs(again).summary or {}
+        self._phases.append(
+            PhaseVerified(
+                each.number,
+                each.manifest_hash,
+                summary.get("resultHash", ""),
+                summary.get("outcomes", {}),
+                each.published,
+                is_confirmed(each.folder),
+            )
+        )
+        return again
+
+    def _sound(self, folder: Path) -> bool:
+        return not any(self._blamed(folder, name) for name in (LEAVES, MANIFEST, STRIKES, SEED))
+
+    def _blamed(self, folder: Path, name: str) -> bool:
+        return f"{folder.name}/{name}" in self._findings
+
+    def _blame(self, folder: Path, error: DrawError) -> None:
+        known = error.artefact in ARTEFACTS or is_beside(error.artefact)
+        self._add(folder, error.artefact if known else MANIFEST, error.message)
+
+    def _add(self, folder: Path, name: str, message: str) -> None:
+        # The first error of a file is the closest to its cause.
+        artefact = f"{folder.name}/{name}"
+        self._findings.setdefault(artefact, Flaw(artefact, message))
+
+
+def difference(published: Path, replayed: Path) -> str:
+    """Describe where a published file first differs from the replayed one; empty if their bytes are equal."""
+    if equal_files(published, replayed):
+        return ""
+    if published.suffix == ".json":
+        return _json_difference(published.read_bytes(), replayed.read_bytes())
+    return _line_difference(published, replayed)
+
+
+def _line_difference(published: Path, replayed: Path) -> str:
+    with published.open("rb") as left, replayed.open("rb") as right:
+        number = 0
+        while True:
+            number += 1
+            found, expected = left.readline(), right.readline()
+            if found != expected:
+                return f"line {number}: the replay gives {_shown(expected)}, found {_shown(found)}"
+
+
+def _shown(line: bytes) -> str:
+    if not line:
+        return "no such line"
+    return ascii(line[:_SHOWN].decode("latin-1"))
+
+
+def _json_difference(published: bytes, replayed: bytes) -> str:
+    try:
+        found = json.loads(published)
+        for path, got, wanted in _paths("", found, json.loads(replayed)):
+            return (
+                f"{ascii(path)[1:-1] or 'document'}: the replay gives {_value(wanted)}, found {_value(got)}"
+            )
+    except ValueError:
+        return "not JSON"
+    except RecursionError:
+        return "nested too deep"
+    return "not the canonical bytes"
+
+
+def _paths(path: str, found: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            inner = f"{path}.{key}" if path else key
+            yield from _paths(inner, found.get(key, _ABSENT), expected.get(key, _ABSENT))
+    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        for index, (got, wanted) in enumerate(zip(found, expected, strict=True)):
+            yield from _paths(f"{path}[{index}]", got, wanted)
+    elif found is _ABSENT or expected is _ABSENT or found != expected or type(found) is not type(expected):
+        yield path, found, expected
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is _ABSENT else json.dumps(value)[:_SHOWN]

@@ -1,0 +1,193 @@
+"""Small draws for the tests: random ones by hypothesis, and the folders of their phases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import strategies as st
+
+from fairdraw.maths.allocate import allocate_phase, compute
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import (
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    SEED,
+    STRIKES,
+    file_hash,
+    sha256_hex,
+)
+from fairdraw.maths.manifest import (
+    Manifest,
+    MarketTerms,
+    ReserveTerms,
+    SeedFile,
+    commitment_of,
+    parse_strikes,
+    strikes_bytes,
+)
+from fairdraw.maths.merkle import root_of
+from fairdraw.maths.outcomes import Summary
+from fairdraw.maths.phase import Phase
+from fairdraw.maths.rank import Ranked, order_leaves
+from tests.fairdraw.maths import oracle
+from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
+
+CAMPAIGN = "camp-1"
+SECRET = sha256_hex(b"secret of the tests")
+_SEGMENTS = ("a", "b", "c")
+_MARKETS = ("east", "north", "south", "west")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one phase may set."""
+
+    markets: Sequence[OracleMarket]
+    strikes: Mapping[str, str] = field(default_factory=dict)
+    waitlist_size: int | None = None
+    wins_per_unit: int = 1
+
+
+def write_leaves_text(folder: Path, leaves: Sequence[OracleLeaf]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "".join(oracle.leaf_line(leaf) + "\n" for leaf in sorted(leaves))
+    (folder / LEAVES).write_bytes(text.encode())
+    return folder / LEAVES
+
+
+def write_pool(path: Path, leaves: Sequence[OracleLeaf]) -> Path:
+    """pool.parquet with these rows in this order."""
+    columns = list(zip(*leaves, strict=True)) or [[], [], [], [], []]
+    lists = pa.list_(pa.string())
+    types = {
+        "ref": pa.string(),
+        "unit": pa.string(),
+        "weight": pa.int32(),
+        "segments": lists,
+        "preferences": lists,
+    }
+    arrays: Any = [pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True)]
+    pq.write_table(pa.table(arrays, names=list(types)), path)
+    return path
+
+
+def write_phase(
+    folder: Path,
+    leaves: Sequence[OracleLeaf],
+    terms: Terms,
+    previous: Path | None = None,
+    seed_of: Path | None = None,
+) -> Path:
+    """The inputs of one phase. With `seed_of`, the seed of that draw's folder, so that only the terms differ:
+    for `compute_with_any_seed`, since it does not follow from this manifest.
+    """
+    root, count = root_of(write_leaves_text(folder, leaves))
+    strikes = strikes_bytes(terms.strikes)
+    (folder / STRIKES).write_bytes(strikes)
+    before = None if previous is None else Manifest.parse((previous / MANIFEST).read_bytes())
+    manifest = Manifest(
+        as_of="2026-11-25T08:00:00.000Z",
+        campaign_id=CAMPAIGN,
+        count=count,
+        draw_id=CAMPAIGN,
+        markets=tuple(
+            MarketTerms(market, capacity, tuple(ReserveTerms(*reserve) for reserve in reserves))
+            for market, capacity, reserves in terms.markets
+        ),
+        phase=1 if before is None else before.phase + 1,
+        previous=None
+        if previous is None or before is None
+        else {"manifestHash": before.hash, "resultHash": file_hash(previous / RESULT)},
+        root=root,
+        seed_source={"commitment": commitment_of(SECRET), "kind": "commit-reveal"},
+        strikes_hash=sha256_hex(strikes),
+        waitlist_size=terms.waitlist_size,
+        wins_per_unit=terms.wins_per_unit,
+    )
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    if seed_of is not None:
+        seed = (seed_of / SEED).read_bytes()
+    elif previous is None:
+        seed = SeedFile.of(manifest.hash, "commit-reveal", "commit-reveal", 0, SECRET, None).to_bytes()
+    else:
+        seed = (previous / SEED).read_bytes()
+    (folder / SEED).write_bytes(seed)
+    return folder
+
+
+def set_seed(folder: Path) -> str:
+    return SeedFile.parse((folder / SEED).read_bytes()).seed
+
+
+def compute_phase(folder: Path, engine: Engine, previous: Path | None = None) -> Summary:
+    return compute(folder, previous, folder, engine=engine)
+
+
+def order_of(folder: Path, engine: Engine) -> Ranked:
+    """The order of a folder's leaves under its seed."""
+    manifest = Manifest.parse((folder / MANIFEST).read_bytes())
+    return order_leaves(folder / LEAVES, manifest, set_seed(folder), engine)
+
+
+def compute_with_any_seed(folder: Path, engine: Engine, order: Ranked | None = None) -> Summary:
+    """A first phase, whatever its seed.json says."""
+    manifest = Manifest.parse((folder / MANIFEST).read_bytes())
+    seed = SeedFile.parse((folder / SEED).read_bytes())
+    phase = Phase(folder, None, manifest, parse_strikes((folder / STRIKES).read_bytes()), seed)
+    return allocate_phase(phase, order or order_of(folder, engine), folder, engine=engine)
+
+
+def taken_seats(folder: Path, strikes: Mapping[str, str]) -> dict[str, int]:
+    """Winners of a phase by market who are not struck: their seats stay theirs."""
+    return Counter(
+        market for ref, (market, _, _) in outcomes_of(folder).items() if market and ref not in strikes
+    )
+
+
+def outcomes_of(folder: Path) -> dict[str, tuple[str, int, str]]:
+    lines = (line.split("|") for line in (folder / RESULT).read_text().splitlines())
+    return {ref: (market, int(rank or 0), outcome) for ref, market, rank, outcome in lines}
+
+
+@st.composite
+def pools(draw: st.DrawFn, most: int = 24, markets: Sequence[str] = _MARKETS) -> list[OracleLeaf]:
+    """Households, weights that are one for a unit, segments and preferences."""
+    count = draw(st.integers(0, most))
+    # Some have the ref of an entry for a name, which may have a unit of its own.
+    units = [f"{draw(st.sampled_from('ru'))}{number:03d}" for number in range(max(count // 2, 1))]
+    weights = {unit: draw(st.sampled_from((1, 1, 1, 2, 64))) for unit in units}
+    leaves = []
+    for number in range(count):
+        ref = f"r{number:03d}"
+        unit = draw(st.sampled_from([*units, ref, ref, ref]))
+        weight = weights.setdefault(unit, draw(st.sampled_from((1, 1, 1, 3))))
+        segments = tuple(sorted(draw(st.sets(st.sampled_from(_SEGMENTS)))))
+        preferences = draw(st.lists(st.sampled_from(markets), min_size=1, max_size=3, unique=True))
+        leaves.append((ref, unit, weight, segments, tuple(preferences)))
+    return leaves
+
+
+@st.composite
+def market_terms(
+    draw: st.DrawFn, least: Mapping[str, int] | None = None, reserves: bool = True
+) -> list[OracleMarket]:
+    """All four markets; `least`: seats that are taken already."""
+    made: list[OracleMarket] = []
+    for market in _MARKETS:
+        taken = (least or {}).get(market, 0)
+        left = seats = draw(st.integers(0, 6))
+        kept = []
+        for segment in draw(st.permutations(_SEGMENTS)) if reserves else ():
+            if left and draw(st.booleans()):
+                size = draw(st.integers(0, left))
+                kept.append((segment, size))
+                left -= size
+        made.append((market, taken + seats, kept))
+    return made

@@ -1,0 +1,21 @@
+"""Draws that are made once for all tests of this folder; a test that changes one works on a copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fairdraw.proof.draws import BEACON, two_phases
+
+
+@pytest.fixture(scope="session")
+def revealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two phases whose seed is a revealed secret."""
+    return two_phases(tmp_path_factory.mktemp("revealed"))
+
+
+@pytest.fixture(scope="session")
+def beaconed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two phases whose seed is the recorded round of the beacon."""
+    return two_phases(tmp_path_factory.mktemp("beaconed"), source=BEACON)

@@ -1,0 +1,193 @@
+"""A small draw on disk, made by the product: households, weights, reserves, strikes, a top-up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fairdraw.maths.allocate import compute
+from fairdraw.maths.beside import (
+    ACCEPTED,
+    NOTICE,
+    AcceptedFinding,
+    NoticeFile,
+    ReplacedManifest,
+    accepted_bytes,
+    replaced_name,
+)
+from fairdraw.maths.engine import Engine
+from fairdraw.maths.files import (
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    SEED,
+    STRIKES,
+    file_hash,
+    sha256_hex,
+)
+from fairdraw.maths.leaves import Leaf
+from fairdraw.maths.manifest import (
+    Manifest,
+    ManifestSeedSource,
+    MarketTerms,
+    ReserveTerms,
+    SeedFile,
+    commitment_of,
+    strikes_bytes,
+)
+from fairdraw.maths.merkle import root_of
+from fairdraw.terms import QUICKNET_HASH
+from regworkers_core.domain.selection import QUICKNET
+from regworkers_core.domain.timestamps import iso
+from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
+
+CAMPAIGN = "summer"
+SECRET = hashlib.sha256(b"a secret for tests").hexdigest()
+REVEAL = {"commitment": commitment_of(SECRET), "kind": "commit-reveal"}
+BEACON = {"chain": QUICKNET_HASH, "kind": "drand", "round": ROUND}
+AS_OF = "2026-11-25T08:00:00.000Z"
+BEFORE_THE_ROUND = iso(QUICKNET.due(ROUND) - 1_200)
+
+
+def refs(count: int) -> list[str]:
+    """As random as real ones, the same every time."""
+    return sorted(hashlib.sha256(f"entry {number}".encode()).hexdigest()[:32] for number in range(count))
+
+
+def entrants(count: int = 36, *, households: int = 6) -> list[Leaf]:
+    """In ref order; the first `households` pairs share a unit, every fifth unit has a weight, every third entry
+    is of segment `fan`, and all want one or both of two markets.
+    """
+    leaves = []
+    for number, ref in enumerate(refs(count)):
+        pair = number // 2 if number < 2 * households else number
+        unit = f"unit-{pair}" if number < 2 * households else ref
+        leaves.append(
+            Leaf(
+                ref,
+                unit,
+                3 if pair % 5 == 0 else 1,
+                ("fan",) if number % 3 == 0 else (),
+                (("east", "west"), ("west", "east"), ("west",))[number % 3],
+            )
+        )
+    return leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one phase offers."""
+
+    markets: tuple[MarketTerms, ...]
+    strikes: Mapping[str, str]
+    waitlist_size: int | None = None
+
+
+FIRST = (MarketTerms("east", 4, (ReserveTerms("fan", 2),)), MarketTerms("west", 5))
+MORE = (MarketTerms("east", 6), MarketTerms("west", 8, (ReserveTerms("fan", 1),)))
+
+
+def make(
+    root: Path,
+    leaves: Sequence[Leaf],
+    phases: Sequence[Terms],
+    *,
+    source: Mapping[str, Any] = REVEAL,
+    wins: int = 1,
+    as_of: str = "",
+) -> Path:
+    """Write `root/phase-1`, ... as a draw would; returns `root`. Without `as_of` the recorded round of the beacon lies
+    twenty minutes ahead.
+    """
+    if not as_of:
+        as_of = AS_OF if source is REVEAL else BEFORE_THE_ROUND
+    engine = Engine(root / "scratch", threads=1, memory_mib=256)
+    seed: bytes | None = None
+    before: Path | None = None
+    previous: dict[str, str] | None = None
+    for number, terms in enumerate(phases, 1):
+        folder = root / f"phase-{number}"
+        folder.mkdir(parents=True)
+        (folder / LEAVES).write_bytes("".join(f"{leaf.line}\n" for leaf in leaves).encode())
+        (folder / STRIKES).write_bytes(strikes_bytes(terms.strikes))
+        tree, count = root_of(folder / LEAVES)
+        manifest = Manifest(
+            as_of=as_of,
+            campaign_id=CAMPAIGN,
+            count=count,
+            draw_id=CAMPAIGN,
+            markets=terms.markets,
+            phase=number,
+            previous=previous,
+            root=tree,
+            seed_source=source,
+            strikes_hash=file_hash(folder / STRIKES),
+            waitlist_size=terms.waitlist_size,
+            wins_per_unit=wins,
+        ).to_bytes()
+        (folder / MANIFEST).write_bytes(manifest)
+        if seed is None:
+            seed = seed_bytes(sha256_hex(manifest), source)
+        (folder / SEED).write_bytes(seed)
+        compute(folder, before, folder, engine=engine)
+        previous = {"manifestHash": sha256_hex(manifest), "resultHash": file_hash(folder / RESULT)}
+        before = folder
+    return root
+
+
+def seed_bytes(manifest_hash: str, source: Mapping[str, Any]) -> bytes:
+    parsed = ManifestSeedSource.parse(source)
+    drand = parsed.commitment is None
+    return SeedFile.of(
+        manifest_hash,
+        parsed.kind,
+        parsed.source,
+        parsed.round,
+        RANDOMNESS if drand else SECRET,
+        SIGNATURE if drand else None,
+    ).to_bytes()
+
+
+def two_phases(root: Path, *, source: Mapping[str, Any] = REVEAL) -> Path:
+    """A draw with strikes in both phases: one from the start, and later a winner of phase 1."""
+    leaves = entrants()
+    first = Terms(FIRST, {leaves[20].ref: "FRAUD"}, waitlist_size=8)
+    probe = make(root / "probe", leaves, [first], source=source)
+    winner = next(ref for ref, outcome in outcomes(probe / "phase-1").items() if outcome == "WINNER")
+    second = Terms(MORE, {**first.strikes, winner: "DUPLICATE_ACCOUNT"}, waitlist_size=None)
+    return make(root / "draw", leaves, [first, second], source=source)
+
+
+def publish_beside(root: Path, *, lead_seconds: int = 700) -> Path:
+    """Put notice.json beside each phase, and in phase 1 a replaced manifest and an accepted finding: the manifest was
+    public so long before the round. Returns `root`.
+    """
+    for number, folder in enumerate(sorted(root.glob("phase-*")), 1):
+        manifest = Manifest.parse((folder / MANIFEST).read_bytes())
+        due = QUICKNET.due(manifest.seed_source.get("round", ROUND))
+        public = iso(due - lead_seconds)
+        notice = NoticeFile.of(
+            manifest,
+            strikes=len((folder / STRIKES).read_text().splitlines()),
+            committed_at=iso(due - lead_seconds - 1),
+            published_at=public,
+            reason="more seats" if number > 1 else "",
+        )
+        (folder / NOTICE).write_bytes(notice.to_bytes())
+        if number == 1 and "round" in manifest.seed_source:
+            before = replace(manifest, seed_source={**manifest.seed_source, "round": ROUND - 100})
+            old = ReplacedManifest(iso(due - 900), before.to_bytes().decode(), None, iso(due - 800))
+            (folder / replaced_name(1)).write_bytes(old.to_bytes())
+        if number == 1:
+            accepted = [AcceptedFinding(public, "late_commit", "the store was down")]
+            (folder / ACCEPTED).write_bytes(accepted_bytes(accepted))
+    return root
+
+
+def outcomes(folder: Path) -> dict[str, str]:
+    """Outcome by ref, of a phase."""
+    lines = (folder / RESULT).read_text().splitlines()
+    return {line.split("|")[0]: line.split("|")[3] for line in lines}

@@ -1,0 +1,254 @@
+"""Every command of docs/verify-a-draw.md runs, on the draw whose values it shows, and finds what it should."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairdraw.maths.files import file_hash, sha256_hex
+from fairdraw.maths.manifest import MarketTerms
+from fairdraw.proof.receipt import build_receipt, receipt_bytes
+from regworkers_core.settings import PROJECT_ROOT
+from tests.fairdraw.proof.draws import CAMPAIGN, Terms, entrants, make, outcomes
+from tests.support.terminal import regworkers
+
+DOCUMENT = PROJECT_ROOT / "docs" / "verify-a-draw.md"
+_BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_TEXT = re.compile(r"^```text\n((?:perl|regworkers) .*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks() -> list[str]:
+    return _BLOCK.findall(DOCUMENT.read_text(encoding="utf-8"))
+
+
+def receipt_with_cutoff(folder: Path) -> dict[str, Any]:
+    """Of the first winner of phase 1 whose market was full without the reserves."""
+    for ref, outcome in outcomes(folder / "phase-1").items():
+        receipt = build_receipt(folder, ref)
+        phase = receipt["phases"][0]
+        market = phase["result"].split("|")[1]
+        if outcome == "WINNER" and market == "west":
+            return receipt
+    raise AssertionError("no winner of west")
+
+
+def values(receipt: dict[str, Any]) -> str:
+    """What an entrant copies from the receipt, as the document shows it."""
+    phase, seed = receipt["phases"][0], json.loads(receipt["seed"])
+    manifest = json.loads(phase["manifest"])
+    proof = "\n".join(receipt["inclusion"]["proof"])
+    return "\n".join(
+        (
+            f"campaign={CAMPAIGN}",
+            f"leaf='{receipt['inclusion']['leaf']}'",
+            f"index={receipt['inclusion']['index']}",
+            f"count={manifest['count']}",
+            f"proof='{proof}'",
+            f"root={manifest['root']}",
+            f"manifest='{phase['manifest']}'",
+            f"published={sha256_hex(phase['manifest'].encode())}",
+            f"commitment={manifest['seedSource']['commitment']}",
+            f"source={seed['kind']}",
+            f"round={seed['round']}",
+            f"randomness={seed['randomness']}",
+            f"seed={seed['seed']}",
+            f"key={receipt['key']}",
+            f"entry_key={receipt['entryKey']}",
+            f"cutoffs='{phase['cutoffs']}'",
+            "",
+        )
+    )
+
+
+TWO = (MarketTerms("east", 3), MarketTerms("west", 2))
+SHELLS = {
+    "bash": ("bash",),
+    "bash as a POSIX shell": ("bash", "--posix"),
+    "bash as 3.2": ("bash", "-O", "compat32"),
+    "zsh": ("zsh", "--no-rcs"),
+}
+
+
+def run(folder: Path, script: str, shell: str = "bash") -> subprocess.CompletedProcess[str]:
+    if shutil.which(SHELLS[shell][0]) is None:
+        pytest.skip(f"no {SHELLS[shell][0]} on this machine")
+    return subprocess.run(
+        [*SHELLS[shell], "-eu", "-o", "pipefail", "-c", script],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+
+
+OWN = """\
+same: the leaf leads to the root
+same: manifestHash is the published one
+same: count and root are in the manifest
+same: the secret is the one that was committed to
+same: the commitment is in the manifest
+same: the randomness is the hash of the signature
+signed: 2023-08-23T15:59:24Z
+same: the seed
+same: the key of the unit
+same: the key of the entry
+in: west
+the sibling comes first
+"""
+FILES = """\
+same: manifestHash of phase {n}
+same: strikesHash of phase {n}
+same: resultHash of phase {n}
+same: cutoffsHash of phase {n}
+"""
+LIST = """\
+sorted, each once
+same: root
+same: every rank
+"""
+NEXT = """\
+same: the leaves of phase 2
+same: the seed of phase 2
+same: phase 2 follows from phase-1
+"""
+
+
+def test_the_values_in_the_document_match_the_draw(revealed: Path) -> None:
+    assert values(receipt_with_cutoff(revealed)) in blocks()
+    limited = next(
+        receipt
+        for ref, outcome in outcomes(revealed / "phase-1").items()
+        if outcome == "HOUSEHOLD_LIMIT" and (receipt := build_receipt(revealed, ref))
+    )
+    sibling = limited["siblings"][0]["leaf"].split("|")[0]
+    assert any(f"limited={limited['ref']}\nsibling={sibling}\n" in block for block in blocks())
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_command_of_the_document_runs_and_agrees(revealed: Path, shell: str) -> None:
+    done = run(revealed, "\n".join(blocks()), shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == OWN + FILES.format(n=1) + FILES.format(n=2) + LIST + NEXT
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_every_command_of_the_document_runs_on_a_draw_of_one_phase(
+    revealed: Path, tmp_path: Path, shell: str
+) -> None:
+    shutil.copytree(revealed / "phase-1", tmp_path / "phase-1")
+    done = run(tmp_path, "\n".join(blocks()), shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == OWN + FILES.format(n=1) + LIST
+    # And the commands that are programs.
+    receipt = tmp_path / "receipt.json"
+    receipt.write_bytes(receipt_bytes(receipt_with_cutoff(tmp_path)))
+    first = file_hash(tmp_path / "phase-1" / "manifest.json")
+    known = {"<folder>": str(tmp_path), "receipt.json": str(receipt)}
+    for text in _TEXT.findall(DOCUMENT.read_text(encoding="utf-8")):
+        line = re.sub(r"\[.*?\]", "", text).strip()
+        line = re.sub(r"<(as published|manifestHash)[^>]*>", first, line)
+        for shown, meant in known.items():
+            line = line.replace(shown, meant)
+        program, *words = line.split()
+        if program == "perl":
+            assert subprocess.run([program, *words], cwd=PROJECT_ROOT, check=False).returncode == 0, line
+        else:
+            assert regworkers(None, *words).code == 0, line
+
+
+def test_the_commands_agree_on_a_draw_without_entries_and_on_one_of_two_winners_a_unit(
+    tmp_path: Path,
+) -> None:
+    helpers = [
+        line for block in blocks() for line in block.splitlines() if re.match(r"\w+\(\) \{.*\}$", line)
+    ]
+    whole = blocks()[-4:]
+    for name, leaves, wins in (("none", [], 1), ("two", entrants(14, households=5), 2)):
+        folder = make(tmp_path / name, leaves, [Terms((), {})] if not leaves else [Terms(TWO, {})], wins=wins)
+        done = run(folder, "\n".join(("export LC_ALL=C", *helpers, *whole)))
+        assert (done.returncode, done.stderr) == (0, ""), name
+        assert done.stdout == FILES.format(n=1) + LIST
+
+
+@pytest.mark.parametrize("market", ["east", "west"])
+@pytest.mark.parametrize("outcome", ["WINNER", "WAITLIST"])
+def test_the_cut_off_step_reproduces_the_outcome_of_every_entrant(
+    revealed: Path, market: str, outcome: str
+) -> None:
+    """Open seats, reserves, `null` and zeros."""
+    step = next(block for block in blocks() if "takes()" in block)
+    split = next(block for block in blocks() if "IFS='|' read" in block).splitlines()
+    read = next(line for line in split if line.startswith("IFS"))
+    seen = 0
+    for ref, found in outcomes(revealed / "phase-1").items():
+        receipt = build_receipt(revealed, ref)
+        won = receipt["phases"][0]["result"].split("|")[1]
+        if found != outcome or (won and won != market) or seen == 3:
+            continue
+        seen += 1
+        script = "\n".join((blocks()[0], values(receipt), read, step))
+        assert run(revealed, script).stdout == f"in: {won or 'no market'}\n"
+    assert seen
+
+
+NONE = f'{{"entryKey":"{"0" * 64}","key":"{"0" * 64}","rank":0}}'
+
+
+@pytest.mark.parametrize(
+    ("cutoffs", "said"),
+    [
+        ('{"markets":{"west":{"open":null,"reserves":[]}}}', "in: west"),
+        (f'{{"markets":{{"west":{{"open":{NONE},"reserves":[]}}}}}}', "in: no market"),
+        ('{"markets":{"not-west":{"open":null,"reserves":[]}}}', "in: no market"),
+    ],
+)
+def test_a_cut_off_of_null_is_met_and_one_of_zeros_is_not(revealed: Path, cutoffs: str, said: str) -> None:
+    own = values(receipt_with_cutoff(revealed))
+    script = "\n".join(blocks()).replace(own, re.sub("cutoffs='.*'", f"cutoffs='{cutoffs}'", own))
+    assert said in run(revealed, script).stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("root", "DIFFERENT: the leaf leads to the root"),
+        ("published", "DIFFERENT: manifestHash"),
+        ("commitment", "DIFFERENT: the secret"),
+        ("seed", "DIFFERENT: the seed"),
+        ("key", "DIFFERENT: the key of the unit"),
+        ("entry_key", "DIFFERENT: the key of the entry"),
+    ],
+)
+def test_the_commands_notice_a_value_that_is_not_the_draws(revealed: Path, variable: str, said: str) -> None:
+    own = values(receipt_with_cutoff(revealed))
+    wrong = re.sub(rf"^{variable}=[0-9a-f]{{64}}$", f"{variable}={'0' * 64}", own, flags=re.MULTILINE)
+    assert wrong != own
+    done = run(revealed, "\n".join(blocks()).replace(own, wrong))
+    assert said in done.stdout, done
+
+
+# What bash 3.2 or zsh does not have, or means otherwise: arrays count from 1 in zsh, where a variable is one word.
+ELSEWHERE = {
+    "an array": r"\w+=\(|\$\{\w+\[|\$\{#\w+\[",
+    "a negative index": r"\[-\d",
+    "a newer bash": r"mapfile|readarray|declare -[An]|\$\{\w+[,^@]|\|&|&>>|;;?&|\bcoproc\b",
+    "a comment, which zsh refuses when it is typed": r"(^|\s)#",
+    "a history expansion": r"![^= \n\"']",
+    "splitting of a variable": r"for \w+ in \$\w",
+    "a name that zsh keeps": r"\b(path|status|argv|pipestatus|words|prompt|fignore|cdpath)=",
+}
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_no_command_needs_a_newer_bash_or_differs_in_zsh(what: str) -> None:
+    for block in blocks():
+        assert not re.search(ELSEWHERE[what], block, re.MULTILINE), block

@@ -1,0 +1,407 @@
+"""What a forger would change in a receipt, all of it: each forgery is a dictionary of places and their new values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from itertools import islice
+from typing import Any
+
+from fairdraw.maths.files import canonical_bytes, sha256_hex
+from fairdraw.maths.manifest import SeedFile
+from fairdraw.maths.rules import entry_key, unit_key
+from regworkers_core.domain.timestamps import iso
+from tests.fairdraw.proof.rounds import SIGNATURE
+from tests.fairdraw.verifier.draws import ROUND_AT
+
+Receipt = dict[str, Any]
+Place = tuple[str | int, ...]
+Forgery = dict[Place, Any]
+
+ZEROS, HASH = "0" * 64, "ab" * 32
+NO_SEATS = {"entryKey": ZEROS, "key": ZEROS, "rank": 0}
+OUTCOMES = ("WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK", "LOST", "")
+RANKS = ("", "0", "1", "2", "26", "01", "+1", "٣", "1\n", "9999999999999999", "9007199254740993", "9" * 17)
+LATEST = iso(ROUND_AT - 600)
+
+
+def canonical(document: Any) -> bytes:
+    try:
+        return canonical_bytes(document)
+    except ValueError:
+        return json.dumps(document).encode()
+
+
+def at(value: Any, place: Place) -> Any:
+    for key in place:
+        value = value[key]
+    return value
+
+
+def forged(receipt: Receipt, forgery: Forgery) -> Receipt:
+    """A copy with the new values."""
+    made = deepcopy(receipt)
+    for place, value in forgery.items():
+        at(made, place[:-1])[place[-1]] = deepcopy(value)
+    return made
+
+
+def inside(receipt: Receipt, place: Place, **fields: Any) -> Forgery:
+    """New values of the document that is a text at this place."""
+    return {place: canonical(json.loads(at(receipt, place)) | fields).decode()}
+
+
+def outcomes(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    for number, phase in enumerate(receipt["phases"]):
+        ref, market, rank, outcome = phase["result"].split("|")
+
+        def line(
+            market: str = market,
+            rank: str = rank,
+            outcome: str = outcome,
+            number: int = number,
+            ref: str = ref,
+        ) -> Forgery:
+            return {("phases", number, "result"): f"{ref}|{market}|{rank}|{outcome}"}
+
+        for other in OUTCOMES:
+            yield from (line(outcome=other, market=place) for place in (market, "", "nowhere"))
+            stated = {("outcome",): other, ("market",): "east"}
+            yield line(outcome=other, market="east") | stated
+        for other in RANKS:
+            yield line(rank=other)
+            whole = {
+                ("phases", each, "result"): f"{ref}|{market}|{other}|{outcome}"
+                for each in range(len(receipt["phases"]))
+            }
+            yield whole | {("rank",): int(other) if other.isdigit() and other.isascii() else None}
+        for text in (
+            f"{ref}|{market}|{rank}",
+            f"{ref}|||{outcome}|",
+            f"x{phase['result']}",
+            f"{phase['result']}\n",
+            "",
+        ):
+            yield {("phases", number, "result"): text}
+    for key in ("market", "outcome", "rank"):
+        yield from ({(key,): value} for value in (None, "", "x" * 200, "é", 1, 2**53 - 1, True))
+
+
+def leaves(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    for place in (("inclusion", "leaf"), ("siblings", 0, "leaf"), ("before", "leaf")):
+        try:
+            parts = at(receipt, place).split("|")
+        except (KeyError, IndexError, TypeError):
+            continue
+        texts = [
+            ("", parts[0][:-1], "~", "a" * 65, parts[0] + "é"),
+            ("", parts[0], "u" * 65),
+            ("0", "1", "2", "64", "65", "01", "", "٣", "1 "),
+            ("", "fan", "fan,loyal", "loyal,fan", "fan,fan", ",", "Fan"),
+            ("", "east", "east,east", "moon", "w-1,East", "east\n"),
+        ]
+        for field, values in enumerate(texts):
+            for value in values:
+                yield {place: "|".join((*parts[:field], value, *parts[field + 1 :]))}
+        yield from ({place: text} for text in ("|".join(parts[:4]), "|".join(parts) + "|", "x" * 300))
+
+
+def proofs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    for place in (("inclusion",), ("before",), ("after",), ("log", "entries", 0)):
+        try:
+            index, proof = (at(receipt, (*place, key)) for key in ("index", "proof"))
+        except (KeyError, IndexError, TypeError):
+            continue
+        count = json.loads(receipt["phases"][0]["manifest"])["count"] if "phases" in receipt else 25
+        for other in (0, index - 1, index + 1, count, index + 2**31, index + 2**32, 2**53 - 1):
+            yield {(*place, "index"): other}
+        for other_proof in (
+            proof[:-1], proof[1:], proof[::-1], [*proof, ZEROS], [ZEROS, *proof], [*proof[:-1], None], [7, *proof],
+            [*proof, "F" * 64], [each.upper() for each in proof], [*proof[:-1], proof[-1] + "0" if proof else "0"], [],
+        ):  # fmt: skip
+            yield {(*place, "proof"): other_proof}
+
+
+def strikes(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    ref = receipt["ref"]
+    for number in range(len(receipt["phases"])):
+        for text in (
+            None, f"{ref}|BOT", f"{ref}|bot", ref, f"{ref}|", "", f"{ref}|BOT\n", f"{ref}|BOT\n{ref}|A",
+            f"-|A\n{ref}|BOT", f"{ref}|BOT|", "~|BOT",
+        ):  # fmt: skip
+            yield {("phases", number, "strike"): text}
+            struck = f"{ref}||{receipt['rank'] or ''}|STRUCK"
+            yield {
+                ("phases", number, "strike"): text,
+                ("phases", number, "result"): struck,
+                **inside(receipt, ("phases", number, "manifest"), strikesHash=sha256_hex(b"")),
+            }
+
+
+def cutoffs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    edge = {"entryKey": receipt["entryKey"], "key": receipt["key"], "rank": receipt["rank"] or 1}
+    lower = {**edge, "entryKey": ZEROS}
+    for number, phase in enumerate(receipt["phases"]):
+        place: Place = ("phases", number, "cutoffs")
+        markets = json.loads(phase["cutoffs"])["markets"]
+
+        def changed(place: Place = place, markets: Receipt = markets, **new: Any) -> Forgery:
+            text = canonical(
+                {"markets": {name: each for name, each in (markets | new).items() if each}}
+            ).decode()
+            return {place: text, (*place[:-1], "cutoffsHash"): sha256_hex(text.encode())}
+
+        yield changed(moon=markets["east"])
+        yield {place: canonical({"markets": markets, "x": 1}).decode()}
+        for name, groups in markets.items():
+            yield changed(**{name: None})
+            yield changed(**{name: groups | {"reserves": []}})
+            yield changed(
+                **{name: groups | {"reserves": [*groups["reserves"], {"cutoff": None, "segment": "z9"}]}}
+            )
+            for cutoff in (
+                None, NO_SEATS, edge, lower, edge | {"rank": 26}, edge | {"rank": 0}, NO_SEATS | {"rank": 1},
+                edge | {"rank": edge["rank"] + 1}, edge | {"key": 7}, edge | {"x": 1}, [],
+            ):  # fmt: skip
+                yield changed(**{name: groups | {"open": cutoff}})
+                for each, reserve in enumerate(groups["reserves"]):
+                    reserves = [*groups["reserves"]]
+                    reserves[each] = reserve | {"cutoff": cutoff}
+                    yield changed(**{name: groups | {"reserves": reserves}})
+            for segment in ("", "other", 7, None):
+                reserves = [{**reserve, "segment": segment} for reserve in groups["reserves"]]
+                yield changed(**{name: groups | {"reserves": reserves}})
+
+
+def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    phases = range(len(receipt["phases"])) if "phases" in receipt else ()
+    for place in [("phases", number, "manifest") for number in phases] or [("manifest",)]:
+        manifest = json.loads(at(receipt, place))
+        source, markets = manifest["seedSource"], manifest["markets"]
+        market = markets[0]
+        full = {"capacity": 2**53 - 1, "marketId": "a", "reserves": []}
+        halves = [{"seats": 2**53 - 1, "segment": "a"}, {"seats": 2**53 - 2, "segment": "b"}]
+        for key, values in {
+            "algorithm": ("vf2", 1),
+            "asOf": (LATEST, iso(ROUND_AT - 599.999), "2026-02-29T00:00:00.000Z", "0000-01-01T00:00:00.000Z"),
+            "campaignId": ("x", "", "é"),
+            "count": (0, 1, 24, 26, manifest["count"] + 1, 2**53 - 1, -1, True),
+            "drawId": ("other", 1),
+            "markets": (
+                [], markets[1:], [*markets, full | {"marketId": "~"}], markets[::-1], [market, market],
+                [{"capacity": 1}], [full | {"reserves": halves}], [full | {"reserves": [halves[0]] * 2}],
+                [market | {"marketId": "-"}],
+                [each | {"capacity": each["capacity"] + 1} for each in markets],
+                [full | {"reserves": [{"seats": -1, "segment": "a"}, 7]}], 7, [7],
+            ),
+            "phase": (0, 1, 2, 3, 4),
+            "previous": (None, {}, {"manifestHash": HASH, "resultHash": HASH}, 7),
+            "root": (ZEROS, "x"),
+            "seedSource": (
+                source | {"round": 1}, source | {"round": 999}, source | {"round": 2**45},
+                source | {"round": 2**53 - 1}, source | {"chain": HASH}, source | {"kind": "x"},
+                {"commitment": HASH, "kind": "commit-reveal"}, {}, 7,
+                {"chain": HASH, "kind": "drand", "round": 1}, source | {"kind": None}, source | {"kind": "é" * 200},
+            ),
+            "strikesHash": (sha256_hex(b""), ZEROS),
+            "waitlistSize": (None, 0, 1, 2, 25, 2**53 - 1, -1),
+            "winsPerUnit": (0, 1, 2, 3, 4, 2**53 - 1),
+            "x'\"\\\x7f": (1,),
+            "é😀": (1,),
+        }.items():  # fmt: skip
+            yield from (inside(receipt, place, **{key: value}) for value in values)
+        yield inside(receipt, place) | {place: at(receipt, place).replace(":", ": ", 1)}
+        yield inside(receipt, place) | {place: at(receipt, place).replace('"count"', '"count":0,"count"')}
+
+
+def phases(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    parts = receipt["phases"]
+    for other in (parts[::-1], parts[1:], parts[:-1], [*parts, parts[-1]], [*parts, parts[0]], [], {}, [7]):
+        yield {("phases",): other}
+    for number in range(len(parts)):
+        for key in ("manifestHash", "resultHash", "cutoffsHash"):
+            yield from ({("phases", number, key): value} for value in (ZEROS, "x", None))
+    for key in ("key", "entryKey", "campaignId", "ref"):
+        yield from ({(key,): value} for value in (ZEROS, "x", "", None, "\u2028"))
+
+
+def sources(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    signatures = [
+        SIGNATURE[:-2] + "00",
+        SIGNATURE[:-1] + "8",
+        SIGNATURE + "00",
+        SIGNATURE[:-2],
+        SIGNATURE.upper(),
+    ]
+    signatures += [first + "0" * 94 for first in ("c0", "e0", "80", "a0", "00", "40")]
+    signatures += ["9f" + "ff" * 47, f"{int(SIGNATURE, 16) ^ 1 << 381:096x}"]
+    for signature in signatures:
+        randomness = sha256_hex(bytes.fromhex(signature))
+        yield inside(receipt, ("seed",), signature=signature, randomness=randomness)
+        yield inside(receipt, ("seed",), signature=signature, randomness=randomness, kind="drand", round=1000)
+    for key, values in {
+        "kind": ("drand", "commit-reveal", "x"),
+        "randomness": (ZEROS, ZEROS[:-1], None),
+        "round": (0, 1, 999, 1000, False, 2**53 - 1, -1),
+        "seed": (ZEROS, 7),
+        "signature": (None, "", "zz", SIGNATURE, 7),
+    }.items():
+        yield from (inside(receipt, ("seed",), **{key: value}) for value in values)
+
+
+def households(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    """An entry without a rank, and those of its unit that are said to be ahead."""
+    found = [
+        each["inclusion"]
+        for each in others
+        if each["campaignId"] == receipt["campaignId"] and "inclusion" in each
+    ]
+    siblings, own = receipt["siblings"], receipt["inclusion"]
+    limited = {
+        ("phases", number, "result"): f"{receipt['ref']}|||HOUSEHOLD_LIMIT"
+        for number in range(len(receipt["phases"]))
+    }
+    limited |= {("market",): "", ("outcome",): "HOUSEHOLD_LIMIT", ("rank",): None}
+    for ahead in (
+        [],
+        [own],
+        siblings[1:],
+        siblings * 2,
+        [*siblings, own],
+        found[:1],
+        found[:2],
+        found[:3],
+        found[-2:],
+        [7],
+    ):
+        yield {("siblings",): ahead}
+        yield limited | {("siblings",): ahead}
+    for each in found[:4]:
+        yield limited | {("siblings",): [each, *siblings[1:]]}
+
+
+def absences(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    before, after = receipt["before"], receipt["after"]
+    refs = [each["leaf"].partition("|")[0] for each in (before, after) if each]
+    yield from ({("ref",): ref} for ref in (*refs, "-", "~", "_" * 64, "0"))
+    found = [
+        each["inclusion"]
+        for each in others
+        if each["campaignId"] == receipt["campaignId"] and "inclusion" in each
+    ]
+    for side in ("before", "after"):
+        yield from ({(side,): each} for each in (None, before, after, *found[:3], 7))
+    yield {("before",): after, ("after",): before}
+    yield from (
+        {("reasons",): reasons} for reasons in ([], ["x"], ["A", 7], ["A\n"], [["é"]], ["A"] * 2, None)
+    )
+
+
+def words(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    text = receipt["guarantee"]
+    for other in (text + " ", text.replace("600", "700"), text[:-40], "safe", "", 7):
+        yield {("guarantee",): other}
+    yield from ({("guarantee",): each["guarantee"]} for each in islice(others, 3))
+    yield from ({("roundAt",): value} for value in (None, iso(ROUND_AT), iso(ROUND_AT + 3), 7, "é" * 200))
+    yield from ({("version",): value} for value in (1, 2, 3, 4, "3", True, None))
+    yield from ({("kind",): value} for value in ("draw", "excluded", "x" * 200, None, []))
+
+
+def annulments(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    manifest = receipt["phases"][-1]["manifest"] if "phases" in receipt else receipt["manifest"]
+    phase = json.loads(manifest)["phase"]
+    right = {"annulledAt": LATEST, "campaignId": receipt["campaignId"], "manifestHash": sha256_hex(manifest.encode()),
+             "phase": phase, "reason": "é"}  # fmt: skip
+    for change in ({}, {"campaignId": "x"}, {"phase": phase + 1}, {"phase": 1}, {"manifestHash": None},
+                   {"manifestHash": HASH},
+                   *({"reason": text} for text in ("", " ", "\x1c\u3000", "\ufeff", "\u180e"))):  # fmt: skip
+        yield {("annulled",): canonical(right | change).decode()}
+    yield from (
+        {("annulled",): text}
+        for text in (None, "", "{}", "[]", "7", "null", '"x"', "{", 7, "1.0", "\ufeff{}")
+    )
+
+
+def beside(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    parts = [("phases", number) for number in range(len(receipt["phases"]))] if "phases" in receipt else [()]
+    for part in parts:
+        place: Place = (*part, "published")
+        published, manifest = at(receipt, place), json.loads(at(receipt, (*part, "manifest")))
+        notice = {
+            "asOf": manifest["asOf"], "campaignId": manifest["campaignId"], "committedAt": LATEST,
+            "publishedAt": LATEST,
+            "capacities": {each["marketId"]: each["capacity"] for each in manifest["markets"]},
+            "phase": manifest["phase"], "reason": "", "strikes": 0,
+        }  # fmt: skip
+        for change in (
+            {}, {"reason": "é"}, {"phase": 3}, {"campaignId": "x"}, {"strikes": 7}, {"asOf": LATEST}, {"strikes": -1},
+            *({"publishedAt": iso(ROUND_AT - lead)} for lead in (600, 599.999, 0, -0.5, 0.5, 1.5, 1_234_567.5)),
+            {"capacities": {"é'": 1}}, {"capacities": {"__proto__": 1}}, {"capacities": {"a'\"": -1}},
+            {"capacities": {}},
+        ):  # fmt: skip
+            yield {(*place, "notice"): canonical(notice | change).decode()}
+        yield from ({(*place, "notice"): text} for text in (None, "", "[]", 7))
+        finding = {"at": LATEST, "finding": "late_commit", "reason": "x"}
+        for found in (
+            [],
+            [finding],
+            [finding, 7],
+            [finding | {"finding": "X"}],
+            [finding | {"reason": "\u2003"}],
+            {},
+            7,
+        ):
+            yield {(*place, "accepted"): canonical(found).decode()}
+        for change in (
+            {}, {"phase": 2}, {"count": 99}, {"seedSource": manifest["seedSource"] | {"round": 900}},
+            {"seedSource": manifest["seedSource"] | {"round": 900}, "waitlistSize": 77}, {"x": 1},
+            {"seedSource": {"commitment": HASH, "kind": "commit-reveal"}},
+            {"seedSource": manifest["seedSource"] | {"round": 2**53 - 1}},
+        ):  # fmt: skip
+            text = canonical(manifest | change).decode()
+            for replaced_at in (LATEST, "x"):
+                old = {
+                    "committedAt": LATEST,
+                    "manifest": text,
+                    "publishedAt": None,
+                    "replacedAt": replaced_at,
+                }
+                yield {(*place, "replaced"): [canonical(old).decode()]}
+        yield from (
+            {(*place, "replaced"): value}
+            for value in ([], published["replaced"][1:], published["replaced"] * 2, [7])
+        )
+
+
+DRAW_FORGERIES: tuple[Callable[[Receipt, Sequence[Receipt]], Iterator[Forgery]], ...] = (
+    *(outcomes, leaves, proofs, strikes, cutoffs, manifests, phases, sources, households, absences),
+    *(words, annulments, beside),
+)
+
+
+def restated(receipt: Receipt, *, chained: bool = True, keyed: bool = True) -> Receipt:
+    """A copy with what follows from a change: hashes, `previous` if `chained`, the seed, the keys if `keyed`."""
+    made = deepcopy(receipt)
+    try:
+        before = ""
+        for number, phase in enumerate(made["phases"]):
+            if number and chained:
+                previous = {"manifestHash": before, "resultHash": made["phases"][number - 1]["resultHash"]}
+                phase["manifest"] = canonical(json.loads(phase["manifest"]) | {"previous": previous}).decode()
+            before = phase["manifestHash"] = sha256_hex(phase["manifest"].encode())
+            phase["cutoffsHash"] = sha256_hex(phase["cutoffs"].encode())
+        first, seed = json.loads(made["phases"][0]["manifest"]), json.loads(made["seed"])
+        source = first["seedSource"].get("chain", "commit-reveal"), first["seedSource"].get("round", 0)
+        following = SeedFile.of(
+            made["phases"][0]["manifestHash"], seed["kind"], *source, seed["randomness"], seed["signature"]
+        )
+        made["seed"] = canonical(following.as_document()).decode()
+        if keyed:
+            _, unit, weight, *_ = made["inclusion"]["leaf"].split("|")
+            made["key"] = unit_key(following.seed, first["drawId"], unit, int(weight) % 100)
+            made["entryKey"] = entry_key(following.seed, made["ref"])
+    except Exception:
+        # The change has broken what would have to be read: the rest stays as it was.
+        return made
+    return made
