@@ -1,1 +1,1 @@
-"""The public log of draws: notes, the tree, its leaves, and what anybody can follow or witness."""
+"""The public log of draws: notes, the tree and its leaves, how to follow a log, and a witness of logs."""
