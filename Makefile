@@ -107,7 +107,7 @@ EXTRAS ?= draw,reports,production,reviews
 
 release: deploy-files verifier ## write wheels, hashes of the image's packages, bill of materials and archive into dist/
 	@# What setuptools copied for an earlier wheel would be in this one.
-	rm -rf dist/*.whl build/lib fairdraw/build
+	rm -rf dist/*.whl build/lib build/fairdraw
 	$(BIN)/uv build --quiet --wheel --out-dir dist --python $(BIN)/python
 	$(BIN)/uv build --quiet --wheel --out-dir dist --python $(BIN)/python fairdraw
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --no-emit-package fairdraw \
