@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dagster as dg
 
+from regworkers_core import flows
 from regworkers_dagster import eligibility
 from regworkers_dagster.analytics import archive, funnel, publishing
+from regworkers_dagster.drains.running import automated
 from regworkers_dagster.operations import (
     dead_letters,
     deployment,
@@ -27,20 +29,23 @@ from regworkers_dagster.selection import automation as selection
 from regworkers_dagster.selection import checks as selection_checks
 from regworkers_dagster.selection import specs as selection_specs
 
+_DESCRIBED = (*replication.DRAINS, *selection.DRAINS, *publishing.DRAINS)
+DRAINS = (
+    *_DESCRIBED,
+    *(automated(spec) for spec in flows.DRAINS if spec not in [each.spec for each in _DESCRIBED]),
+)
+
 defs = dg.Definitions(
     assets=[
         assets.DEMAND_TABLE,
         assets.REPLICATION_DLQ,
         assets.RECONCILE_RESULTS,
-        assets.enqueue_entries,
-        assets.save_entries,
+        *(drain.asset for drain in DRAINS),
         eligibility.INVITES,
         *selection_specs.EXTERNAL,
         *selection_assets.STEPS,
-        *selection_assets.DRAINS,
         publishing.ANALYTICS_QUEUE,
         publishing.ANALYTICS_DLQ,
-        publishing.publish_events,
         archive.archive_events,
         funnel.campaign_funnel,
         deployment.inspect_certificate,
@@ -59,14 +64,12 @@ defs = dg.Definitions(
         publishing.analytics_dlq_empty,
     ],
     jobs=[
-        replication.ENQUEUE_ENTRIES,
-        replication.SAVE_ENTRIES,
+        *(drain.job for drain in DRAINS),
         replication.RECONCILE_ENTRIES,
         replication.backfill_entries,
         cycle.verify_entries,
         *eligibility.JOBS,
         *selection.JOBS,
-        publishing.PUBLISH_EVENTS,
         archive.ARCHIVE_EVENTS,
         archive.CHECK_ARCHIVE,
         funnel.CAMPAIGN_FUNNEL_JOB,
@@ -86,6 +89,7 @@ defs = dg.Definitions(
         *runbooks.JOBS,
     ],
     sensors=[
+        *(drain.sensor for drain in DRAINS),
         *replication.SENSORS,
         *selection.SENSORS,
         *publishing.SENSORS,

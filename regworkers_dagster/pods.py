@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from regworkers_core.flows import DRAINS
+
 POD_TAG = "dagster-k8s/config"
 # All tags that change a run's pod begin with it.
 POD_TAGS = "dagster-k8s/"
@@ -36,10 +38,10 @@ REPORT = PodSize("500m", "1Gi", "2Gi", "4Gi")
 LARGE = PodSize("2", "2Gi", "3Gi", "20Gi")
 _SIZES = (SMALL, DRAIN, REPORT, LARGE)
 
-# Every job by its duty, which is a role in regworkers_core/infrastructure/policies.
+# Every job by its duty, which is a role in regworkers_core/infrastructure/policies. Drains name their own.
 JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "replication": {
-        DRAIN: ("enqueue_entries", "save_entries", "backfill_entries"),
+        DRAIN: ("backfill_entries",),
         LARGE: (
             "reconcile_entries",
             "runbook_out_of_sync",
@@ -66,7 +68,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "runbook_selection_failures",
             "strike_entries",
         ),
-        DRAIN: ("process_selections", "send_notifications"),
         REPORT: ("import_codes", "make_receipt", "void_codes"),
         LARGE: (
             "adopt_draw",
@@ -81,7 +82,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         ),
     },
     "analytics": {
-        DRAIN: ("publish_events",),
         REPORT: ("campaign_funnel",),
         LARGE: ("archive_events", "check_archive"),
     },
@@ -117,6 +117,9 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     # It creates what is missing.
     "provision": {LARGE: ("runbook_total_failure",)},
 }
+for _spec in DRAINS:
+    _sizes = JOBS[_spec.duty]
+    _sizes[DRAIN] = (*_sizes.get(DRAIN, ()), _spec.job)
 _PODS = {job: (duty, size) for duty, sizes in JOBS.items() for size, jobs in sizes.items() for job in jobs}
 JOB_NAMES = frozenset(_PODS)
 

@@ -1,6 +1,7 @@
 """What Terraform reads: one file for each environment, written from the settings and `regworkers_core/infrastructure`.
 
-`make deploy-files` runs this module. The files are not committed; the release archive contains them.
+`make deploy-files` runs this module. These files are not committed, unlike the manifests of `tools.residents`; the
+release archive contains them all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from regworkers_core.infrastructure.desired import LIFECYCLES, desired
 from regworkers_core.infrastructure.policies.platform import ROLES, all_policies
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT, Environment, Settings, settings_of
+from tools.residents import write_residents
 
 FOLDER = PROJECT_ROOT / "deploy" / "generated"
 ENVIRONMENTS: tuple[Environment, ...] = ("qa", "preprod", "prod")
@@ -132,5 +134,5 @@ def write_archive(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    for written in [*write_files(), write_archive(PROJECT_ROOT / "dist")]:
+    for written in [*write_files(), *write_residents(), write_archive(PROJECT_ROOT / "dist")]:
         sys.stdout.write(f"{written.relative_to(PROJECT_ROOT)}\n")

@@ -25,6 +25,7 @@ from regworkers_core.analytics.producers import ProducerSeal
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.messages import (
+    MAX_ITEMS,
     ItemSubject,
     MessageType,
     fit_correlation_id,
@@ -34,7 +35,7 @@ from regworkers_core.domain.messages import (
 from regworkers_core.domain.reasons import Failure, LeftOver, PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import is_market_id
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
+from regworkers_core.drains.runner import DrainSpec, queue_parts
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.handling import Handled, Requested, Seal, answer_event
@@ -341,28 +342,26 @@ def publisher(runtime: Runtime, on_step: OnStep = no_step) -> PublishHandler:
 def _publish(
     runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
 ) -> tuple[QueueSource, MarkedWork]:
-    queue = runtime.names.analytics_queue
-    source, work = queue_parts(
-        runtime,
-        PUBLISH.name,
-        queue,
-        publisher(runtime, on_step),
-        runtime.settings.analytics,
-        run_id=run_id,
-        on_step=on_step,
-    )
-    return source, MarkedWork(work, runtime.queue_marks, queue, runtime.clock)
+    source, work = queue_parts(runtime, PUBLISH, publisher(runtime, on_step), run_id=run_id, on_step=on_step)
+    return source, MarkedWork(work, runtime.queue_marks, runtime.names.analytics_queue, runtime.clock)
 
 
 PUBLISH: DrainSpec[Received] = DrainSpec(
     name="publish",
     worker="sendData",
     summary="Publish the events of the analytics queue to Kafka.",
+    job="publish_events",
+    duty="analytics",
     # Not MongoDB: only dead letters need it, and their messages can wait.
     needs=("sqs", "kafka"),
     outcomes=("received", "sent", "dropped", "dead_lettered", "resent", "returned"),
-    pace=lambda settings: Pace.of(settings.analytics, settings.analytics.visibility_seconds),
     parts=_publish,
+    queue="analytics-queue",
+    keep="analytics.visibilitySeconds",
+    most_items=lambda settings: settings.analytics.batch_messages * MAX_ITEMS,
+    most_drains="analytics.maxDrains",
+    can_wait=True,
+    runbook="kafka.md",
     residents=True,
 )
 DRAINS: tuple[DrainSpec[Any], ...] = (PUBLISH,)

@@ -25,9 +25,9 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.handling import answer_event
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.flows import DRAINS
 from regworkers_core.observability.tracing import span
 from regworkers_core.operations.drain_control import PAUSE, pause_drain, resume_drain
-from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
 from regworkers_core.runtime import Runtime

@@ -32,6 +32,7 @@ class Unread:
 
 
 Reading: TypeAlias = T | Unread
+AGE_UNKNOWN = Unread("the age of the oldest unread record of the stream is unknown", "streams")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,13 @@ class StreamState:
     iterator_age_seconds: float | None
     retention_seconds: float = 24 * 3600.0
     unread: bool = False
+
+    @property
+    def due(self) -> Reading[str]:
+        """The work that its drain could do now, in words; empty: none."""
+        if self.unread or self.iterator_age_seconds:
+            return "records of the stream are unread"
+        return AGE_UNKNOWN if self.iterator_age_seconds is None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,16 +305,6 @@ class LinesState:
 # What is promised of every item of `drain_log` and of every draw; `objectives` has a target for each.
 FRESHNESS, DELIVERY, DRAWS, CORRECTNESS = "freshness", "delivery", "draws", "correctness"
 OBJECTIVES = (FRESHNESS, DELIVERY, DRAWS, CORRECTNESS)
-# The queue that a drain fills or empties, and on whose `-dlq` its dead letters are.
-QUEUE_OF = {
-    "enqueue": "replication-queue",
-    "save": "replication-queue",
-    "selections": "selection-queue",
-    "notifications": "notification-queue",
-    "publish": "analytics-queue",
-}
-# The drain that empties a queue. The platform's mailer empties the fourth one.
-DRAIN_OF = {QUEUE_OF[drain]: drain for drain in ("save", "selections", "publish")}
 
 
 @dataclass(frozen=True, slots=True)

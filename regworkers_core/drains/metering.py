@@ -61,11 +61,15 @@ class _Totals:
 
 class DrainMeter(PeriodicWriter):
     """As a context manager around a drain, which leaves its report here as it goes. `strain` is that of the process so
-    far.
+    far, `system` what the drain receives from.
     """
 
     def __init__(
-        self, put: Callable[[Sequence[Metering]], None], drain: str, strain: Callable[[], Strain]
+        self,
+        put: Callable[[Sequence[Metering]], None],
+        drain: str,
+        strain: Callable[[], Strain],
+        system: str = "aws_sqs",
     ) -> None:
         super().__init__(
             "drain-metrics",
@@ -75,7 +79,7 @@ class DrainMeter(PeriodicWriter):
             warning="metrics not published",
             last_write_seconds=_LAST_PUT_SECONDS,
         )
-        self._put, self._drain, self._strain = put, drain, strain
+        self._put, self._drain, self._strain, self._system = put, drain, strain, system
         self._before = _Totals(strain=strain())
         self.report: DrainReport | None = None
 
@@ -119,4 +123,4 @@ class DrainMeter(PeriodicWriter):
                 yield self._reading(instrument, number, Dependency=dependency)
 
     def _reading(self, instrument: Instrument, value: float | Histogram, **more: str) -> Metering:
-        return Metering(instrument, value, {"Drain": self._drain, **more})
+        return Metering(instrument, value, {"Drain": self._drain, **more}, self._system)

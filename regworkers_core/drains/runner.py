@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import structlog
 from structlog.contextvars import bound_contextvars, get_contextvars
@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 from fairdraw import scheduling
 from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
-from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
+from regworkers_core.domain.snapshot import BlownFuse, PausedDrain, Reading, Snapshot
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.acknowledged import AcknowledgementWriter
 from regworkers_core.drains.heartbeat import (
@@ -40,24 +40,16 @@ from regworkers_core.engine.handling import Handler
 from regworkers_core.engine.holds import hold_of, remove_hold, store_fuse
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import Queue, QueueSource
+from regworkers_core.engine.queue import Queue, QueueSource, Received
 from regworkers_core.engine.settling import DeadLetterPublisher, History
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import (
-    AnalyticsSettings,
-    EnqueueSettings,
-    SaveSettings,
-    SelectionSettings,
-    Settings,
-)
+from regworkers_core.settings import Settings
 
 log = structlog.get_logger(__name__)
 D = TypeVar("D")
 I = TypeVar("I")  # noqa: E741 (an item)
 OnProgress = Callable[[DrainReport], None]
-# The sections of drains that take messages from a queue.
-QueueSettings: TypeAlias = SaveSettings | SelectionSettings | AnalyticsSettings
 # A batch makes a hundred thousand dicts and lists, none of them in a cycle, and releases them all. With Python's own
 # thresholds (700, 10, 10) the collector takes a quarter of a drain's CPU to scan them.
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -67,38 +59,61 @@ _gc_before = gc.get_threshold()
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How a drain works: batches at once, batches held beside them, and for how many seconds what it holds (messages,
-    leases) stays its own without a heartbeat.
-    """
-
-    concurrency: int
-    prefetch: int
-    keep_seconds: float
-
-    @classmethod
-    def of(cls, section: EnqueueSettings | QueueSettings, keep_seconds: float) -> Pace:
-        return cls(section.concurrency, section.prefetch, keep_seconds)
-
-
-@dataclass(frozen=True, slots=True)
 class DrainSpec(Generic[D]):
-    """One drain of a flow.
-
-    `worker` is its name in logs. `needs` are the dependencies that it cannot do without: probed before it starts; it
-    pauses when a breaker opens, and ends if that lasts. `parts` wires source and work for one run. `outcomes` are the
-    counts that every report shows, also when zero. One that has `residents` is on an entry's way from its registration
-    to the replica and to Kafka.
+    """One drain of a flow, with all that others know of a drain (`regworkers_core.flows`). A text with a dot names a
+    setting.
     """
 
     name: str
+    # Its name in logs.
     worker: str
+    # One sentence: the help of its command, the description of its job.
     summary: str
+    # The job in Dagster that runs it; its sensor is `<job>_sensor`.
+    job: str
+    # Whose account and secret its pods have: a role in infrastructure/policies.
+    duty: Literal["replication", "selection", "analytics"]
+    # The dependencies that it cannot do without: probed before it starts; it pauses when a breaker opens, and ends if
+    # that lasts.
     needs: tuple[str, ...]
+    # The counts that every report shows, also when zero.
     outcomes: tuple[str, ...]
-    pace: Callable[[Settings], Pace]
+    # Source and work of one run.
     parts: Callable[[Runtime, str, StopSignal, OnStep], tuple[Source[D], Work[D]]]
+    # The queue, without the environment's prefix, that it empties or fills. Its dead letters are on `<queue>-dlq`.
+    queue: str
+    # For how many seconds what it holds (messages, leases) stays its own without a heartbeat. `concurrency` and
+    # `prefetch` of that section are the batches that it works on at once, and those that it holds beside them.
+    keep: str
+    # The most items of one batch.
+    most_items: Callable[[Settings], int]
+    # How many of it sensors start at most (a setting, or a number), and for each of how many waiting messages one more.
+    most_drains: str | int
+    messages_each: str | int = "drain.messagesPerDrain"
+    # It fills its queue, and this is the work that it could do now, in words; empty: none. None: it empties its queue.
+    due: Callable[[Snapshot], Reading[str]] | None = None
+    # What its source is for OpenTelemetry's `messaging.system`.
+    system: str = "aws_sqs"
+    # After so many seconds in which it acknowledges nothing of what is due, it stands still.
+    stalled: str = "alerts.drainStalledSelectionSeconds"
+    # No fan waits for it: its standstill and the outage of a dependency only warn.
+    can_wait: bool = False
+    # A page below docs/runbooks for its standstill and for the depth of its queue; empty: the one of the alert.
+    runbook: str = ""
+    # It is on an entry's way from its registration to the replica and to Kafka: while a campaign is open, some stay.
     residents: bool = False
+
+    @property
+    def fills(self) -> bool:
+        return self.due is not None
+
+    def section(self, settings: Settings) -> Any:
+        return settings.at(self.keep.partition(".")[0])
+
+
+def number_of(settings: Settings, limit: str | int) -> int:
+    """Of a limit that is a number, or names the setting that has it."""
+    return limit if isinstance(limit, int) else int(settings.at(limit))
 
 
 def drain_limits(
@@ -120,14 +135,14 @@ def drain_limits(
         idle, longest = drains.resident_idle_seconds, drains.resident_max_seconds
     else:
         idle, longest = drains.idle_seconds, drains.max_seconds
-    pace = spec.pace(settings)
+    section = spec.section(settings)
     return DrainLimits(
         idle_seconds=idle if idle_seconds is None else idle_seconds,
         max_seconds=longest if max_seconds is None else max_seconds,
-        concurrency=pace.concurrency,
-        prefetch=pace.prefetch,
+        concurrency=section.concurrency,
+        prefetch=section.prefetch,
         # Four beats may fail before what is held is lost.
-        heartbeat_seconds=pace.keep_seconds / 5,
+        heartbeat_seconds=settings.at(spec.keep) / 5,
         blind_seconds=settings.alerts.blind_seconds,
         outage_seconds=drains.outage_seconds,
     )
@@ -193,7 +208,9 @@ def run_drain(
         more=residency.state if residency else dict,
         beat_seconds=RESIDENT_BEAT_SECONDS if resident else BEAT_SECONDS,
     )
-    meter = DrainMeter(lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain)
+    meter = DrainMeter(
+        lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain, spec.system
+    )
     acknowledging = AcknowledgementWriter(lambda: runtime.heartbeats, spec.name, runtime.clock)
 
     def progress(report: DrainReport) -> None:
@@ -347,17 +364,10 @@ def _store_fuse(runtime: Runtime, name: str, cause: PermanentFailure, run_id: st
 
 
 def queue_parts(
-    runtime: Runtime,
-    name: str,
-    queue_name: str,
-    handler: Handler[I],
-    settings: QueueSettings,
-    *,
-    run_id: str,
-    on_step: OnStep,
+    runtime: Runtime, spec: DrainSpec[Received], handler: Handler[I], *, run_id: str, on_step: OnStep
 ) -> tuple[QueueSource, MessageWork[I]]:
-    """Source and work of the drain `name`, which takes messages from a queue and hands their items to `handler`."""
-    queue = runtime.queue(queue_name)
+    """Source and work of a drain that takes messages from its queue and hands their items to `handler`."""
+    queue, settings = runtime.queue(runtime.names.prefix + spec.queue), spec.section(runtime.settings)
     source = QueueSource(
         queue,
         batch_messages=settings.batch_messages,
@@ -365,9 +375,9 @@ def queue_parts(
         visibility_seconds=settings.visibility_seconds,
     )
     publisher = dead_letter_publisher(runtime, queue, runtime.dead_letters, run_id=run_id)
-    marks = Marks(runtime.leases, queue_name)
+    marks = Marks(runtime.leases, queue.name)
     return source, MessageWork(
-        name, handler, publisher, marks, max_attempts=settings.max_attempts, on_step=on_step
+        spec.name, handler, publisher, marks, max_attempts=settings.max_attempts, on_step=on_step
     )
 
 

@@ -146,8 +146,6 @@ _ATTRIBUTES = {
     "TableName": "aws.dynamodb.table_name",
     "StreamLabel": "aws.dynamodb.stream_label",
 }
-# What each drain receives from.
-_SYSTEMS = {"enqueue": "aws_dynamodb_streams", "notifications": "mongodb"}
 
 
 class Histogram(Protocol):
@@ -163,6 +161,8 @@ class Metering:
     instrument: Instrument
     value: float | Histogram
     dimensions: Mapping[str, str] = field(default_factory=dict)
+    # What messages come from, for OpenTelemetry.
+    system: str = "aws_sqs"
 
 
 def export(reading: Metering, **more: str) -> None:
@@ -172,7 +172,7 @@ def export(reading: Metering, **more: str) -> None:
     instrument, value = reading.instrument, reading.value
     attributes = {_ATTRIBUTES[name]: text for name, text in reading.dimensions.items()}
     if instrument.otel.startswith("messaging."):
-        attributes["messaging.system"] = _SYSTEMS.get(reading.dimensions.get("Drain", ""), "aws_sqs")
+        attributes["messaging.system"] = reading.system
     attributes |= instrument.attributes
     attributes |= {name.replace("_", "."): text for name, text in more.items()}
     target = _target(instrument.otel, instrument.kind, instrument.otel_unit)

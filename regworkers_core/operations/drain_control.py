@@ -7,7 +7,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import PAUSE_SECONDS, BlownFuse, PausedDrain
 from regworkers_core.domain.timestamps import iso, span_seconds
 from regworkers_core.engine.holds import remove_hold, store_pause
-from regworkers_core.operations.health.snapshot import DRAINS
+from regworkers_core.flows import DRAIN
 from regworkers_core.runtime import Runtime
 
 _LONGEST_REASON = 300
@@ -41,6 +41,5 @@ def resume_drain(runtime: Runtime, name: str) -> tuple[BlownFuse | None, PausedD
 
 
 def _check(name: str) -> None:
-    names = [spec.name for spec in DRAINS]
-    if name not in names:
-        raise UsageError(f"unknown drain {quoted(name)}: use {', '.join(names)}")
+    if name not in DRAIN:
+        raise UsageError(f"unknown drain {quoted(name)}: use {', '.join(DRAIN)}")

@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from regworkers_core.adapters.aws.streams import StreamRecord
-from regworkers_core.domain.messages import DeadLetter, ReplicationItem
+from regworkers_core.domain.messages import MAX_ITEMS, DeadLetter, ReplicationItem
 from regworkers_core.domain.producers import ProducerRole
-from regworkers_core.drains.runner import DrainSpec, Pace, dead_letter_publisher, queue_parts
+from regworkers_core.domain.snapshot import Unread
+from regworkers_core.drains.runner import DrainSpec, dead_letter_publisher, queue_parts
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
@@ -50,13 +51,12 @@ class _NoHistory:
 def _save(
     role: ProducerRole, runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
 ) -> tuple[QueueSource, MessageWork[ReplicationItem]]:
-    settings, queue = runtime.settings.save, runtime.names.replication_queue
-    look = None
+    settings, look = runtime.settings.save, None
     if settings.second_look_seconds:
         sides = Sides(runtime.demand_table, runtime.replica, runtime.dead_letters)
-        look = SecondLook(sides, runtime.queue(queue), settings)
+        look = SecondLook(sides, runtime.queue(runtime.names.replication_queue), settings)
     steps = saver(runtime, run_id, on_step, look, role=role)
-    source, work = queue_parts(runtime, SAVE.name, queue, steps, settings, run_id=run_id, on_step=on_step)
+    source, work = queue_parts(runtime, SAVE, steps, run_id=run_id, on_step=on_step)
     source.beside = look
     return source, work
 
@@ -90,16 +90,26 @@ ENQUEUE: DrainSpec[StreamRecord] = DrainSpec(
     name="enqueue",
     worker="enqueueEntries",
     summary="Read the stream of the demand table and queue the keys that changed.",
+    job="enqueue_entries",
+    duty="replication",
     needs=("dynamodb", "streams", "sqs"),
     outcomes=("received", "sent", "dropped", "dead_lettered", "returned"),
-    pace=lambda settings: Pace.of(settings.enqueue, settings.enqueue.lease_seconds),
     parts=_enqueue,
+    queue="replication-queue",
+    keep="enqueue.leaseSeconds",
+    most_items=lambda settings: settings.enqueue.batch_records,
+    most_drains="drain.maxEnqueueDrains",
+    due=lambda snapshot: snapshot.stream if isinstance(snapshot.stream, Unread) else snapshot.stream.due,
+    system="aws_dynamodb_streams",
+    stalled="alerts.drainStalledSeconds",
     residents=True,
 )
 SAVE: DrainSpec[Received] = DrainSpec(
     name="save",
     worker="saveEntries",
     summary="Read the replication queue and save the entries' current state into the replica.",
+    job="save_entries",
+    duty="replication",
     needs=("dynamodb", "sqs", "mongo"),
     outcomes=(
         "received",
@@ -113,8 +123,12 @@ SAVE: DrainSpec[Received] = DrainSpec(
         "resent",
         "returned",
     ),
-    pace=lambda settings: Pace.of(settings.save, settings.save.visibility_seconds),
     parts=partial(_save, ProducerRole.REPLICATION),
+    queue="replication-queue",
+    keep="save.visibilitySeconds",
+    most_items=lambda settings: settings.save.batch_messages * MAX_ITEMS,
+    most_drains="drain.maxSaveDrains",
+    stalled="alerts.drainStalledSeconds",
     residents=True,
 )
 # The same with the rights of provisioning, which rebuild the replica after a total failure.

@@ -6,13 +6,15 @@ import uuid
 from typing import Any
 
 from regworkers_core.adapters.mongo.draws import SENDER
+from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.selection import Chunk
-from regworkers_core.drains.runner import DrainSpec, Pace, queue_parts
+from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
+from regworkers_core.drains.runner import DrainSpec, queue_parts
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import OnStep, StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.notify.source import OutboxSource, Parcel
+from regworkers_core.selection.notify.source import PARCELS, OutboxSource, Parcel
 from regworkers_core.selection.notify.work import NotifyWork
 
 
@@ -22,15 +24,8 @@ def _selections(
     # Imported late: it brings pyarrow and DuckDB, which a caller that only names this drain does not need.
     from regworkers_core.selection.assign.assigner import Assigner
 
-    return queue_parts(
-        runtime,
-        "selections",
-        runtime.names.selection_queue,
-        Assigner(runtime, run_id=run_id, on_step=on_step),
-        runtime.settings.selection,
-        run_id=run_id,
-        on_step=on_step,
-    )
+    assigner = Assigner(runtime, run_id=run_id, on_step=on_step)
+    return queue_parts(runtime, SELECTIONS, assigner, run_id=run_id, on_step=on_step)
 
 
 def _notifications(
@@ -41,10 +36,17 @@ def _notifications(
     return source, NotifyWork(runtime, run_id=run_id, may_send=source.may_send, on_step=on_step)
 
 
+def _messages_due(snapshot: Snapshot) -> Reading[str]:
+    due = snapshot.messages_due
+    return due if isinstance(due, Unread) else "messages of the outbox are due" * due
+
+
 SELECTIONS: DrainSpec[Received] = DrainSpec(
     name="selections",
     worker="processSelections",
     summary="Take chunks of winners off the selection queue: claim codes, write selections and the outbox.",
+    job="process_selections",
+    duty="selection",
     needs=("sqs", "mongo", "s3", "dynamodb"),
     outcomes=(
         "received",
@@ -56,13 +58,21 @@ SELECTIONS: DrainSpec[Received] = DrainSpec(
         "written",
         "enqueued",
     ),
-    pace=lambda settings: Pace.of(settings.selection, settings.selection.visibility_seconds),
     parts=_selections,
+    queue="selection-queue",
+    keep="selection.visibilitySeconds",
+    most_items=lambda settings: settings.selection.batch_messages * MAX_ITEMS,
+    most_drains=4,
+    # A message is a chunk of up to 500 winners: half a minute of work for one drain.
+    messages_each=100,
+    runbook="selection-failures.md",
 )
 NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
     name="notifications",
     worker="sendNotifications",
     summary="Send what the outbox owes to the notification queue: canary first, one sender at a time.",
+    job="send_notifications",
+    duty="selection",
     needs=("sqs", "mongo", "s3", "dynamodb"),
     outcomes=(
         "received",
@@ -73,7 +83,15 @@ NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
         "markets_delivered",
         "campaigns_paused",
     ),
-    pace=lambda settings: Pace.of(settings.selection, settings.selection.lease_seconds),
     parts=_notifications,
+    queue="notification-queue",
+    keep="selection.leaseSeconds",
+    most_items=lambda _: PARCELS * MAX_ITEMS,
+    # One sender works on all markets whose messages are due.
+    most_drains=1,
+    messages_each=1,
+    due=_messages_due,
+    system="mongodb",
+    runbook="selection-failures.md",
 )
 DRAINS: tuple[DrainSpec[Any], ...] = (SELECTIONS, NOTIFICATIONS)

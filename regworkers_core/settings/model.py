@@ -172,6 +172,15 @@ class Settings(BaseSettings):
     def names(self) -> Names:
         return Names(self.resource_prefix, bucket=self.selection.bucket)
 
+    def at(self, path: str) -> Any:
+        """The section or the value of this name in the files: `save`, `save.visibilitySeconds`. Raises
+        AttributeError.
+        """
+        found: Any = self
+        for part in path.split("."):
+            found = getattr(found, snake(part))
+        return found
+
     @property
     def database_name(self) -> str:
         """Of the collections in MongoDB."""

@@ -19,16 +19,9 @@ from regworkers_dagster.drains.observing import (
     observed,
     pause_state,
 )
-from regworkers_dagster.drains.running import drain_asset
-from regworkers_dagster.drains.sensing import (
-    DRAIN_INTERVAL_SECONDS,
-    Answer,
-    Startable,
-    depth_tick,
-    ticking,
-)
-from regworkers_dagster.factories import KEPT_FRESH, Flow, asset_job, sensor
-from regworkers_dagster.runs import DRAIN_TAG
+from regworkers_dagster.drains.running import automated
+from regworkers_dagster.drains.sensing import Answer, depth_tick, ticking
+from regworkers_dagster.factories import KEPT_FRESH, Flow, sensor
 
 FLOW = Flow("analytics", owner="analytics")
 _OBSERVE_INTERVAL_SECONDS = 30
@@ -61,28 +54,19 @@ KAFKA_EVENTS = FLOW.asset(
 )
 
 
-publish_events = drain_asset(
-    PUBLISH,
-    KAFKA_EVENTS,
-    "Take events off the analytics queue and publish them to Kafka.",
-    {"aws", "mongo", "kafka"},
-    before=watch_renewals,
-)
 analytics_dlq_empty = dlq_check(
     ANALYTICS_DLQ, lambda names: names.analytics_queue, sensor="observe_analytics", lost="event"
 )
-PUBLISH_EVENTS = asset_job(
-    "publish_events",
-    dg.AssetSelection.assets(publish_events).without_checks(),
-    tags={DRAIN_TAG: PUBLISH.name},
-    description="Drain of the analytics queue into Kafka. Ends when idle; a terminated run finishes what is in flight. "
-    "While Kafka is unavailable it returns what it holds to the queue and ends; nothing is lost or given up.",
-)
-publish_tick = depth_tick(
-    Startable(PUBLISH, PUBLISH_EVENTS.name),
-    lambda names: names.analytics_queue,
-    per_drain=lambda settings: settings.drain.messages_per_drain,
-    max_drains=lambda settings: settings.analytics.max_drains,
+publish_tick = depth_tick(PUBLISH)
+DRAINS = (
+    automated(
+        PUBLISH,
+        KAFKA_EVENTS,
+        tick=publish_tick,
+        uses={"aws", "mongo", "kafka"},
+        before=watch_renewals,
+        more="While Kafka is unavailable it returns what it holds to the queue and ends; nothing is lost or given up.",
+    ),
 )
 
 
@@ -112,13 +96,6 @@ def read_all(runtime: Runtime, queue: QueueState | None) -> list[Reading]:
 
 
 SENSORS = (
-    sensor(
-        "publish_events_sensor",
-        publish_tick,
-        jobs=[PUBLISH_EVENTS],
-        every_seconds=DRAIN_INTERVAL_SECONDS,
-        description="Starts drains of the analytics queue by its depth, and none while Kafka does not answer.",
-    ),
     sensor(
         "observe_analytics",
         observe_tick,

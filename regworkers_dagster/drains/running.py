@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -16,9 +17,11 @@ from regworkers_core.engine.percentiles import Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.factories import fields_of
+from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Tick, depth_tick
+from regworkers_dagster.factories import Flow, asset_job, fields_of, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
+from regworkers_dagster.runs import DRAIN_TAG
 
 # A run of an hour has 60 points in the plots; its start and end write some 20 events more.
 REPORT_SECONDS = 60.0
@@ -154,23 +157,67 @@ def drained(
     return rest
 
 
-def drain_asset(
+@dataclass(frozen=True, slots=True)
+class Automation:
+    """A drain in Dagster: the asset that it fills, the job that runs it, the sensor that starts it."""
+
+    spec: DrainSpec[Any]
+    asset: dg.AssetsDefinition
+    job: Any
+    sensor: dg.SensorDefinition
+
+
+def automated(
     spec: DrainSpec[Any],
-    asset: dg.AssetSpec,
-    does: str,
-    uses: Set[str] = STORES,
+    asset: dg.AssetSpec | None = None,
     *,
+    tick: Tick | None = None,
+    starts: str = "",
+    also: Sequence[Automation] = (),
+    every_seconds: int = DRAIN_INTERVAL_SECONDS,
+    uses: Set[str] = STORES,
     before: Callable[[Runtime], None] = lambda _: None,
-) -> dg.AssetsDefinition:
-    """`asset`, materialised by a drain of `spec` that did something; `does` describes the step in the UI, `uses` are
-    its resources, `before` is called first.
+    more: str = "",
+) -> Automation:
+    """The drain `spec`, which fills `asset`, by default one of its own name. Its sensor starts it by the depth of its
+    queue, or by `tick`, for which `starts` has the words, and `also` other drains. `uses` are the resources of a run,
+    `before` is called first in it, `more` ends the description of the job.
     """
+    filled = asset or Flow(spec.duty, owner=spec.duty).asset(spec.name, spec.summary, {"sqs"})
+    made = _asset(spec, filled, uses, before)
+    ends = "Ends when idle; a terminated run finishes what is in flight."
+    job = asset_job(
+        spec.job,
+        dg.AssetSelection.assets(made).without_checks(),
+        tags={DRAIN_TAG: spec.name},
+        description=f"Drain: {spec.summary} {ends} {more}".strip(),
+    )
+    return Automation(
+        spec,
+        made,
+        job,
+        sensor(
+            f"{spec.job}_sensor",
+            tick or depth_tick(spec),
+            jobs=[job, *(each.job for each in also)],
+            every_seconds=every_seconds,
+            description=starts
+            or f"Starts drains of `{spec.queue}`: none when it is empty, one for a trickle, more with its depth, and "
+            "the next one shortly before the last one ends.",
+        ),
+    )
+
+
+def _asset(
+    spec: DrainSpec[Any], asset: dg.AssetSpec, uses: Set[str], before: Callable[[Runtime], None]
+) -> dg.AssetsDefinition:
+    """`asset`, materialised by a drain that did something."""
 
     @dg.multi_asset(
         name=spec.name,
         # Nothing is materialised by an idle drain: the plots would show its zeros.
         specs=[asset.replace_attributes(skippable=True)],
-        description=does,
+        description=spec.summary,
         config_schema=fields_of(DrainConfig),
         required_resource_keys=set(uses),
     )

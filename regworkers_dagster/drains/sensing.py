@@ -16,13 +16,12 @@ from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains.heartbeat import Beat, beats
 from regworkers_core.drains.residency import residents_wanted
-from regworkers_core.drains.runner import DrainSpec, drain_limits, fuse_in_force
+from regworkers_core.drains.runner import DrainSpec, drain_limits, fuse_in_force, number_of
 from regworkers_core.engine.defects import fuse_message
 from regworkers_core.engine.holds import hold_of
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import DrainSettings, Settings
-from regworkers_core.settings.model import Names
+from regworkers_core.settings import DrainSettings
 from regworkers_dagster.drains.decisions import (
     NEXT_TICK_SECONDS,
     TRY_SECONDS,
@@ -125,10 +124,9 @@ DRAIN_INTERVAL_SECONDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Startable:
-    """A drain and the job that runs it."""
+    """A drain as its sensor starts it."""
 
     spec: DrainSpec[Any]
-    job_name: str
 
     def staff(self, context: dg.SensorEvaluationContext, runtime: Runtime) -> Staff:
         """The drains that show life, and the runs that were just requested. Reports those that died, and keeps the
@@ -209,7 +207,7 @@ class Startable:
             "resident": resident,
         }
         return dg.RunRequest(
-            job_name=self.job_name,
+            job_name=self.spec.job,
             run_config={"ops": {self.spec.name: {"config": config}}},
             tags={DRAIN_TAG: self.spec.name},
         )
@@ -220,6 +218,19 @@ class Startable:
         if obstacle is not None:
             return dg.SkipReason(obstacle)
         return dg.SensorResult(run_requests=self.requests(runtime, decision))
+
+    def by_depth(
+        self, context: dg.SensorEvaluationContext, runtime: Runtime, visible: int, in_flight: int = 0
+    ) -> Answer:
+        """Start as many as this work asks for."""
+        decision = by_depth(
+            visible,
+            in_flight,
+            self.staff(context, runtime),
+            per_drain=number_of(runtime.settings, self.spec.messages_each),
+            max_drains=number_of(runtime.settings, self.spec.most_drains),
+        )
+        return self.answer(context, runtime, decision)
 
 
 def _until_next_try(instance: dg.DagsterInstance, drain: str) -> float:
@@ -299,24 +310,11 @@ def rest(context: dg.SensorEvaluationContext) -> None:
             )
 
 
-def depth_tick(
-    drain: Startable,
-    queue: Callable[[Names], str],
-    *,
-    per_drain: Callable[[Settings], int],
-    max_drains: Callable[[Settings], int],
-) -> Tick:
+def depth_tick(spec: DrainSpec[Any]) -> Tick:
     """A tick that starts as many drains as the depth of their queue asks for."""
 
     def read(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
-        depth = runtime.queue(queue(runtime.names)).depth()
-        decision = by_depth(
-            depth.visible,
-            depth.in_flight,
-            drain.staff(context, runtime),
-            per_drain=per_drain(runtime.settings),
-            max_drains=max_drains(runtime.settings),
-        )
-        return drain.answer(context, runtime, decision)
+        depth = runtime.queue(runtime.names.prefix + spec.queue).depth()
+        return Startable(spec).by_depth(context, runtime, depth.visible, depth.in_flight)
 
     return ticking(read)

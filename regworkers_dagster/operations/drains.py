@@ -3,8 +3,8 @@
 import dagster as dg
 from pydantic import Field
 
+from regworkers_core.flows import DRAINS
 from regworkers_core.operations.drain_control import PAUSE
-from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_dagster.by_hand import REASON, Launch, LaunchOutcome, launchable, require
 
 _DRAIN = "Which drain: " + ", ".join(spec.name for spec in DRAINS) + "."

@@ -1,11 +1,9 @@
-"""The assets of replication, in the order of the data flow, and the two drains that materialise them."""
+"""The assets of replication, in the order of the data flow, which two drains fill."""
 
 from datetime import timedelta
 
 import dagster as dg
 
-from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.factories import KEPT_FRESH, Flow
 
 _FLOW = Flow("replication", owner="replication")
@@ -52,12 +50,4 @@ RECONCILE_RESULTS = _FLOW.asset(
     {"mongodb"},
     deps=[DEMAND_TABLE, ENTRIES],
     freshness_policy=dg.FreshnessPolicy.cron("0 6 * * *", timedelta(hours=24)),
-)
-enqueue_entries = drain_asset(
-    ENQUEUE,
-    REPLICATION_QUEUE,
-    "Read the demand table's stream and send the keys of changed entries to the replication queue.",
-)
-save_entries = drain_asset(
-    SAVE, ENTRIES, "Read changed entries from the demand table and write them to the replica."
 )

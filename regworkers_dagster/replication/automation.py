@@ -13,7 +13,7 @@ from pydantic import Field
 
 from regworkers_core.adapters.aws.streams import known_stream
 from regworkers_core.domain.timestamps import parse_since
-from regworkers_core.drains.runner import DrainSpec
+from regworkers_core.drains.runner import DrainSpec, number_of
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.metrics import ITERATOR_AGE, Metering
 from regworkers_core.replication.drains import ENQUEUE, SAVE
@@ -30,15 +30,14 @@ from regworkers_dagster.drains.observing import (
     pause_state,
     unless_known,
 )
-from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Answer, Startable, depth_tick, ticking
+from regworkers_dagster.drains.running import automated
+from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import ApplyConfig, asset_job, one_op_job, schedule, sensor
 from regworkers_dagster.replication.assets import (
     DEMAND_TABLE,
     ENTRIES,
     REPLICATION_DLQ,
     REPLICATION_QUEUE,
-    enqueue_entries,
-    save_entries,
 )
 from regworkers_dagster.replication.checks import (
     CHANGED_SINCE,
@@ -47,25 +46,11 @@ from regworkers_dagster.replication.checks import (
     lag_evaluation,
     parity,
 )
-from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, launched_by_hand, throttled
+from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, throttled
 
 if TYPE_CHECKING:
     from regworkers_core.replication.backfill import BackfillProgress, BackfillReport
 
-ENQUEUE_ENTRIES = asset_job(
-    "enqueue_entries",
-    dg.AssetSelection.assets(enqueue_entries),
-    tags={DRAIN_TAG: ENQUEUE.name},
-    description="Drain of the demand table's stream into the replication queue. Ends when idle; a terminated run "
-    "finishes what is in flight.",
-)
-SAVE_ENTRIES = asset_job(
-    "save_entries",
-    dg.AssetSelection.assets(save_entries).without_checks(),
-    tags={DRAIN_TAG: SAVE.name},
-    description="Drain of the replication queue into the replica. Ends when idle; a terminated run finishes what is in "
-    "flight.",
-)
 RECONCILE_ENTRIES = asset_job(
     "reconcile_entries",
     dg.AssetSelection.checks(parity),
@@ -171,8 +156,7 @@ def _metadata(report: BackfillReport) -> dict[str, str | int | float]:
     }
 
 
-_ENQUEUE = Startable(ENQUEUE, ENQUEUE_ENTRIES.name)
-_SAVE = Startable(SAVE, SAVE_ENTRIES.name)
+_ENQUEUE, _SAVE = Startable(ENQUEUE), Startable(SAVE)
 _OBSERVE_INTERVAL_SECONDS = 30
 _UNREAD = "oldest_unread_seconds"
 
@@ -185,7 +169,7 @@ def enqueue_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
         None if staff.active else oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
         staff,
         objective_seconds=runtime.settings.replication.lag_objective_seconds,
-        max_drains=runtime.settings.drain.max_enqueue_drains,
+        max_drains=number_of(runtime.settings, ENQUEUE.most_drains),
     )
     obstacle = _ENQUEUE.obstacle(context, runtime, decision)
     if obstacle is not None:
@@ -199,11 +183,19 @@ def enqueue_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     return dg.SensorResult(run_requests=requests)
 
 
-save_tick = depth_tick(
-    _SAVE,
-    lambda names: names.replication_queue,
-    per_drain=lambda settings: settings.drain.messages_per_drain,
-    max_drains=lambda settings: settings.drain.max_save_drains,
+save_tick = depth_tick(SAVE)
+_SAVE_ENTRIES = automated(SAVE, ENTRIES, tick=save_tick)
+DRAINS = (
+    automated(
+        ENQUEUE,
+        REPLICATION_QUEUE,
+        tick=enqueue_tick,
+        starts="Starts a drain of the demand table's stream when records are unread and no drain reads them, and the "
+        "next one shortly before the last one ends. On an idle system it starts the save drain, too, which is ready "
+        "when the first message arrives.",
+        also=[_SAVE_ENTRIES],
+    ),
+    _SAVE_ENTRIES,
 )
 
 
@@ -263,23 +255,6 @@ def _lag(runtime: Runtime) -> float | None:
 
 
 SENSORS = (
-    sensor(
-        "enqueue_entries_sensor",
-        enqueue_tick,
-        jobs=[ENQUEUE_ENTRIES, SAVE_ENTRIES],
-        every_seconds=DRAIN_INTERVAL_SECONDS,
-        description="Starts a drain of the demand table's stream when records are unread and no drain reads them, and "
-        "the next one shortly before the last one ends. On an idle system it starts the save drain, too, which is "
-        "ready when the first message arrives.",
-    ),
-    sensor(
-        "save_entries_sensor",
-        save_tick,
-        jobs=[SAVE_ENTRIES],
-        every_seconds=DRAIN_INTERVAL_SECONDS,
-        description="Starts drains of the replication queue: none when it is empty, one for a trickle, more with its "
-        "depth, and the next one shortly before the last one ends.",
-    ),
     sensor(
         "observe_replication",
         observe_tick,

@@ -15,8 +15,6 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_dagster.drains.running import drain_asset
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS, plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_RANGE_TAG, PARTITION_TAG, is_by_hand, launched_by_hand
@@ -255,17 +253,5 @@ publication = _step(
     lambda run: run.publish(),
     "Plan the codes and queue the work on them, once `confirm_draw` or the settings confirmed it.",
 )
-process_selections = drain_asset(
-    SELECTIONS,
-    specs.SELECTIONS,
-    "Per winner: claim the code at their position, write the selection and the row of the outbox.",
-    CHANGES_CAMPAIGNS,
-)
-send_notifications = drain_asset(
-    NOTIFICATIONS,
-    specs.NOTIFICATIONS,
-    "Send what is due in the outbox to the mailer's queue: a canary first, then the rest.",
-)
 
 STEPS = (eligibility_report, frozen_pool, commitment, seed, ranking, draw, draw_report, publication)
-DRAINS = (process_selections, send_notifications)

@@ -7,11 +7,12 @@ import dagster as dg
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
-from regworkers_dagster.drains.decisions import by_depth
 from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_none, pause_state
+from regworkers_dagster.drains.running import automated
 from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import asset_job, flat, sensor
-from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, RESUMED, long_run, short_run
+from regworkers_dagster.resources import CHANGES_CAMPAIGNS
+from regworkers_dagster.runs import OPERATION_TAG, RESUMED, long_run, short_run
 from regworkers_dagster.selection import (
     assets,
     campaign_jobs,
@@ -43,20 +44,6 @@ ELIGIBILITY_REPORT = asset_job(
     "day. Always a preview: it needs the campaign's partition and no config, and decides nothing; the job `draw` "
     "judges for good.",
 )
-PROCESS_SELECTIONS = asset_job(
-    "process_selections",
-    dg.AssetSelection.assets(assets.process_selections).without_checks(),
-    tags={DRAIN_TAG: SELECTIONS.name},
-    description="Drain of the selection queue: codes, selections and rows of the outbox. Ends when idle; a terminated "
-    "run finishes what is in flight.",
-)
-SEND_NOTIFICATIONS = asset_job(
-    "send_notifications",
-    dg.AssetSelection.assets(assets.send_notifications).without_checks(),
-    tags={DRAIN_TAG: NOTIFICATIONS.name},
-    description="Drain of the outbox into the mailer's queue, one sender at a time: a canary, then the rest. "
-    "`regworkers notifications pause` stops it.",
-)
 CHECK_SELECTION = asset_job(
     "check_selection",
     dg.AssetSelection.checks(checks.selections_kept),
@@ -71,26 +58,15 @@ MANAGERS_JOBS = (*campaign_jobs.JOBS, *code_jobs.JOBS, *draw_jobs.JOBS, *campaig
 JOBS = (
     DRAW,
     ELIGIBILITY_REPORT,
-    PROCESS_SELECTIONS,
-    SEND_NOTIFICATIONS,
     CHECK_SELECTION,
     *MANAGERS_JOBS,
 )
 
 
-_NOTIFICATIONS = Startable(NOTIFICATIONS, SEND_NOTIFICATIONS.name)
-# A message is a chunk of up to 500 winners: half a minute of work for one drain.
-_CHUNKS_PER_DRAIN = 100
-_MAX_SELECTION_DRAINS = 4
 _CAMPAIGNS_INTERVAL_SECONDS = 10
 _OBSERVE_INTERVAL_SECONDS = 30
 
-process_tick = depth_tick(
-    Startable(SELECTIONS, PROCESS_SELECTIONS.name),
-    lambda names: names.selection_queue,
-    per_drain=lambda _: _CHUNKS_PER_DRAIN,
-    max_drains=lambda _: _MAX_SELECTION_DRAINS,
-)
+process_tick = depth_tick(SELECTIONS)
 
 
 @ticking
@@ -100,8 +76,26 @@ def notify_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     if not due:
         return dg.SkipReason("nothing in the outbox may be sent now")
     # Units, not messages: one sender works on all of them.
-    decision = by_depth(len(due), 0, _NOTIFICATIONS.staff(context, runtime), per_drain=1, max_drains=1)
-    return _NOTIFICATIONS.answer(context, runtime, decision)
+    return Startable(NOTIFICATIONS).by_depth(context, runtime, len(due))
+
+
+DRAINS = (
+    automated(
+        SELECTIONS,
+        specs.SELECTIONS,
+        tick=process_tick,
+        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
+        uses=CHANGES_CAMPAIGNS,
+    ),
+    automated(
+        NOTIFICATIONS,
+        specs.NOTIFICATIONS,
+        tick=notify_tick,
+        starts="Starts the one sender while messages may be sent by their time, the canary and the stop switch.",
+        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
+        more="`regworkers notifications pause` stops it.",
+    ),
+)
 
 
 @ticking
@@ -149,21 +143,6 @@ SENSORS = (
         jobs=[retry_market_selection],
         every_seconds=_OBSERVE_INTERVAL_SECONDS,
         description="Retries stalled markets: codes were imported since, or chunks were lost.",
-    ),
-    sensor(
-        "process_selections_sensor",
-        process_tick,
-        jobs=[PROCESS_SELECTIONS],
-        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
-        description="Starts drains of the selection queue: none when it is empty, one for a trickle, more with its "
-        "depth.",
-    ),
-    sensor(
-        "send_notifications_sensor",
-        notify_tick,
-        jobs=[SEND_NOTIFICATIONS],
-        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
-        description="Starts the one sender while messages may be sent by their time, the canary and the stop switch.",
     ),
     sensor(
         "observe_selection",

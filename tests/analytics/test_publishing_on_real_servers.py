@@ -183,14 +183,8 @@ def parts_with(handler: PublishHandler) -> Any:
     """The drain with another handler."""
 
     def parts(runtime: Runtime, run_id: str, _stop: object, on_step: OnStep) -> Any:
-        return queue_parts(
-            runtime,
-            PUBLISH.name,
-            runtime.names.analytics_queue,
-            handler,
-            runtime.settings.analytics.model_copy(update={"batch_messages": 1, "visibility_seconds": 5}),
-            run_id=run_id,
-            on_step=on_step,
-        )
+        few = runtime.settings.analytics.model_copy(update={"batch_messages": 1, "visibility_seconds": 5})
+        runtime.settings = runtime.settings.model_copy(update={"analytics": few})
+        return queue_parts(runtime, PUBLISH, handler, run_id=run_id, on_step=on_step)
 
     return parts

@@ -17,11 +17,11 @@ from regworkers_core.domain.reasons import Failure, Reason, UsageError
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.holds import hold_of, remove_hold
+from regworkers_core.flows import DRAINS
 from regworkers_core.operations.dead_letters.drop import DropOptions, drop
 from regworkers_core.operations.dead_letters.model import Choice, dead_queues
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.verdict import Assessor
-from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime

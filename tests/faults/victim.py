@@ -20,7 +20,7 @@ from regworkers_core.drains import runner
 from regworkers_core.engine.handling import Handled
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.health.snapshot import DRAINS
+from regworkers_core.flows import DRAINS
 from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.states_to_save import KeyRequest
 from regworkers_core.runtime import Runtime

@@ -40,8 +40,8 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.eligibility.campaign.judging import judge_entries
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.flows import DRAINS
 from regworkers_core.observability.logs import describe
-from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.draw_run import DrawRun
 from tests.faults.victim import VARIANTS

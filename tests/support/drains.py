@@ -8,7 +8,7 @@ from typing import Any
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.health.snapshot import DRAINS
+from regworkers_core.flows import DRAINS
 from regworkers_core.runtime import Runtime
 
 _BY_NAME = {spec.name: spec for spec in DRAINS}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import RUN_JOBS, SELECTION_JOBS
+from regworkers_core.flows import DRAINS
 from regworkers_core.infrastructure.desired import Facts, desired
 from regworkers_core.observability.metrics import (
     DEPENDENCY_DOWN,
@@ -25,9 +26,8 @@ from regworkers_core.observability.metrics import (
     UNSENT,
     Instrument,
 )
+from regworkers_core.replication.drains import SAVE
 from regworkers_core.settings import Settings
-
-DRAINS = ("enqueue", "save", "selections", "notifications", "publish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +222,8 @@ _RETRIED = "A dependency answers many calls only after a retry."
 
 def _of_drains(settings: Settings) -> Iterator[Alarm]:
     severity = settings.alerts.severity
-    for drain in DRAINS:
-        # Only events wait for Kafka.
-        down = severity.dependency_down_others if drain == "publish" else severity.dependency_down
+    for spec in DRAINS:
+        down = severity.dependency_down_others if spec.can_wait else severity.dependency_down
         for name, level, description, instrument, threshold, periods in (
             ("fails", severity.performance, _FAILS, FAILED, 0, 3),
             ("without-a-dependency", down, _DOWN, DEPENDENCY_DOWN, 0, 2),
@@ -232,14 +231,14 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
             ("throttled", severity.performance, _THROTTLED, THROTTLES, _THROTTLES, 2),
             ("retries", severity.performance, _RETRIED, RETRIES, _RETRIES, 2),
         ):
-            metric = own(settings, instrument, "Sum", Drain=drain)
-            yield Alarm(f"{drain}-{name}", level, description, metric, threshold, periods=periods)
+            metric = own(settings, instrument, "Sum", Drain=spec.name)
+            yield Alarm(f"{spec.name}-{name}", level, description, metric, threshold, periods=periods)
     objective = settings.replication.lag_objective_seconds
     yield Alarm(
         "replication-lags",
         severity.performance,
         f"The 95th percentile of the lag, from change to replica, is above {objective:g} s.",
-        own(settings, LAG, "p95", Drain="save"),
+        own(settings, LAG, "p95", Drain=SAVE.name),
         objective,
         periods=2,
     )

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from regworkers_core.domain.snapshot import OBJECTIVES, RUN_JOBS
+from regworkers_core.flows import DRAIN
 from regworkers_core.infrastructure.dashboards.alarms import (
-    DRAINS,
     Metric,
     of_function,
     of_queue,
@@ -57,7 +57,7 @@ def board(settings: Settings) -> dict[str, Any]:
     tables = (names.demand_table, names.lease_table)
 
     def of_drains(instrument: Instrument, statistic: str) -> _Row:
-        return [(drain, own(settings, instrument, statistic, Drain=drain)) for drain in DRAINS]
+        return [(drain, own(settings, instrument, statistic, Drain=drain)) for drain in DRAIN]
 
     def of_batches(drain: str) -> _Row:
         return [(p, own(settings, BATCH_DURATION, p, Drain=drain)) for p in ("p50", "p95", "p99")]
@@ -78,7 +78,7 @@ def board(settings: Settings) -> dict[str, Any]:
         ("Stream: iterator age, ms", [("iterator age", age)]),
         ("Lag p95, s", of_drains(LAG, "p95")),
         ("Invocations (batches)", of_drains(INVOCATIONS, "Sum")),
-        *((f"Batches of {drain}, s", of_batches(drain)) for drain in DRAINS),
+        *((f"Batches of {drain}, s", of_batches(drain)) for drain in DRAIN),
         ("Concurrent executions (drains)", of_drains(CONCURRENCY, "Maximum")),
         ("Received", of_drains(RECEIVED, "Sum")),
         ("Done", of_drains(DONE, "Sum")),

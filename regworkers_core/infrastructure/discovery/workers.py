@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from regworkers_core.domain.snapshot import Unread
+from regworkers_core.flows import DRAINS
 from regworkers_core.infrastructure.desired import Fact, Facts
 from regworkers_core.runtime import Runtime
 
@@ -14,23 +15,19 @@ NAME = "regworkers"
 # Those that a sensor or a schedule starts; a test compares them with Dagster's definitions.
 JOBS = frozenset(
     {
+        *(spec.job for spec in DRAINS),
         "archive_events",
         "check_archive",
         "check_certificate",
         "check_selection",
         "draw",
-        "enqueue_entries",
         "first_checks",
         "housekeeping",
         "monthly_review",
-        "process_selections",
         "prune_runs",
-        "publish_events",
         "quarterly_review",
         "reconcile_entries",
         "retry_market_selection",
-        "save_entries",
-        "send_notifications",
         "weekly_review",
     }
 )

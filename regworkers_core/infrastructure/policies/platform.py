@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from regworkers_core.flows import DRAINS
 from regworkers_core.infrastructure.policies.statement import (
     ALL_QUEUES,
     DEAD_LETTER_QUEUES,
@@ -165,7 +166,7 @@ PLATFORM = (
             Statement(
                 "ReadDepths",
                 ("sqs:GetQueueAttributes",),
-                (queue("replication-queue"), queue("analytics-queue")),
+                tuple(queue(spec.queue) for spec in DRAINS if spec.residents and not spec.fills),
             ),
             Statement("ReadTheAgeOfTheStream", ("cloudwatch:GetMetricData",), (everything,)),
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     CORRECTNESS,
@@ -12,6 +14,7 @@ from regworkers_core.domain.snapshot import (
     SELECTION_JOBS,
 )
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS
+from regworkers_core.flows import DRAINS
 from regworkers_core.operations.alerts.conditions import availability, campaigns, function, waiting, work
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
@@ -24,7 +27,9 @@ from regworkers_core.operations.alerts.conditions.condition import (
 )
 from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.operations.health.aws_side import LINES_SECONDS
+from regworkers_core.replication.drains import ENQUEUE
 from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
+from regworkers_core.settings.documents import snake
 
 _LIMITS, _CERTIFICATES, _ANALYTICS = AlertSettings(), CertificatesSettings(), AnalyticsSettings()
 _SEVERITY = _LIMITS.severity
@@ -37,6 +42,24 @@ def _link(objective: str) -> str:
 def _two_steps(first: Severity, where: str, second: Severity) -> str:
     """`warning; above 600 s critical`, of which the worse one counts."""
     return first.value if first is second else f"{first}; {where} {second}"
+
+
+def _and(names: Sequence[str]) -> str:
+    """`a`, `b` and `c`."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _stalled() -> str:
+    """After how long which drains stand still."""
+    by_setting: dict[str, list[str]] = {}
+    for spec in DRAINS:
+        if spec is not ENQUEUE:
+            by_setting.setdefault(spec.stalled.partition(".")[2], []).append(spec.name)
+    return ", ".join(
+        f"{_and(names)} for `{setting}` ({duration(getattr(_LIMITS, snake(setting)))})"
+        for setting, names in by_setting.items()
+    )
 
 
 MONGO_DOWN = Condition(
@@ -133,12 +156,10 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         name=STALLED,
-        fires="work is due and a drain acknowledges nothing of it, between two evaluations at least: `save` for "
-        f"`drainStalledSeconds` ({_LIMITS.drain_stalled_seconds:.0f} s), `selections`, `notifications` and `publish` "
-        f"for `drainStalledSelectionSeconds` ({duration(_LIMITS.drain_stalled_selection_seconds)}); not while an "
-        "operator keeps it paused, and of `enqueue` it is `stream-lag`",
+        fires=f"work is due and a drain acknowledges nothing of it, between two evaluations at least: {_stalled()}; "
+        f"not while an operator keeps it paused, and of `{ENQUEUE.name}` it is `stream-lag`",
         severity=f"{_SEVERITY.drain_stalled}; {_SEVERITY.drain_stalled_analytics} (`drainStalledAnalytics`): "
-        "`publish`",
+        + _and([spec.name for spec in DRAINS if spec.can_wait]),
         key="drain",
         runbook="stream-lag.md",
         several="drains work nothing off",

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from fairdraw import scheduling
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.snapshot import DRAIN_OF, PausedDrain
+from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.holds import hold_of
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.flows import DRAIN_OF
 from regworkers_core.operations.dead_letters.audit import Working, close_moved, close_settled, working
 from regworkers_core.operations.dead_letters.browse import (
     Ended,

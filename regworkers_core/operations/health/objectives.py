@@ -21,23 +21,23 @@ from regworkers_core.domain.snapshot import (
     DRAWS,
     FRESHNESS,
     OBJECTIVES,
-    QUEUE_OF,
     CampaignState,
     ObjectiveState,
     Share,
 )
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.flows import DRAIN
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity
+from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ObjectivesSettings
 
-# The drain that ends the way of a change.
-_SAVE, _STREAM, ALL_DRAWS = "save", "demand-table", "all"
+_STREAM, ALL_DRAWS = "demand-table", "all"
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
     FRESHNESS: (_STREAM,),
-    DELIVERY: tuple(QUEUE_OF),
+    DELIVERY: tuple(DRAIN),
     DRAWS: (ALL_DRAWS,),
-    CORRECTNESS: tuple(dict.fromkeys(f"{queue}-dlq" for queue in QUEUE_OF.values())),
+    CORRECTNESS: tuple(dict.fromkeys(f"{spec.queue}-dlq" for spec in DRAIN.values())),
 }
 # What lasts no longer pages no one. Draws are single events, not minutes of many.
 _BLIP_MINUTES = 2
@@ -96,10 +96,11 @@ def timelines(
             continue
         received = each.counts.get("received", 0)
         dead = each.counts.get("dead_lettered", 0)
-        if each.drain == _SAVE:
+        # The drain that ends the way of a change.
+        if each.drain == SAVE.name:
             found[Key(FRESHNESS, _STREAM)].append(Counted(at, each.measured, each.late))
         found[Key(DELIVERY, each.drain)].append(Counted(at, received, min(each.failed, received)))
-        queue = QUEUE_OF.get(each.drain, each.drain)
+        queue = DRAIN[each.drain].queue if each.drain in DRAIN else each.drain
         found[Key(CORRECTNESS, f"{queue}-dlq")].append(Counted(at, received, min(dead, received)))
     for began, drawn in (draw for campaign in campaigns for draw in campaign.draws):
         start = seconds(began)

@@ -14,7 +14,6 @@ from regworkers_core.adapters.mongo.draws import (
     lease_name,
     works_on_draw,
 )
-from regworkers_core.analytics import publishing
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Reason, UsageError
@@ -33,9 +32,10 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.acknowledged import last_acknowledged
 from regworkers_core.drains.heartbeat import is_heartbeat
 from regworkers_core.drains.residency import residents_wanted
-from regworkers_core.drains.runner import DrainSpec, batch_limit, fuse_in_force
+from regworkers_core.drains.runner import batch_limit, fuse_in_force
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
+from regworkers_core.flows import DRAINS
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.aws_side import read_function, read_lines
 from regworkers_core.operations.health.dependency_status import (
@@ -51,14 +51,11 @@ from regworkers_core.operations.health.dependency_status import (
 from regworkers_core.operations.health.objectives import draw_states, read_objectives
 from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
 from regworkers_core.operations.health.unarchived import read_unarchived
-from regworkers_core.replication import drains as replication
 from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.replication.second_look import COUNTED
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection import drains as selection
 from regworkers_core.selection.notify.outbox import due_units
 
-DRAINS: tuple[DrainSpec[Any], ...] = (*replication.DRAINS, *selection.DRAINS, *publishing.DRAINS)
 READ_SECONDS = 4.0
 # Drain activity is that of this window.
 WINDOW_SECONDS = 300.0

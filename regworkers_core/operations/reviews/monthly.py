@@ -12,9 +12,9 @@ import orjson
 
 from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS
-from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.flows import DRAIN
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.operations.certificates import RenewalState, check_certificate
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Drains, Window, together
@@ -69,17 +69,11 @@ def sizes(days: Days, settings: Settings, *, since: float) -> ReviewSection:
         text = f"no drain has been recorded since {iso(since)}: none ran, or none wrote its log"
         return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
     drains, memory_limit = together(days.values()), settings.reviews.memory_limit_mib
-    most_items = {
-        "enqueue": settings.enqueue.batch_records,
-        "save": settings.save.batch_messages * MAX_ITEMS,
-        "selections": settings.selection.batch_messages * MAX_ITEMS,
-        "publish": settings.analytics.batch_messages * MAX_ITEMS,
-    }
     remarks, rows, shares = [], [], dict[str, float]()
     for name, each in drains.items():
         memory, longest, limit = each.memory_mib, each.batch_max_seconds, each.batch_limit_seconds
         items = each.items_of_a_batch
-        most = most_items.get(name)
+        most = DRAIN[name].most_items(settings) if name in DRAIN else None
         rows.append(
             (
                 name,

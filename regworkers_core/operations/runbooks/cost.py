@@ -22,6 +22,7 @@ from regworkers_core.operations.runbooks.runbook import (
     RunbookReport,
 )
 from regworkers_core.operations.watching import WatchingCost, watching_cost
+from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
 
 PRICES_AS_OF = "November 2026"
@@ -47,7 +48,6 @@ DRAIN_VCPU, DRAIN_GB = 1.0, 2.0
 DRAIN_SECOND = DRAIN_VCPU * FARGATE_VCPU_SECOND + DRAIN_GB * FARGATE_GB_SECOND
 
 MILLION = 1_000_000
-_SAVE = "save"
 # What a save can do with an entry, besides returning or dead-lettering it.
 _SAVED = ("applied", "removed", "unchanged", "stale", "gone")
 # Of these, those that clear a flag in the source.
@@ -137,7 +137,7 @@ def assess(
 
 
 def _counted(by_drain: Mapping[str, DrainWindow], outcomes: Sequence[str]) -> int:
-    saved = by_drain.get(_SAVE)
+    saved = by_drain.get(SAVE.name)
     return sum(saved.counts[name] for name in outcomes) if saved else 0
 
 
@@ -147,7 +147,7 @@ def _writes(by_drain: Mapping[str, DrainWindow]) -> int:
 
 def _dollars(by_drain: Mapping[str, DrainWindow], calls: Counter[str]) -> dict[str, float]:
     found = {name: calls[name] * price for name, price in _CALL_PRICES.items() if calls[name]}
-    saved = by_drain.get(_SAVE)
+    saved = by_drain.get(SAVE.name)
     if saved is not None:
         # A second look is eventually consistent: half a unit.
         read = (saved.counts["received"] + saved.counts["second_look"] / 2) * DYNAMODB_READ_UNIT

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from regworkers_core.adapters.kafka.admin import Cluster
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, UnarchivedEvents, Unread
 from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
@@ -49,7 +50,7 @@ def run(runtime: Runtime, *, minutes: float = 60.0) -> RunbookReport:
         read_or_unread(lambda: runtime.kafka_admin.cluster()),
         read_or_unread(lambda: check_certificate(runtime, runtime.settings.environment)),
         read_analytics_queue(runtime) or Unread("it does not answer"),
-        read_or_unread(lambda: Activity(runtime).last(60 * minutes).get("publish")),
+        read_or_unread(lambda: Activity(runtime).last(60 * minutes).get(PUBLISH.name)),
         runtime.names.topics,
         runtime.settings.analytics.warn_days_left * _DAY_SECONDS,
         read_or_unread(lambda: read_unarchived(runtime)),

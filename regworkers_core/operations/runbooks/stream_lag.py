@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
+from regworkers_core.flows import DRAIN
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.runbooks.runbook import (
@@ -15,6 +16,7 @@ from regworkers_core.operations.runbooks.runbook import (
     RunbookReport,
     read_or_unread,
 )
+from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts, shard_counts
 from regworkers_core.replication.enqueue.stream_probe import stream_lag as oldest_unread
 from regworkers_core.runtime import Runtime
@@ -32,8 +34,12 @@ _THROTTLED_SHARE = 0.01
 _THROTTLED_ADVICE = "fewer drains, not more: lower drain.maxSaveDrains, or raise the limit of the account"
 # Far longer than a call to a healthy service takes that is not throttled.
 _SLOW_SECONDS = 0.5
-# SQS is missing for save: its reads wait for work.
-_WAITS = {"enqueue": ("streams", "sqs", "dynamodb"), "save": ("dynamodb", "mongo")}
+
+
+def _waits(work: DrainWindow) -> list[str]:
+    """What the drain waits for. Not a read of its queue, which waits for work."""
+    spec = DRAIN[work.name]
+    return [name for name in spec.needs if name != "sqs" or spec.fills]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ def assess(reading: LagReading, settings: Settings) -> RunbookReport:
     """Names the bottleneck and the setting to change. Fine while the age is within the lag objective."""
     objective = settings.replication.lag_objective_seconds
     drains = {} if isinstance(reading.drains, Unread) else reading.drains
-    enqueue, save = drains.get("enqueue", DrainWindow("enqueue")), drains.get("save", DrainWindow("save"))
+    enqueue, save = (drains.get(name, DrainWindow(name)) for name in (ENQUEUE.name, SAVE.name))
     shards = None if isinstance(reading.shards, Unread) else reading.shards
     queue = None if isinstance(reading.queue, Unread) else reading.queue
     bounds = _bounds(shards, queue, enqueue, save, settings)
@@ -124,7 +130,7 @@ def assess(reading: LagReading, settings: Settings) -> RunbookReport:
             "throttled": each.throttles[name],
         }
         for each in (enqueue, save)
-        for name in _WAITS[each.name]
+        for name in _waits(each)
         for mean in [each.mean_wait(name)]
     ]
     tables: dict[str, Sequence[Row]] = {
@@ -163,7 +169,7 @@ def _bounds(
         Bound("reads a second and shard", reads, _READS_PER_SHARD, "stream.readsPerSecond"),
         Bound(
             "enqueue batches at once",
-            enqueue.busy(settings.enqueue.concurrency, _WAITS["enqueue"]) * settings.enqueue.concurrency,
+            enqueue.busy(settings.enqueue.concurrency, _waits(enqueue)) * settings.enqueue.concurrency,
             settings.enqueue.concurrency,
             "enqueue.concurrency",
         ),
@@ -182,7 +188,7 @@ def _bounds(
         Bound("save drains", save.active_runs, settings.drain.max_save_drains, "drain.maxSaveDrains"),
         Bound(
             "save batches at once",
-            save.busy(settings.save.concurrency, _WAITS["save"]) * settings.save.concurrency,
+            save.busy(settings.save.concurrency, _waits(save)) * settings.save.concurrency,
             settings.save.concurrency,
             "save.concurrency",
         ),
@@ -273,6 +279,6 @@ def _throttled(work: DrainWindow) -> str:
 
 def _slowest(work: DrainWindow) -> str:
     """The dependency with the slowest calls, if they are slow."""
-    waits = {name: work.mean_wait(name) or 0.0 for name in _WAITS[work.name]}
+    waits = {name: work.mean_wait(name) or 0.0 for name in _waits(work)}
     name = max(waits, key=lambda each: waits[each])
     return f"{name}, {waits[name]:.1f} s a call" if waits[name] > _SLOW_SECONDS else ""

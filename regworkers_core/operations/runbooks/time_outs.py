@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fairdraw import scheduling
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.flows import DRAIN
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.runbooks.runbook import (
@@ -38,12 +39,6 @@ _SETTINGS: Mapping[str, str] = {
     "kafka": "kafka.timeoutSeconds",
 }
 _OF_SERVICES = "services.answerSeconds"
-_KEEP: Mapping[str, str] = {
-    "enqueue": "enqueue.leaseSeconds",
-    "save": "save.visibilitySeconds",
-    "selections": "selection.visibilitySeconds",
-    "publish": "analytics.visibilitySeconds",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +128,7 @@ def assess(
 def limit_of(name: str, settings: Settings) -> tuple[str, float | None]:
     """The setting that limits an answer of a dependency, and its seconds."""
     setting = _OF_SERVICES if name.startswith("service-") else _SETTINGS.get(name, "")
-    section, _, key = setting.partition(".")
-    if not key:
-        return "", None
-    snake = "".join("_" + char.lower() if char.isupper() else char for char in key)
-    return setting, float(getattr(getattr(settings, section), snake))
+    return setting, float(settings.at(setting)) if setting else None
 
 
 def _dependency_rows(
@@ -197,7 +188,8 @@ def _slow_drains(
             text = (
                 f"a batch of {name} took {p95:.1f} s (p95) and is owned for {limit:g} s without a heartbeat"
             )
-            yield RunbookFinding(text, f"raise {_KEEP.get(name, 'its time')}, or make its batches smaller")
+            setting = DRAIN[name].keep if name in DRAIN else "its time"
+            yield RunbookFinding(text, f"raise {setting}, or make its batches smaller")
         if each.ends["dependency_down"]:
             text = f"{each.ends['dependency_down']} runs of {name} ended because a dependency was down"
             yield RunbookFinding(text, "regworkers alerts list: which one, and since when")

@@ -37,6 +37,7 @@ from regworkers_core.engine.leases import (
     held_lease,
 )
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.replication.drains import ENQUEUE
 from regworkers_core.replication.enqueue.changes import (
     RecordChange,
     drop,
@@ -358,7 +359,7 @@ def require_no_enqueue(runtime: Runtime) -> None:
 
 
 def _counters(runtime: Runtime) -> Mapping[str, int]:
-    return {beat.run_id: beat.counter for beat in beats(runtime.leases, "enqueue")}
+    return {beat.run_id: beat.counter for beat in beats(runtime.leases, ENQUEUE.name)}
 
 
 def _require_still(before: Mapping[str, int], now: Mapping[str, int]) -> Mapping[str, int]:

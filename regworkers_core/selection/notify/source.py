@@ -42,7 +42,7 @@ SENDER = "send_notifications"
 # Rows that are read at once and held in memory. All handed-out rows end before the next page.
 _PAGE_ROWS = 10_000
 # One send of the queue: ten messages.
-_PARCELS = 10
+PARCELS = 10
 # After a read that found nothing, and longer after each further one.
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 1.0
 # As a share of the lease time: how long a page may keep the lease of its draw, so that a run of that draw gets it while
@@ -106,7 +106,7 @@ class OutboxSource:
             if busy or not self._refill():
                 return self._nothing()
         self._pause_seconds = _PAUSE_SECONDS
-        batch = [self._ready.popleft() for _ in range(min(_PARCELS, len(self._ready)))]
+        batch = [self._ready.popleft() for _ in range(min(PARCELS, len(self._ready)))]
         with self._lock:
             self._in_flight += len(batch)
         return batch

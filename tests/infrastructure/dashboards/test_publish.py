@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from regworkers_core.cli.workers import DRAINS as SPECS
 from regworkers_core.domain.snapshot import RUN_JOBS
-from regworkers_core.infrastructure.dashboards.alarms import DRAINS, alarms, facts_of
+from regworkers_core.flows import DRAIN
+from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
 from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
 from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardState, publish
 from regworkers_core.observability.metrics import EVALUATED, INSTRUMENTS
@@ -25,14 +25,13 @@ def settings() -> Any:
 
 
 def test_every_drain_has_its_alarms_and_its_place_on_the_dashboard(settings: Any) -> None:
-    assert set(DRAINS) == {spec.name for spec in SPECS}
     shown = {
         row[row.index("Drain") + 1]
         for widget in board(settings)["widgets"]
         for row in widget["properties"].get("metrics", ())
         if "Drain" in row
     }
-    assert shown == set(DRAINS)
+    assert shown == set(DRAIN)
 
 
 def test_a_missing_heartbeat_is_an_alarm(settings: Any) -> None:

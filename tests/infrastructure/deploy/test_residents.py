@@ -12,14 +12,16 @@ import pytest
 import typer.main
 
 from regworkers_core.cli.main import build
+from regworkers_core.flows import DRAINS
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.observability.metrics import ITERATOR_AGE
 from regworkers_core.settings import settings_of
 from tests.infrastructure.deploy.pods import jobs, launcher_of_the_chart, manifests, pod_of_a_run
+from tools import residents
 
 SETTINGS = settings_of("prod")
-RUNS = {"enqueue": "enqueue_entries", "save": "save_entries", "publish": "publish_events"}
+RUNS = {spec.name: spec.job for spec in DRAINS if spec.residents}
 MANIFESTS = list(manifests())
 # Of KEDA's definitions (keda.sh/v1alpha1): the fields that are used here, those in capitals are required.
 KEDA = {
@@ -142,30 +144,9 @@ def test_it_waits_for_a_dependency_in_its_pod_and_not_in_a_restarted_one() -> No
         assert float(seconds) > 300 > SETTINGS.drain.outage_seconds
 
 
-@pytest.mark.parametrize(
-    ("drain", "most"),
-    [
-        ("enqueue", SETTINGS.drain.max_enqueue_drains),
-        ("save", SETTINGS.drain.max_save_drains),
-        ("publish", SETTINGS.analytics.max_drains),
-    ],
-)
-def test_there_are_as_many_as_sensors_would_start_and_a_standby(drain: str, most: int) -> None:
-    spec = of("ScaledObject")[drain]
-    assert (spec["scaleTargetRef"]["name"], spec["minReplicaCount"]) == (f"regworkers-{drain}", 2)
-    assert spec["maxReplicaCount"] == most + 1
-
-
-@pytest.mark.parametrize(
-    ("drain", "queue"),
-    [("save", SETTINGS.names.replication_queue), ("publish", SETTINGS.names.analytics_queue)],
-)
-def test_queues_are_measured_by_the_setting_that_sensors_use(drain: str, queue: str) -> None:
-    trigger = trigger_of(drain)
-    assert trigger["type"] == "aws-sqs-queue"
-    url = trigger["metadata"]["queueURL"]
-    assert url == f"https://sqs.{SETTINGS.aws.region}.amazonaws.com/123456789012/{queue}"
-    assert int(trigger["metadata"]["queueLength"]) * 2 == SETTINGS.drain.messages_per_drain
+def test_the_files_are_what_the_specs_and_settings_say() -> None:
+    for name, text in residents.manifests(SETTINGS).items():
+        assert (residents.FOLDER / name).read_text(encoding="utf-8") == text, "run make deploy-files"
 
 
 def test_the_stream_is_measured_by_the_metric_that_its_sensor_publishes() -> None:
@@ -188,7 +169,8 @@ def test_the_policy_of_the_operator_allows_what_its_triggers_ask() -> None:
         for action in statement["Action"]
         for resource in statement["Resource"]
     }
-    queues = {trigger_of(drain)["metadata"]["queueURL"].rpartition("/")[2] for drain in ("save", "publish")}
+    urls = [trigger_of(drain)["metadata"].get("queueURL") for drain in RUNS]
+    queues = {url.rpartition("/")[2] for url in urls if url}
     region = SETTINGS.aws.region
     assert allowed == {("cloudwatch:GetMetricData", "*")} | {
         ("sqs:GetQueueAttributes", f"arn:aws:sqs:{region}:123456789012:{queue}") for queue in queues

@@ -22,7 +22,7 @@ from regworkers_core.drains.runner import code_version
 from regworkers_core.engine.holds import remove_hold, store_fuse
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.engine.queue import Outgoing
-from regworkers_core.infrastructure.dashboards.alarms import DRAINS
+from regworkers_core.flows import DRAIN
 from regworkers_core.observability.metrics import BUDGET_LEFT, Metering
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.outage import ROW
@@ -480,4 +480,4 @@ def test_every_look_that_was_settled_beats_and_one_without_mongodb_does_not(
         # At the start of each hour.
         if each.instrument is not BUDGET_LEFT
     }
-    assert found == {("AlertsEvaluated", ""): 1} | {("ConcurrentExecutions", name): 0 for name in DRAINS}
+    assert found == {("AlertsEvaluated", ""): 1} | {("ConcurrentExecutions", name): 0 for name in DRAIN}

@@ -15,6 +15,7 @@ from regworkers_core.adapters.mongo import client
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import LinesState, SchedulerState, Unread
 from regworkers_core.drains.runner import batch_limit
+from regworkers_core.flows import DRAINS
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.observability.metrics import UNKNOWN_VERDICTS, Metering
 from regworkers_core.operations.health import dependency_status
@@ -27,7 +28,7 @@ from regworkers_core.operations.health.dependency_status import (
     with_short_timeouts,
 )
 from regworkers_core.operations.health.rows import RowState, rows_of
-from regworkers_core.operations.health.snapshot import DRAINS, read_system
+from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_core.settings.operations import ObservabilitySettings

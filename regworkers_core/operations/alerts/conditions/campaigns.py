@@ -12,6 +12,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.flows import DRAINS
 from regworkers_core.operations.alerts.conditions.condition import (
     Assessment,
     Context,
@@ -24,7 +25,7 @@ from regworkers_core.operations.health.scheduler import look_back_seconds
 RUNS, INPUT_DIFFERS = "selection-run", "draw-input-differs"
 PROCESSING = "PROCESSING"
 _STILL_SECONDS, _LEASES = 60.0, 4
-_DRAIN_OF_JOB = {"process_selections": "selections", "send_notifications": "notifications"}
+_DRAIN_OF_JOB = {spec.job: spec.name for spec in DRAINS}
 
 
 def failed_runs(context: Context) -> Assessment | Unread:

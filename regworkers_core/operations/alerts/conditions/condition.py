@@ -12,6 +12,7 @@ from typing import Any
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.flows import DRAIN
 from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
 
 # The group of findings that name no other.
@@ -23,14 +24,6 @@ DEPENDENCY, DAEMONS, WATCHER = "dependency-down", "scheduler:daemons", "watcher:
 # MongoDB's outage is recorded under its own key, at the first evaluation after it.
 MONGO_AWAY = "mongo-away"
 STREAM = "stream-lag:demand-table"
-# The dependencies without which a drain cannot work: as in the specifications of the flows' drains; a test compares.
-NEEDS = {
-    "enqueue": ("dynamodb", "streams", "sqs"),
-    "save": ("dynamodb", "sqs", "mongo"),
-    "selections": ("sqs", "mongo", "s3", "dynamodb"),
-    "notifications": ("sqs", "mongo", "s3", "dynamodb"),
-    "publish": ("sqs", "kafka"),
-}
 _DRAW = ("dynamodb", "mongo", "s3", "sqs")
 
 
@@ -146,7 +139,7 @@ def merged(first: Finding, *others: Finding) -> Finding:
 
 def causes_of_failures(drain: str) -> tuple[str, ...]:
     """Keys of what makes the items of a drain fail."""
-    return outages_of(NEEDS.get(drain, ()))
+    return outages_of(DRAIN[drain].needs if drain in DRAIN else ())
 
 
 def outages_of(dependencies: Iterable[str]) -> tuple[str, ...]:

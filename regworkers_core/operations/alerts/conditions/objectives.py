@@ -23,6 +23,7 @@ from regworkers_core.operations.alerts.conditions.condition import (
     merged,
 )
 from regworkers_core.operations.health.objectives import SUBJECTS
+from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.settings import AlertSeverities, BurnRate, Settings
 
 Assess = Callable[[Context], Assessment | Unread]
@@ -43,7 +44,7 @@ _SHARING = {
     FRESHNESS: _Sharing(
         "changes were late",
         lambda of: of.stream_lag,
-        lambda _: (*causes_of_backlog("enqueue"), *causes_of_backlog("save")),
+        lambda _: (*causes_of_backlog(ENQUEUE.name), *causes_of_backlog(SAVE.name)),
     ),
     DELIVERY: _Sharing(
         "items failed",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from regworkers_core.domain.snapshot import DRAIN_OF, QUEUE_OF, Reading, Snapshot, Unread
+from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
+from regworkers_core.flows import DRAINS
 from regworkers_core.operations.alerts.conditions.condition import (
     STALLED,
     STREAM,
@@ -19,19 +20,13 @@ from regworkers_core.operations.alerts.conditions.condition import (
     causes_of_stalls,
     duration,
 )
+from regworkers_core.replication import drains as replication
 from regworkers_core.settings import Settings
 
-ENQUEUE, _NOTIFICATIONS, _PUBLISH = "enqueue", "notifications", "publish"
-_REPLICATION = (ENQUEUE, "save")
-AGE_UNKNOWN = Unread("the age of the oldest unread record of the stream is unknown", "streams")
+ENQUEUE = replication.ENQUEUE.name
 # Two evaluations a minute apart are a little less than that at times.
 _EARLY_SECONDS = 5.0
 _KEY = "drain:"
-_PAGES = {
-    "selections": "selection-failures.md",
-    _NOTIFICATIONS: "selection-failures.md",
-    _PUBLISH: "kafka.md",
-}
 
 
 def key_of(drain: str) -> str:
@@ -50,7 +45,7 @@ def marks(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
     due, last = _due(snapshot, settings), snapshot.acknowledged
     if isinstance(due, Unread) or isinstance(last, Unread):
         unread = due if isinstance(due, Unread) else last
-        return {key_of(drain): unread for drain in QUEUE_OF if isinstance(unread, Unread)}
+        return {key_of(spec.name): unread for spec in DRAINS if isinstance(unread, Unread)}
     counters: dict[str, Reading[str]] = {each.drain: str(each.mark) for each in last}
     pauses = () if isinstance(snapshot.pauses, Unread) else snapshot.pauses
     found: dict[str, Reading[str]] = {key_of(paused.drain): snapshot.at for paused in pauses}
@@ -102,21 +97,20 @@ def stalled_enqueue(context: Context) -> Finding | None:
 
 
 def _stalls(context: Context, due: Mapping[str, Reading[str]]) -> Iterator[Finding]:
-    settings, before = context.settings.alerts, tuple[str, ...]()
-    for drain in QUEUE_OF:
+    before: tuple[str, ...] = ()
+    for spec in DRAINS:
+        drain, limit = spec.name, context.settings.at(spec.stalled)
         work, still = due.get(drain, ""), context.still_seconds.get(key_of(drain), 0.0)
-        quick = drain in _REPLICATION
-        limit = settings.drain_stalled_seconds if quick else settings.drain_stalled_selection_seconds
         if not work or isinstance(work, Unread) or not still or still < limit - _EARLY_SECONDS:
             continue
         severity = context.severity
         yield Finding(
             drain,
-            severity.drain_stalled_analytics if drain == _PUBLISH else severity.drain_stalled,
+            severity.drain_stalled_analytics if spec.can_wait else severity.drain_stalled,
             f"the drain {drain} has acknowledged nothing for {duration(still)}: {work}{_runs(context, drain)}",
             {"stalledSeconds": round(still), "lastAcknowledgedAt": _last_at(context, drain)},
             because=(*causes_of_stalls(drain), *before),
-            page=_PAGES.get(drain, ""),
+            page=spec.runbook,
         )
         before = (*before, STREAM if drain == ENQUEUE else f"{STALLED}:{drain}")
 
@@ -141,24 +135,11 @@ def _due(snapshot: Snapshot, settings: Settings) -> Reading[Mapping[str, Reading
     """What each drain could work on now, in words; empty: nothing, or it is paused."""
     if isinstance(snapshot.pauses, Unread):
         return snapshot.pauses
-    messages = snapshot.messages_due
     due: dict[str, Reading[str]] = {
-        ENQUEUE: _records(snapshot),
-        **{drain: _messages(snapshot, settings, queue) for queue, drain in DRAIN_OF.items()},
-        _NOTIFICATIONS: messages
-        if isinstance(messages, Unread)
-        else "messages of the outbox are due" * messages,
+        spec.name: spec.due(snapshot) if spec.due else _messages(snapshot, settings, spec.queue)
+        for spec in DRAINS
     }
     return {**due, **{paused.drain: "" for paused in snapshot.pauses}}
-
-
-def _records(snapshot: Snapshot) -> Reading[str]:
-    stream = snapshot.stream
-    if isinstance(stream, Unread):
-        return stream
-    if stream.unread or stream.iterator_age_seconds:
-        return "records of the stream are unread"
-    return AGE_UNKNOWN if stream.iterator_age_seconds is None else ""
 
 
 def _messages(snapshot: Snapshot, settings: Settings, short: str) -> Reading[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from fairdraw.documents import as_document
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import DRAIN_OF, QueueState, Unread
+from regworkers_core.domain.snapshot import AGE_UNKNOWN, QueueState, Unread
+from regworkers_core.flows import DRAIN_OF, PAGES
 from regworkers_core.operations.alerts.conditions.condition import (
     FUSE,
     Assessment,
@@ -20,12 +21,12 @@ from regworkers_core.operations.alerts.conditions.condition import (
     merged,
 )
 from regworkers_core.operations.alerts.conditions.waiting import (
-    AGE_UNKNOWN,
     ENQUEUE,
     is_draining,
     is_paused,
     stalled_enqueue,
 )
+from regworkers_core.replication.drains import SAVE
 from regworkers_core.settings import Names
 
 _DAY_SECONDS = 24 * 3600.0
@@ -37,12 +38,7 @@ _FORGED = f"forged-events:{_ANALYTICS_QUEUE}"
 TOPICS = Names("").topics
 _ARCHIVE = "event-archive"
 # In place of the runbook on stream lag.
-_PAGES = {
-    **dict.fromkeys(TOPICS, "kafka.md"),
-    "analytics-queue": "kafka.md",
-    "selection-queue": "selection-failures.md",
-    "notification-queue": "selection-failures.md",
-}
+_PAGES = {**dict.fromkeys(TOPICS, "kafka.md"), **PAGES}
 # A class of reconcile that is no difference yet.
 _NOT_YET = "not_yet"
 
@@ -355,7 +351,7 @@ def drift(context: Context) -> Assessment | Unread:
         what = "the replica differs from its source in"
         found += _differing(context, _REPLICA, what, parity.differences, {"comparedAt": parity.at})
     if isinstance(drains, Unread):
-        unknown["save"] = drains
+        unknown[SAVE.name] = drains
     else:
         for drain in drains:
             what = f"what the drain {drain.name} had saved differs a minute later in"

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.snapshot import (
-    DRAIN_OF,
     BlownFuse,
     CampaignState,
     CertificateState,
@@ -26,11 +25,10 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.operations.alerts.conditions.condition import NEEDS, Assessment
+from regworkers_core.operations.alerts.conditions.condition import Assessment
 from regworkers_core.operations.alerts.evaluate import assess, watched
 from regworkers_core.operations.alerts.table import RENEWAL, TABLE
 from regworkers_core.operations.health.scheduler import schedule_state
-from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.settings import AlertSettings
 from tests.operations.alerts.world import (
     BLIND,
@@ -553,14 +551,6 @@ def test_a_defect_of_one_condition_is_not_known_and_harms_no_other() -> None:
     broken = replace(condition("drift"), assess=defect)
     answer = assess(broken, given(WELL), clock_ahead_seconds=0)
     assert answer == Unread("defect in the condition: KeyError")
-
-
-def test_causes_are_those_that_the_drains_name() -> None:
-    assert {spec.name: spec.needs for spec in DRAINS} == NEEDS
-    assert {f"{name}-queue" for name in type(SETTINGS.alerts.queue_depth).model_fields} == {
-        *DRAIN_OF,
-        "notification-queue",
-    }
 
 
 FUNCTION = WELL.function

@@ -37,7 +37,6 @@ from regworkers_core.operations.health.objectives import (
     objective_states,
     timelines,
 )
-from regworkers_core.operations.health.snapshot import DRAINS
 from regworkers_core.settings import ObjectivesSettings
 from tests.operations.alerts.world import (
     NOW,
@@ -251,13 +250,6 @@ def test_a_burn_after_an_outage_is_its_consequence_for_as_long_as_its_short_wind
     assert grouped(burns, ended=1500.0).scopes["error-rate"].alerts == ()
     (alert,) = grouped(burns, ended=2500.0).scopes["error-rate"].alerts
     assert alert.key == "error-rate:save"
-
-
-def test_subjects_are_those_of_drains_and_dead_letter_queues_that_exist() -> None:
-    assert set(SUBJECTS[DELIVERY]) == {spec.name for spec in DRAINS}
-    assert {f"qa-{each}" for each in SUBJECTS[CORRECTNESS]} == {
-        SETTINGS.names.dead_letter_queue(each) for each in SETTINGS.names.queues
-    }
 
 
 def test_a_target_that_could_never_page_is_refused() -> None:
