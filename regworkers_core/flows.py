@@ -1,4 +1,4 @@
-"""The drains of all flows. Whoever lists, watches or explains drains derives it from these."""
+"""The drains of all flows: lists, watches and explanations of drains are derived from these."""
 
 from __future__ import annotations
 

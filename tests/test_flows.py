@@ -1,4 +1,4 @@
-"""A sixth drain is one spec and its handler: whoever lists, watches or explains drains finds it by itself."""
+"""A sixth drain is one spec and its handler: all that lists, watches or explains drains finds it by itself."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ publishing.DRAINS = (*publishing.DRAINS, REFUNDS)
 _FOUND = """
 from dataclasses import replace
 from regworkers_core.cli.workers import drain_app
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board
 from regworkers_core.operations.alerts.conditions import waiting, work
@@ -48,7 +49,6 @@ from regworkers_core.operations.alerts.conditions.condition import Context
 from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.health import snapshot
 from regworkers_core.operations.runbooks import time_outs
-from regworkers_core.operations.runbooks.runbook import DrainWork
 from regworkers_dagster.definitions import defs
 from regworkers_dagster.pods import duty_of
 from tests.operations.alerts.world import SETTINGS, WELL, queue
@@ -56,8 +56,8 @@ from tools.residents import manifests
 
 deep = replace(WELL, queues=(queue("notification-queue", 30_000),))
 context = Context(deep, SETTINGS, still_seconds={"drain:refunds": 301.0})
-slow = DrainWork("refunds", batches=1, batch_p95_seconds=55.0, batch_limit_seconds=60.0)
-log = SimpleNamespace(since=lambda _: [], last=lambda _: None)
+slow = DrainWindow("refunds", batches=1, batch_p95s=[55.0], batch_limit_seconds=60.0)
+log = SimpleNamespace(between=lambda *_: [], last=lambda _: None)
 runtime = SimpleNamespace(
     clock=lambda: 0.0, drain_log=log,
     settings=SETTINGS.model_copy(update={"drain": SETTINGS.drain.model_copy(update={"resident": "always"})}),

@@ -175,9 +175,7 @@ def _deployment(spec: DrainSpec[Any]) -> str:
 
 
 def _scaled(spec: DrainSpec[Any], settings: Settings) -> str:
-    """KEDA reads numbers from texts. The newest of the pods is the standby, so a pod stands for half of the work of one
-    drain.
-    """
+    """KEDA reads numbers from texts. The newest pod is the standby, so a pod has half the work of a drain."""
     most = _SCALED.substitute(
         name=spec.name,
         setting=spec.most_drains,

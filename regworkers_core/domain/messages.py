@@ -34,6 +34,15 @@ class MessageType(StrEnum):
     PUBLISH = "analytics.publish"
 
 
+# What each queue holds, by its name without the environment's prefix.
+QUEUES: Mapping[str, MessageType] = {
+    "replication-queue": MessageType.REPLICATE,
+    "selection-queue": MessageType.ASSIGN,
+    "notification-queue": MessageType.NOTIFY,
+    "analytics-queue": MessageType.PUBLISH,
+}
+
+
 class Op(StrEnum):
     UPSERT = "upsert"
     REMOVE = "remove"

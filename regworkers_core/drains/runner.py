@@ -94,7 +94,7 @@ class DrainSpec(Generic[D]):
     due: Callable[[Snapshot], Reading[str]] | None = None
     # What its source is for OpenTelemetry's `messaging.system`.
     system: str = "aws_sqs"
-    # After so many seconds in which it acknowledges nothing of what is due, it stands still.
+    # The seconds in which it acknowledges nothing of what is due, after which an alert says that it is stuck.
     stalled: str = "alerts.drainStalledSelectionSeconds"
     # No fan waits for it: its standstill and the outage of a dependency only warn.
     can_wait: bool = False

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
+from regworkers_core.domain.messages import QUEUES
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.settings.connections import (
@@ -77,10 +78,7 @@ class Names:
         self.selection_queue = prefix + "selection-queue"
         self.notification_queue = prefix + "notification-queue"
         self.analytics_queue = prefix + "analytics-queue"
-        self.queues = tuple(
-            prefix + name
-            for name in ("replication-queue", "selection-queue", "notification-queue", "analytics-queue")
-        )
+        self.queues = tuple(prefix + name for name in QUEUES)
         self.topics = tuple(
             self.topic(flow) for flow in ("entries", "eligibility", "selections", "notifications")
         )

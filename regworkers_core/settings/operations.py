@@ -35,6 +35,13 @@ class QueueDepths(Section):
     # What is owed to fans waits in the outbox; here it waits for the platform's mailer.
     notification: int = Field(20_000, ge=0)
     analytics: int = Field(50_000, ge=0)
+    # Of a queue without a limit of its own.
+    others: int = Field(20_000, ge=0)
+
+    def of(self, queue: str) -> int:
+        """The limit of a queue, by its name without the environment's prefix."""
+        own: int = getattr(self, queue.removesuffix("-queue"), self.others)
+        return own
 
 
 class AlertSeverities(Section):

@@ -181,7 +181,7 @@ def _of_queues(settings: Settings) -> Iterator[Alarm]:
     names, severity = settings.names, settings.alerts.severity
     for queue in names.queues:
         short = queue.removeprefix(names.prefix)
-        depth = float(getattr(settings.alerts.queue_depth, short.removesuffix("-queue")))
+        depth = float(settings.alerts.queue_depth.of(short))
         yield Alarm(
             f"{short}-deep",
             severity.queue_depth,

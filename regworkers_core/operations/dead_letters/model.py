@@ -8,6 +8,7 @@ from typing import Any
 
 from regworkers_core.domain.keys import EntryKey, quoted
 from regworkers_core.domain.messages import (
+    QUEUES,
     MessageType,
     RefusedRecord,
     ReplicationItem,
@@ -42,13 +43,8 @@ class DeadQueue:
 
 
 def dead_queues(names: Names) -> tuple[DeadQueue, ...]:
-    kinds = {
-        names.replication_queue: MessageType.REPLICATE,
-        names.selection_queue: MessageType.ASSIGN,
-        names.notification_queue: MessageType.NOTIFY,
-        names.analytics_queue: MessageType.PUBLISH,
-    }
-    return tuple(DeadQueue(source, names.dead_letter_queue(source), kinds[source]) for source in names.queues)
+    sources = zip(names.queues, QUEUES.values(), strict=True)
+    return tuple(DeadQueue(source, names.dead_letter_queue(source), kind) for source, kind in sources)
 
 
 def dead_queue(names: Names, text: str) -> DeadQueue:

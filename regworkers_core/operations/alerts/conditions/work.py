@@ -78,8 +78,8 @@ def queue_depth(context: Context) -> Assessment | Unread:
     found = []
     for queue in queues:
         name = _name(context, queue.name)
-        limit = getattr(context.settings.alerts.queue_depth, name.removesuffix("-queue"), None)
-        if queue.is_dead_letter or limit is None or queue.waiting <= limit:
+        limit = context.settings.alerts.queue_depth.of(name)
+        if queue.is_dead_letter or queue.waiting <= limit:
             continue
         summary = f"{queue.waiting} messages wait on {name}, above {limit}"
         details = {
