@@ -6,7 +6,8 @@ import gc
 import itertools
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 import structlog
@@ -16,14 +17,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.support import declared, least_privilege, leftovers, mongo_rights, simulated
-from tests.support.runtimes import (
-    ADDRESSES,
-    AWS_ENDPOINTS,
-    NO_SERVERS,
-    has_databases,
-    new_runtime,
-    remove_namespace,
-)
+from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_SERVERS, has_databases
+from tests.support.shared import emptied, shared_namespace
 
 _STACK = pytest.StashKey[Stack]()
 _LEFTOVERS = pytest.StashKey["subprocess.Popen[bytes]"]()
@@ -131,12 +126,33 @@ def _within_the_policies() -> Iterator[None]:
     assert not refused, f"commands that deploy/mongodb-roles.json does not allow: {sorted(refused)}"
 
 
+@pytest.fixture(scope="module")
+def shared(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    """The provisioned namespace of a module's tests, as one after the other leaves it."""
+    with shared_namespace(**_asked_for(request)[1]) as made:
+        yield made
+
+
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    """A provisioned namespace of its own on the run's servers."""
-    made = new_runtime()
-    yield made
-    remove_namespace(made)
+def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    """A provisioned namespace on the run's servers, as the mark `namespace` says: of the test's own, or that of its
+    module, emptied.
+    """
+    scope, settings_ = _asked_for(request)
+    if scope == "test":
+        with shared_namespace(**settings_) as made:
+            yield made
+    else:
+        made = emptied(request.getfixturevalue("shared"))
+        yield made
+        if "mongo" in vars(made):
+            made.mongo.close()
+
+
+def _asked_for(request: pytest.FixtureRequest) -> tuple[str, Mapping[str, Any]]:
+    """Scope and settings of the mark."""
+    mark = request.node.get_closest_marker("namespace")
+    return (mark.args[0], mark.kwargs) if mark else ("test", {})
 
 
 @pytest.fixture

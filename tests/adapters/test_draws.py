@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from regworkers_core.runtime import Runtime
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 _LARGE = ("manifest", "seedFile", "summary", "freeze", "eligibility")
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-def test_reading_all_draws_leaves_out_large_fields(shared: Runtime) -> None:
-    runtime = emptied(shared)
+def test_reading_all_draws_leaves_out_large_fields(runtime: Runtime) -> None:
     kept = {
         "status": "PUBLISHED",
         "publishedAt": "2026-03-01T12:00:00.000Z",
@@ -50,8 +42,7 @@ def test_reading_all_draws_leaves_out_large_fields(shared: Runtime) -> None:
 
 
 @pytest.mark.parametrize("token", [1, 2])
-def test_what_was_decided_once_stays_for_every_later_run(shared: Runtime, token: int) -> None:
-    runtime = emptied(shared)
+def test_what_was_decided_once_stays_for_every_later_run(runtime: Runtime, token: int) -> None:
     runtime.draws.open("summer", 1, {"asOf": "2026-03-01T12:00:00.000Z"}, token=1)
     first = {"manifest": "first", "manifestHash": "a" * 64}
     assert runtime.draws.decide("summer", 1, first, token=1, once="manifestHash")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,23 +14,11 @@ from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import LAST_VERSION, Order
 from regworkers_core.runtime import Runtime
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 AT = "2026-11-25T08:00:00.000Z"
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Iterator[Runtime]:
-    made = emptied(shared)
-    yield made
-    made.mongo.close()
 
 
 def moment(number: int) -> str:

@@ -17,16 +17,11 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.telemetry import configure_telemetry
 from tests.adapters.fakes import FakeClient, client_error
 from tests.support.runtimes import test_settings
-from tests.support.shared import shared_namespace
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.namespace("module")
+
 Put = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)

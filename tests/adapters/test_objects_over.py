@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,15 +10,8 @@ from botocore.exceptions import EndpointConnectionError
 from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime
-from tests.support.shared import shared_namespace
 
 KEY = "archive/test.json"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
 
 
 @pytest.fixture

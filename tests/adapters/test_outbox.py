@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from regworkers_core.adapters.mongo import outbox
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.runtime import Runtime
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 AT = "2026-03-01T12:00:00.000Z"
 BERLIN, PARIS = MarketPhase("summer", "berlin", 1), MarketPhase("summer", "paris", 1)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
 
 
 def write(runtime: Runtime, market: MarketPhase, number: int) -> list[str]:

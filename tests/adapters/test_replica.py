@@ -25,24 +25,11 @@ from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import CommitsAndThenTimesOut, dependency
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 AT = "2026-11-25T08:00:00.000Z"
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Iterator[Runtime]:
-    """Empty, as if it were provisioned for this test."""
-    made = emptied(shared)
-    yield made
-    made.mongo.close()
 
 
 def order(created: int = 1, version: int = 1, updated: int = 1) -> Order:

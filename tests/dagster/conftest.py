@@ -33,6 +33,12 @@ def _asks_for_what_it_touches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.fixture
+def used(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What loads its settings in this process finds those of the test's runtime."""
+    use(monkeypatch, runtime)
+
+
+@pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as made:
         yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -18,24 +17,17 @@ from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, plain, use
 from tests.support.campaigns import create
 from tests.support.least_privilege import GUARD
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 KEY = "invites/summer.csv"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    made = emptied(shared)
-    create(made, eligibility={"inviteOnly": True})
-    use(monkeypatch, made)
-    yield made
-    made.mongo.close()
+def runtime(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    create(runtime, eligibility={"inviteOnly": True})
+    use(monkeypatch, runtime)
+    return runtime
 
 
 def upload(runtime: Runtime, content: bytes | None = None, **config: Any) -> dg.ExecuteInProcessResult:

@@ -13,17 +13,12 @@ from dagster._core.remote_representation.code_location import is_implicit_asset_
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.definitions import defs
 from tests.dagster.support import job, use
-from tests.support.shared import shared_namespace
 from tools.demo.leaks import everywhere, exactly, find_leaks, in_files
+
+pytestmark = pytest.mark.namespace("module")
 
 VARIABLE, SENTINEL = "REGWORKERS_ALERTS__SLACK_WEBHOOK", "https://hooks.example.net/T0/s3nt1n3l"
 JOBS = {each.name: each for each in defs.get_repository_def().get_all_jobs()}
-
-
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
 
 
 def configs(kind: Any) -> Iterator[Any]:

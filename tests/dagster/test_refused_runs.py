@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -20,13 +20,8 @@ from regworkers_dagster.operations.health import failed_runs
 from regworkers_dagster.selection.automation import MANAGERS_JOBS
 from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, use
-from tests.support.shared import shared_namespace
 
-
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
+pytestmark = pytest.mark.namespace("module")
 
 
 @pytest.fixture(autouse=True)

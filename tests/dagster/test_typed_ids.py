@@ -12,7 +12,6 @@ from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
 from tests.dagster.test_launchpads import JOBS, fields_of
 from tests.selection.draw.world import CAMPAIGN, close_campaign
-from tests.support.shared import shared_namespace
 
 pytestmark = pytest.mark.slow
 
@@ -46,10 +45,9 @@ def _ids() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        close_campaign(made)
-        yield made
+def closed(shared: Runtime) -> Runtime:
+    close_campaign(shared)
+    return shared
 
 
 def _config(path: str, others: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,9 +64,9 @@ def _config(path: str, others: Mapping[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "path"), _ids(), ids=lambda each: each.strip("/").replace("/", "."))
 def test_a_text_that_is_no_id_is_not_repeated_by_the_job_that_refuses_it(
-    name: str, path: str, runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    name: str, path: str, closed: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, runtime)
+    use(monkeypatch, closed)
     made = job(name)
     fields = dict(fields_of(made.run_config_schema.config_type))
     folder, leaf = path.rpartition("/")[::2]

@@ -30,11 +30,15 @@ from tests.operations.erasure.world import (
 from tests.selection.draw.world import close_campaign, drawn, entry
 from tests.support.drains import run
 from tests.support.entries import key
-from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.terminal import in_a_process
 from tools.demo.leaks import Place, everywhere, exactly, find_leaks
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.namespace(
+        "test", dead_letters={"look_wait_seconds": 0, "lease_seconds": 1.0, "hide_seconds": 1}
+    ),
+]
 
 E1 = key("e1")
 PLANTED = {**FAN, "mail of before": MAIL_ONCE, "comparable": FAN["email"].lower()}
@@ -49,12 +53,10 @@ def logs() -> Iterator[None]:
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    made = new_runtime(dead_letters={"look_wait_seconds": 0, "lease_seconds": 1.0, "hide_seconds": 1})
-    yield made
-    for scratch in left_behind(made, older_than_seconds=0):
+def runtime(runtime: Runtime) -> Iterator[Runtime]:
+    yield runtime
+    for scratch in left_behind(runtime, older_than_seconds=0):
         scratch.drop()
-    remove_namespace(made)
 
 
 @pytest.fixture

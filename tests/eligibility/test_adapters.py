@@ -24,6 +24,8 @@ from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import document, item, key, put, remove
 
+pytestmark = pytest.mark.namespace("module")
+
 KEY = claim_key("summer", "email", "hash")
 
 

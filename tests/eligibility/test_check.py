@@ -26,6 +26,8 @@ from tests.support.entries import document, key, put, remove
 from tests.support.shared import purge
 from tests.support.typing_in import Typed
 
+pytestmark = pytest.mark.namespace("module")
+
 
 def test_the_answer_has_status_reasons_sources_and_missing_facts(servers: Runtime) -> None:
     create(servers, slug="summer-tour")

@@ -23,6 +23,8 @@ from regworkers_core.settings.flows import EligibilitySettings
 from tests.eligibility.world import check, codes, create
 from tests.support.environment import environment_of
 
+pytestmark = pytest.mark.namespace("module")
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),

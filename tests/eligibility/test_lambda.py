@@ -24,6 +24,8 @@ from tests.support.environment import environment_of
 from tests.support.lambda_api import function
 from tools import build_lambda
 
+pytestmark = pytest.mark.namespace("module")
+
 pytest.importorskip("awslambdaric", reason="is for Linux only")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

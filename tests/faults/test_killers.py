@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from regworkers_core.engine.marks import UNANSWERED
@@ -12,16 +10,8 @@ from tests.faults.crash import SECTIONS
 from tests.faults.killer import NEIGHBOURS, die_until_it_is_given_up
 from tests.faults.victim import DEADLY
 from tests.support.entries import key
-from tests.support.runtimes import new_runtime, remove_namespace
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    made = new_runtime(None, **SECTIONS)
-    yield made
-    remove_namespace(made)
+pytestmark = [pytest.mark.slow, pytest.mark.namespace("test", **SECTIONS)]
 
 
 def test_an_entry_that_kills_its_workers_leaves_its_neighbours_saved_and_ends_as_a_dead_letter(

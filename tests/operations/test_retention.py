@@ -22,31 +22,16 @@ from regworkers_core.operations.retention import (
 )
 from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.runtime import Runtime
-from tests.support.runtimes import new_runtime, remove_namespace
-from tests.support.shared import emptied
 from tests.support.terminal import regworkers
 
 NOW = time.time()
 DAYS = {"alerts_days": 10, "dead_letters_days": 10, "operator_actions_days": 20, "reviews_days": 30}
 
+pytestmark = pytest.mark.namespace("module", housekeeping=DAYS)
+
 
 def ago(days: float) -> str:
     return iso(NOW - days * 24 * 3600)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    made = new_runtime(housekeeping=DAYS)
-    yield made
-    remove_namespace(made)
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    mine = emptied(shared)
-    for key in mine.objects.list("reviews/"):
-        mine.objects.delete(key)
-    return mine
 
 
 # By collection: what shall go, and what shall stay.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,26 +19,16 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from tests.support.campaigns import advance_to, create
-from tests.support.runtimes import new_runtime, remove_namespace
-from tests.support.shared import emptied
 
 NOW = time.time()
 DAYS = {"claims": 10, "pipeline": 20, "outbox": 30, "selections": 40, "codes": 50}
 COLLECTIONS = ("outbox", "selections", "selection_chunks", "codes")
 
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    made = new_runtime(
-        housekeeping={f"{name}_days": days for name, days in DAYS.items()}, selection={"lease_seconds": 0.5}
-    )
-    yield made
-    remove_namespace(made)
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
+pytestmark = pytest.mark.namespace(
+    "module",
+    housekeeping={f"{name}_days": days for name, days in DAYS.items()},
+    selection={"lease_seconds": 0.5},
+)
 
 
 def ago(days: float) -> str:

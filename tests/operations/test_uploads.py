@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from regworkers_core.adapters.files.judged_entries import PAGE as ELIGIBILITY_PAGE
@@ -15,18 +13,8 @@ from regworkers_core.operations.reviews.sections import report_key as review_key
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.allocation import PAGE
 from regworkers_core.selection.draw.artefacts import report_key
-from tests.support.shared import emptied, shared_namespace
 
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
+pytestmark = pytest.mark.namespace("module")
 
 
 def test_a_file_is_read_back_under_the_name_that_is_pasted(runtime: Runtime) -> None:

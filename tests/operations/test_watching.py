@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -26,14 +25,9 @@ from regworkers_core.operations.watching import (
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import FakeClient, client_error
 from tests.support.runtimes import test_settings
-from tests.support.shared import shared_namespace
 from tests.support.waiting import sleeping
 
-
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
-    with shared_namespace(observability={"cloudwatch_enabled": True}) as made:
-        yield made
+pytestmark = pytest.mark.namespace("module", observability={"cloudwatch_enabled": True})
 
 
 def line(level: str, event: str, **fields: Any) -> str:

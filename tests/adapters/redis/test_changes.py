@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -25,23 +25,17 @@ from tests.adapters.redis.support import (
 )
 from tests.support.campaigns import advance_to, create
 from tests.support.runtimes import test_settings
-from tests.support.shared import emptied, shared_namespace
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.namespace("module")
 
 OPEN = campaign()
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def provisioned(shared: Runtime) -> Runtime:
-    made = emptied(shared)
-    made.redis_client.flushdb()
-    return made
+def provisioned(runtime: Runtime) -> Runtime:
+    runtime.redis_client.flushdb()
+    return runtime
 
 
 def ask(runtime: Runtime, name: str = "summer") -> Campaign | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -19,19 +18,12 @@ from regworkers_core.analytics.archive.status import archive_status, is_finding,
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, ids_of, manifest_of, produce
 from tests.support.children import run_child
-from tests.support.shared import shared_namespace
 from tests.support.typing_in import Typed
 
 pytestmark = pytest.mark.slow
 
 # The other moments are those of test_archiver.py.
 KILL_POINTS = ("archive.before_manifest", "archive.compacted")
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
 
 
 @pytest.fixture

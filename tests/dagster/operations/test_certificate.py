@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -12,20 +11,10 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import KafkaTlsSettings
 from tests.dagster.support import job, plain, use
 from tests.support.certificates import Authority
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 ROOT = Authority()
-
-
-@pytest.fixture(scope="module")
-def _shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(_shared: Runtime) -> Runtime:
-    return emptied(_shared)
 
 
 def looked(

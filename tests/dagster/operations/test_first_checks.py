@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -17,7 +16,6 @@ from regworkers_dagster.operations import first_checks
 from regworkers_dagster.pods import POD_TAG
 from regworkers_dagster.replication.automation import observe_tick
 from tests.dagster.support import use
-from tests.support.shared import shared_namespace
 
 
 @dg.job(name="nothing")
@@ -33,12 +31,6 @@ BY_SENSORS = {
     "replication_dlq_empty",
     "selection_dlq_empty",
 }
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
 
 
 @pytest.fixture

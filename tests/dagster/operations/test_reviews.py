@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from regworkers_core.runtime import Runtime
-from tests.dagster.support import job, plain, use
+from tests.dagster.support import job, plain
 from tests.operations.reviews.world import ago, plant
 from tests.support.entries import key, put
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = [pytest.mark.namespace("module"), pytest.mark.usefixtures("used")]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        put(made, key("e1"))
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    mine = emptied(shared)
-    use(monkeypatch, mine)
-    return mine
+@pytest.fixture(scope="module", autouse=True)
+def _an_entry(shared: Runtime) -> None:
+    put(shared, key("e1"))
 
 
 def reviewed(kind: str, **config: Any) -> tuple[dict[str, Any], dg.AssetCheckEvaluation]:

@@ -21,17 +21,16 @@ from tests.infrastructure.deploy.policies import Call
 from tests.support import least_privilege
 from tests.support.least_privilege import DUTIES, Made
 from tests.support.services import NAMES, served_to
-from tests.support.shared import shared_namespace
 
 CHANGES = {"apply": True}
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
+def shared(shared: Runtime) -> Iterator[Runtime]:
     """With the four services, whose tokens are in the secret store."""
-    with shared_namespace() as made, served_to(made) as served:
+    with served_to(shared) as served:
         for name in NAMES:
-            made.secrets.create(f"service-token/{name}", TOKEN)
+            shared.secrets.create(f"service-token/{name}", TOKEN)
         yield served.runtime
 
 

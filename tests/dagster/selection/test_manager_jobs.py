@@ -31,9 +31,10 @@ from tests.support.campaigns import advance_to, create
 from tests.support.drains import replicate_all, run
 from tests.support.draws import add_codes, confirmed, publish, result
 from tests.support.entries import key, put
-from tests.support.shared import emptied, shared_namespace
 from tests.support.terminal import regworkers
 from tools.demo.leaks import exactly, find_leaks, in_files
+
+pytestmark = pytest.mark.namespace("module")
 
 CAMPAIGN = "spring"
 OLD = "2026-01-15T00:00:00.000Z"
@@ -100,17 +101,6 @@ def _said(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
         return plain(outputs[-1].metadata)
     (failed,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     return plain(failed.user_failure_data.metadata)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
 
 
 @pytest.fixture

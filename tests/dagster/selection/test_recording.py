@@ -13,24 +13,12 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.annul import annul
 from regworkers_dagster.selection import recording, specs
-from tests.dagster.support import job, plain, use
+from tests.dagster.support import job, plain
 from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, drawn
 from tests.support.campaigns import advance_to, create
-from tests.support.shared import emptied, shared_namespace
 from tests.support.terminal import regworkers
 
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    made = emptied(shared)
-    use(monkeypatch, made)
-    return made
+pytestmark = [pytest.mark.namespace("module"), pytest.mark.usefixtures("used")]
 
 
 class Sensor:

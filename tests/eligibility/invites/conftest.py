@@ -1,9 +1,8 @@
-"""All tests of a module share one namespace; each has a campaign of its own."""
+"""Each test has a campaign of its own."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,8 @@ import pytest
 from regworkers_core.runtime import Runtime
 from tests.eligibility.invites.world import Uploader
 from tests.support.campaigns import create
-from tests.support.shared import shared_namespace
 
 _NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Iterator[Runtime]:
-    made = Runtime(shared.settings)
-    yield made
-    made.mongo.close()
 
 
 @pytest.fixture

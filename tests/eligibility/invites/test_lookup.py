@@ -10,6 +10,8 @@ from regworkers_core.eligibility.invites.lookup import TypeCount, check_invite, 
 from regworkers_core.runtime import Runtime
 from tests.eligibility.invites.world import EMAIL, Uploader, in_days
 
+pytestmark = pytest.mark.namespace("module")
+
 MEMBER = InviteType.MEMBER_ID
 
 

@@ -26,6 +26,8 @@ from regworkers_core.settings import PROJECT_ROOT
 from tests.eligibility.invites.world import DAY, EMAIL, Uploader, in_days
 from tests.support.waiting import sleeping, wait_until
 
+pytestmark = pytest.mark.namespace("module")
+
 
 def addresses(count: int) -> list[str]:
     return [f"user{number}@example.com" for number in range(count)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import orjson
 import pytest
 from botocore.awsrequest import AWSResponse
@@ -17,18 +15,8 @@ from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import test_settings
-from tests.support.shared import emptied, shared_namespace
 
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
+pytestmark = pytest.mark.namespace("module")
 
 
 def line(found: Discovery, name: str) -> ResourceLine:

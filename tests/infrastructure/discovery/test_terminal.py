@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,15 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.deployment import find_resources
 from regworkers_dagster.resources import connections
 from tests.dagster.support import use
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 Terminal = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    made = emptied(shared)
-    use(monkeypatch, made)
-    return made
-
-
-@pytest.fixture
-def terminal(runtime: Runtime) -> Terminal:
+def terminal(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    use(monkeypatch, runtime)
     return lambda *words: CliRunner().invoke(infrastructure.app, words)
 
 

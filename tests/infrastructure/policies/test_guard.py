@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import orjson
 import pytest
 
@@ -18,18 +16,8 @@ from tests.support.drains import run
 from tests.support.entries import key, put
 from tests.support.least_privilege import GUARD, Guard, Made, policies, running, watched
 from tests.support.runtimes import test_settings
-from tests.support.shared import emptied, shared_namespace
 
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
+pytestmark = pytest.mark.namespace("module")
 
 
 def test_every_action_that_a_drain_makes_is_missed_when_its_policy_lacks_it(runtime: Runtime) -> None:

@@ -31,12 +31,11 @@ from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains import sensing
 from regworkers_dagster.operations.health import alerts_tick, outage_of
-from tests.operations.alerts.receiver import Receiver, receiving
+from tests.operations.alerts.receiver import Receiver
 from tests.support.campaigns import advance_to, create
 from tests.support.certificates import Authority
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put, remove
-from tests.support.runtimes import new_runtime, remove_namespace
 from tests.support.shared import purge
 from tests.support.waiting import wait_until
 
@@ -90,17 +89,9 @@ class World:
         return list(self.receiver.texts)
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[tuple[Runtime, Receiver]]:
-    with receiving() as receiver:
-        made = new_runtime()
-        yield made, receiver
-        remove_namespace(made)
-
-
 @pytest.fixture
-def world(shared: tuple[Runtime, Receiver]) -> Iterator[World]:
-    base, receiver = shared
+def world(shared: Runtime, receiver: Receiver) -> Iterator[World]:
+    base = shared
     with dg.DagsterInstance.ephemeral() as instance:
         found = World(base, receiver, instance)
         yield found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +12,8 @@ from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.operations.alerts.notifier import Notifier
 from regworkers_core.runtime import Runtime
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 KAFKA = Alert("analytics:kafka", Severity.CRITICAL, "Kafka does not answer", "analytics.md")
 AGE = Alert("analytics:age", Severity.WARNING, "the oldest message is 3 days old", "analytics.md")
@@ -32,17 +32,6 @@ class FakeChannel:
         if self.down:
             raise TransientFailure(self.name, "no answer")
         self.received.append((incident.dedup_key, change))
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -18,8 +17,10 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.notifier import Channel, Notifier, ScopeState
 from regworkers_core.runtime import Runtime
-from tests.support.shared import emptied, shared_namespace
+from tests.support.shared import emptied
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.namespace("module")
 
 DEEP = Alert("queue-depth:a", Severity.CRITICAL, "a is deep", "runbooks/kafka.md")
 OTHER = Alert("queue-depth:b", Severity.CRITICAL, "b is deep", "runbooks/kafka.md")
@@ -57,17 +58,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
 
 
 @pytest.fixture

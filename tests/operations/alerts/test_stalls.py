@@ -18,14 +18,13 @@ from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
 from tests.operations.alerts.test_evaluate import (
     World,
-    shared,
     world,
 )
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
 from tests.support.waiting import wait_until
 
-__all__ = ["shared", "world"]
+__all__ = ["world"]
 # Any two looks are far enough apart. Events wait for Kafka meanwhile.
 SOON = {"drain_stalled_seconds": 0.001}
 

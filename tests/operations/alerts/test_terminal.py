@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from pydantic import SecretStr
@@ -17,30 +17,20 @@ from regworkers_core.operations.alerts.notifier import ScopeState, notifier_of
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AlertSettings
 from tests.dagster.support import use
-from tests.operations.alerts.receiver import Receiver, receiving
-from tests.support.runtimes import new_runtime, remove_namespace
+from tests.operations.alerts.receiver import Receiver
 from tests.support.terminal import Answer
 
 Command = Callable[..., Answer]
 DEEP = Alert("queue-depth:a", Severity.CRITICAL, "a is deep", "runbooks/kafka.md", {"waiting": 7})
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[tuple[Runtime, Receiver]]:
-    with receiving() as receiver:
-        made = new_runtime()
-        alerts = AlertSettings.model_validate({**receiver.settings, "patience_seconds": 0})
-        yield Runtime(made.settings.model_copy(update={"alerts": alerts})), receiver
-        remove_namespace(made)
-
-
 @pytest.fixture
-def world(shared: tuple[Runtime, Receiver]) -> tuple[Runtime, Receiver]:
-    runtime, receiver = shared
+def world(shared: Runtime, receiver: Receiver) -> tuple[Runtime, Receiver]:
     for name in ("alerts", "alert_looks", "operator_actions"):
-        runtime.database[name].delete_many({})
+        shared.database[name].delete_many({})
     receiver.clear()
-    return Runtime(runtime.settings), receiver
+    alerts = AlertSettings.model_validate({**receiver.settings, "patience_seconds": 0})
+    return Runtime(shared.settings.model_copy(update={"alerts": alerts})), receiver
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,9 @@ from tests.dagster.support import job, use
 from tests.support.campaigns import create
 from tests.support.entries import key, put
 from tests.support.runtimes import test_settings
-from tests.support.shared import emptied, shared_namespace
 from tests.support.terminal import regworkers
 
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
+pytestmark = pytest.mark.namespace("module")
 
 
 def unavailable() -> Runtime:

@@ -29,6 +29,7 @@ from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (
+    FAST,
     assessor,
     body,
     correct,
@@ -42,6 +43,8 @@ from tests.operations.dead_letters.world import (
 )
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, remove
+
+pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
 ACT = RedriveOptions(dry_run=False)
 

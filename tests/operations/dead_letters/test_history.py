@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from regworkers_core.runtime import Runtime
-from tests.operations.dead_letters.world import recorded
+from tests.operations.dead_letters.world import FAST, recorded
+
+pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
 QUEUE = "replication-queue"
 READ_AT, SINCE, NOW = (f"2026-03-01T12:00:0{second}.000Z" for second in (0, 1, 2))

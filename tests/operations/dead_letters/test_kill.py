@@ -11,6 +11,7 @@ from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import (
+    FAST,
     assessor,
     body,
     depths,
@@ -21,6 +22,8 @@ from tests.operations.dead_letters.world import (
 from tests.support.children import run_child
 from tests.support.entries import key, put
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
 NUMBER = 35
 

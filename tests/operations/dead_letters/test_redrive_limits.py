@@ -20,8 +20,10 @@ from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOp
 from regworkers_core.operations.dead_letters.report import Causes
 from regworkers_core.operations.dead_letters.rounds import Outcome
 from regworkers_core.runtime import Runtime
-from tests.operations.dead_letters.world import assessor, body, depths, replication, send_dead
+from tests.operations.dead_letters.world import FAST, assessor, body, depths, replication, send_dead
 from tests.support.entries import key, put, remove
+
+pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
 AT_ONCE = RedriveOptions(dry_run=False, at_once=True)
 INVALID = {"reason": "INVALID_ENTRY"}

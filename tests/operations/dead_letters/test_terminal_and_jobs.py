@@ -16,6 +16,7 @@ from tests.analytics.world import queue_events, removed
 from tests.dagster.support import job, plain, use
 from tests.infrastructure.deploy.policies import Recorder
 from tests.operations.dead_letters.world import (
+    FAST,
     body,
     correct,
     depths,
@@ -28,6 +29,8 @@ from tests.operations.dead_letters.world import (
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put, remove
 from tests.support.typing_in import Typed
+
+pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
 
 @pytest.fixture(autouse=True)

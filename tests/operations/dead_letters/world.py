@@ -15,8 +15,7 @@ from regworkers_core.operations.dead_letters.verdict import Assessor
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
-from tests.support.runtimes import new_runtime, remove_namespace
-from tests.support.shared import emptied, purge
+from tests.support.shared import purge
 
 FAST = {
     "look_wait_seconds": 0,
@@ -26,22 +25,12 @@ FAST = {
 }
 
 
-@contextmanager
-def namespace() -> Iterator[Runtime]:
-    made = new_runtime(dead_letters=FAST)
-    yield made
-    remove_namespace(made)
-
-
-def fresh(shared: Runtime) -> Runtime:
-    """On the namespace without documents and messages. Entries stay."""
-    made = emptied(shared)
-    for source in made.names.queues:
-        for name in (source, made.names.dead_letter_queue(source)):
-            queue = made.queue(name)
-            if queue.depth().total:
-                purge(made, name)
-    return made
+def without_messages(runtime: Runtime) -> Runtime:
+    for source in runtime.names.queues:
+        for name in (source, runtime.names.dead_letter_queue(source)):
+            if runtime.queue(name).depth().total:
+                purge(runtime, name)
+    return runtime
 
 
 def replication(runtime: Runtime) -> DeadQueue:

@@ -13,6 +13,7 @@ from regworkers_core.operations.erasure.facts import SECRET
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
+from tests.operations.dead_letters.world import FAST
 from tests.operations.erasure.world import (
     Killed,
     bodies,
@@ -25,6 +26,8 @@ from tests.operations.erasure.world import (
 )
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, source
+
+pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
 E1, E2 = key("e1"), key("e2")
 

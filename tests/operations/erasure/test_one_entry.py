@@ -31,7 +31,7 @@ from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
 from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from tests.operations.dead_letters.world import fresh
+from tests.operations.dead_letters.world import FAST, without_messages
 from tests.operations.erasure.world import (
     CODE,
     COMPARABLE,
@@ -59,6 +59,9 @@ from tests.operations.erasure.world import (
 )
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, source
+from tests.support.shared import emptied
+
+pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
 E1 = key("e1")
 STEPS = (
@@ -560,7 +563,7 @@ def test_a_key_on_the_queue_is_refused_without_an_event_of_the_fan(runtime: Runt
     replicate_all(runtime)
     assert erased(runtime, E1).finished
     put(runtime, E1, **image)
-    fresh(runtime)
+    without_messages(emptied(runtime))
     runtime.replica.erase(E1, lenient_order(image), at=OLD, run_id="test")
     send_keys(runtime.queue(runtime.names.replication_queue), [ReplicationItem(E1, Op.UPSERT)])
     report = run(runtime, "save")

@@ -11,9 +11,12 @@ import pytest
 from regworkers_core.operations import downloads
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, use
+from tests.operations.dead_letters.world import FAST
 from tests.operations.erasure.world import CODE, FAN, draw, enter, plant
 from tests.support.entries import document, key, put, source
 from tests.support.terminal import regworkers
+
+pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
 E1 = key("e1")
 JSON = ("--format", "json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,8 @@ from regworkers_core.operations.health.objectives import read_budgets, read_obje
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations import health
 from tests.operations.alerts.world import WELL
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 # Yesterday at 14:13:20: the server deletes what is too old.
@@ -25,17 +25,10 @@ NOW = time.time() // DAY * DAY - DAY + 14 * HOUR + 13 * MINUTE + 20
 YESTERDAY, BEFORE = iso(NOW)[:10], iso(NOW - DAY)[:10]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    made = emptied(shared)
-    monkeypatch.setattr(made, "clock", lambda: NOW)
-    return made
+def runtime(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    monkeypatch.setattr(runtime, "clock", lambda: NOW)
+    return runtime
 
 
 def put(runtime: Runtime, ago: float, run: str = "a", drain: str = "save", **facts: Any) -> DrainMinute:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -11,20 +10,10 @@ from regworkers_core.adapters.mongo.activity import QueueActivity
 from regworkers_core.operations.health.queues import QueueAge, age_by, read_analytics_queue
 from regworkers_core.runtime import Runtime
 from tests.analytics.world import queue_events, removed
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module", observability={"cloudwatch_enabled": True})
 
 RETENTION_SECONDS = 14 * 86_400.0
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace(observability={"cloudwatch_enabled": True}) as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
 
 
 def test_the_age_is_bounded_by_what_was_last_seen() -> None:

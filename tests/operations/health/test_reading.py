@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from regworkers_core import runtime
+from regworkers_core import runtime as runtime_module
 from regworkers_core.adapters.mongo import client
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import LinesState, SchedulerState, Unread
@@ -35,7 +34,8 @@ from regworkers_core.settings.operations import ObservabilitySettings
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
 from tests.support.runtimes import test_settings
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 SCHEDULER = SchedulerState({"SENSOR": None})
 
@@ -44,30 +44,21 @@ def no_scheduler() -> SchedulerState:
     raise UsageError("no Dagster address: set REGWORKERS_DAGSTER__URL")
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def world(namespace: Runtime) -> Runtime:
-    return emptied(namespace)
-
-
-def test_a_snapshot_of_a_system_that_has_worked(world: Runtime) -> None:
-    put(world, key("e1"))
-    put(world, key("bad"), email=None)
-    replicate_all(world)
-    found = read_system(Runtime(with_short_timeouts(world.settings)), lambda: SCHEDULER)
+def test_a_snapshot_of_a_system_that_has_worked(runtime: Runtime) -> None:
+    put(runtime, key("e1"))
+    put(runtime, key("bad"), email=None)
+    replicate_all(runtime)
+    found = read_system(Runtime(with_short_timeouts(runtime.settings)), lambda: SCHEDULER)
     assert dict(found.dependencies) == dict.fromkeys(DEPENDENCIES)
     assert not isinstance(found.queues, Unread)
     queues = {state.name: state for state in found.queues}
     assert len(queues) == 8 and sum(state.is_dead_letter for state in found.queues) == 4
-    dead = queues[world.names.dead_letter_queue(world.names.replication_queue)]
+    dead = queues[runtime.names.dead_letter_queue(runtime.names.replication_queue)]
     assert dead.waiting == 1 and dead.retention_seconds == 14 * 24 * 3600
     assert dead.oldest_seconds is not None and dead.oldest_seconds < 600
-    assert queues[world.names.replication_queue].oldest_seconds == 0.0, "where nothing waits, nothing is old"
+    assert queues[runtime.names.replication_queue].oldest_seconds == 0.0, (
+        "where nothing waits, nothing is old"
+    )
     assert not isinstance(found.stream, Unread) and found.stream.shards >= 1
     assert found.stream.iterator_age_seconds == 0.0
     assert not isinstance(found.leases, Unread)
@@ -77,7 +68,7 @@ def test_a_snapshot_of_a_system_that_has_worked(world: Runtime) -> None:
     assert set(drains) == {spec.name for spec in DRAINS}
     save = drains["save"]
     assert (save.received, save.failed, save.active_runs) == (2, 1, 0)
-    assert save.batch_p95_seconds is not None and save.batch_limit_seconds == batch_limit(world.settings)
+    assert save.batch_p95_seconds is not None and save.batch_limit_seconds == batch_limit(runtime.settings)
     assert drains["notifications"].last_seen_at is None
     assert found.campaigns == () and found.parity is None and found.scheduler is SCHEDULER
     assert not isinstance(found.certificates, Unread)
@@ -85,7 +76,7 @@ def test_a_snapshot_of_a_system_that_has_worked(world: Runtime) -> None:
 
 
 def test_libraries_that_take_long_to_import_are_no_outage(
-    world: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slowly(module: ModuleType, name: str) -> None:
         make = getattr(module, name)
@@ -97,14 +88,14 @@ def test_libraries_that_take_long_to_import_are_no_outage(
         monkeypatch.setattr(module, name, made)
 
     slowly(client, "mongo_client")
-    slowly(runtime, "redis_client")
-    found = read_system(Runtime(with_short_timeouts(world.settings)), lambda: SCHEDULER, within_seconds=2.5)
+    slowly(runtime_module, "redis_client")
+    found = read_system(Runtime(with_short_timeouts(runtime.settings)), lambda: SCHEDULER, within_seconds=2.5)
     assert {name: found.dependencies[name] for name in ("mongo", "redis")} == {"mongo": None, "redis": None}
 
 
-def test_what_drains_did_earlier_is_still_known_after_the_window(world: Runtime) -> None:
-    run(world, "enqueue")
-    later = Runtime(with_short_timeouts(world.settings), clock=lambda: world.clock() + 900)
+def test_what_drains_did_earlier_is_still_known_after_the_window(runtime: Runtime) -> None:
+    run(runtime, "enqueue")
+    later = Runtime(with_short_timeouts(runtime.settings), clock=lambda: runtime.clock() + 900)
     drains = read_system(later, lambda: SCHEDULER).drains
     assert not isinstance(drains, Unread)
     (enqueue,) = [drain for drain in drains if drain.name == "enqueue"]
@@ -219,9 +210,9 @@ def test_a_reader_that_hangs_or_fails_does_not_stop_the_others() -> None:
     assert found["fine"] == 7
 
 
-def test_how_the_function_does_is_read_from_cloudwatch(world: Runtime) -> None:
+def test_how_the_function_does_is_read_from_cloudwatch(runtime: Runtime) -> None:
     watched = Runtime(
-        world.settings.model_copy(update={"observability": ObservabilitySettings(cloudwatch_enabled=True)})
+        runtime.settings.model_copy(update={"observability": ObservabilitySettings(cloudwatch_enabled=True)})
     )
     name = desired(watched.settings).function.name
     for metric, value in (("Invocations", 40), ("Errors", 3), ("Throttles", 2), ("Duration", 1500)):
@@ -241,14 +232,16 @@ def test_how_the_function_does_is_read_from_cloudwatch(world: Runtime) -> None:
     assert before is not None and found is not None
     assert (found.calls, found.errors, found.throttles, found.duration_p95_seconds) == (40, 3, 2, 1.5)
     assert found.unknown - before.unknown == 7
-    assert read_function(world) is None, "CloudWatch is off"
+    assert read_function(runtime) is None, "CloudWatch is off"
 
 
 def test_whether_lines_of_pods_arrive_is_read_from_the_log_group(
-    world: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = Runtime(
-        world.settings.model_copy(update={"observability": ObservabilitySettings(cloudwatch_logs="commands")})
+        runtime.settings.model_copy(
+            update={"observability": ObservabilitySettings(cloudwatch_logs="commands")}
+        )
     )
     logs, group = agent.aws.client("logs"), agent.names.log_group
     logs.delete_log_group(logGroupName=group)
@@ -264,7 +257,7 @@ def test_whether_lines_of_pods_arrive_is_read_from_the_log_group(
 
     assert write(1000.0) == LinesState(group, 900.0, arrived=False)
     assert write(100.0) == LinesState(group, 900.0, arrived=True)
-    assert read_lines(world) is None, "no agent collects them"
+    assert read_lines(runtime) is None, "no agent collects them"
     # Lines of the function and of commands do not count. The embedded CloudWatch does not tell streams apart.
     asked: list[dict[str, Any]] = []
     pages = iter([{"events": [], "nextToken": "t"}, {"events": []}])

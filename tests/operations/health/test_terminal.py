@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -19,8 +18,10 @@ from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.environment import environment_of
 from tests.support.runtimes import test_settings
-from tests.support.shared import emptied, purge, shared_namespace
+from tests.support.shared import purge
 from tests.support.terminal import regworkers
+
+pytestmark = pytest.mark.namespace("module")
 
 # The command promises five, whatever is down, but not on a machine that runs other tests beside it: here it is killed
 # after the time that a driver waits for an unavailable server by itself.
@@ -33,16 +34,10 @@ CLOSED = {
 }
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def world(namespace: Runtime) -> Runtime:
-    purge(namespace, namespace.names.dead_letter_queue(namespace.names.replication_queue))
-    return emptied(namespace)
+def world(runtime: Runtime) -> Runtime:
+    purge(runtime, runtime.names.dead_letter_queue(runtime.names.replication_queue))
+    return runtime
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

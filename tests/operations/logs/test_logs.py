@@ -24,21 +24,11 @@ from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.runtimes import test_settings
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 Terminal = Callable[..., Result]
 SINCE = "2026-11-25T12:00:00.000Z"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
 
 
 def line(at: str = "2026-11-25T12:00:01Z", **fields: Any) -> bytes:

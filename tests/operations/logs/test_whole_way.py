@@ -20,19 +20,14 @@ from regworkers_core.runtime import Runtime
 from tests.eligibility.world import ask, check, create
 from tests.support.drains import run
 from tests.support.entries import remove
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 HOPS = ["entry judged", "entry enqueued", "entry saved", "event published", "event published"]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+def runtime(shared: Runtime, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
     """Commands in this process find it. What is logged goes to its log group, under a stream for each test."""
     # Jobs of earlier tests bind who they are, too.
     structlog.contextvars.clear_contextvars()
@@ -43,7 +38,7 @@ def runtime(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtim
     configure_logging(send=sent)
     # As at the end of a process, before the command that looks for the lines.
     monkeypatch.setattr(trace, "look_up", lambda *given: (sent.close(), look_up(*given))[1])
-    yield emptied(shared)
+    yield runtime
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 

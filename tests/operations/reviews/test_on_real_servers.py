@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,10 @@ from regworkers_core.operations.reviews.sections import Review, ReviewKind
 from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.runtime import Runtime
 from tests.operations.reviews.world import NOW, ago, has, plant
-from tests.support.shared import emptied, purge, shared_namespace
+from tests.support.shared import purge
 from tests.support.terminal import regworkers
+
+pytestmark = pytest.mark.namespace("module")
 
 UNREACHABLE = DependencyReport(3, None, None, (), ("outdated: offline?",))
 SECTIONS = {
@@ -30,18 +31,11 @@ SECTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    mine = emptied(shared)
-    for queue in mine.names.queues:
-        purge(mine, mine.names.dead_letter_queue(queue))
-    return mine
+def runtime(runtime: Runtime) -> Runtime:
+    for queue in runtime.names.queues:
+        purge(runtime, runtime.names.dead_letter_queue(queue))
+    return runtime
 
 
 def review(runtime: Runtime, kind: ReviewKind) -> Review:

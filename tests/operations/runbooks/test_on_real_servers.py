@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -14,21 +13,12 @@ from tests.dagster.support import job, use
 from tests.support import campaigns, draws
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put
-from tests.support.shared import emptied, shared_namespace
 from tests.support.terminal import Answer
 from tests.support.typing_in import Typed
 
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace(replication={"lag_objective_seconds": 1}, alerts={"drift_critical": 1}) as made:
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    shared.redis_client.flushdb()
-    return emptied(shared)
+pytestmark = pytest.mark.namespace(
+    "module", replication={"lag_objective_seconds": 1}, alerts={"drift_critical": 1}
+)
 
 
 @pytest.fixture

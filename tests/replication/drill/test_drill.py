@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,26 +18,21 @@ from regworkers_core.replication.scratch_database import Scratch, left_behind
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove, source
-from tests.support.shared import emptied, shared_namespace
 from tests.support.terminal import regworkers
+
+pytestmark = pytest.mark.namespace("module")
 
 ENTRIES = [key(f"e{number}") for number in range(12)]
 AT_REBUILD = "drill.after_rebuild"
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
+def shared(shared: Runtime) -> Runtime:
     """With twelve entries, all replicated, and one whose flag is still set."""
-    with shared_namespace() as made:
-        for entry in ENTRIES:
-            put(made, entry)
-        replicate_all(made)
-        yield made
-
-
-@pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    return emptied(shared)
+    for entry in ENTRIES:
+        put(shared, entry)
+    replicate_all(shared)
+    return shared
 
 
 def scratch_databases(runtime: Runtime) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,15 +24,9 @@ from tests.support.draws import (
     publish,
     result,
 )
-from tests.support.shared import emptied, shared_namespace
+from tests.support.shared import emptied
 
 MARKETS = ("berlin", "paris")
-
-
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
 
 
 @pytest.mark.slow
@@ -45,11 +38,11 @@ def namespace() -> Iterator[Runtime]:
     order=st.randoms(use_true_random=False),
 )
 def test_every_winner_has_one_code_and_every_given_code_one_winner(
-    namespace: Runtime, winners: tuple[int, int], void: set[int], chunk: int, order: random.Random
+    shared: Runtime, winners: tuple[int, int], void: set[int], chunk: int, order: random.Random
 ) -> None:
     # Objects stay from one example to the next, so that each has a campaign of its own.
     campaign_id, rows = uuid.uuid4().hex, result(dict(zip(MARKETS, winners, strict=True)), waiting=3)
-    found = emptied(namespace)
+    found = emptied(shared)
     selection = found.settings.selection.model_copy(update={"chunk_winners": chunk})
     runtime = Runtime(found.settings.model_copy(update={"selection": selection}))
     confirmed(runtime, rows, MARKETS, campaign_id=campaign_id)

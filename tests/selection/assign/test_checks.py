@@ -20,7 +20,8 @@ from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import count_pairs
 from tests.support.draws import CAMPAIGN, add_codes
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 _FIELDS = ("ref", "marketId", "position")
 _VALUES = st.fixed_dictionaries(
@@ -102,14 +103,7 @@ def test_no_more_than_a_batch_or_two_are_held_at_once() -> None:
     assert max(selections.held, codes.held) <= 2
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
-def test_every_document_comes_once_however_large_a_batch_is(namespace: Runtime) -> None:
-    runtime = emptied(namespace)
+def test_every_document_comes_once_however_large_a_batch_is(runtime: Runtime) -> None:
     add_codes(runtime, "berlin", 7, status="ASSIGNED", ref="r")
     add_codes(runtime, "paris", 2)
     add_codes(runtime, "rome", 1, campaign_id="winter", status="REDEEMED")

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from regworkers_core.runtime import Runtime
 from tests.selection.assign.crash import PASSES, SECTIONS, crash_and_recover
-from tests.support.runtimes import new_runtime, remove_namespace
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def small_chunks() -> Iterator[Runtime]:
-    made = new_runtime(None, **SECTIONS)
-    yield made
-    remove_namespace(made)
+pytestmark = [pytest.mark.slow, pytest.mark.namespace("test", **SECTIONS)]
 
 
 @pytest.mark.parametrize("step", PASSES)
 def test_a_worker_killed_at_any_step_loses_nothing_and_gives_nothing_twice(
-    small_chunks: Runtime, step: str
+    runtime: Runtime, step: str
 ) -> None:
-    verdict = crash_and_recover(small_chunks, step, min(2, PASSES[step]))
+    verdict = crash_and_recover(runtime, step, min(2, PASSES[step]))
     assert verdict.clean, verdict
     # Only a message whose send was not noted may come again, with its key.
     assert step.startswith("notifications.") or not verdict.repeats, verdict

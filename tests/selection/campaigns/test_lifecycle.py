@@ -17,6 +17,8 @@ from regworkers_core.selection.campaigns.lifecycle import Advanced, advance, clo
 from tests.support.campaigns import advance_to, create
 from tests.support.waiting import sleeping
 
+pytestmark = pytest.mark.namespace("module")
+
 DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED = CampaignStatus
 AT = "2026-01-01T00:00:00.000Z"
 

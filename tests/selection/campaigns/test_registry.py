@@ -19,6 +19,8 @@ from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.support.campaigns import create, definition
 
+pytestmark = pytest.mark.namespace("module")
+
 SECRET = bytes(range(32))
 
 

@@ -17,6 +17,8 @@ from regworkers_core.selection.campaigns.status import CampaignReport, read_camp
 from tests.support.campaigns import advance_to, create
 from tests.support.waiting import sleeping
 
+pytestmark = pytest.mark.namespace("module")
+
 PAST, FUTURE = "2026-02-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"
 
 

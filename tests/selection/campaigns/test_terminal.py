@@ -11,6 +11,8 @@ from regworkers_core.runtime import Runtime
 from tests.support.terminal import Answer, regworkers
 from tests.support.typing_in import Typed
 
+pytestmark = pytest.mark.namespace("module")
+
 Ask = Callable[..., Answer]
 
 DOCS = Path(__file__).parents[3] / "docs"

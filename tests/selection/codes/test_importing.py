@@ -22,6 +22,8 @@ from tests.support.campaigns import create
 from tests.support.children import run_child
 from tests.support.waiting import sleeping, wait_until
 
+pytestmark = pytest.mark.namespace("module")
+
 
 class Importer:
     """Imports texts for one campaign, out of a scratch folder."""

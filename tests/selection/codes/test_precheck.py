@@ -14,6 +14,8 @@ from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.selection.codes.stock import CodesPrecheck, check_codes
 from tests.support.campaigns import definition
 
+pytestmark = pytest.mark.namespace("module")
+
 CAMPAIGN = Campaign.parse({**definition("summer", status="CLOSED"), "_id": "summer"})
 SEATS = {market.market_id: market.capacity for market in CAMPAIGN.markets}
 

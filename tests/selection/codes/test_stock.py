@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from regworkers_core.adapters.mongo.codes import NewCode
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.stock import read_stock, seats_of, void_codes
 from tests.support.campaigns import create
+
+pytestmark = pytest.mark.namespace("module")
 
 
 def stocked(runtime: Runtime, statuses: Mapping[str, str]) -> Campaign:

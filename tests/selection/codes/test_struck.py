@@ -15,6 +15,8 @@ from regworkers_core.selection.codes.struck import mark_blocked, struck_codes
 from tests.support.campaigns import create
 from tests.support.terminal import regworkers
 
+pytestmark = pytest.mark.namespace("module")
+
 AT = "2026-03-01T12:00:00.000Z"
 BERLIN = MarketPhase("summer", "berlin", 1)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from regworkers_core.adapters.mongo.draws import lease_name
@@ -19,25 +17,16 @@ from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import Striking, open_phase
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
 from tests.support.drains import run
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 BOT, CHEAT = (ref_of(1), "BOT"), (ref_of(2), "CHEAT")
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @pytest.fixture
-def runtime(shared: Runtime) -> Runtime:
-    made = emptied(shared)
-    # What one draw published, another cannot overwrite.
-    for name in made.objects.list("draws/"):
-        made.objects.delete(name)
-    close_campaign(made)
-    return made
+def runtime(runtime: Runtime) -> Runtime:
+    close_campaign(runtime)
+    return runtime
 
 
 def strike(runtime: Runtime, *strikes: tuple[str, str], dry_run: bool = False) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +32,8 @@ from tests.operations.alerts.world import (
     incident,
     queue,
 )
-from tests.support.shared import emptied, shared_namespace
+
+pytestmark = pytest.mark.namespace("module")
 
 STREAM_UNREAD = replace(WELL, stream=Unread("streams: EndpointConnectionError", "streams"))
 LIMIT = SETTINGS.alerts.blind_seconds
@@ -129,12 +129,6 @@ def test_one_queue_that_cannot_be_read_is_a_gap_and_hides_no_other() -> None:
     assert [each.subject for each in found["dead-letters"].findings] == ["replication-queue-dlq"]  # type: ignore[union-attr]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Runtime]:
-    with shared_namespace() as made:
-        yield made
-
-
 @dataclass
 class Looks:
     """Looks of a process each, at times of the test's own."""
@@ -152,8 +146,8 @@ class Looks:
 
 
 @pytest.fixture
-def looks(shared: Runtime) -> Looks:
-    return Looks(emptied(shared))
+def looks(runtime: Runtime) -> Looks:
+    return Looks(runtime)
 
 
 def test_a_stream_that_cannot_be_read_at_two_evaluations_is_one_critical_incident(
@@ -251,9 +245,9 @@ def test_a_wrong_clock_is_one_incident_whatever_it_keeps_from_being_judged(looks
 
 
 def test_the_streams_endpoint_dead_is_seen_by_a_real_look(
-    shared: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = Runtime(with_short_timeouts(emptied(shared).settings))
+    runtime = Runtime(with_short_timeouts(runtime.settings))
     real = runtime.aws.client
 
     def dead(*_: Any, **__: Any) -> Any:
@@ -301,9 +295,9 @@ def test_a_queue_that_was_seen_empty_has_an_age_until_evaluations_stop(
 
 
 def test_without_cloudwatch_the_age_is_from_evaluations_or_unread(
-    shared: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = emptied(shared).settings
+    base = runtime.settings
     enabled = base.observability.model_copy(update={"cloudwatch_enabled": True})
     runtime = Runtime(with_short_timeouts(base.model_copy(update={"observability": enabled})))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,18 +10,8 @@ from regworkers_core.operations.alerts.evaluate import watch_renewals
 from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.operations.alerts.table import RENEWAL
 from regworkers_core.runtime import Runtime
-from tests.support.shared import emptied, shared_namespace
 
-
-@pytest.fixture(scope="module")
-def _shared() -> Iterator[Runtime]:
-    with shared_namespace() as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def runtime(_shared: Runtime) -> Runtime:
-    return emptied(_shared)
+pytestmark = pytest.mark.namespace("module")
 
 
 class FakeCredentials:
