@@ -11,12 +11,13 @@ from regworkers_core.drains.acknowledged import AcknowledgementWriter, last_ackn
 from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.runtime import Runtime
-from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
+from tests.support.in_memory import MemoryLeaseTable
+from tests.support.waiting import Clock
 
 
-def writer(table: FakeLeaseTable, report: DrainReport | None = None) -> AcknowledgementWriter:
+def writer(table: MemoryLeaseTable, report: DrainReport | None = None) -> AcknowledgementWriter:
     made = AcknowledgementWriter(lambda: table, "save", Clock())
     made.report = report
     return made
@@ -27,12 +28,12 @@ def report_of(acknowledged: int, not_acknowledged: int = 0) -> DrainReport:
     return DrainReport("save", deliveries=deliveries)
 
 
-def marks(table: FakeLeaseTable) -> list[tuple[int, str]]:
+def marks(table: MemoryLeaseTable) -> list[tuple[int, str]]:
     return [(row.counter, row.state["acknowledgedAt"]) for row in table.stored.values()]
 
 
 def test_it_moves_with_what_was_acknowledged_and_with_nothing_else() -> None:
-    table = FakeLeaseTable()
+    table = MemoryLeaseTable()
     made = writer(table)
     made.write()
     made.report = report_of(2, not_acknowledged=2)
@@ -48,7 +49,7 @@ def test_it_moves_with_what_was_acknowledged_and_with_nothing_else() -> None:
 
 
 def test_every_run_moves_the_same_row_and_leaves_it() -> None:
-    table = FakeLeaseTable()
+    table = MemoryLeaseTable()
     for _ in range(2):
         with writer(table, report_of(5)):
             pass
@@ -56,14 +57,14 @@ def test_every_run_moves_the_same_row_and_leaves_it() -> None:
 
 
 def test_the_end_of_a_drain_that_was_short_is_written_too() -> None:
-    table = FakeLeaseTable()
+    table = MemoryLeaseTable()
     with writer(table) as made:
         made.report = report_of(1)
     assert len(marks(table)) == 1
 
 
 def test_it_is_no_heartbeat_of_a_run() -> None:
-    table = FakeLeaseTable()
+    table = MemoryLeaseTable()
     writer(table, report_of(1)).write()
     life = Heartbeat(lambda: table, "save", "r1", started_at="", idle_seconds=1.0, max_seconds=1.0)
     life.beat()

@@ -10,11 +10,11 @@ import pytest
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.engine.leases import LeaseRow
-from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
-from tests.support.waiting import wait_until
+from tests.support.in_memory import MemoryLeaseTable
+from tests.support.waiting import Clock, wait_until
 
 
-def heartbeat(table: FakeLeaseTable, clock: Clock, *, beat_seconds: float = 0.01) -> Heartbeat:
+def heartbeat(table: MemoryLeaseTable, clock: Clock, *, beat_seconds: float = 0.01) -> Heartbeat:
     return Heartbeat(
         lambda: table,
         "save",
@@ -28,7 +28,7 @@ def heartbeat(table: FakeLeaseTable, clock: Clock, *, beat_seconds: float = 0.01
 
 
 def test_its_counter_moves_while_the_drain_runs_and_the_row_goes_with_it() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     with heartbeat(table, clock):
         wait_until(lambda: any(beat.counter >= 3 for beat in beats(table, "save")))
         (beat,) = beats(table, "save")
@@ -37,7 +37,7 @@ def test_its_counter_moves_while_the_drain_runs_and_the_row_goes_with_it() -> No
 
 
 def test_it_says_how_long_the_drain_runs_by_its_own_clock() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     life = heartbeat(table, clock)
     clock.sleep(12.5)
     life.beat()
@@ -45,30 +45,24 @@ def test_it_says_how_long_the_drain_runs_by_its_own_clock() -> None:
 
 
 def test_a_table_that_does_not_answer_ends_nothing_and_the_next_beat_puts_the_row_back() -> None:
-    class Counting(FakeLeaseTable):
-        refused = 0
-
-        def _reach(self) -> None:
-            self.refused += self.down
-            super()._reach()
-
-    table = Counting()
+    table = MemoryLeaseTable()
     with heartbeat(table, Clock()):
         wait_until(lambda: bool(table.stored))
-        table.down = True
-        wait_until(lambda: table.refused >= 2)
-        table.stored.clear()
-        table.down = False
+        table.gate.down = True
+        table.gate.calls.clear()
+        wait_until(lambda: table.gate.calls.total() >= 2)
+        assert all(map(table.beside.remove, table.stored.values()))
+        table.gate.down = False
         wait_until(lambda: bool(table.stored))
     assert table.stored == {}
 
 
 def test_a_beat_whose_answer_got_lost_is_followed_by_the_next_one() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     life = heartbeat(table, clock)
     life.beat()
     (key,) = table.stored
-    table.stored[key] = replace(table.stored[key], counter=99)
+    assert table.swap(replace(table.stored[key], counter=99), table.stored[key])
     life.beat()
     assert table.stored[key].counter == 2
     life.remove()
@@ -77,7 +71,7 @@ def test_a_beat_whose_answer_got_lost_is_followed_by_the_next_one() -> None:
 
 @pytest.mark.parametrize("error", [UsageError("no table"), ValueError("a defect")])
 def test_what_cannot_be_written_holds_up_neither_start_nor_end(error: Exception) -> None:
-    class Broken(FakeLeaseTable):
+    class Broken(MemoryLeaseTable):
         def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
             raise error
 
@@ -86,7 +80,7 @@ def test_what_cannot_be_written_holds_up_neither_start_nor_end(error: Exception)
 
 
 def test_a_table_that_hangs_holds_up_the_end_by_a_second_at_most() -> None:
-    class Hanging(FakeLeaseTable):
+    class Hanging(MemoryLeaseTable):
         answers = threading.Event()
 
         def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:

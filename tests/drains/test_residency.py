@@ -26,8 +26,8 @@ from regworkers_core.drains.residency import (
     any_open,
 )
 from regworkers_core.drains.sight import BLIND_SECONDS
-from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
-from tests.support.waiting import wait_until
+from tests.support.in_memory import MemoryLeaseTable
+from tests.support.waiting import Clock, wait_until
 
 LIFE_SECONDS = 100.0
 
@@ -64,7 +64,7 @@ class World:
     """Residents of one kind on one clock. Each beats and looks once a second, and leaves when it may."""
 
     clock: Clock = field(default_factory=Clock)
-    table: FakeLeaseTable = field(default_factory=FakeLeaseTable)
+    table: MemoryLeaseTable = field(default_factory=MemoryLeaseTable)
     residents: dict[str, tuple[Heartbeat, Residency]] = field(default_factory=dict)
     eyes: dict[str, Eyes] = field(default_factory=dict)
     wanted: bool = True
@@ -237,7 +237,7 @@ def test_an_outage_of_mongodb_ends_no_resident() -> None:
     def unknown() -> bool:
         raise TransientFailure("mongo", "AutoReconnect")
 
-    clock, table = Clock(), FakeLeaseTable()
+    clock, table = Clock(), MemoryLeaseTable()
     eyes: Any = Eyes(clock)
     residency = Residency(
         "r1", lambda: beats(table, "save"), lambda: 1, unknown, eyes, max_seconds=1.0, clock=clock
@@ -253,13 +253,13 @@ def test_rows_that_cannot_be_read_change_no_role() -> None:
     world.start()
     world.start()
     world.pass_time(2)
-    world.table.down = True
+    world.table.gate.down = True
     for _ in range(60):
         world.clock.now += 1.0
         for _, residency in world.residents.values():
             with pytest.raises(TransientFailure):
                 residency.look()
-    world.table.down = False
+    world.table.gate.down = False
     # The other's counter did not move while nothing could be written: one look adds two seconds.
     world.residents["r2"][1].look()
     assert world.roles() == {"r1": WORKING, "r2": STANDBY}

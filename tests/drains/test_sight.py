@@ -13,8 +13,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.sight import BLIND_SECONDS, Sight
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.steps import Steps, step
-from tests.engine.fakes import Clock
-from tests.support.waiting import wait_until
+from tests.support.waiting import Clock, wait_until
 
 LONGEST_CALL = 10.0
 

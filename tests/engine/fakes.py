@@ -11,6 +11,7 @@ from regworkers_core.engine.drain import DrainLimits, Post, Settlement, drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import StopSignal
+from tests.support.waiting import Clock
 
 # What a source's receive does next: hand these out, or raise this.
 Move = Sequence[int] | BaseException
@@ -19,14 +20,6 @@ Failing = Callable[[], Exception] | None
 
 def unavailable() -> TransientFailure:
     return TransientFailure("fake", "unavailable")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class FakeSource:

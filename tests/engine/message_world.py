@@ -16,7 +16,8 @@ from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import Received
 from regworkers_core.engine.settling import DeadLetterPublisher
-from tests.replication.enqueue.fakes import FakeLeaseTable, FakeQueue
+from tests.replication.enqueue.fakes import FakeQueue
+from tests.support.in_memory import MemoryLeaseTable
 
 Outcome = str | Failure
 
@@ -83,7 +84,7 @@ class World:
         self.publisher = DeadLetterPublisher(
             self.queue, self.dead, self.history, run_id="run", clock=lambda: 0.0
         )
-        self.table = FakeLeaseTable()
+        self.table = MemoryLeaseTable()
         self.work = self.process()
 
     def process(self) -> Callable[[Sequence[Received]], Settlement[Received]]:

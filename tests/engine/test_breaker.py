@@ -8,7 +8,7 @@ import pytest
 
 from regworkers_core.domain.reasons import DependencyDown
 from regworkers_core.engine.dependency import CircuitBreaker
-from tests.engine.fakes import Clock
+from tests.support.waiting import Clock
 
 
 def breaker(clock: Clock) -> CircuitBreaker:

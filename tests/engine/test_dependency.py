@@ -18,8 +18,7 @@ from regworkers_core.domain.reasons import (
     UsageError,
 )
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy, apart
-from tests.engine.fakes import Clock
-from tests.support.waiting import wait_until
+from tests.support.waiting import Clock, wait_until
 
 QUICK = RetryPolicy(attempts=4, total_seconds=5, first_cap_seconds=0, last_cap_seconds=0)
 

@@ -16,8 +16,8 @@ from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 from regworkers_core.engine.drain import DrainLimits, Post, Settlement
 from regworkers_core.engine.drain_report import OUTCOMES, DrainReport
 from regworkers_core.engine.stop import StopSignal
-from tests.engine.fakes import Clock, FakeSource, all_done, run_fake, unavailable
-from tests.support.waiting import wait_until
+from tests.engine.fakes import FakeSource, all_done, run_fake, unavailable
+from tests.support.waiting import Clock, wait_until
 
 ENDLESS = [[number] for number in range(400)]
 

@@ -10,10 +10,11 @@ from structlog.testing import capture_logs
 
 from fairdraw import scheduling
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow, held_lease
-from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
+from tests.support.in_memory import MemoryLeaseTable
+from tests.support.waiting import Clock
 
 
-class Odd(FakeLeaseTable):
+class Odd(MemoryLeaseTable):
     """Fails in ways that no classification knows: at the first renewals, and at every release."""
 
     def __init__(self, *, renewals: int = 0, releases: bool = False) -> None:
@@ -58,7 +59,7 @@ def test_a_lease_that_cannot_be_released_does_not_cover_up_what_the_work_failed_
     assert line["lease"] == "draw-summer" and "KeyError at " in line["error"]
 
 
-class Slow(FakeLeaseTable):
+class Slow(MemoryLeaseTable):
     """Each read of a row takes this many seconds."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:

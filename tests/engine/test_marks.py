@@ -227,7 +227,7 @@ def test_an_exception_that_is_not_the_items_is_an_outcome_for_the_process_lives(
 
 def test_a_message_that_cannot_be_marked_goes_back_unread() -> None:
     world = World()
-    world.table.down = True
+    world.table.gate.down = True
     with capture_logs():
         settlement = world.settle(message("a", receives=4, number=1), message("b", number=2))
     assert [each.message_id for each in settlement.done] == ["m2"]
@@ -236,7 +236,7 @@ def test_a_message_that_cannot_be_marked_goes_back_unread() -> None:
 
 def test_an_outage_of_the_marks_for_hours_does_not_use_up_the_receives_of_a_message() -> None:
     world = World()
-    world.table.down = True
+    world.table.gate.down = True
     queue = VirtualQueue(message("a", receives=UNANSWERED))
     with capture_logs():
         while queue.now < 6 * 3600.0:
@@ -244,13 +244,13 @@ def test_an_outage_of_the_marks_for_hours_does_not_use_up_the_receives_of_a_mess
             for given_back, seconds in world.settle(each).again:
                 queue.put(given_back, seconds)
     assert each.receive_count < 100, "then SQS moves it to the dead-dead_letter queue, without a reason"
-    world.table.down = False
+    world.table.gate.down = False
     assert world.settle(*queue.receive(1)).done
 
 
 def test_messages_that_came_up_to_three_times_cost_no_call() -> None:
     world = World()
-    world.table.down = True
+    world.table.gate.down = True
     for receives in range(1, UNANSWERED + 1):
         assert world.settle(message("a", receives=receives)).done
     world.handler.raises = UNAVAILABLE

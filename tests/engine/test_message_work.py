@@ -151,7 +151,7 @@ def test_the_receives_of_an_outage_are_no_attempts() -> None:
 
 def test_an_attempt_that_cannot_be_counted_goes_back() -> None:
     world = World(b=AGAIN)
-    world.table.down = True
+    world.table.gate.down = True
     assert world.settle(message("b", receives=2)).counts["returned"] == 1
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from regworkers_core.engine.dependency import PART_ATTEMPTS, RetryPolicy, retry_parts
-from tests.engine.fakes import Clock
+from tests.support.waiting import Clock
 
 POLICY = RetryPolicy(first_cap_seconds=1.0, last_cap_seconds=4.0)
 

@@ -24,7 +24,6 @@ from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.second_look import SecondLook
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import SaveSettings
-from tests.replication.enqueue.fakes import Clock
 from tests.replication.reconcile.world import (
     DeadLetters,
     ReplicaSide,
@@ -35,7 +34,7 @@ from tests.replication.reconcile.world import (
 )
 from tests.support.drains import run
 from tests.support.entries import document, key, put
-from tests.support.waiting import wait_until
+from tests.support.waiting import Clock, wait_until
 
 KEY = entry_key(0)
 AFTER = 0.04

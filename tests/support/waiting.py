@@ -1,4 +1,4 @@
-"""Awaiting a condition instead of sleeping, and sleeps of the product that take no time."""
+"""Awaiting a condition instead of sleeping, a clock that a test moves, and sleeps of the product that take no time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from typing import TypeVar
 from fairdraw import scheduling
 
 T = TypeVar("T")
+
+
+class Clock:
+    """It moves only by a test's hand, or by sleeping on it."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def wait_until(condition: Callable[[], T], *, seconds: float = 60.0, what: str = "the condition") -> T:

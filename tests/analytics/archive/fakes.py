@@ -1,4 +1,4 @@
-"""A store and topics in memory that fail, are trimmed and die on demand, and an archiver on them."""
+"""Topics in memory that are trimmed on demand, and an archiver from them into a store."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.aws.objects import MissingObject, Tagged
 from regworkers_core.adapters.kafka.log import KafkaRecord, Partition, RecordChunk, Span
 from regworkers_core.analytics.archive.archiver import Archiver, ArchiveReport, Limits
 from regworkers_core.analytics.archive.manifest import ArchiveManifest, Ledger, read_manifest
-from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.settings import ArchiveSettings
+from tests.support.in_memory import MemoryObjects
 
 TOPIC = "regworkers.entries.v1"
 FIRST, SECOND = Partition(TOPIC, 0), Partition(TOPIC, 1)
@@ -28,61 +27,6 @@ NOW = 1_800_000_000.0
 
 class Killed(BaseException):
     """The process ends here: nothing catches it."""
-
-
-class FakeObjects:
-    """What the archive uses of ObjectStore. `down_from` makes every call fail from the given number on."""
-
-    def __init__(self) -> None:
-        self.bucket = "bucket"
-        self.stored: dict[str, bytes] = {}
-        self.calls = 0
-        self.down_from: int | None = None
-        self.writes = 0
-
-    def get_tagged(self, key: str) -> Tagged | None:
-        self._enter()
-        return Tagged(self.stored[key], self._tag(key), 0.0) if key in self.stored else None
-
-    def put_over(self, key: str, data: bytes, tag: str | None) -> str | None:
-        self._enter()
-        if tag != (self._tag(key) if key in self.stored else None):
-            return None
-        self.put_bytes(key, data)
-        return self._tag(key)
-
-    def put_bytes(self, key: str, data: bytes) -> None:
-        self._enter()
-        self.writes += 1
-        self.stored[key] = data
-
-    def put_file(self, key: str, path: Path) -> None:
-        self.put_bytes(key, path.read_bytes())
-
-    def get_bytes(self, key: str) -> bytes:
-        self._enter()
-        if key not in self.stored:
-            raise MissingObject(self.bucket, key)
-        return self.stored[key]
-
-    def get_file(self, key: str, path: Path) -> None:
-        path.write_bytes(self.get_bytes(key))
-
-    def delete(self, key: str) -> None:
-        self._enter()
-        self.stored.pop(key, None)
-
-    def list(self, prefix: str) -> list[str]:
-        self._enter()
-        return sorted(key for key in self.stored if key.startswith(prefix))
-
-    def _enter(self) -> None:
-        self.calls += 1
-        if self.down_from is not None and self.calls >= self.down_from:
-            raise TransientFailure("s3", "EndpointConnectionError")
-
-    def _tag(self, key: str) -> str:
-        return str(hash(self.stored[key]))
 
 
 class FakeLog:
@@ -120,7 +64,7 @@ def limits(*, stop: StopSignal | None = None) -> Limits:
 
 
 def run(
-    objects: FakeObjects,
+    objects: MemoryObjects,
     source: FakeLog,
     *,
     token: int = 1,
@@ -136,12 +80,11 @@ def run(
     chosen = ArchiveSettings(
         **{"batch_events": 3, "compact_files": 3, "keep_replaced_seconds": 0, **settings}
     )
-    store: Any = objects
     with tempfile.TemporaryDirectory() as folder:
         Archiver(
-            store,
+            objects,
             source,
-            Ledger(store, token),
+            Ledger(objects, token),
             chosen,
             Path(folder),
             report=report,
@@ -154,12 +97,11 @@ def run(
     return report
 
 
-def manifest_in(objects: FakeObjects) -> ArchiveManifest:
-    store: Any = objects
-    return read_manifest(store)[0]
+def manifest_in(objects: MemoryObjects) -> ArchiveManifest:
+    return read_manifest(objects)[0]
 
 
-def rows_in(objects: FakeObjects) -> list[dict[str, Any]]:
+def rows_in(objects: MemoryObjects) -> list[dict[str, Any]]:
     """Every row of the files that the manifest names, with its day and type of the path."""
     found: list[dict[str, Any]] = []
     for file in manifest_in(objects).files:
@@ -169,5 +111,5 @@ def rows_in(objects: FakeObjects) -> list[dict[str, Any]]:
     return found
 
 
-def ids_in(objects: FakeObjects) -> Counter[str]:
+def ids_in(objects: MemoryObjects) -> Counter[str]:
     return Counter(row["id"] for row in rows_in(objects))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from dataclasses import asdict, replace
 from typing import Any
@@ -29,7 +30,6 @@ from tests.analytics.archive.fakes import (
     SECOND,
     TOPIC,
     FakeLog,
-    FakeObjects,
     Killed,
     ids_in,
     manifest_in,
@@ -37,6 +37,7 @@ from tests.analytics.archive.fakes import (
     run,
 )
 from tests.analytics.archive.world import event, wanted
+from tests.support.in_memory import MemoryObjects
 
 STEPS = (
     "archive.after_files",
@@ -62,7 +63,7 @@ class KillAt:
 
 
 def test_every_event_of_all_partitions_is_one_row_in_its_day_and_type() -> None:
-    objects = FakeObjects()
+    objects = MemoryObjects()
     late = event(4, time="2026-01-02T00:00:00.000Z")
     other = event(5, type="entry.removed")
     report = run(objects, FakeLog([event(1), event(2), event(3)], [late, other]))
@@ -76,7 +77,7 @@ def test_every_event_of_all_partitions_is_one_row_in_its_day_and_type() -> None:
 
 
 def test_a_repeat_is_dropped_within_a_batch_between_batches_and_between_runs() -> None:
-    objects = FakeObjects()
+    objects = MemoryObjects()
     # A repeat has the same id, and the time of its own attempt.
     again = event(1, time="2026-11-25T00:00:00.000Z")
     source = FakeLog([event(1), again, event(2), event(3), event(1)], [event(2)])
@@ -89,15 +90,15 @@ def test_a_repeat_is_dropped_within_a_batch_between_batches_and_between_runs() -
 
 
 def test_a_run_that_finds_nothing_new_writes_nothing() -> None:
-    objects, source = FakeObjects(), FakeLog([event(1)])
+    objects, source = MemoryObjects(), FakeLog([event(1)])
     run(objects, source)
-    before = objects.writes
+    before = objects.gate.calls["PutObject"]
     assert run(objects, source, token=2).ended == "caught_up"
-    assert objects.writes == before
+    assert objects.gate.calls["PutObject"] == before
 
 
 def test_a_damaged_record_is_kept_aside_and_stops_nothing() -> None:
-    objects = FakeObjects()
+    objects = MemoryObjects()
     report = run(objects, FakeLog([event(1), b"{broken", None, event(2)]))
     assert ids_in(objects) == wanted(1, 2)
     assert (report.damaged, report.finding) == (2, True)
@@ -113,7 +114,7 @@ def test_a_damaged_record_is_kept_aside_and_stops_nothing() -> None:
 
 
 def test_offsets_that_were_trimmed_before_they_were_read_are_a_loss_with_numbers() -> None:
-    objects, source = FakeObjects(), FakeLog([event(n) for n in range(4)])
+    objects, source = MemoryObjects(), FakeLog([event(n) for n in range(4)])
     run(objects, source)
     source.values[FIRST] += FakeLog([event(n) for n in range(4, 10)]).values[FIRST]
     source.low[FIRST] = 7
@@ -128,7 +129,7 @@ def test_offsets_that_were_trimmed_before_they_were_read_are_a_loss_with_numbers
 
 
 def test_a_second_loss_is_kept_beside_the_first() -> None:
-    objects, source = FakeObjects(), FakeLog([event(0)], [event(1)])
+    objects, source = MemoryObjects(), FakeLog([event(0)], [event(1)])
     run(objects, source)
     for token, (partition, low) in enumerate([(FIRST, 3), (SECOND, 2)], 2):
         source.values[partition] += FakeLog([event(n) for n in range(10 * token, 10 * token + 4)]).values[
@@ -143,11 +144,11 @@ def test_a_second_loss_is_kept_beside_the_first() -> None:
 def test_what_was_trimmed_before_the_first_run_is_no_loss() -> None:
     source = FakeLog([event(n) for n in range(4)])
     source.low[FIRST] = 2
-    assert run(FakeObjects(), source).lost == 0
+    assert run(MemoryObjects(), source).lost == 0
 
 
 def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> None:
-    objects = FakeObjects()
+    objects = MemoryObjects()
     run(objects, FakeLog([event(n) for n in range(5)]))
     report = run(objects, FakeLog([event(4), event(5)]), token=2)
     assert report.restarted == [f"{TOPIC}/0"] and report.finding
@@ -156,13 +157,13 @@ def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> None:
 
 
 def test_a_topic_that_does_not_exist_is_named_and_the_others_are_archived() -> None:
-    objects = FakeObjects()
+    objects = MemoryObjects()
     report = run(objects, FakeLog([event(1)]), topics=(TOPIC, "nowhere"))
     assert (report.missing_topics, report.written) == (["nowhere"], 1)
 
 
 def test_a_stop_signal_ends_a_run_after_a_commit_and_the_next_run_continues() -> None:
-    objects, stop = FakeObjects(), StopSignal()
+    objects, stop = MemoryObjects(), StopSignal()
     source = FakeLog([event(n) for n in range(6)], [event(n) for n in range(6, 9)], chunk=1)
 
     def on_step(name: str) -> None:
@@ -180,7 +181,7 @@ def test_a_stop_signal_ends_a_run_after_a_commit_and_the_next_run_continues() ->
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_run_that_is_killed_anywhere_loses_and_doubles_nothing(step: str, times: int) -> None:
-    objects = FakeObjects()
+    objects = MemoryObjects()
     source = FakeLog([event(n) for n in (*range(5), 3)], [event(n) for n in (*range(5, 8), 2)], chunk=1)
     kill, more = KillAt(step, times), FakeLog([event(100)], [event(101)])
     with pytest.raises(Killed):
@@ -198,7 +199,7 @@ def test_a_run_that_is_killed_anywhere_loses_and_doubles_nothing(step: str, time
 
 
 def test_two_holders_of_the_lease_cannot_both_commit() -> None:
-    objects: Any = FakeObjects()
+    objects = MemoryObjects()
     old = Ledger(objects, 1)
     new = Ledger(objects, 2)
     new.commit("now", open=True)
@@ -208,7 +209,7 @@ def test_two_holders_of_the_lease_cannot_both_commit() -> None:
 
 
 def test_a_run_that_lost_its_lease_midway_commits_nothing_more() -> None:
-    objects, source = FakeObjects(), FakeLog([event(n) for n in range(9)])
+    objects, source = MemoryObjects(), FakeLog([event(n) for n in range(9)])
 
     def on_step(name: str) -> None:
         # Another run took over while this one was suspended, and has finished.
@@ -223,7 +224,7 @@ def test_a_run_that_lost_its_lease_midway_commits_nothing_more() -> None:
 
 
 def test_tokens_that_count_from_one_again_do_not_stop_the_archive() -> None:
-    objects, source = FakeObjects(), FakeLog([event(1)])
+    objects, source = MemoryObjects(), FakeLog([event(1)])
     run(objects, source, token=50)
     source.values[FIRST] += FakeLog([event(2)]).values[FIRST]
     assert run(objects, source, token=1).written == 1
@@ -232,32 +233,32 @@ def test_tokens_that_count_from_one_again_do_not_stop_the_archive() -> None:
 
 def test_a_store_that_fails_at_any_call_costs_a_repeat_and_nothing_else() -> None:
     source = FakeLog([event(n) for n in range(4)], [event(3), event(9)])
-    counted = FakeObjects()
+    counted = MemoryObjects()
     run(counted, source, compact_files=2)
-    for call in range(1, counted.calls + 1):
-        objects = FakeObjects()
-        objects.down_from = call
+    for call in range(1, counted.gate.calls.total() + 1):
+        objects = MemoryObjects()
+        objects.gate.down_from = call
         with pytest.raises(TransientFailure):
             run(objects, source, compact_files=2)
-        objects.down_from = None
+        objects.gate.down_from = math.inf
         run(objects, source, token=2, compact_files=2)
         assert ids_in(objects) == wanted(*range(4), 9), f"down from call {call}"
         assert set(objects.stored) == manifest_in(objects).keys | {MANIFEST}, f"down from call {call}"
 
 
 def test_compaction_makes_one_file_of_many_drops_repeats_and_finds_nothing_to_do_afterwards() -> None:
-    objects, source = FakeObjects(), FakeLog([event(n) for n in range(12)], chunk=1)
+    objects, source = MemoryObjects(), FakeLog([event(n) for n in range(12)], chunk=1)
     report = run(objects, source, batch_events=1)
     assert report.merged_files >= 12
     assert len(manifest_in(objects).files) < 3 and len(manifest_in(objects).ids) < 12
     assert ids_in(objects) == wanted(*range(12))
-    before = dict(objects.stored)
+    before = objects.stored
     run(objects, source, token=2)
     assert objects.stored == before
 
 
 def test_compaction_drops_rows_of_one_id_that_somehow_came_in_twice_and_counts_them() -> None:
-    objects: Any = FakeObjects()
+    objects = MemoryObjects()
     run(objects, FakeLog([event(1)]))
     # Without the digests, event 1 comes in again, as no run would let it.
     Ledger(objects, 2).commit("now", ids=())
@@ -270,7 +271,7 @@ def test_compaction_drops_rows_of_one_id_that_somehow_came_in_twice_and_counts_t
 
 def test_compaction_leaves_large_files_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "_LARGE_ROWS", 3)
-    objects, source = FakeObjects(), FakeLog([event(n) for n in range(4)] + [b"x"] * 4, chunk=1)
+    objects, source = MemoryObjects(), FakeLog([event(n) for n in range(4)] + [b"x"] * 4, chunk=1)
     run(objects, source, batch_events=4, compact_files=2)
     source.values[FIRST] += FakeLog([event(n) for n in range(4, 13)] + [b"x"] * 3).values[FIRST]
     run(objects, source, token=2, batch_events=1, compact_files=2)
@@ -288,7 +289,7 @@ def test_compaction_leaves_large_files_as_they_are(monkeypatch: pytest.MonkeyPat
 
 
 def test_files_that_were_replaced_stay_as_long_as_readers_may_be_at_them() -> None:
-    objects, source, now = FakeObjects(), FakeLog([event(n) for n in range(3)], chunk=1), [NOW]
+    objects, source, now = MemoryObjects(), FakeLog([event(n) for n in range(3)], chunk=1), [NOW]
     options: dict[str, Any] = {"batch_events": 1, "keep_replaced_seconds": 60, "now": lambda: now[0]}
     run(objects, source, **options)
     replaced = [each.key for each in manifest_in(objects).replaced]
@@ -301,7 +302,7 @@ def test_files_that_were_replaced_stay_as_long_as_readers_may_be_at_them() -> No
 
 def test_of_files_that_were_replaced_one_after_the_other_each_stays_its_time() -> None:
     day = "2026-01-02T00:00:00.000Z"
-    objects, source, now = FakeObjects(), FakeLog([b"x"] * 3 + [event(n) for n in range(3)], chunk=1), [NOW]
+    objects, source, now = MemoryObjects(), FakeLog([b"x"] * 3 + [event(n) for n in range(3)], chunk=1), [NOW]
     options: dict[str, Any] = {"batch_events": 1, "keep_replaced_seconds": 60, "now": lambda: now[0]}
     run(objects, source, **options)
     first = {each.key for each in manifest_in(objects).replaced}
@@ -323,8 +324,8 @@ def test_of_files_that_were_replaced_one_after_the_other_each_stays_its_time() -
 
 
 def test_what_others_keep_under_the_archives_root_is_left_alone() -> None:
-    objects, source = FakeObjects(), FakeLog([event(1)])
-    objects.stored["archive/notes.txt"] = b"mine"
+    objects, source = MemoryObjects(), FakeLog([event(1)])
+    objects.put_bytes("archive/notes.txt", b"mine")
     with pytest.raises(Killed):
         run(objects, source, on_step=KillAt("archive.before_manifest"))
     assert run(objects, source, token=2).orphans == 2
@@ -333,14 +334,14 @@ def test_what_others_keep_under_the_archives_root_is_left_alone() -> None:
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"format": 1, "colour": 1}', b'{"format": 2}'])
 def test_a_manifest_that_cannot_be_read_ends_the_run_with_a_line_that_says_so(data: bytes) -> None:
-    objects = FakeObjects()
-    objects.stored[MANIFEST] = data
+    objects = MemoryObjects()
+    objects.put_bytes(MANIFEST, data)
     with pytest.raises(UsageError, match=r"manifest\.json"):
         run(objects, FakeLog([event(1)]))
 
 
 def test_a_manifest_reads_as_it_was_written() -> None:
-    objects = FakeObjects()
+    objects = MemoryObjects()
     run(
         objects,
         FakeLog([event(n) for n in range(5)], [b"x"], chunk=1),
@@ -363,7 +364,7 @@ def test_a_manifest_reads_as_it_was_written() -> None:
 def test_whatever_the_cut_and_whenever_it_dies_every_id_has_one_row(
     events: list[int], chunk: int, batch: int, compact: int, deaths: list[tuple[str, int]], seed: int
 ) -> None:
-    objects, chance = FakeObjects(), random.Random(seed)
+    objects, chance = MemoryObjects(), random.Random(seed)
     split = chance.randrange(len(events) + 1)
     source = FakeLog([event(n) for n in events[:split]], [event(n) for n in events[split:]], chunk=chunk)
     options: dict[str, Any] = {"batch_events": batch, "compact_files": compact}

@@ -11,8 +11,9 @@ from regworkers_core.analytics.archive.manifest import Ledger
 from regworkers_core.analytics.archive.status import archive_status, verify
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
-from tests.analytics.archive.fakes import NOW, FakeLog, FakeObjects, ids_in, manifest_in, run
+from tests.analytics.archive.fakes import NOW, FakeLog, ids_in, manifest_in, run
 from tests.analytics.archive.world import DAY, archived, event, manifest_of, produce
+from tests.support.in_memory import MemoryObjects
 
 OLD, KEPT = "2026-11-01", DAY
 
@@ -21,13 +22,13 @@ def on_day(number: int, day: str) -> dict[str, Any]:
     return event(number, time=f"{day}T08:00:00.000Z")
 
 
-def stocked() -> tuple[FakeObjects, FakeLog]:
-    objects, source = FakeObjects(), FakeLog([on_day(1, OLD), on_day(2, OLD), on_day(3, KEPT)])
+def stocked() -> tuple[MemoryObjects, FakeLog]:
+    objects, source = MemoryObjects(), FakeLog([on_day(1, OLD), on_day(2, OLD), on_day(3, KEPT)])
     run(objects, source)
     return objects, source
 
 
-def expire_at(objects: FakeObjects, token: int = 5) -> int:
+def expire_at(objects: MemoryObjects, token: int = 5) -> int:
     store: Any = objects
     return expire_days(Ledger(store, token), KEPT, NOW).rows
 

@@ -23,7 +23,7 @@ from regworkers_core.operations.alerts.outage import (
 )
 from regworkers_core.settings import Settings
 from tests.operations.alerts.world import NOW, SETTINGS, WELL
-from tests.replication.enqueue.fakes import FakeLeaseTable
+from tests.support.in_memory import MemoryLeaseTable
 
 PATIENCE = SETTINGS.alerts.patience_seconds
 
@@ -61,7 +61,7 @@ class Adopted:
 class World:
     """The parts of a runtime that an evaluation needs."""
 
-    leases: Any = field(default_factory=FakeLeaseTable)
+    leases: Any = field(default_factory=MemoryLeaseTable)
     settings: Settings = SETTINGS
     now: float = NOW
     incidents: Adopted = field(default_factory=Adopted)
@@ -111,7 +111,7 @@ def test_processes_that_carry_nothing_notify_once_and_record_the_start(world: Wo
 @pytest.mark.parametrize("leases", ["down", "none"])
 def test_without_the_lease_table_the_cursor_of_the_sensor_knows(world: World, leases: str) -> None:
     if leases == "down":
-        world.leases.down = True
+        world.leases.gate.down = True
     else:
         # No address of AWS at all.
         world = replace_leases(world)

@@ -21,8 +21,8 @@ from regworkers_core.replication.backfill_run import (
     Parameters,
     SegmentReader,
 )
-from tests.replication.enqueue.fakes import FakeLeaseTable
 from tests.replication.reconcile.messages import sent_items
+from tests.support.in_memory import MemoryLeaseTable
 
 LEASE_SECONDS = 0.3
 STARTED = "2026-01-01T00:00:00.000Z"
@@ -109,7 +109,7 @@ class Site:
     table: FakeTable
     segments: int = 2
     queue: FakeQueue = field(default_factory=FakeQueue)
-    leases: FakeLeaseTable = field(default_factory=FakeLeaseTable)
+    leases: MemoryLeaseTable = field(default_factory=MemoryLeaseTable)
     runs: int = 0
 
     def __post_init__(self) -> None:

@@ -6,17 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regworkers_core.engine.dependency import TokenBucket
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+from tests.support.waiting import Clock
 
 
 @given(
@@ -26,7 +16,7 @@ class Clock:
 def test_never_more_passes_than_the_burst_and_the_rate_since_the_start(
     requests: list[tuple[int, float]], rate: float
 ) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     bucket = TokenBucket(rate, burst=10, clock=clock, sleep=clock.sleep)
     passed = 0
     for amount, idle in requests:
@@ -37,7 +27,7 @@ def test_never_more_passes_than_the_burst_and_the_rate_since_the_start(
 
 
 def test_a_steady_taker_gets_the_whole_rate() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     bucket = TokenBucket(50.0, burst=1, clock=clock, sleep=clock.sleep)
     for _ in range(100):
         bucket.take(10)
@@ -45,7 +35,7 @@ def test_a_steady_taker_gets_the_whole_rate() -> None:
 
 
 def test_an_interrupted_wait_lets_nothing_pass() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     bucket = TokenBucket(1.0, burst=1, clock=clock, sleep=lambda _seconds: True)
     assert bucket.take(1)
     assert not bucket.take(1)

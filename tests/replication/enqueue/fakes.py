@@ -5,42 +5,19 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError
 
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.streams import DynamoStreams
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.deadline import Background
-from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
-from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from tests.adapters.fakes import client_error, dependency
 
 TABLE = "demand-table"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def instant_dependency(name: str = "dynamodb", attempts: int = 3) -> Dependency:
-    """Retries without waiting and never opens its breaker."""
-    policy = RetryPolicy(attempts=attempts, first_cap_seconds=0, last_cap_seconds=0)
-    breaker = CircuitBreaker(name, failures=10**9, reset_seconds=1, clock=lambda: 0.0)
-    return Dependency(name, classify_aws(name), policy=policy, breaker=breaker)
-
-
-def refusal(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}, "Call")
 
 
 # Of DynamoDB, as its reference has it.
@@ -155,10 +132,10 @@ class FakeStreamsService:
     ) -> dict[str, Any]:
         self._enter("describe_stream")
         if StreamArn != self.arn:
-            raise refusal("ResourceNotFoundException")
+            raise client_error("ResourceNotFoundException")
         if ShardFilter is not None and self.filter != "ignores":
             if self.filter == "refuses":
-                raise refusal("ValidationException")
+                raise client_error("ValidationException")
             parent = ShardFilter["ShardId"]
             self.filtered.append(parent)
             children = [
@@ -179,26 +156,26 @@ class FakeStreamsService:
         self._enter("get_shard_iterator")
         shard = self.shards.get(ShardId)
         if shard is None or not shard.listed or StreamArn != self.arn:
-            raise refusal("ResourceNotFoundException")
+            raise client_error("ResourceNotFoundException")
         position = len(shard.records) if ShardIteratorType == "LATEST" else shard.horizon
         if ShardIteratorType == "AFTER_SEQUENCE_NUMBER":
             numbers = [record["dynamodb"]["SequenceNumber"] for record in shard.records]
             if SequenceNumber not in numbers or numbers.index(SequenceNumber) < shard.horizon:
-                raise refusal("TrimmedDataAccessException")
+                raise client_error("TrimmedDataAccessException")
             position = numbers.index(SequenceNumber) + 1
         return {"ShardIterator": self._mint(ShardId, position)}
 
     def get_records(self, ShardIterator: str, Limit: int) -> dict[str, Any]:
         self._enter("get_records")
         if ShardIterator not in self._minted:
-            raise refusal("ExpiredIteratorException")
+            raise client_error("ExpiredIteratorException")
         shard_id, position = self._minted[ShardIterator]
         self.reads.append(shard_id)
         shard = self.shards[shard_id]
         if not shard.listed:
-            raise refusal("ResourceNotFoundException")
+            raise client_error("ResourceNotFoundException")
         if position < shard.horizon:
-            raise refusal("TrimmedDataAccessException")
+            raise client_error("TrimmedDataAccessException")
         page = shard.records[position : position + Limit]
         answer: dict[str, Any] = {"Records": page}
         if not (shard.closed and position + len(page) >= len(shard.records)):
@@ -211,7 +188,7 @@ class FakeStreamsService:
             if self._errors.get(call):
                 raise self._errors[call].pop(0)
             if call in self._throttled:
-                raise refusal("LimitExceededException")
+                raise client_error("LimitExceededException")
 
     def _described(self, shard_id: str) -> dict[str, Any]:
         shard = self.shards[shard_id]
@@ -228,8 +205,10 @@ class FakeStreamsService:
 
 
 def streams_of(service: FakeStreamsService) -> DynamoStreams:
-    table_calls, reads = instant_dependency("dynamodb"), instant_dependency("streams")
-    return DynamoStreams(service, table_calls, service, reads, instant_dependency("stream-listing"), TABLE)
+    table_calls, reads, listing = (
+        dependency(name, classify_aws(name)) for name in ("dynamodb", "streams", "stream-listing")
+    )
+    return DynamoStreams(service, table_calls, service, reads, listing, TABLE)
 
 
 class Inline(Background):
@@ -241,83 +220,6 @@ class Inline(Background):
     def start(self, call: Callable[[], object], key: Hashable = "") -> bool:
         call()
         return True
-
-
-class FakeLeaseTable:
-    """`engine.leases.LeaseTable` in memory. `down` makes every call fail."""
-
-    def __init__(self) -> None:
-        self.stored: dict[LeaseKey, LeaseRow] = {}
-        self.down = False
-        self._lock = threading.Lock()
-
-    def get(self, key: LeaseKey) -> LeaseRow | None:
-        self._reach()
-        return self.stored.get(key)
-
-    def rows(self, pk: str) -> list[LeaseRow]:
-        self._reach()
-        return [row for key, row in sorted(self.stored.items()) if key.pk == pk]
-
-    def swap(self, row: LeaseRow, seen: LeaseRow | None) -> bool:
-        self._reach()
-        with self._lock:
-            if not self._as_seen(row.key, seen):
-                return False
-            self.stored[row.key] = row
-            return True
-
-    def renew(
-        self,
-        key: LeaseKey,
-        owner: str,
-        token: int,
-        state: Mapping[str, str] | None = None,
-        position: str = "",
-    ) -> bool:
-        self._reach()
-        with self._lock:
-            row = self.stored.get(key)
-            if (
-                row is None
-                or (row.owner, row.token) != (owner, token)
-                or (position and position < row.position)
-            ):
-                return False
-            self.stored[key] = replace(
-                row,
-                counter=row.counter + 1,
-                state=row.state if state is None else state,
-                position=position or row.position,
-            )
-            return True
-
-    def release(self, key: LeaseKey, owner: str, token: int) -> bool:
-        self._reach()
-        with self._lock:
-            row = self.stored.get(key)
-            if row is None or (row.owner, row.token) != (owner, token):
-                return False
-            self.stored[key] = replace(row, owner="", counter=row.counter + 1)
-            return True
-
-    def remove(self, seen: LeaseRow) -> bool:
-        self._reach()
-        with self._lock:
-            if not self._as_seen(seen.key, seen):
-                return False
-            del self.stored[seen.key]
-            return True
-
-    def _as_seen(self, key: LeaseKey, seen: LeaseRow | None) -> bool:
-        now = self.stored.get(key)
-        if now is None or seen is None:
-            return now is None and seen is None
-        return (now.token, now.counter) == (seen.token, seen.counter)
-
-    def _reach(self) -> None:
-        if self.down:
-            raise TransientFailure("dynamodb", "EndpointConnectionError")
 
 
 class FakeQueue:

@@ -25,7 +25,8 @@ from regworkers_core.replication.enqueue.shard_rows import (
 )
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.settings import EnqueueSettings, StreamSettings
-from tests.replication.enqueue.fakes import TABLE, refusal
+from tests.adapters.fakes import client_error
+from tests.replication.enqueue.fakes import TABLE
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 from tests.support.waiting import wait_until
 
@@ -92,10 +93,11 @@ class Crowd:
     def finish(self, *shard_ids: str) -> None:
         """As a reader marks them."""
         for shard_id in shard_ids:
-            row = self.world.table.stored[shard_key(TABLE, shard_id)]
-            self.world.table.stored[row.key] = type(row)(
-                row.key, scope=row.scope, counter=row.counter + 1, state={**row.state, "finished": "true"}
-            )
+            row = self.world.table.get(shard_key(TABLE, shard_id))
+            assert row is not None
+            state = {**row.state, "finished": "true"}
+            finished = type(row)(row.key, scope=row.scope, counter=row.counter + 1, state=state)
+            assert self.world.table.swap(finished, row)
 
 
 def world_of(shards: int) -> World:
@@ -106,9 +108,9 @@ def world_of(shards: int) -> World:
 
 
 BREAKS: dict[str, Callable[[], Exception]] = {
-    "throttled": lambda: refusal("LimitExceededException"),
+    "throttled": lambda: client_error("LimitExceededException"),
     "dead": lambda: EndpointConnectionError(endpoint_url="http://127.0.0.1"),
-    "refused": lambda: refusal("AccessDeniedException"),
+    "refused": lambda: client_error("AccessDeniedException"),
 }
 
 
@@ -168,7 +170,7 @@ def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
         asked.set()
         silent.wait(20)
         over.set()
-        raise refusal("LimitExceededException")
+        raise client_error("LimitExceededException")
 
     world.service.describe_stream = hangs  # type: ignore[method-assign]
     limits, pace = EnqueueSettings(lease_seconds=LEASE_SECONDS), StreamSettings(reads_per_second=1000)
@@ -270,7 +272,7 @@ def test_a_table_costs_one_describe_stream_a_second_at_most_and_children_are_kno
 def test_a_failing_endpoint_is_asked_ever_less_often_and_each_second_at_most_once() -> None:
     world = world_of(3)
     crowd = Crowd(world, 8)
-    crowd.listings.broken = lambda: refusal("LimitExceededException")
+    crowd.listings.broken = lambda: client_error("LimitExceededException")
     crowd.live(600)
     assert crowd.listings.most_in_a_second == 1
     assert len(crowd.listings.times) <= 600 / 2
@@ -279,11 +281,11 @@ def test_a_failing_endpoint_is_asked_ever_less_often_and_each_second_at_most_onc
 def test_an_endpoint_that_answered_in_between_is_asked_again_soon() -> None:
     world = world_of(3)
     crowd = Crowd(world, 1)
-    crowd.listings.broken = lambda: refusal("LimitExceededException")
+    crowd.listings.broken = lambda: client_error("LimitExceededException")
     crowd.live(60)
     crowd.listings.broken = lambda: None
     crowd.live(60, until=lambda: crowd.all[0].failure is None)
-    crowd.listings.broken = lambda: refusal("LimitExceededException")
+    crowd.listings.broken = lambda: client_error("LimitExceededException")
     crowd.live(60, until=lambda: crowd.all[0].failure is not None)
     asked = len(crowd.listings.times)
     crowd.live(3.75)
@@ -357,7 +359,7 @@ def test_an_endpoint_without_the_filter_is_asked_for_children_once_and_then_list
 def test_a_page_that_is_throttled_is_asked_again_and_not_the_whole_listing() -> None:
     world = world_of(350)
     crowd = Crowd(world, 1)
-    answers = iter([None, None, *[refusal("LimitExceededException")] * 4, *[None] * 100])
+    answers = iter([None, None, *[client_error("LimitExceededException")] * 4, *[None] * 100])
     crowd.listings.broken = lambda: next(answers)
     crowd.live(60, until=lambda: world.known().complete)
     assert crowd.listings.after == [None, "s00099", *["s00199"] * 5, "s00299"]
@@ -437,7 +439,7 @@ def test_a_lister_that_was_overtaken_while_it_asked_writes_nothing() -> None:
 
     world.service.describe_stream = slow  # type: ignore[method-assign]
     first.step()
-    before = dict(world.table.stored)
+    before = world.table.stored
     assert world.rows() == {"s1", "s2"}
     assert first._lease is None
     first.step()

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from regworkers_core.adapters.aws.streams import known_stream
 from regworkers_core.runtime import Runtime
-from tests.replication.enqueue.fakes import refusal
+from tests.adapters.fakes import client_error
 from tests.support.drains import run
 from tests.support.entries import key, put
 
@@ -66,7 +66,7 @@ def test_a_listing_that_is_refused_is_no_streams_endpoint_unavailable_and_opens_
     runtime: Runtime,
 ) -> None:
     run(runtime, "enqueue")
-    endpoint = replaced(runtime, refusal("LimitExceededException"), "describe_stream")
+    endpoint = replaced(runtime, client_error("LimitExceededException"), "describe_stream")
     put(runtime, key("e1"))
     # A new lister waits for a second before it asks.
     report = run(runtime, "enqueue", idle_seconds=1.5)
@@ -86,7 +86,9 @@ def test_the_breaker_of_the_streams_opens_although_dynamodb_answers_in_between(r
 
 
 def test_a_failing_describe_table_counts_for_dynamodb_and_not_for_its_streams(runtime: Runtime) -> None:
-    runtime.streams._dynamodb = Endpoint(runtime.dynamodb, refusal("InternalServerError"), "describe_table")
+    runtime.streams._dynamodb = Endpoint(
+        runtime.dynamodb, client_error("InternalServerError"), "describe_table"
+    )
     for _ in range(runtime.settings.retry.breaker_failures):
         with pytest.raises(Exception, match="dynamodb: InternalServerError"):
             runtime.streams.latest_stream()

@@ -6,7 +6,9 @@ from typing import Any
 
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.settings import EnqueueSettings, StreamSettings
-from tests.replication.enqueue.fakes import Clock, FakeLeaseTable, FakeStreamsService, Inline, streams_of
+from tests.replication.enqueue.fakes import FakeStreamsService, Inline, streams_of
+from tests.support.in_memory import MemoryLeaseTable
+from tests.support.waiting import Clock
 
 
 class CutShort(FakeStreamsService):
@@ -27,7 +29,7 @@ def rested_while_reading(content_length: int) -> float:
     service.write("s1", 6)
     source = StreamSource(
         streams_of(service),
-        FakeLeaseTable(),
+        MemoryLeaseTable(),
         EnqueueSettings(),
         StreamSettings(),
         owner="a",

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeasesBelow
-from tests.replication.enqueue.fakes import Clock, FakeLeaseTable
 from tests.replication.enqueue.lease_contract import check_lease_table
+from tests.support.in_memory import MemoryLeaseTable
+from tests.support.waiting import Clock
 
 LEASE_SECONDS = 10.0
 
 
-def holder(table: FakeLeaseTable, owner: str, clock: Clock) -> LeaseHolder:
+def holder(table: MemoryLeaseTable, owner: str, clock: Clock) -> LeaseHolder:
     return LeaseHolder(table, owner, lease_seconds=LEASE_SECONDS, clock=clock)
 
 
@@ -21,7 +22,7 @@ def held(lease: Lease | None) -> Lease:
 
 
 def test_rows_below_a_prefix_are_a_lease_table_that_touches_no_others() -> None:
-    table = FakeLeaseTable()
+    table = MemoryLeaseTable()
     check_lease_table(table)
     check_lease_table(LeasesBelow(table, "shadow/"))
     mine = held(holder(table, "mine", Clock()).acquire("draw"))
@@ -31,11 +32,11 @@ def test_rows_below_a_prefix_are_a_lease_table_that_touches_no_others() -> None:
 
 
 def test_the_fake_table_keeps_the_contract_of_a_lease_table() -> None:
-    check_lease_table(FakeLeaseTable())
+    check_lease_table(MemoryLeaseTable())
 
 
 def test_a_free_lease_is_taken_at_once_and_the_token_grows_with_every_change_of_hands() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     first = held(holder(table, "a", clock).acquire("backfill"))
     first.release()
     second = held(holder(table, "b", clock).acquire("backfill"))
@@ -43,7 +44,7 @@ def test_a_free_lease_is_taken_at_once_and_the_token_grows_with_every_change_of_
 
 
 def test_a_lease_is_taken_over_only_after_its_counter_did_not_move_for_one_lease_time() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     first, second = held(holder(table, "a", clock).acquire("backfill")), holder(table, "b", clock)
     assert second.acquire("backfill") is None
     clock.now += LEASE_SECONDS - 0.1
@@ -57,7 +58,7 @@ def test_a_lease_is_taken_over_only_after_its_counter_did_not_move_for_one_lease
 
 
 def test_an_observer_that_has_just_started_waits_a_whole_lease_time_by_its_own_clock() -> None:
-    table, early, late = FakeLeaseTable(), Clock(), Clock()
+    table, early, late = MemoryLeaseTable(), Clock(), Clock()
     held(holder(table, "a", early).acquire("backfill"))
     late.now = 10**9
     second = holder(table, "b", late)
@@ -67,7 +68,7 @@ def test_an_observer_that_has_just_started_waits_a_whole_lease_time_by_its_own_c
 
 
 def test_the_old_owner_is_fenced_off_after_a_takeover() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     first, second = held(holder(table, "a", clock).acquire("backfill")), holder(table, "b", clock)
     assert first.save({"at": "1"})
     second.acquire("backfill")
@@ -82,7 +83,7 @@ def test_the_old_owner_is_fenced_off_after_a_takeover() -> None:
 
 
 def test_an_owner_knows_by_its_own_clock_that_it_may_have_lost_the_lease() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     lease = held(holder(table, "a", clock).acquire("backfill"))
     clock.now += LEASE_SECONDS
     assert lease.lost
@@ -92,7 +93,7 @@ def test_an_owner_knows_by_its_own_clock_that_it_may_have_lost_the_lease() -> No
 
 @pytest.mark.parametrize("call", ["swap", "renew"])
 def test_a_lease_counts_from_the_begin_of_the_call_however_long_that_takes(call: str) -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     answer = getattr(table, call)
 
     def slow(*arguments: Any) -> Any:
@@ -110,7 +111,7 @@ def test_a_lease_counts_from_the_begin_of_the_call_however_long_that_takes(call:
 
 
 def test_an_observer_of_two_leases_takes_over_each_of_them_in_its_time() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     for name in ("draw-a", "draw-b"):
         held(holder(table, name, clock).acquire(name))
     observer = holder(table, "o", clock)
@@ -120,7 +121,7 @@ def test_an_observer_of_two_leases_takes_over_each_of_them_in_its_time() -> None
 
 
 def test_release_keeps_token_and_state_and_leaving_the_context_releases() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     with held(holder(table, "a", clock).acquire("backfill")) as lease:
         lease.save({"segment": "3"})
     row = table.stored[lease.key]
@@ -128,7 +129,7 @@ def test_release_keeps_token_and_state_and_leaving_the_context_releases() -> Non
 
 
 def test_an_acquisition_whose_answer_got_lost_is_recognised_as_ones_own() -> None:
-    class Deaf(FakeLeaseTable):
+    class Deaf(MemoryLeaseTable):
         """Applies a swap, and refuses the repeat that the retry policy makes after the lost answer."""
 
         def swap(self, row, seen):  # type: ignore[no-untyped-def]
@@ -140,7 +141,7 @@ def test_an_acquisition_whose_answer_got_lost_is_recognised_as_ones_own() -> Non
 
 
 def test_state_of_another_scope_is_not_taken_over() -> None:
-    table, clock = FakeLeaseTable(), Clock()
+    table, clock = MemoryLeaseTable(), Clock()
     one = holder(table, "a", clock)
     first = held(one.acquire("x"))
     table.release(first.key, "a", 1)

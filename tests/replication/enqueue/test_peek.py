@@ -12,7 +12,7 @@ from regworkers_core.replication.enqueue.stream_probe import (
     stream_lag,
     stream_state,
 )
-from tests.replication.enqueue.fakes import refusal
+from tests.adapters.fakes import client_error
 from tests.replication.enqueue.world import World, work_off
 
 CREATED = 1_795_000_000
@@ -38,7 +38,7 @@ def test_there_is_something_unread_exactly_when_a_record_lies_after_the_checkpoi
 def test_a_peek_changes_nothing() -> None:
     world = World("s1")
     world.service.write("s1")
-    before = dict(world.table.stored)
+    before = world.table.stored
     has_unread(world.streams, world.table)
     assert world.table.stored == before
 
@@ -99,7 +99,7 @@ def test_a_shard_that_cannot_be_read_hides_nothing_of_the_others() -> None:
 
     def refuses(ShardIterator: str, Limit: int) -> dict[str, Any]:
         if world.service._minted[ShardIterator][0] == "s001":
-            raise refusal("InternalServerError")
+            raise client_error("InternalServerError")
         return read(ShardIterator, Limit)
 
     world.service.get_records = refuses  # type: ignore[method-assign]
@@ -174,5 +174,5 @@ def test_the_lag_is_the_age_of_the_oldest_unread_record() -> None:
 
 def test_a_lag_that_could_not_be_read_is_none() -> None:
     world = World("s1")
-    world.table.down = True
+    world.table.gate.down = True
     assert stream_lag(world.streams, world.table, now=CREATED) is None

@@ -15,8 +15,9 @@ from regworkers_core.replication.enqueue.held_shards import HeldShard
 from regworkers_core.replication.enqueue.shard_rows import position_of
 from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS
 from regworkers_core.settings import EnqueueSettings, StreamSettings
-from tests.replication.enqueue.fakes import FakeLeaseTable, refusal
+from tests.adapters.fakes import client_error
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
+from tests.support.in_memory import MemoryLeaseTable
 from tests.support.waiting import wait_until
 
 
@@ -74,10 +75,10 @@ def test_an_error_of_the_lease_table_makes_iterators_suspect_too() -> None:
     work_off(source)
     world.service.restart()
     later = world.service.write("s1", 2)
-    world.table.down = True
+    world.table.gate.down = True
     with pytest.raises(TransientFailure):
         source.heartbeat()
-    world.table.down = False
+    world.table.gate.down = False
     assert work_off(source) == later
 
 
@@ -132,7 +133,7 @@ def test_throttling_hands_out_what_was_read_before_it_and_loses_nothing() -> Non
     written = world.service.write("s1") + world.service.write("s2")
     world.service.calls.clear()
     # One shard is read, the other is throttled beyond the retry policy.
-    ok_then_throttled = iter([None, *[refusal("LimitExceededException")] * 3])
+    ok_then_throttled = iter([None, *[client_error("LimitExceededException")] * 3])
     enter = world.service._enter
 
     def throttled(call: str) -> None:
@@ -343,7 +344,7 @@ def test_a_shard_that_cannot_be_read_holds_up_no_other_and_is_not_taken_for_idle
 
     def refuses(ShardIterator: str, Limit: int) -> dict[str, Any]:
         if world.service._minted[ShardIterator][0] == "s05":
-            raise refusal("InternalServerError")
+            raise client_error("InternalServerError")
         return read(ShardIterator, Limit)
 
     world.service.get_records = refuses  # type: ignore[method-assign]
@@ -464,7 +465,7 @@ def test_a_shard_that_is_read_too_often_is_left_alone_for_longer_and_longer() ->
 
 
 def test_a_shard_whose_reads_fail_is_asked_ever_less_often_and_soon_again_after_one_that_went_well() -> None:
-    lease = LeaseHolder(FakeLeaseTable(), "a", lease_seconds=10.0).acquire("s1")
+    lease = LeaseHolder(MemoryLeaseTable(), "a", lease_seconds=10.0).acquire("s1")
     assert lease is not None
     held, failure = HeldShard.of("s1", lease, 0.0, 4), TransientFailure("dynamodb-streams", "x")
 

@@ -7,8 +7,9 @@ import pytest
 from regworkers_core.engine.leases import LeaseKey
 from regworkers_core.replication.enqueue.shard_rows import consumer_key, fair_share, shard_key
 from regworkers_core.replication.enqueue.stream_source import StreamSource
-from tests.replication.enqueue.fakes import TABLE, FakeLeaseTable
+from tests.replication.enqueue.fakes import TABLE
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
+from tests.support.in_memory import MemoryLeaseTable
 
 
 def test_children_are_read_only_after_their_parent_is_finished() -> None:
@@ -253,14 +254,14 @@ def test_a_presence_removed_during_a_pause_is_shown_again() -> None:
     world = World("s1")
     source = world.consumer("a")
     receive(source, rounds=1)
-    del world.table.stored[consumer_key(TABLE, "a")]
+    assert world.table.remove(world.table.stored[consumer_key(TABLE, "a")])
     source.heartbeat()
     source.heartbeat()
     assert world.table.stored[consumer_key(TABLE, "a")].owner == "a"
 
 
 def test_a_lease_released_on_purpose_is_not_counted_as_lost() -> None:
-    class Beating(FakeLeaseTable):
+    class Beating(MemoryLeaseTable):
         """Lets the heartbeat come while a lease is being released."""
 
         def release(self, key: LeaseKey, owner: str, token: int) -> bool:

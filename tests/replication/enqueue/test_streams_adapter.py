@@ -10,7 +10,8 @@ from regworkers_core.adapters.aws.streams import IteratorExpired, Shard, Trimmed
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from tests.replication.enqueue.fakes import FakeStreamsService, change, entry, refusal, streams_of
+from tests.adapters.fakes import client_error
+from tests.replication.enqueue.fakes import FakeStreamsService, change, entry, streams_of
 
 
 def one_shard() -> FakeStreamsService:
@@ -49,7 +50,7 @@ def test_an_endpoint_that_does_not_know_the_filter_is_reported_apart(what: str) 
 
 def test_a_listing_is_not_repeated_within_one_call() -> None:
     service = one_shard()
-    service.fail("describe_stream", *[refusal("LimitExceededException")] * 3)
+    service.fail("describe_stream", *[client_error("LimitExceededException")] * 3)
     with pytest.raises(TransientFailure):
         streams_of(service).listing(service.arn)
     assert service.calls["describe_stream"] == 1
@@ -58,7 +59,7 @@ def test_a_listing_is_not_repeated_within_one_call() -> None:
 @pytest.mark.parametrize("code", ["TrimmedDataAccessException", "ResourceNotFoundException"])
 def test_what_is_gone_is_trimmed(code: str) -> None:
     service = one_shard()
-    service.fail("get_shard_iterator", refusal(code))
+    service.fail("get_shard_iterator", client_error(code))
     with pytest.raises(Trimmed):
         streams_of(service).iterator(service.arn, "s1", "5")
 
@@ -67,7 +68,7 @@ def test_listings_that_fail_leave_the_breaker_of_the_reads_closed() -> None:
     service = one_shard()
     streams = streams_of(service)
     streams._reads = Dependency("streams", classify_aws("streams"), policy=RetryPolicy(attempts=1))
-    service.fail("describe_stream", *[refusal("InternalServerError")] * 20)
+    service.fail("describe_stream", *[client_error("InternalServerError")] * 20)
     for _ in range(20):
         with pytest.raises(TransientFailure):
             streams.listing(service.arn)
@@ -107,7 +108,7 @@ def test_a_shard_that_is_read_too_often_does_not_count_as_empty_and_opens_no_bre
     streams = streams_of(service)
     iterator = streams.iterator(service.arn, "s1", None)
     service.write("s1", 2)
-    service.fail("get_records", *[refusal("LimitExceededException")] * 20)
+    service.fail("get_records", *[client_error("LimitExceededException")] * 20)
     for _ in range(20):
         page = streams.read("s1", iterator, 10)
         assert (page.throttled, page.records, page.next_iterator) == (True, [], iterator)
@@ -119,7 +120,7 @@ def test_a_missing_table_and_a_stream_without_images_name_the_way_out() -> None:
     service.view = "KEYS_ONLY"
     with pytest.raises(UsageError, match=r"NEW_AND_OLD_IMAGES.*regworkers provision"):
         streams_of(service).latest_stream()
-    service.fail("describe_table", refusal("ResourceNotFoundException"))
+    service.fail("describe_table", client_error("ResourceNotFoundException"))
     with pytest.raises(UsageError, match=r"demand-table does not exist.*regworkers provision"):
         streams_of(service).latest_stream()
 

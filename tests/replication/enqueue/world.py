@@ -14,14 +14,9 @@ from regworkers_core.replication.enqueue.shard_rows import (
 )
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.settings import EnqueueSettings, StreamSettings
-from tests.replication.enqueue.fakes import (
-    TABLE,
-    Clock,
-    FakeLeaseTable,
-    FakeStreamsService,
-    Inline,
-    streams_of,
-)
+from tests.replication.enqueue.fakes import TABLE, FakeStreamsService, Inline, streams_of
+from tests.support.in_memory import MemoryLeaseTable
+from tests.support.waiting import Clock
 
 LEASE_SECONDS = 10.0
 LIMITS = EnqueueSettings(lease_seconds=LEASE_SECONDS)
@@ -33,7 +28,7 @@ class World:
         self.clock = Clock()
         self.service = FakeStreamsService()
         self.streams = streams_of(self.service)
-        self.table = FakeLeaseTable()
+        self.table = MemoryLeaseTable()
         self.steps: list[str] = []
         for shard in shards:
             self.service.add(shard)
@@ -66,15 +61,15 @@ class World:
         return set(split_rows(self.table.rows(partition(TABLE)))[0])
 
     def checkpoint(self, shard: str) -> str | None:
-        row = self.table.stored.get(shard_key(TABLE, shard))
+        row = self.table.get(shard_key(TABLE, shard))
         return None if row is None else checkpoint_of(row.state)
 
     def finished(self, shard: str) -> bool:
-        row = self.table.stored.get(shard_key(TABLE, shard))
+        row = self.table.get(shard_key(TABLE, shard))
         return row is not None and is_finished(row)
 
     def owner(self, shard: str) -> str:
-        row = self.table.stored.get(shard_key(TABLE, shard))
+        row = self.table.get(shard_key(TABLE, shard))
         return "" if row is None else row.owner
 
     def pass_time(self, seconds: float, *alive: StreamSource) -> None:

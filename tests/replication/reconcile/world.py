@@ -22,9 +22,9 @@ from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, Reconciliation
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.settings import ReplicationSettings
-from tests.replication.enqueue.fakes import FakeLeaseTable
 from tests.replication.reconcile.messages import sent_items
 from tests.support.entries import item
+from tests.support.in_memory import MemoryLeaseTable
 
 OBJECTIVE = 60.0
 START = 1_000_000.0
@@ -52,7 +52,7 @@ class World:
     sent: list[ReplicationItem] = field(default_factory=list)
     # With the seconds for which each is hidden.
     sent_later: list[tuple[ReplicationItem, int]] = field(default_factory=list)
-    leases: FakeLeaseTable = field(default_factory=FakeLeaseTable)
+    leases: MemoryLeaseTable = field(default_factory=MemoryLeaseTable)
     deliver_sent_after: float | None = None
     read_seconds: float = READ_SECONDS
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)

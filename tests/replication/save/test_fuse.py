@@ -122,10 +122,10 @@ def test_another_version_of_the_code_starts_and_removes_the_fuse(
 def test_a_fuse_that_cannot_be_read_does_not_keep_a_drain_from_its_work(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.replication.enqueue.fakes import FakeLeaseTable
+    from tests.support.in_memory import MemoryLeaseTable
 
-    table = FakeLeaseTable()
-    table.down = True
+    table = MemoryLeaseTable()
+    table.gate.down = True
     monkeypatch.setitem(runtime.__dict__, "leases", table)
     queue_entries(runtime, 1)
     assert run(runtime, "save").counts["applied"] == 1

@@ -8,6 +8,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.saver import OpenDeadLetters
+from tests.support.waiting import Clock
 
 GOOD, BAD = EntryKey("c", "good"), EntryKey("c", "bad")
 SAVED = {GOOD: Order(version=1), BAD: Order(version=2)}
@@ -31,13 +32,6 @@ class DeadLetterRecords:
     def resolve(self, queue: str, saved: Mapping[EntryKey, Order], *, at: str) -> int:
         self.resolved.append(dict(saved))
         return len(saved)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_without_dead_letters_a_read_every_half_minute_is_all_it_costs() -> None:

@@ -7,12 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
 
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
@@ -39,8 +36,10 @@ from regworkers_core.engine.queue import (
 from regworkers_core.engine.settling import DeadLetterPublisher
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.saver import Saver
-from tests.replication.enqueue.fakes import FakeLeaseTable
+from tests.simulation.gate import OpenGate
+from tests.simulation.servers.mongo import Mongo
 from tests.support.entries import item
+from tests.support.in_memory import MemoryLeaseTable
 
 VISIBILITY_SECONDS = 60.0
 BATCH_MESSAGES = 5
@@ -65,11 +64,11 @@ class World:
         self.refuse: Callable[[], str | None] = lambda: None
         self.replication, self.analytics = MemoryQueue(self, "replication"), MemoryQueue(self, "analytics")
         self.dead = MemoryQueue(self, "replication-dlq")
-        self.collection = MemoryCollection()
+        self.collection = Mongo().client(OpenGate())["replica"]["entries"]
         self.dynamodb, self.mongo = self._dependency("dynamodb"), self._dependency("mongo", classify_mongo)
         policy = RetryPolicy()
         table = DemandTable(self, self.dynamodb, TABLE, policy=policy, sleep=self.sleep)
-        self.replica = Replica(self.collection, self.mongo)  # type: ignore[arg-type]
+        self.replica = Replica(self.collection, self.mongo)
         self.saver = Saver(
             table,
             self.replica,
@@ -83,7 +82,7 @@ class World:
         publisher = DeadLetterPublisher(
             self.replication, self.dead, self, run_id="run", clock=lambda: self.now
         )
-        marks = Marks(FakeLeaseTable(), self.replication.name)
+        marks = Marks(MemoryLeaseTable(), self.replication.name)
 
         def process() -> MessageWork[ReplicationItem]:
             return MessageWork(
@@ -180,7 +179,8 @@ class World:
         return [event for sent in self.analytics.sent for event in orjson.loads(sent.body)["items"]]
 
     def document(self, key: EntryKey) -> dict[str, Any] | None:
-        return self.collection.documents.get(key.document_id)
+        found: dict[str, Any] | None = self.collection.find_one({"_id": key.document_id})
+        return found
 
     # What the saver asks of DynamoDB's client, of the campaigns and of the dead letters' history
     def batch_get_item(self, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,70 +270,3 @@ class MemoryQueue:
 
     def depth(self) -> QueueDepth:
         return QueueDepth(len(self._waiting), 0, 0)
-
-
-class MemoryCollection:
-    """The few operators that the replica uses, on documents by `_id`."""
-
-    def __init__(self) -> None:
-        self.documents: dict[str, dict[str, Any]] = {}
-
-    def bulk_write(self, operations: Sequence[UpdateOne], ordered: bool) -> Any:
-        errors = []
-        touched = 0
-        for index, operation in enumerate(operations):
-            document = self._documents_of(operation._filter)
-            if document is None and operation._upsert and operation._filter["_id"] in self.documents:
-                errors.append({"index": index, "code": 11000, "keyPattern": {"_id": 1}})
-            elif document is not None or operation._upsert:
-                touched += 1
-                self._update(operation._filter["_id"], operation._doc)
-        if errors:
-            raise BulkWriteError({"writeErrors": errors, "nMatched": touched, "nUpserted": 0})
-        return SimpleNamespace(matched_count=touched, upserted_count=0)
-
-    def _documents_of(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-        document = self.documents.get(wanted["_id"])
-        return document if document is not None and _matches(document, wanted) else None
-
-    def _update(self, id_: str, update: Any) -> None:
-        document = self.documents.setdefault(id_, {"_id": id_})
-        for name in update["$unset"]:
-            document.pop(name, None)
-        # As from the wire: a copy of its own.
-        document.update(orjson.loads(orjson.dumps(update["$set"])))
-
-    def find(self, query: Mapping[str, Any], *_: Any, **__: Any) -> list[dict[str, Any]]:
-        return [dict(self.documents[id_]) for id_ in query["_id"]["$in"] if id_ in self.documents]
-
-    def delete_one(self, query: Mapping[str, Any]) -> Any:
-        document = self._documents_of(query)
-        if document is not None:
-            del self.documents[document["_id"]]
-        return SimpleNamespace(deleted_count=int(document is not None))
-
-
-_MISSING = object()
-
-
-def _matches(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return all(_meets(document, path, condition) for path, condition in wanted.items())
-
-
-def _meets(document: Mapping[str, Any], path: str, condition: Any) -> bool:
-    if path == "$nor":
-        return not any(_matches(document, each) for each in condition)
-    value: Any = document
-    for name in path.split("."):
-        value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
-    if not isinstance(condition, Mapping):
-        return bool(value == condition or (condition is None and value is _MISSING))
-    return all(_holds(value, operator, operand) for operator, operand in condition.items())
-
-
-def _holds(value: Any, operator: str, operand: Any) -> bool:
-    if operator == "$exists":
-        return (value is not _MISSING) is operand
-    if value is _MISSING:
-        return False
-    return bool(value > operand) if operator == "$gt" else bool(value >= operand)

@@ -1,0 +1,71 @@
+"""Stores in the memory of one test: the product's adapters, each over a simulated server of its own."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from botocore.exceptions import EndpointConnectionError
+
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
+from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
+from regworkers_core.engine.leases import LeaseKey, LeaseRow
+from tests.adapters.fakes import dependency
+from tests.simulation.gate import OpenGate
+from tests.simulation.servers.aws import Aws
+
+KEYS: dict[str, Any] = {
+    "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
+    "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("PK", "SK")],
+}
+
+
+class Switch(OpenGate):
+    """`calls` counts by operation, refused ones too. While it is `down`, and from call number `down_from` on, none
+    arrives.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+        self.down, self.down_from = False, math.inf
+
+    def before(self, server: str, operation: str, request: Any) -> None:
+        self.calls[operation] += 1
+        if self.down or self.calls.total() >= self.down_from:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1")
+
+
+class MemoryLeaseTable(DynamoLeaseTable):
+    """Through its `gate` it can be down; `beside` is the same table, always there."""
+
+    def __init__(self) -> None:
+        account, self.gate, always = Aws(), Switch(), OpenGate()
+        always.lock = self.gate.lock
+        account.client("dynamodb", always).create_table(TableName="leases", **KEYS)
+        guard = dependency("dynamodb", classify_aws("dynamodb"))
+        self.beside = DynamoLeaseTable(account.client("dynamodb", always), guard, "leases")
+        self._partitions = account.tables.table("leases").partitions
+        super().__init__(account.client("dynamodb", self.gate), guard, "leases")
+
+    @property
+    def stored(self) -> dict[LeaseKey, LeaseRow]:
+        return {row.key: row for pk in tuple(self._partitions) for row in self.beside.rows(pk)}
+
+
+class MemoryObjects(ObjectStore):
+    """Through its `gate` it can be down."""
+
+    def __init__(self) -> None:
+        account, self.gate, always = Aws(), Switch(), OpenGate()
+        always.lock = self.gate.lock
+        account.client("s3", always).create_bucket(Bucket="bucket")
+        self._objects = account.objects.buckets["bucket"]
+        super().__init__(account.client("s3", self.gate), dependency("s3", classify_objects), "bucket")
+
+    @property
+    def stored(self) -> dict[str, bytes]:
+        current = ((key, self._objects.current(key)) for key in self._objects.versions)
+        return {key: version.data for key, version in current if version and version.data is not None}
