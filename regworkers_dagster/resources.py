@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr, ValidationError
 from fairdraw.errors import DrawError
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.observability.logs import describe
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.dependency_status import with_short_timeouts
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings, load_settings

@@ -15,11 +15,11 @@ from rich.text import Text
 
 from regworkers_core.cli.options import quick_runtime
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer
-from regworkers_core.operations.health.dependency_status import (
+from regworkers_core.operations.dependency_status import (
     ServiceName,
     check_service,
 )
-from regworkers_core.operations.health.doctor import Examination, Found, examine_snapshot
+from regworkers_core.operations.doctor import Examination, Found, examine_snapshot
 from regworkers_core.operations.health.rows import SECTIONS, Row, RowState
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system

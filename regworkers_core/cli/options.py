@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 

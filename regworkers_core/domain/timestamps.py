@@ -1,4 +1,4 @@
-"""ISO-8601 UTC strings with milliseconds, the only form in which times are stored; and spans as people type them."""
+"""ISO-8601 UTC strings with milliseconds, the only form in which times are stored; spans as people write them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ def span_seconds(text: str) -> float | None:
     """`90s`, `30m`, `1h` or `2d` in seconds, None when `text` is not of that form."""
     found = _SPAN.fullmatch(text.strip())
     return int(found[1]) * _UNIT_SECONDS[found[2]] if found else None
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `7.5 h`, `3.2 days`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} days"
 
 
 def parse_since(text: str, now: float) -> str:

@@ -24,7 +24,7 @@ from regworkers_core.adapters.kafka.security import Material
 from regworkers_core.adapters.vault import Issued
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, settings_of
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from regworkers_core.analytics.archive.manifest import ROOT
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_core.operations.health.unarchived import read_unarchived
+from regworkers_core.operations.health.sources import read_unarchived
 from regworkers_dagster.analytics.publishing import FLOW, KAFKA_EVENTS
 from regworkers_dagster.drains.observing import or_none
 from regworkers_dagster.drains.running import CONTINUOUS

@@ -9,7 +9,7 @@ import dagster as dg
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.domain.snapshot import QueueState
 from regworkers_core.operations.alerts.evaluate import watch_renewals
-from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
+from regworkers_core.operations.health.sources import put_age_metrics, read_analytics_queue
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import (
     Reading,

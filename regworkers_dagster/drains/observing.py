@@ -16,7 +16,7 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains.runner import DrainSpec
 from regworkers_core.engine.holds import hold_of
-from regworkers_core.operations.health.dependency_status import UP
+from regworkers_core.operations.dependency_status import UP
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.model import Names
 from regworkers_dagster.drains.decisions import worth_recording

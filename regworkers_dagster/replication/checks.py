@@ -9,8 +9,8 @@ from pydantic import Field
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations.dependency_status import ask
 from regworkers_core.operations.health.activity import Activity
-from regworkers_core.operations.health.dependency_status import ask
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import SAME_VERSION, SILENT_PROBES, Answering, dlq_check

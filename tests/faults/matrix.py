@@ -38,8 +38,8 @@ from regworkers_core.domain.snapshot import DRAW, Snapshot
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, evaluate
 from regworkers_core.operations.alerts.outage import Outage
 from regworkers_core.operations.alerts.table import TABLE
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
-from regworkers_core.operations.health.doctor import examine_snapshot
+from regworkers_core.operations.dependency_status import with_short_timeouts
+from regworkers_core.operations.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import LOOKED_AT, PARTITION_TAG, read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime

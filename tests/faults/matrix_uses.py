@@ -31,7 +31,7 @@ from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.observability.tracing import configure_tracing, flush, span
-from regworkers_core.operations.health.dependency_status import read_in_parallel
+from regworkers_core.operations.dependency_status import read_in_parallel
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.draw_run import DrawRun

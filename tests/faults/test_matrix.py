@@ -8,7 +8,7 @@ import pytest
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.operations.alerts.table import TABLE
-from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES
+from regworkers_core.operations.dependency_status import DEPENDENCIES, SERVICES
 from regworkers_core.settings import PROJECT_ROOT
 from tests.faults.matrix import World, a_world, play
 from tests.faults.matrix_table import COLUMNS, LOOK_SECONDS, MATRIX, Incident, cells

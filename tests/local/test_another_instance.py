@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.infrastructure.provision import provision
-from regworkers_core.operations.health.dependency_status import with_short_timeouts
+from regworkers_core.operations.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_local.servers import SERVERS

@@ -13,6 +13,7 @@ import structlog
 from regworkers_core.adapters.mongo.incidents import EvaluationState, Incident
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
+from regworkers_core.domain.timestamps import duration
 from regworkers_core.observability.logs import describe
 from regworkers_core.operations.alerts.conditions import waiting
 from regworkers_core.operations.alerts.conditions.availability import (
@@ -30,7 +31,6 @@ from regworkers_core.operations.alerts.conditions.condition import (
     Condition,
     Context,
     Finding,
-    duration,
 )
 from regworkers_core.operations.alerts.grouping import Previous, group_and_inhibit
 from regworkers_core.operations.alerts.notifier import notifier_of
@@ -41,7 +41,7 @@ from regworkers_core.operations.alerts.outage import (
     record_outage,
 )
 from regworkers_core.operations.alerts.table import RENEWAL, TABLE
-from regworkers_core.operations.health.queues import GAP_EVALUATIONS
+from regworkers_core.operations.health.sources import GAP_EVALUATIONS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

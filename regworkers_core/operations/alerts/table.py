@@ -13,9 +13,10 @@ from regworkers_core.domain.snapshot import (
     PAUSE_SECONDS,
     SELECTION_JOBS,
 )
+from regworkers_core.domain.timestamps import duration
 from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS
 from regworkers_core.flows import DRAINS
-from regworkers_core.operations.alerts.conditions import availability, campaigns, function, waiting, work
+from regworkers_core.operations.alerts.conditions import availability, campaigns, waiting, work
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     DEPENDENCY,
@@ -23,10 +24,9 @@ from regworkers_core.operations.alerts.conditions.condition import (
     MONGO_AWAY,
     STALLED,
     Condition,
-    duration,
 )
 from regworkers_core.operations.alerts.conditions.objectives import or_burns
-from regworkers_core.operations.health.aws_side import LINES_SECONDS
+from regworkers_core.operations.health.sources import LINES_SECONDS
 from regworkers_core.replication.drains import ENQUEUE
 from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings
 from regworkers_core.settings.documents import snake
@@ -370,7 +370,7 @@ TABLE: tuple[Condition, ...] = (
         key="`errors`, `throttles`, `unknown`, `duration`",
         runbook="eligibility.md",
         several="things are wrong with checkEligibility",
-        assess=function.eligibility,
+        assess=availability.eligibility,
     ),
     Condition(
         name="log-lines",
@@ -380,7 +380,7 @@ TABLE: tuple[Condition, ...] = (
         key="log-group",
         runbook="log-lines.md",
         several="log groups get no lines",
-        assess=function.lines,
+        assess=availability.lines,
         patient=True,
     ),
 )

@@ -26,8 +26,8 @@ from regworkers_core.domain.snapshot import (
     UnarchivedEvents,
     Unread,
 )
-from regworkers_core.operations.alerts.conditions.condition import duration
-from regworkers_core.operations.health.dependency_status import TOO_BUSY, way_out
+from regworkers_core.domain.timestamps import duration
+from regworkers_core.operations.dependency_status import TOO_BUSY, way_out
 from regworkers_core.settings import Settings
 
 T = TypeVar("T")

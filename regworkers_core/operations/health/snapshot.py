@@ -36,9 +36,7 @@ from regworkers_core.drains.runner import batch_limit, fuse_in_force
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.flows import DRAINS
-from regworkers_core.operations.health.activity import Activity
-from regworkers_core.operations.health.aws_side import read_function, read_lines
-from regworkers_core.operations.health.dependency_status import (
+from regworkers_core.operations.dependency_status import (
     DEPENDENCIES,
     SERVICES,
     is_late,
@@ -48,9 +46,16 @@ from regworkers_core.operations.health.dependency_status import (
     read_in_parallel,
     too_busy,
 )
+from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.objectives import draw_states, read_objectives
-from regworkers_core.operations.health.queues import dependency_of, queue_readers, queue_states
-from regworkers_core.operations.health.unarchived import read_unarchived
+from regworkers_core.operations.health.sources import (
+    dependency_of,
+    queue_readers,
+    queue_states,
+    read_function,
+    read_lines,
+    read_unarchived,
+)
 from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.replication.second_look import COUNTED
 from regworkers_core.runtime import Runtime

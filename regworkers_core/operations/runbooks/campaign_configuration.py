@@ -12,7 +12,7 @@ from regworkers_core.adapters.redis.campaign_store import CampaignStore, StoredK
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
-from regworkers_core.operations.health.dependency_status import command_in
+from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.runbooks.runbook import Row, RunbookFinding, RunbookReport
 from regworkers_core.runtime import Runtime
 

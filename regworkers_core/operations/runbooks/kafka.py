@@ -12,10 +12,9 @@ from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, UnarchivedEvents, Unread
 from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
+from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.health.activity import Activity
-from regworkers_core.operations.health.dependency_status import command_in
-from regworkers_core.operations.health.queues import read_analytics_queue
-from regworkers_core.operations.health.unarchived import read_unarchived
+from regworkers_core.operations.health.sources import read_analytics_queue, read_unarchived
 from regworkers_core.operations.runbooks.runbook import (
     Row,
     RunbookFinding,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.flows import DRAIN
+from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.health.activity import Activity
-from regworkers_core.operations.health.dependency_status import command_in
 from regworkers_core.operations.runbooks.runbook import (
     Row,
     RunbookFinding,

@@ -10,8 +10,8 @@ from fairdraw import scheduling
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.flows import DRAIN
+from regworkers_core.operations.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.health.activity import Activity
-from regworkers_core.operations.health.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.runbooks.runbook import (
     Row,
     RunbookFinding,

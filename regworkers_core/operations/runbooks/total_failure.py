@@ -12,8 +12,8 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
-from regworkers_core.operations.health.dependency_status import command_in, with_short_timeouts
-from regworkers_core.operations.health.doctor import examine_snapshot
+from regworkers_core.operations.dependency_status import command_in, with_short_timeouts
+from regworkers_core.operations.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import ReadScheduler, read_system
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.health.dependency_status import ServiceName, check_service
+from regworkers_core.operations.dependency_status import ServiceName, check_service
 from regworkers_core.runtime import Runtime
 from regworkers_local.services.faults import Fault, Service
 from tests.adapters.http.servers import dead_address

@@ -13,8 +13,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.producers import ProducerRole, Signature
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.provision import provision
-from regworkers_core.operations.health.aws_side import read_lines
-from regworkers_core.operations.health.queues import put_age_metrics, read_analytics_queue
+from regworkers_core.operations.health.sources import put_age_metrics, read_analytics_queue, read_lines
 from regworkers_core.replication.backfill import backfill_status, start_backfill
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.replication.reconcile.segments import Segment, Segments

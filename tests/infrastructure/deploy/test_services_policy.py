@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from regworkers_core.operations.health.dependency_status import ServiceName, check_service
+from regworkers_core.operations.dependency_status import ServiceName, check_service
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ServicesSettings, load_settings
 from regworkers_local.services.app import TOKEN

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from regworkers_core.adapters.mongo.activity import QueueActivity
-from regworkers_core.operations.health.queues import QueueAge, age_by, read_analytics_queue
+from regworkers_core.operations.health.sources import QueueAge, age_by, read_analytics_queue
 from regworkers_core.runtime import Runtime
 from tests.analytics.world import queue_events, removed
 

@@ -17,9 +17,8 @@ from regworkers_core.drains.runner import batch_limit
 from regworkers_core.flows import DRAINS
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.observability.metrics import UNKNOWN_VERDICTS, Metering
-from regworkers_core.operations.health import dependency_status
-from regworkers_core.operations.health.aws_side import POD_STREAMS, read_function, read_lines
-from regworkers_core.operations.health.dependency_status import (
+from regworkers_core.operations import dependency_status
+from regworkers_core.operations.dependency_status import (
     AWS,
     DEPENDENCIES,
     TOO_BUSY,
@@ -28,6 +27,7 @@ from regworkers_core.operations.health.dependency_status import (
 )
 from regworkers_core.operations.health.rows import RowState, rows_of
 from regworkers_core.operations.health.snapshot import read_system
+from regworkers_core.operations.health.sources import POD_STREAMS, read_function, read_lines
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_core.settings.operations import ObservabilitySettings

@@ -8,7 +8,7 @@ import pytest
 
 from regworkers_core.adapters.kafka.log import KafkaLog
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.health.unarchived import read_unarchived
+from regworkers_core.operations.health.sources import read_unarchived
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, produce
 

@@ -1,15 +1,18 @@
-"""Dependencies that do not answer, a scheduler that does not run, sources that cannot be read, Kafka's certificate."""
+"""Dependencies that do not answer, a scheduler that does not run, sources that cannot be read, Kafka's certificate,
+checkEligibility, which fans wait for, and the lines of pods.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import TypeVar
 
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import CertificateState, TickState, Unread
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.snapshot import CertificateState, FunctionState, TickState, Unread
+from regworkers_core.domain.timestamps import duration, iso
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     DAEMONS,
@@ -20,10 +23,10 @@ from regworkers_core.operations.alerts.conditions.condition import (
     Condition,
     Context,
     Finding,
-    duration,
+    outages_of,
     some,
 )
-from regworkers_core.operations.health.dependency_status import (
+from regworkers_core.operations.dependency_status import (
     AWS,
     NO_ANSWER,
     too_busy,
@@ -42,6 +45,8 @@ ALERTS_SENSOR = "alerts_sensor"
 # The daemon loop may start a due schedule late, and its tick may wait on a busy machine.
 _SCHEDULE_LATE_SECONDS = 60.0
 _LISTED = 100
+# The dependencies without which a verdict is UNKNOWN.
+_VERDICT_NEEDS = ("dynamodb", "mongo", "service-user", "service-campaign")
 
 
 def mongo_down(_: Context) -> Assessment:
@@ -283,3 +288,57 @@ def renewal(_: Context) -> Assessment:
     it (`evaluate.watch_renewals`).
     """
     return Assessment(early=frozenset({RENEWED}))
+
+
+def eligibility(context: Context) -> Assessment | Unread:
+    """One finding each for errors, throttled calls, UNKNOWN verdicts, and calls that take too long."""
+    read = context.snapshot.function
+    if isinstance(read, Unread):
+        # An outage of CloudWatch hides no outage of ours by itself.
+        return replace(read, slack_seconds=inf)
+    return Assessment(tuple(_of_function(context, read)) if read else ())
+
+
+def _of_function(context: Context, read: FunctionState) -> Iterator[Finding]:
+    limits, because = context.settings.alerts, outages_of(_VERDICT_NEEDS)
+    for subject, number, what in (
+        ("errors", read.errors, "calls of checkEligibility ended in an error"),
+        ("throttles", read.throttles, "calls of checkEligibility were throttled: callers got no answer"),
+        (
+            "unknown",
+            read.unknown,
+            "verdicts of checkEligibility were UNKNOWN: a dependency did not answer it",
+        ),
+    ):
+        # A throttled call is no invocation, and one invocation may answer several checks.
+        of = max(read.calls, number)
+        if number >= limits.error_items and number / of > limits.error_rate:
+            summary = f"{number} of {of} {what} within {duration(read.window_seconds)}"
+            details = {subject: number, "calls": read.calls}
+            causes = because if subject == "unknown" else ()
+            yield Finding(subject, context.severity.eligibility_failing, summary, details, causes)
+    p95, limit = read.duration_p95_seconds, limits.batch_share * read.limit_seconds
+    if p95 is not None and p95 > limit:
+        yield Finding(
+            "duration",
+            context.severity.eligibility,
+            f"calls of checkEligibility take {p95:.1f} s (p95), of {read.limit_seconds:g} s that they may",
+            {"p95Seconds": round(p95, 3), "limitSeconds": read.limit_seconds},
+            because,
+        )
+
+
+def lines(context: Context) -> Assessment | Unread:
+    """At most one finding: no line of a pod arrived for long."""
+    read = context.snapshot.lines
+    if isinstance(read, Unread):
+        return read
+    if read is None or read.arrived:
+        return Assessment()
+    summary = (
+        f"no line of a pod came to {read.log_group} for {duration(read.window_seconds)}: the log agent does not "
+        "run, or may not write"
+    )
+    return Assessment(
+        (Finding("log-group", context.severity.log_lines, summary, {"logGroup": read.log_group}),)
+    )

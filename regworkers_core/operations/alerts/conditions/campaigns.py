@@ -11,14 +11,13 @@ from regworkers_core.domain.snapshot import (
     Snapshot,
     Unread,
 )
-from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.domain.timestamps import duration, iso, seconds
 from regworkers_core.flows import DRAINS
 from regworkers_core.operations.alerts.conditions.condition import (
     Assessment,
     Context,
     Finding,
     causes_of_stuck_draws,
-    duration,
 )
 from regworkers_core.operations.health.scheduler import look_back_seconds
 

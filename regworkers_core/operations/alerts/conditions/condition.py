@@ -1,6 +1,6 @@
 """A condition is a pure function from a snapshot of the system to findings, or to Unread.
 
-Read on in `availability`, `work`, `campaigns` and `certificates`; `alerts.table` lists all conditions.
+The other modules of this folder have the functions; `alerts.table` lists all conditions.
 """
 
 from __future__ import annotations
@@ -162,17 +162,6 @@ def causes_of_backlog(drain: str) -> tuple[str, ...]:
 def causes_of_stuck_draws() -> tuple[str, ...]:
     """Keys of what keeps draws from continuing."""
     return (*outages_of(_DRAW), DAEMONS)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `7.5 h`, `3.2 days`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:.1f} days"
 
 
 def some(names: Sequence[str]) -> str:

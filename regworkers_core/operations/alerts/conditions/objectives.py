@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, DRAWS, FRESHNESS, ObjectiveState, Unread
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import duration, iso
 from regworkers_core.operations.alerts.conditions.condition import (
     FUSE,
     Assessment,
@@ -19,7 +19,6 @@ from regworkers_core.operations.alerts.conditions.condition import (
     causes_of_backlog,
     causes_of_failures,
     causes_of_stuck_draws,
-    duration,
     merged,
 )
 from regworkers_core.operations.health.objectives import SUBJECTS

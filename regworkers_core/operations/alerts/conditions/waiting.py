@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
+from regworkers_core.domain.timestamps import duration
 from regworkers_core.flows import DRAINS
 from regworkers_core.operations.alerts.conditions.condition import (
     STALLED,
@@ -18,7 +19,6 @@ from regworkers_core.operations.alerts.conditions.condition import (
     Context,
     Finding,
     causes_of_stalls,
-    duration,
 )
 from regworkers_core.replication import drains as replication
 from regworkers_core.settings import Settings

@@ -9,6 +9,7 @@ from typing import Any
 from fairdraw.documents import as_document
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import AGE_UNKNOWN, QueueState, Unread
+from regworkers_core.domain.timestamps import duration
 from regworkers_core.flows import DRAIN_OF, PAGES
 from regworkers_core.operations.alerts.conditions.condition import (
     FUSE,
@@ -17,7 +18,6 @@ from regworkers_core.operations.alerts.conditions.condition import (
     Finding,
     causes_of_backlog,
     causes_of_failures,
-    duration,
     merged,
 )
 from regworkers_core.operations.alerts.conditions.waiting import (

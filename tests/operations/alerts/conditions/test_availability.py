@@ -16,9 +16,9 @@ from regworkers_core.operations.alerts.conditions.availability import Gap, blind
 from regworkers_core.operations.alerts.conditions.condition import Context, Finding
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate
 from regworkers_core.operations.alerts.table import TABLE
-from regworkers_core.operations.health.dependency_status import too_busy, with_short_timeouts
-from regworkers_core.operations.health.queues import queue_readers
+from regworkers_core.operations.dependency_status import too_busy, with_short_timeouts
 from regworkers_core.operations.health.snapshot import read_system
+from regworkers_core.operations.health.sources import queue_readers
 from regworkers_core.runtime import Runtime
 from tests.operations.alerts.world import (
     BLIND,

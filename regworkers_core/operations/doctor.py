@@ -15,7 +15,8 @@ from regworkers_core.operations.alerts.conditions.work import TOPICS
 from regworkers_core.operations.alerts.evaluate import SENSOR, assess, still_since, watched
 from regworkers_core.operations.alerts.outage import last_evaluation
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
-from regworkers_core.operations.health.dependency_status import (
+from regworkers_core.operations.catalog import CATALOG
+from regworkers_core.operations.dependency_status import (
     LOCAL_UP,
     needs_setting,
     read_in_parallel,
@@ -23,7 +24,6 @@ from regworkers_core.operations.health.dependency_status import (
     way_out,
 )
 from regworkers_core.operations.health.rows import SECTIONS, STREAM, Row, RowState, rows_of
-from regworkers_core.operations.runbooks.runbook import CATALOG
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

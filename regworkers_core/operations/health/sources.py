@@ -1,17 +1,28 @@
-"""How deep each queue is and, as far as is known, how old its oldest message."""
+"""What the snapshot reads of queues, topics, checkEligibility and log lines: how much waits, and how old it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from regworkers_core.adapters.kafka.log import Partition
 from regworkers_core.adapters.mongo.activity import QueueActivity
+from regworkers_core.analytics.archive.manifest import LEASE, plan_reading, read_manifest
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
-from regworkers_core.domain.snapshot import QueueState, Reading, Unread
-from regworkers_core.domain.timestamps import seconds
-from regworkers_core.observability.metrics import DATA_LOSS, OLDEST_MESSAGE, Metering
+from regworkers_core.domain.snapshot import (
+    FunctionState,
+    LinesState,
+    QueueState,
+    Reading,
+    UnarchivedEvents,
+    Unread,
+)
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.infrastructure.desired import desired
+from regworkers_core.observability.metrics import DATA_LOSS, OLDEST_MESSAGE, UNKNOWN_VERDICTS, Metering
+from regworkers_core.operations.logs import any_line
 from regworkers_core.runtime import Runtime
 
 P = ParamSpec("P")
@@ -19,6 +30,13 @@ T = TypeVar("T")
 _DEPTH, _AGE = "depth:", "age:"
 # How many evaluations may be missing before the time between two of them counts as not observed.
 GAP_EVALUATIONS = 5
+WINDOW_SECONDS = 300.0
+# Each evaluation of the alerts writes a line, about once a minute.
+LINES_SECONDS = 900.0
+# The agent of deploy/kubernetes/logs.yaml begins the name of each of its streams with it.
+POD_STREAMS = "pods-"
+# CloudWatch has the numbers of a minute up to two minutes later.
+_LATE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +164,81 @@ def _or_none(read: Callable[P, T], *args: P.args, **more: P.kwargs) -> T | None:
         return read(*args, **more)
     except (Failure, UsageError):
         return None
+
+
+def read_unarchived(runtime: Runtime) -> tuple[UnarchivedEvents, ...]:
+    """One for each topic. Raises TransientFailure when S3 or Kafka does not answer, UsageError for a missing topic."""
+    manifest, _ = read_manifest(runtime.objects)
+    now = runtime.clock()
+    with runtime.kafka_log(LEASE, peek=True) as log:
+        topics = log.partitions(runtime.names.topics)
+        if len(topics) < len(runtime.names.topics):
+            runtime.kafka_admin.probe(runtime.names.topics)
+        bounds = log.watermarks([each for partitions in topics.values() for each in partitions])
+        # The archive read on to an end that some brokers list late: the partition was not created again.
+        ahead = [each for each, span in bounds.items() if (manifest.offset(each) or 0) > span.end]
+        bounds |= log.bounds(ahead)
+        spans = plan_reading(manifest, bounds, iso(now)).spans
+        times = log.first_times(spans)
+    retention = _retention(runtime, topics)
+
+    def oldest(partitions: Collection[Partition]) -> float | None:
+        written = [times[each] for each in partitions if each in times]
+        return max(0.0, now - min(written)) if written else None
+
+    return tuple(
+        UnarchivedEvents(
+            topic,
+            sum(spans[each].end - spans[each].start for each in partitions),
+            oldest(partitions),
+            retention[topic],
+        )
+        for topic, partitions in topics.items()
+    )
+
+
+def _retention(runtime: Runtime, topics: Collection[str]) -> dict[str, float | None]:
+    """Seconds by topic. Those of the settings where the topic's own cannot be read."""
+    settings = runtime.settings.kafka
+    try:
+        configs = runtime.kafka_admin.configs(topics)
+    except UsageError:
+        configs = {}
+    wanted = settings.topic_config["retention.ms"]
+    milliseconds = {topic: int(configs.get(topic, {}).get("retention.ms", wanted)) for topic in topics}
+    return {topic: None if each < 0 else each / 1000 for topic, each in milliseconds.items()}
+
+
+def read_function(runtime: Runtime) -> FunctionState | None:
+    """checkEligibility within the last minutes that CloudWatch knows; None where CloudWatch is off. Raises
+    TransientFailure.
+    """
+    metrics, settings = runtime.metrics, runtime.settings
+    if not metrics.enabled:
+        return None
+    function = desired(settings).function
+    now, seconds = runtime.clock(), WINDOW_SECONDS + _LATE_SECONDS
+
+    def of_lambda(metric: str, statistic: str = "Sum") -> list[float]:
+        where = {"FunctionName": function.name}
+        return metrics.values("AWS/Lambda", metric, where, statistic, now, seconds)
+
+    durations = of_lambda("Duration", "p95")
+    return FunctionState(
+        WINDOW_SECONDS,
+        calls=round(sum(of_lambda("Invocations"))),
+        errors=round(sum(of_lambda("Errors"))),
+        throttles=round(sum(of_lambda("Throttles"))),
+        unknown=round(sum(metrics.own_values(UNKNOWN_VERDICTS, now, seconds))),
+        # The worst minute: percentiles of minutes cannot be combined.
+        duration_p95_seconds=max(durations) / 1000 if durations else None,
+        limit_seconds=float(function.timeout_seconds),
+    )
+
+
+def read_lines(runtime: Runtime) -> LinesState | None:
+    """Whether a line of a pod has arrived; None where no agent collects them. Raises TransientFailure."""
+    if runtime.settings.observability.cloudwatch_logs != "commands":
+        return None
+    arrived = any_line(runtime, runtime.clock() - LINES_SECONDS, POD_STREAMS)
+    return LinesState(runtime.names.log_group, LINES_SECONDS, arrived)

@@ -30,10 +30,10 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.operations import doctor
 from regworkers_core.operations.alerts.conditions.condition import BLIND, Context
 from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
-from regworkers_core.operations.health import doctor
-from regworkers_core.operations.health.doctor import _SECTION_OF, Examination, examine
+from regworkers_core.operations.doctor import _SECTION_OF, Examination, examine
 from regworkers_core.operations.health.rows import SECTIONS, RowState
 from regworkers_core.settings import Settings
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.health import dependency_status
-from regworkers_core.operations.health.dependency_status import (
+from regworkers_core.operations import dependency_status
+from regworkers_core.operations.dependency_status import (
     DEPENDENCIES,
     SERVICES,
     UP,
