@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regworkers_core.domain.documents import as_document
+from fairdraw.documents import as_document
 
 
 @dataclass(frozen=True, slots=True)
