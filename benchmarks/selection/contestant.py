@@ -23,14 +23,14 @@ import pandas  # noqa: F401
 from benchmarks.figures import peak_mib
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
 from fairdraw.documents import as_document
-from fairdraw.maths.allocate import compute
-from fairdraw.maths.engine import Engine
-from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, sha256_hex
+from fairdraw.large.allocate import compute
+from fairdraw.large.engine import Engine
+from fairdraw.large.receipts import ReceiptSource, build_receipt
+from fairdraw.large.tiles import write_proofs
+from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, canonical_bytes, sha256_hex
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import root_of
-from fairdraw.proof.receipt import ReceiptSource, build_receipt, receipt_bytes
 from fairdraw.proof.verify import verify
-from fairdraw.tiles import write_proofs
 from regworkers_core.selection.report.notes import capacity_respected
 from regworkers_core.settings import PROJECT_ROOT
 from tests.selection.site.node import NODE
@@ -82,7 +82,7 @@ def _receipts(folder: Path) -> list[float]:
     found = []
     for ref in refs:
         started = time.perf_counter()
-        receipt_bytes(build_receipt(folder, ref, index=folder / INDEX))
+        canonical_bytes(build_receipt(folder, ref, index=folder / INDEX))
         found.append((time.perf_counter() - started) * 1000)
     return sorted(found)
 
@@ -113,7 +113,7 @@ def _lookups(folder: Path) -> dict[str, Any]:
     (folder / "refs.json").write_bytes(orjson.dumps(refs))
     found = _in_node(folder, "lookups.mjs", str(folder / PAGE), str(folder / "refs.json"))
     for ref, text in zip(refs[:_RECEIPTS], found.pop("texts"), strict=False):
-        if receipt_bytes(build_receipt(folder, ref, index=folder / INDEX)).decode() != text:
+        if canonical_bytes(build_receipt(folder, ref, index=folder / INDEX)).decode() != text:
             raise RuntimeError(f"another receipt of {ref}")
     return found
 

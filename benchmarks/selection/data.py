@@ -7,9 +7,9 @@ from pathlib import Path
 
 import duckdb
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.columns import write_leaves
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, MANIFEST, SEED, STRIKES, sha256_hex
-from fairdraw.maths.leaves import write_leaves
 from fairdraw.maths.manifest import (
     Manifest,
     MarketTerms,

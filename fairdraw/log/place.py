@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fairdraw.errors import UsageError
-from fairdraw.log_http import LogHttp
+from fairdraw.log.http import LogHttp
 from fairdraw.maths.files import file_hash, sha256_hex
 
 _REQUEST_SECONDS, _FILE_SECONDS = 10.0, 120.0

@@ -1,22 +1,29 @@
-"""The inputs of one phase, checked against each other and the phase before; the preferences and rights of each leaf."""
+"""The inputs of one phase, checked against each other and the phase before; and summary.json, which counts results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+from typing import ClassVar, Self
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Batch, Column, compute
-from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, equal_files, file_hash, sha256_hex
-from fairdraw.maths.leaves import ahead, read_leaves, refuse_leaf
+from fairdraw.maths.files import (
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    SEED,
+    STRIKES,
+    SUMMARY,
+    Fields,
+    JsonFile,
+    equal_files,
+    file_hash,
+    json_keys,
+    sha256_hex,
+)
 from fairdraw.maths.manifest import Manifest, SeedFile, check_cumulative, parse_strikes
-from fairdraw.terms import is_selection_id
+from fairdraw.terms import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,127 +97,39 @@ class Phase:
             raise DrawError(MANIFEST, f"{', '.join(changed)}: may not change between phases")
 
 
-# Segment lists whose check is remembered.
-_KNOWN_LISTS = 100_000
+@dataclass(frozen=True, slots=True)
+class MarketCounts:
+    """Winners of one market: `new` in this phase, `winners` in all phases."""
+
+    new: int
+    winners: int
 
 
-class Wishes:
-    """What every leaf prefers and is entitled to, as small numbers by line of leaves.txt.
-
-    `rights[position]` is the number of the leaf's set of reserved segments; row `members[rights]` says which of
-    `segments` are in it. A leaf takes 4 bytes, 4 more if there are reserves, and 2 per preference, which are in a file
-    under `scratch`.
+@dataclass(frozen=True, slots=True)
+class Summary(JsonFile):
+    """summary.json: the hashes and counts of a phase. `outcomes` has every outcome, `markets` every market of the
+    manifest, zeros included.
     """
 
-    def __init__(self, count: int, most: int, segments: Sequence[str], scratch: Path) -> None:
-        """`most` bounds the number of preferences."""
-        self.segments = tuple(segments)
-        self.starts = np.zeros(count + 1, np.uint32 if most < 2**32 else np.uint64)
-        none = np.zeros(1, np.int32)
-        self.rights = np.zeros(count, np.int32) if segments else np.broadcast_to(none, count)
-        self.members = np.zeros((1, len(segments)), np.bool_)
-        self.struck = np.zeros(0, np.int32)
-        self.flat: npt.NDArray[np.int16] = np.zeros(0, np.int16)
-        self._file = scratch / "preferences"
-        self._sets: dict[frozenset[str], int] = {frozenset(): 0}
-        self._known: dict[str, int] = {}
+    FILE: ClassVar[str] = SUMMARY
 
-    def markets(self, position: int) -> list[int]:
-        """Return the indexes of the leaf's preferred markets, in the fan's order; lines count from 0."""
-        found: list[int] = self.flat[self.starts[position] : self.starts[position + 1]].tolist()
-        return found
+    manifest_hash: str
+    result_hash: str
+    cutoffs_hash: str
+    outcomes: Mapping[str, int]
+    markets: Mapping[str, MarketCounts]
 
-    def of(self, positions: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
-        """Return how many markets each of these leaves prefers, and all their indexes, concatenated."""
-        starts = self.starts[positions].astype(np.int64)
-        lengths = self.starts[positions + 1].astype(np.int64) - starts
-        firsts = np.cumsum(lengths) - lengths
-        return lengths, self.flat[np.repeat(starts - firsts, lengths) + np.arange(int(lengths.sum()))]
-
-    @staticmethod
-    def read(
-        leaves: Path,
-        count: int,
-        markets: Sequence[str],
-        segments: Sequence[str],
-        strikes: Sequence[str],
-        scratch: Path,
-    ) -> Wishes:
-        """Read leaves.txt, checking every line in full; `strikes` are refs. Raises DrawError for a struck ref without a
-        leaf, a malformed leaf, an unknown market, or another number of leaves than `count`.
-        """
-        # A preference takes at least a byte and a separator.
-        made = Wishes(count, leaves.stat().st_size // 2, segments, scratch)
-        known, struck = pa.array(markets, pa.string()), pa.array(strikes, pa.string())
-        done, hits = 0, []
-        with made._file.open("wb") as file:
-            for batch in ahead(read_leaves(leaves)):
-                part = slice(done, done + batch.num_rows)
-                if part.stop > count:
-                    break
-                made._take_preferences(batch, part, known).tofile(file)
-                made._take_segments(batch, part)
-                if len(struck):
-                    found = np.flatnonzero(compute.is_in(batch["ref"], struck).to_numpy(zero_copy_only=False))
-                    hits.append((found + done).astype(np.int32))
-                done = part.stop
-        if done != count:
-            raise DrawError(LEAVES, f"{count:,} leaves were committed to, found another number")
-        if hits:
-            made.struck = np.concatenate(hits)
-        if len(made.struck) != len(struck):
-            raise DrawError(STRIKES, f"{len(struck)} refs are struck, {len(made.struck)} of them have a leaf")
-        made._finish()
-        return made
-
-    def _take_preferences(self, batch: Batch, part: slice, known: Column) -> npt.NDArray[np.int16]:
-        lists = compute.split_pattern(batch["preferences"], ",")
-        indexes = compute.index_in(lists.flatten(), known)
-        bounds = np.asarray(lists.offsets)
-        if indexes.null_count:
-            at = int(np.flatnonzero(compute.is_null(indexes).to_numpy(zero_copy_only=False))[0])
-            market = lists.flatten()[at].as_py()
-            row = int(np.searchsorted(bounds - bounds[0], at, "right")) - 1
-            refuse_leaf(batch, row, f"market {market!r} is not in the manifest")
-        flat: npt.NDArray[np.int32] = indexes.to_numpy()
-        lengths = np.diff(bounds)
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        pairs = np.sort(rows * len(known) + flat)
-        twice = np.flatnonzero(pairs[1:] == pairs[:-1])
-        if len(twice):
-            refuse_leaf(batch, int(pairs[twice[0]]) // len(known), "duplicate preference")
-        start = int(self.starts[part.start])
-        self.starts[part.start + 1 : part.stop + 1] = start + np.cumsum(lengths, dtype=np.int64)
-        return flat.astype(np.int16)
-
-    def _take_segments(self, batch: Batch, part: slice) -> None:
-        # There are usually few different lists: each is checked once.
-        encoded = batch["segments"].dictionary_encode()
-        numbers = np.fromiter(
-            (self._rights_of(text, batch) for text in encoded.dictionary.to_pylist()),
-            np.int32,
-            len(encoded.dictionary),
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        outcomes, markets = fields.nested("outcomes", tuple(Outcome)), fields.nested("markets")
+        counts = {name: markets.nested(name, json_keys(MarketCounts)) for name in markets.names}
+        return cls(
+            fields.hash("manifestHash"),
+            fields.hash("resultHash"),
+            fields.hash("cutoffsHash"),
+            {outcome: outcomes.integer(outcome) for outcome in Outcome},
+            {
+                name: MarketCounts(each.integer("new"), each.integer("winners"))
+                for name, each in counts.items()
+            },
         )
-        if self.segments:
-            self.rights[part] = numbers[encoded.indices.to_numpy()]
-
-    def _rights_of(self, text: str, batch: Batch) -> int:
-        number = self._known.get(text)
-        if number is None:
-            names = text.split(",") if text else []
-            if not all(map(is_selection_id, names)) or any(a >= b for a, b in pairwise(names)):
-                row = compute.index(batch["segments"], text).as_py()
-                refuse_leaf(batch, row, "segments are ids, sorted, each once")
-            number = self._sets.setdefault(frozenset(names).intersection(self.segments), len(self._sets))
-            if len(self._known) >= _KNOWN_LISTS:
-                self._known.clear()
-            self._known[text] = number
-        return number
-
-    def _finish(self) -> None:
-        self.members = np.array(
-            [[segment in each for segment in self.segments] for each in self._sets], np.bool_
-        ).reshape(len(self._sets), len(self.segments))
-        if self._file.stat().st_size:
-            # As a plain array: slicing a memmap costs ten times as much.
-            self.flat = np.asarray(np.memmap(self._file, np.int16, "r"))

@@ -26,7 +26,11 @@ from fairdraw.maths.rules import (
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import signed_at
 from fairdraw.proof.checker import (
+    BEFORE_THE_LOG,
+    DRAWN,
+    EXCLUDED,
     RECEIPT,
+    VERSION,
     CheckResult,
     Excluded,
     Inclusion,
@@ -39,7 +43,6 @@ from fairdraw.proof.checker import (
 from fairdraw.proof.guarantee import Published
 from fairdraw.proof.inputs import changed_terms, check_randomness
 from fairdraw.proof.logged import LoggedPhase, Trust, TrustedKey
-from fairdraw.proof.receipt import BEFORE_THE_LOG, DRAWN, EXCLUDED, VERSION
 from fairdraw.terms import Outcome
 
 HOLDS, FAILS, INCOMPLETE = "holds", "fails", "incomplete"

@@ -10,7 +10,7 @@ from typing import NoReturn
 from fairdraw.errors import DrawError
 from fairdraw.maths.beside import ANNULLED, Annulled
 from fairdraw.maths.files import CUTOFFS, STRIKES, Fields, is_hash, parse_canonical, sha256_hex, short
-from fairdraw.maths.leaves import Leaf, parse_leaf
+from fairdraw.maths.leaves import Leaf, Position, parse_leaf
 from fairdraw.maths.manifest import STRIKE_REASON, Manifest, parse_strikes
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
@@ -28,9 +28,12 @@ from fairdraw.proof.logged import (
     TrustedKey,
     Unchecked,
 )
-from fairdraw.proof.receipt import BEFORE_THE_LOG, Position
 from fairdraw.terms import is_selection_id
 
+# Receipts of a version before have no key `log`, and are checked as well.
+VERSION, BEFORE_THE_LOG = 3, 2
+DRAWN = "draw"
+EXCLUDED = "excluded"
 RECEIPT = "receipt"
 _PHASE = ("cutoffs", "cutoffsHash", "manifest", "manifestHash", "published", "result", "resultHash", "strike")
 _INCLUSION = ("index", "leaf", "proof")

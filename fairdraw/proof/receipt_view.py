@@ -11,9 +11,8 @@ from fairdraw.maths.files import CUTOFFS, parse_canonical
 from fairdraw.maths.leaves import parse_leaf
 from fairdraw.maths.rules import Cutoff, parse_cutoffs
 from fairdraw.proof.check import FAILS, HOLDS, INCOMPLETE, ReceiptChecked
-from fairdraw.proof.checker import State
+from fairdraw.proof.checker import DRAWN, State
 from fairdraw.proof.logged import NO_WITNESS
-from fairdraw.proof.receipt import DRAWN
 
 # Columns of the plain text.
 _WIDTH = 100

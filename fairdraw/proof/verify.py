@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
-from fairdraw.maths.allocate import compute
+from fairdraw.large.allocate import compute
+from fairdraw.large.engine import Engine
+from fairdraw.large.rank import check_weights
 from fairdraw.maths.beside import Annulled, is_beside
-from fairdraw.maths.engine import Engine
 from fairdraw.maths.files import (
     ARTEFACTS,
     CUTOFFS,
@@ -32,7 +33,6 @@ from fairdraw.maths.files import (
 )
 from fairdraw.maths.manifest import check_cumulative
 from fairdraw.maths.merkle import root_of
-from fairdraw.maths.rank import check_weights
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import signed_at
 from fairdraw.proof.guarantee import Published, published_lines

@@ -59,7 +59,7 @@ def verify_command(
     Exits 1 if a byte differs. A folder is verified offline. For a campaign without --manifest-hash the hashes of its
     record are compared, which proves less.
     """
-    from fairdraw.maths.engine import Engine
+    from fairdraw.large.engine import Engine
     from fairdraw.proof.verify import verify
     from regworkers_core.selection.proof.source import artefacts_of
 
@@ -126,8 +126,9 @@ def receipt_command(
 
     It may name other members of the household: give it to the entrant only. Exits 1 if it is not valid.
     """
+    from fairdraw.large.receipts import folder_source
+    from fairdraw.maths.files import canonical_bytes
     from fairdraw.proof.check import FAILS, check_receipt
-    from fairdraw.proof.receipt import folder_source, receipt_bytes
     from fairdraw.proof.receipt_view import receipt_text
     from fairdraw.verifier.assemble import verifier_page
     from regworkers_core.selection.proof.source import cache_folder, campaign_source
@@ -145,7 +146,7 @@ def receipt_command(
         typer.echo(found.note, err=True)
     if receipt["campaignId"] != campaign_id:
         raise UsageError(f"{source} is the draw of {receipt['campaignId']}, not of {campaign_id}")
-    data = receipt_bytes(receipt)
+    data = canonical_bytes(receipt)
     checked = check_receipt(data, trusted)
     if form is ReceiptFormat.HTML:
         data = verifier_page(data)

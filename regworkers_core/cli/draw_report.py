@@ -213,7 +213,7 @@ def simulate_command(
     Uses the entries of the campaign as they are now. Reads the replica and writes nothing. It is not the draw: its
     seeds are discarded, and it refuses the real seed. Figures are means over the rounds, with the lowest and highest.
     """
-    from fairdraw.maths.engine import Engine
+    from fairdraw.large.engine import Engine
     from regworkers_core.adapters.files.judged_entries import read_judged
     from regworkers_core.eligibility.campaign.judging import judge_entries
     from regworkers_core.replication.settled import lag_warnings

@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from fairdraw import scheduling
-from fairdraw.spilling import spilling
+from fairdraw.large.engine import spilling
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored
 from regworkers_core.domain.claim import comparable

@@ -187,8 +187,8 @@ def metadata_of(step: "StepResult") -> Metadata:
 
 def table_of(step: str, facts: Mapping[str, Any]) -> Metadata:
     """Rows and columns of the table that a step made; empty for a step that makes none."""
-    from fairdraw.maths.outcomes import OUTCOMES_SCHEMA
-    from fairdraw.maths.rank import RANKED_SCHEMA
+    from fairdraw.large.outcomes import OUTCOMES_SCHEMA
+    from fairdraw.large.rank import RANKED_SCHEMA
     from regworkers_core.adapters.files.judged_entries import JUDGED_SCHEMA
     from regworkers_core.selection.draw.freezing import POOL_SCHEMA
 

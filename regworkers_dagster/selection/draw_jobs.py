@@ -146,7 +146,7 @@ class AdoptConfig(ApplyConfig, CampaignConfig):
 )
 def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
     """Judges every entry as it is now."""
-    from fairdraw.maths.engine import Engine
+    from fairdraw.large.engine import Engine
     from regworkers_core.adapters.files.judged_entries import read_judged
     from regworkers_core.eligibility.campaign.judging import judge_entries
     from regworkers_core.replication.settled import lag_warnings
@@ -323,15 +323,15 @@ def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome
 )
 def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     """Neither log nor metadata name the entrant or the outcome."""
+    from fairdraw.maths.files import canonical_bytes
     from fairdraw.proof.check import FAILS, check_receipt
-    from fairdraw.proof.receipt import receipt_bytes
     from fairdraw.verifier.assemble import verifier_page
     from regworkers_core.selection.proof.source import cache_folder, campaign_source
 
     campaign_id, entry = launch.campaign_id(config.campaign_id), require("entry", config.entry)
     source = campaign_source(launch.runtime, campaign_id, cache_folder())
     receipt = source.receipt(entry)
-    data = receipt_bytes(receipt)
+    data = canonical_bytes(receipt)
     checked = check_receipt(data)
     facts = {
         "page": launch.hand_out("receipt.html", verifier_page(data)),

@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from fairdraw.large.receipts import build_receipt
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
 from fairdraw.log.tree import root_over
-from fairdraw.maths.files import sha256_hex
+from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.maths.merkle import levels_of, path_up
-from fairdraw.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from tests.fairdraw.proof.draws import BEACON, CAMPAIGN, REVEAL, outcomes, publish_beside, refs, two_phases
@@ -52,7 +52,7 @@ def receipt(outcome: str, *, kind: str = "beacon", logged: bool = True) -> dict[
     made = build_receipt(folder, ref, reasons=lambda _ref: ["NO_MARKET"])
     if logged:
         in_the_log(made)
-    document: dict[str, Any] = json.loads(receipt_bytes(made))
+    document: dict[str, Any] = json.loads(canonical_bytes(made))
     return document
 
 

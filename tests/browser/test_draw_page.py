@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fairdraw.proof.receipt import build_receipt, receipt_bytes
+from fairdraw.large.receipts import build_receipt
+from fairdraw.maths.files import canonical_bytes
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.selection.site.page import served_policy
 from regworkers_core.selection.site.publish import page_from_folder
@@ -174,7 +175,7 @@ def _answered(tab: Tab) -> str:
 def test_a_receipt_from_a_file_is_checked_also_as_the_page_that_an_entrant_got(
     visit: Any, site: Path, tmp_path: Path
 ) -> None:
-    receipt = receipt_bytes(build_receipt(site, _ref(site, "WINNER")))
+    receipt = canonical_bytes(build_receipt(site, _ref(site, "WINNER")))
     (tmp_path / "receipt.json").write_bytes(receipt)
     (tmp_path / "receipt.html").write_bytes(verifier_page(receipt))
     for name in ("receipt.json", "receipt.html"):
@@ -187,7 +188,7 @@ def test_a_receipt_from_a_file_is_checked_also_as_the_page_that_an_entrant_got(
 def test_a_duplicate_key_does_not_turn_a_winner_into_one_who_is_absent(
     visit: Any, site: Path, tmp_path: Path
 ) -> None:
-    receipt = receipt_bytes(build_receipt(site, _ref(site, "WINNER")))
+    receipt = canonical_bytes(build_receipt(site, _ref(site, "WINNER")))
     (tmp_path / "receipt.json").write_bytes(b'{"kind":"excluded",' + receipt[1:])
     with visit() as tab:
         tab.choose("#file", tmp_path / "receipt.json")

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from fairdraw.log import tree, witness
+from fairdraw.log.http import LogHttp
 from fairdraw.log.leaves import Kind
 from fairdraw.log.note import Note, SignerKey, VerifierKey
-from fairdraw.log_http import LogHttp
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.log.witnesses import Witness, Witnesses
 from tests.conformance.servers import free_port

@@ -13,7 +13,7 @@ import pytest
 
 from fairdraw import scheduling
 from fairdraw.errors import UsageError
-from fairdraw.log_http import MAX_ANSWER_BYTES, LogHttp, NoAnswer
+from fairdraw.log.http import MAX_ANSWER_BYTES, LogHttp, NoAnswer
 
 
 class Answers:

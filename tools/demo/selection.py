@@ -13,9 +13,8 @@ from typing import Any
 
 from rich.table import Table
 
-from fairdraw.maths.engine import Engine
-from fairdraw.maths.files import RESULT
-from fairdraw.proof.receipt import receipt_bytes
+from fairdraw.large.engine import Engine
+from fairdraw.maths.files import RESULT, canonical_bytes
 from fairdraw.proof.verify import Verification, verify
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
@@ -86,7 +85,7 @@ def publish(runtime: Runtime, folder: Path) -> dict[str, Path]:
         for name, outcomes in (("winner", ("WINNER",)), ("loser", ("WAITLIST", "UNSELECTED"))):
             ref = next(line.split("|")[0] for line in lines if line.endswith(outcomes))
             path = found[f"receipt of a {name}"] = folder / f"receipt-{name}.html"
-            path.write_bytes(verifier_page(receipt_bytes(source.receipt(ref))))
+            path.write_bytes(verifier_page(canonical_bytes(source.receipt(ref))))
     return found
 
 

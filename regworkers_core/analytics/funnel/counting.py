@@ -10,7 +10,7 @@ from typing import Self
 import duckdb
 import pandas as pd
 
-from fairdraw.spilling import spilling
+from fairdraw.large.engine import spilling
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.analytics.funnel.staging import (
     CODED,

@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError

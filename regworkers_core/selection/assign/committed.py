@@ -13,7 +13,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import OUTCOMES
 from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.reasons import PermanentFailure, Reason

@@ -16,7 +16,8 @@ import orjson
 import pyarrow.parquet as pq
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Engine
+from fairdraw.large.columns import write_leaves
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import (
     CUTOFFS,
     LEAVES,
@@ -29,7 +30,6 @@ from fairdraw.maths.files import (
     file_hash,
     sha256_hex,
 )
-from fairdraw.maths.leaves import write_leaves
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import root_of
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus

@@ -11,8 +11,9 @@ import duckdb
 import orjson
 
 from fairdraw.documents import as_document
-from fairdraw.maths.allocate import allocate_seats, compute
-from fairdraw.maths.engine import Engine
+from fairdraw.large.allocate import allocate_seats, compute
+from fairdraw.large.engine import Engine
+from fairdraw.large.rank import RANKED, rank_leaves
 from fairdraw.maths.files import (
     ARTEFACTS,
     CUTOFFS,
@@ -26,7 +27,6 @@ from fairdraw.maths.files import (
     sha256_hex,
 )
 from fairdraw.maths.manifest import Manifest
-from fairdraw.maths.rank import RANKED, rank_leaves
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import OUTCOMES
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof.verify import verify

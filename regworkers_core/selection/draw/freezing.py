@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Engine
+from fairdraw.large.columns import write_leaves
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES
-from fairdraw.maths.leaves import write_leaves
 from fairdraw.maths.merkle import root_of
 from fairdraw.maths.rules import MAX_WEIGHT
 from regworkers_core.adapters.files.judged_entries import (

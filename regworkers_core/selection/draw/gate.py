@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import ARTEFACTS, OUTCOMES
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof.verify import Verification, verify

@@ -16,7 +16,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, Workbench, workbench
 
 if TYPE_CHECKING:
-    from fairdraw.maths.engine import Engine
+    from fairdraw.large.engine import Engine
 
 # What a later step lacks, by the step that was not run.
 _NOT_DONE = {
@@ -126,7 +126,7 @@ class HeldDraw:
             yield bench
 
     def _engine(self, bench: Workbench) -> Engine:
-        from fairdraw.maths.engine import Engine
+        from fairdraw.large.engine import Engine
 
         settings = self._runtime.settings.selection
         return Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import OUTCOMES
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import RequestError, UsageError

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from fairdraw import scheduling
 from fairdraw.log import tree
+from fairdraw.log.http import Ask, LogHttp, NoAnswer
 from fairdraw.log.note import COSIGNATURE, Note, NoteError, Signature, VerifierKey
-from fairdraw.log_http import Ask, LogHttp, NoAnswer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 
@@ -30,7 +30,7 @@ class Witness:
 
 
 class Witnesses:
-    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `fairdraw.log_http`."""
+    """All witnesses, of which `needed` must cosign. `ask` sends one request, see `fairdraw.log.http`."""
 
     def __init__(self, witnesses: Sequence[Witness], needed: int, ask: Ask) -> None:
         self._witnesses, self.needed, self._ask = tuple(witnesses), needed, ask

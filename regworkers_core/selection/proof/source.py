@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fairdraw.large.receipts import ReceiptSource
 from fairdraw.log.follow import log_parts
 from fairdraw.log.place import Place
 from fairdraw.maths.beside import (
@@ -40,7 +41,6 @@ from fairdraw.maths.files import (
     sha256_hex,
 )
 from fairdraw.proof.inputs import PHASE_FOLDER, mark_not_confirmed
-from fairdraw.proof.receipt import ReceiptSource
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.keys import EntryKey, is_selection_id

@@ -16,10 +16,10 @@ from typing import Any, Self
 import duckdb
 
 from fairdraw.errors import DrawError
+from fairdraw.large.engine import spilling
 from fairdraw.maths.files import CUTOFFS, MANIFEST, SUMMARY, parse_canonical
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
-from fairdraw.spilling import spilling
 from regworkers_core.adapters.files.judged_entries import OTHER_DOMAINS
 from regworkers_core.domain.reasons import UsageError
 

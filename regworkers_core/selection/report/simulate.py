@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdraw.maths.allocate import compute
-from fairdraw.maths.engine import Engine
+from fairdraw.large.allocate import compute
+from fairdraw.large.columns import write_leaves
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, sha256_hex
-from fairdraw.maths.leaves import write_leaves
 from fairdraw.maths.manifest import (
     COMMIT_REVEAL,
     Manifest,

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairdraw.large.tiles import BLOCK, Proofs
 from fairdraw.maths.beside import published
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import signed_at
 from fairdraw.proof.inputs import Inputs
-from fairdraw.tiles import BLOCK, Proofs
 from fairdraw.verifier.assemble import curves_scripts, module, source, verifier_hash
 from regworkers_core.reporting.figures import svg
 from regworkers_core.reporting.pages import page

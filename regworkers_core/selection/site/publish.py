@@ -13,14 +13,14 @@ from typing import Any
 import orjson
 
 from fairdraw.documents import as_document
+from fairdraw.large.engine import Engine
+from fairdraw.large.receipts import ReceiptSource
+from fairdraw.large.tiles import DRAW, OnLeaves, Proofs, write_proofs
 from fairdraw.log.follow import log_parts
 from fairdraw.maths.beside import published
-from fairdraw.maths.engine import Engine
 from fairdraw.maths.files import LEAVES, OUTCOMES, RESULT
 from fairdraw.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
 from fairdraw.proof.inputs import drawn_folders, phase_folders, read_inputs
-from fairdraw.proof.receipt import ReceiptSource
-from fairdraw.tiles import DRAW, OnLeaves, Proofs, write_proofs
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.domain.reasons import UsageError

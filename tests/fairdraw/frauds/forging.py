@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
+from fairdraw.large.receipts import Receipt
 from fairdraw.maths.files import (
     CUTOFFS,
     LEAVES,
@@ -27,14 +28,13 @@ from fairdraw.maths.leaves import Leaf, parse_leaf
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State
 from fairdraw.proof.logged import Trust
-from fairdraw.proof.receipt import Receipt, receipt_bytes
 from fairdraw.proof.verify import verify
 from tests.fairdraw.maths.draws import compute_with_any_seed
 
 
 def failed(receipt: Receipt, trust: Trust | None = None) -> list[str]:
     """The steps of the check of a receipt that fail."""
-    checked = check_receipt(receipt_bytes(receipt), trust or Trust())
+    checked = check_receipt(canonical_bytes(receipt), trust or Trust())
     return [each.name for each in checked.checks if each.state == State.FAILED]
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from fairdraw.large.receipts import Receipt, build_receipt
 from fairdraw.log import account, follow, witness
 from fairdraw.log.leaves import Kind, LogLeaf, LogState, kept_path
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
 from fairdraw.log.tree import consistency
 from fairdraw.maths.beside import NOTICE, Annulled
-from fairdraw.maths.files import CUTOFFS, MANIFEST, RESULT, file_hash, sha256_hex
+from fairdraw.maths.files import CUTOFFS, MANIFEST, RESULT, canonical_bytes, file_hash, sha256_hex
 from fairdraw.proof import logged
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.logged import LogKeys, LogPart, Trust
-from fairdraw.proof.receipt import Receipt, build_receipt, receipt_bytes
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from tests.fairdraw.frauds.forging import bend_cutoffs, copied, failed, without
@@ -206,7 +206,7 @@ def test_a_commit_that_is_backdated(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     before = {**receipt["log"]["committed"], "checkpoint": checkpoint(log_of(leaves[:1]), at=NOW - 700)}
     earlier, none = ({**receipt, "log": {**receipt["log"], "committed": each}} for each in (before, None))
     assert failed(earlier, TRUST) == ["log"]
-    assert check_receipt(receipt_bytes(none), TRUST).verdict == "incomplete"
+    assert check_receipt(canonical_bytes(none), TRUST).verdict == "incomplete"
     kept = {
         f"log/{kept_path(3, LOG.verifier())}": checkpoint(log_of(leaves[:3]), at=NOW - 599).encode(),
         **files_of(forged),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fairdraw.large.receipts import Receipt, build_receipt
 from fairdraw.maths import manifest as manifests
 from fairdraw.maths import phase as phases
 from fairdraw.maths.files import CUTOFFS, MANIFEST, SEED, STRIKES, file_hash
@@ -19,7 +20,6 @@ from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import Manifest, MarketTerms
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof import check, checker, inputs, verify
-from fairdraw.proof.receipt import Receipt, build_receipt
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from tests.fairdraw.frauds.forging import (

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from fairdraw.log import tree, witness
+from fairdraw.log.http import LogHttp
 from fairdraw.log.note import COSIGNATURE, Checkpoint, Note, SignerKey, VerifierKey, signed
-from fairdraw.log_http import LogHttp
 from fairdraw.maths.merkle import leaf_hash
 from regworkers_core.selection.log.witnesses import Witness, Witnesses
 from tests.selection.log.fakes import NOW, ORIGIN

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from fairdraw.maths.allocate import allocate_phase, compute
-from fairdraw.maths.engine import Engine
+from fairdraw.large.allocate import allocate_phase, compute
+from fairdraw.large.engine import Engine
+from fairdraw.large.rank import Ranked, order_leaves
 from fairdraw.maths.files import (
     LEAVES,
     MANIFEST,
@@ -33,9 +34,7 @@ from fairdraw.maths.manifest import (
     strikes_bytes,
 )
 from fairdraw.maths.merkle import root_of
-from fairdraw.maths.outcomes import Summary
-from fairdraw.maths.phase import Phase
-from fairdraw.maths.rank import Ranked, order_leaves
+from fairdraw.maths.phase import Phase, Summary
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
 

@@ -9,8 +9,8 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairdraw.maths import rank
-from fairdraw.maths.engine import Engine
+from fairdraw.large import rank
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import CUTOFFS, RESULT
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.draws import (

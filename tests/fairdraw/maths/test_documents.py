@@ -20,7 +20,7 @@ from fairdraw.maths.manifest import (
     parse_strikes,
     strikes_bytes,
 )
-from fairdraw.maths.outcomes import MarketCounts, Summary
+from fairdraw.maths.phase import MarketCounts, Summary
 from fairdraw.maths.rules import (
     Cutoff,
     MarketCutoffs,

@@ -12,11 +12,12 @@ from pathlib import Path
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fairdraw.maths.allocate import allocate_seats
-from fairdraw.maths.engine import Engine
+from fairdraw.large.allocate import allocate_seats
+from fairdraw.large.columns import write_leaves
+from fairdraw.large.engine import Engine
+from fairdraw.large.rank import rank_leaves
 from fairdraw.maths.files import CUTOFFS, LEAVES, RESULT, parse_canonical
-from fairdraw.maths.leaves import parse_leaf, write_leaves
-from fairdraw.maths.rank import rank_leaves
+from fairdraw.maths.leaves import parse_leaf
 from fairdraw.maths.rules import entry_key, keys_of, market_of, parse_cutoffs, unit_key
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.draws import (

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Engine
-from fairdraw.maths.leaves import Leaf, LeafCounts, parse_leaf, read_leaves, write_leaves
+from fairdraw.large.columns import LeafCounts, read_leaves, write_leaves
+from fairdraw.large.engine import Engine
+from fairdraw.maths.leaves import Leaf, parse_leaf
 from tests.fairdraw.maths.draws import write_pool
 from tests.fairdraw.maths.oracle import OracleLeaf
 
@@ -139,7 +140,7 @@ def test_a_file_of_leaves_is_refused_for_each_flaw(tmp_path: Path, text: bytes, 
 
 
 def test_disorder_between_two_batches_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fairdraw.maths.leaves._BLOCK_BYTES", 40)
+    monkeypatch.setattr("fairdraw.large.columns._BLOCK_BYTES", 40)
     path = tmp_path / "leaves.txt"
     lines = [f"r{number:03d}|u1|1|a|m\n" for number in range(50)]
     path.write_text("".join(lines))

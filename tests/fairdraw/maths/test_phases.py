@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.allocate import compute
-from fairdraw.maths.engine import Engine
+from fairdraw.large.allocate import compute
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash, sha256_hex
 from fairdraw.maths.manifest import Manifest, MarketTerms, ReserveTerms, SeedFile
 from tests.fairdraw.maths.draws import SECRET, Terms, compute_phase, outcomes_of, write_phase

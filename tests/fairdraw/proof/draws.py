@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fairdraw.maths.allocate import compute
+from fairdraw.large.allocate import compute
+from fairdraw.large.engine import Engine
 from fairdraw.maths.beside import (
     ACCEPTED,
     NOTICE,
@@ -18,7 +19,6 @@ from fairdraw.maths.beside import (
     accepted_bytes,
     replaced_name,
 )
-from fairdraw.maths.engine import Engine
 from fairdraw.maths.files import (
     LEAVES,
     MANIFEST,

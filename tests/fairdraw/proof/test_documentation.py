@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from fairdraw.maths.files import file_hash, sha256_hex
+from fairdraw.large.receipts import build_receipt
+from fairdraw.maths.files import canonical_bytes, file_hash, sha256_hex
 from fairdraw.maths.manifest import MarketTerms
-from fairdraw.proof.receipt import build_receipt, receipt_bytes
 from regworkers_core.settings import PROJECT_ROOT
 from tests.fairdraw.proof.draws import CAMPAIGN, Terms, entrants, make, outcomes
 from tests.support.terminal import regworkers
@@ -150,7 +150,7 @@ def test_every_command_of_the_document_runs_on_a_draw_of_one_phase(
     assert done.stdout == OWN + FILES.format(n=1) + LIST
     # And the commands that are programs.
     receipt = tmp_path / "receipt.json"
-    receipt.write_bytes(receipt_bytes(receipt_with_cutoff(tmp_path)))
+    receipt.write_bytes(canonical_bytes(receipt_with_cutoff(tmp_path)))
     first = file_hash(tmp_path / "phase-1" / "manifest.json")
     known = {"<folder>": str(tmp_path), "receipt.json": str(receipt)}
     for text in _TEXT.findall(DOCUMENT.read_text(encoding="utf-8")):

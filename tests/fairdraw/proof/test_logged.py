@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from fairdraw.errors import DrawError
+from fairdraw.large.receipts import build_receipt
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.log.note import COSIGNATURE, Note, Signature
 from fairdraw.maths.beside import Annulled
-from fairdraw.maths.files import sha256_hex
+from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.proof.check import ReceiptChecked, check_receipt
 from fairdraw.proof.logged import NO_COMMITTED, NO_LOG, NO_WITNESS, Trust
-from fairdraw.proof.receipt import build_receipt, receipt_bytes
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.domain.selection import QUICKNET
@@ -74,7 +74,7 @@ def logged(
 
 
 def check(receipt: dict[str, Any], trust: Trust | None = None) -> ReceiptChecked:
-    return check_receipt(receipt_bytes(receipt), trust or Trust())
+    return check_receipt(canonical_bytes(receipt), trust or Trust())
 
 
 def state(checked: ReceiptChecked, name: str) -> tuple[str, str]:
@@ -345,7 +345,7 @@ def test_a_trust_file_is_read_strictly(change: dict[str, Any], said: str) -> Non
 
 def test_the_terminal_takes_a_file_of_trusted_keys(receipt: dict[str, Any], tmp_path: Path) -> None:
     kept, keys = tmp_path / "receipt.json", tmp_path / "trust.json"
-    kept.write_bytes(receipt_bytes(logged(receipt)))
+    kept.write_bytes(canonical_bytes(logged(receipt)))
     words = ("check-receipt", str(kept), "--format", "json", "--trust", str(keys))
     for log, verdict, code in ((LOG, "holds", 0), (FORMER, "fails", 1)):
         keys.write_text(json.dumps({"beacon": {}, "log": [str(log.verifier())], "need": 0, "witnesses": []}))

@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairdraw.large.lookups import SortedFile, starts_of, write_unit_index
 from fairdraw.maths.leaves import Leaf
-from fairdraw.proof.lookups import SortedFile, starts_of, write_unit_index
 
 IDS = st.text(alphabet="AZaz09_-", min_size=1, max_size=5)
 

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fairdraw.errors import DrawError
+from fairdraw.large.receipts import NoReceipt, build_receipt
 from fairdraw.maths.beside import Annulled
-from fairdraw.maths.files import RESULT, file_hash
+from fairdraw.maths.files import RESULT, canonical_bytes, file_hash
 from fairdraw.maths.manifest import MarketTerms
 from fairdraw.maths.rules import entry_key
 from fairdraw.proof.check import ReceiptChecked, check_receipt
-from fairdraw.proof.receipt import NoReceipt, build_receipt, receipt_bytes
 from fairdraw.proof.receipt_view import receipt_text
 from regworkers_core.domain.reasons import UsageError
 from tests.fairdraw.proof.draws import (
@@ -43,7 +43,7 @@ def receipts(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def check(receipt: dict[str, Any]) -> ReceiptChecked:
-    return check_receipt(receipt_bytes(receipt))
+    return check_receipt(canonical_bytes(receipt))
 
 
 def failed(checked: ReceiptChecked) -> list[str]:
@@ -63,7 +63,7 @@ def one_of(all_receipts: dict[str, dict[str, Any]], outcome: str) -> dict[str, A
         if each["outcome"] == outcome
         and (outcome != "WINNER" or each["phases"][0]["result"].endswith("WINNER"))
     )
-    return json.loads(receipt_bytes(found))  # type: ignore[no-any-return]
+    return json.loads(canonical_bytes(found))  # type: ignore[no-any-return]
 
 
 def test_every_entrants_receipt_states_the_published_outcome_and_passes(
@@ -84,7 +84,7 @@ def test_a_receipt_of_a_draw_from_the_beacon_checks_the_signature(beaconed: Path
     signature = "a" + seed["signature"][1:]
     randomness = hashlib.sha256(bytes.fromhex(signature)).hexdigest()
     forged = {**seed, "signature": signature, "randomness": randomness}
-    receipt["seed"] = receipt_bytes(forged).decode()
+    receipt["seed"] = canonical_bytes(forged).decode()
     assert failed(check(receipt))[0] == "randomness"
 
 
@@ -96,7 +96,7 @@ def test_unselected_and_waiting_differ_at_the_end_of_the_waitlist(tmp_path: Path
         assert seen == expected
         if size == 0:
             beaten = next(each for each in made.values() if each["outcome"] == "UNSELECTED")
-            assert claimed(json.loads(receipt_bytes(beaten)), "", "WAITLIST") == ["outcome-1"]
+            assert claimed(json.loads(canonical_bytes(beaten)), "", "WAITLIST") == ["outcome-1"]
         assert all(check(each).verdict != "fails" for each in made.values())
 
 
@@ -129,7 +129,7 @@ def test_a_sibling_of_another_unit_or_behind_does_not_count(all_receipts: dict[s
     receipt["siblings"] = [receipt["inclusion"]]
     assert failed(check(receipt)) == ["candidate"]
     # The entry ahead, with the claim that it was behind.
-    first = json.loads(receipt_bytes(all_receipts[ahead]))
+    first = json.loads(canonical_bytes(all_receipts[ahead]))
     first["siblings"] = [one_of(all_receipts, "HOUSEHOLD_LIMIT")["inclusion"]]
     first["phases"] = [
         {**phase, "result": f"{ahead}|||HOUSEHOLD_LIMIT", "strike": None} for phase in first["phases"]
@@ -152,7 +152,7 @@ def test_a_strike_that_is_missing_in_a_later_phase_fails(
 ) -> None:
     struck = next(ref for ref, found in outcomes(revealed / "phase-1").items() if found == "STRUCK")
     for market, value in (("", "WAITLIST"), ("", "UNSELECTED"), ("east", "WINNER"), ("west", "WINNER")):
-        receipt = json.loads(receipt_bytes(all_receipts[struck]))
+        receipt = json.loads(canonical_bytes(all_receipts[struck]))
         rank = receipt["rank"] or ""
         receipt["phases"][1].update(strike=None, result=f"{struck}|{market}|{rank}|{value}")
         receipt.update(market=market, outcome=value)
@@ -161,7 +161,7 @@ def test_a_strike_that_is_missing_in_a_later_phase_fails(
 
 def test_a_rank_that_changes_between_phases_fails(all_receipts: dict[str, dict[str, Any]]) -> None:
     receipt = max(all_receipts.values(), key=lambda each: each["rank"] or 0)
-    receipt = json.loads(receipt_bytes(receipt))
+    receipt = json.loads(canonical_bytes(receipt))
     ref, market, rank, result = receipt["phases"][0]["result"].split("|")
     receipt["phases"][0]["result"] = f"{ref}|{market}|{int(rank) + 1}|{result}"
     assert failed(check(receipt)) == ["rank"]
@@ -173,14 +173,14 @@ Change = Callable[[dict[str, Any]], None]
 def text_of(name: str, number: int, **fields: Any) -> Change:
     def change(receipt: dict[str, Any]) -> None:
         document = json.loads(receipt["phases"][number - 1][name])
-        receipt["phases"][number - 1][name] = receipt_bytes({**document, **fields}).decode()
+        receipt["phases"][number - 1][name] = canonical_bytes({**document, **fields}).decode()
 
     return change
 
 
 def seed_with(**fields: Any) -> Change:
     def change(receipt: dict[str, Any]) -> None:
-        receipt["seed"] = receipt_bytes({**json.loads(receipt["seed"]), **fields}).decode()
+        receipt["seed"] = canonical_bytes({**json.loads(receipt["seed"]), **fields}).decode()
 
     return change
 
@@ -204,7 +204,7 @@ def unmet_cutoffs(receipt: dict[str, Any]) -> None:
         for groups in markets.values():
             groups["open"] = none
             groups["reserves"] = [{**each, "cutoff": none} for each in groups["reserves"]]
-        phase["cutoffs"] = receipt_bytes({"markets": markets}).decode()
+        phase["cutoffs"] = canonical_bytes({"markets": markets}).decode()
 
 
 def outcome(value: str) -> Change:
@@ -429,7 +429,7 @@ def test_no_flipped_bit_of_a_receipt_goes_unnoticed(
     all_receipts: dict[str, dict[str, Any]], kind: str, at: float, bit: int
 ) -> None:
     receipt = one_of(all_receipts, kind)
-    data = bytearray(receipt_bytes(receipt))
+    data = bytearray(canonical_bytes(receipt))
     place = int(at * len(data))
     assume(not any(start <= place < end for start, end in only_to_compare(receipt, bytes(data))))
     data[place] ^= 1 << bit
@@ -620,8 +620,8 @@ def test_a_receipt_counts_replaced_manifests_and_names_what_was_accepted_and_why
         else:
             before = json.loads(kept["replaced"][0])
             manifest = {**json.loads(before["manifest"]), "count": 37}
-            other = {**before, "manifest": receipt_bytes(manifest).decode()}
-            part["replaced"] = [receipt_bytes(other).decode()]
+            other = {**before, "manifest": canonical_bytes(manifest).decode()}
+            part["replaced"] = [canonical_bytes(other).decode()]
             assert "published" in failed(check(receipt))
 
 
@@ -651,7 +651,7 @@ def test_cut_offs_that_are_not_those_of_the_manifests_groups_fail(
         receipt = one_of(all_receipts, "WAITLIST")
         document = json.loads(receipt["phases"][0]["cutoffs"])
         change(document["markets"])
-        receipt["phases"][0]["cutoffs"] = receipt_bytes(document).decode()
+        receipt["phases"][0]["cutoffs"] = canonical_bytes(document).decode()
         rehashed(receipt)
         return failed(check(receipt))
 
@@ -711,7 +711,7 @@ def test_any_value_anywhere_in_a_receipt_is_no_crash(
             document = json.loads(inner)
             document[data.draw(st.sampled_from(sorted(document)))] = data.draw(VALUES)
             try:
-                place[key] = receipt_bytes(document).decode()
+                place[key] = canonical_bytes(document).decode()
             except ValueError:
                 place[key] = json.dumps(document)
             break

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import ARTEFACTS, LEAVES, MANIFEST, SEED, STRIKES
 from fairdraw.maths.leaves import Leaf, parse_leaf
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms, SeedFile

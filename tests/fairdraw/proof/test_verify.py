@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fairdraw.large.engine import Engine
 from fairdraw.maths.beside import Annulled
-from fairdraw.maths.engine import Engine
 from fairdraw.maths.files import (
     ARTEFACTS,
     MANIFEST,

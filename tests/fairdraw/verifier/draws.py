@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from fairdraw.large.receipts import build_receipt
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
 from fairdraw.maths.beside import (
@@ -41,7 +42,6 @@ from fairdraw.maths.manifest import (
     commitment_of,
     strikes_bytes,
 )
-from fairdraw.proof.receipt import build_receipt
 from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso

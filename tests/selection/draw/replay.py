@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from fairdraw.proof.verify import Verification, verify
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
+from fairdraw.large.allocate import compute
+from fairdraw.large.engine import Engine
 from fairdraw.log.follow import follow
-from fairdraw.maths.allocate import compute
-from fairdraw.maths.engine import Engine
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import PhaseRecord

@@ -13,11 +13,10 @@ import pytest
 from fairdraw import scheduling
 from fairdraw.log.follow import FollowedLog, follow
 from fairdraw.log.leaves import Kind
-from fairdraw.maths.files import sha256_hex
+from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.proof import beacon
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State
-from fairdraw.proof.receipt import receipt_bytes
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import MarketPhase, NoticeType, Planned
 from regworkers_core.domain.timestamps import iso
@@ -100,7 +99,7 @@ def test_receipts_of_the_draw_hold_by_the_log(finished: Runtime, tmp_path: Path)
     source = campaign_source(finished, CAMPAIGN, tmp_path)
     for number in (1, 2, 20):
         receipt = source.receipt(ref_of(number))
-        checked = check_receipt(receipt_bytes(receipt))
+        checked = check_receipt(canonical_bytes(receipt))
         states = {step.name: step.state for step in checked.checks}
         assert (states["log"], states["witnesses"]) == (State.PASSED, State.PASSED), checked.checks
         assert receipt["log"]["committed"]["proof"]

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from fairdraw.large.receipts import build_receipt
 from fairdraw.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
-from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
-from fairdraw.proof.receipt import build_receipt, receipt_bytes
+from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, canonical_bytes, file_hash
 from fairdraw.verifier import assemble
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.cli import draw, draw_proof
@@ -138,7 +138,7 @@ def test_the_check_says_first_that_the_draw_was_annulled(revealed: Path, cache: 
     )
     (folder / "phase-1" / "annulled.json").write_bytes(said.to_bytes())
     kept = cache / "receipt.json"
-    kept.write_bytes(receipt_bytes(build_receipt(folder, ref_of(revealed, "WINNER"))))
+    kept.write_bytes(canonical_bytes(build_receipt(folder, ref_of(revealed, "WINNER"))))
     lines = here("check-receipt", str(kept)).stdout.splitlines()
     assert lines[0] == "This draw was annulled: its outcomes do not count"
     assert lines[1] == "  2026-11-26T08:00:00.000Z: a list of last year"

@@ -7,9 +7,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
+from fairdraw.maths.files import canonical_bytes
 from fairdraw.proof.check import check_receipt
-from fairdraw.proof.receipt import receipt_bytes
 from fairdraw.proof.verify import Verification, verify
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export, report_key
@@ -58,7 +58,7 @@ def test_all_readers_see_when_the_manifest_was_public_and_which_one_it_replaced(
         assert document["publishedAt"] == first.published_at and document["replaced"] == int(late)
 
         receipt = campaign_source(own, CAMPAIGN, tmp_path).receipt(ref_of(1))
-        assert check_receipt(receipt_bytes(receipt)).verdict == "holds"
+        assert check_receipt(canonical_bytes(receipt)).verdict == "holds"
         for text in (receipt["guarantee"], "\n".join(done.notes)):
             assert f"signed at {done.round_at} (UTC)" in text
             assert f"the manifest was public at {first.published_at}" in text

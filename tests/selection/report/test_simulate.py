@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from regworkers_core.domain.campaign import Market, Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.report.simulate import (

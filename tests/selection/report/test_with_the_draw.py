@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 import pytest
 
-from fairdraw.maths.allocate import compute
-from fairdraw.maths.engine import Engine
+from fairdraw.large.allocate import compute
+from fairdraw.large.columns import write_leaves
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import canonical_bytes
-from fairdraw.maths.leaves import write_leaves
 from fairdraw.maths.manifest import Manifest, derive_seed
 from regworkers_core.selection.report.build import measured
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from fairdraw.large.tiles import DRAW, Proofs
 from fairdraw.maths.beside import ANNULLED, Annulled
 from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
 from fairdraw.proof.inputs import read_inputs
-from fairdraw.tiles import DRAW, Proofs
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.cli import draw_proof
 from regworkers_core.domain.reasons import UsageError

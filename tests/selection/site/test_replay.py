@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import ARTEFACTS, sha256_hex
 from tests.fairdraw.maths import draws
 from tests.fairdraw.maths.oracle import OracleLeaf

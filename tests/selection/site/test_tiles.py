@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from fairdraw import tiles
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Engine
+from fairdraw.large import tiles
+from fairdraw.large.engine import Engine
+from fairdraw.large.receipts import ReceiptSource, build_receipt
+from fairdraw.maths.files import canonical_bytes
 from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms
-from fairdraw.proof.receipt import ReceiptSource, build_receipt, receipt_bytes
 from tests.fairdraw.proof import draws
 from tests.selection.site.node import Node
 
@@ -83,7 +84,7 @@ def test_every_ref_of_a_random_draw_gets_the_bytes_of_its_receipt(
         # Why an entry was left out is not public.
         if receipt["kind"] == "excluded":
             receipt["reasons"] = []
-        assert each["text"] == receipt_bytes(receipt).decode()
+        assert each["text"] == canonical_bytes(receipt).decode()
         assert each["drawn"] == (receipt["kind"] == "draw")
         assert each["requests"] <= 5
         assert each["bytes"] <= 50_000
@@ -94,7 +95,7 @@ def test_a_draw_without_entries_proves_that_no_one_took_part(tmp_path: Path, nod
     assert _tiles_of(draw, tmp_path / "page").tiles == 0
     (found,) = node.call("receipts", folder=str(tmp_path / "page"), refs=["some-ref"])
     receipt = build_receipt(draw, "some-ref", reasons=_absent, log=_log) | {"reasons": []}
-    assert (found["text"], found["drawn"]) == (receipt_bytes(receipt).decode(), False)
+    assert (found["text"], found["drawn"]) == (canonical_bytes(receipt).decode(), False)
 
 
 def test_fifty_markets_and_two_phases_fit_into_fifty_kilobytes(tmp_path: Path, node: Node) -> None:

@@ -10,10 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
-import pyarrow.compute
 
-from fairdraw.spilling import spilling
+# Threads share the memory limit, and a join that spills needs some for each.
+THREADS = 2
+
+
+def spilling(folder: Path, memory_mib: int, threads: int = THREADS) -> dict[str, Any]:
+    """A connection's configuration that spills to `folder/spill` beyond `memory_mib`. Rows come in any order unless a
+    query has an ORDER BY.
+    """
+    return {
+        "memory_limit": f"{memory_mib}MiB",
+        "temp_directory": str(folder / "spill"),
+        "threads": threads,
+        "preserve_insertion_order": False,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +57,3 @@ class Engine:
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="draw-", dir=self.scratch) as folder:
             yield Path(folder)
-
-
-# The type stubs of Arrow cover only a part of what these functions and columns take.
-compute: Any = pyarrow.compute
-Column = Any
-Batch = Any
-
-
-def terminated(lines: Column) -> memoryview:
-    """Return the strings of an array, each with a line feed, as one block of memory."""
-    joined = compute.binary_join_element_wise(lines, "", "\n")
-    return memoryview(text_bytes(joined))
-
-
-def text_bytes(strings: Column) -> Any:
-    """Return the concatenated strings of an array as a numpy array of bytes."""
-    _, offsets, data = strings.buffers()
-    if data is None or not len(strings):
-        return np.zeros(0, np.uint8)
-    bounds = np.frombuffer(offsets, np.int32)
-    start, end = bounds[strings.offset], bounds[strings.offset + len(strings)]
-    return np.frombuffer(data, np.uint8)[start:end]

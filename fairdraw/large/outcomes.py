@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,50 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Batch, Column, compute, terminated, text_bytes
-from fairdraw.maths.files import OUTCOMES, RESULT, SUMMARY, Fields, JsonFile, json_keys
-from fairdraw.maths.leaves import ahead, read_leaves, read_result
+from fairdraw.large.columns import (
+    Batch,
+    Column,
+    ahead,
+    compute,
+    read_leaves,
+    read_result,
+    terminated,
+    text_bytes,
+)
+from fairdraw.maths.files import OUTCOMES, RESULT
 from fairdraw.maths.manifest import Manifest
 from fairdraw.terms import Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class MarketCounts:
-    """Winners of one market: `new` in this phase, `winners` in all phases."""
-
-    new: int
-    winners: int
-
-
-@dataclass(frozen=True, slots=True)
-class Summary(JsonFile):
-    """summary.json: the hashes and counts of a phase. `outcomes` has every outcome, `markets` every market of the
-    manifest, zeros included.
-    """
-
-    FILE: ClassVar[str] = SUMMARY
-
-    manifest_hash: str
-    result_hash: str
-    cutoffs_hash: str
-    outcomes: Mapping[str, int]
-    markets: Mapping[str, MarketCounts]
-
-    @classmethod
-    def read(cls, fields: Fields) -> Self:
-        outcomes, markets = fields.nested("outcomes", tuple(Outcome)), fields.nested("markets")
-        counts = {name: markets.nested(name, json_keys(MarketCounts)) for name in markets.names}
-        return cls(
-            fields.hash("manifestHash"),
-            fields.hash("resultHash"),
-            fields.hash("cutoffsHash"),
-            {outcome: outcomes.integer(outcome) for outcome in Outcome},
-            {
-                name: MarketCounts(each.integer("new"), each.integer("winners"))
-                for name, each in counts.items()
-            },
-        )
-
 
 _NAME = pa.dictionary(pa.int16(), pa.string())
 _FEW_VALUES: Any = ["market", "outcome", "previous", "previous_market"]
@@ -219,7 +187,7 @@ class Outcomes:
 
 @cache
 def _names() -> Column:
-    # Not at import: see `leaves._weight_texts`.
+    # Not at import: see `columns._weight_texts`.
     return pa.array([*_ORDER, ""], pa.string())
 
 

@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Engine
+from fairdraw.large.engine import Engine
+from fairdraw.large.outcomes import LeafIdentity, Outcomes
+from fairdraw.large.rank import RANKED, Ranked, rank_leaves
+from fairdraw.large.wishes import Wishes
 from fairdraw.maths.files import CUTOFFS, LEAVES, MANIFEST, SUMMARY, canonical_bytes, sha256_hex
 from fairdraw.maths.manifest import Manifest
-from fairdraw.maths.outcomes import LeafIdentity, MarketCounts, Outcomes, Summary
-from fairdraw.maths.phase import Phase, Wishes
-from fairdraw.maths.rank import RANKED, Ranked, rank_leaves
+from fairdraw.maths.phase import MarketCounts, Phase, Summary
 from fairdraw.maths.rules import (
     NO_SEATS,
     Cutoff,

@@ -9,13 +9,13 @@ for the entrant and for support.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fairdraw.errors import DrawError, UsageError
+from fairdraw.large.lookups import SortedFile, starts_of, write_unit_index
 from fairdraw.maths.files import (
     CUTOFFS,
     LEAVES,
@@ -24,27 +24,19 @@ from fairdraw.maths.files import (
     SEED,
     STRIKES,
     SUMMARY,
-    canonical_bytes,
     sha256_hex,
-    short,
 )
-from fairdraw.maths.leaves import Leaf, parse_leaf
+from fairdraw.maths.leaves import Leaf, Position, parse_leaf
 from fairdraw.maths.manifest import Manifest, SeedFile
 from fairdraw.maths.merkle import Proof, proof_of
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import signed_at
+from fairdraw.proof.checker import DRAWN, EXCLUDED, VERSION
 from fairdraw.proof.guarantee import Published
 from fairdraw.proof.inputs import drawn_folders, phase_folders, read_json
-from fairdraw.proof.lookups import SortedFile, starts_of, write_unit_index
-from fairdraw.terms import Outcome, is_selection_id
+from fairdraw.terms import is_selection_id
 
-# Receipts of a version before have no key `log`, and are checked as well.
-VERSION, BEFORE_THE_LOG = 3, 2
-# Numbers in artefacts have at most this many digits.
-_RANK = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
-DRAWN = "draw"
-EXCLUDED = "excluded"
 Receipt = dict[str, Any]
 # Returns the reasons for which an entry was left out of the draw, by its ref; empty if it was not.
 Reasons = Callable[[str], Sequence[str]]
@@ -66,33 +58,6 @@ def no_log(campaign_id: str, phases: int) -> None:
 
 class NoReceipt(UsageError):
     """The argument is not a ref, or the ref is neither in the draw nor among the excluded entries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A line of result.txt. `rank` and `market` may be empty text, as there."""
-
-    market: str
-    rank: str
-    outcome: str
-
-    @classmethod
-    def parse(cls, line: str, ref: str) -> Position:
-        """Parse `ref|market|rank|outcome`. Raises DrawError for result.txt."""
-        parts = line.split("|")
-        if len(parts) != 4 or parts[0] != ref:
-            raise DrawError(RESULT, f"{short(line)} is not a line `{ref}|market|rank|outcome`")
-        _, market, rank, outcome = parts
-        if outcome not in Outcome.__members__:
-            raise DrawError(RESULT, f"outcome {short(outcome)} is not one of {', '.join(Outcome)}")
-        if rank and not _RANK.fullmatch(rank):
-            raise DrawError(RESULT, f"rank {short(rank)} is not a positive whole number")
-        return cls(market, rank, outcome)
-
-
-def receipt_bytes(receipt: Receipt) -> bytes:
-    """The canonical JSON of a receipt."""
-    return canonical_bytes(receipt)
 
 
 def build_receipt(

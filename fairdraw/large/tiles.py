@@ -30,9 +30,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Engine, compute
+from fairdraw.large.columns import compute, read_leaves, read_result
+from fairdraw.large.engine import Engine
+from fairdraw.large.receipts import Receipt, ReceiptSource
 from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, STRIKES, canonical_bytes, file_hash
-from fairdraw.maths.leaves import read_leaves, read_result
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import (
     TreeHash,
@@ -43,7 +44,6 @@ from fairdraw.maths.merkle import (
     path_up,
 )
 from fairdraw.proof.inputs import drawn_folders
-from fairdraw.proof.receipt import Receipt, ReceiptSource
 
 # Leaves of a tile, a power of two. A smaller tile is smaller to fetch, but repeats the hashes up to the root.
 BLOCK = 64

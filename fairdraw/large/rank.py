@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.engine import Batch, Engine, compute
+from fairdraw.large.columns import Batch, compute, read_leaves
+from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, MANIFEST, SEED
-from fairdraw.maths.leaves import LEAST_LEAF_BYTES, read_leaves
+from fairdraw.maths.leaves import LEAST_LEAF_BYTES
 from fairdraw.maths.manifest import Manifest, SeedFile
 from fairdraw.maths.rules import entry_key_prefix, key_prefix
 

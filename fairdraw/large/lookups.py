@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fairdraw.maths.engine import Engine
-from fairdraw.maths.leaves import LEAF_COLUMNS, read_leaves
+from fairdraw.large.columns import read_leaves
+from fairdraw.large.engine import Engine
+from fairdraw.maths.leaves import LEAF_COLUMNS
 
 
 class Line(NamedTuple):

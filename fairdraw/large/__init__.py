@@ -1,0 +1,1 @@
+"""Draws of many millions of entries, with DuckDB and Arrow: what the extra `large` adds."""
