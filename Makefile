@@ -50,7 +50,7 @@ test: $(STAMP) ## run the suite without slow tests (SHUFFLE=7 in another order, 
 SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report fairdraw/proof fairdraw/verifier \
 	infrastructure/deploy infrastructure/test_extras.py operations/health operations/test_template.py \
 	operations/alerts/test_channels.py replication/reconcile replication/enqueue/test_discovery.py \
-	fairdraw/maths/test_invariants.py fairdraw/maths/test_against_the_oracle.py
+	fairdraw/maths/test_invariants.py fairdraw/maths/test_both_engines.py
 
 test-fast: $(STAMP) ## run most of the tests that need no server, in under a minute
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --no-servers \

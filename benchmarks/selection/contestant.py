@@ -23,8 +23,7 @@ import pandas  # noqa: F401
 from benchmarks.figures import peak_mib
 from benchmarks.selection.data import CAMPAIGN, IDS, leaves, make_pool, make_terms, shape_of
 from fairdraw.documents import as_document
-from fairdraw.large.allocate import compute
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine, compute
 from fairdraw.large.receipts import ReceiptSource, build_receipt
 from fairdraw.large.tiles import write_proofs
 from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, canonical_bytes, sha256_hex
@@ -132,8 +131,8 @@ def _some_refs(folder: Path) -> list[str]:
     return refs
 
 
-def _engine(folder: Path) -> Engine:
-    return Engine(folder / "scratch")
+def _engine(folder: Path) -> LargeEngine:
+    return LargeEngine(folder / "scratch")
 
 
 CONTESTANTS: dict[str, Callable[[Path], Any]] = {

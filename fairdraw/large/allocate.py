@@ -21,11 +21,11 @@ import numpy.typing as npt
 from fairdraw.errors import DrawError
 from fairdraw.large.engine import Engine
 from fairdraw.large.outcomes import LeafIdentity, Outcomes
-from fairdraw.large.rank import RANKED, Ranked, rank_leaves
+from fairdraw.large.rank import RANKED, Ranked, check_weights, rank_leaves
 from fairdraw.large.wishes import Wishes
-from fairdraw.maths.files import CUTOFFS, LEAVES, MANIFEST, SUMMARY, canonical_bytes, sha256_hex
+from fairdraw.maths.files import CUTOFFS, LEAVES, SUMMARY, canonical_bytes, scratch_folder, sha256_hex
 from fairdraw.maths.manifest import Manifest
-from fairdraw.maths.phase import MarketCounts, Phase, Summary
+from fairdraw.maths.phase import MarketCounts, Phase, Summary, seats_offered
 from fairdraw.maths.rules import (
     NO_SEATS,
     Cutoff,
@@ -195,7 +195,7 @@ def allocate_phase(phase: Phase, order: Ranked, out: Path, *, engine: Engine) ->
     """As `allocate_seats`, from inputs in memory, whatever the source of the seed."""
     outcomes = Outcomes.before(phase.manifest, phase.folder / LEAVES, phase.previous)
     candidates = order.order[order.ranks > 0]
-    with engine.folder() as scratch:
+    with scratch_folder(engine.scratch) as scratch:
         markets = _seat(phase, outcomes, candidates, scratch, engine.batch_rows)
     for number, market in enumerate(markets):
         for group in market.groups:
@@ -223,23 +223,15 @@ def _seat(
 
 
 def _offered(manifest: Manifest, pinned: Sequence[int], segments: Sequence[str]) -> list[MarketGroups]:
-    """Return the seats of this phase: `capacity` is the total, of which earlier winners keep theirs."""
-    groups = []
-    for market, taken in zip(manifest.markets, pinned, strict=True):
-        offered = market.capacity - taken
-        if offered < 0:
-            raise DrawError(
-                MANIFEST,
-                f"market {market.market_id}: capacity {market.capacity}, {taken} have won seats already",
-            )
-        reserved = sum(reserve.seats for reserve in market.reserves)
-        if reserved > offered:
-            raise DrawError(
-                MANIFEST, f"market {market.market_id}: {reserved} seats are reserved, {offered} are offered"
-            )
-        reserves = [(segments.index(reserve.segment), reserve.seats) for reserve in market.reserves]
-        groups.append(MarketGroups(offered, reserves))
-    return groups
+    """The groups of seats of this phase, by market."""
+    offered = seats_offered(manifest, pinned)
+    return [
+        MarketGroups(
+            offered[market.market_id],
+            [(segments.index(reserve.segment), reserve.seats) for reserve in market.reserves],
+        )
+        for market in manifest.markets
+    ]
 
 
 def _write(
@@ -292,6 +284,23 @@ def compute(folder: Path, previous: Path | None, out: Path, *, engine: Engine) -
     """Rank and allocate one phase: result.txt, cutoffs.json, summary.json and outcomes.parquet into `out`. Raises
     DrawError.
     """
-    with engine.folder() as scratch:
+    with scratch_folder(engine.scratch) as scratch:
         rank_leaves(folder, scratch / RANKED, engine=engine)
         return allocate_seats(folder, previous, scratch / RANKED, out, engine=engine)
+
+
+class LargeEngine(Engine):
+    """Draws of many millions of entries, as `proof.verify` replays them."""
+
+    __slots__ = ()
+
+    def require(self, count: int) -> None:
+        """Takes every draw."""
+
+    def check_weights(self, leaves: Path, count: int) -> None:
+        """See `rank.check_weights`."""
+        check_weights(leaves, count, self)
+
+    def compute(self, folder: Path, previous: Path | None, out: Path) -> Summary:
+        """See `compute`."""
+        return compute(folder, previous, out, engine=self)

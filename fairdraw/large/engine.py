@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+
+from fairdraw.maths.files import scratch_folder
 
 # Threads share the memory limit, and a join that spills needs some for each.
 THREADS = 2
@@ -44,16 +45,9 @@ class Engine:
     @contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a new connection; its spilled data is deleted at the end."""
-        with self.folder() as folder:
+        with scratch_folder(self.scratch) as folder:
             connection = duckdb.connect(config=spilling(folder, max(self.memory_mib // 2, 64), self.threads))
             try:
                 yield connection
             finally:
                 connection.close()
-
-    @contextmanager
-    def folder(self) -> Iterator[Path]:
-        """Yield a temporary folder under `scratch`."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="draw-", dir=self.scratch) as folder:
-            yield Path(folder)

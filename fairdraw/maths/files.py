@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
@@ -34,6 +36,14 @@ _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z", re.ASCII)
 _PIECE_BYTES = 1 << 20
 # Longest excerpt of a rejected value in a message.
 _SHOWN_CHARS = 160
+
+
+@contextmanager
+def scratch_folder(scratch: Path) -> Iterator[Path]:
+    """Yield a temporary folder under `scratch`, which is created when missing."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="draw-", dir=scratch) as folder:
+        yield Path(folder)
 
 
 def is_hash(text: object) -> bool:

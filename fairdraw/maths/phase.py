@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -95,6 +95,26 @@ class Phase:
         changed = sorted(key for key in new if old[key] != new[key])
         if changed:
             raise DrawError(MANIFEST, f"{', '.join(changed)}: may not change between phases")
+
+
+def seats_offered(manifest: Manifest, taken: Sequence[int]) -> dict[str, int]:
+    """The seats of this phase by market: `capacity` is the total, of which earlier winners keep theirs. `taken` are
+    their seats, by market in the order of the manifest. Raises DrawError for too few.
+    """
+    offered = {}
+    for market, kept in zip(manifest.markets, taken, strict=True):
+        left = offered[market.market_id] = market.capacity - kept
+        if left < 0:
+            raise DrawError(
+                MANIFEST,
+                f"market {market.market_id}: capacity {market.capacity}, {kept} have won seats already",
+            )
+        reserved = sum(reserve.seats for reserve in market.reserves)
+        if reserved > left:
+            raise DrawError(
+                MANIFEST, f"market {market.market_id}: {reserved} seats are reserved, {left} are offered"
+            )
+    return offered
 
 
 @dataclass(frozen=True, slots=True)

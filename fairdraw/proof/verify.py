@@ -11,13 +11,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
-from fairdraw.large.allocate import compute
-from fairdraw.large.engine import Engine
-from fairdraw.large.rank import check_weights
 from fairdraw.maths.beside import Annulled, is_beside
 from fairdraw.maths.files import (
     ARTEFACTS,
@@ -30,9 +27,11 @@ from fairdraw.maths.files import (
     SUMMARY,
     equal_files,
     file_hash,
+    scratch_folder,
 )
 from fairdraw.maths.manifest import check_cumulative
 from fairdraw.maths.merkle import root_of
+from fairdraw.maths.phase import Summary
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import signed_at
 from fairdraw.proof.guarantee import Published, published_lines
@@ -116,6 +115,23 @@ class Verification:
         return as_document(self, *names) | {"annulled": annulled}
 
 
+class Engine(Protocol):
+    """What draws a phase again: `maths.plain.PlainEngine`, or `large.allocate.LargeEngine`."""
+
+    @property
+    def scratch(self) -> Path:
+        """Where temporary files may be."""
+
+    def require(self, count: int) -> None:
+        """Raises UsageError if a draw of `count` entries is too large."""
+
+    def check_weights(self, leaves: Path, count: int) -> None:
+        """Raises DrawError unless all leaves of a unit have the same weight."""
+
+    def compute(self, folder: Path, previous: Path | None, out: Path) -> Summary:
+        """Draw one phase into `out`. Raises DrawError."""
+
+
 def verify(
     folder: Path,
     *,
@@ -132,12 +148,13 @@ def verify(
     proves less. `files` are the SHA-256 in that record by name (`phase-1/notice.json`), for the files that are
     present.
 
-    Raises UsageError if the folder contains no draw or cannot be read. Every other error is a finding.
+    Raises UsageError if the folder contains no draw, cannot be read, or has more entries than the engine takes. Every
+    other error is a finding.
     """
     folders = phase_folders(folder, also_not_confirmed=True)
     tell = on_progress or (lambda phase, step: None)
     try:
-        with engine.folder() as scratch:
+        with scratch_folder(engine.scratch) as scratch:
             return _Replay(folders, scratch, engine, published, recorded, files or {}, tell).run()
     except OSError as error:
         raise UsageError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from None
@@ -169,6 +186,7 @@ class _Replay:
         for each in inputs:
             for error in each.errors:
                 self._blame(each.folder, error)
+        self._engine.require(max((each.manifest.count for each in inputs if each.manifest), default=0))
         replayable = True
         previous: Path | None = None
         for number, each in enumerate(inputs, 1):
@@ -290,7 +308,7 @@ class _Replay:
             self._add(each.folder, LEAVES, f"{count} leaves with root {root}; {committed}")
             return
         try:
-            check_weights(path, count, self._engine)
+            self._engine.check_weights(path, count)
         except DrawError as error:
             self._blame(each.folder, error)
 
@@ -302,7 +320,7 @@ class _Replay:
             (again / name).symlink_to((each.folder / name).resolve())
         try:
             # The previous phase as it was replayed: a damaged file there is reported once, with its phase.
-            compute(again, previous, again, engine=self._engine)
+            self._engine.compute(again, previous, again)
         except DrawError as error:
             self._blame(each.folder, error)
             return None

@@ -59,7 +59,7 @@ def verify_command(
     Exits 1 if a byte differs. A folder is verified offline. For a campaign without --manifest-hash the hashes of its
     record are compared, which proves less.
     """
-    from fairdraw.large.engine import Engine
+    from fairdraw.large.allocate import LargeEngine
     from fairdraw.proof.verify import verify
     from regworkers_core.selection.proof.source import artefacts_of
 
@@ -73,7 +73,7 @@ def verify_command(
     ):
         done = verify(
             found.folder,
-            engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB),
+            engine=LargeEngine(Path(scratch), memory_mib=_MEMORY_MIB),
             published=published or (),
             recorded=found.recorded,
             files=found.files,

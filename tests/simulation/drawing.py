@@ -1,6 +1,6 @@
 """The draw of a play: a campaign with thirty entrants, from its creation to the last message, checked by an oracle.
 
-The oracle is that of the tests of the draw's mathematics: hashlib and lists, and nothing of the product.
+The oracle is the draw in plain Python, which shares no step with the engine of the product.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fairdraw.maths.plain import Drawn
 from regworkers_core.domain import timestamps
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
@@ -247,7 +248,7 @@ class Drawing:
     def _artefact(self, name: str) -> bytes:
         return self._runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/{name}")
 
-    def _codes(self, drawn: oracle.Drawn) -> Iterator[str]:
+    def _codes(self, drawn: Drawn) -> Iterator[str]:
         winners = {ref: market for ref, (market, _, outcome) in drawn.outcomes.items() if outcome == "WINNER"}
         given: Counter[str] = Counter()
         for code in self._world.documents("codes"):
@@ -263,7 +264,7 @@ class Drawing:
         if selections.keys() != winners.keys():
             yield f"{len(selections)} selections of {len(winners)} winners"
 
-    def _messages(self, drawn: oracle.Drawn) -> Iterator[str]:
+    def _messages(self, drawn: Drawn) -> Iterator[str]:
         """The mailer drops a second message with the same key, and no other."""
         notified: dict[str, set[tuple[str, str]]] = {}
         queue = self._world.servers.queues.queues[self._play.platform.names.notification_queue]

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.files import RESULT, canonical_bytes
 from fairdraw.proof.verify import Verification, verify
 from fairdraw.verifier.assemble import verifier_page
@@ -155,7 +155,7 @@ def _sent(phase: PhaseRecord) -> int:
 def _verify(runtime: Runtime) -> Verification:
     with tempfile.TemporaryDirectory(prefix="demo-draw-") as folder:
         export(runtime.objects, CAMPAIGN.campaign_id, [1], Path(folder))
-        return verify(Path(folder), engine=Engine(scratch=Path(folder) / "scratch"))
+        return verify(Path(folder), engine=LargeEngine(scratch=Path(folder) / "scratch"))
 
 
 def funnel(runtime: Runtime, selected: Selected) -> tuple[Table, bool]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.files import OUTCOMES
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof.verify import verify
@@ -32,7 +32,7 @@ def draw_replays(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
     drawn = _drawn(runtime, campaign_id)
     settings = runtime.settings.selection
     with tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch:
-        engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(scratch))
+        engine = LargeEngine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(scratch))
         with artefacts_of(campaign_id, lambda: runtime) as artefacts:
             found = verify(
                 artefacts.folder, engine=engine, recorded=artefacts.recorded, files=artefacts.files

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.files import ARTEFACTS, OUTCOMES
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof.verify import Verification, verify
@@ -120,7 +120,7 @@ def examine(
     record: DrawRecord,
     phase: PhaseRecord,
     bench: Workbench,
-    engine: Engine,
+    engine: LargeEngine,
     *,
     replayed: bool = False,
 ) -> tuple[GateFinding, ...]:
@@ -146,7 +146,9 @@ def inputs(differs: InputDiffers) -> GateFinding:
     return GateFinding(INPUTS, differs.message)
 
 
-def replay(record: DrawRecord, phase: PhaseRecord, bench: Workbench, engine: Engine) -> Iterator[GateFinding]:
+def replay(
+    record: DrawRecord, phase: PhaseRecord, bench: Workbench, engine: LargeEngine
+) -> Iterator[GateFinding]:
     """Replay from the artefacts in the bench alone, with the checker that third parties use."""
     known = [record.phases[number] for number in range(1, phase.phase + 1)]
     found = verify(bench.root, engine=engine, recorded=[each.manifest_hash for each in known])

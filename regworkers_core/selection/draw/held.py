@@ -16,7 +16,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, Workbench, workbench
 
 if TYPE_CHECKING:
-    from fairdraw.large.engine import Engine
+    from fairdraw.large.allocate import LargeEngine
 
 # What a later step lacks, by the step that was not run.
 _NOT_DONE = {
@@ -125,11 +125,11 @@ class HeldDraw:
         with workbench(self._runtime.objects, self.campaign_id) as bench:
             yield bench
 
-    def _engine(self, bench: Workbench) -> Engine:
-        from fairdraw.large.engine import Engine
+    def _engine(self, bench: Workbench) -> LargeEngine:
+        from fairdraw.large.allocate import LargeEngine
 
         settings = self._runtime.settings.selection
-        return Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
+        return LargeEngine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
 
     def _campaign(self) -> Campaign:
         return self._runtime.campaigns.require_id(self.campaign_id)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fairdraw.large.allocate import compute
 from fairdraw.large.columns import write_leaves
 from fairdraw.large.engine import Engine
-from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, sha256_hex
+from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, scratch_folder, sha256_hex
 from fairdraw.maths.manifest import (
     COMMIT_REVEAL,
     Manifest,
@@ -127,7 +127,7 @@ def simulate(
     """
     short = can_be_quick(scenario) if quick is None else quick
     with (
-        engine.folder() as folder,
+        scratch_folder(engine.scratch) as folder,
         duckdb.connect(str(folder / "simulation.duckdb"), config=_config(engine)) as base,
     ):
         entries = folder / "entries.parquet"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
 from fairdraw.large.receipts import Receipt
 from fairdraw.maths.files import (
     CUTOFFS,
@@ -44,8 +44,8 @@ def blamed(draw: Path, scratch: Path, *published: str) -> list[str]:
     return [finding.artefact for finding in done.findings]
 
 
-def engine(scratch: Path) -> Engine:
-    return Engine(scratch / "engine", threads=1, memory_mib=256)
+def engine(scratch: Path) -> LargeEngine:
+    return LargeEngine(scratch / "engine", threads=1, memory_mib=256)
 
 
 def copied(draw: Path, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.files import ARTEFACTS, LEAVES, MANIFEST, SEED, STRIKES
 from fairdraw.maths.leaves import Leaf, parse_leaf
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms, SeedFile
@@ -53,7 +53,7 @@ def reader(folder: Path, *hashes: str) -> subprocess.CompletedProcess[str]:
 
 
 def ours(folder: Path, scratch: Path) -> tuple[bool, list[str]]:
-    done = verify(folder, engine=Engine(scratch / "scratch", threads=1, memory_mib=256))
+    done = verify(folder, engine=LargeEngine(scratch / "scratch", threads=1, memory_mib=256))
     return done.passed, [each.result_hash for each in done.phases]
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import (
     ARTEFACTS,
@@ -34,7 +34,7 @@ from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
 
 
 def replay(folder: Path, scratch: Path, *published: str) -> Verification:
-    engine = Engine(scratch / "scratch", threads=1, memory_mib=256)
+    engine = LargeEngine(scratch / "scratch", threads=1, memory_mib=256)
     return verify(folder, engine=engine, published=published)
 
 
@@ -57,7 +57,7 @@ def edit(path: Path, **fields: object) -> None:
 
 def test_a_draw_by_the_rules_verifies(revealed: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, str]] = []
-    engine = Engine(tmp_path, threads=1, memory_mib=256)
+    engine = LargeEngine(tmp_path, threads=1, memory_mib=256)
     done = verify(revealed, engine=engine, on_progress=lambda phase, step: steps.append((phase, step)))
     assert done.passed and done.findings == ()
     assert [each.phase for each in done.phases] == [1, 2]
@@ -474,7 +474,7 @@ def test_a_replaced_manifest_in_a_later_phase_or_with_a_gap_before_it_is_named(
 
 
 def test_a_file_that_is_not_the_recorded_one_is_named(beside: Path, tmp_path: Path) -> None:
-    engine = Engine(tmp_path / "scratch", threads=1, memory_mib=256)
+    engine = LargeEngine(tmp_path / "scratch", threads=1, memory_mib=256)
     names = ("phase-1/notice.json", "phase-1/leaves.txt", "phase-2/accepted.json")
     files = {name: file_hash(beside / name) for name in names[:2]} | {names[2]: "0" * 64}
     assert verify(beside, engine=engine, files=files).passed, "what is not there yet is no finding"

@@ -161,15 +161,15 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
             MANIFEST: manifest.to_bytes(),
             SEED: seed.to_bytes(),
             RESULT: drawn.result,
-            CUTOFFS: drawn.cutoffs_json,
+            CUTOFFS: drawn.cutoffs,
             **random_beside(rng, draw, manifest, len(strikes)),
         }
         hashes = {"manifestHash": manifest.hash, "resultHash": sha256_hex(drawn.result)}
-        files[SUMMARY] = oracle.canonical(hashes | {"cutoffsHash": sha256_hex(drawn.cutoffs_json)})
+        files[SUMMARY] = oracle.canonical(hashes | {"cutoffsHash": sha256_hex(drawn.cutoffs)})
         at = draw.logged[-1].time
         draw.logged += [
             LogLeaf(campaign_id, sha256_hex(data), Kind.RESULT, phase, at)
-            for data in (drawn.result, drawn.cutoffs_json)
+            for data in (drawn.result, drawn.cutoffs)
         ]
         if phase == last and rng.random() < 0.1:
             files[ANNULLED] = Annulled(

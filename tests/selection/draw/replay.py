@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
 from fairdraw.proof.verify import Verification, verify
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import export
@@ -20,5 +20,5 @@ def replay_of(runtime: Runtime) -> Verification:
         folder = Path(name) / "draw"
         export(runtime.objects, CAMPAIGN, record.phases, folder)
         published = [phase.manifest_hash for phase in record.phases.values()]
-        engine = Engine(Path(name) / "scratch", threads=1, memory_mib=256)
+        engine = LargeEngine(Path(name) / "scratch", threads=1, memory_mib=256)
         return verify(folder, engine=engine, published=published)

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.files import canonical_bytes
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.verify import Verification, verify
@@ -25,7 +25,7 @@ def verified(runtime: Runtime, scratch: Path) -> Verification:
     """As `regworkers draw verify <campaign>` does it."""
     with artefacts_of(CAMPAIGN, lambda: runtime) as found:
         assert {"phase-1/notice.json", "phase-1/leaves.txt", "phase-1/result.txt"} <= set(found.files)
-        engine = Engine(scratch / "scratch", threads=1, memory_mib=256)
+        engine = LargeEngine(scratch / "scratch", threads=1, memory_mib=256)
         return verify(found.folder, engine=engine, recorded=found.recorded, files=found.files)
 
 

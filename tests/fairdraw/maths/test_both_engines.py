@@ -1,4 +1,4 @@
-"""The engine and a plain hashlib implementation come to the same bytes, phase after phase."""
+"""DuckDB and plain Python come to the same bytes, phase after phase."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fairdraw.large import rank
 from fairdraw.large.engine import Engine
-from fairdraw.maths.files import CUTOFFS, RESULT
+from fairdraw.maths.files import CUTOFFS, RESULT, SUMMARY
+from fairdraw.maths.plain import Drawn, PlainEngine
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.draws import (
     CAMPAIGN,
@@ -29,9 +30,7 @@ from tests.fairdraw.maths.oracle import OracleLeaf
 few = settings(max_examples=25)
 
 
-def _drawn(
-    folder: Path, leaves: list[OracleLeaf], terms: Terms, previous: Path | None = None
-) -> oracle.Drawn:
+def _drawn(folder: Path, leaves: list[OracleLeaf], terms: Terms, previous: Path | None = None) -> Drawn:
     return oracle.draw(
         leaves,
         list(terms.markets),
@@ -71,7 +70,11 @@ def test_every_phase_equals_the_oracle_byte_for_byte(data: st.DataObject, leaves
             summary = compute_phase(folder, engine, previous)
             expected = _drawn(folder, leaves, terms, previous)
             assert (folder / RESULT).read_bytes() == expected.result
-            assert (folder / CUTOFFS).read_bytes() == expected.cutoffs_json
+            assert (folder / CUTOFFS).read_bytes() == expected.cutoffs
+            again = Path(scratch) / f"plain-{phase}"
+            assert PlainEngine(Path(scratch)).compute(folder, previous, again) == summary
+            for name in (RESULT, CUTOFFS, SUMMARY):
+                assert (again / name).read_bytes() == (folder / name).read_bytes()
             outcomes = [outcome for _, _, outcome in expected.outcomes.values()]
             assert summary.outcomes == {name: outcomes.count(name) for name in summary.outcomes}
             assert sum(summary.outcomes.values()) == len(leaves)
