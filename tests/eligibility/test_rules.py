@@ -1,7 +1,8 @@
-"""Each rule: when it fails, when it passes, when it cannot tell."""
+"""Each rule: when it fails, when it passes, when it cannot tell. Together they have a fixed order and a version."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from regworkers_core.domain.claim import User
 from regworkers_core.domain.eligibility import NOT_ASKED, FactSource, Known, Missing, Status
 from regworkers_core.domain.invite import InviteType
+from regworkers_core.eligibility import rules
 from regworkers_core.eligibility.case import (
     AsOf,
     Case,
@@ -19,7 +21,7 @@ from regworkers_core.eligibility.case import (
     Subject,
 )
 from regworkers_core.eligibility.request import subject_of
-from regworkers_core.eligibility.rules import Verdict, _blocked, judge
+from regworkers_core.eligibility.rules import RULES, Verdict, _blocked, judge, rule_set
 from tests.eligibility.world import campaign
 
 NOW = 1_782_864_000.0  # 2026-07-01
@@ -310,3 +312,27 @@ def test_a_household_enters_as_often_as_the_campaign_says(
 ) -> None:
     assert verdict(fan(unit=unit), facts(terms={"maxPerUnit": 2}, household=others)) == expected
     assert verdict(fan(unit=unit), facts(household=UNREAD)) == "ELIGIBLE"
+
+
+CODES = """MISSING_FIELD INVALID_FIELD INVALID_EMAIL CAMPAIGN_NOT_FOUND CAMPAIGN_NOT_OPEN CAMPAIGN_CLOSED MARKET_UNKNOWN
+NOT_INVITED USER_REQUIRED BLOCKED PHONE_NOT_VERIFIED REGION AGE ALREADY_ENTERED HOUSEHOLD_LIMIT"""
+
+
+def test_the_order_of_the_rules_is_fixed() -> None:
+    assert [rule.code for rule in RULES] == CODES.split()
+
+
+def test_each_function_is_a_rule_of_its_code() -> None:
+    assert [rule.judge.__name__ for rule in RULES] == [f"_{rule.code.lower()}" for rule in RULES]
+
+
+def test_the_version_of_the_rules_is_the_one_that_published_verdicts_name() -> None:
+    assert rule_set() == "15-24e9f3aee8d7", "a rule has changed: put its new version here"
+
+
+def test_the_version_changes_with_a_revision_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rule_set()
+    assert rule_set.__wrapped__() == before
+    first, *others = RULES
+    monkeypatch.setattr(rules, "RULES", (replace(first, revision=2), *others))
+    assert rule_set.__wrapped__() != before

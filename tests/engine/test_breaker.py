@@ -1,13 +1,15 @@
-"""The circuit breaker: when it opens, who may probe, when it closes."""
+"""The circuit breaker and the token bucket: when a call may be made, who may probe, when it closes."""
 
 from __future__ import annotations
 
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regworkers_core.domain.reasons import DependencyDown
-from regworkers_core.engine.dependency import CircuitBreaker
+from regworkers_core.engine.dependency import CircuitBreaker, TokenBucket
 from tests.support.waiting import Clock
 
 
@@ -112,3 +114,35 @@ def test_one_that_a_caller_trips_stays_open_whatever_calls_under_way_bring() -> 
     assert allowed(made)
     made.succeeded()
     assert not made.is_open and allowed(made)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.floats(0, 5)), min_size=1, max_size=30),
+    st.sampled_from([0.5, 3.0, 20.0]),
+)
+def test_never_more_passes_than_the_burst_and_the_rate_since_the_start(
+    requests: list[tuple[int, float]], rate: float
+) -> None:
+    clock = Clock(100.0)
+    bucket = TokenBucket(rate, burst=10, clock=clock, sleep=clock.sleep)
+    passed = 0
+    for amount, idle in requests:
+        clock.now += idle
+        assert bucket.take(amount)
+        passed += amount
+        assert passed <= 10 + rate * (clock.now - 100.0) + 1e-6
+
+
+def test_a_steady_taker_gets_the_whole_rate() -> None:
+    clock = Clock(100.0)
+    bucket = TokenBucket(50.0, burst=1, clock=clock, sleep=clock.sleep)
+    for _ in range(100):
+        bucket.take(10)
+    assert clock.now - 100.0 <= 1000 / 50.0
+
+
+def test_an_interrupted_wait_lets_nothing_pass() -> None:
+    clock = Clock(100.0)
+    bucket = TokenBucket(1.0, burst=1, clock=clock, sleep=lambda _seconds: True)
+    assert bucket.take(1)
+    assert not bucket.take(1)

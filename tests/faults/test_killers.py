@@ -1,4 +1,4 @@
-"""An entry of which every process dies: the others of its message are saved, and it is a dead letter."""
+"""An entry of which every process dies ends as a dead letter, and acknowledging before the write would lose entries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from regworkers_core.engine.marks import UNANSWERED
 from regworkers_core.runtime import Runtime
-from tests.faults.crash import SECTIONS
+from tests.faults.crash import SECTIONS, Fault, crash_and_recover
 from tests.faults.killer import NEIGHBOURS, die_until_it_is_given_up
 from tests.faults.victim import DEADLY
 from tests.support.entries import key
@@ -27,3 +27,9 @@ def test_an_entry_that_kills_its_workers_leaves_its_neighbours_saved_and_ends_as
     names = runtime.names
     assert runtime.queue(names.dead_letter_queue(names.replication_queue)).depth().total == 1
     assert runtime.leases.rows(f"MARK#{names.replication_queue}") == []
+
+
+def test_a_drain_that_acknowledges_before_the_write_loses_entries(runtime: Runtime) -> None:
+    fault = Fault("save.after_write", variant="acknowledges first")
+    verdict = crash_and_recover(runtime, fault)
+    assert verdict.lost and not verdict.doubled

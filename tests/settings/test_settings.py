@@ -17,6 +17,7 @@ from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT, config_file, load_settings, masked, stack_state_file
+from regworkers_core.settings.connections import MongoSettings
 
 SECRETS = {
     "REGWORKERS_AWS__ACCESS_KEY_ID": "AKIA-hidden",
@@ -502,3 +503,22 @@ def test_the_file_of_local_dev_shows_every_address_as_it_would_be_set(
     assert settings.mongo.uri and settings.redis.url and settings.kafka.bootstrap and settings.dagster.url
     assert settings.aws.endpoint_url and settings.services.entry.base_url and settings.vault.address
     assert settings.alerts.slack_webhook and settings.alerts.docs_url
+
+
+@pytest.mark.parametrize("name", ["REGWORKERS_MONGO__URI", "REGWORKERS_REDIS__URL"])
+@pytest.mark.parametrize("password", ["p@ssSENT", "SENT/WORD", "p@ssSENT/WORD", "SENT?x", "SENT#x"])
+def test_a_password_that_is_not_escaped_is_refused_without_a_part_of_it(
+    name: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, f"scheme://u:{password}@h:1/0")
+    with pytest.raises(UsageError) as refused:
+        load_settings()
+    assert "percent-encoded" in str(refused.value) and "SENT" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["mongodb://h:1", "mongodb+srv://u:p%40s%2Fx@h/db?tls=true", "mongodb://u:p@a:1,b:2/?x=y"]
+)
+def test_an_escaped_one_is_taken(address: str) -> None:
+    taken = MongoSettings(uri=address).uri  # type: ignore[arg-type]
+    assert taken is not None and taken.get_secret_value() == address

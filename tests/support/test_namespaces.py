@@ -1,12 +1,17 @@
-"""Every test gets what is provisioned, and leaves given servers as it found them."""
+"""Every test gets what is provisioned, leaves given servers as they were, and draws the same examples each time."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
 from tests.support.runtimes import new_runtime, remove_namespace
 
 
@@ -49,3 +54,31 @@ def test_a_namespace_that_was_copied_is_a_provisioned_one(runtime: Runtime) -> N
     assert copied.names.prefix != runtime.names.prefix
     assert {each.outcome for each in provision(copied, change=False)} == {ProvisionOutcome.EXISTED}
     remove_namespace(copied)
+
+
+_MODULE = """
+from hypothesis import given, settings, strategies as st
+
+@settings(max_examples=20, database=None)
+@given(st.integers())
+def test_draws(number):
+    print(number, end=" ")
+"""
+
+
+def drawn(folder: Path, *options: str) -> str:
+    """What two runs would print each."""
+    module = folder / "test_drawn.py"
+    module.write_text(_MODULE)
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "--no-servers"]
+    command += ["-c", str(PROJECT_ROOT / "pyproject.toml"), "-p", "tests.conftest", *options, str(module)]
+    ended = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return next(line for line in ended.stdout.splitlines() if line.count(" ") >= 20).rstrip(".")
+
+
+@pytest.mark.parametrize(("options", "same"), [((), True), (("--hypothesis-profile=soak",), False)])
+def test_examples_repeat_in_every_run_but_a_soak(
+    options: tuple[str, ...], same: bool, tmp_path: Path
+) -> None:
+    assert (drawn(tmp_path, *options) == drawn(tmp_path, *options)) is same

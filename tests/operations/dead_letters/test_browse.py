@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
+from io import StringIO
 from itertools import count
 
 import pytest
+from rich.console import Console
 
-from regworkers_core.cli.dlq_text import message_document
+from regworkers_core.cli.dlq_text import message_document, messages_text, sparkline
 from regworkers_core.domain.messages import MessageType, fingerprint
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.queue import Outgoing, Received
@@ -243,3 +245,26 @@ def test_field_names_that_ours_cannot_have_are_not_shown() -> None:
     found = read_message(QUEUE, Received("m1", RECEIPT, text, OURS, 1))
     document = message_document(Assessed(found, [], DeadLetterVerdict.UNREADABLE), whole=True)
     assert document["bodyFields"] == ["pk"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"), [("summer:e1", "summer:e1"), ("summer:" + "e" * 900, "7f0c-message")]
+)
+def test_a_long_id_leaves_the_other_columns_their_room(entry: str, named: str) -> None:
+    message = {
+        "messageId": "7f0c-message",
+        "reason": "INVALID_ENTRY",
+        "firstFailedAt": "2026-11-26T06:31:10.000Z",
+        "verdict": "unreadable",
+        "why": "the key is refused",
+        "items": [{"id": entry}],
+    }
+    console = Console(width=100, record=True, file=StringIO())
+    console.print(messages_text({"letters": [message]}))  # stored name
+    (line,) = [line for line in console.export_text().splitlines() if "INVALID_ENTRY" in line]
+    assert named in line and "2026-11-26 06:31:10" in line and "unreadable" in line
+
+
+def test_a_trend_is_one_character_an_hour_with_a_dot_for_none() -> None:
+    assert sparkline([0, 1, 50, 100]) == "·▁▄█"
+    assert sparkline([0, 0]) == "··" and sparkline([]) == ""

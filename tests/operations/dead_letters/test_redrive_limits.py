@@ -1,7 +1,8 @@
-"""What a redrive leaves where it is: what came back, what cannot be read, and what it did not count."""
+"""What a redrive leaves where it is, and one that is killed half way: nothing is lost, and the next one goes on."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -20,8 +21,18 @@ from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOp
 from regworkers_core.operations.dead_letters.report import Causes
 from regworkers_core.operations.dead_letters.rounds import Outcome
 from regworkers_core.runtime import Runtime
-from tests.operations.dead_letters.world import FAST, assessor, body, depths, replication, send_dead
+from tests.operations.dead_letters.world import (
+    FAST,
+    assessor,
+    body,
+    depths,
+    everything,
+    replication,
+    send_dead,
+)
+from tests.support.children import run_child
 from tests.support.entries import key, put, remove
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.namespace("module", dead_letters=FAST)
 
@@ -125,3 +136,49 @@ def test_causes_beyond_those_that_are_distinguished_stay_and_leave_the_redrive_u
     dead_letters(runtime, "e2", reason="INVALID_KEY")
     report = redrive(runtime, replication(runtime), assessor(runtime), AT_ONCE)
     assert report.sent.total() == 1 and depths(runtime) == (1, 1) and not report.finished
+
+
+NUMBER = 35
+
+
+@pytest.fixture
+def stocked(runtime: Runtime) -> Runtime:
+    for number in range(NUMBER):
+        put(runtime, key(f"e{number}"))
+    queue = replication(runtime)
+    send_dead(runtime, queue, [Outgoing(body(f"e{number}")) for number in range(NUMBER)])
+    return runtime
+
+
+def entries_of(runtime: Runtime, queue_name: str) -> list[str]:
+    messages = everything(runtime, queue_name)
+    return [item["sk"] for message in messages for item in orjson.loads(message.body)["items"]]
+
+
+def killed(runtime: Runtime, step: str) -> None:
+    """At its second send of ten."""
+    victim = run_child("tests.operations.dead_letters.victim", runtime.names.prefix, step, "2")
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
+
+
+@pytest.mark.slow
+def test_killed_between_send_and_delete_it_doubles_some_and_the_next_one_goes_on(stocked: Runtime) -> None:
+    queue = replication(stocked)
+    killed(stocked, "redrive.after_send")
+    assert depths(stocked) == (20, NUMBER - 10), "the second ten are on both queues"
+    # What the dead process held is hidden for as long as its browser would have stayed open.
+    wait_until(lambda: stocked.queue(queue.name).depth().in_flight == 0)
+    options = RedriveOptions(dry_run=False, at_once=True)
+    report = redrive(stocked, queue, assessor(stocked), options)
+    assert report.finished and report.sent.total() == NUMBER - 10
+    assert depths(stocked) == (NUMBER + 10, 0)
+    assert set(entries_of(stocked, queue.source)) == {key(f"e{number}").sk for number in range(NUMBER)}
+    outcomes = [action.outcome for action in stocked.operator_actions.history(what="dlq")]
+    assert sorted(outcomes) == ["done", "killed"]
+
+
+def test_killed_after_the_delete_it_has_neither_lost_nor_doubled_any(stocked: Runtime) -> None:
+    killed(stocked, "redrive.after_delete")
+    assert depths(stocked) == (20, NUMBER - 20)
+    (action,) = stocked.operator_actions.history(what="dlq")
+    assert (action.outcome, action.ended_at) == ("running", None)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.domain.messages import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
-from regworkers_core.engine.defects import MOST_DEFECTS
+from regworkers_core.engine.defects import MOST_DEFECTS, NotRepeatable, bisect
+from regworkers_core.engine.drain import Settlement
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.status import ToDo, read_campaign_status
@@ -190,3 +193,18 @@ def test_a_failed_message_shows_and_is_tried_again_by_command(
     assert (done.code, done.document["messages"], done.document["deadLettersClosed"]) == (0, 1, 1)
     assert run(runtime, NOTIFICATIONS).counts["sent"] == 1
     assert regworkers(runtime, "notifications", "status", CAMPAIGN).code == 0
+
+
+def test_an_exception_after_the_sending_tells_no_fan_twice_in_one_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mark_sent(*_: object, **__: object) -> int:
+        raise RuntimeError("an answer that is none")
+
+    monkeypatch.setattr(world.outbox, "mark_sent", mark_sent)
+    with capture_logs(), pytest.raises(NotRepeatable):
+        bisect(
+            [parcel(f"r{number}") for number in range(10)], world.work, lambda _parcel, _error: Settlement()
+        )
+    by_ref = Counter(world.notified())
+    assert set(by_ref.values()) == {1} and len(by_ref) == 10
