@@ -10,6 +10,7 @@ from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka_id, server_of, services_id
 from regworkers_core.engine.dependency import SLOW_SECONDS, CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, stack_state
+from regworkers_core.settings.connections import DEPENDENCY_NAMES
 
 # Where the meaning of each dependency's errors is. Modules are imported when they are needed: most bring their driver.
 _CLASSIFY = {
@@ -51,10 +52,6 @@ class Dependencies:
 
     def __init__(self, settings: Settings, read_ids: Mapping[str, Callable[[], str | None]]) -> None:
         self._settings, self._read_ids = settings, read_ids
-        retry = settings.retry
-        self.policy = RetryPolicy(
-            retry.attempts, retry.total_seconds, retry.first_cap_seconds, retry.last_cap_seconds
-        )
         self._guards: dict[str, Dependency] = {}
         self._instance_checks: dict[str, InstanceCheck | None] = {}
         self._lock = scheduling.lock()
@@ -62,7 +59,9 @@ class Dependencies:
 
     def get(self, name: str) -> Dependency:
         if name not in self._guards:
-            retry = self._settings.retry
+            if name not in DEPENDENCY_NAMES:
+                raise LookupError(f"dependency {name} is none that settings know: add it to DEPENDENCY_NAMES")
+            retry = self._settings.retry.limits(name)
             breaker = CircuitBreaker(
                 name,
                 failures=retry.breaker_failures,
@@ -72,7 +71,9 @@ class Dependencies:
             self._guards[name] = Dependency(
                 name,
                 _classify(name),
-                policy=self.policy,
+                policy=RetryPolicy(
+                    retry.attempts, retry.total_seconds, retry.first_cap_seconds, retry.last_cap_seconds
+                ),
                 breaker=breaker,
                 # A long poll is slow on purpose.
                 slow_seconds=SLOW_SECONDS + (self._longest_poll_seconds if name == "sqs" else 0.0),

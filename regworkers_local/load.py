@@ -21,6 +21,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.dependency import retry_parts
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import commit_to_secret
@@ -140,7 +141,6 @@ class DemoData:
 BATCH = 25
 # The embedded server is not faster with more.
 THREADS = 4
-_MAX_ROUNDS = 8
 # The User Service knows the fans of this number of first entries.
 USERS = 100
 
@@ -266,16 +266,16 @@ class Loader:
             stop.wait(max(0.0, due - time.monotonic()))
 
     def _put(self, requests: list[dict[str, Any]]) -> None:
-        pending = requests
-        for attempt in range(1, _MAX_ROUNDS):
-            answer = self._runtime.dependency("dynamodb").call(
-                self._runtime.dynamodb.batch_write_item, RequestItems={self._table: pending}
-            )
-            pending = answer.get("UnprocessedItems", {}).get(self._table, [])
-            if not pending:
-                return
-            time.sleep(self._runtime.dependencies.policy.backoff(attempt))
-        raise TransientFailure("dynamodb", f"{len(pending)} items stayed unprocessed")
+        dynamodb = self._runtime.dependency("dynamodb")
+
+        def put(pending: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+            asked = {self._table: pending}
+            answer = dynamodb.call(self._runtime.dynamodb.batch_write_item, RequestItems=asked)
+            left: Sequence[dict[str, Any]] = answer.get("UnprocessedItems", {}).get(self._table, [])
+            return left
+
+        if left := retry_parts(requests, put, dynamodb.policy, time.sleep):
+            raise TransientFailure("dynamodb", f"{len(left)} items stayed unprocessed")
 
     def _change(self, stop: StopSignal, on_progress: Callable[[Loaded], None]) -> None:
         """Update the first live entries (every tenth twice) and remove the last."""

@@ -46,6 +46,12 @@ class RetryPolicy:
         return uniform(0.0, min(self.last_cap_seconds, self.first_cap_seconds * 2 ** min(attempt - 1, 30)))
 
 
+# How long work that was given back rests, by the number of its failures: a message stays hidden, a stream's records are
+# not sent again. These waits are for short problems: a dependency that stays unavailable opens its breaker.
+REDELIVERY = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
+RESEND = RetryPolicy(first_cap_seconds=0.5, last_cap_seconds=10.0)
+
+
 class CircuitBreaker:
     """Closed until `failures` calls in a row failed, then open for `reset_seconds`; after that one call probes.
 

@@ -21,7 +21,7 @@ from regworkers_core.domain.reasons import (
 )
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.defects import may_be_the_items, unforeseen
-from regworkers_core.engine.dependency import RetryPolicy
+from regworkers_core.engine.dependency import REDELIVERY
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.handling import Decoded, Handled, Handler
 from regworkers_core.engine.marks import Marks
@@ -30,9 +30,6 @@ from regworkers_core.observability.tracing import inject
 
 I = TypeVar("I")  # noqa: E741 (an item)
 log = structlog.get_logger(__name__)
-# How long a message stays hidden after a failure, by the number of its receives. These waits are for short problems:
-# a dependency that stays unavailable opens its breaker.
-REDELIVERY = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def with_short_timeouts(settings: Settings, seconds: float | None = None) -> Set
             ),
             "dagster": capped(settings.dagster, "timeout_seconds"),
             "save": settings.save.model_copy(update={"receive_wait_seconds": 0.0}),
-            "retry": settings.retry.model_copy(update={"attempts": 1}),
+            "retry": settings.retry.model_copy(update={"attempts": 1, "of": {}}),
         }
     )
 

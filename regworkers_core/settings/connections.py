@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -19,6 +29,18 @@ class Section(BaseModel):
 AwsService = Literal[
     "cloudwatch", "dynamodb", "dynamodbstreams", "iam", "lambda", "logs", "s3", "secretsmanager", "sqs", "sts"
 ]
+
+
+# Whose calls have a guard (`dependencies`): services of AWS by the names of their clients, or apart from those where a
+# breaker must not stop other work of the same server.
+DEPENDENCY_NAMES = frozenset(
+    (
+        *("cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "secretsmanager", "sqs", "sts"),
+        *("streams", "stream-listing", "heartbeats", "mongo", "drain-log", "redis", "kafka", "vault"),
+        *("dagster", "drand", "pagerduty", "slack"),
+        *("service-campaign", "service-code", "service-entry", "service-user"),
+    )
+)
 
 
 class AwsSettings(Section):
@@ -250,8 +272,17 @@ class DagsterSettings(Section):
     max_long_run_seconds: float = Field(21_600.0, gt=0)
 
 
-class RetrySettings(Section):
-    """The one retry policy (full jitter) and when a circuit breaker opens."""
+def _dependency(name: str) -> str:
+    # A variable of the environment has no hyphen in its name.
+    name = name.replace("_", "-")
+    if name not in DEPENDENCY_NAMES:
+        known = ", ".join(sorted(DEPENDENCY_NAMES))
+        raise PydanticCustomError("dependency", "should be one of {known}", {"known": known})
+    return name
+
+
+class RetryLimits(Section):
+    """A retry policy with full jitter, and when the circuit breaker opens."""
 
     attempts: int = Field(4, ge=1)
     total_seconds: float = Field(10.0, gt=0)
@@ -259,3 +290,21 @@ class RetrySettings(Section):
     last_cap_seconds: float = Field(2.0, gt=0)
     breaker_failures: int = Field(2, ge=1)
     breaker_reset_seconds: float = Field(15.0, gt=0)
+
+
+class RetrySettings(RetryLimits):
+    """How calls to all dependencies are repeated, and to single ones."""
+
+    # What is different for one dependency: `of: {kafka: {attempts: 8}}`.
+    of: dict[Annotated[str, BeforeValidator(_dependency)], RetryLimits] = Field(default_factory=dict)
+
+    @field_validator("of")
+    @classmethod
+    def _as_all_others(cls, given: dict[str, RetryLimits], info: ValidationInfo) -> dict[str, RetryLimits]:
+        return {
+            name: RetryLimits(**{**info.data, **limits.model_dump(exclude_unset=True)})
+            for name, limits in given.items()
+        }
+
+    def limits(self, dependency: str) -> RetryLimits:
+        return self.of.get(dependency, self)

@@ -71,7 +71,7 @@ def test_no_dependency_is_asked_twice_or_waited_for_longer_than_two_seconds(
 ) -> None:
     monkeypatch.setattr(dependency_status, "slowness", lambda: 1.0)
     runtime = Runtime(with_short_timeouts(Settings(environment="local-dev")))
-    assert runtime.dependencies.policy.attempts == 1
+    assert runtime.dependency("mongo").policy.attempts == 1
     settings = runtime.settings
     waits = [
         settings.aws.connect_timeout_seconds,

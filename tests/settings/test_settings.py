@@ -459,6 +459,28 @@ def test_in_local_dev_a_draw_need_not_wait_for_late_entries(monkeypatch: pytest.
     assert load_settings().selection.write_grace_seconds == 0
 
 
+def test_calls_to_one_dependency_may_be_repeated_differently(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = {"kafka": {"attempts": 8, "breakerFailures": 5}}
+    use_config(monkeypatch, tmp_path, {"retry": {"totalSeconds": 7, "of": own}})
+    monkeypatch.setenv("REGWORKERS_RETRY__OF__SERVICE_USER__ATTEMPTS", "1")
+    settings = load_settings()
+    shown = masked(settings)["retry"]["of"]["kafka"]
+    assert (shown["attempts"], shown["totalSeconds"], shown["breakerFailures"]) == (8, 7, 5)
+    guard = Runtime(settings).dependency
+    attempts = {name: guard(name).policy.attempts for name in ("kafka", "service-user", "mongo")}
+    assert attempts == {"kafka": 8, "service-user": 1, "mongo": settings.retry.attempts}
+    assert {guard(name).policy.total_seconds for name in attempts} == {7.0}
+
+
+def test_a_retry_policy_of_an_unknown_dependency_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_config(monkeypatch, tmp_path, {"retry": {"of": {"kafak": {"attempts": 8}}}})
+    assert "should be one of cloudwatch, dagster" in complaint()
+
+
 @pytest.mark.parametrize("arn", ["registration", "arn:aws:iam::123456789012:role/*", "arn:aws:iam::*:role/x"])
 def test_a_caller_is_trusted_by_the_arn_of_one_role(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
     monkeypatch.setenv("REGWORKERS_ELIGIBILITY__TRUSTED_CALLERS", f'["{arn}"]')

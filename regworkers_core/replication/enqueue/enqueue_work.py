@@ -20,7 +20,7 @@ from regworkers_core.domain.messages import (
 )
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.engine.defects import Fuse, FuseBlown, bisect, defect_of
-from regworkers_core.engine.dependency import RetryPolicy
+from regworkers_core.engine.dependency import RESEND
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.queue import Outgoing, Queue, Received, SendFailure
 from regworkers_core.engine.settling import DeadLetterPublisher, FailedItem
@@ -44,7 +44,6 @@ _EVENTS = ("INSERT", "MODIFY", "REMOVE")
 # policy) and meets every message, so nothing is dropped or dead-lettered: the shard's checkpoint stays, which shows as
 # lag, and the send is repeated after this pause.
 _REFUSED_SECONDS = 30.0
-_BACKOFF = RetryPolicy(first_cap_seconds=0.5, last_cap_seconds=10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class EnqueueWork:
         publisher: DeadLetterPublisher | None = None,
         clock: Callable[[], float] = scheduling.now,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
-        backoff: Callable[[int], float] = _BACKOFF.backoff,
+        backoff: Callable[[int], float] = RESEND.backoff,
         on_step: OnStep = no_step,
     ) -> None:
         self._queue, self._publisher = queue, publisher

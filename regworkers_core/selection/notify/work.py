@@ -20,7 +20,7 @@ from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, U
 from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.defects import Fuse, FuseBlown, NotRepeatable, bisect, defect_of
-from regworkers_core.engine.dependency import RetryPolicy
+from regworkers_core.engine.dependency import REDELIVERY
 from regworkers_core.engine.drain import DEFECT_PAUSE_SECONDS, Settlement
 from regworkers_core.engine.queue import Outgoing, Queue
 from regworkers_core.engine.stop import OnStep, no_step
@@ -30,7 +30,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.source import Parcel
 
 log = structlog.get_logger(__name__)
-_AGAIN = RetryPolicy(first_cap_seconds=2.0, last_cap_seconds=30.0)
 
 
 class NotifyWork:
@@ -168,7 +167,7 @@ class NotifyWork:
         settlement.lags.extend(now - (seconds(notice.not_before) or now) for notice in notices)
 
     def _return(self, parcels: Sequence[Parcel], settlement: Settlement[Parcel]) -> None:
-        settlement.again.extend((parcel, max(1.0, _AGAIN.backoff(1))) for parcel in parcels)
+        settlement.again.extend((parcel, max(1.0, REDELIVERY.backoff(1))) for parcel in parcels)
         number = sum(len(parcel.notices) for parcel in parcels)
         settlement.counts["received"] += number
         settlement.counts["returned"] += number
