@@ -8,7 +8,7 @@ from importlib import import_module
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka_id, server_of, services_id
-from regworkers_core.engine.dependency import SLOW_SECONDS, CircuitBreaker, Classify, Dependency, RetryPolicy
+from regworkers_core.engine.dependency import CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, stack_state
 from regworkers_core.settings.connections import DEPENDENCY_NAMES
 
@@ -75,8 +75,6 @@ class Dependencies:
                     retry.attempts, retry.total_seconds, retry.first_cap_seconds, retry.last_cap_seconds
                 ),
                 breaker=breaker,
-                # A long poll is slow on purpose.
-                slow_seconds=SLOW_SECONDS + (self._longest_poll_seconds if name == "sqs" else 0.0),
                 before_attempt=self._instance_check(name),
             )
         return self._guards[name]
@@ -113,12 +111,6 @@ class Dependencies:
                 check = InstanceCheck(server, stack_state, read_ids[server]) if known else None
                 self._instance_checks[server] = check
             return self._instance_checks[server]
-
-    @property
-    def _longest_poll_seconds(self) -> float:
-        settings = self._settings
-        sections = (settings.save, settings.selection, settings.analytics)
-        return max(section.receive_wait_seconds for section in sections)
 
     # Totals of this process
 

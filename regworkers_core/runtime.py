@@ -52,7 +52,7 @@ from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.engine.queue import Queue
+from regworkers_core.engine.queue import QUEUE_SERVICE, Queue
 from regworkers_core.settings import Settings, load_settings, stack_state_file
 from regworkers_core.settings.documents import local_dagster_id
 
@@ -84,7 +84,7 @@ class Runtime:
         )
         # The guard of a dependency by name.
         self.dependency = self.dependencies.get
-        self._queues: dict[str, SqsQueue] = {}
+        self._queues: dict[str, Queue] = {}
 
     @classmethod
     def load(cls) -> Runtime:
@@ -220,7 +220,7 @@ class Runtime:
 
     @cached_property
     def message_moves(self) -> MessageMoves:
-        return MessageMoves(self.sqs, self.dependency("sqs"))
+        return MessageMoves(self.sqs, self.dependency(QUEUE_SERVICE))
 
     @cached_property
     def evaluation_state(self) -> EvaluationState:
@@ -356,17 +356,24 @@ class Runtime:
                 f"the embedded stack {stack_state_file().parent.name} is not up: run `regworkers local up`"
             )
 
-    def queue(self, name: str) -> SqsQueue:
-        """A queue by its full name (`names.replication_queue`, ...)."""
-        if name not in self._queues:
-            self._queues[name] = SqsQueue(
-                self.sqs,
-                self.dependency("sqs"),
-                name,
-                batch_bytes=self.settings.aws.sqs_batch_bytes,
-                retention_days=self.names.retention_days(name),
-            )
-        return self._queues[name]
+    def queue(self, name: str, *, read_seconds: float | None = None) -> Queue:
+        """A queue by its full name (`names.replication_queue`, ...). By default it waits for an answer as long as a
+        long poll takes; `read_seconds`: it is another client, which waits that long.
+        """
+        if read_seconds is None:
+            if name not in self._queues:
+                self._queues[name] = self._queue(self.sqs, name)
+            return self._queues[name]
+        return self._queue(self.aws.client("sqs", read_timeout_seconds=read_seconds), name)
+
+    def _queue(self, client: Any, name: str) -> Queue:
+        return SqsQueue(
+            client,
+            self.dependency(QUEUE_SERVICE),
+            name,
+            batch_bytes=self.settings.aws.sqs_batch_bytes,
+            retention_days=self.names.retention_days(name),
+        )
 
     def event_queue(self, role: ProducerRole, queue: Queue | None = None) -> EventQueue:
         """The analytics queue, for a sender of this role; `queue` is another client of it."""
@@ -386,7 +393,7 @@ class Runtime:
         probes: dict[str, Callable[[], Any]] = {
             "dynamodb": lambda: self.demand_table.probe(),
             "streams": lambda: self.streams.probe(known_stream(self.leases, self.names.demand_table)),
-            "sqs": lambda: self.queue(self.names.replication_queue).depth(),
+            QUEUE_SERVICE: lambda: self.queue(self.names.replication_queue).depth(),
             "mongo": lambda: self.replica.probe(),
             "s3": lambda: self.objects.probe(),
             "redis": self._probe_redis,

@@ -19,6 +19,7 @@ from benchmarks.figures import MIB, peak_mib
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.runtime import Runtime
@@ -68,7 +69,7 @@ class Faked(Runtime):
         super().__init__(runtime.settings)
         self._fake: Any = FakeSqs(messages, signer(self))
 
-    def queue(self, name: str) -> SqsQueue:
+    def queue(self, name: str, *, read_seconds: float | None = None) -> Queue:
         if name != self.names.analytics_queue:
             return super().queue(name)
         return SqsQueue(self._fake, self.dependency("sqs"), name, batch_bytes=MIB)

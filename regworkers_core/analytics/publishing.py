@@ -40,7 +40,7 @@ from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.handling import Handled, Requested, Seal, answer_event
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import QueueSource, Received
+from regworkers_core.engine.queue import QUEUE_SERVICE, QueueSource, Received
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.observability.tracing import inject
@@ -353,7 +353,7 @@ PUBLISH: DrainSpec[Received] = DrainSpec(
     job="publish_events",
     duty="analytics",
     # Not MongoDB: only dead letters need it, and their messages can wait.
-    needs=("sqs", "kafka"),
+    needs=(QUEUE_SERVICE, "kafka"),
     outcomes=("received", "sent", "dropped", "dead_lettered", "resent", "returned"),
     parts=_publish,
     queue="analytics-queue",

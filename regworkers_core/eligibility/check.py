@@ -19,7 +19,6 @@ from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.event_queue import EventQueue
-from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.adapters.mongo.entrants import Entrants
 from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import FactSource, Known, Missing, Status
@@ -110,12 +109,7 @@ class Checker:
             settings=settings,
             campaign_seconds=runtime.settings.cache.wait_seconds + _CACHE_SECONDS,
         )
-        analytics = SqsQueue(
-            runtime.aws.client("sqs", read_timeout_seconds=read_timeout),
-            runtime.dependency("sqs"),
-            runtime.names.analytics_queue,
-            batch_bytes=aws.sqs_batch_bytes,
-        )
+        analytics = runtime.queue(runtime.names.analytics_queue, read_seconds=read_timeout)
         transfer = Transfer(table, attempt_seconds=attempt, clock=runtime.clock)
         events = runtime.event_queue(ProducerRole.ELIGIBILITY, analytics)
         metrics = runtime.metrics_by(aws_read_seconds=read_timeout)

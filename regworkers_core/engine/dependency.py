@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 log = structlog.get_logger(__name__)
-# Calls that wait on purpose (long polls) get a higher limit.
+# Calls that wait on purpose have a higher limit (`waits`).
 SLOW_SECONDS = 2.0
 # Refused parts in a row, and for how long, before the breaker opens. Where nine in ten are refused, this many in a row
 # occur once in forty thousand times; a part is repeated for about twice this time.
@@ -122,6 +122,19 @@ def apart() -> Iterator[None]:
         yield
     finally:
         _apart.reset(token)
+
+
+_on_purpose: ContextVar[float] = ContextVar("on purpose", default=0.0)
+
+
+@contextmanager
+def waits(seconds: float) -> Iterator[None]:
+    """Inside, an attempt takes that much longer on purpose: a long poll of a queue without messages is not slow."""
+    token = _on_purpose.set(seconds)
+    try:
+        yield
+    finally:
+        _on_purpose.reset(token)
 
 
 # Maps a driver's exception to what it means; an unknown exception is returned as it is.
@@ -259,7 +272,7 @@ class Dependency:
         finally:
             seconds = scheduling.monotonic() - began
             self.seconds += seconds
-            if seconds >= self._slow_seconds:
+            if seconds >= self._slow_seconds + _on_purpose.get():
                 log.warning("slow call", dependency=self.name, durationMs=round(seconds * 1000))
 
     def _note(self, *, failed: bool) -> None:

@@ -17,8 +17,10 @@ from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import TransientFailure
 
 log = structlog.get_logger(__name__)
-# The most messages that SQS returns for one receive.
-_RECEIVE = 10
+# The dependency whose guard makes the calls of all queues.
+QUEUE_SERVICE = "sqs"
+# The most messages that one receive of a `Queue` returns.
+MAX_RECEIVE = 10
 # A message that was received more often without a recorded outcome may be killing workers (`engine.marks`). A drain
 # that is replaced costs a receive now and then.
 UNANSWERED = 3
@@ -104,7 +106,7 @@ class Queue(Protocol):
         ...
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        """Up to `limit` (at most 10) messages, hidden from others for `visibility_seconds`."""
+        """Up to `limit` (at most MAX_RECEIVE) messages, hidden from others for `visibility_seconds`."""
         ...
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:
@@ -116,6 +118,10 @@ class Queue(Protocol):
         ...
 
     def depth(self) -> QueueDepth: ...
+
+    def state(self) -> tuple[QueueDepth, float]:
+        """The depth, and for how many seconds a message is kept."""
+        ...
 
 
 class Beside(Protocol):
@@ -158,7 +164,7 @@ class QueueSource:
         """Up to `batch_messages`. Further receives follow the first only while they come back full."""
         batch: list[Received] = []
         while len(batch) < self._batch_messages:
-            limit = min(_RECEIVE, self._batch_messages - len(batch))
+            limit = min(MAX_RECEIVE, self._batch_messages - len(batch))
             asked = self._clock()
             wait_seconds = 0.0 if batch else self._wait_seconds
             try:
@@ -207,7 +213,7 @@ class QueueSource:
         if late := len(done) - len(ours) + len(left):
             log.warning("messages not deleted, they will come again", count=late)
             if late == len(done):
-                raise TransientFailure("sqs", f"none of {len(done)} messages was deleted")
+                raise TransientFailure(QUEUE_SERVICE, f"none of {len(done)} messages was deleted")
 
     def give_back(self, again: Sequence[tuple[Received, float]]) -> None:
         """Hide those that are still hidden from others for their pause. The queue may take an old receipt, too, and

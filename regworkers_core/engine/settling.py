@@ -25,7 +25,7 @@ from regworkers_core.engine.dependency import REDELIVERY
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.handling import Decoded, Handled, Handler
 from regworkers_core.engine.marks import Marks
-from regworkers_core.engine.queue import Outgoing, Queue, Received
+from regworkers_core.engine.queue import QUEUE_SERVICE, Outgoing, Queue, Received
 from regworkers_core.observability.tracing import inject
 
 I = TypeVar("I")  # noqa: E741 (an item)
@@ -354,4 +354,4 @@ class DeadLetterPublisher:
         if failures:
             if queue is self._dead_letter_queue:
                 self._on_unsent(len(failures))
-            raise TransientFailure("sqs", f"{queue.name}: {len(failures)} messages not confirmed")
+            raise TransientFailure(QUEUE_SERVICE, f"{queue.name}: {len(failures)} messages not confirmed")

@@ -22,6 +22,7 @@ from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.engine.deadline import NoAnswer, gather
+from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ServiceSettings, Settings
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 # The platform's own services; only those with an address are read.
 SERVICES = ("entry", "user", "code", "campaign")
-DEPENDENCIES = ("dynamodb", "streams", "sqs", "mongo", "redis", "kafka", "s3")
+DEPENDENCIES = ("dynamodb", "streams", QUEUE_SERVICE, "mongo", "redis", "kafka", "s3")
 UP = "up"
 NO_ANSWER = "does not answer"
 LOCAL_UP, TIME_OUTS = "regworkers local up", "regworkers runbook time-outs"

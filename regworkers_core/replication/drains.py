@@ -13,7 +13,7 @@ from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.drains.runner import DrainSpec, dead_letter_publisher, queue_parts
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import QueueSource, Received
+from regworkers_core.engine.queue import QUEUE_SERVICE, QueueSource, Received
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
 from regworkers_core.replication.enqueue.stream_source import StreamSource
@@ -92,7 +92,7 @@ ENQUEUE: DrainSpec[StreamRecord] = DrainSpec(
     summary="Read the stream of the demand table and queue the keys that changed.",
     job="enqueue_entries",
     duty="replication",
-    needs=("dynamodb", "streams", "sqs"),
+    needs=("dynamodb", "streams", QUEUE_SERVICE),
     outcomes=("received", "sent", "dropped", "dead_lettered", "returned"),
     parts=_enqueue,
     queue="replication-queue",
@@ -110,7 +110,7 @@ SAVE: DrainSpec[Received] = DrainSpec(
     summary="Read the replication queue and save the entries' current state into the replica.",
     job="save_entries",
     duty="replication",
-    needs=("dynamodb", "sqs", "mongo"),
+    needs=("dynamodb", QUEUE_SERVICE, "mongo"),
     outcomes=(
         "received",
         "applied",

@@ -14,7 +14,7 @@ from regworkers_core.domain.messages import (
     fit_correlation_id,
 )
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.queue import Outgoing, Queue
+from regworkers_core.engine.queue import QUEUE_SERVICE, Outgoing, Queue
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 
@@ -57,5 +57,5 @@ def send_keys(
     ]
     failures = queue.send(messages)
     if failures:
-        raise TransientFailure("sqs", f"{len(failures)} of {len(messages)} messages not confirmed")
+        raise TransientFailure(QUEUE_SERVICE, f"{len(failures)} of {len(messages)} messages not confirmed")
     return len(messages)

@@ -190,6 +190,9 @@ class _Nowhere:
     def depth(self) -> QueueDepth:
         return QueueDepth(0, 0, 0)
 
+    def state(self) -> tuple[QueueDepth, float]:
+        return self.depth(), 0.0
+
 
 log = structlog.get_logger(__name__)
 _SAMPLES = 5

@@ -24,7 +24,7 @@ from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.handling import Handled, Requested
-from regworkers_core.engine.queue import Queue, SendFailure
+from regworkers_core.engine.queue import QUEUE_SERVICE, Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.replication.queue_keys import send_keys
@@ -70,7 +70,7 @@ def _not_confirmed(failure: SendFailure) -> Failure:
     """A permanent refusal concerns the events of that message, each of which is then sent alone."""
     if failure.permanent:
         return ItemFailure(f"the event was refused: {failure.error}")
-    return TransientFailure("sqs", f"event not confirmed: {failure.error}")
+    return TransientFailure(QUEUE_SERVICE, f"event not confirmed: {failure.error}")
 
 
 class Saver:

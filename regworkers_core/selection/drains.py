@@ -11,7 +11,7 @@ from regworkers_core.domain.selection import Chunk
 from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
 from regworkers_core.drains.runner import DrainSpec, queue_parts
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import QueueSource, Received
+from regworkers_core.engine.queue import QUEUE_SERVICE, QueueSource, Received
 from regworkers_core.engine.stop import OnStep, StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.source import PARCELS, OutboxSource, Parcel
@@ -47,7 +47,7 @@ SELECTIONS: DrainSpec[Received] = DrainSpec(
     summary="Take chunks of winners off the selection queue: claim codes, write selections and the outbox.",
     job="process_selections",
     duty="selection",
-    needs=("sqs", "mongo", "s3", "dynamodb"),
+    needs=(QUEUE_SERVICE, "mongo", "s3", "dynamodb"),
     outcomes=(
         "received",
         "applied",
@@ -73,7 +73,7 @@ NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
     summary="Send what the outbox owes to the notification queue: canary first, one sender at a time.",
     job="send_notifications",
     duty="selection",
-    needs=("sqs", "mongo", "s3", "dynamodb"),
+    needs=(QUEUE_SERVICE, "mongo", "s3", "dynamodb"),
     outcomes=(
         "received",
         "sent",

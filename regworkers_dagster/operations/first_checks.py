@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.replication.enqueue.stream_probe import stream_lag
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics import archive
@@ -61,7 +62,7 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
         being = f"{len(begun)} checks have a run, or wait for another one after it died"
         reason = dg.SkipReason(being if begun else "every check has a result")
         return dg.SensorResult(asset_events=again, skip_reason=reason) if again else reason
-    silent = runtime.probe("dynamodb", "sqs", "mongo")
+    silent = runtime.probe("dynamodb", QUEUE_SERVICE, "mongo")
     if silent is not None:
         return dg.SkipReason(f"{silent} does not answer; {len(missing)} checks have no result")
     if checks.PARITY.key in missing and _is_behind(runtime):

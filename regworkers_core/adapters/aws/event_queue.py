@@ -8,7 +8,7 @@ from typing import Any
 from regworkers_core.domain.messages import MessageType, chunks, encode
 from regworkers_core.domain.producers import PRODUCER
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.queue import Outgoing, Queue, SendFailure
+from regworkers_core.engine.queue import QUEUE_SERVICE, Outgoing, Queue, SendFailure
 from regworkers_core.observability.tracing import inject
 
 
@@ -52,5 +52,6 @@ class EventQueue:
         if unconfirmed := self.send(events):
             error = next(iter(unconfirmed.values())).error
             raise TransientFailure(
-                "sqs", f"{len(unconfirmed)} of {len(events)} events not confirmed by analytics-queue: {error}"
+                QUEUE_SERVICE,
+                f"{len(unconfirmed)} of {len(events)} events not confirmed by analytics-queue: {error}",
             )

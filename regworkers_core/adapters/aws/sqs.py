@@ -9,8 +9,8 @@ from typing import Any
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import Dependency, T, retry_parts
-from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.dependency import Dependency, T, retry_parts, waits
+from regworkers_core.engine.queue import MAX_RECEIVE, NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.observability.metrics import operation as measured
 from regworkers_core.observability.metrics import sent
 
@@ -106,10 +106,10 @@ class SqsQueue:
             yield batch
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        with measured("receive", self.name):
+        with measured("receive", self.name), waits(wait_seconds):
             answer = self._call(
                 self._client.receive_message,
-                MaxNumberOfMessages=min(limit, MAX_BATCH),
+                MaxNumberOfMessages=min(limit, MAX_RECEIVE),
                 WaitTimeSeconds=round(wait_seconds),
                 VisibilityTimeout=visibility_seconds,
                 MessageAttributeNames=["All"],

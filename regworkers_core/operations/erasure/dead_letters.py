@@ -17,7 +17,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import RefusedRecord, json_text
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
-from regworkers_core.engine.queue import Outgoing, Received
+from regworkers_core.engine.queue import QUEUE_SERVICE, Outgoing, Received
 from regworkers_core.operations.dead_letters.browse import open_browser
 from regworkers_core.operations.dead_letters.drop import PREFIX
 from regworkers_core.operations.dead_letters.model import DeadQueue, dead_queues
@@ -87,9 +87,9 @@ def _replace(runtime: Runtime, queue: DeadQueue, hits: Sequence[tuple[Received, 
     dead = runtime.queue(queue.name)
     rest = [Outgoing(left, dict(message.attributes)) for message, left in hits if left is not None]
     if rest and (failures := dead.send(rest)):
-        raise TransientFailure("sqs", f"{len(failures)} messages not confirmed")
+        raise TransientFailure(QUEUE_SERVICE, f"{len(failures)} messages not confirmed")
     if left := dead.delete([message for message, _ in hits]):
-        raise TransientFailure("sqs", f"{len(left)} messages not deleted")
+        raise TransientFailure(QUEUE_SERVICE, f"{len(left)} messages not deleted")
 
 
 @contextmanager

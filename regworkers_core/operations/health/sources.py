@@ -20,6 +20,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.observability.metrics import DATA_LOSS, OLDEST_MESSAGE, UNKNOWN_VERDICTS, Metering
 from regworkers_core.operations.logs import any_line
@@ -62,7 +63,7 @@ def queue_readers(runtime: Runtime) -> dict[str, Callable[[], Any]]:
 def dependency_of(reader: str) -> str:
     """The dependency that one of `queue_readers` reads first; empty for other readers."""
     if reader.startswith(_DEPTH):
-        return "sqs"
+        return QUEUE_SERVICE
     return "mongo" if reader.startswith(_AGE) else ""
 
 

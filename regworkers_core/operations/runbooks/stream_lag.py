@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
+from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
 from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.health.activity import Activity
@@ -39,7 +40,7 @@ _SLOW_SECONDS = 0.5
 def _waits(work: DrainWindow) -> list[str]:
     """What the drain waits for. Not a read of its queue, which waits for work."""
     spec = DRAIN[work.name]
-    return [name for name in spec.needs if name != "sqs" or spec.fills]
+    return [name for name in spec.needs if name != QUEUE_SERVICE or spec.fills]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fairdraw import scheduling
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
 from regworkers_core.operations.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.health.activity import Activity
@@ -32,7 +33,7 @@ _SETTINGS: Mapping[str, str] = {
     "dynamodb": "aws.readTimeoutSeconds",
     "streams": "aws.readTimeoutSeconds",
     "stream-listing": "aws.readTimeoutSeconds",
-    "sqs": "aws.readTimeoutSeconds",
+    QUEUE_SERVICE: "aws.readTimeoutSeconds",
     "s3": "aws.readTimeoutSeconds",
     "mongo": "mongo.socketTimeoutSeconds",
     "redis": "redis.timeoutSeconds",
@@ -174,7 +175,7 @@ def _slow_drains(
     for row in rows:
         mean, limit = row["meanMs"], row["limitSeconds"]
         # A read of the queue waits for work, which is not slow.
-        idle = settings.save.receive_wait_seconds if row["dependency"] == "sqs" else 0.0
+        idle = settings.save.receive_wait_seconds if row["dependency"] == QUEUE_SERVICE else 0.0
         if mean is None or limit is None or row["calls"] < _MEAN_CALLS:
             continue
         if mean / 1000 - idle > _MEAN_NEAR * limit:

@@ -26,7 +26,7 @@ from regworkers_core.domain.reasons import (
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, DrawBusy, MarketPhase, cut
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import Lease
-from regworkers_core.engine.queue import Outgoing
+from regworkers_core.engine.queue import QUEUE_SERVICE, Outgoing
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
@@ -308,7 +308,7 @@ def send_open(runtime: Runtime, market: MarketPhase, chunks: Sequence[Chunk]) ->
     ]
     if failed := queue.send(messages):
         raise TransientFailure(
-            "sqs", f"{queue.name}: {len(failed)} of {len(messages)} chunks of {market} not confirmed"
+            QUEUE_SERVICE, f"{queue.name}: {len(failed)} of {len(messages)} chunks of {market} not confirmed"
         )
     runtime.chunks.queued(waiting, iso(runtime.clock()))
     return len(waiting)

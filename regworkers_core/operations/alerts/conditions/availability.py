@@ -13,6 +13,7 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import CertificateState, FunctionState, TickState, Unread
 from regworkers_core.domain.timestamps import duration, iso
+from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     DAEMONS,
@@ -35,7 +36,7 @@ from regworkers_core.settings import AlertSettings
 
 T = TypeVar("T")
 # Without these nothing is replicated or drawn. The others become critical by their consequences.
-ESSENTIAL = ("dynamodb", "streams", "sqs", "mongo", "s3")
+ESSENTIAL = ("dynamodb", "streams", QUEUE_SERVICE, "mongo", "s3")
 _PAGES = {
     "kafka": "kafka.md",
     "redis": "campaign-configuration.md",

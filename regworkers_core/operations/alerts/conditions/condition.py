@@ -12,6 +12,7 @@ from typing import Any
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import seconds
+from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
 from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
 
@@ -24,7 +25,7 @@ DEPENDENCY, DAEMONS, WATCHER = "dependency-down", "scheduler:daemons", "watcher:
 # MongoDB's outage is recorded under its own key, at the first evaluation after it.
 MONGO_AWAY = "mongo-away"
 STREAM = "stream-lag:demand-table"
-_DRAW = ("dynamodb", "mongo", "s3", "sqs")
+_DRAW = ("dynamodb", "mongo", "s3", QUEUE_SERVICE)
 
 
 @dataclass(frozen=True, slots=True)
