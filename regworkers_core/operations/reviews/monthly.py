@@ -23,6 +23,7 @@ from regworkers_core.operations.reviews.sections import (
     ReviewKind,
     ReviewSection,
     SectionReader,
+    no_drains,
     read_queues,
     report_key,
     reports,
@@ -66,8 +67,7 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
 def sizes(days: Days, settings: Settings, *, since: float) -> ReviewSection:
     """Memory of processes and sizes of batches against their limits."""
     if not days:
-        text = f"no drain has been recorded since {iso(since)}: none ran, or none wrote its log"
-        return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
+        return no_drains(since)
     drains, memory_limit = together(days.values()), settings.reviews.memory_limit_mib
     remarks, rows, shares = [], [], dict[str, float]()
     for name, each in drains.items():
@@ -209,8 +209,7 @@ def cost(
 ) -> ReviewSection:
     """Dollars for a million entries at list prices: of the month, its weeks, and `earlier` reviews by date."""
     if not days:
-        text = f"no drain has been recorded since {iso(since)}: there is nothing to bill"
-        return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
+        return no_drains(since, "there is nothing to bill")
     report = costs.assess(together(days.values()), days_of_period, watching, unread)
     month = _number(report.facts["dollarsPerMillionEntries"])
     weeks = {

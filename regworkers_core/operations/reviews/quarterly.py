@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import orjson
 
 from regworkers_core import infrastructure
+from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.drill import DrillResult
+from regworkers_core.infrastructure.desired import desired
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.reviews.foreign import ForeignGrant
 from regworkers_core.operations.reviews.sections import ReviewSection, SectionReader
 from regworkers_core.reporting.figures import bars
 from regworkers_core.reporting.pages import Remark, Table
+from regworkers_core.runtime import Runtime
 
 DAYS = 91
 # Installed with the package: deploy/terraform/versions.tf.
 PINS = Path(infrastructure.__file__).with_name("versions.tf")
 _REGISTRY = "https://registry.terraform.io/v1/providers/hashicorp/aws"
+# What AWS says where a bucket or a key has no policy.
+_NO_POLICY = ("NoSuchBucketPolicy", "NotFoundException")
 Statement = Mapping[str, Any]
 
 
@@ -52,11 +58,11 @@ def privileges(policies: Mapping[str, Mapping[str, Any]]) -> ReviewSection:
     purposes = {worker.name: worker.does for worker in WORKERS}
     for name, document in policies.items():
         statements: Sequence[Statement] = document["Statement"]
-        actions = {action for each in statements for action in _list(each.get("Action"))}
+        actions = {action for each in statements for action in _values(each.get("Action"))}
         unbounded = [
-            each for each in statements if "*" in _list(each.get("Resource")) and not each.get("Condition")
+            each for each in statements if "*" in _values(each.get("Resource")) and not each.get("Condition")
         ]
-        everywhere = sorted({action for each in unbounded for action in _list(each.get("Action"))})
+        everywhere = sorted({action for each in unbounded for action in _values(each.get("Action"))})
         changing = sum(not _only_reads(action) for action in actions)
         deleting = sum("Delete" in action for action in actions)
         rows.append(
@@ -92,7 +98,7 @@ def _of_policy(name: str, actions: set[str], everywhere: Sequence[str]) -> Itera
 
 def _other_accounts(statements: Sequence[Statement]) -> list[str]:
     """The accounts in ARNs that are not ours. Those of buckets name none."""
-    arns = [arn for each in statements for arn in _list(each.get("Resource")) if arn.startswith("arn:")]
+    arns = [arn for each in statements for arn in _values(each.get("Resource")) if arn.startswith("arn:")]
     return sorted(
         {account for arn in arns if (account := arn.split(":")[4]) not in ("", PLACEHOLDERS.account)}
     )
@@ -104,8 +110,77 @@ def _only_reads(action: str) -> bool:
     )
 
 
-def _list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+def _values(value: Any) -> list[Any]:
+    """Of a policy, where one value stands for a list of it."""
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignGrant:
+    """What a policy allows to a principal outside of our account."""
+
+    resource: str
+    # `*` is everyone.
+    principal: str
+    actions: tuple[str, ...]
+    # The statement has a condition.
+    limited: bool
+
+
+def foreign_grants(runtime: Runtime) -> list[ForeignGrant]:
+    """Raises TransientFailure, and UsageError where AWS refuses to show a policy."""
+    found: list[ForeignGrant] = []
+    account = ""
+    for resource, arn, policy in _policies(runtime):
+        # A queue's ARN has our account: asking for it needs no right of its own.
+        account = account or arn.split(":")[4]
+        found += grants(resource, policy, account)
+    return found
+
+
+def grants(resource: str, policy: Mapping[str, Any], account: str) -> Iterator[ForeignGrant]:
+    """The statements of one policy that allow something to a principal of another account. AWS's own services, and
+    identity providers such as the cluster's, are none.
+    """
+    for statement in _values(policy.get("Statement")):
+        if statement.get("Effect") != "Allow":
+            continue
+        principal = statement.get("Principal", {})
+        named = _values(principal.get("AWS")) if isinstance(principal, Mapping) else [principal]
+        actions = tuple(map(str, _values(statement.get("Action", statement.get("NotAction")))))
+        for each in map(str, named):
+            if account not in (each, *each.split(":")[4:5]):
+                yield ForeignGrant(resource, each, actions, bool(statement.get("Condition")))
+
+
+def _policies(runtime: Runtime) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    wanted, prefix = desired(runtime.settings), runtime.names.prefix
+
+    def call(service: str, operation: str, **arguments: Any) -> Any:
+        return runtime.dependency(service).call(getattr(runtime.aws.client(service), operation), **arguments)
+
+    for queue in wanted.queues:
+        url = call("sqs", "get_queue_url", QueueName=queue.name)["QueueUrl"]
+        found = call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        yield queue.name, found["QueueArn"], orjson.loads(found.get("Policy") or "{}")
+    try:
+        text = call("s3", "get_bucket_policy", Bucket=wanted.bucket.name)["Policy"]
+        yield wanted.bucket.name, "", orjson.loads(text)
+    except AwsRefusal as error:
+        if error.code not in _NO_POLICY:
+            raise
+    try:
+        key = call("kms", "describe_key", KeyId=f"alias/{prefix}regworkers")["KeyMetadata"]["KeyId"]
+        text = call("kms", "get_key_policy", KeyId=key, PolicyName="default")["Policy"]
+        yield f"key {key}", "", orjson.loads(text)
+    except AwsRefusal as error:
+        # Services encrypt with keys of their own then.
+        if error.code not in _NO_POLICY:
+            raise
+    roles = all_pages(lambda **page: call("iam", "list_roles", **page), "Roles", ("Marker", "Marker"))
+    for role in roles:
+        if role["RoleName"].startswith(f"{prefix}regworkers-"):
+            yield f"role {role['RoleName']}", role["Arn"], role["AssumeRolePolicyDocument"]
 
 
 def foreign_access(grants: Sequence[ForeignGrant]) -> ReviewSection:

@@ -15,7 +15,6 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
 from regworkers_core.operations.health.activity import DAY_SECONDS
 from regworkers_core.operations.reviews import monthly, quarterly, weekly
-from regworkers_core.operations.reviews.foreign import foreign_grants
 from regworkers_core.operations.reviews.sections import (
     REPORT,
     Review,
@@ -56,7 +55,7 @@ def make_review(
     elif kind is ReviewKind.MONTHLY:
         parts = monthly.parts(runtime, now)
     else:
-        parts = quarterly.parts(locked, lambda: foreign_grants(runtime), provider, drill)
+        parts = quarterly.parts(locked, lambda: quarterly.foreign_grants(runtime), provider, drill)
     since = iso(now - _DAYS[kind] * DAY_SECONDS)
     return Review(kind, runtime.settings.environment, since, iso(now), read_sections(parts, tell))
 

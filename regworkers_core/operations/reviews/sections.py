@@ -16,6 +16,7 @@ from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
 
@@ -137,6 +138,12 @@ def read_sections(parts: Iterable[SectionReader], tell: Callable[[str], None]) -
         tell(part.title.lower())
         sections.append(part.section())
     return tuple(sections)
+
+
+def no_drains(since: float, what: str = "none ran, or none wrote its log") -> ReviewSection:
+    """The section of a period (from epoch seconds on) in which no drain wrote a minute."""
+    text = f"no drain has been recorded since {iso(since)}: {what}"
+    return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
 
 
 def counted(number: int, what: str) -> str:

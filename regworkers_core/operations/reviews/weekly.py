@@ -18,6 +18,7 @@ from regworkers_core.operations.reviews.sections import (
     ReviewSection,
     SectionReader,
     counted,
+    no_drains,
     read_queues,
     rounded,
 )
@@ -240,8 +241,7 @@ def objectives(budgets: Sequence[Budget], days: int) -> ReviewSection:
 def durations(before: Days, now: Days, *, since: float) -> ReviewSection:
     """The median of the minutes' p95 of batch durations, this week and the week before."""
     if not now:
-        text = f"no drain has been recorded since {iso(since)}: none ran, or none wrote its log"
-        return ReviewSection(f"No data since {iso(since)}.", [Remark("note", text)])
+        return no_drains(since)
     earlier, drains, remarks, rows = together(before.values()), together(now.values()), list[Remark](), []
     for name, each in drains.items():
         typical = each.typical_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from regworkers_core.domain.drill import DrillResult
@@ -11,12 +12,17 @@ from regworkers_core.operations.dependencies import DependencyReport, Outdated, 
 from regworkers_core.operations.reviews.monthly import by_week, cost, sizes
 from regworkers_core.operations.reviews.quarterly import (
     PINS,
+    ForeignGrant,
     declared_policies,
     dependencies,
+    foreign_access,
+    foreign_grants,
+    grants,
     privileges,
     recovery,
     terraform,
 )
+from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.operations.reviews.world import DAY, NOW, ago, day, has, said
 
@@ -129,3 +135,54 @@ def test_a_provider_of_a_newer_major_version_is_a_warning_and_a_silent_registry_
     assert not terraform(pins, "6.99.0").remarks
     assert "raise it in deploy/terraform/versions.tf" in terraform(pins, "7.0.1").remarks[0].text
     assert "unknown" in terraform(pins, None).remarks[0].text
+
+
+OWN = "123456789012"
+OTHER = "arn:aws:iam::999999999999:root"
+
+
+def allow(principal: object, **more: object) -> dict[str, object]:
+    return {"Statement": [{"Effect": "Allow", "Principal": principal, "Action": "sqs:SendMessage", **more}]}
+
+
+@pytest.mark.parametrize(
+    ("policy", "principals"),
+    [
+        ({}, []),
+        (allow({"AWS": f"arn:aws:iam::{OWN}:root"}), []),
+        (allow({"AWS": OWN}), []),
+        (allow({"Service": "lambda.amazonaws.com"}), []),
+        (allow({"Federated": f"arn:aws:iam::{OWN}:oidc-provider/x"}), []),
+        (allow({"AWS": [OTHER, OWN]}), [OTHER]),
+        (allow({"AWS": "999999999999"}), ["999999999999"]),
+        (allow("*"), ["*"]),
+        (allow({"AWS": "*"}), ["*"]),
+        (allow("*", Effect="Deny"), []),
+    ],
+)
+def test_a_grant_is_foreign_if_its_principal_is_not_of_our_account(
+    policy: dict[str, object], principals: list[str]
+) -> None:
+    assert [each.principal for each in grants("queue", policy, OWN)] == principals
+
+
+def test_everyone_is_a_finding_and_another_account_is_to_be_judged() -> None:
+    section = foreign_access(
+        [
+            ForeignGrant("q", "*", ("sqs:SendMessage",), limited=False),
+            ForeignGrant("q", "*", ("sqs:SendMessage",), limited=True),
+            ForeignGrant("b", OTHER, ("s3:GetObject",), limited=False),
+        ]
+    )
+    assert [each.level for each in section.remarks] == ["finding", "warning", "warning"]
+    assert "b lets arn:aws:iam::999999999999:root s3:GetObject" in section.remarks[2].text
+
+
+def test_a_queue_that_another_account_may_send_to_is_found_on_the_server(runtime: Runtime) -> None:
+    assert foreign_grants(runtime) == []
+    url = runtime.sqs.get_queue_url(QueueName=runtime.names.analytics_queue)["QueueUrl"]
+    policy = orjson.dumps({"Version": "2012-10-17", **allow({"AWS": OTHER}, Resource="*")}).decode()
+    runtime.sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    assert foreign_grants(runtime) == [
+        ForeignGrant(runtime.names.analytics_queue, OTHER, ("sqs:SendMessage",), limited=False)
+    ]
