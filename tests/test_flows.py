@@ -46,7 +46,7 @@ from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board
 from regworkers_core.operations.alerts.conditions import waiting, work
 from regworkers_core.operations.alerts.conditions.condition import Context
-from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.health import snapshot
 from regworkers_core.operations.runbooks import time_outs
 from regworkers_dagster.definitions import defs

@@ -30,9 +30,9 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.condition import Context
 from regworkers_core.operations.alerts.conditions.objectives import burning
-from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.health.activity import added_up
 from regworkers_core.operations.health.objectives import (
     Key,

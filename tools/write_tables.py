@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from benchmarks.page import ratios_table, rehearsal_table
 from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS
 from regworkers_core.eligibility.rules import RULES
-from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.runbooks import cost
 from regworkers_core.replication.enqueue.stream_source import CHECKPOINTS_PER_SECOND, idle_pause
 from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, StreamSettings

@@ -84,10 +84,10 @@ def screen(examination: Examination) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, title in SECTIONS.items():
+    for name, section in SECTIONS.items():
         for number, (state, text) in enumerate(_section(examination.section(name))):
             mark, style = _MARKS[state]
-            table.add_row(title if not number else "", Text(mark, style), Text(text, overflow="fold"))
+            table.add_row(section.title if not number else "", Text(mark, style), Text(text, overflow="fold"))
     parts: list[RenderableType] = [Text(_headline(examination)), Text(""), table]
     if examination.found:
         parts += [Text(""), *_findings(examination.found)]

@@ -1,4 +1,4 @@
-"""The doctor: the rows of a snapshot and what the alert conditions find in it at one evaluation."""
+"""The doctor: the rows of a snapshot and what the checks of alerts find in it at one evaluation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.alerts.conditions.condition import BLIND, Condition, Context, Finding
-from regworkers_core.operations.alerts.conditions.work import TOPICS
+from regworkers_core.operations.alerts.conditions import TABLE
+from regworkers_core.operations.alerts.conditions.condition import Check, Context, Finding
 from regworkers_core.operations.alerts.evaluate import SENSOR, assess, still_since, watched
 from regworkers_core.operations.alerts.outage import last_evaluation
-from regworkers_core.operations.alerts.table import MONGO_DOWN, TABLE
 from regworkers_core.operations.catalog import CATALOG
 from regworkers_core.operations.dependency_status import (
     LOCAL_UP,
@@ -23,38 +22,10 @@ from regworkers_core.operations.dependency_status import (
     stack_is_down,
     way_out,
 )
-from regworkers_core.operations.health.rows import SECTIONS, STREAM, Row, RowState, rows_of
+from regworkers_core.operations.health.rows import SECTIONS, Row, RowState, rows_of
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
-# The section that shows the findings of a condition.
-_SECTION_OF = {
-    "dependency-down": "dependencies",
-    "scheduler": "sensors",
-    "watcher": "sensors",
-    "drain-fuse": "drains",
-    "drain-paused": "drains",
-    "drain-stalled": "drains",
-    "error-rate": "drains",
-    "batch-time": "drains",
-    "stream-lag": "stream",
-    "queue-depth": "queues",
-    "dead-letters": "deadLetterQueues",
-    "forged-events": "deadLetterQueues",
-    "data-loss": "queues",
-    "analytics": "queues",
-    "selection-run": "runs",
-    "campaign-stuck": "campaigns",
-    "messages-waiting": "campaigns",
-    "messages-failed": "campaigns",
-    "draw-input-differs": "campaigns",
-    "selection-not-judged": "campaigns",
-    "drift": "parity",
-    "certificates": "certificates",
-    "certificate-renewal": "certificates",
-    "eligibility": "eligibility",
-    "log-lines": "logs",
-}
 # None leads back here: a page whose first command is the doctor is named itself.
 _COMMANDS = {
     each.page.removeprefix("docs/runbooks/"): each.command
@@ -63,7 +34,6 @@ _COMMANDS = {
 }
 # On top of the snapshot, and only if MongoDB has just answered.
 _STORED_SECONDS = 1.0
-_STREAM_SUBJECTS = (STREAM, "demand-table-stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,29 +124,25 @@ def examine(
     findings that must hold at two evaluations.
     """
     snapshot = context.snapshot
-    # These two need several evaluations; `dependency-down` and the rows show the same here.
-    table = [condition for condition in TABLE if condition.name not in (MONGO_DOWN.name, BLIND)]
-    assessed = {condition.name: assess(condition, context, clock_ahead_seconds=0.0) for condition in table}
+    # Those without a section need several evaluations; `dependency-down` and the rows show the same here.
+    assessed = {check: assess(check, context, clock_ahead_seconds=0.0) for check in TABLE if check.section}
     findings = [
-        (condition, finding)
-        for condition in table
-        for found in (assessed[condition.name],)
+        (check, finding)
+        for check, found in assessed.items()
         if not isinstance(found, Unread)
         for finding in found.findings
     ]
-    keys = {condition.key_of(finding.subject) for condition, finding in findings}
+    keys = {check.key_of(finding.subject) for check, finding in findings}
     since = _since(incidents)
     began = {key: iso(at) for key, at in (suspected or {}).items()}
     for key, at in since.items():
         began[key] = min(at, began.get(key, at))
-    found = [
-        _found(condition, finding, keys, since, began, context.settings) for condition, finding in findings
-    ]
+    found = [_found(check, finding, keys, since, began, context.settings) for check, finding in findings]
     if stack_is_down(snapshot.dependencies, context.settings):
         # The rows show each dependency; starting the stack is the only remedy.
         found = [_STACK_DOWN, *(each for each in found if each.section != "dependencies")]
     found.sort(key=lambda each: (each.because is not None, each.state is not RowState.CRITICAL))
-    unjudged = {name: each.why for name, each in assessed.items() if isinstance(each, Unread)}
+    unjudged = {check.name: each.why for check, each in assessed.items() if isinstance(each, Unread)}
     rows = _rows_with_findings(rows_of(snapshot, context.settings), found)
     return Examination(snapshot.at, snapshot.environment, rows, found, unjudged)
 
@@ -192,30 +158,17 @@ def _since(incidents: Iterable[Incident]) -> dict[str, str]:
 
 
 def _found(
-    condition: Condition,
+    check: Check,
     finding: Finding,
     keys: set[str],
     since: Mapping[str, str],
     began: Mapping[str, str],
     settings: Settings,
 ) -> Found:
-    key, page = condition.key_of(finding.subject), finding.page or condition.runbook
-    section, name = _SECTION_OF[condition.name], finding.subject
-    if section == "queues" and name in TOPICS:
-        section = "archive"
-    if section == "queues" and name.endswith("-dlq"):
-        section = "deadLetterQueues"
-    if condition.name == "analytics":
-        name = "analytics-queue"
-    if name in _STREAM_SUBJECTS:
-        section, name = "stream", STREAM
-    if section in ("eligibility", "logs"):
-        # Of one thing each.
-        name = ""
-    if section == "sensors" and name == "daemons":
-        section = "daemons"
-    if section == "certificates":
-        name = name.rpartition("-")[0]
+    key, page = check.key_of(finding.subject), finding.page or check.runbook
+    section = finding.section or check.section
+    name = finding.subject if finding.row is None else finding.row
+    helps = SECTIONS[section].helps(name, settings) or _COMMANDS.get(page, "")
     return Found(
         key,
         section,
@@ -225,7 +178,7 @@ def _found(
         since.get(key),
         way_out(finding.summary, settings, name if section == "dependencies" else "")
         or finding.remedy
-        or ("" if needs_setting(finding.summary) else _command(section, name, page, settings)),
+        or ("" if needs_setting(finding.summary) else helps),
         f"docs/runbooks/{page}",
         next((cause for cause in finding.because if cause in keys and _came_first(cause, key, began)), None),
     )
@@ -234,20 +187,6 @@ def _found(
 def _came_first(cause: str, key: str, began: Mapping[str, str]) -> bool:
     """A finding without a known start may have begun at any time."""
     return key not in began or began.get(cause, "~") <= began[key]
-
-
-def _command(section: str, name: str, page: str, settings: Settings) -> str:
-    if section == "deadLetterQueues":
-        return f"regworkers dlq groups {name.removesuffix('-dlq')}"
-    if section == "campaigns":
-        return f"regworkers campaign status {name}"
-    if section == "daemons":
-        return "make dev" if settings.environment == "local-dev" else "restart dagster-daemon"
-    if section == "sensors":
-        return f"Dagster UI, Automation, {name.rpartition(':')[2]}"
-    if name.startswith("service-"):
-        return f"regworkers service check {name.removeprefix('service-')}"
-    return _COMMANDS.get(page, "")
 
 
 def _rows_with_findings(rows: Sequence[Row], found: Sequence[Found]) -> list[Row]:

@@ -228,7 +228,9 @@ def examination_in_words(examination: Examination) -> str:
     """One line: what is wrong, the worst first."""
     wrong = [f"{each.state}: {each.summary}" for each in examination.found]
     unread = [
-        f"{SECTIONS[row.section]}: {row.text}" for row in examination.rows if row.state is RowState.UNREAD
+        f"{SECTIONS[row.section].title}: {row.text}"
+        for row in examination.rows
+        if row.state is RowState.UNREAD
     ]
     return "; ".join([*wrong, *unread]) or "nothing is wrong"
 
@@ -237,7 +239,8 @@ def of_examination(examination: Examination) -> Metadata:
     """The numbers by state, and all rows as a table, the worst first."""
     rows = sorted(examination.rows, key=lambda row: -list(RowState).index(row.state))
     cells = [
-        (SECTIONS[row.section], row.name, row.state, row.text, row.since or "", row.help) for row in rows
+        (SECTIONS[row.section].title, row.name, row.state, row.text, row.since or "", row.help)
+        for row in rows
     ]
     facts: dict[str, Any] = {
         "state": examination.state.value,

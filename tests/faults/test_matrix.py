@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.dependency_status import DEPENDENCIES, SERVICES
 from regworkers_core.settings import PROJECT_ROOT
 from tests.faults.matrix import World, a_world, play

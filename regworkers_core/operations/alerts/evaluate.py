@@ -15,9 +15,9 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
 from regworkers_core.domain.timestamps import duration
 from regworkers_core.observability.logs import describe
-from regworkers_core.operations.alerts.conditions import waiting
-from regworkers_core.operations.alerts.conditions.availability import (
-    RENEWED,
+from regworkers_core.operations.alerts.conditions import TABLE, drains
+from regworkers_core.operations.alerts.conditions.availability import RENEWED, renewal
+from regworkers_core.operations.alerts.conditions.blindness import (
     Gap,
     blind,
     blind_findings,
@@ -27,10 +27,10 @@ from regworkers_core.operations.alerts.conditions.availability import (
 from regworkers_core.operations.alerts.conditions.campaigns import PROCESSING, unjudged_key
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
-    Assessment,
-    Condition,
+    Check,
     Context,
     Finding,
+    Judged,
 )
 from regworkers_core.operations.alerts.grouping import Previous, group_and_inhibit
 from regworkers_core.operations.alerts.notifier import notifier_of
@@ -40,7 +40,6 @@ from regworkers_core.operations.alerts.outage import (
     notify_without_mongo,
     record_outage,
 )
-from regworkers_core.operations.alerts.table import RENEWAL, TABLE
 from regworkers_core.operations.health.sources import GAP_EVALUATIONS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
@@ -74,23 +73,23 @@ def evaluate(runtime: Runtime, snapshot: Snapshot, *, by: str, outage: Outage | 
         return found
     except (TransientFailure, UsageError) as failure:
         # MongoDB is down, or refuses us.
-        unknown = {condition.name: str(failure) for condition in TABLE}
+        unknown = {check.name: str(failure) for check in TABLE}
         return Evaluation(
             unknown=unknown, outage=notify_without_mongo(runtime, snapshot, str(failure), outage)
         )
 
 
-def assess(condition: Condition, context: Context, *, clock_ahead_seconds: float) -> Assessment | Unread:
-    """The result of one condition. Unread if it compares times and the clock is wrong, or if it raises: a defect in
-    one condition must not stop the others.
+def assess(check: Check, context: Context, *, clock_ahead_seconds: float) -> Judged:
+    """What one check finds. Unread if it compares times and the clock is wrong, or if it raises: a defect in
+    one check must not stop the others.
     """
-    if condition.timed and abs(clock_ahead_seconds) > context.settings.alerts.clock_seconds:
+    if check.timed and abs(clock_ahead_seconds) > context.settings.alerts.clock_seconds:
         side = "ahead of" if clock_ahead_seconds > 0 else "behind"
         return Unread(f"the clock here is {duration(abs(clock_ahead_seconds))} {side} that of MongoDB", CLOCK)
     try:
-        return condition.assess(context)
+        return check.assess(context)
     except Exception as error:
-        log.error("condition not assessed", condition=condition.name, error=describe(error))
+        log.error("condition not assessed", condition=check.name, error=describe(error))
         return Unread(f"defect in the condition: {type(error).__name__}")
 
 
@@ -104,15 +103,15 @@ def _settle(runtime: Runtime, snapshot: Snapshot, by: str, outage: Outage | None
     context = Context(snapshot, settings, seen_at, _still_seconds(state, snapshot, settings, before, now))
     ahead = context.now - now
     assessed = {
-        condition.name: assess(condition, context, clock_ahead_seconds=ahead)
-        for condition in TABLE
-        if condition.name != BLIND
+        check.name: assess(check, context, clock_ahead_seconds=ahead)
+        for check in TABLE
+        if check.name != BLIND
     }
     suspected = {key: since for key, since in state.suspected().items() if since <= now}
     previous = Previous(runtime.incidents.of(*assessed, BLIND), suspected, now)
     gaps = gaps_of(TABLE, assessed, settings.alerts)
     findings = _blind(state, gaps, previous.incidents, now, settings.alerts.blind_seconds)
-    assessed[BLIND] = blind(replace(context, blind=findings))
+    assessed[BLIND] = blind.assess(replace(context, blind=findings))
     grouped = group_and_inhibit(TABLE, assessed, previous, settings.alerts)
     for key in grouped.suspected - suspected.keys():
         state.suspect(key, now)
@@ -145,7 +144,7 @@ def watched(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
     """What must move between two evaluations, by its key: the lease of each campaign in PROCESSING, the first phase of
     each that was not checked, and the counter of each drain with work that is due. Unread: it may be or not.
     """
-    found = waiting.marks(snapshot, settings)
+    found = drains.marks(snapshot, settings)
     for each in () if isinstance(snapshot.campaigns, Unread) else snapshot.campaigns:
         if each.status == PROCESSING and each.lease_owner:
             found[each.campaign_id] = each.lease_beat
@@ -179,7 +178,7 @@ def _still_seconds(
             state.beat(name, beat, now)
     gone = known.keys() - beats.keys()
     if isinstance(snapshot.campaigns, Unread):
-        gone = {name for name in gone if waiting.is_key(name)}
+        gone = {name for name in gone if drains.is_key(name)}
     state.forget(gone)
     return still
 
@@ -197,7 +196,7 @@ def watch_renewals(runtime: Runtime) -> None:
         summary = f"the newest Kafka certificate is not taken up, the one before stays in use: {refused}"
         finding = Finding(RENEWED, runtime.settings.alerts.severity.certificate_renewal, summary)
         try:
-            notifier_of(runtime).settle(RENEWAL.name, [RENEWAL.alert(finding)] if refused else [])
+            notifier_of(runtime).settle(renewal.name, [renewal.alert(finding)] if refused else [])
         except TransientFailure:
             # The next renewal check, which is soon, reports it again.
             return

@@ -15,7 +15,7 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.operations.alerts.conditions.condition import Assessment, Condition, Finding, some
+from regworkers_core.operations.alerts.conditions.condition import Assessment, Check, Finding, some
 from regworkers_core.operations.alerts.notifier import ScopeState
 from regworkers_core.settings import AlertSettings
 
@@ -68,7 +68,7 @@ class Grouped:
 
 
 def group_and_inhibit(
-    table: Iterable[Condition],
+    table: Iterable[Check],
     assessed: Mapping[str, Assessment | Unread],
     previous: Previous,
     limits: AlertSettings,
@@ -117,7 +117,7 @@ class _ConditionGroups:
 
     def __init__(
         self,
-        condition: Condition,
+        condition: Check,
         assessed: Assessment | Unread,
         previous: Previous,
         causes: Mapping[float, Mapping[str, float]],
@@ -184,7 +184,7 @@ class _ConditionGroups:
             self.reported_as[key_of(member.subject)] = key_of(member.subject)
 
 
-def _group_alert(condition: Condition, group: str, members: Sequence[Finding]) -> Alert:
+def _group_alert(condition: Check, group: str, members: Sequence[Finding]) -> Alert:
     subjects = sorted(member.subject for member in members)
     pages = {member.page for member in members}
     details: dict[str, Any] = {"count": len(members), "members": subjects[:_NAMED]}

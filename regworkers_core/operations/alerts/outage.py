@@ -18,9 +18,9 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
+from regworkers_core.operations.alerts.conditions.availability import mongo_down
 from regworkers_core.operations.alerts.conditions.condition import Finding
 from regworkers_core.operations.alerts.notifier import notifier_of
-from regworkers_core.operations.alerts.table import MONGO_DOWN
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -156,7 +156,7 @@ def last_evaluation(
     """
     if recorded is None or now - recorded <= runtime.settings.alerts.silent_seconds:
         return recorded
-    known, incident = _Row(runtime).outage or carried, runtime.incidents.find(MONGO_DOWN.key_of("mongo"))
+    known, incident = _Row(runtime).outage or carried, runtime.incidents.find(mongo_down.key_of("mongo"))
     over = seconds(incident.resolved_at) if incident is not None and incident.resolved_at else None
     return max(recorded, min(now, max(known.last if known else recorded, over or recorded)))
 
@@ -165,7 +165,7 @@ def _alert(runtime: Runtime, snapshot: Snapshot, why: str) -> Alert:
     others = sorted(
         name for name, trouble in snapshot.dependencies.items() if trouble is not None and name != "mongo"
     )
-    return MONGO_DOWN.alert(
+    return mongo_down.alert(
         Finding(
             "mongo",
             runtime.settings.alerts.severity.mongo_away,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeAlias
 
 from fairdraw.documents import as_document
 from regworkers_core.domain.activity import DrainWindow
@@ -19,7 +20,6 @@ from regworkers_core.domain.snapshot import (
     ParityState,
     PausedDrain,
     QueueState,
-    Reading,
     SchedulerState,
     Snapshot,
     StreamState,
@@ -30,25 +30,6 @@ from regworkers_core.domain.timestamps import duration
 from regworkers_core.operations.dependency_status import TOO_BUSY, way_out
 from regworkers_core.settings import Settings
 
-T = TypeVar("T")
-# In display order.
-SECTIONS = {
-    "dependencies": "Dependencies",
-    "queues": "Queues",
-    "deadLetterQueues": "Dead letters",
-    "stream": "Stream",
-    "archive": "Archive",
-    "leases": "Leases",
-    "drains": "Drains",
-    "eligibility": "checkEligibility",
-    "campaigns": "Campaigns",
-    "parity": "Parity",
-    "certificates": "Certificates",
-    "daemons": "Daemons",
-    "sensors": "Sensors",
-    "runs": "Runs",
-    "logs": "Log lines",
-}
 STREAM = "demand-table"
 _OWN_JOB = "doctor"
 
@@ -94,48 +75,25 @@ class Row:
 
 
 def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
-    prefix = settings.names.prefix
-    # Without a configured address nothing is wrong with Dagster.
-    unread = RowState.UNREAD if settings.dagster.url else RowState.UNKNOWN
-    return [
-        *(_dependency(name, trouble, settings) for name, trouble in snapshot.dependencies.items()),
-        *(Row("dependencies", name, RowState.UNREAD, TOO_BUSY) for name in snapshot.unjudged),
-        *_read("queues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=False)),
-        *_unread_queues(snapshot, settings, "queues"),
-        *_read(
-            "deadLetterQueues", snapshot.queues, settings, lambda found: _queues(found, prefix, dead=True)
-        ),
-        *_unread_queues(snapshot, settings, "deadLetterQueues"),
-        *_read("stream", snapshot.stream, settings, _stream),
-        *_read(
-            "archive",
-            snapshot.archive,
-            settings,
-            lambda found: (_unarchived(each, prefix) for each in found),
-        ),
-        *_read("leases", snapshot.leases, settings, lambda found: map(_lease, found)),
-        *_drains(snapshot, settings),
-        *_read("eligibility", snapshot.function, settings, _function),
-        *_read("campaigns", snapshot.campaigns, settings, lambda found: map(_campaign, found)),
-        *_read("parity", snapshot.parity, settings, _parity),
-        *_read("certificates", snapshot.certificates, settings, lambda found: map(_certificate, found)),
-        *_read("daemons", snapshot.scheduler, settings, _daemons, unread),
-        *_read("sensors", snapshot.scheduler, settings, _sensors, unread),
-        *_read("runs", snapshot.scheduler, settings, _runs, unread),
-        *_read("logs", snapshot.lines, settings, _lines),
-    ]
+    return [row for name, section in SECTIONS.items() for row in _rows(name, section, snapshot, settings)]
 
 
-def _read(
-    section: str,
-    found: Reading[T],
-    settings: Settings,
-    rows: Callable[[T], Iterable[Row]],
-    unread: RowState = RowState.UNREAD,
-) -> Iterable[Row]:
+def _rows(name: str, section: Section, snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
+    found = getattr(snapshot, section.reads)
     if isinstance(found, Unread):
-        return [Row(section, "", unread, found.why, help=way_out(found.why, settings))]
-    return rows(found)
+        # Without a configured address nothing is wrong with Dagster.
+        is_unknown = section.reads == "scheduler" and not settings.dagster.url
+        state = RowState.UNKNOWN if is_unknown else RowState.UNREAD
+        yield Row(name, "", state, found.why, help=way_out(found.why, settings))
+    else:
+        yield from section.rows(found, snapshot, settings)
+    if section.more:
+        yield from section.more(snapshot, settings)
+
+
+def _dependencies(found: Mapping[str, str | None], snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
+    yield from (_dependency(name, trouble, settings) for name, trouble in found.items())
+    yield from (Row("dependencies", name, RowState.UNREAD, TOO_BUSY) for name in snapshot.unjudged)
 
 
 def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
@@ -147,26 +105,23 @@ def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
     return Row("dependencies", name, RowState.UNREAD, trouble, help=way_out(trouble, settings, name))
 
 
-def _unread_queues(snapshot: Snapshot, settings: Settings, section: str) -> Iterable[Row]:
-    """Queues that could not be read while others could."""
-    if not isinstance(snapshot.queues, Unread):
-        for name, unread in snapshot.unread_queues.items():
-            if name.endswith("-dlq") is (section == "deadLetterQueues"):
-                short = name.removeprefix(settings.names.prefix)
-                yield Row(section, short, RowState.UNREAD, unread.why, help=way_out(unread.why, settings))
+def _queues(
+    queues: Iterable[QueueState], snapshot: Snapshot, settings: Settings, *, dead: bool
+) -> Iterable[Row]:
+    """Queues that could not be read while others could come last."""
+    prefix, section = settings.names.prefix, "deadLetterQueues" if dead else "queues"
+    yield from (_queue(queue, section, prefix) for queue in queues if queue.is_dead_letter is dead)
+    for name, unread in snapshot.unread_queues.items():
+        if name.endswith("-dlq") is dead:
+            short, helps = name.removeprefix(prefix), way_out(unread.why, settings)
+            yield Row(section, short, RowState.UNREAD, unread.why, help=helps)
 
 
-def _queues(queues: Iterable[QueueState], prefix: str, *, dead: bool) -> Iterable[Row]:
-    for queue in queues:
-        if queue.is_dead_letter is dead:
-            yield _queue(queue, prefix)
-
-
-def _queue(queue: QueueState, prefix: str) -> Row:
+def _queue(queue: QueueState, section: str, prefix: str) -> Row:
     oldest = queue.oldest_seconds
     old = f", oldest {duration(oldest)}" if queue.waiting and oldest is not None else ""
     return Row(
-        "deadLetterQueues" if queue.is_dead_letter else "queues",
+        section,
         queue.name.removeprefix(prefix),
         RowState.FINE,
         f"{queue.waiting:,} waiting{old}" if queue.waiting else "empty",
@@ -180,7 +135,7 @@ def _queue(queue: QueueState, prefix: str) -> Row:
     )
 
 
-def _stream(stream: StreamState) -> Iterable[Row]:
+def _stream(stream: StreamState, *_: object) -> Iterable[Row]:
     age = stream.iterator_age_seconds
     if age is None:
         text = "age of the oldest unread record unknown"
@@ -192,7 +147,7 @@ def _stream(stream: StreamState) -> Iterable[Row]:
     yield Row("stream", STREAM, state, f"{shards}, {text}", facts=facts)
 
 
-def _function(read: FunctionState | None) -> Iterable[Row]:
+def _function(read: FunctionState | None, *_: object) -> Iterable[Row]:
     if read is None:
         return [Row("eligibility", "", RowState.FINE, "no metrics in CloudWatch")]
     p95 = read.duration_p95_seconds
@@ -207,19 +162,21 @@ def _function(read: FunctionState | None) -> Iterable[Row]:
     return [Row("eligibility", "", RowState.FINE, text, facts=facts)]
 
 
-def _lines(read: LinesState | None) -> Iterable[Row]:
+def _lines(read: LinesState | None, *_: object) -> Iterable[Row]:
     if read is None:
         return [Row("logs", "", RowState.FINE, "no agent collects them here")]
     arrived = "arrive" if read.arrived else f"none for {duration(read.window_seconds)}"
     return [Row("logs", "", RowState.FINE, f"{read.log_group}: {arrived}")]
 
 
-def _unarchived(events: UnarchivedEvents, prefix: str) -> Row:
+def _unarchived(events: UnarchivedEvents, settings: Settings) -> Row:
     oldest, kept = events.oldest_seconds, events.retention_seconds
     text = f"{events.waiting:,} not archived" if events.waiting else "all archived"
     old = f", oldest {duration(oldest)}" if events.waiting and oldest is not None else ""
     facts = {"waiting": events.waiting, "oldestSeconds": oldest and round(oldest), "retentionSeconds": kept}
-    return Row("archive", events.topic.removeprefix(prefix), RowState.FINE, text + old, facts=facts)
+    return Row(
+        "archive", events.topic.removeprefix(settings.names.prefix), RowState.FINE, text + old, facts=facts
+    )
 
 
 def _lease(lease: LeaseState) -> Row:
@@ -235,19 +192,16 @@ def _lease(lease: LeaseState) -> Row:
     return Row("leases", name, RowState.FINE, text, facts=facts)
 
 
-def _drains(snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
-    """One row for each drain: one that is paused says only that."""
-    pauses = () if isinstance(snapshot.pauses, Unread) else snapshot.pauses
-    paused = {each.drain for each in pauses}
+def _drains(drains: Iterable[DrainWindow], snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
+    """A drain that is paused says only that."""
+    paused = {each.drain for each in _pauses(snapshot)}
     campaigns = () if isinstance(snapshot.campaigns, Unread) else snapshot.campaigns
     is_open = any(campaign.status == "OPEN" for campaign in campaigns)
-    yield from _read(
-        "drains",
-        snapshot.drains,
-        settings,
-        lambda found: (_drain(each, is_open) for each in found if each.name not in paused),
-    )
-    yield from map(_paused, pauses)
+    return (_drain(each, is_open) for each in drains if each.name not in paused)
+
+
+def _pauses(snapshot: Snapshot) -> tuple[PausedDrain, ...]:
+    return () if isinstance(snapshot.pauses, Unread) else snapshot.pauses
 
 
 def _paused(paused: PausedDrain) -> Row:
@@ -313,7 +267,7 @@ def _campaign(campaign: CampaignState) -> Row:
     )
 
 
-def _parity(parity: ParityState | None) -> Iterable[Row]:
+def _parity(parity: ParityState | None, *_: object) -> Iterable[Row]:
     if parity is None:
         text, help_ = "source and replica were never compared", "regworkers reconcile"
         yield Row("parity", "replica", RowState.NOTE, text, help=help_, facts={"differences": None})
@@ -335,13 +289,13 @@ def _certificate(certificate: CertificateState) -> Row:
     )
 
 
-def _daemons(scheduler: SchedulerState) -> Iterable[Row]:
+def _daemons(scheduler: SchedulerState, *_: object) -> Iterable[Row]:
     for name, beat in scheduler.daemons.items():
         text = f"last heartbeat {beat}" if beat else "no heartbeat yet"
         yield Row("daemons", name, RowState.FINE, text, facts={"lastHeartbeatAt": beat})
 
 
-def _sensors(scheduler: SchedulerState) -> Iterable[Row]:
+def _sensors(scheduler: SchedulerState, *_: object) -> Iterable[Row]:
     for tick in scheduler.ticks:
         facts: Mapping[str, Any] = {
             "intervalSeconds": tick.interval_seconds,
@@ -352,7 +306,7 @@ def _sensors(scheduler: SchedulerState) -> Iterable[Row]:
         yield Row("sensors", tick.name, RowState.FINE, text, facts=facts)
 
 
-def _runs(scheduler: SchedulerState) -> Iterable[Row]:
+def _runs(scheduler: SchedulerState, *_: object) -> Iterable[Row]:
     queued = scheduler.queued_runs
     yield Row("runs", "queued", RowState.FINE, f"{queued} queued", facts={"number": queued})
     # A doctor run that found something has failed, which is not a problem of its own.
@@ -360,3 +314,73 @@ def _runs(scheduler: SchedulerState) -> Iterable[Row]:
         name = f"{run.job}/{run.partition}" if run.partition else run.job
         facts = {"runId": run.run_id, "job": run.job, "partition": run.partition or None}
         yield Row("runs", name, RowState.NOTE, f"run {run.run_id[:8]} failed", run.ended_at, facts=facts)
+
+
+Rows: TypeAlias = Callable[[Any, Snapshot, Settings], Iterable[Row]]
+
+
+def _each(row: Callable[[Any], Row]) -> Rows:
+    return lambda found, *_: map(row, found)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the doctor's answer."""
+
+    title: str
+    # The part of the snapshot that its rows show.
+    reads: str
+    rows: Rows
+    # Rows that are shown even if that part could not be read.
+    more: Callable[[Snapshot, Settings], Iterable[Row]] | None = None
+    # What helps with a finding about a row; empty: what its runbook says first.
+    helps: Callable[[str, Settings], str] = lambda name, settings: ""
+
+
+# In display order.
+SECTIONS: Mapping[str, Section] = {
+    "dependencies": Section(
+        "Dependencies",
+        "dependencies",
+        _dependencies,
+        helps=lambda name, _: f"regworkers service check {name[8:]}" if name.startswith("service-") else "",
+    ),
+    "queues": Section("Queues", "queues", partial(_queues, dead=False)),
+    "deadLetterQueues": Section(
+        "Dead letters",
+        "queues",
+        partial(_queues, dead=True),
+        helps=lambda name, _: f"regworkers dlq groups {name.removesuffix('-dlq')}",
+    ),
+    "stream": Section("Stream", "stream", _stream),
+    "archive": Section(
+        "Archive", "archive", lambda found, _, settings: (_unarchived(each, settings) for each in found)
+    ),
+    "leases": Section("Leases", "leases", _each(_lease)),
+    "drains": Section("Drains", "drains", _drains, lambda snapshot, _: map(_paused, _pauses(snapshot))),
+    "eligibility": Section("checkEligibility", "function", _function),
+    "campaigns": Section(
+        "Campaigns",
+        "campaigns",
+        _each(_campaign),
+        helps=lambda name, _: f"regworkers campaign status {name}",
+    ),
+    "parity": Section("Parity", "parity", _parity),
+    "certificates": Section("Certificates", "certificates", _each(_certificate)),
+    "daemons": Section(
+        "Daemons",
+        "scheduler",
+        _daemons,
+        helps=lambda _, settings: (
+            "make dev" if settings.environment == "local-dev" else "restart dagster-daemon"
+        ),
+    ),
+    "sensors": Section(
+        "Sensors",
+        "scheduler",
+        _sensors,
+        helps=lambda name, _: f"Dagster UI, Automation, {name.rpartition(':')[2]}",
+    ),
+    "runs": Section("Runs", "scheduler", _runs),
+    "logs": Section("Log lines", "lines", _lines),
+}

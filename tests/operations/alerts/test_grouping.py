@@ -20,10 +20,10 @@ from regworkers_core.domain.snapshot import (
     Snapshot,
     Unread,
 )
+from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Context, Finding
 from regworkers_core.operations.alerts.grouping import Grouped, Previous, group_and_inhibit
 from regworkers_core.operations.alerts.notifier import ScopeState
-from regworkers_core.operations.alerts.table import TABLE
 from tests.operations.alerts.world import (
     BLIND,
     NOW,

@@ -22,9 +22,9 @@ from regworkers_core.domain.snapshot import (
     StreamState,
     TickState,
 )
-from regworkers_core.operations.alerts.conditions.availability import gaps_of
+from regworkers_core.operations.alerts.conditions import TABLE
+from regworkers_core.operations.alerts.conditions.blindness import gaps_of
 from regworkers_core.operations.alerts.conditions.campaigns import unjudged_key
-from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
 from tests.operations.alerts.world import (
     BLIND,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.operations.alerts.conditions import availability, work
-from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.alerts.conditions import TABLE, availability, work
 from regworkers_core.settings import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"

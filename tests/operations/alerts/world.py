@@ -23,8 +23,8 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.alerts.conditions.condition import Assessment, Condition, Context
-from regworkers_core.operations.alerts.table import TABLE
+from regworkers_core.operations.alerts.conditions import TABLE
+from regworkers_core.operations.alerts.conditions.condition import Assessment, Check, Context
 from regworkers_core.settings import Settings
 
 NOW = 1_790_000_000.0
@@ -98,7 +98,7 @@ _PARTS = (
 BLIND = replace(WELL, **dict.fromkeys(_PARTS, UNREAD))
 
 
-def condition(name: str) -> Condition:
+def condition(name: str) -> Check:
     return next(each for each in TABLE if each.name == name)
 
 

@@ -2,48 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
 from regworkers_core.domain.snapshot import (
     DRAW,
+    DRAWS,
     SELECTION_JOBS,
     CampaignState,
     FailedRun,
     Reading,
+    SchedulerState,
     Snapshot,
     Unread,
 )
 from regworkers_core.domain.timestamps import duration, iso, seconds
 from regworkers_core.flows import DRAINS
 from regworkers_core.operations.alerts.conditions.condition import (
-    Assessment,
+    LIMITS,
+    Check,
     Context,
     Finding,
+    Unknown,
     causes_of_stuck_draws,
 )
+from regworkers_core.operations.alerts.conditions.objectives import link, or_burns
 from regworkers_core.operations.health.scheduler import look_back_seconds
 
+Campaigns: TypeAlias = Sequence[CampaignState]
 RUNS, INPUT_DIFFERS = "selection-run", "draw-input-differs"
 PROCESSING = "PROCESSING"
 _STILL_SECONDS, _LEASES = 60.0, 4
 _DRAIN_OF_JOB = {spec.job: spec.name for spec in DRAINS}
 
 
-def failed_runs(context: Context) -> Assessment | Unread:
-    """One finding for each selection job and campaign whose last run failed, unless its work was done since in another
-    way: by another job, or outside of Dagster.
+@Check(
+    name=RUNS,
+    section="runs",
+    fires="the last run of a selection job failed, a day ago at most, for another reason than a config that is "
+    "missing or wrong: "
+    + ", ".join(f"`{job}`" for job in SELECTION_JOBS)
+    + "; of a draw a week ago at most; unless its work was done since in another way: the phase is drawn, the "
+    "markets are complete, the drain acknowledges again",
+    key="job, or `<job>/<campaignId>`",
+    runbook="selection-failures.md",
+    several="selection runs failed",
+    reads=("scheduler",),
+)
+def failed_runs(context: Context, read: SchedulerState) -> Iterator[Finding | Unknown]:
+    """Each selection job and campaign whose last run failed, unless its work was done since in another way: by another
+    job, or outside of Dagster.
     """
-    read = context.snapshot.scheduler
-    if isinstance(read, Unread):
-        return read
-    found: dict[str, Finding] = {}
-    unknown: dict[str, Unread] = {}
     for run in read.failed_runs:
-        if run.job in SELECTION_JOBS:
-            subject, done = _subject(run.job, run.partition), _done_since(context.snapshot, run)
-            if isinstance(done, Unread):
-                unknown[subject] = done
-                continue
-            if done:
-                continue
+        if run.job not in SELECTION_JOBS:
+            continue
+        subject, done = _subject(run.job, run.partition), _done_since(context.snapshot, run)
+        if isinstance(done, Unread):
+            yield Unknown(subject, done)
+        elif not done:
             of = f" of {run.partition}" if run.partition else ""
             ended = seconds(run.ended_at)
             closes = "" if ended is None else f", or by itself at {iso(ended + look_back_seconds(run.job))}"
@@ -53,14 +69,13 @@ def failed_runs(context: Context) -> Assessment | Unread:
                 "campaignId": run.partition,
                 "endedAt": run.ended_at,
             }
-            found[subject] = Finding(
+            yield Finding(
                 subject,
                 context.severity.selection_run,
                 f"the run {run.job}{of} failed at {run.ended_at}; this closes with the next one that succeeds{closes}",
                 details,
                 because=(f"{INPUT_DIFFERS}:{run.partition}",) if run.partition else (),
             )
-    return Assessment(tuple(found.values()), unknown)
 
 
 def _done_since(snapshot: Snapshot, run: FailedRun) -> Reading[bool]:
@@ -89,80 +104,89 @@ def _is_later(at: str, than: str) -> bool:
     return moment is not None and other is not None and moment > other
 
 
-def stuck(context: Context) -> Assessment | Unread:
-    """One finding for each campaign that has been in PROCESSING for long while no live run holds its lease. Assigning
-    codes and sending messages needs no lease: then a campaign is stuck only if that is blocked.
-    """
-    campaigns = context.snapshot.campaigns
-    if isinstance(campaigns, Unread):
-        return campaigns
-    found: list[Finding] = []
-    unknown: dict[str, Unread] = {}
+@Check(
+    name="campaign-stuck",
+    section="campaigns",
+    fires=f"a campaign is in PROCESSING for `stuckSeconds` ({duration(LIMITS.stuck_seconds)}) and no run holds "
+    "the lease of its draw, or the lease is not renewed; or codes for its winners are missing; or the budget of "
+    f"{link(DRAWS)} burns",
+    key="campaignId, or `all`",
+    several="campaigns are stuck in PROCESSING",
+    burns=or_burns(DRAWS),
+    timed=True,
+    runbook="selection-failures.md",
+    reads=("campaigns",),
+)
+def stuck(context: Context, campaigns: Campaigns) -> Iterator[Finding | Unknown]:
+    """Assigning codes and sending messages needs no lease: then a campaign is stuck only if that is blocked."""
     for campaign in campaigns:
         if campaign.status != PROCESSING or _is_worked_on(context, campaign):
             continue
         name, age = campaign.campaign_id, context.age(campaign.since)
         if age is None or age < 0:
             when = "is unknown" if age is None else "is in the future"
-            unknown[name] = Unread(f"the time at which it entered PROCESSING {when}")
+            yield Unknown(name, Unread(f"the time at which it entered PROCESSING {when}"))
         elif age > context.settings.alerts.stuck_seconds:
             why = f": {campaign.failed}" if campaign.failed else ""
             markets = f", {campaign.open_markets} markets open" if campaign.open_markets else ""
-            found.append(
-                Finding(
-                    name,
-                    context.severity.campaign_stuck,
-                    f"campaign {name} has been in PROCESSING for {duration(age)} and no run works on it{markets}{why}",
-                    {"campaignId": name, "seconds": round(age), "openMarkets": campaign.open_markets},
-                    because=(
-                        *causes_of_stuck_draws(),
-                        f"{INPUT_DIFFERS}:{name}",
-                        *(f"{RUNS}:{_subject(job, name)}" for job in ("draw", "top_up")),
-                    ),
-                )
+            yield Finding(
+                name,
+                context.severity.campaign_stuck,
+                f"campaign {name} has been in PROCESSING for {duration(age)} and no run works on it{markets}{why}",
+                {"campaignId": name, "seconds": round(age), "openMarkets": campaign.open_markets},
+                because=(
+                    *causes_of_stuck_draws(),
+                    f"{INPUT_DIFFERS}:{name}",
+                    *(f"{RUNS}:{_subject(job, name)}" for job in ("draw", "top_up")),
+                ),
             )
-    return Assessment(tuple(found), unknown)
 
 
-def messages_waiting(context: Context) -> Assessment | Unread:
-    """One finding for each campaign whose messages have long waited for the confirmation of a further phase."""
-    campaigns, limit = context.snapshot.campaigns, context.settings.alerts.messages_wait_seconds
-    if isinstance(campaigns, Unread):
-        return campaigns
-    found: list[Finding] = []
+@Check(
+    name="messages-waiting",
+    section="campaigns",
+    fires="messages to fans wait for `messagesWaitSeconds` "
+    f"({duration(LIMITS.messages_wait_seconds)}) for a further phase that changes what they say, is drawn, and is "
+    "not confirmed",
+    key="campaignId",
+    several="campaigns have messages that wait for a further phase",
+    timed=True,
+    runbook="selection-failures.md",
+    reads=("campaigns",),
+)
+def messages_waiting(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
     for campaign in campaigns:
         name, age = campaign.campaign_id, context.age(campaign.held_since)
-        if age is not None and age > limit:
-            found.append(
-                Finding(
-                    name,
-                    context.severity.messages_waiting,
-                    f"messages of {name} have waited for {duration(age)}: a further phase that changes what they say "
-                    "is drawn and not confirmed",
-                    {"campaignId": name, "seconds": round(age)},
-                )
+        if age is not None and age > context.settings.alerts.messages_wait_seconds:
+            yield Finding(
+                name,
+                context.severity.messages_waiting,
+                f"messages of {name} have waited for {duration(age)}: a further phase that changes what they say "
+                "is drawn and not confirmed",
+                {"campaignId": name, "seconds": round(age)},
             )
-    return Assessment(tuple(found))
 
 
-def messages_failed(context: Context) -> Assessment | Unread:
-    """One finding for each campaign with messages that raised an exception."""
-    campaigns = context.snapshot.campaigns
-    if isinstance(campaigns, Unread):
-        return campaigns
-    return Assessment(
-        tuple(
-            Finding(
-                campaign.campaign_id,
+@Check(
+    name="messages-failed",
+    section="campaigns",
+    fires="a message to a fan raised an exception and is not retried",
+    key="campaignId",
+    several="campaigns have messages that failed",
+    runbook="selection-failures.md",
+    reads=("campaigns",),
+)
+def messages_failed(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    for campaign in campaigns:
+        name, failed = campaign.campaign_id, campaign.failed_messages
+        if failed:
+            yield Finding(
+                name,
                 context.severity.messages_failed,
-                f"{campaign.failed_messages} messages of {campaign.campaign_id} failed and are not retried: run "
-                f"`regworkers notifications retry {campaign.campaign_id}` once the defect is fixed",
-                {"campaignId": campaign.campaign_id, "messages": campaign.failed_messages},
+                f"{failed} messages of {name} failed and are not retried: run "
+                f"`regworkers notifications retry {name}` once the defect is fixed",
+                {"campaignId": name, "messages": failed},
             )
-            for campaign in campaigns
-            if campaign.failed_messages
-        )
-    )
 
 
 def unjudged_key(campaign_id: str) -> str:
@@ -170,47 +194,52 @@ def unjudged_key(campaign_id: str) -> str:
     return f"unjudged:{campaign_id}"
 
 
-def not_judged(context: Context) -> Assessment | Unread:
-    """One finding for each campaign with a phase that evaluations saw complete for long and not checked. Of a phase
-    that completed with an earlier version the check begins after the update.
-    """
-    campaigns, limit = context.snapshot.campaigns, context.settings.alerts.not_judged_seconds
-    if isinstance(campaigns, Unread):
-        return campaigns
-    found: list[Finding] = []
+@Check(
+    name="selection-not-judged",
+    section="campaigns",
+    fires="a phase is complete, and for `notJudgedSeconds` "
+    f"({duration(LIMITS.not_judged_seconds)}) evaluations saw that `check_selection` has not checked its codes "
+    "and messages; closes when it has",
+    key="campaignId",
+    several="campaigns completed and were not checked",
+    runbook="selection-failures.md",
+    reads=("campaigns",),
+)
+def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    """Of a phase that completed with an earlier version the check begins after the update."""
+    limit = context.settings.alerts.not_judged_seconds
     for campaign in campaigns:
         name, since = campaign.campaign_id, campaign.unjudged_since
         still = context.still_seconds.get(unjudged_key(name), 0.0)
         if since and still >= limit:
-            found.append(
-                Finding(
-                    name,
-                    context.severity.selection_not_judged,
-                    f"a phase of {name} completed at {since}, and for {duration(still)} nothing has checked whether "
-                    "each winner has one code and one message: launch `check_selection`",
-                    {"campaignId": name, "completedAt": since, "seconds": round(still)},
-                )
+            yield Finding(
+                name,
+                context.severity.selection_not_judged,
+                f"a phase of {name} completed at {since}, and for {duration(still)} nothing has checked whether "
+                "each winner has one code and one message: launch `check_selection`",
+                {"campaignId": name, "completedAt": since, "seconds": round(still)},
             )
-    return Assessment(tuple(found))
 
 
-def input_differs(context: Context) -> Assessment | Unread:
-    """One finding for each campaign whose draw has stopped at a file that differs from the one that it wrote."""
-    campaigns = context.snapshot.campaigns
-    if isinstance(campaigns, Unread):
-        return campaigns
-    return Assessment(
-        tuple(
-            Finding(
+@Check(
+    name=INPUT_DIFFERS,
+    section="campaigns",
+    fires="a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw "
+    "has stopped; closes when the step that found it succeeds",
+    key="campaignId",
+    several="draws have stopped at a file that differs",
+    runbook="selection-failures.md",
+    reads=("campaigns",),
+)
+def input_differs(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    for campaign in campaigns:
+        if campaign.stopped:
+            yield Finding(
                 campaign.campaign_id,
                 context.severity.draw_input_differs,
                 f"the draw of {campaign.campaign_id} has stopped: {campaign.stopped}",
                 {"campaignId": campaign.campaign_id},
             )
-            for campaign in campaigns
-            if campaign.stopped
-        )
-    )
 
 
 def _is_worked_on(context: Context, campaign: CampaignState) -> bool:

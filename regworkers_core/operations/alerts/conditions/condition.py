@@ -1,13 +1,14 @@
-"""A condition is a pure function from a snapshot of the system to findings, or to Unread.
+"""A check is a pure function from a snapshot of the system to findings, or to Unread.
 
-The other modules of this folder have the functions; `alerts.table` lists all conditions.
+The other modules of this folder have them; `TABLE` of the package has all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import Snapshot, Unread
@@ -16,6 +17,8 @@ from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
 from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
 
+# As the docs have them.
+LIMITS = AlertSettings()
 # The group of findings that name no other.
 SEVERAL = "several"
 _NAMED = 5
@@ -34,7 +37,7 @@ class Context:
 
     `sensor_seen_at` is when the alerts sensor last evaluated (epoch seconds), None if it never did or evaluates now.
     `still_seconds` maps campaigns to the time for which the lease of their draw was not renewed, and (`unjudged_key`)
-    to that for which a phase was not checked, drains with work that is due (`waiting.key_of`) to that for which they
+    to that for which a phase was not checked, drains with work that is due (`drains.key_of`) to that for which they
     acknowledged nothing; 0: since the last evaluation they did.
     `blind` are the findings about sources that could not be read for too long.
     """
@@ -65,57 +68,119 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem with one `subject`, which is part of the alert's key.
-
-    `because` are keys of findings that certainly cause this one: while one of them holds, it is reported as their
-    consequence, for `lasts_seconds` longer than the condition's `recovery`. Many findings of one `group` are reported
-    together. `page` replaces the condition's runbook, and `remedy` is the command that helps, if it is not that of the
-    runbook.
-    """
+    """A problem with one `subject`, which is part of the alert's key."""
 
     subject: str
     severity: Severity
     summary: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    # Keys of findings that certainly cause this one: while one of them holds, it is reported as their consequence, for
+    # `lasts_seconds` longer than the check's `recovery`.
     because: tuple[str, ...] = ()
+    # Many findings of one group are reported together.
     group: str = SEVERAL
+    # Replaces the check's runbook.
     page: str = ""
     lasts_seconds: float = 0.0
+    # The command that helps, if it is not that of the section or the runbook.
     remedy: str = ""
+    # Where the doctor shows it, if that is not the check's section and the subject's row.
+    section: str = ""
+    row: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A subject that could not be assessed: its incident stays as it is, and after a while that is one itself."""
+
+    subject: str
+    # None: nothing can be said of it yet, which never becomes an incident.
+    why: Unread | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What a condition found.
-
-    `unknown` maps subjects that could not be assessed to the reason: their incidents stay as they are, and after a
-    while that is an incident itself. `early` are subjects about which nothing can be said yet, which never becomes one.
-    """
+    """What a check found: findings, and by subject what it could not assess and of which nothing can be said yet."""
 
     findings: tuple[Finding, ...] = ()
     unknown: Mapping[str, Unread] = field(default_factory=dict)
     early: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, found: Iterable[Finding | Unknown]) -> Assessment:
+        findings, unknown, early = [], {}, set()
+        for each in found:
+            if isinstance(each, Finding):
+                findings.append(each)
+            elif each.why is None:
+                early.add(each.subject)
+            else:
+                unknown[each.subject] = each.why
+        return cls(tuple(findings), unknown, frozenset(early))
+
+
+Judged: TypeAlias = Assessment | Unread
+# From the context and the parts of the snapshot that the check reads; Unread: of the whole it is not known.
+Find: TypeAlias = Callable[..., Iterable[Finding | Unknown] | Unread]
+
+
+def _not_assessed(_: Context) -> Judged:
+    return Assessment()
+
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """`name` is the scope of its alerts; `fires`, `severity` and `key` describe it in docs/alerts.md.
-
-    `several` ends the line that reports many findings together ("12 ..."). `runbook` is a page below docs/runbooks.
-    `timed`: it compares times with this machine's clock. `patient`: it must hold at two evaluations. `recovery` is how
-    many seconds after the end of its cause a finding may last without being reported.
+class Check:
+    """What is looked for, in one place: alerts, doctor and reviews print what it finds. A decorator of the function
+    that finds it.
     """
 
+    # The scope of its alerts; its severities are the settings that begin with it.
     name: str
+    # For docs/alerts.md: when it fires, and what its keys are.
     fires: str
-    severity: str
     key: str
+    # A page below docs/runbooks.
     runbook: str
+    # The end of the line that reports many findings together: "12 ...".
     several: str
-    assess: Callable[[Context], Assessment | Unread]
+    # Of the doctor; empty: it is not shown there.
+    section: str = ""
+    # For docs/alerts.md: of a check with two steps when the second is reached; else in full what is not in the name.
+    second: str = ""
+    severities: str = ""
+    # The parts of the snapshot that it reads. Without one of them it is not assessed.
+    reads: tuple[str, ...] = ()
+    # For how long nothing urgent hides while they cannot be read.
+    slack_seconds: float = 0.0
+    # It compares times with this machine's clock.
     timed: bool = False
+    # It must hold at two evaluations.
     patient: bool = False
+    # How long a finding may last after the end of its cause without being reported, in seconds.
     recovery: Callable[[AlertSettings], float] = lambda limits: limits.recovery_seconds
+    # What the budget of an objective adds (`objectives.or_burns`).
+    burns: Callable[[Context, Judged], Judged] | None = None
+    assess: Callable[[Context], Judged] = _not_assessed
+
+    def __call__(self, find: Find) -> Check:
+        return replace(self, assess=partial(self._assess, find))
+
+    def _assess(self, find: Find, context: Context) -> Judged:
+        parts = [getattr(context.snapshot, name) for name in self.reads]
+        unread = next((each for each in parts if isinstance(each, Unread)), None)
+        found = replace(unread, slack_seconds=self.slack_seconds) if unread else find(context, *parts)
+        judged = found if isinstance(found, Unread) else Assessment.of(found)
+        return self.burns(context, judged) if self.burns else judged
+
+    @property
+    def severity(self) -> str:
+        """For docs/alerts.md: `critical`, or `warning; above 600 s critical`, of which the worse one counts."""
+        if self.severities:
+            return self.severities
+        name = self.name.replace("-", "_")
+        first = getattr(LIMITS.severity, name)
+        second = getattr(LIMITS.severity, f"{name}_critical", first)
+        return f"{first}" if first is second else f"{first}; {self.second} {second}"
 
     def key_of(self, subject: str) -> str:
         return f"{self.name}:{subject}"

@@ -16,6 +16,7 @@ from regworkers_core.operations.alerts.conditions.condition import (
     Assessment,
     Context,
     Finding,
+    Judged,
     causes_of_backlog,
     causes_of_failures,
     causes_of_stuck_draws,
@@ -24,8 +25,6 @@ from regworkers_core.operations.alerts.conditions.condition import (
 from regworkers_core.operations.health.objectives import SUBJECTS
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.settings import AlertSeverities, BurnRate, Settings
-
-Assess = Callable[[Context], Assessment | Unread]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +74,43 @@ def _holding(state: ObjectiveState, settings: Settings) -> Iterator[BurnRate]:
             yield rate
 
 
-def or_burns(objective: str, threshold: Assess, *, same_events: bool = False) -> Assess:
-    """The assessment of a threshold together with that of the objective, one finding for each subject.
+def or_burns(objective: str, *, same_events: bool = False) -> Callable[[Context, Judged], Judged]:
+    """What a check found with what its objective adds to it, one finding for each subject.
 
-    `same_events`: the threshold judges a short time of what the objective counts. With enough events in the last hour
-    it warns, and a page needs the burn rate, too: a peak that leaves the budget whole is no page.
+    `same_events`: the check judges a short time of what the objective counts. With enough events in the last hour it
+    warns, and a page needs the burn rate, too: a peak that leaves the budget whole is no page.
     """
 
-    def assess(context: Context) -> Assessment | Unread:
-        states, judged = context.snapshot.objectives, threshold(context)
-        subjects = SUBJECTS[objective]
+    def burns(context: Context, judged: Judged) -> Judged:
+        states, subjects = context.snapshot.objectives, SUBJECTS[objective]
         if isinstance(states, Unread):
             # What a burn rate opened stays open.
             return judged if isinstance(judged, Unread) else _with_unknown(judged, subjects, states)
         mine = {state.subject: state for state in states if state.objective == objective}
-        burns = {
+        burning_now = {
             subject: _finding(context, state, rate)
             for subject, state in mine.items()
             if (rate := burning(state, context.settings)) is not None
         }
         if isinstance(judged, Unread):
-            return _with_unknown(Assessment(tuple(burns.values())), subjects, judged) if burns else judged
+            alone = Assessment(tuple(burning_now.values()))
+            return _with_unknown(alone, subjects, judged) if burning_now else judged
         found = {finding.subject: finding for finding in judged.findings}
         if same_events:
             found = {subject: _peak(context, first, mine.get(subject)) for subject, first in found.items()}
-        for subject, burn in burns.items():
-            alone = burn if subject not in found else None
-            found[subject] = (
-                merged(found[subject], burn) if alone is None else _over(context, alone, mine[subject])
-            )
+        for subject, burn in burning_now.items():
+            if subject in found:
+                found[subject] = merged(found[subject], burn)
+            else:
+                found[subject] = _over(context, burn, mine[subject])
         return replace(judged, findings=tuple(found.values()))
 
-    return assess
+    return burns
+
+
+def link(objective: str) -> str:
+    """To its part of docs/alerts.md."""
+    return f"[{objective}](#objectives)"
 
 
 def _with_unknown(judged: Assessment, subjects: Iterable[str], why: Unread) -> Assessment:

@@ -12,10 +12,10 @@ from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import SchedulerState, Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.alerts.conditions.availability import Gap, blind_findings, gaps_of, gaps_since
+from regworkers_core.operations.alerts.conditions import TABLE
+from regworkers_core.operations.alerts.conditions.blindness import Gap, blind_findings, gaps_of, gaps_since
 from regworkers_core.operations.alerts.conditions.condition import Context, Finding
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate
-from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.dependency_status import too_busy, with_short_timeouts
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.operations.health.sources import queue_readers

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.operations.alerts.conditions.availability import renewal as RENEWAL
 from regworkers_core.operations.alerts.evaluate import watch_renewals
 from regworkers_core.operations.alerts.notifier import notifier_of
-from regworkers_core.operations.alerts.table import RENEWAL
 from regworkers_core.runtime import Runtime
 
 pytestmark = pytest.mark.namespace("module")

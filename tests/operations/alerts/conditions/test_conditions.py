@@ -25,9 +25,10 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.operations.alerts.conditions import TABLE
+from regworkers_core.operations.alerts.conditions.availability import renewal as RENEWAL
 from regworkers_core.operations.alerts.conditions.condition import Assessment
 from regworkers_core.operations.alerts.evaluate import assess, watched
-from regworkers_core.operations.alerts.table import RENEWAL, TABLE
 from regworkers_core.operations.health.scheduler import schedule_state
 from regworkers_core.settings import AlertSettings
 from tests.operations.alerts.world import (

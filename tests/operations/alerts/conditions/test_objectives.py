@@ -25,10 +25,10 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.domain.timestamps import seconds as moment
+from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Finding
 from regworkers_core.operations.alerts.conditions.objectives import burning
 from regworkers_core.operations.alerts.grouping import Grouped, Previous, group_and_inhibit
-from regworkers_core.operations.alerts.table import TABLE
 from regworkers_core.operations.health.objectives import (
     SUBJECTS,
     Key,

@@ -20,10 +20,10 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import duration, iso
+from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Context
 from regworkers_core.operations.alerts.evaluate import still_since, watched
 from regworkers_core.operations.alerts.grouping import Previous, group_and_inhibit
-from regworkers_core.operations.alerts.table import TABLE
 from tests.operations.alerts.world import (
     NOW,
     SETTINGS,
