@@ -44,7 +44,7 @@ from regworkers_core.cli.workers import drain_app
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board
-from regworkers_core.operations.alerts.conditions import waiting, work
+from regworkers_core.operations.alerts.conditions import drains, work
 from regworkers_core.operations.alerts.conditions.condition import Context
 from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.health import snapshot
@@ -65,8 +65,8 @@ runtime = SimpleNamespace(
 found = {
     "alarms": [each.name for each in alarms(SETTINGS) if "refunds" in each.name],
     "board": "refunds" in str(board(SETTINGS)),
-    "standstill": [each.summary for each in waiting.not_worked_off(context).findings],
-    "because": [each.because for each in work.queue_depth(context).findings],
+    "standstill": [each.summary for each in drains.not_worked_off.assess(context).findings],
+    "because": [each.because for each in work.queue_depth.assess(context).findings],
     "page": next(each.fires for each in TABLE if each.name == "drain-stalled"),
     "health": [(each.name, each.wanted) for each in snapshot.read_drains(runtime)],
     "advice": [each.advice for each in time_outs.assess({}, {"refunds": slow}, SETTINGS, 30.0).findings],

@@ -153,6 +153,7 @@ class DrainWindow:
     def merge(self, later: DrainWindow) -> None:
         """Add what it did within the window that follows."""
         self.minutes += later.minutes
+        self.window_seconds += later.window_seconds
         self.batch_p95s += later.batch_p95s
         self.ends.update(later.ends)
         self.latest |= later.latest

@@ -33,6 +33,7 @@ class Unread:
 
 Reading: TypeAlias = T | Unread
 AGE_UNKNOWN = Unread("the age of the oldest unread record of the stream is unknown", "streams")
+NOT_READ = Unread("not read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,23 +336,24 @@ class ObjectiveState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`at` is an ISO time. `dependencies` maps each to None when it answers, else to what is wrong in one line;
-    `unjudged` are those that a machine without a free core could not judge. `queues` has those whose depth could be
-    read (Unread: none), `unread_queues` the others by their full name. `messages_due`: the outbox has messages that a
-    sender may send now. `forged` is the number of open dead letters FORGED.
+    """What was read of a system, or of a part of it. `at` is an ISO time. `dependencies` maps each to None when it
+    answers, else to what is wrong in one line; `unjudged` are those that a machine without a free core could not judge.
+    `queues` has those whose depth could be read (Unread: none), `unread_queues` the others by their full name.
+    `messages_due`: the outbox has messages that a sender may send now. `forged` is the number of open dead letters
+    FORGED.
     """
 
     at: str
     environment: str
-    dependencies: Mapping[str, str | None]
-    queues: Reading[tuple[QueueState, ...]]
-    stream: Reading[StreamState]
-    leases: Reading[tuple[LeaseState, ...]]
-    drains: Reading[tuple[DrainWindow, ...]]
-    campaigns: Reading[tuple[CampaignState, ...]]
-    certificates: Reading[tuple[CertificateState, ...]]
-    scheduler: Reading[SchedulerState]
-    parity: Reading[ParityState | None]
+    dependencies: Mapping[str, str | None] = field(default_factory=dict)
+    queues: Reading[tuple[QueueState, ...]] = NOT_READ
+    stream: Reading[StreamState] = NOT_READ
+    leases: Reading[tuple[LeaseState, ...]] = NOT_READ
+    drains: Reading[tuple[DrainWindow, ...]] = NOT_READ
+    campaigns: Reading[tuple[CampaignState, ...]] = NOT_READ
+    certificates: Reading[tuple[CertificateState, ...]] = NOT_READ
+    scheduler: Reading[SchedulerState] = NOT_READ
+    parity: Reading[ParityState | None] = NOT_READ
     unread_queues: Mapping[str, Unread] = field(default_factory=dict)
     fuses: Reading[tuple[BlownFuse, ...]] = ()
     pauses: Reading[tuple[PausedDrain, ...]] = ()

@@ -39,11 +39,11 @@ class Window:
             start = midnight
 
 
-def added_up(minutes: Iterable[DrainMinute]) -> dict[str, DrainWindow]:
-    """By drain; `minutes` are oldest first."""
+def added_up(minutes: Iterable[DrainMinute], window_seconds: float = 0.0) -> dict[str, DrainWindow]:
+    """By drain; `minutes` are oldest first, those of a window of `window_seconds`."""
     found: dict[str, DrainWindow] = {}
     for minute in minutes:
-        found.setdefault(minute.drain, DrainWindow(minute.drain)).add(minute)
+        found.setdefault(minute.drain, DrainWindow(minute.drain, window_seconds)).add(minute)
     return found
 
 
@@ -77,12 +77,12 @@ class Activity:
         """By the date of each day (UTC), as far as it is in the window, and drain."""
         # A window that lasts until now has this minute, too, and what clocks ahead of ours wrote.
         until = window.until if window.until < self._now else self._now + HOUR_SECONDS
-        days = Window(window.since, until).days()
-        found = {
-            iso(day.since)[:10]: added_up(self._log.between(minute_of(day.since), minute_of(day.until)))
-            for day in days
-        }
-        return {date: drains for date, drains in found.items() if drains}
+        found: dict[str, dict[str, DrainWindow]] = {}
+        for day in Window(window.since, until).days():
+            minutes = self._log.between(minute_of(day.since), minute_of(day.until))
+            if drains := added_up(minutes, day.seconds):
+                found[iso(day.since)[:10]] = drains
+        return found
 
     def counted(self, seconds: float) -> list[DrainMinute]:
         """Only what objectives count, of the last `seconds`, runs of a drain together: by the minute in the last hour,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,7 @@ from regworkers_core.drains.runner import batch_limit, fuse_in_force
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.flows import DRAINS
+from regworkers_core.operations.certificates import CertificateProblem, CertificateReport, check_certificate
 from regworkers_core.operations.dependency_status import (
     DEPENDENCIES,
     SERVICES,
@@ -70,25 +71,6 @@ _MOST_LEASES = 500
 _DRAWING = (CampaignStatus.CLOSED, CampaignStatus.PROCESSING)
 _NO_KEY = LeaseKey("", "")
 _PROBE = "answers:"
-# The dependency that a reader calls first.
-_DEPENDENCY_OF = {
-    "stream": "streams",
-    "leases": "dynamodb",
-    "drains": "mongo",
-    "objectives": "mongo",
-    "fuses": "dynamodb",
-    "pauses": "dynamodb",
-    "campaigns": "mongo",
-    "scheduler": "dagster",
-    "parity": "mongo",
-    "acknowledged": "dynamodb",
-    "messages": "mongo",
-    "forged": "mongo",
-    "archive": "kafka",
-    "function": "cloudwatch",
-    "lines": "logs",
-}
-
 # Reads the state of Dagster, which the core does not import. Raises a Failure or a UsageError.
 ReadScheduler = Callable[[], SchedulerState]
 
@@ -109,32 +91,43 @@ def read_system(
         _PROBE + name: partial(_trouble, runtime, name) for name in (*DEPENDENCIES, *services)
     }
     readers |= queue_readers(runtime)
-    readers |= {
-        "stream": partial(stream_state, runtime.streams, runtime.leases, now=runtime.clock()),
-        "leases": partial(_leases, runtime),
-        "drains": partial(read_drains, runtime),
-        "objectives": partial(read_objectives, runtime),
-        "fuses": partial(_fuses, runtime),
-        "pauses": partial(_pauses, runtime),
-        "acknowledged": partial(last_acknowledged, runtime.leases, [spec.name for spec in DRAINS]),
-        "messages": lambda: bool(due_units(runtime)),
-        "campaigns": partial(read_campaigns, runtime),
-        "certificates": lambda: (_certificate(runtime),),
-        "scheduler": scheduler,
-        "parity": partial(_parity, runtime),
-        "forged": lambda: runtime.dead_letters.number_open(Reason.FORGED),
-        "archive": partial(read_unarchived, runtime),
-        "function": partial(read_function, runtime),
-        "lines": partial(read_lines, runtime),
+    parts = {
+        "stream": _Part(
+            "streams", partial(stream_state, runtime.streams, runtime.leases, now=runtime.clock())
+        ),
+        "leases": _Part("dynamodb", partial(_leases, runtime)),
+        "drains": _Part("mongo", partial(read_drains, runtime)),
+        "objectives": _Part("mongo", partial(read_objectives, runtime)),
+        "fuses": _Part("dynamodb", partial(_fuses, runtime)),
+        "pauses": _Part("dynamodb", partial(_pauses, runtime)),
+        "acknowledged": _Part(
+            "dynamodb", partial(last_acknowledged, runtime.leases, [spec.name for spec in DRAINS])
+        ),
+        "messages_due": _Part("mongo", lambda: bool(due_units(runtime))),
+        "campaigns": _Part("mongo", partial(read_campaigns, runtime)),
+        "certificates": _Part("", partial(_certificates, runtime)),
+        "scheduler": _Part("dagster", scheduler),
+        "parity": _Part("mongo", partial(_parity, runtime)),
+        "forged": _Part("mongo", lambda: runtime.dead_letters.number_open(Reason.FORGED)),
+        "archive": _Part("kafka", partial(read_unarchived, runtime)),
+        "function": _Part("cloudwatch", partial(read_function, runtime)),
+        "lines": _Part("logs", partial(read_lines, runtime)),
     }
-    found = _judged(read_in_parallel(readers, within_seconds, _dependency_of), within_seconds)
+    readers |= {name: part.read for name, part in parts.items()}
+
+    def first_called(reader: str) -> str:
+        if reader.startswith(_PROBE):
+            return reader.removeprefix(_PROBE)
+        return parts[reader].dependency if reader in parts else dependency_of(reader)
+
+    found = _judged(read_in_parallel(readers, within_seconds, first_called), within_seconds)
     asked = [found[_PROBE + name] for name in DEPENDENCIES]
     if all(isinstance(each, Unread) and needs_setting(each.why) for each in asked):
         raise UsageError("\n".join(dict.fromkeys(each.why for each in asked)))
     queues, unread_queues = queue_states(found)
-    campaigns, objectives = found["campaigns"], found["objectives"]
-    if not isinstance(campaigns, Unread) and not isinstance(objectives, Unread):
-        objectives += draw_states(campaigns, runtime.settings.objectives, runtime.clock())
+    campaigns = found["campaigns"]
+    if not isinstance(campaigns, Unread) and not isinstance(found["objectives"], Unread):
+        found["objectives"] += draw_states(campaigns, runtime.settings.objectives, runtime.clock())
     return Snapshot(
         at=iso(runtime.clock()),
         environment=runtime.settings.environment,
@@ -150,29 +143,16 @@ def read_system(
         ),
         queues=queues,
         unread_queues=unread_queues,
-        fuses=found["fuses"],
-        pauses=found["pauses"],
-        stream=found["stream"],
-        leases=found["leases"],
-        drains=found["drains"],
-        objectives=objectives,
-        campaigns=campaigns,
-        certificates=found["certificates"],
-        scheduler=found["scheduler"],
-        parity=found["parity"],
-        forged=found["forged"],
-        archive=found["archive"],
-        acknowledged=found["acknowledged"],
-        messages_due=found["messages"],
-        function=found["function"],
-        lines=found["lines"],
+        **{name: found[name] for name in parts},
     )
 
 
-def _dependency_of(reader: str) -> str:
-    if reader.startswith(_PROBE):
-        return reader.removeprefix(_PROBE)
-    return _DEPENDENCY_OF.get(reader, "") or dependency_of(reader)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is read for one field of the snapshot, and the dependency that it calls first."""
+
+    dependency: str
+    read: Callable[[], Any]
 
 
 def _create_clients(runtime: Runtime, within_seconds: float) -> None:
@@ -239,15 +219,16 @@ def _pauses(runtime: Runtime) -> tuple[PausedDrain, ...]:
     )
 
 
-def _certificate(runtime: Runtime) -> CertificateState:
-    from regworkers_core.operations.certificates import CertificateProblem, check_certificate
-
+def _certificates(runtime: Runtime) -> tuple[CertificateState, ...]:
     environment = runtime.settings.environment
     try:
-        report = check_certificate(runtime, environment)
+        return (certificate_state(environment, check_certificate(runtime, environment)),)
     except UsageError as error:
         # A certificate that is configured and missing is a finding.
-        return CertificateState(environment, None, trouble=str(error))
+        return (CertificateState(environment, None, trouble=str(error)),)
+
+
+def certificate_state(environment: str, report: CertificateReport) -> CertificateState:
     found = report.inspection
     if found is None:
         return CertificateState(environment, None)

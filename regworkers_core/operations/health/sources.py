@@ -55,7 +55,7 @@ def queue_readers(runtime: Runtime) -> dict[str, Callable[[], Any]]:
     readers: dict[str, Callable[[], Any]] = {}
     for source in runtime.names.queues:
         for name in (source, runtime.names.dead_letter_queue(source)):
-            readers[_DEPTH + name] = partial(_depth, runtime, name)
+            readers[_DEPTH + name] = partial(read_queue, runtime, name)
             readers[_AGE + name] = partial(_age, runtime, name)
     return readers
 
@@ -87,7 +87,7 @@ def read_analytics_queue(runtime: Runtime) -> QueueState | None:
     that cannot be read is unknown. Never raises for an unavailable dependency.
     """
     name, now = runtime.names.analytics_queue, runtime.clock()
-    state = _or_none(_depth, runtime, name)
+    state = _or_none(read_queue, runtime, name)
     if state is None:
         return None
     if not state.waiting:
@@ -132,7 +132,8 @@ def _with_age(state: QueueState, age: Reading[QueueAge]) -> QueueState:
     return replace(state, oldest_seconds=age.at_least, oldest_at_most_seconds=age.at_most)
 
 
-def _depth(runtime: Runtime, name: str) -> QueueState:
+def read_queue(runtime: Runtime, name: str) -> QueueState:
+    """Without the age of its oldest message. Raises TransientFailure, UsageError for a queue that does not exist."""
     depth, retention = runtime.queue(name).state()
     return QueueState(name, depth.visible, depth.in_flight, depth.delayed, name.endswith("-dlq"), retention)
 

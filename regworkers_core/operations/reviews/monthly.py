@@ -16,15 +16,19 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.flows import DRAIN
 from regworkers_core.infrastructure.desired import desired
+from regworkers_core.operations.alerts.conditions.availability import certificates as kafka_certificate
+from regworkers_core.operations.alerts.conditions.drains import batch_time
 from regworkers_core.operations.certificates import RenewalState, check_certificate
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Drains, Window, together
+from regworkers_core.operations.health.snapshot import certificate_state
+from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.reviews.sections import (
     REPORT,
     ReviewKind,
     ReviewSection,
     SectionReader,
+    lines_of,
     no_drains,
-    read_queues,
     report_key,
     reports,
     rounded,
@@ -91,9 +95,7 @@ def sizes(days: Days, settings: Settings, *, since: float) -> ReviewSection:
                 remarks.append(Remark(level, text))
         if limit:
             shares[f"{name}: longest batch"] = 100 * longest / limit
-            if longest >= _NEAR_LIMIT * limit:
-                text = f"{name}: a batch took {longest:.1f} s of {limit:g} s: make batches smaller"
-                remarks.append(Remark("finding", text))
+    remarks += lines_of(batch_time, settings, since + DAYS * DAY_SECONDS, drains=tuple(drains.values()))
     if all(row[1] is None for row in rows):
         remarks.append(Remark("note", "no drain has recorded its memory: an older release wrote the log"))
     red = frozenset(name for name, share in shares.items() if share >= 100 * _NEAR_LIMIT)
@@ -148,7 +150,7 @@ def retention(runtime: Runtime) -> ReviewSection:
 
 def _queue(runtime: Runtime, name: str) -> str:
     try:
-        return _days(read_queues(runtime, [name])[0].retention_seconds)
+        return _days(read_queue(runtime, name).retention_seconds)
     except UsageError:
         return _MISSING
 
@@ -187,12 +189,12 @@ def certificates(runtime: Runtime) -> ReviewSection:
     others = "`regworkers certs check` checks all environments from a terminal that can read them."
     if report.state is RenewalState.NONE or found is None:
         return ReviewSection(f"The connection to Kafka uses no certificate in {environment}. {others}")
-    days_left = rounded(found.days_left, 1)
+    state, days_left = certificate_state(environment, report), rounded(found.days_left, 1)
     row = (environment, report.state.value, days_left, found.subject, found.not_after)
     names = ("environment", "state", "days left", "subject", "expires")
     return ReviewSection(
         others,
-        [Remark("finding", each.text) for each in found.findings],
+        lines_of(kafka_certificate, runtime.settings, runtime.clock(), certificates=(state,)),
         [Table("Kafka's client certificate", names, [row])],
         numbers={"state": report.state.value, "daysLeft": days_left},
     )

@@ -111,7 +111,7 @@ def _only_reads(action: str) -> bool:
 
 
 def _values(value: Any) -> list[Any]:
-    """Of a policy, where one value stands for a list of it."""
+    """Of a policy, where a list of one may be its value."""
     return [] if value is None else value if isinstance(value, list) else [value]
 
 

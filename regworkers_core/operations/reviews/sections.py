@@ -16,9 +16,11 @@ from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.alerts.conditions.condition import Check, Context
 from regworkers_core.reporting.pages import Level, Remark, Table
-from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
 
 ROOT = "reviews/"
 REPORT = "report.json"
@@ -140,6 +142,15 @@ def read_sections(parts: Iterable[SectionReader], tell: Callable[[str], None]) -
     return tuple(sections)
 
 
+def lines_of(check: Check, settings: Settings, now: float, **parts: Any) -> list[Remark]:
+    """What a check of the alerts finds in these parts of a snapshot, over the review's period."""
+    judged = check.assess(Context(Snapshot(iso(now), settings.environment, **parts), settings))
+    if isinstance(judged, Unread):
+        return [Remark("note", f"{check.name}: {judged.why}")]
+    page = f"docs/runbooks/{check.runbook}"
+    return [Remark("finding", f"{each.summary}; {page}") for each in judged.findings]
+
+
 def no_drains(since: float, what: str = "none ran, or none wrote its log") -> ReviewSection:
     """The section of a period (from epoch seconds on) in which no drain wrote a minute."""
     text = f"no drain has been recorded since {iso(since)}: {what}"
@@ -169,18 +180,3 @@ def reports(objects: ObjectStore, kind: ReviewKind) -> list[str]:
     """The dates of all stored reviews of a kind. Raises TransientFailure."""
     keys = objects.list(f"{ROOT}{kind.value}/")
     return sorted({date for key in keys if key.endswith(REPORT) and (date := date_of(key))})
-
-
-@dataclass(frozen=True, slots=True)
-class QueueFacts:
-    """`depth` counts messages in all states."""
-
-    name: str
-    depth: int
-    retention_seconds: float
-
-
-def read_queues(runtime: Runtime, names: Iterable[str]) -> list[QueueFacts]:
-    """Depth and retention of queues, in order. Raises TransientFailure, UsageError for a queue that does not exist."""
-    states = ((name, *runtime.queue(name).state()) for name in names)
-    return [QueueFacts(name, depth.total, retention) for name, depth, retention in states]

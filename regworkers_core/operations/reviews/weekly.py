@@ -9,17 +9,19 @@ from functools import cache
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import QueueState
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.operations.alerts.conditions.drains import batch_time
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Window, together
 from regworkers_core.operations.health.objectives import Budget, read_budgets
 from regworkers_core.operations.health.snapshot import read_campaigns
+from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.reviews.sections import (
-    QueueFacts,
     ReviewSection,
     SectionReader,
     counted,
+    lines_of,
     no_drains,
-    read_queues,
     rounded,
 )
 from regworkers_core.operations.watching import (
@@ -32,6 +34,7 @@ from regworkers_core.operations.watching import (
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
 from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
 
 DAYS = 7
 _MOST_FAILURES = 50_000
@@ -44,8 +47,6 @@ _LONG_OPEN_SECONDS = DAY_SECONDS
 _GROWN = 1.25
 _MORE = 2.0
 _SHORT_SECONDS = 0.1
-# Share of the visibility timeout that a batch may take without a heartbeat.
-_NEAR_LIMIT = 0.8
 _ERROR_RATE = 0.01
 _FEW_LINES = 10
 # With less of a budget left, changes should wait.
@@ -66,8 +67,9 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
         before = activity.by_day(Window(since - DAYS * DAY_SECONDS, since))
         return before, activity.by_day(Window(since, now))
 
-    def queues() -> list[QueueFacts]:
-        return read_queues(runtime, map(runtime.names.dead_letter_queue, runtime.names.queues))
+    def queues() -> list[QueueState]:
+        names = runtime.names
+        return [read_queue(runtime, names.dead_letter_queue(name)) for name in names.queues]
 
     yield SectionReader(
         "dead_letters", "Dead letters", lambda: dead_letters(queues(), failures(), since=since, now=now)
@@ -80,7 +82,9 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
             read_budgets(runtime, read_campaigns(runtime)), runtime.settings.objectives.budget_days
         ),
     )
-    yield SectionReader("durations", "Duration of batches", lambda: durations(*days(), since=since))
+    yield SectionReader(
+        "durations", "Duration of batches", lambda: durations(*days(), runtime.settings, since=since)
+    )
     yield SectionReader("errors", "Error patterns", lambda: errors(failures(), *days(), since=since))
     yield SectionReader("alarms", "CloudWatch alarms", lambda: alarms(alarm_states(runtime), now=now))
     yield SectionReader(
@@ -93,7 +97,7 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
 
 
 def dead_letters(
-    queues: Sequence[QueueFacts], recorded: RecordedFailures, *, since: float, now: float
+    queues: Sequence[QueueState], recorded: RecordedFailures, *, since: float, now: float
 ) -> ReviewSection:
     """Compare each dead-letter queue with the open documents about its queue."""
     start = iso(since)
@@ -108,7 +112,7 @@ def dead_letters(
         age = (now - (seconds(oldest) or now)) / DAY_SECONDS if oldest else None
         left = None if age is None else queue.retention_seconds / DAY_SECONDS - age
         new = sum(each.first_failed_at >= start for each in failures)
-        rows.append((queue.name, queue.depth, len(open_), new, _days(age), _days(left)))
+        rows.append((queue.name, queue.waiting, len(open_), new, _days(age), _days(left)))
         remarks += _of_queue(queue, len(open_), left)
     closed = [each for each in recorded.failures if not each.open and (each.closed_at or "") >= start]
     statuses = sorted(Counter(each.status for each in closed).items())
@@ -141,16 +145,16 @@ def dead_letters(
     )
 
 
-def _of_queue(queue: QueueFacts, open_: int, left: float | None) -> Iterator[Remark]:
+def _of_queue(queue: QueueState, open_: int, left: float | None) -> Iterator[Remark]:
     if left is not None and left < _DAYS_LEFT:
         lost = "has expired" if left <= 0 else f"expires in {left:.1f} days"
         text = f"{queue.name}: the oldest message {lost}; `regworkers dlq groups` shows why it failed"
         yield Remark("finding", text)
-    elif queue.depth:
-        waiting = counted(queue.depth, "message")
+    elif queue.waiting:
+        waiting = counted(queue.waiting, "message")
         yield Remark("warning", f"{queue.name}: {waiting} to review; `regworkers dlq groups` shows them")
-    if queue.depth > open_:
-        unknown = counted(queue.depth - open_, "message")
+    if queue.waiting > open_:
+        unknown = counted(queue.waiting - open_, "message")
         text = f"{queue.name}: {unknown} without an open dead-letter document: put there by another system"
         yield Remark("warning", text)
 
@@ -238,7 +242,7 @@ def objectives(budgets: Sequence[Budget], days: int) -> ReviewSection:
     )
 
 
-def durations(before: Days, now: Days, *, since: float) -> ReviewSection:
+def durations(before: Days, now: Days, settings: Settings, *, since: float) -> ReviewSection:
     """The median of the minutes' p95 of batch durations, this week and the week before."""
     if not now:
         return no_drains(since)
@@ -261,11 +265,7 @@ def durations(before: Days, now: Days, *, since: float) -> ReviewSection:
             remarks.append(
                 Remark("warning", f"{text}; they mostly waited for {waited_for or 'no dependency'}")
             )
-        if limit and longest >= _NEAR_LIMIT * limit:
-            text = f"{name}: a batch took {longest:.1f} s of the {limit:g} s before other workers can see it"
-            remarks.append(
-                Remark("finding", f"{text}: make batches smaller or the visibility timeout longer")
-            )
+    remarks += lines_of(batch_time, settings, since + DAYS * DAY_SECONDS, drains=tuple(drains.values()))
     dates = sorted({*before, *now})
     days = [together([before.get(date, {}), now.get(date, {})]) for date in dates]
     series = {name: [day[name].typical_seconds if name in day else None for day in days] for name in drains}

@@ -11,6 +11,7 @@ from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
 from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.health.activity import Activity
+from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.runbooks.runbook import (
     Row,
     RunbookFinding,
@@ -61,17 +62,11 @@ def run(runtime: Runtime, *, minutes: float = 15.0) -> RunbookReport:
     reading = LagReading(
         oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
         read_or_unread(lambda: shard_counts(runtime.streams, runtime.leases)),
-        read_or_unread(_replication_queue, runtime),
+        read_or_unread(read_queue, runtime, runtime.names.replication_queue),
         read_or_unread(lambda: Activity(runtime).last(60 * minutes)),
         minutes,
     )
     return assess(reading, runtime.settings)
-
-
-def _replication_queue(runtime: Runtime) -> QueueState:
-    name = runtime.names.replication_queue
-    depth, retention = runtime.queue(name).state()
-    return QueueState(name, depth.visible, depth.in_flight, depth.delayed, False, retention)
 
 
 @dataclass(frozen=True, slots=True)

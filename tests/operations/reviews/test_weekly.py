@@ -6,9 +6,9 @@ from collections import Counter
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.alert import IncidentChange, Severity
-from regworkers_core.domain.snapshot import Share
+from regworkers_core.domain.snapshot import QueueState, Share
 from regworkers_core.operations.health.objectives import Budget
-from regworkers_core.operations.reviews.sections import QueueFacts, ReviewSection
+from regworkers_core.operations.reviews.sections import ReviewSection
 from regworkers_core.operations.reviews.weekly import (
     alarms,
     alerts,
@@ -19,6 +19,7 @@ from regworkers_core.operations.reviews.weekly import (
     objectives,
 )
 from regworkers_core.operations.watching import AlarmState, ErrorLines, Pattern
+from regworkers_core.settings import Settings
 from tests.operations.reviews.world import DAY, NOW, ago, day, failure, has, incident, said
 
 SINCE = NOW - 7 * DAY
@@ -26,7 +27,7 @@ DLQ = "replication-queue-dlq"
 
 
 def section_of(*failures: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> ReviewSection:
-    queue = QueueFacts(DLQ, depth, int(days_kept * DAY))
+    queue = QueueState(DLQ, depth, 0, 0, True, days_kept * DAY)
     return dead_letters([queue], RecordedFailures(failures, cut=False), since=SINCE, now=NOW)
 
 
@@ -75,20 +76,24 @@ def test_alerts_closed_within_the_week_have_their_duration_and_channels() -> Non
 
 
 def test_slower_batches_are_named_with_the_dependency_that_they_wait_for() -> None:
-    section = durations(day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.5), since=SINCE)
+    section = durations(day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.5), Settings(), since=SINCE)
     assert has(section, "warning", "save", "50 %", "mongo")
-    assert not durations(day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.1), since=SINCE).remarks
+    assert not durations(
+        day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.1), Settings(), since=SINCE
+    ).remarks
     # Fractions of a tenth of a second differ by themselves.
-    assert not durations(day(batch_p95_seconds=0.01), day(batch_p95_seconds=0.05), since=SINCE).remarks
+    assert not durations(
+        day(batch_p95_seconds=0.01), day(batch_p95_seconds=0.05), Settings(), since=SINCE
+    ).remarks
 
 
 def test_a_batch_near_its_visibility_timeout_is_a_finding() -> None:
-    section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), since=SINCE)
+    section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), Settings(), since=SINCE)
     assert has(section, "finding", "55.0 s", "60 s")
 
 
 def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> None:
-    section = durations({}, {}, since=SINCE)
+    section = durations({}, {}, Settings(), since=SINCE)
     assert section.lead == f"No data since {ago(7)}." and has(section, "note", "no drain has been recorded")
     assert errors(RecordedFailures((), False), {}, {}, since=SINCE).lead.startswith(
         "Nothing became a dead letter"

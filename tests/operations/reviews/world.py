@@ -44,7 +44,7 @@ def minute(days_ago: float, **changes: Any) -> DrainMinute:
 
 def day(days_ago: float = 1.0, **changes: Any) -> dict[str, dict[str, DrainWindow]]:
     """A day with that minute alone."""
-    return {ago(days_ago)[:10]: added_up([minute(days_ago, **changes)])}
+    return {ago(days_ago)[:10]: added_up([minute(days_ago, **changes)], DAY)}
 
 
 def failure(**changes: Any) -> RecordedFailure:
