@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -21,9 +22,12 @@ from regworkers_core.engine.queue import Outgoing
 from regworkers_core.engine.stop import OnStep
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Names
+from regworkers_local.stack import Stack
+from tests.analytics.crash import PASSES, SECTIONS, broker_dies_and_returns, crash_and_recover
 from tests.analytics.world import dead_letters, of_every_type, queue_events, removed, signed
 from tests.support.drains import run
 from tests.support.kafka import published
+from tests.support.runtimes import ADDRESSES, new_runtime
 from tests.support.shared import shared_namespace
 
 
@@ -188,3 +192,26 @@ def parts_with(handler: PublishHandler) -> Any:
         return queue_parts(runtime, PUBLISH, handler, run_id=run_id, on_step=on_step)
 
     return parts
+
+
+@pytest.mark.slow
+@pytest.mark.namespace("test", **SECTIONS)
+@pytest.mark.parametrize("step", PASSES)
+def test_a_drain_killed_between_acknowledgement_and_delete_repeats_ids_and_loses_nothing(
+    runtime: Runtime, step: str
+) -> None:
+    verdict = crash_and_recover(runtime, step, 2)
+    assert verdict.clean, verdict
+    assert verdict.repeats, "what was acknowledged and not deleted comes again"
+
+
+@pytest.mark.slow
+def test_a_broker_killed_under_a_drain_costs_a_pause_and_no_event(own_servers: None, tmp_path: Path) -> None:
+    with Stack(tmp_path, "broker", servers=ADDRESSES) as stack:
+        state = stack.up()
+        mine = new_runtime({name: state.address(name) for name in ADDRESSES}, **SECTIONS)
+        report, verdict = broker_dies_and_returns(mine, stack)
+        mine.mongo.close()
+    assert (report.ended, report.dependency) == ("dependency_down", "kafka")
+    assert report.deliveries["returned"] and not report.counts["dead_lettered"]
+    assert verdict.clean, verdict

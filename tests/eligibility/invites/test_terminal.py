@@ -16,6 +16,8 @@ from tests.eligibility.invites.world import Uploader
 from tests.support.terminal import Answer, regworkers
 from tests.support.typing_in import Typed, at_a_terminal
 
+pytestmark = pytest.mark.namespace("module")
+
 
 @pytest.fixture
 def typed(uploader: Uploader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:

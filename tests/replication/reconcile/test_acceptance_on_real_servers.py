@@ -18,7 +18,7 @@ from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
-from tests.replication.reconcile.crash import accept, undo
+from tests.replication.reconcile.crash import STEPS, accept, crash_and_repeat, undo
 from tests.replication.reconcile.test_reconcile_on_real_servers import AGED, OLD, OLDER, findings, saving
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, remove, source
@@ -238,3 +238,10 @@ def test_copies_expire_by_themselves_and_those_of_a_fan_are_found_by_an_index(ru
     expiring = {each.get("expireAfterSeconds"): list(each["key"]) for each in indexes}
     assert expiring[0] == [("expiresAt", 1)]
     assert [("campaignId", 1), ("entryId", 1)] in [list(each["key"]) for each in indexes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_repeat_after_a_kill_loses_no_version_and_keeps_none_twice(runtime: Runtime, step: str) -> None:
+    verdict = crash_and_repeat(runtime, step)
+    assert verdict.clean, verdict

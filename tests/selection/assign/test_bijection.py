@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.checks import codes_and_winners_biject, counts_match
 from regworkers_core.selection.drains import SELECTIONS
+from tests.selection.assign.crash import PASSES, SECTIONS, crash_and_recover
 from tests.selection.assign.test_assigning import items, send, take
 from tests.support.drains import run
 from tests.support.draws import (
@@ -65,3 +66,15 @@ def test_every_winner_has_one_code_and_every_given_code_one_winner(
     assert not {each["position"] for each in runtime.database["selections"].find()} & void
     for each in (found, runtime):
         each.mongo.close()
+
+
+@pytest.mark.slow
+@pytest.mark.namespace("test", **SECTIONS)
+@pytest.mark.parametrize("step", PASSES)
+def test_a_worker_killed_at_any_step_loses_nothing_and_gives_nothing_twice(
+    runtime: Runtime, step: str
+) -> None:
+    verdict = crash_and_recover(runtime, step, min(2, PASSES[step]))
+    assert verdict.clean, verdict
+    # Only a message whose send was not noted may come again, with its key.
+    assert step.startswith("notifications.") or not verdict.repeats, verdict

@@ -29,6 +29,8 @@ from regworkers_core.selection.draw.gate import NotSettled
 from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
+from tests.selection.draw.crash import STEPS as CRASH_STEPS
+from tests.selection.draw.crash import crash_and_resume
 from tests.selection.draw.world import (
     CAMPAIGN,
     artefact,
@@ -388,3 +390,8 @@ def _complete(runtime: Runtime) -> None:
 def _winners(runtime: Runtime, phase: int) -> dict[str, str]:
     rows = (line.split("|") for line in artefact(runtime, "result.txt", phase).decode().splitlines())
     return {ref: market for ref, market, _rank, outcome in rows if outcome == "WINNER"}
+
+
+@pytest.mark.parametrize("step", CRASH_STEPS)
+def test_a_draw_killed_at_a_step_is_resumed_to_the_same_result(runtime: Runtime, step: str) -> None:
+    assert crash_and_resume(runtime, step) == []
