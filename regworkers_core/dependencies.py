@@ -10,7 +10,7 @@ from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka_id, server_of, services_id
 from regworkers_core.engine.dependency import CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.settings import Settings, stack_state
-from regworkers_core.settings.connections import DEPENDENCY_NAMES
+from regworkers_core.settings.connections import GUARDED
 
 # Where the meaning of each dependency's errors is. Modules are imported when they are needed: most bring their driver.
 _CLASSIFY = {
@@ -59,8 +59,8 @@ class Dependencies:
 
     def get(self, name: str) -> Dependency:
         if name not in self._guards:
-            if name not in DEPENDENCY_NAMES:
-                raise LookupError(f"dependency {name} is none that settings know: add it to DEPENDENCY_NAMES")
+            if name not in GUARDED:
+                raise LookupError(f"dependency {name} is none that settings know: add it to GUARDED")
             retry = self._settings.retry.limits(name)
             breaker = CircuitBreaker(
                 name,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
@@ -14,6 +15,7 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import IncidentChange, Severity
 from regworkers_core.domain.reasons import Failure, ItemFailure, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
+from regworkers_core.settings import PROJECT_ROOT, Settings
 
 log = structlog.get_logger(__name__)
 ALL = frozenset(Severity)
@@ -21,10 +23,24 @@ ALL = frozenset(Severity)
 _LATER = (408, 429)
 
 
+class Channel(Protocol):
+    """A place that receives alerts. It identifies an incident by `Incident.dedup_key`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def severities(self) -> frozenset[Severity]: ...
+
+    def notify(self, incident: Incident, change: IncidentChange) -> None:
+        """Send one change. Raises TransientFailure if the channel is unavailable, or any other exception."""
+        ...
+
+
 class SlackChannel:
     """An incoming webhook. `docs_url` is the address of the pages of docs/, empty if there is none."""
 
-    name = "slack"
+    name, title = "slack", "Slack"
     severities = ALL
 
     def __init__(
@@ -140,7 +156,7 @@ class PagerDutyChannel:
     Repeating an event does no harm: PagerDuty identifies incidents by their key.
     """
 
-    name = "pagerduty"
+    name, title = "pagerduty", "PagerDuty"
     severities = frozenset({Severity.CRITICAL})
 
     def __init__(
@@ -233,3 +249,28 @@ def classify_pagerduty(error: Exception) -> Exception:
     if isinstance(error, Error | OSError):
         return TransientFailure("pagerduty", type(error).__name__)
     return error
+
+
+# Those that people receive, unlike a file and the log. Each is a guarded dependency of its name.
+TITLES = {each.name: each.title for each in (PagerDutyChannel, SlackChannel)}
+
+
+def channels_of(settings: Settings, dependency: Callable[[str], Dependency]) -> list[Channel]:
+    """The log, and every channel that is configured; `dependency` gives the guard of one."""
+    alerts = settings.alerts
+    channels: list[Channel] = [LogChannel()]
+    if alerts.file:
+        channels.append(FileChannel(PROJECT_ROOT / alerts.file))
+    common: dict[str, Any] = {
+        "environment": settings.environment,
+        "docs_url": alerts.docs_url,
+        "timeout_seconds": alerts.timeout_seconds,
+    }
+    if (key := alerts.pagerduty_routing_key) is not None:
+        guard = dependency(PagerDutyChannel.name)
+        channels.append(
+            PagerDutyChannel(key.get_secret_value(), guard, base_url=alerts.pagerduty_url, **common)
+        )
+    if (webhook := alerts.slack_webhook) is not None:
+        channels.append(SlackChannel(webhook.get_secret_value(), dependency(SlackChannel.name), **common))
+    return channels

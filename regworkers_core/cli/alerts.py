@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fairdraw import scheduling
 from fairdraw.documents import as_document, as_json
+from regworkers_core.adapters.alert_channels import TITLES
 from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import audited
@@ -140,10 +141,9 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
         scheduling.sleep(runtime.settings.alerts.patience_seconds)
         found = evaluate(runtime, _look(runtime), by=OUTSIDE, outage=found.outage)
     if found.outage:
-        people = sorted(found.outage.notified & {"pagerduty", "slack"})
-        received = (
-            f"{' and '.join(people)} received it" if people else "neither PagerDuty nor Slack received it"
-        )
+        people = sorted(found.outage.notified & TITLES.keys())
+        none = f"neither {' nor '.join(TITLES.values())}"
+        received = f"{' and '.join(people) or none} received it"
         raise _mongo_unavailable(
             next(iter(found.unknown.values())), f"No incident is opened or closed; {received}"
         )

@@ -31,16 +31,17 @@ AwsService = Literal[
 ]
 
 
-# Whose calls have a guard (`dependencies`): services of AWS by the names of their clients, or apart from those where a
-# breaker must not stop other work of the same server.
-DEPENDENCY_NAMES = frozenset(
-    (
-        *("cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "secretsmanager", "sqs", "sts"),
-        *("streams", "stream-listing", "heartbeats", "mongo", "drain-log", "redis", "kafka", "vault"),
-        *("dagster", "drand", "pagerduty", "slack"),
-        *("service-campaign", "service-code", "service-entry", "service-user"),
-    )
-)
+# Every dependency whose calls have a guard (`dependencies`), and the server of the embedded stack behind it; empty: the
+# stack has none. `stream-listing`, `heartbeats` and `drain-log` have breakers of their own, which stop no other work.
+GUARDED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "secretsmanager", "sqs", "sts"), "aws"
+    ),
+    **dict.fromkeys(("streams", "stream-listing", "heartbeats"), "aws"),
+    **{"mongo": "mongo", "drain-log": "mongo", "redis": "redis", "kafka": "kafka"},
+    **dict.fromkeys(("service-campaign", "service-code", "service-entry", "service-user"), "services"),
+    **dict.fromkeys(("dagster", "drand", "pagerduty", "slack", "vault"), ""),
+}
 
 
 class AwsSettings(Section):
@@ -275,8 +276,8 @@ class DagsterSettings(Section):
 def _dependency(name: str) -> str:
     # A variable of the environment has no hyphen in its name.
     name = name.replace("_", "-")
-    if name not in DEPENDENCY_NAMES:
-        known = ", ".join(sorted(DEPENDENCY_NAMES))
+    if name not in GUARDED:
+        known = ", ".join(sorted(GUARDED))
         raise PydanticCustomError("dependency", "should be one of {known}", {"known": known})
     return name
 

@@ -20,8 +20,8 @@ WAY_OUT = (
     "should be an address with TLS (https://, rediss://, mongodb+srv:// or tls=true, Kafka's security.protocol); "
     "if its network is trusted, add its host to allowPlaintext; found {address}"
 )
-# Names of fields that hold an address, whatever the section.
-_FIELDS = frozenset({"uri", "url", "base_url", "endpoint_url", "address", "bootstrap", "slack_webhook"})
+# Names of fields that hold an address, whatever the section; so do those that end with `_webhook`.
+_FIELDS = frozenset({"uri", "url", "base_url", "endpoint_url", "address", "bootstrap"})
 # Variables that libraries read by themselves: an address for all, and addresses of single services and signals.
 _OF_LIBRARIES = ("AWS_ENDPOINT_URL", "OTEL_EXPORTER_OTLP_")
 
@@ -48,7 +48,7 @@ def plaintext_addresses(section: BaseModel, allowed: Collection[str]) -> Iterato
         elif name == "bootstrap":
             if value and _is_plain_kafka(section) and (shown := plaintext(f"kafka://{value}", allowed)):
                 yield name, shown.removeprefix("kafka://")
-        elif name in _FIELDS and (shown := plaintext(_text(value), allowed)):
+        elif (name in _FIELDS or name.endswith("_webhook")) and (shown := plaintext(_text(value), allowed)):
             yield name, shown
 
 

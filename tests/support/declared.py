@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.runtime import Runtime
 
-# By the names of guards. All others that are not listed are of AWS.
-_RESOURCE = {"mongo": "mongo", "drain-log": "mongo", "redis": "redis", "kafka": "kafka"}
-_NONE = ("drand", "slack", "pagerduty", "vault", "dagster", "service-")
 # What the last asset, op or tick of this process asks for, by the dependencies of its runtime.
 _declared: WeakKeyDictionary[Dependencies, frozenset[str]] = WeakKeyDictionary()
 # Weak on both sides: the owner keeps its guards, and with them whole runtimes would stay alive.
@@ -35,9 +33,10 @@ def install() -> None:
         known = _owner.get(self)
         owner = None if known is None else known()
         allowed = None if owner is None else _declared.get(owner)
-        if allowed is not None and not self.name.startswith(_NONE):
-            needed = _RESOURCE.get(self.name, "aws")
-            if needed not in allowed:
+        if allowed is not None:
+            # Services and what the embedded stack does not have are no resources.
+            needed = server_of(self.name)
+            if needed not in (None, "services", *allowed):
                 _undeclared.add(f"{self.name} by what asks for {', '.join(sorted(allowed))}")
         return attempt(self, function)
 

@@ -10,18 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import structlog
 
 from fairdraw import scheduling
-from regworkers_core.adapters.alert_channels import (
-    FileChannel,
-    LogChannel,
-    PagerDutyChannel,
-    SlackChannel,
-)
+from regworkers_core.adapters.alert_channels import Channel, channels_of
 from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -29,25 +23,10 @@ from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.deadline import Background
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT
 
 log = structlog.get_logger(__name__)
 # Longer than any call to a channel takes. A process that dies meanwhile delays the next notification by this time.
 _CLAIM_SECONDS = 60.0
-
-
-class Channel(Protocol):
-    """A place that receives alerts. It identifies an incident by `Incident.dedup_key`."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def severities(self) -> frozenset[Severity]: ...
-
-    def notify(self, incident: Incident, change: IncidentChange) -> None:
-        """Send one change. Raises TransientFailure if the channel is unavailable, or any other exception."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +180,7 @@ def notifier_of(runtime: Runtime) -> Notifier:
     if notifier is None:
         notifier = _NOTIFIERS[runtime] = Notifier(
             runtime.incidents,
-            _channels(runtime),
+            channels_of(runtime.settings, runtime.dependency),
             clock=runtime.clock,
             mutes=runtime.mutes,
             tell_seconds=runtime.settings.alerts.tell_seconds,
@@ -219,32 +198,3 @@ def acknowledge(runtime: Runtime, key: str, *, by: str, reason: str) -> Incident
     now = runtime.incidents.find(key) or incident
     notifier_of(runtime).notify([now])
     return now
-
-
-def _channels(runtime: Runtime) -> list[Channel]:
-    settings = runtime.settings.alerts
-    channels: list[Channel] = [LogChannel()]
-    if settings.file:
-        channels.append(FileChannel(PROJECT_ROOT / settings.file))
-    if settings.pagerduty_routing_key is not None:
-        channels.append(
-            PagerDutyChannel(
-                settings.pagerduty_routing_key.get_secret_value(),
-                runtime.dependency("pagerduty"),
-                base_url=settings.pagerduty_url,
-                environment=runtime.settings.environment,
-                docs_url=settings.docs_url,
-                timeout_seconds=settings.timeout_seconds,
-            )
-        )
-    if settings.slack_webhook is not None:
-        channels.append(
-            SlackChannel(
-                settings.slack_webhook.get_secret_value(),
-                runtime.dependency("slack"),
-                environment=runtime.settings.environment,
-                docs_url=settings.docs_url,
-                timeout_seconds=settings.timeout_seconds,
-            )
-        )
-    return channels
