@@ -196,7 +196,7 @@ def _rows_with_findings(rows: Sequence[Row], found: Sequence[Found]) -> list[Row
         by_place.setdefault((each.section, each.name), []).append(each)
     complete = [_with_finding(row, by_place.pop((row.section, row.name), [])) for row in rows]
     for (section, name), rest in by_place.items():
-        complete.append(_with_finding(Row(section, name, RowState.FINE, rest[0].summary), rest))
+        complete.append(_with_finding(Row(name, rest[0].summary, section=section), rest))
     return complete
 
 

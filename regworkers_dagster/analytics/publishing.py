@@ -76,7 +76,7 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     queue = read_analytics_queue(runtime)
     put_age_metrics(runtime, queue)
     on_minutes = partial(minutes_outside, context.instance, runtime, {KAFKA_EVENTS.key: PUBLISH})
-    return observed(context.cursor, read_all(runtime, queue), on_minutes=on_minutes)
+    return observed(runtime.settings, context.cursor, read_all(runtime, queue), on_minutes=on_minutes)
 
 
 def read_all(runtime: Runtime, queue: QueueState | None) -> list[Reading]:

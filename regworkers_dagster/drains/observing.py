@@ -13,12 +13,15 @@ import orjson
 
 from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.domain.snapshot import PausedDrain
+from regworkers_core.domain.snapshot import PausedDrain, QueueState, Snapshot
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.runner import DrainSpec
 from regworkers_core.engine.holds import hold_of
+from regworkers_core.operations.alerts.conditions.condition import Assessment, Context
+from regworkers_core.operations.alerts.conditions.work import dead_letters
 from regworkers_core.operations.dependency_status import UP
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings.model import Names
+from regworkers_core.settings.model import Names, Settings
 from regworkers_dagster.drains.decisions import worth_recording
 from regworkers_dagster.metadata import facts_as_metadata, of_table
 from regworkers_dagster.resources import plain_failures, runtime_of
@@ -208,6 +211,7 @@ def minutes_outside(
 
 
 def observed(
+    settings: Settings,
     cursor: str | None,
     readings: Sequence[Reading],
     answering: Answering | None = None,
@@ -228,14 +232,7 @@ def observed(
             continue
         events.append(recorded_event(reading))
         if reading.asset.endswith(_DLQ) and reading.total is not None:
-            events.append(
-                dg.AssetCheckEvaluation(
-                    check_name=f"{reading.asset}_empty",
-                    asset_key=dg.AssetKey(reading.asset),
-                    passed=reading.total == 0,
-                    metadata={"messages": dg.MetadataValue.int(reading.total)},
-                )
-            )
+            events.append(is_empty(settings, reading.asset, reading.total))
     if answering is not None:
         changed = recorded.listen(answering.unavailable)
         verdict = answering.evaluation(recorded.lost or ())
@@ -324,9 +321,24 @@ def dlq_check(
             runtime = runtime_of(context)
             names = runtime.names
             depth = runtime.queue(names.dead_letter_queue(queue(names))).depth().total
-        return dg.AssetCheckResult(passed=depth == 0, metadata={"messages": depth})
+        found = is_empty(runtime.settings, asset.key.to_user_string(), depth)
+        return dg.AssetCheckResult(passed=found.passed, metadata=found.metadata)
 
     return empty
+
+
+def is_empty(settings: Settings, asset: str, number: int) -> dg.AssetCheckEvaluation:
+    """What the check `dead-letters` of the alerts finds with this number of messages."""
+    queue = QueueState(asset, number, 0, 0, True, 0.0)
+    found = dead_letters.assess(
+        Context(Snapshot(iso(time.time()), settings.environment, queues=(queue,)), settings)
+    )
+    return dg.AssetCheckEvaluation(
+        check_name=f"{asset}_empty",
+        asset_key=dg.AssetKey(asset),
+        passed=isinstance(found, Assessment) and not found.findings,
+        metadata={"messages": dg.MetadataValue.int(number)},
+    )
 
 
 def depth_of(runtime: Runtime, queue: str) -> Numbers:

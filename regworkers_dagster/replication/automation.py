@@ -210,7 +210,7 @@ def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     drains: dict[dg.AssetKey, DrainSpec[Any]] = {REPLICATION_QUEUE.key: ENQUEUE, ENTRIES.key: SAVE}
     on_minutes = partial(minutes_outside, context.instance, runtime, drains)
     news = partial(unless_known, context.instance)
-    answer = observed(context.cursor, readings, found, news=news, on_minutes=on_minutes)
+    answer = observed(runtime.settings, context.cursor, readings, found, news=news, on_minutes=on_minutes)
     return dg.SensorResult(
         asset_events=[*answer.asset_events, *(unless_known(context.instance, lags) if lags else ())],
         cursor=answer.cursor,

@@ -101,7 +101,7 @@ DRAINS = (
 @ticking
 def observe_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     """Write what changed enough since it was last written."""
-    return observed(context.cursor, read_all(runtime))
+    return observed(runtime.settings, context.cursor, read_all(runtime))
 
 
 def read_all(runtime: Runtime) -> list[Reading]:

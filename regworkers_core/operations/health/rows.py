@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any, TypeAlias
@@ -59,80 +59,80 @@ class RowState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`facts` are numbers and ids for programs; `since` is an ISO time, None: unknown."""
+    """One thing of a section."""
 
-    section: str
     name: str
-    state: RowState
     text: str
+    state: RowState = RowState.FINE
+    # An ISO time, None: unknown.
     since: str | None = None
     help: str = ""
+    # Numbers and ids for programs.
     facts: Mapping[str, Any] = field(default_factory=dict)
+    section: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         document = as_document(self, "name", "state", "text", "since", "help")
         return {**document, "help": self.help or None, **self.facts}
 
 
+def _facts(value: Any, *names: str) -> dict[str, Any]:
+    """An empty text is None."""
+    return {name: None if each == "" else each for name, each in as_document(value, *names).items()}
+
+
+def _unread(name: str, why: str, settings: Settings, dependency: str = "") -> Row:
+    return Row(name, why, RowState.UNREAD, help=way_out(why, settings, dependency))
+
+
 def rows_of(snapshot: Snapshot, settings: Settings) -> list[Row]:
-    return [row for name, section in SECTIONS.items() for row in _rows(name, section, snapshot, settings)]
+    return [
+        replace(row, section=name)
+        for name, section in SECTIONS.items()
+        for row in _rows(section, snapshot, settings)
+    ]
 
 
-def _rows(name: str, section: Section, snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
+def _rows(section: Section, snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
     found = getattr(snapshot, section.reads)
-    if isinstance(found, Unread):
-        # Without a configured address nothing is wrong with Dagster.
-        is_unknown = section.reads == "scheduler" and not settings.dagster.url
-        state = RowState.UNKNOWN if is_unknown else RowState.UNREAD
-        yield Row(name, "", state, found.why, help=way_out(found.why, settings))
-    else:
+    if not isinstance(found, Unread):
         yield from section.rows(found, snapshot, settings)
+    elif section.reads == "scheduler" and not settings.dagster.url:
+        # Without a configured address nothing is wrong with Dagster.
+        yield replace(_unread("", found.why, settings), state=RowState.UNKNOWN)
+    else:
+        yield _unread("", found.why, settings)
     if section.more:
         yield from section.more(snapshot, settings)
 
 
 def _dependencies(found: Mapping[str, str | None], snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
-    yield from (_dependency(name, trouble, settings) for name, trouble in found.items())
-    yield from (Row("dependencies", name, RowState.UNREAD, TOO_BUSY) for name in snapshot.unjudged)
-
-
-def _dependency(name: str, trouble: str | None, settings: Settings) -> Row:
-    if trouble is None:
+    for name, trouble in found.items():
         external = name == "dynamodb" and settings.demand_table.external
-        return Row(
-            "dependencies", name, RowState.FINE, f"answers{' (demand table: external)' if external else ''}"
-        )
-    return Row("dependencies", name, RowState.UNREAD, trouble, help=way_out(trouble, settings, name))
+        text = f"answers{' (demand table: external)' if external else ''}"
+        yield Row(name, text) if trouble is None else _unread(name, trouble, settings, name)
+    yield from (Row(name, TOO_BUSY, RowState.UNREAD) for name in snapshot.unjudged)
 
 
 def _queues(
     queues: Iterable[QueueState], snapshot: Snapshot, settings: Settings, *, dead: bool
 ) -> Iterable[Row]:
     """Queues that could not be read while others could come last."""
-    prefix, section = settings.names.prefix, "deadLetterQueues" if dead else "queues"
-    yield from (_queue(queue, section, prefix) for queue in queues if queue.is_dead_letter is dead)
+    prefix = settings.names.prefix
+    for queue in queues:
+        oldest = queue.oldest_seconds
+        if queue.is_dead_letter is dead:
+            old = f", oldest {duration(oldest)}" if queue.waiting and oldest is not None else ""
+            text = f"{queue.waiting:,} waiting{old}" if queue.waiting else "empty"
+            facts = as_document(queue, "visible", "in_flight", "delayed")
+            facts |= {
+                "oldestSeconds": None if oldest is None else round(oldest),
+                "retentionSeconds": round(queue.retention_seconds),
+            }
+            yield Row(queue.name.removeprefix(prefix), text, facts=facts)
     for name, unread in snapshot.unread_queues.items():
         if name.endswith("-dlq") is dead:
-            short, helps = name.removeprefix(prefix), way_out(unread.why, settings)
-            yield Row(section, short, RowState.UNREAD, unread.why, help=helps)
-
-
-def _queue(queue: QueueState, section: str, prefix: str) -> Row:
-    oldest = queue.oldest_seconds
-    old = f", oldest {duration(oldest)}" if queue.waiting and oldest is not None else ""
-    return Row(
-        section,
-        queue.name.removeprefix(prefix),
-        RowState.FINE,
-        f"{queue.waiting:,} waiting{old}" if queue.waiting else "empty",
-        facts={
-            "visible": queue.visible,
-            "inFlight": queue.in_flight,
-            "delayed": queue.delayed,
-            "oldestSeconds": None if oldest is None else round(oldest),
-            "retentionSeconds": round(queue.retention_seconds),
-        },
-    )
+            yield _unread(name.removeprefix(prefix), unread.why, settings)
 
 
 def _stream(stream: StreamState, *_: object) -> Iterable[Row]:
@@ -143,30 +143,27 @@ def _stream(stream: StreamState, *_: object) -> Iterable[Row]:
         text = f"oldest unread record {duration(age)} old" if age else "all read"
     shards = f"{stream.shards} shard{'' if stream.shards == 1 else 's'}"
     state = RowState.NOTE if age is None else RowState.FINE
-    facts = {"shards": stream.shards, "iteratorAgeSeconds": age}
-    yield Row("stream", STREAM, state, f"{shards}, {text}", facts=facts)
+    yield Row(STREAM, f"{shards}, {text}", state, facts=_facts(stream, "shards", "iterator_age_seconds"))
 
 
 def _function(read: FunctionState | None, *_: object) -> Iterable[Row]:
     if read is None:
-        return [Row("eligibility", "", RowState.FINE, "no metrics in CloudWatch")]
+        return [Row("", "no metrics in CloudWatch")]
     p95 = read.duration_p95_seconds
     took = "" if p95 is None else f", p95 {p95:.1f} s of {read.limit_seconds:g} s"
     text = (
         f"{read.calls:,} calls in {duration(read.window_seconds)}: {read.errors:,} errors, "
         f"{read.throttles:,} throttled, {read.unknown:,} UNKNOWN{took}"
     )
-    facts = as_document(
-        read, "calls", "errors", "throttles", "unknown", "duration_p95_seconds", "limit_seconds"
-    )
-    return [Row("eligibility", "", RowState.FINE, text, facts=facts)]
+    names = ("calls", "errors", "throttles", "unknown", "duration_p95_seconds", "limit_seconds")
+    return [Row("", text, facts=_facts(read, *names))]
 
 
 def _lines(read: LinesState | None, *_: object) -> Iterable[Row]:
     if read is None:
-        return [Row("logs", "", RowState.FINE, "no agent collects them here")]
+        return [Row("", "no agent collects them here")]
     arrived = "arrive" if read.arrived else f"none for {duration(read.window_seconds)}"
-    return [Row("logs", "", RowState.FINE, f"{read.log_group}: {arrived}")]
+    return [Row("", f"{read.log_group}: {arrived}")]
 
 
 def _unarchived(events: UnarchivedEvents, settings: Settings) -> Row:
@@ -174,22 +171,14 @@ def _unarchived(events: UnarchivedEvents, settings: Settings) -> Row:
     text = f"{events.waiting:,} not archived" if events.waiting else "all archived"
     old = f", oldest {duration(oldest)}" if events.waiting and oldest is not None else ""
     facts = {"waiting": events.waiting, "oldestSeconds": oldest and round(oldest), "retentionSeconds": kept}
-    return Row(
-        "archive", events.topic.removeprefix(settings.names.prefix), RowState.FINE, text + old, facts=facts
-    )
+    return Row(events.topic.removeprefix(settings.names.prefix), text + old, facts=facts)
 
 
 def _lease(lease: LeaseState) -> Row:
     # `STREAM#demand-table SHARD#...` and `LEASE#draw-spring LEASE`.
     name = lease.name if lease.name != "LEASE" else lease.scope.partition("#")[2]
     text = f"held by {lease.owner}" if lease.owner else "free"
-    facts = {
-        "scope": lease.scope,
-        "owner": lease.owner or None,
-        "token": lease.token,
-        "position": lease.position or None,
-    }
-    return Row("leases", name, RowState.FINE, text, facts=facts)
+    return Row(name, text, facts=_facts(lease, "scope", "owner", "token", "position"))
 
 
 def _drains(drains: Iterable[DrainWindow], snapshot: Snapshot, settings: Settings) -> Iterable[Row]:
@@ -205,15 +194,8 @@ def _pauses(snapshot: Snapshot) -> tuple[PausedDrain, ...]:
 
 
 def _paused(paused: PausedDrain) -> Row:
-    return Row(
-        "drains",
-        paused.drain,
-        RowState.NOTE,
-        paused.text,
-        paused.since,
-        help=paused.remedy,
-        facts=paused.as_dict(),
-    )
+    state, facts = RowState.NOTE, paused.as_dict()
+    return Row(paused.drain, paused.text, state, paused.since, paused.remedy, facts)
 
 
 def _drain(drain: DrainWindow, is_open: bool) -> Row:
@@ -224,16 +206,8 @@ def _drain(drain: DrainWindow, is_open: bool) -> Row:
     parts += [f"{differing:,} differ"] if (differing := sum(drain.differing.values())) else []
     parts += [f"batch p95 {p95:.1f} s"] if p95 is not None else []
     parts += [f"lag p95 {lag:.1f} s"] if lag is not None else []
-    facts = {
-        "windowSeconds": drain.window_seconds,
-        "received": drain.received,
-        "failed": drain.failed,
-        "differing": dict(drain.differing),
-        "activeRuns": drain.active_runs,
-        "batchP95Seconds": p95,
-        "batchLimitSeconds": drain.batch_limit_seconds,
-        "lagP95Seconds": lag,
-    }
+    names = ("received", "failed", "differing", "active_runs", "batch_p95_seconds", "batch_limit_seconds")
+    facts = _facts(drain, "window_seconds", *names, "lag_p95_seconds")
     text = ", ".join(parts) if drain.received or drain.active_runs else "idle"
     state, way = RowState.FINE, ""
     if drain.wanted and not drain.active_runs:
@@ -243,77 +217,62 @@ def _drain(drain: DrainWindow, is_open: bool) -> Row:
             else ", none runs although one should stand by: no campaign is open, and what comes waits for a start"
         )
         state, way = RowState.NOTE, f"regworkers drain {drain.name} --resident"
-    return Row("drains", drain.name, state, text, drain.last_seen_at, help=way, facts=facts)
+    return Row(drain.name, text, state, drain.last_seen_at, way, facts)
 
 
 def _campaign(campaign: CampaignState) -> Row:
+    name, failed = campaign.campaign_id, campaign.failed
     markets = f", {campaign.open_markets} markets open" if campaign.open_markets else ""
-    failed = f", {campaign.failed}" if campaign.failed else ""
-    facts = {
-        "status": campaign.status,
-        "closesAt": campaign.closes_at,
-        "leaseOwner": campaign.lease_owner or None,
-        "openMarkets": campaign.open_markets,
-        "failed": campaign.failed or None,
-    }
     return Row(
-        "campaigns",
-        campaign.campaign_id,
-        RowState.NOTE if campaign.failed else RowState.FINE,
-        campaign.status + markets + failed,
+        name,
+        f"{campaign.status}{markets}{', ' if failed else ''}{failed}",
+        RowState.NOTE if failed else RowState.FINE,
         campaign.since,
-        f"regworkers campaign status {campaign.campaign_id}" if campaign.failed else "",
-        facts,
+        f"regworkers campaign status {name}" if failed else "",
+        _facts(campaign, "status", "closes_at", "lease_owner", "open_markets", "failed"),
     )
 
 
 def _parity(parity: ParityState | None, *_: object) -> Iterable[Row]:
     if parity is None:
-        text, help_ = "source and replica were never compared", "regworkers reconcile"
-        yield Row("parity", "replica", RowState.NOTE, text, help=help_, facts={"differences": None})
+        text, ways = "source and replica were never compared", "regworkers reconcile"
+        yield Row("replica", text, RowState.NOTE, help=ways, facts={"differences": None})
         return
-    total = sum(parity.differences.values())
+    total, verified = sum(parity.differences.values()), parity.verified_as_of or None
     text = f"{total:,} entries differ" if total else "replica equals source"
-    verified = parity.verified_as_of or None
-    facts = {"comparedAt": parity.at, "verifiedAsOf": verified, "differences": dict(parity.differences)}
     text += f", compared {parity.at}" + (f", verified as of {verified}" if verified else "")
-    yield Row("parity", "replica", RowState.FINE, text, facts=facts)
+    facts = {"comparedAt": parity.at, "verifiedAsOf": verified, "differences": dict(parity.differences)}
+    yield Row("replica", text, facts=facts)
 
 
-def _certificate(certificate: CertificateState) -> Row:
-    days = certificate.days_left
+def _certificate(found: CertificateState) -> Row:
+    days = found.days_left
     text = "none configured" if days is None else f"{days:.0f} days left"
-    facts = {"daysLeft": days, "subject": certificate.subject or None, "trouble": certificate.trouble or None}
-    return Row(
-        "certificates", certificate.environment, RowState.FINE, certificate.trouble or text, facts=facts
-    )
+    facts = _facts(found, "days_left", "subject", "trouble")
+    return Row(found.environment, found.trouble or text, facts=facts)
 
 
 def _daemons(scheduler: SchedulerState, *_: object) -> Iterable[Row]:
     for name, beat in scheduler.daemons.items():
         text = f"last heartbeat {beat}" if beat else "no heartbeat yet"
-        yield Row("daemons", name, RowState.FINE, text, facts={"lastHeartbeatAt": beat})
+        yield Row(name, text, facts={"lastHeartbeatAt": beat})
 
 
 def _sensors(scheduler: SchedulerState, *_: object) -> Iterable[Row]:
     for tick in scheduler.ticks:
-        facts: Mapping[str, Any] = {
-            "intervalSeconds": tick.interval_seconds,
-            "lastTickAt": tick.last_tick_at,
-            "error": tick.error or None,
-        }
         text = f"last tick {tick.last_tick_at}" if tick.last_tick_at else "no tick yet"
-        yield Row("sensors", tick.name, RowState.FINE, text, facts=facts)
+        yield Row(tick.name, text, facts=_facts(tick, "interval_seconds", "last_tick_at", "error"))
 
 
 def _runs(scheduler: SchedulerState, *_: object) -> Iterable[Row]:
     queued = scheduler.queued_runs
-    yield Row("runs", "queued", RowState.FINE, f"{queued} queued", facts={"number": queued})
-    # A doctor run that found something has failed, which is not a problem of its own.
-    for run in (run for run in scheduler.failed_runs if run.job != _OWN_JOB):
-        name = f"{run.job}/{run.partition}" if run.partition else run.job
-        facts = {"runId": run.run_id, "job": run.job, "partition": run.partition or None}
-        yield Row("runs", name, RowState.NOTE, f"run {run.run_id[:8]} failed", run.ended_at, facts=facts)
+    yield Row("queued", f"{queued} queued", facts={"number": queued})
+    for run in scheduler.failed_runs:
+        # A doctor run that found something has failed, which is not a problem of its own.
+        if run.job != _OWN_JOB:
+            name = f"{run.job}/{run.partition}" if run.partition else run.job
+            text, facts = f"run {run.run_id[:8]} failed", _facts(run, "run_id", "job", "partition")
+            yield Row(name, text, RowState.NOTE, run.ended_at, facts=facts)
 
 
 Rows: TypeAlias = Callable[[Any, Snapshot, Settings], Iterable[Row]]

@@ -15,6 +15,7 @@ from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.activity import DrainMinute
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.drains import SAVE
+from regworkers_core.settings import Settings
 from regworkers_dagster.drains import observing
 from regworkers_dagster.drains.observing import (
     SILENT_PROBES,
@@ -102,7 +103,7 @@ def test_minutes_of_drains_that_are_no_runs_are_observed_once_and_an_outage_only
 
     def look(cursor: str) -> dg.SensorResult:
         on_minutes = partial(minutes_outside, instance, runtime, {ENTRIES.key: SAVE})
-        return observed(cursor, [], on_minutes=on_minutes)
+        return observed(Settings(), cursor, [], on_minutes=on_minutes)
 
     cursor = RecordedState({}, {}, minute=minute_of(now - 7200)).cursor()
     log.unavailable = True
@@ -162,7 +163,7 @@ def test_who_does_not_answer_and_why_is_written_when_the_reason_changes() -> Non
     with dg.DagsterInstance.ephemeral() as instance:
         for state in ("time-out", "time-out", "refused"):
             answering = Answering({"mongo": state}, "dependencies_answer", asset)
-            answer = observed(cursor, [], answering, news=partial(unless_known, instance))
+            answer = observed(Settings(), cursor, [], answering, news=partial(unless_known, instance))
             cursor = answer.cursor
             for event in answer.asset_events:
                 instance.report_runless_asset_event(event)

@@ -22,10 +22,10 @@ from regworkers_core.domain.snapshot import (
     StreamState,
     TickState,
 )
-from regworkers_core.operations.alerts.conditions import TABLE
+from regworkers_core.operations.alerts.conditions import TABLE, availability, work
 from regworkers_core.operations.alerts.conditions.blindness import gaps_of
 from regworkers_core.operations.alerts.conditions.campaigns import unjudged_key
-from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
+from regworkers_core.settings import PROJECT_ROOT, AlertSettings, AlertSeverities, Settings
 from tests.operations.alerts.world import (
     BLIND,
     DAY,
@@ -39,6 +39,8 @@ from tests.operations.alerts.world import (
     queue,
 )
 
+# Pages that single findings name in place of their check's.
+MORE = (*availability._PAGES.values(), *work._PAGES.values(), "dead-letters.md")
 # Something of every condition, and of both steps or kinds where there are two.
 ILL = replace(
     WELL,
@@ -147,3 +149,13 @@ def test_thresholds_of_dead_letters_drift_and_ticks_are_settings() -> None:
     assert found("dead-letters", ILL, settings=some) == [] == found("drift", ILL, settings=some)
     late = replace(WELL, scheduler=SchedulerState({}, (TickState("hourly", 3600.0, ago(4 * 3600.0)),)))
     assert found("scheduler", late) and not found("scheduler", late, settings=some)
+
+
+@pytest.mark.parametrize("page", sorted({*(each.runbook for each in TABLE), *MORE}))
+def test_every_runbook_is_a_page(page: str) -> None:
+    assert (PROJECT_ROOT / "docs/runbooks" / page).is_file()
+
+
+def test_scopes_are_unique() -> None:
+    names = [each.name for each in TABLE]
+    assert len(set(names)) == len(names) and not any(":" in name for name in names)

@@ -13,9 +13,11 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import SchedulerState, Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions import TABLE
+from regworkers_core.operations.alerts.conditions.availability import renewal
 from regworkers_core.operations.alerts.conditions.blindness import Gap, blind_findings, gaps_of, gaps_since
 from regworkers_core.operations.alerts.conditions.condition import Context, Finding
-from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate
+from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Evaluation, evaluate, watch_renewals
+from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.operations.dependency_status import too_busy, with_short_timeouts
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.operations.health.sources import queue_readers
@@ -320,3 +322,24 @@ def test_an_outage_of_cloudwatch_that_hides_how_the_function_does_is_a_warning()
     began = {each.key: NOW - DAY for each in gaps}
     (found,) = blind_findings(gaps, began, (), NOW, LIMIT)
     assert (found.subject, found.severity) == ("cloudwatch", Severity.WARNING)
+
+
+class FakeCredentials:
+    """The test calls its watcher."""
+
+    may_change = True
+    watcher: Any = None
+
+
+def test_a_refused_renewal_is_an_incident_until_one_is_accepted(runtime: Runtime) -> None:
+    credentials: Any = FakeCredentials()
+    runtime.__dict__["kafka_credentials"] = credentials
+    watch_renewals(runtime)
+    for refused, is_open in (("the brokers hang up", True), ("the brokers hang up", True), (None, False)):
+        credentials.watcher(refused)
+        (incident,) = runtime.incidents.of(renewal.name)
+        assert incident.open is is_open
+    credentials.watcher("again")
+    notifier_of(runtime).settle("certificates", [])
+    (incident,) = runtime.incidents.of(renewal.name)
+    assert incident.open and incident.serial == 2, "the scope of the certificates does not close it"
