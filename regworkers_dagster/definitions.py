@@ -5,9 +5,11 @@ from __future__ import annotations
 import dagster as dg
 
 from regworkers_core import flows
+from regworkers_core.acts import every_operation
 from regworkers_dagster import eligibility
 from regworkers_dagster.analytics import archive, funnel, publishing
 from regworkers_dagster.drains.running import automated
+from regworkers_dagster.launching import job
 from regworkers_dagster.operations import (
     dead_letters,
     deployment,
@@ -35,6 +37,10 @@ DRAINS = (
     *(automated(spec) for spec in flows.DRAINS if spec not in [each.spec for each in _DESCRIBED]),
 )
 
+_ASSETS = [*selection_specs.EXTERNAL, eligibility.INVITES]
+OPERATIONS = [
+    job(each, {spec.key.to_user_string(): spec for spec in _ASSETS}) for each in every_operation() if each.job
+]
 defs = dg.Definitions(
     assets=[
         assets.DEMAND_TABLE,
@@ -87,6 +93,7 @@ defs = dg.Definitions(
         *reviews.REVIEW_JOBS.values(),
         reviews.drill_recovery,
         *runbooks.JOBS,
+        *OPERATIONS,
     ],
     sensors=[
         *(drain.sensor for drain in DRAINS),

@@ -11,7 +11,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from regworkers_core.acts import every_operation
 from regworkers_core.flows import DRAINS
+from regworkers_core.operation import Size
 
 POD_TAG = "dagster-k8s/config"
 # All tags that change a run's pod begin with it.
@@ -37,8 +39,10 @@ REPORT = PodSize("500m", "1Gi", "2Gi", "4Gi")
 # A draw of 10 million entries takes 828 MiB and 5 GB of disk (benchmarks/README.md).
 LARGE = PodSize("2", "2Gi", "3Gi", "20Gi")
 _SIZES = (SMALL, DRAIN, REPORT, LARGE)
+_SIZE_OF: dict[Size, PodSize] = {"small": SMALL, "drain": DRAIN, "report": REPORT, "large": LARGE}
 
-# Every job by its duty, which is a role in regworkers_core/infrastructure/policies. Drains name their own.
+# Every other job by its duty, which is a role in regworkers_core/infrastructure/policies. Operations and drains name
+# their own.
 JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "replication": {
         DRAIN: ("backfill_entries",),
@@ -53,22 +57,16 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "selection": {
         SMALL: (
             "annul_draw",
-            "block_struck_codes",
             "campaign_status",
             "check_selection",
             "close_campaign",
             "create_campaign",
-            "notifications_status",
             "open_campaign",
-            "pause_notifications",
-            "replan_code",
-            "resume_notifications",
             "retry_market_selection",
-            "retry_notifications",
             "runbook_selection_failures",
             "strike_entries",
         ),
-        REPORT: ("import_codes", "make_receipt", "void_codes"),
+        REPORT: ("make_receipt",),
         LARGE: (
             "adopt_draw",
             "confirm_draw",
@@ -121,19 +119,51 @@ for _spec in DRAINS:
     _sizes = JOBS[_spec.duty]
     _sizes[DRAIN] = (*_sizes.get(DRAIN, ()), _spec.job)
 _PODS = {job: (duty, size) for duty, sizes in JOBS.items() for size, jobs in sizes.items() for job in jobs}
-JOB_NAMES = frozenset(_PODS)
+JOB_NAMES = frozenset({*_PODS, *(each.job for each in every_operation() if each.job)})
+# What a manager may launch: every step of a campaign (docs/campaigns.md).
+MANAGERS_JOBS = frozenset(
+    {
+        "annul_draw",
+        "campaign_funnel",
+        "campaign_status",
+        "close_campaign",
+        "confirm_draw",
+        "create_campaign",
+        "draw",
+        "eligibility_report",
+        "enter_signature",
+        "export_draw",
+        "make_receipt",
+        "open_campaign",
+        "publish_draw_page",
+        "remove_invites",
+        "retry_market_selection",
+        "simulate_draw",
+        "strike_entries",
+        "top_up",
+        "upload_invites",
+        *(each.job for each in every_operation() if each.job and each.role == "manager"),
+    }
+)
 
 
 def duty_of(job: str) -> str:
-    """The duty of a job. Raises LookupError for a job that is not in `JOBS`."""
-    if job not in _PODS:
-        raise LookupError(f"job {job} has no pod: add it to JOBS in regworkers_dagster/pods.py")
-    return _PODS[job][0]
+    """The duty of a job. Raises LookupError for a job that is no operation and not in `JOBS`."""
+    return _place(job)[0]
+
+
+def _place(job: str) -> tuple[str, PodSize]:
+    if job in _PODS:
+        return _PODS[job]
+    for each in every_operation():
+        if each.job == job:
+            return each.duty, _SIZE_OF[each.size]
+    raise LookupError(f"job {job} has no pod: add it to JOBS in regworkers_dagster/pods.py")
 
 
 def pod_of(job: str) -> dict[str, str]:
-    """The tag of a job's runs. Raises LookupError for a job that is not in `JOBS`."""
-    duty, size = duty_of(job), _PODS[job][1]
+    """The tag of a job's runs. Raises LookupError as `duty_of`."""
+    duty, size = _place(job)
     container = {
         "resources": {
             "requests": {"cpu": size.cpu, "memory": size.memory, "ephemeral-storage": size.disk},

@@ -16,8 +16,7 @@ from regworkers_core.infrastructure.discovery import workers
 from regworkers_core.operations.health.scheduler import work_of
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
-from regworkers_core.settings.operations import MANAGERS_JOBS
-from regworkers_dagster.pods import duty_of, pod_of
+from regworkers_dagster.pods import MANAGERS_JOBS, duty_of, pod_of
 
 # All of these begin with it. The web application accepts none of them from a client.
 OUR_TAGS = "regworkers/"

@@ -17,9 +17,11 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.support import declared, least_privilege, leftovers, mongo_rights, simulated
+from tests.support.faces import face
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_SERVERS, has_databases
 from tests.support.shared import emptied, shared_namespace
 
+__all__ = ["face"]
 _STACK = pytest.StashKey[Stack]()
 _LEFTOVERS = pytest.StashKey["subprocess.Popen[bytes]"]()
 # How long an example takes says how busy the machine is. The same examples in every run: a change, and not chance,

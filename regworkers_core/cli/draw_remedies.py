@@ -1,4 +1,4 @@
-"""`regworkers draw annul|adopt|replan-code|seed`: for a draw that must not count or cannot continue."""
+"""`regworkers draw annul|adopt|seed`: for a draw that must not count or cannot continue."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def annul_command(
         said = [f"annulled at {done.annulled['annulledAt']}: {done.annulled['reason']}"]
         said += [f"{done.stopped:,} messages withdrawn, {done.sent:,} were sent before"]
         if done.codes:
-            listed = f"`regworkers codes status {campaign_id} --struck --csv FILE`"
+            listed = f"`regworkers codes block {campaign_id} --save FOLDER`"
             said += [f"fans hold {done.codes:,} codes; {listed} lists them for the issuer"]
     answer(
         {**done.as_dict(), "said": said},
@@ -128,53 +128,6 @@ def adopt_command(
 
 def _state(applied: bool) -> str:
     return "adopted" if applied else "to adopt"
-
-
-@app.command("replan-code")
-@flatten_options
-def replan_command(
-    campaign_id: CampaignArgument,
-    market_id: Annotated[str, typer.Argument(metavar="MARKET", help="the market whose chunks are blocked")],
-    change: Deletion,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Replace void codes of winners by the next unplanned ones.
-
-    A code that was assigned or redeemed outside of the draw becomes void first. Without --apply it lists the moves;
-    --apply prompts for <campaignId>:<phase>, makes them and queues the open chunks again. The former positions are
-    never used again, and the plan keeps both. Exits 1 if codes are missing, and while there are moves to apply.
-    """
-    # Late, for it brings pyarrow and DuckDB.
-    from regworkers_core.selection.assign.replan import replan_codes
-
-    runtime = Runtime.load()
-    campaign_id, run_id = runtime.campaigns.id_of(campaign_id), new_run_id()
-    found = replan_codes(runtime, campaign_id, market_id, run_id=run_id)
-    if change.apply and found.moves and not found.missing:
-        change.confirm(f"{len(found.moves)} winners will get another code", found.word)
-        arguments = {"marketId": market_id, "confirm": found.word, "runId": run_id}
-        with audited(runtime, "draw replan-code", campaign_id, arguments) as result:
-            found = replan_codes(runtime, campaign_id, market_id, run_id=run_id, confirm=found.word)
-            result |= {"moved": len(found.moves) if found.applied else 0, "queued": found.queued}
-    table = rows(
-        ("position", "its code is", "replaced by"),
-        [(move.before, move.was.value, move.after or "no code left") for move in found.moves],
-    )
-    load = f"regworkers codes import <csv> --campaign {campaign_id} --market {market_id}"
-    if found.missing:
-        said = f"nothing was moved: {found.missing} codes are missing, import them with `{load}`"
-    elif found.applied:
-        said = f"{len(found.moves)} moved, {found.queued} chunks queued again"
-    elif found.moves:
-        said = f"nothing was moved: add --apply to move {len(found.moves)}"
-    else:
-        said = "every planned code can be assigned"
-    answer(
-        {**found.as_dict(), "confirm": found.word, "said": said},
-        form,
-        Group(table, Text(said)),
-        finding=found.missing or (found.moves and not found.applied),
-    )
 
 
 @app.command("seed")

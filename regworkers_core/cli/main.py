@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points, version
 from typing import Annotated, Any
@@ -11,11 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from fairdraw.errors import DrawError
+from regworkers_core.acts import PANELS
 from regworkers_core.adapters.local_instance import server_of
+from regworkers_core.cli.operations import add_operations, command, first_sentence
 from regworkers_core.cli.options import Commands
 from regworkers_core.cli.output import FINDING, TROUBLE, visible
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
+from regworkers_core.operation import operations_of
 from regworkers_core.settings import load_settings
 from regworkers_core.telemetry import configure_telemetry
 
@@ -24,51 +27,6 @@ HELP = """Registration workers: replicate the entries of verified-fan campaigns,
 stdout carries only the answer, logs go to stderr. Exit codes: 0 fine, 1 a finding, 2 a usage or environment error.
 Commands that change or delete what exists are dry runs until --apply.
 """
-# The command or group of each name, by the panel of `--help` that shows it, which imports all modules: what brings a
-# driver, or takes long, is imported in the function of the command.
-PANELS = {
-    "Everyday": {
-        "doctor": "doctor:doctor_command",
-        "alerts": "alerts:app",
-        "runbook": "runbook:app",
-        "trace": "trace:trace_command",
-        "logs": "trace:logs_command",
-        "audit": "trace:audit_command",
-        "erase": "erase:erase_command",
-        "housekeeping": "maintenance:housekeeping_command",
-        "review": "maintenance:review_app",
-    },
-    "Campaigns": {
-        "campaign": "campaign:app",
-        "eligibility": "reports:eligibility_app",
-        "invites": "invites:app",
-        "codes": "codes:app",
-        "notifications": "notifications:app",
-        "report": "reports:funnel_app",
-    },
-    "Draws": {"draw": "draw:app", "witness": "draw_log:witness_command"},
-    "Dead letters and replication": {
-        "dlq": "dlq:app",
-        "reconcile": "replication:reconcile_command",
-        "replicate": "replication:replicate_command",
-        "backfill": "replication:backfill_app",
-        "migrate": "migrate:app",
-        "drain": "workers:drain_app",
-        "invoke": "workers:invoke_command",
-    },
-    "Infrastructure": {
-        "provision": "infrastructure:provision_command",
-        "config": "infrastructure:config_app",
-        "aws": "infrastructure:app",
-        "certs": "certs:app",
-        "producer-key": "infrastructure:producer_key_command",
-        "service": "doctor:service_app",
-        "archive": "archive:app",
-        "drill": "maintenance:drill_app",
-        "dependencies": "maintenance:dependencies_command",
-        "template": "maintenance:template_app",
-    },
-}
 # The panel of commands that other packages add: the embedded stack.
 LOCAL = "Local"
 
@@ -97,22 +55,42 @@ def build(called: str = "") -> typer.Typer:
         cls=_Root, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
     )
     app.callback()(_root)
-    table = {name: (panel, place) for panel, names in PANELS.items() for name, place in names.items()}
-    for name, (panel, place) in table.items():
+    table = {name: (panel, places) for panel, names in PANELS.items() for name, places in names.items()}
+    for name, (panel, places) in table.items():
         if called in (name, "") or called not in table:
-            module, _, attribute = place.partition(":")
-            _add(app, name, panel, getattr(import_module(f"regworkers_core.cli.{module}"), attribute))
+            _add(app, name, panel, places)
     for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
         if called not in table:
-            _add(app, entry.name, LOCAL, entry.load())
+            _add_written(app, entry.name, LOCAL, entry.load())
     return app
 
 
-def _add(app: typer.Typer, name: str, panel: str, command: typer.Typer | Callable[..., None]) -> None:
-    if isinstance(command, typer.Typer):
-        app.add_typer(command, name=name, rich_help_panel=panel)
+def _add(app: typer.Typer, name: str, panel: str, places: Sequence[str]) -> None:
+    """Add the command or group `name`, which may have commands that are written by hand and operations."""
+    group: typer.Typer | None = None
+    for place in places:
+        module, colon, attribute = place.partition(":")
+        found = import_module(f"regworkers_core.{'cli.' if colon else ''}{module}")
+        if not colon:
+            *_, last = operations_of(found)
+            if last.command == name:
+                app.command(name, rich_help_panel=panel)(command(last))
+                continue
+            group = group or typer.Typer(help=first_sentence(found), no_args_is_help=True)
+            add_operations(group, found, depth=1)
+        elif isinstance(written := getattr(found, attribute), typer.Typer) and len(places) > 1:
+            group = written
+        else:
+            _add_written(app, name, panel, written)
+    if group is not None:
+        app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def _add_written(app: typer.Typer, name: str, panel: str, written: typer.Typer | Callable[..., None]) -> None:
+    if isinstance(written, typer.Typer):
+        app.add_typer(written, name=name, rich_help_panel=panel)
     else:
-        app.command(name, rich_help_panel=panel)(command)
+        app.command(name, rich_help_panel=panel)(written)
 
 
 def _print_version(wanted: bool) -> None:

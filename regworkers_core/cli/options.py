@@ -145,23 +145,32 @@ def _words(words: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[s
         is_value = option is not None and not option.is_flag and not option.count
 
 
-def numbers(option: str, pairs: Sequence[str]) -> dict[str, int]:
-    """`NAME=N` pairs of an option. Raises UsageError naming the pair."""
-    found: dict[str, int] = {}
-    for pair in pairs:
-        name, equal, number = pair.partition("=")
-        if not equal or not name or not number.isdecimal():
-            raise UsageError(f"{option} takes NAME=N with a whole number, found {pair!r}")
+def pairs(option: str, words: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` pairs of an option. Raises UsageError naming the pair."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equal, value = word.partition("=")
+        if not equal or not name:
+            raise UsageError(f"{option} takes NAME=VALUE, found {word!r}")
         if name in found:
             raise UsageError(f"{option} names {name} twice")
-        found[name] = int(number)
+        found[name] = value
     return found
 
 
-def seats_of_segments(option: str, pairs: Sequence[str]) -> dict[str, dict[str, int]]:
+def numbers(option: str, words: Sequence[str]) -> dict[str, int]:
+    """`NAME=N` pairs of an option. Raises UsageError naming the pair."""
+    for word in words:
+        name, equal, number = word.partition("=")
+        if not equal or not name or not number.isdecimal():
+            raise UsageError(f"{option} takes NAME=N with a whole number, found {word!r}")
+    return {name: int(number) for name, number in pairs(option, words).items()}
+
+
+def seats_of_segments(option: str, words: Sequence[str]) -> dict[str, dict[str, int]]:
     """`MARKET:SEGMENT=N` pairs as market -> segment -> N. Raises UsageError naming the pair."""
     found: dict[str, dict[str, int]] = {}
-    for name, seats in numbers(option, pairs).items():
+    for name, seats in numbers(option, words).items():
         market, colon, segment = name.partition(":")
         if not colon or not market or not segment:
             raise UsageError(f"{option} takes MARKET:SEGMENT=N, found {name}={seats}")

@@ -169,7 +169,7 @@ def _flat(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
 @contextmanager
 def progress(unit: str, task: str, total: float | None = None) -> Iterator[Callable[..., None]]:
     """A progress bar on stderr, if that is a terminal. Yields the function that shows `completed`, `total`,
-    `description` or an `advance` on it.
+    `description`, `unit` or an `advance` on it.
     """
     console = Console(stderr=True)
     with Progress(
@@ -177,10 +177,10 @@ def progress(unit: str, task: str, total: float | None = None) -> Iterator[Calla
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        yield partial(bar.update, bar.add_task(task, total=total))
+        yield partial(bar.update, bar.add_task(task, total=total, unit=unit))

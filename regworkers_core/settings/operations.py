@@ -261,37 +261,6 @@ class HousekeepingSettings(Section):
 
 Limited = Literal["viewer", "manager"]
 Role = Limited | Literal["operator"]
-# Every step of a campaign (docs/campaigns.md); what touches only stores and queues is for operators.
-MANAGERS_JOBS = (
-    "annul_draw",
-    "block_struck_codes",
-    "campaign_funnel",
-    "campaign_status",
-    "close_campaign",
-    "confirm_draw",
-    "create_campaign",
-    "draw",
-    "eligibility_report",
-    "enter_signature",
-    "export_draw",
-    "import_codes",
-    "make_receipt",
-    "notifications_status",
-    "open_campaign",
-    "pause_notifications",
-    "publish_draw_page",
-    "remove_invites",
-    "replan_code",
-    "resume_notifications",
-    "retry_market_selection",
-    "retry_notifications",
-    "simulate_draw",
-    "strike_entries",
-    "top_up",
-    "upload_invites",
-    "void_codes",
-)
-JOBS_OF: dict[Limited, tuple[str, ...]] = {"manager": MANAGERS_JOBS}
 
 
 class WebSettings(Section):
@@ -308,8 +277,9 @@ class WebSettings(Section):
     groups_header: str = Field("", pattern=r"^[A-Za-z0-9-]*$")
     # The groups whose members have a role. Members of no such group may only read.
     groups: dict[Role, tuple[str, ...]] = Field(default_factory=dict)
-    # The jobs that a role may launch. An operator launches every job, and only an operator makes other changes.
-    jobs: dict[Limited, tuple[str, ...]] = Field(default_factory=lambda: dict(JOBS_OF))
+    # The jobs that a role may launch, where it differs from their declarations: a manager launches every step of a
+    # campaign. An operator launches every job, and only an operator makes other changes.
+    jobs: dict[Limited, tuple[str, ...]] = Field(default_factory=dict)
     # Jobs that act only after two people launched them with the same config, the second one within this time. All of
     # them act by their field `confirm`: without, one person may launch them.
     two_people: tuple[Literal["annul_draw", "confirm_draw", "top_up"], ...] = ()

@@ -18,7 +18,6 @@ from regworkers_dagster.selection import (
     campaign_jobs,
     campaigns,
     checks,
-    code_jobs,
     draw_jobs,
     recording,
     specs,
@@ -54,12 +53,12 @@ CHECK_SELECTION = asset_job(
     'Config: {"campaign_id": "..."}; none: every published campaign.',
 )
 
-MANAGERS_JOBS = (*campaign_jobs.JOBS, *code_jobs.JOBS, *draw_jobs.JOBS, *campaign_jobs.MESSAGE_JOBS)
 JOBS = (
     DRAW,
     ELIGIBILITY_REPORT,
     CHECK_SELECTION,
-    *MANAGERS_JOBS,
+    *campaign_jobs.JOBS,
+    *draw_jobs.JOBS,
 )
 
 

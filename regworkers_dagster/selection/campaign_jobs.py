@@ -1,4 +1,4 @@
-"""The jobs of a campaign: create, open, close, its status; pause and resume its messages."""
+"""The jobs of a campaign: create, open, close, its status."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from fairdraw.documents import as_document, camel
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.selection.notify import outbox
-from regworkers_core.selection.notify.status import COLUMNS, delays, findings, lines, message_counts, totals
 from regworkers_dagster.by_hand import (
-    CAMPAIGN,
     REASON,
     UPLOAD,
     CampaignConfig,
@@ -26,7 +23,7 @@ from regworkers_dagster.by_hand import (
 )
 from regworkers_dagster.metadata import table
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS
-from regworkers_dagster.selection.specs import CAMPAIGNS, OUTBOX
+from regworkers_dagster.selection.specs import CAMPAIGNS
 
 if TYPE_CHECKING:
     from regworkers_core.selection.campaigns.status import CampaignReport
@@ -271,75 +268,3 @@ def status_facts(report: CampaignReport) -> dict[str, Any]:
 
 
 JOBS = (create_campaign, open_campaign, close_campaign, campaign_status)
-
-
-class SwitchConfig(CampaignConfig):
-    """Whose messages to pause or resume, and why."""
-
-    everything: bool = Field(
-        default=False, description="Instead of one campaign: all of them, also future ones."
-    )
-    reason: str = Field(default="", description=REASON + "Shown in the status.")
-
-
-class NotificationsConfig(dg.Config):
-    campaign_id: str = Field(default="", description=CAMPAIGN + " Empty: all campaigns.")
-
-
-@launchable(
-    "pause_notifications",
-    description="Stops the messages: hands nothing more to the mailer. It still sends what it has received.",
-)
-def pause_notifications(launch: Launch, config: SwitchConfig) -> LaunchOutcome:
-    """Takes effect with the next batch, within seconds."""
-    return _switched(launch, config, outbox.pause)
-
-
-@launchable(
-    "resume_notifications",
-    description="Resumes the messages where they stopped: no fan gets a message twice. A campaign that is paused "
-    "itself stays paused when `everything` is resumed.",
-)
-def resume_notifications(launch: Launch, config: SwitchConfig) -> LaunchOutcome:
-    """Dead letters that the mailer's queue has now no longer hold up messages."""
-    return _switched(launch, config, outbox.resume)
-
-
-@launchable(
-    "retry_notifications",
-    description="Sends the messages of one campaign that FAILED again, and closes their dead letters. Launch it when "
-    "the cause is gone.",
-)
-def retry_notifications(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
-    """Messages that were sent stay sent."""
-    done = outbox.retry(launch.runtime, launch.campaign_id(config.campaign_id), by=launch.who)
-    launch.result["messages"] = done["messages"]
-    return LaunchOutcome(done["campaignId"], done, OUTBOX, changed=True)
-
-
-@launchable(
-    "notifications_status",
-    reads=True,
-    description="Shows how many messages wait and were sent, by campaign, phase and market, and what delays them. "
-    "Fails while messages are paused, and if messages failed.",
-)
-def notifications_status(launch: Launch, config: NotificationsConfig) -> LaunchOutcome:
-    """Changes nothing."""
-    campaign_id = launch.campaign_id(config.campaign_id) if config.campaign_id.strip() else None
-    counts = message_counts(launch.runtime, campaign_id)
-    for sentence in delays(counts):
-        launch.tell(sentence)
-    facts = {**totals(counts), "messages": table(COLUMNS, lines(counts))}
-    return LaunchOutcome(campaign_id or "", facts, OUTBOX, failure="; ".join(findings(counts)))
-
-
-def _switched(launch: Launch, config: SwitchConfig, turn: Any) -> LaunchOutcome:
-    if config.everything == bool(config.campaign_id.strip()):
-        raise RequestError("name one campaign in campaign_id, or set everything to true")
-    campaign_id = None if config.everything else launch.campaign_id(config.campaign_id)
-    done = turn(launch.runtime, campaign_id, reason=require("reason", config.reason), by=launch.who)
-    launch.tell(f"{campaign_id or 'everything'} is {'paused' if done['paused'] else 'on'}")
-    return LaunchOutcome(campaign_id or "", done, OUTBOX, changed=True)
-
-
-MESSAGE_JOBS = (pause_notifications, resume_notifications, retry_notifications, notifications_status)

@@ -33,7 +33,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from regworkers_core.adapters.mongo.operator_actions import operator
-from regworkers_core.settings.operations import WebSettings
+from regworkers_core.settings.operations import Limited, WebSettings
+from regworkers_dagster.pods import MANAGERS_JOBS
 
 log = structlog.get_logger()
 
@@ -226,7 +227,8 @@ class Operators:
 
     def __init__(self, settings: WebSettings) -> None:
         self._header, self._groups_header = settings.operator_header, settings.groups_header
-        self._groups, self._jobs = settings.groups, settings.jobs
+        self._groups = settings.groups
+        self._jobs: dict[Limited, Iterable[str]] = {"manager": MANAGERS_JOBS, **settings.jobs}
         self._proxies: list[IPv4Network | IPv6Network] = [ip_network(proxy) for proxy in settings.proxies]
         self._account = operator()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.settings.operations import MANAGERS_JOBS
 from regworkers_dagster.definitions import defs
-from regworkers_dagster.pods import JOB_NAMES, JOBS
+from regworkers_dagster.pods import JOB_NAMES, JOBS, MANAGERS_JOBS
 from regworkers_dagster.runs import DUTY_TAG, FOR_TAG, tags_of_job
 
 REPOSITORY = defs.get_repository_def()

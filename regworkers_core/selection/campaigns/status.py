@@ -199,7 +199,7 @@ def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[ToDo]:
     if held := runtime.codes.count_held(campaign_id):
         yield ToDo(
             f"codes of the annulled draw that fans hold, for their issuer to block: {held}",
-            f"regworkers codes status {campaign_id} --struck",
+            f"regworkers codes block {campaign_id}",
             "block_struck_codes",
         )
     if any(runtime.outbox.open(market) for market in markets_of(record)):

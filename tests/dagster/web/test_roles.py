@@ -17,8 +17,8 @@ from starlette.requests import HTTPConnection
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_core.settings.operations import MANAGERS_JOBS, WebSettings
-from regworkers_dagster.pods import JOB_NAMES
+from regworkers_core.settings.operations import WebSettings
+from regworkers_dagster.pods import JOB_NAMES, MANAGERS_JOBS
 from regworkers_dagster.web.guard import Operators
 from regworkers_dagster.web.mutations import CHANGES, LAUNCHES, OF_THE_UI, Mutations
 from regworkers_dagster.web.rights import Rights

@@ -13,6 +13,7 @@ from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType, Pl
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes.struck import mark_blocked, struck_codes
 from tests.support.campaigns import create
+from tests.support.faces import Face
 from tests.support.terminal import regworkers
 
 pytestmark = pytest.mark.namespace("module")
@@ -68,62 +69,38 @@ def test_codes_that_struck_refs_hold_are_listed_with_whether_their_fans_were_not
     assert struck_codes(struck, "winter") == []
 
 
-def test_the_issuer_gets_a_private_file_with_the_codes_and_the_terminal_shows_none(
-    struck: Runtime, tmp_path: Path
+def test_the_issuer_gets_a_file_with_the_codes_and_neither_face_shows_one(
+    struck: Runtime, face: Face
 ) -> None:
-    file = tmp_path / "struck.csv"
-    file.write_text("of yesterday\n" * 1000)
-    file.chmod(0o644)
-    answer = regworkers(struck, "codes", "status", "summer", "--struck", "--csv", str(file))
-    assert answer.code == 1 and "AAAA-1111" not in answer.stdout + answer.stderr and "bot-1" in answer.stdout
-    assert file.read_text().splitlines() == [
+    answer = face.does("codes block", campaign_id="summer")
+    assert not answer.fine and "2 codes have to be blocked by their issuer" in answer.text
+    assert "AAAA-1111" not in answer.text
+    assert answer.files["struck-codes.csv"].decode().splitlines() == [
         "code,marketId,status,ref,told,blocked",  # stored name
         "AAAA-1111,berlin,ASSIGNED,bot-1,yes,no",
         "BBBB-2222,paris,REDEEMED,bot-2,no,no",
     ]
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    nowhere = regworkers(
-        struck, "codes", "status", "summer", "--struck", "--csv", str(tmp_path / "no" / "a.csv")
-    )
-    assert nowhere.code == 2 and "no/a.csv" in nowhere.stderr and "Traceback" not in nowhere.stderr
+    assert not any(each.get("blocked") for each in struck.database["codes"].find())
 
 
-def test_blocked_codes_are_marked_and_keep_their_status(struck: Runtime) -> None:
-    words = ("codes", "void", "summer", "--struck", "--blocked-at-issuer", "--reason", "bots")
-    counted = regworkers(struck, *words, "--format", "json")
-    assert (counted.code, counted.document["toBlock"]) == (0, 2) and "blocked" not in counted.document
-    done = regworkers(struck, *words, "--apply", "--yes", "--format", "json")
-    assert done.document == {"campaignId": "summer", "blocked": 2}
+def test_the_file_at_the_terminal_is_private_and_one_that_cannot_be_written_is_named(
+    struck: Runtime, tmp_path: Path
+) -> None:
+    file = tmp_path / "struck-codes.csv"
+    file.write_text("of yesterday\n" * 1000)
+    file.chmod(0o644)
+    assert regworkers(struck, "codes", "block", "summer", "--save", str(tmp_path)).code == 1
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and len(file.read_text().splitlines()) == 3
+    nowhere = regworkers(struck, "codes", "block", "summer", "--save", str(file / "no"))
+    assert nowhere.code == 2 and "struck-codes.csv/no" in nowhere.stderr and "Traceback" not in nowhere.stderr
+
+
+def test_blocked_codes_are_marked_and_keep_their_status(struck: Runtime, face: Face) -> None:
+    assert face.does("codes block", campaign_id="summer", reason="bots", apply=True).fine
     codes = {each["_id"]: each for each in struck.database["codes"].find()}
     assert [bool(codes[name].get("blocked")) for name in sorted(codes)] == [True, True, False, False]
     assert codes["BBBB-2222"]["status"] == "REDEEMED" and codes["BBBB-2222"]["blockedReason"] == "bots"
     assert mark_blocked(struck, "summer", reason="again", run_id="r") == 0
-    assert regworkers(struck, "codes", "status", "summer", "--struck").code == 0
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("codes", "void", "summer", "--struck"),
-        ("codes", "void", "summer", "--blocked-at-issuer"),
-        ("codes", "void", "summer", "AAAA-1111", "--struck", "--blocked-at-issuer"),
-        ("codes", "void", "summer"),
-        ("codes", "status", "--struck"),
-        ("codes", "status", "summer", "--csv", "x.csv"),
-    ],
-)
-def test_half_a_request_changes_nothing_and_says_what_is_missing(
-    struck: Runtime, words: tuple[str, ...]
-) -> None:
-    answer = regworkers(struck, *words)
-    assert answer.code == 2 and answer.stderr
-    assert struck.database["codes"].count_documents({"status": "VOID"}) == 1, "that of bot-4"
-
-
-def test_a_list_for_the_issuer_that_cannot_be_written_names_the_option_and_the_folder(
-    struck: Runtime, tmp_path: Path
-) -> None:
-    file = tmp_path / "nowhere" / "struck.csv"
-    answer = regworkers(struck, "codes", "status", "summer", "--struck", "--csv", str(file))
-    assert answer.code == 2
-    assert f"--csv {file}: there is no folder {file.parent}" in answer.stderr
+    (action,) = struck.operator_actions.history()
+    assert (action.what, action.target, action.result["blocked"]) == ("codes block", "summer", 2)
+    assert face.does("codes block", campaign_id="summer").fine

@@ -72,9 +72,7 @@ def test_an_annulled_draw_sends_nothing_says_why_and_lists_the_codes_that_are_ou
     struck = struck_codes(published, CAMPAIGN)
     assert [(each.to_block, each.notified) for each in struck] == [(True, False)] * 3
     report = read_campaign_status(published, published.campaigns.require(CAMPAIGN))
-    assert [finding.command for finding in report.findings] == [
-        f"regworkers codes status {CAMPAIGN} --struck"
-    ]
+    assert [finding.command for finding in report.findings] == [f"regworkers codes block {CAMPAIGN}"]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -1,0 +1,73 @@
+"""Where each command is: the table of contents of the terminal, and of the operations that Dagster makes jobs of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+from regworkers_core.operation import Operation, operations_of
+
+# The places of each command or group, by the panel of `--help` that shows it. A place with a colon is a command that is
+# written by hand, below `cli`; any other is a module whose operations become commands and jobs. `--help` imports all of
+# them: what brings a driver, or takes long, is imported in the function of the command.
+PANELS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Everyday": {
+        "doctor": ("doctor:doctor_command",),
+        "alerts": ("alerts:app",),
+        "runbook": ("runbook:app",),
+        "trace": ("trace:trace_command",),
+        "logs": ("trace:logs_command",),
+        "audit": ("trace:audit_command",),
+        "erase": ("erase:erase_command",),
+        "housekeeping": ("maintenance:housekeeping_command",),
+        "review": ("maintenance:review_app",),
+    },
+    "Campaigns": {
+        "campaign": ("campaign:app",),
+        "eligibility": ("reports:eligibility_app",),
+        "invites": ("invites:app",),
+        "codes": ("selection.codes.operations",),
+        "notifications": ("selection.notify.operations",),
+        "report": ("reports:funnel_app",),
+    },
+    "Draws": {"draw": ("draw:app", "selection.assign.operations"), "witness": ("draw_log:witness_command",)},
+    "Dead letters and replication": {
+        "dlq": ("dlq:app",),
+        "reconcile": ("replication:reconcile_command",),
+        "replicate": ("replication:replicate_command",),
+        "backfill": ("replication:backfill_app",),
+        "migrate": ("migrate:app",),
+        "drain": ("workers:drain_app",),
+        "invoke": ("workers:invoke_command",),
+    },
+    "Infrastructure": {
+        "provision": ("infrastructure:provision_command",),
+        "config": ("infrastructure:config_app",),
+        "aws": ("infrastructure:app",),
+        "certs": ("certs:app",),
+        "producer-key": ("infrastructure:producer_key_command",),
+        "service": ("doctor:service_app",),
+        "archive": ("archive:app",),
+        "drill": ("maintenance:drill_app",),
+        "dependencies": ("maintenance:dependencies_command",),
+        "template": ("maintenance:template_app",),
+    },
+}
+
+
+def every_operation() -> Iterator[Operation[Any]]:
+    """All operations, in the order of the table."""
+    for groups in PANELS.values():
+        for places in groups.values():
+            for place in places:
+                if ":" not in place:
+                    yield from operations_of(import_module(f"regworkers_core.{place}"))
+
+
+def operation_of(command: str) -> Operation[Any]:
+    """The operation that this command is. Raises LookupError."""
+    found = next((each for each in every_operation() if each.command == command), None)
+    if found is None:
+        raise LookupError(f"no operation is called {command}")
+    return found

@@ -1,0 +1,271 @@
+"""Makes a command of an operation: options, dry run and prompt, audit log, answer, exit code."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import Parameter, Signature
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from regworkers_core.adapters.files.private_files import write_private
+from regworkers_core.adapters.mongo.operator_actions import operator
+from regworkers_core.cli.changes import Change, Deletion, audited, new_run_id
+from regworkers_core.cli.options import flatten_options, numbers, pairs, quick_runtime, seats_of_segments
+from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import DrawBusy
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operation import (
+    TERMINAL_NAMES,
+    Call,
+    Effect,
+    Input,
+    Operation,
+    Report,
+    is_file,
+    operations_of,
+)
+from regworkers_core.runtime import Runtime
+
+ByOption = Annotated[str, typer.Option("--by", help="your name", default_factory=operator)]
+SaveOption = Annotated[
+    Path | None, typer.Option("--save", help="write the files of the answer into this folder")
+]
+
+
+def add_operations(app: typer.Typer, module: ModuleType, depth: int) -> None:
+    """Add a command for each operation of the module to `app`, which has the first `depth` words of their commands."""
+    groups: dict[str, typer.Typer] = {each.name or "": each.typer_instance for each in app.registered_groups}  # type: ignore[misc]
+    for each in operations_of(module):
+        *between, name = each.command.split()[depth:]
+        group = app
+        for word in between:
+            if word not in groups:
+                groups[word] = typer.Typer(no_args_is_help=True, help=first_sentence(module))
+                app.add_typer(groups[word], name=word)
+            group = groups[word]
+        group.command(name)(command(each))
+
+
+def first_sentence(module: ModuleType) -> str:
+    """The first sentence of a module of operations: the help of its group."""
+    return " ".join((module.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
+
+
+def command(operation: Operation[Any]) -> Callable[..., None]:
+    """The function that Typer makes a command of."""
+    bundle = {Effect.CHANGE: Change, Effect.DELETE: Deletion}.get(operation.effect)
+    fields = operation.input.model_fields
+
+    def run(
+        form: Format, by: str = "", save: Path | None = None, change: Change | None = None, **given: Any
+    ) -> None:
+        wanted = operation.input.of(
+            {name: _value(name, fields[name], value) for name, value in given.items()},
+            partial(_shown, operation),
+        )
+        runtime = quick_runtime() if operation.quick else Runtime.load()
+        with ExitStack() as around:
+            once = partial(
+                _once, operation, wanted, runtime, new_run_id(), by or operator(), _Terminal(around)
+            )
+            if isinstance(change, Deletion) and change.apply:
+                seen = once(apply=False)
+                if not seen.word:
+                    _answer(operation, seen, form, save, change)
+                    return
+                change.confirm(seen.question or operation.command, seen.word)
+            dry_run = change.dry_run if change else bool(given.get("dry_run"))
+            _answer(operation, once(apply=not dry_run), form, save, change)
+
+    parameters = [_parameter(name, field, operation.input) for name, field in fields.items()]
+    parameters.sort(key=lambda each: each.name not in operation.input.words)
+    if bundle:
+        parameters.append(Parameter("change", Parameter.KEYWORD_ONLY, annotation=bundle))
+    if operation.effect is not Effect.READ:
+        parameters.append(Parameter("by", Parameter.KEYWORD_ONLY, annotation=ByOption))
+    if operation.files:
+        parameters.append(Parameter("save", Parameter.KEYWORD_ONLY, default=None, annotation=SaveOption))
+    parameters.append(Parameter("form", Parameter.KEYWORD_ONLY, default=Format.TEXT, annotation=FormatOption))
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__doc__ = operation.help
+    return flatten_options(run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terminal:
+    """The terminal as the face of a call."""
+
+    around: ExitStack
+    show: Callable[..., None] = lambda **_: None
+
+    def tell(self, text: str) -> None:
+        self.show(description=text)
+
+    def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
+        self.show(completed=done, total=total, unit=unit)
+
+    def open(self, file: str) -> Path:
+        return Path(file)
+
+    def folder(self) -> Path:
+        made = tempfile.TemporaryDirectory(prefix="regworkers-")
+        return Path(self.around.enter_context(made))
+
+    def found(self, campaign_id: str) -> None:
+        pass
+
+    def name_of(self, command: str, arguments: str = "") -> str:
+        return f"`regworkers {command} {arguments}".rstrip() + "`"
+
+
+def _once(
+    operation: Operation[Any],
+    given: Input,
+    runtime: Runtime,
+    run_id: str,
+    who: str,
+    face: _Terminal,
+    *,
+    apply: bool,
+) -> Report:
+    target = operation.target_of(given, runtime)
+    recorded = operation.effect is not Effect.READ and apply
+    with (
+        audited(
+            runtime,
+            operation.command,
+            target,
+            operation.arguments_of(given, run_id) if recorded else {},
+            who=who,
+            dry_run=not recorded,
+        ) as result,
+        progress("", operation.command) as show,
+        StopSignal().on_signals() as stop,
+    ):
+        call = Call(runtime, run_id, who, stop, apply, replace(face, show=show))
+        try:
+            report = operation.run(call, given)
+        except DrawBusy as busy:
+            raise UsageError(f"{busy}: try again when it ends") from None
+        result |= report.counts
+    return report
+
+
+def _answer(
+    operation: Operation[Any], report: Report, form: Format, save: Path | None, change: Change | None
+) -> None:
+    said = [*report.said]
+    if change is not None and change.dry_run and (report.pending or report.word):
+        said.append("nothing was changed: add --apply to act")
+    if save is not None:
+        for name, content in report.files.items():
+            said.append(f"written: {_written(save / name, content)}")
+    elif any(isinstance(each, bytes) for each in report.files.values()):
+        said.append(f"add --save FOLDER for {operation.files}")
+    if report.left:
+        said.append(report.left)
+    shown = report.facts
+    if shown is None:
+        shown = report.document if isinstance(report.document, Mapping) else {}
+    text: list[RenderableType] = [facts(shown)] if shown else []
+    text += [rows(each.columns, each.rows, title=each.title or None) for each in report.tables if each.rows]
+    answer(report.document, form, Group(*text, *map(Text, said)), finding=report.left or report.pending)
+
+
+def _written(path: Path, content: Path | bytes) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_private(path, content.read_bytes() if isinstance(content, Path) else content)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    return path
+
+
+def _name(name: str) -> str:
+    return TERMINAL_NAMES.get(name, name).replace("_", "-")
+
+
+def _shown(operation: Operation[Any], name: str) -> str:
+    """A field as a person at the terminal knows it."""
+    return _name(name).upper() if name in operation.input.words else f"--{_name(name)}"
+
+
+def _parameter(name: str, field: FieldInfo, kind: type[Input]) -> Parameter:
+    shown = _type(field)
+    repeated = get_origin(shown) is list
+    required = field.is_required()
+    default = Parameter.empty if required else None if repeated or field.default == "" else field.default
+    if default is None:
+        shown = shown | None
+    if name in kind.words:
+        word = _name(name).upper()
+        of: Any = typer.Argument(
+            metavar=word if required else f"[{word}]", help=field.description, show_default=False
+        )
+    else:
+        of = typer.Option(f"--{_name(name)}", help=field.description)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[shown, of])
+
+
+def _type(field: FieldInfo) -> Any:
+    """What Typer reads for a field: pairs of a mapping are repeated texts, a file is a path."""
+    kind = field.annotation
+    if is_file(field.metadata):
+        return Path
+    alternatives = [each for each in get_args(kind) if each is not type(None)]
+    if type(None) in get_args(kind) and len(alternatives) == 1:
+        kind = alternatives[0]
+    return list[str] if get_origin(kind) is dict else kind
+
+
+def _value(name: str, field: FieldInfo, value: Any) -> Any:
+    """What the input takes for an option's value."""
+    if isinstance(value, Path):
+        return str(value)
+    if value in (None, [], ()):
+        return None
+    kind = field.annotation
+    for each in (kind, *get_args(kind)):
+        if get_origin(each) is dict:
+            inner = get_args(each)[1]
+            option = f"--{_name(name)}"
+            if get_origin(inner) is dict:
+                return seats_of_segments(option, value)
+            return numbers(option, value) if inner is int else pairs(option, value)
+    return value
+
+
+def option_words(operation: Operation[Any], given: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that give these values to the fields."""
+    words: list[str] = []
+    for name in operation.input.words:
+        if name in given:
+            words.append(str(given[name]))
+    for name, value in given.items():
+        if name in operation.input.words:
+            continue
+        option = f"--{_name(name)}"
+        if isinstance(value, bool):
+            words += [option] * value
+        elif isinstance(value, Mapping):
+            for key, each in value.items():
+                inner = each.items() if isinstance(each, Mapping) else ()
+                words += [word for part, n in inner for word in (option, f"{key}:{part}={n}")]
+                words += [] if inner else [option, f"{key}={each}"]
+        elif isinstance(value, list | tuple):
+            words += [word for each in value for word in (option, str(each))]
+        else:
+            words += [option, str(value)]
+    return words

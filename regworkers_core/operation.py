@@ -1,0 +1,319 @@
+"""What a person can do, declared once: command, job, rights, audit log and docs follow from the declaration.
+
+An operation is a function of a call and its input that returns a Report. It never prints, prompts or writes to the
+audit log: `cli/operations.py` makes a command of it, `regworkers_dagster/launching.py` a job. Its docstring is the help
+of the command and the description of the job, so it names neither options nor fields of config that only one has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from inspect import getdoc
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fairdraw.documents import camel
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
+
+Duty = Literal["replication", "selection", "analytics", "operations", "provision"]
+Size = Literal["small", "drain", "report", "large"]
+Role = Literal["manager", "operator"]
+STORES = frozenset({"aws", "mongo"})
+# What changes a campaign also removes it from the cache.
+CHANGES_CAMPAIGNS = STORES | {"redis"}
+EVERYTHING = CHANGES_CAMPAIGNS | {"kafka"}
+
+
+class _File(NamedTuple):
+    """Marks a field whose value is a file."""
+
+
+# A file that the person brings: a path at the terminal, the name of an upload on a launchpad. Empty: none.
+GivenFile = Annotated[str, _File()]
+
+
+def is_file(metadata: Sequence[object]) -> bool:
+    """Whether the field with these pydantic metadata is a GivenFile."""
+    return any(isinstance(each, _File) for each in metadata)
+
+
+class Effect(StrEnum):
+    """What an operation does to what exists. A dry run is not in the audit log."""
+
+    # It is not in the audit log either.
+    READ = "read"
+    # It acts at once; with a field `dry_run` that is true it only counts.
+    ADD = "add"
+    # It acts with `--apply`, or `apply: true`.
+    CHANGE = "change"
+    # It acts with the report's word: at the prompt of `--apply`, or as `confirm`.
+    DELETE = "delete"
+
+
+class Input(BaseModel):
+    """Each field is an option of the command and a field of the job's config; `description` explains both. A text
+    without a default must not be empty.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Fields that a command takes as words without a name, in this order.
+    words: ClassVar[tuple[str, ...]] = ("campaign_id",)
+    # Other names of fields in a config, for documents that the operations manual prescribes.
+    spellings: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], shown: Callable[[str], str]) -> Any:
+        """The input of what was given; None and blank texts count as not given. Raises RequestError, which names the
+        field as `shown` does.
+        """
+        kept = {
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in given.items()
+            if value is not None and not (isinstance(value, str) and not value.strip())
+        }
+        try:
+            return cls.model_validate(kept)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            name, *place = map(str, problem["loc"]) if problem["loc"] else ("",)
+            at = ".".join([shown(name), *place]) if name else ""
+            if problem["type"] == "missing":
+                raise RequestError(f"{at} is missing: its description says what to enter") from None
+            text = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+            raise RequestError(f"{at} {text}".strip()) from None
+
+
+# Options whose name at the terminal differs from the field's: shorter, or of one where it is repeated.
+TERMINAL_NAMES = {
+    "campaign_id": "campaign",
+    "market_id": "market",
+    "upload": "file",
+    "everything": "all",
+    "positions": "position",
+    "capacities": "capacity",
+    "reserves": "reserve",
+    "weights": "weights",
+    "accept": "accept-finding",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of an answer."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The answer of an operation, for every face. No value is a fan's, but for `document` and `files`, which only the
+    person who asked gets.
+    """
+
+    # What `--format json` prints: an object, or a list of objects.
+    document: Any
+    # Single values that people see; None: those of the document.
+    facts: Mapping[str, Any] | None = None
+    tables: Sequence[Table] = ()
+    # Sentences: what happened, and what to do next.
+    said: Sequence[str] = ()
+    # Files to hand out, by name. A path was written already, at the terminal where the person asked for it.
+    files: Mapping[str, Path | bytes] = field(default_factory=dict)
+    # What is left for a person to do: exit code 1, or a failed run, after all of this is recorded.
+    left: str = ""
+    # A preview found something to do: exit code 1 at the terminal, but no failed run.
+    pending: bool = False
+    # Numbers for the audit log.
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    # The word that confirms the deletion that this previews, and what a prompt says before it asks for the word. No
+    # word: there is nothing to confirm.
+    word: str = ""
+    question: str = ""
+    # Whether anything was changed.
+    changed: bool = False
+
+
+class ShowProgress(Protocol):
+    """Shows how far a call is: `done` of `total` (None: unknown) of what `unit` names."""
+
+    def __call__(self, done: int, total: int | None = None, unit: str = "") -> None: ...
+
+
+class Face(Protocol):
+    """What a call asks of the terminal or of a run."""
+
+    def tell(self, text: str) -> None:
+        """Show what the call is doing."""
+
+    def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
+        """As `ShowProgress`."""
+
+    def open(self, file: str) -> Path:
+        """The given file on this machine, until the call ends. Raises RequestError."""
+
+    def folder(self) -> Path:
+        """An empty folder for files of the answer, until the call ends."""
+
+    def found(self, campaign_id: str) -> None:
+        """Say which campaign the call is about."""
+
+    def name_of(self, command: str, arguments: str = "") -> str:
+        """How a person here starts the operation `command`; `arguments` as the terminal takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who asks, and how."""
+
+    runtime: Runtime
+    # The command's or the run's id.
+    run_id: str
+    # The person, as the audit log has it.
+    who: str
+    stop: StopSignal
+    # False: preview only. Always true for what only reads or adds, but for a dry run.
+    apply: bool
+    face: Face
+
+    def campaign(self, named: str) -> Campaign:
+        """By id, else by slug. Raises RequestError when there is none."""
+        found = self.runtime.campaigns.require(named)
+        self.face.found(found.campaign_id)
+        return found
+
+    def campaign_id(self, named: str) -> str:
+        """As `campaign`, also for one that is not known: entries and draws outlive their campaign."""
+        found = self.runtime.campaigns.id_of(named)
+        self.face.found(found)
+        return found
+
+
+I = TypeVar("I", bound=Input)  # noqa: E741 (an input)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[I]):
+    """See `operation`, which makes one of a function."""
+
+    # What one types behind `regworkers`.
+    command: str
+    # What one launches; empty: only the terminal has it.
+    job: str
+    effect: Effect
+    input: type[I]
+    run: Callable[[Call, I], Report]
+    # The role in infrastructure/policies with whose rights a run acts, and the size of its pod.
+    duty: Duty
+    size: Size
+    # The least role that may launch it.
+    role: Role
+    # The asset on which its result is recorded; empty: none.
+    asset: str
+    # The field that the audit log names as the target, after the campaign.
+    target: str
+    # Services that it calls.
+    uses: frozenset[str]
+    # Its time grows with the campaign.
+    long: bool
+    # A run whose worker died is followed by another, which resumes it.
+    resumed: bool
+    # One call waits at most a few seconds: a person waits for the answer.
+    quick: bool
+    # At most one run at a time of all operations with this word; empty: any number.
+    alone: str
+    # What the files of its report are; empty: it has none.
+    files: str
+
+    @property
+    def help(self) -> str:
+        """The docstring: a sentence, and paragraphs."""
+        return getdoc(self.run) or ""
+
+    @property
+    def description(self) -> str:
+        """The docstring as one paragraph."""
+        return " ".join(self.help.split())
+
+    @property
+    def acts(self) -> bool:
+        """Whether it changes something only when a person confirms it."""
+        return self.effect in (Effect.CHANGE, Effect.DELETE)
+
+    def target_of(self, given: Input, runtime: Runtime) -> str:
+        """What the audit log names as the target."""
+        if named := getattr(given, "campaign_id", ""):
+            return runtime.campaigns.id_of(named)
+        return str(getattr(given, self.target, "") or "all")
+
+    def arguments_of(self, given: Input, run_id: str) -> dict[str, Any]:
+        """The arguments for the audit log, in camelCase: what was given and is not the target."""
+        values = given.model_dump(exclude={"campaign_id", self.target, "dry_run"}, exclude_defaults=True)
+        named = {
+            name: Path(value).name if is_file(type(given).model_fields[name].metadata) else value
+            for name, value in values.items()
+        }
+        return {camel(name): value for name, value in named.items() if value} | {"runId": run_id}
+
+    def request(self, **given: Any) -> dict[str, Any]:
+        """The config of a run of its job, for a sensor. Raises RequestError for fields that do not fit."""
+        self.input.of(given, str)
+        return given
+
+
+def operation(
+    command: str,
+    job: str = "",
+    effect: Effect = Effect.READ,
+    *,
+    duty: Duty = "operations",
+    size: Size = "small",
+    role: Role = "operator",
+    asset: str = "",
+    target: str = "",
+    uses: frozenset[str] = STORES,
+    long: bool = False,
+    resumed: bool = False,
+    quick: bool = False,
+    alone: str = "",
+    files: str = "",
+) -> Callable[[Callable[[Call, I], Report]], Operation[I]]:
+    """Declare a function `(call, given) -> Report` as an operation; the type of `given` is its input."""
+
+    def declare(function: Callable[[Call, I], Report]) -> Operation[I]:
+        return Operation(
+            command=command,
+            job=job,
+            effect=effect,
+            input=get_type_hints(function)["given"],
+            run=function,
+            duty=duty,
+            size=size,
+            role=role,
+            asset=asset,
+            target=target,
+            uses=uses,
+            long=long,
+            resumed=resumed,
+            quick=quick,
+            alone=alone,
+            files=files,
+        )
+
+    return declare
+
+
+def operations_of(module: ModuleType) -> Iterator[Operation[Any]]:
+    """The operations that the module declares, in their order."""
+    for each in vars(module).values():
+        if isinstance(each, Operation) and each.run.__module__ == module.__name__:
+            yield each

@@ -1,0 +1,205 @@
+"""Makes a job of an operation: launchpad, dry run, audit log, metadata with links, failure.
+
+A known failure ends the run with one line, a change is in the audit log before it is made, and the result is recorded
+on the run, on the operation's asset, and under the tag `regworkers/campaign`.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
+
+from regworkers_core.acts import operation_of
+from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.selection import DrawBusy, require_word
+from regworkers_core.domain.snapshot import SELECTION_JOBS
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.observability.logs import bind
+from regworkers_core.operation import Call, Effect, Operation, Report, is_file
+from regworkers_core.operations import downloads, uploads
+from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.factories import APPLY, one_op_job
+from regworkers_dagster.metadata import facts_as_metadata, table
+from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures
+from regworkers_dagster.runs import (
+    OPERATION_TAG,
+    RESUMED,
+    launched_by_hand,
+    long_run,
+    short_run,
+    throttled,
+    who_launched,
+)
+from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
+
+UPLOAD = "The name that the upload form answers with (`uploads/...`). Uploads are kept for a day."
+_WORD = "The word that a run without it shows. Empty: show only what would be done."
+
+
+def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec]) -> dg.JobDefinition:
+    """The job that launches the operation and records its result on its asset in `assets`."""
+
+    def body(context: dg.OpExecutionContext, config: Any, runtime: Runtime) -> Iterator[Any]:
+        bind(runId=context.run_id, worker=operation.job)
+        with ExitStack() as around:
+            around.enter_context(plain_failures(context))
+            stop = around.enter_context(StopSignal().on_signals())
+            face = _Run(context, runtime, around)
+            try:
+                report = _done(operation, context, config.model_dump(), runtime, stop, face)
+            except DrawBusy as busy:
+                raise RequestError(str(busy)) from None
+            except UsageError as error:
+                if operation.job in SELECTION_JOBS:
+                    raise
+                # The person who launched it sees what is wrong: no alert has to reach another one.
+                raise RequestError(str(error)) from None
+            metadata = facts_as_metadata(_facts(report, runtime))
+        yield from _recorded(context, report, metadata, face.campaign_id, assets.get(operation.asset))
+
+    body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
+    alone = {OPERATION_TAG: operation.alone} if operation.alone else {}
+    resumed = RESUMED if operation.resumed else {}
+    return one_op_job(
+        operation.job,
+        # An op may not have the name of the job.
+        step=f"do_{operation.job}",
+        description=operation.description,
+        tags={**resumed, **alone, **(long_run() if operation.long else short_run())},
+        is_flat=True,
+        uses=operation.uses,
+        call_seconds=TICK_CALL_SECONDS if operation.quick else None,
+    )(body)
+
+
+def config_of(operation: Operation[Any]) -> type[dg.Config]:
+    """The launchpad: a field for each of the input. None is required, for Dagster's error names no description."""
+    fields: dict[str, Any] = {name: _field(field) for name, field in operation.input.model_fields.items()}
+    if operation.effect is Effect.CHANGE:
+        fields["apply"] = (bool, Field(default=False, description=APPLY))
+    if operation.effect is Effect.DELETE:
+        fields["confirm"] = (str, Field(default="", description=_WORD))
+    config: type[dg.Config] = create_model(f"{operation.input.__name__}Config", __base__=dg.Config, **fields)
+    config.spellings = operation.input.spellings  # type: ignore[attr-defined]
+    return config
+
+
+def _field(field: FieldInfo) -> tuple[Any, Any]:
+    """Type and field of a config."""
+    text = f"{field.description} {UPLOAD}" if is_file(field.metadata) else field.description
+    if field.annotation in (str, str | None):
+        return str, Field(default=field.default or "" if not field.is_required() else "", description=text)
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    kind = field.annotation if default is not None else field.annotation | None  # type: ignore[operator]
+    return kind, Field(default=default, description=text)
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run as the face of a call."""
+
+    context: dg.OpExecutionContext
+    runtime: Runtime
+    around: ExitStack
+    campaign_id: str = ""
+    _show: Callable[..., None] | None = None
+
+    def tell(self, text: str) -> None:
+        self.context.log.info(text)
+
+    def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
+        self._show = self._show or throttled(self.tell)
+        self._show(lambda: f"{done:,}{f' of {total:,}' if total else ''} {unit}".rstrip())
+
+    def open(self, file: str) -> Path:
+        return self.around.enter_context(uploads.fetched(self.runtime, file))
+
+    def folder(self) -> Path:
+        return Path(self.around.enter_context(tempfile.TemporaryDirectory(prefix="regworkers-")))
+
+    def found(self, campaign_id: str) -> None:
+        self.campaign_id = campaign_id
+        if is_selection_id(campaign_id):
+            self.context.instance.add_run_tags(self.context.run_id, {CAMPAIGN_TAG: campaign_id})
+
+    def name_of(self, command: str, arguments: str = "") -> str:
+        other = operation_of(command)
+        return (
+            f"`{other.job}`" if other and other.job else f"`regworkers {command} {arguments}".rstrip() + "`"
+        )
+
+
+def _done(
+    operation: Operation[Any],
+    context: dg.OpExecutionContext,
+    config: dict[str, Any],
+    runtime: Runtime,
+    stop: StopSignal,
+    face: _Run,
+) -> Report:
+    confirm, who = str(config.pop("confirm", "")).strip(), who_launched(context.run)
+    apply = bool(config.pop("apply", operation.effect is not Effect.DELETE or confirm))
+    given = operation.input.of(config, str)
+    apply = apply and not getattr(given, "dry_run", False)
+
+    def once(apply: bool) -> Report:
+        recorded = operation.effect is not Effect.READ and apply
+        arguments = operation.arguments_of(given, context.run_id) if recorded else {}
+        target = operation.target_of(given, runtime)
+        with launched_by_hand(
+            context.run, runtime, operation.command, target, arguments, dry_run=not recorded
+        ) as result:
+            report = operation.run(Call(runtime, context.run_id, who, stop, apply, face), given)
+            result.update(report.counts)
+            if report.left:
+                result["failure"] = report.left
+        return report
+
+    if operation.effect is Effect.DELETE and apply:
+        require_word(confirm, once(apply=False).word or confirm)
+    return once(apply)
+
+
+def _facts(report: Report, runtime: Runtime) -> dict[str, Any]:
+    """What the UI shows: values, tables, links, sentences."""
+    shown = report.facts
+    if shown is None:
+        shown = report.document if isinstance(report.document, Mapping) else {}
+    found = dict(shown)
+    for each in report.tables:
+        found[each.title.replace(" ", "_")] = table(each.columns, each.rows)
+    for name, content in report.files.items():
+        found[Path(name).stem] = dg.MetadataValue.url(downloads.put(runtime, name, content))
+    if report.said:
+        found["said"] = " ".join(report.said)
+    if report.word:
+        found["confirm"] = report.word
+    return found
+
+
+def _recorded(
+    context: dg.OpExecutionContext,
+    report: Report,
+    metadata: Mapping[str, Any],
+    campaign_id: str,
+    asset: dg.AssetSpec | None,
+) -> Iterator[Any]:
+    """Events to yield: what an op only logs is lost when it fails."""
+    if is_selection_id(campaign_id):
+        context.instance.add_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name), [campaign_id])
+    if asset is not None:
+        kind = dg.AssetMaterialization if report.changed else dg.AssetObservation
+        of = campaign_id if asset.partitions_def is not None else None
+        if of or asset.partitions_def is None:
+            yield kind(asset.key, partition=of, metadata=metadata)
+    if report.left:
+        raise dg.Failure(description=report.left, metadata=metadata, allow_retries=False)
+    yield dg.Output(None, metadata=metadata)

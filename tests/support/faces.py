@@ -1,0 +1,114 @@
+"""One act by both of its faces: the command of an operation, and its job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import dagster as dg
+import pytest
+
+from regworkers_core.acts import operation_of
+from regworkers_core.cli.operations import option_words
+from regworkers_core.operation import Effect, is_file
+from regworkers_core.operations import downloads, uploads
+from regworkers_core.runtime import Runtime
+from tests.dagster.support import job, plain, use
+from tests.support.terminal import regworkers
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a person sees of an act."""
+
+    # Nothing is wrong and nothing is left: exit code 0, or a run that succeeded.
+    fine: bool
+    # Everything that was printed; everything that the run shows.
+    text: str
+    # Files that were handed out, by their names.
+    files: Mapping[str, bytes]
+
+
+class Face(Protocol):
+    name: str
+
+    def does(self, command: str, *, apply: bool = False, **given: Any) -> Done:
+        """Call the operation; a Path is a file to hand in. `apply` confirms a deletion by the word that was shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    runtime: Runtime
+    folder: Path
+    name: str = "terminal"
+
+    def does(self, command: str, *, apply: bool = False, **given: Any) -> Done:
+        operation = operation_of(command)
+        words = option_words(operation, given)
+        if apply and operation.acts:
+            words += ["--apply", "--yes"]
+        saved = self.folder / "saved"
+        if operation.files:
+            words += ["--save", str(saved)]
+        answer = regworkers(self.runtime, *command.split(), *words)
+        files = {each.name: each.read_bytes() for each in saved.iterdir()} if saved.exists() else {}
+        return Done(answer.code == 0, answer.stdout + answer.stderr, files)
+
+
+@dataclass(frozen=True, slots=True)
+class Launchpad:
+    runtime: Runtime
+    instance: dg.DagsterInstance
+    name: str = "launchpad"
+
+    def does(self, command: str, *, apply: bool = False, **given: Any) -> Done:
+        operation = operation_of(command)
+        fields = operation.input.model_fields
+        config = {
+            name: uploads.put(self.runtime, value.name, value.read_bytes())
+            if is_file(fields[name].metadata)
+            else value
+            for name, value in given.items()
+        }
+        if apply and operation.effect is Effect.CHANGE:
+            config["apply"] = True
+        if apply and operation.effect is Effect.DELETE:
+            config["confirm"] = self._launched(operation.job, config)[1].get("confirm", "")
+        fine, shown = self._launched(operation.job, config)
+        files = {
+            str(value).rpartition("/")[2]: self._opened(str(value))
+            for value in shown.values()
+            if str(value).startswith("/downloads/")
+        }
+        return Done(fine, str(shown), files)
+
+    def _launched(self, name: str, config: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
+        result = job(name).execute_in_process(
+            instance=self.instance, run_config=dict(config), raise_on_error=False
+        )
+        for event in result.all_events:
+            if event.is_successful_output:
+                return True, plain(event.step_output_data.metadata)
+        (failed,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+        shown = plain(failed.user_failure_data.metadata) if failed.user_failure_data else {}
+        return False, {**shown, "failure": failed.user_failure_data.description}
+
+    def _opened(self, path: str) -> bytes:
+        page = downloads.open_page(self.runtime, path)
+        assert page is not None, path
+        return page.body.read()
+
+
+@pytest.fixture(params=["terminal", "launchpad"])
+def face(
+    request: pytest.FixtureRequest, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Face]:
+    """Each face in turn, on the runtime's servers."""
+    if request.param == "terminal":
+        yield Terminal(runtime, tmp_path)
+        return
+    use(monkeypatch, runtime)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Launchpad(runtime, instance)
