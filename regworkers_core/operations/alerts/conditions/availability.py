@@ -54,21 +54,22 @@ _SEVERITY, _CERTIFICATES = LIMITS.severity, CertificatesSettings()
 
 @Check(
     name=MONGO_AWAY,
-    fires="MongoDB, which stores the incidents, does not answer at two evaluations; every channel is notified directly",
     key="mongo",
     runbook="time-outs.md",
     several="outages of MongoDB",
 )
 def mongo_down(_: Context) -> tuple[()]:
-    """Never finds anything: it runs only once MongoDB has answered. `outage` opens this incident."""
+    """Fires when MongoDB, which stores the incidents, does not answer at two evaluations; every channel is notified
+    directly.
+
+    Never finds anything: it runs only once MongoDB has answered. `outage` opens this incident.
+    """
     return ()
 
 
 @Check(
     name=DEPENDENCY,
     section="dependencies",
-    fires="a dependency does not answer at two evaluations, `patienceSeconds` "
-    f"({LIMITS.patience_seconds:.0f} s) apart",
     severities=f"{_SEVERITY.dependency_down}: DynamoDB, its streams, SQS, S3, MongoDB; "
     f"{_SEVERITY.dependency_down_others} (`dependencyDownOthers`): the others, unless they have a "
     "critical consequence",
@@ -78,7 +79,11 @@ def mongo_down(_: Context) -> tuple[()]:
     patient=True,
 )
 def down(context: Context) -> Iterator[Finding | Unknown]:
-    """Grouped by provider."""
+    """Fires when a dependency does not answer at two evaluations, `patienceSeconds` ({alerts.patience_seconds:.0f} s)
+    apart.
+
+    Grouped by provider.
+    """
     severity = context.severity
     for name, trouble in context.snapshot.dependencies.items():
         if trouble is not None:
@@ -102,9 +107,6 @@ def provider_of(name: str) -> str:
 @Check(
     name="scheduler",
     section="sensors",
-    fires="a daemon of Dagster is silent, a sensor that is switched on did not tick for `silentIntervals` "
-    f"({LIMITS.silent_intervals:g}) of its intervals and `silentSeconds` ({duration(LIMITS.silent_seconds)}), a "
-    "schedule one interval and 60 s after it was due, or its last tick failed; at two evaluations",
     severities=f"{_SEVERITY.scheduler}: daemons; {_SEVERITY.scheduler_ticks} (`schedulerTicks`): ticks",
     key="`daemons`, or the sensor or schedule",
     runbook="scheduler.md",
@@ -114,7 +116,12 @@ def provider_of(name: str) -> str:
     patient=True,
 )
 def silent(context: Context, read: SchedulerState) -> Iterator[Finding | Unknown]:
-    """One finding for all daemons, since they share a process."""
+    """Fires when a daemon of Dagster is silent, a sensor that is switched on did not tick for `silentIntervals`
+    ({alerts.silent_intervals:g}) of its intervals and `silentSeconds` ({alerts.silent_seconds!d}), a schedule one
+    interval and 60 s after it was due, or its last tick failed; at two evaluations.
+
+    One finding for all daemons, since they share a process.
+    """
     limit = context.settings.alerts.silent_seconds
     ages = {name: context.age(at) for name, at in sorted(read.daemons.items())}
     late = {name: age for name, age in ages.items() if age is None or age > limit}
@@ -165,15 +172,17 @@ def _is_late(context: Context, tick: TickState) -> bool:
 @Check(
     name="watcher",
     section="sensors",
-    fires="an evaluation from outside of Dagster finds that the sensor did not evaluate for `silentSeconds` "
-    f"({duration(LIMITS.silent_seconds)})",
     key="alerts_sensor",
     runbook="scheduler.md",
     several="alert sensors are silent",
     timed=True,
 )
 def watcher_silent(context: Context) -> Iterator[Finding]:
-    """Only an evaluation from outside sees this: a dead daemon runs no sensor."""
+    """Fires when an evaluation from outside of Dagster finds that the sensor did not evaluate for `silentSeconds`
+    ({alerts.silent_seconds!d}).
+
+    Only an evaluation from outside sees this: a dead daemon runs no sensor.
+    """
     seen = context.sensor_seen_at
     age = None if seen is None else context.now - seen
     if age is not None and age > context.settings.alerts.silent_seconds:
@@ -192,8 +201,6 @@ RENEWED = "kafka"
 @Check(
     name="certificates",
     section="certificates",
-    fires="Kafka's client certificate expires in less than `certificates.warnDays` "
-    f"({_CERTIFICATES.warn_days:g}), or cannot be used",
     second=f"under `certificates.criticalDays` ({_CERTIFICATES.critical_days:g}), and when it cannot be used,",
     key="`<environment>-ends`, `<environment>-trouble`",
     runbook="certificates.md",
@@ -202,7 +209,11 @@ RENEWED = "kafka"
     timed=True,
 )
 def certificates(context: Context, read: Sequence[CertificateState]) -> Iterator[Finding]:
-    """Each certificate that expires soon, and each that has a problem."""
+    """Fires when Kafka's client certificate expires in less than `certificates.warnDays` ({certificates.warn_days:g}),
+    or cannot be used.
+
+    Each certificate that expires soon, and each that has a problem.
+    """
     limits, mild = context.settings.certificates, context.severity.certificates
     severe = Severity.worst((mild, context.severity.certificates_critical))
     for found in read:
@@ -230,15 +241,16 @@ def certificates(context: Context, read: Sequence[CertificateState]) -> Iterator
 @Check(
     name="certificate-renewal",
     section="certificates",
-    fires="Kafka's brokers refuse a renewed certificate; opened and closed by a running producer, because a snapshot "
-    "does not show it",
     key="kafka",
     runbook="certificates.md",
     several="renewed certificates are refused",
 )
 def renewal(_: Context) -> Iterator[Unknown]:
-    """Leaves the incident as it is: a snapshot does not show what brokers refuse. A running producer opens and closes
-    it (`evaluate.watch_renewals`).
+    """Fires when Kafka's brokers refuse a renewed certificate; opened and closed by a running producer, because a
+    snapshot does not show it.
+
+    Leaves the incident as it is: a snapshot does not show what brokers refuse. A running producer opens and closes it
+    (`evaluate.watch_renewals`).
     """
     yield Unknown(RENEWED)
 
@@ -246,10 +258,6 @@ def renewal(_: Context) -> Iterator[Unknown]:
 @Check(
     name="eligibility",
     section="eligibility",
-    fires="of the calls of checkEligibility within 5 min, or of their verdicts, more than `errorRate` "
-    f"({LIMITS.error_rate:.0%}) and at least `errorItems` ({LIMITS.error_items}) ended in an error, were "
-    "throttled, or were UNKNOWN; or the p95 of their duration is above `batchShare` "
-    f"({LIMITS.batch_share:.0%}) of its time-out",
     severities=f"{_SEVERITY.eligibility_failing} (`eligibilityFailing`); {_SEVERITY.eligibility}: duration",
     key="`errors`, `throttles`, `unknown`, `duration`",
     runbook="eligibility.md",
@@ -259,7 +267,12 @@ def renewal(_: Context) -> Iterator[Unknown]:
     slack_seconds=inf,
 )
 def eligibility(context: Context, read: FunctionState | None) -> Iterator[Finding]:
-    """One finding each for errors, throttled calls, UNKNOWN verdicts, and calls that take too long."""
+    """Fires when of the calls of checkEligibility within 5 min, or of their verdicts, more than `errorRate`
+    ({alerts.error_rate:.0%}) and at least `errorItems` ({alerts.error_items}) ended in an error, were throttled, or
+    were UNKNOWN; or the p95 of their duration is above `batchShare` ({alerts.batch_share:.0%}) of its time-out.
+
+    One finding each for errors, throttled calls, UNKNOWN verdicts, and calls that take too long.
+    """
     if read is None:
         return
     limits, because = context.settings.alerts, outages_of(_VERDICT_NEEDS)

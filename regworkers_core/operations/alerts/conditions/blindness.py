@@ -14,7 +14,6 @@ from regworkers_core.operations.alerts.conditions.availability import provider_o
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     DEPENDENCY,
-    LIMITS,
     WATCHER,
     Assessment,
     Check,
@@ -32,8 +31,6 @@ _LISTED = 100
 
 @Check(
     name=BLIND,
-    fires="the source of a condition, or of one of its subjects, could not be read for `blindSeconds` "
-    f"({duration(LIMITS.blind_seconds)}); one incident for each dependency that fails",
     severities="the highest of the affected conditions; of events that the archive has not read, that of the "
     "first step of `data-loss` until its second step may be near",
     key="dependency, `clock`, `machine` (too busy to judge), or the condition if no dependency failed",
@@ -43,7 +40,11 @@ _LISTED = 100
     recovery=lambda limits: limits.blind_seconds,
 )
 def blind(context: Context) -> Iterable[Finding]:
-    """The sources that the other checks could not read for too long, as `blind_findings` returned them."""
+    """Fires when the source of a condition, or of one of its subjects, could not be read for `blindSeconds`
+    ({alerts.blind_seconds!d}); one incident for each dependency that fails.
+
+    The sources that the other checks could not read for too long, as `blind_findings` returned them.
+    """
     return context.blind
 
 

@@ -19,14 +19,13 @@ from regworkers_core.domain.snapshot import (
 from regworkers_core.domain.timestamps import duration, iso, seconds
 from regworkers_core.flows import DRAINS
 from regworkers_core.operations.alerts.conditions.condition import (
-    LIMITS,
     Check,
     Context,
     Finding,
     Unknown,
     causes_of_stuck_draws,
 )
-from regworkers_core.operations.alerts.conditions.objectives import link, or_burns
+from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.operations.health.scheduler import look_back_seconds
 
 Campaigns: TypeAlias = Sequence[CampaignState]
@@ -107,9 +106,6 @@ def _is_later(at: str, than: str) -> bool:
 @Check(
     name="campaign-stuck",
     section="campaigns",
-    fires=f"a campaign is in PROCESSING for `stuckSeconds` ({duration(LIMITS.stuck_seconds)}) and no run holds "
-    "the lease of its draw, or the lease is not renewed; or codes for its winners are missing; or the budget of "
-    f"{link(DRAWS)} burns",
     key="campaignId, or `all`",
     several="campaigns are stuck in PROCESSING",
     burns=or_burns(DRAWS),
@@ -118,7 +114,12 @@ def _is_later(at: str, than: str) -> bool:
     reads=("campaigns",),
 )
 def stuck(context: Context, campaigns: Campaigns) -> Iterator[Finding | Unknown]:
-    """Assigning codes and sending messages needs no lease: then a campaign is stuck only if that is blocked."""
+    """Fires when a campaign is in PROCESSING for `stuckSeconds` ({alerts.stuck_seconds!d}) and no run holds the lease
+    of its draw, or the lease is not renewed; or codes for its winners are missing; or the budget of
+    [draws](#objectives) burns.
+
+    Assigning codes and sending messages needs no lease: then a campaign is stuck only if that is blocked.
+    """
     for campaign in campaigns:
         if campaign.status != PROCESSING or _is_worked_on(context, campaign):
             continue
@@ -145,9 +146,6 @@ def stuck(context: Context, campaigns: Campaigns) -> Iterator[Finding | Unknown]
 @Check(
     name="messages-waiting",
     section="campaigns",
-    fires="messages to fans wait for `messagesWaitSeconds` "
-    f"({duration(LIMITS.messages_wait_seconds)}) for a further phase that changes what they say, is drawn, and is "
-    "not confirmed",
     key="campaignId",
     several="campaigns have messages that wait for a further phase",
     timed=True,
@@ -155,6 +153,9 @@ def stuck(context: Context, campaigns: Campaigns) -> Iterator[Finding | Unknown]
     reads=("campaigns",),
 )
 def messages_waiting(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    """Fires when messages to fans wait for `messagesWaitSeconds` ({alerts.messages_wait_seconds!d}) for a further phase
+    that changes what they say, is drawn, and is not confirmed.
+    """
     for campaign in campaigns:
         name, age = campaign.campaign_id, context.age(campaign.held_since)
         if age is not None and age > context.settings.alerts.messages_wait_seconds:
@@ -170,13 +171,13 @@ def messages_waiting(context: Context, campaigns: Campaigns) -> Iterator[Finding
 @Check(
     name="messages-failed",
     section="campaigns",
-    fires="a message to a fan raised an exception and is not retried",
     key="campaignId",
     several="campaigns have messages that failed",
     runbook="selection-failures.md",
     reads=("campaigns",),
 )
 def messages_failed(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    """Fires when a message to a fan raised an exception and is not retried."""
     for campaign in campaigns:
         name, failed = campaign.campaign_id, campaign.failed_messages
         if failed:
@@ -197,16 +198,17 @@ def unjudged_key(campaign_id: str) -> str:
 @Check(
     name="selection-not-judged",
     section="campaigns",
-    fires="a phase is complete, and for `notJudgedSeconds` "
-    f"({duration(LIMITS.not_judged_seconds)}) evaluations saw that `check_selection` has not checked its codes "
-    "and messages; closes when it has",
     key="campaignId",
     several="campaigns completed and were not checked",
     runbook="selection-failures.md",
     reads=("campaigns",),
 )
 def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
-    """Of a phase that completed with an earlier version the check begins after the update."""
+    """Fires when a phase is complete, and for `notJudgedSeconds` ({alerts.not_judged_seconds!d}) evaluations saw that
+    `check_selection` has not checked its codes and messages; closes when it has.
+
+    Of a phase that completed with an earlier version the check begins after the update.
+    """
     limit = context.settings.alerts.not_judged_seconds
     for campaign in campaigns:
         name, since = campaign.campaign_id, campaign.unjudged_since
@@ -224,14 +226,15 @@ def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
 @Check(
     name=INPUT_DIFFERS,
     section="campaigns",
-    fires="a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw "
-    "has stopped; closes when the step that found it succeeds",
     key="campaignId",
     several="draws have stopped at a file that differs",
     runbook="selection-failures.md",
     reads=("campaigns",),
 )
 def input_differs(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    """Fires when a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw
+    has stopped; closes when the step that found it succeeds.
+    """
     for campaign in campaigns:
         if campaign.stopped:
             yield Finding(

@@ -8,14 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from string import Formatter
 from typing import Any, TypeAlias
 
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import Snapshot, Unread
-from regworkers_core.domain.timestamps import seconds
+from regworkers_core.domain.timestamps import duration, seconds
 from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
-from regworkers_core.settings import AlertSettings, AlertSeverities, Settings
+from regworkers_core.settings import (
+    AlertSettings,
+    AlertSeverities,
+    AnalyticsSettings,
+    CertificatesSettings,
+    Settings,
+)
 
 # As the docs have them.
 LIMITS = AlertSettings()
@@ -124,6 +131,21 @@ Judged: TypeAlias = Assessment | Unread
 Find: TypeAlias = Callable[..., Iterable[Finding | Unknown] | Unread]
 
 
+class _Words(Formatter):
+    """`{alerts.stuck_seconds!d}` is a duration."""
+
+    def convert_field(self, value: Any, conversion: str | None) -> Any:
+        return duration(value) if conversion == "d" else super().convert_field(value, conversion)
+
+
+_WORDS = _Words()
+_VALUES: Mapping[str, Any] = {
+    "alerts": LIMITS,
+    "analytics": AnalyticsSettings(),
+    "certificates": CertificatesSettings(),
+}
+
+
 def _not_assessed(_: Context) -> Judged:
     return Assessment()
 
@@ -136,8 +158,7 @@ class Check:
 
     # The scope of its alerts; its severities are the settings that begin with it.
     name: str
-    # For docs/alerts.md: when it fires, and what its keys are.
-    fires: str
+    # For docs/alerts.md: what its keys are.
     key: str
     # A page below docs/runbooks.
     runbook: str
@@ -145,6 +166,8 @@ class Check:
     several: str
     # Of the doctor; empty: it is not shown there.
     section: str = ""
+    # For docs/alerts.md: when it fires, if the docstring of its function does not say "Fires when ...".
+    fires: str = ""
     # For docs/alerts.md: of a check with two steps when the second is reached; else in full what is not in the name.
     second: str = ""
     severities: str = ""
@@ -163,7 +186,9 @@ class Check:
     assess: Callable[[Context], Judged] = _not_assessed
 
     def __call__(self, find: Find) -> Check:
-        return replace(self, assess=partial(self._assess, find))
+        said = " ".join((find.__doc__ or "").partition("\n\n")[0].split())
+        fires = self.fires or _WORDS.format(said.removeprefix("Fires when ").removesuffix("."), **_VALUES)
+        return replace(self, fires=fires, assess=partial(self._assess, find))
 
     def _assess(self, find: Find, context: Context) -> Judged:
         parts = [getattr(context.snapshot, name) for name in self.reads]

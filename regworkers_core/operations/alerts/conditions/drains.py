@@ -36,7 +36,7 @@ from regworkers_core.operations.alerts.conditions.condition import (
     causes_of_failures,
     causes_of_stalls,
 )
-from regworkers_core.operations.alerts.conditions.objectives import link, or_burns
+from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.replication import drains as replication
 from regworkers_core.settings import Settings
 from regworkers_core.settings.documents import snake
@@ -250,8 +250,6 @@ def _messages(snapshot: Snapshot, settings: Settings, short: str) -> Reading[str
 @Check(
     name="error-rate",
     section="drains",
-    fires=f"more than `errorRate` ({LIMITS.error_rate:.0%}) of what a drain received within 5 min failed, and at "
-    f"least `errorItems` ({LIMITS.error_items}) items; or the budget of {link(DELIVERY)} burns",
     key="drain",
     runbook="dead-letters.md",
     several="drains fail",
@@ -260,6 +258,9 @@ def _messages(snapshot: Snapshot, settings: Settings, short: str) -> Reading[str
     timed=True,
 )
 def error_rate(context: Context, drains: Sequence[DrainWindow]) -> Iterator[Finding]:
+    """Fires when more than `errorRate` ({alerts.error_rate:.0%}) of what a drain received within 5 min failed, and at
+    least `errorItems` ({alerts.error_items}) items; or the budget of [delivery](#objectives) burns.
+    """
     limits = context.settings.alerts
     for drain in drains:
         rate = drain.error_rate
@@ -281,8 +282,6 @@ def error_rate(context: Context, drains: Sequence[DrainWindow]) -> Iterator[Find
 @Check(
     name="batch-time",
     section="drains",
-    fires=f"the p95 of a drain's batches is above `batchShare` ({LIMITS.batch_share:.0%}) of the time that it "
-    "owns a batch",
     key="drain",
     runbook="time-outs.md",
     several="drains are close to their time limit",
@@ -290,7 +289,11 @@ def error_rate(context: Context, drains: Sequence[DrainWindow]) -> Iterator[Find
     timed=True,
 )
 def batch_time(context: Context, drains: Sequence[DrainWindow]) -> Iterator[Finding | Unknown]:
-    """Of a window of days the longest batch counts."""
+    """Fires when the p95 of a drain's batches is above `batchShare` ({alerts.batch_share:.0%}) of the time that it owns
+    a batch.
+
+    Of a window of days the longest batch counts.
+    """
     for drain in drains:
         took, limit, how = drain.batch_p95_seconds, drain.batch_limit_seconds, "p95"
         if drain.window_seconds >= _DAY_SECONDS:

@@ -108,11 +108,6 @@ def or_burns(objective: str, *, same_events: bool = False) -> Callable[[Context,
     return burns
 
 
-def link(objective: str) -> str:
-    """To its part of docs/alerts.md."""
-    return f"[{objective}](#objectives)"
-
-
 def _with_unknown(judged: Assessment, subjects: Iterable[str], why: Unread) -> Assessment:
     found = {finding.subject for finding in judged.findings}
     unknown = {subject: why for subject in subjects if subject not in found}

@@ -21,7 +21,6 @@ from regworkers_core.domain.timestamps import duration
 from regworkers_core.flows import DRAIN_OF, PAGES
 from regworkers_core.operations.alerts.conditions.condition import (
     LIMITS,
-    STALLED,
     Check,
     Context,
     Finding,
@@ -35,7 +34,7 @@ from regworkers_core.operations.alerts.conditions.drains import (
     is_paused,
     stalled_enqueue,
 )
-from regworkers_core.operations.alerts.conditions.objectives import link, or_burns
+from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.settings import AnalyticsSettings, Names
 
@@ -57,9 +56,6 @@ _NOT_YET = "not_yet"
 @Check(
     name="stream-lag",
     section="stream",
-    fires="the oldest unread record of the demand table's stream is older than `streamLagSeconds` "
-    f"({LIMITS.stream_lag_seconds:.0f} s); or records are unread and `enqueue` acknowledges nothing, as in "
-    f"`{STALLED}`; or the budget of {link(FRESHNESS)} burns",
     second=f"above `streamLagCriticalSeconds` ({duration(LIMITS.stream_lag_critical_seconds)})",
     key="demand-table",
     runbook="stream-lag.md",
@@ -69,7 +65,12 @@ _NOT_YET = "not_yet"
     timed=True,
 )
 def stream_lag(context: Context, stream: StreamState) -> Sequence[Finding] | Unread:
-    """At most one finding: the age of the oldest record that no drain has read, or that none is read at all."""
+    """Fires when the oldest unread record of the demand table's stream is older than `streamLagSeconds`
+    ({alerts.stream_lag_seconds:.0f} s); or records are unread and `enqueue` acknowledges nothing, as in
+    `drain-stalled`; or the budget of [freshness](#objectives) burns.
+
+    At most one finding: the age of the oldest record that no drain has read, or that none is read at all.
+    """
     age, stalled = stream.iterator_age_seconds, stalled_enqueue(context)
     if age is None and stalled is None:
         return AGE_UNKNOWN
@@ -123,8 +124,6 @@ def queue_depth(context: Context, queues: Sequence[QueueState]) -> Iterator[Find
 @Check(
     name="dead-letters",
     section="deadLetterQueues",
-    fires=f"more than `deadLetters` ({LIMITS.dead_letters}) messages are on a dead-letter queue; or the budget "
-    f"of {link(CORRECTNESS)} burns",
     key="dead-letter queue",
     runbook="dead-letters.md",
     several="dead-letter queues are not empty",
@@ -132,6 +131,9 @@ def queue_depth(context: Context, queues: Sequence[QueueState]) -> Iterator[Find
     burns=or_burns(CORRECTNESS),
 )
 def dead_letters(context: Context, queues: Sequence[QueueState]) -> Iterator[Finding | Unknown]:
+    """Fires when more than `deadLetters` ({alerts.dead_letters}) messages are on a dead-letter queue; or the budget of
+    [correctness](#objectives) burns.
+    """
     for queue in queues:
         if queue.is_dead_letter and queue.waiting > context.settings.alerts.dead_letters:
             yield Finding(
@@ -147,15 +149,17 @@ def dead_letters(context: Context, queues: Sequence[QueueState]) -> Iterator[Fin
 @Check(
     name="forged-events",
     section="deadLetterQueues",
-    fires="events on the analytics queue were signed by no role that may send them; closes when their dead letters "
-    "are dropped or published",
     key="`analytics-queue`",
     runbook="dead-letters.md",
     several="events are forged",
     reads=("forged",),
 )
 def forged_events(context: Context, forged: int) -> Iterator[Finding]:
-    """At most one finding: messages that none of our roles has signed, whose dead letters are open."""
+    """Fires when events on the analytics queue were signed by no role that may send them; closes when their
+    dead letters are dropped or published.
+
+    At most one finding: messages that none of our roles has signed, whose dead letters are open.
+    """
     if forged:
         summary = (
             f"{forged} messages on {_ANALYTICS_QUEUE} were not signed by a role that may send them; nothing of them "
@@ -167,10 +171,6 @@ def forged_events(context: Context, forged: int) -> Iterator[Finding]:
 @Check(
     name="data-loss",
     section="queues",
-    fires="less of the retention is left than `lossShareLeft` "
-    f"({LIMITS.loss_share_left:.0%}) for the oldest item of the stream (24 h), of a queue, or of a topic before "
-    "the archive reads it; of the analytics queue "
-    f"`analytics.warnDaysLeft` ({_ANALYTICS.warn_days_left:g} days)",
     second=f"under `lossCriticalShareLeft` ({LIMITS.loss_critical_share_left:.0%}), `analytics.criticalDaysLeft` "
     f"({_ANALYTICS.critical_days_left:g} days)",
     key="queue, topic, or `demand-table-stream`",
@@ -179,7 +179,12 @@ def forged_events(context: Context, forged: int) -> Iterator[Finding]:
     timed=True,
 )
 def data_loss(context: Context) -> Iterator[Finding | Unknown]:
-    """What is not empty and has no known age is unknown."""
+    """Fires when less of the retention is left than `lossShareLeft` ({alerts.loss_share_left:.0%}) for the oldest item
+    of the stream (24 h), of a queue, or of a topic before the archive reads it; of the analytics queue
+    `analytics.warnDaysLeft` ({analytics.warn_days_left:g} days).
+
+    What is not empty and has no known age is unknown.
+    """
     for each in _kept(context):
         if each.age is None:
             yield Unknown(each.name, Unread(f"the age of the oldest message on {each.name} is unknown"))
@@ -274,8 +279,6 @@ def _margins(context: Context, name: str, retention: float) -> tuple[float, floa
 @Check(
     name="analytics",
     section="queues",
-    fires="the analytics queue was not seen empty for so long that `analytics.warnDaysLeft` "
-    f"({_ANALYTICS.warn_days_left:g} days) or less of its retention may be left: messages may be stuck",
     severities=f"{LIMITS.severity.analytics_age} (`analyticsAge`)",
     key="age",
     runbook="kafka.md",
@@ -284,7 +287,11 @@ def _margins(context: Context, name: str, retention: float) -> tuple[float, floa
     timed=True,
 )
 def never_empty(context: Context, queues: Sequence[QueueState]) -> Iterator[Finding | Unknown]:
-    """At most one finding. What is certain is a finding of `data_loss`."""
+    """Fires when the analytics queue was not seen empty for so long that `analytics.warnDaysLeft`
+    ({analytics.warn_days_left:g} days) or less of its retention may be left: messages may be stuck.
+
+    At most one finding. What is certain is a finding of `data_loss`.
+    """
     unread = context.snapshot.unread_queues.get(context.settings.names.analytics_queue)
     for queue in queues:
         if _name(context, queue.name) == _ANALYTICS_QUEUE:
@@ -328,16 +335,17 @@ def _age(queue: QueueState) -> dict[str, int]:
 @Check(
     name="drift",
     section="parity",
-    fires="the last reconcile found that the replica differs from its source in `driftEntries` "
-    f"({LIMITS.drift_entries}) entries or more; or the second look of the drain `save` found that number "
-    "within 5 min",
     second=f"from `driftCritical` ({LIMITS.drift_critical}) entries on",
     key="`replica`, `save`",
     runbook="out-of-sync.md",
     several="replicas differ",
 )
 def drift(context: Context) -> Iterable[Finding | Unknown] | Unread:
-    """What the last reconcile found, and each drain whose second look found differences."""
+    """Fires when the last reconcile found that the replica differs from its source in `driftEntries`
+    ({alerts.drift_entries}) entries or more; or the second look of the drain `save` found that number within 5 min.
+
+    What the last reconcile found, and each drain whose second look found differences.
+    """
     parity, drains = context.snapshot.parity, context.snapshot.drains
     if isinstance(parity, Unread) and isinstance(drains, Unread):
         return parity
