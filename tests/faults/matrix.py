@@ -113,15 +113,10 @@ class World:
 
     def purge(self) -> None:
         names = self.plain.names
-        for queue in (names.replication_queue, names.notification_queue):
-            purge(self.plain, queue)
+        purge(self.plain, names.notification_queue)
         purge(self.plain, names.dead_letter_queue(names.selection_queue))
 
     def plant(self, dependency: str, kind: str) -> None:
-        if dependency == "cloudwatch":
-            # The age of an empty queue is not asked for.
-            url = self.plain.sqs.get_queue_url(QueueName=self.plain.names.replication_queue)["QueueUrl"]
-            self.plain.sqs.send_message(QueueUrl=url, MessageBody="waits")
         if dependency not in self.uses:
             self.uses[dependency] = USES.get(dependency, Use)(self)
         self.use = self.uses[dependency]
@@ -340,7 +335,9 @@ def _dagster(world: World, body: bytes) -> bytes:
         f"failed_{DRAW}": {"results": results},
     }
     if b"work0" in body:
-        data = {"work0": {"results": results}, "materialized0": {"results": []}}
+        data = {name: {"results": []} for name in ("launched0", "materialized0")} | {
+            "work0": {"results": results}
+        }
     return orjson.dumps({"data": data})
 
 
