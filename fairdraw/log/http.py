@@ -7,15 +7,19 @@ a person who reads a log repeats the command.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairdraw import scheduling
 from fairdraw.errors import UsageError
 
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
+
 # A witness answers with a size, or a few signatures; a file of codes has a line of about 100 bytes for each.
 MAX_ANSWER_BYTES, MAX_FILE_BYTES = 64 * 1024, 256 * 1024 * 1024
+_PIECE_BYTES = 64 * 1024
 _MISSING = frozenset({403, 404, 410})
 # Status and body of the answer to a POST of these bytes.
 Ask = Callable[[str, bytes], tuple[int, bytes]]
@@ -30,14 +34,8 @@ class LogHttp:
     from the look-up of the name to the last byte, however slowly they come.
     """
 
-    def __init__(
-        self,
-        timeout_seconds: float,
-        *,
-        whole_seconds: float | None = None,
-        make: Callable[..., Any] | None = None,
-    ) -> None:
-        self._timeout_seconds, self._make = timeout_seconds, make
+    def __init__(self, timeout_seconds: float, *, whole_seconds: float | None = None) -> None:
+        self._timeout_seconds = timeout_seconds
         self._whole_seconds = whole_seconds or timeout_seconds
 
     def post(self, url: str, body: bytes) -> tuple[int, bytes]:
@@ -82,31 +80,59 @@ class LogHttp:
     ) -> tuple[int, bytes]:
         """Adds the socket of the connection to `sockets` as soon as there is one."""
         # Imported late: most commands need no HTTP.
-        import httpx2
-
-        def trace(event: str, info: Mapping[str, Any]) -> None:
-            if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-                sockets.append(info["return_value"].get_extra_info("socket"))
+        from http.client import HTTPException
+        from urllib.error import HTTPError, URLError
+        from urllib.request import Request
 
         deadline = scheduling.monotonic() + self._whole_seconds
         try:
-            with (
-                (self._make or httpx2.Client)(
-                    timeout=self._timeout_seconds, follow_redirects=False
-                ) as client,
-                client.stream(method, url, content=body, extensions={"trace": trace}) as response,
-            ):
+            request = Request(url, body, method=method)  # noqa: S310 (`place` and settings name http addresses only)
+            try:
+                response = _opener(sockets).open(request, timeout=self._timeout_seconds)
+            except HTTPError as error:
+                # Every other status than 200 to 299.
+                response = error
+            with response:
                 pieces, size = [], 0
-                for piece in response.iter_bytes():
+                while piece := response.read1(_PIECE_BYTES):
                     pieces.append(piece)
                     size += len(piece)
                     if size > most:
                         raise NoAnswer(f"more than {most} bytes")
                     if scheduling.monotonic() > deadline:
                         raise NoAnswer(f"not done after {self._whole_seconds:g} s")
-                return response.status_code, b"".join(pieces)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise NoAnswer(type(error).__name__) from None
+                return response.status, b"".join(pieces)
+        except (OSError, HTTPException, ValueError) as error:
+            why = error.reason if isinstance(error, URLError) else error
+            raise NoAnswer(type(why).__name__ if isinstance(why, Exception) else str(why)) from None
+
+
+def _opener(sockets: list[socket.socket]) -> OpenerDirector:
+    """What opens addresses, by the proxies of the environment, and follows no redirection."""
+    from http.client import HTTPConnection, HTTPSConnection
+    from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, build_opener
+
+    def recording(kind: type[HTTPConnection]) -> Any:
+        class Connection(kind):  # type: ignore[valid-type,misc]
+            def connect(self) -> None:
+                super().connect()
+                sockets.append(self.sock)
+
+        return Connection
+
+    class Plain(HTTPHandler):
+        def http_open(self, req: Any) -> Any:
+            return self.do_open(recording(HTTPConnection), req)
+
+    class Secure(HTTPSHandler):
+        def https_open(self, req: Any) -> Any:
+            return self.do_open(recording(HTTPSConnection), req)
+
+    class Here(HTTPRedirectHandler):
+        def redirect_request(self, *_redirection: Any) -> None:
+            return None
+
+    return build_opener(Plain, Secure, Here)
 
 
 def _unread(url: str, why: str) -> UsageError:

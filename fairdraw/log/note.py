@@ -164,7 +164,7 @@ class Signature:
         if not line.startswith(_DASH) or not encoded:
             raise NoteError(f"{line[:80]!a} is not a signature line: {_DASH}<key name> <base64>")
         _check_name(name)
-        value = _decode(encoded, f"the signature of {name}")
+        value = decoded(encoded, f"the signature of {name}")
         if len(value) <= _ID:
             raise NoteError(f"the signature of {name} is too short")
         return cls(name, value[:_ID], value[_ID:])
@@ -256,12 +256,12 @@ class Checkpoint:
             raise NoteError("the checkpoint's first line, the origin, is empty")
         if not _SIZE.fullmatch(size):
             raise NoteError(f"the checkpoint's second line, the size, is {size[:40]!a}: not a whole number")
-        decoded = _decode(root, "the checkpoint's third line, the root,")
-        if len(decoded) != _ROOT:
-            raise NoteError(f"the checkpoint's root has {len(decoded)} bytes instead of {_ROOT}")
-        if size == "0" and decoded != hashlib.sha256(b"").digest():
+        value = decoded(root, "the checkpoint's third line, the root,")
+        if len(value) != _ROOT:
+            raise NoteError(f"the checkpoint's root has {len(value)} bytes instead of {_ROOT}")
+        if size == "0" and value != hashlib.sha256(b"").digest():
             raise NoteError("the checkpoint has size 0, but not the root of an empty tree")
-        return cls(origin, int(size), decoded)
+        return cls(origin, int(size), value)
 
     @property
     def text(self) -> str:
@@ -287,12 +287,12 @@ def _key_parts(text: str, what: str, form: str) -> tuple[str, int, bytes]:
     _check_name(name)
     if not _KEY_ID.fullmatch(key_id):
         raise NoteError(f"the {what} of {name} has an id that is not 8 lower-case hex digits")
-    decoded = _decode(encoded, f"the {what} of {name}")
-    if not decoded or decoded[0] not in _KINDS:
+    value = decoded(encoded, f"the {what} of {name}")
+    if not value or value[0] not in _KINDS:
         raise NoteError(f"the {what} of {name} has an unknown type: known are 0x01 and 0x04, both Ed25519")
-    if len(decoded) != 1 + _KEY:
-        raise NoteError(f"the {what} of {name} has {len(decoded) - 1} bytes instead of {_KEY}")
-    return name, decoded[0], decoded[1:]
+    if len(value) != 1 + _KEY:
+        raise NoteError(f"the {what} of {name} has {len(value) - 1} bytes instead of {_KEY}")
+    return name, value[0], value[1:]
 
 
 def _check_id(text: str, key_id: bytes, what: str) -> None:
@@ -310,7 +310,8 @@ def _encode(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
 
 
-def _decode(text: str, what: str) -> bytes:
+def decoded(text: str, what: str) -> bytes:
+    """The bytes of base64. Raises NoteError that names `what`."""
     # Other encodings of the same bytes would make a second text of the same note.
     with suppress(ValueError):
         if _encode(value := base64.b64decode(text, validate=True)) == text:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
-
-import orjson
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
@@ -107,12 +106,11 @@ def require_receipt(data: bytes) -> None:
 
 def _parsed(data: bytes) -> Mapping[str, Any]:
     try:
-        # The input is not trusted. This parser refuses deep nesting; the one of the standard library may crash. Editors
-        # on Windows write a mark of the byte order (BOM) before a text.
-        document = orjson.loads(data.removeprefix(codecs.BOM_UTF8))
+        # The input is not trusted. Editors on Windows write a mark of the byte order (BOM) before a text.
+        document = json.loads(data.removeprefix(codecs.BOM_UTF8).decode())
         # What no receipt has: numbers that are not exact everywhere, and many levels.
         canonical_bytes(document)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DrawError(RECEIPT, "not a JSON document: give the receipt in its JSON format") from None
     if not isinstance(document, dict):
         raise DrawError(RECEIPT, "expected a JSON object")

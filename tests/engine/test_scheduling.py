@@ -20,12 +20,10 @@ PLAYED = (
     "selection",
 )
 # Signals need the main thread of Python itself; a local of a thread is no means of waiting.
-# The witness is one file that works without the rest.
 EXEMPT = {
     "fairdraw/scheduling.py",
     "engine/stop.py",
     "adapters/http/deadline.py",
-    "fairdraw/log/witness.py",
 }
 _TAKEN = {
     "time": {"monotonic", "perf_counter", "sleep", "time"},

@@ -7,9 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -40,7 +39,7 @@ from fairdraw.maths.files import (
     is_hash,
     sha256_hex,
 )
-from fairdraw.proof.inputs import PHASE_FOLDER, mark_not_confirmed
+from fairdraw.proof.inputs import PHASE_FOLDER, Artefacts, mark_not_confirmed
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.keys import EntryKey, is_selection_id
@@ -53,19 +52,6 @@ _S3 = re.compile(r"s3://([^/]+)/(.+)")
 # The files of a phase that a receipt reads. Leaves and seed are those of phase 1.
 _LATER = (MANIFEST, STRIKES, RESULT, CUTOFFS, SUMMARY)
 _FIRST = (LEAVES, SEED, *_LATER)
-
-
-@dataclass(frozen=True, slots=True)
-class Artefacts:
-    """Artefacts on this machine: `folder` contains `phase-<n>`.
-
-    `recorded` are the manifest hashes in the `draws` document, by phase, and `files` the SHA-256 of other files that it
-    determines. Both are empty if there is no such document.
-    """
-
-    folder: Path
-    recorded: tuple[str, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager

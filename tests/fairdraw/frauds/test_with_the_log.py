@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from fairdraw.large.receipts import Receipt, build_receipt
-from fairdraw.log import account, follow, witness
+from fairdraw.log import account, follow, tree, witness
 from fairdraw.log.leaves import Kind, LogLeaf, LogState, kept_path
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
@@ -168,19 +169,18 @@ def test_another_log_that_is_shown_to_one_fan(
 
 
 def request(log: LogState, old: int) -> bytes:
-    proof = [witness.encoded(each) for each in consistency(old, log.nodes)]
+    proof = [base64.b64encode(each).decode() for each in consistency(old, log.nodes)]
     return "\n".join([f"old {old}", *proof, "", str(signed(log.checkpoint.text, LOG))]).encode()
 
 
 def test_a_log_that_is_rewritten(draw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = leaves_of(draw)
-    key = witness.Key.parse(str(LOG.verifier()))
-    watching = witness.Witness(tmp_path, WITNESS.name, WITNESS.seed, [key], clock=lambda: float(NOW))
+    watching = witness.Witness(tmp_path, WITNESS, [LOG.verifier()], clock=lambda: float(NOW))
     watching.add_checkpoint(request(log_of(honest[:4]), 0))
     rewritten = log_of([honest[0], *honest[2:], honest[1]])
     with pytest.raises(witness.Refused, match="does not continue"):
         watching.add_checkpoint(request(rewritten, 4))
-    monkeypatch.setattr(witness, "consistent", lambda *_: True)
+    monkeypatch.setattr(tree, "is_consistent", lambda *_: True)
     line = watching.add_checkpoint(request(rewritten, 4))
     assert line.startswith(f"\u2014 {WITNESS.name} ")
 

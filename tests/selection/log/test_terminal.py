@@ -108,7 +108,7 @@ def test_an_address_is_verified_as_a_folder(place: Place, tmp_path: Path) -> Non
         answer = here("log", "--from", f"{address}/")
         assert at_place(address).read("log/none") is None
     assert answer.code == 0 and "4 leaves" in answer.stdout
-    with pytest.raises(UsageError, match="ConnectError"):
+    with pytest.raises(UsageError, match="ConnectionRefusedError"):
         at_place("http://127.0.0.1:9").read("log/checkpoint")
 
 

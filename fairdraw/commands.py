@@ -1,0 +1,214 @@
+"""The commands of an auditor: `fairdraw verify | check-receipt | log | witness`.
+
+A command is a function: its parameters are arguments and options, its docstring the help. The operator's terminal has
+the same commands; what it finds in its stores comes in by the parameters that are no options.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from fairdraw import scheduling
+from fairdraw.answers import Answer, Help, Line, Style
+from fairdraw.errors import DrawError, UsageError
+from fairdraw.log import witness as witnessing
+from fairdraw.log.follow import FollowedLog, follow
+from fairdraw.log.place import Place, at_place
+from fairdraw.maths.files import is_hash, write_durably
+from fairdraw.maths.plain import PlainEngine
+from fairdraw.proof.check import FAILS, require_receipt
+from fairdraw.proof.check import check_receipt as checked_receipt
+from fairdraw.proof.inputs import Artefacts
+from fairdraw.proof.logged import LogKeys, Trust
+from fairdraw.proof.receipt_view import checked_text
+from fairdraw.proof.verify import Engine, OnProgress, Verification
+from fairdraw.proof.verify import verify as verified
+from fairdraw.verifier.assemble import receipt_in
+
+# The memory limit of DuckDB for a replay.
+_MEMORY_MIB = 700
+TrustFile = Annotated[
+    Path | None, Help("trusted keys of beacon, log and witnesses as JSON, instead of the operator's")
+]
+
+
+@contextmanager
+def in_folder(target: str) -> Iterator[Artefacts]:
+    """The artefacts in a folder on this machine."""
+    yield Artefacts(Path(target))
+
+
+def verify(
+    target: Annotated[str, Help("a folder with phase-1, ...")],
+    *,
+    manifest_hash: Annotated[
+        list[str] | None, Help("published before the draw; once for each phase, in order")
+    ] = None,
+    plain: Annotated[bool, Help("replay in plain Python, also where fairdraw[large] is installed")] = False,
+    artefacts: Callable[[str], AbstractContextManager[Artefacts]] = in_folder,
+    on_progress: OnProgress | None = None,
+) -> Answer:
+    """Replay all phases of a draw and compare every byte.
+
+    Exits 1 if a byte differs. A folder is verified offline.
+    """
+    published = manifest_hash or ()
+    for each in published:
+        if not is_hash(each):
+            raise UsageError(f"--manifest-hash should be 64 of 0-9 a-f, found {each[:80]!r}")
+    with artefacts(target) as found, tempfile.TemporaryDirectory(prefix="fairdraw-") as scratch:
+        done = verified(
+            found.folder,
+            engine=_engine(Path(scratch), plain=plain),
+            published=published,
+            recorded=found.recorded,
+            files=found.files,
+            on_progress=on_progress,
+        )
+    return Answer(done.as_dict(), list(_verification(done)), not done.passed)
+
+
+def _engine(scratch: Path, *, plain: bool) -> Engine:
+    if not plain:
+        try:
+            # Imported late: only where `fairdraw[large]` is installed.
+            from fairdraw.large.allocate import LargeEngine
+
+            return LargeEngine(scratch, memory_mib=_MEMORY_MIB)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("duckdb", "numpy", "pyarrow"):
+                raise
+    return PlainEngine(scratch)
+
+
+def _verification(done: Verification) -> Iterator[Line]:
+    if done.findings:
+        yield Line(f"{len(done.findings)} finding(s): this draw does not hold", Style.BAD)
+        yield from (Line(f"  {finding}") for finding in done.findings)
+    else:
+        yield Line(f"{done.campaign_id}: every byte follows from what was committed to", Style.GOOD)
+    if done.annulled is not None:
+        yield Line("the operator annulled this draw: its outcomes do not count", Style.BAD)
+    for each in done.phases:
+        counts = ", ".join(f"{number:,} {outcome}" for outcome, number in each.outcomes.items() if number)
+        mark = "" if each.confirmed else " (NOT CONFIRMED: not for fans yet)"
+        yield Line(f"phase {each.phase}{mark}: {counts or 'no entries'}")
+        yield Line(f"  manifestHash {each.manifest_hash}")
+        yield Line(f"  resultHash   {each.result_hash}")
+    if done.round_at is not None:
+        yield Line(f"the beacon's round was signed at {done.round_at} (UTC)")
+    yield from map(Line, done.notes)
+
+
+def check_receipt(
+    file: Annotated[Path, Help("a receipt as JSON or as a page, or - to read it from stdin")],
+    *,
+    trust: TrustFile = None,
+) -> Answer:
+    """Check a receipt offline.
+
+    Exits 1 if a check fails, 2 if the file is not a receipt. A draw that is in no public log is checked as far as
+    possible: the verdict is then `incomplete`, and the exit code 0.
+    """
+    trusted = trusted_keys(trust)
+    data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
+    require_receipt(data)
+    checked = checked_receipt(data, trusted)
+    lines = [Line(line) for line in checked_text(checked).rstrip().split("\n")]
+    return Answer(checked.as_dict(), lines, checked.verdict == FAILS)
+
+
+def trusted_keys(path: Path | None) -> Trust:
+    """Read a trust file; without one, nothing is trusted beside what the operator gave. Raises UsageError."""
+    try:
+        return Trust() if path is None else Trust.parse(file_bytes(path))
+    except DrawError as error:
+        raise UsageError(f"{path}: {error.message}") from None
+
+
+def file_bytes(path: Path) -> bytes:
+    """Read a file that was named. Raises UsageError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def log(
+    campaign: Annotated[str | None, Help("show this campaign's leaves: its id")] = None,
+    *,
+    from_: Annotated[str | None, Help("a folder or https:// address with log and draws")] = None,
+    trust: TrustFile = None,
+    checkpoint: Annotated[
+        Path | None,
+        Help("file with the checkpoint of the last time: the log must continue it; replaced if it does"),
+    ] = None,
+    place: Place | None = None,
+) -> Answer:
+    """Verify the public log, and show what it says of draws.
+
+    Exits 1 for a logged file that is missing or another one, a draw that has neither a result nor an annulment a day
+    after its round, a manifest that was replaced in silence or too late, a code that is planned twice, a log that was
+    rewritten, or too few witnesses.
+    """
+    if place is None:
+        if from_ is None:
+            raise UsageError(
+                "--from is missing: give the folder or the https:// address that has log and draws"
+            )
+        place = at_place(from_)
+    kept = file_bytes(checkpoint) if checkpoint is not None and checkpoint.exists() else None
+    trusted = None if trust is None else trusted_keys(trust).keys
+    found = follow(place, now=scheduling.now(), campaign_id=campaign, trusted=trusted, kept=kept)
+    if checkpoint is not None and not found.findings:
+        try:
+            write_durably(checkpoint, found.checkpoint.encode())
+        except OSError as error:
+            raise UsageError(f"{checkpoint}: {error.strerror}") from None
+    return Answer(found.as_dict(), list(_followed(found, trusted, campaign)), bool(found.findings))
+
+
+def _followed(found: FollowedLog, trusted: LogKeys | None, campaign: str | None) -> Iterator[Line]:
+    yield from (Line(f"FINDING: {each}", Style.BAD) for each in found.findings)
+    if not found.findings:
+        yield Line("the log holds together, and every draw in it is accounted for", Style.GOOD)
+    yield from (Line(f"{each}: the operator annulled this draw", Style.BAD) for each in found.annulled)
+    yield Line(f"{found.origin}: {found.size} leaves, root {found.root}")
+    by = "of your file" if trusted and trusted.log else "as the operator gave them"
+    yield Line(f"keys {by}: {', '.join(found.keys)}")
+    seen = ", ".join(f"{name} at {at}" for name, at in found.witnesses.items())
+    if found.needed or seen:
+        yield Line(f"cosigned by {seen or 'no witness'}; needed are {found.needed}")
+    else:
+        yield Line("no witness: that all see the same log is the operator's word alone")
+    if found.waiting:
+        waiting = "1 leaf waits" if found.waiting == 1 else f"{found.waiting} leaves wait"
+        yield Line(f"{waiting} for witnesses")
+    for index, leaf in found.leaves:
+        of = "" if campaign else f" {leaf.campaign_id or '-'}"
+        yield Line(f"{index:>6} {leaf.time}{of} phase {leaf.phase} {leaf.kind:<10} {leaf.hash}")
+
+
+def witness(
+    *,
+    folder: Annotated[Path, Help("its key and state; made if missing")],
+    log: Annotated[list[str], Help("verifier key of a log; repeatable")],
+    name: Annotated[str, Help("name of a new witness, like witness.example/w1")] = "",
+    host: Annotated[str, Help("address to listen on")] = "127.0.0.1",
+    port: Annotated[int, Help("0: any free one")] = 7380,
+) -> None:
+    """Run a witness of public logs: it cosigns every checkpoint that continues the one before.
+
+    Prints its own verifier key and its address.
+    """
+    try:
+        witnessing.serve(folder, name, log, host, port)
+    except KeyboardInterrupt:
+        return
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from None
