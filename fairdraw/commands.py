@@ -8,33 +8,41 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fairdraw import scheduling
 from fairdraw.answers import Answer, Help, Line, Style
 from fairdraw.errors import DrawError, UsageError
-from fairdraw.log import witness as witnessing
-from fairdraw.log.follow import FollowedLog, follow
 from fairdraw.log.place import Place, at_place
 from fairdraw.maths.files import is_hash, write_durably
-from fairdraw.maths.plain import PlainEngine
-from fairdraw.proof.check import FAILS, require_receipt
-from fairdraw.proof.check import check_receipt as checked_receipt
-from fairdraw.proof.inputs import Artefacts
-from fairdraw.proof.logged import LogKeys, Trust
-from fairdraw.proof.receipt_view import checked_text
-from fairdraw.proof.verify import Engine, OnProgress, Verification
-from fairdraw.proof.verify import verify as verified
-from fairdraw.verifier.assemble import receipt_in
+
+# What one command alone needs is imported in it: the operator's terminal reads all declarations for its help.
+if TYPE_CHECKING:
+    from fairdraw.log.follow import FollowedLog
+    from fairdraw.proof.logged import LogKeys, Trust
+    from fairdraw.proof.verify import Engine, Verification
 
 # The memory limit of DuckDB for a replay.
 _MEMORY_MIB = 700
-TrustFile = Annotated[
-    Path | None, Help("trusted keys of beacon, log and witnesses as JSON, instead of the operator's")
-]
+TRUST = "trusted keys of beacon, log and witnesses as JSON, instead of the operator's"
+TrustFile = Annotated[Path | None, Help(TRUST)]
+
+
+@dataclass(frozen=True, slots=True)
+class Artefacts:
+    """Artefacts on this machine: `folder` contains `phase-<n>`.
+
+    `recorded` are the manifest hashes in the operator's record of the draw, by phase, and `files` the SHA-256 of other
+    files that it determines. Both are empty where that record is not known.
+    """
+
+    folder: Path
+    recorded: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -49,20 +57,22 @@ def verify(
     manifest_hash: Annotated[
         list[str] | None, Help("published before the draw; once for each phase, in order")
     ] = None,
-    plain: Annotated[bool, Help("replay in plain Python, also where fairdraw[large] is installed")] = False,
+    plain: Annotated[bool, Help("replay in plain Python, also where DuckDB is installed")] = False,
     artefacts: Callable[[str], AbstractContextManager[Artefacts]] = in_folder,
-    on_progress: OnProgress | None = None,
+    on_progress: Callable[[int, str], None] | None = None,
 ) -> Answer:
     """Replay all phases of a draw and compare every byte.
 
     Exits 1 if a byte differs. A folder is verified offline.
     """
+    from fairdraw.proof.verify import verify as replayed
+
     published = manifest_hash or ()
     for each in published:
         if not is_hash(each):
             raise UsageError(f"--manifest-hash should be 64 of 0-9 a-f, found {each[:80]!r}")
     with artefacts(target) as found, tempfile.TemporaryDirectory(prefix="fairdraw-") as scratch:
-        done = verified(
+        done = replayed(
             found.folder,
             engine=_engine(Path(scratch), plain=plain),
             published=published,
@@ -76,13 +86,14 @@ def verify(
 def _engine(scratch: Path, *, plain: bool) -> Engine:
     if not plain:
         try:
-            # Imported late: only where `fairdraw[large]` is installed.
             from fairdraw.large.allocate import LargeEngine
 
             return LargeEngine(scratch, memory_mib=_MEMORY_MIB)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("duckdb", "numpy", "pyarrow"):
                 raise
+    from fairdraw.maths.plain import PlainEngine
+
     return PlainEngine(scratch)
 
 
@@ -115,6 +126,11 @@ def check_receipt(
     Exits 1 if a check fails, 2 if the file is not a receipt. A draw that is in no public log is checked as far as
     possible: the verdict is then `incomplete`, and the exit code 0.
     """
+    from fairdraw.proof.check import FAILS, require_receipt
+    from fairdraw.proof.check import check_receipt as checked_receipt
+    from fairdraw.proof.receipt_view import checked_text
+    from fairdraw.verifier.assemble import receipt_in
+
     trusted = trusted_keys(trust)
     data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
     require_receipt(data)
@@ -125,6 +141,8 @@ def check_receipt(
 
 def trusted_keys(path: Path | None) -> Trust:
     """Read a trust file; without one, nothing is trusted beside what the operator gave. Raises UsageError."""
+    from fairdraw.proof.logged import Trust
+
     try:
         return Trust() if path is None else Trust.parse(file_bytes(path))
     except DrawError as error:
@@ -156,6 +174,8 @@ def log(
     after its round, a manifest that was replaced in silence or too late, a code that is planned twice, a log that was
     rewritten, or too few witnesses.
     """
+    from fairdraw.log.follow import follow
+
     if place is None:
         if from_ is None:
             raise UsageError(
@@ -206,8 +226,10 @@ def witness(
 
     Prints its own verifier key and its address.
     """
+    from fairdraw.log.witness import serve
+
     try:
-        witnessing.serve(folder, name, log, host, port)
+        serve(folder, name, log, host, port)
     except KeyboardInterrupt:
         return
     except (ValueError, OSError) as error:

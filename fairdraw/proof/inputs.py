@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,6 @@ from fairdraw.proof.beacon import check_round, verify_beacon
 from fairdraw.proof.guarantee import Published
 
 PHASE_FOLDER = re.compile(r"phase-([1-9][0-9]*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Artefacts:
-    """Artefacts on this machine: `folder` contains `phase-<n>`.
-
-    `recorded` are the manifest hashes in the operator's record of the draw, by phase, and `files` the SHA-256 of other
-    files that it determines. Both are empty where that record is not known.
-    """
-
-    folder: Path
-    recorded: tuple[str, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

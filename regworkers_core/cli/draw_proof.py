@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fairdraw.maths.files import is_hash
+from fairdraw import commands
+from fairdraw.answers import Answer, visible
+from fairdraw.commands import TRUST, file_bytes
 from regworkers_core.cli.changes import Change, audited
-from regworkers_core.cli.options import file_bytes, flatten_options, write_file
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, visible
+from regworkers_core.cli.options import flatten_options, mounted, write_file
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
-    from fairdraw.proof.logged import Trust
-    from fairdraw.proof.verify import Verification
-
-# DuckDB's memory limit for a replay, which may run without settings.
-_MEMORY_MIB = 700
+    pass
 
 
 class ReceiptFormat(StrEnum):
@@ -34,73 +30,29 @@ class ReceiptFormat(StrEnum):
     HTML = "html"
 
 
-TrustOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--trust", help="trusted keys of beacon, log and witnesses as JSON, instead of the operator's"
-    ),
-]
 app = typer.Typer()
 
 
-@app.command("verify")
-def verify_command(
-    target: Annotated[
-        str, typer.Argument(help="a folder with phase-1, ..., s3://bucket/prefix, or a campaign's id")
-    ],
-    published: Annotated[
-        list[str] | None,
-        typer.Option("--manifest-hash", help="published before the draw; once for each phase, in order"),
-    ] = None,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Replay all phases of a draw and compare every byte.
-
-    Exits 1 if a byte differs. A folder is verified offline. For a campaign without --manifest-hash the hashes of its
-    record are compared, which proves less.
-    """
-    from fairdraw.large.allocate import LargeEngine
-    from fairdraw.proof.verify import verify
+def _verify(target: str, **given: Any) -> Answer:
     from regworkers_core.selection.proof.source import artefacts_of
 
-    for each in published or ():
-        if not is_hash(each):
-            raise UsageError(f"--manifest-hash should be 64 of 0-9 a-f, found {each[:80]!r}")
-    with (
-        progress("steps", "verify") as show,
-        artefacts_of(target, Runtime.load) as found,
-        tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch,
-    ):
-        done = verify(
-            found.folder,
-            engine=LargeEngine(Path(scratch), memory_mib=_MEMORY_MIB),
-            published=published or (),
-            recorded=found.recorded,
-            files=found.files,
+    with progress("steps", "verify") as show:
+        return commands.verify(
+            target,
+            **given,
+            artefacts=lambda named: artefacts_of(named, Runtime.load),
             on_progress=lambda phase, step: show(advance=1, description=f"phase {phase}: {step}"),
         )
-    answer(done.as_dict(), form, _verification(done), finding=not done.passed)
 
 
-def _verification(done: Verification) -> RenderableType:
-    parts: list[RenderableType] = []
-    if done.findings:
-        parts.append(Text(f"{len(done.findings)} finding(s): this draw does not hold", style="bold red"))
-        parts.extend(Text(f"  {finding}") for finding in done.findings)
-    else:
-        parts.append(Text(f"{done.campaign_id}: every byte follows from what was committed to", "bold green"))
-    if done.annulled is not None:
-        parts.append(Text("the operator annulled this draw: its outcomes do not count", style="bold red"))
-    for each in done.phases:
-        counts = ", ".join(f"{number:,} {outcome}" for outcome, number in each.outcomes.items() if number)
-        mark = "" if each.confirmed else " (NOT CONFIRMED: not for fans yet)"
-        parts.append(Text(f"phase {each.phase}{mark}: {counts or 'no entries'}"))
-        parts.append(Text(f"  manifestHash {each.manifest_hash}"))
-        parts.append(Text(f"  resultHash   {each.result_hash}"))
-    if done.round_at is not None:
-        parts.append(Text(f"the beacon's round was signed at {done.round_at} (UTC)"))
-    parts.extend(Text(note) for note in done.notes)
-    return Group(*parts)
+app.command("verify")(
+    mounted(
+        commands.verify,
+        _verify,
+        about="For a campaign without --manifest-hash the hashes of its record are compared, which proves less.",
+        target="a folder with phase-1, ..., s3://bucket/prefix, or a campaign's id",
+    )
+)
 
 
 @app.command("receipt")
@@ -120,7 +72,7 @@ def receipt_command(
         typer.Option("--format", help="text or a page that checks itself for people, json for scripts"),
     ] = ReceiptFormat.TEXT,
     output: Annotated[Path | None, typer.Option(help="write it to this file instead of stdout")] = None,
-    trust: TrustOption = None,
+    trust: Annotated[Path | None, typer.Option("--trust", help=TRUST)] = None,
 ) -> None:
     """Show one entrant's receipt: proof, key, rank, cut-offs, outcome.
 
@@ -133,7 +85,7 @@ def receipt_command(
     from fairdraw.verifier.assemble import verifier_page
     from regworkers_core.selection.proof.source import cache_folder, campaign_source
 
-    trusted = trusted_keys(trust)
+    trusted = commands.trusted_keys(trust)
     cache = cache_folder()
     if source is not None:
         found = folder_source(source, cache)
@@ -161,37 +113,7 @@ def receipt_command(
         raise typer.Exit(FINDING)
 
 
-@app.command("check-receipt")
-def check_command(
-    file: Annotated[Path, typer.Argument(help="a receipt as JSON or as a page, or - to read it from stdin")],
-    trust: TrustOption = None,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Check a receipt offline.
-
-    Exits 1 if a check fails, 2 if the file is not a receipt. A draw that is in no public log is checked as far as
-    possible: the verdict is then `incomplete`, and the exit code 0.
-    """
-    from fairdraw.proof.check import FAILS, check_receipt, require_receipt
-    from fairdraw.proof.receipt_view import checked_text
-    from fairdraw.verifier.assemble import receipt_in
-
-    trusted = trusted_keys(trust)
-    data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
-    require_receipt(data)
-    checked = check_receipt(data, trusted)
-    answer(checked.as_dict(), form, Text(checked_text(checked).rstrip()), finding=checked.verdict == FAILS)
-
-
-def trusted_keys(path: Path | None) -> Trust:
-    """Read a trust file; without one, nothing is trusted beside what the operator gave. Raises UsageError."""
-    from fairdraw.errors import DrawError
-    from fairdraw.proof.logged import Trust
-
-    try:
-        return Trust() if path is None else Trust.parse(file_bytes(path))
-    except DrawError as error:
-        raise UsageError(f"{path}: {error.message}") from None
+app.command("check-receipt")(mounted(commands.check_receipt))
 
 
 @app.command("verify-page")

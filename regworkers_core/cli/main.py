@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from fairdraw.answers import visible
 from fairdraw.errors import DrawError
 from regworkers_core.acts import PANELS
 from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.cli.operations import add_operations, command, first_sentence
 from regworkers_core.cli.options import Commands
-from regworkers_core.cli.output import FINDING, TROUBLE, visible
+from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
 from regworkers_core.operation import operations_of

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import wraps
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from rich.console import Group
+from rich.text import Text
 from typer.core import TyperGroup
 
+from fairdraw.answers import Answer, parameters_of
 from regworkers_core.adapters.files.private_files import write_private
+from regworkers_core.cli.output import Format, FormatOption, answer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
@@ -65,6 +69,43 @@ def flatten_options(command: Callable[..., T]) -> Callable[..., T]:
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {each.name: each.annotation for each in parameters}
     return flat
+
+
+def mounted(
+    command: Callable[..., Answer | None],
+    run: Callable[..., Answer | None] | None = None,
+    *,
+    about: str = "",
+    **helps: str,
+) -> Callable[..., None]:
+    """A command of fairdraw as one of this terminal. `run` is called in its place, and adds what this terminal finds in
+    stores; `about` is added to the help, and `helps` replace those of parameters, by name.
+    """
+    parameters = []
+    for each in parameters_of(command):
+        text = helps.get(each.name, each.help)
+        given = (
+            typer.Option(each.flag, help=text)
+            if each.is_option
+            else typer.Argument(metavar=each.name.upper(), help=text)
+        )
+        kind: Any = Annotated[each.annotation, given]
+        parameters.append(Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=kind))
+    if "Answer" in str(signature(command).return_annotation):
+        parameters.append(
+            Parameter("form", Parameter.KEYWORD_ONLY, default=Format.TEXT, annotation=FormatOption)
+        )
+
+    def called(form: Format = Format.TEXT, **given: Any) -> None:
+        found = (run or command)(**given)
+        if found is not None:
+            lines = Group(*(Text(line.text, line.style.value) for line in found.lines))
+            answer(found.document, form, lines, finding=found.failed)
+
+    called.__doc__ = f"{getdoc(command)} {about}".rstrip()
+    called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    return called
 
 
 class Commands(TyperGroup):
@@ -181,14 +222,6 @@ def seats_of_segments(option: str, words: Sequence[str]) -> dict[str, dict[str, 
 def quick_runtime() -> Runtime:
     """A runtime with short time-outs, for a command whose operator waits for the answer."""
     return Runtime(with_short_timeouts(load_settings()))
-
-
-def file_bytes(path: Path) -> bytes:
-    """Read a file that was named. Raises UsageError."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -25,6 +25,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from fairdraw.answers import ACTS, visible
+
 FINDING = 1
 TROUBLE = 2
 
@@ -45,20 +47,6 @@ _LONGEST_NAME = 80
 _FRAME = 3
 # Characters that a column of text keeps.
 _LEAST_TEXT = 10
-# What controls a terminal instead of being shown: control characters and escape (C0, DEL, C1), Unicode's line ends, the
-# twelve characters that set the direction of writing; and surrogates, which no encoding writes.
-_ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: str, *, keep: str = "") -> str:
-    """The text with escapes (`\\x1b`) in place of what moves a cursor, hides a line or turns its direction: ids,
-    attributes of messages and diffs may hold what a sender put there. Characters of `keep` stay.
-    """
-    return _ACTS.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 class _Visible:
@@ -89,7 +77,7 @@ def _print(document: Any, form: Format, text: RenderableType | None) -> None:
         written = orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
         if not written.isascii() or b"\x7f" in written:
             # The same document: JSON may escape every character.
-            written = _ACTS.sub(_as_json, written.decode()).encode()
+            written = ACTS.sub(_as_json, written.decode()).encode()
         sys.stdout.buffer.write(written + b"\n")
         sys.stdout.flush()
         return

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fairdraw.commands import Artefacts
 from fairdraw.large.receipts import ReceiptSource
 from fairdraw.log.follow import log_parts
 from fairdraw.log.place import Place
@@ -39,7 +40,7 @@ from fairdraw.maths.files import (
     is_hash,
     sha256_hex,
 )
-from fairdraw.proof.inputs import PHASE_FOLDER, Artefacts, mark_not_confirmed
+from fairdraw.proof.inputs import PHASE_FOLDER, mark_not_confirmed
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.keys import EntryKey, is_selection_id
