@@ -190,7 +190,6 @@ class Runtime:
             ttl_seconds=settings.ttl_seconds,
             stale_seconds=settings.stale_seconds,
             negative_seconds=settings.negative_seconds,
-            former_prefix=self.names.prefix,
         )
 
     @cached_property

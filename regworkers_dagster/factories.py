@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, get_type_hints
 
 import dagster as dg
 from pydantic import Field
@@ -60,11 +60,8 @@ def _place_of(name: str, kinds: set[str], folder: str) -> dict[str, str]:
 
 
 class ApplyConfig(dg.Config):
-    """Base of the config of jobs that change what exists: they count only, unless `apply` is true. `former` are names
-    that the field had before; they are refused with the new one.
-    """
+    """Base of the config of jobs that change what exists: they count only, unless `apply` is true."""
 
-    former: ClassVar[tuple[str, ...]] = ("dryRun", "dry_run")
     apply: bool = Field(default=False, description=APPLY)
 
 
@@ -72,11 +69,6 @@ class ApplyConfig(dg.Config):
 def fields_of(config_type: type[dg.Config]) -> dict[str, dg.Field]:
     """The schema of a config: of every job, asset and check."""
     fields = {name: plain(field) for name, field in config_type.to_fields_dict().items()}
-    if issubclass(config_type, ApplyConfig):
-        fields |= {
-            name: dg.Field(_renamed(name), is_required=False, description="Renamed to `apply`.")
-            for name in config_type.former
-        }
     for other, name in spellings_of(config_type).items():
         description = f"Another spelling of `{name}`."
         fields[other] = dg.Field(str, default_value="", description=description)
@@ -87,13 +79,6 @@ def spellings_of(config_type: type[dg.Config]) -> Mapping[str, str]:
     """Other names of fields, by which documents from elsewhere give them: `spellings` of the config's class."""
     found: Mapping[str, str] = getattr(config_type, "spellings", {})
     return found
-
-
-@cache
-def _renamed(name: str) -> dg.Enum:
-    # For a value of another type Dagster's error prints the name of the type, also in the launchpad, and no value is of
-    # this one.
-    return dg.Enum(f"{name} was renamed to apply (apply: true acts)", [dg.EnumValue("renamed")])
 
 
 def flat(step: str, config_type: type[dg.Config]) -> dg.ConfigMapping:

@@ -68,7 +68,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         ),
         REPORT: ("make_receipt",),
         LARGE: (
-            "adopt_draw",
             "confirm_draw",
             "draw",
             "eligibility_report",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +29,7 @@ def measure(_size: int) -> dict[str, Any]:
     key = ProducerKey.generate(ProducerRole.REPLICATION, 0.0)
     made, events = message(0, key.sign), [event(number) for number in range(PER_MESSAGE)]
     received = Received("m", "r", made.body.decode(), made.attributes, 1)
-    seal = ProducerSeal(_OneKey(key), unsigned_until=0.0, clock=time.time)
+    seal = ProducerSeal(_OneKey(key))
 
     def both() -> None:
         key.sign(made.body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from regworkers_core.domain.events import EventType
@@ -11,7 +11,6 @@ from regworkers_core.domain.messages import json_text
 from regworkers_core.domain.producers import PRODUCER, ProducerKey, ProducerRole, Signature, may_send
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.engine.queue import Received
-from regworkers_core.runtime import Runtime
 
 # Of a signature, with room.
 _LONGEST = 128
@@ -24,30 +23,15 @@ class Keys(Protocol):
 
 
 class ProducerSeal:
-    """`engine.handling.Seal` over the attribute `producer`. What was queued without it before `unsigned_until` (epoch
-    seconds) is accepted, too.
-    """
+    """`engine.handling.Seal` over the attribute `producer`."""
 
-    def __init__(self, keys: Keys, *, unsigned_until: float, clock: Callable[[], float]) -> None:
-        self._keys, self._unsigned_until, self._clock = keys, unsigned_until, clock
-
-    @classmethod
-    def of(cls, runtime: Runtime) -> ProducerSeal:
-        until = runtime.settings.analytics.unsigned_until
-        return cls(
-            runtime.producer_keys,
-            unsigned_until=0.0 if until is None else until.timestamp(),
-            clock=runtime.clock,
-        )
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
 
     def check(self, message: Received, items: Sequence[Any]) -> None:
         """Raises PermanentFailure FORGED; its error repeats nothing that an unknown sender has written."""
         given = message.attributes.get(PRODUCER)
         if given is None:
-            # The queue itself says when it got a message. One without that time, as in an event by hand, comes now.
-            sent = self._clock() if message.sent_at is None else message.sent_at
-            if sent < self._unsigned_until:
-                return
             raise _forged("it has no attribute producer")
         signature = Signature.parse(given)
         if signature is None:

@@ -23,17 +23,14 @@ from regworkers_core.adapters.kafka.producer import OutgoingRecord, RecordProduc
 from regworkers_core.adapters.mongo.activity import QueueMarks
 from regworkers_core.analytics.producers import ProducerSeal
 from regworkers_core.domain.events import EventType
-from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.messages import (
     MAX_ITEMS,
     ItemSubject,
     MessageType,
-    fit_correlation_id,
     item_problem,
     json_text,
 )
 from regworkers_core.domain.reasons import Failure, LeftOver, PermanentFailure, Reason, TransientFailure
-from regworkers_core.domain.selection import is_market_id
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.runner import DrainSpec, queue_parts
 from regworkers_core.engine.dependency import Dependency
@@ -77,8 +74,6 @@ class Candidate:
     def of(cls, raw: Any) -> Candidate:
         """Validate an item. Never raises: a refused item has a subject, too."""
         problem = refusal(raw)
-        if problem is not None and (corrected := _within_grammar(raw)) and refusal(corrected) is None:
-            raw, problem = corrected, None
         if problem is not None:
             value = json_text(raw)
             return cls("refused-" + hashlib.sha256(value).hexdigest(), value, problem=problem)
@@ -102,22 +97,6 @@ def refusal(event: Any) -> PermanentFailure | None:
     if validator is None:
         return _invalid("/properties/type: no published type of event")
     return _invalid(_path(next(validator.iter_errors(event))))
-
-
-def _within_grammar(event: Any) -> dict[str, Any] | None:
-    """Return an event of a version that did not apply the grammar of ids as today's version would have made it: with
-    its own id for another correlation id, without other refs, markets and segments. None for no event at all.
-    """
-    if not isinstance(event, dict) or not isinstance(event.get("data"), dict):
-        return None
-    data: dict[str, Any] = dict(event["data"])
-    if isinstance(data.get("ref"), str) and not is_selection_id(data["ref"]):
-        data["ref"] = None
-    for name, fits in (("markets", is_market_id), ("segments", is_selection_id)):
-        if isinstance(data.get(name), list):
-            data[name] = [each for each in data[name] if not isinstance(each, str) or fits(each)]
-    correlation_id = fit_correlation_id(event.get("correlationid")) or event.get("id")
-    return {**event, "correlationid": correlation_id, "data": data}
 
 
 def _path(error: ValidationError) -> str:
@@ -332,7 +311,7 @@ def publisher(runtime: Runtime, on_step: OnStep = no_step) -> PublishHandler:
         runtime.events,
         runtime.dependency("kafka"),
         topics_by_type(runtime.names),
-        seal=ProducerSeal.of(runtime),
+        seal=ProducerSeal(runtime.producer_keys),
         tolerance_seconds=runtime.settings.analytics.clock_tolerance_seconds,
         clock=runtime.clock,
         on_step=on_step,

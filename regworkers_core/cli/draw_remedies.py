@@ -1,4 +1,4 @@
-"""`regworkers draw annul|adopt|seed`: for a draw that must not count or cannot continue."""
+"""`regworkers draw annul|seed`: for a draw that must not count or cannot continue."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from fairdraw.errors import DrawError
-from regworkers_core.cli.changes import Change, Deletion, audited, new_run_id
+from regworkers_core.cli.changes import Deletion, audited, new_run_id
 from regworkers_core.cli.options import CampaignArgument, flatten_options
-from regworkers_core.cli.output import Format, FormatOption, answer, rows
-from regworkers_core.domain.reasons import PermanentFailure, UsageError
+from regworkers_core.cli.output import Format, FormatOption, answer
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.runtime import Runtime
 
@@ -69,65 +68,6 @@ def annul_command(
         Group(*(Text(line) for line in said)),
         finding=not done.annulled or done.codes,
     )
-
-
-@app.command("adopt")
-@flatten_options
-def adopt_command(
-    change: Change,
-    campaign_id: Annotated[
-        str | None, typer.Argument(metavar="[CAMPAIGN]", help="id or slug; default: every draw")
-    ] = None,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Adopt draws that a version before 1.0 committed.
-
-    Checks every file against what the draw has committed to. Without --apply it only reports; --apply records the
-    hashes, and the draw continues with this version. Exits 1 while there is something to adopt.
-    """
-    # Late, for it brings pyarrow and DuckDB.
-    from regworkers_core.selection.draw.adoption import Adopted, adopt
-
-    runtime, run_id = Runtime.load(), new_run_id()
-    ids = (
-        [runtime.campaigns.id_of(campaign_id)]
-        if campaign_id
-        else [each.campaign_id for each in runtime.draws.all()]
-    )
-    found, failed = list[Adopted](), dict[str, str]()
-    for each in ids:
-        try:
-            with audited(runtime, "draw adopt", each, {"runId": run_id}, dry_run=change.dry_run) as result:
-                found.append(adopt(runtime, each, run_id=run_id, apply=change.apply))
-                result |= found[-1].as_dict()
-        except (DrawError, PermanentFailure, DrawBusy) as failure:
-            # The others do not depend on it.
-            failed[each] = str(failure)
-    old = [each for each in found if each.phases]
-    table = rows(
-        ("draw", "phases", "files", "plans", ""),
-        [
-            *(
-                (each.campaign_id, len(each.phases), each.files, each.plans, _state(each.applied))
-                for each in old
-            ),
-            *((each, "", "", "", why) for each, why in failed.items()),
-        ],
-    )
-    said = f"{len(ids)} draws, {len(old)} of an earlier version"
-    if old and change.dry_run:
-        said += "; nothing was recorded: add --apply to adopt them"
-    document = {"draws": [each.as_dict() for each in old], "failed": failed, "said": said}
-    answer(
-        document,
-        form,
-        Group(table, Text(said)) if old or failed else said,
-        finding=failed or (old and change.dry_run),
-    )
-
-
-def _state(applied: bool) -> str:
-    return "adopted" if applied else "to adopt"
 
 
 @app.command("seed")

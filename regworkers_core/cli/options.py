@@ -33,12 +33,6 @@ PageOption = Annotated[
 T = TypeVar("T")
 
 _ID = re.compile(r"--?[A-Za-z0-9_-]+")
-# Former options: what a command must have now, and what to do instead.
-_FORMER = {
-    "--confirm": ("--apply", "use --apply, which prompts, and --yes to skip the prompt"),
-    "--dry-run": ("--apply", "leave it out: a dry run is the default, and --apply acts"),
-    "--truth": ("--verdicts", "use --verdicts"),  # stored name
-}
 
 
 def flatten_options(command: Callable[..., T]) -> Callable[..., T]:
@@ -109,11 +103,9 @@ def mounted(
 
 
 class Commands(TyperGroup):
-    """The root of all commands: reads `trace C -abc` as an operator means it, and refuses former options."""
+    """The root of all commands: reads `trace C -abc` as an operator means it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        command, depth = _named(self, args)
-        _refuse_former(command, args[depth:])
         return super().parse_args(ctx, with_ids_apart(self, args))
 
 
@@ -128,18 +120,6 @@ def _named(group: Any, args: Sequence[str]) -> tuple[Any, int]:
 def _options(command: Any) -> dict[str, Any]:
     found = {name: each for each in command.params for name in each.opts if name.startswith("-")}
     return found | {name: each for each in command.params for name in each.secondary_opts}
-
-
-def _refuse_former(command: Any, words: Sequence[str]) -> None:
-    """Raises UsageError for an option that was replaced, naming what replaced it."""
-    options = _options(command)
-    for word, is_value in _words(words, options):
-        if word == "--":
-            return
-        former = word.partition("=")[0]
-        now, instead = _FORMER.get(former, ("", ""))
-        if not is_value and now in options and former not in options:
-            raise UsageError(f"{former} is no longer an option: {instead}")
 
 
 def with_ids_apart(group: Any, args: Sequence[str]) -> list[str]:

@@ -148,7 +148,7 @@ class PausedDrain:
     since: str
     by: str
     reason: str
-    # Empty for a pause of an earlier version.
+    # Empty: PAUSE_SECONDS after `since`.
     until: str = ""
 
     def as_dict(self) -> dict[str, str]:

@@ -156,7 +156,7 @@ def local_dagster_id(url: str) -> str | None:
 
 
 def _local_services(state: dict[str, Any]) -> dict[str, Any]:
-    """All four are served under one address, each below its own name; a stack of before has none."""
+    """All four are served under one address, each below its own name; none in a stack without them."""
     if "services" not in state:
         return {}
     names = ("entry", "user", "code", "campaign")

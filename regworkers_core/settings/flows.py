@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from regworkers_core.domain.roles import Role
@@ -256,9 +256,6 @@ class AnalyticsSettings(Section):
     max_attempts: int = Field(20, ge=1)
     # An event whose time lies further ahead carries a header that says so.
     clock_tolerance_seconds: float = Field(300.0, ge=0)
-    # What was queued before this time is published without the signature of its producer: the end of the roll-out of
-    # the first release that signs. Empty: nothing is.
-    unsigned_until: AwareDatetime | None = None
     max_drains: int = Field(4, ge=1)
     # Days before the first message is lost (SQS keeps them for 14) at which a warning, then a critical alert opens.
     warn_days_left: float = Field(10.0, gt=0, le=14)

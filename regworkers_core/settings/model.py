@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
 from regworkers_core.domain.messages import QUEUES
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.timestamps import iso
 from regworkers_core.settings.connections import (
     AwsSettings,
     CacheSettings,
@@ -243,8 +241,6 @@ def masked(settings: Settings) -> dict[str, Any]:
     def mask(value: Any) -> Any:
         if isinstance(value, SecretStr):
             return "***"
-        if isinstance(value, datetime):
-            return iso(value.timestamp())
         if isinstance(value, dict):
             return {key: mask(item) for key, item in value.items()}
         return value

@@ -1,7 +1,7 @@
 """The checks of replication: no dead letters, dependencies that answer, a replica that equals its source."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -113,7 +113,6 @@ def is_in_time(lags: dg.AssetCheckEvaluation | None) -> bool:
 class ReconcileConfig(ApplyConfig):
     """What to compare, and whether to repair."""
 
-    former: ClassVar[tuple[str, ...]] = ("repair",)
     campaign_id: str | None = Field(
         default=None, description="Only this campaign, by id or slug; empty: all."
     )

@@ -1,6 +1,4 @@
-"""The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, page, export, annulment,
-adoption.
-"""
+"""The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, page, export, annulment."""
 
 import secrets
 import tempfile
@@ -130,10 +128,6 @@ class SignatureConfig(CampaignConfig):
         description="The beacon's signature of the round that `campaign_status` names, 96 hex digits: any relay of the "
         "beacon shows it. It is public, and verified.",
     )
-
-
-class AdoptConfig(ApplyConfig, CampaignConfig):
-    """Which draw."""
 
 
 @launchable(
@@ -432,22 +426,6 @@ def annul_draw(launch: Launch, config: AnnulConfig) -> LaunchOutcome:
 
 
 @launchable(
-    "adopt_draw",
-    long=True,
-    description="Adopts a draw that a version before 1.0 committed, so that it continues with this one: compares every "
-    "file with what the draw has committed to, and records the hashes. Checks only, unless `apply` is true.",
-)
-def adopt_draw(launch: Launch, config: AdoptConfig) -> LaunchOutcome:
-    """A repeat finds nothing to adopt."""
-    from regworkers_core.selection.draw.adoption import adopt
-
-    campaign_id = launch.campaign_id(config.campaign_id)
-    done = adopt(launch.runtime, campaign_id, run_id=launch.run_id, apply=config.apply)
-    launch.result.update(done.as_dict())
-    return LaunchOutcome(campaign_id, done.as_dict())
-
-
-@launchable(
     "enter_signature",
     uses=CHANGES_CAMPAIGNS,
     description="Stores the beacon's signature where the beacon cannot be reached. A wrong one is refused. Then launch "
@@ -481,6 +459,5 @@ JOBS = (
     export_draw,
     publish_draw_page,
     annul_draw,
-    adopt_draw,
     enter_signature,
 )

@@ -144,23 +144,6 @@ def test_a_message_that_was_forged_for_want_of_its_key_is_published_once_the_key
     assert on_kafka(servers, "back") == 1
 
 
-def test_what_was_queued_before_the_update_is_published_until_the_time_in_the_settings(
-    servers: Runtime,
-) -> None:
-    def publishing(until: str) -> Runtime:
-        analytics = servers.settings.analytics.model_validate(
-            {**servers.settings.analytics.model_dump(), "unsigned_until": until}
-        )
-        return Runtime(servers.settings.model_copy(update={"analytics": analytics}))
-
-    send(servers, body_of(removed(1, "before")))
-    assert run(publishing("2100-01-01T00:00:00Z"), PUBLISH).counts["sent"] == 1
-    send(servers, body_of(removed(2, "before")))
-    assert run(publishing("2026-01-01T00:00:00Z"), PUBLISH).counts["dead_lettered"] == 1
-    ((_, attributes),) = dead_letters(servers)
-    assert attributes["reason"] == "FORGED" and on_kafka(servers, "before") == 1
-
-
 def test_send_data_checks_too_and_signs_for_one_who_has_the_key(servers: Runtime) -> None:
     event = orjson.dumps({"Records": [{"messageId": "m1", "body": body_of(removed(1, "byhand")).decode()}]})
     refused = regworkers(servers, "invoke", "sendData", event.decode())

@@ -44,12 +44,12 @@ class Store:
 class World:
     """A process that checks (`seal`) and one that signs (`sender`), on one store and one clock."""
 
-    def __init__(self, *, unsigned_until: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.now, self.store = 1_800_000_000.0, Store()
         self.sender, self.keys = self.process(), self.process()
         for role in ProducerRole:
             assert self.sender.make(role)
-        self.seal = ProducerSeal(self.keys, unsigned_until=unsigned_until, clock=lambda: self.now)
+        self.seal = ProducerSeal(self.keys)
 
     def process(self) -> ProducerKeys:
         return ProducerKeys(lambda: self.store, clock=lambda: self.now, monotonic=lambda: self.now)
@@ -144,18 +144,8 @@ def test_the_signature_of_one_role_is_not_that_of_another() -> None:
     assert world.refused(stolen) == "the key that it names is not accepted for selection"
 
 
-def test_what_is_not_signed_is_accepted_only_if_it_was_queued_before_the_time_in_the_settings() -> None:
-    until = 1_800_000_000.0
-    world = World(unsigned_until=until)
-    body = b'{"items":[{"type":"selection.made"}]}'
-    assert world.refused(received(body, sent_at=until - 1)) == ""
-    # However long it waits.
-    world.now += 10 * DAY
-    assert world.refused(received(body, sent_at=until - 1)) == ""
-    assert world.refused(received(body, sent_at=until)) == "it has no attribute producer"
-    assert world.refused(received(body)) == "it has no attribute producer"
-    # A signature that is wrong is wrong, whenever it was sent.
-    assert world.refused(received(body, sent_at=until - 1, producer="selection:00000000:00")) != ""
+def test_what_is_not_signed_is_refused() -> None:
+    assert World().refused(received(b'{"items":[]}')) == "it has no attribute producer"
 
 
 def test_a_new_key_is_found_at_once_and_the_former_one_is_accepted_for_29_days() -> None:

@@ -168,7 +168,7 @@ def test_a_topic_that_is_deleted_under_a_drain_ends_it_and_loses_nothing(servers
         servers.events,
         servers.dependency("kafka"),
         topics,
-        seal=ProducerSeal.of(servers),
+        seal=ProducerSeal(servers.producer_keys),
         tolerance_seconds=300,
     )
     queue_events(servers, [removed(1, "gone")])

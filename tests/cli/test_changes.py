@@ -22,7 +22,6 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "aws publish-dashboards": (),
     "backfill": (),
     "campaign cache take-over": (),
-    "draw adopt": (),
     "draw log-key": ("--change",),
     "draw publish-page": ("summer",),
     "dlq redrive": ("replication",),
@@ -72,22 +71,6 @@ def test_a_deletion_without_a_terminal_needs_yes(command: str) -> None:
     assert (answer.code, answer.stdout) == (2, "") and "add --yes" in answer.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("dlq", "drop", "replication", "--confirm", "replication-queue"), "use --apply"),
-        (("erase", "summer", "e1", "--confirm=e1"), "use --apply"),
-        (("draw", "annul", "summer", "--reason", "--confirm", "--confirm", "summer:1"), "use --apply"),
-        (("dlq", "redrive", "replication", "--dry-run"), "a dry run is the default"),
-        (("backfill", "--campaign", "summer", "--dry-run"), "a dry run is the default"),
-        (("dlq", "groups", "--truth"), "use --verdicts"),  # stored name
-    ],
-)
-def test_a_former_option_is_refused_and_the_new_one_is_named(words: tuple[str, ...], said: str) -> None:
-    answer = regworkers(None, *words)
-    assert (answer.code, answer.stdout) == (2, "") and said in answer.stderr
-
-
 def _app() -> typer.Typer:
     app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 
@@ -111,7 +94,6 @@ def _app() -> typer.Typer:
     [
         (("drop", "q"), "q counted False"),
         (("drop", "q", "--apply", "--yes"), "q dropped False"),
-        # A command may still have an option of this name.
         (("drop", "q", "--dry-run"), "q counted True"),
         (("send",), "counted"),
         (("send", "--apply"), "sent"),

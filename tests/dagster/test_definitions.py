@@ -36,7 +36,6 @@ print(json.dumps({
 }))
 """
 JOBS = [
-    "adopt_draw",
     "annul_draw",
     "archive_events",
     "backfill_entries",
@@ -291,7 +290,6 @@ UNLIMITED = {
 }
 # Their time grows with a campaign, the archive or a list.
 LONG = {
-    "adopt_draw",
     "archive_events",
     "block_struck_codes",
     "campaign_funnel",

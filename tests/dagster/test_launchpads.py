@@ -104,25 +104,13 @@ def test_every_field_of_a_managers_launchpad_says_what_belongs_there_and_has_a_d
     asked = _asked(job)
     assert asked
     for path, field in asked.items():
-        if _is_refused(field):
-            continue
         assert field.description and len(field.description) > 10, path
         assert field.default_provided, path
     assert job.description and not job.description.startswith(" ")
 
 
-def _is_refused(field: dg.Field) -> bool:
-    return "was renamed" in str(field.config_type.key)
-
-
 def test_every_key_of_a_run_config_is_in_snake_case() -> None:
-    keys = {
-        (name, key)
-        for name, job in JOBS.items()
-        for path, field in _asked(job).items()
-        if not _is_refused(field)
-        for key in path.split("/")
-    }
+    keys = {(name, key) for name, job in JOBS.items() for path in _asked(job) for key in path.split("/")}
     # Except where a job takes a document of the operations manual, besides.
     assert {key for _, key in keys if key != key.lower()} == set(RetryConfig.spellings)
 
@@ -130,7 +118,6 @@ def test_every_key_of_a_run_config_is_in_snake_case() -> None:
 # The step of each job that changes what exists; None for a config without `ops:`.
 APPLIES = {
     "acknowledge_alert": None,
-    "adopt_draw": None,
     "backfill_entries": "backfill",
     "drop_dead_letters": None,
     "erase_entry": None,
@@ -169,17 +156,6 @@ def test_jobs_that_change_what_exists_only_count_unless_apply_is_true() -> None:
 def test_jobs_that_only_add_act_at_once() -> None:
     for name in ("import_codes", "upload_invites"):
         assert _asked(JOBS[name])["/dry_run"].default_value is False
-
-
-@pytest.mark.parametrize(("name", "step"), APPLIES.items())
-def test_a_former_name_of_apply_is_refused_with_the_new_one(name: str, step: str | None) -> None:
-    for former in ("repair",) if step == "reconcile" else ("dryRun", "dry_run"):
-        config: dict[str, Any] = {former: False}
-        if step is not None:
-            config = {"ops": {step: {"config": config}}}
-        with pytest.raises(dg.DagsterInvalidConfigError) as refused:
-            dg.validate_run_config(JOBS[name], config)
-        assert f"{former} was renamed to apply (apply: true acts)" in str(refused.value)
 
 
 def test_a_key_in_camel_case_is_refused_with_the_keys_that_there_are() -> None:

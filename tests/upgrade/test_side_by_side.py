@@ -1,13 +1,10 @@
-"""Drains of commit 0301c29 and of today work on one namespace at once: nothing is lost or doubled."""
+"""Drains of the base release and of today work on one namespace at once: nothing is lost or doubled."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,40 +17,20 @@ from tests.faults.story import Story
 from tests.support import entries
 from tests.support.drains import run
 from tests.support.kafka import published
-from tests.upgrade.write_state import NoHistory, old_code, old_environment
+from tests.upgrade.conftest import Base
+from tests.upgrade.release import IDLE_SECONDS
 
 pytestmark = pytest.mark.slow
-_IDLE_SECONDS = 3.0
-
-
-@pytest.fixture(scope="module")
-def old_tree() -> Iterator[Path]:
-    try:
-        with old_code() as root:
-            yield root
-    except NoHistory as missing:
-        pytest.skip(str(missing))
 
 
 @contextmanager
-def both(
-    runtime: Runtime, old_tree: Path, old: Sequence[str], new: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+def both(runtime: Runtime, base: Base, old: Sequence[str], new: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Run these drains of each version while the block writes; afterwards yields their items, by version."""
-    script = Path(__file__).with_name("old_drains.py")
     items: dict[str, Any] = {}
-    with (
-        subprocess.Popen(
-            [sys.executable, str(script), runtime.names.prefix, *old],
-            cwd=old_tree,
-            env=old_environment(old_tree),
-            stdout=subprocess.PIPE,
-        ) as process,
-        ThreadPoolExecutor(len(new)) as pool,
-    ):
+    with base.start("drain", runtime.names.prefix, *old) as process, ThreadPoolExecutor(len(new)) as pool:
         assert process.stdout is not None
         assert any(line == b"ready\n" for line in process.stdout)
-        running = {name: pool.submit(run, runtime, name, idle_seconds=_IDLE_SECONDS) for name in new}
+        running = {name: pool.submit(run, runtime, name, idle_seconds=IDLE_SECONDS) for name in new}
         yield items
         items["new"] = {name: each.result().as_dict()["items"] for name, each in running.items()}
         *_, last = process.stdout.read().splitlines()
@@ -61,15 +38,15 @@ def both(
     assert process.returncode == 0
 
 
-def test_both_versions_replicate_a_thousand_entries(runtime: Runtime, old_tree: Path) -> None:
+def test_both_versions_replicate_a_thousand_entries(runtime: Runtime, base: Base) -> None:
     """The stream goes from the old drain to today's, the queue belongs to both all the time."""
     story = Story(runtime)
-    with both(runtime, old_tree, ["enqueue", "save"], ["save"]) as first:
+    with both(runtime, base, ["enqueue", "save"], ["save"]) as first:
         for number in range(500):
             story.put(f"e{number}")
         for number in range(0, 500, 10):
             story.put(f"e{number}")
-    with both(runtime, old_tree, ["save"], ["enqueue", "save"]) as second:
+    with both(runtime, base, ["save"], ["enqueue", "save"]) as second:
         for number in range(500, 1000):
             story.put(f"e{number}")
         for number in range(5, 1000, 10):
@@ -84,8 +61,8 @@ def test_both_versions_replicate_a_thousand_entries(runtime: Runtime, old_tree: 
         assert items["old"]["save"]["received"] and items["new"]["save"]["received"], items
 
 
-def test_both_versions_publish_each_event_under_one_id(runtime: Runtime, old_tree: Path) -> None:
-    with both(runtime, old_tree, ["publish"], ["enqueue", "save", "publish"]) as items:
+def test_both_versions_publish_each_event_under_one_id(runtime: Runtime, base: Base) -> None:
+    with both(runtime, base, ["publish"], ["enqueue", "save", "publish"]) as items:
         written = [entries.put(runtime, entries.key(f"e{number}")) for number in range(300)]
     run(runtime, "publish")
     kind = EventType.ENTRY_REPLICATED

@@ -73,7 +73,7 @@ class PhaseRecord:
     # `{prefix, entries, eligible, excluded {reason: n}, droppedPreferences, root, count, ...}`.
     freeze = _Stored[Mapping[str, Any]]("freeze", {})
     manifest_hash = _Stored("manifestHash", "")
-    # The time of the manifest's leaf in the public log; empty in draws that have none.
+    # The time of the manifest's leaf in the public log; empty before it is published.
     logged_at = _Stored("loggedAt", "")
     # The manifests that this one replaced, in order: `{manifest, committedAt, publishedAt, replacedAt}`; `manifest` is
     # text, `publishedAt` None if it was never published. `replaced-<k>.json` counts them from 1.
@@ -111,13 +111,8 @@ class PhaseRecord:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether `freeze` is final. One of an earlier version, without `hashes`, is replaced until the commit."""
-        return bool(self.freeze and (self.hashes or self.manifest_hash))
-
-    @property
-    def needs_adoption(self) -> bool:
-        """Whether an earlier version committed it, so that its files have no hashes."""
-        return bool(self.manifest_hash and not self.hashes)
+        """Whether `freeze` is final."""
+        return bool(self.freeze)
 
     @property
     def commitment_late(self) -> bool | None:
@@ -134,8 +129,7 @@ class PhaseRecord:
     @property
     def published_at(self) -> str | None:
         """When the store confirmed `manifest.json`; None before. Codes and messages went out at `releasedAt`."""
-        # Records of a version without notices have another time in this field.
-        return self.fields.get("publishedAt") if self.notice else None
+        return self.fields.get("publishedAt")
 
     @property
     def notice(self) -> bytes:
@@ -230,11 +224,6 @@ class DrawRecord:
         return [
             each for each in self.phases.values() if each.reached(PhaseStatus.COMPLETED) and not each.judged
         ]
-
-    @property
-    def needs_adoption(self) -> bool:
-        """Whether an earlier version committed a phase of it."""
-        return not self.annulled and any(phase.needs_adoption for phase in self.phases.values())
 
     def require_counts(self) -> None:
         """Raises RequestError for a draw that was annulled."""

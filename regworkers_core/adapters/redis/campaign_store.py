@@ -92,8 +92,7 @@ class CampaignStore:
     raises TransientFailure when Redis does not answer in time, UsageError when it refuses us or is another
     environment's.
 
-    `connect` returns the client; `owner` names the environment. `former_prefix` is that of keys which earlier versions
-    read.
+    `connect` returns the client; `owner` names the environment.
     """
 
     def __init__(
@@ -105,7 +104,6 @@ class CampaignStore:
         ttl_seconds: float,
         stale_seconds: float,
         negative_seconds: float,
-        former_prefix: str = "",
         uniform: Callable[[float, float], float] = random.uniform,
         monotonic: Callable[[], float] = scheduling.monotonic,
     ) -> None:
@@ -115,7 +113,6 @@ class CampaignStore:
         self._ttl_seconds = ttl_seconds
         self._stale_seconds = stale_seconds
         self._negative_seconds = negative_seconds
-        self._former_prefix = former_prefix
         self._uniform = uniform
         self._monotonic = monotonic
         # The last known id of each slug, to read both in one round trip. The slug's key then decides.
@@ -207,10 +204,6 @@ class CampaignStore:
         def change(pipe: Any) -> None:
             for key in keys:
                 pipe.set(key, mark, px=_CHANGED_MS)
-            # Processes of a version before 1.0.0rc1 read under the prefix, and compare this token.
-            pipe.set(f"{self._former_prefix}campaign:cache:changed", mark, px=_CHANGED_MS)
-            for key in keys if self._former_prefix else ():
-                pipe.delete(self._former_prefix + key)
 
         self._dependency.once(lambda: self._change(change))
 

@@ -253,7 +253,7 @@ class Archiver:
                 # Of two with one id, the one that Kafka had first.
                 known[row.digest] = row.content
                 rows.append(row)
-            elif known[row.digest] not in (None, row.content):
+            elif known[row.digest] != row.content:
                 damaged.append(other_body(record))
                 log.error(
                     "another body under a known event id",

@@ -80,18 +80,9 @@ def concatenate(paths: Iterable[Path], schema: Any, out: Path) -> int:
         for path in paths:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches():
-                    writer.write_batch(_completed(batch, schema))
+                    writer.write_batch(batch)
                     rows += batch.num_rows
     return rows
-
-
-def _completed(batch: pa.RecordBatch, schema: Any) -> pa.RecordBatch:
-    """The batch with nulls for columns that files of an earlier release do not have."""
-    if batch.schema.names == schema.names:
-        return batch
-    known = dict(zip(batch.schema.names, batch.columns, strict=True))
-    columns = [known.get(each.name, pa.nulls(batch.num_rows, each.type)) for each in schema]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _parquet(schema: Any, rows: Sequence[Sequence[Any]], options: Mapping[str, Any] | None = None) -> bytes:
@@ -117,14 +108,14 @@ class KnownIds:
     def __init__(self, objects: ObjectStore, folder: Path) -> None:
         self._objects, self._folder = objects, folder
 
-    def among(self, digests: Collection[bytes], files: Sequence[SideFile]) -> dict[bytes, bytes | None]:
-        """Return the `digests` that are in one of the files, with the content under each; None if an earlier release
-        archived it without. Reads all files; memory is that of `digests`.
+    def among(self, digests: Collection[bytes], files: Sequence[SideFile]) -> dict[bytes, bytes]:
+        """Return the `digests` that are in one of the files, with the content under each. Reads all files; memory is
+        that of `digests`.
         """
         if not digests:
             return {}
         wanted = pa.array(list(digests), DIGEST)
-        found: dict[bytes, bytes | None] = {}
+        found: dict[bytes, bytes] = {}
         for file in files:
             for batch in self._batches(file):
                 hits = batch.filter(_compute.is_in(batch.column(0), value_set=wanted))
@@ -133,8 +124,7 @@ class KnownIds:
 
     def _batches(self, file: SideFile) -> Iterator[Any]:
         with pq.ParquetFile(self.local(file)) as parquet:
-            for batch in parquet.iter_batches(_ROWS):
-                yield _completed(batch, IDS_SCHEMA)
+            yield from parquet.iter_batches(_ROWS)
 
     def local(self, file: SideFile) -> Path:
         """Return a local copy of the file, which never changes under its name."""

@@ -124,11 +124,7 @@ class ArchiveManifest:
         return replace(self, losses=(*self.losses, *losses)[-_LOSSES:], lost=lost)
 
     def as_json(self) -> bytes:
-        document = asdict(self)
-        if not self.expired:
-            # Older releases cannot read a manifest with this field.
-            del document["expired"]
-        return orjson.dumps({"format": FORMAT, **document})
+        return orjson.dumps({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> ArchiveManifest:

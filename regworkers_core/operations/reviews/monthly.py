@@ -96,8 +96,6 @@ def sizes(days: Days, settings: Settings, *, since: float) -> ReviewSection:
         if limit:
             shares[f"{name}: longest batch"] = 100 * longest / limit
     remarks += lines_of(batch_time, settings, since + DAYS * DAY_SECONDS, drains=tuple(drains.values()))
-    if all(row[1] is None for row in rows):
-        remarks.append(Remark("note", "no drain has recorded its memory: an older release wrote the log"))
     red = frozenset(name for name, share in shares.items() if share >= 100 * _NEAR_LIMIT)
     texts = [f"{share:.0f} %" for share in shares.values()]
     batch = ("items per batch", "limit", "of limit", "longest batch, s", "limit", "of limit")

@@ -17,7 +17,7 @@ from fairdraw.large.engine import Engine
 from fairdraw.maths.files import OUTCOMES
 from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.reasons import PermanentFailure, Reason
-from regworkers_core.domain.selection import NON_WINNERS, NOTICES, NoticeType, Outcome
+from regworkers_core.domain.selection import NOTICES, NoticeType, Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import ResultDiffers, entries_hash, pipeline_key, result_hash
 
@@ -58,23 +58,6 @@ class Committed:
             [list(refs)],
         )
         return [ref for (ref,) in found.fetchall()]
-
-    def differences(self, market_id: str, plan: Path) -> int:
-        """Count the rows in which a plan of the market (or of the others) differs from this result, order included."""
-        if market_id == NON_WINNERS:
-            rows = f"SELECT row_number() OVER (ORDER BY ref) AS i, ref, entry_id, {_TYPE} AS detail"
-            wanted = f"{rows} FROM outcomes WHERE {_NOTIFIED}"
-        else:
-            rows = "SELECT row_number() OVER (ORDER BY rank, ref) AS i, ref, entry_id, rank AS detail"
-            wanted = f"{rows} FROM new_winners WHERE market = $market"
-        detail = "type" if market_id == NON_WINNERS else "rank"
-        found = f"SELECT i, ref, entry_id, {detail} AS detail FROM read_parquet($plan)"
-        count = self.connection.execute(
-            f"SELECT count(*) FROM (({wanted}) w FULL JOIN ({found}) p USING (i))"
-            " WHERE (w.ref, w.entry_id, w.detail) IS DISTINCT FROM (p.ref, p.entry_id, p.detail)",
-            {"plan": str(plan), **({} if market_id == NON_WINNERS else {"market": market_id})},
-        ).fetchone()
-        return int(count[0]) if count else 0
 
     def changed(self) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the refs whose outcome differs from the previous phase, with the market that each had won by then

@@ -26,7 +26,7 @@ from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import Plan, Plans
 from regworkers_core.selection.draw.artefacts import public_key
-from regworkers_core.selection.log.public_log import log_leaf
+from regworkers_core.selection.log.public_log import log_leaves
 
 _SECRET_BYTES = 32
 _DESCRIPTION = "Salts of the planned codes of a campaign in the public log: kept secret, changed never."
@@ -73,12 +73,10 @@ def log_codes(
     moves: Moves | None = None,
 ) -> None:
     """Publish the codes of the phase with those of the new `plans` and `moves`, and put them into the log, before these
-    become valid. Idempotent; nothing for a phase that is not in the log.
+    become valid. Idempotent.
 
     Raises NotWitnessed while too few witnesses vouch for it, and as `Plans.rows`.
     """
-    if not phase.logged_at:
-        return
     salts = Salts.of(runtime, campaign_id)
     lines: list[str] = []
     for market_id, entry in sorted(phase.markets.items()):
@@ -95,7 +93,7 @@ def log_codes(
     number = 1
     while runtime.objects.put_once(public_key(campaign_id, phase.phase, codes_name(number)), data) != data:
         number += 1
-    log_leaf(runtime, campaign_id, phase.phase, Kind.CODES, sha256_hex(data), logged_at=phase.logged_at)
+    log_leaves(runtime, campaign_id, phase.phase, Kind.CODES, sha256_hex(data))
 
 
 def _rows(plans: Plans, plan: Plan) -> Iterator[tuple[int, str]]:

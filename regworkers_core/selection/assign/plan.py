@@ -27,7 +27,7 @@ from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
 from regworkers_core.selection.assign.committed import Committed
-from regworkers_core.selection.draw.artefacts import begun_earlier, pipeline_key
+from regworkers_core.selection.draw.artefacts import pipeline_key
 
 # A chunk reads whole row groups, so they are small.
 _GROUP_ROWS = 10_000
@@ -62,12 +62,12 @@ class Plan:
 
     @classmethod
     def of(cls, market: MarketPhase, entry: Mapping[str, Any]) -> Plan:
-        """Return the plan that a market's record (`entry`) names. Raises TransientFailure without one: its chunks wait
-        for the adoption of the draw.
+        """Return the plan that a market's record (`entry`) names. Raises TransientFailure without one: its chunks
+        wait.
         """
         fields = entry.get("plan")
-        if not fields or "sha256" not in fields:
-            raise TransientFailure("draws", f"{market} has no plan, {begun_earlier(market.campaign_id)}")
+        if not fields:
+            raise TransientFailure("draws", f"{market} has no plan")
         return cls(market, fields["key"], fields["sha256"], int(fields["rows"]), int(fields["lastPosition"]))
 
 

@@ -143,12 +143,6 @@ def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None) ->
     if record.annulled:
         yield from _of_annulled(runtime, record)
         return
-    if record.needs_adoption and record.is_kept:
-        yield ToDo(
-            "an earlier version of regworkers committed its draw: no step continues until it is adopted",
-            f"regworkers draw adopt {campaign_id} --apply",
-            "adopt_draw",
-        )
     latest = record.latest
     if (
         latest.status is PhaseStatus.DRAWN

@@ -40,12 +40,10 @@ class InputDiffers(DrawError):
 
     def __init__(self, key: str, expected: str, found: str) -> None:
         what = f"{key} has SHA-256 {found}" if found else f"{key} is missing"
-        rule = f"the draw recorded none: {begun_earlier(key.split('/')[1])}"
-        if expected:
-            rule = (
-                f"the draw wrote {expected}: find out who changed it, restore the version that the draw wrote, then run"
-                " the draw again"
-            )
+        rule = (
+            f"the draw wrote {expected or 'none'}: find out who changed it, restore the version that the draw wrote,"
+            " then run the draw again"
+        )
         super().__init__(key.rpartition("/")[2], f"{what}, {rule}")
         self.key, self.expected, self.found = key, expected, found
 
@@ -55,19 +53,9 @@ class ResultDiffers(PermanentFailure):
 
     def __init__(self, key: str, expected: str, found: str) -> None:
         what = f"{key} has rows of SHA-256 {found[:12]}" if found else f"{key} is missing, or cannot be read"
-        rule = f"the draw recorded none: {begun_earlier(key.split('/')[1])}"
-        if expected:
-            rule = f"but {expected[:12]} was committed to: restore the file that the draw wrote"
+        rule = f"but {expected[:12] or 'none'} was committed to: restore the file that the draw wrote"
         super().__init__(Reason.RESULT_MISMATCH, f"{what}, {rule}")
         self.key, self.expected, self.found = key, expected, found
-
-
-def begun_earlier(campaign_id: str) -> str:
-    """Return the way out for a draw whose record cannot verify its files."""
-    return (
-        f"an earlier version of regworkers began it. Adopt it (`regworkers draw adopt {campaign_id} --apply`, job"
-        f" `adopt_draw`), or annul it (`regworkers draw annul {campaign_id}`, job `annul_draw`)"
-    )
 
 
 def public_key(campaign_id: str, phase: int, name: str) -> str:

@@ -40,7 +40,7 @@ from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
 from regworkers_core.selection.draw.terms import PhaseTerms
-from regworkers_core.selection.log.public_log import PublicLog, log_leaf
+from regworkers_core.selection.log.public_log import PublicLog, log_leaves
 
 Fields = dict[str, Any]
 
@@ -59,8 +59,7 @@ def decide(
     terms = PhaseTerms.parse(phase.fields["terms"])
     first = record.phases[1]
     log = PublicLog.of(runtime)
-    if phase.phase == 1 or first.logged_at:
-        log.catch_up()
+    log.catch_up()
     late: bool | None = False
     previous = None
     if phase.phase > 1:
@@ -208,7 +207,7 @@ def announce_manifest(runtime: Runtime, campaign_id: str, phase: PhaseRecord) ->
     # A manifest is replaced only before it has a notice, so no notice is ever overwritten.
     publish_once(runtime.objects, public_key(campaign_id, phase.phase, NOTICE), phase.notice)
     noticed = sha256_hex(phase.notice)
-    log_leaf(runtime, campaign_id, phase.phase, Kind.NOTICE, noticed, logged_at=phase.logged_at)
+    log_leaves(runtime, campaign_id, phase.phase, Kind.NOTICE, noticed)
     data = {
         "manifestHash": phase.manifest_hash,
         "seedSource": phase.fields["seedSource"],

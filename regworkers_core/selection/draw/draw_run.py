@@ -17,7 +17,7 @@ from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
 from fairdraw.maths.files import CUTOFFS
 from regworkers_core.adapters.files.judged_entries import Judge, ReplicationProgress, Tell
-from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.leases import Lease
@@ -33,7 +33,7 @@ from regworkers_core.selection.draw.gate import AcceptedFindings, Confirming
 from regworkers_core.selection.draw.seeding import Patience
 from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.top_up import require_in_pool
-from regworkers_core.selection.log.public_log import log_leaf
+from regworkers_core.selection.log.public_log import log_leaves
 from regworkers_core.selection.notify.outbox import settle
 
 Settled = Callable[[str], ReplicationProgress]
@@ -236,7 +236,7 @@ class DrawRun(Confirming):
             while not seeding.seed_bytes(phase) and (
                 not phase.published_at or commitment.needs_another_round(phase, self._runtime.clock())
             ):
-                decided = None if phase.published_at else self._published(record, phase)
+                decided = None if phase.published_at else self._published(phase)
                 if decided is not None:
                     self._decide(lease, phase.phase, decided, once="publishedAt")
                     self._on_step("draw.after_notice")
@@ -248,24 +248,19 @@ class DrawRun(Confirming):
                     self._decide(lease, 1, decided, once="seedFile", unset=unset)
                     self._on_step("draw.after_replacement")
                 phase, state = self._phase(phase.phase), "done"
-            # A draw that was seeded by a version without notices has none.
-            if phase.published_at:
-                commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
-                commitment.announce_manifest(self._runtime, self.campaign_id, phase)
+            commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
+            commitment.announce_manifest(self._runtime, self.campaign_id, phase)
         return StepResult("commit", state, commitment.facts(phase))
 
-    def _published(self, record: DrawRecord, phase: PhaseRecord) -> dict[str, Any] | None:
+    def _published(self, phase: PhaseRecord) -> dict[str, Any] | None:
         """Return the fields `publishedAt`, `notice` and `loggedAt` of a manifest that the public log has and the store
         has confirmed; None if it must be replaced instead.
         """
         at = commitment.confirmed_at(self._runtime, self.campaign_id, phase)
         if at is None and commitment.needs_another_round(phase, self._runtime.clock()):
             return None
-        logged = ""
-        # A draw whose first phase has no leaf, because an earlier version committed it, gets none.
-        if phase.phase == 1 or record.phases[1].logged_at:
-            logged = commitment.log_manifest(self._runtime, self.campaign_id, phase)
-            self._on_step("draw.after_leaf")
+        logged = commitment.log_manifest(self._runtime, self.campaign_id, phase)
+        self._on_step("draw.after_leaf")
         if at is None:
             at = commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
         at = max(at, logged)
@@ -343,15 +338,8 @@ class DrawRun(Confirming):
                 self._on_step("draw.after_result")
             # Hold the messages whose outcome this phase changes.
             settle(self._runtime, self.campaign_id, token=lease.token)
-            log_leaf(
-                self._runtime,
-                self.campaign_id,
-                phase.phase,
-                Kind.RESULT,
-                phase.result_hash,
-                phase.hashes.get(CUTOFFS, ""),
-                logged_at=phase.logged_at,
-            )
+            hashes = (phase.result_hash, phase.hashes.get(CUTOFFS, ""))
+            log_leaves(self._runtime, self.campaign_id, phase.phase, Kind.RESULT, *hashes)
             allocation.announce_result(self._runtime, self.campaign_id, phase)
         return StepResult("allocate", state, allocation.facts(phase))
 

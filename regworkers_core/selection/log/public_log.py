@@ -329,13 +329,9 @@ class PublicLog:
         return note.with_signatures(*cosigned), waiting
 
 
-def log_leaf(
-    runtime: Runtime, campaign_id: str, phase: int, kind: Kind, *hashes: str, logged_at: str
-) -> None:
-    """Append leaves about a phase whose manifest is in the log since `logged_at`; nothing without that, as in draws of
-    an earlier version. Raises as `PublicLog`, NotWitnessed while too few witnesses vouch for them: no leaf is lost,
-    and the step is repeated.
+def log_leaves(runtime: Runtime, campaign_id: str, phase: int, kind: Kind, *hashes: str) -> None:
+    """Append leaves about a phase whose manifest is in the log. Raises as `PublicLog`, NotWitnessed while too few
+    witnesses vouch for them: no leaf is lost, and the step is repeated.
     """
-    if logged_at:
-        placed = PublicLog.of(runtime).append_all(campaign_id, phase, [(kind, each) for each in hashes])
-        placed[-1].require()
+    placed = PublicLog.of(runtime).append_all(campaign_id, phase, [(kind, each) for each in hashes])
+    placed[-1].require()

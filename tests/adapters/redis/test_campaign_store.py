@@ -100,16 +100,6 @@ def test_a_campaign_that_is_gone_leaves_no_room_for_an_earlier_reader(bare: Runt
     assert not store.write("summer", each, early)
 
 
-def test_a_change_also_ends_what_earlier_versions_cached_under_the_prefix(bare: Runtime) -> None:
-    store, prefix = store_of(bare), bare.names.prefix
-    former = [prefix + store.key("summer"), prefix + store.slug_key("summer-tour")]
-    token = f"{prefix}campaign:cache:changed"
-    for key in (*former, token):
-        bare.redis_client.set(key, "former")
-    store.forget(["summer"], ["summer-tour"])
-    assert bare.redis_client.exists(*former) == 0 and bare.redis_client.get(token) != b"former"
-
-
 def test_asked_by_id_an_entry_renews_the_key_of_its_slug_and_makes_none(bare: Runtime) -> None:
     store, each = store_of(bare), campaign()
     key = store.slug_key(each.slug)

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.analytics.archive import files
 from regworkers_core.analytics.archive.archiver import ArchiveReport
 from tests.analytics.archive.fakes import FIRST, FakeLog, ids_in, manifest_in, rows_in, run
 from tests.analytics.archive.world import event, wanted
@@ -74,33 +73,3 @@ def test_the_id_of_a_foreign_event_is_not_logged() -> None:
             FakeLog([event(1, id="jane@mail.example"), {**forged(1), "id": "jane@mail.example"}]),
         )
     assert "jane" not in str(lines)
-
-
-def test_ids_of_an_earlier_release_are_compared_by_nothing_and_merged_with_new_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    objects, source = MemoryObjects(), FakeLog([event(1)])
-    with monkeypatch.context() as earlier:
-        earlier.setattr(files, "IDS_SCHEMA", pa.schema({"digest": files.DIGEST}))
-        earlier.setattr(
-            files,
-            "write_ids",
-            lambda store, rows, name: _written(store, rows, f"{files.IDS}{name}.parquet"),
-        )
-        run(objects, source)
-    for number in (2, 3, 4):
-        source.values[FIRST] += FakeLog([event(number)]).values[FIRST]
-        run(objects, source, token=number)
-    (merged,) = manifest_in(objects).ids[:1]
-    found = pq.read_table(pa.BufferReader(objects.stored[merged.key])).to_pydict()["content"]
-    assert found.count(None) == 1 and len(found) > 1
-    source.values[FIRST] += FakeLog([forged(1), forged(2)]).values[FIRST]
-    assert numbers(run(objects, source, token=9)) == (2, 0, 1, 1, True)
-
-
-def _written(store: Any, rows: Any, key: str) -> list[Any]:
-    table = pa.table({"digest": pa.array([row.digest for row in rows], files.DIGEST)})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    store.put_bytes(key, sink.getvalue().to_pybytes())
-    return [files.SideFile(key, len(rows))]

@@ -72,13 +72,6 @@ def test_an_event_of_a_day_that_is_gone_does_not_come_back_when_kafka_shows_it_a
     assert ids_in(objects) == {event(3)["id"]: 1}
 
 
-def test_a_manifest_without_expired_rows_is_as_earlier_releases_read_it() -> None:
-    objects, _ = stocked()
-    assert b"expired" not in manifest_in(objects).as_json()
-    expire_at(objects)
-    assert b'"expired":2' in manifest_in(objects).as_json()
-
-
 def test_on_the_real_servers_it_adds_up_before_and_after_and_a_dry_run_changes_nothing(
     runtime: Runtime,
 ) -> None:

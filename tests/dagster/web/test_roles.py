@@ -341,7 +341,7 @@ def test_two_people_who_ask_at_the_same_moment_have_one_launch(runtime: Runtime)
 def test_a_manager_launches_every_job_of_the_page_for_managers() -> None:
     page = (PROJECT_ROOT / "docs" / "campaigns.md").read_text(encoding="utf-8")
     named = {job for job in JOB_NAMES if f"`{job}`" in page}
-    assert named - set(MANAGERS_JOBS) == {"adopt_draw", "erase_entry"} and set(MANAGERS_JOBS) <= named
+    assert named - set(MANAGERS_JOBS) == {"erase_entry"} and set(MANAGERS_JOBS) <= named
 
 
 @pytest.mark.parametrize(

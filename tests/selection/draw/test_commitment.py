@@ -357,7 +357,7 @@ def test_a_manifest_that_is_in_the_log_too_late_is_replaced_although_the_store_h
     own: Runtime, clock: Clock
 ) -> None:
     before = commit(own, clock, dies_at("draw.after_commit"))
-    # As an earlier version, which wrote no leaf.
+    # As a run that died between the store and the log.
     own.objects.put_over(public_key(CAMPAIGN, 1, "manifest.json"), before.manifest, None)
     clock.at += 300
     after = commit(own, clock)

@@ -238,17 +238,6 @@ def test_a_log_that_cannot_be_written_fixes_no_round(
     assert record is not None and not record.latest.manifest_hash
 
 
-def test_a_draw_of_an_earlier_version_goes_on_without_leaves(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    run = draw(runtime)
-    for step in (run.judge, run.freeze, run.commit):
-        step()
-    runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.1.loggedAt": ""}})
-    written = followed(runtime).size
-    to_the_result(runtime)
-    assert followed(runtime).size == written
-
-
 # Codes
 
 

@@ -15,7 +15,6 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.draw_run import UNCHANGED
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.proof.source import campaign_source
@@ -83,15 +82,3 @@ def test_a_top_up_that_another_run_overtook_says_so(completed: Runtime) -> None:
 
     with pytest.raises(UsageError, match="another run works on the draw"):
         top_up(completed, overtake)
-
-
-def test_a_draw_by_a_version_without_notices_is_left_unchanged(completed: Runtime) -> None:
-    # Then, `publishedAt` was when its codes went out.
-    old = {
-        "$unset": {"phases.1.notice": "", "phases.1.hashes": "", "phases.1.loggedAt": ""},
-        "$set": {"phases.1.publishedAt": "2026-02-01"},
-    }
-    completed.database["draws"].update_one({"_id": CAMPAIGN}, old)
-    assert {step.state for step in drawn(completed).values()} == {UNCHANGED}
-    record = completed.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.published_at is None

@@ -114,20 +114,10 @@ def marks(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
     pauses = () if isinstance(snapshot.pauses, Unread) else snapshot.pauses
     found: dict[str, Reading[str]] = {key_of(paused.drain): snapshot.at for paused in pauses}
     return found | {
-        key_of(drain): work
-        if isinstance(work, Unread)
-        else counters.get(drain) or _mark_without_row(snapshot, drain)
+        key_of(drain): work if isinstance(work, Unread) else counters.get(drain, "0")
         for drain, work in due.items()
         if work
     }
-
-
-def _mark_without_row(snapshot: Snapshot, drain: str) -> Reading[str]:
-    """Another one at each look while the drain log shows that runs of an earlier version, which keep no row, get on."""
-    if isinstance(snapshot.drains, Unread):
-        return snapshot.drains
-    gets_on = any(state.name == drain and state.received > state.failed for state in snapshot.drains)
-    return snapshot.at if gets_on else "0"
 
 
 def is_paused(context: Context, drain: str) -> bool:

@@ -19,7 +19,7 @@ from regworkers_core.domain.snapshot import (
     StreamState,
     Unread,
 )
-from regworkers_core.domain.timestamps import duration, iso
+from regworkers_core.domain.timestamps import duration
 from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Context
 from regworkers_core.operations.alerts.evaluate import still_since, watched
@@ -168,16 +168,6 @@ def test_the_first_look_after_a_pause_takes_what_waited_for_an_operator_as_a_war
     assert [each[1] for each in found("stream-lag", late, still_seconds=still)] == ["warning"]
     still, _ = look(late, known, NOW + 120)
     assert [each[1] for each in found("stream-lag", late, still_seconds=still)] == ["critical"]
-
-
-def test_runs_of_an_earlier_version_keep_no_row_and_get_on_by_the_drain_log() -> None:
-    known: dict[str, tuple[str, float]] = {}
-    for seconds, received, expected in ((0, 40, None), (60, 40, 0), (120, 40, 0), (180, 1, 0), (240, 1, 60)):
-        older = drain("save", received=received, failed=1)
-        snapshot = replace(due("save", drains=(older,)), at=iso(NOW + seconds))
-        still, known = look(snapshot, known, NOW + seconds)
-        assert still.get("drain:save") == expected
-    assert watched(due("save", drains=UNREAD), SETTINGS) == {"drain:save": UNREAD}
 
 
 # One page

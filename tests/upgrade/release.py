@@ -1,15 +1,15 @@
-"""Runs on the code of commit 0301c29: writes a namespace as a deployment of that version leaves it in mid-work.
+"""What a release does for the tests of its upgrade: it is run on the code of the base release.
 
-`python old_writer.py PREFIX` with the old work tree as PYTHONPATH and the test servers in the environment. Prints one
-JSON line: what today's code has to find. The order matters: draws need settled queues, so what waits on queues is
-written last.
+`python -m tests.upgrade.release write PREFIX` writes a namespace as a deployment leaves it in mid-work, `drain PREFIX
+NAME...` runs drains at once until they are idle, `names` lists what Dagster's database has by name. Each prints one
+JSON line.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,30 +17,32 @@ from typing import Any
 
 import orjson
 
-# All of these modules are those of the old work tree, as far as they exist today.
-from regworkers_core.analytics.archive.run import archive_events
-from regworkers_core.operations.provision import provision
-from regworkers_core.replication.backfill.flow import start_backfill
-from regworkers_core.selection.draw.run import DrawRun
-
+from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.analytics.archive.archiver import archive_events
 from regworkers_core.domain.campaign import CampaignStatus
-from regworkers_core.domain.events import event_id
+from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.order import lenient_order
 from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.infrastructure.provision import provision
+from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.draw_run import DrawRun
 from tests.support import campaigns, entries
 from tests.support.drains import run
 from tests.support.runtimes import test_settings
 from tests.support.terminal import regworkers
 
 CLOSED = {"opensAt": "2026-01-01T00:00:00.000Z", "closesAt": "2026-02-01T00:00:00.000Z"}
+# Longer than the other release pauses.
+IDLE_SECONDS = 3.0
 OPEN = {"opensAt": "2026-01-01T00:00:00.000Z", "closesAt": "2099-01-01T00:00:00.000Z"}
 # Entries are as old as the campaigns: what is judged must have been written before the campaign closed.
 ENTERED = "2026-01-15T12:00:00.000Z"
 
 
 def write(runtime: Runtime) -> dict[str, Any]:
+    """Returns what has to be found. The order matters: draws need settled queues, so what waits on queues is last."""
     list(provision(runtime))
     expected: dict[str, Any] = {}
     _drawn_campaigns(runtime, expected)
@@ -67,7 +69,7 @@ def _drawn_campaigns(runtime: Runtime, expected: dict[str, Any]) -> None:
         _codes(runtime, name)
         campaigns.advance_to(runtime, name, CampaignStatus.CLOSED)
     _replicate(runtime)
-    drawn: dict[str, DrawRun] = {name: _draw(runtime, name) for name in names}
+    drawn = {name: _draw(runtime, name) for name in names}
     last = {"frozen": "freeze", "committed": "commit", "drawn": "report"}
     for name, draw in drawn.items():
         for step in ("judge", "freeze", "commit", "seed", "rank", "allocate", "report"):
@@ -75,16 +77,16 @@ def _drawn_campaigns(runtime: Runtime, expected: dict[str, Any]) -> None:
             if step == last.get(name):
                 break
     # One after another, so that the drains empty the queues of those that are to be further on.
-    drawn["completed"].publish("completed")
+    drawn["completed"].publish(drawn["completed"].word)
     run(runtime, "selections")
     run(runtime, "notifications")
     _empty(runtime, runtime.names.notification_queue)
-    drawn["notified"].publish("notified")
+    drawn["notified"].publish(drawn["notified"].word)
     run(runtime, "selections")
     # Messages in the outbox and on the queue: the canary of two is sent, the rest is held for an hour.
     held = runtime.settings.selection.model_copy(update={"canary_hold_seconds": 3600.0})
     run(Runtime(runtime.settings.model_copy(update={"selection": held})), "notifications")
-    drawn["published"].publish("published")
+    drawn["published"].publish(drawn["published"].word)
     for name in names:
         record = runtime.draws.get(name)
         assert record is not None
@@ -98,7 +100,7 @@ def _draw(runtime: Runtime, campaign_id: str) -> DrawRun:
         runtime,
         campaign_id,
         run_id=f"draw-{campaign_id}",
-        settled=lambda _campaign: (),
+        settled=lambda _campaign: ReplicationProgress(),
         judge=partial(judge_campaign, runtime),
     )
 
@@ -137,13 +139,14 @@ def _open_campaign(runtime: Runtime, expected: dict[str, Any]) -> None:
     _replicate(runtime)
     # Stopped in its midst: its rows stay, with the position.
     stop = StopSignal()
-    options = {
-        "rate": 8.0,
-        "backfill_id": "before",
-        "stop": stop,
-        "on_progress": lambda _progress: stop.set(),
-    }
-    report = start_backfill(runtime, "completed", **options)
+    report = start_backfill(
+        runtime,
+        "completed",
+        rate=8.0,
+        backfill_id="before",
+        stop=stop,
+        on_progress=lambda _progress: stop.set(),
+    )
     assert report.ended == "stopped" and report.sent < 12, report.as_dict()
     expected["backfill"] = report.sent
 
@@ -172,21 +175,20 @@ def _operations(runtime: Runtime) -> None:
 
 
 def _archive(runtime: Runtime) -> int:
-    report = archive_events(runtime, run_id="old-archive")
+    report = archive_events(runtime, run_id="archive")
     assert report.adds_up and report.ended == "caught_up", report.as_dict()
     return int(report.written)
 
 
 def _waiting_work(runtime: Runtime, expected: dict[str, Any]) -> None:
-    """What is under way when the old workers stop: keys on the queue, records of the stream that no drain has read,
+    """What is under way when the workers stop: keys on the queue, records of the stream that no drain has read,
     events that no drain has published.
     """
     expected["events"] = {}
-    # Events on the analytics queue: saved, not published. One has what today's schemas are stricter about.
+    # Events on the analytics queue: saved, not published.
     for number in range(10):
         key = entries.key(f"saved-{number:02d}", "open")
-        changes = {"ref": "a ref in words", "correlationId": "a text, in words"} if number == 0 else {}
-        _owe(expected, key, entries.put(runtime, key, **{"ref": f"saved-ref-{number:02d}", **changes}))
+        _owe(expected, key, entries.put(runtime, key, ref=f"saved-ref-{number:02d}"))
     _replicate(runtime)
     for number in range(10):
         key = entries.key(f"queued-{number:02d}", "open")
@@ -198,8 +200,6 @@ def _waiting_work(runtime: Runtime, expected: dict[str, Any]) -> None:
 
 
 def _owe(expected: dict[str, Any], key: Any, item: dict[str, Any]) -> None:
-    from regworkers_core.domain.events import EventType
-
     expected["events"][key.document_id] = event_id(key, lenient_order(item), EventType.ENTRY_REPLICATED)
 
 
@@ -221,15 +221,45 @@ def _terminal(runtime: Runtime, *words: str) -> Any:
     return answer
 
 
-def main(prefix: str) -> None:
-    settings = test_settings(prefix)
-    runtime = Runtime(settings)
-    started = time.monotonic()
-    expected = write(runtime)
-    expected["seconds"] = round(time.monotonic() - started, 1)
-    sys.stdout.write(orjson.dumps(expected).decode() + "\n")
+def drain(runtime: Runtime, names: list[str]) -> dict[str, Any]:
+    """Prints `ready` before the first receive, and returns the items of each drain."""
+    # Wired before threads need them.
+    _ = runtime.replica, runtime.demand_table, runtime.streams, runtime.sqs, runtime.events
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    with ThreadPoolExecutor(len(names)) as pool:
+        reports = list(pool.map(lambda name: run(runtime, name, idle_seconds=IDLE_SECONDS), names))
+    return {name: report.as_dict()["items"] for name, report in zip(names, reports, strict=True)}
+
+
+def names() -> dict[str, Any]:
+    """What has runs, events or a switch in Dagster's database, by its kind; and tags and partitions."""
+    from regworkers_dagster.definitions import defs
+    from regworkers_dagster.runs import DRAIN_TAG, MARKET_TAG
+    from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
+
+    repository = defs.get_repository_def()
+    graph = repository.asset_graph
+    return {
+        "jobs": sorted(each.name for each in repository.get_all_jobs()),
+        "sensors": sorted(each.name for each in repository.sensor_defs),
+        "schedules": sorted(each.name for each in repository.schedule_defs),
+        "assets": sorted(each.to_user_string() for each in graph.get_all_asset_keys()),
+        "checks": sorted(each.to_user_string() for each in graph.asset_check_keys),
+        "tags": [DRAIN_TAG, MARKET_TAG],
+        "partitions": [CAMPAIGN_PARTITIONS.name],
+    }
+
+
+def main(act: str, prefix: str = "", *drains: str) -> None:
+    if act == "names":
+        answer = names()
+    else:
+        runtime = Runtime(test_settings(prefix))
+        answer = write(runtime) if act == "write" else drain(runtime, list(drains))
+    sys.stdout.write(orjson.dumps(answer).decode() + "\n")
 
 
 if __name__ == "__main__":
     os.environ["REGWORKERS_INSTANCE"] = "none"
-    main(sys.argv[1])
+    main(*sys.argv[1:])
