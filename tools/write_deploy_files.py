@@ -107,7 +107,7 @@ def document(settings: Settings) -> dict[str, Any]:
             }
             for alarm in alarms(settings)
         },
-        "queries": {query.name: query.text for query in saved_queries(settings)},
+        "queries": saved_queries(settings),
         "policies": all_policies(replace(PLACEHOLDERS, invites=settings.invites.prefix)),
         "roles": list(ROLES),
     }

@@ -1,4 +1,4 @@
-"""`regworkers config|provision|aws`: settings, resources, policies, dashboards and alarms."""
+"""`regworkers config|provision|aws`: settings, resources and policies."""
 
 from __future__ import annotations
 
@@ -16,16 +16,10 @@ from fairdraw.documents import as_document
 from regworkers_core.cli.changes import Adoption, Change, audited
 from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, facts, progress, rows
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.producers import ProducerRole, role_named
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.infrastructure.dashboards.publish_dashboards import (
-    DashboardChange,
-    DashboardState,
-    publish,
-)
 from regworkers_core.infrastructure.discovery.compare import Discovery, ResourceLine, discover
 from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, role_policy
@@ -139,10 +133,9 @@ def producer_key_command(
 _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
 # Names to list of resources that could not be read for the same reason.
 _NAMED = 3
-_TOPIC = re.compile(r"arn:[a-z-]+:[a-z]+:[a-z0-9-]*:\d{12}:\S+")
 
 
-app = typer.Typer(help="Compare resources, print policies, publish dashboards.", no_args_is_help=True)
+app = typer.Typer(help="Compare resources, print policies.", no_args_is_help=True)
 
 
 @app.command("find-resources")
@@ -268,55 +261,3 @@ def iam_policy_command(
     else:
         policies = {each.name: each.policy(place) for each in chosen}
         answer(policies if worker is None else policies[worker], Format.JSON)
-
-
-@app.command("publish-dashboards")
-@flatten_options
-def publish_dashboards_command(
-    change: Change,
-    critical_topic: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ARN",
-            help="topic of critical alarms; repeatable [default: unchanged]",
-            show_default=False,
-        ),
-    ] = None,
-    warning_topic: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ARN", help="topic of warnings; repeatable [default: unchanged]", show_default=False
-        ),
-    ] = None,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Compare dashboard, alarms and saved queries with CloudWatch; with --apply write them."""
-    topics = {Severity.CRITICAL: critical_topic or [], Severity.WARNING: warning_topic or []}
-    for severity, names in topics.items():
-        for each in names:
-            if not _TOPIC.fullmatch(each):
-                raise UsageError(f"--{severity}-topic must be an ARN (got {each!r})")
-    runtime = Runtime.load()
-    changes: list[DashboardChange] = []
-    environment, dry_run = runtime.settings.environment, change.dry_run
-    with (
-        audited(
-            runtime, "aws publish-dashboards", environment, {"topics": topics}, dry_run=dry_run
-        ) as result,
-        progress("parts", "compare" if dry_run else "publish") as show,
-    ):
-        for part in publish(runtime, dry_run=dry_run, topics=topics):
-            changes.append(part)
-            show(completed=len(changes))
-        result["written"] = sum(each.written for each in changes)
-    answer([each.as_dict() for each in changes], form, _changes(changes))
-
-
-def _changes(changes: list[DashboardChange]) -> Group:
-    lines = [(each.kind, each.name, "written" if each.written else each.state) for each in changes]
-    diffs = [Text(f"{each.kind} {each.name}\n" + "\n".join(each.diff)) for each in changes if each.diff]
-    open_ = sum(
-        each.state in (DashboardState.NEW, DashboardState.DIFFERS) and not each.written for each in changes
-    )
-    last = [Text(f"nothing was written: add --apply to write {open_} parts")] if open_ else []
-    return Group(rows(("", "name", ""), lines), *diffs, *last)

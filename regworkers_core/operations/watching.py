@@ -15,7 +15,6 @@ from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.infrastructure.dashboards.publish_dashboards import existing_alarms
 from regworkers_core.operations.logs import parse
 from regworkers_core.runtime import Runtime
 
@@ -29,6 +28,16 @@ class AlarmState(NamedTuple):
     since: str
 
 
+def _alarms(runtime: Runtime) -> list[Mapping[str, Any]]:
+    """The alarms of this environment, as CloudWatch describes them. Raises TransientFailure."""
+    return all_pages(
+        partial(runtime.dependency("cloudwatch").call, runtime.aws.client("cloudwatch").describe_alarms),
+        "MetricAlarms",
+        ("NextToken", "NextToken"),
+        AlarmNamePrefix=f"{runtime.names.prefix}regworkers-",
+    )
+
+
 def alarm_states(runtime: Runtime) -> list[AlarmState]:
     """The alarms of this environment that exist. Raises TransientFailure."""
     return [
@@ -39,7 +48,7 @@ def alarm_states(runtime: Runtime) -> list[AlarmState]:
             str(each.get("StateValue") or "INSUFFICIENT_DATA"),
             iso(each["StateUpdatedTimestamp"].timestamp()) if "StateUpdatedTimestamp" in each else "",
         )
-        for each in existing_alarms(runtime)
+        for each in _alarms(runtime)
     ]
 
 

@@ -19,7 +19,6 @@ from tests.support.typing_in import at_a_terminal
 
 # Words that each command needs to be complete.
 CHANGES: dict[str, tuple[str, ...]] = {
-    "aws publish-dashboards": (),
     "backfill": (),
     "campaign cache take-over": (),
     "draw log-key": ("--change",),

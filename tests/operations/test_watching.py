@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.infrastructure.dashboards.publish_dashboards import publish
+from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.observability.metrics import RECEIVED, Metering
 from regworkers_core.operations.runbooks import cost
 from regworkers_core.operations.runbooks.runbook import DrainWork
@@ -93,8 +93,14 @@ def test_a_query_that_does_not_end_is_an_outage_and_a_missing_group_says_so() ->
         error_lines(hanging, 0, 1)
 
 
+def put_alarms(runtime: Runtime) -> None:
+    """As Terraform does."""
+    for alarm in alarms(runtime.settings):
+        runtime.aws.client("cloudwatch").put_metric_alarm(**alarm.request())
+
+
 def test_alarms_have_their_state_and_severity(runtime: Runtime) -> None:
-    list(publish(runtime, dry_run=False))
+    put_alarms(runtime)
     name = f"{runtime.names.prefix}regworkers-save-retries"
     runtime.aws.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="test")
     states = {each.name: each for each in alarm_states(runtime)}
@@ -103,7 +109,7 @@ def test_alarms_have_their_state_and_severity(runtime: Runtime) -> None:
 
 
 def test_the_cost_of_watching_counts_what_exists(runtime: Runtime) -> None:
-    list(publish(runtime, dry_run=False))
+    put_alarms(runtime)
     runtime.metrics.put([Metering(RECEIVED, 1, {"Drain": "save"})])
     found = watching_cost(runtime, 7)
     assert found.alarms > 40 and found.metrics >= 1

@@ -47,7 +47,6 @@ PROVISION = "provision"
 FLOWS = {
     "regworkers_core/infrastructure/provision": PROVISION,
     "regworkers_core/infrastructure/discovery/": "discovery",
-    "regworkers_core/infrastructure/dashboards/publish": "dashboards",
     "regworkers_core/operations/logs/": "logs",
     "regworkers_core/operations/dead_letters/": "dead-letters",
     "regworkers_core/analytics/archive/": "archive",

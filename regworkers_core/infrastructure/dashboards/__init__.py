@@ -1,1 +1,1 @@
-"""CloudWatch's dashboard, alarms and saved queries. `regworkers aws publish-dashboards` and Terraform publish them."""
+"""CloudWatch's dashboard, alarms and saved queries, which Terraform publishes."""

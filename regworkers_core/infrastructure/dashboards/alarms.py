@@ -5,7 +5,7 @@ Alarms cover what the workers' own alerts cannot: an outage of the workers thems
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -93,8 +93,8 @@ class Alarm:
     comparison: str = "GreaterThanThreshold"
     missing: Missing = "notBreaching"
 
-    def request(self, actions: Sequence[str] = ()) -> dict[str, Any]:
-        """The arguments of PutMetricAlarm. `actions` are notified when the alarm begins and when it ends."""
+    def request(self) -> dict[str, Any]:
+        """The arguments of PutMetricAlarm. Terraform adds the topics."""
         return {
             "AlarmName": self.name,
             # With its severity, so that an alarm whose severity changed differs from the existing one.
@@ -109,8 +109,6 @@ class Alarm:
             "Threshold": float(self.threshold),
             "ComparisonOperator": self.comparison,
             "TreatMissingData": self.missing,
-            "AlarmActions": list(actions),
-            "OKActions": list(actions),
         }
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -209,16 +208,6 @@ ANY_CORRELATION_ID = "<correlation id>"
 SLOW_MS = 5000
 
 
-@dataclass(frozen=True, slots=True)
-class SavedQuery:
-    name: str
-    text: str
-    log_group: str
-
-    def request(self) -> dict[str, Any]:
-        return {"name": self.name, "queryString": self.text, "logGroupNames": [self.log_group]}
-
-
 def by_correlation_id(correlation_id: str) -> str:
     """The query for all lines of one entry. Characters that could end the literal are removed from the id."""
     literal = correlation_id.replace("\\", "").replace('"', "")
@@ -231,12 +220,12 @@ def by_correlation_id(correlation_id: str) -> str:
     )
 
 
-def saved_queries(settings: Settings) -> list[SavedQuery]:
-    """The queries of the operations manual, with its limits, and one that counts; a folder for each environment.
+def saved_queries(settings: Settings) -> dict[str, str]:
+    """By name, the queries of the operations manual, with its limits, and one that counts; a folder for each
+    environment.
 
     Our lines have no `@duration` as Lambda's do: batches, slow calls and checks log `durationMs`.
     """
-    group = settings.names.log_group
     texts = {
         "failed invocations": _lines(
             "fields @timestamp, worker, event, runId, drain, ended, dependency, error, @message",
@@ -264,9 +253,7 @@ def saved_queries(settings: Settings) -> list[SavedQuery]:
             "sort @timestamp desc",
         ),
     }
-    return [
-        SavedQuery(f"{settings.names.prefix}regworkers/{name}", text, group) for name, text in texts.items()
-    ]
+    return {f"{settings.names.prefix}regworkers/{name}": text for name, text in texts.items()}
 
 
 def _lines(*parts: str) -> str:

@@ -258,23 +258,6 @@ OPERATORS = (
         ),
     ),
     Worker(
-        "dashboards",
-        "`regworkers aws publish-dashboards`",
-        (
-            FIND_ALARMS,
-            Statement("PublishAlarms", ("cloudwatch:PutMetricAlarm",), (prefixed("cloudwatch", "alarm:"),)),
-            Statement(
-                "PublishDashboards",
-                ("cloudwatch:GetDashboard", "cloudwatch:PutDashboard"),
-                (prefixed("cloudwatch", "dashboard/", regional=False),),
-            ),
-            Statement(
-                "SaveQueries", ("logs:DescribeQueryDefinitions", "logs:PutQueryDefinition"), (everything,)
-            ),
-        ),
-        frozenset({"logs:PutQueryDefinition"}),
-    ),
-    Worker(
         "logs",
         "`regworkers logs`: engineers on call",
         (Statement("ReadOurLogs", ("logs:FilterLogEvents",), (log_group, log_streams)),),

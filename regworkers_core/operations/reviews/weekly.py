@@ -339,7 +339,7 @@ def errors(recorded: RecordedFailures, before: Days, now: Days, *, since: float)
 def alarms(states: Sequence[AlarmState], *, now: float) -> ReviewSection:
     """The alarms that are not OK, and since when."""
     if not states:
-        text = "no alarm exists: `regworkers aws publish-dashboards --apply` or Terraform publishes them"
+        text = "no alarm exists: Terraform publishes them"
         return ReviewSection("No alarm exists.", [Remark("note", text)])
     numbers = Counter(each.state for each in states)
     remarks, rows = list[Remark](), []

@@ -160,30 +160,3 @@ def test_the_policy_of_one_worker_is_printed_for_the_environment_and_unknown_one
     assert "runs of save_entries" in terminal("iam-policy", "--list").stdout
     assert isinstance(terminal("iam-policy", "--worker", "unknown").exception, UsageError)
     assert isinstance(terminal("iam-policy", "--account", "12").exception, UsageError)
-
-
-def test_publishing_shows_first_writes_with_yes_and_then_has_nothing_to_do(
-    terminal: Terminal, runtime: Runtime
-) -> None:
-    def states(*words: str) -> set[tuple[str, bool]]:
-        answer = terminal("publish-dashboards", "--format", "json", *words)
-        assert answer.exit_code == 0
-        changes = orjson.loads(answer.stdout_bytes)
-        return {(each["state"], each["written"]) for each in changes if each["kind"] != "saved query"}
-
-    assert states() == {("new", False)}
-    topic = "arn:aws:sns:us-east-1:123456789012:on-call"
-    topics = ("--critical-topic", topic, "--warning-topic", topic + "-team")
-    assert states("--apply", *topics) == {("new", True)}
-    stand = runtime.aws.client("cloudwatch").describe_alarms(AlarmNamePrefix=runtime.names.prefix)[
-        "MetricAlarms"
-    ]
-    assert {each["AlarmActions"][0]: each["AlarmDescription"].partition(":")[0] for each in stand} == {
-        topic: "critical",
-        topic + "-team": "warning",
-    }
-    # Without options, alarms keep their topics.
-    assert states() == {("same", False)} == states("--apply")
-    other = terminal("publish-dashboards", "--critical-topic", topic + "-2")
-    assert "-notifies: " in other.stdout and "nothing was written: add --apply" in other.stdout
-    assert isinstance(terminal("publish-dashboards", "--warning-topic", "on-call").exception, UsageError)

@@ -1,19 +1,16 @@
-"""Dashboard, alarms and saved queries as CloudWatch takes them; queries by their shape, for no emulator has them."""
+"""Dashboard, alarms and saved queries as they are declared."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from botocore.stub import Stubber
 
 from regworkers_core.domain.snapshot import RUN_JOBS
 from regworkers_core.flows import DRAIN
 from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
 from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
-from regworkers_core.infrastructure.dashboards.publish_dashboards import DashboardState, publish
 from regworkers_core.observability.metrics import EVALUATED, INSTRUMENTS
-from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AlertSettings
 from regworkers_dagster.definitions import defs
 from tests.support.runtimes import test_settings
@@ -121,41 +118,8 @@ def test_names_are_unique_and_widgets_do_not_overlap(settings: Any) -> None:
     assert len(set(places)) == len(places)
 
 
-def test_saved_queries_are_created_then_left_alone_then_corrected_under_their_id(settings: Any) -> None:
-    def states(found: list[dict[str, Any]], writes: list[dict[str, Any]]) -> list[DashboardState]:
-        runtime = Runtime(settings)
-        logs, cloudwatch = (runtime.aws.client(name) for name in ("logs", "cloudwatch"))
-        queries = Stubber(logs)
-        queries.add_response(
-            "describe_query_definitions",
-            {"queryDefinitions": found},
-            {"queryDefinitionNamePrefix": "prod-regworkers/"},
-        )
-        for request in writes:
-            queries.add_response("put_query_definition", {"queryDefinitionId": "q"}, request)
-        board_and_alarms = Stubber(cloudwatch)
-        board_and_alarms.add_client_error("get_dashboard", "ResourceNotFound")
-        board_and_alarms.add_response("put_dashboard", {})
-        board_and_alarms.add_response("describe_alarms", {"MetricAlarms": []})
-        for _ in alarms(settings):
-            board_and_alarms.add_response("put_metric_alarm", {})
-        runtime.aws.client = lambda name, **_: logs if name == "logs" else cloudwatch  # type: ignore[method-assign]
-        with queries, board_and_alarms:
-            changes = list(publish(runtime, dry_run=False))
-            queries.assert_no_pending_responses()
-            board_and_alarms.assert_no_pending_responses()
-        return [each.state for each in changes if each.kind == "saved query"]
-
-    wanted = [query.request() for query in saved_queries(settings)]
-    assert states([], wanted) == [DashboardState.NEW] * len(wanted)
-    found = [{**each, "queryDefinitionId": f"q{number}"} for number, each in enumerate(wanted)]
-    assert states(found, []) == [DashboardState.SAME] * len(wanted)
-    changed = [{**found[0], "queryString": "fields @message"}, *found[1:]]
-    assert states(changed, [{**wanted[0], "queryDefinitionId": "q0"}])[0] is DashboardState.DIFFERS
-
-
 def test_the_manuals_queries_stand_with_its_filters_and_limits(settings: Any) -> None:
-    texts = {query.name.rpartition("/")[2]: query.text for query in saved_queries(settings)}
+    texts = {name.rpartition("/")[2]: text for name, text in saved_queries(settings).items()}
     for name, filtered, limit in (
         ("failed invocations", "filter @message like /ERROR/", 100),
         ("by correlation id", 'filter correlationId = "<correlation id>"', 1000),
