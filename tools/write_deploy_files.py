@@ -19,7 +19,7 @@ import orjson
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board, board_name, saved_queries
 from regworkers_core.infrastructure.desired import LIFECYCLES, desired
-from regworkers_core.infrastructure.policies.platform import ROLES, all_policies
+from regworkers_core.infrastructure.policies.platform import SERVICE_ACCOUNTS, all_policies, policy_name
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT, Environment, Settings, settings_of
 from tools.residents import write_residents
@@ -85,7 +85,7 @@ def document(settings: Settings) -> dict[str, Any]:
             "timeout_seconds": wanted.function.timeout_seconds,
             "alias": wanted.function.alias,
             "environment": dict(wanted.function.environment),
-            "policies": list(wanted.function.policies),
+            "policy": policy_name(wanted.function.role),
             "network_policy": wanted.function.network_policy,
         },
         "dashboard_name": board_name(settings),
@@ -109,7 +109,7 @@ def document(settings: Settings) -> dict[str, Any]:
         },
         "queries": saved_queries(settings),
         "policies": all_policies(replace(PLACEHOLDERS, invites=settings.invites.prefix)),
-        "roles": list(ROLES),
+        "roles": list(SERVICE_ACCOUNTS),
     }
 
 

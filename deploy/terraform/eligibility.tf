@@ -19,10 +19,10 @@ resource "aws_iam_role" "eligibility" {
 }
 
 resource "aws_iam_role_policy_attachment" "eligibility" {
-  for_each = toset(var.eligibility_package == "" ? [] : local.function.policies)
+  for_each = local.functions
 
-  role       = aws_iam_role.eligibility[local.function.name].name
-  policy_arn = aws_iam_policy.worker[each.value].arn
+  role       = aws_iam_role.eligibility[each.value].name
+  policy_arn = aws_iam_policy.role[local.function.policy].arn
 }
 
 # Network interfaces in the subnets, and log lines.

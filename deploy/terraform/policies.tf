@@ -1,5 +1,10 @@
-# Of each worker, for people and other programs, and of each role. A managed policy has at most 6,144 characters.
-resource "aws_iam_policy" "worker" {
+# One for each role, with the rights of all its workers. A managed policy has at most 6,144 characters.
+moved {
+  from = aws_iam_policy.worker
+  to   = aws_iam_policy.role
+}
+
+resource "aws_iam_policy" "role" {
   for_each = local.generated.policies
 
   name = "${local.prefix}regworkers-${each.key}"
@@ -11,7 +16,7 @@ resource "aws_iam_policy" "worker" {
   "ACCOUNT", var.account)
 }
 
-# A role has one policy, with the rights of all its workers: `role-<name>` above.
+# The function's role is in eligibility.tf; people and other programs bring roles of their own.
 resource "aws_iam_role" "service_account" {
   for_each = toset(local.generated.roles)
 
@@ -36,5 +41,5 @@ resource "aws_iam_role_policy_attachment" "service_account" {
   for_each = toset(local.generated.roles)
 
   role       = aws_iam_role.service_account[each.value].name
-  policy_arn = aws_iam_policy.worker["role-${each.value}"].arn
+  policy_arn = aws_iam_policy.role["role-${each.value}"].arn
 }

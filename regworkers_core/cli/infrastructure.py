@@ -224,40 +224,31 @@ def _known(line: ResourceLine) -> str:
 
 @app.command("iam-policy")
 def iam_policy_command(
-    worker: Annotated[
-        str | None,
-        typer.Option(help=" or ".join(worker.name for worker in WORKERS), show_default=False),
-    ] = None,
     role: Annotated[str | None, typer.Option(help=" or ".join(ROLES), show_default=False)] = None,
     account: Annotated[str, typer.Option(help="the account's 12-digit number")] = _ACCOUNT,
     log_bucket: Annotated[str, typer.Option(help="the bucket of Dagster's compute logs")] = _LOG_BUCKET,
     list_workers: Annotated[
-        bool, typer.Option("--list", help="list the workers, what each policy is for, and its roles")
+        bool, typer.Option("--list", help="list the workers, what each is for, and its roles")
     ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Print the least-privilege IAM policy of one worker or one role, or of all workers.
+    """Print the least-privilege IAM policy of one role, or of all roles.
 
-    The JSON document is for `aws iam create-policy`. A role's has the rights of all its workers.
+    The JSON document is for `aws iam create-policy`. A role has the rights of all its workers.
     """
     if account != _ACCOUNT and not re.fullmatch(r"\d{12}", account):
         raise UsageError(f"--account must be 12 digits (got {account!r})")
-    chosen = [each for each in WORKERS if worker in (None, each.name)]
-    if not chosen:
-        raise UsageError(f"unknown worker {worker!r}: `regworkers aws iam-policy --list` has all")
-    place = place_of(load_settings(), account=account, log_bucket=log_bucket)
+    if role is not None and role not in ROLES:
+        raise UsageError(f"--role must be {' or '.join(ROLES)} (got {role!r})")
     if list_workers:
-        roles_of = {each.name: [name for name, of in ROLES.items() if each.name in of] for each in chosen}
+        roles_of = {each.name: [name for name, of in ROLES.items() if each.name in of] for each in WORKERS}
         table = rows(
             ("worker", "for", "roles"),
-            [(each.name, each.does, ", ".join(roles_of[each.name])) for each in chosen],
+            [(each.name, each.does, ", ".join(roles_of[each.name])) for each in WORKERS],
         )
-        listed = [{"worker": each.name, "for": each.does, "roles": roles_of[each.name]} for each in chosen]
+        listed = [{"worker": each.name, "for": each.does, "roles": roles_of[each.name]} for each in WORKERS]
         answer(listed, form, table)
-    elif role is not None:
-        if role not in ROLES or worker is not None:
-            raise UsageError(f"--role must be {' or '.join(ROLES)}, without --worker (got {role!r})")
-        answer(role_policy(role, place), Format.JSON)
-    else:
-        policies = {each.name: each.policy(place) for each in chosen}
-        answer(policies if worker is None else policies[worker], Format.JSON)
+        return
+    place = place_of(load_settings(), account=account, log_bucket=log_bucket)
+    policies = {each: role_policy(each, place) for each in ROLES if role in (None, each)}
+    answer(policies if role is None else policies[role], Format.JSON)

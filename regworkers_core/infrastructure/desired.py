@@ -160,8 +160,8 @@ class Function:
     handler: str = "regworkers_core.eligibility.handler.handler"
     runtime: str = "python3.13"
     alias: str = "live"
-    # Of the workers, and the one of AWS for network interfaces.
-    policies: tuple[str, ...] = ("eligibility", "services")
+    role: str = "eligibility"
+    # AWS's own, for network interfaces.
     network_policy: str = "AWSLambdaVPCAccessExecutionRole"
 
     @property

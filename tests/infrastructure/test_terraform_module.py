@@ -19,9 +19,10 @@ from regworkers_core.infrastructure.discovery.compare import Discovery, compare
 from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
 from regworkers_core.infrastructure.discovery.found import FoundResources
 from regworkers_core.infrastructure.discovery.terraform import resources
-from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, role_policy
+from regworkers_core.infrastructure.policies.platform import ROLES, SERVICE_ACCOUNTS, WORKERS, role_policy
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT, Environment, settings_of
+from tests.infrastructure.deploy.policies import statements_of
 from tests.support.hcl import evaluate
 from tools.write_deploy_files import ENVIRONMENTS, write_archive, write_files
 
@@ -182,30 +183,30 @@ def test_roles_and_policies_keep_within_the_default_quotas(module: Path, environ
     ]
     assert max(hanging.count(role) for role in hanging) <= 10
     prefix = settings_of(environment).names.prefix
-    assert {hanging.count(f"{prefix}regworkers-{role}") for role in ROLES} == {1}
+    assert {hanging.count(f"{prefix}regworkers-{role}") for role in SERVICE_ACCOUNTS} == {1}
     # IAM does not count white space. "IAM and AWS STS quotas" in its documentation.
     sizes = {
         resource["values"]["name"]: len(re.sub(r"\s", "", resource["values"]["policy"]))
         for resource in found
         if resource["type"] == "aws_iam_policy"
     }
-    assert len(sizes) == len(ROLES) + len(WORKERS)
+    assert len(sizes) == len(ROLES)
     assert max(sizes.values()) <= 6144, sizes
 
 
 def test_a_role_may_do_what_its_workers_may_and_nothing_else() -> None:
-    def allowed(document: Any) -> set[tuple[str, str, str]]:
+    def allowed(statements: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
         return {
             (action, resource, str(each.get("Condition")))
-            for each in document["Statement"]
+            for each in statements
             for action in each["Action"]
             for resource in each["Resource"]
         }
 
     for role, workers in ROLES.items():
-        of_workers = [allowed(worker.policy(PLACEHOLDERS)) for worker in WORKERS if worker.name in workers]
+        of_workers = [allowed(statements_of(worker)) for worker in WORKERS if worker.name in workers]
         assert len(of_workers) == len(workers)
-        assert allowed(role_policy(role, PLACEHOLDERS)) == set().union(*of_workers)
+        assert allowed(role_policy(role, PLACEHOLDERS)["Statement"]) == set().union(*of_workers)
 
 
 def test_the_release_archive_has_what_terraform_reads(tmp_path: Path) -> None:

@@ -24,10 +24,9 @@ import dagster as dg
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.drains import runner
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
-from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.pods import JOBS
-from tests.infrastructure.deploy.policies import Call, action_of, resources
+from tests.infrastructure.deploy.policies import Call, action_of, resources, statements_of
 
 _PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regworkers_dagster"))
 # Means in whosever hands: an adapter that a test takes up is that test's.
@@ -103,7 +102,7 @@ def policies(without: tuple[str, str] | None = None) -> Policies:
                 ),
                 tuple(resource.replace("PREFIX", "*") for resource in statement["Resource"]),
             )
-            for statement in worker.policy(PLACEHOLDERS)["Statement"]
+            for statement in statements_of(worker)
         )
         for worker in WORKERS
     }

@@ -14,7 +14,12 @@ from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.dashboards.board import board_body, board_name
 from regworkers_core.infrastructure.desired import Fact, Facts, Lifecycle, desired
 from regworkers_core.infrastructure.discovery import workers
-from regworkers_core.infrastructure.policies.platform import ROLES, all_policies, resource_name
+from regworkers_core.infrastructure.policies.platform import (
+    SERVICE_ACCOUNTS,
+    all_policies,
+    policy_name,
+    resource_name,
+)
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.settings import Settings
 
@@ -151,9 +156,9 @@ def _policies(settings: Settings, local: bool) -> Iterator[Declared]:
 
 def _roles(settings: Settings, local: bool) -> Iterator[Declared]:
     place = place_of(settings, account=ACCOUNT, log_bucket=LOG_BUCKET)
-    for short in ROLES:
-        attached = [resource_name(place, f"role-{short}")]
-        yield Declared(ResourceKind.ROLE, resource_name(place, short), facts_of_role(attached), local)
+    for role in SERVICE_ACCOUNTS:
+        attached = [resource_name(place, policy_name(role))]
+        yield Declared(ResourceKind.ROLE, resource_name(place, role), facts_of_role(attached), local)
     function = desired(settings).function
-    attached = [*(resource_name(place, policy) for policy in function.policies), function.network_policy]
+    attached = [resource_name(place, policy_name(function.role)), function.network_policy]
     yield Declared(ResourceKind.ROLE, function.name, facts_of_role(attached), local)

@@ -345,7 +345,6 @@ OPERATORS = (
 )
 
 
-# All workers that have a policy.
 WORKERS: tuple[Worker, ...] = (
     *REPLICATION,
     *SELECTION,
@@ -357,9 +356,9 @@ WORKERS: tuple[Worker, ...] = (
 )
 
 
-# The workers of each role. A role is named like its Kubernetes service account and has one policy. Runs have a role for
-# each duty (regworkers_dagster/pods.py); `run` is for a run without a duty.
-ROLES: dict[str, tuple[str, ...]] = {
+# The workers of each role, which has one policy. These roles are named like their Kubernetes service account. Runs have
+# one for each duty (regworkers_dagster/pods.py); `run` is for a run without a duty.
+SERVICE_ACCOUNTS: dict[str, tuple[str, ...]] = {
     "logs": ("log-lines",),
     "sensors": ("compute-logs", "kafka-certificate", "sensors", "services"),
     "web": ("compute-logs", "web"),
@@ -394,6 +393,29 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
+ROLES: dict[str, tuple[str, ...]] = {
+    **SERVICE_ACCOUNTS,
+    # The function, and KEDA's operator.
+    "eligibility": ("eligibility", "services"),
+    "scaling": ("scaling",),
+    # People at a terminal.
+    "managers": ("campaigns", "draw", "log-lines", "selections", "services"),
+    "on-call": ("dead-letters", "doctor", "log-lines", "logs"),
+    "certificates": ("certificates",),
+    "cut-over": ("cut-over",),
+    "discovery": ("discovery",),
+    "erasure": ("erasure",),
+    "invites": ("invites",),
+    "log-key": ("log-key",),
+    "producer-key": ("producer-key",),
+    "shadow": ("shadow",),
+}
+
+
+def policy_name(role: str) -> str:
+    return f"role-{role}"
+
+
 def role_policy(role: str, place: PolicyPlace) -> dict[str, Any]:
     """What the workers of a role may do together, as a policy document of IAM."""
     of_role = [worker for worker in WORKERS if worker.name in ROLES[role]]
@@ -401,10 +423,8 @@ def role_policy(role: str, place: PolicyPlace) -> dict[str, Any]:
 
 
 def all_policies(place: PolicyPlace) -> dict[str, dict[str, Any]]:
-    """Documents of every worker, which people and other programs may have, and of every role, as `role-<name>`."""
-    return {worker.name: worker.policy(place) for worker in WORKERS} | {
-        f"role-{role}": role_policy(role, place) for role in ROLES
-    }
+    """The document of each role by the name of its policy."""
+    return {policy_name(role): role_policy(role, place) for role in ROLES}
 
 
 def resource_name(place: PolicyPlace, short: str) -> str:

@@ -57,55 +57,34 @@ class Statement:
     resources: tuple[Resource, ...]
     condition: Callable[[PolicyPlace], Mapping[str, Any]] | None = None
 
-    def rendered(self, place: PolicyPlace) -> dict[str, Any]:
-        document: dict[str, Any] = {
-            "Sid": self.sid,
-            "Effect": "Allow",
-            "Action": sorted(self.actions),
-            "Resource": [resource(place) for resource in self.resources],
-        }
-        if self.condition is not None:
-            document["Condition"] = dict(self.condition(place))
-        return document
 
-
-def document(statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"Version": "2012-10-17", "Statement": list(statements)}
-
-
-def merged(statements: Iterable[Statement], place: PolicyPlace) -> dict[str, Any]:
+def merged(allowed_by: Iterable[Statement], place: PolicyPlace) -> dict[str, Any]:
     """One short document that allows the same and nothing else: resources with the same actions share a statement."""
     allowed: dict[tuple[str, str], set[str]] = {}
-    for each in statements:
+    for each in allowed_by:
         condition = orjson.dumps(each.condition(place) if each.condition else {}, option=orjson.OPT_SORT_KEYS)
         for resource in each.resources:
             allowed.setdefault((condition.decode(), resource(place)), set()).update(each.actions)
     together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (condition_text, resource_name), actions in sorted(allowed.items()):
         together.setdefault((condition_text, tuple(sorted(actions))), []).append(resource_name)
-    return document(
+    statements = [
         {"Effect": "Allow", "Action": list(names), "Resource": resources}
         | ({"Condition": orjson.loads(text)} if text != "{}" else {})
         for (text, names), resources in together.items()
-    )
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker and its policy. `does` says in a few words who needs it."""
+    """A worker and what it may do. `does` says in a few words who needs it."""
 
     name: str
     does: str
     statements: tuple[Statement, ...]
     # Actions that only faults or unusual environments need, so that tests do not see them used.
     rare: frozenset[str] = field(default_factory=frozenset)
-
-    def policy(self, place: PolicyPlace) -> dict[str, Any]:
-        return document(statement.rendered(place) for statement in self.statements)
-
-    @property
-    def actions(self) -> set[str]:
-        return {action for statement in self.statements for action in statement.actions}
 
 
 def table(place: PolicyPlace) -> str:

@@ -15,7 +15,7 @@ from regworkers_core import infrastructure
 from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.infrastructure.desired import desired
-from regworkers_core.infrastructure.policies.platform import WORKERS
+from regworkers_core.infrastructure.policies.platform import ROLES, role_policy
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.reviews.sections import ReviewSection, SectionReader
@@ -47,15 +47,14 @@ def parts(
 
 
 def declared_policies() -> dict[str, Mapping[str, Any]]:
-    """Documents by name, with placeholders. `regworkers aws find-resources` compares them with AWS."""
-    return {worker.name: worker.policy(PLACEHOLDERS) for worker in WORKERS}
+    """Documents by role, with placeholders. `regworkers aws find-resources` compares them with AWS."""
+    return {role: role_policy(role, PLACEHOLDERS) for role in ROLES}
 
 
 def privileges(policies: Mapping[str, Mapping[str, Any]]) -> ReviewSection:
     """The actions and resources that each policy allows."""
     remarks: list[Remark] = []
     rows: list[tuple[Any, ...]] = []
-    purposes = {worker.name: worker.does for worker in WORKERS}
     for name, document in policies.items():
         statements: Sequence[Statement] = document["Statement"]
         actions = {action for each in statements for action in _values(each.get("Action"))}
@@ -65,9 +64,8 @@ def privileges(policies: Mapping[str, Mapping[str, Any]]) -> ReviewSection:
         everywhere = sorted({action for each in unbounded for action in _values(each.get("Action"))})
         changing = sum(not _only_reads(action) for action in actions)
         deleting = sum("Delete" in action for action in actions)
-        rows.append(
-            (name, len(actions), changing, deleting, ", ".join(everywhere) or None, purposes.get(name))
-        )
+        on_all, workers = ", ".join(everywhere) or None, ", ".join(ROLES.get(name, ()))
+        rows.append((name, len(actions), changing, deleting, on_all, workers))
         remarks += _of_policy(name, actions, everywhere)
         if others := _other_accounts(statements):
             remarks.append(Remark("finding", f"{name} reaches other accounts: {', '.join(others)}"))
@@ -77,7 +75,7 @@ def privileges(policies: Mapping[str, Mapping[str, Any]]) -> ReviewSection:
         (
             Table(
                 "What each allows",
-                ("policy", "actions", "changing", "deleting", "on all resources", "purpose"),
+                ("role", "actions", "changing", "deleting", "on all resources", "workers"),
                 rows,
             ),
         ),

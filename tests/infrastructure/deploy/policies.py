@@ -17,9 +17,24 @@ from botocore import xform_name
 
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.infrastructure.policies.platform import WORKERS
-from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
+from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS, Worker
 
-_POLICIES = {worker.name: worker.policy(PLACEHOLDERS) for worker in WORKERS}
+
+def statements_of(worker: Worker) -> list[dict[str, Any]]:
+    """The worker's statements in the form of IAM."""
+    return [
+        {
+            "Sid": each.sid,
+            "Effect": "Allow",
+            "Action": sorted(each.actions),
+            "Resource": [resource(PLACEHOLDERS) for resource in each.resources],
+            **({"Condition": dict(each.condition(PLACEHOLDERS))} if each.condition else {}),
+        }
+        for each in worker.statements
+    ]
+
+
+_STATEMENTS = {worker.name: statements_of(worker) for worker in WORKERS}
 # What Dagster's own calls need, and none of ours.
 OF_DAGSTER = ("compute-logs", "prune-logs")
 ROLES = tuple(worker.name for worker in WORKERS if worker.name not in OF_DAGSTER)
@@ -60,9 +75,7 @@ class Call:
 
 def policy(role: str) -> list[dict[str, Any]]:
     """The statements of a role."""
-    document = _POLICIES[role]
-    assert document["Version"] == "2012-10-17"
-    return list(document["Statement"])
+    return _STATEMENTS[role]
 
 
 def actions(role: str) -> set[str]:

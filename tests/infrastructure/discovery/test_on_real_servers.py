@@ -11,7 +11,7 @@ from regworkers_core.infrastructure.dashboards.board import board_body, board_na
 from regworkers_core.infrastructure.desired import LIFECYCLES
 from regworkers_core.infrastructure.discovery.compare import Discovery, ResourceLine, discover
 from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
-from regworkers_core.infrastructure.policies.platform import WORKERS
+from regworkers_core.infrastructure.policies.platform import role_policy
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
@@ -103,19 +103,18 @@ def test_roles_and_policies_are_compared_statement_by_statement(runtime: Runtime
     iam = runtime.aws.client("iam")
     prefix = runtime.names.prefix
     place = place_of(runtime.settings, account="000000000000", log_bucket="some-bucket")
-    save = next(worker for worker in WORKERS if worker.name == "save")
-    document = save.policy(place)
-    document["Statement"][0]["Action"].append("dynamodb:DeleteTable")
+    document = role_policy("replication", place)
+    first = document["Statement"][0]
+    was = ", ".join(first["Action"])
+    first["Action"].append("zzz:DeleteTable")
     arn = iam.create_policy(
-        PolicyName=f"{prefix}regworkers-save", PolicyDocument=orjson.dumps(document).decode()
+        PolicyName=f"{prefix}regworkers-role-replication", PolicyDocument=orjson.dumps(document).decode()
     )["Policy"]["Arn"]
     iam.create_role(RoleName=f"{prefix}regworkers-run", AssumeRolePolicyDocument="{}")
     iam.attach_role_policy(RoleName=f"{prefix}regworkers-run", PolicyArn=arn)
     found = discover(runtime)
-    (difference,) = line(found, f"{prefix}regworkers-save").differences
-    assert difference.startswith(
-        "statement ReadEntriesAndClearTheirFlag: declared Allow dynamodb:BatchGetItem"
-    )
+    (difference,) = line(found, f"{prefix}regworkers-role-replication").differences
+    assert difference.startswith(f"statement 1: declared Allow {was} on ")
     (difference,) = line(found, f"{prefix}regworkers-run").differences
     assert difference.startswith("policies: declared ")
     iam.detach_role_policy(RoleName=f"{prefix}regworkers-run", PolicyArn=arn)

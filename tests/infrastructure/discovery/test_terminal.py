@@ -16,6 +16,7 @@ from regworkers_core.cli import infrastructure
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.discovery.declared import ResourceKind
 from regworkers_core.infrastructure.discovery.terraform import read_state
+from regworkers_core.infrastructure.policies.platform import ROLES
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.operations.deployment import find_resources
 from regworkers_dagster.resources import connections
@@ -150,13 +151,13 @@ def test_when_nothing_answers_nothing_is_called_absent(
     assert "could not read" in answer.stdout and "absent" not in answer.stdout
 
 
-def test_the_policy_of_one_worker_is_printed_for_the_environment_and_unknown_ones_are_refused(
+def test_the_policy_of_one_role_is_printed_for_the_environment_and_unknown_ones_are_refused(
     terminal: Terminal, runtime: Runtime
 ) -> None:
-    one = orjson.loads(terminal("iam-policy", "--worker", "save", "--account", "1" * 12).stdout_bytes)
+    one = orjson.loads(terminal("iam-policy", "--role", "replication", "--account", "1" * 12).stdout_bytes)
     assert one["Version"] == "2012-10-17"
-    assert f"111111111111:table/{runtime.names.demand_table}" in one["Statement"][0]["Resource"][0]
-    assert "save" in orjson.loads(terminal("iam-policy").stdout_bytes)
+    assert f"111111111111:table/{runtime.names.demand_table}" in str(one["Statement"])
+    assert set(orjson.loads(terminal("iam-policy").stdout_bytes)) == set(ROLES)
     assert "runs of save_entries" in terminal("iam-policy", "--list").stdout
-    assert isinstance(terminal("iam-policy", "--worker", "unknown").exception, UsageError)
+    assert isinstance(terminal("iam-policy", "--role", "unknown").exception, UsageError)
     assert isinstance(terminal("iam-policy", "--account", "12").exception, UsageError)

@@ -7,7 +7,7 @@ import re
 import pytest
 from pymongo.monitoring import CommandStartedEvent
 
-from regworkers_core.infrastructure.policies.platform import ROLES
+from regworkers_core.infrastructure.policies.platform import SERVICE_ACCOUNTS
 from regworkers_core.settings import PROJECT_ROOT
 from tests.support.least_privilege import acting_as
 from tests.support.mongo_rights import RIGHTS, MongoGuard
@@ -18,7 +18,7 @@ COLLECTIONS = set(re.findall(r'(?:database\[|_collection\(\w+, )"(\w+)"', RUNTIM
 
 def test_every_role_with_a_user_has_rights_on_collections_that_there_are() -> None:
     # The agent and a run without a duty have no user; docs/security.md has the rights of `provision`.
-    assert set(RIGHTS) == set(ROLES) - {"logs", "run", "provision"} | {"eligibility"}
+    assert set(RIGHTS) == set(SERVICE_ACCOUNTS) - {"logs", "run", "provision"} | {"eligibility"}
     for role, rights in RIGHTS.items():
         assert set(rights) == {"readWrite", "append", "read"}, role
         assert not set(rights["readWrite"]) & set(rights["read"]), role
