@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
@@ -17,7 +21,6 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
 from regworkers_core.operations.retention import RetentionReport, Size, all_parts, apply_retention
-from regworkers_core.operations.template import TemplateUpdate, update_from_template
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 
@@ -242,10 +245,7 @@ def update_command(
     source: Annotated[
         str | None,
         typer.Option(
-            "--from",
-            metavar="REPOSITORY|FOLDER",
-            help="begin with this template, or where it has moved to [default: that of .copier-answers.yml]",
-            show_default=False,
+            "--from", metavar="REPOSITORY|FOLDER", help="begin with this template", show_default=False
         ),
     ] = None,
     ref: Annotated[
@@ -260,16 +260,59 @@ def update_command(
     ] = PROJECT_ROOT,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Show what an update from the template changes; with --apply change it.
+    """Run `copier update`, or `copier copy` with --from; without --apply say to which version.
 
-    Changes are left uncommitted, and changes of the project stay. If template and project changed the same lines, the
-    file gets conflict markers and is listed (exits 1). Refuses if the working tree has uncommitted changes, and a
-    template that would run commands.
+    Changes are left uncommitted, and an update keeps changes of the project. If template and project changed the same
+    lines, the file gets conflict markers and is listed (exits 1). Refuses if the working tree has uncommitted changes,
+    and a template that would run commands.
     """
-    update = update_from_template(
-        project.absolute(), source=source, ref=ref, data=_answers(data or ()), apply=change.apply
-    )
-    answer(update.as_dict(), form, _update_text(update), finding=update.conflicts)
+    # Late: it takes half a second.
+    from copier import run_copy, run_update
+    from copier.errors import CopierError
+    from plumbum import ProcessExecutionError
+
+    if _git(project, "status", "--porcelain"):
+        raise UsageError("the working tree has uncommitted changes: commit or stash them first")
+    # A name of a folder is relative to the working directory, one in the answers to the project.
+    begin = str(Path(source).resolve()) if source and Path(source).is_dir() else source
+    os.environ.setdefault("GIT_TERMINAL_PROMPT", "0")
+    os.environ.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+    how: dict[str, Any] = {"data": _answers(data or ()), "vcs_ref": ref, "pretend": change.dry_run}
+    how |= {"defaults": True, "overwrite": True, "quiet": True}
+    try:
+        with chdir(project):
+            done = run_copy(begin, ".", **how) if begin else run_update(".", **how)
+    except (CopierError, ProcessExecutionError, OSError, ValueError) as error:
+        text = " ".join(str(getattr(error, "stderr", "") or error).split()) or type(error).__name__
+        raise UsageError(f"copier: {_without_login(text)}") from None
+    before = None if begin or done.subproject.template is None else done.subproject.template.commit
+    conflicts = _git(project, "diff", "--name-only", "--diff-filter=U").splitlines()
+    document = {
+        "template": _without_login(done.template.url),
+        "before": before,
+        "after": done.template.commit,
+        "upToDate": before == done.template.commit,
+        "applied": change.apply,
+        "conflicts": conflicts,
+    }
+    said = "`git diff` shows what changed; `git restore .` and deleting what was added undo it"
+    if change.dry_run:
+        said = "nothing was changed: add --apply to change it"
+    marked = [f"conflicts, marked in the files: {', '.join(conflicts)}"] if conflicts else []
+    lines = (f"{document['template']}, {before or 'nothing'} to {document['after']}", *marked, said)
+    answer(document, form, Group(*map(Text, lines)), finding=conflicts)
+
+
+def _without_login(text: str) -> str:
+    return re.sub(r"(\w://)[^/@\s]+@", r"\1***@", text)
+
+
+def _git(folder: Path, *words: str) -> str:
+    """stdout. Raises UsageError with git's last line."""
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UsageError(f"git {words[0]}: {done.stderr.strip().rpartition(chr(10))[2]}")
+    return done.stdout
 
 
 def _answers(pairs: Sequence[str]) -> dict[str, str]:
@@ -280,30 +323,3 @@ def _answers(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--data takes QUESTION=ANSWER, found {pair!r}")
         found[name] = value
     return found
-
-
-def _update_text(update: TemplateUpdate) -> RenderableType:
-    """The diff as git prints it, so that it can be piped into anything; below it what to know of it."""
-    versions = f"{update.before or 'nothing'} to {update.after}"
-    if update.up_to_date:
-        return Text(f"up to date with {update.template} at {update.after}")
-    counted = [
-        f"{len(files)} {what}"
-        for files, what in ((update.added, "added"), (update.changed, "changed"), (update.removed, "removed"))
-        if files
-    ]
-    lines = [f"{update.template}, {versions}: {', '.join(counted)}"]
-    if update.conflicts:
-        lines.append("conflicts, marked in the files: " + ", ".join(update.conflicts))
-    if update.replaced:
-        lines.append("content of this project that the template replaces: " + ", ".join(update.replaced))
-    # Git knows nothing yet of files that were added.
-    undo = (
-        "`git restore .` and deleting what was added undo it" if update.added else "`git restore .` undoes it"
-    )
-    lines.append(
-        f"applied: look at it with `git status` and `git diff`, then commit; {undo}"
-        if update.applied
-        else "nothing was changed: add --apply to apply exactly this"
-    )
-    return Group(Text(update.diff), *(Text(line) for line in lines))
