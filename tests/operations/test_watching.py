@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.observability.metrics import RECEIVED, Metering
 from regworkers_core.operations.runbooks import cost
-from regworkers_core.operations.runbooks.runbook import DrainWork
 from regworkers_core.operations.watching import (
     Pattern,
     WatchingCost,
@@ -131,7 +131,7 @@ def test_prices_are_of_a_month_and_lines_of_the_period() -> None:
     assert KEPT.standing_dollars(7) == pytest.approx(month * 7 / 30)
     assert KEPT.line_dollars(7) == pytest.approx(7 * 0.50)
     work = {
-        "save": DrainWork(
+        "save": DrainWindow(
             "save", counts=Counter(received=10**6, applied=10**6), calls=Counter(cloudwatch=100)
         )
     }

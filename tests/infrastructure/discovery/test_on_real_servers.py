@@ -104,9 +104,7 @@ def test_roles_and_policies_are_compared_statement_by_statement(runtime: Runtime
     prefix = runtime.names.prefix
     place = place_of(runtime.settings, account="000000000000", log_bucket="some-bucket")
     document = role_policy("replication", place)
-    first = document["Statement"][0]
-    was = ", ".join(first["Action"])
-    first["Action"].append("zzz:DeleteTable")
+    document["Statement"][0]["Action"].append("dynamodb:DeleteTable")
     arn = iam.create_policy(
         PolicyName=f"{prefix}regworkers-role-replication", PolicyDocument=orjson.dumps(document).decode()
     )["Policy"]["Arn"]
@@ -114,7 +112,7 @@ def test_roles_and_policies_are_compared_statement_by_statement(runtime: Runtime
     iam.attach_role_policy(RoleName=f"{prefix}regworkers-run", PolicyArn=arn)
     found = discover(runtime)
     (difference,) = line(found, f"{prefix}regworkers-role-replication").differences
-    assert difference.startswith(f"statement 1: declared Allow {was} on ")
+    assert difference.startswith("statement 1: declared Allow dynamodb:DeleteItem")
     (difference,) = line(found, f"{prefix}regworkers-run").differences
     assert difference.startswith("policies: declared ")
     iam.detach_role_policy(RoleName=f"{prefix}regworkers-run", PolicyArn=arn)

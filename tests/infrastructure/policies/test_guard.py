@@ -83,7 +83,7 @@ def test_the_policy_of_invites_follows_the_prefix_of_their_lists() -> None:
     policy = role_policy("invites", place_of(settings, account="123456789012", log_bucket="logs"))
     (read,) = [each for each in policy["Statement"] if each["Action"] == ["s3:GetObject", "s3:PutObject"]]
     bucket = f"arn:aws:s3:::{settings.names.bucket}"
-    assert read["Resource"] == [f"{bucket}/crm/lists/*"]
+    assert read["Resource"] == [f"{bucket}/crm/lists/*", f"{bucket}/uploads/*"]
 
 
 def test_every_worker_has_a_role() -> None:
