@@ -13,11 +13,10 @@ import orjson
 
 from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.domain.snapshot import PausedDrain, QueueState, Snapshot
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.snapshot import PausedDrain, QueueState
 from regworkers_core.drains.runner import DrainSpec
 from regworkers_core.engine.holds import hold_of
-from regworkers_core.operations.alerts.conditions.condition import Assessment, Context
+from regworkers_core.operations.alerts.conditions.condition import Assessment
 from regworkers_core.operations.alerts.conditions.work import dead_letters
 from regworkers_core.operations.dependency_status import UP
 from regworkers_core.runtime import Runtime
@@ -330,9 +329,7 @@ def dlq_check(
 def is_empty(settings: Settings, asset: str, number: int) -> dg.AssetCheckEvaluation:
     """What the check `dead-letters` of the alerts finds with this number of messages."""
     queue = QueueState(asset, number, 0, 0, True, 0.0)
-    found = dead_letters.assess(
-        Context(Snapshot(iso(time.time()), settings.environment, queues=(queue,)), settings)
-    )
+    found = dead_letters.of(settings, time.time(), queues=(queue,))
     return dg.AssetCheckEvaluation(
         check_name=f"{asset}_empty",
         asset_key=dg.AssetKey(asset),

@@ -16,9 +16,9 @@ from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.domain.snapshot import Snapshot, Unread
+from regworkers_core.domain.snapshot import Unread
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.alerts.conditions.condition import Check, Context
+from regworkers_core.operations.alerts.conditions.condition import Check
 from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.settings import Settings
 
@@ -144,7 +144,7 @@ def read_sections(parts: Iterable[SectionReader], tell: Callable[[str], None]) -
 
 def lines_of(check: Check, settings: Settings, now: float, **parts: Any) -> list[Remark]:
     """What a check of the alerts finds in these parts of a snapshot, over the review's period."""
-    judged = check.assess(Context(Snapshot(iso(now), settings.environment, **parts), settings))
+    judged = check.of(settings, now, **parts)
     if isinstance(judged, Unread):
         return [Remark("note", f"{check.name}: {judged.why}")]
     page = f"docs/runbooks/{check.runbook}"

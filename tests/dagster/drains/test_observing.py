@@ -22,6 +22,7 @@ from regworkers_dagster.drains.observing import (
     Answering,
     Reading,
     RecordedState,
+    is_empty,
     minutes_outside,
     observed,
     recorded_event,
@@ -29,6 +30,7 @@ from regworkers_dagster.drains.observing import (
 )
 from regworkers_dagster.replication.assets import ENTRIES
 from regworkers_dagster.selection.specs import OUTBOX
+from tests.dagster.support import plain
 
 
 def probes(*unavailable: set[str]) -> list[frozenset[str] | None]:
@@ -169,3 +171,15 @@ def test_who_does_not_answer_and_why_is_written_when_the_reason_changes() -> Non
                 instance.report_runless_asset_event(event)
                 said.append(event.description)
     assert said == ["mongo: time-out", "mongo: refused"]
+
+
+def test_a_dead_letter_queue_is_judged_as_by_the_alerts() -> None:
+    some = Settings.model_validate({"alerts": {"deadLetters": 2}})
+    for settings, number, passed in (
+        (Settings(), 0, True),
+        (Settings(), 1, False),
+        (some, 2, True),
+        (some, 3, False),
+    ):
+        found = is_empty(settings, "replication_dlq", number)
+        assert (found.passed, plain(found.metadata)) == (passed, {"messages": number})

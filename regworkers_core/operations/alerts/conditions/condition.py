@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import Snapshot, Unread
-from regworkers_core.domain.timestamps import duration, seconds
+from regworkers_core.domain.timestamps import duration, iso, seconds
 from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
 from regworkers_core.settings import (
@@ -189,6 +189,10 @@ class Check:
         said = " ".join((find.__doc__ or "").partition("\n\n")[0].split())
         fires = self.fires or _WORDS.format(said.removeprefix("Fires when ").removesuffix("."), **_VALUES)
         return replace(self, fires=fires, assess=partial(self._assess, find))
+
+    def of(self, settings: Settings, now: float, **parts: Any) -> Judged:
+        """What it finds as of `now` (epoch seconds) in these parts of a snapshot alone."""
+        return self.assess(Context(Snapshot(iso(now), settings.environment, **parts), settings))
 
     def _assess(self, find: Find, context: Context) -> Judged:
         parts = [getattr(context.snapshot, name) for name in self.reads]
