@@ -40,6 +40,7 @@ publishing.DRAINS = (*publishing.DRAINS, REFUNDS)
 """
 _FOUND = """
 from dataclasses import replace
+from regworkers_core import flows
 from regworkers_core.cli.workers import drain_app
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.infrastructure.dashboards.alarms import alarms
@@ -76,6 +77,7 @@ found = {
     "sensor": defs.resolve_sensor_def("pay_refunds_sensor").job.name,
     "asset": defs.resolve_assets_def("refunds").op.name,
     "duty": duty_of("pay_refunds"),
+    "counted": flows.RUN_JOBS,
 }
 print(orjson.dumps(found).decode())
 """
@@ -102,6 +104,7 @@ def test_a_sixth_drain_is_watched(found: Any) -> None:
         "dead-letters-not-sent",
         "throttled",
         "retries",
+        "run-failed",
     ]
     assert found["board"]
     (standstill,) = found["standstill"]
@@ -110,6 +113,7 @@ def test_a_sixth_drain_is_watched(found: Any) -> None:
     assert {"dependency-down:sqs", "mongo-away:mongo", "drain-fuse:refunds"} <= set(because)
     assert "`publish` and `refunds` for `drainStalledSelectionSeconds`" in found["page"]
     assert ["refunds", True] in found["health"]
+    assert "pay_refunds" in found["counted"]
 
 
 def test_a_sixth_drain_is_explained_by_its_runbook(found: Any) -> None:

@@ -232,18 +232,9 @@ class TickState:
     due_at: str | None = None
 
 
-# Jobs of the flow from the closing of a campaign to the messages to its fans: a failed run of one opens an incident.
+# Jobs from the closing of a campaign to the messages to its fans, besides the drains on that way (`flows`).
 DRAW = "draw"
-SELECTION_JOBS = (
-    DRAW,
-    "top_up",
-    "confirm_draw",
-    "process_selections",
-    "retry_market_selection",
-    "send_notifications",
-)
-# Jobs whose runs are counted as metrics.
-RUN_JOBS = (*SELECTION_JOBS, "reconcile_entries", "backfill_entries", "archive_events")
+SELECTION_JOBS = (DRAW, "top_up", "confirm_draw", "retry_market_selection")
 
 
 @dataclass(frozen=True, slots=True)

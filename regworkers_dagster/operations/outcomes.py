@@ -13,7 +13,7 @@ import dagster as dg
 import orjson
 import structlog
 
-from regworkers_core.domain.snapshot import RUN_JOBS
+from regworkers_core.flows import RUN_JOBS
 from regworkers_core.observability.metrics import RUN_SECONDS, RUNS_FAILED, RUNS_SUCCEEDED, Metering
 from regworkers_core.operations.health.scheduler import MATERIALIZE, REFUSED_TAG
 from regworkers_core.runtime import Runtime

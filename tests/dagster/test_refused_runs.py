@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import SELECTION_JOBS, FailedRun
+from regworkers_core.domain.snapshot import FailedRun
+from regworkers_core.flows import WATCHED_JOBS
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign import release
@@ -145,5 +146,5 @@ def test_a_failed_draw_from_the_asset_graph_is_a_trouble_of_the_draw_and_a_faile
         clicked, asset_selection=frozenset(keys), tags={"dagster/partition": "spring"}
     )
     instance.report_run_failed(run)
-    found = [(each.job, each.partition) for each in failed(instance) if each.job in SELECTION_JOBS]
+    found = [(each.job, each.partition) for each in failed(instance) if each.job in WATCHED_JOBS]
     assert found == ([("draw", "spring")] if watched else [])

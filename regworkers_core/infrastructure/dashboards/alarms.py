@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import RUN_JOBS, SELECTION_JOBS
-from regworkers_core.flows import DRAINS
+from regworkers_core.flows import DRAINS, RUN_JOBS, WATCHED_JOBS
 from regworkers_core.infrastructure.desired import Facts, desired
 from regworkers_core.observability.metrics import (
     DEPENDENCY_DOWN,
@@ -244,7 +243,7 @@ def _of_drains(settings: Settings) -> Iterator[Alarm]:
 
 def _of_runs(settings: Settings) -> Iterator[Alarm]:
     for job in RUN_JOBS:
-        draws = job in SELECTION_JOBS
+        draws = job in WATCHED_JOBS
         yield Alarm(
             f"{job.replace('_', '-')}-run-failed",
             settings.alerts.severity.selection_run if draws else settings.alerts.severity.performance,

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.domain.snapshot import OBJECTIVES, RUN_JOBS
-from regworkers_core.flows import DRAIN
+from regworkers_core.domain.snapshot import OBJECTIVES
+from regworkers_core.flows import DRAIN, RUN_JOBS
 from regworkers_core.infrastructure.dashboards.alarms import (
     Metric,
     of_function,

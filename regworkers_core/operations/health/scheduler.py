@@ -14,13 +14,12 @@ from cronsim import CronSim, CronSimError
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import (
     DRAW,
-    RUN_JOBS,
-    SELECTION_JOBS,
     FailedRun,
     SchedulerState,
     TickState,
 )
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.flows import RUN_JOBS, WATCHED_JOBS
 
 if TYPE_CHECKING:
     from regworkers_core.adapters.dagster_api import DagsterApi
@@ -37,7 +36,7 @@ REFUSED_TAG = "regworkers/refused"
 # Dagster's name for the job of each run that *Materialize* starts.
 MATERIALIZE = "__ASSET_JOB"
 # The latest failures of each are read.
-LOOKED_AT = (*SELECTION_JOBS, MATERIALIZE)
+LOOKED_AT = (*WATCHED_JOBS, MATERIALIZE)
 _RUN = "runId jobName status endTime tags { key value } assetSelection { path }"
 _RESULTS = f"{{ ... on Runs {{ results {{ {_RUN} }} }} }}"
 _STATE = "status ticks(limit: 1) { timestamp error { className } }"

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.snapshot import RUN_JOBS
-from regworkers_core.flows import DRAIN
+from regworkers_core.flows import DRAIN, RUN_JOBS
 from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
 from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
 from regworkers_core.observability.metrics import EVALUATED, INSTRUMENTS

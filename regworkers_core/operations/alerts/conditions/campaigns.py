@@ -8,7 +8,6 @@ from typing import TypeAlias
 from regworkers_core.domain.snapshot import (
     DRAW,
     DRAWS,
-    SELECTION_JOBS,
     CampaignState,
     FailedRun,
     Reading,
@@ -17,7 +16,7 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import duration, iso, seconds
-from regworkers_core.flows import DRAINS
+from regworkers_core.flows import DRAINS, WATCHED_JOBS
 from regworkers_core.operations.alerts.conditions.condition import (
     Check,
     Context,
@@ -40,7 +39,7 @@ _DRAIN_OF_JOB = {spec.job: spec.name for spec in DRAINS}
     section="runs",
     fires="the last run of a selection job failed, a day ago at most, for another reason than a config that is "
     "missing or wrong: "
-    + ", ".join(f"`{job}`" for job in SELECTION_JOBS)
+    + ", ".join(f"`{job}`" for job in WATCHED_JOBS)
     + "; of a draw a week ago at most; unless its work was done since in another way: the phase is drawn, the "
     "markets are complete, the drain acknowledges again",
     key="job, or `<job>/<campaignId>`",
@@ -53,7 +52,7 @@ def failed_runs(context: Context, read: SchedulerState) -> Iterator[Finding | Un
     job, or outside of Dagster.
     """
     for run in read.failed_runs:
-        if run.job not in SELECTION_JOBS:
+        if run.job not in WATCHED_JOBS:
             continue
         subject, done = _subject(run.job, run.partition), _done_since(context.snapshot, run)
         if isinstance(done, Unread):
