@@ -84,8 +84,6 @@ PLATFORM = (
         "sensors",
         "the code server: sensors, schedules, checks; `regworkers alerts evaluate`",
         (*_SNAPSHOT, REMOVE_DEAD_HEARTBEATS, PUT_METRICS, REMEMBER_OUTAGES),
-        # Only after a drain was killed, and while MongoDB is unavailable.
-        frozenset({"dynamodb:DeleteItem", "dynamodb:PutItem"}),
     ),
     Worker(
         "provision",
@@ -152,7 +150,6 @@ PLATFORM = (
             ),
             MISSING_OBJECTS,
         ),
-        frozenset({"s3:ListBucket"}),
     ),
     Worker(
         "log-lines",
@@ -285,14 +282,6 @@ OPERATORS = (
             hold_leases("OneAtATime"),
             PAUSE_DRAINS,
             Statement("KeepCopies", ("s3:GetObject", "s3:PutObject"), objects("dead-letters")),
-        ),
-        # Emulators know no moves of SQS's own; a copy is read only if the answer to its write was lost.
-        frozenset(
-            {
-                "dynamodb:DeleteItem",
-                "s3:GetObject",
-                "sqs:ListMessageMoveTasks",
-            }
         ),
     ),
     Worker(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -83,8 +83,6 @@ class Worker:
     name: str
     does: str
     statements: tuple[Statement, ...]
-    # Actions that only faults or unusual environments need, so that tests do not see them used.
-    rare: frozenset[str] = field(default_factory=frozenset)
 
 
 def table(place: PolicyPlace) -> str:
@@ -173,6 +171,7 @@ FIND_ALARMS = Statement("FindAlarms", ("cloudwatch:DescribeAlarms",), (of_servic
 DYNAMODB_ANSWERS = Statement("CheckThatDynamoDbAnswers", ("dynamodb:DescribeTable",), (table,))
 READ_THE_STREAM = ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator")
 PEEK = Statement("PeekIntoTheStream", READ_THE_STREAM, (stream,))
+# Without it, S3 refuses to read a missing object instead of saying that it does not exist.
 MISSING_OBJECTS = Statement("RecogniseMissingObjects", ("s3:ListBucket",), (bucket,))
 _SEND = ("sqs:GetQueueUrl", "sqs:SendMessage")
 _DEPTH = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl")

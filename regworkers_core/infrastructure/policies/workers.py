@@ -38,9 +38,6 @@ from regworkers_core.infrastructure.policies.statement import (
 )
 
 _DEPTH_ACTION = "sqs:GetQueueAttributes"
-_HIDE = frozenset({"sqs:ChangeMessageVisibility"})
-# Without this one, S3 refuses to read a missing object instead of saying that it does not exist.
-_LIST = frozenset({"s3:ListBucket"})
 
 
 def _save(name: str, who: str, role: ProducerRole) -> Worker:
@@ -59,7 +56,6 @@ def _save(name: str, who: str, role: ProducerRole) -> Worker:
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
         ),
-        _HIDE,
     )
 
 
@@ -132,8 +128,6 @@ REPLICATION = (
             Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
             hold_leases("WriteCheckpoints", "dynamodb:DeleteItem", "dynamodb:Query"),
         ),
-        # Of shards that the shadow did not know an hour ago.
-        frozenset({"dynamodb:DeleteItem"}),
     ),
 )
 
@@ -163,7 +157,6 @@ SELECTION = (
             Statement("ReadUploads", ("s3:GetObject",), objects("uploads")),
             Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
         ),
-        _LIST | {"s3:PutObjectRetention"},
     ),
     Worker(
         "draw",
@@ -192,7 +185,6 @@ SELECTION = (
             send("QueueMarketsAndAnnounce", "analytics-queue", "selection-queue"),
             sign_events(ProducerRole.SELECTION),
         ),
-        _LIST | {"s3:AbortMultipartUpload", "s3:PutObjectRetention"},
     ),
     Worker(
         "log-key",
@@ -211,7 +203,6 @@ SELECTION = (
             Statement("LockFilesOfTheLog", ("s3:PutObjectRetention",), objects("log")),
             MISSING_OBJECTS,
         ),
-        _LIST | {"s3:PutObjectRetention"},
     ),
     Worker(
         "selections",
@@ -228,7 +219,6 @@ SELECTION = (
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
         ),
-        _HIDE,
     ),
     Worker(
         "notifications",
@@ -245,7 +235,6 @@ SELECTION = (
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
         ),
-        _LIST,
     ),
 )
 
@@ -268,7 +257,6 @@ ELIGIBILITY = (
             Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
             MISSING_OBJECTS,
         ),
-        _LIST,
     ),
     Worker(
         "services",
@@ -320,7 +308,6 @@ ANALYTICS = (
             OLDEST_MESSAGE,
             kafka("PublishEvents", "WriteData", "WriteDataIdempotently"),
         ),
-        _HIDE,
     ),
     Worker(
         "producer-key",
@@ -350,7 +337,6 @@ ANALYTICS = (
             Statement("FindLeftoversOfDeadRuns", ("s3:ListBucket",), (bucket,)),
             kafka("ReadEvents", *READ_EVENTS),
         ),
-        frozenset({"s3:AbortMultipartUpload"}),
     ),
     Worker(
         "funnel",
@@ -361,7 +347,6 @@ ANALYTICS = (
             MISSING_OBJECTS,
             Statement("PutThePage", ("s3:PutObject",), objects("reports")),
         ),
-        _LIST,
     ),
     Worker(
         "kafka-certificate",
@@ -414,8 +399,6 @@ UPKEEP = (
             Statement("KeepReports", ("s3:GetObject", "s3:PutObject"), objects("reviews")),
             MISSING_OBJECTS,
         ),
-        # Only where a key of the account encrypts.
-        frozenset({"kms:GetKeyPolicy"}),
     ),
     Worker(
         "checks",

@@ -38,6 +38,25 @@ _STATEMENTS = {worker.name: statements_of(worker) for worker in WORKERS}
 # What Dagster's own calls need, and none of ours.
 OF_DAGSTER = ("compute-logs", "prune-logs")
 ROLES = tuple(worker.name for worker in WORKERS if worker.name not in OF_DAGSTER)
+# By worker, actions that only faults or unusual environments need, which these runs do not stage.
+WHEN_IT_FAILS: dict[str, set[str]] = {
+    "save": {"sqs:ChangeMessageVisibility"},
+    "rebuild": {"sqs:ChangeMessageVisibility"},
+    "cut-over": {"dynamodb:DeleteItem"},
+    "campaigns": {"s3:ListBucket", "s3:PutObjectRetention"},
+    "draw": {"s3:AbortMultipartUpload", "s3:ListBucket", "s3:PutObjectRetention"},
+    "log-key": {"s3:ListBucket", "s3:PutObjectRetention"},
+    "selections": {"sqs:ChangeMessageVisibility"},
+    "notifications": {"s3:ListBucket"},
+    "invites": {"s3:ListBucket"},
+    "publish": {"sqs:ChangeMessageVisibility"},
+    "archive": {"s3:AbortMultipartUpload"},
+    "funnel": {"s3:ListBucket"},
+    "sensors": {"dynamodb:DeleteItem", "dynamodb:PutItem"},
+    "web": {"s3:ListBucket"},
+    "dead-letters": {"dynamodb:DeleteItem", "s3:GetObject", "sqs:ListMessageMoveTasks"},
+    "reviews": {"kms:GetKeyPolicy"},
+}
 # Services by the names that IAM gives their actions.
 _SERVICES = {"dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "sqs": "sqs", "logs": "logs"}
 _SERVICES |= {"cloudwatch": "cloudwatch", "s3": "s3", "secretsmanager": "secretsmanager", "iam": "iam"}

@@ -11,7 +11,6 @@ import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.producers import ProducerRole, Signature
-from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.health.sources import put_age_metrics, read_analytics_queue, read_lines
 from regworkers_core.replication.backfill import backfill_status, start_backfill
@@ -30,6 +29,7 @@ from tests.dagster.support import use
 from tests.infrastructure.deploy.policies import (
     OF_DAGSTER,
     ROLES,
+    WHEN_IT_FAILS,
     Recorder,
     actions,
     actions_of_methods,
@@ -46,8 +46,6 @@ from tests.support.runtimes import new_runtime, remove_namespace, test_settings
 
 pytestmark = pytest.mark.slow
 
-# Needed only when something goes wrong, which these runs do not stage.
-WHEN_IT_FAILS = {worker.name: worker.rare for worker in WORKERS}
 # As AWS's own reference of actions has it.
 KNOW_NO_RESOURCES = {
     "cloudwatch:GetMetricData",
@@ -78,9 +76,10 @@ def stocked() -> Iterator[Runtime]:
 def compare(role: str, recorder: Recorder) -> None:
     refused = {call for call in recorder.calls if not allows(role, call)}
     assert not refused, "calls that the policy does not allow"
-    unused = actions(role) - {call.action for call in recorder.calls} - WHEN_IT_FAILS[role]
+    rare = WHEN_IT_FAILS.get(role, set())
+    unused = actions(role) - {call.action for call in recorder.calls} - rare
     assert not unused, "allowed and never needed"
-    untouched = untouched_resources(role, recorder.calls, WHEN_IT_FAILS[role])
+    untouched = untouched_resources(role, recorder.calls, rare)
     assert not untouched, "allowed on resources that no call touches"
 
 

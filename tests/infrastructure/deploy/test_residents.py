@@ -13,7 +13,7 @@ import typer.main
 
 from regworkers_core.cli.main import build
 from regworkers_core.flows import DRAINS
-from regworkers_core.infrastructure.policies.platform import WORKERS
+from regworkers_core.infrastructure.policies.platform import role_policy
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.observability.metrics import ITERATOR_AGE
 from regworkers_core.settings import settings_of
@@ -162,10 +162,10 @@ def test_the_stream_is_measured_by_the_metric_that_its_sensor_publishes() -> Non
 
 
 def test_the_policy_of_the_operator_allows_what_its_triggers_ask() -> None:
-    (worker,) = (each for each in WORKERS if each.name == "scaling")
+    place = place_of(SETTINGS, account="123456789012", log_bucket="")
     allowed = {
         (action, resource)
-        for statement in worker.policy(place_of(SETTINGS, account="123456789012", log_bucket=""))["Statement"]
+        for statement in role_policy("scaling", place)["Statement"]
         for action in statement["Action"]
         for resource in statement["Resource"]
     }

@@ -9,12 +9,11 @@ import pytest
 from regworkers_core.adapters.aws.sqs import MessageMoves
 from regworkers_core.domain.producers import PRODUCER
 from regworkers_core.engine.queue import Outgoing
-from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.analytics.world import queue_events, removed
 from tests.dagster.support import job, plain, use
-from tests.infrastructure.deploy.policies import Recorder
+from tests.infrastructure.deploy.policies import WHEN_IT_FAILS, Recorder, actions
 from tests.operations.dead_letters.world import (
     FAST,
     body,
@@ -204,8 +203,8 @@ def test_the_commands_need_only_what_their_policy_allows(
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     typed("dlq", "redrive", "replication", "--apply", "--at-once")
     typed("dlq", "drop", "replication", "--apply", "--yes")
-    (worker,) = (each for each in WORKERS if each.name == "dead-letters")
-    assert worker.actions - {call.action for call in recorder.calls} <= worker.rare
+    used = {call.action for call in recorder.calls}
+    assert actions("dead-letters") - used <= WHEN_IT_FAILS["dead-letters"]
 
 
 def test_the_page_names_every_command_and_setting() -> None:
