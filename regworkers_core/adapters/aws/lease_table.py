@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from regworkers_core.adapters.aws.tables import MAX_GET, TableClient, attributes, plain_item
+from regworkers_core.adapters.aws.tables import MAX_GET, TableClient, attributes
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.engine.marks import MARKS
@@ -15,6 +15,7 @@ _NAMES = {f"#{name}": name for name in ("owner", "token", "counter", "position",
 # Pages of 1 MB each: about ten thousand rows.
 _MOST_PAGES = 3
 _HELD = "#owner = :owner AND #token = :token"
+_NO_TEXT = {"S": ""}
 _AS_SEEN = "#token = :token AND #counter = :counter"
 
 
@@ -145,13 +146,13 @@ def _item(row: LeaseRow) -> dict[str, Any]:
 
 
 def _row(item: Mapping[str, Any]) -> LeaseRow:
-    row = plain_item(item)
+    # By hand, for a table of many shards has thousands of rows, which every process reads again and again.
     return LeaseRow(
-        key=LeaseKey(row["PK"], row["SK"]),
-        owner=row.get("owner", ""),
-        token=row["token"],
-        counter=row["counter"],
-        scope=row.get("scope", ""),
-        position=row.get("position", ""),
-        state=row["state"],
+        key=LeaseKey(item["PK"]["S"], item["SK"]["S"]),
+        owner=item.get("owner", _NO_TEXT)["S"],
+        token=int(item["token"]["N"]),
+        counter=int(item["counter"]["N"]),
+        scope=item.get("scope", _NO_TEXT)["S"],
+        position=item.get("position", _NO_TEXT)["S"],
+        state={name: text["S"] for name, text in item["state"]["M"].items()},
     )
