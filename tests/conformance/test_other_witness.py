@@ -144,9 +144,9 @@ def test_another_monitor_reads_and_verifies_every_entry(tmp_path: Path) -> None:
     log = log_on(bucket, Secrets())
     for number in range(300):
         log.append(Kind.RESULT, "summer", 1, hash_of(f"{number}"))
-    for key, stored in bucket.objects.items():
+    for key, data in bucket.stored.items():
         (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / key).write_bytes(stored.data)
+        (tmp_path / key).write_bytes(data)
     with served(tmp_path) as address:
         command = [f"{FOLDER}/monitor", f"{address}/log", str(log.verifier_keys()[0])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

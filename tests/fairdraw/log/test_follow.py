@@ -20,13 +20,13 @@ from fairdraw.maths.manifest import Manifest, MarketTerms
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.proof.logged import LogKeys
 from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.selection.assign.digests import digest_of
 from regworkers_core.selection.log.public_log import PublicLog
-from tests.selection.log.fakes import NOW, Bucket, Clock, Secrets, cosigner, hash_of, log_on, witnesses
+from tests.selection.log.fakes import NOW, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
 from tests.selection.log.test_public_log import Cosigns
+from tests.support.waiting import Clock
 
 DAY = 86_400.0
 
@@ -57,15 +57,15 @@ class Place:
     """A log with the files of draws beside it."""
 
     def __init__(self, **options: Any) -> None:
-        self.bucket, self.secrets, self.clock = Bucket(), Secrets(), Clock()
+        self.bucket, self.secrets, self.clock = Bucket(), Secrets(), Clock(NOW)
         self.log: PublicLog = log_on(self.bucket, self.secrets, clock=self.clock, **options)
 
     def read(self, path: str) -> bytes | None:
-        stored = self.bucket.objects.get(path)
+        stored = self.bucket.get_tagged(path)
         return None if stored is None else stored.data
 
     def put(self, name: str, data: bytes, campaign: str = "summer", phase: int = 1) -> str:
-        self.bucket.objects[f"draws/{campaign}/phase-{phase}/{name}"] = Tagged(data, "t", NOW)
+        self.bucket.put_bytes(f"draws/{campaign}/phase-{phase}/{name}", data)
         return sha256_hex(data)
 
     def leaf(self, kind: Kind, hash_: str, campaign: str = "summer", phase: int = 1) -> None:
@@ -174,7 +174,7 @@ def test_each_replaced_manifest_is_in_a_file_that_is_the_logged_one() -> None:
     assert not place.findings(days=0.5)
     place.put("replaced-1.json", said + b" ")
     assert place.findings(days=0.5) == ("summer, phase 1: replaced-1.json is not the one in the log",)
-    del place.bucket.objects["draws/summer/phase-1/replaced-1.json"]
+    place.bucket.delete("draws/summer/phase-1/replaced-1.json")
     assert place.findings(days=0.5) == ("summer, phase 1: replaced-1.json is not published",)
 
 
@@ -235,9 +235,9 @@ def test_a_published_file_that_is_changed_or_gone_is_found(name: str) -> None:
     place.result()
     assert not place.findings(days=2)
     path = f"draws/summer/phase-1/{name}"
-    place.bucket.objects[path] = Tagged(b"other", "t", NOW)
+    place.bucket.put_bytes(path, b"other")
     assert place.findings(days=2) == (f"summer, phase 1: {name} is not the one in the log",)
-    del place.bucket.objects[path]
+    place.bucket.delete(path)
     assert place.findings(days=2) == (f"summer, phase 1: {name} is not published",)
     assert not place.findings(), "it may still come"
 
@@ -340,9 +340,8 @@ def test_a_missing_and_a_changed_tile_are_found() -> None:
     place = Place()
     for number in range(257):
         place.leaf(Kind.COMMITMENT, hash_of(f"{number}"))
-    objects = place.bucket.objects
-    del objects["log/tile/0/001.p/1"]
-    objects["log/tile/1/000.p/1"] = Tagged(b"x" * 32, "t", NOW)
+    place.bucket.delete("log/tile/0/001.p/1")
+    place.bucket.put_bytes("log/tile/1/000.p/1", b"x" * 32)
     assert [finding.partition(":")[0] for finding in place.findings()] == [
         "tile/0/001.p/1 is missing",
         "tile/1/000.p/1 has other hashes than the entries",
@@ -371,11 +370,11 @@ def test_a_commit_without_its_checkpoint_or_with_that_of_another_log_is_found() 
     place.result()
     [key] = place.log.verifier_keys()
     for size in (1, 2, 3, 4):
-        del place.bucket.objects[f"log/{kept_path(size, key)}"]
+        place.bucket.delete(f"log/{kept_path(size, key)}")
     assert place.findings() == ("summer, phase 1: no checkpoint was kept of its commit",)
     part = log_parts(place.read)("summer", 1)
     assert part is not None and part["committed"] is None
-    place.bucket.objects[f"log/{kept_path(2, key)}"] = Tagged(place.read("log/checkpoint") or b"", "t", NOW)
+    place.bucket.put_bytes(f"log/{kept_path(2, key)}", place.read("log/checkpoint") or b"")
     with pytest.raises(DrawError, match="checkpoint of these entries"):
         place.findings()
 
@@ -412,9 +411,9 @@ def test_a_place_without_a_log_is_no_log() -> None:
 def test_a_folder_is_read_as_the_bucket(tmp_path: Path) -> None:
     place = Place()
     place.commit(manifest())
-    for key, stored in place.bucket.objects.items():
+    for key, data in place.bucket.stored.items():
         (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / key).write_bytes(stored.data)
+        (tmp_path / key).write_bytes(data)
     assert follow(at_place(str(tmp_path)), now=NOW) == place.follow()
     with pytest.raises(UsageError, match="has no folder log"):
         at_place(str(tmp_path / "log"))

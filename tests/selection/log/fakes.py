@@ -1,4 +1,4 @@
-"""A bucket and a secret store in memory, and logs on them."""
+"""A bucket in memory, secrets as a list, and logs on them."""
 
 from __future__ import annotations
 
@@ -7,47 +7,38 @@ from collections.abc import Callable
 from typing import Any
 
 from fairdraw.log.note import COSIGNATURE, SignerKey
-from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.selection.log.public_log import PublicLog
 from regworkers_core.selection.log.witnesses import Witness, Witnesses
+from tests.support.in_memory import MemoryObjects
 
 ORIGIN = "example.com/log"
 NOW = 1_790_000_000.0
 
 
-class Bucket:
-    """Objects by key; each write has a new tag. `before` runs before each write, and may raise."""
+class Bucket(MemoryObjects):
+    """`before` runs before each write, and may raise; `writes` are the keys of those that were made."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, Tagged] = {}
+        super().__init__()
         self.writes: list[str] = []
         self.before: Callable[[str], None] = lambda _key: None
-
-    def get_tagged(self, key: str) -> Tagged | None:
-        return self.objects.get(key)
+        self.gate.now = lambda: NOW  # type: ignore[method-assign]
 
     def put_once(self, key: str, data: bytes) -> bytes:
         self.before(key)
-        if key not in self.objects:
-            self._write(key, data)
-        return self.objects[key].data
+        self.writes += [key] if self.get_tagged(key) is None else []
+        return super().put_once(key, data)
 
     def put_over(self, key: str, data: bytes, tag: str | None) -> str | None:
         self.before(key)
-        stored = self.objects.get(key)
-        if (stored and stored.tag) != tag:
-            return None
-        return self._write(key, data)
-
-    def _write(self, key: str, data: bytes) -> str:
-        self.writes.append(key)
-        self.objects[key] = Tagged(data, f"tag-{len(self.writes)}", NOW)
-        return self.objects[key].tag
+        made = super().put_over(key, data, tag)
+        self.writes += [key] if made else []
+        return made
 
     def file(self, path: str) -> bytes | None:
         """A file of the log."""
-        stored = self.objects.get(f"log/{path}")
+        stored = self.get_tagged(f"log/{path}")
         return None if stored is None else stored.data
 
 
@@ -65,14 +56,6 @@ class Secrets:
         if not self.versions:
             self.versions.append(value)
         return self.versions[-1]
-
-
-class Clock:
-    def __init__(self, now: float = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def no_witness(_url: str, _body: bytes) -> tuple[int, bytes]:
@@ -100,9 +83,8 @@ def log_on(
     by: Witnesses | None = None,
     on_step: OnStep = no_step,
 ) -> PublicLog:
-    objects: Any = bucket
     return PublicLog(
-        objects, secrets, ORIGIN, by or Witnesses([], 0, no_witness), clock=clock, on_step=on_step
+        bucket, secrets, ORIGIN, by or Witnesses([], 0, no_witness), clock=clock, on_step=on_step
     )
 
 

@@ -10,20 +10,10 @@ import pytest
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, kept_path, key_leaf
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, VerifierKey, signed
-from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
-from tests.selection.log.fakes import (
-    NOW,
-    ORIGIN,
-    Bucket,
-    Clock,
-    Secrets,
-    cosigner,
-    hash_of,
-    log_on,
-    witnesses,
-)
+from tests.selection.log.fakes import NOW, ORIGIN, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
+from tests.support.waiting import Clock
 
 STEPS = ("log.after_bundle", "log.after_tiles", "log.after_kept", "log.after_checkpoint")
 
@@ -62,13 +52,13 @@ def test_the_first_leaf_makes_the_key_and_the_log() -> None:
     assert secrets.versions[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
     kept = kept_path(1, log.verifier_keys()[0])
     paths = ("checkpoint", kept, "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
-    assert bucket.objects.keys() == {f"log/{path}" for path in paths}
+    assert bucket.stored.keys() == {f"log/{path}" for path in paths}
     keys = {"log": [str(key) for key in log.verifier_keys()], "need": 0, "witnesses": []}
     assert json.loads(bucket.file("keys.json") or b"") == keys
 
 
 def test_a_leaf_is_appended_once_and_keeps_its_time() -> None:
-    bucket, clock = Bucket(), Clock()
+    bucket, clock = Bucket(), Clock(NOW)
     log = log_on(bucket, Secrets(), clock=clock)
     first = log.append(Kind.RESULT, "summer", 1, hash_of("r"))
     written = len(bucket.writes)
@@ -88,7 +78,7 @@ def test_a_log_grows_over_the_end_of_a_tile() -> None:
     log = log_on(bucket, Secrets())
     assert [append(log, str(number)) for number in range(258)] == list(range(258))
     assert LogState.verified(bucket.file, log.verifier_keys()).size == 258
-    assert {"log/tile/0/000", "log/tile/0/001.p/2", "log/tile/1/000.p/1"} <= bucket.objects.keys()
+    assert {"log/tile/0/000", "log/tile/0/001.p/2", "log/tile/1/000.p/1"} <= bucket.stored.keys()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -123,7 +113,7 @@ def test_a_writer_that_dies_within_the_tiles_loses_nothing() -> None:
     bucket.before = lambda _key: None
     assert append(log, "other") == 256
     assert LogState.verified(bucket.file, log.verifier_keys()).size == 257
-    assert "log/tile/1/000.p/1" in bucket.objects
+    assert "log/tile/1/000.p/1" in bucket.stored
 
 
 @pytest.mark.parametrize("step", ["log/tile/entries/000.p/2", "log/tile/0/000.p/2", "log/checkpoint"])
@@ -154,13 +144,13 @@ def test_files_that_were_changed_stop_the_writer() -> None:
         log = log_on(bucket, secrets)
         append(log, "one")
         append(log, "two")
-        stored = bucket.objects[f"log/{path}"]
-        bent = stored.data.replace(b"\n2\n", b"\n1\n").replace(b'"phase":1', b'"phase":2')
-        bucket.objects[f"log/{path}"] = stored._replace(data=bent)
+        stored = bucket.stored[f"log/{path}"]
+        bent = stored.replace(b"\n2\n", b"\n1\n").replace(b'"phase":1', b'"phase":2')
+        bucket.put_bytes(f"log/{path}", bent)
         with pytest.raises(DrawError, match=what):
             append(log, "three")
-    del bucket.objects["log/tile/entries/000.p/2"]
-    bucket.objects["log/checkpoint"] = stored
+    bucket.delete("log/tile/entries/000.p/2")
+    bucket.put_bytes("log/checkpoint", stored)
     with pytest.raises(DrawError, match="is missing"):
         append(log, "three")
 
@@ -174,10 +164,10 @@ def test_a_next_file_that_does_not_continue_the_log_stops_the_writer() -> None:
         bucket, secrets = Bucket(), Secrets()
         log = log_on(bucket, secrets)
         append(log, "one")
-        stored = bucket.objects["log/tile/entries/000.p/1"]
-        changed = stored.data.replace(b'"phase":1', b'"phase":7') + stored.data
+        stored = bucket.stored["log/tile/entries/000.p/1"]
+        changed = stored.replace(b'"phase":1', b'"phase":7') + stored
         found = changed if isinstance(data, str) else data
-        bucket.objects[f"log/{path}"] = stored._replace(data=found)
+        bucket.put_bytes(f"log/{path}", found)
         with pytest.raises(DrawError, match=what):
             append(log, "two")
         assert state_of(log).size == 1
@@ -204,12 +194,12 @@ def test_another_origin_stops_the_log() -> None:
 
 
 def signers(bucket: Bucket, *keys: VerifierKey) -> list[bool]:
-    note = Note.parse(bucket.objects["log/checkpoint"].data)
+    note = Note.parse(bucket.stored["log/checkpoint"])
     return [bool(note.verified([key])) for key in keys]
 
 
 def test_a_changed_key_is_a_leaf_and_both_keys_sign_for_30_days() -> None:
-    bucket, secrets, clock = Bucket(), Secrets(), Clock()
+    bucket, secrets, clock = Bucket(), Secrets(), Clock(NOW)
     log = log_on(bucket, secrets, clock=clock)
     append(log, "one")
     [old] = log.verifier_keys()
@@ -319,7 +309,7 @@ def test_a_kept_checkpoint_of_other_entries_stops_the_writer() -> None:
         [key] = log.verifier_keys()
         signer = SignerKey.parse(secrets.versions[0]) if other == "signed" else cosigner()
         data = other if isinstance(other, bytes) else str(signed("x\n", signer)).encode()
-        bucket.objects[f"log/{kept_path(1, key)}"] = Tagged(data, "t", NOW)
+        bucket.put_bytes(f"log/{kept_path(1, key)}", data)
         with pytest.raises(DrawError, match="checkpoints/1"):
             append(log, "one")
         assert bucket.file("checkpoint") is None

@@ -44,9 +44,9 @@ def place() -> Place:
 
 
 def copied(place: Place, folder: Path) -> Path:
-    for key, stored in place.bucket.objects.items():
+    for key, data in place.bucket.stored.items():
         (folder / key).parent.mkdir(parents=True, exist_ok=True)
-        (folder / key).write_bytes(stored.data)
+        (folder / key).write_bytes(data)
     return folder
 
 
@@ -133,12 +133,12 @@ def test_one_leaf_waits_and_two_leaves_wait(place: Place, tmp_path: Path) -> Non
     def line() -> str:
         return here("log", "--from", str(copied(place, tmp_path))).stdout
 
-    checkpoint = place.bucket.objects["log/checkpoint"]
+    checkpoint = place.bucket.stored["log/checkpoint"]
     place.leaf(Kind.NOTICE, hash_of("n"))
-    place.bucket.objects["log/checkpoint"] = checkpoint
+    place.bucket.put_bytes("log/checkpoint", checkpoint)
     assert "1 leaf waits for witnesses" in line()
     place.leaf(Kind.CODES, hash_of("c"))
-    place.bucket.objects["log/checkpoint"] = checkpoint
+    place.bucket.put_bytes("log/checkpoint", checkpoint)
     assert "2 leaves wait for witnesses" in line()
 
 
