@@ -35,7 +35,8 @@ AwsService = Literal[
 # stack has none. `stream-listing`, `heartbeats` and `drain-log` have breakers of their own, which stop no other work.
 GUARDED: Mapping[str, str] = {
     **dict.fromkeys(
-        ("cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "secretsmanager", "sqs", "sts"), "aws"
+        ("cloudwatch", "dynamodb", "iam", "kms", "lambda", "logs", "s3", "secretsmanager", "sqs", "sts"),
+        "aws",
     ),
     **dict.fromkeys(("streams", "stream-listing", "heartbeats"), "aws"),
     **{"mongo": "mongo", "drain-log": "mongo", "redis": "redis", "kafka": "kafka"},
