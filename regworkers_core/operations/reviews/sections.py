@@ -142,13 +142,15 @@ def read_sections(parts: Iterable[SectionReader], tell: Callable[[str], None]) -
     return tuple(sections)
 
 
-def lines_of(check: Check, settings: Settings, now: float, **parts: Any) -> list[Remark]:
+def lines_of(
+    check: Check, settings: Settings, now: float, *, level: Level = "finding", **parts: Any
+) -> list[Remark]:
     """What a check of the alerts finds in these parts of a snapshot, over the review's period."""
     judged = check.of(settings, now, **parts)
     if isinstance(judged, Unread):
         return [Remark("note", f"{check.name}: {judged.why}")]
     page = f"docs/runbooks/{check.runbook}"
-    return [Remark("finding", f"{each.summary}; {page}") for each in judged.findings]
+    return [Remark(level, f"{each.summary}; {page}") for each in judged.findings]
 
 
 def no_drains(since: float, what: str = "none ran, or none wrote its log") -> ReviewSection:

@@ -11,7 +11,7 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import QueueState
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.operations.alerts.conditions.drains import batch_time
+from regworkers_core.operations.alerts.conditions.drains import batch_time, error_rate
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Window, together
 from regworkers_core.operations.health.objectives import Budget, read_budgets
 from regworkers_core.operations.health.snapshot import read_campaigns
@@ -47,7 +47,8 @@ _LONG_OPEN_SECONDS = DAY_SECONDS
 _GROWN = 1.25
 _MORE = 2.0
 _SHORT_SECONDS = 0.1
-_ERROR_RATE = 0.01
+# Limits of the alerts, which look at minutes, as they are for a week.
+_OVER_A_WEEK = {"error_rate": 0.01, "error_items": 1}
 _FEW_LINES = 10
 # With less of a budget left, changes should wait.
 _BUDGET_LEFT = 0.25
@@ -85,7 +86,9 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     yield SectionReader(
         "durations", "Duration of batches", lambda: durations(*days(), runtime.settings, since=since)
     )
-    yield SectionReader("errors", "Error patterns", lambda: errors(failures(), *days(), since=since))
+    yield SectionReader(
+        "errors", "Error patterns", lambda: errors(failures(), *days(), runtime.settings, since=since)
+    )
     yield SectionReader("alarms", "CloudWatch alarms", lambda: alarms(alarm_states(runtime), now=now))
     yield SectionReader(
         "logs",
@@ -280,7 +283,9 @@ def durations(before: Days, now: Days, settings: Settings, *, since: float) -> R
     )
 
 
-def errors(recorded: RecordedFailures, before: Days, now: Days, *, since: float) -> ReviewSection:
+def errors(
+    recorded: RecordedFailures, before: Days, now: Days, settings: Settings, *, since: float
+) -> ReviewSection:
     """Causes by fingerprint, and failed items as a share of those received, this week and the week before."""
     start = iso(since)
     causes = defaultdict[str, list[RecordedFailure]](list)
@@ -303,18 +308,19 @@ def errors(recorded: RecordedFailures, before: Days, now: Days, *, since: float)
             remarks.append(Remark("warning", f"more than the week before ({was:,}): {text}"))
         still_open = sum(each.open for each in causes[cause])
         rows.append((first.reason, first.error, first.queue, was, is_, still_open, cause))
-    earlier, rates = together(before.values()), []
+    earlier, rates, grown = together(before.values()), [], []
     for name, each in together(now.values()).items():
         rate, was_rate = each.error_rate, earlier[name].error_rate if name in earlier else None
         down = each.ends["dependency_down"]
         rates.append((name, each.received, each.failed, _percent(rate), _percent(was_rate), down))
-        if rate is not None and rate >= _ERROR_RATE and rate >= _GROWN * (was_rate or 0.0):
-            remarks.append(
-                Remark("warning", f"{name}: {100 * rate:.1f} % of its items failed or were returned")
-            )
+        if rate is not None and rate >= _GROWN * (was_rate or 0.0):
+            grown.append(each)
         if down:
             text = f"{name}: {counted(down, 'run')} ended because a dependency was down"
             remarks.append(Remark("note", text))
+    limits = settings.model_copy(update={"alerts": settings.alerts.model_copy(update=_OVER_A_WEEK)})
+    end = since + DAYS * DAY_SECONDS
+    remarks += lines_of(error_rate, limits, end, level="warning", drains=tuple(grown))
     tables = []
     if rows:
         names = ("reason", "error", "queue", "week before", "this week", "still open", "fingerprint")

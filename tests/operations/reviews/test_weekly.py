@@ -95,7 +95,7 @@ def test_a_batch_near_its_visibility_timeout_is_a_finding() -> None:
 def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> None:
     section = durations({}, {}, Settings(), since=SINCE)
     assert section.lead == f"No data since {ago(7)}." and has(section, "note", "no drain has been recorded")
-    assert errors(RecordedFailures((), False), {}, {}, since=SINCE).lead.startswith(
+    assert errors(RecordedFailures((), False), {}, {}, Settings(), since=SINCE).lead.startswith(
         "Nothing became a dead letter"
     )
 
@@ -103,18 +103,22 @@ def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> N
 def test_new_causes_and_doubled_causes_are_distinguished() -> None:
     grown = [failure(fingerprint="old", error="grown", first_failed_at=ago(9), last_failed_at=ago(9))]
     grown += [failure(fingerprint="old", error="grown") for _ in range(2)]
-    section = errors(RecordedFailures((*grown, failure(error="fresh")), False), {}, {}, since=SINCE)
+    section = errors(
+        RecordedFailures((*grown, failure(error="fresh")), False), {}, {}, Settings(), since=SINCE
+    )
     assert has(section, "warning", "new this week", "fresh", "1 time")
     assert has(section, "warning", "more than the week before (1)", "grown", "2 times")
     steady = [failure(first_failed_at=ago(9), last_failed_at=ago(9)), failure(first_failed_at=ago(9))]
-    assert not errors(RecordedFailures(tuple(steady), False), {}, {}, since=SINCE).remarks
+    assert not errors(RecordedFailures(tuple(steady), False), {}, {}, Settings(), since=SINCE).remarks
 
 
 def test_a_growing_share_of_failed_items_and_runs_during_an_outage_are_named() -> None:
     bad = day(counts={"received": 100, "dead_lettered": 2, "returned": 3}, ended="dependency_down")
-    section = errors(RecordedFailures((), False), day(), bad, since=SINCE)
-    assert has(section, "warning", "5.0 %") and has(section, "note", "1 run ended because a dependency")
-    assert not has(errors(RecordedFailures((), False), bad, bad, since=SINCE), "warning", "5.0 %")
+    section = errors(RecordedFailures((), False), day(), bad, Settings(), since=SINCE)
+    assert has(section, "warning", "5% of what") and has(section, "note", "1 run ended because a dependency")
+    assert not has(
+        errors(RecordedFailures((), False), bad, bad, Settings(), since=SINCE), "warning", "5% of what"
+    )
 
 
 def test_an_alarm_is_a_finding_if_it_is_critical_and_one_without_data_a_warning_after_a_day() -> None:
