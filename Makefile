@@ -47,7 +47,7 @@ test: $(STAMP) ## run the suite without slow tests (SHUFFLE=7 in another order, 
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" $(addprefix --shuffle=,$(SHUFFLE))
 
 # Without what costs most: pages and proofs of draws, properties, real clocks, fresh interpreters.
-SLOWER = analytics dagster docs e2e faults local support selection/proof selection/report fairdraw/proof fairdraw/verifier \
+SLOWER = analytics dagster docs e2e faults local support selection/public selection/report fairdraw/proof fairdraw/verifier \
 	infrastructure/deploy infrastructure/test_extras.py operations/health operations/test_template.py \
 	operations/alerts/test_channels.py replication/reconcile replication/enqueue/test_discovery.py \
 	fairdraw/maths/test_invariants.py fairdraw/maths/test_both_engines.py

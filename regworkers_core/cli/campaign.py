@@ -25,8 +25,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.lifecycle import advance
 from regworkers_core.selection.campaigns.registry import from_options, read_definition
-from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
 from regworkers_core.selection.codes.stock import seats_of
+from regworkers_core.selection.status import CampaignReport, read_campaign_status
 
 Reason = Annotated[str, typer.Option(help="kept with the change of status")]
 

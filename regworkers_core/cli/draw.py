@@ -26,8 +26,8 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
-    from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
     from regworkers_core.selection.draw.gate import AcceptedFindings
+    from regworkers_core.selection.draw_run import DrawRun, StepResult
 
 Yes = Annotated[bool, typer.Option("--yes", help="publish without a prompt")]
 Strikes = Annotated[Path | None, typer.Option(help="file with a line ref|REASON for each entry to strike")]
@@ -133,7 +133,7 @@ def export_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Copy the artefacts of every phase to FOLDER/phase-<n>/."""
-    from regworkers_core.selection.proof.source import export_phases
+    from regworkers_core.selection.public.source import export_phases
 
     runtime = Runtime.load()
     campaign_id = runtime.campaigns.id_of(campaign_id)
@@ -166,9 +166,9 @@ def _draw(
     """Run the steps. `result` gets the state of each, for the audit log."""
     from regworkers_core.eligibility.campaign.judging import judge_campaign
     from regworkers_core.replication.settled import settled
-    from regworkers_core.selection.assign.market_states import blocked_lines
-    from regworkers_core.selection.draw.draw_run import DrawRun
+    from regworkers_core.selection.assign.markets import blocked_lines
     from regworkers_core.selection.draw.gate import GateClosed, NotAccepted, NotSettled
+    from regworkers_core.selection.draw_run import DrawRun
 
     done: dict[str, Any] = {}
     with StopSignal().on_signals() as stop:

@@ -19,7 +19,7 @@ app = typer.Typer()
 
 
 def _log(campaign: str | None, *, from_: str | None, **given: Any) -> Answer:
-    from regworkers_core.selection.proof.source import in_bucket
+    from regworkers_core.selection.public.source import in_bucket
 
     if from_ is not None:
         return commands.log(campaign, from_=from_, **given)
@@ -49,7 +49,7 @@ def key_command(
 
     --change --apply replaces it: give the new key to all witnesses within the 30 days in which both keys sign.
     """
-    from regworkers_core.selection.log.public_log import PublicLog
+    from regworkers_core.selection.public.public_log import PublicLog
 
     if change.apply and not replace:
         raise UsageError("--apply is for --change: without it the key is only shown")

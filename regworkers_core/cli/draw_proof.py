@@ -34,7 +34,7 @@ app = typer.Typer()
 
 
 def _verify(target: str, **given: Any) -> Answer:
-    from regworkers_core.selection.proof.source import artefacts_of
+    from regworkers_core.selection.public.source import artefacts_of
 
     with progress("steps", "verify") as show:
         return commands.verify(
@@ -83,7 +83,7 @@ def receipt_command(
     from fairdraw.proof.check import FAILS, check_receipt
     from fairdraw.proof.receipt_view import receipt_text
     from fairdraw.verifier.assemble import verifier_page
-    from regworkers_core.selection.proof.source import cache_folder, campaign_source
+    from regworkers_core.selection.public.source import cache_folder, campaign_source
 
     trusted = commands.trusted_keys(trust)
     cache = cache_folder()
@@ -170,7 +170,7 @@ def publish_page_command(
     With --apply it is put beside the artefacts in S3; without it the command shows what would be put. A repeat puts
     nothing, a later phase replaces the page. With --output it is also written to a folder.
     """
-    from regworkers_core.selection.site.publish import page_from_folder, publish_page
+    from regworkers_core.selection.public.publish import page_from_folder, publish_page
 
     if (campaign_id is None) == (source is None):
         raise UsageError("give either a campaign or --from with a folder of exported artefacts")

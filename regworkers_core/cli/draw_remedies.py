@@ -86,7 +86,7 @@ def seed_command(
     """
     from regworkers_core.adapters.files.judged_entries import ReplicationProgress
     from regworkers_core.eligibility.campaign.judging import judge_campaign
-    from regworkers_core.selection.draw.draw_run import DrawRun
+    from regworkers_core.selection.draw_run import DrawRun
 
     runtime = Runtime.load()
     campaign_id, run_id = runtime.campaigns.id_of(campaign_id), new_run_id()

@@ -111,8 +111,8 @@ def report_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Show the report of a draw; with --page write it with its plots."""
-    from regworkers_core.selection.draw.allocation import NUMBERS, PAGE
-    from regworkers_core.selection.draw.artefacts import report_key
+    from regworkers_core.domain.selection import report_key
+    from regworkers_core.selection.report.inputs import NUMBERS, PAGE
 
     require_writable(page)
     runtime = Runtime.load()
@@ -126,8 +126,8 @@ def report_command(
 
 def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableType:
     """The outline of a phase's report, or a line with the error: no decision depends on the report."""
-    from regworkers_core.selection.draw.allocation import NUMBERS
-    from regworkers_core.selection.draw.artefacts import report_key
+    from regworkers_core.domain.selection import report_key
+    from regworkers_core.selection.report.inputs import NUMBERS
 
     key = report_key(campaign_id, phase, NUMBERS)
     try:
@@ -214,10 +214,10 @@ def simulate_command(
     seeds are discarded, and it refuses the real seed. Figures are means over the rounds, with the lowest and highest.
     """
     from fairdraw.large.engine import Engine
-    from regworkers_core.adapters.files.judged_entries import read_judged
+    from regworkers_core.adapters.files.judged_entries import POOL, read_judged
     from regworkers_core.eligibility.campaign.judging import judge_entries
     from regworkers_core.replication.settled import lag_warnings
-    from regworkers_core.selection.draw.freezing import POOL, write_pool
+    from regworkers_core.selection.draw.freezing import write_pool
     from regworkers_core.selection.report.simulate import simulate, simulation_seeds, write_synthetic_pool
     from regworkers_core.selection.report.simulation import Scenario
 

@@ -25,6 +25,8 @@ from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, Re
 BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE = "bias_audit", "late_commit", "recommitted", "reconcile"
 ACCEPTABLE = (BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE)
 _HASH = re.compile(r"[0-9a-f]{64}")
+# Internal files of draws in the object store, by campaign and phase.
+PIPELINE = "pipeline/"
 
 
 def confirmation_word(campaign_id: str, phase: int) -> str:
@@ -38,6 +40,21 @@ def require_word(given: str, word: str) -> None:
     """Raises RequestError for a word that is not the one that confirms."""
     if given != word:
         raise RequestError(f"the confirmation should be {word}, found {quoted(given)}: nothing was done")
+
+
+def public_key(campaign_id: str, phase: int, name: str) -> str:
+    """The key of a published file."""
+    return f"draws/{campaign_id}/phase-{phase}/{name}"
+
+
+def pipeline_key(campaign_id: str, phase: int, name: str) -> str:
+    """The key of an internal file, which may name entries or codes."""
+    return f"{PIPELINE}{campaign_id}/phase-{phase}/{name}"
+
+
+def report_key(campaign_id: str, phase: int, name: str) -> str:
+    """The key of a file of the report, for operators."""
+    return f"reports/{campaign_id}/phase-{phase}/{name}"
 
 
 def market_in_words(market_id: str) -> str:

@@ -86,7 +86,7 @@ def open_page(runtime: Runtime, path: str, span: str = "") -> Download | None:
     # The page of a receipt runs scripts: it is saved, and opened from disk, where it reaches nothing of the UI's.
     if key.startswith(_DRAWS) and name == "index.html":
         # A late import: it loads the plots.
-        from regworkers_core.selection.site.page import served_policy
+        from regworkers_core.selection.public.page import served_policy
 
         headers |= {"Content-Security-Policy": served_policy(), "Content-Type": "text/html; charset=utf-8"}
     elif kind == "text/html" and not key.startswith((FOLDER, _DRAWS)):

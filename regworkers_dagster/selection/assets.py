@@ -22,8 +22,8 @@ from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 if TYPE_CHECKING:
-    from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
     from regworkers_core.selection.draw.gate import AcceptedFindings
+    from regworkers_core.selection.draw_run import DrawRun, StepResult
 
 Context = dg.AssetExecutionContext
 Taken = Iterator[dg.MaterializeResult[None]]
@@ -98,7 +98,7 @@ def warn_of_blocked(
     context: dg.OpExecutionContext | dg.AssetExecutionContext, campaign_id: str, step: "StepResult"
 ) -> None:
     """Log the markets that wait for codes after a publication, and what to do."""
-    from regworkers_core.selection.assign.market_states import blocked_lines
+    from regworkers_core.selection.assign.markets import blocked_lines
 
     for line in blocked_lines(campaign_id, step.facts.get("markets", {})):
         context.log.warning(line)
@@ -116,7 +116,7 @@ def draw_run(
     """A phase of a campaign's draw, by default the latest one, for this run to work on."""
     from regworkers_core.eligibility.campaign.judging import judge_campaign
     from regworkers_core.replication.settled import settled
-    from regworkers_core.selection.draw.draw_run import DrawRun
+    from regworkers_core.selection.draw_run import DrawRun
 
     return DrawRun(
         runtime,
@@ -189,8 +189,7 @@ def table_of(step: str, facts: Mapping[str, Any]) -> Metadata:
     """Rows and columns of the table that a step made; empty for a step that makes none."""
     from fairdraw.large.outcomes import OUTCOMES_SCHEMA
     from fairdraw.large.rank import RANKED_SCHEMA
-    from regworkers_core.adapters.files.judged_entries import JUDGED_SCHEMA
-    from regworkers_core.selection.draw.freezing import POOL_SCHEMA
+    from regworkers_core.adapters.files.judged_entries import JUDGED_SCHEMA, POOL_SCHEMA
 
     outcomes = facts.get("outcomes")
     tables = {

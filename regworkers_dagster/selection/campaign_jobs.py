@@ -26,7 +26,7 @@ from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection.specs import CAMPAIGNS
 
 if TYPE_CHECKING:
-    from regworkers_core.selection.campaigns.status import CampaignReport
+    from regworkers_core.selection.status import CampaignReport
 
 
 class CreateConfig(dg.Config):
@@ -143,7 +143,7 @@ def close_campaign(launch: Launch, config: MoveConfig) -> LaunchOutcome:
 )
 def campaign_status(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
     """Changes nothing."""
-    from regworkers_core.selection.campaigns.status import read_campaign_status
+    from regworkers_core.selection.status import read_campaign_status
 
     campaign = launch.campaign(config.campaign_id)
     report = read_campaign_status(launch.runtime, campaign)

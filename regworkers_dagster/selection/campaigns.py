@@ -31,7 +31,7 @@ from regworkers_dagster.runs import MARKET_TAG, PARTITION_TAG
 from regworkers_dagster.selection import specs
 
 if TYPE_CHECKING:
-    from regworkers_core.selection.assign.market_states import StalledMarket
+    from regworkers_core.selection.assign.markets import StalledMarket
 
 # After this many failures in a row a draw has a defect, or the beacon is unavailable: it is retried slowly, because
 # either may end at any time.
@@ -314,7 +314,7 @@ def _new_partitions(instance: dg.DagsterInstance, campaign_ids: Sequence[str]) -
 @ticking
 def markets_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
     """Read the markets that are not complete, and the depth of their queue; retry those that are stalled."""
-    from regworkers_core.selection.assign.market_states import stalled_markets
+    from regworkers_core.selection.assign.markets import stalled_markets
 
     patience = _STALLED_VISIBILITIES * runtime.settings.selection.visibility_seconds
     found = stalled_markets(runtime, older_than_seconds=patience)

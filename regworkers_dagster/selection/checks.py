@@ -43,7 +43,7 @@ def _checked(context: dg.AssetCheckExecutionContext, check: Check) -> dg.AssetCh
 )
 def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """By the gate, whose result the publication of this run uses; for all draws as `regworkers draw verify` does."""
-    from regworkers_core.selection.draw import checks as drawn
+    from regworkers_core.selection import promises as drawn
 
     if PARTITION_TAG not in context.run.tags:
         return _checked(context, drawn.draw_replays)
@@ -59,7 +59,7 @@ def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 )
 def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """In the latest phase, over all phases."""
-    from regworkers_core.selection.draw import checks as drawn
+    from regworkers_core.selection import promises as drawn
 
     return _checked(context, drawn.capacity_respected)
 
@@ -73,7 +73,7 @@ def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckR
 )
 def win_rates_uniform(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """The report's bias audit."""
-    from regworkers_core.selection.draw import checks as drawn
+    from regworkers_core.selection import promises as drawn
 
     return _checked(context, drawn.win_rates_uniform)
 
@@ -107,7 +107,7 @@ def selections_kept(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Asset
     """Run each check over the campaigns. One that does not hold fails the run, and with it the exit code; an alert
     follows.
     """
-    from regworkers_core.selection.assign import checks as assigned
+    from regworkers_core.selection import promises as assigned
 
     config = CheckConfig(**context.op_execution_context.op_config)
     bind(runId=context.run.run_id, worker="check_selection")

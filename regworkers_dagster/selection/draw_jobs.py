@@ -141,10 +141,10 @@ class SignatureConfig(CampaignConfig):
 def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
     """Judges every entry as it is now."""
     from fairdraw.large.engine import Engine
-    from regworkers_core.adapters.files.judged_entries import read_judged
+    from regworkers_core.adapters.files.judged_entries import POOL, read_judged
     from regworkers_core.eligibility.campaign.judging import judge_entries
     from regworkers_core.replication.settled import lag_warnings
-    from regworkers_core.selection.draw.freezing import POOL, write_pool
+    from regworkers_core.selection.draw.freezing import write_pool
     from regworkers_core.selection.report.simulate import simulate, simulation_seeds
     from regworkers_core.selection.report.simulation import Scenario, tables
 
@@ -294,7 +294,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
 )
 def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome:
     """Idempotent: logs what it found and what it sent."""
-    from regworkers_core.selection.assign.market_states import blocked_lines
+    from regworkers_core.selection.assign.markets import blocked_lines
     from regworkers_core.selection.assign.release import retry_market
 
     campaign_id = require("campaign_id", config.campaign_id)
@@ -320,7 +320,7 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     from fairdraw.maths.files import canonical_bytes
     from fairdraw.proof.check import FAILS, check_receipt
     from fairdraw.verifier.assemble import verifier_page
-    from regworkers_core.selection.proof.source import cache_folder, campaign_source
+    from regworkers_core.selection.public.source import cache_folder, campaign_source
 
     campaign_id, entry = launch.campaign_id(config.campaign_id), require("entry", config.entry)
     source = campaign_source(launch.runtime, campaign_id, cache_folder())
@@ -349,7 +349,7 @@ def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
 )
 def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
     """The files under draws/<campaignId>/ in the bucket."""
-    from regworkers_core.selection.proof.source import export_phases
+    from regworkers_core.selection.public.source import export_phases
 
     campaign_id = launch.campaign_id(config.campaign_id)
     record = launch.runtime.draws.get(campaign_id)
@@ -380,8 +380,8 @@ def export_draw(launch: Launch, config: CampaignConfig) -> LaunchOutcome:
 )
 def publish_draw_page(launch: Launch, config: PageConfig) -> LaunchOutcome:
     """A repeat puts nothing."""
-    from regworkers_core.selection.site.page import INDEX
-    from regworkers_core.selection.site.publish import publish_page
+    from regworkers_core.selection.public.page import INDEX
+    from regworkers_core.selection.public.publish import publish_page
 
     campaign_id, show = launch.campaign_id(config.campaign_id), launch.progress()
     leaves = 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from regworkers_core.selection.draw.artefacts import PIPELINE
+from regworkers_core.domain.selection import PIPELINE
 from regworkers_dagster.factories import KEPT_FRESH, Flow
 
 _FLOW = Flow("selection", owner="selection")

@@ -16,8 +16,8 @@ import pytest
 from fairdraw.large.receipts import build_receipt
 from fairdraw.maths.files import canonical_bytes
 from fairdraw.verifier.assemble import verifier_page
-from regworkers_core.selection.site.page import served_policy
-from regworkers_core.selection.site.publish import page_from_folder
+from regworkers_core.selection.public.page import served_policy
+from regworkers_core.selection.public.publish import page_from_folder
 from tests.browser.chromium import Browser, Tab
 from tests.browser.test_verifier_page import AUDIT, text
 from tests.fairdraw.proof.draws import BEACON, outcomes, publish_beside, two_phases

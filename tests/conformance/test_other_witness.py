@@ -20,12 +20,12 @@ from fairdraw.log import tree, witness
 from fairdraw.log.http import LogHttp
 from fairdraw.log.leaves import Kind
 from fairdraw.log.note import Note, SignerKey, VerifierKey
-from regworkers_core.selection.log.public_log import PublicLog
-from regworkers_core.selection.log.witnesses import Witness, Witnesses
+from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_core.selection.public.witnesses import Witness, Witnesses
 from tests.conformance.servers import free_port
 from tests.fairdraw.log.test_witness import LOG, NODES, OTHER, made, request
-from tests.selection.log.fakes import ORIGIN, Bucket, Secrets, hash_of, log_on
-from tests.selection.log.test_terminal import served
+from tests.selection.public.fakes import ORIGIN, Bucket, Secrets, hash_of, log_on
+from tests.selection.public.test_log_terminal import served
 from tests.support.waiting import wait_until
 
 FOLDER = os.environ.get("REGWORKERS_TEST_WITNESS", "")

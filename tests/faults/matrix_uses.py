@@ -34,7 +34,7 @@ from regworkers_core.observability.tracing import configure_tracing, flush, span
 from regworkers_core.operations.dependency_status import read_in_parallel
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers
-from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawRun
 from regworkers_local.servers import HOST
 from tests.selection.draw.world import CAMPAIGN, close_campaign, everybody
 from tests.support.fault_proxy import Fault, fault_proxy

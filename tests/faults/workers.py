@@ -43,7 +43,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import DRAINS
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawRun
 from tests.faults.victim import VARIANTS
 from tests.support import entries
 from tests.support.draws import without_plots

@@ -43,7 +43,7 @@ ROLES: dict[str, tuple[set[str], list[str]]] = {
     ),
     "a run of a draw, and its drains": (
         {"draw"},
-        ["regworkers_core.selection.draw.draw_run", "regworkers_core.selection.drains"],
+        ["regworkers_core.selection.draw_run", "regworkers_core.selection.drains"],
     ),
     "a terminal": ({"draw"}, ["regworkers_core.cli.main", "fairdraw.proof.verify"]),
     "the code server": ({"draw", "production"}, ["regworkers_dagster.definitions"]),

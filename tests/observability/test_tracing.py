@@ -31,7 +31,7 @@ from regworkers_core.observability.tracing import (
 from regworkers_core.replication.backfill_run import BackfillRun
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawRun
 from regworkers_dagster.selection.specs import ASSET_OF
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put

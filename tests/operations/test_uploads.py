@@ -6,13 +6,13 @@ import pytest
 
 from regworkers_core.adapters.files.judged_entries import PAGE as ELIGIBILITY_PAGE
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import report_key
 from regworkers_core.infrastructure.desired import lifecycle_rules
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.reviews.sections import ReviewKind
 from regworkers_core.operations.reviews.sections import report_key as review_key
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.allocation import PAGE
-from regworkers_core.selection.draw.artefacts import report_key
+from regworkers_core.selection.report.inputs import PAGE
 
 pytestmark = pytest.mark.namespace("module")
 

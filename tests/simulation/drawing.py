@@ -20,7 +20,7 @@ from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.selection.campaigns import lifecycle, registry
-from regworkers_core.selection.draw.draw_run import UNCHANGED, DrawRun
+from regworkers_core.selection.draw_run import UNCHANGED, DrawRun
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
 from tests.simulation.platform import attributes, stamp

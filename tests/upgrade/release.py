@@ -27,7 +27,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawRun
 from tests.support import campaigns, entries
 from tests.support.drains import run
 from tests.support.runtimes import test_settings

@@ -22,12 +22,12 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.codes.importing import import_codes
-from regworkers_core.selection.draw.artefacts import export
-from regworkers_core.selection.proof.source import campaign_source
-from regworkers_core.selection.site.page import INDEX
-from regworkers_core.selection.site.publish import PAGE_FOLDER, publish_page
+from regworkers_core.selection.public.page import INDEX
+from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
+from regworkers_core.selection.public.source import campaign_source, export
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 from tools.demo.life import Console
 from tools.demo.replication import Sums
@@ -102,6 +102,7 @@ def _import_codes(runtime: Runtime, console: Console) -> None:
             market_id=None,
             rejects=Path(folder) / "rejects.csv",
             run_id="demo",
+            resume=resume_blocked,
         )
     console.print(f"{report.added:,} access codes imported for {len(MARKETS)} markets")
 

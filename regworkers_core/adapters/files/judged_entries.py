@@ -42,6 +42,23 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("is_rejected", pa.bool_()),
 ]
 JUDGED_SCHEMA = pa.schema(_FIELDS)
+# What a draw freezes of it: the entries that can take part, and why the others cannot.
+POOL = "pool.parquet"
+EXCLUSIONS = "exclusions.parquet"
+_TEXT: pa.DataType = pa.string()
+POOL_SCHEMA = pa.schema(
+    {
+        "ref": _TEXT,
+        "unit": _TEXT,
+        "weight": pa.int32(),
+        "segments": _TEXTS,
+        "preferences": _TEXTS,
+        "entry_id": _TEXT,
+        "created_at": _TEXT,
+        "mail_domain": _TEXT,
+    }
+)
+EXCLUSION_SCHEMA = pa.schema({"entry_id": _TEXT, "ref": _TEXT, "reason": _TEXT, "reasons": _TEXTS})
 
 
 Tell = Callable[[str], None]

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from regworkers_core.adapters.mongo.store import Document, Store
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET
+from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET, MarketPhase, pipeline_key
 from regworkers_core.domain.timestamps import seconds
 
 T = TypeVar("T")
@@ -167,6 +167,11 @@ class PhaseRecord:
         """Whether the publication was confirmed, by an operator or by the settings."""
         return "confirmedAt" in self.fields
 
+    @property
+    def strikes(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of ref and reason, by ref; those of earlier phases, too."""
+        return tuple((ref, reason) for ref, reason in self.fields["terms"]["strikes"])
+
 
 @dataclass(frozen=True, slots=True)
 class DrawRecord:
@@ -224,6 +229,31 @@ class DrawRecord:
         return [
             each for each in self.phases.values() if each.reached(PhaseStatus.COMPLETED) and not each.judged
         ]
+
+    def frozen_key(self, name: str) -> str:
+        """The key of a file of the freeze in the object store."""
+        return pipeline_key(self.campaign_id, 1, f"{self.phases[1].freeze['prefix']}/{name}")
+
+    def market_phases(self, *, before: int | None = None) -> list[MarketPhase]:
+        """All markets with messages, or those of phases before `before`."""
+        return [
+            MarketPhase(self.campaign_id, market_id, number)
+            for number, phase in self.phases.items()
+            if before is None or number < before
+            for market_id in phase.markets
+        ]
+
+    def highest_planned(self, market_id: str, *, before: int | None = None) -> int:
+        """The highest position that was planned in the market over all phases, or over those before phase `before`,
+        replacements of void codes included. No position is ever planned again.
+        """
+        highest = 0
+        for number, phase in self.phases.items():
+            entry = phase.markets.get(market_id, {})
+            if entry.get("plan") and (before is None or number < before):
+                again = [int(each["to"]) for each in entry.get("replanned") or ()]
+                highest = max([highest, int(entry["plan"]["lastPosition"]), *again])
+        return highest
 
     def require_counts(self) -> None:
         """Raises RequestError for a draw that was annulled."""

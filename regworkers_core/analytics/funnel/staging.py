@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regworkers_core.adapters.files.judged_entries import POOL
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.adapters.mongo.outbox import RowStatus
-from regworkers_core.domain.selection import NoticeType
+from regworkers_core.domain.selection import NoticeType, pipeline_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
 
@@ -50,8 +51,8 @@ _SOURCES = {
 }
 
 
-# Files of the draw in the object store, one of each per phase.
-_POOL, OUTCOMES = "pool.parquet", "outcomes.parquet"
+# A file of the draw in the object store, one per phase.
+OUTCOMES = "outcomes.parquet"
 SOURCE, REPLICA, FROZEN = "source.parquet", "replica.parquet", "frozen.parquet"
 CODED, MESSAGES = "coded.parquet", "messages.parquet"
 _POOL_COLUMNS = ["entry_id", "preferences", "segments", "created_at"]
@@ -95,12 +96,11 @@ def stage(
     phases = [] if record is None else list(record.phases.values())
     frozen = next((phase for phase in phases if phase.freeze), None)
     drawn = next((phase for phase in reversed(phases) if phase.reached(PhaseStatus.DRAWN)), None)
-    if frozen is not None:
-        key = f"pipeline/{campaign_id}/phase-{frozen.phase}/{frozen.freeze['prefix']}/{_POOL}"
-        runtime.objects.get_file(key, folder / _POOL)
-        _write(folder / FROZEN, _ENTRY, _of_the_pool(folder / _POOL))
+    if record is not None and frozen is not None:
+        runtime.objects.get_file(record.frozen_key(POOL), folder / POOL)
+        _write(folder / FROZEN, _ENTRY, _of_the_pool(folder / POOL))
     if drawn is not None:
-        key = f"pipeline/{campaign_id}/phase-{drawn.phase}/{OUTCOMES}"
+        key = pipeline_key(campaign_id, drawn.phase, OUTCOMES)
         runtime.objects.get_file(key, folder / OUTCOMES)
     removed = 0
 

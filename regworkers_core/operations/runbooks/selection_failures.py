@@ -23,9 +23,9 @@ def run(
     only `market_id` if given. Raises UsageError for an unknown campaign, TransientFailure.
     """
     # Imported late: they load pyarrow and DuckDB.
-    from regworkers_core.selection.assign.market_states import explain
+    from regworkers_core.selection.assign.markets import explain
     from regworkers_core.selection.assign.release import retry_market
-    from regworkers_core.selection.campaigns.status import read_campaign_status
+    from regworkers_core.selection.status import read_campaign_status
 
     if campaign:
         campaigns = [runtime.campaigns.require(campaign)]

@@ -23,7 +23,7 @@ from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.completion import finish_market, finish_phase
+from regworkers_core.selection.assign.markets import finish_market, finish_phase
 from regworkers_core.selection.assign.plan import Plan, Plans, with_replanned
 
 log = structlog.get_logger(__name__)

@@ -22,11 +22,10 @@ from fairdraw.maths.beside import codes_name
 from fairdraw.maths.files import sha256_hex
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, public_key
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import Plan, Plans
-from regworkers_core.selection.draw.artefacts import public_key
-from regworkers_core.selection.log.public_log import log_leaves
+from regworkers_core.selection.public.public_log import log_leaves
 
 _SECRET_BYTES = 32
 _DESCRIPTION = "Salts of the planned codes of a campaign in the public log: kept secret, changed never."

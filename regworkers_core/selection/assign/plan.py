@@ -23,11 +23,9 @@ from fairdraw.documents import as_document
 from fairdraw.maths.files import file_hash
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.codes import CodePosition, Codes
-from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
-from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, NoticeType, Planned, pipeline_key
 from regworkers_core.selection.assign.committed import Committed
-from regworkers_core.selection.draw.artefacts import pipeline_key
 
 # A chunk reads whole row groups, so they are small.
 _GROUP_ROWS = 10_000
@@ -69,24 +67,6 @@ class Plan:
         if not fields:
             raise TransientFailure("draws", f"{market} has no plan")
         return cls(market, fields["key"], fields["sha256"], int(fields["rows"]), int(fields["lastPosition"]))
-
-
-def last_planned(record: DrawRecord, market: MarketPhase) -> int:
-    """Return the highest position that was planned in the market before this phase, replacements of void codes
-    included. No position is ever planned again.
-    """
-    return highest_planned(record, market.market_id, before=market.phase)
-
-
-def highest_planned(record: DrawRecord, market_id: str, *, before: int | None = None) -> int:
-    """Return the highest planned position over all phases, or over those before phase `before`."""
-    highest = 0
-    for number, phase in record.phases.items():
-        entry = phase.markets.get(market_id, {})
-        if entry.get("plan") and (before is None or number < before):
-            again = [int(each["to"]) for each in entry.get("replanned") or ()]
-            highest = max([highest, int(entry["plan"]["lastPosition"]), *again])
-    return highest
 
 
 def write_seats(

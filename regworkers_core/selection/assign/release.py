@@ -31,10 +31,10 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed, committed
-from regworkers_core.selection.assign.completion import counts, finish_market, finish_phase
 from regworkers_core.selection.assign.digests import log_codes
-from regworkers_core.selection.assign.plan import Plan, last_planned, write_others, write_seats
-from regworkers_core.selection.draw.held import draw_lease
+from regworkers_core.selection.assign.markets import counts, enough_codes, finish_market, finish_phase
+from regworkers_core.selection.assign.plan import Plan, write_others, write_seats
+from regworkers_core.selection.campaigns.lifecycle import draw_lease
 
 Facts = dict[str, Any]
 
@@ -154,14 +154,6 @@ def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[
     return draw, phase
 
 
-def enough_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase) -> bool:
-    """Return whether a waiting market has enough codes now."""
-    needed = int(draw.phases[market.phase].markets[market.market_id]["planned"])
-    behind = last_planned(draw, market)
-    found = runtime.codes.count_behind(market.campaign_id, market.market_id, behind, needed)
-    return found >= needed
-
-
 def _advance_all(
     runtime: Runtime, draw: DrawRecord, phase: PhaseRecord, result: Committed | None, on_step: OnStep
 ) -> dict[str, Facts]:
@@ -252,7 +244,7 @@ def _missing_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase, plan
     if market.market_id == NON_WINNERS:
         return None
     # Only VOID codes are skipped: a code that was taken stops its chunk, so that an operator finds out why.
-    behind = last_planned(draw, market)
+    behind = draw.highest_planned(market.market_id, before=market.phase)
     available = runtime.codes.count_behind(market.campaign_id, market.market_id, behind, planned)
     if available >= planned:
         return None
@@ -271,7 +263,7 @@ def _plan(runtime: Runtime, draw: DrawRecord, market: MarketPhase, planned: int,
     if market.market_id == NON_WINNERS:
         plan = write_others(runtime.objects, market, result)
     else:
-        behind = last_planned(draw, market)
+        behind = draw.highest_planned(market.market_id, before=market.phase)
         codes = runtime.codes.behind(market.campaign_id, market.market_id, behind, planned)
         plan = write_seats(runtime.objects, market, result, codes, behind=behind)
     if plan.rows != planned:

@@ -28,7 +28,7 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
 from regworkers_core.selection.assign.digests import log_codes
-from regworkers_core.selection.assign.plan import Plan, Plans, highest_planned, with_replanned
+from regworkers_core.selection.assign.plan import Plan, Plans, with_replanned
 from regworkers_core.selection.assign.release import market_at_work, planning, retry_market
 
 _GIVEN_OUTSIDE = "given outside of the draw: its winner has another code"
@@ -132,7 +132,7 @@ def _find_moves(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[Rep
         )
     lost = list(_lost(runtime, market, entry))
     _require_no_winners(runtime, market, phase, [code for _, _, code in lost])
-    highest = highest_planned(draw, market_id)
+    highest = draw.highest_planned(market_id)
     free = list(runtime.codes.behind(campaign_id, market_id, highest, len(lost)))
     taken = runtime.codes.at(campaign_id, market_id, [each.position for each in free])
     for position, code in taken.items():

@@ -25,7 +25,7 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log.public_log import PublicLog
+from regworkers_core.selection.public.public_log import PublicLog
 
 _FIELDS = frozenset({"campaignId", "slug", "name", "opensAt", "closesAt", "eligibility"})
 _FIELDS |= {"markets", "autoDraw", "draw"}

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.files.csv_lines import (
@@ -42,6 +42,12 @@ from regworkers_core.runtime import Runtime
 # Characters that URLs, QR codes and spreadsheets keep unchanged; the length of an id.
 _CODE = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _COLUMNS = frozenset({"code", "marketId", "campaignId"})
+
+
+class Resume(Protocol):
+    """`assign.release.resume_blocked`, which plans the markets that have enough codes now."""
+
+    def __call__(self, runtime: Runtime, campaign_id: str, *, run_id: str) -> dict[str, Any]: ...
 
 
 class RejectedCode(StrEnum):
@@ -172,13 +178,14 @@ def import_codes(
     market_id: str | None,
     rejects: Path,
     run_id: str,
+    resume: Resume,
     dry_run: bool = False,
     stop: StopSignal | None = None,
     on_progress: Callable[[ImportReport], None] = lambda _report: None,
     on_step: OnStep = no_step,
 ) -> ImportReport:
-    """Import every valid row of the file and write the others, with line and reason, to `rejects`; then resume markets
-    of a published draw that waited for codes.
+    """Import every valid row of the file and write the others, with line and reason, to `rejects`; then `resume` the
+    markets of a published draw that waited for codes.
 
     `market_id` is the market of rows that name none; a row that names another one is rejected. Raises UsageError for a
     file that cannot be read, a market that is not the campaign's, or another import that runs; TransientFailure if a
@@ -201,21 +208,15 @@ def import_codes(
     report.rejects_file = rejected.written
     if not dry_run:
         # Also after a repeat that added nothing: the previous import may have died just here.
-        report.resumed = _resume(runtime, campaign.campaign_id, run_id)
+        record = runtime.draws.get(campaign.campaign_id)
+        markets = (
+            [market for phase in record.phases.values() for market in phase.markets.values()]
+            if record
+            else []
+        )
+        if any(market["status"] == MarketStatus.BLOCKED for market in markets):
+            report.resumed = resume(runtime, campaign.campaign_id, run_id=run_id)
     return report
-
-
-def _resume(runtime: Runtime, campaign_id: str, run_id: str) -> dict[str, Any]:
-    record = runtime.draws.get(campaign_id)
-    markets = (
-        [market for phase in record.phases.values() for market in phase.markets.values()] if record else []
-    )
-    if not any(market["status"] == MarketStatus.BLOCKED for market in markets):
-        return {}
-    # A late import: it loads pyarrow and DuckDB.
-    from regworkers_core.selection.assign.release import resume_blocked
-
-    return resume_blocked(runtime, campaign_id, run_id=run_id)
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ from regworkers_core.adapters.files.csv_lines import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.operation import Call, Effect, GivenFile, Input, Report, Table, operation
+from regworkers_core.selection.codes.given import mark_blocked, struck_codes, write_csv
 from regworkers_core.selection.codes.importing import CodeRow, import_codes, named_campaign, read_lines
 from regworkers_core.selection.codes.stock import MarketStock, read_stock, void_codes
-from regworkers_core.selection.codes.struck import mark_blocked, struck_codes, write_csv
 
 _CAMPAIGN = "The campaign, by id or slug."
 _FILE = "CSV in UTF-8 with the header `code`"
@@ -66,6 +66,9 @@ def import_(call: Call, given: ImportCodes) -> Report:
     A file that was imported before, in whole or in part, adds what is missing: stop it at any time, and import the file
     again to continue. Rejected rows are in a file of their own. Fails if rows were rejected, and if the file has none.
     """
+    # A late import: it loads pyarrow and DuckDB.
+    from regworkers_core.selection.assign.release import resume_blocked
+
     path = call.face.open(given.upload)
     campaign = call.campaign(given.campaign_id or named_campaign(path))
     report = import_codes(
@@ -75,6 +78,7 @@ def import_(call: Call, given: ImportCodes) -> Report:
         market_id=given.market_id or None,
         rejects=path.with_name(path.name + ".rejects.csv"),
         run_id=call.run_id,
+        resume=resume_blocked,
         dry_run=given.dry_run,
         stop=call.stop,
         on_progress=lambda so_far: call.face.progress(so_far.lines, unit="lines"),

@@ -17,7 +17,7 @@ from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.held import draw_lease
+from regworkers_core.selection.campaigns.lifecycle import draw_lease
 
 # While a market has one of these states, a plan may name the code already, and a plan is never made twice.
 _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})

@@ -27,11 +27,13 @@ from fairdraw.maths.files import (
     sha256_hex,
 )
 from fairdraw.maths.manifest import Manifest
+from regworkers_core.adapters.files.judged_entries import EXCLUSIONS, POOL
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.events import EventType, draw_event
 from regworkers_core.domain.producers import ProducerRole
+from regworkers_core.domain.selection import pipeline_key, report_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import freezing, seeding
@@ -40,13 +42,10 @@ from regworkers_core.selection.draw.artefacts import (
     Workbench,
     entries_hash,
     own_prefix,
-    pipeline_key,
-    report_key,
     result_hash,
 )
-from regworkers_core.selection.draw.freezing import EXCLUSIONS, POOL
 from regworkers_core.selection.draw.terms import PhaseTerms
-from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
+from regworkers_core.selection.report.inputs import NUMBERS, PAGE, ReportContext, ReportFiles
 
 
 def rank(bench: Workbench, record: DrawRecord, engine: Engine, token: int) -> dict[str, Any]:
@@ -191,9 +190,6 @@ def announce_result(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> N
 def facts(phase: PhaseRecord) -> dict[str, Any]:
     """Return the outcomes and the hash of the result, for people."""
     return as_document(phase, "phase", "manifest_hash", "result_hash", "outcomes")
-
-
-PAGE, NUMBERS = "report.html", "report.json"
 
 
 @dataclass(frozen=True, slots=True)

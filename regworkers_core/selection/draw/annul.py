@@ -21,16 +21,14 @@ from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import confirmation_word, require_word
+from regworkers_core.domain.selection import confirmation_word, public_key, require_word
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import lifecycle
-from regworkers_core.selection.draw.artefacts import public_key
-from regworkers_core.selection.draw.held import draw_lease
+from regworkers_core.selection.campaigns.lifecycle import draw_lease
 from regworkers_core.selection.draw.terms import published_reason
-from regworkers_core.selection.log.public_log import PublicLog
-from regworkers_core.selection.notify.outbox import markets_of, supersede_all
+from regworkers_core.selection.public.public_log import PublicLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def preview(runtime: Runtime, campaign_id: str) -> Annulment:
     Raises RequestError for a campaign whose draw was never opened, TransientFailure.
     """
     record, phase, _ = _latest(runtime, campaign_id)
-    counts = [runtime.outbox.count_by(market, "status") for market in markets_of(record)]
+    counts = [runtime.outbox.count_by(market, "status") for market in record.market_phases()]
     sent = sum(each[RowStatus.SENT.value] for each in counts)
     over = sum(each[RowStatus.SUPERSEDED.value] for each in counts)
     return Annulment(
@@ -111,7 +109,10 @@ def annul(
             on_step("draw.after_annul")
             record, _, _ = _latest(runtime, campaign_id)
         annulled = record.annulled or {}
-        stopped = supersede_all(runtime, record, why=WHY, at=annulled["annulledAt"])
+        stopped = sum(
+            runtime.outbox.supersede(market, why=WHY, at=annulled["annulledAt"])
+            for market in record.market_phases()
+        )
         on_step("draw.after_annul_messages")
         _publish(runtime, record, annulled)
         on_step("draw.after_annul_file")

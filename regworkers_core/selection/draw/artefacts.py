@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.beside import published
 from fairdraw.maths.files import file_hash, sha256_hex
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason
+from regworkers_core.domain.selection import public_key
 
 if TYPE_CHECKING:
     import duckdb
-
-
-# Internal files, by campaign and phase.
-PIPELINE = "pipeline/"
 
 
 class InputDiffers(DrawError):
@@ -58,24 +54,11 @@ class ResultDiffers(PermanentFailure):
         self.key, self.expected, self.found = key, expected, found
 
 
-def public_key(campaign_id: str, phase: int, name: str) -> str:
-    return f"draws/{campaign_id}/phase-{phase}/{name}"
-
-
-def pipeline_key(campaign_id: str, phase: int, name: str) -> str:
-    """Return the key of an internal file, which may name entries or codes."""
-    return f"{PIPELINE}{campaign_id}/phase-{phase}/{name}"
-
-
 def own_prefix(name: str, token: int) -> str:
     """Return a unique folder for the files of one attempt. The random part is for a new lease table, whose tokens start
     from 1 again; the `draws` document says which attempt counts.
     """
     return f"{name}-{token}-{secrets.token_hex(4)}"
-
-
-def report_key(campaign_id: str, phase: int, name: str) -> str:
-    return f"reports/{campaign_id}/phase-{phase}/{name}"
 
 
 class Workbench:
@@ -138,21 +121,6 @@ def workbench(objects: ObjectStore, campaign_id: str) -> Iterator[Workbench]:
     """Yield a workbench and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="regworkers-draw-") as folder:
         yield Workbench(objects, campaign_id, Path(folder))
-
-
-def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder: Path) -> list[str]:
-    """Copy the published artefacts of `phases`, and the files beside them, to `folder/phase-<n>/`. Returns the relative
-    names of the copies. Raises TransientFailure.
-    """
-    written: list[str] = []
-    for phase in phases:
-        prefix = public_key(campaign_id, phase, "")
-        for name in published(key.removeprefix(prefix) for key in objects.list(prefix)):
-            target = folder / f"phase-{phase}" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            objects.get_file(prefix + name, target)
-            written.append(f"phase-{phase}/{name}")
-    return written
 
 
 # The lines of result.txt.

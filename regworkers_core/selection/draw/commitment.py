@@ -32,15 +32,15 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.events import EventType, draw_event
 from regworkers_core.domain.producers import ProducerRole
-from regworkers_core.domain.selection import LEAD_SECONDS
+from regworkers_core.domain.selection import LEAD_SECONDS, public_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_core.selection.draw import seeding
-from regworkers_core.selection.draw.artefacts import InputDiffers, public_key, publish_once
+from regworkers_core.selection.draw.artefacts import InputDiffers, publish_once
 from regworkers_core.selection.draw.terms import PhaseTerms
-from regworkers_core.selection.log.public_log import PublicLog, log_leaves
+from regworkers_core.selection.public.public_log import PublicLog, log_leaves
 
 Fields = dict[str, Any]
 
@@ -178,7 +178,7 @@ def publish_manifest(
     later of its clock and ours, so that a slow clock cannot make a late publication look timely. Raises InputDiffers
     if a key has other bytes.
     """
-    objects, strikes = runtime.objects, strikes_bytes(dict(PhaseTerms.parse(phase.fields["terms"]).strikes))
+    objects, strikes = runtime.objects, strikes_bytes(dict(phase.strikes))
     for k, kept in enumerate(_replaced_files(phase), 1):
         publish_once(objects, public_key(campaign_id, phase.phase, replaced_name(k)), kept)
     if phase.replaced:

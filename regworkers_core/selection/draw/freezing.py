@@ -23,8 +23,12 @@ from fairdraw.maths.files import LEAVES
 from fairdraw.maths.merkle import root_of
 from fairdraw.maths.rules import MAX_WEIGHT
 from regworkers_core.adapters.files.judged_entries import (
+    EXCLUSION_SCHEMA,
+    EXCLUSIONS,
     JUDGED,
     PAGE,
+    POOL,
+    POOL_SCHEMA,
     Judge,
     JudgedEntry,
     Judgement,
@@ -34,29 +38,13 @@ from regworkers_core.adapters.files.judged_entries import (
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.selection import pipeline_key, report_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import Workbench, own_prefix, pipeline_key, report_key
+from regworkers_core.selection.draw.artefacts import Workbench, own_prefix
 
-POOL = "pool.parquet"
-EXCLUSIONS = "exclusions.parquet"
 # Rows held before they are written: about 20 MB.
 _ROWS = 50_000
-_TEXTS: pa.DataType = pa.list_(pa.string())
-_TEXT: pa.DataType = pa.string()
-POOL_SCHEMA = pa.schema(
-    {
-        "ref": _TEXT,
-        "unit": _TEXT,
-        "weight": pa.int32(),
-        "segments": _TEXTS,
-        "preferences": _TEXTS,
-        "entry_id": _TEXT,
-        "created_at": _TEXT,
-        "mail_domain": _TEXT,
-    }
-)
-_EXCLUSION_SCHEMA = pa.schema({"entry_id": _TEXT, "ref": _TEXT, "reason": _TEXT, "reasons": _TEXTS})
 
 
 def await_writers(
@@ -123,7 +111,7 @@ def write_pool(
     counts = PoolCounts()
     with (
         pq.ParquetWriter(folder / POOL, POOL_SCHEMA, compression="zstd") as pool,
-        pq.ParquetWriter(folder / EXCLUSIONS, _EXCLUSION_SCHEMA, compression="zstd") as exclusions,
+        pq.ParquetWriter(folder / EXCLUSIONS, EXCLUSION_SCHEMA, compression="zstd") as exclusions,
     ):
         rows: list[dict[str, Any]] = []
         out: list[dict[str, Any]] = []
@@ -141,10 +129,10 @@ def write_pool(
                 out.append({"entry_id": entry.entry_id, "ref": entry.ref, **why})
             if len(rows) + len(out) >= _ROWS:
                 _flush(pool, POOL_SCHEMA, rows)
-                _flush(exclusions, _EXCLUSION_SCHEMA, out)
+                _flush(exclusions, EXCLUSION_SCHEMA, out)
                 on_progress(counts.entries)
         _flush(pool, POOL_SCHEMA, rows)
-        _flush(exclusions, _EXCLUSION_SCHEMA, out)
+        _flush(exclusions, EXCLUSION_SCHEMA, out)
     on_progress(counts.entries)
     return counts
 
@@ -228,14 +216,10 @@ def freeze(
     return {"prefix": prefix, **numbers, "at": iso(runtime.clock())}, hashes
 
 
-def key_of(campaign_id: str, first: PhaseRecord, name: str) -> str:
-    return pipeline_key(campaign_id, 1, f"{first.freeze['prefix']}/{name}")
-
-
 def fetch(bench: Workbench, record: DrawRecord, name: str, path: Path) -> Path:
     """Download a file of the freeze to `path`. Raises InputDiffers unless it is the one that was frozen."""
     first = record.phases[1]
-    return bench.fetch(key_of(record.campaign_id, first, name), path, first.hashes.get(name, ""))
+    return bench.fetch(record.frozen_key(name), path, first.hashes.get(name, ""))
 
 
 def facts(first: PhaseRecord) -> dict[str, Any]:

@@ -29,16 +29,15 @@ from regworkers_core.domain.selection import (
     QUICKNET,
     RECOMMITTED,
     RECONCILE,
-    MarketPhase,
     confirmation_word,
+    pipeline_key,
     require_word,
 )
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.checks import count_pairs
-from regworkers_core.selection.assign.plan import last_planned
-from regworkers_core.selection.draw.artefacts import InputDiffers, Workbench, pipeline_key
+from regworkers_core.selection.codes.given import count_pairs
+from regworkers_core.selection.draw.artefacts import InputDiffers, Workbench
 from regworkers_core.selection.draw.held import HeldDraw
 from regworkers_core.selection.draw.terms import published_reason
 from regworkers_core.selection.report import notes
@@ -181,7 +180,7 @@ def _codes(runtime: Runtime, record: DrawRecord, phase: PhaseRecord) -> Iterator
     summary = orjson.loads(phase.fields["summary"])
     for market_id, counted in sorted(summary["markets"].items()):
         winners = int(counted["new"])
-        behind = last_planned(record, MarketPhase(campaign_id, market_id, phase.phase))
+        behind = record.highest_planned(market_id, before=phase.phase)
         taken = runtime.codes.first_given(campaign_id, market_id, behind, winners)
         if taken is not None:
             wrong.append(

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseRecord, PhaseStatus, lease_name
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
+from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.lifecycle import draw_lease
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, Workbench, workbench
 
 if TYPE_CHECKING:
@@ -28,43 +28,6 @@ _NOT_DONE = {
     "allocate": "its seats are not given",
     "report": "its report is not made",
 }
-
-
-@contextmanager
-def draw_lease(runtime: Runtime, campaign_id: str, run_id: str) -> Iterator[Lease]:
-    """Hold the lease of a campaign's draw. Raises DrawBusy while another run holds it and when one took it over,
-    UsageError when the lease table is behind the draw, TransientFailure.
-    """
-    try:
-        with held_lease(
-            runtime.leases,
-            lease_name(campaign_id),
-            run_id,
-            lease_seconds=runtime.settings.selection.lease_seconds,
-        ) as lease:
-            try:
-                yield lease
-            except Fenced:
-                busy = DrawBusy(campaign_id)
-                raise table_behind(runtime, campaign_id, lease) or busy from None
-    except LeaseBusy:
-        raise DrawBusy(campaign_id) from None
-
-
-def table_behind(runtime: Runtime, campaign_id: str, lease: Lease) -> UsageError | None:
-    """Return the error for a run that was fenced although it still holds its lease: the lease table was recreated, or
-    restored from an old copy, and its tokens are lower than the draw's. None when another run took over. Raises
-    TransientFailure.
-    """
-    if not lease.renew():
-        return None
-    record = runtime.draws.get(campaign_id)
-    seen = "another" if record is None else str(record.token)
-    return UsageError(
-        f"the draw of {campaign_id} was written under token {seen}, and `{runtime.names.lease_table}` is only at"
-        f" {lease.token}: was another table restored? Wait for the right one, or set `token` of the draw's document"
-        " to 0"
-    )
 
 
 @contextmanager

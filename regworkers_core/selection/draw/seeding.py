@@ -21,12 +21,12 @@ from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
-from regworkers_core.domain.selection import QUICKNET, round_after
+from regworkers_core.domain.selection import QUICKNET, public_key, round_after
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import reveal
-from regworkers_core.selection.draw.artefacts import public_key, publish_once
+from regworkers_core.selection.draw.artefacts import publish_once
 
 # Allowed from the choice of the round to the store's confirmation of the manifest, in addition to the required lead.
 # Time-outs and retries of these writes are well below it.

@@ -126,7 +126,7 @@ def terms_of_first(campaign: Campaign, strikes: Strikes, first: PhaseRecord | No
     for too many.
     """
     if not strikes and first is not None:
-        strikes = PhaseTerms.parse(first.fields["terms"]).strikes
+        strikes = first.strikes
     terms = PhaseTerms.of(campaign, strikes)
     require_room([terms])
     return terms
@@ -134,7 +134,7 @@ def terms_of_first(campaign: Campaign, strikes: Strikes, first: PhaseRecord | No
 
 def refuse_late_strikes(campaign_id: str, first: PhaseRecord, strikes: Strikes) -> None:
     """Raise UsageError for strikes that are not those of the committed manifest: strikes precede the commit."""
-    if strikes and merged(strikes) != PhaseTerms.parse(first.fields["terms"]).strikes:
+    if strikes and merged(strikes) != first.strikes:
         raise UsageError(
             f"the draw of {campaign_id} is committed without these strikes, and a commit is final: "
             f"`regworkers draw top-up {campaign_id} --strikes ...`, or the job `top_up` with `strikes`, takes their"

@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import OUTCOMES
+from regworkers_core.adapters.files.judged_entries import POOL
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.domain.selection import DrawBusy
+from regworkers_core.domain.selection import DrawBusy, pipeline_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.lifecycle import draw_lease
 from regworkers_core.selection.draw import freezing
-from regworkers_core.selection.draw.artefacts import Workbench, pipeline_key, workbench
-from regworkers_core.selection.draw.freezing import POOL
-from regworkers_core.selection.draw.held import HeldDraw, draw_lease, noted_stops
+from regworkers_core.selection.draw.artefacts import Workbench, workbench
+from regworkers_core.selection.draw.held import HeldDraw, noted_stops
 from regworkers_core.selection.draw.terms import PhaseTerms, TopUp, merged, refuse_late_strikes, require_room
 
 
@@ -57,14 +58,14 @@ class Striking(HeldDraw):
             return 0
         if first.manifest_hash:
             refuse_late_strikes(self.campaign_id, first, merged(strikes))
-        return len(PhaseTerms.parse(first.fields["terms"]).strikes)
+        return len(first.strikes)
 
 
 def require_in_pool(bench: Workbench, record: DrawRecord) -> None:
     """Raise RequestError for a strike without an entry in the frozen pool, with which the maths would fail after the
     commit; InputDiffers for a pool that is not the frozen one.
     """
-    struck = {ref for ref, _ in PhaseTerms.parse(record.phases[1].fields["terms"]).strikes}
+    struck = {ref for ref, _ in record.phases[1].strikes}
     if not struck:
         return
     path = freezing.fetch(bench, record, POOL, bench.root / POOL)
@@ -157,10 +158,7 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
             record.phases[before].hashes.get(OUTCOMES, ""),
         )
         engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=bench.scratch)
-        struck = [
-            ref
-            for ref, _ in (*PhaseTerms.parse(record.phases[before].fields["terms"]).strikes, *request.strikes)
-        ]
+        struck = [ref for ref, _ in (*record.phases[before].strikes, *request.strikes)]
         with engine.connection() as connection:
             # A join, because a purge of bots has tens of thousands of strikes.
             connection.register("struck", pa.table({"ref": pa.array(sorted(set(struck)), pa.string())}))

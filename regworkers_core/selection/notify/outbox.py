@@ -47,24 +47,9 @@ def settle(runtime: Runtime, campaign_id: str, *, token: int) -> None:
             runtime.draws.decide(campaign_id, phase.phase, {HELD_AT: at}, token=token)
         if _to_supersede(phase):
             at = iso(runtime.clock())
-            for market in markets_of(record, before=phase.phase):
+            for market in record.market_phases(before=phase.phase):
                 runtime.outbox.supersede(market, why=f"phase {phase.phase}", at=at, held_for=phase.phase)
             runtime.draws.decide(campaign_id, phase.phase, {SUPERSEDED_AT: at}, token=token)
-
-
-def markets_of(record: DrawRecord, *, before: int | None = None) -> list[MarketPhase]:
-    """Return all markets with messages, or those of phases before `before`."""
-    return [
-        MarketPhase(record.campaign_id, market_id, number)
-        for number, phase in record.phases.items()
-        if before is None or number < before
-        for market_id in phase.markets
-    ]
-
-
-def supersede_all(runtime: Runtime, record: DrawRecord, *, why: str, at: str) -> int:
-    """Supersede all messages of this draw that are not sent; return their number. The caller holds the draw's lease."""
-    return sum(runtime.outbox.supersede(market, why=why, at=at) for market in markets_of(record))
 
 
 def _to_hold(phase: PhaseRecord) -> bool:
@@ -303,7 +288,7 @@ def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
     if record is None:
         raise no_draw(campaign_id)
     at = iso(runtime.clock())
-    rows = sum(runtime.outbox.retry(market) for market in markets_of(record))
+    rows = sum(runtime.outbox.retry(market) for market in record.market_phases())
     of_campaign = {"queue": SOURCE, "campaignId": campaign_id}
     closed = runtime.dead_letters.close_all(of_campaign, "resolved", before=at, at=at, by=by)
     return {"campaignId": campaign_id, "messages": rows, "deadLettersClosed": closed}

@@ -9,7 +9,7 @@ from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import market_in_words
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.notify.outbox import Unit, held_until, markets_of, no_draw
+from regworkers_core.selection.notify.outbox import Unit, held_until, no_draw
 
 # By their field in the document: how many messages a market has in each status of the outbox.
 COUNTS = {
@@ -34,7 +34,7 @@ def message_counts(runtime: Runtime, campaign_id: str | None) -> dict[str, Any]:
         if record is None:
             raise no_draw(str(campaign_id))
         phases: dict[str, Any] = {}
-        for market in markets_of(record):
+        for market in record.market_phases():
             unit = Unit(market, record)
             of_phase = phases.setdefault(
                 str(market.phase), {"notBefore": unit.phase.fields["notBefore"], "markets": {}}

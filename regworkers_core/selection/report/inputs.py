@@ -67,6 +67,9 @@ SELECT mail_domain FROM read_parquet($pool) WHERE mail_domain NOT IN ('', '{OTHE
 GROUP BY mail_domain HAVING count(*) >= {DOMAIN_ENTRIES} ORDER BY count(*) DESC, mail_domain LIMIT {_DOMAINS_SHOWN}
 """
 
+# The files of a report: the page, and its numbers.
+PAGE, NUMBERS = "report.html", "report.json"
+
 
 @dataclass(frozen=True, slots=True)
 class ReportFiles:

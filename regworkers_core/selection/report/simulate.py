@@ -34,9 +34,9 @@ from fairdraw.maths.manifest import (
     SeedFile,
 )
 from fairdraw.maths.rules import entry_key_prefix, key_prefix
+from regworkers_core.adapters.files.judged_entries import POOL, POOL_SCHEMA
 from regworkers_core.domain.campaign import Market
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.draw.freezing import POOL, POOL_SCHEMA
 from regworkers_core.selection.report.simulation import Group, Scenario, Simulation
 
 # Part of every key, so keys differ from those of a draw even with the same seed.

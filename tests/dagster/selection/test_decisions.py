@@ -10,7 +10,7 @@ from regworkers_core.adapters.mongo.draws import SENDER, DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
-from regworkers_core.selection.assign.market_states import StalledMarket
+from regworkers_core.selection.assign.markets import StalledMarket
 from regworkers_dagster.selection.campaigns import (
     MAX_FAILURES,
     CheckRuns,

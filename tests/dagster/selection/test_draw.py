@@ -13,8 +13,8 @@ from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw import checks
-from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection import promises
+from regworkers_core.selection.draw_run import DrawRun
 from regworkers_dagster.selection import campaigns
 from tests.dagster.selection.world import (
     confirm_draw,
@@ -212,7 +212,7 @@ def test_a_broken_promise_fails_the_run_before_anything_is_published(
     promise: str,
     made: list[str],
 ) -> None:
-    monkeypatch.setattr(checks, promise, lambda *_asked: PromiseVerdict(False, "broken"))
+    monkeypatch.setattr(promises, promise, lambda *_asked: PromiseVerdict(False, "broken"))
     monkeypatch.setenv("REGWORKERS_SELECTION__AUTO_PUBLISH", "true")
     result = run_draw(instance)
     assert not result.success

@@ -23,9 +23,9 @@ from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.selection.assign.digests import digest_of
-from regworkers_core.selection.log.public_log import PublicLog
-from tests.selection.log.fakes import NOW, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
-from tests.selection.log.test_public_log import Cosigns
+from regworkers_core.selection.public.public_log import PublicLog
+from tests.selection.public.fakes import NOW, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
+from tests.selection.public.test_public_log import Cosigns
 from tests.support.waiting import Clock
 
 DAY = 86_400.0

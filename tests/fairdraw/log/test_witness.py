@@ -19,8 +19,8 @@ from fairdraw.log import tree, witness
 from fairdraw.log.http import LogHttp
 from fairdraw.log.note import COSIGNATURE, Checkpoint, Note, SignerKey, VerifierKey, signed
 from fairdraw.maths.merkle import leaf_hash
-from regworkers_core.selection.log.witnesses import Witness, Witnesses
-from tests.selection.log.fakes import NOW, ORIGIN
+from regworkers_core.selection.public.witnesses import Witness, Witnesses
+from tests.selection.public.fakes import NOW, ORIGIN
 
 LOG = SignerKey(ORIGIN, b"l" * 32)
 FORMER = SignerKey(ORIGIN, b"f" * 32)

@@ -25,7 +25,7 @@ from regworkers_core.domain.timestamps import iso
 from tests.fairdraw.proof.draws import publish_beside, refs
 from tests.fairdraw.proof.rounds import ROUND
 from tests.fairdraw.verifier.draws import ALIAS, FORMER, LOG, OTHER_LOG, WITNESSES, log_of
-from tests.selection.proof.test_terminal import here
+from tests.selection.public.test_verify_terminal import here
 
 IN_TIME = iso(QUICKNET.due(ROUND) - 600)
 Leaves = list[LogLeaf]

@@ -13,6 +13,7 @@ from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import lag_warnings, settled
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
@@ -39,7 +40,15 @@ def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
     """Enough codes for the market that waits, imported as the job does it."""
     campaign, rejects = runtime.campaigns.require(CAMPAIGN), folder / "rejects.csv"
     with uploads.fetched(runtime, upload) as file:
-        done = import_codes(runtime, file, campaign, market_id="berlin", rejects=rejects, run_id="import")
+        done = import_codes(
+            runtime,
+            file,
+            campaign,
+            market_id="berlin",
+            rejects=rejects,
+            run_id="import",
+            resume=resume_blocked,
+        )
     assert "berlin" in done.resumed
     downloads.put(runtime, "rejects.csv", b"line,reason,found\n")
 

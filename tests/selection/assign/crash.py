@@ -21,7 +21,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
 from regworkers_core.selection.assign.replan import replan_codes
-from regworkers_core.selection.codes.struck import struck_codes
+from regworkers_core.selection.codes.given import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.draw.annul import annul
 from tests.faults.story import Verdict

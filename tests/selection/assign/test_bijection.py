@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.checks import codes_and_winners_biject, counts_match
 from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.promises import codes_and_winners_biject, counts_match
 from tests.selection.assign.crash import PASSES, SECTIONS, crash_and_recover
 from tests.selection.assign.test_assigning import items, send, take
 from tests.support.drains import run

@@ -7,15 +7,11 @@ import pytest
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, Outcome
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.checks import (
-    codes_and_winners_biject,
-    codes_within_capacity,
-    counts_match,
-)
-from regworkers_core.selection.assign.market_states import stalled_markets
+from regworkers_core.selection.assign.markets import stalled_markets
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked, retry_market
-from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.promises import codes_and_winners_biject, codes_within_capacity, counts_match
+from regworkers_core.selection.status import read_campaign_status
 from tests.selection.assign.test_assigning import dead, items, take
 from tests.support.drains import run
 from tests.support.draws import (

@@ -9,12 +9,11 @@ import pytest
 from regworkers_core.domain.reasons import RequestError, TransientFailure
 from regworkers_core.domain.selection import DrawBusy, Outcome
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.plan import highest_planned
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
+from regworkers_core.selection.campaigns.lifecycle import draw_lease
 from regworkers_core.selection.codes.stock import void_codes
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.held import draw_lease
 from regworkers_core.selection.notify import counts
 from tests.selection.assign.test_assigning import dead
 from tests.support.drains import run
@@ -137,7 +136,7 @@ def test_a_planned_code_that_is_void_is_replaced_by_the_next_position_and_the_pl
     assert record is not None
     (kept,) = record.latest.markets["berlin"]["replanned"]
     assert (kept["row"], kept["from"], kept["to"], kept["runId"]) == (3, 3, 6, "r")
-    assert highest_planned(record, "berlin") == 6
+    assert record.highest_planned("berlin") == 6
 
     # The next phase goes on behind it: 5 is void, 6 is given, 7 was never planned.
     add_codes(drawn, "berlin", 2, first=7)

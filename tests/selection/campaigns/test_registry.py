@@ -15,7 +15,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.registry import ensure_commitment, make_secret, reveal
-from regworkers_core.selection.log.public_log import PublicLog
+from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.support.campaigns import create, definition
 

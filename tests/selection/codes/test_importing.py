@@ -17,6 +17,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.codes.importing import ImportReport, import_codes
 from tests.support.campaigns import create
 from tests.support.children import run_child
@@ -44,6 +45,7 @@ class Importer:
             market_id=market,
             rejects=self.rejects,
             run_id=f"import-{self._runs}",
+            resume=resume_blocked,
             **options,
         )
         assert report.adds_up, report.as_dict()
@@ -175,10 +177,11 @@ def test_the_rejects_of_an_earlier_import_are_over_and_any_other_file_is_left_al
         market_id=None,
         rejects=importer.rejects,
         run_id="again",
+        resume=resume_blocked,
     )
     assert again.rejects_file == importer.rejects and len(importer.rejected) == 1
     importer.file.write_text("code,marketId\nA001,berlin\n")
-    options: dict[str, Any] = {"market_id": None, "run_id": "clean"}
+    options: dict[str, Any] = {"market_id": None, "run_id": "clean", "resume": resume_blocked}
     campaign = importer.runtime.campaigns.require("summer")
     clean = import_codes(importer.runtime, importer.file, campaign, rejects=importer.rejects, **options)
     assert clean.rejects_file is None and not importer.rejects.exists()
@@ -206,6 +209,7 @@ def test_the_market_must_be_said_unless_there_is_only_one(importer: Importer) ->
         market_id=None,
         rejects=importer.rejects,
         run_id="r",
+        resume=resume_blocked,
     )
     assert report.added_by_market == {"only": 1}
 
@@ -320,6 +324,7 @@ def test_a_hundred_thousand_lines_take_no_more_memory_than_a_few_batches(importe
         market_id="berlin",
         rejects=importer.rejects,
         run_id="r",
+        resume=resume_blocked,
     )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -11,7 +11,7 @@ import pytest
 from regworkers_core.adapters.mongo.codes import NewCode
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType, Planned
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.struck import mark_blocked, struck_codes
+from regworkers_core.selection.codes.given import mark_blocked, struck_codes
 from tests.support.campaigns import create
 from tests.support.faces import Face
 from tests.support.terminal import regworkers

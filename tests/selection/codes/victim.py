@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.codes.importing import import_codes
 from tests.support.runtimes import test_settings
 
@@ -21,6 +22,7 @@ def main(prefix: str, file: str) -> None:
         market_id="berlin",
         rejects=Path(file).with_suffix(".rejects"),
         run_id="victim",
+        resume=resume_blocked,
         on_step=lambda _name: os.kill(os.getpid(), signal.SIGKILL),
     )
 

@@ -17,7 +17,7 @@ from fairdraw.maths.files import ARTEFACTS
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import AcceptedFindings
-from regworkers_core.selection.proof.source import in_bucket
+from regworkers_core.selection.public.source import in_bucket
 from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.replay import replay_of
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn

@@ -8,7 +8,7 @@ from pathlib import Path
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.proof.verify import Verification, verify
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import export
+from regworkers_core.selection.public.source import export
 from tests.selection.draw.world import CAMPAIGN
 
 

@@ -17,9 +17,9 @@ from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.market_states import explain
-from regworkers_core.selection.campaigns.status import read_campaign_status
-from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.assign.markets import explain
+from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.status import read_campaign_status
 from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
 from tests.selection.draw.beacons import (
     START,

@@ -18,14 +18,15 @@ from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import public_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import InputDiffers, public_key
-from regworkers_core.selection.draw.draw_run import DrawRun
+from regworkers_core.selection.draw.artefacts import InputDiffers
 from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.seeding import seed_of
-from regworkers_core.selection.proof.source import in_bucket
+from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.public.source import in_bucket
 from tests.selection.draw.beacons import (
     START,
     Clock,

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from regworkers_core.adapters.files.judged_entries import JudgedEntry
+from regworkers_core.adapters.files.judged_entries import EXCLUSIONS, POOL, JudgedEntry
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.selection.draw.freezing import EXCLUSIONS, POOL, PoolCounts, write_pool
+from regworkers_core.selection.draw.freezing import PoolCounts, write_pool
 from tests.selection.draw.world import CAMPAIGN, entry
 
 MARKETS = frozenset({"berlin", "paris"})

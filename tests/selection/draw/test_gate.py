@@ -13,11 +13,9 @@ from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.adapters.files.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import gate
 from regworkers_core.selection.draw.artefacts import InputDiffers
-from regworkers_core.selection.draw.draw_run import DrawRun
 from regworkers_core.selection.draw.gate import (
     AcceptedFindings,
     GateClosed,
@@ -27,6 +25,8 @@ from regworkers_core.selection.draw.gate import (
 )
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
+from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.status import read_campaign_status
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
 from tests.support.typing_in import Typed

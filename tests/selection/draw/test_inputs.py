@@ -10,17 +10,16 @@ import pytest
 from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.maths.manifest import derive_seed
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.domain.selection import MarketPhase, pipeline_key, public_key
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
 from regworkers_core.selection.assign.plan import Plan
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers, pipeline_key, public_key
-from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
-from regworkers_core.selection.draw.freezing import key_of
+from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
+from regworkers_core.selection.draw_run import DrawRun, StepResult
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
 
@@ -52,7 +51,7 @@ def key(runtime: Runtime, name: str) -> str:
     if name == "ranked.parquet":
         return str(first.fields["ranking"]["key"])
     if name in ("leaves.txt", "pool.parquet", "exclusions.parquet"):
-        return key_of(CAMPAIGN, first, name)
+        return record.frozen_key(name)
     if name == "outcomes.parquet":
         return pipeline_key(CAMPAIGN, 1, name)
     return public_key(CAMPAIGN, 1, name)

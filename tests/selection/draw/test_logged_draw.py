@@ -29,13 +29,13 @@ from regworkers_core.selection.campaigns.registry import create
 from regworkers_core.selection.draw.annul import annul
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
-from regworkers_core.selection.log.witnesses import Witnesses
-from regworkers_core.selection.proof.source import campaign_source, in_bucket
+from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
+from regworkers_core.selection.public.source import campaign_source, in_bucket
+from regworkers_core.selection.public.witnesses import Witnesses
 from tests.selection.draw.beacons import Clock, with_beacon
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
-from tests.selection.log.fakes import witnesses
-from tests.selection.log.test_public_log import Cosigns
+from tests.selection.public.fakes import witnesses
+from tests.selection.public.test_public_log import Cosigns
 from tests.support.shared import shared_namespace
 
 

@@ -17,7 +17,7 @@ from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.proof.source import campaign_source
+from regworkers_core.selection.public.source import campaign_source
 from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn, ref_of
 from tests.support.drains import run
 

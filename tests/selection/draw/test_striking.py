@@ -10,11 +10,11 @@ from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.status import read_campaign_status
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import terms
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import Striking, open_phase
+from regworkers_core.selection.status import read_campaign_status
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
 from tests.support.drains import run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.draw_run import UNCHANGED
+from regworkers_core.selection.draw_run import UNCHANGED
 from tests.selection.draw.beacons import Clock, signature_of, taken_for_signatures, with_beacon
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
 from tests.selection.draw.world import draw as draw_of

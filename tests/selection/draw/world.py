@@ -19,8 +19,8 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.draw_run import DrawRun, StepResult
 from regworkers_core.selection.draw.gate import AcceptedFindings
+from regworkers_core.selection.draw_run import DrawRun, StepResult
 
 CAMPAIGN = "summer"
 MARKETS = (

@@ -19,11 +19,11 @@ from regworkers_core.engine.defects import MOST_DEFECTS, NotRepeatable, bisect
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.status import ToDo, read_campaign_status
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import work
 from regworkers_core.selection.notify.source import Parcel
 from regworkers_core.selection.notify.work import NotifyWork
+from regworkers_core.selection.status import ToDo, read_campaign_status
 from tests.replication.enqueue.fakes import FakeQueue
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, raising_for, result

@@ -20,11 +20,11 @@ from fairdraw.proof.inputs import read_inputs
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.cli import draw_proof
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import public_key, report_key
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.allocation import NUMBERS
-from regworkers_core.selection.draw.artefacts import public_key, report_key
-from regworkers_core.selection.site.page import LEAST_GROUP, Naming, draw_page, public_numbers
-from regworkers_core.selection.site.publish import measured_files, page_from_folder, publish_page
+from regworkers_core.selection.public.page import LEAST_GROUP, Naming, draw_page, public_numbers
+from regworkers_core.selection.public.publish import measured_files, page_from_folder, publish_page
+from regworkers_core.selection.report.inputs import NUMBERS
 from tests.fairdraw.proof.draws import BEACON, CAMPAIGN, publish_beside, two_phases
 
 

@@ -11,10 +11,10 @@ from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.files import canonical_bytes
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.verify import Verification, verify
+from regworkers_core.domain.selection import report_key
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import export, report_key
 from regworkers_core.selection.draw.gate import AcceptedFindings
-from regworkers_core.selection.proof.source import artefacts_of, campaign_source
+from regworkers_core.selection.public.source import artefacts_of, campaign_source, export
 from tests.fairdraw.proof.test_rules import reader
 from tests.selection.draw.beacons import Clock, taken_for_signatures, with_beacon
 from tests.selection.draw.test_commitment import HOURS, commit, dies_at, run_of

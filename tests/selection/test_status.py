@@ -13,7 +13,7 @@ from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.status import CampaignReport, read_campaign_status
+from regworkers_core.selection.status import CampaignReport, read_campaign_status
 from tests.support.campaigns import advance_to, create
 from tests.support.waiting import sleeping
 

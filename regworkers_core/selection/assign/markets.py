@@ -1,4 +1,8 @@
-"""The state of each market of a draw: which ones are stalled and why, and what helps. Reads only."""
+"""The markets of a draw: when one is complete, and with the last one its phase and campaign; which ones are stalled and
+why, and what helps.
+
+A market is complete once planned = written = enqueued, counted in the store.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,87 @@ from typing import Any, Literal
 from regworkers_core.adapters.mongo.draws import (
     DrawRecord,
     MarketStatus,
+    PhaseRecord,
     PhaseStatus,
     lease_name,
 )
-from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.completion import waits_to_finish
-from regworkers_core.selection.assign.release import enough_codes
+from regworkers_core.selection.campaigns import lifecycle
+
+
+def finish_market(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> bool:
+    """Complete a market whose chunks are all done. Returns False if it was complete before.
+
+    Raises PermanentFailure COUNT_MISMATCH with the numbers if the store does not hold what was planned.
+    """
+    entry = phase.markets[market.market_id]
+    if entry["status"] == MarketStatus.COMPLETED:
+        return False
+    planned, written, enqueued = counts(runtime, market, phase)
+    if (written, enqueued) != (0 if market.market_id == NON_WINNERS else planned, planned):
+        raise PermanentFailure(
+            Reason.COUNT_MISMATCH,
+            f"{market}: planned {planned}, written {written}, enqueued {enqueued}; if something is missing,"
+            f" `regworkers invoke enqueueMarketSelections` writes it again",
+        )
+    return runtime.draw_markets.complete(market, written=written, enqueued=enqueued, at=iso(runtime.clock()))
+
+
+def counts(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> tuple[int, int, int]:
+    """Return planned, written and enqueued. The market `-` has only messages, so written is 0."""
+    planned = int(phase.markets[market.market_id]["planned"])
+    written = 0 if market.market_id == NON_WINNERS else runtime.selections.count(market)
+    return planned, written, runtime.outbox.count(market)
+
+
+def waits_to_finish(phase: PhaseRecord) -> bool:
+    """Return whether all markets of a published phase are complete but the phase is not: the run that completed the
+    last market ended before it completed the phase.
+    """
+    return phase.status is PhaseStatus.PUBLISHED and all(
+        entry["status"] == MarketStatus.COMPLETED for entry in phase.markets.values()
+    )
+
+
+def finish_phase(runtime: Runtime, campaign_id: str, phase_number: int, *, run_id: str) -> bool:
+    """Complete the phase, and with the first phase the campaign, once all its markets are complete.
+
+    Returns whether the phase is complete. The campaign is completed first, so that a repeat finds what a crash left.
+    """
+    record = runtime.draws.get(campaign_id)
+    phase = record.phases.get(phase_number) if record else None
+    if phase is None or not phase.reached(PhaseStatus.PUBLISHED):
+        return False
+    if phase.reached(PhaseStatus.COMPLETED):
+        return True
+    if not waits_to_finish(phase):
+        return False
+    if phase_number == 1:
+        _complete_campaign(runtime, campaign_id, run_id)
+    runtime.draw_markets.complete_phase(campaign_id, phase_number, at=iso(runtime.clock()))
+    return True
+
+
+def _complete_campaign(runtime: Runtime, campaign_id: str, run_id: str) -> None:
+    reason = "every winner has a code, every message is in the outbox"
+    try:
+        lifecycle.advance(runtime, campaign_id, CampaignStatus.COMPLETED, reason=reason, run_id=run_id)
+    except UsageError as error:
+        # Only this campaign fails; others are assigned meanwhile.
+        raise ItemFailure(str(error)) from None
+
+
+def enough_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase) -> bool:
+    """Return whether a waiting market has enough codes now."""
+    needed = int(draw.phases[market.phase].markets[market.market_id]["planned"])
+    behind = draw.highest_planned(market.market_id, before=market.phase)
+    found = runtime.codes.count_behind(market.campaign_id, market.market_id, behind, needed)
+    return found >= needed
 
 
 @dataclass(frozen=True, slots=True)

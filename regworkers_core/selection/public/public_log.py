@@ -38,7 +38,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log.witnesses import Witnesses
+from regworkers_core.selection.public.witnesses import Witnesses
 
 FOLDER = "log/"
 SECRET = "log-key"  # noqa: S105 - the name of the secret, not its value

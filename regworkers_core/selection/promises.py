@@ -1,28 +1,109 @@
-"""Checks the guarantees of the assignment against the stores: codes and winners match one to one, counts agree.
+"""The promises of a draw, each checked against what is published and stored.
 
-Selections and codes are compared in files, so that memory does not grow with the number of winners.
+Before the publication: it replays to its committed result, respects the capacities, and no rank depends on the time of
+an entry, its id or its mail domain. After it: codes and winners match one to one, and counts agree.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from fairdraw.large.engine import Engine
+from fairdraw.large.allocate import LargeEngine
+from fairdraw.maths.files import OUTCOMES
+from fairdraw.maths.manifest import Manifest
+from fairdraw.proof.verify import verify
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, PromiseVerdict
+from regworkers_core.domain.selection import (
+    NON_WINNERS,
+    DrawBusy,
+    MarketPhase,
+    PromiseVerdict,
+    pipeline_key,
+    report_key,
+)
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.codes.given import count_pairs
+from regworkers_core.selection.draw.artefacts import InputDiffers
+from regworkers_core.selection.draw.gate import REPLAY, Confirming, replay_differences
 from regworkers_core.selection.notify.counts import compare, differences
+from regworkers_core.selection.public.source import artefacts_of
+from regworkers_core.selection.report import notes
+from regworkers_core.selection.report.inputs import NUMBERS
+
+
+def draw_replays(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
+    """Check that all phases, replayed from the published artefacts alone, have the hashes of the `draws` document.
+
+    Raises UsageError before there is a result, TransientFailure.
+    """
+    drawn = _drawn(runtime, campaign_id)
+    settings = runtime.settings.selection
+    with tempfile.TemporaryDirectory(prefix="regworkers-replay-") as scratch:
+        engine = LargeEngine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=Path(scratch))
+        with artefacts_of(campaign_id, lambda: runtime) as artefacts:
+            found = verify(
+                artefacts.folder, engine=engine, recorded=artefacts.recorded, files=artefacts.files
+            )
+    wrong = replay_differences(found, drawn)
+    numbers = {"leaves": found.count, "phases": len(found.phases), "findings": len(wrong)}
+    return PromiseVerdict(
+        not wrong, "; ".join(wrong[:5]) or "every phase replays to its committed result", numbers
+    )
+
+
+def gate_replays(runtime: Runtime, campaign_id: str, run_id: str) -> PromiseVerdict:
+    """Check the same by way of the gate until the publication is confirmed, so that a publication by the run `run_id`
+    need not replay again.
+    """
+    phases = _drawn(runtime, campaign_id)
+    if phases[-1].confirmed:
+        return draw_replays(runtime, campaign_id)
+    try:
+        found = Confirming(runtime, campaign_id, run_id=run_id).examine()
+    except DrawBusy:
+        # The other run asks the gate itself.
+        return draw_replays(runtime, campaign_id)
+    except InputDiffers as differs:
+        return PromiseVerdict(False, str(differs), {"phases": len(phases), "findings": 1})
+    wrong = [str(each) for each in found if each.name == REPLAY]
+    numbers = {"phases": len(phases), "findings": len(wrong)}
+    return PromiseVerdict(
+        not wrong, "; ".join(wrong) or "every phase replays to its committed result", numbers
+    )
+
+
+def capacity_respected(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
+    """Check that no market of the latest result has more winners than seats in its manifest. Counts the winners, and
+    does not trust the summary. Raises UsageError, TransientFailure.
+    """
+    phase = _drawn(runtime, campaign_id)[-1]
+    with tempfile.TemporaryDirectory(prefix="regworkers-check-") as folder:
+        outcomes = Path(folder) / OUTCOMES
+        runtime.objects.get_file(pipeline_key(campaign_id, phase.phase, OUTCOMES), outcomes)
+        return notes.capacity_respected(outcomes, Manifest.parse(phase.manifest))
+
+
+def win_rates_uniform(runtime: Runtime, campaign_id: str) -> PromiseVerdict:
+    """Check that the bias audit of the latest report has no findings. Raises UsageError, TransientFailure."""
+    phase = _drawn(runtime, campaign_id)[-1]
+    report = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, phase.phase, NUMBERS)))
+    return notes.win_rates_uniform(report)
+
+
+def _drawn(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:
+    record = runtime.draws.get(campaign_id)
+    phases = [phase for phase in record.phases.values() if phase.result_hash] if record else []
+    if not phases:
+        raise UsageError(f"{campaign_id} has no result yet: `regworkers draw run {campaign_id}` draws it")
+    return phases
 
 
 def judge(runtime: Runtime, campaign_id: str) -> dict[str, PromiseVerdict]:
@@ -119,45 +200,3 @@ def _published(runtime: Runtime, campaign_id: str) -> list[PhaseRecord]:
 
 def _listed(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in numbers.items())
-
-
-_COMPARED = ("ref", "marketId", "position")
-_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("code", *_COMPARED)])
-
-
-def count_pairs(runtime: Runtime, campaign_id: str) -> dict[str, int]:
-    """Count `selections`, `codesGiven` and every kind of mismatch between them. Raises TransientFailure."""
-    settings = runtime.settings.selection
-    with tempfile.TemporaryDirectory(prefix="regworkers-pairs-") as scratch:
-        folder = Path(scratch)
-        selections, codes = folder / "selections.parquet", folder / "codes.parquet"
-        _write(selections, "code", runtime.selections.of_campaign(campaign_id))
-        _write(codes, "_id", runtime.codes.of_campaign(campaign_id))
-        engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=folder)
-        with engine.connection() as connection:
-            connection.read_parquet(str(selections)).create_view("s")
-            connection.read_parquet(str(codes)).create_view("c")
-            return {name: int(connection.execute(query).fetchall()[0][0]) for name, query in _COUNTS.items()}
-
-
-_DIFFERENT = " OR ".join(f's."{name}" <> c."{name}"' for name in _COMPARED)
-_COUNTS = {
-    "selections": "SELECT count(*) FROM s",
-    "codesGiven": "SELECT count(*) FROM c",
-    "codesTwice": "SELECT count(*) - count(DISTINCT code) FROM s",
-    "selectionsWithoutCode": "SELECT count(DISTINCT code) FROM s ANTI JOIN c USING (code)",
-    "codesWithoutSelection": "SELECT count(*) FROM c ANTI JOIN s USING (code)",
-    "differ": f"SELECT count(*) FROM s JOIN c USING (code) WHERE {_DIFFERENT}",
-}
-
-
-def _write(path: Path, code: str, batches: Iterable[list[dict[str, Any]]]) -> None:
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_table(pa.Table.from_pylist([_row(each, code) for each in batch], schema=_SCHEMA))
-
-
-def _row(document: Mapping[str, Any], code: str) -> dict[str, str]:
-    """Write values as Python's repr: text and numbers stay different, and an absent value is one, too."""
-    values = {"code": document.get(code), **{name: document.get(name) for name in _COMPARED}}
-    return {name: repr(value) for name, value in values.items()}

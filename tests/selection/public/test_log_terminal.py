@@ -20,9 +20,9 @@ from regworkers_core.cli import draw_log
 from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
+from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 from tests.fairdraw.log.test_follow import Place, manifest
-from tests.selection.log.fakes import hash_of
+from tests.selection.public.fakes import hash_of
 from tests.support.terminal import Answer, regworkers
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fairdraw.proof.conftest import beaconed, revealed  # noqa: F401
-from tests.selection.site.node import Node
+from tests.selection.public.node import Node
 
 
 @pytest.fixture(scope="session")

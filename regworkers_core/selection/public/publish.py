@@ -24,13 +24,12 @@ from fairdraw.proof.inputs import drawn_folders, phase_folders, read_inputs
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import report_key
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.allocation import NUMBERS
-from regworkers_core.selection.draw.artefacts import export, report_key
-from regworkers_core.selection.proof.source import in_bucket
+from regworkers_core.selection.public.page import INDEX, Naming, draw_page
+from regworkers_core.selection.public.source import export, in_bucket
 from regworkers_core.selection.report.build import measured
-from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
-from regworkers_core.selection.site.page import INDEX, Naming, draw_page
+from regworkers_core.selection.report.inputs import NUMBERS, ReportContext, ReportFiles
 
 PAGE_FOLDER = "page"
 VERIFIER = "verifier.html"

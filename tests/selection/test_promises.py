@@ -18,7 +18,7 @@ from regworkers_core.adapters.mongo.pages import scan
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.checks import count_pairs
+from regworkers_core.selection.codes.given import count_pairs
 from tests.support.draws import CAMPAIGN, add_codes
 
 pytestmark = pytest.mark.namespace("module")

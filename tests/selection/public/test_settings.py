@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from fairdraw.log.note import COSIGNATURE
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.log.public_log import PublicLog
-from regworkers_core.selection.log.witnesses import Witnesses
+from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_core.selection.public.witnesses import Witnesses
 from regworkers_core.settings import Settings
-from tests.selection.log.fakes import cosigner
+from tests.selection.public.fakes import cosigner
 
 FIRST, SECOND = (
     {"url": f"https://w{each}.example/", "vkey": str(cosigner(each).verifier(COSIGNATURE))} for each in (1, 2)

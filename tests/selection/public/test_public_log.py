@@ -11,8 +11,8 @@ from fairdraw.errors import DrawError
 from fairdraw.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, kept_path, key_leaf
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, VerifierKey, signed
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.log.public_log import NotWitnessed, PublicLog
-from tests.selection.log.fakes import NOW, ORIGIN, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
+from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
+from tests.selection.public.fakes import NOW, ORIGIN, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
 from tests.support.waiting import Clock
 
 STEPS = ("log.after_bundle", "log.after_tiles", "log.after_kept", "log.after_checkpoint")

@@ -1,14 +1,16 @@
-"""Codes that fans hold although they must not count: of winners who were struck later, and of an annulled draw.
+"""Codes that fans hold: whether they and the selections are one to one, and those that must not count.
 
-Their issuer has to block them.
+Of winners who were struck later, and of an annulled draw, the issuer has to block the codes.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.files.csv_lines import in_batches, masked
@@ -17,7 +19,6 @@ from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.terms import PhaseTerms
 
 _PAGE = 1_000
 _HELD = (CodeStatus.ASSIGNED, CodeStatus.REDEEMED)
@@ -62,7 +63,7 @@ def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
     confirmed = [
         phase for phase in (record.phases if record else {}).values() if "confirmedAt" in phase.fields
     ]
-    strikes = PhaseTerms.parse(confirmed[-1].fields["terms"]).strikes if confirmed else ()
+    strikes = confirmed[-1].strikes if confirmed else ()
     found: list[StruckCode] = []
     for start in range(0, len(strikes), _PAGE):
         refs = [ref for ref, _ in strikes[start : start + _PAGE]]
@@ -128,3 +129,51 @@ def mark_blocked(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str
             (each.code for each in struck_codes(runtime, campaign_id) if each.to_block), _PAGE
         )
     )
+
+
+_COMPARED = ("ref", "marketId", "position")
+
+
+def count_pairs(runtime: Runtime, campaign_id: str) -> dict[str, int]:
+    """Count `selections`, `codesGiven` and every kind of mismatch between them. Raises TransientFailure."""
+    # A late import: it loads DuckDB, which the commands about codes do not need.
+    from fairdraw.large.engine import Engine
+
+    settings = runtime.settings.selection
+    with tempfile.TemporaryDirectory(prefix="regworkers-pairs-") as scratch:
+        folder = Path(scratch)
+        selections, codes = folder / "selections.parquet", folder / "codes.parquet"
+        _write(selections, "code", runtime.selections.of_campaign(campaign_id))
+        _write(codes, "_id", runtime.codes.of_campaign(campaign_id))
+        engine = Engine(threads=settings.threads, memory_mib=settings.memory_mib, scratch=folder)
+        with engine.connection() as connection:
+            connection.read_parquet(str(selections)).create_view("s")
+            connection.read_parquet(str(codes)).create_view("c")
+            return {name: int(connection.execute(query).fetchall()[0][0]) for name, query in _COUNTS.items()}
+
+
+_DIFFERENT = " OR ".join(f's."{name}" <> c."{name}"' for name in _COMPARED)
+_COUNTS = {
+    "selections": "SELECT count(*) FROM s",
+    "codesGiven": "SELECT count(*) FROM c",
+    "codesTwice": "SELECT count(*) - count(DISTINCT code) FROM s",
+    "selectionsWithoutCode": "SELECT count(DISTINCT code) FROM s ANTI JOIN c USING (code)",
+    "codesWithoutSelection": "SELECT count(*) FROM c ANTI JOIN s USING (code)",
+    "differ": f"SELECT count(*) FROM s JOIN c USING (code) WHERE {_DIFFERENT}",
+}
+
+
+def _write(path: Path, code: str, batches: Iterable[list[dict[str, Any]]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([pa.field(name, pa.string()) for name in ("code", *_COMPARED)])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_table(pa.Table.from_pylist([_row(each, code) for each in batch], schema=schema))
+
+
+def _row(document: Mapping[str, Any], code: str) -> dict[str, str]:
+    """Write values as Python's repr: text and numbers stay different, and an absent value is one, too."""
+    values = {"code": document.get(code), **{name: document.get(name) for name in _COMPARED}}
+    return {name: repr(value) for name, value in values.items()}

@@ -14,7 +14,7 @@ from fairdraw.large.engine import Engine
 from fairdraw.maths.files import ARTEFACTS, sha256_hex
 from tests.fairdraw.maths import draws
 from tests.fairdraw.maths.oracle import OracleLeaf
-from tests.selection.site.node import Node
+from tests.selection.public.node import Node
 
 
 @st.composite

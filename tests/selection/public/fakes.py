@@ -8,8 +8,8 @@ from typing import Any
 
 from fairdraw.log.note import COSIGNATURE, SignerKey
 from regworkers_core.engine.stop import OnStep, no_step
-from regworkers_core.selection.log.public_log import PublicLog
-from regworkers_core.selection.log.witnesses import Witness, Witnesses
+from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_core.selection.public.witnesses import Witness, Witnesses
 from tests.support.in_memory import MemoryObjects
 
 ORIGIN = "example.com/log"

@@ -17,7 +17,7 @@ from fairdraw.maths.files import canonical_bytes
 from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from tests.fairdraw.proof import draws
-from tests.selection.site.node import Node
+from tests.selection.public.node import Node
 
 
 def _tiles_of(draw: Path, out: Path) -> tiles.Proofs:

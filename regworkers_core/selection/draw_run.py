@@ -20,6 +20,7 @@ from regworkers_core.adapters.files.judged_entries import Judge, ReplicationProg
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import public_key
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.tracing import span
@@ -28,13 +29,13 @@ from regworkers_core.selection.assign.release import publish_phase
 from regworkers_core.selection.campaigns import lifecycle
 from regworkers_core.selection.codes.stock import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
-from regworkers_core.selection.draw.artefacts import public_key, publish_once
+from regworkers_core.selection.draw.artefacts import publish_once
 from regworkers_core.selection.draw.gate import AcceptedFindings, Confirming
 from regworkers_core.selection.draw.seeding import Patience
 from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
 from regworkers_core.selection.draw.top_up import require_in_pool
-from regworkers_core.selection.log.public_log import log_leaves
 from regworkers_core.selection.notify.outbox import settle
+from regworkers_core.selection.public.public_log import log_leaves
 
 Settled = Callable[[str], ReplicationProgress]
 UNCHANGED = "stood"  # stored name

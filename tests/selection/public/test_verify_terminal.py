@@ -22,10 +22,10 @@ from fairdraw.verifier import assemble
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.cli import draw, draw_proof
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import public_key
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import export, public_key
-from regworkers_core.selection.proof.source import campaign_source
-from regworkers_core.selection.site.publish import page_from_folder
+from regworkers_core.selection.public.publish import page_from_folder
+from regworkers_core.selection.public.source import campaign_source, export
 from tests.fairdraw.proof.draws import CAMPAIGN, outcomes, publish_beside
 from tests.support.terminal import Answer, regworkers
 

@@ -23,9 +23,8 @@ from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.completion import waits_to_finish
+from regworkers_core.selection.assign.markets import waits_to_finish
 from regworkers_core.selection.codes.stock import MarketStock, read_stock
-from regworkers_core.selection.notify.outbox import markets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +195,7 @@ def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[ToDo]:
             f"regworkers codes block {campaign_id}",
             "block_struck_codes",
         )
-    if any(runtime.outbox.open(market) for market in markets_of(record)):
+    if any(runtime.outbox.open(market) for market in record.market_phases()):
         yield ToDo(
             "messages of the annulled draw are not superseded (none is sent): run the annulment again",
             f"regworkers draw annul {campaign_id} --reason <text>",

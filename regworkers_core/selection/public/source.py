@@ -26,6 +26,7 @@ from fairdraw.maths.beside import (
     ReplacedManifest,
     accepted_bytes,
     is_beside,
+    published,
     replaced_name,
 )
 from fairdraw.maths.files import (
@@ -42,12 +43,12 @@ from fairdraw.maths.files import (
 )
 from fairdraw.proof.inputs import PHASE_FOLDER, mark_not_confirmed
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
+from regworkers_core.adapters.files.judged_entries import EXCLUSIONS
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.selection import public_key
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import export, public_key
-from regworkers_core.selection.draw.freezing import EXCLUSIONS, key_of
 
 _S3 = re.compile(r"s3://([^/]+)/(.+)")
 # The files of a phase that a receipt reads. Leaves and seed are those of phase 1.
@@ -86,6 +87,21 @@ def artefacts_of(target: str, load: Callable[[], Runtime]) -> Iterator[Artefacts
             yield Artefacts(folder, tuple(hashes), recorded_files(record))
         else:
             raise UsageError(f"{target} is neither a folder, nor s3://bucket/prefix, nor a campaign's id")
+
+
+def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder: Path) -> list[str]:
+    """Copy the published artefacts of `phases`, and the files beside them, to `folder/phase-<n>/`. Returns the relative
+    names of the copies. Raises TransientFailure.
+    """
+    written: list[str] = []
+    for phase in phases:
+        prefix = public_key(campaign_id, phase, "")
+        for name in published(key.removeprefix(prefix) for key in objects.list(prefix)):
+            target = folder / f"phase-{phase}" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            objects.get_file(prefix + name, target)
+            written.append(f"phase-{phase}/{name}")
+    return written
 
 
 def export_phases(objects: ObjectStore, record: DrawRecord, folder: Path) -> list[str]:
@@ -253,6 +269,6 @@ def _reasons(objects: ObjectStore, record: DrawRecord, ref: str) -> Sequence[str
         return ()
     with tempfile.TemporaryDirectory(prefix="regworkers-receipt-") as made:
         path = Path(made) / EXCLUSIONS
-        objects.get_file(key_of(record.campaign_id, first, EXCLUSIONS), path)
+        objects.get_file(record.frozen_key(EXCLUSIONS), path)
         rows = pq.read_table(path, columns=["reasons"], filters=[("ref", "==", ref)])
     return tuple(dict.fromkeys(reason for reasons in rows["reasons"].to_pylist() for reason in reasons or ()))
