@@ -86,12 +86,14 @@ conformance-witness: $(STAMP) ## run the log, its client and its witness against
 matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")
 	$(BIN)/python -m tests.faults.matrix $(FLAGS)
 
-check: $(STAMP) ## check lint, format, types, import rules, words, definitions
+check: $(STAMP) ## check lint, format, types, import rules, words, style, size, definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_words.py
+	$(BIN)/python tools/check_style.py
+	$(BIN)/python tools/size.py
 	$(BIN)/dg check defs
 
 format: $(STAMP) ## fix what ruff can fix

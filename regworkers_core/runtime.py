@@ -338,7 +338,7 @@ class Runtime:
         return self.metrics_by()
 
     def metrics_by(self, aws_read_seconds: float | None = None) -> Metrics:
-        """By a client that waits that long for a response; None: as the settings say."""
+        """Metrics by a client that waits that long for a response; None: as the settings say."""
         observability = self.settings.observability
         return Metrics(
             self.aws.client("cloudwatch", read_timeout_seconds=aws_read_seconds)
@@ -388,7 +388,7 @@ class Runtime:
         return None if failure is None else failure.dependency
 
     def failure_of(self, *names: str) -> TransientFailure | None:
-        """As `probe`, but with the failure of the first dependency that does not answer."""
+        """What `probe` does, but with the failure of the first dependency that does not answer."""
         probes: dict[str, Callable[[], Any]] = {
             "dynamodb": lambda: self.demand_table.probe(),
             "streams": lambda: self.streams.probe(known_stream(self.leases, self.names.demand_table)),

@@ -147,12 +147,13 @@ USERS = 100
 
 @dataclass(slots=True)
 class Loaded:
-    """What was written so far; `live` are the keys (`PK`, `SK`) of entries that exist at the end."""
+    """What was written so far."""
 
-    inserted: int = 0
-    updated: int = 0
-    removed: int = 0
+    inserted: int = 0  # entries
+    updated: int = 0  # entries
+    removed: int = 0  # entries
     seconds: float = 0.0
+    # Keys (`PK`, `SK`) of entries that exist at the end.
     live: list[tuple[str, str]] = field(default_factory=list)
     # A globalUserId that the local User Service knows.
     example_user: str | None = None
@@ -164,12 +165,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """`updates` and `removals` are shares of `entries`; `per_second` 0 means as fast as possible."""
+    """What to write."""
 
     entries: int = 20_000
-    updates: float = 0.1
-    removals: float = 0.02
-    per_second: float = 0.0
+    updates: float = 0.1  # a share of the entries
+    removals: float = 0.02  # a share of the entries
+    per_second: float = 0.0  # 0: as fast as possible
     seed: int = 7
 
 

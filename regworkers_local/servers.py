@@ -40,23 +40,22 @@ class ServerPlace:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server. `address` and `ready` take its port; `prepare` runs when the servers it `needs` are ready. `mark`
-    writes the id of the instance into a running server, unless its command or environment has it.
-    """
+    """One server."""
 
     name: str
-    program: str
+    program: str  # what has to be installed
     default_port: int
-    address: str
+    address: str  # with its port to be put in
     command: Callable[[ServerPlace], list[str]]
-    ready: Callable[[int], bool]
+    ready: Callable[[int], bool]  # whether it answers at its port
     # Time to save its state after SIGTERM.
     stop_seconds: float
-    env: Callable[[ServerPlace], dict[str, str]] = lambda place: {}
-    needs: tuple[str, ...] = ()
+    env: Callable[[ServerPlace], dict[str, str]] = lambda place: {}  # variables of its process
+    needs: tuple[str, ...] = ()  # servers that have to be ready before it
     # The subfolder to which it writes its data only when it stops: a crash loses the rest.
     saved_on_stop: str | None = None
-    prepare: Callable[[ServerPlace], None] = lambda place: None
+    prepare: Callable[[ServerPlace], None] = lambda place: None  # runs when those are ready
+    # Writes the id of the instance into a running server, unless its command or environment has it.
     mark: Callable[[ServerPlace], None] = lambda place: None
 
 

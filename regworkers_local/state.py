@@ -93,13 +93,14 @@ def reserve(port: int) -> BinaryIO | None:
 
 @dataclass(slots=True)
 class StackState:
-    """Ports and processes by server name. Ports outlive a stop, so that a server comes back to its own."""
+    """Ports and processes by server name."""
 
-    instance: str
+    instance: str  # its name
     # Unique to this folder's servers: another checkout may have an instance of the same name.
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # They outlive a stop, so that a server comes back to its own.
     ports: dict[str, int] = field(default_factory=dict)
-    processes: dict[str, ProcessRef] = field(default_factory=dict)
+    processes: dict[str, ProcessRef] = field(default_factory=dict)  # of servers that were started
 
     def address(self, name: str) -> str:
         return SERVERS[name].address.format(port=self.ports[name])

@@ -21,6 +21,7 @@ from tests.fairdraw.frauds.table import frauds_table
 from tests.faults.matrix_table import matrix_table
 from tools.audit_power import false_alarms_table, simulated_table, smallest_table
 from tools.simulated_days import pages_table, seeds_table
+from tools.size import size_table
 
 SHARDS = (1, 40, 400, 10_000)
 
@@ -121,6 +122,8 @@ TABLES = {
     ("../benchmarks/README.md", "ratios"): ratios_table,
     ("../benchmarks/README.md", "rehearsal"): rehearsal_table,
 }
+# Every commit may change the figures: tests compare the limits alone.
+SIZES = {("decisions/0012-size.md", "size"): size_table}
 # Takes as long as a simulation.
 SLOW_TABLES = {("alerts.md", "pages"): pages_table}
 ON_REQUEST: Mapping[str, Mapping[tuple[str, str], Callable[[], str]]] = {
@@ -141,7 +144,7 @@ def parts(page: str, name: str) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else {**TABLES, **SLOW_TABLES}
+    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else {**TABLES, **SIZES, **SLOW_TABLES}
     for (page, name), table in chosen.items():
         before, _, after = parts(page, name)
         (PROJECT_ROOT / "docs" / page).write_text(before + table() + after, encoding="utf-8")

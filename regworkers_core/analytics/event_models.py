@@ -146,12 +146,12 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    specversion: Literal["1.0"]
-    id: Hash
-    subject: Id
-    time: Instant
-    datacontenttype: Literal["application/json"]
-    partitionkey: Id
+    specversion: Literal["1.0"]  # of CloudEvents
+    id: Hash  # the same in every repeat
+    subject: Id  # what it is about
+    time: Instant  # when it happened
+    datacontenttype: Literal["application/json"]  # of its data
+    partitionkey: Id  # the key of its record in Kafka
     correlationid: CorrelationId
 
 

@@ -12,7 +12,7 @@ from regworkers_core.domain.producers import PRODUCER, ProducerKey, ProducerRole
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.engine.queue import Received
 
-# Of a signature, with room.
+# Characters of a signature, with room.
 _LONGEST = 128
 _TYPES = frozenset(kind.value for kind in EventType)
 

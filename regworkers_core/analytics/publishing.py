@@ -47,19 +47,17 @@ from regworkers_core.runtime import Runtime
 # Not frozen: one is made for every event, and freezing triples the cost.
 @dataclass(slots=True)
 class Candidate:
-    """One item as it is sent to Kafka: `value` is its JSON, the other fields are the event's.
-
-    The parsed item is not kept, since a batch has thousands of them. `key` is the event's id. A refused item has a
-    `problem`, a derived key (its id may be anything), and empty other fields.
+    """One item as it is sent to Kafka. The parsed item is not kept, since a batch has thousands of them. A refused item
+    has a derived key (its id may be anything) and empty fields.
     """
 
-    key: str
-    value: bytes
-    type: str = ""
+    key: str  # the event's id
+    value: bytes  # its JSON
+    type: str = ""  # the event's
     partition_key: str = ""
     correlation_id: str = ""
-    time: str = ""
-    problem: PermanentFailure | None = None
+    time: str = ""  # the event's
+    problem: PermanentFailure | None = None  # why it is refused
 
     @property
     def subject(self) -> ItemSubject:

@@ -22,17 +22,13 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A condition that holds now. `key` stays the same while the cause does: `<scope>:<what>`.
+    """A condition that holds now. None of it holds a fan's data."""
 
-    `summary` is one line with the numbers in it, `runbook` a path below docs/; `details` are numbers and ids of
-    ours. None of it holds a fan's data.
-    """
-
-    key: str
+    key: str  # `<scope>:<what>`, which stays the same while the cause does
     severity: Severity
-    summary: str
-    runbook: str
-    details: dict[str, Any] = field(default_factory=dict)
+    summary: str  # one line with the numbers in it
+    runbook: str  # a path below docs/
+    details: dict[str, Any] = field(default_factory=dict)  # numbers and ids of ours
 
     @property
     def scope(self) -> str:

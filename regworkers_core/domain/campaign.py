@@ -23,7 +23,7 @@ _MISSING = object()
 
 
 class CampaignStatus(StrEnum):
-    """In this order and only forward, one step at a time."""
+    """A campaign goes through them in this order and only forward, one step at a time."""
 
     DRAFT = "DRAFT"
     OPEN = "OPEN"
@@ -53,24 +53,22 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """`capacity` seats, some of them reserved, in precedence order."""
+    """The seats of one place or date."""
 
     market_id: str
     name: str
-    capacity: int
-    reserves: tuple[Reserve, ...] = ()
+    capacity: int  # seats, the reserved ones among them
+    reserves: tuple[Reserve, ...] = ()  # those kept for segments, in precedence order
 
 
 @dataclass(frozen=True, slots=True)
 class DrawRules:
-    """`waitlist_size` None keeps every non-winner waiting. `commitment` is the SHA-256 (hex) of the 32 secret
-    bytes of a commit-reveal seed, published at `committed_at` (None where it was published elsewhere).
-    """
+    """What a campaign promises of its draw."""
 
     wins_per_unit: int = 1
-    waitlist_size: int | None = None
-    commitment: str | None = None
-    committed_at: str | None = None
+    waitlist_size: int | None = None  # None keeps every non-winner waiting
+    commitment: str | None = None  # SHA-256 (hex) of the 32 secret bytes of a commit-reveal seed
+    committed_at: str | None = None  # when that was published; None where it was published elsewhere
 
     def as_document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"winsPerUnit": self.wins_per_unit, "waitlistSize": self.waitlist_size}
@@ -83,22 +81,22 @@ class DrawRules:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One change of status; `token` is the fencing token of the lease under which it was made."""
+    """One change of status."""
 
-    from_: CampaignStatus
-    to: CampaignStatus
-    at: str
+    from_: CampaignStatus  # the status before
+    to: CampaignStatus  # the status after
+    at: str  # an ISO time
     reason: str
     run_id: str
-    token: int
+    token: int  # the fencing token of the lease under which it was made
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """Times are ISO-8601 UTC with milliseconds. `fence` is the greatest token that changed the status."""
+    """One campaign. Times are ISO-8601 UTC with milliseconds."""
 
     campaign_id: str
-    slug: str
+    slug: str  # its name in links
     name: str
     status: CampaignStatus
     opens_at: str
@@ -107,8 +105,8 @@ class Campaign:
     auto_draw: bool = False
     eligibility: EligibilityTerms = EligibilityTerms()
     draw: DrawRules = DrawRules()
-    transitions: tuple[Transition, ...] = ()
-    fence: int = 0
+    transitions: tuple[Transition, ...] = ()  # changes of status, the oldest first
+    fence: int = 0  # the greatest token that changed the status
 
     @property
     def market_ids(self) -> tuple[str, ...]:
@@ -138,7 +136,7 @@ class Campaign:
         return _Reader(document).campaign()
 
     def as_document(self) -> dict[str, Any]:
-        """As the collection holds it; `parse` gives the same campaign back."""
+        """The document of the collection; `parse` gives the same campaign back."""
         terms = ("eligibility", "markets", "auto_draw", "draw")
         document: dict[str, Any] = {"_id": self.campaign_id}
         document |= as_document(self, "slug", "name", "status", "opens_at", "closes_at", *terms)

@@ -74,12 +74,12 @@ def _ascii_domain(domain: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """`region` and `birth_date` are None where the service does not know them. Prints none of its values."""
+    """What the service knows of a fan. Prints none of its values."""
 
     verified_phone: bool = field(repr=False)
-    blocked: bool = field(repr=False)
-    region: str | None = field(default=None, repr=False)
-    birth_date: date | None = field(default=None, repr=False)
+    blocked: bool = field(repr=False)  # whether the service has locked the account out
+    region: str | None = field(default=None, repr=False)  # None: the service does not know it
+    birth_date: date | None = field(default=None, repr=False)  # None: the service does not know it
 
 
 IDENTITY_PREFIX = "IDENTITY#"
@@ -103,14 +103,12 @@ def claim_key(campaign_id: str, kind: str, digest: str) -> TableKey:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`entry_id` holds the identity since `claimed_at` (epoch seconds). `token` is new with every write, so that a
-    condition on it means: exactly as it was read.
-    """
+    """An entry's hold on an identity."""
 
     key: TableKey
-    entry_id: str
-    claimed_at: float
-    token: str
+    entry_id: str  # who holds it; empty: it is free
+    claimed_at: float  # epoch seconds
+    token: str  # new with every write: a condition on it means exactly as it was read
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> Claim:

@@ -14,31 +14,25 @@ Ended: TypeAlias = Literal["finished", "most_entries", "stopped", "dependency_do
 
 @dataclass(frozen=True, slots=True)
 class DrillResult:
-    """One drill. `read` entries of the source were replayed: `saved`, `refused` (no valid entry: live saves refuse
-    them, too; `refused_example` is one of them) or `gone` (removed since they were listed). `differences` counts, by
-    class, what the rebuilt replica holds otherwise than the source was read; `samples` are some of their ids
-    (`campaignId:entryId`).
+    """One drill: entries of the source are replayed into an empty replica, which is then compared."""
 
-    `seconds` are of the rebuild alone. `total` entries would be to rebuild (None: not known); `limit_per_second` is
-    the rate above which no backfill sends. `unavailable` names a dependency that ended the drill.
-    """
-
-    ended: Ended
-    read: int
-    saved: int
-    refused: int
-    gone: int
+    ended: Ended  # how
+    read: int  # entries of the source that were replayed
+    saved: int  # those of them that the replica took
+    refused: int  # those without a valid entry: live saves refuse them, too
+    gone: int  # those removed since they were listed
+    # How many entries the rebuilt replica holds otherwise than the source was read, by class.
     differences: Mapping[str, int]
-    samples: tuple[str, ...]
-    seconds: float
+    samples: tuple[str, ...]  # ids of some of those, as `campaignId:entryId`
+    seconds: float  # of the rebuild alone
     compare_seconds: float
-    total: int | None
-    limit_per_second: float
+    total: int | None  # entries that a whole rebuild would replay; None: not known
+    limit_per_second: float  # the rate above which no backfill sends
     objective_seconds: float
-    scratch: str
-    dropped: bool
-    unavailable: str = ""
-    refused_example: str = ""
+    scratch: str  # the name of the rebuilt database
+    dropped: bool  # whether that was deleted
+    unavailable: str = ""  # the dependency that ended the drill
+    refused_example: str = ""  # the id of one that was refused
 
     @property
     def per_second(self) -> float | None:

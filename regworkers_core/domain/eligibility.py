@@ -67,13 +67,12 @@ class WrongTerm(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EligibilityTerms:
-    """An absent term requires nothing. `invite_types` (never empty: an empty list means all) count only when
-    `invite_only`; `regions` empty admits every region, and holds them in the form of `comparable_region`.
-    """
+    """What a campaign requires of a fan. An absent term requires nothing."""
 
     invite_only: bool = False
+    # These count with `invite_only` alone. Never empty: an empty list means all.
     invite_types: tuple[InviteType, ...] = tuple(InviteType)
-    regions: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()  # in the form of `comparable_region`; empty admits every region
     min_age: int | None = None
     require_verified_phone: bool = False
     max_per_unit: int | None = None
@@ -91,7 +90,7 @@ class EligibilityTerms:
         )
 
     def as_document(self) -> dict[str, Any]:
-        """As a campaign's document holds it, without what asks for nothing; `parse` gives the same terms back."""
+        """What a campaign's document holds, without what asks for nothing; `parse` gives the same terms back."""
         document: dict[str, Any] = {}
         if self.invite_only:
             document["inviteOnly"] = True

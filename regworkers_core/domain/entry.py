@@ -51,15 +51,14 @@ REPLICA_FIELDS = ("campaignId", "entryId", *FIELDS, *ORDER_FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A valid entry. `fields` holds what the replica stores (`campaignId` and `entryId` included, absent
-    optional fields left out); `order_as_read` the three order fields exactly as the table holds them, with
-    absent ones left out, for conditions that must match the stored item.
-    """
+    """A valid entry."""
 
     key: EntryKey
     order: Order
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Any]  # what the replica stores, both ids included, absent optional fields left out
     needs_replication: bool
+    # The three order fields exactly as the table holds them, absent ones left out: for conditions that must match the
+    # stored item.
     order_as_read: Mapping[str, Any]
 
     @classmethod

@@ -26,12 +26,12 @@ class InviteType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """`PK=CAMPAIGN#<campaign_id>`, `SK=INVITE#<type>#<value>`; `value` is comparable, `ttl` in epoch seconds."""
+    """One row: `PK=CAMPAIGN#<campaign_id>`, `SK=INVITE#<type>#<value>`."""
 
     campaign_id: str
     type: InviteType
-    value: str
-    ttl: int
+    value: str  # in comparable form
+    ttl: int  # epoch seconds
 
     @property
     def table_key(self) -> tuple[str, str]:

@@ -189,9 +189,9 @@ class RefusedRecord:
     """
 
     shard_id: str
-    sequence: str
-    pk: str
-    sk: str
+    sequence: str  # its number in the shard
+    pk: str  # of the item
+    sk: str  # of the item
 
     def as_json(self) -> dict[str, Any]:
         key = {"pk": _base64(self.pk), "sk": _base64(self.sk)}

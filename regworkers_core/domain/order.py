@@ -28,7 +28,7 @@ _LARGEST = 2**63 - 1
 _DIGITS = 19
 # Characters of a time. An ISO-8601 time has some 30: more is none, and would not fit into a message.
 LONGEST_TIME = 64
-# Of a time in the contract's form.
+# Characters of a time in the contract's form.
 _TIME = len("2026-01-01T00:00:00.000Z")
 # Above every version that a writer gives.
 LAST_VERSION = _LARGEST

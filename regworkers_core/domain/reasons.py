@@ -68,7 +68,7 @@ class DependencyDown(TransientFailure):
 
 
 class LeftOver(TransientFailure):
-    """As TransientFailure, of one item; what was done for other items of its message shall not be done again, so the
+    """A TransientFailure of one item: what was done for other items of its message shall not be done again, so the
     message does not come back whole.
     """
 

@@ -105,13 +105,13 @@ class MarketPhase:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A run of the plan of one market: rows `first` to `last`, counted from 1, of the result `result_hash`."""
+    """A run of the plan of one market."""
 
     market: MarketPhase
-    chunk: int
-    first: int
-    last: int
-    result_hash: str
+    chunk: int  # its number, from 1
+    first: int  # row of the plan, counted from 1
+    last: int  # row of the plan, included
+    result_hash: str  # of the result that was planned
 
     @property
     def id(self) -> str:
@@ -158,14 +158,14 @@ def cut(market: MarketPhase, planned: int, size: int, result_hash: str) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One row of a plan. `code`, `position` and `rank` are empty and 0 in the plan of `-`."""
+    """One row of a plan. Rank, code and position are 0 and empty in the plan of `-`."""
 
-    ref: str
+    ref: str  # the fan's reference
     entry_id: str
     type: NoticeType
-    rank: int = 0
-    code: str = ""
-    position: int = 0
+    rank: int = 0  # in the order of the draw, from 1
+    code: str = ""  # what the winner buys with
+    position: int = 0  # of the code in its import
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Notice:
     """One message to one fan, as the outbox keeps it and the mailer gets it: who and what, no code, no mail."""
 
     market: MarketPhase
-    ref: str
+    ref: str  # the fan's reference
     entry_id: str
     type: NoticeType
     result_hash: str
@@ -199,7 +199,7 @@ class Notice:
 
     @classmethod
     def stored(cls, document: Mapping[str, Any]) -> Notice:
-        """As the outbox holds it."""
+        """The notice of a row of the outbox."""
         return cls(
             MarketPhase(document["campaignId"], document["marketId"], document["phase"]),
             document["ref"],
@@ -221,7 +221,7 @@ class PromiseVerdict:
 
 def round_after(moment: float, seconds: float = LEAD_SECONDS) -> int:
     """The first round signed `seconds` or more after `moment` (since the epoch), never below 1."""
-    # In fractions: a float's rounding must not choose a round that comes too early.
+    # Fractions, because a float's rounding must not choose a round that comes too early.
     waited = Fraction(moment) + Fraction(seconds) - QUICKNET.genesis
     return max(1, -(-waited // QUICKNET.period) + 1)
 

@@ -21,14 +21,12 @@ PAUSE_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """`why` is one line. `dependency` names what did not answer; empty where no dependency is at fault. `late`: nothing
-    came in time, which may be the fault of this machine. What it hides is not urgent for `slack_seconds`.
-    """
+    """Something that could not be read."""
 
-    why: str
-    dependency: str = ""
-    late: bool = False
-    slack_seconds: float = 0.0
+    why: str  # one line
+    dependency: str = ""  # what did not answer; empty where no dependency is at fault
+    late: bool = False  # nothing came in time, which may be the fault of this machine
+    slack_seconds: float = 0.0  # for so long, what it hides is not urgent
 
 
 Reading: TypeAlias = T | Unread
@@ -38,21 +36,17 @@ NOT_READ = Unread("not read")
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """Messages by their state; `is_dead_letter` for a `-dlq`. Ages and retention in seconds.
-
-    The oldest message is at least `oldest_seconds` and at most `oldest_at_most_seconds` old; None: unknown, and
-    `age_unread` says why if it could not be read.
-    """
+    """Messages of a queue by their state."""
 
     name: str
-    visible: int
+    visible: int  # messages that wait
     in_flight: int
-    delayed: int
-    is_dead_letter: bool
+    delayed: int  # messages that come later
+    is_dead_letter: bool  # a `-dlq`
     retention_seconds: float
-    oldest_seconds: float | None = None
-    age_unread: Unread | None = None
-    oldest_at_most_seconds: float | None = None
+    oldest_seconds: float | None = None  # the oldest message is at least this old, None: unknown
+    age_unread: Unread | None = None  # why, if it could not be read
+    oldest_at_most_seconds: float | None = None  # the oldest message is at most this old, None: unknown
 
     @property
     def waiting(self) -> int:
@@ -68,15 +62,13 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """The demand table's stream: its open and closed shards, and the age in seconds of the oldest record that no
-    checkpoint covers; 0 when all is read, None when that is not known. `unread`: there is such a record, also if its
-    age is not known.
-    """
+    """The demand table's stream."""
 
-    shards: int
+    shards: int  # open and closed ones
+    # The age of the oldest record that no checkpoint covers; 0 when all is read, None when it is not known.
     iterator_age_seconds: float | None
     retention_seconds: float = 24 * 3600.0
-    unread: bool = False
+    unread: bool = False  # whether there is such a record, also if its age is not known
 
     @property
     def due(self) -> Reading[str]:
@@ -88,23 +80,21 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class UnarchivedEvents:
-    """Events of a topic that the archive has not read: how many, and the age in seconds of the oldest, None: unknown.
-    Kafka deletes them when they are `retention_seconds` old; None: never.
-    """
+    """Events of a topic that the archive has not read."""
 
     topic: str
-    waiting: int
-    oldest_seconds: float | None
-    retention_seconds: float | None
+    waiting: int  # how many
+    oldest_seconds: float | None  # the age of the oldest, None: unknown
+    retention_seconds: float | None  # Kafka deletes them at this age, None: never
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """A lease of `worker-leases`: `owner` is empty while it is free."""
+    """A lease of `worker-leases`."""
 
-    scope: str
+    scope: str  # what it is a lease of
     name: str
-    owner: str
+    owner: str  # empty: it is free
     token: int
     position: str = ""
 
@@ -122,37 +112,33 @@ class LastAcknowledged:
 
 @dataclass(frozen=True, slots=True)
 class BlownFuse:
-    """A drain that has stopped itself because one defect failed too many of its items: what failed (`reason`, and its
-    `fingerprint` among dead letters), when (ISO time), in which run, of which version.
-    """
+    """A drain that has stopped itself because one defect failed too many of its items."""
 
     drain: str
-    fingerprint: str
-    reason: str
-    tripped_at: str
+    fingerprint: str  # that of the defect among dead letters
+    reason: str  # what failed
+    tripped_at: str  # an ISO time
     run_id: str
     code_version: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """As `worker-leases` stores it, under the name of the drain."""
+        """What `worker-leases` stores under the name of the drain."""
         return as_document(self, "fingerprint", "reason", "tripped_at", "code_version", "run_id")
 
 
 @dataclass(frozen=True, slots=True)
 class PausedDrain:
-    """A drain that an operator paused: since and until when (ISO times), who and why. It stays paused after its end,
-    which is when an alert asks for it.
-    """
+    """A drain that an operator paused. It stays paused after its end, which is when an alert asks for it."""
 
     drain: str
-    since: str
-    by: str
+    since: str  # an ISO time
+    by: str  # the operator
     reason: str
     # Empty: PAUSE_SECONDS after `since`.
     until: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """As `worker-leases` stores it, under the name of the drain."""
+        """What `worker-leases` stores under the name of the drain."""
         return as_document(self, "since", "until", "by", "reason")
 
     def is_over(self, now: float) -> bool:
@@ -173,28 +159,25 @@ class PausedDrain:
 
 @dataclass(frozen=True, slots=True)
 class CampaignState:
-    """`since` is when it came into its status, `lease_owner` who works on its draw (empty: free). `lease_beat` is
-    another one at every look while that one lives. `round_due_at` is when the beacon signs the round that its draw
-    waits for, None: it waits for none. Messages are `held_since` a further phase that is not confirmed was drawn, None:
-    none is held; `failed_messages` raised an exception by themselves. `stopped` says which file of its draw is not the
-    one that was written, empty: all are. `unjudged_since` is when the first phase completed whose codes and messages
-    were not checked since, None: all were. `draws` are the ISO times at which each of its phases began and was drawn,
-    None: is not yet.
-    """
+    """Where a campaign and its draw are."""
 
     campaign_id: str
-    status: str
-    since: str | None
+    status: str  # its status
+    since: str | None  # when it came into that
     closes_at: str | None
-    lease_owner: str = ""
+    lease_owner: str = ""  # who works on its draw; empty: free
     open_markets: int = 0
-    failed: str = ""
-    lease_beat: str = ""
+    failed: str = ""  # the markets of its draw that are blocked, and why
+    lease_beat: str = ""  # another one whenever it is read, while the owner lives
+    # When the beacon signs the round that its draw waits for, None: it waits for none.
     round_due_at: str | None = None
+    # When a further phase was drawn that is not confirmed and whose messages wait, None: none does.
     held_since: str | None = None
-    failed_messages: int = 0
-    stopped: str = ""
+    failed_messages: int = 0  # those that raised an exception by themselves
+    stopped: str = ""  # which file of its draw is not the one that was written; empty: all are
+    # When the first phase completed whose codes and messages were not checked since, None: all were.
     unjudged_since: str | None = None
+    # The ISO times at which each of its phases began and was drawn, None: it is not yet.
     draws: tuple[tuple[str, str | None], ...] = ()
 
     @property
@@ -205,30 +188,25 @@ class CampaignState:
 
 @dataclass(frozen=True, slots=True)
 class CertificateState:
-    """Of one environment; `trouble` is what is wrong besides its age, empty: nothing. With one that is `unusable` no
-    new connection is made.
-    """
+    """The certificate of one environment."""
 
     environment: str
-    days_left: float | None
-    subject: str = ""
-    trouble: str = ""
-    unusable: bool = False
+    days_left: float | None  # None: not known
+    subject: str = ""  # whom it names
+    trouble: str = ""  # what is wrong besides its age; empty: nothing
+    unusable: bool = False  # no new connection is made with it
 
 
 @dataclass(frozen=True, slots=True)
 class TickState:
-    """A sensor or schedule that is switched on: ISO time of its last tick, None: never. `error` of that tick.
-
-    `since` is when it was switched on, None: not known. Of a schedule, `due_at` is its first time after its last tick,
-    or after `since`; None: not known.
-    """
+    """A sensor or schedule that is switched on."""
 
     name: str
     interval_seconds: float
-    last_tick_at: str | None
-    error: str = ""
-    since: str | None = None
+    last_tick_at: str | None  # an ISO time, None: never
+    error: str = ""  # what its last tick raised
+    since: str | None = None  # when it was switched on, None: not known
+    # A schedule's first time after its last tick or since it was switched on, None: not known.
     due_at: str | None = None
 
 
@@ -239,22 +217,21 @@ SELECTION_JOBS = (DRAW, "top_up", "confirm_draw", "retry_market_selection")
 
 @dataclass(frozen=True, slots=True)
 class FailedRun:
-    """`partition` is the campaign of its work; empty: it has none, or failed before that was known."""
+    """A run of Dagster that failed."""
 
     run_id: str
     job: str
-    ended_at: str
-    partition: str = ""
+    ended_at: str  # an ISO time
+    partition: str = ""  # the campaign of its work; empty: it has none, or failed before that was known
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
-    """Of Dagster: `daemons` maps each required daemon to its last heartbeat (ISO), None: never seen. `failed_runs`
-    are of the last day (of draws: week), and only the last that ended of its job and partition.
-    """
+    """What Dagster does."""
 
-    daemons: Mapping[str, str | None]
-    ticks: tuple[TickState, ...] = ()
+    daemons: Mapping[str, str | None]  # the last heartbeat (ISO) of each required daemon, None: never seen
+    ticks: tuple[TickState, ...] = ()  # of sensors and schedules
+    # Those of the last day (of draws: week), and only the last that ended of its job and partition.
     failed_runs: tuple[FailedRun, ...] = ()
     queued_runs: int = 0
 
@@ -272,17 +249,15 @@ class ParityState:
 
 @dataclass(frozen=True, slots=True)
 class FunctionState:
-    """What came of the calls of checkEligibility within the last `window_seconds`, of which each may take
-    `limit_seconds`. `unknown` counts verdicts that could not be given.
-    """
+    """What came of the calls of checkEligibility within the last `window_seconds`."""
 
     window_seconds: float
-    calls: int
-    errors: int
-    throttles: int
-    unknown: int
+    calls: int  # how many came
+    errors: int  # calls that raised
+    throttles: int  # calls that AWS refused
+    unknown: int  # verdicts that could not be given
     duration_p95_seconds: float | None
-    limit_seconds: float
+    limit_seconds: float  # how long a call may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +276,7 @@ OBJECTIVES = (FRESHNESS, DELIVERY, DRAWS, CORRECTNESS)
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Of `events`, how many were `bad`."""
+    """How many of the `events` were `bad`."""
 
     events: int = 0
     bad: int = 0
@@ -313,31 +288,25 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveState:
-    """What came of an objective's events within each window (its seconds, until now). `subject` is the part of the
-    alert's key that the objective shares with a condition. `steady` are the short windows of pages, of items
-    without their two worst minutes. The last bad event came at `last_bad_at` (epoch seconds), None: not known.
-    """
+    """What came of an objective's events within each window."""
 
-    objective: str
-    subject: str
-    windows: Mapping[float, Share]
+    objective: str  # its name
+    subject: str  # the part of the alert's key that it shares with a condition
+    windows: Mapping[float, Share]  # for each window, in seconds until now
+    # The same for the short windows of pages, of items without their two worst minutes.
     steady: Mapping[float, Share]
-    last_bad_at: float | None = None
+    last_bad_at: float | None = None  # when the last bad event came (epoch seconds), None: not known
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was read of a system, or of a part of it. `at` is an ISO time. `dependencies` maps each to None when it
-    answers, else to what is wrong in one line; `unjudged` are those that a machine without a free core could not judge.
-    `queues` has those whose depth could be read (Unread: none), `unread_queues` the others by their full name.
-    `messages_due`: the outbox has messages that a sender may send now. `forged` is the number of open dead letters
-    FORGED.
-    """
+    """What was read of a system, or of a part of it."""
 
-    at: str
+    at: str  # an ISO time
     environment: str
+    # For each None when it answers, else what is wrong in one line.
     dependencies: Mapping[str, str | None] = field(default_factory=dict)
-    queues: Reading[tuple[QueueState, ...]] = NOT_READ
+    queues: Reading[tuple[QueueState, ...]] = NOT_READ  # those whose depth could be read; Unread: none
     stream: Reading[StreamState] = NOT_READ
     leases: Reading[tuple[LeaseState, ...]] = NOT_READ
     drains: Reading[tuple[DrainWindow, ...]] = NOT_READ
@@ -345,15 +314,15 @@ class Snapshot:
     certificates: Reading[tuple[CertificateState, ...]] = NOT_READ
     scheduler: Reading[SchedulerState] = NOT_READ
     parity: Reading[ParityState | None] = NOT_READ
-    unread_queues: Mapping[str, Unread] = field(default_factory=dict)
-    fuses: Reading[tuple[BlownFuse, ...]] = ()
-    pauses: Reading[tuple[PausedDrain, ...]] = ()
+    unread_queues: Mapping[str, Unread] = field(default_factory=dict)  # the others, by their full name
+    fuses: Reading[tuple[BlownFuse, ...]] = ()  # of drains, blown
+    pauses: Reading[tuple[PausedDrain, ...]] = ()  # of drains
     archive: Reading[tuple[UnarchivedEvents, ...]] = ()
     objectives: Reading[tuple[ObjectiveState, ...]] = ()
     acknowledged: Reading[tuple[LastAcknowledged, ...]] = ()
-    messages_due: Reading[bool] = False
-    forged: Reading[int] = 0
-    unjudged: tuple[str, ...] = ()
+    messages_due: Reading[bool] = False  # whether the outbox has messages that a sender may send now
+    forged: Reading[int] = 0  # open dead letters FORGED
+    unjudged: tuple[str, ...] = ()  # dependencies that a machine without a free core could not judge
     # None: CloudWatch has no metrics of this environment, no agent collects its lines.
     function: Reading[FunctionState | None] = None
     lines: Reading[LinesState | None] = None

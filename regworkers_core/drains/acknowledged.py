@@ -19,7 +19,7 @@ _AT = "acknowledgedAt"
 
 
 class AcknowledgementWriter(PeriodicWriter):
-    """As a context manager around a drain, which leaves its report here as it goes. `clock` is in epoch seconds."""
+    """A context manager around a drain, which leaves its report here as it goes. `clock` is in epoch seconds."""
 
     def __init__(self, table: Callable[[], LeaseTable], drain: str, clock: Callable[[], float]) -> None:
         super().__init__(
@@ -47,7 +47,7 @@ class AcknowledgementWriter(PeriodicWriter):
 
 
 def last_acknowledged(table: DynamoLeaseTable, drains: Iterable[str]) -> tuple[LastAcknowledged, ...]:
-    """Of the drains that ever acknowledged something. Raises TransientFailure."""
+    """The rows of the drains that ever acknowledged something. Raises TransientFailure."""
     keys = {row_that_stays(drain): drain for drain in drains}
     return tuple(
         LastAcknowledged(keys[key], row.counter, row.state.get(_AT, ""))

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 class PeriodicWriter:
-    """As a context manager around a drain: calls `write` at once and every `every_seconds` in a thread of its own, and
+    """A context manager around a drain: calls `write` at once and every `every_seconds` in a thread of its own, and
     `write_last` at the end. What they raise is logged once, as `warning`: it must not fail or delay the drain, so the
     end blocks for at most `last_write_seconds`.
     """
@@ -85,19 +85,17 @@ class PeriodicWriter:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A drain's row as it was read. Seconds are those of its own clock; `process` is `<host>:<pid>`; `role` is that of
-    a resident (`drains.residency`), else empty; residents are ordered by their `number`.
-    """
+    """A drain's row as it was read. Seconds are those of the drain's own clock."""
 
     row: LeaseRow
     run_id: str
     running_seconds: float
     idle_seconds: float
-    max_seconds: float
-    started_at: str
-    process: str
-    role: str
-    number: int = 0
+    max_seconds: float  # how long it may run
+    started_at: str  # an ISO time
+    process: str  # `<host>:<pid>`
+    role: str  # that of a resident (`drains.residency`), else empty
+    number: int = 0  # orders residents
 
     @property
     def counter(self) -> int:

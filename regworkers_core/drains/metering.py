@@ -37,12 +37,12 @@ _DONE = ("applied", "removed", "unchanged", "sent")
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """Of a drain so far."""
+    """What a drain did so far."""
 
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # items by outcome
     messages: int = 0
     batches: Percentiles = field(default_factory=Percentiles)
-    lag: Percentiles = field(default_factory=Percentiles)
+    lag: Percentiles = field(default_factory=Percentiles)  # seconds of each item
     strain: Strain = field(default_factory=Strain)
 
     @classmethod
@@ -60,7 +60,7 @@ class _Totals:
 
 
 class DrainMeter(PeriodicWriter):
-    """As a context manager around a drain, which leaves its report here as it goes. `strain` is that of the process so
+    """A context manager around a drain, which leaves its report here as it goes. `strain` is that of the process so
     far, `system` what the drain receives from.
     """
 

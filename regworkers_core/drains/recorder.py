@@ -42,12 +42,12 @@ class DependencyUsage:
 
 @dataclass(slots=True)
 class _Minute:
-    """`began` is the usage when it began, `lags` the lags of the drain by then."""
+    """What a drain did in one minute."""
 
     name: str
-    began: DependencyUsage
-    lags: Percentiles = field(default_factory=Percentiles)
-    counts: Counter[str] = field(default_factory=Counter)
+    began: DependencyUsage  # the usage at its start
+    lags: Percentiles = field(default_factory=Percentiles)  # those of the drain so far
+    counts: Counter[str] = field(default_factory=Counter)  # items by outcome
     batches: Percentiles = field(default_factory=Percentiles)
 
 
@@ -147,7 +147,7 @@ class MinuteCounters:
 
 
 class Recorder(PeriodicWriter):
-    """As a context manager around a drain: writes its minutes with `put`. The drain leaves its `report` here."""
+    """A context manager around a drain: writes its minutes with `put`. The drain leaves its `report` here."""
 
     def __init__(
         self,

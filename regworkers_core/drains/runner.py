@@ -112,7 +112,7 @@ class DrainSpec(Generic[D]):
 
 
 def number_of(settings: Settings, limit: str | int) -> int:
-    """Of a limit that is a number, or names the setting that has it."""
+    """The number of a limit, which is one, or names the setting that has it."""
     return limit if isinstance(limit, int) else int(settings.at(limit))
 
 

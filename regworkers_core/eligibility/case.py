@@ -36,27 +36,24 @@ class FieldProblem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A fan or an entry; `request.subject_of` reads it from the fields of an entry.
-
-    `mail` and `region` are in their comparable form. A field that was not given or could not be read is None;
-    `missing` (names of required fields), `invalid` and `invalid_mail` say what was wrong.
-
-    `entry_id` is the subject's own entry, which is never a duplicate of itself; None for a fan without an entry.
-    `entered_at` is the `createdAt` of a saved entry (ISO-8601 with milliseconds, empty if it cannot be read), None for
-    a fan who asks now.
+    """A fan or an entry; `request.subject_of` reads it from the fields of an entry. A field that was not given or could
+    not be read is None.
     """
 
-    mail: str | None = None
+    mail: str | None = None  # in comparable form
     global_user_id: str | None = None
     member_id: str | None = None
     unit: str | None = None
     markets: tuple[str, ...] = ()
-    region: str | None = None
+    region: str | None = None  # in comparable form
     birth_date: date | None = None
-    missing: tuple[str, ...] = ()
-    invalid: tuple[FieldProblem, ...] = ()
-    invalid_mail: str | None = None
+    missing: tuple[str, ...] = ()  # names of required fields
+    invalid: tuple[FieldProblem, ...] = ()  # what was wrong with fields
+    invalid_mail: str | None = None  # what was wrong with the address
+    # The subject's own entry, which is never a duplicate of itself; None for a fan without an entry.
     entry_id: str | None = None
+    # The `createdAt` of a saved entry (ISO-8601 with milliseconds, empty if it cannot be read), None for a fan who
+    # asks now.
     entered_at: str | None = None
     # Identities that nothing vouches for, of a person who asks without entering. Whether another person has entered or
     # is invited under them is private, so they are treated as not given.
@@ -89,12 +86,6 @@ class Facts:
     """What the rules need beside one subject, each fact with its source. Facts that no rule of the campaign needs are
     NOT_ASKED.
 
-    `campaign`: None if no campaign has that slug or id.
-    `invites`: the `ttl` (epoch seconds) of each invite of the subject, expired ones included.
-    `duplicates`: the identities that an *earlier* entry of the campaign shares with the subject.
-    `household`: how many *earlier* entries have the subject's unit.
-    `user`: None if the User Service has no record of the id, or the subject has no id.
-
     An entry counts as earlier if it is live, is not the subject's own (`entry_id`), and
 
     - for a fan who asks now: always. Whether it will be in the draw is not known yet, and the table guarantees one
@@ -106,10 +97,13 @@ class Facts:
       entry had the value before; for each unit, how many did.
     """
 
-    campaign: Fact[Campaign | None]
+    campaign: Fact[Campaign | None]  # None: no campaign has that slug or id
+    # The `ttl` (epoch seconds) of each invite of the subject, expired ones included.
     invites: Fact[Mapping[InviteType, int]] = NOT_ASKED
+    # The identities that an *earlier* entry of the campaign shares with the subject.
     duplicates: Fact[frozenset[Identity]] = NOT_ASKED
-    household: Fact[int] = NOT_ASKED
+    household: Fact[int] = NOT_ASKED  # how many *earlier* entries have the subject's unit
+    # None: the User Service has no record of the id, or the subject has no id.
     user: Fact[User | None] = NOT_ASKED
 
     def sources(self) -> dict[str, dict[str, Any]]:

@@ -123,17 +123,13 @@ class Users(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """A check with its facts. `check.subject.entry_id` is the entry's own id, derived if a transfer names none.
-
-    `campaign` and `earlier` are None if there is no campaign or it could not be read. `unread_invites` says why some
-    of the invites could not be read.
-    """
+    """A check with its facts. `check.subject.entry_id` is the entry's own id, derived if a transfer names none."""
 
     check: Check
     facts: Facts
-    campaign: Campaign | None = None
-    earlier: EarlierEntries | None = None
-    unread_invites: Missing | None = None
+    campaign: Campaign | None = None  # None: there is none, or it could not be read
+    earlier: EarlierEntries | None = None  # None as well then
+    unread_invites: Missing | None = None  # why some of the invites could not be read
 
     def at(self, moment: float) -> Gathered:
         """Return the facts for judging at `moment` (epoch seconds): if one invite is valid, unread ones do not

@@ -23,12 +23,12 @@ from regworkers_core.eligibility.identity import NOT_A_FANS, TRUSTED, Caller
 
 # Characters: far above the longest names, far below what an item of the table can hold.
 MAX_NAME = 200
-# Of globalUserId and memberId: as part of an invite's key they must fit into the table's 1,024 bytes.
+# Characters of globalUserId and memberId: as part of an invite's key they must fit into the table's 1,024 bytes.
 MAX_ID = 128
 MAX_SLUG = 128
 MAX_REGION = 64
 MAX_MARKETS = 100
-# Of `attributes`: all values, all characters (keys included), levels. DynamoDB allows 400 KB and 32 levels.
+# Limits of `attributes`: all values, all characters (keys included), levels. DynamoDB allows 400 KB and 32 levels.
 MAX_VALUES, MAX_CHARACTERS, MAX_LEVELS = 1_000, 32_768, 16
 _INT64 = 2**63
 
@@ -117,21 +117,19 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `campaign_slug` (or id) is empty if it cannot be looked up. `fields` are the fields of the entry to
-    write, valid unless `subject` says otherwise. `is_id_given`: the caller named the entry, so that its id is not
-    derived from the fan's identity. `is_a_fans`: the answer goes to a fan; `not_taken` names the fields that a fan sent
-    and may not set. `is_vouched_for`: the address is surely the fan's own.
-    """
+    """One check."""
 
-    campaign_slug: str
+    campaign_slug: str  # slug or id, empty if it cannot be looked up
     subject: Subject
+    # Those of the entry to write, valid unless the subject says otherwise.
     fields: Fields = field(default_factory=dict)
-    do_transfer: bool = False
+    do_transfer: bool = False  # whether to write the entry
     correlation_id: str = ""
+    # The caller named the entry, so that its id is not derived from the fan's identity.
     is_id_given: bool = False
-    is_a_fans: bool = False
-    not_taken: tuple[str, ...] = ()
-    is_vouched_for: bool = True
+    is_a_fans: bool = False  # the answer goes to a fan
+    not_taken: tuple[str, ...] = ()  # names of the fields that a fan sent and may not set
+    is_vouched_for: bool = True  # the address is surely the fan's own
 
 
 def _new_id() -> str:

@@ -22,15 +22,15 @@ from regworkers_core.eligibility.case import AsOf, Case, FactMissing, Facts, Ide
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`judge` returns None for a subject that passes, else the detail for the operator: names of fields, numbers
-    and terms of the campaign, never a value that the fan gave. `needs` is for the documentation, `message` for the fan.
-    Raise `revision` whenever the rule decides differently, so that the version of the rule set changes.
-    """
+    """One rule of eligibility."""
 
-    code: str
+    code: str  # the reason that an entry gets
+    # None for a subject that passes, else the detail for the operator: names of fields, numbers and terms of the
+    # campaign, never a value that the fan gave.
     judge: Callable[[Case], str | None]
-    needs: tuple[str, ...]
-    message: str
+    needs: tuple[str, ...]  # facts, for the documentation
+    message: str  # what the fan reads
+    # Raise it whenever the rule decides differently, so that the version of the rule set changes.
     revision: int = 1
 
     @property

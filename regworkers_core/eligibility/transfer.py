@@ -134,7 +134,7 @@ class Transfer:
             if not self._claim(own, earlier, kind, table_key, end):
                 return TakenBy(kind)
         on_step("transfer.after_claims")
-        # By both clocks: one may be set, the other may stop while the machine is suspended.
+        # Both clocks count: one may be set, the other may stop while the machine is suspended.
         age = max(self._monotonic() - began, self._clock() - as_of.seconds)
         if age > self._put_begins_seconds:
             return TooOld()

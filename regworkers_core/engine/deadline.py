@@ -123,7 +123,7 @@ class CallPool:
 
 
 class Background:
-    """At most one call at a time for each key; its caller does not wait for it."""
+    """Makes at most one call at a time for each key; its caller does not wait for it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -152,7 +152,7 @@ class Background:
 
 
 class SingleFlight(Generic[T]):
-    """Of all callers that ask for the same key at the same time, one makes the call and all get its result. At most
+    """One of all callers that ask for the same key at the same time makes the call, and all get its result. At most
     `threads` calls run at once. The process ends only after those that have begun.
     """
 

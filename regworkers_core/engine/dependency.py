@@ -37,9 +37,9 @@ class RetryPolicy:
     """Full jitter (a uniform draw between 0 and an exponentially growing cap), bounded in count and time."""
 
     attempts: int = 4
-    total_seconds: float = 10.0
-    first_cap_seconds: float = 0.1
-    last_cap_seconds: float = 2.0
+    total_seconds: float = 10.0  # no attempt begins later than this after the first
+    first_cap_seconds: float = 0.1  # the longest pause before the second attempt; it doubles with each one
+    last_cap_seconds: float = 2.0  # the longest pause before any attempt
 
     def backoff(self, attempt: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
         """Seconds to wait after failed attempt number `attempt`, counted from 1."""
@@ -77,7 +77,7 @@ class CircuitBreaker:
 
     def before_call(self) -> None:
         """Raises DependencyDown while open. After the reset time it lets exactly one caller probe."""
-        # As a rule it is closed, which needs no lock.
+        # It is nearly always closed, which needs no lock.
         if self._retry_at is None:
             return
         with self._lock:
@@ -191,13 +191,13 @@ class Dependency:
         return self._guarded(partial(function, *args, **kwargs), retry=True, within_seconds=None)
 
     def once(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `call`, without a retry."""
+        """Call it as `call` does, without a retry."""
         return self._guarded(partial(function, *args, **kwargs), retry=False, within_seconds=None)
 
     def within(
         self, seconds: float | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `call`, but no attempt begins after `seconds`; `function` bounds how long one takes."""
+        """Call it as `call` does, but no attempt begins after `seconds`; `function` bounds how long one takes."""
         return self._guarded(partial(function, *args, **kwargs), retry=True, within_seconds=seconds)
 
     def _guarded(self, function: Callable[[], T], *, retry: bool, within_seconds: float | None) -> T:

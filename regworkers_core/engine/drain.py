@@ -80,22 +80,19 @@ class Source(Protocol[D]):
 
 @dataclass(slots=True)
 class Settlement(Generic[D]):
-    """How a batch ended. Every delivery is in `done` or in `again` (with seconds to wait), once.
+    """How a batch ended. Every delivery is in one of the first two lists, once."""
 
-    `counts` are of items and add up: `received` = the sum of `OUTCOMES`. `lags` are seconds. `blown` is the defect that
-    blew the fuse: the drain ends. `failed` names deliveries in `done` of which some part failed. `defects` are
-    exceptions of items that cannot become dead letters: several of them end the drain. `acknowledged`: the source has
-    taken what is done.
-    """
-
-    done: list[D] = field(default_factory=list)
+    done: list[D] = field(default_factory=list)  # settled with the source
+    # Given back, with the seconds until they may come again.
     again: list[tuple[D, float]] = field(default_factory=list)
+    # Items by outcome: `received` is the sum of `OUTCOMES`.
     counts: Counter[str] = field(default_factory=Counter)
-    lags: list[float] = field(default_factory=list)
-    blown: PermanentFailure | None = None
-    failed: list[str] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)  # seconds of each item from its write to now
+    blown: PermanentFailure | None = None  # the defect that blew the fuse: the drain ends
+    failed: list[str] = field(default_factory=list)  # deliveries in `done` of which some part failed
+    # Exceptions of items that cannot become dead letters: several of them end the drain.
     defects: list[Exception] = field(default_factory=list)
-    acknowledged: bool = False
+    acknowledged: bool = False  # whether the source has taken what is done
 
     def add(self, other: Settlement[D]) -> None:
         self.done.extend(other.done)
@@ -140,19 +137,19 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class DrainLimits:
-    """`idle_seconds` without work or `max_seconds` in total end the drain, and so does a dependency that is unavailable
-    for `outage_seconds`; until then the drain receives nothing and keeps what it holds.
-    """
+    """When a drain ends, and how much it does at a time."""
 
-    idle_seconds: float = 10.0
-    max_seconds: float = 120.0
-    concurrency: int = 4
-    prefetch: int = 1
-    heartbeat_seconds: float = 3.0
+    idle_seconds: float = 10.0  # it ends after this long without work
+    max_seconds: float = 120.0  # it ends after this long in total
+    concurrency: int = 4  # batches at work at the same time
+    prefetch: int = 1  # batches that wait for a thread
+    heartbeat_seconds: float = 3.0  # between two extensions of what the drain holds
     # The pause between a failed receive and the next one.
     pause_seconds: float = 0.5
     # A drain without a successful receive for this long at its end has failed, however it ends.
     blind_seconds: float = 120.0
+    # A dependency that is unavailable for this long ends the drain. Until then it receives nothing and keeps what it
+    # holds.
     outage_seconds: float = 0.0
 
 
@@ -201,20 +198,21 @@ class _Drain(Generic[D]):
     work: Work[D]
     limits: DrainLimits
     probe: Probe
-    down: Health
+    down: Health  # the dependencies that are unavailable
     stop: StopSignal
     clock: Callable[[], float]
-    on_progress: Callable[[DrainReport], None] | None
+    on_progress: Callable[[DrainReport], None] | None  # is called after each settled batch
     on_batch: OnBatch | None
     post: Post
-    defects: list[Exception] = field(default_factory=list)
+    defects: list[Exception] = field(default_factory=list)  # of all batches so far
     # When (by the clock) a receive last succeeded, or there was no room for one; and what has failed since.
     saw_at: float = 0.0
-    unseen: TransientFailure | None = None
+    unseen: TransientFailure | None = None  # the last failure of a receive since then
     # When the present outage began; None while all dependencies answer.
     outage_since: float | None = None
     # Whether it may hold something.
     holds: bool = False
+    # Batches at work.
     flying: set[scheduling.Future[tuple[Settlement[D], float]]] = field(default_factory=set)
 
     def run(self) -> DrainReport:
@@ -297,7 +295,7 @@ class _Drain(Generic[D]):
             if batch:
                 idle_since = None
                 report.deliveries["received"] += len(batch)
-                # In the caller's context: log lines of a worker thread carry its identifiers, too.
+                # The caller's context comes along: log lines of a worker thread carry its identifiers, too.
                 self.flying.add(pool.submit(copy_context().run, self._process, batch, self.clock()))
             elif self.flying or (works and not self.source.may_idle()):
                 idle_since = None
@@ -376,7 +374,7 @@ class _Drain(Generic[D]):
             raise self.defects[-1]
 
     def _process(self, batch: Sequence[D], received_at: float) -> tuple[Settlement[D], float]:
-        """In a worker thread: do the work, then settle it with the source. Also returns the seconds since its receive,
+        """Do the work in a worker thread, then settle it with the source. Also returns the seconds since its receive,
         including the wait for this thread.
         """
         with self.post.steps.watched():

@@ -20,25 +20,21 @@ OUTCOMES = (
 
 @dataclass(slots=True)
 class DrainReport:
-    """Numbers of one drain. `ended` is idle, time_limit, stopped, dependency_down or fuse_blown. `began` is False when
-    a dependency was unavailable at the start, so that nothing was received.
-
-    `blind` names the dependency that did not answer, if the last receives all failed; `blown` is the defect that blew
-    the fuse.
-    """
+    """Numbers of one drain."""
 
     name: str
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # items by outcome
+    # Seconds of each item from its write to its acknowledgement.
     lag: Percentiles = field(default_factory=Percentiles)
     # Seconds of each batch from its receive to its acknowledgement.
     batches: Percentiles = field(default_factory=Percentiles)
-    deliveries: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    ended: str = ""
-    dependency: str | None = None
-    began: bool = False
-    blind: str | None = None
-    blown: PermanentFailure | None = None
+    deliveries: Counter[str] = field(default_factory=Counter)  # records or messages by what became of them
+    seconds: float = 0.0  # from its start to its end
+    ended: str = ""  # idle, time_limit, stopped, dependency_down or fuse_blown
+    dependency: str | None = None  # what was unavailable at its end
+    began: bool = False  # False if a dependency was unavailable at the start, so that nothing was received
+    blind: str | None = None  # the dependency that did not answer, if the last receives all failed
+    blown: PermanentFailure | None = None  # the defect that blew the fuse
 
     @property
     def acknowledged(self) -> int:
@@ -69,7 +65,7 @@ class DrainReport:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """As JSON: counts of items and deliveries, lag percentiles and duration in seconds."""
+        """The report as JSON: counts of items and deliveries, lag percentiles and duration in seconds."""
         return {
             "drain": self.name,
             "ended": self.ended,

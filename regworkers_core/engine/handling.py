@@ -33,13 +33,13 @@ class Requested(Generic[I]):
 
 @dataclass(slots=True)
 class Handled:
-    """One outcome of `drain_report.OUTCOMES`, or a Failure, for the key of every item; `counts` are further counters,
-    `lags` seconds. `subjects` has the subject of a failed key's dead letter where it differs from the item's.
-    """
+    """What a handler did with the items of a batch."""
 
+    # The outcome of each item by its key: one of `drain_report.OUTCOMES`, or a Failure.
     outcomes: dict[Any, str | Failure] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    lags: list[float] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)  # further counters
+    lags: list[float] = field(default_factory=list)  # seconds of each item from its write to now
+    # The subject of a failed key's dead letter, where it differs from the item's.
     subjects: dict[Any, ItemSubject] = field(default_factory=dict)
 
     def add(self, other: Handled) -> None:
@@ -109,13 +109,13 @@ class Handler(Protocol[I]):
 
 @dataclass(slots=True)
 class Decoded(Generic[I]):
-    """One message: its items in order, each parsed or refused. `refused`: the message as a whole is."""
+    """One message: its items in order, each parsed or refused."""
 
     message: Received
-    kind: MessageType
+    kind: MessageType  # type and version, as the message says
     correlation_id: str = ""
-    items: list[I | PermanentFailure] = field(default_factory=list)
-    refused: PermanentFailure | None = None
+    items: list[I | PermanentFailure] = field(default_factory=list)  # refused items are failures
+    refused: PermanentFailure | None = None  # why the message as a whole is refused
 
     @property
     def size(self) -> int:

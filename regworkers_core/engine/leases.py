@@ -34,18 +34,15 @@ class LeaseKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """One row. `owner` is empty when it is free; `scope` names what `state` belongs to (such as a stream's ARN).
-
-    `position` is a sortable form of how far `state` has come; a write with a smaller one is refused.
-    """
+    """One row. A write with a smaller `position` is refused."""
 
     key: LeaseKey
-    owner: str = ""
-    token: int = 0
-    counter: int = 0
-    scope: str = ""
-    position: str = ""
-    state: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""  # empty: the row is free
+    token: int = 0  # grows with every owner
+    counter: int = 0  # grows with every renewal
+    scope: str = ""  # what `state` belongs to, such as a stream's ARN
+    position: str = ""  # a sortable form of how far `state` has come
+    state: Mapping[str, str] = field(default_factory=dict)  # what the owner keeps, such as a checkpoint
 
 
 class LeaseTable(Protocol):
@@ -186,7 +183,7 @@ class LeaseHolder:
     ) -> None:
         self.table, self.owner = table, owner
         self._lease_seconds, self._clock = lease_seconds, clock
-        # By row: owner, token and counter as last seen, and since when.
+        # Owner, token and counter of each row as last seen, and since when.
         self._observed: dict[LeaseKey, tuple[tuple[str, int, int], float]] = {}
 
     def acquire(self, name: str) -> Lease | None:

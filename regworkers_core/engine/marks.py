@@ -38,15 +38,13 @@ KILLED = PermanentFailure(Reason.KILLED, "the process ended each time while this
 
 @dataclass(slots=True)
 class Mark:
-    """The row of one message. `answered`: its receives up to the last recorded outcome; `failures`: those that ended
-    with the failure of its only item; `tries`: marks of attempts that began and have no outcome yet; `begun`: the
-    receive that began the last one.
-    """
+    """The row of one message."""
 
     row: LeaseRow | None = None
-    answered: int = 0
-    failures: int = 0
-    begun: int = 0
+    answered: int = 0  # receives up to the last recorded outcome
+    failures: int = 0  # attempts that ended with the failure of the only item
+    begun: int = 0  # the receive that began the last attempt
+    # Marks of attempts that began and have no outcome yet.
     tries: dict[str, int] = field(default_factory=dict)
 
     @classmethod

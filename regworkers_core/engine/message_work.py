@@ -1,4 +1,4 @@
-"""From messages to settled messages: decode, handle, then acknowledge, give back, split or dead-letter.
+"""The way of a message: decode, handle, then acknowledge, give back, split or dead-letter.
 
 A flow says what is done with the items: a `Handler`. What becomes of a message is the same for all flows.
 """

@@ -48,14 +48,14 @@ class SendFailure:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A received message. `receive_count` starts at 1; `sent_at` is in epoch seconds, None if unknown."""
+    """A received message."""
 
     message_id: str
-    receipt: str
-    body: str
-    attributes: Mapping[str, str]
-    receive_count: int
-    sent_at: float | None = None
+    receipt: str  # what names this delivery of it to the queue
+    body: str  # as it was sent
+    attributes: Mapping[str, str]  # of the sender, by name
+    receive_count: int  # counts from 1
+    sent_at: float | None = None  # epoch seconds, None: unknown
 
     @property
     def correlation_id(self) -> str:
@@ -153,7 +153,7 @@ class QueueSource:
         self._visibility_seconds = visibility_seconds
         self._lock = scheduling.lock()
         self._clock = clock
-        # By receipt, with the time until which it is surely hidden from others: counted from before the call.
+        # Each by its receipt, with the time until which it is surely hidden from others: counted from before the call.
         self._held: dict[str, tuple[Received, float]] = {}
         # Received since the last heartbeat: they are hidden for long enough.
         self._young: set[str] = set()

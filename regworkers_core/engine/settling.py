@@ -241,19 +241,17 @@ def _original_body(message: Received) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class FailedItem:
-    """A failed item of `message`, as the `body` of a message of its own. `attempt` counts from 1; `proof` are the
-    attributes that say who sent it.
-    """
+    """A failed item of `message`, as a message of its own."""
 
     message: Received
-    body: bytes
+    body: bytes  # what that message holds
     failure: Failure
-    attempt: int
+    attempt: int  # counts from 1
     subject: ItemSubject | None = None
-    proof: Mapping[str, str] = field(default_factory=dict)
+    proof: Mapping[str, str] = field(default_factory=dict)  # attributes that say who sent it
 
     def first_failed_at(self, at: str) -> str:
-        """As the message says it, else `at`. A value that breaks the grammar may be from anyone who can send."""
+        """What the message says, else `at`. A value that breaks the grammar may be from anyone who can send."""
         return fit_correlation_id(self.message.attributes.get("firstFailedAt")) or at
 
 

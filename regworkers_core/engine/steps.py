@@ -37,7 +37,7 @@ class Steps:
         finally:
             _last.reset(token)
             with self._lock:
-                # By identity: two threads may have taken their steps at the same time.
+                # They are compared by identity: two threads may have taken their steps at the same time.
                 self._threads = [each for each in self._threads if each is not mine]
 
     def still_seconds(self) -> float:

@@ -25,18 +25,16 @@ Facts: TypeAlias = Mapping[str, Fact]
 
 @dataclass(frozen=True, slots=True)
 class DesiredTable:
-    """A table with the keys PK and SK, both strings. Empty `stream_view`: no stream; empty `ttl_attribute`: no TTL.
-    `external`: its owner is another team, and nothing here changes it. Warm units are a second's; None: as they are.
-    """
+    """A table with the keys PK and SK, both strings."""
 
     name: str
-    stream_view: str = ""
-    ttl_attribute: str = ""
+    stream_view: str = ""  # empty: no stream
+    ttl_attribute: str = ""  # empty: no TTL
     point_in_time_recovery: bool = True
     deletion_protection: bool = False
-    external: bool = False
-    warm_write_units: int | None = None
-    warm_read_units: int | None = None
+    external: bool = False  # its owner is another team, and nothing here changes it
+    warm_write_units: int | None = None  # a second; None: as they are
+    warm_read_units: int | None = None  # a second; None: as they are
 
     @property
     def facts(self) -> Facts:
@@ -157,11 +155,11 @@ class Function:
     timeout_seconds: int
     log_group: str
     environment: Mapping[str, str]
-    handler: str = "regworkers_core.eligibility.handler.handler"
+    handler: str = "regworkers_core.eligibility.handler.handler"  # what Lambda calls
     runtime: str = "python3.13"
-    alias: str = "live"
+    alias: str = "live"  # what callers invoke
     role: str = "eligibility"
-    # AWS's own, for network interfaces.
+    # The policy of AWS for network interfaces.
     network_policy: str = "AWSLambdaVPCAccessExecutionRole"
 
     @property

@@ -47,13 +47,12 @@ Keys: TypeAlias = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Ascending keys. `unique` None: it may be unique or not, because its keys are the document's own. `expire_days`:
-    MongoDB deletes a document that number of days after the time in its one key.
-    """
+    """An index with ascending keys."""
 
-    fields: tuple[str, ...]
-    unique: bool | None = False
-    sparse: bool = False
+    fields: tuple[str, ...]  # its keys, in order
+    unique: bool | None = False  # None: it may be unique or not, because its keys are the document's own
+    sparse: bool = False  # without the documents that lack the keys
+    # MongoDB deletes a document that number of days after the time in its one key.
     expire_days: int | None = None
 
     @property
@@ -92,7 +91,7 @@ def _by(*fields: str, unique: bool | None = False) -> Index:
 
 
 def _optional(field: str) -> Index:
-    """Of a field that few entries have: one without it takes no space in the index."""
+    """The index of a field that few entries have: one without it takes no space in the index."""
     return Index((field,), sparse=True)
 
 
@@ -272,7 +271,7 @@ class _Adoption:
         return ""
 
     def _run(self, indexes: Sequence[Index]) -> None:
-        """In a thread that ends with the process: an operator who interrupts does not wait for the build."""
+        """Build them in a thread that ends with the process: an operator who interrupts does not wait for the build."""
         models = [IndexModel(list(index.keys), **index.options) for index in indexes]
         building: Future[object] = Future()
 

@@ -46,14 +46,12 @@ class ProvisionOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """One resource: `kind` is table, queue, secret, bucket, index, topic or log group. `note` says what differs, what a
-    change would do and who has to act; it holds no fan's data.
-    """
+    """One resource."""
 
-    kind: str
+    kind: str  # table, queue, secret, bucket, index, topic or log group
     name: str
     outcome: ProvisionOutcome
-    note: str = ""
+    note: str = ""  # what differs, what a change would do and who has to act, without a fan's data
 
 
 def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -95,7 +93,7 @@ def found_or_none(absent: Collection[str], call: Call, function: Any, **argument
 def provision_queues(
     runtime: Runtime, wanted: Iterable[DesiredQueue], *, change: bool = True
 ) -> Iterator[Provisioned]:
-    """In the order given: a dead-letter queue comes before the queue that needs it."""
+    """The queues in the order given: a dead-letter queue comes before the queue that needs it."""
     arns: dict[str, str] = {}
     for queue in wanted:
         attributes = {
@@ -113,7 +111,8 @@ def provision_queues(
         yield done
 
 
-# Of every queue on AWS. A server without them (ElasticMQ) keeps no such limit, so there is nothing to correct.
+# Every queue on AWS answers with them. A server without them (ElasticMQ) keeps no such limit, so that there is nothing
+# to correct.
 ALWAYS_ANSWERED = frozenset({"MessageRetentionPeriod", "MaximumMessageSize"})
 
 
@@ -181,16 +180,14 @@ def provision_bucket(runtime: Runtime, *, change: bool = True) -> Provisioned:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the bucket's configuration. `found` makes an answer of `read` comparable with `wanted`, and gets an
-    empty one if the code is in `absent`.
-    """
+    """A part of the bucket's configuration."""
 
-    wanted: Mapping[str, Any]
-    read: Any
-    found: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    write: Any
-    given: Mapping[str, Any]
-    absent: str = ""
+    wanted: Mapping[str, Any]  # as it should be
+    read: Any  # the call that reads it
+    found: Callable[[Mapping[str, Any]], Mapping[str, Any]]  # makes the answer of that call comparable
+    write: Any  # the call that writes it
+    given: Mapping[str, Any]  # arguments of that
+    absent: str = ""  # the error code of a bucket without it: the answer is then empty
 
 
 def _parts(client: Any, name: str) -> Iterator[_Part]:

@@ -18,12 +18,12 @@ _KEEPS_EVENTS = {"cleanup.policy": "delete", "retention.bytes": "-1"}
 
 @dataclass(slots=True)
 class TopicDifference:
-    """What a topic lacks: settings to set, partitions to add (0: none), and what only an operator can change."""
+    """What a topic lacks."""
 
-    config: dict[str, str] = field(default_factory=dict)
-    partitions: int = 0
-    notes: list[str] = field(default_factory=list)
-    by_hand: list[str] = field(default_factory=list)
+    config: dict[str, str] = field(default_factory=dict)  # settings to set
+    partitions: int = 0  # to add, 0: none
+    notes: list[str] = field(default_factory=list)  # what differs, in words
+    by_hand: list[str] = field(default_factory=list)  # what only an operator can change
 
 
 def difference(state: TopicState, config: Mapping[str, str], wanted: KafkaSettings) -> TopicDifference:

@@ -84,7 +84,7 @@ class _Stderr:
     """
 
     def msg(self, text: str) -> None:
-        # In one write: lines of several threads do not mix.
+        # One write for each line: lines of several threads do not mix.
         with suppress(OSError, ValueError):
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()

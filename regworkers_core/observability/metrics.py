@@ -21,18 +21,16 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """`name` and `unit` are CloudWatch's, `otel` and `otel_unit` OpenTelemetry's. `factor` converts a value for the
-    latter. `attributes` are the same for each value.
-    """
+    """One metric, in CloudWatch and in OpenTelemetry."""
 
-    name: str
+    name: str  # in CloudWatch, empty: it is not there
     kind: Kind
-    unit: str
-    otel: str
-    otel_unit: str
-    does: str
-    attributes: Mapping[str, str] = field(default_factory=dict, compare=False)
-    factor: float = 1.0
+    unit: str  # CloudWatch's
+    otel: str  # its name in OpenTelemetry
+    otel_unit: str  # OpenTelemetry's
+    does: str  # what it counts or measures
+    attributes: Mapping[str, str] = field(default_factory=dict, compare=False)  # the same for each value
+    factor: float = 1.0  # converts a value for OpenTelemetry
 
 
 # With each value of a drain: what its batches are to the conventions.
@@ -48,7 +46,7 @@ def _seconds(name: str, kind: Kind, otel: str, does: str, **more: Any) -> Instru
     return Instrument(name, kind, "Seconds", otel, "s", does, **more)
 
 
-# Of a drain, by `Drain`.
+# What a drain does, by `Drain`.
 INVOCATIONS = _count("Invocations", "regworkers.drain.batches", "{batch}", "batches, as a Lambda's calls")
 MESSAGES = Instrument(
     "MessagesReceived",
@@ -84,17 +82,17 @@ CONCURRENCY = Instrument(
     "ConcurrentExecutions", "gauge", "Count", "regworkers.drain.running", "{drain}", "drains at work"
 )
 
-# Of a run of a job, by `Job`.
+# How runs of a job end, by `Job`.
 RUNS_SUCCEEDED = _count("RunsSucceeded", "regworkers.runs", "{run}", "runs", regworkers_outcome="succeeded")
 RUNS_FAILED = _count("RunsFailed", "regworkers.runs", "{run}", "runs", regworkers_outcome="failed")
 RUN_SECONDS = _seconds("RunDuration", "histogram", "regworkers.run.duration", "of a run")
 
-# Of the environment, a queue (`Queue`) or the stream (`TableName`; also by `StreamLabel`).
-# Published by each evaluation of the alerts: its absence is the alarm.
+# What the environment, a queue (`Queue`) or the stream (`TableName`; also by `StreamLabel`) is like. Published by each
+# evaluation of the alerts: its absence is the alarm.
 EVALUATED = _count(
     "AlertsEvaluated", "regworkers.alerts.evaluations", "{evaluation}", "evaluations of alerts"
 )
-# By `Objective`.
+# One value for each `Objective`.
 BUDGET_LEFT = Instrument(
     "ErrorBudgetLeft", "gauge", "Percent", "regworkers.objective.budget_left", "%", "of an objective's budget"
 )
@@ -110,12 +108,12 @@ ITERATOR_AGE = Instrument(
     factor=0.001,
 )
 
-# Of checkEligibility. What else there is to count, AWS counts of the function.
+# Verdicts of checkEligibility. What else there is to count, AWS counts of the function.
 UNKNOWN_VERDICTS = _count(
     "UnknownVerdicts", "regworkers.eligibility.unknown", "{verdict}", "checks answered UNKNOWN"
 )
 
-# Of calls to a queue or topic. CloudWatch has the first from SQS itself and the second not at all: only OpenTelemetry
+# Calls to a queue or topic. CloudWatch has the first from SQS itself and the second not at all: only OpenTelemetry
 # gets them from here.
 SENT = Instrument(
     "NumberOfMessagesSent",
@@ -127,7 +125,7 @@ SENT = Instrument(
     {"messaging.operation.name": "send", "messaging.operation.type": "send"},
 )
 OPERATION = _seconds("", "histogram", "messaging.client.operation.duration", "of a call to a queue")
-# Of the cache of campaigns. The function that asks it most publishes in CloudWatch only what has an alarm.
+# The cache of campaigns. The function that asks it most publishes in CloudWatch only what has an alarm.
 CACHE_FALLBACKS = _count("", "regworkers.cache.fallbacks", "{call}", "calls that Redis did not serve")
 
 INSTRUMENTS = (

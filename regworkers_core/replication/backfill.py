@@ -42,22 +42,19 @@ Ended = Literal["finished", "paused", "stopped", "superseded", "counted"]
 
 @dataclass(frozen=True, slots=True)
 class BackfillReport:
-    """`sent` counts keys since the backfill began, `sent_now` those of this run; a dry run has the number
-    that would be sent in `sent` and ends as `counted`. This run left out `refused` entries, because replication refuses
-    their keys; `refused_example` is one of them.
-    """
+    """What a backfill did. A dry run ends as `counted`, and has the number that would be sent."""
 
     backfill_id: str
     campaign_id: str | None
     ended: Ended
-    sent: int
-    sent_now: int
-    estimate: int | None
+    sent: int  # keys since the backfill began
+    sent_now: int  # keys of this run
+    estimate: int | None  # of all keys, None: not known
     segments: int
     segments_finished: int
     seconds: float
-    refused: int = 0
-    refused_example: str = ""
+    refused: int = 0  # entries that this run left out, because replication refuses their keys
+    refused_example: str = ""  # one of those
 
     @property
     def finished(self) -> bool:

@@ -41,15 +41,13 @@ _WRITE_ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a backfill covers: with `since` only what changed from then on. `started_at` and `since` are ISO-8601,
-    `estimate` is the expected number of entries if known.
-    """
+    """What a backfill covers."""
 
     campaign_id: str | None
     segments: int
-    started_at: str
-    estimate: int | None = None
-    since: str = ""
+    started_at: str  # an ISO time
+    estimate: int | None = None  # the expected number of entries, None: not known
+    since: str = ""  # Only what changed from this ISO time on; empty: all
 
     def as_state(self, state: RunState, at: str) -> dict[str, str]:
         return {
@@ -76,12 +74,13 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`last_key` is the table key up to which everything is confirmed, None before the first."""
+    """A part of the table."""
 
-    number: int
+    number: int  # counts from 0
+    # The table key up to which everything is confirmed, None before the first.
     last_key: Mapping[str, Any] | None = None
-    sent: int = 0
-    finished: bool = False
+    sent: int = 0  # keys so far
+    finished: bool = False  # nothing is left of it
 
 
 class BackfillSuperseded(Exception):
@@ -404,5 +403,5 @@ def _chunk_size(per_second: float) -> int:
 
 
 def _table_key(item: Item) -> dict[str, Any]:
-    """As DynamoDB takes it for a start key."""
+    """The key in the form of a start key of DynamoDB."""
     return {"PK": {"S": item[0].pk}, "SK": {"S": item[0].sk}}

@@ -42,20 +42,18 @@ _Outcomes = tuple[Counter[str], str]
 
 @dataclass(slots=True)
 class _Found:
-    """The result so far, which a drill that ends early still reports: entries by outcome, and whether all requested
-    ones were replayed. `refused_example` is the id of an entry that was refused, as it may be shown.
-    """
+    """The result so far, which a drill that ends early still reports."""
 
     ended: Ended = "finished"
-    unavailable: str = ""
-    counts: Counter[str] = field(default_factory=Counter)
-    complete: bool = False
-    refused_example: str = ""
-    differences: Counter[str] = field(default_factory=Counter)
-    samples: list[str] = field(default_factory=list)
+    unavailable: str = ""  # the dependency that ended it
+    counts: Counter[str] = field(default_factory=Counter)  # entries by outcome
+    complete: bool = False  # whether all requested ones were replayed
+    refused_example: str = ""  # the id of an entry that was refused, as it may be shown
+    differences: Counter[str] = field(default_factory=Counter)  # entries by class
+    samples: list[str] = field(default_factory=list)  # ids of those
     seconds: float = 0.0
     compare_seconds: float = 0.0
-    dropped: bool = False
+    dropped: bool = False  # whether the rebuilt database was deleted
 
     @property
     def read(self) -> int:

@@ -312,8 +312,8 @@ class Saver:
             self._send_again(again, saved)
 
     def _send_again(self, entries: Sequence[Entry], saved: Handled) -> None:
-        """As removals of the state that was just written: if the entry is gone by now and its own removal was saved
-        before this write, nothing else would replace it by a tombstone.
+        """Send them as removals of the state that was just written: if the entry is gone by now and its own removal was
+        saved before this write, nothing else would replace it by a tombstone.
         """
         try:
             send_keys(

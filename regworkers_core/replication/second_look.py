@@ -29,7 +29,7 @@ from regworkers_core.replication.reconcile.classify import Kind, Pair, Sides, cl
 from regworkers_core.settings import SaveSettings
 
 log = structlog.get_logger(__name__)
-# Of the seconds after a save, between two rounds.
+# The share of the seconds after a save that lies between two rounds.
 _ROUND_SHARE = 1 / 4
 _PAGE = 100
 # What is counted of each class.

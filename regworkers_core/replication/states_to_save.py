@@ -16,12 +16,12 @@ from regworkers_core.domain.reasons import PermanentFailure
 
 @dataclass(slots=True)
 class KeyRequest:
-    """What the messages of a batch say about one key: the first message, the others, the order of a removed image."""
+    """What the messages of a batch say about one key."""
 
-    message_id: str
+    message_id: str  # of the first message
     correlation_id: str
-    removed: Order | None = None
-    also: tuple[str, ...] = ()
+    removed: Order | None = None  # the order of a removed image
+    also: tuple[str, ...] = ()  # ids of the other messages
 
     def add(self, item: ReplicationItem, message_id: str) -> None:
         if message_id != self.message_id:
@@ -32,14 +32,13 @@ class KeyRequest:
 
 @dataclass(frozen=True, slots=True)
 class StatesToSave:
-    """What a save makes of some keys. Each is in one of: `writes` (the states to store), `refused` (with the
-    failure of its dead letter) and `gone`. `entries` has the live ones of `writes`.
-    """
+    """What a save makes of some keys. Each is in one of three."""
 
-    writes: list[Write] = field(default_factory=list)
-    entries: dict[EntryKey, Entry] = field(default_factory=dict)
+    writes: list[Write] = field(default_factory=list)  # the states to store
+    entries: dict[EntryKey, Entry] = field(default_factory=dict)  # the live ones of those
+    # With the failure of its dead letter.
     refused: dict[EntryKey, tuple[ItemSubject, PermanentFailure]] = field(default_factory=dict)
-    gone: list[EntryKey] = field(default_factory=list)
+    gone: list[EntryKey] = field(default_factory=list)  # nothing is to be stored of them
 
 
 def states_to_save(

@@ -48,13 +48,13 @@ GUARDED: Mapping[str, str] = {
 class AwsSettings(Section):
     """AWS access; `endpointUrl` empty means the real AWS, keys empty mean the default credential chain.
 
-    `endpoints` are addresses of single services, such as VPC endpoints; the others are at `endpointUrl`. botocore reads
-    its own AWS_ENDPOINT_URL_<SERVICE> only where both are empty. `sessionToken` belongs to temporary keys, which are of
-    no use without it.
+    Services without an address of their own are at `endpointUrl`. botocore reads its own AWS_ENDPOINT_URL_<SERVICE>
+    only where both are empty. `sessionToken` belongs to temporary keys, which are of no use without it.
     """
 
     region: str = "us-east-1"
     endpoint_url: str | None = None
+    # Addresses of single services, such as VPC endpoints.
     endpoints: dict[AwsService, str] = Field(default_factory=dict)
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = None
@@ -138,10 +138,10 @@ class KafkaTlsSettings(Section):
     certificate: SecretStr | None = None
     certificate_file: str | None = None
     certificate_secret: str | None = None
-    key: SecretStr | None = None
+    key: SecretStr | None = None  # the client's private key
     key_file: str | None = None
     key_secret: str | None = None
-    ca: SecretStr | None = None
+    ca: SecretStr | None = None  # who issues the brokers' certificates; empty: whom the machine trusts
     ca_file: str | None = None
     ca_secret: str | None = None
     # How often files and secrets are looked at for others; a running producer takes them up.
@@ -155,7 +155,7 @@ class KafkaTlsSettings(Section):
 
 
 class KafkaSettings(Section):
-    bootstrap: str | None = None
+    bootstrap: str | None = None  # host:port of brokers, separated by commas
     tls: KafkaTlsSettings = KafkaTlsSettings()
     # librdkafka settings passed through as they are (security.protocol, ssl.ca.location, ...).
     options: dict[str, SecretStr] = Field(default_factory=dict)
@@ -231,7 +231,7 @@ class ServicesSettings(Section):
 
     entry: ServiceSettings = ServiceSettings()
     user: ServiceSettings = ServiceSettings()
-    code: ServiceSettings = ServiceSettings()
+    code: ServiceSettings = ServiceSettings()  # the service that keeps the codes of markets
     campaign: ServiceSettings = ServiceSettings()
     connect_timeout_seconds: float = Field(1.0, gt=0)
     read_timeout_seconds: float = Field(2.0, gt=0)
@@ -241,20 +241,20 @@ class ServicesSettings(Section):
 
 
 class VaultSettings(Section):
-    """Where `regworkers certs generate` has certificates issued: by the PKI engine at `mount`, in its role `role`."""
+    """Where `regworkers certs generate` has certificates issued."""
 
     # Without login, query or fragment: it is shown.
     address: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
     namespace: str | None = None
-    mount: str = "pki"
+    mount: str = "pki"  # of the PKI engine
     role: str = "regworkers"
     # `{environment}` is qa, preprod or prod.
     common_name: str = Field("regworkers-{environment}", pattern=r"^([^{}]|\{environment\})+$")
-    # As Vault writes it; the role may allow less.
+    # A duration as Vault writes it; the role may allow less.
     ttl: str = Field("2160h", pattern=r"^\d+[smhd]?$")
     user_mount: str = "userpass"
     app_mount: str = "approle"
-    # Of Vault's own certificate; empty: what the machine trusts.
+    # Who issued Vault's own certificate; empty: whom the machine trusts.
     ca_file: str | None = None
     timeout_seconds: float = Field(10.0, gt=0)
 
@@ -267,9 +267,9 @@ class DagsterSettings(Section):
     # Without login, query or fragment: it is shown, and paths are appended.
     url: str = Field("", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#@]*)?)?$")
     timeout_seconds: float = Field(5.0, gt=0)
-    # As the tag `dagster/max_runtime`: a run that takes longer hangs, and Dagster ends it. The first is for what takes
-    # minutes, the second for what grows with a campaign, the archive or a list: ten million entries are judged in half
-    # an hour, and in hours where each of them needs its user's record.
+    # Dagster gets it as the tag `dagster/max_runtime`: a run that takes longer hangs, and Dagster ends it. The first is
+    # for what takes minutes, the second for what grows with a campaign, the archive or a list: ten million entries are
+    # judged in half an hour, and in hours where each of them needs its user's record.
     max_run_seconds: float = Field(900.0, gt=0)
     max_long_run_seconds: float = Field(21_600.0, gt=0)
 
@@ -287,7 +287,7 @@ class RetryLimits(Section):
     """A retry policy with full jitter, and when the circuit breaker opens."""
 
     attempts: int = Field(4, ge=1)
-    total_seconds: float = Field(10.0, gt=0)
+    total_seconds: float = Field(10.0, gt=0)  # no attempt begins later than this after the first
     first_cap_seconds: float = Field(0.1, gt=0)
     last_cap_seconds: float = Field(2.0, gt=0)
     breaker_failures: int = Field(2, ge=1)

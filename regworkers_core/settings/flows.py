@@ -35,7 +35,7 @@ class DrainSettings(Section):
     """When a drain leaves: the first pair is for the terminal and CI, the second for runs that sensors start."""
 
     idle_seconds: float = Field(10.0, ge=0)
-    max_seconds: float = Field(120.0, gt=0)
+    max_seconds: float = Field(120.0, gt=0)  # how long a drain at the terminal runs
     # When drains of registrations stay, with one that stands by: from ten minutes before a campaign opens until an hour
     # after the last one closed and drained; always; or never, so that the first entry waits for the start of a run.
     resident: Literal["open", "always", "never"] = "open"
@@ -139,7 +139,7 @@ class EligibilitySettings(Section):
     global_user_id_claim: str = "sub"
     member_id_claim: str = ""
     email_claim: str = ""
-    # Of whom the judgement of a whole campaign asks for a user's record: those whom the campaign requires one of
+    # Whose user's records the judgement of a whole campaign asks for: of those whom the campaign requires one of
     # (for a verified phone, a region or an age), or everybody who has a globalUserId.
     campaign_user_lookups: Literal["required", "always"] = "required"
 
@@ -176,7 +176,7 @@ class LogSettings(Section):
     # Who cosigns every checkpoint, and how many of them must have before it is published. A draw does not commit with
     # fewer; later leaves wait.
     witnesses: tuple[WitnessSettings, ...] = ()
-    needed: int = Field(0, ge=0)
+    needed: int = Field(0, ge=0)  # of the witnesses; 0: none
     # For one request to one witness; all are asked at once. A commit has a minute for all that it writes.
     timeout_seconds: float = Field(5.0, gt=0, le=10)
 
@@ -227,7 +227,7 @@ class SelectionSettings(Section):
     # How long a judgement waits for replication to catch up before it says what is open.
     settle_seconds: float = Field(300.0, ge=0)
     lease_seconds: float = Field(15.0, gt=0)
-    threads: int = Field(2, ge=1)
+    threads: int = Field(2, ge=1)  # of DuckDB
     # DuckDB's own limit: it spills beyond; the process takes some 200 MiB more.
     memory_mib: int = Field(600, ge=128)
     chunk_winners: int = Field(500, ge=1, le=500)

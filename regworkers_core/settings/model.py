@@ -179,7 +179,7 @@ class Settings(BaseSettings):
 
     @property
     def database_name(self) -> str:
-        """Of the collections in MongoDB."""
+        """The name of the database in MongoDB."""
         return self.resource_prefix + self.mongo.database
 
     @classmethod
@@ -262,7 +262,7 @@ def _explained(settings: Callable[[], Settings], environment: str | None = None)
 
 def _explain(problem: Any, environment: str | None) -> str:
     path = [str(part) for part in problem["loc"]]
-    # Of a section that is wrong as a whole, the field that makes it so.
+    # A section that is wrong as a whole names the field that makes it so.
     path += problem["ctx"]["field"].split(".") if "field" in problem.get("ctx", {}) else []
     variable = ENV_PREFIX + "__".join(snake(part).upper() for part in path)
     origin = f"environment variable {variable}" if variable in os.environ else str(config_file(environment))

@@ -30,12 +30,12 @@ class DeadLettersSettings(Section):
 class QueueDepths(Section):
     """How many messages may wait on each queue before it is worth an alert. One holds up to 100 items."""
 
-    replication: int = Field(20_000, ge=0)
-    selection: int = Field(2_000, ge=0)
+    replication: int = Field(20_000, ge=0)  # changed entries
+    selection: int = Field(2_000, ge=0)  # winners to get their codes
     # What is owed to fans waits in the outbox; here it waits for the platform's mailer.
     notification: int = Field(20_000, ge=0)
-    analytics: int = Field(50_000, ge=0)
-    # Of a queue without a limit of its own.
+    analytics: int = Field(50_000, ge=0)  # events for Kafka
+    # A queue without a limit of its own has this one.
     others: int = Field(20_000, ge=0)
 
     def of(self, queue: str) -> int:
@@ -56,7 +56,7 @@ class AlertSeverities(Section):
     # Daemons, and single sensors or schedules.
     scheduler: Severity = Severity.CRITICAL
     scheduler_ticks: Severity = Severity.WARNING
-    watcher: Severity = Severity.CRITICAL
+    watcher: Severity = Severity.CRITICAL  # the alerts themselves were not evaluated for long
     drain_fuse: Severity = Severity.CRITICAL
     drain_paused: Severity = Severity.CRITICAL
     # What waits and is not worked off; and events that wait for Kafka.
@@ -142,7 +142,7 @@ class ObjectivesSettings(Section):
     # The rates and windows of the SRE workbook: 2 % of a month's budget in an hour, 5 % in six, 10 % in three days.
     page_fast: BurnRate = BurnRate(rate=14.4, long_seconds=3600, short_seconds=300)
     page_slow: BurnRate = BurnRate(rate=6, long_seconds=21_600, short_seconds=1800)
-    warn: BurnRate = BurnRate(rate=1, long_seconds=259_200, short_seconds=21_600)
+    warn: BurnRate = BurnRate(rate=1, long_seconds=259_200, short_seconds=21_600)  # no page, but a ticket
 
     @model_validator(mode="after")
     def _every_page_can_fire(self) -> Self:
@@ -160,7 +160,7 @@ class AlertSettings(Section):
     """Alert channels (every configured one is notified, and always the log), and the thresholds of conditions."""
 
     slack_webhook: SecretStr | None = None
-    # Of a service's integration "Events API v2"; it gets critical incidents.
+    # The key of a service's integration "Events API v2", which gets critical incidents.
     pagerduty_routing_key: SecretStr | None = None
     # Without TLS only on this machine: for tests.
     pagerduty_url: str = Field(
@@ -198,7 +198,7 @@ class AlertSettings(Section):
     queue_depth: QueueDepths = QueueDepths()
     # How many dead letters may lie on a queue.
     dead_letters: int = Field(0, ge=0)
-    # Of the time that a batch is its own.
+    # Share of the time that a batch is its own.
     batch_share: float = Field(0.8, gt=0, le=1)
     # Share of the retention time of a stream or queue that is left for what is unread.
     loss_share_left: float = Field(0.5, gt=0, lt=1)
@@ -227,16 +227,16 @@ class CertificatesSettings(Section):
 class ReviewsSettings(Section):
     # What one process of the workers may take: the limit of its container.
     memory_limit_mib: int = Field(1024, ge=128)
-    # Of the recovery drill of every quarter; `regworkers drill recovery` rebuilds all of them.
+    # The most that the recovery drill of every quarter rebuilds; `regworkers drill recovery` rebuilds all of them.
     drill_max_entries: int = Field(100_000, ge=1)
 
 
 class HousekeepingSettings(Section):
     """Retention periods in days. Empty: never deleted."""
 
-    # Of a campaign whose draw is over: from the moment its last phase is COMPLETED, or its draw annulled. No top-up is
-    # possible once pipeline files, outbox, selections or codes are gone. Claims of a campaign that is CLOSED and was
-    # never drawn: from the end of its registration.
+    # Claims of a campaign whose draw is over: from the moment its last phase is COMPLETED, or its draw annulled. No
+    # top-up is possible once pipeline files, outbox, selections or codes are gone. Claims of a campaign that is CLOSED
+    # and was never drawn: from the end of its registration.
     claims_days: int | None = Field(90, ge=1)
     pipeline_days: int | None = Field(180, ge=1)
     outbox_days: int | None = Field(365, ge=1)
@@ -323,7 +323,8 @@ class WebSettings(Section):
 
 class ObservabilitySettings(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    # Of entries whose way is logged, one line a hop; by the correlation id, so that it is the whole way or nothing.
+    # Share of the entries whose way is logged, one line a hop; by the correlation id, so that it is the whole way or
+    # nothing.
     entry_log_rate: float = Field(1.0, ge=0, le=1)
     # Which processes send their log lines to CloudWatch themselves: `all`, where no agent collects what they write;
     # `commands`, those at a terminal, where an agent collects the output of pods; or `none`.

@@ -29,7 +29,7 @@ _OF_LIBRARIES = ("AWS_ENDPOINT_URL", "OTEL_EXPORTER_OTLP_")
 def plaintext_variables(
     environment: Mapping[str, str], allowed: Collection[str]
 ) -> Iterator[tuple[str, str]]:
-    """As `plaintext_addresses`, of the variables of libraries."""
+    """What `plaintext_addresses` gives, for the variables of libraries."""
     for name, value in sorted(environment.items()):
         if name.startswith(_OF_LIBRARIES) and "ENDPOINT" in name and (shown := plaintext(value, allowed)):
             yield name, shown

@@ -39,7 +39,7 @@ class Health(BaseModel):
 class UserAnswer(BaseModel):
     globalUserId: str
     verifiedPhone: bool
-    blocked: bool
+    blocked: bool  # whether the account is locked out
     region: str | None = None
     birthDate: str | None = None
 

@@ -40,25 +40,21 @@ PATHS: dict[Service, str] = {
 
 
 class Fault(BaseModel):
-    """What happens to a request: first `latencySeconds`, then one of the others (or the real answer).
-
-    `halfOpen` takes the request and never answers; `dropConnection` closes it without a byte; `truncate` ends in the
-    middle of the body; `dripSeconds` sends a body of blanks, one every so often. `times` requests, or all.
-    """
+    """What happens to a request: first the latency, then one of the others (or the real answer)."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
     )
 
     latency_seconds: float = Field(0.0, ge=0, le=60)
-    status: int | None = Field(None, ge=300, le=599)
+    status: int | None = Field(None, ge=300, le=599)  # answers with this code
     retry_after: str | None = Field(None, pattern=r"^[ -~]{1,40}$")
-    garbage: bool = False
-    half_open: bool = False
-    truncate: bool = False
-    drop_connection: bool = False
-    drip_seconds: float | None = Field(None, gt=0, le=10)
-    times: int | None = Field(None, ge=1)
+    garbage: bool = False  # answers with what is no JSON
+    half_open: bool = False  # takes the request and never answers
+    truncate: bool = False  # ends in the middle of the body
+    drop_connection: bool = False  # closes it without a byte
+    drip_seconds: float | None = Field(None, gt=0, le=10)  # sends a body of blanks, one every so often
+    times: int | None = Field(None, ge=1)  # for this number of requests; None: for all
 
     @property
     def contradiction(self) -> str | None:

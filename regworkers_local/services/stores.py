@@ -39,7 +39,7 @@ class Stores:
 
     @classmethod
     def at(cls, uri: str, prefix: str = "") -> Stores:
-        """As `of`, with a client that connects at its first use."""
+        """The same as `of`, with a client that connects at its first use."""
         client: MongoClient[dict[str, Any]] = MongoClient(
             uri,
             serverSelectionTimeoutMS=_TIMEOUT_MS,

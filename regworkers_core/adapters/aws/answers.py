@@ -27,7 +27,7 @@ _THROTTLED_CODES = frozenset(
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
-        # Of a statement in a batch.
+        # A statement in a batch answers with it.
         "ProvisionedThroughputExceeded",
         "ThrottlingError",
     }
@@ -39,7 +39,7 @@ _TRANSIENT_CODES = _THROTTLED_CODES | {
     "RequestTimeoutException",
     "ServiceUnavailable",
     "TransactionInProgressException",
-    # Of a part of a batch.
+    # A part of a batch answers with them.
     "InternalError",
     "TransactionConflict",
 }
@@ -59,7 +59,7 @@ _UNKNOWN_KEY_CODES = frozenset(
 )
 _SIGNATURE_CODES = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
 _CLOCK_CODES = frozenset({"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"})
-# Of Secrets Manager, whose KMS errors do not say KMS.
+# Secrets Manager answers with them: its KMS errors do not say KMS.
 _KMS_CODES = frozenset({"DecryptionFailure", "EncryptionFailure"})
 # A signature is refused when it is five minutes off (on S3 fifteen).
 _CLOCK_SECONDS = 240.0

@@ -100,7 +100,7 @@ class Metrics:
         return ages[-1] if ages else None
 
     def own_values(self, instrument: Instrument, now: float, seconds: float) -> list[float]:
-        """Of a counter of ours, as `values`."""
+        """What `values` gives, for a counter of ours."""
         where = {"Environment": self._environment}
         return self.values(self._namespace, instrument.name, where, "Sum", now, seconds)
 

@@ -23,14 +23,12 @@ from regworkers_core.engine.dependency import retry_parts
 
 @dataclass(frozen=True, slots=True)
 class TablePage:
-    """A page of a scan. `next_key` is None at the end; items are plain Python values. `units` are the read units that
-    it took, as far as DynamoDB says so.
-    """
+    """A page of a scan."""
 
-    items: list[tuple[EntryKey, dict[str, Any]]]
-    next_key: dict[str, Any] | None
-    scanned: int
-    units: float = 0.0
+    items: list[tuple[EntryKey, dict[str, Any]]]  # as plain Python values
+    next_key: dict[str, Any] | None  # None at the end
+    scanned: int  # items that were read, left out ones included
+    units: float = 0.0  # read units that it took, as far as DynamoDB says so
 
 
 class Cleared(NamedTuple):

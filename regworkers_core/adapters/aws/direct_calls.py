@@ -105,7 +105,7 @@ class DirectCalls:
             client._make_api_call = cls(client).call
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> Any:
-        """In place of botocore's `_make_api_call`."""
+        """It takes the place of botocore's `_make_api_call`."""
         model = self._models.get(operation)
         if model is None:
             return self._others(operation, parameters)

@@ -46,8 +46,8 @@ class EventQueue:
         return unconfirmed
 
     def send_all(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """As `send`. Raises TransientFailure unless all are confirmed; a repeat sends the same event ids, which
-        consumers drop.
+        """Send them as `send` does. Raises TransientFailure unless all are confirmed; a repeat sends the same event
+        ids, which consumers drop.
         """
         if unconfirmed := self.send(events):
             error = next(iter(unconfirmed.values())).error

@@ -58,7 +58,7 @@ class Invites(TableClient):
             more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def keys(self, campaign_id: str, type_: InviteType) -> Iterator[TableKey]:
-        """Of all invites of one type, expired ones included."""
+        """The keys of all invites of one type, expired ones included."""
         more: dict[str, Any] = {}
         while True:
             answer = self._query(campaign_id, type_, ProjectionExpression="PK, SK", **more)

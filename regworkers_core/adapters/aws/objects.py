@@ -75,7 +75,7 @@ class Tagged(NamedTuple):
 
 
 def classify_objects(error: Exception) -> Exception:
-    """As for every AWS service; unwraps the exception of an upload in parts."""
+    """Classify it as for every AWS service; unwraps the exception of an upload in parts."""
     from boto3.exceptions import S3UploadFailedError
 
     from regworkers_core.adapters.aws.clients import classify_aws
@@ -170,8 +170,8 @@ class ObjectStore:
         self._call(key, put, Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", **more)
 
     def _put_parts_once(self, key: str, path: Path) -> None:
-        """In parts, one in memory at a time. The condition is that of the last call, which creates the object; the
-        bucket's lifecycle deletes the parts of an upload without it.
+        """Put it in parts, one in memory at a time. The condition is that of the last call, which creates the object;
+        the bucket's lifecycle deletes the parts of an upload without it.
         """
         at: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
         begun = self._call(key, self._client.create_multipart_upload, **at, **self._lock.of(key))
@@ -253,7 +253,9 @@ class ObjectStore:
         return self.open_part(key)[0]
 
     def open_part(self, key: str, start: int = 0, end: int | None = None) -> tuple[io.BufferedReader, int]:
-        """As `open`, from the byte `start` on and before `end`; and the number of bytes of the whole object."""
+        """Open it as `open` does, from the byte `start` on and before `end`; and the number of bytes of the whole
+        object.
+        """
         head = self._call(key, self._client.head_object, Bucket=self.bucket, Key=key)
 
         def read(start: int, end: int) -> bytes:

@@ -95,7 +95,7 @@ class ProducerKeys:
                 f"the key of {role} was changed at {keys[0].since}: what the former one signed may wait until "
                 f"{iso(keys[0].former_until)}, change it again after that, or with --leaked"
             )
-        # Of a secret, the store keeps the current version and the one before it.
+        # The store keeps of a secret the current version and the one before it.
         for _ in range(2 if leaked else 1):
             new = ProducerKey.generate(role, self._clock())
             self._secrets().put(secret_name(role), new.text, description=key_description(role))

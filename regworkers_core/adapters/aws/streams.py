@@ -16,12 +16,12 @@ _ARN, _SHARD, _COMPLETE, _ANSWERED_AT = "arn", "shard", "complete", "answeredAt"
 
 @dataclass(frozen=True, slots=True)
 class KnownStream:
-    """The stream's `arn`, one shard of it, whether all shards were listed once, and the ISO time of the last answer."""
+    """What is remembered of the stream."""
 
-    arn: str
-    shard_id: str = ""
-    complete: bool = False
-    answered_at: str = ""
+    arn: str  # its name in AWS
+    shard_id: str = ""  # one of its shards
+    complete: bool = False  # whether all shards were listed once
+    answered_at: str = ""  # ISO time of the last answer
 
     @classmethod
     def of(cls, state: Mapping[str, str]) -> KnownStream | None:
@@ -81,20 +81,17 @@ class Trimmed(Exception):
 # Compared by identity: the same stream position read twice makes two deliveries.
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamRecord:
-    """One change. `event` is INSERT, MODIFY or REMOVE; the images have only the fields that replication reads
-    (flag, order, correlation id), long texts cut; `expired` marks a removal by TTL; `created_at` is in epoch seconds,
-    rounded to the second by the service; `size_bytes` is the approximate memory of the record.
-    """
+    """One change. Its images have only what replication reads (flag, order, correlation id), long texts cut."""
 
     shard_id: str
-    sequence: str
-    event: str
+    sequence: str  # its number in the shard
+    event: str  # INSERT, MODIFY or REMOVE
     keys: Image
     new_image: Image | None = None
     old_image: Image | None = None
-    expired: bool = False
-    created_at: float | None = None
-    size_bytes: int = _OBJECT_BYTES
+    expired: bool = False  # whether TTL removed the item
+    created_at: float | None = None  # epoch seconds, rounded to the second by the service
+    size_bytes: int = _OBJECT_BYTES  # memory that it takes, approximately
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +112,12 @@ class ListingPage:
 
 @dataclass(frozen=True, slots=True)
 class StreamPage:
-    """Records in order; `next_iterator` is None when the shard was read to its end. `full` marks a page that
-    its size in bytes cut short: more records may be available at once. `throttled`: the shard was read too often.
-    """
+    """Records of a shard in order."""
 
     records: list[StreamRecord]
-    next_iterator: str | None
-    full: bool = False
-    throttled: bool = False
+    next_iterator: str | None  # None: the shard was read to its end
+    full: bool = False  # its size in bytes cut it short: more records may be available at once
+    throttled: bool = False  # the shard was read too often
 
 
 class Streams(Protocol):

@@ -58,14 +58,13 @@ class Blank:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a file has to look like. `expected` describes the header. Of a wrong header only `words` are shown whole,
-    because a file without a header begins with data. Lines of `max_line_chars` or more are rejected unread.
-    """
+    """What a file has to look like."""
 
-    expected: str
+    expected: str  # describes the header
+    # The ones of a wrong header that are shown whole, because a file without a header begins with data.
     words: frozenset[str]
-    accepts: Callable[[Sequence[str]], bool]
-    max_line_chars: int
+    accepts: Callable[[Sequence[str]], bool]  # whether a header is right
+    max_line_chars: int  # longer lines are rejected unread
 
 
 class CsvFile:

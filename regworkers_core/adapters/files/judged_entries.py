@@ -95,21 +95,18 @@ class Judge(Protocol):
 
 
 class JudgedEntry(NamedTuple):
-    """One live entry. `ref` and `unit` are None if it has none; `markets` are in the fan's order; `reasons` are all
-    rules that it fails, the primary one first, empty for an eligible entry. `mail_domain` is normalised, or
-    `OTHER_DOMAINS`. `is_rejected`: replication refuses a newer state of the entry, so this one is out of date.
-    """
+    """One live entry."""
 
     entry_id: str
-    ref: str | None
-    unit: str | None
-    weight: int
+    ref: str | None  # None: it has none
+    unit: str | None  # None: it has none
+    weight: int  # its share of chances, 1 for most
     segments: Sequence[str]
-    markets: Sequence[str]
+    markets: Sequence[str]  # in the fan's order
     created_at: str
-    mail_domain: str
-    reasons: Sequence[str] = ()
-    is_rejected: bool = False
+    mail_domain: str  # normalised, or `OTHER_DOMAINS`
+    reasons: Sequence[str] = ()  # all rules that it fails, the primary one first; empty for an eligible entry
+    is_rejected: bool = False  # replication refuses a newer state of the entry, so this one is out of date
 
     @classmethod
     def of(

@@ -85,7 +85,7 @@ def _phrase(status: int) -> str:
 T = TypeVar("T")
 # An entry has at most 400 KB in DynamoDB, and a campaign of many markets is no larger.
 MAX_BYTES = 1024 * 1024
-# Of one id in a path, percent-encoded: servers refuse request lines above 8 KB, and no id is that long.
+# The longest id in a path, percent-encoded: servers refuse request lines above 8 KB, and no id is that long.
 MAX_ID_BYTES = 1024
 # Beside 5xx: time-out, too early, too many requests.
 _BUSY = frozenset({408, 425, 429})

@@ -83,14 +83,12 @@ def existing(wanted: Iterable[str], metadata: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """Partitions of a topic; `short_of_replicas` counts those with a replica that is not in sync. `replicas` is the
-    lowest number that a partition has.
-    """
+    """Partitions of a topic."""
 
     partitions: int
     without_leader: int
-    short_of_replicas: int
-    replicas: int = 0
+    short_of_replicas: int  # those with a replica that is not in sync
+    replicas: int = 0  # the lowest number that a partition has
 
 
 @dataclass(frozen=True, slots=True)

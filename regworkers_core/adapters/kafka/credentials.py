@@ -76,7 +76,7 @@ class Credentials:
         return known if known is not None else self.check()
 
     def fresh(self) -> MaterialInUse:
-        """As `accepted`, but checks again when the last check is `check_seconds` ago."""
+        """What `accepted` gives, but checks again when the last check is `check_seconds` ago."""
         known = self._accepted
         due = self.may_change and self._monotonic() - self._checked_at >= self.check_seconds
         return self.check() if known is None or due else known

@@ -50,12 +50,12 @@ class Span(NamedTuple):
 
 
 class KafkaRecord(NamedTuple):
-    """One record; `key` and `value` may be None."""
+    """One record."""
 
     partition: Partition
     offset: int
-    key: bytes | None
-    value: bytes | None
+    key: bytes | None  # may be None
+    value: bytes | None  # may be None
 
 
 class RecordChunk(NamedTuple):
@@ -132,7 +132,7 @@ class KafkaLog:
         return {each: Span(lows[each], max(lows[each], ends[each])) for each in partitions}
 
     def watermarks(self, partitions: Sequence[Partition]) -> dict[Partition, Span]:
-        """As `bounds`, but the end may be that before the last batch. It reads nothing."""
+        """What `bounds` gives, but the end may be that before the last batch. It reads nothing."""
         found = {}
         for each in partitions:
             place = TopicPartition(*each)

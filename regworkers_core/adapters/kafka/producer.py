@@ -24,7 +24,7 @@ from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, Tr
 from regworkers_core.observability.metrics import sent
 
 log = structlog.get_logger(__name__)
-# Of one record. By default, brokers refuse more than 1 MiB.
+# The longest record. By default, brokers refuse more than 1 MiB.
 MAX_RECORD_BYTES = 1_000_000
 _SILENT = logging.getLogger("regworkers.librdkafka")
 # Delivery reports come within the delivery time-out, plus this margin.

@@ -33,13 +33,12 @@ class SecretStage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """PEM texts, which `repr` leaves out. `certificate` is this client's own, followed by its chain. None: this client
-    shows no certificate, or trusts the machine's CAs.
-    """
+    """PEM texts, which `repr` leaves out."""
 
+    # This client's own, followed by its chain. None: it shows none.
     certificate: str | None = field(default=None, repr=False)
-    key: str | None = field(default=None, repr=False)
-    ca: str | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)  # that of the certificate
+    ca: str | None = field(default=None, repr=False)  # None: the CAs of the machine are trusted
     key_password: str | None = field(default=None, repr=False)
 
     @property

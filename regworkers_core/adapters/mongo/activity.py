@@ -56,8 +56,8 @@ class DrainLog(Store):
         return [from_document(DrainMinute, document) for document in found]
 
     def totals(self, start: str, end: str, by: int) -> list[DrainMinute]:
-        """As `between`, with the runs of a drain added up `by` TEN_MINUTES or A_MINUTE, each under its first
-        minute. Only the counts that objectives need, of days without reading every minute here.
+        """The minutes of `between`, with the runs of a drain added up `by` TEN_MINUTES or A_MINUTE, each under its
+        first minute. Only the counts that objectives need, of days without reading every minute here.
         """
         sums = {"measured": "$measured", "late": "$late"}
         sums |= {name: f"$counts.{name}" for name in ("received", "dead_lettered", "returned")}
@@ -94,8 +94,8 @@ class DrainLog(Store):
         return sorted(rows, key=lambda row: (row.minute, row.drain))
 
     def sums(self, start: str, end: str) -> list[DrainMinute]:
-        """As `totals` by TEN_MINUTES, but read once in this process: for minutes that are over, in windows that move on
-        with the time. A day at a time, so that a time-out costs a day.
+        """What `totals` gives by TEN_MINUTES, but read once in this process: for minutes that are over, in windows that
+        move on with the time. A day at a time, so that a time-out costs a day.
         """
         begin, until, rows = self._read
         if not begin <= start <= until <= end:
@@ -121,14 +121,12 @@ class DrainLog(Store):
 
 @dataclass(frozen=True, slots=True)
 class QueueActivity:
-    """Seconds since the epoch, None for what was never seen. `watched_at`: since when the queue is watched;
-    `looked_at`: the last evaluation of alerts that marked it.
-    """
+    """What is known of a queue by watching it, in epoch seconds; None: never seen."""
 
-    watched_at: float | None = None
+    watched_at: float | None = None  # since when it is watched
     empty_at: float | None = None
     delivered_at: float | None = None
-    looked_at: float | None = None
+    looked_at: float | None = None  # the last evaluation of alerts that marked it
 
     def known_age(self, now: float, gap_seconds: float) -> float | None:
         """An upper bound of the age of its oldest message: how long ago the queue was last empty or delivered
@@ -186,17 +184,16 @@ def _moment(text: object) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileSummary:
-    """`at` is an ISO time; `differences` counts by class what differed at the end, after a repair, without zeros and
-    without entries that may still be on their way; `verified_as_of` the ISO time since when every entry was verified,
-    empty if some never were.
-    """
+    """What one comparison of source and replica found."""
 
-    at: str
+    at: str  # an ISO time
     entries: int
+    # What differed at the end, after a repair, by class: without zeros and without entries that may still be on their
+    # way.
     differences: Mapping[str, int]
-    repaired: bool
+    repaired: bool  # whether it repaired
     seconds: float
-    verified_as_of: str = ""
+    verified_as_of: str = ""  # the ISO time since when every entry was verified, empty if some never were
 
 
 class ReconcileResults(Store):

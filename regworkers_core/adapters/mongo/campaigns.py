@@ -29,7 +29,7 @@ class Campaigns(Store):
         return self._one({"_id": campaign_id})
 
     def find(self, slug_or_id: str) -> Campaign | None:
-        """By id, else by slug."""
+        """The campaign of that id, else of that slug."""
         return self.get(slug_or_id) or self._one({"slug": slug_or_id})
 
     def id_of(self, slug_or_id: str) -> str:
@@ -40,11 +40,13 @@ class Campaigns(Store):
         return found.campaign_id if found else slug_or_id
 
     def require(self, slug_or_id: str, hint: str = "") -> Campaign:
-        """By id, else by slug. Raises RequestError, with `hint` at the end of its text, when there is none."""
+        """The campaign of that id, else of that slug. Raises RequestError, with `hint` at the end of its text, when
+        there is none.
+        """
         return self.find(slug_or_id) or self._refuse(slug_or_id, hint)
 
     def require_id(self, campaign_id: str) -> Campaign:
-        """By id only. Raises RequestError when there is none."""
+        """The campaign of that id. Raises RequestError when there is none."""
         return self.get(campaign_id) or self._refuse(campaign_id)
 
     @staticmethod

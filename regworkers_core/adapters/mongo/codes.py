@@ -33,17 +33,17 @@ class CodeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One code as stored. `ref` and `entry_id` are empty while it has no winner; `blocked`: its issuer refuses it."""
+    """One code as stored."""
 
-    code: str
+    code: str  # what a winner buys with
     campaign_id: str
     market_id: str
     position: int
     status: CodeStatus
-    ref: str = ""
-    entry_id: str = ""
+    ref: str = ""  # the winner's, empty while it has none
+    entry_id: str = ""  # the winner's, empty while it has none
     import_id: str = ""
-    blocked: bool = False
+    blocked: bool = False  # its issuer refuses it
 
 
 @dataclass(frozen=True, slots=True)

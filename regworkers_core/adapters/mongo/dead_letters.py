@@ -52,9 +52,9 @@ class RecordedFailure:
 
     queue: str
     reason: str
-    error: str
+    error: str  # what it raised
     fingerprint: str
-    status: str
+    status: str  # open, or how it was closed
     first_failed_at: str
     last_failed_at: str
     closed_at: str | None
@@ -74,13 +74,13 @@ class RecordedFailures:
 
 @dataclass(frozen=True, slots=True)
 class NamedCause:
-    """What operators call a cause and know of it, whichever queue has it; `by` whom it was named last, and `at`."""
+    """What operators call a cause and know of it, whichever queue has it."""
 
     fingerprint: str
     name: str
-    note: str
-    by: str
-    at: str
+    note: str  # what is known of it
+    by: str  # who named it last
+    at: str  # when, as an ISO time
 
 
 class DeadLetters(Store):
@@ -232,7 +232,7 @@ class DeadLetters(Store):
         return self._update_one(known, {"$set": _closed(status, at, by)}).modified_count == 1
 
     def close_all(self, query: Mapping[str, Any], status: str, *, before: str, at: str, by: str) -> int:
-        """As `close_one`, for every document; returns how many."""
+        """Close every document as `close_one` does; returns how many."""
         known = {**query, "status": OPEN, "lastFailedAt": {"$lte": before}}
         return self._update_many(known, {"$set": _closed(status, at, by)}).modified_count
 

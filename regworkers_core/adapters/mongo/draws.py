@@ -95,7 +95,7 @@ class PhaseRecord:
     outcomes = _Stored[Mapping[str, int]]("outcomes", {})
     # `{at, passed}` of the last check of its codes and messages after it completed; empty: none was made.
     judged = _Stored[Mapping[str, Any]]("judged", {})
-    # By market id, with `-` for the messages to entries that did not win; empty before the publication.
+    # Each market by its id, with `-` for the messages to entries that did not win; empty before the publication.
     markets = _Stored[Mapping[str, Mapping[str, Any]]]("markets", {})
 
     @property
@@ -175,16 +175,16 @@ class PhaseRecord:
 
 @dataclass(frozen=True, slots=True)
 class DrawRecord:
-    """The draw of one campaign with its phases in order. `annulled` is `{annulledAt, phase, manifestHash, reason, by}`
-    of an annulled draw. `expired` is `{at, doneAt?}` by kind of data whose retention period has passed.
-    """
+    """The draw of one campaign with its phases in order."""
 
     campaign_id: str
     draw_id: str
     token: int
     phases: Mapping[int, PhaseRecord]
-    notifications: Mapping[str, Any]
+    notifications: Mapping[str, Any]  # whether its messages are paused, and why
+    # `{at, doneAt?}` by kind of data whose retention period has passed.
     expired: Mapping[str, Mapping[str, Any]]
+    # `{annulledAt, phase, manifestHash, reason, by}` of an annulled draw.
     annulled: Mapping[str, Any] | None = None
 
     @property
@@ -294,7 +294,7 @@ class Draws(Store):
         return [_record(each) for each in self._aggregate([{"$project": _LIGHT}])]
 
     def light(self, campaign_id: str) -> DrawRecord | None:
-        """As `all`, for one campaign."""
+        """What `all` gives, for one campaign."""
         found = self._aggregate([{"$match": {"_id": campaign_id}}, {"$project": _LIGHT}])
         return _record(found[0]) if found else None
 

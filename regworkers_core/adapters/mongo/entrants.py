@@ -35,12 +35,12 @@ FIELDS = (EMAIL, GLOBAL_USER_ID, MEMBER_ID, UNIT)
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A live entry, without its content. `values` are those of FIELDS that it has."""
+    """A live entry, without its content."""
 
     campaign_id: str
     entry_id: str
     created_at: str
-    values: Mapping[str, str]
+    values: Mapping[str, str]  # those of FIELDS that it has
 
 
 class FoundEntrants(NamedTuple):

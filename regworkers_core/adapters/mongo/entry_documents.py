@@ -50,29 +50,25 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One state to store: `fields` of a live entry, or None for a tombstone. The replica stores `message_id`; `also`
-    has the ids of other messages that ask for the same state.
-    """
+    """One state to store."""
 
     key: EntryKey
     order: Order
-    fields: Mapping[str, Any] | None
-    message_id: str
-    also: Sequence[str] = ()
+    fields: Mapping[str, Any] | None  # None for a tombstone
+    message_id: str  # what the replica stores as its origin
+    also: Sequence[str] = ()  # ids of other messages that ask for the same state
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the replica holds of one entry; `fields` is None for a tombstone. `identity` is derived from them.
-
-    `erased_at`: every state with a `createdAt` up to it was erased; the document may be a later life of the entry.
-    """
+    """What the replica holds of one entry."""
 
     order: Order
-    fields: Mapping[str, Any] | None
-    custody: Mapping[str, Any]
+    fields: Mapping[str, Any] | None  # None for a tombstone
+    custody: Mapping[str, Any]  # which message brought it, and when
     deleted_at: str | None
-    identity: Mapping[str, Any] | None = None
+    identity: Mapping[str, Any] | None = None  # derived from the fields
+    # Every state with a `createdAt` up to it was erased; the document may be a later life of the entry.
     erased_at: str | None = None
 
 

@@ -29,19 +29,19 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """`serial` counts how often the condition held: with the key it identifies one incident. It stays the same when
-    the condition holds again before every channel was notified of the resolution. `notified` has the last change that
-    each channel took, `claims` until when a process is busy notifying it (ISO time).
+    """A condition that held. It stays the same when the condition holds again before every channel was notified of the
+    resolution.
     """
 
     alert: Alert
-    open: bool
-    serial: int
+    open: bool  # whether the condition holds
+    serial: int  # how often the condition held: with the key it identifies one incident
     opened_at: str
-    last_seen_at: str
+    last_seen_at: str  # an ISO time
     resolved_at: str | None
-    notified: Mapping[str, IncidentChange]
-    acknowledged: Acknowledgement | None = None
+    notified: Mapping[str, IncidentChange]  # the last change that each channel took
+    acknowledged: Acknowledgement | None = None  # by an operator, None: not yet
+    # Until when a process is busy notifying each channel (ISO time).
     claims: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -209,15 +209,13 @@ _SKEW_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Mute:
-    """No channel is notified of incidents whose key is `pattern`, or begins with what is before its `*`. It lasts
-    `seconds` from `at` (ISO time).
-    """
+    """No channel is notified of incidents whose key is the pattern, or begins with what is before its `*`."""
 
-    pattern: str
-    by: str
-    at: str
+    pattern: str  # a key, or its beginning and `*`
+    by: str  # the operator
+    at: str  # an ISO time, from which it lasts
     seconds: float
-    why: str
+    why: str  # in words
 
     @property
     def until(self) -> str:
@@ -289,7 +287,7 @@ class EvaluationState(Store):
         self._hello = hello
 
     def now(self) -> float:
-        """By the clock of MongoDB: the same for all evaluators, whose own clocks may jump."""
+        """Epoch seconds by the clock of MongoDB: the same for all evaluators, whose own clocks may jump."""
         stamp: datetime = self._dependency.call(self._hello)["localTime"]
         return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
 

@@ -34,20 +34,17 @@ def operator() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`what` is a command such as `dlq redrive`, `target` what it changed, `arguments` its options.
-
-    `ended_at` is None while it runs, and for one that was killed. `result` holds its counts.
-    """
+    """What an operator did."""
 
     action_id: str
-    who: str
-    what: str
-    target: str
-    started_at: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    ended_at: str | None = None
-    outcome: str = "running"
-    result: Mapping[str, Any] = field(default_factory=dict)
+    who: str  # the operator
+    what: str  # a command such as `dlq redrive`
+    target: str  # what it changed
+    started_at: str  # an ISO time
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # its options
+    ended_at: str | None = None  # None while it runs, and for one that was killed
+    outcome: str = "running"  # running, or how it ended
+    result: Mapping[str, Any] = field(default_factory=dict)  # its counts
 
     def as_dict(self) -> dict[str, Any]:
         names = ("who", "what", "target", "started_at", "ended_at", "outcome", "arguments", "result")
@@ -117,7 +114,7 @@ class OperatorActions(Store):
         return [from_document(Action, document, action_id=document["_id"]) for document in found]
 
     def try_end(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
-        """As `ends`, without raising: an action whose end cannot be recorded has not failed, and the failure of one
+        """Record the end without raising: an action whose end cannot be recorded has not failed, and the failure of one
         that did is not hidden.
         """
         try:

@@ -13,7 +13,7 @@ from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 
 _PARAMETERS = ("ref", "entryId", "type", "resultHash", "notBefore")
-# In `dead_letters`, the queue of a row that failed: it has none.
+# The queue in `dead_letters` of a row that failed: it has none.
 SOURCE = "outbox"
 # Keys of one query, or of one update.
 _PAGE = 1_000
@@ -32,7 +32,7 @@ class RowStatus(StrEnum):
     SUPERSEDED = "SUPERSEDED"
 
 
-# Of rows whose message may still go out.
+# The states of rows whose message may still go out.
 OPEN = (RowStatus.PENDING, RowStatus.HELD, RowStatus.FAILED)
 _OPEN_ROWS = {"status": {"$in": [status.value for status in OPEN]}}
 ANNULLED = "annulled"

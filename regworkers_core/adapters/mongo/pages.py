@@ -45,9 +45,9 @@ def scan(
     size: int,
     ordered: bool = True,
 ) -> Iterator[list[Document]]:
-    """As `pages`, through one cursor: for queries that no index answers in the order of `_id`. A cursor that breaks is
-    opened again behind the last document; where there is no such place, with `ordered=False` or behind an `_id` that
-    is no text, it raises TransientFailure. The result is never silently short.
+    """What `pages` gives, through one cursor: for queries that no index answers in the order of `_id`. A cursor that
+    breaks is opened again behind the last document; where there is no such place, with `ordered=False` or behind an
+    `_id` that is no text, it raises TransientFailure. The result is never silently short.
     """
     from pymongo.errors import CursorNotFound
 
@@ -102,7 +102,7 @@ def expire_by_prefix(collection: Documents, dependency: Dependency, prefix: str,
 
 
 def expire_codes(collection: Documents, dependency: Dependency, campaign_id: str, at: float) -> Iterator[int]:
-    """As `expire_by_prefix`, for a campaign's codes: by market and position, as their index has them."""
+    """Expire a campaign's codes, as `expire_by_prefix` does: by market and position, as their index has them."""
     query: Document = {"campaignId": campaign_id}
     markets = dependency.call(collection.distinct, "marketId", query)
     for market_id in sorted(markets):

@@ -36,12 +36,12 @@ class Lowering:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A former version, and the order with which the source won."""
+    """A former version."""
 
     row_id: str
     key: EntryKey
-    former: Mapping[str, Any]
-    order: Order
+    former: Mapping[str, Any]  # its document
+    order: Order  # the one with which the source won
 
     @property
     def custody(self) -> Mapping[str, Any]:

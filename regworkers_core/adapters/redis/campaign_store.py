@@ -61,15 +61,13 @@ _Value = tuple[bytes | None, int]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The answer of Redis: `known` is False if it holds nothing usable, `campaign` None if there is no such campaign.
-    `seen` is what its keys held at `at` (monotonic seconds).
-    """
+    """The answer of Redis."""
 
-    seen: Mapping[str, bytes | None]
-    at: float
-    known: bool = False
-    campaign: Campaign | None = None
-    fresh: bool = False
+    seen: Mapping[str, bytes | None]  # what its keys held
+    at: float  # when, in monotonic seconds
+    known: bool = False  # False: it holds nothing usable
+    campaign: Campaign | None = None  # None: there is no such campaign
+    fresh: bool = False  # whether it need not be asked for again
 
     @property
     def state(self) -> Hashable:
@@ -79,12 +77,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A stored key. `value` is None if it is absent, `left_seconds` None if it has no TTL."""
+    """A stored key."""
 
-    key: str
-    value: bytes | None
-    left_seconds: float | None
-    fresh: bool
+    key: str  # its name
+    value: bytes | None  # None: it is absent
+    left_seconds: float | None  # None: it has no TTL
+    fresh: bool  # whether it need not be read again
 
 
 class CampaignStore:

@@ -39,25 +39,24 @@ Ended = Literal["caught_up", "stopped", "max_seconds", "busy", "dependency_down"
 
 @dataclass(slots=True)
 class ArchiveReport:
-    """What a run did; `rows` is the total of the archive. `lag` is how many offsets of each topic are left of those
-    that existed at the start; None if Kafka was not asked. `restarted` names partitions that were created again and
-    are read from their beginning.
-    """
+    """What a run did."""
 
     ended: Ended = "caught_up"
-    dependency: str | None = None
-    read: int = 0
-    written: int = 0
-    repeats: int = 0
-    damaged: int = 0
-    lost: int = 0
+    dependency: str | None = None  # what was unavailable at its end
+    read: int = 0  # events
+    written: int = 0  # rows
+    repeats: int = 0  # events that the archive had
+    damaged: int = 0  # events that cannot be a row
+    lost: int = 0  # offsets that were deleted before they were read
     batches: int = 0
     files: int = 0
     merged_files: int = 0
-    orphans: int = 0
-    rows: int | None = None
+    orphans: int = 0  # files that no manifest names, deleted now
+    rows: int | None = None  # the total of the archive
+    # How many offsets of each topic are left of those that existed at the start; None: Kafka was not asked.
     lag: dict[str, int] | None = None
     missing_topics: list[str] = field(default_factory=list)
+    # Partitions that were created again and are read from their beginning.
     restarted: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -171,7 +170,7 @@ def archive_events(
 
 @dataclass(slots=True)
 class Archiver:
-    """A run that holds the lease. `holds` returns whether it still does; `now` returns epoch seconds."""
+    """A run that holds the lease."""
 
     objects: ObjectStore
     source: Log
@@ -181,8 +180,8 @@ class Archiver:
     _: KW_ONLY
     report: ArchiveReport
     limits: Limits
-    holds: Callable[[], bool] = lambda: True
-    now: Callable[[], float] = scheduling.now
+    holds: Callable[[], bool] = lambda: True  # whether it still does
+    now: Callable[[], float] = scheduling.now  # epoch seconds
     on_step: OnStep = no_step
     on_progress: Callable[[ArchiveReport], None] = lambda _report: None
     known: KnownIds = field(init=False)
@@ -250,7 +249,7 @@ class Archiver:
         rows: list[EventRow] = []
         for record, row in events:
             if row.digest not in known:
-                # Of two with one id, the one that Kafka had first.
+                # The one of two with one id counts that Kafka had first.
                 known[row.digest] = row.content
                 rows.append(row)
             elif known[row.digest] != row.content:

@@ -48,7 +48,7 @@ from regworkers_core.settings import ArchiveSettings
 
 # From this size on, a file of digests (32 MB) or damaged records is not small.
 _LARGE_ROWS = 2_000_000
-# Of two rows with one id, the one that Kafka had first. Rows are ordered as readers query them.
+# The one of two rows with one id stays that Kafka had first. Rows are ordered as readers query them.
 _MERGE = """COPY (
     SELECT * FROM read_parquet($files, hive_partitioning = false)
     QUALIFY row_number() OVER (PARTITION BY id ORDER BY kafkaTopic, kafkaPartition, kafkaOffset) = 1
@@ -176,14 +176,14 @@ def _small(files: Sequence[SideFile]) -> list[SideFile]:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Files and rows of days before `first_day`; `left_files` and `left_bytes` are the remaining ones."""
+    """Files and rows of days that are no longer kept."""
 
-    first_day: str
+    first_day: str  # the first that is kept
     files: int
     rows: int
-    bytes: int
+    bytes: int  # of those files
     left_files: int
-    left_bytes: int
+    left_bytes: int  # of the files that remain
 
 
 def expire(

@@ -37,11 +37,11 @@ class ArchiveSuperseded(Failure):
 class DataFile:
     """Rows of one day and type."""
 
-    key: str
-    date: str
-    type: str
+    key: str  # where it is in the bucket
+    date: str  # the day (UTC) of its events
+    type: str  # that of its events
     rows: int
-    bytes: int
+    bytes: int  # its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +62,36 @@ class ReplacedFile:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Offsets `first` to `end` (exclusive) of a partition were deleted before they were read."""
+    """Offsets of a partition that were deleted before they were read."""
 
     topic: str
     partition: int
-    first: int
-    end: int
-    at: str
+    first: int  # the first of them
+    end: int  # the one behind the last
+    at: str  # ISO time at which it was noticed
 
 
 @dataclass(frozen=True)
 class ArchiveManifest:
-    """One state of the archive. `generation` grows with every write, `token` with every run: usually the fencing token
-    of its lease. `open` while a run works; if the next run finds it, a run has died. `offsets` are where to continue,
-    by topic and partition. `read` = `rows` + `expired` + `repeats` + `damaged_rows`, over all runs; `expired` rows were
-    of days that are no longer kept.
+    """One state of the archive. What was read is the sum of the rows, expired ones, repeats and damaged ones, over all
+    runs.
     """
 
-    generation: int = 0
-    token: int = 0
-    open: bool = False
-    at: str = ""
+    generation: int = 0  # grows with every write
+    token: int = 0  # grows with every run: usually the fencing token of its lease
+    open: bool = False  # while a run works; if the next run finds it, a run has died
+    at: str = ""  # an ISO time
+    # Where to continue, by topic and partition.
     offsets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     files: tuple[DataFile, ...] = ()
-    ids: tuple[SideFile, ...] = ()
-    damaged: tuple[SideFile, ...] = ()
-    replaced: tuple[ReplacedFile, ...] = ()
-    losses: tuple[Loss, ...] = ()
-    read: int = 0
-    repeats: int = 0
-    lost: int = 0
-    expired: int = 0
+    ids: tuple[SideFile, ...] = ()  # files of the index of event ids
+    damaged: tuple[SideFile, ...] = ()  # files of events that cannot be a row
+    replaced: tuple[ReplacedFile, ...] = ()  # files that a compaction replaced
+    losses: tuple[Loss, ...] = ()  # events that Kafka deleted first
+    read: int = 0  # events
+    repeats: int = 0  # events that the archive had
+    lost: int = 0  # offsets of all losses
+    expired: int = 0  # rows of days that are no longer kept
 
     @cached_property
     def rows(self) -> int:

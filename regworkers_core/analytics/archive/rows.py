@@ -22,7 +22,7 @@ _TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 DIGEST_BYTES = 16
 # Enough that two bodies under one id do not look alike by chance.
 CONTENT_BYTES = 8
-# Of `data`, what says when an event was sent, not what it says: a repeat may have another.
+# The fields of `data` that say when an event was sent, not what it says: a repeat may have another.
 _WHEN_SENT = frozenset({"replicatedAt", "selectedAt", "queuedAt", "asOf"})
 # The range of dates that Parquet and its readers support.
 _FIRST_SECOND, _LAST_SECOND = 0.0, datetime(2200, 1, 1, tzinfo=UTC).timestamp()
@@ -76,12 +76,12 @@ class ArchivePartition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One event. `content` is a digest of what it says, equal for repeats. `values` are in the order of SCHEMA."""
+    """One event."""
 
-    digest: bytes
-    content: bytes
-    place: ArchivePartition
-    values: tuple[Any, ...]
+    digest: bytes  # of its id
+    content: bytes  # a digest of what it says, equal for repeats
+    place: ArchivePartition  # the file that it belongs to
+    values: tuple[Any, ...]  # in the order of SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _damaged(reason: Damage, record: KafkaRecord) -> Damaged:
 
 def _content(event: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
     said = [_text(event.get(name)) for name in ("type", "source", "subject")]
-    # By itself: it may be as deep as can be written.
+    # The data alone: it may be as deep as can be written.
     kept = {name: value for name, value in data.items() if name not in _WHEN_SENT}
     text = orjson.dumps(said) + orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text).digest()[:CONTENT_BYTES]

@@ -100,19 +100,16 @@ FROM read_parquet($path, hive_partitioning = false)"""
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`rows` in the files and in the manifest (`named`), ids with more than one row, rows in a wrong partition, ids
-    with a row but not in the index and the reverse, missing files. The rows of `expired` ids were removed with their
-    days.
-    """
+    """What the files hold, compared with manifest and index."""
 
-    rows: int
-    named: int
-    repeated: int
-    misplaced: int
-    unindexed: int
-    rowless: int
-    missing: int
-    expired: int = 0
+    rows: int  # in the files
+    named: int  # rows in the manifest
+    repeated: int  # ids with more than one row
+    misplaced: int  # rows in a wrong partition
+    unindexed: int  # ids with a row but not in the index
+    rowless: int  # ids in the index without a row
+    missing: int  # files
+    expired: int = 0  # ids whose rows were removed with their days
 
     @property
     def holds(self) -> bool:

@@ -53,22 +53,18 @@ _EMPTY = {
 class Counts:
     """Numbers of entries.
 
-    - `totals`: by stage;
-    - `without`: by two stages, the entries that are in the first stage but not in the second, earlier one;
-    - `elsewhere`: codes of another market than the one won;
-    - `sent`: messages that were sent, by type;
-    - `superseded`: messages that became invalid before they were sent, by type;
-    - the frames: one row per market, segment or day (UTC, of the entry's creation), one column per stage.
+    Each frame has one row per market, segment or day (UTC, of the entry's creation), and one column per stage.
     """
 
-    totals: Mapping[Stage, int]
+    totals: Mapping[Stage, int]  # by stage
+    # For two stages the entries that are in the first stage but not in the second, earlier one.
     without: Mapping[tuple[Stage, Stage], int]
-    elsewhere: int
-    sent: Mapping[str, int]
-    superseded: Mapping[str, int]
+    elsewhere: int  # codes of another market than the one won
+    sent: Mapping[str, int]  # messages that were sent, by type
+    superseded: Mapping[str, int]  # messages that became invalid before they were sent, by type
     markets: pd.DataFrame
     segments: pd.DataFrame
-    days: pd.DataFrame
+    days: pd.DataFrame  # by the day of creation
 
 
 class Counting:

@@ -23,16 +23,16 @@ from regworkers_core.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """The funnel of a campaign. `pending` are the stages that were not reached yet: they have no number, not even 0."""
+    """The funnel of a campaign."""
 
     campaign: Campaign
-    at: str
+    at: str  # an ISO time
     phase: int | None
     counts: Counts
-    removed: int
-    excluded: Mapping[str, int]
-    pending: Mapping[Stage, str]
-    remarks: tuple[Remark, ...]
+    removed: int  # entries that are no longer there
+    excluded: Mapping[str, int]  # entries by the reason that excludes them
+    pending: Mapping[Stage, str]  # stages that were not reached yet, and why: they have no number, not even 0
+    remarks: tuple[Remark, ...]  # what a reader has to know
 
     @property
     def adds_up(self) -> bool:

@@ -67,13 +67,13 @@ _MESSAGE = {**_CODED, "type": _TEXT, "status": _TEXT}
 
 @dataclass(frozen=True, slots=True)
 class StagedFiles:
-    """Files by name in `folder`, of the draw as far as it has progressed. `removed` counts tombstones."""
+    """Files by name in a folder, of the draw as far as it has progressed."""
 
     folder: Path
     draw: DrawRecord | None
-    frozen: PhaseRecord | None
-    drawn: PhaseRecord | None
-    removed: int
+    frozen: PhaseRecord | None  # the phase whose pool is fixed
+    drawn: PhaseRecord | None  # the phase that was drawn
+    removed: int  # tombstones
 
     def path(self, name: str) -> Path | None:
         """The path of a file, None if the draw has not progressed that far."""

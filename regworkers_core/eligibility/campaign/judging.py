@@ -127,19 +127,17 @@ NONE = "–"
 
 @dataclass(slots=True)
 class Tally:
-    """The numbers. `by_market` and `by_day` count entries by their primary reason (ELIGIBLE if there is none): an entry
-    counts in each of its markets, and on the day (UTC) of its creation. `failed` counts every rule that failed.
-    """
+    """The numbers. An entry counts by its primary reason (ELIGIBLE if there is none)."""
 
     campaign: Campaign
-    as_of: str
+    as_of: str  # ISO time of the judgement
     entries: int = 0
-    undated: int = 0
-    rejected: int = 0
-    primary: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    by_market: dict[str, Counter[str]] = field(default_factory=dict)
-    by_day: dict[str, Counter[str]] = field(default_factory=dict)
+    undated: int = 0  # entries without a readable time
+    rejected: int = 0  # judged in their state before a change that replication refuses
+    primary: Counter[str] = field(default_factory=Counter)  # entries by primary reason
+    failed: Counter[str] = field(default_factory=Counter)  # entries by each rule that failed
+    by_market: dict[str, Counter[str]] = field(default_factory=dict)  # the same for each market of an entry
+    by_day: dict[str, Counter[str]] = field(default_factory=dict)  # the same by the day (UTC) of its creation
 
     def add(self, entry: JudgedEntry) -> None:
         primary = entry.reasons[0] if entry.reasons else ELIGIBLE
@@ -216,7 +214,7 @@ _ALONE: frozenset[Identity] = frozenset()
 class _Read(NamedTuple):
     key: EntryKey
     order: Order
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Any]  # what the replica stores of it
     subject: Subject
     is_dated: bool
 

@@ -42,17 +42,15 @@ _UNJUDGED = ("correlationId",)
 
 
 class StagedEntry(NamedTuple):
-    """An entry as it was judged alone (`codes`), and its earlier entries (see `Facts`): the identities that they share
-    with it, and how many are of its unit. `mail_domain` is a common domain, or `OTHER_DOMAINS`.
-    """
+    """An entry as it was judged alone, and its earlier entries (see `Facts`)."""
 
     entry_id: str
     entered_at: str
-    fields: Mapping[str, Any]
-    codes: Sequence[str]
-    duplicates: frozenset[Identity]
-    household: int
-    mail_domain: str
+    fields: Mapping[str, Any]  # those that a second judgement reads
+    codes: Sequence[str]  # why it failed when judged alone
+    duplicates: frozenset[Identity]  # identities that earlier entries share with it
+    household: int  # how many earlier entries are of its unit
+    mail_domain: str  # a common domain, or `OTHER_DOMAINS`
 
 
 class Staging:

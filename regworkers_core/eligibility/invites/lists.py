@@ -137,24 +137,22 @@ Work = Callable[[Sequence[str]], Counter[str]]
 
 @dataclass(slots=True)
 class ListReport:
-    """The result of a list. `lines` = the sum of `outcomes`, `rejected`, `duplicates` and `blank`; a dry run reports
-    the outcomes that a real run would have. `duplicates` are lines whose value occurred in an earlier line.
-    """
+    """The result of a list. A dry run reports the outcomes that a real run would have."""
 
     campaign_id: str
     type: InviteType
     dry_run: bool
     # All possible outcomes, in the order in which they are reported.
     names: tuple[str, ...]
-    ttl: int | None = None
-    lines: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    duplicates: int = 0
-    blank: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
+    ttl: int | None = None  # epoch seconds until which the invites are valid
+    lines: int = 0  # the sum of outcomes, rejected, duplicate and blank ones
+    outcomes: Counter[str] = field(default_factory=Counter)  # lines that were valid
+    duplicates: int = 0  # lines whose value occurred in an earlier line
+    blank: int = 0  # empty lines
+    rejected: Counter[str] = field(default_factory=Counter)  # lines that were not valid, by reason
     rejects_file: Path | None = None
-    stopped: bool = False
-    advice: str | None = None
+    stopped: bool = False  # whether it ended early
+    advice: str | None = None  # what to do next
 
     @property
     def adds_up(self) -> bool:

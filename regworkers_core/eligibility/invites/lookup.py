@@ -27,13 +27,13 @@ class TypeCount:
 
 @dataclass(frozen=True, slots=True)
 class FoundInvite:
-    """The invite of one value: `ttl` in epoch seconds, None if there is none; `value` is masked."""
+    """The invite of one value."""
 
     campaign_id: str
     type: InviteType
-    value: str
-    ttl: int | None
-    invited: bool
+    value: str  # masked
+    ttl: int | None  # epoch seconds, None: there is none
+    invited: bool  # whether it is valid now
 
     def as_dict(self) -> dict[str, Any]:
         # Two names for the end, so that a past one is not mistaken for one to come.

@@ -176,7 +176,7 @@ def _removal_work(runtime: Runtime, report: ListReport, wait_to_write: Callable[
 
 
 _REJECTS = ".rejects.csv"
-# Of a key below the configured prefix. No path segment begins with a dot, so that none leads out of the prefix, and no
+# A key below the configured prefix. No path segment begins with a dot, so that none leads out of the prefix, and no
 # key is a mail address.
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 

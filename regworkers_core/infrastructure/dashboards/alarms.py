@@ -31,12 +31,12 @@ from regworkers_core.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`dimensions` are (name, value), in CloudWatch's order."""
+    """One metric of CloudWatch."""
 
     namespace: str
     name: str
-    dimensions: tuple[tuple[str, str], ...]
-    statistic: str
+    dimensions: tuple[tuple[str, str], ...]  # (name, value), in CloudWatch's order
+    statistic: str  # such as Sum or p95
 
     @property
     def is_percentile(self) -> bool:
@@ -78,19 +78,17 @@ _SILENT_PERIODS = 3
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Holds while `metric` compares with the threshold as `comparison` says, in all of `periods` periods of `seconds`
-    each. `severity` is that of the corresponding condition, and decides which topics are notified.
-    """
+    """It holds while the metric compares with the threshold in all of the periods."""
 
     name: str
-    severity: Severity
+    severity: Severity  # that of the corresponding condition, which decides the topics to notify
     description: str
     metric: Metric
-    threshold: float
-    seconds: int = _FIVE_MINUTES
-    periods: int = 1
-    comparison: str = "GreaterThanThreshold"
-    missing: Missing = "notBreaching"
+    threshold: float  # in the unit of the metric
+    seconds: int = _FIVE_MINUTES  # length of a period
+    periods: int = 1  # how many in a row
+    comparison: str = "GreaterThanThreshold"  # as CloudWatch writes it
+    missing: Missing = "notBreaching"  # what a period without values counts as
 
     def request(self) -> dict[str, Any]:
         """The arguments of PutMetricAlarm. Terraform adds the topics."""
@@ -268,7 +266,7 @@ def _of_tables(settings: Settings) -> Iterator[Alarm]:
 
 
 def _of_function(settings: Settings) -> Iterator[Alarm]:
-    """Of checkEligibility, with the limits of its condition as far as one metric shows them."""
+    """Alarms of checkEligibility, with the limits of its condition as far as one metric shows them."""
     alerts, function = settings.alerts, desired(settings).function
     severity, most = alerts.severity.eligibility_failing, alerts.error_items - 1
     for name, level, description, metric, threshold, periods in (

@@ -22,19 +22,17 @@ _PLURALS = {ResourceKind.POLICY: "policies"}
 
 @dataclass(frozen=True, slots=True)
 class ResourceLine:
-    """One resource. `declared` is None if nothing declares it, `found` if it is absent, `terraform` if it is not in
-    Terraform's state. `unread` has a text for each part that could not be read.
-    """
+    """One resource."""
 
     kind: ResourceKind
     name: str
-    declared: Facts | None
-    found: Finding
-    terraform: Facts | None
-    differences: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
-    optional: bool = False
-    external: bool = False
+    declared: Facts | None  # None: nothing declares it
+    found: Finding  # None: it is absent
+    terraform: Facts | None  # None: it is not in Terraform's state
+    differences: tuple[str, ...] = ()  # one text each
+    unread: tuple[str, ...] = ()  # a text for each part that could not be read
+    optional: bool = False  # its absence is no difference
+    external: bool = False  # another team's
 
     def as_dict(self) -> dict[str, Any]:
         names = ("kind", "name", "external", "declared", "found", "terraform", "differences", "unread")
@@ -44,13 +42,13 @@ class ResourceLine:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """`strays` are resources with our prefix that nothing declares; `with_terraform`: a state was compared, too."""
+    """What was found in one environment."""
 
     environment: str
     lines: tuple[ResourceLine, ...]
-    strays: tuple[ResourceLine, ...]
-    unread: Mapping[str, str]
-    with_terraform: bool
+    strays: tuple[ResourceLine, ...]  # resources with our prefix that nothing declares
+    unread: Mapping[str, str]  # why, by the kind that could not be listed
+    with_terraform: bool  # a state was compared, too
 
     @property
     def differing(self) -> list[ResourceLine]:

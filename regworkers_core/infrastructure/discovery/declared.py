@@ -73,7 +73,7 @@ def _many(value: Any) -> list[Any]:
 
 
 def redrive_facts(policy: str | None) -> Facts:
-    """Of a redrive policy in JSON, as SQS and Terraform have it. Raises ValueError unless it is JSON."""
+    """The facts of a redrive policy in JSON, as SQS and Terraform have it. Raises ValueError unless it is JSON."""
     document = orjson.loads(policy) if policy else {}
     target = str(document.get("deadLetterTargetArn") or "")
     receives = document.get("maxReceiveCount")
@@ -106,25 +106,23 @@ class ResourceKind(StrEnum):
     ALARM = "alarm"
     POLICY = "policy"
     ROLE = "role"
-    # Of the workers in Dagster, which Terraform does not deploy.
+    # The workers in Dagster, which Terraform does not deploy.
     CODE_LOCATION = "code location"
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """One resource. If it is `optional`, its absence is not a difference. An `external` one is another team's, and not
-    in our Terraform.
-    """
+    """One resource."""
 
     kind: ResourceKind
     name: str
     facts: Facts
-    optional: bool = False
-    external: bool = False
+    optional: bool = False  # its absence is no difference
+    external: bool = False  # another team's, and not in our Terraform
 
 
 def declared(settings: Settings) -> list[Declared]:
-    """In the order of `ResourceKind`. On the embedded stack, policies, roles, dashboards and alarms are optional."""
+    """Every resource, by `ResourceKind`. On the embedded stack, policies, roles, dashboards and alarms are optional."""
     wanted, local = desired(settings), settings.environment == "local-dev"
     return [
         *(

@@ -83,7 +83,7 @@ def _attempt(read: Callable[[], T]) -> T | Unread:
         return Unread(type(error).__name__)
 
 
-# Of each kind: the service, the call, its rows, and the name in a row, empty where a row is a name or an address.
+# For each kind: the service, the call, its rows, and the name in a row, empty where a row is a name or an address.
 _LISTS: Mapping[ResourceKind, tuple[str, str, str, str]] = {
     ResourceKind.TABLE: ("dynamodb", "list_tables", "TableNames", ""),
     ResourceKind.QUEUE: ("sqs", "list_queues", "QueueUrls", ""),
@@ -95,7 +95,7 @@ _LISTS: Mapping[ResourceKind, tuple[str, str, str, str]] = {
     ResourceKind.POLICY: ("iam", "list_policies", "Policies", "PolicyName"),
     ResourceKind.ROLE: ("iam", "list_roles", "Roles", "RoleName"),
 }
-# By service, the names of the token of a page in the answer and in the next request.
+# For each service, the names of the token of a page in the answer and in the next request.
 _TOKENS: Mapping[str, tuple[str, str]] = {
     "dynamodb": ("LastEvaluatedTableName", "ExclusiveStartTableName"),
     "sqs": ("NextToken", "NextToken"),

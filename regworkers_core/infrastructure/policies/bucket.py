@@ -12,7 +12,7 @@ REPLACEABLE = (
     "draws/*/page/index.html",
     "draws/*/page/verifier.html",
 )
-# Of the public log: the checkpoint moves on, and keys change.
+# The public log replaces them: the checkpoint moves on, and keys change.
 _LOG = ("log/checkpoint", "log/keys.json")
 # Where else an object is replaced under If-Match.
 _OTHERS = ("archive/*", "dead-letters/*")

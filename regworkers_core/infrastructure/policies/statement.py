@@ -14,16 +14,14 @@ from regworkers_core.settings import InvitesSettings, Names, Settings
 
 @dataclass(frozen=True, slots=True)
 class PolicyPlace:
-    """Names and account that complete an ARN. `namespace`: of our metrics; `log_bucket`: of Dagster's compute logs;
-    `invites`: the folder with lists of invites.
-    """
+    """Names and account that complete an ARN."""
 
     names: Names
     region: str
-    account: str
-    namespace: str
-    log_bucket: str
-    invites: str = InvitesSettings().prefix
+    account: str  # 12 digits
+    namespace: str  # of our metrics
+    log_bucket: str  # of Dagster's compute logs
+    invites: str = InvitesSettings().prefix  # the folder with lists of invites
 
 
 # The files for Terraform have these, which it replaces for each environment.
@@ -50,12 +48,12 @@ Resource = Callable[[PolicyPlace], str]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An IAM statement that allows `actions` (without wildcards) on `resources`, under a `condition` of IAM."""
+    """An IAM statement that allows actions on resources."""
 
-    sid: str
-    actions: tuple[str, ...]
-    resources: tuple[Resource, ...]
-    condition: Callable[[PolicyPlace], Mapping[str, Any]] | None = None
+    sid: str  # its id in the policy
+    actions: tuple[str, ...]  # without wildcards
+    resources: tuple[Resource, ...]  # what they may be done to
+    condition: Callable[[PolicyPlace], Mapping[str, Any]] | None = None  # of IAM, None: none
 
 
 def merged(allowed_by: Iterable[Statement], place: PolicyPlace) -> dict[str, Any]:
@@ -78,7 +76,7 @@ def merged(allowed_by: Iterable[Statement], place: PolicyPlace) -> dict[str, Any
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker and what it may do. `does` says in a few words who needs it."""
+    """A worker and what it may do."""
 
     name: str
     does: str

@@ -133,7 +133,7 @@ def one_of_each_key(
     """
     last: dict[EntryKey, RecordChange] = {}
     refused: dict[object, Refused] = {}
-    # In the order of the stream: records that were given back come again in the order of their delays.
+    # The order is that of the stream: records that were given back come again in the order of their delays.
     for record in sorted(records, key=lambda record: int(record.sequence)):
         try:
             change = change_of(record)

@@ -63,7 +63,7 @@ class ShardDiscovery:
         self._listing: Listing | None = None
         self._tail: Listing | None = None
         self._step_at = self._call_at = self._listing_at = clock()
-        # By shard: when to ask again for its children, and how often they were asked for.
+        # For each shard: when to ask again for its children, and how often they were asked for.
         self._asked: dict[str, tuple[float, int]] = {}
         self._asks_for_children, self._asked_last = True, False
         self._failures, self._urged, self._left = 0, False, False

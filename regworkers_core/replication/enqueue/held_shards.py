@@ -52,40 +52,37 @@ class ContiguousTracker:
         self._open.discard(sequence)
         while self._order and self._order[0] not in self._open:
             first = self._order.popleft()
-            # As integers: the strings differ in length. Never backwards, should a service restart its numbers.
+            # They are compared as integers: the strings differ in length. Never backwards, should a service restart its
+            # numbers.
             if int(first) > self._reached:
                 self._reached, self.checkpoint = int(first), first
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What is to be done for a shard and its lease: `restart` from the horizon, or `save` the checkpoint (`position` is
-    empty when it did not move), then `release`. `lost`: finished, because the shard is gone.
-    """
+    """What is to be done for a shard and its lease."""
 
-    checkpoint: str | None
-    position: str
-    save: bool
-    finished: bool
-    lost: bool
-    restart: bool
-    release: bool
+    checkpoint: str | None  # None: there is none
+    position: str  # of the checkpoint, empty when it did not move
+    save: bool  # the checkpoint is to be stored
+    finished: bool  # all of it is done
+    lost: bool  # it is finished because the shard is gone
+    restart: bool  # read it from the horizon
+    release: bool  # give its lease back, after that
 
 
 @dataclass(slots=True, eq=False)
 class HeldShard:
-    """One leased shard, without I/O or lock: the source guards it. `last_read` is where the next iterator starts;
-    `open` are records that were handed out or wait to be handed out again. A `trimmed` shard is not read until none of
-    it is open, and then from the horizon.
-    """
+    """One leased shard, without I/O or lock: the source guards it."""
 
     shard_id: str
     lease: Lease
-    last_read: str | None
+    last_read: str | None  # where the next iterator starts
     tracker: ContiguousTracker
+    # Records that were handed out or wait to be handed out again.
     open: dict[str, StreamRecord] = field(default_factory=dict)
-    open_bytes: int = 0
-    iterator: str | None = None
+    open_bytes: int = 0  # memory of those
+    iterator: str | None = None  # where the next read starts, None: to be requested
     # When the iterator was requested: seconds on the source's clock, and the source's count of connection errors.
     sought_at: float = 0.0
     sought_in: int = 0
@@ -93,16 +90,17 @@ class HeldShard:
     # no record; how often in a row it was read too often. Last checkpoint written then.
     read_at: float = 0.0
     asked_at: float = 0.0
-    reads: deque[float] = field(default_factory=deque)
+    reads: deque[float] = field(default_factory=deque)  # when the latest reads began
     quiet_since: float = 0.0
-    throttled: int = 0
+    throttled: int = 0  # how often in a row it was read too often
     saved_at: float = 0.0
     # The failure of its last read, and the number of failures in a row.
     failure: TransientFailure | None = None
-    failures: int = 0
-    ended: bool = False
-    gone: bool = False
-    leaving: bool = False
+    failures: int = 0  # reads in a row that failed
+    ended: bool = False  # it was read to its end
+    gone: bool = False  # the stream has it no longer
+    leaving: bool = False  # its lease is to be given back
+    # It lost records: it is not read until none of it is open, and then from the horizon.
     trimmed: bool = False
     # Nothing has come that would have to be written or released: most shards at most times.
     settled: bool = True
@@ -175,16 +173,14 @@ class HeldShard:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Result of reading the rows: held shards that have another owner by now, new leases, this consumer's share,
-    whether others hold shards, and whether every shard is known, including the children of finished ones.
-    """
+    """What reading the rows found."""
 
     stream_arn: str
-    lost: list[str] = field(default_factory=list)
-    taken: list[Lease] = field(default_factory=list)
-    share: int = 0
-    others_hold: bool = False
-    all_known: bool = False
+    lost: list[str] = field(default_factory=list)  # held shards that have another owner by now
+    taken: list[Lease] = field(default_factory=list)  # new leases
+    share: int = 0  # how many shards this consumer may hold
+    others_hold: bool = False  # whether other consumers hold shards
+    all_known: bool = False  # whether every shard is known, the children of finished ones included
 
 
 class ShardLeases:

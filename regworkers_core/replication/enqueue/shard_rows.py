@@ -147,18 +147,17 @@ def obsolete(stream_arn: str, listed: Mapping[str, str | None], rows: ShardRows)
 
 @dataclass(slots=True)
 class Listing:
-    """A listing, page by page: of all shards if `whole`, else of those after the last one that was listed. `before` are
-    the rows at its begin; `waiting` are shards whose parent may come on a later page.
-    """
+    """A listing of shards, page by page."""
 
-    arn: str
-    began: float
-    before: frozenset[str] = frozenset()
-    whole: bool = True
-    after: str | None = None
+    arn: str  # of the stream
+    began: float  # seconds on the lister's clock
+    before: frozenset[str] = frozenset()  # the rows at its begin
+    whole: bool = True  # all shards, else those after the last one that was listed
+    after: str | None = None  # the last shard of the page before
     pages: int = 0
+    # The parent of each shard, None: it has none.
     parents: dict[str, str | None] = field(default_factory=dict)
-    waiting: list[Shard] = field(default_factory=list)
+    waiting: list[Shard] = field(default_factory=list)  # shards whose parent may come on a later page
     # Shards of the former stream that another consumer still holds.
     taken: int = 0
 

@@ -38,17 +38,14 @@ class KnownShards:
 
 @dataclass(frozen=True, slots=True)
 class StreamProbe:
-    """`read` of the `workable` shards were read, of the `known` ones. `unread`: a record exists that no checkpoint
-    covers; `oldest_at` (epoch seconds) is when the oldest such record came, None if unknown. `failure` is why one of
-    the other shards could not be read.
-    """
+    """What was read of the stream's shards."""
 
-    known: int
-    workable: int
-    read: int
-    unread: bool
-    oldest_at: float | None
-    failure: Exception | None = None
+    known: int  # shards
+    workable: int  # those of them that may be read now
+    read: int  # those of these that were
+    unread: bool  # whether a record exists that no checkpoint covers
+    oldest_at: float | None  # epoch seconds at which the oldest such record came, None: unknown
+    failure: Exception | None = None  # why one of the other shards could not be read
 
     @property
     def whole(self) -> bool:
@@ -57,14 +54,12 @@ class StreamProbe:
 
 @dataclass(frozen=True, slots=True)
 class ShardCounts:
-    """`workable` of the `known` shards may be read now, `held` of these have an owner; `consumers` counts the owners.
-    They bound how many drains can read at once.
-    """
+    """How many drains can read at once."""
 
-    known: int
-    workable: int
-    held: int
-    consumers: int
+    known: int  # shards
+    workable: int  # those of them that may be read now
+    held: int  # those of these that have an owner
+    consumers: int  # owners
 
 
 def has_unread(streams: Streams, leases: LeaseTable, *, within_seconds: float = PROBE_SECONDS) -> bool:

@@ -48,7 +48,7 @@ _LAST_STEP_SECONDS = 2.0
 
 
 CHECKPOINT_SECONDS = 1.0
-# Of all shards together: with many, each is written less often.
+# All shards together write that many: with many, each is written less often.
 CHECKPOINTS_PER_SECOND = 40.0
 # After an unnoticed restart of the service an old iterator returns nothing for ever. Iterators live 15 minutes.
 RESEEK_SECONDS = 180.0
@@ -171,10 +171,10 @@ class StreamSource:
     def may_idle(self) -> bool:
         """Idle time counts only once this consumer holds a shard or no consumer does, and no record waits in memory."""
         with self._lock:
-            # Of a shard that was read too often it is not known whether it has records.
+            # A shard that was read too often may have records.
             if not self._all_known or any(held.open or held.throttled for held in self._held.values()):
                 return False
-            # Nor of one whose read does not end.
+            # So may one whose read does not end.
             late = self._clock() - _LATE_READ_SECONDS
             if any(held.asked_at < late for name, held in self._held.items() if name in self._reading):
                 return False
@@ -268,8 +268,8 @@ class StreamSource:
         return self._readers
 
     def _read_alone(self, held: HeldShard, limit: int) -> list[StreamRecord]:
-        """In a thread of its own. Raises DependencyDown, which concerns all shards; another failure is that of its
-        shard, which is read again later.
+        """Read it in a thread of its own. Raises DependencyDown, which concerns all shards; another failure is that of
+        its shard, which is read again later.
         """
         try:
             return self._read(held, limit)
@@ -313,7 +313,7 @@ class StreamSource:
             self._count("reads_throttled")
             pause = min(_LONGEST_THROTTLE_SECONDS, shortest * 2**held.throttled)
         elif more:
-            # As many reads as the pace allows follow each other, then the oldest of them has to be over.
+            # The reads that the pace allows follow each other, then the oldest of them has to be over.
             held.read_at = (
                 held.reads[0] + self._window * shortest if len(held.reads) == self._window else began
             )

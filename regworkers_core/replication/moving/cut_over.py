@@ -32,15 +32,13 @@ _MINUTE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CutOver:
-    """Where `enqueue` starts: after `start`, or at the first record of the stream (None). `obstacles` are reasons not
-    to; `existing` is the number of enqueue's own checkpoints.
-    """
+    """Where `enqueue` starts, and whether it may."""
 
     report: ShadowReport | None
-    start: Checkpoints | None
-    existing: int
-    obstacles: tuple[str, ...]
-    applied: bool = False
+    start: Checkpoints | None  # after these checkpoints; None: at the first record of the stream
+    existing: int  # enqueue's own checkpoints
+    obstacles: tuple[str, ...]  # reasons not to
+    applied: bool = False  # whether it was done
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -58,22 +58,22 @@ def deviation(write: Write, seen: Stored | None) -> Deviation | None:
 
 @dataclass(slots=True)
 class ShadowReport:
-    """Safe to share between threads. `compared` changes are those that `agreed` and those of all `kinds`. Beside them,
-    `overtaken` ones were left to a later change of the same entry, and `late` ones were compared twice, because the
-    replica did not have them within the lag objective. Times are ISO-8601; `until` is that of the newest change.
+    """What the comparison of changes found, safe to share between threads. Those that were compared are those that
+    agreed and those of all kinds.
     """
 
-    began_at: str
-    until: str = ""
-    agreed: int = 0
-    overtaken: int = 0
+    began_at: str  # an ISO time
+    until: str = ""  # ISO time of the newest change
+    agreed: int = 0  # changes
+    overtaken: int = 0  # changes that were left to a later one of the same entry
+    # Changes that were compared twice, because the replica did not have them within the lag objective.
     late: int = 0
-    trimmed: int = 0
-    kinds: Counter[Kind] = field(default_factory=Counter)
-    fields: Counter[str] = field(default_factory=Counter)
-    examples: dict[Kind, list[str]] = field(default_factory=dict)
-    lags: Counter[int] = field(default_factory=Counter)
-    lock: scheduling.Lock = field(default_factory=scheduling.lock, repr=False)
+    trimmed: int = 0  # times that the stream had lost records
+    kinds: Counter[Kind] = field(default_factory=Counter)  # changes that differed
+    fields: Counter[str] = field(default_factory=Counter)  # how often each differed
+    examples: dict[Kind, list[str]] = field(default_factory=dict)  # ids by kind
+    lags: Counter[int] = field(default_factory=Counter)  # changes by seconds
+    lock: scheduling.Lock = field(default_factory=scheduling.lock, repr=False)  # guards all of them
 
     @property
     def differences(self) -> int:

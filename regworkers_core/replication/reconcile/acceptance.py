@@ -86,21 +86,17 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceReport:
-    """`found` entries are ahead of a source whose state can be saved, `unsavable` of one whose state is refused; the
-    first LISTED of the former are `entries`, those of the latter `to_correct` (ids). `accepted` were lowered, `changed`
-    had changed since the comparison. `refused_because`: why none may be lowered; `acceptance` is the id of the
-    acceptance, empty without one.
-    """
+    """Entries of the replica that are ahead of the source, and what became of them."""
 
     campaign_id: str | None
-    found: int
-    unsavable: int
-    entries: tuple[Ahead, ...]
-    to_correct: tuple[str, ...] = ()
-    refused_because: str = ""
-    acceptance: str = ""
-    accepted: int = 0
-    changed: int = 0
+    found: int  # those of a source whose state can be saved
+    unsavable: int  # those of a source whose state is refused
+    entries: tuple[Ahead, ...]  # the first LISTED of the former
+    to_correct: tuple[str, ...] = ()  # ids of the first LISTED of the latter
+    refused_because: str = ""  # why none may be lowered
+    acceptance: str = ""  # its id, empty without one
+    accepted: int = 0  # entries that were lowered
+    changed: int = 0  # entries that had changed since the comparison
 
     @property
     def in_words(self) -> str:

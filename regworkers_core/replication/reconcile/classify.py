@@ -24,16 +24,14 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class EntrySide:
-    """One entry on one side. `content` is empty behind a tombstone and for an entry that is `invalid`: one
-    that the save drain would refuse. In the replica `erased_at` says up to which `createdAt` states were erased.
-    """
+    """One entry on one side."""
 
     key: EntryKey
     order: Order
-    live: bool = True
-    content: bytes = b""
-    invalid: bool = False
-    erased_at: str | None = None
+    live: bool = True  # False: a tombstone
+    content: bytes = b""  # a digest of its fields, empty for a tombstone or an invalid entry
+    invalid: bool = False  # the save drain would refuse it
+    erased_at: str | None = None  # the replica's: states with a `createdAt` up to it were erased
 
     @property
     def updated_at(self) -> float | None:

@@ -60,21 +60,21 @@ class PairProgress(StrEnum):
 class Difference:
     """A pair that differed when it was first read; `kind` is None when both sides agree by now."""
 
-    n: int
+    n: int  # its row in the comparison
     key: EntryKey
     pair: Pair
-    step: PairProgress
+    step: PairProgress  # how far the pair is in being looked at again
     kind: Kind | None
 
 
 class Totals(NamedTuple):
-    """Entries by side; `matched` are those on which both agree, `only_in_replica` live without a source."""
+    """Entries by side."""
 
-    source: int
-    replica: int
-    tombstones: int
-    matched: int
-    only_in_replica: int
+    source: int  # live
+    replica: int  # live
+    tombstones: int  # of the replica
+    matched: int  # those on which both agree
+    only_in_replica: int  # live ones without a source
 
     def plus(self, other: Totals) -> Totals:
         return Totals(*map(sum, zip(self, other, strict=True)))
@@ -190,7 +190,7 @@ class Comparison:
         return {kind: found.get(kind.value, 0) for kind in Kind}
 
     def orphans(self) -> list[Orphans]:
-        """By campaign, those with the most first."""
+        """Orphans of each campaign, those with the most first."""
         rows = self._database.execute(
             "SELECT campaign, count(*) AS entries FROM pair WHERE kind = ? GROUP BY campaign"
             " ORDER BY entries DESC, campaign",
@@ -209,7 +209,7 @@ class Comparison:
         return tuple(EntryKey(campaign, entry).shown for campaign, entry in rows)
 
     def totals(self) -> Totals:
-        """As last read: `source + only_in_replica` is `matched` and the sum of all kinds."""
+        """The totals as last read: `source + only_in_replica` is `matched` and the sum of all kinds."""
         return self._agreed.plus(self.differing(None))
 
     def differing(self, of: Range | None) -> Totals:

@@ -65,18 +65,15 @@ def _is_clean(counts: Counts) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """`counts` has every kind, zeros included, as found before any repair; `totals` are `source`, `replica`
-    (live), `tombstones`, `matched` and `only_in_replica`; `samples` a few ids (`campaignId:entryId`) by kind. Those of
-    a cycle are of all segments, whenever they were verified, except for `samples`. `verified_as_of` is the ISO time
-    since when every entry was verified: None where some never were, and for a part (`since`).
-    """
+    """What a comparison found. The numbers of a cycle are of all segments, whenever they were verified."""
 
     campaign_id: str | None
-    counts: Counts
-    totals: Mapping[str, int]
-    samples: Mapping[Kind, tuple[str, ...]]
-    generations: int
+    counts: Counts  # every kind, zeros included, as found before any repair
+    totals: Mapping[str, int]  # `source`, `replica` (live), `tombstones`, `matched` and `only_in_replica`
+    samples: Mapping[Kind, tuple[str, ...]]  # a few ids (`campaignId:entryId`) of this run by kind
+    generations: int  # how often differing pairs were read
     seconds: float
+    # The ISO time since when every entry was verified: None where some never were, and for a part (`since`).
     verified_as_of: str | None = None
     repair: RepairReport | None = None
     acceptance: AcceptanceReport | None = None
@@ -117,7 +114,7 @@ log = structlog.get_logger(__name__)
 
 GENERATIONS = 3
 _NOTHING = Totals(0, 0, 0, 0, 0)
-# Of the rows of segments, which the worker renews while it compares.
+# Leases of the rows of segments, which the worker renews while it compares.
 _LEASE_SECONDS = 30.0
 SAMPLES = 10
 # The save sensor needs a tick and the start of a run before anything arrives.

@@ -44,18 +44,15 @@ Counts = Mapping[Kind, int]
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """`sent` keys were queued (`removals` of them remove orphans) after `tombstones_deleted`. `withheld` orphans were
-    not removed because they are too many. `healed` agree again; `remaining` is what differs at the end, by kind,
-    including what a repair cannot heal.
-    """
+    """What a repair did."""
 
-    sent: int
-    removals: int
+    sent: int  # keys that were queued, after the tombstones were deleted
+    removals: int  # those of them that remove orphans
     tombstones_deleted: int
-    healed: int
-    remaining: Counts
+    healed: int  # entries that agree again
+    remaining: Counts  # what differs at the end, by kind, including what a repair cannot heal
     seconds: float
-    withheld: int = 0
+    withheld: int = 0  # orphans that were not removed because they are too many
     withheld_because: str = ""
 
     @property

@@ -44,16 +44,13 @@ _KEY_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The entries of a campaign from the id `first` on and before `end` (None: all the rest). `verified_at` is the ISO
-    time before which nothing of it had been read, empty if it never was; `numbers` are totals and differences by kind
-    as found then.
-    """
+    """The entries of a campaign between two ids."""
 
     campaign_id: str
-    first: str = ""
-    end: str | None = None
-    verified_at: str = ""
-    numbers: Mapping[str, int] = field(default_factory=dict)
+    first: str = ""  # the first id
+    end: str | None = None  # the id behind the last, None: all the rest
+    verified_at: str = ""  # the ISO time before which nothing of it had been read, empty if it never was
+    numbers: Mapping[str, int] = field(default_factory=dict)  # totals and differences by kind, as found then
     row: LeaseRow | None = field(default=None, compare=False)
 
     @property
@@ -62,7 +59,7 @@ class Segment:
 
     @property
     def key(self) -> LeaseKey:
-        """Of its row: ids may be longer than a key."""
+        """The key of its row: ids may be longer than a key."""
         name = EntryKey(self.campaign_id, self.first).document_id.encode()
         return LeaseKey(_SEGMENTS, hashlib.blake2b(name, digest_size=_KEY_BYTES).hexdigest())
 
@@ -159,7 +156,7 @@ class Segments:
                     give_up = None
                     yield group
                     continue
-                # As in `held_lease`: the check may take long.
+                # The check may take long, as in `held_lease`.
                 give_up = give_up or self._monotonic() + PATIENCE_LEASES * self._lease_seconds
                 if checked_at >= give_up:
                     return

@@ -38,15 +38,13 @@ class Now(StrEnum):
 
 @dataclass(slots=True)
 class UndoReport:
-    """`acceptance` is the last one that was not undone, None without any. `counts` has its entries by class, `restored`
-    the number that were brought back; the first LISTED ids are `entries`, each with its class.
-    """
+    """What came back of an acceptance."""
 
-    acceptance: str | None
-    confirmed: int | None = None
-    counts: dict[Now, int] = field(default_factory=lambda: dict.fromkeys(Now, 0))
-    entries: list[tuple[str, Now]] = field(default_factory=list)
-    restored: int = 0
+    acceptance: str | None  # the last one that was not undone, None without any
+    confirmed: int | None = None  # the number that the operator typed, None: a dry run
+    counts: dict[Now, int] = field(default_factory=lambda: dict.fromkeys(Now, 0))  # its entries by class
+    entries: list[tuple[str, Now]] = field(default_factory=list)  # the first LISTED ids, each with its class
+    restored: int = 0  # entries that were brought back
     refused_because: str = ""
 
     @property
