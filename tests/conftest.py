@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
+from tests.cli.documents import DOCUMENTS
 from tests.support import declared, least_privilege, leftovers, mongo_rights, simulated
 from tests.support.faces import face
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_SERVERS, has_databases
@@ -47,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     least_privilege.install()
     mongo_rights.install()
     declared.install()
+    DOCUMENTS.install()
     # It shows the variables of each frame of a traceback, which takes a tenth of a second. Tests restore this renderer.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
     if config.getoption("--hypothesis-profile", None) is None:
@@ -96,6 +98,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    DOCUMENTS.write()
     if (process := config.stash.get(_LEFTOVERS, None)) is not None:
         process.communicate()
 
@@ -118,14 +121,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _within_the_policies() -> Iterator[None]:
-    """Every AWS call of the product is allowed to the worker that made it. What comes from threads that outlive their
-    test fails a later one.
+    """Every AWS call of the product is allowed to the worker that made it, and documents of commands are as recorded.
+    What comes from threads that outlive their test fails a later one.
     """
     yield
     broken = least_privilege.GUARD.taken()
     assert not broken, least_privilege.explain(broken)
     refused = mongo_rights.GUARD.taken()
     assert not refused, f"commands that deploy/mongodb-roles.json does not allow: {sorted(refused)}"
+    changed = DOCUMENTS.taken()
+    assert not changed, changed
 
 
 @pytest.fixture(scope="module")

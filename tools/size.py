@@ -26,29 +26,29 @@ class Size(NamedTuple):
 
 # The most that a folder may have. A sentence in decision 0012 raises it, in the form of `_RAISED`.
 LIMITS = {
-    "fairdraw": Size(60, 6_000),
-    "regworkers_core": Size(5, 500),
-    "regworkers_core/adapters": Size(60, 6_800),
+    "fairdraw": Size(50, 6_000),
+    "regworkers_core": Size(7, 700),
+    "regworkers_core/adapters": Size(58, 6_700),
     "regworkers_core/analytics": Size(17, 1_800),
-    "regworkers_core/cli": Size(30, 4_400),
+    "regworkers_core/cli": Size(29, 4_100),
     "regworkers_core/domain": Size(19, 1_700),
     "regworkers_core/drains": Size(8, 900),
-    "regworkers_core/eligibility": Size(19, 2_400),
-    "regworkers_core/engine": Size(17, 2_100),
-    "regworkers_core/infrastructure": Size(22, 3_100),
+    "regworkers_core/eligibility": Size(19, 2_500),
+    "regworkers_core/engine": Size(16, 2_000),
+    "regworkers_core/infrastructure": Size(21, 2_900),
     "regworkers_core/observability": Size(4, 400),
-    "regworkers_core/operations": Size(69, 9_700),
-    "regworkers_core/replication": Size(31, 4_600),
+    "regworkers_core/operations": Size(65, 9_100),
+    "regworkers_core/replication": Size(31, 4_700),
     "regworkers_core/reporting": Size(3, 300),
-    "regworkers_core/selection": Size(91, 12_000),
+    "regworkers_core/selection": Size(61, 7_300),
     "regworkers_core/settings": Size(7, 900),
-    "regworkers_dagster": Size(51, 6_400),
+    "regworkers_dagster": Size(51, 6_300),
     "regworkers_local": Size(17, 1_800),
 }
 # What the packages are to have together, whatever their folders may.
-AIMS = {"regworkers_*": Size(360, 47_000), "fairdraw": Size(60, 6_000)}
+AIMS = {"regworkers_*": Size(360, 47_000), "fairdraw": Size(50, 6_000)}
 # All lines of tests, and what they are to be.
-TESTS_LIMIT, TESTS_AIM = 104_000, 90_000
+TESTS_LIMIT, TESTS_AIM = 103_000, 90_000
 # - `regworkers_core/engine`: 18 modules and 2,200 lines of code, because ...
 _RAISED = re.compile(r"^- `([\w/]+)`: ([\d,]+) modules and ([\d,]+) lines of code, because \w+", re.MULTILINE)
 

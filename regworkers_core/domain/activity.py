@@ -18,29 +18,25 @@ _OVERHEAD = frozenset({"drain-log", "heartbeats"})
 
 @dataclass(frozen=True, slots=True)
 class DrainMinute:
-    """`minute` is an ISO time without seconds; counts are of items, by outcome (`received` among them).
-
-    The p95 of batches and lags are those of this minute. `calls` and `waited_seconds` (time within them) are by
-    dependency, `throttles` calls that it refused because it was asked too much. `memory_mib` is the most that the
-    process took so far. Of the `measured` lags, `late` were above the objective (`replication.lagObjectiveSeconds`).
-    """
+    """What one run of a drain did within a minute. The p95 of batches and lags are those of this minute."""
 
     drain: str
     run_id: str
-    minute: str
-    counts: Mapping[str, int]
+    minute: str  # an ISO time without seconds
+    counts: Mapping[str, int]  # items by outcome, `received` among them
     batches: int
     batch_p95_seconds: float | None
     batch_max_seconds: float | None
     batch_limit_seconds: float
     lag_p95_seconds: float | None = None
-    calls: Mapping[str, int] = field(default_factory=dict)
-    waited_seconds: Mapping[str, float] = field(default_factory=dict)
-    ended: str = ""
-    memory_mib: float | None = None
+    calls: Mapping[str, int] = field(default_factory=dict)  # by dependency
+    waited_seconds: Mapping[str, float] = field(default_factory=dict)  # time within those calls
+    ended: str = ""  # why the run ended in it; empty: it went on
+    memory_mib: float | None = None  # the most that the process took so far
+    # Calls that a dependency refused because it was asked too much.
     throttles: Mapping[str, int] = field(default_factory=dict)
-    measured: int = 0
-    late: int = 0
+    measured: int = 0  # lags that were measured
+    late: int = 0  # those of them above the objective (`replication.lagObjectiveSeconds`)
 
     @property
     def failed(self) -> int:
@@ -65,12 +61,13 @@ class DrainWindow:
     batch_limit_seconds: float | None = None
     # The p95 of the worst minute; None: no lag was measured.
     lag_p95_seconds: float | None = None
-    # Lags that were measured, and how many of them were above the objective.
+    # Lags that were measured.
     measured: int = 0
-    late: int = 0
-    # By dependency: calls, seconds within them, and calls that it refused because it was asked too much.
+    late: int = 0  # those of them above the objective
+    # Calls of each dependency, and seconds within them.
     calls: Counter[str] = field(default_factory=Counter)
     waited_seconds: dict[str, float] = field(default_factory=dict)
+    # Calls that a dependency refused because it was asked too much.
     throttles: Counter[str] = field(default_factory=Counter)
     # Runs by how they ended.
     ends: Counter[str] = field(default_factory=Counter)
@@ -82,7 +79,7 @@ class DrainWindow:
     active_runs: int = 0
     # The ISO time of the last minute of any run, also of one before the window; None: never.
     last_seen_at: str | None = None
-    # By class, the entries that its second look found to differ.
+    # Entries that its second look found to differ, by class.
     differing: Mapping[str, int] = field(default_factory=dict)
     # One is to be resident now.
     wanted: bool = False

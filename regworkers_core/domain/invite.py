@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from regworkers_core.domain.claim import comparable
+from regworkers_core.domain.claim import TableKey, comparable
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 
 INVITE_PREFIX = "INVITE#"
@@ -34,7 +34,7 @@ class Invite:
     ttl: int  # epoch seconds
 
     @property
-    def table_key(self) -> tuple[str, str]:
+    def table_key(self) -> TableKey:
         return CAMPAIGN_PREFIX + self.campaign_id, f"{INVITE_PREFIX}{self.type.value}#{self.value}"
 
     def is_valid(self, now: float) -> bool:
@@ -53,6 +53,6 @@ class Invite:
         }
 
 
-def invite_key(campaign_id: str, type_: InviteType, value: str) -> tuple[str, str]:
+def invite_key(campaign_id: str, type_: InviteType, value: str) -> TableKey:
     """PK and SK of the invite for a value as it was typed."""
     return Invite(campaign_id, type_, type_.comparable(value), 0).table_key

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -68,6 +68,18 @@ def check_eligibility(
         part = slice(start, start + _TOGETHER)
         answers += checker.check(items[part], no_step, end, callers and callers[part])
     return answers
+
+
+class _Done(NamedTuple):
+    answer: dict[str, Any]
+    event: dict[str, Any] | None  # of an entry that exists at its first version
+    key: EntryKey | None  # of an entry that exists
+
+
+class _Judged(NamedTuple):
+    gathered: Gathered
+    as_of: AsOf
+    verdict: Verdict
 
 
 class Checker:
@@ -164,8 +176,7 @@ class Checker:
 
     def _transferred(
         self, gathered: Gathered, added: Counter[tuple[str, str]], end: float, on_step: OnStep
-    ) -> tuple[dict[str, Any], dict[str, Any] | None, EntryKey | None]:
-        """Return the answer, the event of an entry that exists at its first version, and the key of one that exists."""
+    ) -> _Done:
         check = gathered.check
         gathered = _with_household(gathered, added)
         earlier = gathered.earlier
@@ -196,19 +207,19 @@ class Checker:
                 )
         answer = verdict.as_answer(gathered.facts, as_of, check.correlation_id, to_a_fan=check.is_a_fans)
         if not isinstance(done, Transferred):
-            return {**answer, "transfer": dict(REFUSED)}, None, None
+            return _Done({**answer, "transfer": dict(REFUSED)}, None, None)
         if done.created and check.subject.unit is not None:
             added[done.key.campaign_id, check.subject.unit] += 1
         answer["transfer"] = done.as_answer(names_it=check.is_vouched_for)
-        return answer, _event(done, verdict, as_of, check.correlation_id), done.key
+        return _Done(answer, _event(done, verdict, as_of, check.correlation_id), done.key)
 
-    def _judge(self, gathered: Gathered) -> tuple[Gathered, AsOf, Verdict]:
+    def _judge(self, gathered: Gathered) -> _Judged:
         """Judge at this moment, which becomes the entry's `createdAt`: at the shared moment of the call, an entry could
         be eligible before the closing and be written after it.
         """
         as_of = AsOf.at(self._clock())
         gathered = gathered.at(as_of.seconds)
-        return gathered, as_of, judge(gathered.check.subject, gathered.facts, as_of)
+        return _Judged(gathered, as_of, judge(gathered.check.subject, gathered.facts, as_of))
 
     def _count(self, unknown: int, end: float) -> None:
         """Put the number of UNKNOWN verdicts, if there is time for it: at once, then every 10 s."""

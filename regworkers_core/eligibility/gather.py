@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ParamSpec, Protocol, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 import structlog
 
@@ -301,8 +301,13 @@ def _campaign(campaigns: Mapping[str, Fact[Campaign | None]], check: Check) -> C
     return None if isinstance(fact, Missing) else fact.value
 
 
-def _traces(known: Iterable[tuple[Check, Campaign | None]]) -> tuple[set[Trace], int]:
-    """Return what to look for in the replica, and up to how many entries of each."""
+class _Wanted(NamedTuple):
+    traces: set[Trace]
+    each: int  # the most entries of one trace
+
+
+def _traces(known: Iterable[tuple[Check, Campaign | None]]) -> _Wanted:
+    """What to look for in the replica."""
     traces: set[Trace] = set()
     each = EACH
     for check, campaign in known:
@@ -313,7 +318,7 @@ def _traces(known: Iterable[tuple[Check, Campaign | None]]) -> tuple[set[Trace],
         if limit is not None and check.subject.unit is not None:
             # The limit, the subject's own entry, and one that says that there are more.
             each = max(each, limit + 2)
-    return traces, each
+    return _Wanted(traces, each)
 
 
 def _gathered(
@@ -327,7 +332,7 @@ def _gathered(
     if lookup.campaign is None or earlier is None:
         return Gathered(lookup.check, Facts(campaign))
     is_invite_only = lookup.campaign.eligibility.invite_only
-    invites, unread = _invites(lookup, items) if is_invite_only else (NOT_ASKED, None)
+    invites, unread = _invites(lookup, items) if is_invite_only else _Invites()
     facts = Facts(
         campaign,
         invites,
@@ -338,8 +343,12 @@ def _gathered(
     return Gathered(lookup.check, facts, lookup.campaign, earlier, unread)
 
 
-def _invites(lookup: _Lookup, items: TableItems) -> tuple[Fact[Mapping[InviteType, int]], Missing | None]:
-    """Return the invites that were read, and why others could not be."""
+class _Invites(NamedTuple):
+    read: Fact[Mapping[InviteType, int]] = NOT_ASKED
+    missing: Missing | None = None  # why others could not be read
+
+
+def _invites(lookup: _Lookup, items: TableItems) -> _Invites:
     found: dict[InviteType, int] = {}
     withheld = {kind.value for kind in lookup.check.subject.withheld}
     types = lookup.campaign.eligibility.invite_types if lookup.campaign else ()
@@ -350,4 +359,4 @@ def _invites(lookup: _Lookup, items: TableItems) -> tuple[Fact[Mapping[InviteTyp
             missing = item
         elif item is not None and isinstance(ttl := item.get("ttl"), int | float):
             found[kind] = int(ttl)
-    return Known(found, FactSource.DATABASE if lookup.invite_keys else FactSource.REQUEST), missing
+    return _Invites(Known(found, FactSource.DATABASE if lookup.invite_keys else FactSource.REQUEST), missing)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from regworkers_core.domain.claim import MAX_LENGTH, comparable, is_mail
 from regworkers_core.domain.eligibility import comparable_region
@@ -273,21 +273,27 @@ def _entry_id(value: object, invalid: list[FieldProblem]) -> str | None:
     return None
 
 
-def _mail(value: object, missing: list[str]) -> tuple[str | None, str | None]:
-    """Return the comparable form, and what is wrong with the address."""
+class _Mail(NamedTuple):
+    comparable: str | None = None
+    problem: str | None = None  # what is wrong with the address
+
+
+def _mail(value: object, missing: list[str]) -> _Mail:
     if value is None:
         missing.append("email")
-        return None, None
+        return _Mail()
     if not isinstance(value, str):
-        return None, wrong_type("a text", value)
+        return _Mail(problem=wrong_type("a text", value))
     # White space around the address comes from the fan's keyboard.
     trimmed = value.strip()
     if not trimmed:
         missing.append("email")
-        return None, None
+        return _Mail()
     if problem := text_problem(trimmed, MAX_LENGTH):
-        return None, problem
-    return (comparable(trimmed), None) if is_mail(trimmed) else (None, "is not the syntax of a mail address")
+        return _Mail(problem=problem)
+    if not is_mail(trimmed):
+        return _Mail(problem="is not the syntax of a mail address")
+    return _Mail(comparable(trimmed))
 
 
 def _name(name: str, value: object, missing: list[str], invalid: list[FieldProblem]) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from fairdraw import scheduling
 
@@ -151,6 +151,11 @@ class Background:
                 continue
 
 
+class Flight(NamedTuple, Generic[T]):
+    call: scheduling.Future[T]
+    started: bool  # by this caller
+
+
 class SingleFlight(Generic[T]):
     """One of all callers that ask for the same key at the same time makes the call, and all get its result. At most
     `threads` calls run at once. The process ends only after those that have begun.
@@ -161,15 +166,15 @@ class SingleFlight(Generic[T]):
         self._lock = scheduling.lock()
         self._flying: dict[Hashable, scheduling.Future[T]] = {}
 
-    def start(self, key: Hashable, call: Callable[[], T]) -> tuple[scheduling.Future[T], bool]:
-        """The running call of `key`, and whether this caller started it. Does not block."""
+    def start(self, key: Hashable, call: Callable[[], T]) -> Flight[T]:
+        """The running call of `key`. Does not block."""
         context = copy_context()
         with self._lock:
             flight = self._flying.get(key)
             if flight is not None:
-                return flight, False
+                return Flight(flight, False)
             flight = self._flying[key] = self._pool.submit(context.run, self._fly, key, call)
-            return flight, True
+            return Flight(flight, True)
 
     def ask(self, key: Hashable, call: Callable[[], T], *, wait_seconds: float) -> T:
         """What `call` returns or raises. Blocks for at most `wait_seconds`, then raises NoAnswer.

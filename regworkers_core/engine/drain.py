@@ -15,7 +15,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -191,6 +191,11 @@ def drain(
     ).run()
 
 
+class _Settled(NamedTuple, Generic[D]):
+    settlement: Settlement[D]
+    seconds: float  # since its receive, the wait for a thread included
+
+
 @dataclass(slots=True, eq=False)
 class _Drain(Generic[D]):
     report: DrainReport
@@ -213,7 +218,7 @@ class _Drain(Generic[D]):
     # Whether it may hold something.
     holds: bool = False
     # Batches at work.
-    flying: set[scheduling.Future[tuple[Settlement[D], float]]] = field(default_factory=set)
+    flying: set[scheduling.Future[_Settled[D]]] = field(default_factory=set)
 
     def run(self) -> DrainReport:
         with self.post.steps.watched():
@@ -373,14 +378,12 @@ class _Drain(Generic[D]):
         if len(self.defects) >= _MAX_DEFECTS:
             raise self.defects[-1]
 
-    def _process(self, batch: Sequence[D], received_at: float) -> tuple[Settlement[D], float]:
-        """Do the work in a worker thread, then settle it with the source. Also returns the seconds since its receive,
-        including the wait for this thread.
-        """
+    def _process(self, batch: Sequence[D], received_at: float) -> _Settled[D]:
+        """Do the work in a worker thread, then settle it with the source."""
         with self.post.steps.watched():
             return self._worked(batch, received_at)
 
-    def _worked(self, batch: Sequence[D], received_at: float) -> tuple[Settlement[D], float]:
+    def _worked(self, batch: Sequence[D], received_at: float) -> _Settled[D]:
         settlement = Settlement[D]()
         try:
             for part in bisect(batch, self.work, lambda delivery, error: self._defect([delivery], error)):
@@ -406,7 +409,7 @@ class _Drain(Generic[D]):
             # that have it (`like /.+/`), and compares it with "[]".
             **({"batchItemFailures": json.dumps(failed)} if failed else {}),
         )
-        return settlement, seconds
+        return _Settled(settlement, seconds)
 
     def _defect(self, batch: Sequence[D], error: Exception) -> Settlement[D]:
         log.error("the work failed without settling what it got", error=type(error).__name__, exc_info=error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -143,15 +143,17 @@ class Settler(Generic[I]):
         settlement.counts["dropped"] += len(well) - len(first)
         counted.update(first)
 
-    def _failed(self, evaluated: Evaluated[I], handled: Handled) -> tuple[list[FailedItem], list[FailedItem]]:
-        """Dead letters, and items that continue alone. Raises TransientFailure when attempts cannot be counted."""
+    def _failed(self, evaluated: Evaluated[I], handled: Handled) -> _Failed:
+        """What becomes of items that failed. Raises TransientFailure when attempts cannot be counted."""
         decoded = evaluated.decoded
         message = decoded.message
         attempt = attempt_of(message.attributes)
         if decoded.refused:
             # Perhaps before its proof was checked, so it goes on with the one that it came with.
             proof = self._handler.seal.kept(message) if self._handler.seal else {}
-            return [FailedItem(message, _original_body(message), decoded.refused, attempt, proof=proof)], []
+            return _Failed(
+                [FailedItem(message, _original_body(message), decoded.refused, attempt, proof=proof)], []
+            )
         dead, alone = [], []
         single = len(decoded.items) == 1
         for raw, item, (key, outcome) in zip(decoded.raw(), decoded.items, evaluated.outcomes, strict=True):
@@ -168,7 +170,7 @@ class Settler(Generic[I]):
             if not isinstance(outcome, PermanentFailure):
                 outcome = PermanentFailure(Reason.ATTEMPTS_EXHAUSTED, f"{attempts} attempts: {outcome}")
             dead.append(self._item(message, body or _original_body(message), outcome, attempts, subject))
-        return dead, alone
+        return _Failed(dead, alone)
 
     def _item(
         self,
@@ -253,6 +255,11 @@ class FailedItem:
     def first_failed_at(self, at: str) -> str:
         """What the message says, else `at`. A value that breaks the grammar may be from anyone who can send."""
         return fit_correlation_id(self.message.attributes.get("firstFailedAt")) or at
+
+
+class _Failed(NamedTuple):
+    dead: list[FailedItem]
+    alone: list[FailedItem]  # they go on, each in a message of its own
 
 
 class History(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -107,8 +107,9 @@ def provision_queues(
             }
             attributes["VisibilityTimeout"] = str(queue.visibility_seconds)
             attributes["RedrivePolicy"] = orjson.dumps(redrive).decode()
-        done, arns[queue.name] = _queue(runtime, queue.name, attributes, change)
-        yield done
+        made = _queue(runtime, queue.name, attributes, change)
+        arns[queue.name] = made.arn
+        yield made.done
 
 
 # Every queue on AWS answers with them. A server without them (ElasticMQ) keeps no such limit, so that there is nothing
@@ -116,8 +117,13 @@ def provision_queues(
 ALWAYS_ANSWERED = frozenset({"MessageRetentionPeriod", "MaximumMessageSize"})
 
 
-def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool) -> tuple[Provisioned, str]:
-    """Create the queue, or with `change` set the attributes that differ. Also returns its ARN."""
+class _Queue(NamedTuple):
+    done: Provisioned
+    arn: str
+
+
+def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool) -> _Queue:
+    """Create the queue, or with `change` set the attributes that differ."""
     client, call = runtime.sqs, runtime.dependency("sqs").call
     absent = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
     found = found_or_none(absent, call, client.get_queue_url, QueueName=name)
@@ -133,7 +139,7 @@ def _queue(runtime: Runtime, name: str, wanted: Mapping[str, str], change: bool)
         call(client.set_queue_attributes, QueueUrl=url, Attributes=differing)
     differences = _differences(differing, {key: existing.get(key) for key in differing})
     done = _provisioned("queue", name, differences, created=found is None, change=change)
-    return done, existing["QueueArn"]
+    return _Queue(done, existing["QueueArn"])
 
 
 def _same(existing: str | None, wanted: str) -> bool:

@@ -157,8 +157,8 @@ class Metering:
     """A value of an instrument, with its dimensions in CloudWatch's words; of a histogram one value, or several."""
 
     instrument: Instrument
-    value: float | Histogram
-    dimensions: Mapping[str, str] = field(default_factory=dict)
+    value: float | Histogram  # in the unit of the instrument
+    dimensions: Mapping[str, str] = field(default_factory=dict)  # names and values, in CloudWatch's order
     # What messages come from, for OpenTelemetry.
     system: str = "aws_sqs"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import structlog
 
@@ -217,10 +217,13 @@ def _id(campaign_id: str | None, backfill_id: str | None) -> str:
     return chosen
 
 
-def _parameters(
-    rows: BackfillRows, fresh: Parameters, campaign_id: str | None, only_resume: bool
-) -> tuple[Parameters, bool]:
-    """The parameters of the backfill under this id, and whether it starts again from the beginning."""
+class _Chosen(NamedTuple):
+    parameters: Parameters
+    afresh: bool  # whether it starts again from the beginning
+
+
+def _parameters(rows: BackfillRows, fresh: Parameters, campaign_id: str | None, only_resume: bool) -> _Chosen:
+    """The parameters of the backfill under this id."""
     row = rows.run()
     finished = row is not None and row.state.get("state") == "finished"
     if only_resume and (row is None or finished):
@@ -228,7 +231,7 @@ def _parameters(
             f"backfill {quoted(rows.id)} {'is finished' if finished else 'was never started'}: nothing to resume"
         )
     if row is None or finished:
-        return fresh, True
+        return _Chosen(fresh, True)
     stored = Parameters.of(row.state)
     if campaign_id is not None and campaign_id != stored.campaign_id:
         of = f"campaign {stored.campaign_id}" if stored.campaign_id else "the whole table"
@@ -238,7 +241,7 @@ def _parameters(
         raise UsageError(
             f"backfill {rows.id} is unfinished and covers {changed}: choose another id with --id"
         )
-    return stored, False
+    return _Chosen(stored, False)
 
 
 def estimate_items(runtime: Runtime) -> int | None:

@@ -29,7 +29,7 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.second_look import SecondLook
-from regworkers_core.replication.states_to_save import KeyRequest, states_to_save
+from regworkers_core.replication.states_to_save import KeyRequest, StatesToSave, states_to_save
 
 log = structlog.get_logger(__name__)
 # A failed entry is corrected minutes later, and mostly saved in another run.
@@ -130,7 +130,8 @@ class Saver:
         failed for the batch as a whole.
         """
         saved = Handled()
-        entries, writes = self._read(wanted, saved)
+        states = self._read(wanted, saved)
+        entries, writes = states.entries, states.writes
         self._count_unknown_campaigns(entries, saved)
         if personal := sum(is_personal(key.entry_id) for key in entries):
             saved.counts["personal_id"] += personal
@@ -174,16 +175,14 @@ class Saver:
         for outcome, some in passed.items():
             entries_passed("entry saved", some, outcome=outcome)
 
-    def _read(
-        self, wanted: Mapping[EntryKey, KeyRequest], saved: Handled
-    ) -> tuple[dict[EntryKey, Entry], list[Write]]:
+    def _read(self, wanted: Mapping[EntryKey, KeyRequest], saved: Handled) -> StatesToSave:
         states = states_to_save(wanted, self._table.get(list(wanted)) if wanted else {})
         for key, (subject, failure) in states.refused.items():
             # The dead letter holds for the state of the table, whatever order the message names.
             saved.outcomes[key], saved.subjects[key] = failure, subject
         # The removal has a record of its own on the stream.
         saved.outcomes.update(dict.fromkeys(states.gone, "gone"))
-        return states.entries, states.writes
+        return states
 
     def _note_outcome(
         self, write: Write, effect: Effect | Failure, entry: Entry | None, saved: Handled

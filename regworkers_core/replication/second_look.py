@@ -147,9 +147,15 @@ class SecondLook:
         return counts
 
 
-def _read(text: str) -> tuple[EntryKey, _Saved]:
+class _Taken(NamedTuple):
+    key: EntryKey
+    saved: _Saved
+
+
+def _read(text: str) -> _Taken:
     campaign_id, entry_id, created_at, version, updated_at, live = text.split(_SEPARATOR)
-    return EntryKey(campaign_id, entry_id), _Saved(Order(created_at, int(version), updated_at), bool(live))
+    saved = _Saved(Order(created_at, int(version), updated_at), bool(live))
+    return _Taken(EntryKey(campaign_id, entry_id), saved)
 
 
 def _is_explained(pair: Pair, saved: _Saved) -> bool:

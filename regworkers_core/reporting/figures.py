@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -38,7 +38,12 @@ class _Figure(Figure):
         super().draw(renderer)
 
 
-def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
+class Panels(NamedTuple):
+    figure: Figure
+    axes: Sequence[Axes]  # from top to bottom
+
+
+def figure(rows: float, panels: int = 1) -> Panels:
     """An empty figure with `panels` axes below each other, high enough for `rows` lines of text."""
     made = _Figure(figsize=(_WIDTH_INCHES, 1.3 + 0.26 * max(rows, 6)), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(made)
@@ -48,7 +53,7 @@ def figure(rows: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
         axis.spines[["left", "bottom"]].set_color(GREY)
         axis.tick_params(colors=INK, labelsize=9)
         axis.set_axisbelow(True)
-    return made, list(axes)
+    return Panels(made, list(axes))
 
 
 def png(made: Figure) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -128,6 +128,12 @@ class CacheSettings(Section):
     wait_seconds: float = Field(5.0, gt=0)
 
 
+class TlsPlaces(NamedTuple):
+    text: str | None
+    file: str | None
+    secret: str | None
+
+
 class KafkaTlsSettings(Section):
     """What this client shows to the brokers and whom it trusts, in PEM. Each in one place: the text itself goes before
     a file, a file before a secret (by its name under the environment's prefix).
@@ -147,11 +153,12 @@ class KafkaTlsSettings(Section):
     # How often files and secrets are looked at for others; a running producer takes them up.
     check_seconds: float = Field(60.0, gt=0)
 
-    def places(self, part: Literal["certificate", "key", "ca"]) -> tuple[str | None, str | None, str | None]:
-        """Text, file and secret of a part; what is empty counts as not given."""
+    def places(self, part: Literal["certificate", "key", "ca"]) -> TlsPlaces:
+        """Where a part is; what is empty counts as not given."""
         text: SecretStr | None = getattr(self, part)
         inline = text.get_secret_value() if text else None
-        return inline or None, getattr(self, f"{part}_file") or None, getattr(self, f"{part}_secret") or None
+        file, secret = (getattr(self, f"{part}_{place}") or None for place in ("file", "secret"))
+        return TlsPlaces(inline or None, file, secret)
 
 
 class KafkaSettings(Section):

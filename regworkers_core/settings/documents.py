@@ -90,7 +90,7 @@ class Document(PydanticBaseSettingsSource):
         super().__init__(settings_cls)
         self._document = document
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: Any, field_name: str) -> Any:
         return self._document.get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:

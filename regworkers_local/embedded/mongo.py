@@ -41,7 +41,7 @@ def install() -> None:
     NeoSQLiteHandler.handle_command = _command
 
 
-def _command(handler: NeoSQLiteHandler, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+def _command(handler: NeoSQLiteHandler, message: dict[str, Any]) -> Any:
     """List databases by their files. The server would open each without its lock, and crash if another client dropped
     one meanwhile.
     """

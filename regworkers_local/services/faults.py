@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -122,12 +122,17 @@ class Front:
             await _misbehave(fault, self._app, scope, receive, send)
 
 
-def _addressed(path: str) -> tuple[Service | None, str]:
-    """The service of a path, and the path without the service's prefix."""
+class _Addressed(NamedTuple):
+    service: Service | None
+    path: str  # without the service's prefix
+
+
+def _addressed(path: str) -> _Addressed:
     for service, pattern in PATHS.items():
         if found := re.fullmatch(f"/{service.value}({pattern}|/health)", path):
-            return service, found[1]
-    return next((service for service, pattern in PATHS.items() if re.fullmatch(pattern, path)), None), path
+            return _Addressed(service, found[1])
+    own = (service for service, pattern in PATHS.items() if re.fullmatch(pattern, path))
+    return _Addressed(next(own, None), path)
 
 
 async def _misbehave(fault: Fault, app: App, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,7 +13,7 @@ class Part(NamedTuple):
     """A part."""
 
     settings: Settings
-    lag_seconds: float  # from the write to the acknowledgement
+    lag: float  # from the write to the acknowledgement
     # Where it began.
     started: str
     campaign_id: str

@@ -38,7 +38,7 @@ def test_explanations_blank_lines_and_imports_are_no_code() -> None:
 
 
 def test_a_folder_above_its_limit_or_without_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(size.findings()) == []
+    monkeypatch.setattr(size, "LIMITS", {name: size.Size(1_000, 100_000) for name in size.LIMITS})
     monkeypatch.setitem(size.LIMITS, "regworkers_core/drains", size.Size(1, 10_000))
     monkeypatch.delitem(size.LIMITS, "regworkers_core/engine")
     monkeypatch.setattr(size, "TESTS_LIMIT", 10)

@@ -91,6 +91,11 @@ def classify_objects(error: Exception) -> Exception:
     return classify_aws(DEPENDENCY)(error)
 
 
+class ObjectPart(NamedTuple):
+    stream: io.BufferedReader
+    size: int  # of the whole object
+
+
 class ObjectLock(NamedTuple):
     """S3's Object Lock for new objects: `mode` is GOVERNANCE or COMPLIANCE. `days` None: they are not locked."""
 
@@ -250,12 +255,10 @@ class ObjectStore:
         """The object as a stream, constant memory whatever its size. Raises MissingObject; reading on raises
         UsageError when the object was replaced meanwhile.
         """
-        return self.open_part(key)[0]
+        return self.open_part(key).stream
 
-    def open_part(self, key: str, start: int = 0, end: int | None = None) -> tuple[io.BufferedReader, int]:
-        """Open it as `open` does, from the byte `start` on and before `end`; and the number of bytes of the whole
-        object.
-        """
+    def open_part(self, key: str, start: int = 0, end: int | None = None) -> ObjectPart:
+        """Open it as `open` does, from the byte `start` on and before `end`."""
         head = self._call(key, self._client.head_object, Bucket=self.bucket, Key=key)
 
         def read(start: int, end: int) -> bytes:
@@ -279,7 +282,7 @@ class ObjectStore:
         size: int = head["ContentLength"]
         last = size if end is None else min(end, size)
         part = ObjectStream(lambda low, high: read(start + low, start + high), max(last - start, 0))
-        return part.buffered(), size
+        return ObjectPart(part.buffered(), size)
 
     def exists(self, key: str) -> bool:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
@@ -28,6 +28,16 @@ _UNCONFIRMED: Mapping[str, Any] = {"Code": "not confirmed"}
 
 # A message of a send, with its index.
 _Numbered = tuple[int, Outgoing]
+
+
+class DepthAndRetention(NamedTuple):
+    depth: QueueDepth
+    retention_seconds: float  # the declared one where the server has no such attribute
+
+
+class _Refused(NamedTuple):
+    failed: list[SendFailure]
+    again: list[_Numbered]  # those of them that were throttled
 
 
 class SqsQueue:
@@ -70,16 +80,14 @@ class SqsQueue:
         sent("aws_sqs", self.name, len(messages) - len(failures), len(failures))
         return [failures[index] for index in sorted(failures)]
 
-    def _send_some(
-        self, batch: Sequence[_Numbered], within_seconds: float | None
-    ) -> tuple[list[SendFailure], list[_Numbered]]:
-        """Make one call. Returns what was not confirmed, and which of that was throttled and should be sent again."""
+    def _send_some(self, batch: Sequence[_Numbered], within_seconds: float | None) -> _Refused:
+        """Make one call."""
         try:
             entries = [_entry(index, message) for index, message in batch]
             refused = self._batch("send_message_batch", entries, within_seconds=within_seconds)
         except TransientFailure as failure:
             # The policy's retries are used up.
-            return [SendFailure(index, failure.error, False) for index, _ in batch], []
+            return _Refused([SendFailure(index, failure.error, False) for index, _ in batch], [])
         busy = self._busy("SendMessageBatch", len(batch), refused)
         failed = [
             # KMS's throttling of an encrypted queue is called the sender's fault.
@@ -90,7 +98,7 @@ class SqsQueue:
             )
             for id_, refusal in refused.items()
         ]
-        return failed, [(index, message) for index, message in batch if str(index) in busy]
+        return _Refused(failed, [(index, message) for index, message in batch if str(index) in busy])
 
     def _batches(self, messages: Sequence[_Numbered]) -> Iterator[list[_Numbered]]:
         batch: list[_Numbered] = []
@@ -214,12 +222,12 @@ class SqsQueue:
         answer = self._call(self._client.get_queue_attributes, AttributeNames=list(_DEPTH))
         return _depth(answer["Attributes"])
 
-    def state(self) -> tuple[QueueDepth, float]:
-        """The depth, and the retention in seconds: the declared one where the server has no such attribute."""
+    def state(self) -> DepthAndRetention:
         names = [*_DEPTH, "MessageRetentionPeriod"]
         answer = self._call(self._client.get_queue_attributes, AttributeNames=names)
         found = answer["Attributes"]
-        return _depth(found), float(found.get("MessageRetentionPeriod", self._retention_days * 86_400))
+        retention = found.get("MessageRetentionPeriod", self._retention_days * 86_400)
+        return DepthAndRetention(_depth(found), float(retention))
 
     def _call(self, function: Callable[..., Any], **arguments: Any) -> Any:
         return self._within(None, lambda: function(QueueUrl=self._queue_url(), **arguments))

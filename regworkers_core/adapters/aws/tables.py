@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
@@ -19,6 +19,11 @@ MAX_STATEMENTS = 25
 # The code of a statement whose item does not meet its condition, or does not exist.
 CHANGED = "ConditionalCheckFailed"
 Item = dict[str, Any]
+
+
+class StatementOutcome(NamedTuple):
+    code: str  # of the error; empty: there is none
+    failure: TransientFailure | None  # None: the statement cannot be repeated
 
 
 class TableClient:
@@ -105,9 +110,9 @@ class TableClient:
         if left:
             raise TransientFailure(self._dependency.name, f"{len(left)} {what} stayed unprocessed")
 
-    def _statement_outcome(self, response: Mapping[str, Any]) -> tuple[str, TransientFailure | None]:
-        """The error code of one response of BatchExecuteStatement (empty without one), and the failure if the statement
-        can be repeated. Raises UsageError if access is refused or the table is missing.
+    def _statement_outcome(self, response: Mapping[str, Any]) -> StatementOutcome:
+        """What one response of BatchExecuteStatement says. Raises UsageError if access is refused or the table is
+        missing.
         """
         code = str(response.get("Error", {}).get("Code") or "")
         if code == "ResourceNotFound":
@@ -115,7 +120,7 @@ class TableClient:
         meaning = meaning_of_code(self._dependency.name, code, "BatchExecuteStatement") if code else None
         if isinstance(meaning, UsageError):
             raise meaning
-        return code, meaning
+        return StatementOutcome(code, meaning)
 
 
 def key_of(pk: str, sk: str) -> Item:

@@ -86,7 +86,7 @@ class CsvFile:
             raise self._trouble(error) from None
         try:
             self._file = self._as_text(raw)
-            self.columns, self._delimiter = self._header()
+            self._read_header()
         except BaseException:
             raw.close()
             raise
@@ -131,22 +131,21 @@ class CsvFile:
         # Invalid UTF-8 becomes a character that no value may have: that row is rejected, not the file.
         return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace")
 
-    def _header(self) -> tuple[tuple[str, ...], str]:
+    def _read_header(self) -> None:
         line = ""
         while not line.strip():
             line = self._line()
             if not line:
                 expected = self._shape.expected
                 raise UsageError(f"{self._name}: empty; its first line should be the header {expected}")
-        delimiter = next((char for char in _DELIMITERS if char in line), ",")
-        columns = tuple(name.strip().strip('"') for name in line.split(delimiter))
+        self._delimiter = next((char for char in _DELIMITERS if char in line), ",")
+        columns = self.columns = tuple(name.strip().strip('"') for name in line.split(self._delimiter))
         if not self._shape.accepts(columns):
             shown = [name if name in self._shape.words else masked(name) for name in columns[:_SHOWN_COLUMNS]]
             raise UsageError(
                 f"{self._name}: line {self._number} should be the header {self._shape.expected}, found "
                 f"{', '.join(shown)}"
             )
-        return columns, delimiter
 
     def _trouble(self, error: OSError) -> UsageError:
         return UsageError(f"{self._name}: {error.strerror}")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
@@ -37,6 +37,11 @@ class MaterialInUse:
     options: Mapping[str, Any] = field(repr=False)
     fingerprint: str
     verified: bool
+
+
+class Tried(NamedTuple):
+    answer: Answer
+    reason: str  # of a failure
 
 
 # Tries to connect with librdkafka's settings. Returns the result and, in words, the reason for a failure.
@@ -166,7 +171,7 @@ def _log_refusal(refused: str | None) -> None:
 def try_out(bootstrap: str, *, timeout_seconds: float) -> Try:
     """Returns a `Try` that asks the brokers for their metadata."""
 
-    def attempt(options: Mapping[str, Any]) -> tuple[Answer, str]:
+    def attempt(options: Mapping[str, Any]) -> Tried:
         errors: list[int] = []
         fixed: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
@@ -176,7 +181,9 @@ def try_out(bootstrap: str, *, timeout_seconds: float) -> Try:
         try:
             client = AdminClient({**options, **fixed}, logger=_SILENT)
         except KafkaException:
-            return Answer.REFUSED, "the key does not belong to the certificate, or one of them is damaged"
+            return Tried(
+                Answer.REFUSED, "the key does not belong to the certificate, or one of them is damaged"
+            )
         give_up = scheduling.monotonic() + timeout_seconds
         while (left := give_up - scheduling.monotonic()) > 0:
             try:
@@ -185,15 +192,15 @@ def try_out(bootstrap: str, *, timeout_seconds: float) -> Try:
                 # Serves the errors of the connections.
                 client.poll(0)
                 if KafkaError._SSL in errors or KafkaError._AUTHENTICATION in errors:
-                    return (
+                    return Tried(
                         Answer.REFUSED,
                         "no TLS connection: brokers and this client do not trust each other",
                     )
                 if KafkaError._ALL_BROKERS_DOWN in errors:
                     break
             else:
-                return Answer.CONNECTED, ""
-        return (
+                return Tried(Answer.CONNECTED, "")
+        return Tried(
             Answer.SILENCE,
             "the brokers close the connection: the certificate expired, or its issuer is unknown",
         )

@@ -50,8 +50,10 @@ class Material:
         return digest.hexdigest()
 
 
-# A token and the time when it ends (epoch seconds). librdkafka calls it, with its own configuration, when it needs one.
-TokenSource = Callable[[object], tuple[str, float]]
+# A token and the time when it ends (epoch seconds).
+Token = tuple[str, float]
+# librdkafka calls it, with its own configuration, when it needs a token.
+TokenSource = Callable[[object], Token]
 
 
 def msk_token(aws: AwsClients, region: str) -> TokenSource:
@@ -72,7 +74,7 @@ def msk_token(aws: AwsClients, region: str) -> TokenSource:
     provider = CredentialProvider()
     provider.load = aws.credentials
 
-    def token(_configuration: object) -> tuple[str, float]:
+    def token(_configuration: object) -> Token:
         text, ends_ms = signer.generate_auth_token_from_credentials_provider(region, provider)
         return text, ends_ms / 1000
 

@@ -84,8 +84,8 @@ class Entrants:
         found = [_entrant(document) for document in by_id.values()]
         return FoundEntrants(found, not more and len(documents) < most and not _is_cut(by_id, traces, each))
 
-    def _one_batch(self, pipeline: Sequence[Document], most: int) -> tuple[list[Document], bool]:
-        """What fits into one answer (16 MB), and whether there is more. A command, because a fan waits for it: the
+    def _one_batch(self, pipeline: Sequence[Document], most: int) -> _Batch:
+        """What fits into one answer (16 MB). A command, because a fan waits for it: the
         driver's cursors and retries would double the CPU time of a check.
         """
         collection = self._collection
@@ -100,7 +100,12 @@ class Entrants:
         )["cursor"]
         if answer["id"]:
             collection.database.command("killCursors", collection.name, cursors=[answer["id"]])
-        return answer["firstBatch"], bool(answer["id"])
+        return _Batch(answer["firstBatch"], bool(answer["id"]))
+
+
+class _Batch(NamedTuple):
+    documents: list[Document]
+    more: bool
 
 
 def _branches(traces: Ids[Trace], most: int) -> list[list[Document]]:

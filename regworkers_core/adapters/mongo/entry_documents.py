@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson
 from bson.dbref import DBRef
@@ -151,16 +151,19 @@ def _update(write: Write, at: str, run_id: str) -> Document:
     }
 
 
-def erasing(
-    key: EntryKey, stored: Document | None, order: Order, *, at: str, run_id: str
-) -> tuple[Document, Document]:
-    """Filter and update that turn a document, exactly as it was read, into the tombstone of an erased fan, without any
+class Erasing(NamedTuple):
+    query: Document
+    update: Document
+
+
+def erasing(key: EntryKey, stored: Document | None, order: Order, *, at: str, run_id: str) -> Erasing:
+    """What turns a document, exactly as it was read, into the tombstone of an erased fan, without any
     other field. A later life than the erasure stays and only records its time. `order` is that of the source's state.
     """
     seen = None if stored is None else stored_of(stored)
     erased_at = at if seen is None else max(at, seen.erased_at or "")
     if seen is not None and not is_erased(seen.order.created_at, at):
-        return exactly(key, seen), {"$set": {ERASED_AT: erased_at}}
+        return Erasing(exactly(key, seen), {"$set": {ERASED_AT: erased_at}})
     tombstone: Document = {"campaignId": key.campaign_id, "entryId": key.entry_id, ERASED_AT: erased_at}
     if seen is None or seen.deleted_at is None:
         highest = order if seen is None else max(order, seen.order)
@@ -169,7 +172,8 @@ def erasing(
     kept = {"_id", "_replication", "deletedAt", *tombstone}
     gone = {name: "" for name in stored or () if name not in kept}
     update: Document = {"$set": tombstone, **({"$unset": gone} if gone else {})}
-    return ({"_id": key.document_id, "_replication": None} if seen is None else exactly(key, seen)), update
+    absent = {"_id": key.document_id, "_replication": None}
+    return Erasing(absent if seen is None else exactly(key, seen), update)
 
 
 def _identity(fields: Mapping[str, Any]) -> Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from regworkers_core.adapters.mongo.store import Document, Documents, find_all
 from regworkers_core.domain.reasons import TransientFailure
@@ -36,6 +36,11 @@ def pages(
         query = _behind(query, page[-1]["_id"])
 
 
+class _Opened(NamedTuple):
+    cursor: Iterator[Document]
+    page: list[Document]
+
+
 def scan(
     collection: Documents,
     dependency: Dependency,
@@ -53,11 +58,11 @@ def scan(
 
     projection = None if fields is None else dict.fromkeys(fields, 1)
 
-    def open_cursor(wanted: Mapping[str, Any]) -> tuple[Iterator[Document], list[Document]]:
+    def open_cursor(wanted: Mapping[str, Any]) -> _Opened:
         cursor = collection.find(wanted, projection, batch_size=size)
         if ordered:
             cursor = cursor.sort("_id", 1)
-        return cursor, list(islice(cursor, size))
+        return _Opened(cursor, list(islice(cursor, size)))
 
     cursor, page = dependency.call(open_cursor, query)
     while page:

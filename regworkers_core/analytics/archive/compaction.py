@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow.parquet as pq
@@ -223,8 +223,13 @@ def expire_days(ledger: Ledger, first_day: str, now: float) -> Expired:
     return found
 
 
-def _split(manifest: ArchiveManifest, first_day: str) -> tuple[list[DataFile], Expired]:
+class _Split(NamedTuple):
+    gone: list[DataFile]
+    expired: Expired
+
+
+def _split(manifest: ArchiveManifest, first_day: str) -> _Split:
     gone = [file for file in manifest.files if file.date < first_day]
     left = [file for file in manifest.files if file.date >= first_day]
     sizes = (sum(file.rows for file in gone), sum(file.bytes for file in gone))
-    return gone, Expired(first_day, len(gone), *sizes, len(left), sum(file.bytes for file in left))
+    return _Split(gone, Expired(first_day, len(gone), *sizes, len(left), sum(file.bytes for file in left)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -152,12 +152,17 @@ def _part(name: str, value: Any) -> Any:
     return value if kind is None else tuple(kind(**each) for each in value)
 
 
-def read_manifest(objects: ObjectStore) -> tuple[ArchiveManifest, str | None]:
-    """Return the manifest and the tag of exactly that state; an empty manifest if nothing was archived yet."""
+class ManifestRead(NamedTuple):
+    manifest: ArchiveManifest  # empty if nothing was archived yet
+    tag: str | None  # of exactly that state
+
+
+def read_manifest(objects: ObjectStore) -> ManifestRead:
     found = objects.get_tagged(MANIFEST)
     if found is None:
-        return ArchiveManifest(), None
-    return ArchiveManifest.parse(found.data, f"s3://{objects.bucket}/{MANIFEST}"), found.tag
+        return ManifestRead(ArchiveManifest(), None)
+    parsed = ArchiveManifest.parse(found.data, f"s3://{objects.bucket}/{MANIFEST}")
+    return ManifestRead(parsed, found.tag)
 
 
 class Ledger:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -91,12 +91,14 @@ def make_funnel(
     )
 
 
-def assess(
-    campaign_id: str, counts: Counts, staged: StagedFiles
-) -> tuple[Mapping[Stage, str], tuple[Remark, ...]]:
-    """Find the stages that were not reached yet, each with the reason, and explain numbers that do not fit."""
+class Assessed(NamedTuple):
+    pending: Mapping[Stage, str]  # why each of these stages was not reached yet
+    remarks: tuple[Remark, ...]  # they explain numbers that do not fit
+
+
+def assess(campaign_id: str, counts: Counts, staged: StagedFiles) -> Assessed:
     pending = _pending(counts, staged)
-    return pending, tuple(_remarks(campaign_id, counts, staged, pending))
+    return Assessed(pending, tuple(_remarks(campaign_id, counts, staged, pending)))
 
 
 def _pending(counts: Counts, staged: StagedFiles) -> dict[Stage, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.files.csv_lines import Reject, masked
@@ -23,6 +23,11 @@ class TypeCount:
     type: InviteType
     valid: int = 0
     expired: int = 0
+
+
+class Counted(NamedTuple):
+    campaign_id: str
+    types: list[TypeCount]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,9 @@ def count_invites(
     slug_or_id: str,
     types: Sequence[InviteType] = tuple(InviteType),
     on_progress: Callable[[int], None] = lambda _seen: None,
-) -> tuple[str, list[TypeCount]]:
-    """Return the campaign's id, and how many invites of each type are valid and expired now, counted page by page.
-    Raises UsageError for an unknown campaign.
+) -> Counted:
+    """Count the invites of each type that are valid and expired now, page by page. Raises UsageError for an unknown
+    campaign.
     """
     campaign_id = campaign_of_invites(runtime, slug_or_id)
     now, seen, counts = runtime.clock(), 0, []
@@ -63,7 +68,7 @@ def count_invites(
             seen += sum(page)
             on_progress(seen)
         counts.append(total)
-    return campaign_id, counts
+    return Counted(campaign_id, counts)
 
 
 def check_invite(runtime: Runtime, slug_or_id: str, type_: InviteType, text: str) -> FoundInvite:

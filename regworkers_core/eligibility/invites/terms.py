@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.invite import InviteType
@@ -108,22 +109,27 @@ def _end_of(day: datetime) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) + _DAY_SECONDS
 
 
-def campaign_to_invite_to(runtime: Runtime, slug_or_id: str, *, force: bool) -> tuple[str, Campaign | None]:
-    """Return the id to write invites under, and the campaign. `force` accepts the id of a campaign that does not exist
+class Invited(NamedTuple):
+    campaign_id: str  # to write invites under
+    campaign: Campaign | None  # None: it does not exist yet
+
+
+def campaign_to_invite_to(runtime: Runtime, slug_or_id: str, *, force: bool) -> Invited:
+    """Find the campaign to invite to. `force` accepts the id of a campaign that does not exist
     yet. Without `force`, raises UsageError for an unknown campaign.
     """
     if not force:
         hint = "; to invite before it is created, give its campaignId and --force"
         campaign = runtime.campaigns.require(slug_or_id, hint)
-        return campaign.campaign_id, campaign
+        return Invited(campaign.campaign_id, campaign)
     found = runtime.campaigns.find(slug_or_id)
     if found is not None:
-        return found.campaign_id, found
+        return Invited(found.campaign_id, found)
     if not is_selection_id(slug_or_id):
         raise UsageError(
             "the campaign to invite to cannot be a campaignId: use 1 to 64 characters of A-Z a-z 0-9 - _"
         )
-    return slug_or_id, None
+    return Invited(slug_or_id, None)
 
 
 def campaign_of_invites(runtime: Runtime, slug_or_id: str) -> str:

@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType
@@ -181,6 +182,11 @@ _REJECTS = ".rejects.csv"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 
 
+class UploadedObject(NamedTuple):
+    report: ListReport
+    rejects: str  # the key of the lines that could not be read
+
+
 def upload_object(
     runtime: Runtime,
     slug_or_id: str,
@@ -194,10 +200,9 @@ def upload_object(
     shorten: bool = False,
     until_close: bool = False,
     hooks: Hooks | None = None,
-) -> tuple[ListReport, str]:
+) -> UploadedObject:
     """Upload invites from an object in the bucket of artefacts, read as a stream: an upload, or a key below
-    `invites.prefix`. Returns the report and the key of the rejects, which are always written, to replace those of an
-    earlier upload.
+    `invites.prefix`. The rejects are always written, to replace those of an earlier upload.
 
     Raises RequestError for another key, MissingObject, UsageError for an object that was replaced meanwhile, and what
     `upload_invites` raises.
@@ -224,7 +229,7 @@ def upload_object(
             rejects.touch()
         store.put_file(key + _REJECTS, rejects)
     report.rejects_file = None
-    return report, key + _REJECTS
+    return UploadedObject(report, key + _REJECTS)
 
 
 def _key(runtime: Runtime, location: str) -> str:

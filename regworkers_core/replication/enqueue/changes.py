@@ -70,8 +70,12 @@ def flag_cleared_after(record: StreamRecord) -> float | None:
     return max(0.0, record.created_at - changed_at)
 
 
-def table_key(record: StreamRecord) -> tuple[str | None, str | None]:
-    """PK and SK of the changed item, unchecked; None for one that is not a string."""
+# PK and SK as a record has them; None for one that is not a string.
+UncheckedKey = tuple[str | None, str | None]
+
+
+def table_key(record: StreamRecord) -> UncheckedKey:
+    """The key of the changed item."""
     return text_of(record.keys, "PK"), text_of(record.keys, "SK")
 
 
@@ -125,12 +129,13 @@ class RecordChange(NamedTuple):
         return cls(record, change.after(earlier.change), (*earlier.before, earlier.record))
 
 
-def one_of_each_key(
-    records: Sequence[StreamRecord], settlement: Settlement[StreamRecord]
-) -> tuple[list[RecordChange], list[Refused]]:
-    """The changes of a batch, one for each entry, and the records that no message can express. All others are settled
-    as dropped.
-    """
+class ChangesOfBatch(NamedTuple):
+    changes: list[RecordChange]  # one for each entry
+    refused: list[Refused]  # records that no message can express
+
+
+def one_of_each_key(records: Sequence[StreamRecord], settlement: Settlement[StreamRecord]) -> ChangesOfBatch:
+    """The changes of a batch. Records that are in neither list are settled as dropped."""
     last: dict[EntryKey, RecordChange] = {}
     refused: dict[object, Refused] = {}
     # The order is that of the stream: records that were given back come again in the order of their delays.
@@ -148,7 +153,7 @@ def one_of_each_key(
             drop(settlement, record, "filtered")
             continue
         last[change.item.key] = RecordChange.of(record, change, last.pop(change.item.key, None))
-    return list(last.values()), list(refused.values())
+    return ChangesOfBatch(list(last.values()), list(refused.values()))
 
 
 def drop(settlement: Settlement[StreamRecord], record: StreamRecord, why: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import structlog
 
@@ -46,10 +47,14 @@ def consumer_key(table_name: str, owner: str) -> LeaseKey:
     return LeaseKey(partition(table_name), _CONSUMER + owner)
 
 
-def split_rows(rows: Sequence[LeaseRow]) -> tuple[dict[str, LeaseRow], list[LeaseRow]]:
-    """The rows of shards by shard id, and those of consumers."""
+class SplitRows(NamedTuple):
+    shards: dict[str, LeaseRow]  # by shard id
+    consumers: list[LeaseRow]
+
+
+def split_rows(rows: Sequence[LeaseRow]) -> SplitRows:
     shards = {shard_of(row.key): row for row in rows if row.key.sk.startswith(_SHARD)}
-    return shards, [row for row in rows if row.key.sk.startswith(_CONSUMER)]
+    return SplitRows(shards, [row for row in rows if row.key.sk.startswith(_CONSUMER)])
 
 
 def state_of_new(parent_id: str | None, seen_at: str) -> dict[str, str]:

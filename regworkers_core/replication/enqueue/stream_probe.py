@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.streams import IteratorExpired, StreamRecord, Streams, Trimmed, known_stream
@@ -184,6 +185,11 @@ def probe_stream(
     return StreamProbe(len(known.rows), len(workable), reads.done, reads.unread, oldest_at, reads.failure)
 
 
+class _Unread(NamedTuple):
+    exists: bool
+    oldest: StreamRecord | None  # None: it could not be read
+
+
 class _ShardReads:
     """Several threads, each reading one shard after the other."""
 
@@ -238,16 +244,15 @@ class _ShardReads:
         with self._lock:
             self.failure = self.failure or error
 
-    def _first_unread(self, name: str) -> tuple[bool, StreamRecord | None]:
-        """Whether the shard has an unread record, and the oldest one if it could be read."""
+    def _first_unread(self, name: str) -> _Unread:
         checkpoint = shard_rows.checkpoint_of(self._known.rows[name].state)
         iterator = self._streams.iterator(self._known.arn, name, checkpoint)
         for _ in range(_PAGES):
             page = self._streams.read(name, iterator, 1)
             if page.records:
-                return True, page.records[0]
+                return _Unread(True, page.records[0])
             if page.next_iterator is None:
                 # Read to its end, but not marked as finished, which its children wait for.
-                return True, None
+                return _Unread(True, None)
             iterator = page.next_iterator
-        return False, None
+        return _Unread(False, None)

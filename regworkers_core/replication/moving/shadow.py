@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -266,6 +266,11 @@ class _Keeper:
                 self._kept_at = now
 
 
+class Shadowed(NamedTuple):
+    report: ShadowReport
+    drain: DrainReport
+
+
 def shadow(
     runtime: Runtime,
     *,
@@ -275,7 +280,7 @@ def shadow(
     afresh: bool = False,
     on_progress: Callable[[ShadowReport], None] = lambda _report: None,
     on_step: OnStep = no_step,
-) -> tuple[ShadowReport, DrainReport]:
+) -> Shadowed:
     """Compare until the stop signal, for `max_seconds`, or until no record came for `idle_seconds`. Goes on where the
     last shadow ended; `afresh` begins a new report. Blocks for that time.
 
@@ -343,7 +348,7 @@ def shadow(
                 on_progress=lambda _drain: on_progress(report),
             )
             step("shadow.end")
-            return report, ended
+            return Shadowed(report, ended)
     except LeaseBusy:
         raise UsageError("another shadow runs: stop it first") from None
 

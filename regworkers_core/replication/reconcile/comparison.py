@@ -234,16 +234,19 @@ class Comparison:
         return int(self._database.execute(statement, values).fetchone()[0])
 
 
-def _condition(of: Range | None) -> tuple[str, list[str]]:
+class _Condition(NamedTuple):
+    text: str
+    values: list[str]
+
+
+def _condition(of: Range | None) -> _Condition:
     if of is None:
-        return "TRUE", []
+        return _Condition("TRUE", [])
     campaign_id, first, end = of
     behind = "campaign = ? AND entry >= ?"
-    return (
-        (behind, [campaign_id, first])
-        if end is None
-        else (f"{behind} AND entry < ?", [campaign_id, first, end])
-    )
+    if end is None:
+        return _Condition(behind, [campaign_id, first])
+    return _Condition(f"{behind} AND entry < ?", [campaign_id, first, end])
 
 
 def _stored(state: EntrySide | None) -> bytes | None:

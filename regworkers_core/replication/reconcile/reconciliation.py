@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -429,8 +429,14 @@ class Reconciliation:
             self._on_progress(self._done)
 
 
-def _of_all(segments: Sequence[Segment]) -> tuple[Counts, Totals]:
+class _Sums(NamedTuple):
+    counts: Counts
+    totals: Totals
+
+
+def _of_all(segments: Sequence[Segment]) -> _Sums:
     numbers = Counter[str]()
     for segment in segments:
         numbers.update(segment.numbers)
-    return {kind: numbers[kind] for kind in Kind}, Totals(*(numbers[name] for name in Totals._fields))
+    totals = Totals(*(numbers[name] for name in Totals._fields))
+    return _Sums({kind: numbers[kind] for kind in Kind}, totals)

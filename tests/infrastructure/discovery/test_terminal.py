@@ -159,5 +159,6 @@ def test_the_policy_of_one_role_is_printed_for_the_environment_and_unknown_ones_
     assert f"111111111111:table/{runtime.names.demand_table}" in str(one["Statement"])
     assert set(orjson.loads(terminal("iam-policy").stdout_bytes)) == set(ROLES)
     assert "runs of save_entries" in terminal("iam-policy", "--list").stdout
+    assert b"runs of save_entries" in terminal("iam-policy", "--list", "--format", "json").stdout_bytes
     assert isinstance(terminal("iam-policy", "--role", "unknown").exception, UsageError)
     assert isinstance(terminal("iam-policy", "--account", "12").exception, UsageError)

@@ -64,8 +64,10 @@ def test_an_open_incident_is_listed_shown_and_acknowledged_and_pagerduty_is_noti
     assert listed.code == 1
     (shown,) = listed.document["open"]
     assert (shown["key"], shown["runbook"]) == ("queue-depth:a", "docs/runbooks/kafka.md")
-    taken = regworkers(runtime, "alerts", "ack", "queue-depth:a", "--by", "ada", "--reason", "on it")
-    assert taken.code == 0, taken.stderr
+    taken = regworkers(
+        runtime, "alerts", "ack", "queue-depth:a", "--by", "ada", "--reason", "on it", "--format", "json"
+    )
+    assert taken.code == 0 and taken.document, taken.stderr
     assert [action for action, _ in receiver.actions()] == ["trigger", "acknowledge"]
     assert receiver.texts[-1] == "[local-dev] acknowledged by ada: a is deep"
     text = regworkers(runtime, "alerts", "list")
@@ -83,9 +85,20 @@ def test_a_mute_keeps_channels_silent_until_it_is_lifted(
 ) -> None:
     runtime, receiver = world
     muted = regworkers(
-        runtime, "alerts", "mute", "queue-depth:*", "--for", "2h", "--reason", "see [/x]", "--by", "ada"
+        runtime,
+        "alerts",
+        "mute",
+        "queue-depth:*",
+        "--for",
+        "2h",
+        "--reason",
+        "see [/x]",
+        "--by",
+        "ada",
+        "--format",
+        "json",
     )
-    assert muted.code == 0, muted.stderr
+    assert muted.code == 0 and muted.document, muted.stderr
     notifier_of(runtime).settle("queue-depth", [DEEP])
     assert receiver.actions() == [] and receiver.texts == []
     listed = regworkers(runtime, "alerts", "list")

@@ -189,7 +189,7 @@ def test_a_cause_keeps_its_name_and_note(
     (event,) = [each for each in reviewed.all_events if each.event_type_value == "STEP_OUTPUT"]
     metadata = event.step_output_data.metadata
     assert "older app" in metadata["groups"].value and "data:image/png" in metadata["trend"].value
-    assert typed("dlq", "name", fingerprint).code == 0 and cause()["name"] == ""
+    assert typed("dlq", "name", fingerprint, "--format", "json").code == 0 and cause()["name"] == ""
     actions = runtime.operator_actions.history(what="dlq name")
     assert [each.target for each in actions] == [fingerprint] * 3 and actions[-1].who == "ada"
 
@@ -201,6 +201,7 @@ def test_the_commands_need_only_what_their_policy_allows(
     remove(runtime, key("gone"))
     correct(runtime, "e1")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
+    assert typed("dlq", "export", "replication", "s3", "--format", "json").document["seen"]
     typed("dlq", "redrive", "replication", "--apply", "--at-once")
     typed("dlq", "drop", "replication", "--apply", "--yes")
     used = {call.action for call in recorder.calls}

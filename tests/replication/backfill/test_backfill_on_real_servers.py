@@ -23,6 +23,7 @@ from regworkers_core.runtime import Runtime
 from tests.support.children import run_child
 from tests.support.drains import replicate_all, run
 from tests.support.entries import item, key, put
+from tests.support.terminal import regworkers
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -97,6 +98,7 @@ def test_paused_from_outside_it_says_how_to_go_on_and_goes_on(runtime: Runtime) 
     assert paused.ended == "paused" and not paused.finished and 0 < paused.sent < 200
     assert "regworkers backfill resume --id all" in paused.advice
     assert backfill_status(runtime)["state"] == "paused"
+    assert regworkers(runtime, "backfill", "pause", "--format", "json").document["wanted"] == "paused"
     resumed = start_backfill(runtime, rate=100_000, only_resume=True)
     assert resumed.finished and resumed.sent == 200 and resumed.sent_now == 200 - paused.sent
     assert run(runtime, "save").counts["applied"] == 200

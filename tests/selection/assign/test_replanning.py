@@ -30,6 +30,7 @@ from tests.support.draws import (
     publish,
     result,
 )
+from tests.support.terminal import regworkers
 
 ROWS = result({"berlin": 4}, waiting=2)
 WORD = f"{CAMPAIGN}:1"
@@ -124,6 +125,7 @@ def test_a_planned_code_that_is_void_is_replaced_by_the_next_position_and_the_pl
     assert dead_letter.attributes["reason"] == "CODE_CONFLICT"
     assert "`regworkers draw replan-code summer berlin`" in dead_letter.attributes["error"]
     assert replanned(drawn, confirm="") == [(3, 6)]
+    assert regworkers(drawn, "draw", "replan-code", CAMPAIGN, "berlin", "--format", "json").code == 1
     assert market_status(drawn)["berlin"] == "ASSIGNING", "finding them changes nothing"
 
     assert replanned(drawn) == [(3, 6)]

@@ -56,6 +56,7 @@ def test_a_campaign_from_its_creation_to_its_closing(runtime: Runtime, ask: Ask,
     assert again.code == 2 and again.stdout == "" and "campaign show summer" in again.stderr
     assert ask("campaign", "close", "summer").code == 2
     assert ask("campaign", "open", "summer").document["changed"] is True
+    assert ask("campaign", "show", "summer").document["status"] == "OPEN"
     closed = ask("campaign", "close", "summer", "--reason", "sold out")
     assert closed.code == 0 and closed.document["status"] == "CLOSED"
     repeat = ask("campaign", "close", "summer")

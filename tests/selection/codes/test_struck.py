@@ -89,7 +89,8 @@ def test_the_file_at_the_terminal_is_private_and_one_that_cannot_be_written_is_n
     file = tmp_path / "struck-codes.csv"
     file.write_text("of yesterday\n" * 1000)
     file.chmod(0o644)
-    assert regworkers(struck, "codes", "block", "summer", "--save", str(tmp_path)).code == 1
+    words = ("codes", "block", "summer", "--save", str(tmp_path), "--format", "json")
+    assert regworkers(struck, *words).code == 1
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 and len(file.read_text().splitlines()) == 3
     nowhere = regworkers(struck, "codes", "block", "summer", "--save", str(file / "no"))
     assert nowhere.code == 2 and "struck-codes.csv/no" in nowhere.stderr and "Traceback" not in nowhere.stderr

@@ -37,6 +37,7 @@ from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw,
 from tests.selection.public.fakes import witnesses
 from tests.selection.public.test_public_log import Cosigns
 from tests.support.shared import shared_namespace
+from tests.support.terminal import regworkers
 
 
 def leaves(runtime: Runtime, campaign: str = CAMPAIGN) -> list[tuple[Kind, int, str]]:
@@ -255,6 +256,8 @@ def test_each_planned_code_has_a_line_that_its_winner_can_find(finished: Runtime
     [proof] = code_proofs(runtime, CAMPAIGN, "r")
     assert lines[1] == f"berlin|2|{digest_of(proof.salt, 'berlin-0002')}"
     assert code_proofs(runtime, CAMPAIGN, "unknown") == []
+    words = ("draw", "code-proof", CAMPAIGN, "r", "--format", "json")
+    assert regworkers(runtime, *words).document["codes"][0]["salt"] == proof.salt
 
 
 def test_codes_that_are_planned_or_replanned_later_are_in_a_further_file_before_they_are_valid(
