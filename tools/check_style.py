@@ -23,6 +23,7 @@ PACKAGES = ("regworkers_core", "regworkers_dagster", "regworkers_local", "fairdr
 NOT_YET: dict[str, set[str]] = {
     "fairdraw": {"fields", "subjects", "tuples", "imports"},
     "regworkers_core": {"fields", "subjects", "parameters"},
+    "regworkers_core/adapters": {"subjects"},
     "regworkers_core/analytics": {"tuples", "imports"},
     "regworkers_core/cli": {"subjects", "parameters", "tuples", "imports"},
     "regworkers_core/drains": {"parameters", "tuples"},
