@@ -133,6 +133,18 @@ def _parsed(data: bytes, artefact: str) -> Any:
     return document
 
 
+def parse_any_layout(data: bytes) -> Any:
+    """Parse JSON that people may have laid out. Raises ValueError for what has no canonical form: numbers that are not
+    exact everywhere, more than 64 levels, halves of characters.
+    """
+    try:
+        document = json.loads(data.decode("utf-8"))
+        canonical_bytes(document)
+    except RecursionError:
+        raise ValueError("too many levels of objects and lists") from None
+    return document
+
+
 def _refuse_floats(value: Any) -> None:
     if isinstance(value, float):
         _no_float(repr(value))

@@ -19,7 +19,7 @@ from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.phase import MarketCounts, Phase, Summary, seats_offered
 from fairdraw.terms import Outcome
 
-# A million entries take about half a minute and 1 GB of memory.
+# A million entries take about 40 s and 1 GB of memory.
 MOST_ENTRIES = 1_000_000
 # Leaves of a unit named in a message.
 _SHOWN_LEAVES = 8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
-from fairdraw.maths.files import CUTOFFS, Fields, canonical_bytes, is_hash, sha256_hex, short
+from fairdraw.maths.files import CUTOFFS, Fields, is_hash, parse_any_layout, sha256_hex, short
 from fairdraw.maths.manifest import ManifestSeedSource, SeedFile
 from fairdraw.maths.rules import (
     NO_SEATS,
@@ -107,10 +106,8 @@ def require_receipt(data: bytes) -> None:
 def _parsed(data: bytes) -> Mapping[str, Any]:
     try:
         # The input is not trusted. Editors on Windows write a mark of the byte order (BOM) before a text.
-        document = json.loads(data.removeprefix(codecs.BOM_UTF8).decode())
-        # What no receipt has: numbers that are not exact everywhere, and many levels.
-        canonical_bytes(document)
-    except (ValueError, RecursionError):
+        document = parse_any_layout(data.removeprefix(codecs.BOM_UTF8))
+    except ValueError:
         raise DrawError(RECEIPT, "not a JSON document: give the receipt in its JSON format") from None
     if not isinstance(document, dict):
         raise DrawError(RECEIPT, "expected a JSON object")

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-import orjson
-
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import RESULT_LEAVES, Kind, LogLeaf
 from fairdraw.log.note import (
@@ -21,7 +19,7 @@ from fairdraw.log.note import (
     VerifierKey,
 )
 from fairdraw.maths.beside import Annulled
-from fairdraw.maths.files import Fields, canonical_bytes, sha256_hex
+from fairdraw.maths.files import Fields, parse_any_layout, sha256_hex
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.proof.beacon import CHAINS, SEED, signed_at
@@ -108,8 +106,7 @@ class Trust:
     def parse(data: bytes) -> Trust:
         """Read a trust file in JSON, in any layout. Raises DrawError with the key and what was found."""
         try:
-            document = orjson.loads(data)
-            canonical_bytes(document)
+            document = parse_any_layout(data)
         except ValueError:
             raise DrawError(TRUST, "not a JSON document") from None
         fields = Fields(TRUST, "", document, ("beacon", *_LOG_KEYS))

@@ -1,4 +1,4 @@
-"""The wheel in an empty environment somewhere else, as the image has it: nothing of the repository beside it."""
+"""The wheels in an empty environment somewhere else, as the image has it: nothing of the repository beside it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,16 @@ UV = [sys.executable, "-m", "uv"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `venv`, in which only the wheel and its locked dependencies are, and `configs`."""
+    """A folder with `venv`, in which only the wheels and their locked dependencies are, and `configs`."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    build = [
-        *UV,
-        "build",
-        "--quiet",
-        "--wheel",
-        "--out-dir",
-        folder,
-        PROJECT_ROOT,
-        "--python",
-        sys.executable,
-    ]
-    subprocess.run(build, check=True)
-    (wheel,) = folder.glob("*.whl")
+    build = [*UV, "build", "--quiet", "--wheel", "--out-dir", folder, "--python", sys.executable]
+    for project in (PROJECT_ROOT, PROJECT_ROOT / "fairdraw"):
+        subprocess.run([*build, project], check=True)
+    (wheel,), (fairdraw,) = folder.glob("regworkers-*.whl"), folder.glob("fairdraw-*.whl")
     subprocess.run([*UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
     lock = PROJECT_ROOT / "requirements.lock"
     install = [*UV, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python"]
-    subprocess.run([*install, "--constraints", lock, f"{wheel}[{EXTRAS}]"], check=True)
+    subprocess.run([*install, "--constraints", lock, f"{wheel}[{EXTRAS}]", fairdraw], check=True)
     shutil.copytree(PROJECT_ROOT / "configs", folder / "configs")
     return folder
 

@@ -19,8 +19,7 @@ from fairdraw.maths.files import CUTOFFS, MANIFEST, RESULT, canonical_bytes, fil
 from fairdraw.proof import logged
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.logged import LogKeys, LogPart, Trust
-from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.domain.timestamps import iso
+from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.frauds.forging import bend_cutoffs, copied, failed, without
 from tests.fairdraw.proof.draws import (
     BEACON,

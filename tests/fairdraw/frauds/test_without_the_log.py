@@ -20,8 +20,7 @@ from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import Manifest, MarketTerms
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof import check, checker, inputs, verify
-from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.domain.timestamps import iso
+from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.frauds.forging import (
     bend_cutoffs,
     blamed,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fairdraw.errors import DrawError
+from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.follow import FollowedLog, follow, log_parts
 from fairdraw.log.leaves import Kind, kept_path
 from fairdraw.log.note import COSIGNATURE
@@ -19,9 +19,7 @@ from fairdraw.maths.files import sha256_hex
 from fairdraw.maths.manifest import Manifest, MarketTerms
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.proof.logged import LogKeys
-from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import QUICKNET
+from fairdraw.terms import QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.assign.digests import digest_of
 from regworkers_core.selection.public.public_log import PublicLog
 from tests.selection.public.fakes import NOW, Bucket, Secrets, cosigner, hash_of, log_on, witnesses

@@ -39,9 +39,7 @@ from fairdraw.maths.manifest import (
     strikes_bytes,
 )
 from fairdraw.maths.merkle import root_of
-from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.domain.timestamps import iso
+from fairdraw.terms import QUICKNET, QUICKNET_HASH, iso
 from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
 
 CAMPAIGN = "summer"

@@ -13,8 +13,8 @@ from fairdraw.errors import DrawError
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof import beacon
 from fairdraw.proof.beacon import verify_beacon
-from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.domain.selection import QUICKNET, round_after
+from fairdraw.terms import QUICKNET, QUICKNET_HASH
+from regworkers_core.domain.selection import round_after
 from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
 
 P = int(

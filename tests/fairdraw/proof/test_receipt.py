@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from fairdraw.errors import DrawError
+from fairdraw.errors import DrawError, UsageError
 from fairdraw.large.receipts import NoReceipt, build_receipt
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import RESULT, canonical_bytes, file_hash
@@ -22,7 +22,6 @@ from fairdraw.maths.manifest import MarketTerms
 from fairdraw.maths.rules import entry_key
 from fairdraw.proof.check import ReceiptChecked, check_receipt
 from fairdraw.proof.receipt_view import receipt_text
-from regworkers_core.domain.reasons import UsageError
 from tests.fairdraw.proof.draws import (
     AS_OF,
     BEACON,

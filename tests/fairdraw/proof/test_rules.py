@@ -18,8 +18,7 @@ from fairdraw.maths.leaves import Leaf, parse_leaf
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms, SeedFile
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof.verify import verify
-from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET
+from fairdraw.terms import LEAD_SECONDS, QUICKNET, QUICKNET_HASH
 from regworkers_core.settings import PROJECT_ROOT
 from tests.fairdraw.proof.draws import BEACON, REVEAL, Terms, make
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fairdraw.errors import UsageError
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import (
@@ -25,9 +26,7 @@ from fairdraw.maths.files import (
     file_hash,
 )
 from fairdraw.proof.verify import Verification, difference, verify
-from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.domain.timestamps import iso
+from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.proof import draws
 from tests.fairdraw.proof.draws import BEACON, FIRST, MORE, Terms, entrants, make, publish_beside
 from tests.fairdraw.proof.rounds import ROUND, SIGNATURE

@@ -24,8 +24,7 @@ from fairdraw.log.note import COSIGNATURE
 from fairdraw.proof import beacon
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.logged import Trust, Unchecked
-from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.domain.selection import QUICKNET
+from fairdraw.terms import QUICKNET, QUICKNET_HASH
 from tests.fairdraw.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
 from tests.fairdraw.verifier.forgeries import Forgery, Receipt, canonical, forged, restated
 from tests.fairdraw.verifier.log_forgeries import FORGERIES

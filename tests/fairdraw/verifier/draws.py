@@ -42,9 +42,7 @@ from fairdraw.maths.manifest import (
     commitment_of,
     strikes_bytes,
 )
-from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.domain.timestamps import iso
+from fairdraw.terms import QUICKNET, QUICKNET_HASH, iso
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
 from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE

@@ -11,7 +11,7 @@ from typing import Any
 from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.maths.manifest import SeedFile
 from fairdraw.maths.rules import entry_key, unit_key
-from regworkers_core.domain.timestamps import iso
+from fairdraw.terms import iso
 from tests.fairdraw.proof.rounds import SIGNATURE
 from tests.fairdraw.verifier.draws import ROUND_AT
 

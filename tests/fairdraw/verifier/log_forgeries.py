@@ -8,7 +8,7 @@ from typing import Any
 
 from fairdraw.log.note import COSIGNATURE, Note, Signature
 from fairdraw.maths.files import sha256_hex
-from regworkers_core.domain.timestamps import iso
+from fairdraw.terms import iso
 from tests.fairdraw.verifier.draws import (
     ALIAS,
     FORMER,

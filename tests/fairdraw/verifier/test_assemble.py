@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fairdraw.errors import UsageError
 from fairdraw.proof.receipt_view import STEPS
 from fairdraw.verifier import assemble
 from fairdraw.verifier.assemble import (
@@ -24,7 +25,6 @@ from fairdraw.verifier.assemble import (
     verifier_hash,
     verifier_page,
 )
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from tools.build_verifier import PAGES, STATED
 

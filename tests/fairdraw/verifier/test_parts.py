@@ -246,7 +246,7 @@ def test_crafted_signatures_are_taken_and_refused_alike(
 @given(TIMES | st.datetimes().map(lambda at: f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"))
 def test_times_are_accepted_and_counted_alike(javascript: Node, text: str) -> None:
     from fairdraw.maths.files import Fields
-    from regworkers_core.domain.timestamps import seconds
+    from fairdraw.terms import seconds
 
     try:
         Fields("x", "", {"t": text}, ("t",)).time("t")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fairdraw.proof.conftest import beaconed, revealed  # noqa: F401
+from tests.fairdraw.conftest import beaconed, revealed  # noqa: F401
 from tests.selection.public.node import Node
 
 

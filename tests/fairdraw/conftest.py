@@ -1,4 +1,4 @@
-"""Draws that are made once for all tests of this folder; a test that changes one works on a copy."""
+"""Draws that are made once for all tests; a test that changes one works on a copy."""
 
 from __future__ import annotations
 
