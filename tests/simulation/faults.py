@@ -11,6 +11,8 @@ from confluent_kafka import KafkaError, KafkaException
 from pymongo.errors import AutoReconnect, NetworkTimeout
 from redis import exceptions as redis_errors
 
+from regworkers_core.flows import DRAIN
+
 AWS = ("dynamodb", "streams", "sqs", "s3")
 SERVERS = (*AWS, "mongo", "redis", "kafka")
 DRAINS = ("enqueue", "save", "publish")
@@ -52,11 +54,7 @@ TROUBLES = ("refused", "lost", "throttled", "partial")
 ACTS = ("pause", "fuse", "cycle", "backfill", "redrive")
 _KINDS = ("crash", "freeze", "skew", "split", "roll", "trim", "restore", "election", *TROUBLES)
 # What each drain needs.
-NEEDS = {
-    "enqueue": ("dynamodb", "streams", "sqs"),
-    "save": ("dynamodb", "sqs", "mongo"),
-    "publish": ("sqs", "kafka"),
-}
+NEEDS = {name: DRAIN[name].needs for name in DRAINS}
 
 
 def draw_faults(random: Random, until: float, *, drawing: bool) -> list[Fault]:
