@@ -135,7 +135,7 @@ def published_lines(phase: int, published: Published) -> Iterator[str]:
 # Receipts contain these sentences, and the check of a receipt compares them: they never change.
 _COMMIT_REVEAL = (
     "The randomness is the operator's own secret, whose hash was committed to: trust in the operator. It protects"
-    " against entrants and against changes after the commit, not against whoever held the secret"  # stored name
+    " against entrants and against changes after the commit, not against whoever held the secret"
     " while the manifest could still change."
 )
 _EARLY = " The commitment was published before registration opened."

@@ -157,7 +157,7 @@ export function guaranteeFits(text, source, published) {
 
 const OWN_SECRET =
   "The randomness is the operator's own secret, whose hash was committed to: trust in the operator. It protects" +
-  " against entrants and against changes after the commit, not against whoever held the secret" + // # stored name
+  " against entrants and against changes after the commit, not against whoever held the secret" +
   " while the manifest could still change.";
 const COMMITMENT_TIMES = [
   " Whether the commitment was published before registration opened is not in these artefacts: compare.",

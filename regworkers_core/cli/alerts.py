@@ -212,7 +212,7 @@ def _document(incident: Incident, mutes: list[Mute]) -> dict[str, Any]:
         "times": incident.serial,
         "acknowledged": as_json(incident.acknowledged),
         "muted": next((_mute(each) for each in mutes if each.covers(alert.key)), None),
-        "told": as_json(incident.notified),  # stored name
+        "told": as_json(incident.notified),
         "details": alert.details,
     }
 

@@ -112,7 +112,7 @@ def list_(
     found, seen = list_messages(runtime, queues, choice, Assessor(runtime, refusal), limit=limit)
     document = {
         **seen.as_dict(),
-        "letters": [text.message_document(each) for each in found],  # stored name
+        "letters": [text.message_document(each) for each in found],
     }
     answer(document, form, text.messages_text(document), finding=found or seen.hidden)
 

@@ -120,7 +120,7 @@ def sparkline(numbers: Sequence[int]) -> str:
 
 def messages_text(document: Document) -> Group:
     """Message ids are in the JSON only: beside an item's id they leave no room on a terminal."""
-    messages: Sequence[Document] = document["letters"]  # stored name
+    messages: Sequence[Document] = document["letters"]
     if not messages:
         return Group(*_notes(document, "no dead letters"))
     lines = [

@@ -300,7 +300,7 @@ def _document_parts(runtime: Runtime) -> Iterator[RetentionPart]:
 
 def _is_notified(incident: Document) -> bool:
     """A channel without the resolution would show the incident as open for ever."""
-    changes = (incident.get("told") or {}).values()  # stored name
+    changes = (incident.get("notified") or {}).values()
     return all(change == IncidentChange.RESOLVED for change in changes)
 
 
@@ -338,7 +338,7 @@ class Documents:
 
     def _pages(self, over: Document, batch: int) -> Iterator[list[Any]]:
         """Ids in ascending order, so that documents that stay are read once."""
-        for page in pages(self._collection, self._dependency, over, ("told",), size=batch):  # stored name
+        for page in pages(self._collection, self._dependency, over, ("notified",), size=batch):
             if ids := [document["_id"] for document in page if self._may_delete(document)]:
                 yield ids
 

@@ -337,7 +337,7 @@ class Saver:
             and not isinstance(saved.outcomes[write.key], Failure)
         }
         self._dead_letters.expect(failed)
-        saved.counts["letters_closed"] += self._dead_letters.close(stored)  # stored name
+        saved.counts["letters_closed"] += self._dead_letters.close(stored)
 
     def _count_unknown_campaigns(self, entries: Mapping[EntryKey, Entry], saved: Handled) -> None:
         """Entries of an unknown campaign are saved all the same, and counted."""

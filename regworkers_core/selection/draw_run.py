@@ -38,7 +38,7 @@ from regworkers_core.selection.notify.outbox import settle
 from regworkers_core.selection.public.public_log import log_leaves
 
 Settled = Callable[[str], ReplicationProgress]
-UNCHANGED = "stood"  # stored name
+UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True, slots=True)

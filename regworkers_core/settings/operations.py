@@ -49,7 +49,7 @@ class AlertSeverities(Section):
     two steps has a second field that begins with the name of its first. Alarms on CloudWatch have the same levels.
     """
 
-    mongo_away: Severity = Severity.CRITICAL  # stored name
+    mongo_away: Severity = Severity.CRITICAL
     # DynamoDB, its streams, SQS, MongoDB, S3; and those without which the work only waits.
     dependency_down: Severity = Severity.CRITICAL
     dependency_down_others: Severity = Severity.WARNING

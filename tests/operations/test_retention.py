@@ -36,7 +36,7 @@ def ago(days: float) -> str:
 
 # By collection: what shall go, and what shall stay.
 GOES: dict[str, list[dict[str, Any]]] = {
-    "alerts": [{"status": "resolved", "resolvedAt": ago(11), "told": {"slack": "resolved"}}],  # stored name
+    "alerts": [{"status": "resolved", "resolvedAt": ago(11), "notified": {"slack": "resolved"}}],
     "dead_letters": [
         {"status": "resolved", "resolvedAt": ago(11)},
         {"status": "dropped", "resolvedAt": ago(99)},
@@ -48,7 +48,7 @@ STAYS: dict[str, list[dict[str, Any]]] = {
         {"status": "resolved", "resolvedAt": ago(9)},
         {"status": "open", "openedAt": ago(99), "resolvedAt": None},
         # Slack still shows it as open.
-        {"status": "resolved", "resolvedAt": ago(11), "told": {"slack": "opened"}},  # stored name
+        {"status": "resolved", "resolvedAt": ago(11), "notified": {"slack": "opened"}},
     ],
     "dead_letters": [
         {"status": "open", "lastFailedAt": ago(99)},

@@ -152,7 +152,7 @@ def _open_campaign(runtime: Runtime, expected: dict[str, Any]) -> None:
 
 
 def _dead_letters(runtime: Runtime) -> None:
-    """A body that is no message, an entry that breaks the grammar, an event that no schema knows."""
+    """A body that is no message, an entry that breaks the grammar, an event that nothing has signed."""
     sqs, names = runtime.sqs, runtime.names
     url = sqs.get_queue_url(QueueName=names.replication_queue)["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody="{}")

@@ -86,7 +86,7 @@ def test_no_message_of_before_becomes_a_dead_letter(upgraded: Upgraded) -> None:
     }
     groups = regworkers(runtime, "dlq", "groups", "--format", "json").document["groups"]
     reasons = Counter(each["reason"] for each in groups)
-    assert reasons == Counter(INVALID_BODY=1, INVALID_ENTRY=1, INVALID_EVENT=1)
+    assert reasons == Counter(INVALID_BODY=1, INVALID_ENTRY=1, FORGED=1)
 
 
 def test_source_and_replica_agree_but_for_the_refused_entry(upgraded: Upgraded) -> None:

@@ -69,7 +69,7 @@ class Incident:
             document["runbook"],
             dict(document.get("details") or {}),
         )
-        notified = document.get("told") or {}  # stored name
+        notified = document.get("notified") or {}
         return cls(
             alert,
             document["status"] == "open",
@@ -112,11 +112,11 @@ class Incidents(Store):
         facts = {**_shown(alert), "lastSeenAt": at}
         seen = self._update({"_id": alert.key, "status": "open"}, {"$set": facts})
         reopened = {**facts, "status": "open", "openedAt": at, "resolvedAt": None, "acknowledged": None}
-        new: dict[str, Any] = {**reopened, "told": {}, "claims": {}}  # stored name
+        new: dict[str, Any] = {**reopened, "notified": {}, "claims": {}}
         over = {"_id": alert.key, "status": "resolved"}
         # One by one: the embedded server takes an `$or` in an update for all documents that one side of it fits.
         not_resolved = {"$in": [change.value for change in _OWED]}
-        owed = ({**over, f"told.{channel}": not_resolved} for channel in channels)  # stored name
+        owed = ({**over, f"notified.{channel}": not_resolved} for channel in channels)
         if (
             seen
             or any(self._update(guard, {"$set": reopened}) for guard in owed)
@@ -155,7 +155,7 @@ class Incidents(Store):
             "lastSeenAt": at,
             "resolvedAt": None,
             "acknowledged": None,
-            "told": dict.fromkeys(channels, IncidentChange.OPENED.value),  # stored name
+            "notified": dict.fromkeys(channels, IncidentChange.OPENED.value),
             "claims": {},
         }
         # Where another evaluation was faster, its document has the key.
@@ -175,7 +175,7 @@ class Incidents(Store):
         guard = {
             "_id": incident.alert.key,
             "serial": incident.serial,
-            f"told.{channel}": {"$exists": False} if last is None else last.value,  # stored name
+            f"notified.{channel}": {"$exists": False} if last is None else last.value,
             f"claims.{channel}": incident.claims.get(channel, {"$exists": False}),
         }
         return self._update(guard, {"$set": {f"claims.{channel}": until}})
@@ -187,7 +187,7 @@ class Incidents(Store):
 
     def record_notified(self, incident: Incident, channel: str, change: IncidentChange) -> None:
         guard = {"_id": incident.alert.key, "serial": incident.serial}
-        taken = {f"told.{channel}": change.value}  # stored name
+        taken = {f"notified.{channel}": change.value}
         self._update(guard, {"$set": taken, "$unset": {f"claims.{channel}": ""}})
 
     def _update(self, guard: Mapping[str, Any], update: Mapping[str, Any]) -> bool:

@@ -27,7 +27,6 @@ log = structlog.get_logger(__name__)
 ROW = LeaseKey("OUTAGE#alerts", "OUTAGE")
 # Longer than a notification takes. A process that dies meanwhile delays the others by this time.
 _CLAIM_SECONDS = 60.0
-_CHANNELS = "told"  # stored name
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Outage:
     def as_state(self) -> dict[str, str]:
         claimed = {"claimedUntil": iso(self.claimed_until)} if self.claimed_until else {}
         channels = " ".join(sorted(self.notified))
-        return {"since": iso(self.since), "last": iso(self.last), _CHANNELS: channels, **claimed}
+        return {"since": iso(self.since), "last": iso(self.last), "notified": channels, **claimed}
 
     @classmethod
     def parse(cls, state: Mapping[str, object]) -> Outage | None:
@@ -54,7 +53,7 @@ class Outage:
         if since is None or last is None:
             return None
         claimed = seconds(texts.get("claimedUntil", "")) or 0.0
-        return cls(since, last, frozenset(texts.get(_CHANNELS, "").split()), claimed)
+        return cls(since, last, frozenset(texts.get("notified", "").split()), claimed)
 
     def merged(self, other: Outage | None) -> Outage:
         """Two memories of the same outage as one."""
@@ -170,6 +169,6 @@ def _alert(runtime: Runtime, snapshot: Snapshot, why: str) -> Alert:
             "mongo",
             runtime.settings.alerts.severity.mongo_away,
             "MongoDB does not answer: nothing is replicated, and no other alert can be stored or sent",
-            {"why": snapshot.dependencies.get("mongo") or why, "alsoAway": others},  # stored name
+            {"why": snapshot.dependencies.get("mongo") or why, "alsoAway": others},
         )
     )

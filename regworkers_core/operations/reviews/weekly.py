@@ -338,7 +338,7 @@ def errors(
         remarks,
         tables,
         {"causes": bars(title, "dead letters", drawn, texts=texts)} if drawn else {},
-        {"causes": len(ranked), "letters": total},  # stored name
+        {"causes": len(ranked), "letters": total},
     )
 
 

@@ -22,7 +22,7 @@ from regworkers_core.runtime import Runtime
 
 _PAGE = 1_000
 _HELD = (CodeStatus.ASSIGNED, CodeStatus.REDEEMED)
-_NOTIFIED = "told"  # stored name
+_NOTIFIED = "told"
 _COLUMNS = ("code", "marketId", "status", "ref", _NOTIFIED, "blocked")
 
 

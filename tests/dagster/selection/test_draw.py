@@ -93,7 +93,7 @@ def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is
     assert second.success
     assert sorted(materialised(second)) == sorted(STEPS)
     states = {plain(made.metadata)["state"] for made in materialised(second).values()}
-    assert states == {"stood"}  # stored name
+    assert states == {"unchanged"}
     numbers = _drain("process_selections", "selections")
     assert (numbers["written"], numbers["dead_lettered"], numbers["adds_up"]) == (7, 0, True)
     assert _status(closed) == "COMPLETED"

@@ -75,7 +75,7 @@ def test_an_open_incident_is_listed_shown_and_acknowledged_and_pagerduty_is_noti
     one = regworkers(runtime, "alerts", "show", "queue-depth:a", "--format", "json")
     assert one.code == 1 and one.document["acknowledged"]["why"] == "on it"
     assert one.document["details"] == {"waiting": 7}
-    changes = one.document["told"]  # stored name
+    changes = one.document["told"]
     assert changes["pagerduty"] == "acknowledged"
     assert actions(runtime) == [("alerts ack", "queue-depth:a", "ada", "done")]
 

@@ -260,7 +260,7 @@ def test_a_long_id_leaves_the_other_columns_their_room(entry: str, named: str) -
         "items": [{"id": entry}],
     }
     console = Console(width=100, record=True, file=StringIO())
-    console.print(messages_text({"letters": [message]}))  # stored name
+    console.print(messages_text({"letters": [message]}))
     (line,) = [line for line in console.export_text().splitlines() if "INVALID_ENTRY" in line]
     assert named in line and "2026-11-26 06:31:10" in line and "unreadable" in line
 

@@ -305,7 +305,7 @@ def test_a_dead_letter_is_closed_when_its_entry_is_saved_at_that_order_or_above(
     put(runtime, broken, version=1, createdAt=created)
     remove(runtime, removed)
     _, saved = replicate_all(runtime)
-    assert saved.counts["letters_closed"] == 2  # stored name
+    assert saved.counts["letters_closed"] == 2
     dead_letters = {each["entryId"]: each for each in runtime.database["dead_letters"].find()}
     status = {entry_id: dead_letter["status"] for entry_id, dead_letter in dead_letters.items()}
     assert status == {"repaired": "resolved", "broken": "open", "removed": "resolved"}

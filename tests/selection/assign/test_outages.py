@@ -12,7 +12,7 @@ from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_local.stack import Stack
-from tests.faults.test_dependencies_away import SHORT_TIMEOUTS  # stored name
+from tests.faults.test_unavailable_dependencies import SHORT_TIMEOUTS
 from tests.selection.assign.crash import MARKETS, ROWS, SECTIONS, judge
 from tests.selection.draw import world as draws
 from tests.selection.draw.replay import replay_of

@@ -76,7 +76,7 @@ def test_the_issuer_gets_a_file_with_the_codes_and_neither_face_shows_one(
     assert not answer.fine and "2 codes have to be blocked by their issuer" in answer.text
     assert "AAAA-1111" not in answer.text
     assert answer.files["struck-codes.csv"].decode().splitlines() == [
-        "code,marketId,status,ref,told,blocked",  # stored name
+        "code,marketId,status,ref,told,blocked",
         "AAAA-1111,berlin,ASSIGNED,bot-1,yes,no",
         "BBBB-2222,paris,REDEEMED,bot-2,no,no",
     ]

@@ -249,7 +249,7 @@ def test_a_dead_letter_of_the_mailer_is_superseded_by_the_phase_that_changes_it(
     draw_second(world)
     under_the_lease(world, confirm=True)
     listed = regworkers(world, "dlq", "list", dead.name, "--format", "json").document
-    found = listed["letters"]  # stored name
+    found = listed["letters"]
     items = [item for each in found for item in each["items"]]
     verdicts = {item["id"].rpartition(":")[2]: item["verdict"] for item in items}
     assert {ref for ref, verdict in verdicts.items() if verdict == "superseded"} == set(CHANGES)
