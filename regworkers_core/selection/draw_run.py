@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from fairdraw.log.leaves import Kind
@@ -38,19 +39,34 @@ from regworkers_core.selection.notify.outbox import settle
 from regworkers_core.selection.public.public_log import log_leaves
 
 Settled = Callable[[str], ReplicationProgress]
-UNCHANGED = "unchanged"
+
+
+class StepState(StrEnum):
+    """How a step ended."""
+
+    DONE = "done"
+    # An earlier run decided it.
+    UNCHANGED = "unchanged"
+    # It awaits a confirmation, or what stopped the run.
+    AWAITING = "awaiting"
+    # It waits for a known time (`dueAt`).
+    WAITING = "waiting"
+    # It decided nothing.
+    PREVIEW = "preview"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next step can begin."""
+        return self not in (StepState.AWAITING, StepState.WAITING)
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The result of a step. `facts` are numbers and hashes, never a fan's data.
-
-    `state` is `done`, UNCHANGED if an earlier run decided it, `awaiting` a confirmation, `waiting` for a known time
-    (`dueAt`), or `preview`, which decides nothing.
-    """
+    """The result of a step."""
 
     name: str
-    state: str
+    state: StepState
+    # Numbers and hashes, never a fan's data.
     facts: Mapping[str, Any]
     # Tables and plots by name, as Markdown.
     markdown: Mapping[str, str] = field(default_factory=dict)
@@ -104,7 +120,7 @@ class DrawRun(Confirming):
         ):
             result = step()
             yield result
-            if result.state in ("awaiting", "waiting") or self._stop.is_set:
+            if not result.state.is_over or self._stop.is_set:
                 return
         yield self.publish(self.word if unasked else confirm)
 
@@ -113,7 +129,7 @@ class DrawRun(Confirming):
         campaign = self._campaign()
         with self._bench() as bench:
             judgement = self._judge(campaign, as_of=self._now(), folder=bench.root, tell=self._tell)
-        return StepResult("judge", "preview", judgement.facts, judgement.markdown)
+        return StepResult("judge", StepState.PREVIEW, judgement.facts, judgement.markdown)
 
     @span("draw judge")
     def judge(self) -> StepResult:
@@ -131,7 +147,7 @@ class DrawRun(Confirming):
             first = record.phases.get(1) if record is not None else None
             if first is not None and first.is_frozen:
                 self._strike(lease, campaign, first)
-                return StepResult("judge", UNCHANGED, first.eligibility)
+                return StepResult("judge", StepState.UNCHANGED, first.eligibility)
             if campaign.status not in (CampaignStatus.CLOSED, CampaignStatus.PROCESSING):
                 raise RequestError(
                     f"campaign {self.campaign_id} is {campaign.status}, a draw needs it CLOSED:"
@@ -145,7 +161,7 @@ class DrawRun(Confirming):
             if not freezing.await_writers(
                 campaign, grace, clock=self._runtime.clock, wait=self._stop.wait, tell=self._tell
             ):
-                return StepResult("judge", "awaiting", {"campaignId": self.campaign_id})
+                return StepResult("judge", StepState.AWAITING, {"campaignId": self.campaign_id})
             self._tell("waiting for replication")
             differences, accepted = self._differences(self._settled(self.campaign_id), first)
             lifecycle.advance(
@@ -168,7 +184,7 @@ class DrawRun(Confirming):
                 self._decide(
                     lease, 1, {**decided, "differences": dict(differences), "accepted": list(accepted)}
                 )
-        return StepResult("judge", "done", {**judged, **codes.as_facts()}, judgement.markdown)
+        return StepResult("judge", StepState.DONE, {**judged, **codes.as_facts()}, judgement.markdown)
 
     def _strike(self, lease: Lease, campaign: Campaign, first: PhaseRecord) -> None:
         """Take strikes that come after the freeze, until a manifest is committed."""
@@ -185,7 +201,7 @@ class DrawRun(Confirming):
             record, _ = self._ready(PhaseStatus.OPENED, "judge")
             first = record.phases[1]
             if first.is_frozen:
-                return StepResult("freeze", UNCHANGED, freezing.facts(first))
+                return StepResult("freeze", StepState.UNCHANGED, freezing.facts(first))
             if "sha256" not in first.eligibility:
                 raise self._missing("judge")
             with self._bench() as bench:
@@ -207,7 +223,7 @@ class DrawRun(Confirming):
                 "hashes": hashes,
             }
             self._decide(lease, 1, {**decided, "status": PhaseStatus.FROZEN.value}, once="hashes")
-        return StepResult("freeze", "done", freezing.facts(self._phase(1)))
+        return StepResult("freeze", StepState.DONE, freezing.facts(self._phase(1)))
 
     @span("draw commit")
     def commit(self) -> StepResult:
@@ -218,21 +234,21 @@ class DrawRun(Confirming):
             record, phase = self._ready(PhaseStatus.OPENED, "freeze")
             if not record.phases[1].is_frozen:
                 raise self._missing("freeze")
-            state = UNCHANGED
+            state = StepState.UNCHANGED
             if not phase.manifest_hash:
                 if phase.phase == 1:
                     with self._bench() as bench:
                         require_in_pool(bench, record)
                 decided = commitment.decide(self._runtime, self._campaign(), record, phase, self._patience)
                 if decided is None:
-                    return StepResult("commit", "awaiting", {"phase": phase.phase})
+                    return StepResult("commit", StepState.AWAITING, {"phase": phase.phase})
                 self._decide(
                     lease,
                     phase.phase,
                     {**decided, "status": PhaseStatus.COMMITTED.value},
                     once="manifestHash",
                 )
-                phase, state = self._phase(phase.phase), "done"
+                phase, state = self._phase(phase.phase), StepState.DONE
                 self._on_step("draw.after_commit")
             while not seeding.seed_bytes(phase) and (
                 not phase.published_at or commitment.needs_another_round(phase, self._runtime.clock())
@@ -244,11 +260,11 @@ class DrawRun(Confirming):
                 else:
                     decided = commitment.another_round(self._runtime, phase, self._patience)
                     if decided is None:
-                        return StepResult("commit", "awaiting", commitment.facts(phase))
+                        return StepResult("commit", StepState.AWAITING, commitment.facts(phase))
                     unset = ("publishedAt", "notice", "loggedAt")
                     self._decide(lease, 1, decided, once="seedFile", unset=unset)
                     self._on_step("draw.after_replacement")
-                phase, state = self._phase(phase.phase), "done"
+                phase, state = self._phase(phase.phase), StepState.DONE
             commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
             commitment.announce_manifest(self._runtime, self.campaign_id, phase)
         return StepResult("commit", state, commitment.facts(phase))
@@ -284,15 +300,19 @@ class DrawRun(Confirming):
                 self._runtime, phase, self._patience, lambda: self._phase(number).signatures
             )
         if signatures is None:
-            return StepResult("seed", "awaiting" if self._stop.is_set else "waiting", commitment.facts(phase))
+            return StepResult(
+                "seed",
+                StepState.AWAITING if self._stop.is_set else StepState.WAITING,
+                commitment.facts(phase),
+            )
         with self._lease("seed") as lease:
             record, phase = self._ready(PhaseStatus.COMMITTED, "commit")
-            state = UNCHANGED
+            state = StepState.UNCHANGED
             if not seeding.seed_bytes(phase):
                 decided = seeding.obtain(self._runtime, record, phase, signatures)
                 decided |= {"seededAt": self._now(), "status": PhaseStatus.SEEDED.value}
                 self._decide(lease, phase.phase, decided, once="seedFile")
-                phase, state = self._phase(phase.phase), "done"
+                phase, state = self._phase(phase.phase), StepState.DONE
                 self._on_step("draw.after_seed")
             seeding.publish(self._runtime, self.campaign_id, phase)
         return StepResult("seed", state, seeding.facts(phase))
@@ -313,7 +333,7 @@ class DrawRun(Confirming):
         with self._lease("rank") as lease:
             record, phase = self._ready(PhaseStatus.SEEDED, "seed")
             if phase.reached(PhaseStatus.RANKED):
-                return StepResult("rank", UNCHANGED, {"count": record.phases[1].freeze["count"]})
+                return StepResult("rank", StepState.UNCHANGED, {"count": record.phases[1].freeze["count"]})
             ranking: dict[str, Any] = {}
             if phase.phase == 1:
                 with self._bench() as bench:
@@ -321,21 +341,21 @@ class DrawRun(Confirming):
             self._on_step("draw.after_rank")
             decided = {**ranking, "rankedAt": self._now(), "status": PhaseStatus.RANKED.value}
             self._decide(lease, phase.phase, decided)
-        return StepResult("rank", "done", {"count": record.phases[1].freeze["count"]})
+        return StepResult("rank", StepState.DONE, {"count": record.phases[1].freeze["count"]})
 
     @span("draw allocate")
     def allocate(self) -> StepResult:
         """Allocate seats in rank order, and publish the result before there is a report."""
         with self._lease("allocate") as lease:
             record, phase = self._ready(PhaseStatus.RANKED, "rank")
-            state = UNCHANGED
+            state = StepState.UNCHANGED
             if not phase.result_hash:
                 with self._bench() as bench:
                     decided = allocation.allocate(bench, record, phase, self._engine(bench))
                 self._on_step("draw.after_allocate")
                 decided |= {"drawnAt": self._now(), "status": PhaseStatus.DRAWN.value}
                 self._decide(lease, phase.phase, decided, once="resultHash")
-                phase, state = self._phase(phase.phase), "done"
+                phase, state = self._phase(phase.phase), StepState.DONE
                 self._on_step("draw.after_result")
             # Hold the messages whose outcome this phase changes.
             settle(self._runtime, self.campaign_id, token=lease.token)
@@ -350,13 +370,13 @@ class DrawRun(Confirming):
         with self._lease("report") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.PUBLISHED):
-                return StepResult("report", UNCHANGED, phase.fields["report"])
+                return StepResult("report", StepState.UNCHANGED, phase.fields["report"])
             with self._bench() as bench:
                 made = allocation.report(
                     self._runtime, self._campaign(), record, phase, bench, self._engine(bench)
                 )
             self._decide(lease, phase.phase, {"report": made.record})
-        return StepResult("report", "done", made.record, made.markdown)
+        return StepResult("report", StepState.DONE, made.record, made.markdown)
 
     @span("draw publish")
     def publish(self, confirm: str | None = None) -> StepResult:
@@ -370,14 +390,16 @@ class DrawRun(Confirming):
         with self._lease("publish") as lease:
             record, phase = self._ready(PhaseStatus.DRAWN, "allocate")
             if phase.reached(PhaseStatus.COMPLETED):
-                return StepResult("publish", UNCHANGED, _markets(phase))
+                return StepResult("publish", StepState.UNCHANGED, _markets(phase))
             if not phase.confirmed:
                 findings = self._examine(lease, record, phase)
                 if not self._confirm(lease, phase, findings, confirm):
                     shown = [
                         each.as_fields() | {"accepted": self._is_accepted(phase, each)} for each in findings
                     ]
-                    return StepResult("publish", "awaiting", {"confirm": self.word, "findings": shown})
+                    return StepResult(
+                        "publish", StepState.AWAITING, {"confirm": self.word, "findings": shown}
+                    )
                 self._on_step("draw.after_confirm")
                 phase = self._phase(phase.phase)
             publish_once(
@@ -398,7 +420,11 @@ class DrawRun(Confirming):
             )
         if not published:
             self._on_step("draw.after_publish")
-        return StepResult("publish", UNCHANGED if published else "done", _markets(self._phase(phase.phase)))
+        return StepResult(
+            "publish",
+            StepState.UNCHANGED if published else StepState.DONE,
+            _markets(self._phase(phase.phase)),
+        )
 
 
 def _markets(phase: PhaseRecord) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def record_awaited(
     step: "StepResult",
 ) -> bool:
     """Record what a step waits for; False for one with a result."""
-    if step.state not in ("awaiting", "waiting"):
+    if step.state.is_over:
         return False
     what = awaited(campaign_id, step)
     (context.log.info if step.state == "waiting" else context.log.warning)(what)

@@ -114,7 +114,7 @@ def recover(runtime: Runtime, tell: Tell) -> list[str]:
 def _once(runtime: Runtime, tell: Tell) -> Iterator[str]:
     try:
         for step in _draw(runtime).steps(unasked=True):
-            if step.state in ("waiting", "awaiting"):
+            if not step.state.is_over:
                 yield f"the draw is {step.state} at {step.name}"
     except (Failure, UsageError) as failure:
         yield f"the draw: {type(failure).__name__}: {failure}"

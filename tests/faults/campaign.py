@@ -33,7 +33,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from benchmarks.readme import say
-from regworkers_core.selection.draw_run import UNCHANGED
+from regworkers_core.selection.draw_run import StepState
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.faults import aftermath
@@ -170,7 +170,7 @@ class History:
         elif fact["k"] == "ended":
             self.alive.pop(fact["pid"], None)
             self.ended.add(fact["p"])
-        elif fact["k"] == "step" and fact["state"] in ("done", UNCHANGED):
+        elif fact["k"] == "step" and fact["state"] in ("done", StepState.UNCHANGED):
             self.steps = max(self.steps, 1 + STEPS.index(fact["step"]))
         elif fact["k"] == "ready":
             self.ready.set()

@@ -206,7 +206,7 @@ def draw(runtime: Runtime, job: Job, tell: Teller) -> None:
         tell("step", step=name, state="begun")
         step = run.publish(run.word) if name == "publish" else getattr(run, name)()
         tell("step", step=name, state=step.state)
-        if step.state in ("awaiting", "waiting"):
+        if not step.state.is_over:
             return
 
 

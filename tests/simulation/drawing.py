@@ -20,7 +20,7 @@ from regworkers_core.eligibility.campaign.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.selection.campaigns import lifecycle, registry
-from regworkers_core.selection.draw_run import UNCHANGED, DrawRun
+from regworkers_core.selection.draw_run import DrawRun, StepState
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
 from tests.simulation.platform import attributes, stamp
@@ -161,7 +161,7 @@ class Drawing:
             for step in run.steps(unasked=True):
                 self._play.tell(f"{process.name}: {step.name} {step.state} {dict(step.facts)}")
                 self._world.reached[f"draw {step.name} {step.state}"] += 1
-                self.published = step.name == "publish" and step.state in ("done", UNCHANGED)
+                self.published = step.name == "publish" and step.state in ("done", StepState.UNCHANGED)
                 if step.state == "waiting":
                     self._due = timestamps.seconds(step.facts["dueAt"])
         except Failure as failure:

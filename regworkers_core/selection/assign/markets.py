@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 from regworkers_core.adapters.mongo.draws import (
     DrawRecord,
@@ -96,17 +97,24 @@ def enough_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase) -> boo
     return found >= needed
 
 
+class Stall(StrEnum):
+    """Why a market does not continue by itself."""
+
+    # It waited for codes, and there are enough now.
+    CODES = "codes"
+    # Chunks were queued long ago, or never, and are neither done nor dead letters.
+    CHUNKS = "chunks"
+    # All chunks are done but the market is not complete, or its phase is not complete although all markets are (then
+    # this is one of them).
+    COMPLETION = "completion"
+
+
 @dataclass(frozen=True, slots=True)
 class StalledMarket:
-    """A market that does not continue by itself; `retry_market` helps in each case.
-
-    `codes`: it waited for codes, and there are enough now. `chunks`: chunks were queued long ago, or never, and are
-    neither done nor dead letters. `completion`: all chunks are done but the market is not complete, or its phase is not
-    complete although all markets are (then this is one of them).
-    """
+    """A market that does not continue by itself; `retry_market` helps in each case."""
 
     market: MarketPhase
-    why: Literal["codes", "chunks", "completion"]
+    why: Stall
 
 
 def stalled_markets(runtime: Runtime, *, older_than_seconds: float) -> list[StalledMarket]:
@@ -123,7 +131,7 @@ def stalled_markets(runtime: Runtime, *, older_than_seconds: float) -> list[Stal
                 completed = [str(entry.get("completedAt") or "") for entry in phase.markets.values()]
                 if completed and max(completed) < before:
                     market = MarketPhase(record.campaign_id, next(iter(phase.markets)), number)
-                    found.append(StalledMarket(market, "completion"))
+                    found.append(StalledMarket(market, Stall.COMPLETION))
                 continue
             for market_id in phase.markets:
                 market = MarketPhase(record.campaign_id, market_id, number)
@@ -133,18 +141,16 @@ def stalled_markets(runtime: Runtime, *, older_than_seconds: float) -> list[Stal
     return found
 
 
-def _why(
-    runtime: Runtime, record: DrawRecord, market: MarketPhase, before: str
-) -> Literal["codes", "chunks", "completion"] | None:
+def _why(runtime: Runtime, record: DrawRecord, market: MarketPhase, before: str) -> Stall | None:
     status = record.phases[market.phase].markets[market.market_id]["status"]
     if status == MarketStatus.BLOCKED:
-        return "codes" if enough_codes(runtime, record, market) else None
+        return Stall.CODES if enough_codes(runtime, record, market) else None
     if status == MarketStatus.PENDING:
-        return "chunks"
+        return Stall.CHUNKS
     if status == MarketStatus.ASSIGNING:
         if runtime.chunks.last_open(market) is None:
-            return "completion" if runtime.chunks.last_done_at(market) < before else None
-        return "chunks" if runtime.chunks.waits_since(market, before) else None
+            return Stall.COMPLETION if runtime.chunks.last_done_at(market) < before else None
+        return Stall.CHUNKS if runtime.chunks.waits_since(market, before) else None
     return None
 
 
@@ -169,7 +175,7 @@ class MarketState:
     """
 
     market: MarketPhase
-    status: str
+    status: MarketStatus
     why: str = ""
     retry: bool = False
     chunks: int = 0

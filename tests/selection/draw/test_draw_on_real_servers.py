@@ -27,7 +27,7 @@ from regworkers_core.selection.campaigns.lifecycle import draw_lease
 from regworkers_core.selection.draw.gate import NotSettled
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.draw_run import UNCHANGED, DrawRun
+from regworkers_core.selection.draw_run import DrawRun, StepState
 from regworkers_core.selection.public.source import export
 from tests.selection.draw.crash import STEPS as CRASH_STEPS
 from tests.selection.draw.crash import crash_and_resume
@@ -70,7 +70,7 @@ def test_a_repeated_draw_finds_everything_decided(runtime: Runtime) -> None:
     drawn(runtime)
     before = {name: artefact(runtime, name) for name in ARTEFACTS}
     again = drawn(runtime, run_id="second-run")
-    assert {step.state for step in again.values()} == {UNCHANGED}
+    assert {step.state for step in again.values()} == {StepState.UNCHANGED}
     assert {name: artefact(runtime, name) for name in ARTEFACTS} == before
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw_run import UNCHANGED
+from regworkers_core.selection.draw_run import StepState
 from tests.selection.draw.beacons import Clock, signature_of, taken_for_signatures, with_beacon
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
 from tests.selection.draw.world import draw as draw_of
@@ -57,7 +57,9 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     sure = regworkers(runtime, "draw", "run", SLUG, "--yes", "--format", "json")
     assert sure.code == 0, sure.stderr
     steps = sure.document["steps"]
-    assert {name: steps[name]["state"] for name in STEPS[:-1]} == dict.fromkeys(STEPS[:-1], UNCHANGED)
+    assert {name: steps[name]["state"] for name in STEPS[:-1]} == dict.fromkeys(
+        STEPS[:-1], StepState.UNCHANGED
+    )
     assert steps["publish"]["status"] == "COMPLETED" and sure.document["waiting"] == []
     assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 7
     assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
@@ -67,7 +69,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     assert more.code == 0 and more.document["steps"]["publish"]["phase"] == 2
     assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 8
     again = regworkers(runtime, "draw", "run", CAMPAIGN, "--yes", "--format", "json")
-    assert again.code == 0 and again.document["steps"]["publish"]["state"] == UNCHANGED
+    assert again.code == 0 and again.document["steps"]["publish"]["state"] == StepState.UNCHANGED
     assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 8
 
     folder = tmp_path / "artefacts"
