@@ -345,15 +345,19 @@ WORKERS: tuple[Worker, ...] = (
 )
 
 
+def _drains(duty: str) -> tuple[str, ...]:
+    return tuple(spec.name for spec in DRAINS if spec.duty == duty)
+
+
 # The workers of each role, which has one policy. These roles are named like their Kubernetes service account. Runs have
 # one for each duty (regworkers_dagster/pods.py); `run` is for a run without a duty.
 SERVICE_ACCOUNTS: dict[str, tuple[str, ...]] = {
     "logs": ("log-lines",),
     "sensors": ("compute-logs", "kafka-certificate", "sensors", "services"),
     "web": ("compute-logs", "web"),
-    "replication": ("compute-logs", "enqueue", "reconcile", "save"),
-    "selection": ("campaigns", "compute-logs", "draw", "notifications", "selections", "services"),
-    "analytics": ("archive", "compute-logs", "funnel", "kafka-certificate", "publish"),
+    "replication": ("compute-logs", "reconcile", *_drains("replication")),
+    "selection": ("campaigns", "compute-logs", "draw", "services", *_drains("selection")),
+    "analytics": ("archive", "compute-logs", "funnel", "kafka-certificate", *_drains("analytics")),
     "operations": (
         "checks",
         "compute-logs",

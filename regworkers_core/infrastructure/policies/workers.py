@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.infrastructure.policies.statement import (
     ALL_QUEUES,
@@ -36,6 +37,8 @@ from regworkers_core.infrastructure.policies.statement import (
     table,
     work_on,
 )
+from regworkers_core.replication.drains import ENQUEUE, SAVE
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 
 _DEPTH_ACTION = "sqs:GetQueueAttributes"
 
@@ -61,8 +64,8 @@ def _save(name: str, who: str, role: ProducerRole) -> Worker:
 
 REPLICATION = (
     Worker(
-        "enqueue",
-        "runs of enqueue_entries",
+        ENQUEUE.name,
+        f"runs of {ENQUEUE.job}",
         (
             Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
             Statement("ReadTheStream", READ_THE_STREAM, (stream,)),
@@ -76,7 +79,7 @@ REPLICATION = (
             PUT_METRICS,
         ),
     ),
-    _save("save", "runs of save_entries", ProducerRole.REPLICATION),
+    _save(SAVE.name, f"runs of {SAVE.job}", ProducerRole.REPLICATION),
     _save(
         "rebuild", "`regworkers runbook total-failure`, runs of runbook_total_failure", ProducerRole.PROVISION
     ),
@@ -205,8 +208,8 @@ SELECTION = (
         ),
     ),
     Worker(
-        "selections",
-        "runs of process_selections",
+        SELECTIONS.name,
+        f"runs of {SELECTIONS.job}",
         (
             DYNAMODB_ANSWERS,
             depth("CheckThatSqsAnswers", "replication-queue"),
@@ -221,8 +224,8 @@ SELECTION = (
         ),
     ),
     Worker(
-        "notifications",
-        "runs of send_notifications",
+        NOTIFICATIONS.name,
+        f"runs of {NOTIFICATIONS.job}",
         (
             DYNAMODB_ANSWERS,
             depth("CheckThatSqsAnswers", "replication-queue"),
@@ -295,8 +298,8 @@ ELIGIBILITY = (
 
 ANALYTICS = (
     Worker(
-        "publish",
-        "runs of publish_events",
+        PUBLISH.name,
+        f"runs of {PUBLISH.job}",
         (
             work_on("analytics-queue"),
             send("SendDeadLetters", "analytics-queue-dlq"),
