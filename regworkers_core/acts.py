@@ -9,16 +9,16 @@ from typing import Any
 from regworkers_core.operation import Operation, operations_of
 
 # The places of each command or group, by the panel of `--help` that shows it. A place with a colon is a command that is
-# written by hand, below `cli`; any other is a module whose operations become commands and jobs. `--help` imports all of
-# them: what brings a driver, or takes long, is imported in the function of the command.
+# written by hand, below `cli`; any other is a module whose operations with that first word become commands and jobs.
+# `--help` imports all of them: what brings a driver, or takes long, is imported in the function of the command.
 PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "Everyday": {
         "doctor": ("doctor:doctor_command",),
         "alerts": ("alerts:app",),
         "runbook": ("runbook:app",),
-        "trace": ("trace:trace_command",),
-        "logs": ("trace:logs_command",),
-        "audit": ("trace:audit_command",),
+        "trace": ("operations.on_call",),
+        "logs": ("operations.on_call",),
+        "audit": ("operations.on_call",),
         "erase": ("erase:erase_command",),
         "housekeeping": ("maintenance:housekeeping_command",),
         "review": ("maintenance:review_app",),
@@ -35,10 +35,10 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "Dead letters and replication": {
         "dlq": ("dlq:app",),
         "reconcile": ("replication:reconcile_command",),
-        "replicate": ("replication:replicate_command",),
+        "replicate": ("operations.on_call",),
         "backfill": ("replication:backfill_app",),
         "migrate": ("migrate:app",),
-        "drain": ("workers:drain_app",),
+        "drain": ("workers:drain_app", "operations.on_call"),
         "invoke": ("workers:invoke_command",),
     },
     "Infrastructure": {
@@ -59,10 +59,16 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
 def every_operation() -> Iterator[Operation[Any]]:
     """All operations, in the order of the table."""
     for groups in PANELS.values():
-        for places in groups.values():
+        for name, places in groups.items():
             for place in places:
                 if ":" not in place:
-                    yield from operations_of(import_module(f"regworkers_core.{place}"))
+                    yield from operations_at(place, name)
+
+
+def operations_at(place: str, name: str) -> list[Operation[Any]]:
+    """The operations of a place in the table whose commands begin with the word `name`."""
+    module = import_module(f"regworkers_core.{place}")
+    return [each for each in operations_of(module) if each.command.split()[0] == name]
 
 
 def operation_of(command: str) -> Operation[Any]:

@@ -87,6 +87,8 @@ class Input(BaseModel):
             at = ".".join([shown(name), *place]) if name else ""
             if problem["type"] == "missing":
                 raise RequestError(f"{at} is missing: its description says what to enter") from None
+            if problem["type"] == "string_unicode":
+                raise RequestError(f"{at} cannot be encoded as UTF-8") from None
             text = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
             raise RequestError(f"{at} {text}".strip()) from None
 
@@ -102,6 +104,8 @@ TERMINAL_NAMES = {
     "reserves": "reserve",
     "weights": "weights",
     "accept": "accept-finding",
+    "entry_id": "entry",
+    "lasts": "for",
 }
 
 
@@ -219,7 +223,7 @@ class Operation(Generic[I]):
     role: Role
     # The asset on which its result is recorded; empty: none.
     asset: str
-    # The field that the audit log names as the target, after the campaign.
+    # The field that the audit log names as the target, behind the campaign and a colon if there is one.
     target: str
     # Services that it calls.
     uses: frozenset[str]
@@ -251,9 +255,9 @@ class Operation(Generic[I]):
 
     def target_of(self, given: Input, runtime: Runtime) -> str:
         """What the audit log names as the target."""
-        if named := getattr(given, "campaign_id", ""):
-            return runtime.campaigns.id_of(named)
-        return str(getattr(given, self.target, "") or "all")
+        named = getattr(given, "campaign_id", "")
+        parts = [runtime.campaigns.id_of(named) if named else "", str(getattr(given, self.target, ""))]
+        return ":".join(filter(None, parts)) or "all"
 
     def arguments_of(self, given: Input, run_id: str) -> dict[str, Any]:
         """The arguments for the audit log, in camelCase: what was given and is not the target."""

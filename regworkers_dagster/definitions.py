@@ -13,7 +13,6 @@ from regworkers_dagster.launching import job
 from regworkers_dagster.operations import (
     dead_letters,
     deployment,
-    drains,
     first_checks,
     health,
     on_call,
@@ -80,7 +79,6 @@ defs = dg.Definitions(
         archive.CHECK_ARCHIVE,
         funnel.CAMPAIGN_FUNNEL_JOB,
         *dead_letters.JOBS,
-        *drains.JOBS,
         deployment.find_resources,
         deployment.show_config,
         deployment.CHECK_CERTIFICATE,

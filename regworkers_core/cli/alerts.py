@@ -17,10 +17,10 @@ from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.options import quick_runtime
-from regworkers_core.cli.output import Format, FormatOption, answer, rows, to_second
+from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
-from regworkers_core.domain.timestamps import iso, span_seconds
+from regworkers_core.domain.timestamps import iso, span_seconds, to_second
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
 from regworkers_core.operations.alerts.notifier import acknowledge, notifier_of
 from regworkers_core.operations.health.scheduler import read_scheduler

@@ -12,8 +12,9 @@ import orjson
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.cli.output import rows, to_second
+from regworkers_core.cli.output import rows
 from regworkers_core.domain.messages import fit_correlation_id
+from regworkers_core.domain.timestamps import to_second
 from regworkers_core.operations.dead_letters.model import FAILURE_ATTRIBUTES, is_ours
 from regworkers_core.operations.dead_letters.verdict import (
     WORDS,

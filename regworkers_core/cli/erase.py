@@ -13,11 +13,11 @@ from rich.text import Text
 from regworkers_core.cli.changes import Deletion, audited
 from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
-from regworkers_core.cli.trace import entry_key
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.erasure.again import AgainReport, ErasureHooks, pending, replay
 from regworkers_core.operations.erasure.erase import ErasureReport, erase
+from regworkers_core.operations.on_call import OneEntry
 from regworkers_core.runtime import Runtime
 
 _REPLAY = "replay"
@@ -64,8 +64,10 @@ def erase_command(
         raise UsageError("name CAMPAIGN and ENTRY, or --pending, or replay: `regworkers erase --help`")
     if campaign is not None:
         raise UsageError("--campaign needs replay or --pending")
+    named = {"campaign_id": campaign_id, "entry_id": entry_id}
+    given = OneEntry.of(named, lambda name: name.removesuffix("_id").upper())
     runtime = Runtime.load()
-    _one(runtime, entry_key(runtime, campaign_id, entry_id), change, form)
+    _one(runtime, EntryKey(runtime.campaigns.id_of(campaign_id), given.entry_id), change, form)
 
 
 def _one(runtime: Runtime, key: EntryKey, change: Deletion, form: Format) -> None:

@@ -12,14 +12,13 @@ import typer
 
 from fairdraw.answers import visible
 from fairdraw.errors import DrawError
-from regworkers_core.acts import PANELS
+from regworkers_core.acts import PANELS, operations_at
 from regworkers_core.adapters.local_instance import server_of
 from regworkers_core.cli.operations import add_operations, command, first_sentence
 from regworkers_core.cli.options import Commands
 from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
-from regworkers_core.operation import operations_of
 from regworkers_core.settings import load_settings
 from regworkers_core.telemetry import configure_telemetry
 
@@ -71,15 +70,16 @@ def _add(app: typer.Typer, name: str, panel: str, places: Sequence[str]) -> None
     group: typer.Typer | None = None
     for place in places:
         module, colon, attribute = place.partition(":")
-        found = import_module(f"regworkers_core.{'cli.' if colon else ''}{module}")
         if not colon:
-            *_, last = operations_of(found)
-            if last.command == name:
-                app.command(name, rich_help_panel=panel)(command(last))
+            operations = operations_at(place, name)
+            if operations and operations[0].command == name:
+                app.command(name, rich_help_panel=panel)(command(operations[0]))
                 continue
-            group = group or typer.Typer(help=first_sentence(found), no_args_is_help=True)
-            add_operations(group, found, depth=1)
-        elif isinstance(written := getattr(found, attribute), typer.Typer) and len(places) > 1:
+            group = group or typer.Typer(help=first_sentence(place), no_args_is_help=True)
+            add_operations(group, operations, place)
+            continue
+        written = getattr(import_module(f"regworkers_core.cli.{module}"), attribute)
+        if isinstance(written, typer.Typer) and len(places) > 1:
             group = written
         else:
             _add_written(app, name, panel, written)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from inspect import Parameter, Signature
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
@@ -33,7 +33,6 @@ from regworkers_core.operation import (
     Operation,
     Report,
     is_file,
-    operations_of,
 )
 from regworkers_core.runtime import Runtime
 
@@ -43,22 +42,25 @@ SaveOption = Annotated[
 ]
 
 
-def add_operations(app: typer.Typer, module: ModuleType, depth: int) -> None:
-    """Add a command for each operation of the module to `app`, which has the first `depth` words of their commands."""
+def add_operations(app: typer.Typer, operations: Iterable[Operation[Any]], place: str) -> None:
+    """Add a command for each of the operations, which a module of that place declares, to the group of their first
+    word.
+    """
     groups: dict[str, typer.Typer] = {each.name or "": each.typer_instance for each in app.registered_groups}  # type: ignore[misc]
-    for each in operations_of(module):
-        *between, name = each.command.split()[depth:]
+    for each in operations:
+        _first, *between, name = each.command.split()
         group = app
         for word in between:
             if word not in groups:
-                groups[word] = typer.Typer(no_args_is_help=True, help=first_sentence(module))
+                groups[word] = typer.Typer(no_args_is_help=True, help=first_sentence(place))
                 app.add_typer(groups[word], name=word)
             group = groups[word]
         group.command(name)(command(each))
 
 
-def first_sentence(module: ModuleType) -> str:
+def first_sentence(place: str) -> str:
     """The first sentence of a module of operations: the help of its group."""
+    module = import_module(f"regworkers_core.{place}")
     return " ".join((module.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
 
 

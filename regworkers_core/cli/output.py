@@ -138,11 +138,6 @@ def _cell(value: object) -> Text:
     return Text("–" if value is None else visible(str(value), keep="\n"), overflow="fold")
 
 
-def to_second(at: str | None) -> str | None:
-    """An ISO 8601 time to the second, with a space before the time of day."""
-    return None if at is None else at[:19].replace("T", " ")
-
-
 def _flat(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in document.items():
         if isinstance(value, Mapping) and value:

@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from regworkers_core.cli.changes import Change, audited
-from regworkers_core.cli.options import CampaignArgument, flatten_options
+from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
-from regworkers_core.cli.trace import EntryId, entry_key
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import parse_since
@@ -24,7 +23,6 @@ from regworkers_core.replication.backfill import (
 )
 from regworkers_core.replication.reconcile.acceptance import Accept, AcceptanceReport
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
-from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_core.replication.reconcile.undo import UndoReport, undo_acceptance
 from regworkers_core.runtime import Runtime
 
@@ -322,18 +320,3 @@ def status_command(
 
 def _backfill_target(campaign: str | None, backfill_id: str | None) -> str:
     return backfill_id or campaign or "all campaigns"
-
-
-def replicate_command(
-    campaign_id: CampaignArgument, entry_id: EntryId, form: FormatOption = Format.TEXT
-) -> None:
-    """Queue one entry's key for replication, whatever its flag.
-
-    Exits 1 if there is no such entry.
-    """
-    runtime = Runtime.load()
-    key = entry_key(runtime, campaign_id, entry_id)
-    with audited(runtime, "replicate", key.document_id) as result:
-        done = replicate(runtime, key)
-        result["sent"] = done["sent"]
-    answer(done, form, finding=not done["sent"])

@@ -11,10 +11,8 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.text import Text
 from structlog.contextvars import bound_contextvars
 
-from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.analytics.producers import signed_event
 from regworkers_core.analytics.publishing import invoke_publish, publisher
 from regworkers_core.cli.changes import audited
@@ -27,7 +25,6 @@ from regworkers_core.engine.handling import answer_event
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import DRAINS
 from regworkers_core.observability.tracing import span
-from regworkers_core.operations.drain_control import PAUSE, pause_drain, resume_drain
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
 from regworkers_core.runtime import Runtime
@@ -123,51 +120,6 @@ def _run(
 
 for spec in DRAINS:
     drain_app.command(spec.name, help=spec.summary)(_command(spec))
-
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help=" or ".join(spec.name for spec in DRAINS))]
-
-
-@drain_app.command("pause")
-def pause_command(
-    name: Name,
-    reason: Annotated[str, typer.Option("--reason", help="why, in words: no fan's data")],
-    lasts: Annotated[
-        str,
-        typer.Option("--for", metavar="DURATION", help="30m or 2h, 1d at most; then an alert asks for it"),
-    ] = PAUSE,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Keep a drain from its work until `drain resume`: none starts, and one at work stops within seconds."""
-    runtime = Runtime.load()
-    with audited(runtime, "drain pause", name, {"reason": reason, "for": lasts}) as result:
-        paused = pause_drain(runtime, name, reason, by=operator(), lasts=lasts)
-        result |= {"since": paused.since, "until": paused.until}
-    answer({"drain": name, **paused.as_dict()}, form, Text(f"the drain {name} is {paused.text}"))
-
-
-@drain_app.command("resume")
-def resume_command(name: Name, form: FormatOption = Format.TEXT) -> None:
-    """End the pause of a drain and reset its fuse, so that it may start again."""
-    runtime = Runtime.load()
-    with audited(runtime, "drain resume", name) as result:
-        removed, paused = resume_drain(runtime, name)
-        result |= {"removed": int(removed is not None), "wasPaused": int(paused is not None)}
-        if removed is not None:
-            result |= {"fingerprint": removed.fingerprint, "trippedAt": removed.tripped_at}
-    lines = []
-    if removed is not None:
-        lines += [
-            f"removed: the fuse of the drain {name} had blown at {removed.tripped_at} with {removed.reason}"
-        ]
-    lines += [f"resumed: the drain {name} was {paused.text}"] if paused else []
-    document = {
-        "drain": name,
-        "removed": removed.as_dict() if removed else None,
-        "paused": paused.as_dict() if paused else None,
-    }
-    nothing = f"the drain {name} is not paused and its fuse is not blown: nothing was removed"
-    answer(document, form, Text("\n".join(lines) or nothing))
 
 
 Worker = Callable[[Runtime, Any], Any]

@@ -43,3 +43,8 @@ def parse_since(text: str, now: float) -> str:
             f"--since {text!r} should be a day (2026-11-25), a time (2026-11-25T18:00:00Z) or 90m, 12h, 7d"
         ) from None
     return iso((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+
+
+def to_second(at: str | None) -> str | None:
+    """An ISO 8601 time to the second, with a space before the time of day."""
+    return None if at is None else at[:19].replace("T", " ")

@@ -1,27 +1,15 @@
-"""What an operator on call does besides the runbooks: trace an entry, read and answer alerts and the audit log, repeat
-erasures, undo an acceptance.
-"""
+"""What an operator on call does besides the runbooks: answer alerts, repeat erasures, undo an acceptance."""
 
-import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.notifier import acknowledge
-from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_dagster.by_hand import REASON, CampaignConfig, Launch, LaunchOutcome, launchable, require
 from regworkers_dagster.factories import ApplyConfig
 from regworkers_dagster.metadata import table
 
 _MOST_ACTIONS = 1000
 _CONFIRM = "With `apply`: the number of entries that a run without it shows."
-
-
-class EntryConfig(ApplyConfig, CampaignConfig):
-    entry_id: str = Field(default="", description="The id of the entry in the campaign; no address, no name.")
-    apply: bool = Field(
-        default=False, description="Queue its key again. Without, the run only shows its way."
-    )
 
 
 class EntriesConfig(ApplyConfig, CampaignConfig):
@@ -53,37 +41,6 @@ class AlertConfig(ApplyConfig):
     )
     reason: str = Field(default="", description=REASON + "Shown with the incident.")
     apply: bool = Field(default=False, description="Acknowledge it. Without, the run lists what is open.")
-
-
-class AuditConfig(dg.Config):
-    what: str = Field(
-        default="", description="Only actions that begin with it: dlq, reconcile, ui; empty: all."
-    )
-    hours: float = Field(default=24.0, gt=0, description="Only those that began within this time.")
-
-
-@launchable(
-    "trace_entry",
-    description="Shows one entry's way from the demand table to the outbox, without a fan's data, and what helps. "
-    "Fails unless the replica equals the source. With `apply: true` it queues the entry's key, whatever its flag says.",
-)
-def trace_entry(launch: Launch, config: EntryConfig) -> LaunchOutcome:
-    """A save drain then saves the state of the source."""
-    from regworkers_core.operations.trace import GONE, IN_SYNC, trace_hops
-
-    key = launch.entry_key(config.campaign_id, config.entry_id)
-    document, hops = trace_hops(launch.runtime, key)
-    names = ("verdict", "explanation", "command", "ref", "correlationId", "logs")
-    facts = {name: document[name] for name in names}
-    facts["hops"] = table(("hop", "state", "at", "facts"), [list(each.as_dict().values()) for each in hops])
-    if config.apply:
-        done = replicate(launch.runtime, key)
-        launch.result["sent"] = facts["sent"] = done["sent"]
-        return LaunchOutcome("", facts, failure="" if done["sent"] else done["explanation"])
-    fine = document["verdict"] in (IN_SYNC, GONE)
-    return LaunchOutcome(
-        "", facts, failure="" if fine else f"{document['verdict']}: {document['explanation']}"
-    )
 
 
 @launchable(
@@ -148,18 +105,4 @@ def acknowledge_alert(launch: Launch, config: AlertConfig) -> LaunchOutcome:
     return LaunchOutcome("", {"open": len(rows), "incidents": table(columns, rows)})
 
 
-@launchable(
-    "show_audit", reads=True, description="Shows what operators changed: who, what, when, and the outcome."
-)
-def show_audit(launch: Launch, config: AuditConfig) -> LaunchOutcome:
-    """The latest first."""
-    since = iso(launch.runtime.clock() - config.hours * 3600)
-    found = launch.runtime.operator_actions.history(what=config.what, since=since, limit=_MOST_ACTIONS)
-    columns = ("at", "who", "what", "target", "outcome", "result")
-    rows = [
-        (each.started_at, each.who, each.what, each.target, each.outcome, dict(each.result)) for each in found
-    ]
-    return LaunchOutcome("", {"actions": len(rows), "log": table(columns, rows)})
-
-
-JOBS = (trace_entry, repeat_erasures, restore_accepted, acknowledge_alert, show_audit)
+JOBS = (repeat_erasures, restore_accepted, acknowledge_alert)

@@ -133,7 +133,6 @@ APPLIES = {
     "runbook_selection_failures": "selection_failures",
     "runbook_total_failure": "total_failure",
     "strike_entries": None,
-    "trace_entry": None,
     "undo_acceptance": None,
 }
 

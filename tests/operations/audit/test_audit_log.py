@@ -10,7 +10,6 @@ import typer
 from structlog.testing import capture_logs
 
 from regworkers_core.cli.changes import audited
-from regworkers_core.cli.trace import audit_command
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.runtime import Runtime
@@ -98,11 +97,9 @@ def test_the_terminal_tells_who_did_what_filtered_by_command_and_time(
     (action,) = regworkers(runtime, "audit", "--what", "repl", "--since", "1h", "--format", "json").document
     assert (action["who"], action["what"], action["target"]) == ("dana", "replicate", "summer:e1")
     assert action["outcome"] == "done" and action["result"] == {"sent": True}
-    use(monkeypatch, runtime)
-    audit_command()
-    assert "dana" in capsys.readouterr().out
-    audit_command(what="dlq")
-    assert capsys.readouterr().out.strip() == "no action is recorded for a command that begins with 'dlq'"
+    assert "dana" in regworkers(runtime, "audit").stdout
+    nothing = regworkers(runtime, "audit", "--what", "dlq").stdout.strip()
+    assert nothing == "no action is recorded for a command that begins with 'dlq'"
 
 
 def test_a_list_of_invites_is_recorded_without_the_values_that_were_typed(

@@ -27,7 +27,6 @@ READS = {
     "archive fetch",
     "archive status",
     "archive verify",
-    "audit",
     "aws find-resources",
     "aws iam-policy",
     "backfill status",
@@ -56,7 +55,6 @@ READS = {
     "eligibility report",
     "invites check",
     "invites count",
-    "logs",
     "migrate check",
     # It writes its own checkpoints and its report only.
     "migrate shadow",
@@ -71,7 +69,6 @@ READS = {
     "runbook stream-lag",
     "runbook time-outs",
     "service check",
-    "trace",
 }
 # What sensors start as well, from the same work: starting it is no decision.
 DOES_WHAT_SENSORS_DO = {
@@ -115,7 +112,6 @@ JOBS_THAT_READ = {
     "eligibility_report",
     "export_draw",
     "find_resources",
-    "show_audit",
     "show_config",
     "make_receipt",
     "monthly_review",

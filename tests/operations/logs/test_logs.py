@@ -9,13 +9,11 @@ from typing import Any
 import orjson
 import pytest
 import structlog
-import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
 from regworkers_core.adapters.aws.log_group import LogGroupLines
-from regworkers_core.cli import trace
-from regworkers_core.cli.trace import logs_command
+from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, span_seconds
 from regworkers_core.observability.logs import configure_logging
@@ -24,6 +22,7 @@ from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 from tests.support.runtimes import test_settings
+from tests.support.terminal import regworkers
 
 pytestmark = pytest.mark.namespace("module")
 
@@ -77,10 +76,10 @@ def test_since_takes_units(text: str, seconds: float) -> None:
     assert span_seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1w", "1.5h"])
+@pytest.mark.parametrize("text", ["1", "h", "-1h", "1w", "1.5h"])
 def test_since_refuses_anything_else(text: str) -> None:
-    with pytest.raises(UsageError, match="--since"):
-        logs_command(correlation_id="x", since=text)
+    answer = regworkers(None, "logs", "--correlation-id", "x", f"--since={text}")
+    assert answer.code == 2 and "--since takes a number" in answer.stderr
 
 
 def test_cloudwatch_is_searched_page_by_page_and_its_rough_matches_are_sorted_out(runtime: Runtime) -> None:
@@ -117,9 +116,7 @@ def test_an_environment_without_a_log_group_says_so() -> None:
 def terminal(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Commands of this module, in this process, on the runtime."""
     monkeypatch.setattr(Runtime, "load", lambda: runtime)
-    app = typer.Typer()
-    app.command("trace")(trace.trace_command)
-    app.command("logs")(trace.logs_command)
+    app = build("no command")
     return lambda *words: CliRunner().invoke(app, words, env={"COLUMNS": "200"})
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import orjson
 import pytest
 import structlog
-import typer
 from typer.testing import CliRunner
 
 from regworkers_core.adapters.aws.log_group import LogGroupLines
-from regworkers_core.cli import trace
+from regworkers_core.cli.main import build
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.observability.logs import configure_logging
+from regworkers_core.operations import on_call
 from regworkers_core.operations.logs import look_up
 from regworkers_core.runtime import Runtime
 from tests.eligibility.world import ask, check, create
@@ -37,16 +37,14 @@ def runtime(shared: Runtime, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) 
     )
     configure_logging(send=sent)
     # As at the end of a process, before the command that looks for the lines.
-    monkeypatch.setattr(trace, "look_up", lambda *given: (sent.close(), look_up(*given))[1])
+    monkeypatch.setattr(on_call, "look_up", lambda *given: (sent.close(), look_up(*given))[1])
     yield runtime
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
 
 def shown(*words: str) -> list[dict[str, str]]:
-    app = typer.Typer()
-    app.command()(trace.logs_command)
-    answer = CliRunner().invoke(app, [*words, "--format", "json"])
+    answer = CliRunner().invoke(build("logs"), ["logs", *words, "--format", "json"])
     assert answer.exit_code == 0, answer.output
     lines: list[dict[str, str]] = orjson.loads(answer.stdout_bytes)["lines"]
     return [line for line in lines if "entryId" in line]

@@ -115,7 +115,7 @@ def test_one_refused_key_in_the_table_is_reported_by_reconcile_and_its_neighbour
         ("C", "x" * 2000, "ENTRY is longer than 512 bytes: it has 2000 bytes, and an id has 1 to 512"),
         ("ä" * 40, "e", "CAMPAIGN is longer than 64 bytes: it has 80 bytes, and an id has 1 to 64"),
         ("a:b", "c", "CAMPAIGN holds a colon"),
-        ("C", "", "ENTRY is empty"),
+        ("C", "", "ENTRY is missing"),
         ("C", "\udcff", "ENTRY cannot be encoded as UTF-8"),
     ],
 )

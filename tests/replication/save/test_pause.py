@@ -21,9 +21,10 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.drain_control import pause_drain, resume_drain
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
-from tests.dagster.support import job, use
+from tests.dagster.support import use
 from tests.replication.save.test_fuse import queue_entries
 from tests.support.drains import run
+from tests.support.faces import Face
 from tests.support.typing_in import Typed
 from tests.support.waiting import wait_until
 
@@ -116,16 +117,14 @@ def test_a_pause_that_cannot_be_read_stops_no_drain(
     assert run(runtime, "save").counts["applied"] == 1
 
 
-def test_jobs_pause_and_resume_a_drain(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, runtime)
-    config = {"drain": "save", "reason": "a test", "lasts": "2h"}
-    assert job("pause_drain").execute_in_process(run_config=config).success
+def test_both_faces_pause_and_resume_a_drain(runtime: Runtime, face: Face) -> None:
+    assert face.does("drain pause", drain="save", reason="a test", lasts="2h").fine
     paused = hold_of(runtime.leases, PausedDrain, "save")
-    assert paused is not None and paused.reason == "a test" and paused.by.startswith("dagster ")
+    assert paused is not None and paused.reason == "a test" and paused.by
     assert lasts_seconds(paused.as_dict()) == 7200
-    wrong = job("resume_drain").execute_in_process(run_config={"drain": "saves"}, raise_on_error=False)
-    assert not wrong.success
-    assert job("resume_drain").execute_in_process(run_config={"drain": "save"}).success
+    wrong = face.does("drain resume", drain="saves")
+    assert not wrong.fine and "unknown drain 'saves'" in wrong.text
+    assert "was paused" in face.does("drain resume", drain="save").text
     assert hold_of(runtime.leases, PausedDrain, "save") is None
-    named = {each.what for each in runtime.operator_actions.history()}
-    assert {"pause_drain", "resume_drain"} <= named
+    named = [(each.what, each.target) for each in runtime.operator_actions.history()]
+    assert {("drain pause", "save"), ("drain resume", "save")} <= set(named)
