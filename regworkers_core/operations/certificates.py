@@ -23,6 +23,7 @@ from fairdraw.documents import as_document
 from regworkers_core.adapters.kafka.security import Material
 from regworkers_core.adapters.vault import Issued
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import CertificateState
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
@@ -377,3 +378,19 @@ def _trusted(runtime: Runtime) -> str | None:
 
 def _ask_for_longer(text: str) -> str:
     return text.partition(": ")[0] + ": set a longer vault.ttl, or have the role's max_ttl raised"
+
+
+def certificate_state(environment: str, report: CertificateReport) -> CertificateState:
+    """What alerts and the doctor know of a checked certificate."""
+    found = report.inspection
+    if found is None:
+        return CertificateState(environment, None)
+    of_age = (CertificateProblem.ENDS_SOON, CertificateProblem.EXPIRED)
+    troubles = [each.text for each in found.findings if each.problem not in of_age]
+    # With these no new connection is possible.
+    unusable = found.has(
+        CertificateProblem.DAMAGED, CertificateProblem.NOT_YET_VALID, CertificateProblem.KEY_MISMATCH
+    )
+    return CertificateState(
+        environment, found.days_left, found.subject or "", " and ".join(troubles), unusable
+    )

@@ -13,10 +13,8 @@ from rich.console import Group
 from rich.text import Text
 
 from regworkers_core.cli import main, output
-from regworkers_core.cli.maintenance import _update_text
 from regworkers_core.cli.output import Format, answer, facts, rows, visible
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.template import TemplateUpdate
 
 # ESC, CSI as one character, DEL, the turn of direction, Unicode's ends of lines, and those that rich drops.
 HOSTILE = "a\x1b[2Jb\x9b2Kc\x7fd\u202ee\u2028f\u2029g\u2066h\rj\x07k\bl"
@@ -70,16 +68,6 @@ def test_an_error_shows_what_it_quotes(capsys: pytest.CaptureFixture[str]) -> No
         main._leave(f"no entry {HOSTILE}\nsecond line")
     assert left.value.code == output.TROUBLE
     assert capsys.readouterr().err == f"regworkers: no entry {SHOWN}\nsecond line\n"
-
-
-def test_the_diff_of_a_template_hides_no_line(capsys: pytest.CaptureFixture[str]) -> None:
-    diff = "+run: curl evil.example\x1b[2K\x1b[1A\x1b[8m\n+\tfine \u202e\n-gone\r\n"
-    update = TemplateUpdate("t", None, "v2", (), ("Makefile",), (), (), (), diff, False)
-    for form in Format:
-        answer(update.as_dict(), form, _update_text(update))
-        out = capsys.readouterr().out
-        assert not ACTS.search(out) and "curl evil.example" in out
-        assert ("\\x1b[2K\\x1b[1A\\x1b[8m" if form is Format.TEXT else "\\u001b[2K") in out
 
 
 def test_a_line_of_the_log_shows_what_it_quotes(capfd: pytest.CaptureFixture[str]) -> None:

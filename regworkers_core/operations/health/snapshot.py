@@ -36,7 +36,6 @@ from regworkers_core.drains.runner import batch_limit, fuse_in_force
 from regworkers_core.engine.holds import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.flows import DRAINS
-from regworkers_core.operations.certificates import CertificateProblem, CertificateReport, check_certificate
 from regworkers_core.operations.dependency_status import (
     DEPENDENCIES,
     SERVICES,
@@ -220,27 +219,15 @@ def _pauses(runtime: Runtime) -> tuple[PausedDrain, ...]:
 
 
 def _certificates(runtime: Runtime) -> tuple[CertificateState, ...]:
+    # Late, for it brings cryptography.
+    from regworkers_core.operations.certificates import certificate_state, check_certificate
+
     environment = runtime.settings.environment
     try:
         return (certificate_state(environment, check_certificate(runtime, environment)),)
     except UsageError as error:
         # A certificate that is configured and missing is a finding.
         return (CertificateState(environment, None, trouble=str(error)),)
-
-
-def certificate_state(environment: str, report: CertificateReport) -> CertificateState:
-    found = report.inspection
-    if found is None:
-        return CertificateState(environment, None)
-    of_age = (CertificateProblem.ENDS_SOON, CertificateProblem.EXPIRED)
-    troubles = [each.text for each in found.findings if each.problem not in of_age]
-    # With these no new connection is possible.
-    unusable = found.has(
-        CertificateProblem.DAMAGED, CertificateProblem.NOT_YET_VALID, CertificateProblem.KEY_MISMATCH
-    )
-    return CertificateState(
-        environment, found.days_left, found.subject or "", " and ".join(troubles), unusable
-    )
 
 
 def _parity(runtime: Runtime) -> ParityState | None:

@@ -18,9 +18,8 @@ from regworkers_core.flows import DRAIN
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.operations.alerts.conditions.availability import certificates as kafka_certificate
 from regworkers_core.operations.alerts.conditions.drains import batch_time
-from regworkers_core.operations.certificates import RenewalState, check_certificate
+from regworkers_core.operations.certificates import RenewalState, certificate_state, check_certificate
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Drains, Window, together
-from regworkers_core.operations.health.snapshot import certificate_state
 from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.reviews.sections import (
     REPORT,
