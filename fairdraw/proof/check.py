@@ -161,7 +161,7 @@ class Drawn(StepChecker):
 
     def limits(self) -> tuple[str, ...]:
         return (
-            "Only a replay of the whole draw (`regworkers draw verify`) shows that the rank counts everyone ahead,"
+            "Only a replay of the whole draw (`fairdraw verify`) shows that the rank counts everyone ahead,"
             " that the cut-offs are those of the last admitted entries, and that no entry was inserted.",
             "The same applies to the other entries of the unit, and to the strikes.",
             "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash"

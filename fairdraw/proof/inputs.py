@@ -91,9 +91,7 @@ def phase_folders(folder: Path, *, also_not_confirmed: bool = False) -> list[Pat
         if each.is_dir() and (found := PHASE_FOLDER.fullmatch(each.name))
     )
     if not numbers:
-        raise UsageError(
-            f"{folder} contains no phase-1: give the folder of a draw (`regworkers draw export`)"
-        )
+        raise UsageError(f"{folder} contains no phase-1: give the folder of a draw")
     if numbers != list(range(1, len(numbers) + 1)):
         missing = next(number for number in range(1, numbers[-1] + 1) if number not in numbers)
         raise UsageError(

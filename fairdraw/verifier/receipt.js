@@ -30,7 +30,7 @@ const NO_STRIKES = sha256Hex("");
 const HEX_DIGITS = "64 lower-case hex digits";
 
 const DRAWN_LIMITS = (phases) => [
-  "Only a replay of the whole draw (`regworkers draw verify`) shows that the rank counts everyone ahead," +
+  "Only a replay of the whole draw (`fairdraw verify`) shows that the rank counts everyone ahead," +
     " that the cut-offs are those of the last admitted entries, and that no entry was inserted.",
   "The same applies to the other entries of the unit, and to the strikes.",
   "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash" +
