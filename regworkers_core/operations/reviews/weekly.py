@@ -56,47 +56,37 @@ _BUDGET_LEFT = 0.25
 
 def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     """The sections. Dead letters and the drain log are read once for all sections that need them."""
-    since = now - DAYS * DAY_SECONDS
+    settings, since, before = runtime.settings, now - DAYS * DAY_SECONDS, now - 2 * DAYS * DAY_SECONDS
 
     @cache
     def failures() -> RecordedFailures:
-        return runtime.dead_letters.since(iso(since - DAYS * DAY_SECONDS), most=_MOST_FAILURES)
+        return runtime.dead_letters.since(iso(before), most=_MOST_FAILURES)
 
     @cache
     def days() -> tuple[Days, Days]:
         activity = Activity(runtime)
-        before = activity.by_day(Window(since - DAYS * DAY_SECONDS, since))
-        return before, activity.by_day(Window(since, now))
+        return activity.by_day(Window(before, since)), activity.by_day(Window(since, now))
 
-    def queues() -> list[QueueState]:
-        names = runtime.names
-        return [read_queue(runtime, names.dead_letter_queue(name)) for name in names.queues]
+    def of_dead_letters() -> ReviewSection:
+        names = map(runtime.names.dead_letter_queue, runtime.names.queues)
+        queues = [read_queue(runtime, name) for name in names]
+        return dead_letters(queues, failures(), since=since, now=now)
 
-    yield SectionReader(
-        "dead_letters", "Dead letters", lambda: dead_letters(queues(), failures(), since=since, now=now)
-    )
+    def of_objectives() -> ReviewSection:
+        return objectives(read_budgets(runtime, read_campaigns(runtime)), settings.objectives.budget_days)
+
+    def of_logs() -> ReviewSection:
+        return logs(error_lines(runtime, before, since), error_lines(runtime, since, now))
+
+    yield SectionReader("dead_letters", "Dead letters", of_dead_letters)
     yield SectionReader("alerts", "Alerts", lambda: alerts(runtime.incidents.all(), since=since, now=now))
+    yield SectionReader("objectives", "Objectives", of_objectives)
+    yield SectionReader("durations", "Duration of batches", lambda: durations(*days(), settings, since=since))
     yield SectionReader(
-        "objectives",
-        "Objectives",
-        lambda: objectives(
-            read_budgets(runtime, read_campaigns(runtime)), runtime.settings.objectives.budget_days
-        ),
-    )
-    yield SectionReader(
-        "durations", "Duration of batches", lambda: durations(*days(), runtime.settings, since=since)
-    )
-    yield SectionReader(
-        "errors", "Error patterns", lambda: errors(failures(), *days(), runtime.settings, since=since)
+        "errors", "Error patterns", lambda: errors(failures(), *days(), settings, since=since)
     )
     yield SectionReader("alarms", "CloudWatch alarms", lambda: alarms(alarm_states(runtime), now=now))
-    yield SectionReader(
-        "logs",
-        "Error lines",
-        lambda: logs(
-            error_lines(runtime, since - DAYS * DAY_SECONDS, since), error_lines(runtime, since, now)
-        ),
-    )
+    yield SectionReader("logs", "Error lines", of_logs)
 
 
 def dead_letters(
@@ -173,10 +163,8 @@ def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Review
         open_seconds = _open_seconds(each, now)
         level: Level = "finding" if each.alert.severity is Severity.CRITICAL else "warning"
         if level == "finding" or open_seconds >= _LONG_OPEN_SECONDS:
-            alert = each.alert
-            text = (
-                f"{alert.key} is open for {open_seconds / 3600:.1f} hours: {alert.summary}; {alert.runbook}"
-            )
+            alert, open_hours = each.alert, f"{open_seconds / 3600:.1f}"
+            text = f"{alert.key} is open for {open_hours} hours: {alert.summary}; {alert.runbook}"
             remarks.append(Remark(level, text))
     changed = {each.alert.key: each for each in (*open_, *closed, *opened)}
     shown = sorted(changed.values(), key=lambda each: each.opened_at)
@@ -261,13 +249,12 @@ def durations(before: Days, now: Days, settings: Settings, *, since: float) -> R
             (name, each.batches, rounded(was), rounded(typical), change, rounded(longest), limit, lag)
         )
         if typical is not None and grown is not None and grown >= _GROWN and typical >= _SHORT_SECONDS:
+            waits = each.waited_seconds
             text = (
                 f"{name}: batches take {typical:.2f} s, {100 * (grown - 1):.0f} % more than the week before"
             )
-            waited_for = max(each.waited_seconds, key=lambda name: each.waited_seconds[name], default=None)
-            remarks.append(
-                Remark("warning", f"{text}; they mostly waited for {waited_for or 'no dependency'}")
-            )
+            text += f"; they mostly waited for {max(waits, key=waits.__getitem__, default='no dependency')}"
+            remarks.append(Remark("warning", text))
     remarks += lines_of(batch_time, settings, since + DAYS * DAY_SECONDS, drains=tuple(drains.values()))
     dates = sorted({*before, *now})
     days = [together([before.get(date, {}), now.get(date, {})]) for date in dates]
@@ -316,8 +303,8 @@ def errors(
         if rate is not None and rate >= _GROWN * (was_rate or 0.0):
             grown.append(each)
         if down:
-            text = f"{name}: {counted(down, 'run')} ended because a dependency was down"
-            remarks.append(Remark("note", text))
+            runs = counted(down, "run")
+            remarks.append(Remark("note", f"{name}: {runs} ended because a dependency was down"))
     limits = settings.model_copy(update={"alerts": settings.alerts.model_copy(update=_OVER_A_WEEK)})
     end = since + DAYS * DAY_SECONDS
     remarks += lines_of(error_rate, limits, end, level="warning", drains=tuple(grown))
@@ -353,17 +340,16 @@ def alarms(states: Sequence[AlarmState], *, now: float) -> ReviewSection:
         if each.state == "OK":
             continue
         open_seconds = max(0.0, now - (seconds(each.since) or now))
-        rows.append((each.name, each.severity, each.state, each.since, f"{open_seconds / 3600:.1f}"))
+        hours = f"{open_seconds / 3600:.1f}"
+        rows.append((each.name, each.severity, each.state, each.since, hours))
         if each.state == "ALARM":
             level: Level = "finding" if each.severity == Severity.CRITICAL.value else "warning"
-            remarks.append(
-                Remark(level, f"{each.name} is in ALARM for {open_seconds / 3600:.1f} hours: see docs/aws.md")
-            )
+            remarks.append(Remark(level, f"{each.name} is in ALARM for {hours} hours: see docs/aws.md"))
         elif open_seconds >= _LONG_OPEN_SECONDS:
-            text = (
-                f"{each.name} has had no data for {open_seconds / DAY_SECONDS:.1f} days: it watches nothing"
+            days = f"{open_seconds / DAY_SECONDS:.1f}"
+            remarks.append(
+                Remark("warning", f"{each.name} has had no data for {days} days: it watches nothing")
             )
-            remarks.append(Remark("warning", text))
     names = ("alarm", "severity", "state", "since", "hours")
     states_ = ", ".join(f"{number} {state}" for state, number in sorted(numbers.items()))
     return ReviewSection(
