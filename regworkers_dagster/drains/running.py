@@ -172,7 +172,6 @@ def automated(
     asset: dg.AssetSpec | None = None,
     *,
     tick: Tick | None = None,
-    starts: str = "",
     also: Sequence[Automation] = (),
     every_seconds: int = DRAIN_INTERVAL_SECONDS,
     uses: Set[str] = STORES,
@@ -180,8 +179,8 @@ def automated(
     more: str = "",
 ) -> Automation:
     """The drain `spec`, which fills `asset`, by default one of its own name. Its sensor starts it by the depth of its
-    queue, or by `tick`, for which `starts` has the words, and `also` other drains. `uses` are the resources of a run,
-    `before` is called first in it, `more` ends the description of the job.
+    queue, or by `tick`, whose docstring says when, and `also` other drains. `uses` are the resources of a run, `before`
+    is called first in it, `more` ends the description of the job.
     """
     filled = asset or Flow(spec.duty, owner=spec.duty).asset(spec.name, spec.summary, {"sqs"})
     made = _asset(spec, filled, uses, before)
@@ -201,7 +200,7 @@ def automated(
             tick or depth_tick(spec),
             jobs=[job, *(each.job for each in also)],
             every_seconds=every_seconds,
-            description=starts
+            description=" ".join(((tick and tick.__doc__) or "").split())
             or f"Starts drains of `{spec.queue}`: none when it is empty, one for a trickle, more with its depth, and "
             "the next one shortly before the last one ends.",
         ),

@@ -339,7 +339,7 @@ SENSORS = (
         alerts_tick,
         every_seconds=_INTERVAL_SECONDS,
         uses=ALL,
-        description="Checks the whole system every minute, opens and closes incidents, and notifies PagerDuty and "
-        "Slack. docs/alerts.md lists the conditions; `regworkers alerts` shows open incidents.",
+        description="Checks the whole system every minute, opens and closes incidents, and notifies every channel. "
+        "docs/alerts.md lists the conditions; `regworkers alerts` shows open incidents.",
     ),
 )

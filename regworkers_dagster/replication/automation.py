@@ -163,9 +163,13 @@ _UNREAD = "oldest_unread_seconds"
 
 @ticking
 def enqueue_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
-    """Peek into the stream only while no drain reads it: a shard supports two readers."""
+    """Starts a drain of the demand table's stream when records are unread and no drain reads them, and the next one
+    shortly before the last one ends. On an idle system it starts the save drain, too, which is ready when the first
+    message arrives.
+    """
     staff = _ENQUEUE.staff(context, runtime)
     decision = by_age(
+        # It peeks into the stream only while no drain reads it: a shard supports two readers.
         None if staff.active else oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
         staff,
         objective_seconds=runtime.settings.replication.lag_objective_seconds,
@@ -186,15 +190,7 @@ def enqueue_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
 save_tick = depth_tick(SAVE)
 _SAVE_ENTRIES = automated(SAVE, ENTRIES, tick=save_tick)
 DRAINS = (
-    automated(
-        ENQUEUE,
-        REPLICATION_QUEUE,
-        tick=enqueue_tick,
-        starts="Starts a drain of the demand table's stream when records are unread and no drain reads them, and the "
-        "next one shortly before the last one ends. On an idle system it starts the save drain, too, which is ready "
-        "when the first message arrives.",
-        also=[_SAVE_ENTRIES],
-    ),
+    automated(ENQUEUE, REPLICATION_QUEUE, tick=enqueue_tick, also=[_SAVE_ENTRIES]),
     _SAVE_ENTRIES,
 )
 

@@ -70,7 +70,7 @@ process_tick = depth_tick(SELECTIONS)
 
 @ticking
 def notify_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
-    """Start the one sender while a market has messages that may be sent by time, canary and stop switch."""
+    """Starts the one sender while messages may be sent by their time, the canary and the stop switch."""
     due = due_units(runtime)
     if not due:
         return dg.SkipReason("nothing in the outbox may be sent now")
@@ -90,7 +90,6 @@ DRAINS = (
         NOTIFICATIONS,
         specs.NOTIFICATIONS,
         tick=notify_tick,
-        starts="Starts the one sender while messages may be sent by their time, the canary and the stop switch.",
         every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
         more="`regworkers notifications pause` stops it.",
     ),
