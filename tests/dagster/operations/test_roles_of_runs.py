@@ -78,7 +78,8 @@ def test_a_job_that_needs_kafka_may_read_its_certificate() -> None:
 @pytest.mark.parametrize("name", ["doctor", "runbook_kafka", "runbook_total_failure"])
 def test_a_job_that_reads_how_long_topics_keep_events_may_do_so_at_msk(name: str) -> None:
     workers = [each for each in least_privilege.WORKERS if each.name in ROLES[DUTIES[name]]]
-    actions = {action for each in workers for action in each.actions}
+    statements = [statement for each in workers for statement in each.statements]
+    actions = {action for statement in statements for action in statement.actions}
     assert "kafka-cluster:DescribeTopicDynamicConfiguration" in actions
     assert "kafka-cluster:ReadData" in actions
 
