@@ -339,7 +339,7 @@ def markets_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
             dg.RunRequest(
                 job_name=_RETRY,
                 run_config={"campaign_id": each.market.campaign_id, "market_id": each.market.market_id},
-                tags={MARKET_TAG: names[each], "regworkers/why": each.why},
+                tags={MARKET_TAG: names[each], "regworkers/why": each.why.value},
             )
             for each in wanted
         ]
