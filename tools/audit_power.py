@@ -19,15 +19,8 @@ from scipy.stats import binomtest
 
 from regworkers_core.reporting.figures import COLOURS, GRID, figure, titled
 from regworkers_core.selection.report.audit import ALPHA
-from regworkers_core.selection.report.power import (
-    BIASES,
-    CAUGHT,
-    Bias,
-    Crowd,
-    smallest_caught,
-    stopped,
-)
 from regworkers_core.settings import PROJECT_ROOT
+from tools.power import BIASES, CAUGHT, Bias, Crowd, smallest_caught, stopped
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 SIMULATED = (1_000, 100_000)

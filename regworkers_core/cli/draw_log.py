@@ -75,7 +75,7 @@ def code_command(
 
     The salt is for the winner only. Exits 1 if the ref has no code.
     """
-    from regworkers_core.selection.assign.digests import code_proofs
+    from regworkers_core.selection.assign.plan import code_proofs
 
     runtime = Runtime.load()
     campaign_id = runtime.campaigns.id_of(campaign_id)

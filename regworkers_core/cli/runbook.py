@@ -16,8 +16,7 @@ from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.catalog import CATALOG
-from regworkers_core.operations.runbooks.runbook import RunbookReport
+from regworkers_core.operations.runbook import CATALOG, RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 

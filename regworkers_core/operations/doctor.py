@@ -14,7 +14,6 @@ from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.condition import Check, Context, Finding
 from regworkers_core.operations.alerts.evaluate import SENSOR, assess, still_since, watched
 from regworkers_core.operations.alerts.outage import last_evaluation
-from regworkers_core.operations.catalog import CATALOG
 from regworkers_core.operations.dependency_status import (
     LOCAL_UP,
     needs_setting,
@@ -23,6 +22,7 @@ from regworkers_core.operations.dependency_status import (
     way_out,
 )
 from regworkers_core.operations.health.rows import SECTIONS, Row, RowState, rows_of
+from regworkers_core.operations.runbook import CATALOG
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

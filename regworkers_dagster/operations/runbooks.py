@@ -17,7 +17,7 @@ from regworkers_dagster.resources import ALL, STORES
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
 
 if TYPE_CHECKING:
-    from regworkers_core.operations.runbooks.runbook import RunbookReport
+    from regworkers_core.operations.runbook import RunbookReport
 
 _APPLY = "Change it; the audit log records that. Without, the run only checks."
 _CHECKS = "Changes nothing. Fails when something is wrong, and says what to do."

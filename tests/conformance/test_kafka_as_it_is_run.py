@@ -27,7 +27,7 @@ from confluent_kafka.admin import (
 
 from regworkers_core.analytics.archive.manifest import LEASE
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.infrastructure.provision_kafka import provision_topics
+from regworkers_core.infrastructure.provision import provision_topics
 from regworkers_core.runtime import Runtime
 from regworkers_local.servers import HOST
 from tests.conformance.servers import KAFKA_JARS_VARIABLE, free_port, kafka_node

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from regworkers_core.adapters.kafka.admin import TopicState
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.infrastructure.provision_kafka import difference, provision_topics
+from regworkers_core.infrastructure.provision import difference, provision_topics
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import KafkaSettings
 from tests.support.runtimes import test_settings

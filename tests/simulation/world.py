@@ -22,12 +22,12 @@ from regworkers_core.adapters.drand import DrandHttp
 from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
 from regworkers_core.infrastructure.desired import desired
+from regworkers_core.infrastructure.provision import provision_topics
 from regworkers_core.infrastructure.provision_aws import (
     provision_bucket,
     provision_producer_keys,
     provision_queues,
 )
-from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.infrastructure.provision_tables import provision_table
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

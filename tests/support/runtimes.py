@@ -19,9 +19,8 @@ from pymongo import IndexModel
 
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.infrastructure.indexes import INDEXES
-from regworkers_core.infrastructure.provision import provision
+from regworkers_core.infrastructure.provision import provision, provision_topics
 from regworkers_core.infrastructure.provision_aws import provision_producer_keys
-from regworkers_core.infrastructure.provision_kafka import provision_topics
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.services.stores import USER_DATABASE

@@ -13,7 +13,7 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.operations.dependency_status import command_in
-from regworkers_core.operations.runbooks.runbook import Row, RunbookFinding, RunbookReport
+from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport
 from regworkers_core.runtime import Runtime
 
 EXISTS = "exists"

@@ -15,12 +15,7 @@ from regworkers_core.operations.certificates import CertificateReport, RenewalSt
 from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.sources import read_analytics_queue, read_unarchived
-from regworkers_core.operations.runbooks.runbook import (
-    Row,
-    RunbookFinding,
-    RunbookReport,
-    read_or_unread,
-)
+from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport, read_or_unread
 from regworkers_core.runtime import Runtime
 
 NAME = "kafka"

@@ -10,7 +10,7 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.queue import Received
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
+from regworkers_core.operations.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from regworkers_core.operations.runbooks.runbook import Row, RunbookFinding, RunbookReport
+from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport
 from regworkers_core.runtime import Runtime
 
 NAME = "selection-failures"

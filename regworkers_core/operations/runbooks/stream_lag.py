@@ -12,12 +12,7 @@ from regworkers_core.flows import DRAIN
 from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.sources import read_queue
-from regworkers_core.operations.runbooks.runbook import (
-    Row,
-    RunbookFinding,
-    RunbookReport,
-    read_or_unread,
-)
+from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport, read_or_unread
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts, shard_counts
 from regworkers_core.replication.enqueue.stream_probe import stream_lag as oldest_unread

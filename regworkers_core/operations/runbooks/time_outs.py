@@ -13,11 +13,7 @@ from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
 from regworkers_core.operations.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.health.activity import Activity
-from regworkers_core.operations.runbooks.runbook import (
-    Row,
-    RunbookFinding,
-    RunbookReport,
-)
+from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

@@ -16,8 +16,8 @@ from regworkers_core.operations.dependency_status import command_in, with_short_
 from regworkers_core.operations.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import ReadScheduler, read_system
+from regworkers_core.operations.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving
-from regworkers_core.operations.runbooks.runbook import OnLine, RunbookFinding, RunbookReport, no_line
 from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.replication.drains import REBUILD
 from regworkers_core.replication.reconcile.reconciliation import reconcile

@@ -31,9 +31,8 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.tracing import inject
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed, committed
-from regworkers_core.selection.assign.digests import log_codes
 from regworkers_core.selection.assign.markets import counts, enough_codes, finish_market, finish_phase
-from regworkers_core.selection.assign.plan import Plan, write_others, write_seats
+from regworkers_core.selection.assign.plan import Plan, log_codes, write_others, write_seats
 from regworkers_core.selection.campaigns.lifecycle import draw_lease
 
 Facts = dict[str, Any]

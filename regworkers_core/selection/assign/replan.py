@@ -27,8 +27,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
-from regworkers_core.selection.assign.digests import log_codes
-from regworkers_core.selection.assign.plan import Plan, Plans, with_replanned
+from regworkers_core.selection.assign.plan import Plan, Plans, log_codes, with_replanned
 from regworkers_core.selection.assign.release import market_at_work, planning, retry_market
 
 _GIVEN_OUTSIDE = "given outside of the draw: its winner has another code"

@@ -20,7 +20,7 @@ from fairdraw.maths.manifest import Manifest, MarketTerms
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.proof.logged import LogKeys
 from fairdraw.terms import QUICKNET, QUICKNET_HASH
-from regworkers_core.selection.assign.digests import digest_of
+from regworkers_core.selection.assign.plan import digest_of
 from regworkers_core.selection.public.public_log import PublicLog
 from tests.selection.public.fakes import NOW, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
 from tests.selection.public.test_public_log import Cosigns

@@ -12,6 +12,7 @@ from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, SchedulerState, TickState, UnarchivedEvents, Unread
 from regworkers_core.operations.certificates import CertificateReport, RenewalState
+from regworkers_core.operations.runbook import RunbookFinding, RunbookReport
 from regworkers_core.operations.runbooks import (
     cost,
     kafka,
@@ -21,7 +22,6 @@ from regworkers_core.operations.runbooks import (
     time_outs,
     total_failure,
 )
-from regworkers_core.operations.runbooks.runbook import RunbookFinding, RunbookReport
 from regworkers_core.operations.runbooks.total_failure import Done, RebuildStep, check_workers, run_steps
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts
 from regworkers_core.replication.reconcile.classify import Kind

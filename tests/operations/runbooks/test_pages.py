@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from regworkers_core.cli.main import build
-from regworkers_core.operations.catalog import CATALOG
+from regworkers_core.operations.runbook import CATALOG
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.operations.runbooks.pages import (

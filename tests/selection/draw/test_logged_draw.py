@@ -22,7 +22,7 @@ from regworkers_core.domain.selection import MarketPhase, NoticeType, Planned
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.digests import code_proofs, digest_of
+from regworkers_core.selection.assign.plan import code_proofs, digest_of
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.campaigns.registry import create

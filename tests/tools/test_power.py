@@ -12,23 +12,13 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from regworkers_core.selection.report import power as maths
 from regworkers_core.selection.report.audit import ALPHA, bias_audit
 from regworkers_core.selection.report.inputs import Workspace
-from regworkers_core.selection.report.power import (
-    BIASES,
-    CAUGHT,
-    Bias,
-    Crowd,
-    Test,
-    caught,
-    power,
-    smallest_caught,
-    stopped,
-)
 from regworkers_core.selection.report.statistics import GroupCounts, chi_square
 from regworkers_core.selection.report.statistics import TestResult as Result
 from tests.selection.report.world import OPENED, Fan, Seats, World
+from tools import power as maths
+from tools.power import BIASES, CAUGHT, Bias, Crowd, Test, caught, power, smallest_caught, stopped
 from tools.write_tables import parts
 
 crowd = cache(Crowd)
