@@ -24,7 +24,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "review": ("maintenance:review_app",),
     },
     "Campaigns": {
-        "campaign": ("campaign:app",),
+        "campaign": ("campaign_cache:app", "selection.campaigns.operations"),
         "eligibility": ("reports:eligibility_app",),
         "invites": ("invites:app",),
         "codes": ("selection.codes.operations",),

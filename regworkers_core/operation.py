@@ -102,6 +102,9 @@ TERMINAL_NAMES = {
     "positions": "position",
     "capacities": "capacity",
     "reserves": "reserve",
+    "market_names": "market-name",
+    "invite_types": "invite-type",
+    "regions": "region",
     "weights": "weights",
     "accept": "accept-finding",
     "entry_id": "entry",
@@ -174,6 +177,9 @@ class Face(Protocol):
     def name_of(self, command: str, arguments: str = "") -> str:
         """How a person here starts the operation `command`; `arguments` as the terminal takes them."""
 
+    def field(self, name: str) -> str:
+        """What a person here calls the field `name` of the input."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -223,8 +229,9 @@ class Operation(Generic[I]):
     role: Role
     # The asset on which its result is recorded; empty: none.
     asset: str
-    # The field that the audit log names as the target, behind the campaign and a colon if there is one.
-    target: str
+    # The field that the audit log names as the target, behind the campaign and a colon if there is one; or what reads
+    # the target from the input.
+    target: str | Callable[[Face, I], str]
     # Services that it calls.
     uses: frozenset[str]
     # Its time grows with the campaign.
@@ -253,15 +260,17 @@ class Operation(Generic[I]):
         """Whether it changes something only when a person confirms it."""
         return self.effect in (Effect.CHANGE, Effect.DELETE)
 
-    def target_of(self, given: Input, runtime: Runtime) -> str:
+    def target_of(self, given: I, runtime: Runtime, face: Face) -> str:
         """What the audit log names as the target."""
+        if callable(self.target):
+            return self.target(face, given)
         named = getattr(given, "campaign_id", "")
         parts = [runtime.campaigns.id_of(named) if named else "", str(getattr(given, self.target, ""))]
         return ":".join(filter(None, parts)) or "all"
 
     def arguments_of(self, given: Input, run_id: str) -> dict[str, Any]:
         """The arguments for the audit log, in camelCase: what was given and is not the target."""
-        values = given.model_dump(exclude={"campaign_id", self.target, "dry_run"}, exclude_defaults=True)
+        values = given.model_dump(exclude={"campaign_id", str(self.target), "dry_run"}, exclude_defaults=True)
         named = {
             name: Path(value).name if is_file(type(given).model_fields[name].metadata) else value
             for name, value in values.items()
@@ -283,7 +292,7 @@ def operation(
     size: Size = "small",
     role: Role = "operator",
     asset: str = "",
-    target: str = "",
+    target: str | Callable[[Face, I], str] = "",
     uses: frozenset[str] = STORES,
     long: bool = False,
     resumed: bool = False,

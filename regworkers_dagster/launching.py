@@ -41,6 +41,12 @@ from regworkers_dagster.runs import (
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 UPLOAD = "The name that the upload form answers with (`uploads/...`). Uploads are kept for a day."
+# How a mapping is written.
+_FORMS: Mapping[Any, str] = {
+    dict[str, int]: "In the form {berlin: 500}.",
+    dict[str, str]: "In the form {berlin: Waldbühne}.",
+    dict[str, dict[str, int]]: "In the form {berlin: {loyal: 50}}.",
+}
 _WORD = "The word that a run without it shows. Empty: show only what would be done."
 
 
@@ -62,7 +68,7 @@ def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec]) -> dg.Job
                     raise
                 # The person who launched it sees what is wrong: no alert has to reach another one.
                 raise RequestError(str(error)) from None
-            metadata = facts_as_metadata(_facts(report, runtime))
+            metadata = facts_as_metadata({**values_of(report), **_links(report, runtime)})
         yield from _recorded(context, report, metadata, face.campaign_id, assets.get(operation.asset))
 
     body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
@@ -94,7 +100,7 @@ def config_of(operation: Operation[Any]) -> type[dg.Config]:
 
 def _field(field: FieldInfo) -> tuple[Any, Any]:
     """Type and field of a config."""
-    text = f"{field.description} {UPLOAD}" if is_file(field.metadata) else field.description
+    text = f"{field.description} {UPLOAD if is_file(field.metadata) else _FORMS.get(field.annotation, '')}".rstrip()
     if field.annotation in (str, str | None):
         return str, Field(default=field.default or "" if not field.is_required() else "", description=text)
     default = None if field.is_required() else field.get_default(call_default_factory=True)
@@ -136,6 +142,9 @@ class _Run:
             f"`{other.job}`" if other and other.job else f"`regworkers {command} {arguments}".rstrip() + "`"
         )
 
+    def field(self, name: str) -> str:
+        return name
+
 
 def _done(
     operation: Operation[Any],
@@ -145,15 +154,16 @@ def _done(
     stop: StopSignal,
     face: _Run,
 ) -> Report:
-    confirm, who = str(config.pop("confirm", "")).strip(), who_launched(context.run)
-    apply = bool(config.pop("apply", operation.effect is not Effect.DELETE or confirm))
+    deletes, who = operation.effect is Effect.DELETE, who_launched(context.run)
+    confirm = str(config.pop("confirm", "")).strip() if deletes else ""
+    apply = bool(config.pop("apply", not deletes or confirm))
     given = operation.input.of(config, str)
     apply = apply and not getattr(given, "dry_run", False)
 
     def once(apply: bool) -> Report:
         recorded = operation.effect is not Effect.READ and apply
         arguments = operation.arguments_of(given, context.run_id) if recorded else {}
-        target = operation.target_of(given, runtime)
+        target = operation.target_of(given, runtime, face)
         with launched_by_hand(
             context.run, runtime, operation.command, target, arguments, dry_run=not recorded
         ) as result:
@@ -163,26 +173,32 @@ def _done(
                 result["failure"] = report.left
         return report
 
-    if operation.effect is Effect.DELETE and apply:
+    if deletes and apply:
         require_word(confirm, once(apply=False).word or confirm)
     return once(apply)
 
 
-def _facts(report: Report, runtime: Runtime) -> dict[str, Any]:
-    """What the UI shows: values, tables, links, sentences."""
-    shown = report.facts
-    if shown is None:
-        shown = report.document if isinstance(report.document, Mapping) else {}
-    found = dict(shown)
+def values_of(report: Report) -> dict[str, Any]:
+    """What the UI shows: values, tables, sentences."""
+    facts = report.facts
+    if facts is None:
+        facts = report.document if isinstance(report.document, Mapping) else {}
+    found = dict(facts)
     for each in report.tables:
         found[each.title.replace(" ", "_")] = table(each.columns, each.rows)
-    for name, content in report.files.items():
-        found[Path(name).stem] = dg.MetadataValue.url(downloads.put(runtime, name, content))
     if report.said:
         found["said"] = " ".join(report.said)
     if report.word:
         found["confirm"] = report.word
     return found
+
+
+def _links(report: Report, runtime: Runtime) -> dict[str, Any]:
+    """Links to the files, by their names without what is after the point."""
+    return {
+        Path(name).stem: dg.MetadataValue.url(downloads.put(runtime, name, content))
+        for name, content in report.files.items()
+    }
 
 
 def _recorded(

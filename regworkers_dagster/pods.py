@@ -57,11 +57,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "selection": {
         SMALL: (
             "annul_draw",
-            "campaign_status",
             "check_selection",
-            "close_campaign",
-            "create_campaign",
-            "open_campaign",
             "retry_market_selection",
             "runbook_selection_failures",
             "strike_entries",
@@ -120,16 +116,12 @@ MANAGERS_JOBS = frozenset(
     {
         "annul_draw",
         "campaign_funnel",
-        "campaign_status",
-        "close_campaign",
         "confirm_draw",
-        "create_campaign",
         "draw",
         "eligibility_report",
         "enter_signature",
         "export_draw",
         "make_receipt",
-        "open_campaign",
         "publish_draw_page",
         "remove_invites",
         "retry_market_selection",

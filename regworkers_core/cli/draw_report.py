@@ -74,24 +74,13 @@ def _markets(facts: Facts) -> list[str]:
     ]
 
 
-def commitment_in_words(phase: int | str, facts: Facts) -> str:
-    """The commitment of a phase as a line. It is not in a table, so that the hash can be copied."""
-    parts = [f"phase {phase}: manifestHash {facts['manifestHash']}"]
-    parts.append(f"public since {facts['publishedAt']}" if facts["publishedAt"] else "not public yet")
-    if facts.get("publishedLate"):
-        parts.append("less than ten minutes before its round")
-    if facts["replaced"]:
-        parts.append(f"{facts['replaced']} manifests were replaced")
-    if facts["dueAt"]:
-        parts.append(f"round {facts['round']} of the beacon is due at {facts['dueAt']}")
-    return ", ".join(parts)
-
-
 def publish_hash_text(facts: Facts) -> str:
     """What to do with a commitment, for the operator of the draw."""
+    from regworkers_core.selection.draw.commitment import in_words
+
     until = f"before {facts['dueAt']}, when the round of the beacon is signed" if facts["dueAt"] else "now"
     return (
-        f"{commitment_in_words(facts['phase'], facts)}\n"
+        f"{in_words(facts['phase'], facts)}\n"
         f"Publish this hash {until}, where it cannot be withdrawn: a public post, a mail to the press, a notary. Anyone"
         " who compares it later knows that the input did not change once the seed was known."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -79,7 +79,13 @@ def command(operation: Operation[Any]) -> Callable[..., None]:
         runtime = quick_runtime() if operation.quick else Runtime.load()
         with ExitStack() as around:
             once = partial(
-                _once, operation, wanted, runtime, new_run_id(), by or operator(), _Terminal(around)
+                _once,
+                operation,
+                wanted,
+                runtime,
+                new_run_id(),
+                by or operator(),
+                _Terminal(operation, around),
             )
             if isinstance(change, Deletion) and change.apply:
                 seen = once(apply=False)
@@ -109,6 +115,7 @@ def command(operation: Operation[Any]) -> Callable[..., None]:
 class _Terminal:
     """The terminal as the face of a call."""
 
+    operation: Operation[Any]
     around: ExitStack
     show: Callable[..., None] = lambda **_: None
 
@@ -131,6 +138,9 @@ class _Terminal:
     def name_of(self, command: str, arguments: str = "") -> str:
         return f"`regworkers {command} {arguments}".rstrip() + "`"
 
+    def field(self, name: str) -> str:
+        return _shown(self.operation, name)
+
 
 def _once(
     operation: Operation[Any],
@@ -142,7 +152,7 @@ def _once(
     *,
     apply: bool,
 ) -> Report:
-    target = operation.target_of(given, runtime)
+    target = operation.target_of(given, runtime, face)
     recorded = operation.effect is not Effect.READ and apply
     with (
         audited(
@@ -217,7 +227,7 @@ def _parameter(name: str, field: FieldInfo, kind: type[Input]) -> Parameter:
             metavar=word if required else f"[{word}]", help=field.description, show_default=False
         )
     else:
-        of = typer.Option(f"--{_name(name)}", help=field.description)
+        of = typer.Option(f"--{_name(name)}", help=field.description, metavar=_form(field))
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[shown, of])
 
 
@@ -232,14 +242,27 @@ def _type(field: FieldInfo) -> Any:
     return list[str] if get_origin(kind) is dict else kind
 
 
+def _form(field: FieldInfo) -> str | None:
+    """How a pair of a mapping is typed."""
+    inner = next((get_args(each)[1] for each in _kinds(field) if get_origin(each) is dict), None)
+    if get_origin(inner) is dict:
+        return "NAME:SEGMENT=N"
+    return "NAME=N" if inner is int else "NAME=TEXT" if inner is str else None
+
+
+def _kinds(field: FieldInfo) -> Iterator[Any]:
+    """The type of a field, and the alternatives in it."""
+    yield field.annotation
+    yield from get_args(field.annotation)
+
+
 def _value(name: str, field: FieldInfo, value: Any) -> Any:
     """What the input takes for an option's value."""
     if isinstance(value, Path):
         return str(value)
     if value in (None, [], ()):
         return None
-    kind = field.annotation
-    for each in (kind, *get_args(kind)):
+    for each in _kinds(field):
         if get_origin(each) is dict:
             inner = get_args(each)[1]
             option = f"--{_name(name)}"

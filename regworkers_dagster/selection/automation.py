@@ -15,7 +15,6 @@ from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.runs import OPERATION_TAG, RESUMED, long_run, short_run
 from regworkers_dagster.selection import (
     assets,
-    campaign_jobs,
     campaigns,
     checks,
     draw_jobs,
@@ -57,7 +56,6 @@ JOBS = (
     DRAW,
     ELIGIBILITY_REPORT,
     CHECK_SELECTION,
-    *campaign_jobs.JOBS,
     *draw_jobs.JOBS,
 )
 

@@ -16,11 +16,12 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.operations import described
 from regworkers_dagster.drains.sensing import Answer, ticking
+from regworkers_dagster.launching import values_of
 from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.selection import specs
 from regworkers_dagster.selection.assets import awaiting, table_of
-from regworkers_dagster.selection.campaign_jobs import campaign_facts
 from regworkers_dagster.selection.campaigns import draw_runs
 
 Event = dg.AssetMaterialization | dg.AssetObservation
@@ -117,7 +118,7 @@ def missing(
     """
     campaign_id, status = campaign.campaign_id, campaign.status.value
     if _last(instance, specs.CAMPAIGNS, campaign_id).get("status") != status:
-        shown = facts_as_metadata(campaign_facts(campaign))
+        shown = facts_as_metadata(values_of(described(campaign)))
         yield dg.AssetMaterialization(specs.CAMPAIGNS.key, partition=campaign_id, metadata=shown)
     latest: dict[str, tuple[int, Mapping[str, Any]]] = {}
     for phase in record.phases.values() if record else ():

@@ -326,7 +326,7 @@ def test_an_entry_whose_id_begins_with_a_dash_is_traced_and_replicated(runtime: 
 
 def test_a_campaign_is_named_by_its_id_or_its_slug(runtime: Runtime) -> None:
     times = ("--opens-at", "2026-01-01T00:00:00Z", "--closes-at", "2026-02-01T00:00:00Z")
-    create = ("campaign", "create", "summer", "--slug", "hot", *times, "--market", "berlin=2")
+    create = ("campaign", "create", "summer", "--slug", "hot", *times, "--capacity", "berlin=2")
     assert regworkers(runtime, *create).code == 0
     put(runtime, key("e1"), updatedAt="2026-01-01T00:00:00.000Z")
     replicate_all(runtime)

@@ -1,6 +1,6 @@
 """Creates campaigns from definitions, with the secret of their draw.
 
-A definition is a YAML or JSON file, or options, with the fields of the contract. A stored document may have fields of
+A definition is a YAML or JSON file, or an input, with the fields of the contract. A stored document may have fields of
 other services, but a definition may not: an unknown field is a typing error.
 
 The secret of a commit-reveal seed is made once, kept in the secret store and revealed after the commit. Before that
@@ -105,41 +105,6 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
     if not isinstance(campaign_id, str) or not is_selection_id(campaign_id):
         raise UsageError("campaignId must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
     return Campaign.parse({**document, "_id": campaign_id, "status": CampaignStatus.DRAFT})
-
-
-def from_options(
-    campaign_id: str,
-    *,
-    markets: Sequence[str],
-    reserves: Sequence[str],
-    **fields: Any,
-) -> dict[str, Any]:
-    """Return the fields of a definition from options: markets as `berlin=500`, reserves as `berlin:loyal=50`, None for
-    an option that was not given. Raises UsageError with the option.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for text in markets:
-        market_id, capacity = _assignment("--market", text, "berlin=500")
-        if market_id in found:
-            raise UsageError(f"--market {text}: duplicate market {market_id}")
-        found[market_id] = {"marketId": market_id, "capacity": capacity, "reserves": []}
-    for text in reserves:
-        target, seats = _assignment("--reserve", text, "berlin:loyal=50")
-        market_id, _, segment = target.partition(":")
-        if market_id not in found or not segment:
-            raise UsageError(
-                f"--reserve {text}: should name a market that --market gives, as berlin:loyal=50"
-            )
-        found[market_id]["reserves"].append({"segment": segment, "seats": seats})
-    given = {name: value for name, value in fields.items() if value is not None}
-    return {"campaignId": campaign_id, "markets": list(found.values()), **given}
-
-
-def _assignment(option: str, text: str, example: str) -> tuple[str, int]:
-    name, equals, number = text.partition("=")
-    if not equals or not number.isascii() or not number.isdigit():
-        raise UsageError(f"{option} should look like {example}, found {text!r}")
-    return name, int(number)
 
 
 def _only(fields: Mapping[str, Any], known: frozenset[str], where: str) -> None:

@@ -244,3 +244,16 @@ def facts(phase: PhaseRecord) -> Fields:
         "commitmentLate": phase.commitment_late,
         "replaced": len(phase.replaced),
     }
+
+
+def in_words(phase: int | str, facts: Mapping[str, Any]) -> str:
+    """The commitment of a phase as a line. It is not in a table, so that the hash can be copied."""
+    parts = [f"phase {phase}: manifestHash {facts['manifestHash']}"]
+    parts.append(f"public since {facts['publishedAt']}" if facts["publishedAt"] else "not public yet")
+    if facts.get("publishedLate"):
+        parts.append("less than ten minutes before its round")
+    if facts["replaced"]:
+        parts.append(f"{facts['replaced']} manifests were replaced")
+    if facts["dueAt"]:
+        parts.append(f"round {facts['round']} of the beacon is due at {facts['dueAt']}")
+    return ", ".join(parts)

@@ -10,7 +10,7 @@ import pytest
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, CampaignStatus, Market, Reserve
 from regworkers_core.domain.eligibility import EligibilityTerms
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.selection.campaigns.registry import draft, from_options, read_definition
+from regworkers_core.selection.campaigns.registry import draft, read_definition
 from tests.support.campaigns import definition
 
 
@@ -171,29 +171,6 @@ def test_a_time_that_is_none_is_one_line_that_names_its_field(
     with pytest.raises(UsageError, match=expected.format(field=field)) as mistake:
         draft(read_definition(path))
     assert "\n" not in str(mistake.value)
-
-
-def test_options_give_the_same_campaign_as_a_file() -> None:
-    fields = from_options(
-        "summer",
-        markets=["berlin=10", "paris=0"],
-        reserves=["berlin:loyal=4"],
-        opensAt="2026-01-01T00:00:00.000Z",
-        closesAt="2026-02-01T00:00:00.000Z",
-        name=None,
-    )
-    campaign = draft(fields)
-    assert [market.capacity for market in campaign.markets] == [10, 0]
-    assert campaign.markets[0].reserves == (Reserve("loyal", 4),)
-    for markets, reserves, expected in (
-        (["berlin"], [], "--market should look like"),
-        (["berlin=-1"], [], "--market should look like"),
-        (["a=1", "a=2"], [], "duplicate market a"),
-        (["a=1"], ["b:x=1"], "name a market"),
-        (["a=1"], ["a=1"], "name a market"),
-    ):
-        with pytest.raises(UsageError, match=expected):
-            from_options("summer", markets=markets, reserves=reserves)
 
 
 ALIASES = "slug:\n - &a0 [x, x]\n" + "".join(

@@ -1,0 +1,364 @@
+"""Create, open, close and show campaigns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from fairdraw.documents import as_document, camel
+from regworkers_core.adapters.mongo.draws import DrawRecord
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.keys import quoted
+from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.selection import market_in_words
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operation import (
+    CHANGES_CAMPAIGNS,
+    Call,
+    Effect,
+    Face,
+    GivenFile,
+    Input,
+    Report,
+    Table,
+    operation,
+)
+from regworkers_core.selection.campaigns import registry
+from regworkers_core.selection.campaigns.lifecycle import advance
+from regworkers_core.selection.campaigns.registry import read_definition
+from regworkers_core.selection.codes.stock import seats_of
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.status import CampaignReport
+
+_CAMPAIGN = "The campaign, by id or slug."
+_TEXTS = ("name", "slug", "opens_at", "closes_at")
+_RULES = ("invite_only", "invite_types", "regions", "min_age", "require_verified_phone", "max_per_unit")
+
+
+class CreateCampaign(Input):
+    """A rule that is empty does not restrict; the other fields have defaults."""
+
+    campaign_id: str = Field(
+        "", description="1 to 64 of A-Z a-z 0-9 _ -, for example spring-tour; it never changes."
+    )
+    opens_at: str = Field(
+        "", description="When the registration begins: 2027-02-01T09:00:00+01:00; UTC if no zone is given."
+    )
+    closes_at: str = Field("", description="When it ends, in the same form.")
+    capacities: dict[str, int] = Field({}, description="Per market its seats. At least one market.")
+    reserves: dict[str, dict[str, int]] = Field(
+        {}, description="Per market the seats reserved for a segment, in precedence order."
+    )
+    auto_draw: bool = Field(
+        False,
+        description="Close and draw automatically after the closing time; the publication waits for you.",
+    )
+    name: str = Field("", description="The display name. Empty: the slug.")
+    slug: str = Field("", description="The name in links. Empty: the id.")
+    market_names: dict[str, str] = Field({}, description="Per market its display name. Empty: its id.")
+    wins_per_unit: int = Field(1, description="How many entries of one household may win.")
+    waitlist_size: int | None = Field(
+        None, description="The size of the waiting list. Empty: all who did not win."
+    )
+    invite_only: bool = Field(False, description="Only invited fans may enter: upload their invites.")
+    invite_types: list[str] = Field(
+        [], description="Which invites count: email, globalUserId, memberId. Empty: all of them."
+    )
+    regions: list[str] = Field([], description="The countries whose residents may enter, as DE. Empty: all.")
+    min_age: int | None = Field(
+        None, description="The minimum age at registration, in years. Empty: no limit."
+    )
+    require_verified_phone: bool = Field(False, description="Only fans with a verified phone.")
+    max_per_unit: int | None = Field(None, description="The most entries of one household. Empty: no limit.")
+    upload: GivenFile = Field(
+        "",
+        description="Instead of all other fields: a definition in YAML or JSON, as docs/examples/campaign.yml.",
+    )
+
+
+class CampaignOf(Input):
+    campaign_id: str = Field(description=_CAMPAIGN)
+
+
+class CampaignsOf(Input):
+    words = ()
+    status: CampaignStatus | None = Field(None, description="Only campaigns of this status.")
+
+
+class MoveCampaign(CampaignOf):
+    reason: str = Field("by a person", description="Why, in words: no fan's data. Kept with the change.")
+
+
+def _created_id(face: Face, given: CreateCampaign) -> str:
+    return str(_definition(face, given).get("campaignId", ""))
+
+
+@operation(
+    "campaign create",
+    "create_campaign",
+    Effect.ADD,
+    duty="selection",
+    role="manager",
+    asset="campaigns",
+    target=_created_id,
+    uses=CHANGES_CAMPAIGNS,
+)
+def create(call: Call, given: CreateCampaign) -> Report:
+    """Create a campaign in DRAFT and publish the commitment to its draw, from a file or from fields.
+
+    No fan can enter before it is opened. It cannot be changed later, so check what is shown. Refuses an id or slug that
+    is taken, and names a wrong field.
+    """
+    try:
+        created = registry.create(call.runtime, _definition(call.face, given))
+    except UsageError as error:
+        raise RequestError(_as_given(call.face, given, str(error))) from None
+    campaign_id = created.campaign_id
+    call.face.found(campaign_id)
+    opens = call.face.name_of("campaign open", campaign_id)
+    said = (
+        f"load codes with {call.face.name_of('codes import', f'FILE --campaign {campaign_id}')}, then {opens}"
+    )
+    if created.opens_at <= iso(call.runtime.clock()):
+        said = f"opensAt ({created.opens_at}) has passed: start the registration with {opens}"
+    return described(created, said=[said], changed=True)
+
+
+@operation("campaign show")
+def show(call: Call, given: CampaignOf) -> Report:
+    """Show a campaign: times, markets, rules, and changes of status."""
+    return described(call.campaign(given.campaign_id))
+
+
+@operation("campaign list")
+def list_(call: Call, given: CampaignsOf) -> Report:
+    """List all campaigns by id."""
+    found = call.runtime.campaigns.list(given.status)
+    draws = {record.campaign_id: record for record in call.runtime.draws.all()}
+    document = [
+        {
+            "campaignId": each.campaign_id,
+            "name": each.name,
+            "status": each.status.value,
+            "opensAt": each.opens_at,
+            "closesAt": each.closes_at,
+            "markets": len(each.markets),
+            "capacity": sum(seats_of(each, draws.get(each.campaign_id)).values()),
+            "annulled": _annulled(draws.get(each.campaign_id)),
+            "autoDraw": each.auto_draw,
+        }
+        for each in found
+    ]
+    lines = [
+        (
+            each["campaignId"],
+            each["name"],
+            "annulled" if each["annulled"] else each["status"],
+            # Days only, so that a row fits on a terminal. The campaign itself has the times.
+            *(str(each[name]).partition("T")[0] for name in ("opensAt", "closesAt")),
+            each["capacity"],
+        )
+        for each in document
+    ]
+    columns = ("campaign", "name", "status", "opens", "closes", "seats")
+    return Report(document=document, facts={}, tables=[Table("", columns, lines)])
+
+
+@operation(
+    "campaign open",
+    "open_campaign",
+    Effect.ADD,
+    duty="selection",
+    role="manager",
+    asset="campaigns",
+    uses=CHANGES_CAMPAIGNS,
+)
+def open_(call: Call, given: MoveCampaign) -> Report:
+    """Open a draft for registration. An open campaign is left unchanged."""
+    return _move(call, given, CampaignStatus.OPEN)
+
+
+@operation(
+    "campaign close",
+    "close_campaign",
+    Effect.ADD,
+    duty="selection",
+    role="manager",
+    asset="campaigns",
+    uses=CHANGES_CAMPAIGNS,
+)
+def close(call: Call, given: MoveCampaign) -> Report:
+    """End the registration for good; the draw is next. A closed campaign is left unchanged.
+
+    A campaign that draws automatically is closed by itself once its closing time has passed.
+    """
+    return _move(call, given, CampaignStatus.CLOSED)
+
+
+@operation("campaign status", "campaign_status", duty="selection", role="manager", asset="campaigns")
+def status(call: Call, given: CampaignOf) -> Report:
+    """Show entries, codes and seats, each phase of the draw and messages of a campaign; and what does not continue by
+    itself, with what helps. Fails if an operator has to act.
+    """
+    # Late, for it brings drivers.
+    from regworkers_core.selection.draw.commitment import in_words
+    from regworkers_core.selection.status import read_campaign_status
+
+    report = read_campaign_status(call.runtime, call.campaign(given.campaign_id))
+    document = report.as_dict()
+    names = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
+    columns = ("market", "seats", "available", "assigned", "redeemed", "void", "missing")
+    codes = [[stock[name] for name in names] for stock in document["codes"]]
+    to_do = [(each.text, each.command, each.job) for each in report.findings]
+    findings = [each.text + (f" (job `{each.job}`)" if each.job else "") for each in report.findings]
+    return Report(
+        document=document,
+        facts=_facts(report),
+        tables=[
+            Table("codes", columns, codes),
+            Table(
+                "draw", ("phase", "market", "status", "planned", "written", "messages sent"), _phases(report)
+            ),
+            Table("to do", ("finding", "command", "job"), to_do),
+        ],
+        said=[
+            in_words(number, each)
+            for number, each in (document["draw"] or {}).items()
+            if each["manifestHash"]
+        ],
+        left=f"needs an operator: {'; '.join(findings)}" if findings else "",
+    )
+
+
+def described(campaign: Campaign, **more: Any) -> Report:
+    """The campaign as an answer; `more` are further fields of the report."""
+    document = campaign.as_document()
+    document = {"campaignId": document.pop("_id"), **document}
+    names = ("campaign_id", "name", "slug", "status", "opens_at", "closes_at", "auto_draw")
+    markets = [
+        (
+            each.market_id,
+            each.name,
+            each.capacity,
+            ", ".join(f"{reserve.segment} {reserve.seats}" for reserve in each.reserves) or None,
+        )
+        for each in campaign.markets
+    ]
+    columns = ("from", "to", "at", "reason", "runId")
+    changes = [[each[name] for name in columns] for each in document.get("transitions", ())]
+    return Report(
+        document=document,
+        facts={
+            **as_document(campaign, *names),
+            "seats": sum(each.capacity for each in campaign.markets),
+            "eligibility": document["eligibility"],
+            **as_document(campaign.draw, "wins_per_unit", "waitlist_size", "commitment", "committed_at"),
+        },
+        tables=[
+            Table("markets", ("market", "name", "seats", "reserved"), markets),
+            Table("changes", columns, changes),
+        ],
+        **more,
+    )
+
+
+def _move(call: Call, given: MoveCampaign, to: CampaignStatus) -> Report:
+    campaign_id = call.campaign(given.campaign_id).campaign_id
+    done = advance(call.runtime, campaign_id, to, reason=given.reason, run_id=call.run_id)
+    return Report(document=done.as_dict(), counts=done.as_dict(), changed=done.changed)
+
+
+def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:
+    """The fields of the contract. Raises RequestError for fields that do not go together."""
+    if given.upload:
+        if given.model_dump(exclude={"upload"}, exclude_defaults=True):
+            raise RequestError(
+                f"{face.field('upload')} contains the whole campaign: leave all other fields out"
+            )
+        return read_definition(face.open(given.upload))
+    if not given.campaign_id:
+        raise RequestError(
+            f"{face.field('campaign_id')} is missing: give the campaign's id, or a whole definition with "
+            f"{face.field('upload')}"
+        )
+    if strays := sorted({*given.reserves, *given.market_names} - given.capacities.keys()):
+        raise RequestError(f"market {quoted(strays[0])} has no seats: add it to {face.field('capacities')}")
+    if given.invite_types and not given.invite_only:
+        raise RequestError(
+            f"{face.field('invite_types')} goes with {face.field('invite_only')}: without it, every fan may enter"
+        )
+    rules = {camel(name): getattr(given, name) for name in _RULES}
+    return {
+        "campaignId": given.campaign_id,
+        **{camel(name): getattr(given, name) for name in _TEXTS if getattr(given, name)},
+        "autoDraw": given.auto_draw,
+        "eligibility": {name: value for name, value in rules.items() if value not in (None, [], False)},
+        "markets": [
+            {
+                "marketId": market_id,
+                "name": given.market_names.get(market_id, market_id),
+                "capacity": capacity,
+                "reserves": [
+                    {"segment": segment, "seats": seats}
+                    for segment, seats in given.reserves.get(market_id, {}).items()
+                ],
+            }
+            for market_id, capacity in given.capacities.items()
+        ],
+        "draw": {"winsPerUnit": given.wins_per_unit, "waitlistSize": given.waitlist_size},
+    }
+
+
+def _as_given(face: Face, given: CreateCampaign, text: str) -> str:
+    """What is wrong with a definition, in the names of what the person gave."""
+    # Fields have no list of markets.
+    for place, market_id in enumerate(given.capacities):
+        text = text.replace(f"markets[{place}].", f"market {market_id}: ")
+    for name in () if given.upload else CreateCampaign.model_fields:
+        field = re.compile(rf"(^|: )(?:eligibility\.|draw\.)?{camel(name)}\b")
+        text = field.sub(lambda found, name=name: found[1] + face.field(name), text)  # type: ignore[misc]
+    return text
+
+
+def _annulled(record: DrawRecord | None) -> bool:
+    return record is not None and bool(record.annulled)
+
+
+def _facts(report: CampaignReport) -> dict[str, Any]:
+    campaign, annulled = report.campaign, report.record.annulled if report.record else None
+    return {
+        "campaign": f"{campaign.campaign_id} ({campaign.name})",
+        "status": campaign.status.value,
+        "since": report.since,
+        "opensAt": campaign.opens_at,
+        "closesAt": campaign.closes_at,
+        "entries": report.entries,
+        "removed": report.tombstones,
+        **({"annulled": f"{annulled['annulledAt']}: {annulled['reason']}"} if annulled else {}),
+        "messages": "paused" if report.notifications.get("paused") else "on",
+        "findings": len(report.findings),
+    }
+
+
+def _phases(report: CampaignReport) -> list[list[object]]:
+    lines: list[list[object]] = []
+    for number, phase in report.record.phases.items() if report.record else ():
+        lines.append([number, "", phase.status.value, "", "", ""])
+        for market_id, numbers in phase.markets.items():
+            sent = report.outbox.get(str(number), {}).get(market_id, {})
+            counts = [numbers.get(name) for name in ("planned", "written")]
+            wanted = sum(sent.values()) - sent.get("SUPERSEDED", 0)
+            lines.append(
+                [
+                    number,
+                    market_in_words(market_id),
+                    numbers["status"],
+                    *counts,
+                    f"{sent.get('SENT', 0)} of {wanted}",
+                ]
+            )
+    return lines
