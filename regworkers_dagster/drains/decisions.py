@@ -316,7 +316,7 @@ def parse_memory(cursor: str | None) -> dict[str, Memory]:
                         for run, (counter, still) in found["still"].items()
                     },
                 ),
-                {str(run): float(seconds) for run, seconds in found.get("starts", {}).items()},
+                {str(run): float(seconds) for run, seconds in found["starts"].items()},
             )
             for drain, found in document.items()
         }

@@ -268,7 +268,6 @@ def _fields(dead_letter: DeadLetter) -> Document:
 
 
 def _recorded(document: Mapping[str, Any]) -> RecordedFailure:
-    """Documents of earlier releases may lack a field."""
     queue, reason, error, fingerprint, status, first, last = (
         str(document.get(name) or "") for name in _RECORDED[:-1]
     )

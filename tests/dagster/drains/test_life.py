@@ -126,12 +126,6 @@ def test_the_cursor_keeps_what_was_seen() -> None:
     assert cursor_of({"save": Memory(Watched(1000.0))}) == "{}"
 
 
-def test_a_cursor_of_an_earlier_version_is_understood() -> None:
-    assert parse_memory('{"save": {"at": 1, "still": {"r1": [7, 2.5]}}}') == {
-        "save": Memory(Watched(1.0, {"r1": (7, 2.5)}))
-    }
-
-
 def test_a_successor_is_started_as_early_as_the_slowest_of_recent_starts_needs() -> None:
     def started(run_id: str, seconds: float) -> DrainRun:
         return DrainRun(run_id, False, 1.0, 30.0, 300.0, seconds_known=seconds + 2.0)

@@ -88,7 +88,6 @@ def test_an_operator_finds_a_cause_redrives_what_is_corrected_and_drops_the_rest
 def test_a_usage_error_is_one_line_and_exit_code_2(typed: Typed) -> None:
     for words in (
         ("groups", "nothing"),
-        ("redrive", "replication", "--dry-run"),
         ("list", "--older-than", "long"),
     ):
         answer = typed("dlq", *words)

@@ -67,7 +67,6 @@ def test_an_unknown_entry_is_a_finding(runtime: Runtime) -> None:
         ("summer",),
         ("summer", "e1", "--campaign", "summer"),
         ("summer", "e1", "--pending"),
-        ("--pending", "--confirm", "3"),
         ("replay", "--yes"),
         ("summer:x", "e1"),
     ],

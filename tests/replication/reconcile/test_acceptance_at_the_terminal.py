@@ -58,7 +58,6 @@ def test_the_entries_are_listed_the_number_is_typed_and_it_is_taken_back(
     [
         (("--accept-source", "1"), "needs --repair"),
         (("--apply",), "needs --repair or --undo"),
-        (("--repair", "--dry-run"), "--apply acts"),
         (("--undo", "--apply"), "needs --yes-undo N"),
         (("--undo", "--yes-undo", "1"), "add --apply"),
         (("--repair", "--apply", "--after-restore"), "needs --accept-source"),

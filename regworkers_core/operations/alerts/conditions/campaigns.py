@@ -205,8 +205,6 @@ def unjudged_key(campaign_id: str) -> str:
 def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
     """Fires when a phase is complete, and for `notJudgedSeconds` ({alerts.not_judged_seconds!d}) evaluations saw that
     `check_selection` has not checked its codes and messages; closes when it has.
-
-    Of a phase that completed with an earlier version the check begins after the update.
     """
     limit = context.settings.alerts.not_judged_seconds
     for campaign in campaigns:
