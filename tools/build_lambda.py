@@ -1,6 +1,6 @@
 """Builds the package of checkEligibility for Lambda on x86_64: `build/lambda/eligibility.zip`.
 
-It contains the core, the modules of fairdraw that need no package, configs/, and the locked versions of the
+It contains the core, the modules of fairdraw that the handler imports, configs/, and the locked versions of the
 dependencies that the handler imports. Wheels of Lambda's platform are installed whatever this machine is. Exit code 1
 if Lambda would refuse the size.
 """
@@ -60,16 +60,25 @@ def build(folder: Path = FOLDER, *, python: str = _PYTHON) -> tuple[Path, int]:
     _uv("install", *target, "--only-binary", ":all:", "--requirements", requirements, "--constraints", lock)
     for name in ("regworkers_core", "configs"):
         shutil.copytree(ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
-    # Its folders draw and check, which the function does not.
-    (package / "fairdraw").mkdir()
-    for file in (ROOT / "fairdraw").glob("*.py"):
-        shutil.copy2(file, package / "fairdraw")
+    # Most of it draws and checks, which the function does not.
+    for file in _imported("fairdraw"):
+        target_file = package / file.relative_to(ROOT)
+        target_file.parent.mkdir(exist_ok=True)
+        shutil.copy2(file, target_file)
     for service in (package / "botocore" / "data").iterdir():
         if service.is_dir() and service.name not in _AWS_SERVICES:
             shutil.rmtree(service)
     shutil.rmtree(package / "bin", ignore_errors=True)
     _compile(package, python)
     return _zipped(package, folder / "eligibility.zip")
+
+
+def _imported(name: str) -> list[Path]:
+    """The files of a package that are imported with the handler."""
+    handler = str(Function.__dataclass_fields__["handler"].default).rpartition(".")[0]
+    code = f"import sys, {handler}\nfor each in sys.modules.values(): print(getattr(each, '__file__', None))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    return [path for path in map(Path, done.stdout.splitlines()) if path.is_relative_to(ROOT / name)]
 
 
 def _requirements() -> list[str]:
