@@ -54,6 +54,10 @@ class MemoryLeaseTable(DynamoLeaseTable):
     def stored(self) -> dict[LeaseKey, LeaseRow]:
         return {row.key: row for pk in tuple(self._partitions) for row in self.beside.rows(pk)}
 
+    def keys(self, pk: str) -> list[LeaseKey]:
+        """Of the rows that are stored, without reading them."""
+        return [LeaseKey(pk, sk) for sk in self._partitions.get(pk, ())]
+
 
 class MemoryObjects(ObjectStore):
     """Through its `gate` it can be down."""

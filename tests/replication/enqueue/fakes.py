@@ -1,11 +1,9 @@
-"""Stand-ins for DynamoDB Streams, the lease table and SQS, on a clock that only moves when reported."""
+"""The simulated DynamoDB Streams under a test's own names of shards, a queue that remembers, and raw records."""
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
@@ -16,6 +14,9 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from tests.adapters.fakes import client_error, dependency
+from tests.simulation.gate import OpenGate
+from tests.simulation.servers.client import Refused
+from tests.simulation.servers.streams import ITERATOR_SECONDS, Record, Shard, Streams
 
 TABLE = "demand-table"
 
@@ -34,40 +35,41 @@ def sequence_number(count: int) -> str:
     return str(10 ** (_LONGEST_NUMBER - 1) + count)
 
 
-@dataclass
-class FakeShard:
-    parent: str | None = None
-    records: list[dict[str, Any]] = field(default_factory=list)
-    closed: bool = False
-    listed: bool = True
-    # Records before this index are gone.
-    horizon: int = 0
-
-
-class FakeStreamsService:
-    """The calls of two botocore clients (`dynamodb` and `dynamodbstreams`) that the stream adapter makes."""
-
-    PAGE = 100
+class StreamsService(OpenGate):
+    """What the stream adapter calls of botocore's `dynamodb` and `dynamodbstreams`, on a simulated server: shards under
+    a test's own names, and calls that fail.
+    """
 
     def __init__(self) -> None:
-        self.arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{TABLE}/stream/1"
-        self.shards: dict[str, FakeShard] = {}
+        super().__init__()
         self.calls: Counter[str] = Counter()
         self.reads: list[str] = []
         self.view = "NEW_AND_OLD_IMAGES"
         # What it does with `ShardFilter`: answers it, ignores it, or refuses the parameter.
         self.filter = "answers"
         self.filtered: list[str] = []
-        self._lock = threading.RLock()
-        self._numbers = self._mints = 0
-        self._minted: dict[str, tuple[str, int]] = {}
+        self._server = Streams("us-east-1", "000000000000")
+        self._server.limits_reads, self._server._described = False, deque(maxlen=0)
+        self._now = self._silent_before = 1_800_000_000.0
+        self._numbers = 0
         self._errors: dict[str, list[Exception]] = {}
         self._throttled: set[str] = set()
+        self.recreate()
+
+    @property
+    def arn(self) -> str:
+        return self.stream.arn
+
+    @property
+    def shards(self) -> dict[str, Shard]:
+        return self.stream.shards
 
     # What happens to the stream
 
     def add(self, shard_id: str, parent: str | None = None) -> None:
-        self.shards[shard_id] = FakeShard(parent)
+        shard = Shard(shard_id, parent, low=0, high=0, first=0, trimmed=0, opened_at=0.0)
+        self.shards[shard_id] = shard
+        self.stream.open.append(shard)
 
     def write(self, shard_id: str, count: int = 1, **record: Any) -> list[str]:
         """Append records (inserts that count, unless reported otherwise); their sequence numbers."""
@@ -76,30 +78,48 @@ class FakeStreamsService:
             self._numbers += 1
             number = sequence_number(self._numbers)
             raw = {**insert(f"e{self._numbers}"), **record}
-            change = {**raw["dynamodb"], "SequenceNumber": number}
-            self.shards[shard_id].records.append({**raw, "dynamodb": change})
+            raw["dynamodb"] = {**raw["dynamodb"], "SequenceNumber": number}
+            self.shards[shard_id].records.append(Record(int(number), self._now, 1, raw))
             written.append(number)
         return written
 
+    def close(self, shard_id: str) -> None:
+        self.stream.close(self.shards[shard_id], self._now)
+
     def split(self, parent: str, *children: str) -> None:
-        self.shards[parent].closed = True
+        self.close(parent)
         for child in children:
             self.add(child, parent)
 
     def trim(self, shard_id: str, count: int) -> None:
-        self.shards[shard_id].horizon = count
+        self.shards[shard_id].drop(count)
 
     def forget(self, shard_id: str) -> None:
         """The shard left the listing and cannot be read any more."""
-        self.shards[shard_id].listed = False
+        del self.shards[shard_id]
 
     def restart(self) -> None:
         """All records are lost under the same ARN; iterators stay valid and find nothing there."""
         for shard in self.shards.values():
-            shard.records, shard.horizon = [], 0
+            shard.drop(len(shard.records))
+        self._silence_iterators()
+
+    def _silence_iterators(self) -> None:
+        self._now += 1
+        self._silent_before = self._now
+
+    def recreate(self, *shard_ids: str) -> None:
+        """Another stream of the table, with these shards. Iterators of the former one find nothing any more."""
+        self._server.by_arn.clear()
+        self._silence_iterators()
+        self.stream = self._server.begin(TABLE, self._now, 0)
+        # Records go by a test's hand alone.
+        self.stream.trim = lambda _now: None  # type: ignore[method-assign]
+        for shard_id in shard_ids:
+            self.add(shard_id)
 
     def expire_iterators(self) -> None:
-        self._minted.clear()
+        self._now += ITERATOR_SECONDS + 1
 
     def fail(self, call: str, *errors: Exception) -> None:
         """The next calls raise these, one each."""
@@ -120,91 +140,56 @@ class FakeStreamsService:
     # The clients' methods
 
     def describe_table(self, TableName: str) -> dict[str, Any]:
-        self._enter("describe_table")
+        self.enter("describe_table")
         stream = {"StreamEnabled": True, "StreamViewType": self.view}
         return {"Table": {"LatestStreamArn": self.arn, "StreamSpecification": stream}}
 
-    def describe_stream(
-        self,
-        StreamArn: str,
-        ExclusiveStartShardId: str | None = None,
-        ShardFilter: dict[str, str] | None = None,
-    ) -> dict[str, Any]:
-        self._enter("describe_stream")
-        if StreamArn != self.arn:
-            raise client_error("ResourceNotFoundException")
-        if ShardFilter is not None and self.filter != "ignores":
+    def describe_stream(self, StreamArn: str, **more: Any) -> dict[str, Any]:
+        self.enter("describe_stream")
+        if "ShardFilter" in more:
             if self.filter == "refuses":
                 raise client_error("ValidationException")
-            parent = ShardFilter["ShardId"]
-            self.filtered.append(parent)
-            children = [
-                name for name, shard in self.shards.items() if shard.parent == parent and shard.listed
-            ]
-            return {"StreamDescription": {"Shards": [self._described(name) for name in children]}}
-        listed = [shard_id for shard_id, shard in self.shards.items() if shard.listed]
-        start = 0 if ExclusiveStartShardId is None else listed.index(ExclusiveStartShardId) + 1
-        page = listed[start : start + self.PAGE]
-        answer: dict[str, Any] = {"Shards": [self._described(shard_id) for shard_id in page]}
-        if start + self.PAGE < len(listed):
-            answer["LastEvaluatedShardId"] = page[-1]
-        return {"StreamDescription": answer}
+            if self.filter == "ignores":
+                del more["ShardFilter"]
+            else:
+                self.filtered.append(more["ShardFilter"]["ShardId"])
+        return self._answer("describe_stream", StreamArn=StreamArn, **more)
 
-    def get_shard_iterator(
-        self, StreamArn: str, ShardId: str, ShardIteratorType: str, SequenceNumber: str = ""
-    ) -> dict[str, str]:
-        self._enter("get_shard_iterator")
-        shard = self.shards.get(ShardId)
-        if shard is None or not shard.listed or StreamArn != self.arn:
-            raise client_error("ResourceNotFoundException")
-        position = len(shard.records) if ShardIteratorType == "LATEST" else shard.horizon
-        if ShardIteratorType == "AFTER_SEQUENCE_NUMBER":
-            numbers = [record["dynamodb"]["SequenceNumber"] for record in shard.records]
-            if SequenceNumber not in numbers or numbers.index(SequenceNumber) < shard.horizon:
-                raise client_error("TrimmedDataAccessException")
-            position = numbers.index(SequenceNumber) + 1
-        return {"ShardIterator": self._mint(ShardId, position)}
+    def get_shard_iterator(self, **arguments: Any) -> dict[str, Any]:
+        self.enter("get_shard_iterator")
+        return self._answer("get_shard_iterator", **arguments)
 
     def get_records(self, ShardIterator: str, Limit: int) -> dict[str, Any]:
-        self._enter("get_records")
-        if ShardIterator not in self._minted:
-            raise client_error("ExpiredIteratorException")
-        shard_id, position = self._minted[ShardIterator]
-        self.reads.append(shard_id)
-        shard = self.shards[shard_id]
-        if not shard.listed:
-            raise client_error("ResourceNotFoundException")
-        if position < shard.horizon:
-            raise client_error("TrimmedDataAccessException")
-        page = shard.records[position : position + Limit]
-        answer: dict[str, Any] = {"Records": page}
-        if not (shard.closed and position + len(page) >= len(shard.records)):
-            answer["NextShardIterator"] = self._mint(shard_id, position + len(page))
+        self.enter("get_records")
+        if float(ShardIterator.rpartition("|")[2]) < self._silent_before:
+            return {"Records": [], "NextShardIterator": ShardIterator}
+        self.reads.append(shard_of(ShardIterator))
+        return self._answer("get_records", ShardIterator=ShardIterator, Limit=Limit)
+
+    def _answer(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(self._server, operation)(self, **arguments)
+        except Refused as refused:
+            raise refused.error(operation) from None
         return answer
 
-    def _enter(self, call: str) -> None:
-        with self._lock:
+    def enter(self, call: str) -> None:
+        with self.lock:
             self.calls[call] += 1
             if self._errors.get(call):
                 raise self._errors[call].pop(0)
             if call in self._throttled:
                 raise client_error("LimitExceededException")
 
-    def _described(self, shard_id: str) -> dict[str, Any]:
-        shard = self.shards[shard_id]
-        numbers = {"StartingSequenceNumber": "0"} | ({"EndingSequenceNumber": "9"} if shard.closed else {})
-        parent = {"ParentShardId": shard.parent} if shard.parent else {}
-        return {"ShardId": shard_id, "SequenceNumberRange": numbers, **parent}
-
-    def _mint(self, shard_id: str, position: int) -> str:
-        with self._lock:
-            self._mints += 1
-            iterator = f"iterator-{self._mints}"
-            self._minted[iterator] = (shard_id, position)
-        return iterator
+    def now(self) -> float:
+        return self._now
 
 
-def streams_of(service: FakeStreamsService) -> DynamoStreams:
+def shard_of(iterator: str) -> str:
+    return iterator.rsplit("|", 3)[1]
+
+
+def streams_of(service: StreamsService) -> DynamoStreams:
     table_calls, reads, listing = (
         dependency(name, classify_aws(name)) for name in ("dynamodb", "streams", "stream-listing")
     )

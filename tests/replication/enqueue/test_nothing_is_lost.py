@@ -43,7 +43,7 @@ class Play:
         return self.world.consumer(f"consumer-{self._started}", LIMITS)
 
     def _open_shards(self) -> list[str]:
-        return [name for name, shard in self.world.service.shards.items() if not shard.closed]
+        return [name for name, shard in self.world.service.shards.items() if shard.closed_at is None]
 
     def step(self, kind: str, number: int) -> None:
         seat, number = number % 2, number // 2

@@ -13,6 +13,7 @@ from regworkers_core.replication.enqueue.stream_probe import (
     stream_state,
 )
 from tests.adapters.fakes import client_error
+from tests.replication.enqueue.fakes import shard_of
 from tests.replication.enqueue.world import World, work_off
 
 CREATED = 1_795_000_000
@@ -79,7 +80,7 @@ def test_a_shard_that_does_not_answer_ends_the_look_and_hides_nothing_of_the_oth
     read = world.service.get_records
 
     def hangs(ShardIterator: str, Limit: int) -> dict[str, Any]:
-        if world.service._minted[ShardIterator][0] == "s001":
+        if shard_of(ShardIterator) == "s001":
             silent.wait(30)
         return read(ShardIterator, Limit)
 
@@ -98,7 +99,7 @@ def test_a_shard_that_cannot_be_read_hides_nothing_of_the_others() -> None:
     read = world.service.get_records
 
     def refuses(ShardIterator: str, Limit: int) -> dict[str, Any]:
-        if world.service._minted[ShardIterator][0] == "s001":
+        if shard_of(ShardIterator) == "s001":
             raise client_error("InternalServerError")
         return read(ShardIterator, Limit)
 

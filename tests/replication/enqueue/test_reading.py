@@ -16,6 +16,7 @@ from regworkers_core.replication.enqueue.shard_rows import position_of
 from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS
 from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.adapters.fakes import client_error
+from tests.replication.enqueue.fakes import shard_of
 from tests.replication.enqueue.world import LEASE_SECONDS, World, receive, sequences, work_off
 from tests.support.in_memory import MemoryLeaseTable
 from tests.support.waiting import wait_until
@@ -134,7 +135,7 @@ def test_throttling_hands_out_what_was_read_before_it_and_loses_nothing() -> Non
     world.service.calls.clear()
     # One shard is read, the other is throttled beyond the retry policy.
     ok_then_throttled = iter([None, *[client_error("LimitExceededException")] * 3])
-    enter = world.service._enter
+    enter = world.service.enter
 
     def throttled(call: str) -> None:
         error = next(ok_then_throttled, None) if call == "get_records" else None
@@ -142,7 +143,7 @@ def test_throttling_hands_out_what_was_read_before_it_and_loses_nothing() -> Non
             raise error
         enter(call)
 
-    world.service._enter = throttled  # type: ignore[method-assign]
+    world.service.enter = throttled  # type: ignore[method-assign]
     world.clock.now += 1.0
     assert len(source.receive()) == 1
     world.clock.now += 0.5
@@ -343,7 +344,7 @@ def test_a_shard_that_cannot_be_read_holds_up_no_other_and_is_not_taken_for_idle
     read = world.service.get_records
 
     def refuses(ShardIterator: str, Limit: int) -> dict[str, Any]:
-        if world.service._minted[ShardIterator][0] == "s05":
+        if shard_of(ShardIterator) == "s05":
             raise client_error("InternalServerError")
         return read(ShardIterator, Limit)
 
@@ -488,7 +489,7 @@ def test_a_shard_that_does_not_answer_holds_up_no_other() -> None:
     read = world.service.get_records
 
     def hangs(ShardIterator: str, Limit: int) -> dict[str, Any]:
-        if world.service._minted[ShardIterator][0] == "s1":
+        if shard_of(ShardIterator) == "s1":
             answers.wait(20)
         return read(ShardIterator, Limit)
 

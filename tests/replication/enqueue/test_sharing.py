@@ -81,9 +81,7 @@ def test_a_stream_created_again_is_read_from_its_start_and_the_loss_is_counted()
     world.service.write("s1", 500)
     work_off(source)
     source.close()
-    world.service.arn += "-again"
-    world.service.shards.clear()
-    world.service.add("s1")
+    world.service.recreate("s1")
     world.service._numbers = 0
     new = world.service.write("s1", 3)
     after = world.consumer("b")
@@ -97,9 +95,7 @@ def test_a_stream_created_again_while_its_shards_are_held_is_changed_to() -> Non
     source = world.consumer("a")
     world.service.write("s1", 5)
     work_off(source)
-    world.service.arn += "-again"
-    world.service.shards.clear()
-    world.service.add("s1")
+    world.service.recreate("s1")
     new = world.service.write("s1", 3)
     seen: list[str] = []
     for _ in range(12):

@@ -13,19 +13,19 @@ from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.adapters.fakes import client_error
-from tests.replication.enqueue.fakes import FakeStreamsService, Inline, change, entry, streams_of
+from tests.replication.enqueue.fakes import Inline, StreamsService, change, entry, streams_of
 from tests.support.in_memory import MemoryLeaseTable
 from tests.support.waiting import Clock
 
 
-def one_shard() -> FakeStreamsService:
-    service = FakeStreamsService()
+def one_shard() -> StreamsService:
+    service = StreamsService()
     service.add("s1")
     return service
 
 
 def test_a_listing_goes_on_page_by_page() -> None:
-    service = FakeStreamsService()
+    service = StreamsService()
     for number in range(201):
         service.add(f"s{number}")
     streams, after, sizes = streams_of(service), None, []
@@ -93,8 +93,11 @@ def test_reading_begins_at_the_horizon_or_right_after_a_record_and_never_at_the_
 
 def test_an_expired_iterator_is_reported_apart() -> None:
     service = one_shard()
+    streams = streams_of(service)
+    iterator = streams.iterator(service.arn, "s1", None)
+    service.expire_iterators()
     with pytest.raises(IteratorExpired):
-        streams_of(service).read("s1", "of yesterday", 10)
+        streams.read("s1", iterator, 10)
 
 
 def test_an_iterator_is_not_used_again_after_a_connection_error() -> None:
@@ -172,7 +175,7 @@ def test_what_is_too_long_or_of_another_type_stays_invalid_without_its_content()
     assert record.size_bytes < 5_000
 
 
-class CutShort(FakeStreamsService):
+class CutShort(StreamsService):
     """Gives two records a page and says how many bytes it sent."""
 
     def __init__(self, content_length: int) -> None:

@@ -10,11 +10,11 @@ from regworkers_core.replication.enqueue.shard_rows import (
     is_finished,
     partition,
     shard_key,
-    split_rows,
+    shard_of,
 )
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.settings import EnqueueSettings, StreamSettings
-from tests.replication.enqueue.fakes import TABLE, FakeStreamsService, Inline, streams_of
+from tests.replication.enqueue.fakes import TABLE, Inline, StreamsService, streams_of
 from tests.support.in_memory import MemoryLeaseTable
 from tests.support.waiting import Clock
 
@@ -26,7 +26,7 @@ PACE = StreamSettings()
 class World:
     def __init__(self, *shards: str) -> None:
         self.clock = Clock()
-        self.service = FakeStreamsService()
+        self.service = StreamsService()
         self.streams = streams_of(self.service)
         self.table = MemoryLeaseTable()
         self.steps: list[str] = []
@@ -58,7 +58,8 @@ class World:
 
     def rows(self) -> set[str]:
         """The shards that have a row."""
-        return set(split_rows(self.table.rows(partition(TABLE)))[0])
+        keys = self.table.keys(partition(TABLE))
+        return {shard_of(key) for key in keys if shard_key(TABLE, shard_of(key)) == key}
 
     def checkpoint(self, shard: str) -> str | None:
         row = self.table.get(shard_key(TABLE, shard))
