@@ -15,7 +15,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "Everyday": {
         "doctor": ("doctor:doctor_command",),
         "alerts": ("alerts:app",),
-        "runbook": ("runbook:app",),
+        "runbook": ("runbook:app", "operations.runbooks.operations"),
         "trace": ("operations.on_call",),
         "logs": ("operations.on_call",),
         "audit": ("operations.on_call",),

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fairdraw.documents import camel
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 
@@ -159,6 +160,10 @@ class ShowProgress(Protocol):
 class Face(Protocol):
     """What a call asks of the terminal or of a run."""
 
+    @property
+    def scheduler(self) -> Callable[[], SchedulerState] | None:
+        """How to read the state of Dagster from here; None: over its API."""
+
     def tell(self, text: str) -> None:
         """Show what the call is doing."""
 
@@ -234,8 +239,9 @@ class Operation(Generic[I]):
     target: str | Callable[[Face, I], str]
     # Services that it calls.
     uses: frozenset[str]
-    # Its time grows with the campaign.
+    # Its time grows with the campaign; `unlimited`: leases and progress show whether it hangs, and no time ends it.
     long: bool
+    unlimited: bool
     # A run whose worker died is followed by another, which resumes it.
     resumed: bool
     # One call waits at most a few seconds: a person waits for the answer.
@@ -295,6 +301,7 @@ def operation(
     target: str | Callable[[Face, I], str] = "",
     uses: frozenset[str] = STORES,
     long: bool = False,
+    unlimited: bool = False,
     resumed: bool = False,
     quick: bool = False,
     alone: str = "",
@@ -316,6 +323,7 @@ def operation(
             target=target,
             uses=uses,
             long=long,
+            unlimited=unlimited,
             resumed=resumed,
             quick=quick,
             alone=alone,

@@ -20,7 +20,6 @@ from regworkers_dagster.operations import (
     pruning,
     retention,
     reviews,
-    runbooks,
 )
 from regworkers_dagster.replication import assets, checks, cycle
 from regworkers_dagster.replication import automation as replication
@@ -90,7 +89,6 @@ defs = dg.Definitions(
         retention.erase_entry,
         *reviews.REVIEW_JOBS.values(),
         reviews.drill_recovery,
-        *runbooks.JOBS,
         *OPERATIONS,
     ],
     sensors=[

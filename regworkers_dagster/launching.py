@@ -19,7 +19,7 @@ from regworkers_core.acts import operation_of
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import DrawBusy, require_word
-from regworkers_core.domain.snapshot import SELECTION_JOBS
+from regworkers_core.domain.snapshot import SELECTION_JOBS, SchedulerState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operation import Call, Effect, Operation, Report, is_file
@@ -28,6 +28,7 @@ from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import APPLY, one_op_job
 from regworkers_dagster.metadata import facts_as_metadata, table
+from regworkers_dagster.operations.health import scheduler_here
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures
 from regworkers_dagster.runs import (
     OPERATION_TAG,
@@ -74,12 +75,13 @@ def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec]) -> dg.Job
     body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
     alone = {OPERATION_TAG: operation.alone} if operation.alone else {}
     resumed = RESUMED if operation.resumed else {}
+    limit = {} if operation.unlimited else long_run() if operation.long else short_run()
     return one_op_job(
         operation.job,
         # An op may not have the name of the job.
         step=f"do_{operation.job}",
         description=operation.description,
-        tags={**resumed, **alone, **(long_run() if operation.long else short_run())},
+        tags={**resumed, **alone, **limit},
         is_flat=True,
         uses=operation.uses,
         call_seconds=TICK_CALL_SECONDS if operation.quick else None,
@@ -117,6 +119,10 @@ class _Run:
     around: ExitStack
     campaign_id: str = ""
     _show: Callable[..., None] | None = None
+
+    @property
+    def scheduler(self) -> Callable[[], SchedulerState]:
+        return lambda: scheduler_here(self.context.instance)
 
     def tell(self, text: str) -> None:
         self.context.log.info(text)

@@ -48,7 +48,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         DRAIN: ("backfill_entries",),
         LARGE: (
             "reconcile_entries",
-            "runbook_out_of_sync",
             "drill_recovery",
             "undo_acceptance",
             "verify_entries",
@@ -59,7 +58,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "annul_draw",
             "check_selection",
             "retry_market_selection",
-            "runbook_selection_failures",
             "strike_entries",
         ),
         REPORT: ("make_receipt",),
@@ -92,19 +90,12 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "remove_invites",
             "repeat_erasures",
             "review_dead_letters",
-            "runbook_campaign_configuration",
-            "runbook_cost",
-            "runbook_kafka",
-            "runbook_stream_lag",
-            "runbook_time_outs",
             "show_config",
         ),
         # It evaluates checks of draws and of the archive.
         LARGE: ("first_checks",),
         REPORT: ("housekeeping", "upload_invites", "weekly_review", "monthly_review", "quarterly_review"),
     },
-    # It creates what is missing.
-    "provision": {LARGE: ("runbook_total_failure",)},
 }
 for _spec in DRAINS:
     _sizes = JOBS[_spec.duty]

@@ -24,6 +24,7 @@ from regworkers_core.cli.options import flatten_options, numbers, pairs, quick_r
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import DrawBusy
+from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operation import (
     TERMINAL_NAMES,
@@ -118,6 +119,7 @@ class _Terminal:
     operation: Operation[Any]
     around: ExitStack
     show: Callable[..., None] = lambda **_: None
+    scheduler: Callable[[], SchedulerState] | None = None
 
     def tell(self, text: str) -> None:
         self.show(description=text)

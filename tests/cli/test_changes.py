@@ -28,10 +28,6 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "producer-key": ("analytics", "--change"),
     "provision": (),
     "reconcile": ("--repair",),
-    "runbook campaign-configuration": (),
-    "runbook out-of-sync": (),
-    "runbook selection-failures": (),
-    "runbook total-failure": (),
     "template update": (),
 }
 DELETIONS: dict[str, tuple[str, ...]] = {

@@ -128,10 +128,6 @@ APPLIES = {
     "redrive_dead_letters": None,
     "remove_invites": None,
     "repeat_erasures": None,
-    "runbook_campaign_configuration": "campaign_configuration",
-    "runbook_out_of_sync": "out_of_sync",
-    "runbook_selection_failures": "selection_failures",
-    "runbook_total_failure": "total_failure",
     "strike_entries": None,
     "undo_acceptance": None,
 }

@@ -243,10 +243,7 @@ def test_a_night_of_dead_letters_is_worked_off_and_every_act_has_the_operators_n
 
 def test_every_runbook_is_done_without_a_terminal(night: Night) -> None:
     ada = Browser(night.url, ADA, "ops")
-    began = {
-        name: ada.started(f"runbook_{name}", {"ops": {name: {"config": config}}} if config else {})
-        for name, config in RUNBOOKS
-    }
+    began = {name: ada.started(f"runbook_{name}", config or {}) for name, config in RUNBOOKS}
     for name, run_id in began.items():
         ended = ada.ended(run_id)
         assert ended.status in ("SUCCESS", "FAILURE") and ended.shown.get("summary"), (name, ended)

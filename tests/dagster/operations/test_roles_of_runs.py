@@ -53,7 +53,7 @@ def _new_process(shared: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
         ("runbook_campaign_configuration", None),
         ("runbook_kafka", None),
         ("runbook_total_failure", None),
-        ("runbook_total_failure", {"ops": {"total_failure": {"config": CHANGES}}}),
+        ("runbook_total_failure", CHANGES),
     ],
 )
 def test_a_run_that_asks_all_there_is_keeps_within_its_role(

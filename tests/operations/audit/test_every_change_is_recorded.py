@@ -61,10 +61,6 @@ READS = {
     "review quarterly",
     "review weekly",
     "runbook",
-    "runbook cost",
-    "runbook kafka",
-    "runbook stream-lag",
-    "runbook time-outs",
     "service check",
 }
 # What sensors start as well, from the same work: starting it is no decision.
@@ -116,20 +112,12 @@ JOBS_THAT_READ = {
     "verify_entries",
     "weekly_review",
 }
-# What records them is one for several: the op of all runbooks, and the core, which works on dead letters.
+# The core records them, which works on dead letters.
 RECORDED_JOBS = {
     "drop_dead_letters",
     "name_cause",
     "redrive_dead_letters",
     "review_dead_letters",
-    "runbook_campaign_configuration",
-    "runbook_cost",
-    "runbook_kafka",
-    "runbook_out_of_sync",
-    "runbook_selection_failures",
-    "runbook_stream_lag",
-    "runbook_time_outs",
-    "runbook_total_failure",
 }
 JOBS_THAT_SENSORS_START = {
     "archive_events",

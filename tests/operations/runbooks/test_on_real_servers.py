@@ -42,8 +42,7 @@ def recorded(runtime: Runtime) -> list[tuple[str, str, str]]:
 
 
 def launched(name: str, **config: Any) -> dg.ExecuteInProcessResult:
-    run_config = {"ops": {name: {"config": config}}}
-    return job(f"runbook_{name}").execute_in_process(run_config=run_config, raise_on_error=False)
+    return job(f"runbook_{name}").execute_in_process(run_config=config, raise_on_error=False)
 
 
 def test_a_lost_replica_is_counted_and_rebuilt_with_the_time_of_each_step(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+from regworkers_core.acts import every_operation
 from regworkers_core.cli.main import build
 from regworkers_core.operations.runbook import CATALOG
 from regworkers_core.runtime import Runtime
@@ -118,13 +119,11 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 
 def test_each_runbook_of_the_terminal_has_its_page_its_line_in_the_index_and_its_job() -> None:
-    from regworkers_dagster.operations.runbooks import JOBS
-
     index = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {each.page for each in CATALOG} == {
         str(page.relative_to(PROJECT_ROOT)) for page in PAGES if page.name != "README.md"
     }
-    jobs = {job.name for job in JOBS}
+    jobs = {each.job for each in every_operation()}
     for each in CATALOG:
         assert f"]({each.name}.md)" in index, each.name
         if each.command.startswith("regworkers runbook "):
