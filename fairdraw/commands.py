@@ -23,7 +23,8 @@ from fairdraw.maths.files import is_hash, write_durably
 # What one command alone needs is imported in it: the operator's terminal reads all declarations for its help.
 if TYPE_CHECKING:
     from fairdraw.log.follow import FollowedLog
-    from fairdraw.proof.logged import LogKeys, Trust
+    from fairdraw.log.leaves import LogKeys
+    from fairdraw.proof.logged import Trust
     from fairdraw.proof.verify import Engine, Verification
 
 # The memory limit of DuckDB for a replay.

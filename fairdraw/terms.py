@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 # Every id that a draw hashes or names: refs, units, markets, segments, campaigns.
 SELECTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -88,3 +90,18 @@ QUICKNET = Chain(
     genesis=1692803367,
     period=3,
 )
+# By the hash of the chain.
+CHAINS = {QUICKNET_HASH: QUICKNET}
+# The last second of the year 9999: times have a year of four digits.
+LAST_SECOND = 253402300799
+
+
+def signed_at(seed_source: Mapping[str, Any]) -> str | None:
+    """When the round of a manifest's `seedSource` is signed, `2026-11-25T08:15:00.000Z`; None for a secret, an
+    unknown chain or a round after the year 9999.
+    """
+    chain = CHAINS.get(str(seed_source.get("chain")))
+    if chain is None:
+        return None
+    due = chain.due(seed_source["round"])
+    return iso(due) if due <= LAST_SECOND else None

@@ -31,11 +31,10 @@ from fairdraw.maths.manifest import Manifest, SeedFile
 from fairdraw.maths.merkle import Proof, proof_of
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof import guarantee
-from fairdraw.proof.beacon import signed_at
 from fairdraw.proof.checker import DRAWN, EXCLUDED, VERSION
 from fairdraw.proof.guarantee import Published
 from fairdraw.proof.inputs import drawn_folders, phase_folders, read_json
-from fairdraw.terms import is_selection_id
+from fairdraw.terms import is_selection_id, signed_at
 
 Receipt = dict[str, Any]
 # Returns the reasons for which an entry was left out of the draw, by its ref; empty if it was not.

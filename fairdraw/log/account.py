@@ -10,6 +10,7 @@ from fairdraw.errors import DrawError
 from fairdraw.log.leaves import (
     RESULT_LEAVES,
     Kind,
+    LogKeys,
     LogLeaf,
     LogState,
     kept_path,
@@ -26,9 +27,7 @@ from fairdraw.maths.beside import (
 )
 from fairdraw.maths.files import CUTOFFS, MANIFEST, RESULT, sha256_hex
 from fairdraw.maths.manifest import Manifest
-from fairdraw.proof.beacon import signed_at
-from fairdraw.proof.logged import LogKeys
-from fairdraw.terms import LEAD_SECONDS, iso, seconds
+from fairdraw.terms import LEAD_SECONDS, iso, seconds, signed_at
 
 # A draw without a result is accounted for within this time after its round.
 PATIENCE_SECONDS = 86_400.0

@@ -14,17 +14,16 @@ from fairdraw.log.account import DrawAccount
 from fairdraw.log.leaves import (
     CHECKPOINT,
     KEYS,
+    LOG_KEYS,
     Kind,
+    LogKeys,
     LogLeaf,
     LogState,
 )
 from fairdraw.log.note import Checkpoint, Note, NoteError
 from fairdraw.log.place import Place, Read, in_log
 from fairdraw.maths.files import Fields, parse_canonical, sha256_hex
-from fairdraw.proof.logged import LogKeys
 from fairdraw.terms import iso
-
-_KEY_NAMES = ("log", "need", "witnesses")
 
 
 def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, LogKeys] | None:
@@ -37,7 +36,7 @@ def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, Log
     below = in_log(read)
     data, keys = below(KEYS), trusted or LogKeys()
     if data is not None:
-        own = LogKeys.read(Fields(KEYS, "", parse_canonical(data, KEYS), _KEY_NAMES))
+        own = LogKeys.read(Fields(KEYS, "", parse_canonical(data, KEYS), LOG_KEYS))
         seen = keys if keys.witnesses else own
         keys = LogKeys(keys.log or own.log, seen.witnesses, seen.need)
     if not keys.log:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Self
 from fairdraw.errors import DrawError
 from fairdraw.log import tree
 from fairdraw.log.note import (
+    COSIGNATURE,
+    SIGNATURE,
     Checkpoint,
     Note,
     NoteError,
@@ -21,6 +23,8 @@ from fairdraw.maths.merkle import leaf_hash, levels_of, path_to, path_up
 from fairdraw.terms import is_selection_id, iso, seconds
 
 CHECKPOINT, KEYS = "checkpoint", "keys.json"
+# The fields of the latter.
+LOG_KEYS = ("log", "need", "witnesses")
 # The first checkpoint of each size, by its size and the key that signed it.
 _KEPT = "checkpoints/"
 # A phase has two leaves of kind `result`: of result.txt, then of cutoffs.json.
@@ -227,3 +231,36 @@ class LogState:
             "entries": entries,
             "keys": dict(keys),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class LogKeys:
+    """The keys of a log and its witnesses, and how many witnesses are needed."""
+
+    log: tuple[VerifierKey, ...] = ()
+    witnesses: tuple[VerifierKey, ...] = ()
+    need: int = 0
+
+    @staticmethod
+    def read(fields: Fields) -> LogKeys:
+        keys = LogKeys(
+            _keys(fields, "log", SIGNATURE), _keys(fields, "witnesses", COSIGNATURE), fields.integer("need")
+        )
+        if keys.need > len(keys.witnesses):
+            fields.refuse("need", f"{keys.need} witnesses of {len(keys.witnesses)} cannot be needed")
+        return keys
+
+
+def _keys(fields: Fields, key: str, kind: int) -> tuple[VerifierKey, ...]:
+    found = []
+    for each in fields.list(key):
+        if not isinstance(each, str):
+            fields.refuse(key, "texts of keys are needed")
+        try:
+            parsed = VerifierKey.parse(each)
+        except NoteError as error:
+            fields.refuse(key, str(error))
+        if parsed.kind != kind:
+            fields.refuse(key, f"the key of {parsed.name} has type 0x{parsed.kind:02x}, not 0x{kind:02x}")
+        found.append(parsed)
+    return tuple(found)

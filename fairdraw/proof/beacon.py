@@ -8,21 +8,17 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import MANIFEST
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource
-from fairdraw.terms import LEAD_SECONDS, QUICKNET, QUICKNET_HASH, Chain, iso, seconds
+from fairdraw.terms import CHAINS, LAST_SECOND, LEAD_SECONDS, Chain, iso, seconds
 
 SEED = "seed.json"
-CHAINS = {QUICKNET_HASH: QUICKNET}
 _DOMAIN = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
 _SIGNATURE = re.compile(r"[0-9a-f]{96}")
-# The last second of the year 9999: times have a year of four digits.
-_LAST_SECOND = 253402300799
 
 
 def chain_of(chain_hash: str) -> Chain:
@@ -36,17 +32,6 @@ def chain_of(chain_hash: str) -> Chain:
     return chain
 
 
-def signed_at(seed_source: Mapping[str, Any]) -> str | None:
-    """When the round of a manifest's `seedSource` is signed, `2026-11-25T08:15:00.000Z`; None for a secret, an
-    unknown chain or a round after the year 9999.
-    """
-    chain = CHAINS.get(str(seed_source.get("chain")))
-    if chain is None:
-        return None
-    due = chain.due(seed_source["round"])
-    return iso(due) if due <= _LAST_SECOND else None
-
-
 def check_round(manifest: Manifest) -> None:
     """Check that the beacon signs the manifest's round at least 600 s after `asOf`. Raises DrawError.
 
@@ -57,7 +42,7 @@ def check_round(manifest: Manifest) -> None:
     if source.commitment is not None:
         return
     due, as_of = chain_of(source.source).due(source.round), seconds(manifest.as_of) or 0.0
-    if due > _LAST_SECOND:
+    if due > LAST_SECOND:
         raise DrawError(MANIFEST, f"seedSource.round: {source.round} is signed after the year 9999")
     if due < as_of + LEAD_SECONDS:
         raise DrawError(

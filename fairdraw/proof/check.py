@@ -22,7 +22,6 @@ from fairdraw.maths.rules import (
     unit_key,
 )
 from fairdraw.proof import guarantee
-from fairdraw.proof.beacon import signed_at
 from fairdraw.proof.checker import (
     BEFORE_THE_LOG,
     DRAWN,
@@ -41,7 +40,7 @@ from fairdraw.proof.checker import (
 from fairdraw.proof.guarantee import Published
 from fairdraw.proof.inputs import changed_terms, check_randomness
 from fairdraw.proof.logged import LoggedPhase, Trust, TrustedKey
-from fairdraw.terms import Outcome
+from fairdraw.terms import Outcome, signed_at
 
 HOLDS, FAILS, INCOMPLETE = "holds", "fails", "incomplete"
 _NO_TRUST = Trust()

@@ -15,7 +15,7 @@ from fairdraw.maths.manifest import STRIKE_REASON, Manifest, parse_strikes
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
 from fairdraw.proof import guarantee
-from fairdraw.proof.beacon import check_round, signed_at
+from fairdraw.proof.beacon import check_round
 from fairdraw.proof.guarantee import Published, published_lines
 from fairdraw.proof.logged import (
     NO_LOG,
@@ -28,7 +28,7 @@ from fairdraw.proof.logged import (
     TrustedKey,
     Unchecked,
 )
-from fairdraw.terms import is_selection_id
+from fairdraw.terms import is_selection_id, signed_at
 
 # Receipts of a version before have no key `log`, and are checked as well.
 VERSION, BEFORE_THE_LOG = 3, 2

@@ -24,8 +24,7 @@ from fairdraw.maths.beside import (
 )
 from fairdraw.maths.files import Fields
 from fairdraw.maths.manifest import COMMIT_REVEAL, Manifest
-from fairdraw.proof.beacon import signed_at
-from fairdraw.terms import LEAD_SECONDS, seconds
+from fairdraw.terms import LEAD_SECONDS, seconds, signed_at
 
 _KEYS = ("accepted", "notice", "replaced")
 T = TypeVar("T")

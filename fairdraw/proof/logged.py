@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from fairdraw.errors import DrawError
-from fairdraw.log.leaves import RESULT_LEAVES, Kind, LogLeaf
+from fairdraw.log.leaves import LOG_KEYS, RESULT_LEAVES, Kind, LogKeys, LogLeaf
 from fairdraw.log.note import (
-    COSIGNATURE,
-    SIGNATURE,
     Checkpoint,
     Note,
     NoteError,
@@ -22,12 +20,11 @@ from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import Fields, parse_any_layout, sha256_hex
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource
 from fairdraw.maths.merkle import verify_proof
-from fairdraw.proof.beacon import CHAINS, SEED, signed_at
+from fairdraw.proof.beacon import SEED
 from fairdraw.proof.guarantee import Published
-from fairdraw.terms import LEAD_SECONDS, seconds
+from fairdraw.terms import CHAINS, LEAD_SECONDS, seconds, signed_at
 
 TRUST = "trust file"
-_LOG_KEYS = ("log", "need", "witnesses")
 _BEACON_KEY = re.compile(r"[0-9a-f]{192}")
 # Hex digits of a fingerprint, and of each of its groups.
 _FINGERPRINT, _GROUP = 16, 4
@@ -75,24 +72,6 @@ class TrustedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class LogKeys:
-    """The keys of a log and its witnesses, and how many witnesses are needed."""
-
-    log: tuple[VerifierKey, ...] = ()
-    witnesses: tuple[VerifierKey, ...] = ()
-    need: int = 0
-
-    @staticmethod
-    def read(fields: Fields) -> LogKeys:
-        keys = LogKeys(
-            _keys(fields, "log", SIGNATURE), _keys(fields, "witnesses", COSIGNATURE), fields.integer("need")
-        )
-        if keys.need > len(keys.witnesses):
-            fields.refuse("need", f"{keys.need} witnesses of {len(keys.witnesses)} cannot be needed")
-        return keys
-
-
-@dataclass(frozen=True, slots=True)
 class Trust:
     """A file of trusted keys: `{"beacon": {chain hash: public key}, "log": [key], "need": n, "witnesses": [key]}`.
 
@@ -109,7 +88,7 @@ class Trust:
             document = parse_any_layout(data)
         except ValueError:
             raise DrawError(TRUST, "not a JSON document") from None
-        fields = Fields(TRUST, "", document, ("beacon", *_LOG_KEYS))
+        fields = Fields(TRUST, "", document, ("beacon", *LOG_KEYS))
         chains = fields.nested("beacon")
         known = {
             chain: chains.text(chain, _BEACON_KEY.fullmatch, "192 lower-case hex digits")
@@ -187,7 +166,7 @@ class LogPart:
         for before, after in zip(self._entries, self._entries[1:], strict=False):
             if before.index >= after.index:
                 fields.refuse("entries", f"indexes must increase, {after.index} follows {before.index}")
-        given = LogKeys.read(fields.nested("keys", _LOG_KEYS))
+        given = LogKeys.read(fields.nested("keys", LOG_KEYS))
         self._given = [
             ("log", trust.keys.log, given.log),
             ("witness", trust.keys.witnesses, given.witnesses),
@@ -345,21 +324,6 @@ def _verify(note: Note, keys: Sequence[VerifierKey]) -> None:
         note.verified(keys)
     except NoteError as error:
         _wrong(str(error))
-
-
-def _keys(fields: Fields, key: str, kind: int) -> tuple[VerifierKey, ...]:
-    found = []
-    for each in fields.list(key):
-        if not isinstance(each, str):
-            fields.refuse(key, "texts of keys are needed")
-        try:
-            parsed = VerifierKey.parse(each)
-        except NoteError as error:
-            fields.refuse(key, str(error))
-        if parsed.kind != kind:
-            fields.refuse(key, f"the key of {parsed.name} has type 0x{parsed.kind:02x}, not 0x{kind:02x}")
-        found.append(parsed)
-    return tuple(found)
 
 
 def _wrong(message: str) -> NoReturn:

@@ -33,7 +33,6 @@ from fairdraw.maths.manifest import check_cumulative
 from fairdraw.maths.merkle import root_of
 from fairdraw.maths.phase import Summary
 from fairdraw.proof import guarantee
-from fairdraw.proof.beacon import signed_at
 from fairdraw.proof.guarantee import Published, published_lines
 from fairdraw.proof.inputs import (
     Inputs,
@@ -43,6 +42,7 @@ from fairdraw.proof.inputs import (
     phase_folders,
     read_inputs,
 )
+from fairdraw.terms import signed_at
 
 # Called before each step, with the phase and what is checked.
 OnProgress = Callable[[int, str], None]

@@ -15,8 +15,8 @@ from typing import Any
 from fairdraw.large.tiles import BLOCK, Proofs
 from fairdraw.maths.beside import published
 from fairdraw.proof import guarantee
-from fairdraw.proof.beacon import signed_at
 from fairdraw.proof.inputs import Inputs
+from fairdraw.terms import signed_at
 from fairdraw.verifier.assemble import curves_scripts, module, source, verifier_hash
 from regworkers_core.reporting.figures import svg
 from regworkers_core.reporting.pages import page

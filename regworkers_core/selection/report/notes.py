@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from fairdraw.maths.manifest import Manifest
-from fairdraw.proof.beacon import signed_at
+from fairdraw.terms import signed_at
 from regworkers_core.domain.selection import LEAD_SECONDS, PromiseVerdict
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.reporting.pages import Remark

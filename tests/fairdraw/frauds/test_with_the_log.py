@@ -10,7 +10,7 @@ import pytest
 
 from fairdraw.large.receipts import Receipt, build_receipt
 from fairdraw.log import account, follow, tree, witness
-from fairdraw.log.leaves import Kind, LogLeaf, LogState, kept_path
+from fairdraw.log.leaves import Kind, LogKeys, LogLeaf, LogState, kept_path
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
 from fairdraw.log.tree import consistency
@@ -18,7 +18,7 @@ from fairdraw.maths.beside import NOTICE, Annulled
 from fairdraw.maths.files import CUTOFFS, MANIFEST, RESULT, canonical_bytes, file_hash, sha256_hex
 from fairdraw.proof import logged
 from fairdraw.proof.check import check_receipt
-from fairdraw.proof.logged import LogKeys, LogPart, Trust
+from fairdraw.proof.logged import LogPart, Trust
 from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.frauds.forging import bend_cutoffs, copied, failed, without
 from tests.fairdraw.proof.draws import (

@@ -10,7 +10,7 @@ import pytest
 
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.follow import FollowedLog, follow, log_parts
-from fairdraw.log.leaves import Kind, kept_path
+from fairdraw.log.leaves import Kind, LogKeys, kept_path
 from fairdraw.log.note import COSIGNATURE
 from fairdraw.log.place import Place as follow_place
 from fairdraw.log.place import at_place
@@ -18,7 +18,6 @@ from fairdraw.maths.beside import Annulled, ReplacedManifest
 from fairdraw.maths.files import sha256_hex
 from fairdraw.maths.manifest import Manifest, MarketTerms
 from fairdraw.maths.merkle import verify_proof
-from fairdraw.proof.logged import LogKeys
 from fairdraw.terms import QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.assign.plan import digest_of
 from regworkers_core.selection.public.public_log import PublicLog

@@ -13,7 +13,7 @@ from fairdraw.errors import DrawError
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof import beacon
 from fairdraw.proof.beacon import verify_beacon
-from fairdraw.terms import QUICKNET, QUICKNET_HASH
+from fairdraw.terms import CHAINS, QUICKNET, QUICKNET_HASH, signed_at
 from regworkers_core.domain.selection import round_after
 from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
 
@@ -89,7 +89,7 @@ def test_the_pinned_key_must_hash_to_the_chain(monkeypatch: pytest.MonkeyPatch) 
     assert QUICKNET.hash == QUICKNET_HASH
     assert "not a known chain" in str(refusal(SIGNATURE, chain="ab" * 32))
     other = QUICKNET.public_key[:-1] + "b"
-    monkeypatch.setitem(beacon.CHAINS, QUICKNET_HASH, replace(QUICKNET, public_key=other))
+    monkeypatch.setitem(CHAINS, QUICKNET_HASH, replace(QUICKNET, public_key=other))
     assert "does not hash to the chain" in str(refusal(SIGNATURE))
 
 
@@ -116,7 +116,7 @@ def test_a_round_after_the_year_9999_has_no_time_and_is_refused() -> None:
         waitlist_size=None,
         wins_per_unit=1,
     )
-    assert beacon.signed_at(far.seed_source) is None
+    assert signed_at(far.seed_source) is None
     with pytest.raises(DrawError, match="after the year 9999"):
         beacon.check_round(far)
 
