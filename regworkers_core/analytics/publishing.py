@@ -21,6 +21,7 @@ from jsonschema_rs import Draft202012Validator, ValidationError
 from fairdraw import scheduling
 from regworkers_core.adapters.kafka.producer import OutgoingRecord, RecordProducer
 from regworkers_core.adapters.mongo.activity import QueueMarks
+from regworkers_core.analytics.event_models import schema, topics_by_type
 from regworkers_core.analytics.producers import ProducerSeal
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.messages import (
@@ -32,12 +33,11 @@ from regworkers_core.domain.messages import (
 )
 from regworkers_core.domain.reasons import Failure, LeftOver, PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.drains.runner import DrainSpec, queue_parts
+from regworkers_core.drains.runner import DrainSpec, Parts, queue_parts
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.engine.drain import Settlement
+from regworkers_core.engine.drain import Settlement, Work
 from regworkers_core.engine.handling import Handled, Requested, Seal, answer_event
-from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import QUEUE_SERVICE, QueueSource, Received
+from regworkers_core.engine.queue import QUEUE_SERVICE, Received
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
 from regworkers_core.observability.tracing import inject
@@ -111,8 +111,6 @@ def _invalid(error: str) -> PermanentFailure:
 @cache
 def _validators() -> Mapping[str, Draft202012Validator]:
     # Imported late: its models take time at the start of each run.
-    from regworkers_core.analytics.event_models import schema
-
     return {kind.value: Draft202012Validator(schema(kind)) for kind in EventType}
 
 
@@ -279,7 +277,7 @@ class MarkedWork:
     """The work of the drain, which also records the time of the last delivery, at most every 10 s."""
 
     def __init__(
-        self, work: MessageWork[Candidate], marks: QueueMarks, queue: str, clock: Callable[[], float]
+        self, work: Work[Received], marks: QueueMarks, queue: str, clock: Callable[[], float]
     ) -> None:
         self._work, self._marks, self._queue, self._clock = work, marks, queue, clock
         self._lock = scheduling.lock()
@@ -303,8 +301,6 @@ class MarkedWork:
 
 def publisher(runtime: Runtime, on_step: OnStep = no_step) -> PublishHandler:
     """Return the handler with the runtime's producer and topics."""
-    from regworkers_core.analytics.event_models import topics_by_type
-
     return PublishHandler(
         runtime.events,
         runtime.dependency("kafka"),
@@ -316,11 +312,9 @@ def publisher(runtime: Runtime, on_step: OnStep = no_step) -> PublishHandler:
     )
 
 
-def _publish(
-    runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
-) -> tuple[QueueSource, MarkedWork]:
+def _publish(runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep) -> Parts[Received]:
     source, work = queue_parts(runtime, PUBLISH, publisher(runtime, on_step), run_id=run_id, on_step=on_step)
-    return source, MarkedWork(work, runtime.queue_marks, runtime.names.analytics_queue, runtime.clock)
+    return Parts(source, MarkedWork(work, runtime.queue_marks, runtime.names.analytics_queue, runtime.clock))
 
 
 PUBLISH: DrainSpec[Received] = DrainSpec(

@@ -12,6 +12,7 @@ the visibility of messages divide the work, also between two that work when one 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -58,6 +59,11 @@ def any_open(campaigns: Iterable[Campaign], now: float) -> bool:
         if opens - BEFORE_OPENING_SECONDS <= now <= closes + AFTER_CLOSING_SECONDS:
             return True
     return False
+
+
+class _Residents(NamedTuple):
+    older: list[Beat]
+    newer: list[Beat]
 
 
 class Residency(Post):
@@ -152,15 +158,15 @@ class Residency(Post):
             log.info("the resident is the standby again: an older one works")
             self._works = False
 
-    def _residents(self) -> tuple[list[Beat], list[Beat]]:
-        """The others that live: older and newer ones."""
+    def _residents(self) -> _Residents:
+        """The others that live."""
         residents = [beat for beat in self._read() if beat.role and beat.run_id != self._run_id]
         longest = 2 * RESIDENT_BEAT_SECONDS
         self._watched = self._watched.seen(residents, self._clock(), longest_seconds=longest)
         living = [beat for beat in residents if self._watched.seconds_still(beat) < _SILENT_SECONDS]
         me = (self._number or 0, self._run_id)
         older = [beat for beat in living if (beat.number, beat.run_id) < me]
-        return older, [beat for beat in living if (beat.number, beat.run_id) > me]
+        return _Residents(older, [beat for beat in living if (beat.number, beat.run_id) > me])
 
     def _succeeds(self, older: Sequence[Beat]) -> bool:
         """Whether none of the older ones works any more. A blind one works as well as any other if its dependency

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import structlog
 from structlog.contextvars import bound_contextvars, get_contextvars
@@ -40,7 +40,7 @@ from regworkers_core.engine.handling import Handler
 from regworkers_core.engine.holds import hold_of, remove_hold, store_fuse
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import Queue, QueueSource, Received
+from regworkers_core.engine.queue import Beside, Queue, QueueSource, Received
 from regworkers_core.engine.settling import DeadLetterPublisher, History
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
@@ -56,6 +56,11 @@ _GC_THRESHOLDS = (50_000, 20, 100)
 _gc_lock = scheduling.lock()
 _gc_inside = 0
 _gc_before = gc.get_threshold()
+
+
+class Parts(NamedTuple, Generic[D]):
+    source: Source[D]
+    work: Work[D]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class DrainSpec(Generic[D]):
     # The counts that every report shows, also when zero.
     outcomes: tuple[str, ...]
     # Source and work of one run.
-    parts: Callable[[Runtime, str, StopSignal, OnStep], tuple[Source[D], Work[D]]]
+    parts: Callable[[Runtime, str, StopSignal, OnStep], Parts[D]]
     # The queue, without the environment's prefix, that it empties or fills. Its dead letters are on `<queue>-dlq`.
     queue: str
     # For how many seconds what it holds (messages, leases) stays its own without a heartbeat. `concurrency` and
@@ -364,9 +369,15 @@ def _store_fuse(runtime: Runtime, name: str, cause: PermanentFailure, run_id: st
 
 
 def queue_parts(
-    runtime: Runtime, spec: DrainSpec[Received], handler: Handler[I], *, run_id: str, on_step: OnStep
-) -> tuple[QueueSource, MessageWork[I]]:
-    """Source and work of a drain that takes messages from its queue and hands their items to `handler`."""
+    runtime: Runtime,
+    spec: DrainSpec[Received],
+    handler: Handler[I],
+    *,
+    run_id: str,
+    on_step: OnStep,
+    beside: Beside | None = None,
+) -> Parts[Received]:
+    """The parts of a drain that takes messages from its queue and hands their items to `handler`."""
     queue, settings = runtime.queue(runtime.names.prefix + spec.queue), spec.section(runtime.settings)
     source = QueueSource(
         queue,
@@ -374,11 +385,13 @@ def queue_parts(
         wait_seconds=settings.receive_wait_seconds,
         visibility_seconds=settings.visibility_seconds,
     )
+    source.beside = beside
     publisher = dead_letter_publisher(runtime, queue, runtime.dead_letters, run_id=run_id)
     marks = Marks(runtime.leases, queue.name)
-    return source, MessageWork(
+    work = MessageWork(
         spec.name, handler, publisher, marks, max_attempts=settings.max_attempts, on_step=on_step
     )
+    return Parts(source, work)
 
 
 def dead_letter_publisher(

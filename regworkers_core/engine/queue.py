@@ -95,6 +95,11 @@ class NotHidden(NamedTuple):
     failed: Sequence[Received] = ()
 
 
+class DepthAndRetention(NamedTuple):
+    depth: QueueDepth
+    retention_seconds: float  # the declared one where the server has no such attribute
+
+
 class Queue(Protocol):
     """One queue. Every method blocks for one or more calls and raises TransientFailure if the queue is unavailable."""
 
@@ -119,9 +124,7 @@ class Queue(Protocol):
 
     def depth(self) -> QueueDepth: ...
 
-    def state(self) -> tuple[QueueDepth, float]:
-        """The depth, and for how many seconds a message is kept."""
-        ...
+    def state(self) -> DepthAndRetention: ...
 
 
 class Beside(Protocol):

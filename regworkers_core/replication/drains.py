@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import partial
 
 from regworkers_core.adapters.aws.streams import StreamRecord
-from regworkers_core.domain.messages import MAX_ITEMS, DeadLetter, ReplicationItem
+from regworkers_core.domain.messages import MAX_ITEMS, DeadLetter
 from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.drains.runner import DrainSpec, dead_letter_publisher, queue_parts
-from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import QUEUE_SERVICE, QueueSource, Received
+from regworkers_core.drains.runner import DrainSpec, Parts, dead_letter_publisher, queue_parts
+from regworkers_core.engine.queue import QUEUE_SERVICE, Received
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork
 from regworkers_core.replication.enqueue.stream_source import StreamSource
@@ -23,9 +22,7 @@ from regworkers_core.replication.second_look import SecondLook
 from regworkers_core.runtime import Runtime
 
 
-def _enqueue(
-    runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
-) -> tuple[StreamSource, EnqueueWork]:
+def _enqueue(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[StreamRecord]:
     source = StreamSource(
         runtime.streams,
         runtime.leases,
@@ -38,7 +35,7 @@ def _enqueue(
     )
     queue = runtime.queue(runtime.names.replication_queue)
     publisher = dead_letter_publisher(runtime, queue, _NoHistory(), run_id=run_id)
-    return source, EnqueueWork(queue, publisher=publisher, clock=runtime.clock, on_step=on_step)
+    return Parts(source, EnqueueWork(queue, publisher=publisher, clock=runtime.clock, on_step=on_step))
 
 
 class _NoHistory:
@@ -50,15 +47,13 @@ class _NoHistory:
 
 def _save(
     role: ProducerRole, runtime: Runtime, run_id: str, _stop: StopSignal, on_step: OnStep
-) -> tuple[QueueSource, MessageWork[ReplicationItem]]:
+) -> Parts[Received]:
     settings, look = runtime.settings.save, None
     if settings.second_look_seconds:
         sides = Sides(runtime.demand_table, runtime.replica, runtime.dead_letters)
         look = SecondLook(sides, runtime.queue(runtime.names.replication_queue), settings)
     steps = saver(runtime, run_id, on_step, look, role=role)
-    source, work = queue_parts(runtime, SAVE, steps, run_id=run_id, on_step=on_step)
-    source.beside = look
-    return source, work
+    return queue_parts(runtime, SAVE, steps, run_id=run_id, on_step=on_step, beside=look)
 
 
 def saver(

@@ -25,7 +25,14 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
 from regworkers_core.engine.dependency import TokenBucket
-from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import (
+    DepthAndRetention,
+    NotHidden,
+    Outgoing,
+    QueueDepth,
+    Received,
+    SendFailure,
+)
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.backfill import estimate_items
 from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_replica, of_source
@@ -188,8 +195,8 @@ class _Nowhere:
     def depth(self) -> QueueDepth:
         return QueueDepth(0, 0, 0)
 
-    def state(self) -> tuple[QueueDepth, float]:
-        return self.depth(), 0.0
+    def state(self) -> DepthAndRetention:
+        return DepthAndRetention(self.depth(), 0.0)
 
 
 log = structlog.get_logger(__name__)

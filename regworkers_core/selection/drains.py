@@ -7,20 +7,16 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.messages import MAX_ITEMS
-from regworkers_core.domain.selection import Chunk
 from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
-from regworkers_core.drains.runner import DrainSpec, queue_parts
-from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import QUEUE_SERVICE, QueueSource, Received
+from regworkers_core.drains.runner import DrainSpec, Parts, queue_parts
+from regworkers_core.engine.queue import QUEUE_SERVICE, Received
 from regworkers_core.engine.stop import OnStep, StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.source import PARCELS, OutboxSource, Parcel
 from regworkers_core.selection.notify.work import NotifyWork
 
 
-def _selections(
-    runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
-) -> tuple[QueueSource, MessageWork[Chunk]]:
+def _selections(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[Received]:
     # Imported late: it brings pyarrow and DuckDB, which a caller that only names this drain does not need.
     from regworkers_core.selection.assign.assigner import Assigner
 
@@ -28,12 +24,10 @@ def _selections(
     return queue_parts(runtime, SELECTIONS, assigner, run_id=run_id, on_step=on_step)
 
 
-def _notifications(
-    runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
-) -> tuple[OutboxSource, NotifyWork]:
+def _notifications(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[Parcel]:
     # A retried run keeps its id, but an owner must be unique.
     source = OutboxSource(runtime, owner=f"{SENDER}{run_id}-{uuid.uuid4().hex[:8]}", sleep=stop.wait)
-    return source, NotifyWork(runtime, run_id=run_id, may_send=source.may_send, on_step=on_step)
+    return Parts(source, NotifyWork(runtime, run_id=run_id, may_send=source.may_send, on_step=on_step))
 
 
 def _messages_due(snapshot: Snapshot) -> Reading[str]:

@@ -10,7 +10,15 @@ from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, T, retry_parts, waits
-from regworkers_core.engine.queue import MAX_RECEIVE, NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import (
+    MAX_RECEIVE,
+    DepthAndRetention,
+    NotHidden,
+    Outgoing,
+    QueueDepth,
+    Received,
+    SendFailure,
+)
 from regworkers_core.observability.metrics import operation as measured
 from regworkers_core.observability.metrics import sent
 
@@ -28,11 +36,6 @@ _UNCONFIRMED: Mapping[str, Any] = {"Code": "not confirmed"}
 
 # A message of a send, with its index.
 _Numbered = tuple[int, Outgoing]
-
-
-class DepthAndRetention(NamedTuple):
-    depth: QueueDepth
-    retention_seconds: float  # the declared one where the server has no such attribute
 
 
 class _Refused(NamedTuple):
