@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,8 @@ from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
 from tests.support.campaigns import advance_to, create
 from tests.support.drains import run
 from tests.support.entries import key, put
-from tests.support.runtimes import new_runtime, remove_namespace
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    """With metrics on."""
-    made = new_runtime(observability={"cloudwatch_enabled": True})
-    yield made
-    remove_namespace(made)
+pytestmark = [pytest.mark.slow, pytest.mark.namespace("test", observability={"cloudwatch_enabled": True})]
 
 
 def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
