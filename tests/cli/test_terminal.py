@@ -16,7 +16,7 @@ from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains import runner
 from regworkers_core.engine.holds import hold_of
 from regworkers_core.engine.leases import LeaseTable
-from regworkers_core.operations.drain_control import pause_drain, resume_drain
+from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run

@@ -24,7 +24,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters.model import dead_queues
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.verdict import Assessor
-from regworkers_core.operations.drain_control import pause_drain, resume_drain
+from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Kind

@@ -24,7 +24,7 @@ from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redr
 from regworkers_core.operations.dead_letters.report import RedriveEnded, count_causes
 from regworkers_core.operations.dead_letters.rounds import Outcome
 from regworkers_core.operations.dead_letters.verdict import Assessed, Assessor, DeadLetterVerdict
-from regworkers_core.operations.drain_control import pause_drain, resume_drain
+from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime

@@ -18,7 +18,7 @@ from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.holds import hold_of, store_pause
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.drain_control import pause_drain, resume_drain
+from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import use
