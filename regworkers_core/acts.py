@@ -31,7 +31,10 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "notifications": ("selection.notify.operations",),
         "report": ("reports:funnel_app",),
     },
-    "Draws": {"draw": ("draw:app", "selection.assign.operations"), "witness": ("draw_log:witness_command",)},
+    "Draws": {
+        "draw": ("draw:app", "operations.draws", "selection.assign.operations"),
+        "witness": ("draw_log:witness_command",),
+    },
     "Dead letters and replication": {
         "dlq": ("dlq:app",),
         "reconcile": ("replication:reconcile_command",),

@@ -35,7 +35,7 @@ DRAINS = (
     *(automated(spec) for spec in flows.DRAINS if spec not in [each.spec for each in _DESCRIBED]),
 )
 
-_ASSETS = [*selection_specs.EXTERNAL, eligibility.INVITES]
+_ASSETS = [*selection_specs.EXTERNAL, *selection_specs.STEPS, eligibility.INVITES]
 OPERATIONS = [
     job(each, {spec.key.to_user_string(): spec for spec in _ASSETS}) for each in every_operation() if each.job
 ]

@@ -199,12 +199,14 @@ def sensor(
     every_seconds: int,
     description: str,
     jobs: Sequence[Any] = (),
+    job_name: str | None = None,
     uses: Set[str] = STORES,
 ) -> dg.SensorDefinition:
-    """A sensor that may start `jobs`. `uses` are the resources that it touches."""
+    """A sensor that may start `jobs`, or the job of an operation, by its name. It touches the resources `uses`."""
     return dg.sensor(
         name=name,
         jobs=list(jobs) or None,
+        job_name=job_name,
         minimum_interval_seconds=every_seconds,
         required_resource_keys=set(uses),
         default_status=dg.DefaultSensorStatus.RUNNING

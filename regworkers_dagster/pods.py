@@ -54,18 +54,11 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         ),
     },
     "selection": {
-        SMALL: (
-            "annul_draw",
-            "check_selection",
-            "retry_market_selection",
-            "strike_entries",
-        ),
+        SMALL: ("check_selection",),
         REPORT: ("make_receipt",),
         LARGE: (
-            "confirm_draw",
             "draw",
             "eligibility_report",
-            "enter_signature",
             "export_draw",
             "publish_draw_page",
             "simulate_draw",
@@ -105,19 +98,14 @@ JOB_NAMES = frozenset({*_PODS, *(each.job for each in every_operation() if each.
 # What a manager may launch: every step of a campaign (docs/campaigns.md).
 MANAGERS_JOBS = frozenset(
     {
-        "annul_draw",
         "campaign_funnel",
-        "confirm_draw",
         "draw",
         "eligibility_report",
-        "enter_signature",
         "export_draw",
         "make_receipt",
         "publish_draw_page",
         "remove_invites",
-        "retry_market_selection",
         "simulate_draw",
-        "strike_entries",
         "top_up",
         "upload_invites",
         *(each.job for each in every_operation() if each.job and each.role == "manager"),

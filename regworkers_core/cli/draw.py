@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fairdraw import scheduling
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
-from regworkers_core.cli import draw_log, draw_proof, draw_remedies, draw_report
+from regworkers_core.cli import draw_log, draw_proof, draw_report
 from regworkers_core.cli.changes import ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.draw_report import publish_hash_text, read_outline, steps_table
 from regworkers_core.cli.options import numbers, seats_of_segments
@@ -35,7 +35,7 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="assign codes here 
 
 
 app = typer.Typer(help="Run, top up, report, verify and simulate draws.", no_args_is_help=True)
-for steps in (draw_report, draw_remedies, draw_proof, draw_log):
+for steps in (draw_report, draw_proof, draw_log):
     app.add_typer(steps.app)
 
 

@@ -198,7 +198,7 @@ def _of_annulled(runtime: Runtime, record: DrawRecord) -> Iterator[ToDo]:
     if any(runtime.outbox.open(market) for market in record.market_phases()):
         yield ToDo(
             "messages of the annulled draw are not superseded (none is sent): run the annulment again",
-            f"regworkers draw annul {campaign_id} --reason <text>",
+            f"regworkers draw annul {campaign_id} --reason <text> --apply",
             "annul_draw",
         )
 

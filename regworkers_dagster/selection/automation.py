@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from regworkers_core.operations import draws
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
@@ -21,7 +22,6 @@ from regworkers_dagster.selection import (
     recording,
     specs,
 )
-from regworkers_dagster.selection.draw_jobs import retry_market_selection
 from regworkers_dagster.selection.specs import DRAW_JOB
 
 DRAW = asset_job(
@@ -136,7 +136,7 @@ SENSORS = (
     sensor(
         "watch_markets",
         campaigns.markets_tick,
-        jobs=[retry_market_selection],
+        job_name=draws.retry.job,
         every_seconds=_OBSERVE_INTERVAL_SECONDS,
         description="Retries stalled markets: codes were imported since, or chunks were lost.",
     ),

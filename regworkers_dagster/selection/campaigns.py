@@ -23,6 +23,7 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
+from regworkers_core.operations.draws import retry
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import pause_after_crashes
@@ -194,7 +195,7 @@ _STALLED_VISIBILITIES = 3
 _BELIEVED_SECONDS = 600.0
 # What *Materialize* decides a draw with; `eligibility_report` alone is a preview.
 _DECIDING = frozenset(spec.key for spec in specs.STEPS) - {specs.ELIGIBILITY_REPORT.key}
-_DRAW, _RETRY, _CHECK = specs.DRAW_JOB, "retry_market_selection", "check_selection"
+_DRAW, _CHECK = specs.DRAW_JOB, "check_selection"
 
 
 @ticking
@@ -337,8 +338,10 @@ def markets_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
-                job_name=_RETRY,
-                run_config={"campaign_id": each.market.campaign_id, "market_id": each.market.market_id},
+                job_name=retry.job,
+                run_config=retry.request(
+                    campaign_id=each.market.campaign_id, market_id=each.market.market_id
+                ),
                 tags={MARKET_TAG: names[each], "regworkers/why": each.why.value},
             )
             for each in wanted

@@ -1,18 +1,18 @@
-"""The jobs around a draw: simulation, strikes, confirmation, top-up, retry, receipt, page, export, annulment."""
+"""The jobs around a draw: simulation, top-up, receipt, page, export."""
 
 import secrets
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import ACCEPTABLE, confirmation_word, require_word
+from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
 from regworkers_dagster.by_hand import (
     REASON,
@@ -56,24 +56,6 @@ class SimulateConfig(CampaignConfig):
     rounds: int = Field(default=10, description="How many draws to simulate, 1 to 1000.")
 
 
-class StrikeConfig(ApplyConfig, CampaignConfig):
-    """Which entries take no part in the coming draw."""
-
-    upload: str = Field(
-        default="",
-        description=f"{_STRIKES} It replaces the list before it: an entry that is not in it takes part.",
-    )
-
-
-class ConfirmConfig(dg.Config):
-    confirm: str = Field(default="", description=_CONFIRM)
-    accept: list[str] = Field(
-        default=[],
-        description="Findings of the gate to accept: " + ", ".join(ACCEPTABLE) + ".",
-    )
-    reason: str = Field(default="", description=REASON + "Why they are accepted; published with them.")
-
-
 class TopUpConfig(CampaignConfig):
     """The terms of a further phase. A field that is empty keeps its value."""
 
@@ -97,12 +79,6 @@ class TopUpConfig(CampaignConfig):
     )
 
 
-class RetryConfig(CampaignConfig):
-    # The JSON of the operations manual: `{"campaignId": "...", "marketId": "..."}`.
-    spellings: ClassVar[Mapping[str, str]] = {"campaignId": "campaign_id", "marketId": "market_id"}
-    market_id: str = Field(default="", description="The market; `-`: the messages to those who did not win.")
-
-
 class ReceiptConfig(CampaignConfig):
     entry: str = Field(
         default="",
@@ -112,22 +88,6 @@ class ReceiptConfig(CampaignConfig):
 
 class PageConfig(ApplyConfig, CampaignConfig):
     """Whose page."""
-
-
-class AnnulConfig(CampaignConfig):
-    reason: str = Field(default="", description=REASON + "It is published with the annulment.")
-    confirm: str = Field(
-        default="",
-        description="`<campaignId>:<phase>`, as a run without it shows. Empty: show only what would be stopped.",
-    )
-
-
-class SignatureConfig(CampaignConfig):
-    signature: str = Field(
-        default="",
-        description="The beacon's signature of the round that `campaign_status` names, 96 hex digits: any relay of the "
-        "beacon shows it. It is public, and verified.",
-    )
 
 
 @launchable(
@@ -188,57 +148,6 @@ def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
 
 
 @launchable(
-    "strike_entries",
-    description="Strikes entries, such as bots, from the first phase of a draw: before its commitment, also while the "
-    "registration is open. After the commitment this is refused, and `top_up` with `strikes` revokes their places. "
-    "Checks and counts only, unless `apply` is true.",
-)
-def strike_entries(launch: Launch, config: StrikeConfig) -> LaunchOutcome:
-    """A struck entry still counts as registered."""
-    from regworkers_core.selection.draw.top_up import Striking
-
-    campaign_id = launch.campaign_id(config.campaign_id)
-    facts = Striking(launch.runtime, campaign_id, run_id=launch.run_id).strike(
-        _strikes(launch, config.upload), dry_run=not config.apply
-    )
-    launch.result.update(facts)
-    return LaunchOutcome(
-        campaign_id, {**facts, "dryRun": not config.apply}, specs.CAMPAIGNS, changed=config.apply
-    )
-
-
-@launchable(
-    "confirm_draw",
-    uses=CHANGES_CAMPAIGNS,
-    long=True,
-    description="Publishes a drawn phase: codes for its winners, messages to all entrants. Read the report first: it "
-    "is in the metadata of `draw_report`, with a link to the page with its plots.",
-)
-def confirm_draw(launch: Launch, config: ConfirmConfig) -> LaunchOutcome:
-    """A repeat resumes where the run before it stopped; no code is assigned and no fan is notified twice."""
-    from regworkers_core.selection.draw.gate import AcceptedFindings
-
-    confirm = require("confirm", config.confirm)
-    campaign, colon, phase = confirm.rpartition(":")
-    if not colon or not phase.isdecimal():
-        raise RequestError(f"confirm should be {_CONFIRM}")
-    campaign_id = launch.campaign_id(campaign)
-    run = draw_run(
-        launch.runtime,
-        campaign_id,
-        launch.run_id,
-        launch.tell,
-        launch.stop,
-        phase=int(phase),
-        accept=AcceptedFindings.of(config.accept, config.reason, by=launch.who),
-    )
-    step = run.publish(confirm)
-    launch.result["publish"] = step.state
-    warn_of_blocked(launch.context, campaign_id, step)
-    return LaunchOutcome(campaign_id, {"state": step.state, **step.facts}, specs.PUBLICATION, changed=True)
-
-
-@launchable(
     "top_up",
     uses=CHANGES_CAMPAIGNS,
     long=True,
@@ -284,27 +193,6 @@ def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
         warn_of_blocked(launch.context, campaign_id, step)
         events.append(dg.AssetMaterialization(spec.key, partition=campaign_id, metadata=metadata_of(step)))
     return LaunchOutcome(campaign_id, facts, events=tuple(events))
-
-
-@launchable(
-    "retry_market_selection",
-    uses=CHANGES_CAMPAIGNS,
-    description="Retries a stalled market: plans it when codes were missing, and sends the open chunks again. No code "
-    "is assigned and no fan is notified twice.",
-)
-def retry_market_selection(launch: Launch, config: RetryConfig) -> LaunchOutcome:
-    """Idempotent: logs what it found and what it sent."""
-    from regworkers_core.selection.assign.markets import blocked_lines
-    from regworkers_core.selection.assign.release import retry_market
-
-    campaign_id = require("campaign_id", config.campaign_id)
-    market_id = require("market_id", config.market_id)
-    facts = retry_market(launch.runtime, campaign_id, market_id, run_id=launch.run_id)
-    launch.result["status"] = facts.get("status")
-    launch.tell(", ".join(f"{name} {value}" for name, value in facts.items()))
-    # A market without codes did not continue, so the run fails; a retry without codes would fail again.
-    failure = "; ".join(blocked_lines(campaign_id, {market_id: facts}))
-    return LaunchOutcome(campaign_id, facts, specs.PUBLICATION, failure=failure)
 
 
 @launchable(
@@ -400,45 +288,6 @@ def publish_draw_page(launch: Launch, config: PageConfig) -> LaunchOutcome:
     return LaunchOutcome(campaign_id, facts, specs.PUBLICATION, changed=config.apply)
 
 
-@launchable(
-    "annul_draw",
-    uses=CHANGES_CAMPAIGNS,
-    previews=True,
-    description="Annuls a draw: no more messages are sent, no phase follows, the reason is published, and the "
-    "campaign is never drawn again. It cannot be undone. Shows what it would stop, unless `confirm` is given; "
-    "`block_struck_codes` then lists the codes that their issuer has to block.",
-)
-def annul_draw(launch: Launch, config: AnnulConfig) -> LaunchOutcome:
-    """A repeat resumes where the run before it stopped."""
-    from regworkers_core.selection.draw.annul import annul, preview
-
-    runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
-    done = preview(runtime, campaign_id)
-    if config.confirm:
-        reason = require("reason", config.reason)
-        done = annul(
-            runtime, campaign_id, reason=reason, confirm=config.confirm, run_id=launch.run_id, by=launch.who
-        )
-        launch.result.update(stopped=done.stopped, sent=done.sent, codes=done.codes)
-    left = done.codes if done.annulled else 0
-    failure = f"codes with fans: {left}; `block_struck_codes` lists them" if left else ""
-    return LaunchOutcome(campaign_id, done.as_dict(), specs.DRAW, failure=failure)
-
-
-@launchable(
-    "enter_signature",
-    uses=CHANGES_CAMPAIGNS,
-    description="Stores the beacon's signature where the beacon cannot be reached. A wrong one is refused. Then launch "
-    "`draw` of the campaign.",
-)
-def enter_signature(launch: Launch, config: SignatureConfig) -> LaunchOutcome:
-    """The same as one from the beacon."""
-    campaign_id = launch.campaign_id(config.campaign_id)
-    run = draw_run(launch.runtime, campaign_id, launch.run_id, launch.tell, launch.stop)
-    run.take_signature(require("signature", config.signature))
-    return LaunchOutcome(campaign_id, {"stored": True})
-
-
 def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
     from regworkers_core.selection.draw.terms import parse_strikes
 
@@ -451,13 +300,8 @@ def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
 
 JOBS = (
     simulate_draw,
-    strike_entries,
-    confirm_draw,
     top_up,
-    retry_market_selection,
     make_receipt,
     export_draw,
     publish_draw_page,
-    annul_draw,
-    enter_signature,
 )

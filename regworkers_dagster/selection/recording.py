@@ -101,7 +101,8 @@ def _of_commands(actions: Collection[Action], campaign_id: str) -> Collection[tu
     return {
         (step, int(action.result.get("phase", 1)))
         for action in actions
-        if action.target == campaign_id
+        # Jobs record their steps themselves.
+        if action.target == campaign_id and str(action.arguments.get("runId", "cli-")).startswith("cli-")
         for step, state in action.result.items()
         if state == "done"
     }

@@ -32,7 +32,6 @@ CHANGES: dict[str, tuple[str, ...]] = {
 }
 DELETIONS: dict[str, tuple[str, ...]] = {
     "dlq drop": ("replication",),
-    "draw annul": ("summer", "--reason", "text"),
     "erase": ("summer", "e1"),
     "housekeeping": (),
     "invites remove": ("summer", "email", "ada@example.com"),

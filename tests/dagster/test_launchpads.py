@@ -14,9 +14,9 @@ import pytest
 
 from regworkers_core.acts import every_operation
 from regworkers_core.operation import Effect
+from regworkers_core.operations.draws import RetryMarket
 from regworkers_dagster.definitions import defs
 from regworkers_dagster.pods import MANAGERS_JOBS
-from regworkers_dagster.selection.draw_jobs import RetryConfig
 
 # Ids, names of things and words of ours.
 KNOWN = {
@@ -112,7 +112,7 @@ def test_every_field_of_a_managers_launchpad_says_what_belongs_there_and_has_a_d
 def test_every_key_of_a_run_config_is_in_snake_case() -> None:
     keys = {(name, key) for name, job in JOBS.items() for path in _asked(job) for key in path.split("/")}
     # Except where a job takes a document of the operations manual, besides.
-    assert {key for _, key in keys if key != key.lower()} == set(RetryConfig.spellings)
+    assert {key for _, key in keys if key != key.lower()} == set(RetryMarket.spellings)
 
 
 # The step of each job that changes what exists; None for a config without `ops:`.
@@ -128,7 +128,6 @@ APPLIES = {
     "redrive_dead_letters": None,
     "remove_invites": None,
     "repeat_erasures": None,
-    "strike_entries": None,
     "undo_acceptance": None,
 }
 
@@ -159,6 +158,7 @@ def test_a_key_in_camel_case_is_refused_with_the_keys_that_there_are() -> None:
 
 
 def test_what_cannot_be_undone_asks_for_a_word() -> None:
-    for name in ("confirm_draw", "annul_draw", "top_up"):
+    assert "The word that a run without it shows" in str(_asked(JOBS["annul_draw"])["/confirm"].description)
+    for name in ("confirm_draw", "top_up"):
         field = _asked(JOBS[name])["/confirm"]
         assert field.default_value == "" and "<campaignId>:<phase>" in str(field.description), name

@@ -258,14 +258,14 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     actions = runtime.operator_actions.history()
     recorded = {action.what for action in actions if action.target.startswith(CAMPAIGN)}
     assert recorded >= {
-        "create_campaign",
+        "campaign create",
         "codes import",
         "codes void",
-        "strike_entries",
-        "confirm_draw",
+        "draw strike",
+        "draw confirm",
         "top_up",
     }
-    assert [action.what for action in actions].count("annul_draw") == 1, "the look at it changed nothing"
+    assert [action.what for action in actions].count("draw annul") == 1, "the look at it changed nothing"
     assert {action.outcome for action in actions} <= {"done", "failed"}
     said = capfd.readouterr()
     (tmp_path / "logs").write_text(said.out + said.err)

@@ -1,0 +1,281 @@
+"""Strike entries, enter a signature, confirm, retry and annul: what a person decides about a draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import ACCEPTABLE, DrawBusy
+from regworkers_core.operation import (
+    CHANGES_CAMPAIGNS,
+    Call,
+    Effect,
+    GivenFile,
+    Input,
+    Report,
+    operation,
+)
+
+if TYPE_CHECKING:
+    from regworkers_core.selection.draw_run import DrawRun
+
+_CAMPAIGN = "The campaign, by id or slug."
+# How long to wait for a beacon whose round is due; a later round is left to another run.
+_PATIENCE_SECONDS = 60.0
+
+
+class DrawOf(Input):
+    campaign_id: str = Field(description=_CAMPAIGN)
+
+
+class StrikeEntries(DrawOf):
+    upload: GivenFile = Field(
+        description="A line `ref|REASON` for each entry, REASON of A-Z and _: `r-7f3c|BOT`. It replaces the list "
+        "before it: an entry that is not in it takes part."
+    )
+
+
+class EnterSignature(DrawOf):
+    signature: str = Field(
+        description="The beacon's signature of the round that the campaign's status names, 96 hex digits: any relay of "
+        "the beacon shows it under /<chain>/public/<round>. It is public, and verified."
+    )
+
+
+class ConfirmDraw(Input):
+    words: ClassVar = ("confirm",)
+    confirm: str = Field(
+        description="`<campaignId>:<phase>`, for example spring-tour:1, typed by the person who read the report."
+    )
+    accept: list[str] = Field([], description=f"Findings of the gate to accept: {', '.join(ACCEPTABLE)}.")
+    reason: str = Field(
+        "", description="Why they are accepted, in words: no fan's data. Published with them."
+    )
+
+
+class RetryMarket(Input):
+    words: ClassVar = ("campaign_id", "market_id")
+    # The JSON of the operations manual: `{"campaignId": "...", "marketId": "..."}`.
+    spellings: ClassVar[Mapping[str, str]] = {"campaignId": "campaign_id", "marketId": "market_id"}
+    campaign_id: str = Field(description="The campaign, by its id.")
+    market_id: str = Field(description="The market; `-`: the messages to those who did not win.")
+
+
+class AnnulDraw(DrawOf):
+    reason: str = Field(
+        "",
+        description="Why, in words: no fan's data. Published with the annulment, in annulled.json; without it nothing "
+        "is annulled.",
+    )
+
+
+@operation(
+    "draw strike",
+    "strike_entries",
+    Effect.CHANGE,
+    duty="selection",
+    role="manager",
+    asset="campaigns",
+)
+def strike(call: Call, given: StrikeEntries) -> Report:
+    """Strike entries, such as bots, from the first phase of a draw: before its commitment, also while the registration
+    is open.
+
+    A struck entry still counts as registered. After the commitment this is refused, and a further phase revokes their
+    places.
+    """
+    # Late, for it brings pyarrow and DuckDB.
+    from regworkers_core.selection.draw.terms import parse_strikes
+    from regworkers_core.selection.draw.top_up import Striking
+
+    campaign_id = call.campaign(given.campaign_id).campaign_id
+    try:
+        strikes = parse_strikes(call.face.open(given.upload).read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise RequestError("the file of strikes is not UTF-8 text") from None
+    except OSError as error:
+        raise RequestError(f"the file of strikes cannot be read: {error.strerror}") from None
+    done = Striking(call.runtime, campaign_id, run_id=call.run_id).strike(strikes, dry_run=not call.apply)
+    return Report(
+        document={"campaignId": campaign_id, **done, "dryRun": not call.apply},
+        counts=done,
+        pending=not call.apply,
+        changed=call.apply,
+    )
+
+
+@operation(
+    "draw seed",
+    "enter_signature",
+    Effect.ADD,
+    duty="selection",
+    size="large",
+    role="manager",
+    uses=CHANGES_CAMPAIGNS,
+)
+def seed(call: Call, given: EnterSignature) -> Report:
+    """Enter the beacon's signature manually, if it cannot be reached.
+
+    It is verified like one from the beacon; a wrong one is refused. The draw then continues by itself, or when it is
+    run again.
+    """
+    campaign_id = call.campaign_id(given.campaign_id)
+    # Report at once what is still missing.
+    run = draw_run(call, campaign_id, patience_seconds=0.0)
+    run.take_signature(given.signature)
+    step = run.seed()
+    said = f"seed {step.facts.get('seed')}: the draw of {campaign_id} goes on when it is run"
+    if not step.state.is_over:
+        said = f"the signature is stored; the draw of {campaign_id} also waits for that of another round"
+    return Report(
+        document={"campaignId": campaign_id, "state": step.state, **step.facts},
+        said=[said],
+        counts={"seed": step.state},
+        changed=True,
+    )
+
+
+@operation(
+    "draw confirm",
+    "confirm_draw",
+    Effect.ADD,
+    duty="selection",
+    size="large",
+    role="manager",
+    asset="publication",
+    target="confirm",
+    uses=CHANGES_CAMPAIGNS,
+    long=True,
+)
+def confirm(call: Call, given: ConfirmDraw) -> Report:
+    """Publish a drawn phase: codes for its winners, messages to all entrants. Read the report first.
+
+    A repeat resumes where the run before it stopped; no code is assigned and no fan is notified twice.
+    """
+    from regworkers_core.selection.assign.markets import blocked_lines
+    from regworkers_core.selection.draw.gate import AcceptedFindings
+
+    campaign, colon, phase = given.confirm.rpartition(":")
+    if not colon or not phase.isdecimal():
+        raise RequestError(f"{call.face.field('confirm')} should be <campaignId>:<phase>, as spring-tour:1")
+    campaign_id = call.campaign(campaign).campaign_id
+    run = draw_run(
+        call,
+        campaign_id,
+        phase=int(phase),
+        accept=AcceptedFindings.of(given.accept, given.reason, by=call.who),
+    )
+    step = run.publish(given.confirm)
+    return Report(
+        document={"campaignId": campaign_id, "state": step.state, **step.facts},
+        said=blocked_lines(campaign_id, step.facts.get("markets", {})),
+        counts={"publish": step.state},
+        changed=True,
+    )
+
+
+@operation(
+    "draw retry",
+    "retry_market_selection",
+    Effect.ADD,
+    duty="selection",
+    role="manager",
+    asset="publication",
+    uses=CHANGES_CAMPAIGNS,
+)
+def retry(call: Call, given: RetryMarket) -> Report:
+    """Retry a stalled market: plan it when codes were missing, and send the open chunks again.
+
+    No code is assigned and no fan is notified twice. Fails while codes are missing.
+    """
+    from regworkers_core.selection.assign.markets import blocked_lines
+    from regworkers_core.selection.assign.release import retry_market
+
+    call.face.found(given.campaign_id)
+    done = retry_market(call.runtime, given.campaign_id, given.market_id, run_id=call.run_id)
+    call.face.tell(", ".join(f"{name} {value}" for name, value in done.items()))
+    return Report(
+        document=done,
+        # A retry without codes would fail again.
+        left="; ".join(blocked_lines(given.campaign_id, {given.market_id: done})),
+        counts={"status": done.get("status")},
+    )
+
+
+@operation(
+    "draw annul",
+    "annul_draw",
+    Effect.DELETE,
+    duty="selection",
+    role="manager",
+    asset="draw",
+    uses=CHANGES_CAMPAIGNS,
+)
+def annul(call: Call, given: AnnulDraw) -> Report:
+    """Annul a draw: no more messages, no further phase; publish the reason.
+
+    It cannot be undone, and the campaign is never drawn again. A repeat continues one that was killed. Fails while fans
+    hold codes that their issuer has to block.
+    """
+    # Late, for it brings pyarrow and DuckDB.
+    from regworkers_core.selection.draw import annul as annulment
+
+    campaign_id = call.campaign_id(given.campaign_id)
+    done = annulment.preview(call.runtime, campaign_id)
+    if call.apply:
+        try:
+            done = annulment.annul(
+                call.runtime,
+                campaign_id,
+                reason=given.reason,
+                confirm=done.word,
+                run_id=call.run_id,
+                by=call.who,
+            )
+        except DrawBusy:
+            raise RequestError(
+                f"another run holds the draw of {campaign_id}: end it (a terminal that waits for the beacon, or the run"
+                " of the job `draw`), then repeat this"
+            ) from None
+    said = ["nothing was annulled"]
+    if done.annulled:
+        said = [f"annulled at {done.annulled['annulledAt']}: {done.annulled['reason']}"]
+        said += [f"{done.stopped:,} messages withdrawn, {done.sent:,} were sent before"]
+    left = f"fans hold {done.codes:,} codes" if done.annulled and done.codes else ""
+    if left:
+        left += (
+            f"; {call.face.name_of('codes block', f'{campaign_id} --save FOLDER')} lists them for the issuer"
+        )
+    return Report(
+        document={**done.as_dict(), "said": [*said, left] if left else said},
+        said=said,
+        left=left,
+        pending=not done.annulled,
+        counts={"stopped": done.stopped, "sent": done.sent, "codes": done.codes} if call.apply else {},
+        word=done.word,
+        question=f"{done.waiting:,} messages will never be sent, {done.sent:,} were sent, fans hold {done.codes:,}"
+        " codes; no phase can follow",
+        changed=call.apply,
+    )
+
+
+def draw_run(call: Call, campaign_id: str, **more: Any) -> DrawRun:
+    """A phase of a campaign's draw, by default the latest one, for this call to work on; `more` as DrawRun takes it."""
+    from regworkers_core.eligibility.campaign.judging import judge_campaign
+    from regworkers_core.replication.settled import settled
+    from regworkers_core.selection.draw_run import DrawRun
+
+    return DrawRun(
+        call.runtime,
+        campaign_id,
+        run_id=call.run_id,
+        settled=partial(settled, call.runtime, on_phase=call.face.tell),
+        judge=partial(judge_campaign, call.runtime),
+        stop=call.stop,
+        on_progress=call.face.tell,
+        **{"patience_seconds": _PATIENCE_SECONDS, **more},
+    )
