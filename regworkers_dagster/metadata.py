@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from fairdraw.documents import as_json
 from regworkers_core.operations import downloads
 
 if TYPE_CHECKING:
@@ -29,10 +30,8 @@ def facts_as_metadata(facts: Mapping[str, Any]) -> Metadata:
             metadata[name] = dg.MetadataValue.int(value)
         elif isinstance(value, float):
             metadata[name] = dg.MetadataValue.float(value)
-        elif isinstance(value, Mapping):
-            metadata[name] = dg.MetadataValue.json(dict(value))
-        elif isinstance(value, list | tuple):
-            metadata[name] = dg.MetadataValue.json(list(value))
+        elif isinstance(value, Mapping | list | tuple):
+            metadata[name] = dg.MetadataValue.json(as_json(value))
         elif value is not None:
             metadata[name] = dg.MetadataValue.text(str(value))
             if path := downloads.link_to(str(value)):

@@ -83,7 +83,7 @@ def take(
             ):
                 made = draw_run(runtime, campaign_id, run.run_id, context.log.info, stop)
                 step = call(made)
-                result["state"] = step.state
+                result["state"] = step.state.value
         except DrawBusy as busy:
             context.log.info(str(busy))
             return
@@ -143,7 +143,7 @@ def record_awaited(
         return False
     what = awaited(campaign_id, step)
     (context.log.info if step.state == "waiting" else context.log.warning)(what)
-    metadata = {**facts_as_metadata(step.facts), step.state: dg.MetadataValue.text(what)}
+    metadata = {**facts_as_metadata(step.facts), step.state.value: dg.MetadataValue.text(what)}
     context.log_event(dg.AssetObservation(spec.key, partition=campaign_id, metadata=metadata))
     return True
 
@@ -181,7 +181,7 @@ def to_confirm(word: str) -> str:
 def metadata_of(step: "StepResult") -> Metadata:
     """The state, tables, plots and facts of a step."""
     shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
-    state = dg.MetadataValue.text(step.state)
+    state = dg.MetadataValue.text(step.state.value)
     return {"state": state, **shown, **facts_as_metadata(step.facts), **table_of(step.name, step.facts)}
 
 

@@ -185,7 +185,7 @@ def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
     events: list[dg.AssetMaterialization] = []
     for step in run.steps(config.confirm or None):
         spec = specs.ASSET_OF[step.name]
-        launch.result[step.name] = facts[step.name] = step.state
+        launch.result[step.name] = facts[step.name] = step.state.value
         if record_awaited(launch.context, spec, campaign_id, step):
             facts["next"] = awaited(campaign_id, step)
             continue

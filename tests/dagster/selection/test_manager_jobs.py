@@ -281,7 +281,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
         (
             "create_campaign",
             {"campaign_id": "x", "upload": "uploads/x"},
-            "leave all other fields at their defaults",
+            "leave all other fields out",
         ),
         (
             "create_campaign",

@@ -13,7 +13,7 @@ from dagster_k8s import K8sRunLauncher
 
 from regworkers_core.infrastructure.policies.platform import ROLES
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_dagster.pods import JOBS, LARGE, pod_of_assets
+from regworkers_dagster.pods import JOB_NAMES, LARGE, duty_of, pod_of_assets
 from tests.infrastructure.deploy.pods import (
     CONTEXT_OF_THE_CHART,
     jobs,
@@ -37,10 +37,6 @@ def launcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return made(tmp_path_factory.mktemp("kubeconfig"))
 
 
-def duty_of(job: str) -> str:
-    return next(duty for duty, sizes in JOBS.items() for names in sizes.values() if job in names)
-
-
 def container_of(pod: dict[str, Any]) -> dict[str, Any]:
     (container,) = pod["containers"]
     return dict(container)
@@ -57,7 +53,7 @@ def test_every_job_runs_under_the_account_of_its_duty(pods: dict[str, dict[str, 
     assert set(found.values()) <= accounts
     assert found.pop(ASSET_JOB) == "regworkers-run"
     assert found == {name: f"regworkers-{duty_of(name)}" for name in found}
-    assert set(JOBS) <= set(ROLES)
+    assert {duty_of(name) for name in found} <= set(ROLES)
 
 
 def test_the_network_knows_every_run_by_the_duty_of_its_job(launcher: K8sRunLauncher) -> None:
@@ -137,8 +133,7 @@ def test_a_code_server_of_the_chart_would_change_neither_account_nor_size(
 
 
 def test_the_jobs_with_a_pod_are_the_jobs_that_there_are() -> None:
-    named = [job for sizes in JOBS.values() for names in sizes.values() for job in names]
-    assert sorted(named) == sorted(job.name for job in jobs() if job.name != ASSET_JOB)
+    assert {job.name for job in jobs() if job.name != ASSET_JOB} == JOB_NAMES
 
 
 def test_assets_without_their_job_get_the_pod_of_the_largest_job_that_has_them_all() -> None:
