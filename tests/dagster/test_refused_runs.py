@@ -54,9 +54,7 @@ def failed(instance: dg.DagsterInstance) -> tuple[FailedRun, ...]:
     return failed_runs(instance, defs.get_repository_def(), time.time())
 
 
-@pytest.mark.parametrize(
-    "name", sorted(MANAGERS_JOBS - {each.job for each in every_operation() if not _needs_something(each)})
-)
+@pytest.mark.parametrize("name", sorted(MANAGERS_JOBS - FINE_BY_DEFAULT))
 def test_a_job_that_is_launched_with_its_defaults_fails_and_is_no_trouble(
     instance: dg.DagsterInstance, name: str
 ) -> None:
