@@ -26,7 +26,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "Campaigns": {
         "campaign": ("campaign_cache:app", "selection.campaigns.operations"),
         "eligibility": ("reports:eligibility_app",),
-        "invites": ("invites:app",),
+        "invites": ("eligibility.invites.operations",),
         "codes": ("selection.codes.operations",),
         "notifications": ("selection.notify.operations",),
         "report": ("reports:funnel_app",),

@@ -37,13 +37,39 @@ class _File(NamedTuple):
     """Marks a field whose value is a file."""
 
 
+class _AtTerminal(NamedTuple):
+    """Marks a field that no launchpad has."""
+
+
+class _Typed(NamedTuple):
+    """Marks a field with fans' data."""
+
+
+T = TypeVar("T")
 # A file that the person brings: a path at the terminal, the name of an upload on a launchpad. Empty: none.
 GivenFile = Annotated[str, _File()]
+# An option that only the terminal has.
+AtTerminal = Annotated[T, _AtTerminal()]
+# A path, where a job has a field of its own for its list. Empty: none.
+LocalFile = Annotated[str, _File(), _AtTerminal()]
+# Words of a fan: `-` reads them from stdin, one a line, and the audit log has their number. Dagster keeps what is typed
+# into a launchpad, so none has them.
+TypedIn = Annotated[list[str], _Typed(), _AtTerminal()]
 
 
 def is_file(metadata: Sequence[object]) -> bool:
     """Whether the field with these pydantic metadata is a GivenFile."""
     return any(isinstance(each, _File) for each in metadata)
+
+
+def is_at_terminal(metadata: Sequence[object]) -> bool:
+    """Whether the field with these pydantic metadata is one that no launchpad has."""
+    return any(isinstance(each, _AtTerminal) for each in metadata)
+
+
+def is_typed_in(metadata: Sequence[object]) -> bool:
+    """Whether the field with these pydantic metadata is a TypedIn."""
+    return any(isinstance(each, _Typed) for each in metadata)
 
 
 class Effect(StrEnum):
@@ -92,6 +118,20 @@ class Input(BaseModel):
                 raise RequestError(f"{at} cannot be encoded as UTF-8") from None
             text = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
             raise RequestError(f"{at} {text}".strip()) from None
+
+    def default(self) -> Default | None:
+        """What the terminal takes where a word was left out; None: nothing was. Raises UsageError."""
+        return None
+
+
+class Default(NamedTuple):
+    """An input with what the terminal takes by default."""
+
+    given: Input
+    # What was taken, as the person sees it.
+    found: str
+    # The word that agrees to it; empty: the person agreed already.
+    word: str
 
 
 # Options whose name at the terminal differs from the field's: shorter, or of one where it is repeated.
@@ -276,12 +316,15 @@ class Operation(Generic[I]):
 
     def arguments_of(self, given: Input, run_id: str) -> dict[str, Any]:
         """The arguments for the audit log, in camelCase: what was given and is not the target."""
-        values = given.model_dump(exclude={"campaign_id", str(self.target), "dry_run"}, exclude_defaults=True)
-        named = {
-            name: Path(value).name if is_file(type(given).model_fields[name].metadata) else value
-            for name, value in values.items()
-        }
-        return {camel(name): value for name, value in named.items() if value} | {"runId": run_id}
+        left_out = {"campaign_id", str(self.target), "dry_run", "yes"}
+        values = given.model_dump(exclude=left_out, exclude_defaults=True)
+        fields = type(given).model_fields
+        for name, value in values.items():
+            if is_file(fields[name].metadata):
+                values[name] = Path(value).name
+            elif is_typed_in(fields[name].metadata):
+                values[name] = len(value)
+        return {camel(name): value for name, value in values.items() if value} | {"runId": run_id}
 
     def request(self, **given: Any) -> dict[str, Any]:
         """The config of a run of its job, for a sensor. Raises RequestError for fields that do not fit."""

@@ -6,7 +6,6 @@ import dagster as dg
 
 from regworkers_core import flows
 from regworkers_core.acts import every_operation
-from regworkers_dagster import eligibility
 from regworkers_dagster.analytics import archive, funnel, publishing
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.launching import job
@@ -35,17 +34,14 @@ DRAINS = (
     *(automated(spec) for spec in flows.DRAINS if spec not in [each.spec for each in _DESCRIBED]),
 )
 
-_ASSETS = [*selection_specs.EXTERNAL, *selection_specs.STEPS, eligibility.INVITES]
-OPERATIONS = [
-    job(each, {spec.key.to_user_string(): spec for spec in _ASSETS}) for each in every_operation() if each.job
-]
+_ASSETS = {spec.key.to_user_string(): spec for spec in (*selection_specs.EXTERNAL, *selection_specs.STEPS)}
+OPERATIONS = [job(each, _ASSETS) for each in every_operation() if each.job]
 defs = dg.Definitions(
     assets=[
         assets.DEMAND_TABLE,
         assets.REPLICATION_DLQ,
         assets.RECONCILE_RESULTS,
         *(drain.asset for drain in DRAINS),
-        eligibility.INVITES,
         *selection_specs.EXTERNAL,
         *selection_assets.STEPS,
         publishing.ANALYTICS_QUEUE,
@@ -72,7 +68,6 @@ defs = dg.Definitions(
         replication.RECONCILE_ENTRIES,
         replication.backfill_entries,
         cycle.verify_entries,
-        *eligibility.JOBS,
         *selection.JOBS,
         archive.ARCHIVE_EVENTS,
         archive.CHECK_ARCHIVE,

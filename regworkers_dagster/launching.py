@@ -22,7 +22,7 @@ from regworkers_core.domain.selection import DrawBusy, require_word
 from regworkers_core.domain.snapshot import SELECTION_JOBS, SchedulerState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_core.operation import Call, Effect, Operation, Report, is_file
+from regworkers_core.operation import Call, Effect, Operation, Report, is_at_terminal, is_file
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
@@ -90,7 +90,11 @@ def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec]) -> dg.Job
 
 def config_of(operation: Operation[Any]) -> type[dg.Config]:
     """The launchpad: a field for each of the input. None is required, for Dagster's error names no description."""
-    fields: dict[str, Any] = {name: _field(field) for name, field in operation.input.model_fields.items()}
+    fields: dict[str, Any] = {
+        name: _field(field)
+        for name, field in operation.input.model_fields.items()
+        if not is_at_terminal(field.metadata)
+    }
     if operation.effect is Effect.CHANGE:
         fields["apply"] = (bool, Field(default=False, description=APPLY))
     if operation.effect is Effect.DELETE:
@@ -169,7 +173,7 @@ def _done(
     def once(apply: bool) -> Report:
         recorded = operation.effect is not Effect.READ and apply
         arguments = operation.arguments_of(given, context.run_id) if recorded else {}
-        target = operation.target_of(given, runtime, face)
+        target = operation.target_of(given, runtime, face) if recorded else ""
         with launched_by_hand(
             context.run, runtime, operation.command, target, arguments, dry_run=not recorded
         ) as result:

@@ -80,14 +80,13 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "name_cause",
             "prune_runs",
             "redrive_dead_letters",
-            "remove_invites",
             "repeat_erasures",
             "review_dead_letters",
             "show_config",
         ),
         # It evaluates checks of draws and of the archive.
         LARGE: ("first_checks",),
-        REPORT: ("housekeeping", "upload_invites", "weekly_review", "monthly_review", "quarterly_review"),
+        REPORT: ("housekeeping", "weekly_review", "monthly_review", "quarterly_review"),
     },
 }
 for _spec in DRAINS:
@@ -104,10 +103,8 @@ MANAGERS_JOBS = frozenset(
         "export_draw",
         "make_receipt",
         "publish_draw_page",
-        "remove_invites",
         "simulate_draw",
         "top_up",
-        "upload_invites",
         *(each.job for each in every_operation() if each.job and each.role == "manager"),
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -19,21 +20,23 @@ from rich.text import Text
 
 from regworkers_core.adapters.files.private_files import write_private
 from regworkers_core.adapters.mongo.operator_actions import operator
-from regworkers_core.cli.changes import Change, Deletion, audited, new_run_id
+from regworkers_core.cli.changes import Change, Deletion, ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.options import flatten_options, numbers, pairs, quick_runtime, seats_of_segments
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import DrawBusy
+from regworkers_core.domain.selection import DrawBusy, require_word
 from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operation import (
     TERMINAL_NAMES,
     Call,
+    Default,
     Effect,
     Input,
     Operation,
     Report,
     is_file,
+    is_typed_in,
 )
 from regworkers_core.runtime import Runtime
 
@@ -77,6 +80,8 @@ def command(operation: Operation[Any]) -> Callable[..., None]:
             {name: _value(name, fields[name], value) for name, value in given.items()},
             partial(_shown, operation),
         )
+        if default := wanted.default():
+            wanted = _agreed(default)
         runtime = quick_runtime() if operation.quick else Runtime.load()
         with ExitStack() as around:
             once = partial(
@@ -110,6 +115,16 @@ def command(operation: Operation[Any]) -> Callable[..., None]:
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     run.__doc__ = operation.help
     return flatten_options(run)
+
+
+def _agreed(default: Default) -> Any:
+    """The input with the default. Raises UsageError unless the person agrees."""
+    typer.echo(f"the default is {default.found}", err=True)
+    if default.word and not at_terminal():
+        raise UsageError(f"nothing was done: name a file, or add --yes to take {default.found}")
+    if default.word:
+        require_word(ask(f"type {default.word} to take it"), default.word)
+    return default.given
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +169,12 @@ def _once(
     *,
     apply: bool,
 ) -> Report:
-    target = operation.target_of(given, runtime, face)
     recorded = operation.effect is not Effect.READ and apply
     with (
         audited(
             runtime,
             operation.command,
-            target,
+            operation.target_of(given, runtime, face) if recorded else "",
             operation.arguments_of(given, run_id) if recorded else {},
             who=who,
             dry_run=not recorded,
@@ -262,6 +276,10 @@ def _value(name: str, field: FieldInfo, value: Any) -> Any:
     """What the input takes for an option's value."""
     if isinstance(value, Path):
         return str(value)
+    if is_typed_in(field.metadata) and value == ["-"]:
+        # Typed words would stay in the shell's history.
+        read = sys.stdin.buffer.read().decode(errors="replace")
+        return [line.strip() for line in read.splitlines() if line.strip()]
     if value in (None, [], ()):
         return None
     for each in _kinds(field):

@@ -26,6 +26,16 @@ CAMPAIGNS = _FLOW.asset(
     partitions_def=CAMPAIGN_PARTITIONS,
 )
 
+INVITES = ELIGIBILITY.asset(
+    "invites",
+    "Invites to a campaign by mail address, globalUserId or memberId, with their end: items of the demand table, which "
+    "DynamoDB deletes some days after their end. Uploaded by `upload_invites` or `regworkers invites upload`, removed "
+    "by `remove_invites`.",
+    {"dynamodb"},
+    deps=[CAMPAIGNS],
+    partitions_def=CAMPAIGN_PARTITIONS,
+)
+
 CODES = _FLOW.asset(
     "codes",
     "MongoDB collection of access codes, imported per market with the job `import_codes` or `regworkers "
@@ -158,4 +168,4 @@ NOTIFICATION_DLQ = _FLOW.asset(
     freshness_policy=KEPT_FRESH,
 )
 
-EXTERNAL = (CAMPAIGNS, CODES, SELECTION_QUEUE, SELECTION_DLQ, OUTBOX, NOTIFICATION_DLQ)
+EXTERNAL = (CAMPAIGNS, INVITES, CODES, SELECTION_QUEUE, SELECTION_DLQ, OUTBOX, NOTIFICATION_DLQ)

@@ -34,7 +34,6 @@ DELETIONS: dict[str, tuple[str, ...]] = {
     "dlq drop": ("replication",),
     "erase": ("summer", "e1"),
     "housekeeping": (),
-    "invites remove": ("summer", "email", "ada@example.com"),
 }
 
 

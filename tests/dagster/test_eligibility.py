@@ -12,7 +12,7 @@ from regworkers_core.eligibility.invites.lookup import check_invite
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations import uploads
 from regworkers_core.runtime import Runtime
-from regworkers_dagster import by_hand
+from regworkers_dagster import launching
 from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, plain, use
 from tests.support.campaigns import create
@@ -142,9 +142,9 @@ def test_a_terminated_run_is_not_green_and_the_next_one_goes_on(
 
     content = b"email\n" + b"".join(b"term%d@example.com\n" % number for number in range(250))
     with monkeypatch.context() as patch:
-        patch.setattr(by_hand, "StopSignal", Terminated)
+        patch.setattr(launching, "StopSignal", Terminated)
         stopped = upload(runtime, content)
-    assert not stopped.success and "launch it again to continue" in failure_of(stopped)
+    assert not stopped.success and "repeat it to continue" in failure_of(stopped)
     assert metadata(stopped)["stopped"] is True
     assert upload(runtime).success and is_invited(runtime, "term249@example.com")
 

@@ -126,7 +126,6 @@ APPLIES = {
     "publish_draw_page": None,
     "reconcile_entries": "reconcile",
     "redrive_dead_letters": None,
-    "remove_invites": None,
     "repeat_erasures": None,
     "undo_acceptance": None,
 }

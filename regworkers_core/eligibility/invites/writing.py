@@ -199,6 +199,7 @@ def upload_object(
     force: bool = False,
     shorten: bool = False,
     until_close: bool = False,
+    rate: float | None = None,
     hooks: Hooks | None = None,
 ) -> UploadedObject:
     """Upload invites from an object in the bucket of artefacts, read as a stream: an upload, or a key below
@@ -223,6 +224,7 @@ def upload_object(
             force=force,
             shorten=shorten,
             until_close=until_close,
+            rate=rate,
             hooks=hooks,
         )
         if report.rejects_file is None:

@@ -149,9 +149,9 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     assert "1 of 2 lines are rejected" in failure_of(invited)
     assert check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited
     gone = manager.upload("invites.csv", "email", PLANTED["mail"])
-    assert manager.does("remove_invites", campaign_id=CAMPAIGN, upload=gone)["removed"] == 1
+    assert manager.does("remove_invites", campaign_id=CAMPAIGN, upload=gone)["would remove"] == 1
     assert check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited, "a dry run"
-    manager.does("remove_invites", campaign_id=CAMPAIGN, upload=gone, apply=True)
+    manager.does("remove_invites", campaign_id=CAMPAIGN, upload=gone, confirm=CAMPAIGN)
     assert not check_invite(runtime, CAMPAIGN, InviteType.EMAIL, PLANTED["mail"]).invited
 
     codes = manager.upload("codes.csv", *_codes("berlin", 6), PLANTED["wrong code"] + ",berlin")

@@ -50,8 +50,6 @@ READS = {
     "dlq list",
     "dlq show",
     "eligibility report",
-    "invites check",
-    "invites count",
     "migrate check",
     # It writes its own checkpoints and its report only.
     "migrate shadow",

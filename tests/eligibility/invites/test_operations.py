@@ -1,4 +1,4 @@
-"""`regworkers invites ...` as operators type it."""
+"""Invites at the terminal and on the launchpad: upload, count, check, remove."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.terms import days_from
+from regworkers_core.operations import uploads
 from regworkers_core.settings import PROJECT_ROOT
 from tests.eligibility.invites.world import Uploader
+from tests.support.faces import Face
 from tests.support.terminal import Answer, regworkers
 from tests.support.typing_in import Typed, at_a_terminal
 
@@ -22,6 +24,33 @@ pytestmark = pytest.mark.namespace("module")
 @pytest.fixture
 def typed(uploader: Uploader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
     return Typed(uploader.runtime, monkeypatch, capsys)
+
+
+def test_a_list_is_uploaded_and_removed_again_and_the_log_has_no_address(
+    uploader: Uploader, face: Face
+) -> None:
+    runtime, campaign_id = uploader.runtime, uploader.campaign_id
+    uploader.file.write_text("email\nfaced@example.com\nno.mail.at.all\n")
+    given = {"file": uploader.file}
+    if face.name == "launchpad":
+        given = {"key": uploads.put(runtime, "invites.csv", uploader.file.read_bytes())}
+    of = {"campaign_id": campaign_id, "type": "email"}
+    tried = face.does("invites upload", dry_run=True, **of, **given)
+    assert "all others would be invited" in tried.text and uploader.stored("faced@example.com") is None
+    done = face.does("invites upload", **of, **given)
+    assert not done.fine and "1 of 2 lines are rejected" in done.text
+    assert uploader.stored("faced@example.com") is not None
+    seen = face.does("invites remove", upload=uploader.file, **of)
+    assert "would remove" in seen.text and uploader.stored("faced@example.com") is not None
+    face.does("invites remove", upload=uploader.file, apply=True, **of)
+    assert uploader.stored("faced@example.com") is None
+    actions = [each for each in runtime.operator_actions.history() if each.target == campaign_id]
+    assert [(each.what, each.result["rejected"]) for each in actions] == [
+        ("invites remove", 1),
+        ("invites upload", 1),
+    ]
+    shown = done.text + seen.text + str(actions)
+    assert "faced@" not in shown and "no.mail.at" not in shown
 
 
 def test_the_commands_of_the_manual_work(uploader: Uploader, typed: Typed) -> None:
@@ -129,11 +158,11 @@ def test_rejected_lines_exit_with_1_and_are_listed_without_personal_data(
     answered = typed("invites", "upload", uploader.campaign_id, "email", str(uploader.file))
     assert (
         answered.code == 1
-        and f"1 of 2 lines were rejected and left out: see {uploader.rejects}" in answered.stdout
+        and f"1 of 2 lines are rejected, see {uploader.rejects}; all others are invited" in answered.stdout
     )
     dry = typed("invites", "remove", uploader.campaign_id, "email", "--file", str(uploader.file))
-    assert dry.code == 1 and "nothing was removed: add --apply to remove 1 invites" in dry.stdout
-    assert "1 of 2 lines were rejected and left out" in dry.stdout
+    assert dry.code == 1 and "nothing was removed: 1 invites would be" in dry.stdout
+    assert "1 of 2 lines are rejected" in dry.stdout
 
 
 @pytest.mark.parametrize(
