@@ -19,6 +19,7 @@ from regworkers_core.operation import (
     Report,
     operation,
 )
+from regworkers_core.selection.draw.terms import parse_strikes
 
 if TYPE_CHECKING:
     from regworkers_core.selection.draw_run import DrawRun
@@ -88,8 +89,6 @@ def strike(call: Call, given: StrikeEntries) -> Report:
     A struck entry still counts as registered. After the commitment this is refused, and a further phase revokes their
     places.
     """
-    # Late, for it brings pyarrow and DuckDB.
-    from regworkers_core.selection.draw.terms import parse_strikes
     from regworkers_core.selection.draw.top_up import Striking
 
     campaign_id = call.campaign(given.campaign_id).campaign_id
