@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
+from regworkers_core.operation import Duty
 from regworkers_dagster.definitions import defs
-from regworkers_dagster.pods import JOB_NAMES, JOBS, MANAGERS_JOBS
+from regworkers_dagster.pods import JOB_NAMES, MANAGERS_JOBS
 from regworkers_dagster.runs import DUTY_TAG, FOR_TAG, tags_of_job
 
 REPOSITORY = defs.get_repository_def()
@@ -18,7 +21,7 @@ def tags(name: str) -> dict[str, str]:
 def test_every_job_and_so_each_of_its_runs_says_its_duty_and_whom_it_is_for() -> None:
     names = set(REPOSITORY.job_names) - {"__ASSET_JOB"}
     assert names == JOB_NAMES
-    assert {tags(name)[DUTY_TAG] for name in names} == set(JOBS)
+    assert {tags(name)[DUTY_TAG] for name in names} == set(get_args(Duty))
     assert {tags(name)[FOR_TAG] for name in names} == {"manager", "on-call", "system"}
 
 

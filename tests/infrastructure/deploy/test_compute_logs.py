@@ -14,7 +14,7 @@ from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from regworkers_core.infrastructure.policies.platform import ROLES, role_policy
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.pods import JOBS
+from regworkers_dagster.pods import duty_of
 from tests.infrastructure.deploy.pods import DEPLOY, values
 from tests.infrastructure.deploy.policies import Call, action_of, allows, resources
 
@@ -91,7 +91,7 @@ def actions_on_logs(role: str) -> set[str]:
 def test_only_the_role_that_prunes_runs_deletes_logs_and_none_deletes_what_it_wrote_over() -> None:
     may = {role: actions_on_logs(role) for role in ROLES}
     assert {role for role, actions in may.items() if "s3:DeleteObject" in actions} == {"operations"}
-    assert any("prune_runs" in names for names in JOBS["operations"].values())
+    assert duty_of("prune_runs") == "operations"
     allowed = {"s3:GetObject", "s3:ListBucket", "s3:PutObject"}
     assert set().union(*may.values()) == allowed | {"s3:DeleteObject"}
     # The versions that the bucket keeps of what one run writes over of another's.

@@ -94,7 +94,8 @@ def test_it_writes_to_the_group_of_the_settings_with_a_role_that_may_do_no_more(
     assert pod["serviceAccountName"] == account["name"] == "regworkers-logs"
     assert account["annotations"]["eks.amazonaws.com/role-arn"].endswith("role/prod-regworkers-logs")
     (policy,) = (worker for worker in WORKERS if (worker.name,) == ROLES["logs"])
-    assert policy.actions == {"logs:CreateLogStream", "logs:PutLogEvents"}
+    actions = {action for statement in policy.statements for action in statement.actions}
+    assert actions == {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 
 def test_the_agent_itself_starts_and_delivers_lines_as_they_were_written(

@@ -14,7 +14,7 @@ from dagster._cli.api import grpc_command
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
 
-from regworkers_core.infrastructure.policies.platform import ROLES
+from regworkers_core.infrastructure.policies.platform import SERVICE_ACCOUNTS
 from regworkers_core.settings import settings_of
 from tests.infrastructure.deploy.pods import (
     DEPLOY,
@@ -29,7 +29,7 @@ from tests.infrastructure.deploy.pods import (
 MANIFESTS = list(manifests())
 # Made by hand: the comments of values.yaml and proxy.yaml list them.
 CONFIG_MAPS = {"regworkers-settings", "dagster-proxy", "postgres-ca", f"{RELEASE}-instance"}
-SECRETS = {f"regworkers-{role}" for role in ROLES} | {
+SECRETS = {f"regworkers-{role}" for role in SERVICE_ACCOUNTS} | {
     "dagster-postgres",
     "dagster-proxy",
     "dagster-proxy-tls",
@@ -96,7 +96,10 @@ def test_every_role_has_its_account_under_the_name_that_terraform_trusts() -> No
         each["metadata"]["name"]: each["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
         for each in MANIFESTS
         if each["kind"] == "ServiceAccount"
-    } == {f"regworkers-{role}": f"arn:aws:iam::123456789012:role/{prefix}regworkers-{role}" for role in ROLES}
+    } == {
+        f"regworkers-{role}": f"arn:aws:iam::123456789012:role/{prefix}regworkers-{role}"
+        for role in SERVICE_ACCOUNTS
+    }
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -7,14 +7,14 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from regworkers_core.infrastructure.policies.platform import ROLES, role_policy
+from regworkers_core.infrastructure.policies.platform import ROLES, SERVICE_ACCOUNTS, role_policy
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
-from regworkers_dagster.pods import JOBS
+from regworkers_core.operation import Duty
 from tests.infrastructure.deploy.pods import (
     DEPLOY,
     ENVIRONMENT,
@@ -27,8 +27,8 @@ from tests.infrastructure.deploy.test_manifests import COMPONENTS, TEMPLATES, of
 
 DUTY = "regworkers/duty"
 # The chart's own pods have the labels of the chart.
-DUTIES = set(ROLES) - {"web"}
-RUNS = {*JOBS, "run"}
+DUTIES = set(SERVICE_ACCOUNTS) - {"web"}
+RUNS = {*get_args(Duty), "run"}
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 
 
