@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -39,7 +41,8 @@ def test_the_project_as_home_of_another_instance_is_refused_with_the_right_varia
     use(monkeypatch, "spring", home)
     refuse_another_home()
     use(monkeypatch, "default", home)
-    with pytest.raises(UsageError, match=rf"export REGWORKERS_INSTANCE=default DAGSTER_HOME={PROJECT_ROOT}$"):
+    project = re.escape(quote(str(PROJECT_ROOT)))
+    with pytest.raises(UsageError, match=rf"export REGWORKERS_INSTANCE=default DAGSTER_HOME={project}$"):
         refuse_another_home()
 
 

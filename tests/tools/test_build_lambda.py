@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_the_package_has_bytecode_of_the_functions_python(package: Path) -> None
 def test_the_functions_python_is_taken_from_the_path(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    on_the_path(tmp_path, f'#!/bin/sh\nexec {sys.executable} "$@"\n', monkeypatch)
+    on_the_path(tmp_path, f'#!/bin/sh\nexec {quote(sys.executable)} "$@"\n', monkeypatch)
     build_lambda._compile(package, ELSEWHERE)
     assert compiled(package) and not capsys.readouterr().err
 

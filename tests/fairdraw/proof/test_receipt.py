@@ -483,7 +483,7 @@ def test_input_that_is_not_a_receipt_is_a_failed_check_and_no_crash(
 
 def test_a_receipt_says_what_it_cannot_prove(all_receipts: dict[str, dict[str, Any]]) -> None:
     checked = check(one_of(all_receipts, "WINNER"))
-    assert any("regworkers draw verify" in limit for limit in checked.limits)
+    assert any("fairdraw verify" in limit for limit in checked.limits)
     assert any("manifestHash" in limit for limit in checked.limits)
 
 
