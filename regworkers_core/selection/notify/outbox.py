@@ -16,6 +16,7 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
 from regworkers_core.adapters.mongo.outbox import SOURCE
+from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, NOTICES, MarketPhase, NoticeType, Outcome
 from regworkers_core.domain.timestamps import iso, seconds
@@ -297,6 +298,6 @@ def retry(runtime: Runtime, campaign_id: str, *, by: str) -> dict[str, Any]:
 def no_draw(campaign_id: str) -> UsageError:
     """Return the error of an act on messages that need a draw first."""
     return UsageError(
-        f"campaign {campaign_id} has no draw, so it has no messages yet; to stop all campaigns, run "
+        f"campaign {quoted(campaign_id)} has no draw, so it has no messages yet; to stop all campaigns, run "
         "`regworkers notifications pause --all`, or pause_notifications with `everything: true`"
     )
