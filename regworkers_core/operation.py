@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fairdraw.documents import camel
 from regworkers_core.domain.campaign import Campaign
@@ -124,6 +124,16 @@ class Input(BaseModel):
         return None
 
 
+# How the field that names a campaign begins to explain itself.
+CAMPAIGN = "The campaign, by id or slug."
+
+
+class OfCampaign(Input):
+    """The input of an act on one campaign."""
+
+    campaign_id: str = Field(description=CAMPAIGN)
+
+
 class Default(NamedTuple):
     """An input with what the terminal takes by default."""
 
@@ -146,7 +156,6 @@ TERMINAL_NAMES = {
     "market_names": "market-name",
     "invite_types": "invite-type",
     "regions": "region",
-    "weights": "weights",
     "accept": "accept-finding",
     "entry_id": "entry",
     "lasts": "for",
@@ -190,11 +199,12 @@ class Report:
     # Whether anything was changed.
     changed: bool = False
 
-
-class ShowProgress(Protocol):
-    """Shows how far a call is: `done` of `total` (None: unknown) of what `unit` names."""
-
-    def __call__(self, done: int, total: int | None = None, unit: str = "") -> None: ...
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The single values that people see."""
+        if self.facts is not None:
+            return self.facts
+        return self.document if isinstance(self.document, Mapping) else {}
 
 
 class Face(Protocol):
@@ -208,7 +218,7 @@ class Face(Protocol):
         """Show what the call is doing."""
 
     def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
-        """As `ShowProgress`."""
+        """Show how far the call is: `done` of `total` (None: unknown) of what `unit` names."""
 
     def open(self, file: str) -> Path:
         """The given file on this machine, until the call ends. Raises RequestError."""

@@ -17,15 +17,15 @@ from pydantic import Field
 from fairdraw.documents import camel
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey, is_selection_id
-from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.domain.selection import DrawBusy
-from regworkers_core.domain.snapshot import SELECTION_JOBS
+from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operation import CAMPAIGN
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import one_op_job
+from regworkers_dagster.launching import recorded, refusals
 from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.resources import STORES, plain_failures
 from regworkers_dagster.runs import (
@@ -36,11 +36,8 @@ from regworkers_dagster.runs import (
     throttled,
     who_launched,
 )
-from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 # Shown on many launchpads.
-CAMPAIGN = "The campaign, by id or slug."
-UPLOAD = "The name that the upload form answers with (`uploads/...`). Uploads are kept for a day."
 REASON = "Why, in words: no fan's data. "
 
 C = TypeVar("C", bound=dg.Config)
@@ -161,18 +158,21 @@ def launchable(
                 result = around.enter_context(
                     launched_by_hand(context.run, runtime, name, target, arguments, dry_run=dry_run)
                 )
-                try:
+                with refusals(name):
                     outcome = function(Launch(context, runtime, stop, result), config)
-                except DrawBusy as busy:
-                    raise RequestError(str(busy)) from None
-                except UsageError as error:
-                    if name in SELECTION_JOBS:
-                        raise
-                    # The person who launched it sees what is wrong: no alert has to reach another one.
-                    raise RequestError(str(error)) from None
                 if outcome.failure:
                     result["failure"] = outcome.failure
-            yield from _recorded(context, outcome)
+            if is_selection_id(outcome.campaign_id):
+                context.instance.add_run_tags(context.run_id, {CAMPAIGN_TAG: outcome.campaign_id})
+            yield from recorded(
+                context,
+                facts_as_metadata(outcome.facts),
+                campaign_id=outcome.campaign_id,
+                asset=outcome.asset,
+                changed=outcome.changed,
+                left=outcome.failure,
+                events=outcome.events,
+            )
 
         body.__annotations__["config"], body.__doc__ = get_type_hints(function)["config"], function.__doc__
         return one_op_job(
@@ -186,20 +186,3 @@ def launchable(
         )(body)
 
     return make
-
-
-def _recorded(context: dg.OpExecutionContext, outcome: LaunchOutcome) -> Iterator[Any]:
-    """Events to yield: what an op only logs is lost when it fails."""
-    metadata = facts_as_metadata(outcome.facts)
-    instance = context.instance
-    if is_selection_id(outcome.campaign_id):
-        instance.add_run_tags(context.run_id, {CAMPAIGN_TAG: outcome.campaign_id})
-        instance.add_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name), [outcome.campaign_id])
-    if outcome.asset is not None:
-        kind = dg.AssetMaterialization if outcome.changed else dg.AssetObservation
-        of = outcome.campaign_id if outcome.asset.partitions_def is not None else None
-        yield kind(outcome.asset.key, partition=of, metadata=metadata)
-    yield from outcome.events
-    if outcome.failure:
-        raise dg.Failure(description=outcome.failure, metadata=metadata, allow_retries=False)
-    yield dg.Output(None, metadata=metadata)

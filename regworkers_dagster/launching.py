@@ -5,8 +5,8 @@ on the run, on the operation's asset, and under the tag `regworkers/campaign`.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import APPLY, one_op_job
-from regworkers_dagster.metadata import facts_as_metadata, table
+from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
 from regworkers_dagster.operations.health import scheduler_here
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures
 from regworkers_dagster.runs import (
@@ -60,17 +60,17 @@ def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec]) -> dg.Job
             around.enter_context(plain_failures(context))
             stop = around.enter_context(StopSignal().on_signals())
             face = _Run(context, runtime, around)
-            try:
+            with refusals(operation.job):
                 report = _done(operation, context, config.model_dump(), runtime, stop, face)
-            except DrawBusy as busy:
-                raise RequestError(str(busy)) from None
-            except UsageError as error:
-                if operation.job in SELECTION_JOBS:
-                    raise
-                # The person who launched it sees what is wrong: no alert has to reach another one.
-                raise RequestError(str(error)) from None
             metadata = facts_as_metadata({**values_of(report), **_links(report, runtime)})
-        yield from _recorded(context, report, metadata, face.campaign_id, assets.get(operation.asset))
+        yield from recorded(
+            context,
+            metadata,
+            campaign_id=face.campaign_id,
+            asset=assets.get(operation.asset),
+            changed=report.changed,
+            left=report.left,
+        )
 
     body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
     alone = {OPERATION_TAG: operation.alone} if operation.alone else {}
@@ -108,7 +108,7 @@ def _field(field: FieldInfo) -> tuple[Any, Any]:
     """Type and field of a config."""
     text = f"{field.description} {UPLOAD if is_file(field.metadata) else _FORMS.get(field.annotation, '')}".rstrip()
     if field.annotation in (str, str | None):
-        return str, Field(default=field.default or "" if not field.is_required() else "", description=text)
+        return str, Field(default="" if field.is_required() else field.default or "", description=text)
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     kind = field.annotation if default is not None else field.annotation | None  # type: ignore[operator]
     return kind, Field(default=default, description=text)
@@ -147,10 +147,7 @@ class _Run:
             self.context.instance.add_run_tags(self.context.run_id, {CAMPAIGN_TAG: campaign_id})
 
     def name_of(self, command: str, arguments: str = "") -> str:
-        other = operation_of(command)
-        return (
-            f"`{other.job}`" if other and other.job else f"`regworkers {command} {arguments}".rstrip() + "`"
-        )
+        return f"`{operation_of(command).job or f'regworkers {command} {arguments}'.rstrip()}`"
 
     def field(self, name: str) -> str:
         return name
@@ -190,10 +187,7 @@ def _done(
 
 def values_of(report: Report) -> dict[str, Any]:
     """What the UI shows: values, tables, sentences."""
-    facts = report.facts
-    if facts is None:
-        facts = report.document if isinstance(report.document, Mapping) else {}
-    found = dict(facts)
+    found = dict(report.values)
     for each in report.tables:
         found[each.title.replace(" ", "_")] = table(each.columns, each.rows)
     if report.said:
@@ -211,21 +205,39 @@ def _links(report: Report, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _recorded(
+@contextmanager
+def refusals(job: str) -> Iterator[None]:
+    """Turn what the person who launched `job` has to correct into a RequestError."""
+    try:
+        yield
+    except DrawBusy as busy:
+        raise RequestError(str(busy)) from None
+    except UsageError as error:
+        if job in SELECTION_JOBS:
+            raise
+        # The person who launched it sees what is wrong: no alert has to reach another one.
+        raise RequestError(str(error)) from None
+
+
+def recorded(
     context: dg.OpExecutionContext,
-    report: Report,
-    metadata: Mapping[str, Any],
+    metadata: Metadata,
+    *,
     campaign_id: str,
     asset: dg.AssetSpec | None,
+    changed: bool,
+    left: str,
+    events: Iterable[dg.AssetMaterialization | dg.AssetObservation] = (),
 ) -> Iterator[Any]:
-    """Events to yield: what an op only logs is lost when it fails."""
+    """Events to yield: what an op only logs is lost when it fails. `left` fails the run after they are recorded."""
     if is_selection_id(campaign_id):
         context.instance.add_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name), [campaign_id])
     if asset is not None:
-        kind = dg.AssetMaterialization if report.changed else dg.AssetObservation
+        kind = dg.AssetMaterialization if changed else dg.AssetObservation
         of = campaign_id if asset.partitions_def is not None else None
         if of or asset.partitions_def is None:
             yield kind(asset.key, partition=of, metadata=metadata)
-    if report.left:
-        raise dg.Failure(description=report.left, metadata=metadata, allow_retries=False)
+    yield from events
+    if left:
+        raise dg.Failure(description=left, metadata=metadata, allow_retries=False)
     yield dg.Output(None, metadata=metadata)

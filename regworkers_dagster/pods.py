@@ -93,7 +93,8 @@ for _spec in DRAINS:
     _sizes = JOBS[_spec.duty]
     _sizes[DRAIN] = (*_sizes.get(DRAIN, ()), _spec.job)
 _PODS = {job: (duty, size) for duty, sizes in JOBS.items() for size, jobs in sizes.items() for job in jobs}
-JOB_NAMES = frozenset({*_PODS, *(each.job for each in every_operation() if each.job)})
+_PODS |= {each.job: (each.duty, _SIZE_OF[each.size]) for each in every_operation() if each.job}
+JOB_NAMES = frozenset(_PODS)
 # What a manager may launch: every step of a campaign (docs/campaigns.md).
 MANAGERS_JOBS = frozenset(
     {
@@ -112,21 +113,14 @@ MANAGERS_JOBS = frozenset(
 
 def duty_of(job: str) -> str:
     """The duty of a job. Raises LookupError for a job that is no operation and not in `JOBS`."""
-    return _place(job)[0]
-
-
-def _place(job: str) -> tuple[str, PodSize]:
-    if job in _PODS:
-        return _PODS[job]
-    for each in every_operation():
-        if each.job == job:
-            return each.duty, _SIZE_OF[each.size]
-    raise LookupError(f"job {job} has no pod: add it to JOBS in regworkers_dagster/pods.py")
+    if job not in _PODS:
+        raise LookupError(f"job {job} has no pod: add it to JOBS in regworkers_dagster/pods.py")
+    return _PODS[job][0]
 
 
 def pod_of(job: str) -> dict[str, str]:
     """The tag of a job's runs. Raises LookupError as `duty_of`."""
-    duty, size = _place(job)
+    duty, size = duty_of(job), _PODS[job][1]
     container = {
         "resources": {
             "requests": {"cpu": size.cpu, "memory": size.memory, "ephemeral-storage": size.disk},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -204,10 +204,7 @@ def _answer(
         said.append(f"add --save FOLDER for {operation.files}")
     if report.left:
         said.append(report.left)
-    shown = report.facts
-    if shown is None:
-        shown = report.document if isinstance(report.document, Mapping) else {}
-    text: list[RenderableType] = [facts(shown)] if shown else []
+    text: list[RenderableType] = [facts(report.values)] if report.values else []
     text += [rows(each.columns, each.rows, title=each.title or None) for each in report.tables if each.rows]
     answer(report.document, form, Group(*text, *map(Text, said)), finding=report.left or report.pending)
 
@@ -221,13 +218,14 @@ def _written(path: Path, content: Path | bytes) -> Path:
     return path
 
 
-def _name(name: str) -> str:
+def option_name(name: str) -> str:
+    """What the terminal calls a field, without the dashes in front."""
     return TERMINAL_NAMES.get(name, name).replace("_", "-")
 
 
 def _shown(operation: Operation[Any], name: str) -> str:
     """A field as a person at the terminal knows it."""
-    return _name(name).upper() if name in operation.input.words else f"--{_name(name)}"
+    return option_name(name).upper() if name in operation.input.words else f"--{option_name(name)}"
 
 
 def _parameter(name: str, field: FieldInfo, kind: type[Input]) -> Parameter:
@@ -238,12 +236,12 @@ def _parameter(name: str, field: FieldInfo, kind: type[Input]) -> Parameter:
     if default is None:
         shown = shown | None
     if name in kind.words:
-        word = _name(name).upper()
+        word = option_name(name).upper()
         of: Any = typer.Argument(
             metavar=word if required else f"[{word}]", help=field.description, show_default=False
         )
     else:
-        of = typer.Option(f"--{_name(name)}", help=field.description, metavar=_form(field))
+        of = typer.Option(f"--{option_name(name)}", help=field.description, metavar=_form(field))
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[shown, of])
 
 
@@ -285,32 +283,8 @@ def _value(name: str, field: FieldInfo, value: Any) -> Any:
     for each in _kinds(field):
         if get_origin(each) is dict:
             inner = get_args(each)[1]
-            option = f"--{_name(name)}"
+            option = f"--{option_name(name)}"
             if get_origin(inner) is dict:
                 return seats_of_segments(option, value)
             return numbers(option, value) if inner is int else pairs(option, value)
     return value
-
-
-def option_words(operation: Operation[Any], given: Mapping[str, Any]) -> list[str]:
-    """The words of a command line that give these values to the fields."""
-    words: list[str] = []
-    for name in operation.input.words:
-        if name in given:
-            words.append(str(given[name]))
-    for name, value in given.items():
-        if name in operation.input.words:
-            continue
-        option = f"--{_name(name)}"
-        if isinstance(value, bool):
-            words += [option] * value
-        elif isinstance(value, Mapping):
-            for key, each in value.items():
-                inner = each.items() if isinstance(each, Mapping) else ()
-                words += [word for part, n in inner for word in (option, f"{key}:{part}={n}")]
-                words += [] if inner else [option, f"{key}={each}"]
-        elif isinstance(value, list | tuple):
-            words += [word for each in value for word in (option, str(each))]
-        else:
-            words += [option, str(value)]
-    return words

@@ -16,6 +16,7 @@ from regworkers_core.operation import (
     Effect,
     GivenFile,
     Input,
+    OfCampaign,
     Report,
     operation,
 )
@@ -24,23 +25,18 @@ from regworkers_core.selection.draw.terms import parse_strikes
 if TYPE_CHECKING:
     from regworkers_core.selection.draw_run import DrawRun
 
-_CAMPAIGN = "The campaign, by id or slug."
 # How long to wait for a beacon whose round is due; a later round is left to another run.
 _PATIENCE_SECONDS = 60.0
 
 
-class DrawOf(Input):
-    campaign_id: str = Field(description=_CAMPAIGN)
-
-
-class StrikeEntries(DrawOf):
+class StrikeEntries(OfCampaign):
     upload: GivenFile = Field(
         description="A line `ref|REASON` for each entry, REASON of A-Z and _: `r-7f3c|BOT`. It replaces the list "
         "before it: an entry that is not in it takes part."
     )
 
 
-class EnterSignature(DrawOf):
+class EnterSignature(OfCampaign):
     signature: str = Field(
         description="The beacon's signature of the round that the campaign's status names, 96 hex digits: any relay of "
         "the beacon shows it under /<chain>/public/<round>. It is public, and verified."
@@ -66,7 +62,7 @@ class RetryMarket(Input):
     market_id: str = Field(description="The market; `-`: the messages to those who did not win.")
 
 
-class AnnulDraw(DrawOf):
+class AnnulDraw(OfCampaign):
     reason: str = Field(
         "",
         description="Why, in words: no fan's data. Published with the annulment, in annulled.json; without it nothing "

@@ -21,7 +21,7 @@ from regworkers_core.domain.snapshot import PAUSE_SECONDS, BlownFuse, PausedDrai
 from regworkers_core.domain.timestamps import iso, parse_since, span_seconds, to_second
 from regworkers_core.engine.holds import remove_hold, store_pause
 from regworkers_core.flows import DRAIN
-from regworkers_core.operation import Call, Effect, Input, Report, Table, operation
+from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
 from regworkers_core.operations.logs import LogLine, Sought, look_up
 from regworkers_core.operations.trace import GONE, IN_SYNC, trace_hops
 from regworkers_core.replication.reconcile.repair import replicate as queue_again
@@ -85,7 +85,7 @@ def _checked(value: str, problem: str | None, most: int) -> str:
 
 class OneEntry(Input):
     words: ClassVar = ("campaign_id", "entry_id")
-    campaign_id: str = Field(description="The campaign, by id or slug.")
+    campaign_id: str = Field(description=CAMPAIGN)
     entry_id: str = Field(description="The id of the entry in the campaign; no address, no name.")
 
     @field_validator("campaign_id")

@@ -9,8 +9,9 @@ from pydantic import Field
 from fairdraw.documents import as_document
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operation import CAMPAIGN
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.by_hand import CAMPAIGN, Launch, LaunchOutcome, launchable
+from regworkers_dagster.by_hand import Launch, LaunchOutcome, launchable
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
 from regworkers_dagster.metadata import facts_as_metadata, table
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, long_run

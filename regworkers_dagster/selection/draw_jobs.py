@@ -16,7 +16,6 @@ from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
 from regworkers_dagster.by_hand import (
     REASON,
-    UPLOAD,
     CampaignConfig,
     Launch,
     LaunchOutcome,
@@ -24,6 +23,7 @@ from regworkers_dagster.by_hand import (
     require,
 )
 from regworkers_dagster.factories import ApplyConfig
+from regworkers_dagster.launching import UPLOAD
 from regworkers_dagster.metadata import table
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.selection import specs

@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 
 from regworkers_core.acts import operation_of
-from regworkers_core.cli.operations import option_words
-from regworkers_core.operation import Effect, is_file
+from regworkers_core.cli.operations import option_name
+from regworkers_core.operation import Effect, Operation, is_file
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
 from tests.dagster.support import job, plain, use
@@ -46,7 +46,7 @@ class Terminal:
 
     def does(self, command: str, *, apply: bool = False, **given: Any) -> Done:
         operation = operation_of(command)
-        words = option_words(operation, given)
+        words = _words(operation, given)
         if apply and operation.acts:
             words += ["--apply", "--yes"]
         saved = self.folder / "saved"
@@ -55,6 +55,30 @@ class Terminal:
         answer = regworkers(self.runtime, *command.split(), *words)
         files = {each.name: each.read_bytes() for each in saved.iterdir()} if saved.exists() else {}
         return Done(answer.code == 0, answer.stdout + answer.stderr, files)
+
+
+def _words(operation: Operation[Any], given: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that give these values to the fields."""
+    words: list[str] = []
+    for name in operation.input.words:
+        if name in given:
+            words.append(str(given[name]))
+    for name, value in given.items():
+        if name in operation.input.words:
+            continue
+        option = f"--{option_name(name)}"
+        if isinstance(value, bool):
+            words += [option] * value
+        elif isinstance(value, Mapping):
+            for key, each in value.items():
+                inner = each.items() if isinstance(each, Mapping) else ()
+                words += [word for part, n in inner for word in (option, f"{key}:{part}={n}")]
+                words += [] if inner else [option, f"{key}={each}"]
+        elif isinstance(value, list | tuple):
+            words += [word for each in value for word in (option, str(each))]
+        else:
+            words += [option, str(value)]
+    return words
 
 
 @dataclass(frozen=True, slots=True)

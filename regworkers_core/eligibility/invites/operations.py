@@ -31,8 +31,8 @@ from regworkers_core.operation import (
     Default,
     Effect,
     GivenFile,
-    Input,
     LocalFile,
+    OfCampaign,
     Report,
     Table,
     TypedIn,
@@ -41,14 +41,12 @@ from regworkers_core.operation import (
 
 # Where the operations manual has the list, relative to the working directory.
 DEFAULT_FILE = Path("tools/uploadInvites/invites.csv")
-_CAMPAIGN = "The campaign, by id or slug."
 _TYPES = ", ".join(InviteType)
 _RATE = "At most this many writes a second. Empty: invites.itemsPerSecond."
 
 
-class _OfType(Input):
+class _OfType(OfCampaign):
     words: ClassVar[tuple[str, ...]] = ("campaign_id", "type")
-    campaign_id: str = Field(description=_CAMPAIGN)
     type: str = Field(InviteType.EMAIL.value, description=f"What names the fans: {_TYPES}.")
 
     @field_validator("type")

@@ -6,12 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from regworkers_core.operation import Call, Effect, Input, Report, Table, operation
+from regworkers_core.operation import Call, Effect, OfCampaign, Report, Table, operation
 
 
-class ReplanCodes(Input):
+class ReplanCodes(OfCampaign):
     words: ClassVar = ("campaign_id", "market_id")
-    campaign_id: str = Field(description="The campaign, by id or slug.")
     market_id: str = Field(description="The market whose chunks are blocked: its codes are void.")
 
 

@@ -22,6 +22,7 @@ from regworkers_core.operation import (
     Face,
     GivenFile,
     Input,
+    OfCampaign,
     Report,
     Table,
     operation,
@@ -34,7 +35,6 @@ from regworkers_core.selection.codes.stock import seats_of
 if TYPE_CHECKING:
     from regworkers_core.selection.status import CampaignReport
 
-_CAMPAIGN = "The campaign, by id or slug."
 _TEXTS = ("name", "slug", "opens_at", "closes_at")
 _RULES = ("invite_only", "invite_types", "regions", "min_age", "require_verified_phone", "max_per_unit")
 
@@ -80,16 +80,12 @@ class CreateCampaign(Input):
     )
 
 
-class CampaignOf(Input):
-    campaign_id: str = Field(description=_CAMPAIGN)
-
-
 class CampaignsOf(Input):
     words = ()
     status: CampaignStatus | None = Field(None, description="Only campaigns of this status.")
 
 
-class MoveCampaign(CampaignOf):
+class MoveCampaign(OfCampaign):
     reason: str = Field("by a person", description="Why, in words: no fan's data. Kept with the change.")
 
 
@@ -129,7 +125,7 @@ def create(call: Call, given: CreateCampaign) -> Report:
 
 
 @operation("campaign show")
-def show(call: Call, given: CampaignOf) -> Report:
+def show(call: Call, given: OfCampaign) -> Report:
     """Show a campaign: times, markets, rules, and changes of status."""
     return described(call.campaign(given.campaign_id))
 
@@ -200,7 +196,7 @@ def close(call: Call, given: MoveCampaign) -> Report:
 
 
 @operation("campaign status", "campaign_status", duty="selection", role="manager", asset="campaigns")
-def status(call: Call, given: CampaignOf) -> Report:
+def status(call: Call, given: OfCampaign) -> Report:
     """Show entries, codes and seats, each phase of the draw and messages of a campaign; and what does not continue by
     itself, with what helps. Fails if an operator has to act.
     """

@@ -15,38 +15,45 @@ from pydantic import Field
 from regworkers_core.adapters.files.csv_lines import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.operation import Call, Effect, GivenFile, Input, Report, Table, operation
+from regworkers_core.operation import (
+    CAMPAIGN,
+    Call,
+    Effect,
+    GivenFile,
+    Input,
+    OfCampaign,
+    Report,
+    Table,
+    operation,
+)
 from regworkers_core.selection.codes.given import mark_blocked, struck_codes, write_csv
 from regworkers_core.selection.codes.importing import CodeRow, import_codes, named_campaign, read_lines
 from regworkers_core.selection.codes.stock import MarketStock, read_stock, void_codes
 
-_CAMPAIGN = "The campaign, by id or slug."
 _FILE = "CSV in UTF-8 with the header `code`"
 _STOCK = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")
 
 
 class ImportCodes(Input):
     words: ClassVar = ("upload",)
-    campaign_id: str = Field("", description=f"{_CAMPAIGN} Empty: the column campaignId of the first row.")
+    campaign_id: str = Field("", description=f"{CAMPAIGN} Empty: the column campaignId of the first row.")
     upload: GivenFile = Field(description=f"{_FILE}, or `code,marketId` for several markets.")
     market_id: str = Field("", description="The market of rows that name none; rows of others are rejected.")
     dry_run: bool = Field(False, description="Check and count only.")
 
 
 class CodesOf(Input):
-    campaign_id: str = Field("", description=f"{_CAMPAIGN} Empty: all campaigns.")
+    campaign_id: str = Field("", description=f"{CAMPAIGN} Empty: all campaigns.")
 
 
-class VoidCodes(Input):
-    campaign_id: str = Field(description=_CAMPAIGN)
+class VoidCodes(OfCampaign):
     upload: GivenFile = Field("", description=f"{_FILE}. Never type a code itself.")
     market_id: str = Field("", description="Instead of a file: the market, with `positions`.")
     positions: list[int] = Field([], description="Positions of codes in the order of import, from 1.")
     reason: str = Field("voided manually", description="Why, without a fan's data. Kept with the codes.")
 
 
-class BlockCodes(Input):
-    campaign_id: str = Field(description=_CAMPAIGN)
+class BlockCodes(OfCampaign):
     reason: str = Field("blocked by the issuer", description="Why. Kept with the codes.")
 
 

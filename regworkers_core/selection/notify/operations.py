@@ -8,25 +8,19 @@ from typing import Any
 from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.operation import Call, Effect, Input, Report, Table, operation
+from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, OfCampaign, Report, Table, operation
 from regworkers_core.selection.notify import outbox
 from regworkers_core.selection.notify.status import COLUMNS, delays, findings, lines, message_counts, totals
 
-_CAMPAIGN = "The campaign, by id or slug."
-
 
 class Switch(Input):
-    campaign_id: str = Field("", description=_CAMPAIGN)
+    campaign_id: str = Field("", description=CAMPAIGN)
     everything: bool = Field(False, description="Instead of one campaign: all of them, also future ones.")
     reason: str = Field(description="Why, in words: no fan's data. Shown in the status.")
 
 
-class Retry(Input):
-    campaign_id: str = Field(description=_CAMPAIGN)
-
-
 class Status(Input):
-    campaign_id: str = Field("", description=f"{_CAMPAIGN} Empty: all campaigns.")
+    campaign_id: str = Field("", description=f"{CAMPAIGN} Empty: all campaigns.")
 
 
 @operation(
@@ -56,7 +50,7 @@ def resume(call: Call, given: Switch) -> Report:
 @operation(
     "notifications retry", "retry_notifications", Effect.ADD, duty="selection", role="manager", asset="outbox"
 )
-def retry(call: Call, given: Retry) -> Report:
+def retry(call: Call, given: OfCampaign) -> Report:
     """Send the messages of a campaign that FAILED again, and close their dead letters.
 
     Messages that were sent stay sent. After a blown fuse resume the drain `notifications` instead.
