@@ -16,7 +16,7 @@ from regworkers_core.settings.connections import GUARDED
 _CLASSIFY = {
     "mongo": "mongo.client:classify_mongo",
     "drain-log": "mongo.client:classify_mongo",
-    "redis": "redis.client:classify_redis",
+    "redis": "campaign_cache:classify_redis",
     "kafka": "kafka.admin:classify_kafka",
     "s3": "aws.objects:classify_objects",
     "slack": "alert_channels:classify_slack",
@@ -31,7 +31,7 @@ def _classify(name: str) -> Classify:
         # Its client raises TransientFailure itself; anything else is a defect.
         return lambda error: error
     if name.startswith("service-"):
-        from regworkers_core.adapters.http.service_http import classify_service
+        from regworkers_core.adapters.service_http import classify_service
 
         return classify_service(name)
     if name in _CLASSIFY:

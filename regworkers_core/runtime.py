@@ -14,19 +14,30 @@ from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
-from regworkers_core.adapters.aws.event_queue import EventQueue
 from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.aws.objects import ObjectLock, ObjectStore
-from regworkers_core.adapters.aws.producer_keys import ProducerKeys
-from regworkers_core.adapters.aws.secrets import SecretStore
-from regworkers_core.adapters.aws.sqs import MessageMoves, SqsQueue
+from regworkers_core.adapters.aws.secrets import ProducerKeys, SecretStore
+from regworkers_core.adapters.aws.sqs import EventQueue, MessageMoves, SqsQueue
 from regworkers_core.adapters.aws.streams import DynamoStreams, known_stream
+from regworkers_core.adapters.campaign_cache import (
+    CampaignCache,
+    CampaignSource,
+    DatabaseSource,
+    ServiceSource,
+    redis_client,
+)
+from regworkers_core.adapters.campaign_store import CampaignStore
 from regworkers_core.adapters.kafka.admin import KafkaAdmin
-from regworkers_core.adapters.kafka.credentials import Credentials, try_out
 from regworkers_core.adapters.kafka.log import KafkaLog
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer, RotatingProducer
-from regworkers_core.adapters.kafka.security import KafkaSecurity, TokenSource, msk_token
+from regworkers_core.adapters.kafka.security import (
+    Credentials,
+    KafkaSecurity,
+    TokenSource,
+    msk_token,
+    try_out,
+)
 from regworkers_core.adapters.local_instance import mongo_id, redis_id
 from regworkers_core.adapters.mongo.activity import DrainLog, QueueMarks, ReconcileResults
 from regworkers_core.adapters.mongo.campaigns import Campaigns
@@ -39,14 +50,6 @@ from regworkers_core.adapters.mongo.outbox import Outbox
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.adapters.mongo.selections import Chunks, DrawMarkets, Selections
 from regworkers_core.adapters.mongo.superseded import SupersededEntries
-from regworkers_core.adapters.redis.campaign_cache import (
-    CampaignCache,
-    CampaignSource,
-    DatabaseSource,
-    ServiceSource,
-)
-from regworkers_core.adapters.redis.campaign_store import CampaignStore
-from regworkers_core.adapters.redis.client import redis_client
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
 from regworkers_core.domain.producers import ProducerRole
@@ -62,7 +65,7 @@ if TYPE_CHECKING:
     from regworkers_core.adapters.aws.clients import AwsClients
     from regworkers_core.adapters.dagster_api import DagsterApi
     from regworkers_core.adapters.drand import DrandHttp
-    from regworkers_core.adapters.http.services import HttpServices
+    from regworkers_core.adapters.services import HttpServices
 
 S = TypeVar("S")
 
@@ -314,7 +317,7 @@ class Runtime:
 
     @cached_property
     def services(self) -> HttpServices:
-        from regworkers_core.adapters.http.services import HttpServices
+        from regworkers_core.adapters.services import HttpServices
 
         settings = self.settings
         return HttpServices(

@@ -43,7 +43,7 @@ def _to_cloudwatch(settings: Settings, *, command: bool) -> Send | None:
     if place not in _lines:
         # Imported here: boto3 takes a third of a second.
         from regworkers_core.adapters.aws.clients import AwsClients
-        from regworkers_core.adapters.aws.log_group import LogGroupLines
+        from regworkers_core.adapters.aws.cloudwatch import LogGroupLines
 
         # All processes of a machine share the stream of its day: one for each would be thousands a day.
         stream = f"{socket.gethostname()}/{datetime.now(UTC):%Y-%m-%d}"

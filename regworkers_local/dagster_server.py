@@ -26,7 +26,7 @@ import orjson
 import psutil
 import yaml
 
-from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
+from regworkers_core.adapters.files import open_private, private_folder, write_private
 from regworkers_core.adapters.local_instance import DAGSTER_HEADER
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings.documents import dagster_home

@@ -13,7 +13,7 @@ from typing import Literal
 
 import psutil
 
-from regworkers_core.adapters.files.private_files import open_private
+from regworkers_core.adapters.files import open_private
 
 # Down: stopped gracefully, or never started. Dead: it should run and does not.
 ProcessState = Literal["running", "paused", "dead", "down"]

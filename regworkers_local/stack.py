@@ -20,7 +20,7 @@ from typing import BinaryIO, Self
 
 import psutil
 
-from regworkers_core.adapters.files.private_files import open_private, private_folder
+from regworkers_core.adapters.files import open_private, private_folder
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local import processes
 from regworkers_local.processes import ProcessRef, ProcessState

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
+from regworkers_core.adapters.files import open_private, private_folder, write_private
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local.processes import ProcessRef
 from regworkers_local.servers import HOST, SERVERS

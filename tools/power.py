@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import chdtri, chndtr
 
-from regworkers_core.adapters.files.judged_entries import DOMAIN_ENTRANTS, DOMAIN_SHARE
+from regworkers_core.adapters.judged_entries import DOMAIN_ENTRANTS, DOMAIN_SHARE
 from regworkers_core.selection.report.audit import ALPHA, DAY_MS, TIME_BINS, first_tested
 from regworkers_core.selection.report.statistics import (
     GroupCounts,

@@ -15,9 +15,9 @@ from pymongo import MongoClient
 
 from benchmarks.replication.data import settings
 from regworkers_core.adapters.aws.tables import attributes
+from regworkers_core.adapters.campaign_store import CampaignStore
 from regworkers_core.adapters.mongo.entrants import EACH
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL
-from regworkers_core.adapters.redis.campaign_store import CampaignStore
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey
 from regworkers_core.domain.invite import Invite, InviteType, invite_key

@@ -13,8 +13,7 @@ from benchmarks.figures import MIB, peak_mib
 from benchmarks.replication.fakes import FakeCollection, FakeDynamo, FakeLeases, FakeSqs, FakeStreams
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
-from regworkers_core.adapters.aws.event_queue import EventQueue
-from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.adapters.aws.sqs import EventQueue, SqsQueue
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.replica import Replica

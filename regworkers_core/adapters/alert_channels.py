@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from regworkers_core.adapters.files.private_files import open_private, private_folder
+from regworkers_core.adapters.files import open_private, private_folder
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.alert import IncidentChange, Severity
 from regworkers_core.domain.reasons import Failure, ItemFailure, TransientFailure, UsageError

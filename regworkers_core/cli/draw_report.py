@@ -203,7 +203,7 @@ def simulate_command(
     seeds are discarded, and it refuses the real seed. Figures are means over the rounds, with the lowest and highest.
     """
     from fairdraw.large.engine import Engine
-    from regworkers_core.adapters.files.judged_entries import POOL, read_judged
+    from regworkers_core.adapters.judged_entries import POOL, read_judged
     from regworkers_core.eligibility.campaign.judging import judge_entries
     from regworkers_core.replication.settled import lag_warnings
     from regworkers_core.selection.draw.freezing import write_pool

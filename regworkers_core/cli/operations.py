@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.adapters.files.private_files import write_private
+from regworkers_core.adapters.files import write_private
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import Change, Deletion, ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.options import flatten_options, numbers, pairs, quick_runtime, seats_of_segments

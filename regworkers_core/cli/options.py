@@ -18,7 +18,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from fairdraw.answers import Answer, parameters_of
-from regworkers_core.adapters.files.private_files import write_private
+from regworkers_core.adapters.files import write_private
 from regworkers_core.cli.output import Format, FormatOption, answer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.dependency_status import with_short_timeouts

@@ -10,7 +10,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from regworkers_core.adapters.files.private_files import write_private
+from regworkers_core.adapters.files import write_private
 from regworkers_core.cli.options import CampaignArgument, PageOption, require_writable
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.timestamps import iso

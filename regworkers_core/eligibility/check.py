@@ -18,7 +18,7 @@ import structlog
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
-from regworkers_core.adapters.aws.event_queue import EventQueue
+from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.mongo.entrants import Entrants
 from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import FactSource, Known, Missing, Status

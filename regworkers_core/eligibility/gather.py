@@ -17,7 +17,7 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.tables import MAX_GET
-from regworkers_core.adapters.files.csv_lines import in_batches
+from regworkers_core.adapters.files import in_batches
 from regworkers_core.adapters.mongo.entrants import EACH, FoundEntrants, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey, User

@@ -22,8 +22,7 @@ from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS, RECONCILE_RE
 from regworkers_core.adapters.mongo.client import mongo_client
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
-from regworkers_core.adapters.mongo.pages import EXPIRES_AT
-from regworkers_core.adapters.mongo.store import aggregate_all, find_all
+from regworkers_core.adapters.mongo.store import EXPIRES_AT, aggregate_all, find_all
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.provision_aws import OnLine, Provisioned, ProvisionOutcome
 from regworkers_core.runtime import Runtime

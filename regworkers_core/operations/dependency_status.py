@@ -28,7 +28,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ServiceSettings, Settings
 
 if TYPE_CHECKING:
-    from regworkers_core.adapters.http.services import ServiceClient
+    from regworkers_core.adapters.services import ServiceClient
 
 log = structlog.get_logger(__name__)
 # The platform's own services; only those with an address are read.

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus, lease_name
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
-from regworkers_core.adapters.mongo.pages import expire_by_prefix, expire_codes, pages
 from regworkers_core.adapters.mongo.store import Documents as Collection
+from regworkers_core.adapters.mongo.store import expire_by_prefix, expire_codes, pages
 from regworkers_core.domain.alert import IncidentChange
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError

@@ -17,7 +17,7 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.demand_table import Cleared
-from regworkers_core.adapters.aws.event_queue import EventQueue
+from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.drill import DrillResult, Ended
 from regworkers_core.domain.entry import Entry

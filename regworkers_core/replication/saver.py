@@ -13,7 +13,7 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.demand_table import Cleared
-from regworkers_core.adapters.aws.event_queue import EventQueue
+from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.entry import Entry

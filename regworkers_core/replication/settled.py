@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fairdraw import scheduling
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile.acceptance import how_to_accept

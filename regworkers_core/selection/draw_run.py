@@ -17,7 +17,7 @@ from typing import Any
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
 from fairdraw.maths.files import CUTOFFS
-from regworkers_core.adapters.files.judged_entries import Judge, ReplicationProgress, Tell
+from regworkers_core.adapters.judged_entries import Judge, ReplicationProgress, Tell
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError

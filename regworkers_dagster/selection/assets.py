@@ -189,7 +189,7 @@ def table_of(step: str, facts: Mapping[str, Any]) -> Metadata:
     """Rows and columns of the table that a step made; empty for a step that makes none."""
     from fairdraw.large.outcomes import OUTCOMES_SCHEMA
     from fairdraw.large.rank import RANKED_SCHEMA
-    from regworkers_core.adapters.files.judged_entries import JUDGED_SCHEMA, POOL_SCHEMA
+    from regworkers_core.adapters.judged_entries import JUDGED_SCHEMA, POOL_SCHEMA
 
     outcomes = facts.get("outcomes")
     tables = {

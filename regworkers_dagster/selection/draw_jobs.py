@@ -101,7 +101,7 @@ class PageConfig(ApplyConfig, CampaignConfig):
 def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
     """Judges every entry as it is now."""
     from fairdraw.large.engine import Engine
-    from regworkers_core.adapters.files.judged_entries import POOL, read_judged
+    from regworkers_core.adapters.judged_entries import POOL, read_judged
     from regworkers_core.eligibility.campaign.judging import judge_entries
     from regworkers_core.replication.settled import lag_warnings
     from regworkers_core.selection.draw.freezing import write_pool

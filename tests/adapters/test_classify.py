@@ -36,9 +36,9 @@ from pymongo.errors import (
 from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.objects import classify_objects
+from regworkers_core.adapters.campaign_cache import classify_redis
 from regworkers_core.adapters.kafka.admin import classify_kafka
 from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.adapters.redis.client import classify_redis
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify
 from tests.adapters.fakes import client_error

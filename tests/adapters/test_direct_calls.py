@@ -22,8 +22,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParser
 from botocore.signers import RequestSigner
 
-from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
-from regworkers_core.adapters.aws.direct_calls import _DIRECT, UnreadableAnswer
+from regworkers_core.adapters.aws.clients import _DIRECT, AwsClients, UnreadableAnswer, classify_aws
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AwsSettings

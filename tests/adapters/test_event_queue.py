@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
-from regworkers_core.adapters.aws.event_queue import EventQueue
+from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.queue import Outgoing, SendFailure

@@ -10,8 +10,7 @@ import pytest
 from botocore.awsrequest import AWSResponse, HeadersDict
 from botocore.exceptions import ClientError
 
-from regworkers_core.adapters.aws.clients import AwsClients, classify_aws
-from regworkers_core.adapters.aws.direct_calls import UnreadableAnswer
+from regworkers_core.adapters.aws.clients import AwsClients, UnreadableAnswer, classify_aws
 from regworkers_core.adapters.aws.objects import classify_objects
 from regworkers_core.adapters.aws.tables import plain_item
 from regworkers_core.domain.reasons import TransientFailure

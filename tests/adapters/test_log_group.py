@@ -11,8 +11,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from regworkers_core.adapters.aws import log_group
-from regworkers_core.adapters.aws.log_group import LogGroupLines
+from regworkers_core.adapters.aws import cloudwatch
+from regworkers_core.adapters.aws.cloudwatch import LogGroupLines
 from regworkers_core.runtime import Runtime
 from regworkers_core.telemetry import configure_telemetry
 from tests.adapters.fakes import FakeClient, client_error
@@ -26,8 +26,8 @@ Put = Callable[..., dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(log_group, "SEND_SECONDS", 0.01)
-    monkeypatch.setattr(log_group, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(cloudwatch, "SEND_SECONDS", 0.01)
+    monkeypatch.setattr(cloudwatch, "_PAUSE_SECONDS", 0.01)
     yield
     structlog.reset_defaults()
 
@@ -171,7 +171,7 @@ def test_no_line_is_sent_twice_where_an_agent_collects_the_output_of_pods(
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setattr("regworkers_core.telemetry._lines", {})
     made: list[str] = []
-    monkeypatch.setattr(log_group, "LogGroupLines", lambda _client, group, _stream: made.append(group))
+    monkeypatch.setattr(cloudwatch, "LogGroupLines", lambda _client, group, _stream: made.append(group))
     given = dict.fromkeys(("aws", "mongo", "redis", "kafka"), "http://127.0.0.1:1")
     settings = test_settings("t-", given, observability={"cloudwatch_logs": which})
     configure_telemetry(settings, command=command)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.files.csv_lines import Reject, RejectsFile
-from regworkers_core.adapters.files.private_files import open_private, private_folder, write_private
+from regworkers_core.adapters.files import Reject, RejectsFile, open_private, private_folder, write_private
 from regworkers_core.eligibility.invites.lists import RejectedLine
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.aws.producer_keys import ProducerKeys
+from regworkers_core.adapters.aws.secrets import ProducerKeys
 from regworkers_core.analytics.producers import ProducerSeal
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.producers import FORMER_SECONDS, ProducerKey, ProducerRole, Signature, may_send

@@ -19,11 +19,10 @@ PLAYED = (
     "replication",
     "selection",
 )
-# Signals need the main thread of Python itself; a local of a thread is no means of waiting.
+# Signals need the main thread of Python itself.
 EXEMPT = {
     "fairdraw/scheduling.py",
     "engine/stop.py",
-    "adapters/http/deadline.py",
 }
 _TAKEN = {
     "time": {"monotonic", "perf_counter", "sleep", "time"},

@@ -22,10 +22,10 @@ import duckdb
 import orjson
 import uvicorn
 
-from regworkers_core.adapters.aws import log_group
-from regworkers_core.adapters.aws.log_group import LogGroupLines
+from regworkers_core.adapters.aws import cloudwatch
+from regworkers_core.adapters.aws.cloudwatch import LogGroupLines
 from regworkers_core.adapters.dagster_api import DagsterApi
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
@@ -384,8 +384,8 @@ USES: Mapping[str, Callable[[World], Use]] = {
 def quick_lines() -> Iterator[None]:
     """The thread of the log group waits for the evaluator's minute, which is short."""
     with (
-        mock.patch.object(log_group, "SEND_SECONDS", 0.01),
-        mock.patch.object(log_group, "_PAUSE_SECONDS", 0.01),
-        mock.patch.object(log_group, "_LONGEST_PAUSE_SECONDS", 0.05),
+        mock.patch.object(cloudwatch, "SEND_SECONDS", 0.01),
+        mock.patch.object(cloudwatch, "_PAUSE_SECONDS", 0.01),
+        mock.patch.object(cloudwatch, "_LONGEST_PAUSE_SECONDS", 0.05),
     ):
         yield

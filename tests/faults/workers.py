@@ -32,7 +32,7 @@ from botocore.exceptions import HTTPClientError
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.adapters.files.judged_entries import Judgement, ReplicationProgress, Tell
+from regworkers_core.adapters.judged_entries import Judgement, ReplicationProgress, Tell
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, UsageError

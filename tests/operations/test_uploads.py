@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.adapters.files.judged_entries import PAGE as ELIGIBILITY_PAGE
+from regworkers_core.adapters.judged_entries import PAGE as ELIGIBILITY_PAGE
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import report_key
 from regworkers_core.infrastructure.desired import lifecycle_rules

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pymongo.errors import AutoReconnect, CursorNotFound
 
 from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.adapters.mongo.pages import scan
+from regworkers_core.adapters.mongo.store import scan
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime

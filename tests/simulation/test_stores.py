@@ -12,7 +12,7 @@ from pymongo import InsertOne, UpdateOne
 from pymongo.errors import AutoReconnect, BulkWriteError, DuplicateKeyError, OperationFailure, WriteError
 from redis.exceptions import ResponseError
 
-from regworkers_core.adapters.redis.campaign_store import _REPLACE
+from regworkers_core.adapters.campaign_store import _REPLACE
 from tests.simulation.gates import HeldGate
 from tests.simulation.servers import kafka_client
 from tests.simulation.servers.kafka import Kafka, Refusal

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.analytics.archive.archiver import archive_events
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.events import EventType, event_id

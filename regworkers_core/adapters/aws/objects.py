@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, error_code
-from regworkers_core.adapters.files.private_files import open_private
+from regworkers_core.adapters.files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, P, T
 

@@ -1,4 +1,6 @@
-"""An SQS queue as the engine's `Queue`: full batches; only what an answer lists as `Successful` is done."""
+"""An SQS queue as the engine's `Queue`: full batches; only what an answer lists as `Successful` is done. And the queue
+of business events on their way to Kafka, with one envelope for all who send them.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,24 @@ from typing import Any, NamedTuple
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
+from regworkers_core.domain.messages import MessageType, chunks, encode
+from regworkers_core.domain.producers import PRODUCER
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, T, retry_parts, waits
 from regworkers_core.engine.queue import (
     MAX_RECEIVE,
+    QUEUE_SERVICE,
     DepthAndRetention,
     NotHidden,
     Outgoing,
+    Queue,
     QueueDepth,
     Received,
     SendFailure,
 )
 from regworkers_core.observability.metrics import operation as measured
 from regworkers_core.observability.metrics import sent
+from regworkers_core.observability.tracing import inject
 
 MAX_BATCH = 10
 # AWS accepts a stale receipt silently; emulators refuse it. Either way the message is no longer ours.
@@ -192,7 +199,7 @@ class SqsQueue:
             done = {each["Id"] for each in answer.get("Successful", ())}
             failed = {each["Id"]: each for each in answer.get("Failed", ())}
             if not (done or failed):
-                from regworkers_core.adapters.aws.direct_calls import UnreadableAnswer
+                from regworkers_core.adapters.aws.clients import UnreadableAnswer
 
                 raise UnreadableAnswer
             return {
@@ -325,3 +332,48 @@ class MessageMoves:
             )
             self._attributes[queue] = answer["Attributes"]
         return self._attributes[queue]
+
+
+class EventQueue:
+    """Packs CloudEvents into messages with `correlationId`, `attempt`, `traceparent` and `producer`, which `sign` makes
+    of a body.
+    """
+
+    def __init__(self, queue: Queue, sign: Callable[[bytes], str]) -> None:
+        self._queue, self._sign = queue, sign
+
+    def send(
+        self, events: Sequence[Mapping[str, Any]], *, within_seconds: float | None = None
+    ) -> dict[int, SendFailure]:
+        """Send in as few messages as possible; returns the failure of each event that was **not** confirmed, by its
+        index in `events`. A message carries the correlation id of its first event. Raises TransientFailure also
+        for a key that cannot be read.
+        """
+        runs = list(chunks(events))
+        attributes = {"attempt": "1", **inject()}
+        messages = []
+        for run in runs:
+            correlation_id = run[0]["correlationid"]
+            body = encode(MessageType.PUBLISH, correlation_id, run)
+            own = {"correlationId": correlation_id, PRODUCER: self._sign(body)}
+            messages.append(Outgoing(body, {**own, **attributes}))
+        failures = self._queue.send(messages, within_seconds=within_seconds) if messages else []
+        failed = {failure.index: failure for failure in failures}
+        unconfirmed: dict[int, SendFailure] = {}
+        start = 0
+        for index, run in enumerate(runs):
+            if index in failed:
+                unconfirmed.update(dict.fromkeys(range(start, start + len(run)), failed[index]))
+            start += len(run)
+        return unconfirmed
+
+    def send_all(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Send them as `send` does. Raises TransientFailure unless all are confirmed; a repeat sends the same event
+        ids, which consumers drop.
+        """
+        if unconfirmed := self.send(events):
+            error = next(iter(unconfirmed.values())).error
+            raise TransientFailure(
+                QUEUE_SERVICE,
+                f"{len(unconfirmed)} of {len(events)} events not confirmed by analytics-queue: {error}",
+            )

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from regworkers_core.adapters.kafka.credentials import Credentials
+from regworkers_core.adapters.kafka.security import Credentials
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import KafkaSettings

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from fairdraw import scheduling
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
-from regworkers_core.adapters.kafka.credentials import Credentials
+from regworkers_core.adapters.kafka.security import Credentials
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.observability.metrics import sent
 

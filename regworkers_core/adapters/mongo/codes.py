@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from regworkers_core.adapters.mongo.pages import scan
-from regworkers_core.adapters.mongo.store import Document, Store, Update, bulk_update
+from regworkers_core.adapters.mongo.store import Document, Store, Update, bulk_update, scan
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Planned
 

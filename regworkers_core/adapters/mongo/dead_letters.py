@@ -11,8 +11,15 @@ from typing import Any
 
 from fairdraw.documents import as_document, from_document
 from regworkers_core.adapters.mongo.activity import TEN_MINUTES
-from regworkers_core.adapters.mongo.pages import pages
-from regworkers_core.adapters.mongo.store import Document, Documents, Store, Update, bulk_update, find_all
+from regworkers_core.adapters.mongo.store import (
+    Document,
+    Documents,
+    Store,
+    Update,
+    bulk_update,
+    find_all,
+    pages,
+)
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import DeadLetter
 from regworkers_core.domain.order import Order, lenient_order

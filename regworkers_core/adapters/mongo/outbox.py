@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal
 
-from regworkers_core.adapters.mongo.pages import by_prefix
-from regworkers_core.adapters.mongo.store import Document, Inserted, Store, insert_once
+from regworkers_core.adapters.mongo.store import Document, Inserted, Store, by_prefix, insert_once
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 

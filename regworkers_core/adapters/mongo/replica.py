@@ -21,8 +21,7 @@ from regworkers_core.adapters.mongo.entry_documents import (
     stored_of,
     written_over,
 )
-from regworkers_core.adapters.mongo.pages import pages, scan
-from regworkers_core.adapters.mongo.store import DUPLICATE_KEY, Document, Store, Update
+from regworkers_core.adapters.mongo.store import DUPLICATE_KEY, Document, Store, Update, pages, scan
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
-from regworkers_core.adapters.mongo.pages import by_prefix, scan
 from regworkers_core.adapters.mongo.store import (
     Document,
     Documents,
     Inserted,
     Store,
     bulk_update,
+    by_prefix,
     insert_once,
+    scan,
 )
 from regworkers_core.domain.selection import Chunk, MarketPhase, NoticeType, Planned
 from regworkers_core.engine.dependency import Dependency

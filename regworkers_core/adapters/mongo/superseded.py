@@ -13,8 +13,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, canonical, erased_since
-from regworkers_core.adapters.mongo.pages import EXPIRES_AT, pages
-from regworkers_core.adapters.mongo.store import Document, Documents, Store, Update, bulk_update, find_all
+from regworkers_core.adapters.mongo.store import (
+    EXPIRES_AT,
+    Document,
+    Documents,
+    Store,
+    Update,
+    bulk_update,
+    find_all,
+    pages,
+)
 from regworkers_core.domain.entry import REPLICA_FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.order import Order, lenient_order

@@ -16,7 +16,7 @@ import duckdb
 import pandas as pd
 
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
-from regworkers_core.adapters.files.private_files import private_folder
+from regworkers_core.adapters.files import private_folder
 from regworkers_core.analytics.archive.manifest import ROOT, DataFile, read_manifest
 from regworkers_core.analytics.archive.rows import SCHEMA
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.files.judged_entries import POOL
+from regworkers_core.adapters.judged_entries import POOL
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import NoticeType, pipeline_key

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.tables import MAX_GET
-from regworkers_core.adapters.files.csv_lines import in_batches
-from regworkers_core.adapters.files.judged_entries import PAGE, JudgedEntry, JudgedWriter, Judgement, Tell
-from regworkers_core.adapters.files.private_files import write_private
+from regworkers_core.adapters.files import in_batches, write_private
+from regworkers_core.adapters.judged_entries import PAGE, JudgedEntry, JudgedWriter, Judgement, Tell
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import TableKey, User
 from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
@@ -222,7 +221,7 @@ class _Read(NamedTuple):
 def judge_campaign(
     runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell
 ) -> Judgement:
-    """Implement `regworkers_core.adapters.files.judged_entries.Judge` by the rules of eligibility, with a report."""
+    """Implement `regworkers_core.adapters.judged_entries.Judge` by the rules of eligibility, with a report."""
     return judge_entries(runtime, campaign, as_of=as_of, folder=folder, tell=tell).judgement(folder)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairdraw.large.engine import spilling
-from regworkers_core.adapters.files.judged_entries import DOMAIN_ENTRANTS, DOMAIN_SHARE, OTHER_DOMAINS
+from regworkers_core.adapters.judged_entries import DOMAIN_ENTRANTS, DOMAIN_SHARE, OTHER_DOMAINS
 from regworkers_core.domain.entry import FIELDS
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.case import Identity, Subject

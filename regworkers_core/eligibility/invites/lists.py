@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from fairdraw import scheduling
 from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.tables import MAX_GET
-from regworkers_core.adapters.files.csv_lines import (
+from regworkers_core.adapters.files import (
     Blank,
     Cells,
     CsvFile,

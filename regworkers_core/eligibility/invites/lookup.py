@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
-from regworkers_core.adapters.files.csv_lines import Reject, masked
+from regworkers_core.adapters.files import Reject, masked
 from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso

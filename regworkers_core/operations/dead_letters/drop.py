@@ -12,7 +12,7 @@ import orjson
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.adapters.files.private_files import open_private
+from regworkers_core.adapters.files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dead_letters.audit import DLQ, close_moved, close_settled, working

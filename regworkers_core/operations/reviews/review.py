@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
-from regworkers_core.adapters.files.private_files import private_folder, write_private
+from regworkers_core.adapters.files import private_folder, write_private
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from fairdraw.documents import as_document
-from regworkers_core.adapters.redis.campaign_store import CampaignStore, StoredKey, as_cached, parse_cached
+from regworkers_core.adapters.campaign_store import CampaignStore, StoredKey, as_cached, parse_cached
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fairdraw.documents import as_document
-from regworkers_core.adapters.files.csv_lines import in_batches, masked
+from regworkers_core.adapters.files import in_batches, masked
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.selection import MarketPhase

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fairdraw.documents import as_document
-from regworkers_core.adapters.files.csv_lines import (
+from regworkers_core.adapters.files import (
     Blank,
     Cells,
     CsvFile,

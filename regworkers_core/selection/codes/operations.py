@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from regworkers_core.adapters.files.csv_lines import Blank
+from regworkers_core.adapters.files import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.operation import (

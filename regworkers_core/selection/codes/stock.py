@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairdraw.documents import as_document
-from regworkers_core.adapters.files.csv_lines import masked
+from regworkers_core.adapters.files import masked
 from regworkers_core.adapters.mongo.codes import Code, CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseStatus
 from regworkers_core.domain.campaign import Campaign

@@ -27,7 +27,7 @@ from fairdraw.maths.files import (
     sha256_hex,
 )
 from fairdraw.maths.manifest import Manifest
-from regworkers_core.adapters.files.judged_entries import EXCLUSIONS, POOL
+from regworkers_core.adapters.judged_entries import EXCLUSIONS, POOL
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign

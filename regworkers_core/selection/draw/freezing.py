@@ -22,7 +22,7 @@ from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES
 from fairdraw.maths.merkle import root_of
 from fairdraw.maths.rules import MAX_WEIGHT
-from regworkers_core.adapters.files.judged_entries import (
+from regworkers_core.adapters.judged_entries import (
     EXCLUSION_SCHEMA,
     EXCLUSIONS,
     JUDGED,

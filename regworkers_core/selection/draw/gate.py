@@ -18,7 +18,7 @@ from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.files import ARTEFACTS, OUTCOMES
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof.verify import Verification, verify
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure, RequestError
 from regworkers_core.domain.selection import (

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import OUTCOMES
-from regworkers_core.adapters.files.judged_entries import POOL
+from regworkers_core.adapters.judged_entries import POOL
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import DrawBusy, pipeline_key

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regworkers_core.adapters.files.csv_lines import in_batches
+from regworkers_core.adapters.files import in_batches
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.adapters.mongo.outbox import ERASED, RowStatus
 from regworkers_core.domain.reasons import PermanentFailure, Reason

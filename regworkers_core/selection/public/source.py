@@ -43,7 +43,7 @@ from fairdraw.maths.files import (
 )
 from fairdraw.proof.inputs import PHASE_FOLDER, mark_not_confirmed
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
-from regworkers_core.adapters.files.judged_entries import EXCLUSIONS
+from regworkers_core.adapters.judged_entries import EXCLUSIONS
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import UsageError

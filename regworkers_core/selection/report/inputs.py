@@ -20,7 +20,7 @@ from fairdraw.large.engine import spilling
 from fairdraw.maths.files import CUTOFFS, MANIFEST, SUMMARY, parse_canonical
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
-from regworkers_core.adapters.files.judged_entries import OTHER_DOMAINS
+from regworkers_core.adapters.judged_entries import OTHER_DOMAINS
 from regworkers_core.domain.reasons import UsageError
 
 # A mail domain with fewer entries is not shown, because it could identify a fan.

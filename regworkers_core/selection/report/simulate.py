@@ -34,7 +34,7 @@ from fairdraw.maths.manifest import (
     SeedFile,
 )
 from fairdraw.maths.rules import entry_key_prefix, key_prefix
-from regworkers_core.adapters.files.judged_entries import POOL, POOL_SCHEMA
+from regworkers_core.adapters.judged_entries import POOL, POOL_SCHEMA
 from regworkers_core.domain.campaign import Market
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.report.simulation import Group, Scenario, Simulation

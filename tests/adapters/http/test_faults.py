@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from regworkers_core.adapters.http.service_http import MAX_BYTES
+from regworkers_core.adapters.service_http import MAX_BYTES
 from regworkers_core.domain.reasons import DependencyDown, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime

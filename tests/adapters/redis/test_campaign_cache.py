@@ -9,8 +9,8 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.adapters.redis.campaign_cache import CampaignCache
-from regworkers_core.adapters.redis.campaign_store import as_cached
+from regworkers_core.adapters.campaign_cache import CampaignCache
+from regworkers_core.adapters.campaign_store import as_cached
 from regworkers_core.domain.eligibility import FactSource, Known, Missing
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.redis.campaign_cache import CampaignCache
+from regworkers_core.adapters.campaign_cache import CampaignCache
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.runtime import Runtime
 from tests.adapters.redis.support import FakeSource, cache_over, campaign, from_cache, from_source, store_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regworkers_core.adapters.redis.campaign_cache import ServiceSource
+from regworkers_core.adapters.campaign_cache import ServiceSource
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.eligibility import FactSource, Known, Missing
 from regworkers_core.runtime import Runtime

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.redis.campaign_store import as_cached
+from regworkers_core.adapters.campaign_store import as_cached
 from regworkers_core.runtime import Runtime
 from tests.adapters.redis.support import campaign, make_stale, store_of
 from tests.support.runtimes import test_settings

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.files.judged_entries import (
+from regworkers_core.adapters.judged_entries import (
     DOMAIN_ENTRANTS,
     OTHER_DOMAINS,
     PAGE,

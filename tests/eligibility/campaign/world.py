@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from regworkers_core.adapters.files.judged_entries import read_judged
+from regworkers_core.adapters.judged_entries import read_judged
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.claim import TableKey, User

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.files.csv_lines import Blank, MalformedLine, Reject
+from regworkers_core.adapters.files import Blank, MalformedLine, Reject
 from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso, seconds

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from regworkers_core.adapters.kafka.credentials import Answer, Credentials
-from regworkers_core.adapters.kafka.security import KafkaSecurity, pem_blocks
+from regworkers_core.adapters.kafka.security import Answer, Credentials, KafkaSecurity, pem_blocks
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.settings import KafkaSettings
 from tests.support.certificates import Authority, Pair

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from regworkers_core.adapters.kafka.credentials import Answer, try_out
+from regworkers_core.adapters.kafka.security import Answer, try_out
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from tests.support.certificates import Authority, Pair

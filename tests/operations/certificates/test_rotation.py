@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from regworkers_core.adapters.kafka.credentials import MaterialInUse
 from regworkers_core.adapters.kafka.producer import OutgoingRecord, RotatingProducer
+from regworkers_core.adapters.kafka.security import MaterialInUse
 from regworkers_core.domain.reasons import Failure, UsageError
 from tests.support.waiting import wait_until
 

@@ -12,7 +12,7 @@ import structlog
 from click.testing import Result
 from typer.testing import CliRunner
 
-from regworkers_core.adapters.aws.log_group import LogGroupLines
+from regworkers_core.adapters.aws.cloudwatch import LogGroupLines
 from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, span_seconds

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from regworkers_core.adapters.aws.log_group import LogGroupLines
+from regworkers_core.adapters.aws.cloudwatch import LogGroupLines
 from regworkers_core.cli.main import build
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.observability.logs import configure_logging

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.adapters.aws import event_queue
+from regworkers_core.adapters.aws import sqs
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.messages import Op, ReplicationItem
@@ -97,7 +97,7 @@ def test_an_event_that_was_refused_comes_although_its_key_goes_on_in_another_mes
     world.replication._waiting.clear()
     world.send(*(ReplicationItem(each, Op.UPSERT) for each in keys))
     # One event a message.
-    monkeypatch.setattr(event_queue, "chunks", lambda events: [[event] for event in events])
+    monkeypatch.setattr(sqs, "chunks", lambda events: [[event] for event in events])
     refused = iter([SendFailure(0, "refused", permanent)])
     world.analytics.refuse = lambda _index, _message: next(refused, None)
     first = world.batch()

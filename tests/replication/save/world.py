@@ -13,7 +13,7 @@ import orjson
 
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
-from regworkers_core.adapters.aws.event_queue import EventQueue
+from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.adapters.files.csv_lines import Blank, MalformedLine, Reject, masked
+from regworkers_core.adapters.files import Blank, MalformedLine, Reject, masked
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.codes.importing import CodeRow, RejectedCode, read_columns, read_lines
 

@@ -11,7 +11,7 @@ import pytest
 
 from fairdraw.errors import DrawError
 from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso

@@ -15,7 +15,7 @@ from fairdraw.large.allocate import compute
 from fairdraw.large.engine import Engine
 from fairdraw.log.follow import follow
 from regworkers_core.adapters.aws.objects import Tagged
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import public_key

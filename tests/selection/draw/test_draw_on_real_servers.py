@@ -16,7 +16,7 @@ from fairdraw.errors import DrawError
 from fairdraw.maths.files import ARTEFACTS
 from fairdraw.maths.manifest import commitment_of
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.adapters.files.judged_entries import PAGE, Judgement, ReplicationProgress, Tell
+from regworkers_core.adapters.judged_entries import PAGE, Judgement, ReplicationProgress, Tell
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError, UsageError

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from regworkers_core.adapters.files.judged_entries import EXCLUSIONS, POOL, JudgedEntry
+from regworkers_core.adapters.judged_entries import EXCLUSIONS, POOL, JudgedEntry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.selection.draw.freezing import PoolCounts, write_pool
 from tests.selection.draw.world import CAMPAIGN, entry

@@ -10,7 +10,7 @@ import pytest
 
 from fairdraw.maths.files import sha256_hex
 from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.adapters.files.judged_entries import ReplicationProgress
+from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from regworkers_core.adapters.files.judged_entries import (
+from regworkers_core.adapters.judged_entries import (
     JudgedEntry,
     JudgedWriter,
     Judgement,

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from regworkers_core.adapters.aws.event_queue import EventQueue
+from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.domain.messages import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from redis.exceptions import DataError, ResponseError
 
-from regworkers_core.adapters.redis import campaign_store
+from regworkers_core.adapters import campaign_store
 from tests.simulation.gate import Gate, alone
 
 # Changes that a failover can undo: replicas are behind by some milliseconds.

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from regworkers_core.adapters.aws.secrets import SecretStore
-from regworkers_core.adapters.http.service_http import BearerToken, MalformedResponse, ServiceHttp
+from regworkers_core.adapters.service_http import BearerToken, MalformedResponse, ServiceHttp
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import User
 from regworkers_core.domain.keys import EntryKey

@@ -1,7 +1,8 @@
-"""CSV files for import: reading lines, finding repeated values, and writing rejected lines, all in constant memory.
+"""Files of one account: private ones (0600, 0700, whatever the umask is), and CSV files for import.
 
-Files may use comma, semicolon or tab, a byte order mark, any line ends and any order of columns. One line is one row:
-an open quotation mark breaks its own line, not the rest of the file. A wrong row never ends the reading.
+A CSV file is read in constant memory: its lines, the values that repeat, and the lines that are rejected. It may use
+comma, semicolon or tab, a byte order mark, any line ends and any order of columns. One line is one row: an open
+quotation mark breaks its own line, not the rest of the file. A wrong row never ends the reading.
 """
 
 from __future__ import annotations
@@ -9,15 +10,53 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NamedTuple, TextIO, TypeVar
+from typing import BinaryIO, NamedTuple, TextIO, TypeVar
 
-from regworkers_core.adapters.files.private_files import open_private
 from regworkers_core.domain.reasons import UsageError
+
+_FILE, _FOLDER = 0o600, 0o700
+
+
+def open_private(path: Path, *, append: bool = False) -> BinaryIO:
+    """Open for writing, truncated unless `append`. An existing file also becomes private; a device or a pipe is left as
+    it is. Raises OSError.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else 0), _FILE)
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            # The file may belong to another user.
+            with suppress(PermissionError):
+                os.fchmod(fd, _FILE)
+            if not append:
+                os.ftruncate(fd, 0)
+        return os.fdopen(fd, "ab" if append else "wb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def write_private(path: Path, data: bytes | str) -> None:
+    """Write a private file. Raises OSError."""
+    with open_private(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def private_folder(path: Path) -> None:
+    """Create the folder and missing parents. An existing folder keeps its mode."""
+    missing = [path]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    for folder in reversed(missing):
+        folder.mkdir(mode=_FOLDER, exist_ok=True)
+
 
 _SHOWN_CHARS = 4
 _SHOWN_COLUMNS = 8

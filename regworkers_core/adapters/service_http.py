@@ -1,30 +1,105 @@
 """GET requests to one of the platform's four services: pooled, bounded in time and size, retried, behind its breaker.
 
-Only reads are made, so no request needs an idempotency key and each may be repeated.
+Only reads are made, so no request needs an idempotency key and each may be repeated. A request has a deadline for all
+that it does on the wire: a client's time-outs bound one read, so a server that sends a byte now and then would keep it
+waiting forever.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import ssl
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
+import httpcore2
 import httpx2
 import orjson
 from structlog.contextvars import get_contextvars
 
 from fairdraw import scheduling
-from regworkers_core.adapters.http.deadline import BoundedTransport, Deadline
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.engine.dependency import Classify, Dependency
 from regworkers_core.observability.tracing import inject, span
 from regworkers_core.settings import ServicesSettings
+
+# When (monotonic seconds) the request that this thread makes must be over. A pooled connection serves many requests.
+_END: ContextVar[float] = ContextVar("end of the request", default=math.inf)
+
+
+@contextmanager
+def _until(end: float) -> Iterator[None]:
+    before = _END.set(end)
+    try:
+        yield
+    finally:
+        _END.reset(before)
+
+
+def _cut(timeout: float | None, expired: type[Exception]) -> float | None:
+    """`timeout`, or the rest of the request's time if that is less. Raises `expired` if none is left."""
+    left = _END.get() - scheduling.monotonic()
+    if left <= 0:
+        raise expired("the deadline of the whole response has passed")
+    if timeout is None:
+        return None if left == math.inf else left
+    return min(timeout, left)
+
+
+class _Backend(httpcore2.SyncBackend):
+    """Connections that keep the deadline."""
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *options: Any, **named: Any
+    ) -> httpcore2.NetworkStream:
+        timeout = _cut(timeout, httpcore2.ConnectTimeout)
+        return _Stream(super().connect_tcp(host, port, timeout, *options, **named))
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, inner: httpcore2.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, _cut(timeout, httpcore2.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, _cut(timeout, httpcore2.WriteTimeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        timeout = _cut(timeout, httpcore2.ConnectTimeout)
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class BoundedTransport(httpx2.HTTPTransport):
+    """httpx2's pool over connections that keep the deadline."""
+
+    def __init__(self, *, https: bool, connections: int) -> None:
+        # Not by `super`, which accepts no network backend, and always reads certificates, which takes as long as ten
+        # requests.
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=httpx2.create_ssl_context() if https else None,
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=httpx2.Limits().keepalive_expiry,
+            network_backend=_Backend(),
+        )
 
 
 class BearerToken:
@@ -118,13 +193,10 @@ class ServiceHttp:
     ) -> None:
         self._name, self._base, self._token = name, base_url.rstrip("/"), token
         self._dependency, self._settings, self._budget_seconds = dependency, settings, budget_seconds
-        self._deadline = Deadline()
-        most = settings.max_connections
-        pool = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
-        self._client = httpx2.Client(
-            transport=BoundedTransport(self._deadline, https=base_url.startswith("https:"), limits=pool),
-            follow_redirects=False,
+        transport = BoundedTransport(
+            https=base_url.startswith("https:"), connections=settings.max_connections
         )
+        self._client = httpx2.Client(transport=transport, follow_redirects=False)
 
     def get(self, *segments: str, read: Callable[[Any], T]) -> T | None:
         """GET the path of `segments` and return what `read` makes of the document; None if the service itself answers
@@ -190,7 +262,7 @@ class ServiceHttp:
         )
         with (
             span(f"{name} GET") as current,
-            self._deadline.at(end),
+            _until(end),
             self._client.stream(
                 "GET", self._base + path, headers=_headers(token), timeout=timeout
             ) as response,

@@ -1,1 +1,0 @@
-"""A cache of campaigns in Redis, in front of their source."""
