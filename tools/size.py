@@ -28,7 +28,7 @@ class Size(NamedTuple):
 LIMITS = {
     "fairdraw": Size(50, 6_000),
     "regworkers_core": Size(7, 700),
-    "regworkers_core/adapters": Size(58, 6_700),
+    "regworkers_core/adapters": Size(46, 6_700),
     "regworkers_core/analytics": Size(17, 1_800),
     "regworkers_core/cli": Size(25, 3_300),
     "regworkers_core/domain": Size(19, 1_700),
