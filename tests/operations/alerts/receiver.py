@@ -16,14 +16,15 @@ ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 
 @dataclass(slots=True)
 class Receiver:
-    """`events` are those that PagerDuty received, `texts` those of Slack. `status` is the answer to both; while `gate`
-    is closed, requests hang.
+    """`events` are those that PagerDuty received, `messages` those of Slack. `status` is the answer to both, `body`
+    what Slack says to a message that it takes; while `gate` is closed, requests hang.
     """
 
     port: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
     status: dict[str, int] = field(default_factory=dict)
+    body: bytes = b"ok"
     gate: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -35,6 +36,10 @@ class Receiver:
             "docs_url": "https://docs.example/regworkers",
         }
 
+    @property
+    def texts(self) -> list[str]:
+        return [message["text"] for message in self.messages]
+
     def actions(self) -> list[tuple[str, str]]:
         """What PagerDuty received of which incident."""
         return [
@@ -43,7 +48,7 @@ class Receiver:
 
     def clear(self) -> None:
         self.events.clear()
-        self.texts.clear()
+        self.messages.clear()
 
     def take(self, path: str, document: dict[str, Any]) -> tuple[int, bytes]:
         self.gate.wait(20)
@@ -52,8 +57,8 @@ class Receiver:
         if status >= 300:
             return status, b"{}"
         if service == "slack":
-            self.texts.append(document["text"])
-            return status, b"ok"
+            self.messages.append(document)
+            return status, self.body
         assert path == "/v2/enqueue" and document["routing_key"] == ROUTING_KEY
         self.events.append(document)
         return status, orjson.dumps({"status": "success", "dedup_key": document["dedup_key"]})

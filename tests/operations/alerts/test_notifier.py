@@ -1,4 +1,4 @@
-"""Mutes, acknowledgements, slow channels and concurrent evaluations: what a channel receives, and how often."""
+"""Incidents, mutes, acknowledgements, slow channels, concurrent evaluations: what a channel receives, and how often."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import HealthCheck
 from hypothesis import given as generated
 from hypothesis import settings as generation
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.domain.alert import Alert, IncidentChange, Severity
@@ -49,7 +50,7 @@ class FakeChannel:
         self.inside -= 1
         if self.down:
             raise TransientFailure(self.name, "no answer")
-        self.received.append((incident.alert.key, change))
+        self.received.append((incident.dedup_key, change))
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ def test_a_muted_incident_opens_and_is_notified_when_the_mute_ends_and_it_is_sti
     assert channel.received == []
     clock.now += 1
     notifier.settle("queue-depth", [DEEP])
-    assert channel.received == [("queue-depth:a", IncidentChange.OPENED)]
+    assert channel.received == [("queue-depth:a#1", IncidentChange.OPENED)]
 
 
 def test_a_mute_covers_its_key_alone_and_what_came_and_went_under_it_is_never_notified(
@@ -100,7 +101,7 @@ def test_a_mute_covers_its_key_alone_and_what_came_and_went_under_it_is_never_no
     notifier.settle("queue-depth", [OTHER])
     runtime.mutes.remove("queue-depth:a")
     notifier.settle("queue-depth", [OTHER])
-    assert channel.received == [("queue-depth:b", IncidentChange.OPENED)]
+    assert channel.received == [("queue-depth:b#1", IncidentChange.OPENED)]
 
 
 def test_the_end_of_what_was_notified_before_a_mute_is_notified_after_it(
@@ -112,12 +113,12 @@ def test_the_end_of_what_was_notified_before_a_mute_is_notified_after_it(
     mute(runtime, "queue-depth:a", clock.now)
     for holding in ([], [DEEP], []):
         notifier.settle("queue-depth", holding)
-    assert channel.received == [("queue-depth:a", IncidentChange.OPENED)]
+    assert channel.received == [("queue-depth:a#1", IncidentChange.OPENED)]
     clock.now += 601
     notifier.settle("queue-depth", [])
     assert channel.received == [
-        ("queue-depth:a", IncidentChange.OPENED),
-        ("queue-depth:a", IncidentChange.RESOLVED),
+        ("queue-depth:a#1", IncidentChange.OPENED),
+        ("queue-depth:a#1", IncidentChange.RESOLVED),
     ]
 
 
@@ -125,7 +126,7 @@ def test_a_mute_in_the_future_mutes_nothing(runtime: Runtime, clock: Clock) -> N
     channel = FakeChannel()
     mute(runtime, "queue-depth:*", clock.now + 86_400)
     notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP])
-    assert channel.received == [("queue-depth:a", IncidentChange.OPENED)]
+    assert channel.received == [("queue-depth:a#1", IncidentChange.OPENED)]
 
 
 def test_an_acknowledgement_is_notified_once_and_ends_with_its_incident(
@@ -230,7 +231,7 @@ def test_a_process_that_dies_while_notifying_delays_others_by_a_minute_whatever_
     assert channel.received == []
     clock.now += later
     notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP])
-    assert channel.received == [("queue-depth:a", IncidentChange.OPENED)]
+    assert channel.received == [("queue-depth:a#1", IncidentChange.OPENED)]
 
 
 def test_a_message_that_a_channel_refuses_does_not_block_the_others(runtime: Runtime, clock: Clock) -> None:
@@ -242,14 +243,14 @@ def test_a_message_that_a_channel_refuses_does_not_block_the_others(runtime: Run
 
     channel = Picky()
     notifier_with(runtime, clock, channel).settle("queue-depth", [DEEP, OTHER])
-    assert channel.received == [("queue-depth:b", IncidentChange.OPENED)]
+    assert channel.received == [("queue-depth:b#1", IncidentChange.OPENED)]
 
 
 def test_the_most_severe_alert_is_sent_first(runtime: Runtime, clock: Clock) -> None:
     channel = FakeChannel()
     mild = Alert("queue-depth:0", Severity.WARNING, "", "")
     notifier_with(runtime, clock, channel).settle("queue-depth", [mild, DEEP])
-    assert [key for key, _ in channel.received] == ["queue-depth:a", "queue-depth:0"]
+    assert [key for key, _ in channel.received] == ["queue-depth:a#1", "queue-depth:0#1"]
 
 
 def test_what_is_kept_or_not_known_neither_opens_nor_closes(runtime: Runtime, clock: Clock) -> None:
@@ -309,6 +310,91 @@ def test_an_incident_that_is_less_severe_now_is_resolved_where_only_severe_ones_
     warning = replace(DEEP, severity=Severity.WARNING)
     for alerts in ([DEEP], [warning], [warning], [DEEP], []):
         made.settle("queue-depth", alerts)
-    opened, resolved = (DEEP.key, IncidentChange.OPENED), (DEEP.key, IncidentChange.RESOLVED)
+    opened, resolved = (
+        (f"{DEEP.key}#1", change) for change in (IncidentChange.OPENED, IncidentChange.RESOLVED)
+    )
     assert pager.received == [opened, resolved, opened, resolved]
     assert chat.received == [opened, resolved]
+
+
+KAFKA = Alert("analytics:kafka", Severity.CRITICAL, "Kafka does not answer", "analytics.md")
+AGE = Alert("analytics:age", Severity.WARNING, "the oldest message is 3 days old", "analytics.md")
+
+
+def test_trouble_that_comes_back_before_its_end_was_notified_stays_the_same_incident(
+    runtime: Runtime,
+) -> None:
+    channel, other, now = FakeChannel(), FakeChannel("other"), iter(float(second) for second in range(100))
+    notifier = Notifier(runtime.incidents, [channel, other], clock=lambda: next(now))
+    notifier.settle("analytics", [KAFKA])
+    channel.down = True
+    notifier.settle("analytics", [])
+    (incident,) = notifier.settle("analytics", [KAFKA])
+    channel.down = False
+    notifier.settle("analytics", [KAFKA])
+    notifier.settle("analytics", [])
+    # It knew of it all the time, and it is closed there.
+    assert channel.received == [
+        ("analytics:kafka#1", IncidentChange.OPENED),
+        ("analytics:kafka#1", IncidentChange.RESOLVED),
+    ]
+    assert [change for _, change in other.received] == [IncidentChange.OPENED, IncidentChange.RESOLVED] * 2
+    assert incident.serial == 1
+    (incident,) = notifier.settle("analytics", [KAFKA])
+    assert incident.serial == 2
+
+
+def test_a_channel_that_is_no_more_does_not_keep_an_incident_from_being_another_one(
+    runtime: Runtime,
+) -> None:
+    channel, removed = FakeChannel(), FakeChannel("removed")
+    Notifier(runtime.incidents, [channel, removed], clock=lambda: 0.0).settle("analytics", [KAFKA])
+    left = Notifier(runtime.incidents, [channel], clock=lambda: 1.0)
+    left.settle("analytics", [])
+    (incident,) = left.settle("analytics", [KAFKA])
+    assert incident.serial == 2
+
+
+def test_an_old_look_does_not_close_the_same_incident_that_was_opened_again(
+    runtime: Runtime,
+) -> None:
+    channel, now = FakeChannel(), iter(float(second) for second in range(100))
+    notifier = Notifier(runtime.incidents, [channel], clock=lambda: next(now))
+    (seen,) = notifier.settle("analytics", [KAFKA])
+    channel.down = True
+    notifier.settle("analytics", [])
+    (again,) = notifier.settle("analytics", [KAFKA])
+    assert again.serial == seen.serial
+    runtime.incidents.resolve(seen, "2026-11-25T00:00:00.000Z")
+    assert runtime.incidents.all_open()
+
+
+def test_a_channel_with_a_defect_does_not_keep_the_others_silent(runtime: Runtime) -> None:
+    class Defect(FakeChannel):
+        def notify(self, incident: Incident, change: IncidentChange) -> None:
+            raise ValueError("a summary that it cannot take")
+
+    channel = FakeChannel()
+    channels = [Defect("defect"), channel]
+    with capture_logs() as logs:
+        Notifier(runtime.incidents, channels, clock=lambda: 0.0).settle("analytics", [KAFKA])
+    assert channel.received == [("analytics:kafka#1", IncidentChange.OPENED)]
+    (line,) = [each for each in logs if each["event"] == "alert not delivered"]
+    assert (
+        line["channel"] == "defect" and "ValueError at " in line["error"] and "summary" not in line["error"]
+    )
+
+
+def test_the_incidents_of_another_scope_are_left_alone(runtime: Runtime, clock: Clock) -> None:
+    notifier = notifier_with(runtime, clock)
+    notifier.settle("analytics", [KAFKA])
+    notifier.settle("certificates", [])
+    assert [incident.alert for incident in runtime.incidents.all_open()] == [KAFKA]
+
+
+def test_an_open_incident_has_the_numbers_of_the_last_evaluation(runtime: Runtime, clock: Clock) -> None:
+    notifier = notifier_with(runtime, clock)
+    notifier.settle("analytics", [AGE])
+    worse = Alert(AGE.key, Severity.CRITICAL, "the oldest message is 12 days old", AGE.runbook, {"days": 12})
+    (incident,) = notifier.settle("analytics", [worse])
+    assert incident.alert == worse and incident.serial == 1

@@ -204,13 +204,3 @@ def test_a_sensor_whose_evaluations_could_not_be_recorded_is_not_taken_for_dead(
     assert seconds_ago(NOW - 60) == 60, "it is over since a minute"
     world.now += 200
     assert seconds_ago(NOW - 60) == 260, "it still has not looked: this is not the outage's doing"
-
-
-def test_what_is_no_memory_of_an_outage_is_none() -> None:
-    for state in (
-        {},
-        {"since": 7},
-        {"since": "yesterday", "last": "now"},
-        {"since": "2026-11-26T05:00:00.000Z"},
-    ):
-        assert Outage.parse(state) is None

@@ -139,11 +139,6 @@ def test_there_are_two_severities(severity: Any) -> None:
         AlertSettings.model_validate({"severity": {"queueDeep": "warning"}})
 
 
-def test_a_severity_can_be_set_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REGWORKERS_ALERTS__SEVERITY__QUEUE_DEPTH", "critical")
-    assert Settings().alerts.severity.queue_depth is Severity.CRITICAL
-
-
 def test_thresholds_of_dead_letters_drift_and_ticks_are_settings() -> None:
     some = settings(dead_letters=2, drift_entries=300, drift_critical=500, silent_intervals=100)
     assert found("dead-letters", ILL, settings=some) == [] == found("drift", ILL, settings=some)
