@@ -11,6 +11,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, get_args
 
 import dagster as dg
 import orjson
@@ -18,7 +19,13 @@ import pytest
 from dagster._core.workspace.load_target import PyProjectFileTarget, WorkspaceFileTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
+from regworkers_core.drains.runner import DrainSpec
+from regworkers_core.flows import DRAINS
+from regworkers_core.operation import Duty
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.definitions import defs
+from regworkers_dagster.pods import JOB_NAMES, MANAGERS_JOBS
+from regworkers_dagster.runs import DUTY_TAG, FOR_TAG, tags_of_job
 from tests.dagster.support import job
 
 # Loads everything with the network out of reach, then says what it found.
@@ -35,83 +42,6 @@ print(json.dumps({
     "schedules": {s.name: s.default_status.value for s in repository.schedule_defs},
 }))
 """
-JOBS = [
-    "annul_draw",
-    "archive_events",
-    "backfill_entries",
-    "block_struck_codes",
-    "campaign_funnel",
-    "campaign_status",
-    "check_archive",
-    "check_certificate",
-    "check_selection",
-    "close_campaign",
-    "confirm_draw",
-    "create_campaign",
-    "draw",
-    "drill_recovery",
-    "drop_dead_letters",
-    "enqueue_entries",
-    "export_draw",
-    "find_resources",
-    "first_checks",
-    "show_config",
-    "housekeeping",
-    "import_codes",
-    "make_receipt",
-    "monthly_review",
-    "notifications_status",
-    "name_cause",
-    "open_campaign",
-    "pause_drain",
-    "pause_notifications",
-    "process_selections",
-    "prune_runs",
-    "publish_draw_page",
-    "publish_events",
-    "quarterly_review",
-    "reconcile_entries",
-    "redrive_dead_letters",
-    "remove_invites",
-    "replan_code",
-    "resume_drain",
-    "resume_notifications",
-    "retry_market_selection",
-    "review_dead_letters",
-    "runbook_campaign_configuration",
-    "runbook_cost",
-    "runbook_kafka",
-    "runbook_out_of_sync",
-    "runbook_selection_failures",
-    "runbook_stream_lag",
-    "runbook_time_outs",
-    "runbook_total_failure",
-    "save_entries",
-    "send_notifications",
-    "simulate_draw",
-    "strike_entries",
-    "top_up",
-    "upload_invites",
-    "void_codes",
-    "weekly_review",
-]
-SENSORS = {
-    "enqueue_entries_sensor",
-    "save_entries_sensor",
-    "observe_replication",
-    "watch_campaigns",
-    "record_campaigns",
-    "watch_markets",
-    "process_selections_sensor",
-    "send_notifications_sensor",
-    "observe_selection",
-    "publish_events_sensor",
-    "observe_analytics",
-    "alerts_sensor",
-    "first_checks",
-    "count_runs",
-}
-REPLICATION = {"demand_table", "replication_queue", "replication_dlq", "entries", "reconcile_results"}
 # The steps of a campaign's draw, in order.
 DRAW = [
     "eligibility_report",
@@ -123,21 +53,6 @@ DRAW = [
     "draw_report",
     "publication",
 ]
-SELECTION = {
-    *DRAW[1:],
-    "campaigns",
-    "codes",
-    "selection_queue",
-    "selection_dlq",
-    "selections",
-    "outbox",
-    "notifications",
-    "notification_dlq",
-}
-ELIGIBILITY = {"invites", "eligibility_report"}
-CERTIFICATES = {"kafka_certificate"}
-OPERATIONS = {"system_health", "weekly_review", "monthly_review", "quarterly_review"}
-ANALYTICS = {"analytics_queue", "analytics_dlq", "kafka_events", "event_archive", "campaign_funnel"}
 
 
 def _load(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -161,8 +76,7 @@ def test_all_load_in_a_fresh_interpreter_without_network_or_stack_and_run_by_the
     done = _load(tmp_path, CONFIG_ENV=environment)
     assert done.returncode == 0, done.stderr
     found = orjson.loads(done.stdout)
-    assert set(JOBS) <= set(found["jobs"])
-    assert set(found["sensors"]) == SENSORS
+    assert set(found["jobs"]) >= JOB_NAMES and found["sensors"]
     assert set(found["sensors"].values()) | set(found["schedules"].values()) == {status}
 
 
@@ -186,30 +100,15 @@ def test_a_command_of_dagster_without_options_loads_what_workspace_yaml_names(
     assert found == named == ["regworkers_dagster.definitions"]
 
 
-def flow_of(asset: str) -> str:
-    flows = {"replication": REPLICATION, "selection": SELECTION, "eligibility": ELIGIBILITY}
-    flows |= {"analytics": ANALYTICS, "certificates": CERTIFICATES, "operations": OPERATIONS}
-    return next(flow for flow, assets in flows.items() if asset in assets)
-
-
 def test_every_asset_is_described_owned_grouped_and_tagged() -> None:
-    from regworkers_dagster.definitions import defs
-
-    specs = list(defs.resolve_asset_graph().asset_nodes)
-    known = REPLICATION | SELECTION | ELIGIBILITY | ANALYTICS | CERTIFICATES | OPERATIONS
-    assert {spec.key.to_user_string() for spec in specs} == known
-    for spec in specs:
+    for spec in defs.resolve_asset_graph().asset_nodes:
         assert spec.description, spec.key
         assert spec.owners, spec.key
         assert spec.kinds, spec.key
-        flow = flow_of(spec.key.to_user_string())
-        assert spec.group_name == flow, spec.key
-        assert spec.tags.get("regworkers/flow") == flow, spec.key
+        assert spec.group_name and spec.tags.get("regworkers/flow") == spec.group_name, spec.key
 
 
 def test_the_graph_is_the_flow() -> None:
-    from regworkers_dagster.definitions import defs
-
     graph = defs.resolve_asset_graph()
     edges = {
         (parent.to_user_string(), node.key.to_user_string())
@@ -249,7 +148,8 @@ def test_the_graph_is_the_flow() -> None:
     }
 
 
-@pytest.mark.parametrize("name", JOBS)
+# Several processes share a cycle of verification.
+@pytest.mark.parametrize("name", sorted(JOB_NAMES - {"verify_entries"}))
 def test_a_job_needs_no_configuration_and_runs_in_one_process(name: str) -> None:
     definition = job(name)
     assert dg.validate_run_config(definition, {})
@@ -257,79 +157,24 @@ def test_a_job_needs_no_configuration_and_runs_in_one_process(name: str) -> None
     assert definition.description
 
 
-def test_a_drain_run_has_no_other_step() -> None:
+@pytest.mark.parametrize("drain", DRAINS, ids=lambda each: each.name)
+def test_a_drain_run_has_no_other_step_and_the_tag_by_which_sensors_find_it(drain: DrainSpec[Any]) -> None:
     # A check that takes minutes would keep the run active after its drain, and no other would be started.
-    assert [node.name for node in job("save_entries").graph.nodes] == ["save"]
-    assert [node.name for node in job("enqueue_entries").graph.nodes] == ["enqueue"]
-    assert [node.name for node in job("process_selections").graph.nodes] == ["selections"]
-    assert [node.name for node in job("publish_events").graph.nodes] == ["publish"]
-    assert [node.name for node in job("send_notifications").graph.nodes] == ["notifications"]
+    made = job(drain.job)
+    assert [node.name for node in made.graph.nodes] == [drain.name]
+    assert made.tags["regworkers/drain"] == drain.name
 
 
-def test_drains_carry_the_tag_by_which_sensors_find_them() -> None:
-    assert job("save_entries").tags["regworkers/drain"] == "save"
-    assert job("enqueue_entries").tags["regworkers/drain"] == "enqueue"
-    assert job("process_selections").tags["regworkers/drain"] == "selections"
-    assert job("publish_events").tags["regworkers/drain"] == "publish"
-    assert job("send_notifications").tags["regworkers/drain"] == "notifications"
-
-
-# Drains, backfill and reconcile: heartbeats, leases and progress tell whether they hang.
-UNLIMITED = {
-    "backfill_entries",
-    "enqueue_entries",
-    "first_checks",
-    "process_selections",
-    "publish_events",
-    "reconcile_entries",
-    "runbook_out_of_sync",
-    "runbook_total_failure",
-    "save_entries",
-    "send_notifications",
-    "verify_entries",
-}
-# Their time grows with a campaign, the archive or a list.
-LONG = {
-    "archive_events",
-    "block_struck_codes",
-    "campaign_funnel",
-    "check_archive",
-    "confirm_draw",
-    "draw",
-    "drill_recovery",
-    "drop_dead_letters",
-    "eligibility_report",
-    "erase_entry",
-    "repeat_erasures",
-    "undo_acceptance",
-    "housekeeping",
-    "export_draw",
-    "import_codes",
-    "make_receipt",
-    "publish_draw_page",
-    "quarterly_review",
-    "redrive_dead_letters",
-    "remove_invites",
-    "simulate_draw",
-    "top_up",
-    "upload_invites",
-    "void_codes",
-}
-
-
-def test_every_run_that_may_not_take_for_ever_has_its_limit() -> None:
-    from regworkers_dagster.definitions import defs
-
-    names = {each.name for each in defs.get_repository_def().get_all_jobs() if "__" not in each.name}
-    limits = {name: job(name).run_tags.get("dagster/max_runtime") for name in names}
-    assert {name for name, limit in limits.items() if limit is None} == UNLIMITED
-    assert {name for name, limit in limits.items() if limit == "21600"} == LONG
-    assert {limits[name] for name in names - UNLIMITED - LONG} == {"900"}
+def test_every_run_that_may_not_take_for_ever_has_its_limit_as_the_page_says() -> None:
+    limits = {name: job(name).run_tags.get("dagster/max_runtime") for name in JOB_NAMES}
     page = (PROJECT_ROOT / "docs" / "maintenance.md").read_text(encoding="utf-8")
-    _, short, long, *unlimited = page.partition("\n## Reviews")[0].split("\n- **")
-    assert set(re.findall(r"`(\w+)`", long)) == LONG, "as the page says"
-    assert set(re.findall(r"`(\w+)`", " ".join(unlimited))) - {"start_timeout_seconds"} == UNLIMITED
-    assert set(re.findall(r"`(\w+)`", short)) <= names - UNLIMITED - LONG
+    _, _, long, *unlimited = page.partition("\n## Reviews")[0].split("\n- **")
+    of_page = {
+        "21600": set(re.findall(r"`(\w+)`", long)),
+        None: set(re.findall(r"`(\w+)`", " ".join(unlimited))) - {"start_timeout_seconds"},
+    }
+    assert {limit: {name for name in limits if limits[name] == limit} for limit in of_page} == of_page
+    assert {limits[name] for name in JOB_NAMES.difference(*of_page.values())} == {"900"}
 
 
 @pytest.mark.parametrize(
@@ -370,8 +215,6 @@ def test_a_run_that_hangs_is_ended_by_the_instance_also_where_no_launcher_starte
 
 
 def test_everything_of_a_draw_is_partitioned_by_its_campaign_and_the_draw_job_with_it() -> None:
-    from regworkers_dagster.definitions import defs
-
     graph = defs.resolve_asset_graph()
     partitioned = {node.key.to_user_string() for node in graph.asset_nodes if node.partitions_def is not None}
     assert partitioned == {*DRAW, "campaigns", "codes", "invites", "campaign_funnel"}
@@ -397,12 +240,57 @@ def test_dg_lists_the_definitions_and_neither_it_nor_a_load_prints_a_warning() -
     )
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     names = {each["name"] for each in orjson.loads(done.stdout)["jobs"]}
-    assert set(JOBS) <= names
+    assert names >= JOB_NAMES
 
 
 def test_the_page_on_maintenance_lists_every_schedule_with_its_job() -> None:
-    from regworkers_dagster.definitions import defs
-
     page = (PROJECT_ROOT / "docs/maintenance.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page, re.MULTILINE))
     assert listed == {(each.name, each.job_name) for each in defs.get_repository_def().schedule_defs}
+
+
+REPOSITORY = defs.get_repository_def()
+
+
+def tags(name: str) -> dict[str, str]:
+    return dict(REPOSITORY.get_job(name).run_tags)
+
+
+def test_every_job_and_so_each_of_its_runs_says_its_duty_and_whom_it_is_for() -> None:
+    names = set(REPOSITORY.job_names) - {"__ASSET_JOB"}
+    assert names == JOB_NAMES
+    assert {tags(name)[DUTY_TAG] for name in names} == set(get_args(Duty))
+    assert {tags(name)[FOR_TAG] for name in names} == {"manager", "on-call", "system"}
+
+
+def test_what_managers_may_launch_is_for_managers_also_if_a_sensor_starts_it_too() -> None:
+    started = {target.job_name for sensor in REPOSITORY.sensor_defs for target in sensor.targets or ()}
+    assert {"draw", "retry_market_selection"} <= started & set(MANAGERS_JOBS)
+    found = {name for name in JOB_NAMES if tags(name)[FOR_TAG] == "manager"}
+    assert found == set(MANAGERS_JOBS)
+
+
+def test_what_only_sensors_and_schedules_start_is_for_the_system() -> None:
+    started = {target.job_name for sensor in REPOSITORY.sensor_defs for target in sensor.targets or ()}
+    started |= {schedule.job_name for schedule in REPOSITORY.schedule_defs}
+    found = {name for name in JOB_NAMES if tags(name)[FOR_TAG] == "system"}
+    assert found == (started & JOB_NAMES) - set(MANAGERS_JOBS)
+
+
+@pytest.mark.parametrize(
+    ("name", "duty", "who"),
+    [
+        ("save_entries", "replication", "system"),
+        ("import_codes", "selection", "manager"),
+        ("upload_invites", "operations", "manager"),
+        ("redrive_dead_letters", "operations", "on-call"),
+        ("verify_entries", "replication", "on-call"),
+    ],
+)
+def test_a_list_by_tag_has_the_jobs_that_a_person_looks_for(name: str, duty: str, who: str) -> None:
+    assert (tags(name)[DUTY_TAG], tags(name)[FOR_TAG]) == (duty, who)
+
+
+def test_a_job_without_a_pod_has_no_tags() -> None:
+    with pytest.raises(LookupError, match="add it to JOBS"):
+        tags_of_job("unlisted")

@@ -114,19 +114,8 @@ def test_each_job_asks_for_what_it_touches() -> None:
 
     names = [each.name for each in defs.get_repository_def().get_all_jobs() if "__" not in each.name]
     users = {key: {name for name in names if key in asks_for(name)} for key in connections()}
-    assert users["kafka"] == {
-        "archive_events",
-        "check_certificate",
-        "doctor",
-        "first_checks",
-        "monthly_review",
-        "publish_events",
-        "quarterly_review",
-        "runbook_kafka",
-        "runbook_time_outs",
-        "runbook_total_failure",
-        "weekly_review",
-    }
+    assert users["kafka"] >= {"archive_events", "check_certificate", "publish_events"}
+    assert not users["kafka"] & {"save_entries", "draw", "create_campaign"}
     assert {"create_campaign", "close_campaign", "draw", "runbook_campaign_configuration"} <= users["redis"]
     assert not users["redis"] & {"save_entries", "publish_events", "reconcile_entries"}
     assert set(names) - users["aws"] - users["mongo"] == set()
