@@ -36,7 +36,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "witness": ("draw_log:witness_command",),
     },
     "Dead letters and replication": {
-        "dlq": ("dlq:app",),
+        "dlq": ("operations.dead_letters.operations",),
         "reconcile": ("replication:reconcile_command",),
         "replicate": ("operations.on_call",),
         "backfill": ("replication:backfill_app",),

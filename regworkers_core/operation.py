@@ -159,6 +159,8 @@ TERMINAL_NAMES = {
     "accept": "accept-finding",
     "entry_id": "entry",
     "lasts": "for",
+    "read_verdicts": "verdicts",
+    "verdicts": "verdict",
 }
 
 
@@ -184,6 +186,8 @@ class Report:
     tables: Sequence[Table] = ()
     # Sentences: what happened, and what to do next.
     said: Sequence[str] = ()
+    # Draws PNGs by name, for a face that shows pictures.
+    figures: Callable[[], Mapping[str, bytes]] = dict
     # Files to hand out, by name. A path was written already, at the terminal where the person asked for it.
     files: Mapping[str, Path | bytes] = field(default_factory=dict)
     # What is left for a person to do: exit code 1, or a failed run, after all of this is recorded.
@@ -300,6 +304,8 @@ class Operation(Generic[I]):
     alone: str
     # What the files of its report are; empty: it has none.
     files: str
+    # Its flow writes the audit log itself, once it holds its lease.
+    recorded_by_flow: bool
 
     @property
     def help(self) -> str:
@@ -315,6 +321,10 @@ class Operation(Generic[I]):
     def acts(self) -> bool:
         """Whether it changes something only when a person confirms it."""
         return self.effect in (Effect.CHANGE, Effect.DELETE)
+
+    def is_recorded(self, *, apply: bool) -> bool:
+        """Whether a call is written into the audit log by the face that makes it."""
+        return apply and self.effect is not Effect.READ and not self.recorded_by_flow
 
     def target_of(self, given: I, runtime: Runtime, face: Face) -> str:
         """What the audit log names as the target."""
@@ -359,6 +369,7 @@ def operation(
     quick: bool = False,
     alone: str = "",
     files: str = "",
+    recorded_by_flow: bool = False,
 ) -> Callable[[Callable[[Call, I], Report]], Operation[I]]:
     """Declare a function `(call, given) -> Report` as an operation; the type of `given` is its input."""
 
@@ -381,6 +392,7 @@ def operation(
             quick=quick,
             alone=alone,
             files=files,
+            recorded_by_flow=recorded_by_flow,
         )
 
     return declare

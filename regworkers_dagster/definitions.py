@@ -10,7 +10,6 @@ from regworkers_dagster.analytics import archive, funnel, publishing
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.launching import job
 from regworkers_dagster.operations import (
-    dead_letters,
     deployment,
     first_checks,
     health,
@@ -72,7 +71,6 @@ defs = dg.Definitions(
         archive.ARCHIVE_EVENTS,
         archive.CHECK_ARCHIVE,
         funnel.CAMPAIGN_FUNNEL_JOB,
-        *dead_letters.JOBS,
         deployment.find_resources,
         deployment.show_config,
         deployment.CHECK_CERTIFICATE,

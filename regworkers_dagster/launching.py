@@ -25,6 +25,7 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.operation import Call, Effect, Operation, Report, is_at_terminal, is_file
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
+from regworkers_core.reporting.pages import markdown_image
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import APPLY, one_op_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
@@ -168,7 +169,7 @@ def _done(
     apply = apply and not getattr(given, "dry_run", False)
 
     def once(apply: bool) -> Report:
-        recorded = operation.effect is not Effect.READ and apply
+        recorded = operation.is_recorded(apply=apply)
         arguments = operation.arguments_of(given, context.run_id) if recorded else {}
         target = operation.target_of(given, runtime, face) if recorded else ""
         with launched_by_hand(
@@ -190,6 +191,8 @@ def values_of(report: Report) -> dict[str, Any]:
     found = dict(report.values)
     for each in report.tables:
         found[each.title.replace(" ", "_")] = table(each.columns, each.rows)
+    for name, picture in report.figures().items():
+        found[name] = dg.MetadataValue.md(markdown_image(name, picture))
     if report.said:
         found["said"] = " ".join(report.said)
     if report.word:

@@ -169,7 +169,7 @@ def _once(
     *,
     apply: bool,
 ) -> Report:
-    recorded = operation.effect is not Effect.READ and apply
+    recorded = operation.is_recorded(apply=apply)
     with (
         audited(
             runtime,
@@ -241,7 +241,9 @@ def _parameter(name: str, field: FieldInfo, kind: type[Input]) -> Parameter:
             metavar=word if required else f"[{word}]", help=field.description, show_default=False
         )
     else:
-        of = typer.Option(f"--{option_name(name)}", help=field.description, metavar=_form(field))
+        option = f"--{option_name(name)}"
+        option += f"/--no-{option_name(name)}" * (field.default is True)
+        of = typer.Option(option, help=field.description, metavar=_form(field))
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[shown, of])
 
 

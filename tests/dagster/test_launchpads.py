@@ -119,13 +119,11 @@ def test_every_key_of_a_run_config_is_in_snake_case() -> None:
 APPLIES = {
     "acknowledge_alert": None,
     "backfill_entries": "backfill",
-    "drop_dead_letters": None,
     "erase_entry": None,
     "housekeeping": "apply_retention",
     "prune_runs": "prune",
     "publish_draw_page": None,
     "reconcile_entries": "reconcile",
-    "redrive_dead_letters": None,
     "repeat_erasures": None,
     "undo_acceptance": None,
 }

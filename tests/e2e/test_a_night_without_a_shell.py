@@ -205,13 +205,13 @@ def test_a_night_of_dead_letters_is_worked_off_and_every_act_has_the_operators_n
     # What is still needed, with a drain beside it; then what is settled.
     counted = ada.done("redrive_dead_letters", queue="replication-queue", fingerprint=cause)
     assert "no mail" in counted.shown["groups"]
-    assert counted.shown["dry_run"] is True and depths(runtime)[1] == 4
+    assert counted.shown["dryRun"] is True and depths(runtime)[1] == 4
     drain = {"idle_seconds": 20.0, "max_seconds": 60.0}
     saving = ada.started("save_entries", {"ops": {"save": {"config": drain}}})
     ada.done("redrive_dead_letters", queue="replication-queue", fingerprint=cause, apply=True)
     ada.ended(saving)
     dropped = ada.done(
-        "drop_dead_letters", queue="replication-queue", apply=True, confirm=runtime.names.replication_queue
+        "drop_dead_letters", queue="replication-queue", confirm=runtime.names.replication_queue
     )
     assert dropped.shown["dropped"] == 1, dropped
     assert all(document(runtime, key(entry)) for entry in ("e1", "e2", "e3"))

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.mongo.dead_letters import NamedCause
 from regworkers_core.adapters.mongo.operator_actions import operator
-from regworkers_core.domain.keys import EntryKey, quoted
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
@@ -28,7 +27,6 @@ from regworkers_core.runtime import Runtime
 DLQ = "dlq "
 _LATEST_ACTIONS = 200
 _RESOLVED = "resolved"
-_FINGERPRINT_DIGITS, _LONGEST_NAME, _LONGEST_NOTE = 16, 60, 500
 
 
 @dataclass(slots=True)
@@ -122,16 +120,3 @@ def close_moved(runtime: Runtime, messages: Sequence[DeadMessage], *, before: st
         nameless = {**cause, "campaignId": None, "correlationId": message.received.correlation_id}
         for about in named or [nameless]:
             runtime.dead_letters.close_one(about, _RESOLVED, before=before, at=at, by=by)
-
-
-def name_cause(runtime: Runtime, fingerprint: str, name: str, note: str, *, who: str = "") -> None:
-    """Give a cause a name and a note that stay with it; without both forget them. Raises UsageError."""
-    if len(fingerprint) != _FINGERPRINT_DIGITS or set(fingerprint) - set("0123456789abcdef"):
-        raise UsageError(f"{quoted(fingerprint)} is not a cause: `regworkers dlq groups` has its 16 digits")
-    for field_name, text, most in (("name", name, _LONGEST_NAME), ("note", note, _LONGEST_NOTE)):
-        if not text.isprintable() or len(text) > most:
-            raise UsageError(f"the {field_name} of a cause is one line of at most {most} characters")
-    who = who or operator()
-    with runtime.operator_actions.recorded(DLQ + "name", fingerprint, {"name": name, "note": note}, who=who):
-        at = iso(runtime.clock())
-        runtime.dead_letters.name_cause(NamedCause(fingerprint, name.strip(), note.strip(), who, at))

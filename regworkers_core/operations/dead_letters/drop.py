@@ -116,9 +116,7 @@ class DropReport:
     @property
     def advice(self) -> str:
         lines = []
-        if self.dry_run and self.chosen:
-            lines.append(f"nothing was dropped: add --apply to drop {self.chosen} messages")
-        elif not self.finished:
+        if not self.finished:
             lines.append("run it again: it continues with what is still there")
         unreadable = self.groups.total("unreadable")
         if unreadable and DeadLetterVerdict.UNREADABLE not in self.verdicts:

@@ -45,10 +45,6 @@ READS = {
     "doctor",
     "draw verify",
     "draw verify-page",
-    "dlq groups",
-    "dlq history",
-    "dlq list",
-    "dlq show",
     "eligibility report",
     "migrate check",
     # It writes its own checkpoints and its report only.
@@ -86,8 +82,6 @@ ONLY_HERE = {
     # It works for logs of others, without our stores.
     "witness",
 }
-# `working` of dead letters records them under these names: one command at a time holds a queue.
-DEAD_LETTERS = {"dlq drop", "dlq export", "dlq name", "dlq redrive"}
 # Which argument of what records an action is its name.
 RECORDERS = {"recorded": 0, "audited": 1, "launched_by_hand": 2, "launchable": 0}
 
@@ -109,13 +103,6 @@ JOBS_THAT_READ = {
     "simulate_draw",
     "verify_entries",
     "weekly_review",
-}
-# The core records them, which works on dead letters.
-RECORDED_JOBS = {
-    "drop_dead_letters",
-    "name_cause",
-    "redrive_dead_letters",
-    "review_dead_letters",
 }
 JOBS_THAT_SENSORS_START = {
     "archive_events",
@@ -162,7 +149,7 @@ def _names(path: Path) -> Iterator[str]:
                     yield each.value
 
 
-RECORDED = written_down("regworkers_core") | DEAD_LETTERS
+RECORDED = written_down("regworkers_core")
 
 
 def test_every_command_reads_or_is_recorded() -> None:
@@ -181,9 +168,9 @@ def test_every_job_reads_is_started_by_sensors_or_is_recorded() -> None:
     names = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     names -= {each.job for each in every_operation()}
     recorded = written_down("regworkers_dagster")
-    undecided = sorted(names - JOBS_THAT_READ - JOBS_THAT_SENSORS_START - RECORDED_JOBS - recorded)
+    undecided = sorted(names - JOBS_THAT_READ - JOBS_THAT_SENSORS_START - recorded)
     assert not undecided, f"who writes down what these change when a person launches them? {undecided}"
-    assert names >= JOBS_THAT_READ | JOBS_THAT_SENSORS_START | RECORDED_JOBS
+    assert names >= JOBS_THAT_READ | JOBS_THAT_SENSORS_START
 
 
 @pytest.mark.parametrize("name", ["reconcile", "draw top-up", "provision"])
