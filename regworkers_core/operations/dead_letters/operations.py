@@ -60,7 +60,7 @@ class OfQueue(Input):
     queue: str = Field(description=_QUEUE)
 
 
-class Letters(OfQueue):
+class Messages(OfQueue):
     """Which dead letters are meant; an empty field does not restrict."""
 
     reason: str = Field("", description="Only this reason: INVALID_ENTRY, ATTEMPTS_EXHAUSTED, ...")
@@ -80,7 +80,7 @@ class Letters(OfQueue):
         )
 
 
-class LettersOfAny(Letters):
+class MessagesOfAny(Messages):
     queue: str = Field("", description=f"{_QUEUE} Empty: all of them.")
 
     def queues(self, runtime: Runtime) -> list[DeadQueue]:
@@ -88,7 +88,7 @@ class LettersOfAny(Letters):
         return [dead_queue(runtime.names, self.queue)] if self.queue else list(dead_queues(runtime.names))
 
 
-class ReviewLetters(LettersOfAny):
+class ReviewMessages(MessagesOfAny):
     read_verdicts: bool = Field(True, description="Also read the verdict of every message.")
     messages: int = Field(
         0, ge=0, le=1000, description="Also list this many single messages: ids and verdict."
@@ -99,16 +99,16 @@ class ReviewLetters(LettersOfAny):
     )
 
 
-class ListLetters(LettersOfAny):
+class ListMessages(MessagesOfAny):
     limit: int = Field(20, ge=1, le=10_000, description="List at most this many messages.")
 
 
-class ShowLetter(OfQueue):
+class ShowMessage(OfQueue):
     words: ClassVar[tuple[str, ...]] = ("queue", "id")
     id: str = Field(description="The message id, or <campaignId>:<entryId>.")
 
 
-class RedriveLetters(Letters):
+class RedriveMessages(Messages):
     at_once: bool = Field(
         False, description="Send without waiting for outcomes, as before drains are started."
     )
@@ -118,7 +118,7 @@ class RedriveLetters(Letters):
     rate: float | None = Field(None, ge=0.1, description="Items a second. Empty: the setting.")
 
 
-class DropLetters(Letters):
+class DropMessages(Messages):
     verdicts: list[str] = Field(
         sorted(each.value for each in SETTLED),
         description=f"Drop those with this verdict, one or several: {', '.join(DeadLetterVerdict)}.",
@@ -132,7 +132,7 @@ class DropLetters(Letters):
         return values
 
 
-class ExportLetters(Letters):
+class ExportMessages(Messages):
     words: ClassVar[tuple[str, ...]] = ("queue", "to")
     to: str = Field(description="A file, or s3 for the artefacts' bucket.")
 
@@ -171,7 +171,7 @@ class History(Input):
     alone="review_dead_letters",
     recorded_by_flow=True,
 )
-def groups(call: Call, given: ReviewLetters) -> Report:
+def groups(call: Call, given: ReviewMessages) -> Report:
     """Count dead letters by cause, the most frequent first: since when, rising or falling, still needed or not, and
     what helps.
     """
@@ -246,7 +246,7 @@ def groups(call: Call, given: ReviewLetters) -> Report:
 
 
 @operation("dlq list")
-def list_(call: Call, given: ListLetters) -> Report:
+def list_(call: Call, given: ListMessages) -> Report:
     """List dead letters, each with its current verdict. Exits 1 if there are any."""
     found, seen = list_messages(
         call.runtime,
@@ -270,7 +270,7 @@ def list_(call: Call, given: ListLetters) -> Report:
 
 
 @operation("dlq show")
-def show(call: Call, given: ShowLetter) -> Report:
+def show(call: Call, given: ShowMessage) -> Report:
     """Show one dead letter: attributes, items by id, the verdict on each. Exits 1 if it was not found, or if another
     consumer holds it at this moment.
     """
@@ -291,7 +291,7 @@ def show(call: Call, given: ShowLetter) -> Report:
     alone="redrive_dead_letters",
     recorded_by_flow=True,
 )
-def redrive(call: Call, given: RedriveLetters) -> Report:
+def redrive(call: Call, given: RedriveMessages) -> Report:
     """Send dead letters back to their queue: of each cause 1, then 5, 20, 100, ... as long as few fail again.
 
     Stop it at any time and repeat it: it continues with the rest. Fails if a message that should be sent is still
@@ -319,7 +319,7 @@ def redrive(call: Call, given: RedriveLetters) -> Report:
     alone="drop_dead_letters",
     recorded_by_flow=True,
 )
-def drop(call: Call, given: DropLetters) -> Report:
+def drop(call: Call, given: DropMessages) -> Report:
     """Delete dead letters that are superseded or gone (or have another verdict that you name), after a copy on S3.
 
     The queue's name confirms it. Fails if one of them is still there.
@@ -339,7 +339,7 @@ def drop(call: Call, given: DropLetters) -> Report:
 
 
 @operation("dlq export", effect=Effect.ADD, recorded_by_flow=True)
-def export(call: Call, given: ExportLetters) -> Report:
+def export(call: Call, given: ExportMessages) -> Report:
     """Copy dead letters as JSON lines; the queue keeps them."""
     report = dropping.export(
         call.runtime,

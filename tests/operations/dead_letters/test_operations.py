@@ -43,7 +43,7 @@ def cause_of(runtime: Runtime) -> dict[str, Any]:
     return dict(group)
 
 
-def test_a_cause_is_reviewed_its_letters_are_redriven_and_the_rest_is_dropped(
+def test_a_cause_is_reviewed_its_messages_are_redriven_and_the_rest_is_dropped(
     runtime: Runtime, face: Face
 ) -> None:
     assert face.does("dlq groups").fine
@@ -53,7 +53,7 @@ def test_a_cause_is_reviewed_its_letters_are_redriven_and_the_rest_is_dropped(
     seen = face.does("dlq groups", queue="replication", messages=5)
     assert "2 still needed, 1 gone, safe to drop" in seen.text and "summer:e1" in seen.text
     assert "example.com" not in seen.text
-    assert seen.fine is (face.name == "launchpad"), "a look at the terminal has an exit code"
+    assert seen.fine is (face.name == "launchpad"), "a review at the terminal has an exit code"
     counted = face.does("dlq redrive", queue="replication")
     assert counted.fine and "add --apply to send 2 messages" in counted.text
     assert face.does("dlq drop", queue="replication").fine
