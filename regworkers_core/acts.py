@@ -4,73 +4,135 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from importlib.util import find_spec
+from inspect import cleandoc
+from types import CodeType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from regworkers_core.operation import Operation, operations_of
+if TYPE_CHECKING:
+    from regworkers_core.operation import Operation
 
-# The places of each command or group, by the panel of `--help` that shows it. A place with a colon is a command that is
-# written by hand, below `cli`; any other is a module whose operations with that first word become commands and jobs.
-# `--help` imports all of them: what brings a driver, or takes long, is imported in the function of the command.
-PANELS: dict[str, dict[str, tuple[str, ...]]] = {
+
+class Group(NamedTuple):
+    """Several commands behind one word."""
+
+    # The line that `--help` shows.
+    help: str
+    places: tuple[str, ...]
+
+
+# The place of each command, or those of each group, by the panel of `--help` that shows it. A place with a colon is
+# written by hand, below `cli` or in fairdraw; any other is a module whose operations with that first word become
+# commands and jobs.
+# `regworkers --help` imports none of them, and a command only its own.
+PANELS: dict[str, dict[str, str | Group]] = {
     "Everyday": {
-        "doctor": ("doctor:doctor_command",),
-        "alerts": ("alerts:app",),
-        "runbook": ("runbook:app", "operations.runbooks.operations"),
-        "trace": ("operations.on_call",),
-        "logs": ("operations.on_call",),
-        "audit": ("operations.on_call",),
-        "erase": ("erase:erase_command",),
-        "housekeeping": ("maintenance:housekeeping_command",),
-        "review": ("maintenance:review_app",),
+        "doctor": "doctor:doctor_command",
+        "alerts": Group("List, acknowledge and mute incidents.", ("alerts:app",)),
+        "runbook": Group(
+            "Diagnose a failure, and repair it with --apply.",
+            ("runbook:app", "operations.runbooks.operations"),
+        ),
+        "trace": "operations.on_call",
+        "logs": "operations.on_call",
+        "audit": "operations.on_call",
+        "erase": "erase:erase_command",
+        "housekeeping": "maintenance:housekeeping_command",
+        "review": Group("Write the weekly, monthly and quarterly reviews.", ("maintenance:review_app",)),
     },
     "Campaigns": {
-        "campaign": ("campaign_cache:app", "selection.campaigns.operations"),
-        "eligibility": ("reports:eligibility_app",),
-        "invites": ("eligibility.invites.operations",),
-        "codes": ("selection.codes.operations",),
-        "notifications": ("selection.notify.operations",),
-        "report": ("reports:funnel_app",),
+        "campaign": Group(
+            "Create, open, close and show campaigns.",
+            ("campaign_cache:app", "selection.campaigns.operations"),
+        ),
+        "eligibility": Group(
+            "Report who may take part in a campaign, and why not.", ("reports:eligibility_app",)
+        ),
+        "invites": Group("Upload, count, check and remove invites.", ("eligibility.invites.operations",)),
+        "codes": Group("Import, count and void access codes.", ("selection.codes.operations",)),
+        "notifications": Group(
+            "Pause, resume, retry and count messages to fans.", ("selection.notify.operations",)
+        ),
+        "report": Group("Report a campaign in numbers.", ("reports:funnel_app",)),
     },
     "Draws": {
-        "draw": ("draw:app", "operations.draws", "selection.assign.operations"),
-        "witness": ("draw_log:witness_command",),
+        "draw": Group(
+            "Run, top up, report, verify and simulate draws.",
+            ("draw:app", "operations.draws", "selection.assign.operations"),
+        ),
+        "witness": "fairdraw.commands:witness",
     },
     "Dead letters and replication": {
-        "dlq": ("operations.dead_letters.operations",),
-        "reconcile": ("replication:reconcile_command",),
-        "replicate": ("operations.on_call",),
-        "backfill": ("replication:backfill_app",),
-        "migrate": ("migrate:app",),
-        "drain": ("workers:drain_app", "operations.on_call"),
-        "invoke": ("workers:invoke_command",),
+        "dlq": Group("List, redrive and drop dead letters.", ("operations.dead_letters.operations",)),
+        "reconcile": "replication:reconcile_command",
+        "replicate": "operations.on_call",
+        "backfill": Group(
+            "Queue the keys of all entries again, or of one campaign.", ("replication:backfill_app",)
+        ),
+        "migrate": Group("Move over from the Lambdas.", ("migrate:app",)),
+        "drain": Group(
+            "Run a drain until it is idle, a time limit or Ctrl-C.",
+            ("workers:drain_app", "operations.on_call"),
+        ),
+        "invoke": "workers:invoke_command",
     },
     "Infrastructure": {
-        "provision": ("infrastructure:provision_command",),
-        "config": ("infrastructure:config_app",),
-        "aws": ("infrastructure:app",),
-        "certs": ("certs:app",),
-        "producer-key": ("infrastructure:producer_key_command",),
-        "service": ("doctor:service_app",),
-        "archive": ("archive:app",),
-        "drill": ("maintenance:drill_app",),
-        "dependencies": ("maintenance:dependencies_command",),
-        "template": ("maintenance:template_app",),
+        "provision": "infrastructure:provision_command",
+        "config": Group("Show settings and where they come from.", ("infrastructure:config_app",)),
+        "aws": Group("Compare resources, print policies.", ("infrastructure:app",)),
+        "certs": Group("Check and renew Kafka's client certificates.", ("certs:app",)),
+        "producer-key": "infrastructure:producer_key_command",
+        "service": Group("Check a service that is called over HTTP.", ("doctor:service_app",)),
+        "archive": Group("Archive Kafka's events as Parquet on S3, and read them.", ("archive:app",)),
+        "drill": Group("Rehearse disaster recovery.", ("maintenance:drill_app",)),
+        "dependencies": "maintenance:dependencies_command",
+        "template": Group(
+            "Update the scaffolding shared with other projects.", ("maintenance:template_app",)
+        ),
     },
 }
 
 
+def documented(module: str, function: str) -> str:
+    """The docstring of a function, or of its module if that has no function of the name. Imports only the packages
+    around the module, because its compiled code has the text.
+    """
+    loader: Any = getattr(find_spec(module), "loader", None)
+    code = loader.get_code(module)
+    functions = (each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == function)
+    return cleandoc(next(functions, code).co_consts[0] or "")
+
+
+def line_of(name: str, row: str | Group) -> str:
+    """What `--help` says of a row of the table. The function of an operation has the name of its command."""
+    if isinstance(row, Group):
+        return row.help
+    return documented(module_of(row), row.partition(":")[2] or name)
+
+
+def module_of(place: str) -> str:
+    """The whole name of the module at a place."""
+    module, colon, _name = place.partition(":")
+    if module.startswith("fairdraw."):
+        return module
+    return f"regworkers_core.cli.{module}" if colon else f"regworkers_core.{module}"
+
+
 def every_operation() -> Iterator[Operation[Any]]:
     """All operations, in the order of the table."""
-    for groups in PANELS.values():
-        for name, places in groups.items():
-            for place in places:
+    for rows in PANELS.values():
+        for name, row in rows.items():
+            for place in row.places if isinstance(row, Group) else (row,):
                 if ":" not in place:
                     yield from operations_at(place, name)
 
 
 def operations_at(place: str, name: str) -> list[Operation[Any]]:
     """The operations of a place in the table whose commands begin with the word `name`."""
-    module = import_module(f"regworkers_core.{place}")
+    # late: the table of contents needs no driver.
+    from regworkers_core.operation import operations_of
+
+    module = import_module(module_of(place))
     return [each for each in operations_of(module) if each.command.split()[0] == name]
 
 

@@ -1,4 +1,4 @@
-"""`regworkers local ...`: the embedded stack from the terminal."""
+"""The embedded stack: real servers on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FOLLOW_SECONDS = 0.2
 
-local_app = typer.Typer(help="The embedded stack: real servers on this machine.", no_args_is_help=True)
+local_app = typer.Typer(help=__doc__, no_args_is_help=True)
 
 InstanceOption = Annotated[
     str | None,

@@ -57,7 +57,7 @@ def _mongo_unavailable(why: str, so: str) -> UsageError:
     return UsageError(f"MongoDB, which keeps the incidents, does not answer ({why}): {way_out}. {so}")
 
 
-app = typer.Typer(help="List, acknowledge and mute incidents.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()

@@ -14,10 +14,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 
-app = typer.Typer(
-    help="Archive Kafka's events as Parquet on S3, and read them.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("run")

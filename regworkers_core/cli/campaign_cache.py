@@ -21,7 +21,7 @@ from regworkers_core.operations.runbooks.campaign_configuration import (
     read_cached,
 )
 
-app = typer.Typer(help="Create, open, close and show campaigns.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 cache_app = typer.Typer(help="Show, clear and compare campaigns in Redis.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 

@@ -36,7 +36,7 @@ _ENVIRONMENTS = "local-dev, qa, preprod or prod"
 _CHOICES = "qa/dev, preprod or prod"
 
 
-app = typer.Typer(help="Check and renew Kafka's client certificates.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("check")

@@ -169,7 +169,7 @@ def _findings(found: Sequence[Found]) -> Iterator[Text]:
         yield Text(f"and {more} more: --format json has all of them")
 
 
-service_app = typer.Typer(help="Check a service that is called over HTTP.", no_args_is_help=True)
+service_app = typer.Typer(no_args_is_help=True)
 
 
 @service_app.command("check")

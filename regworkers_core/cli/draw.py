@@ -34,7 +34,7 @@ Strikes = Annotated[Path | None, typer.Option(help="file with a line ref|REASON 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="assign codes here until the markets complete")]
 
 
-app = typer.Typer(help="Run, top up, report, verify and simulate draws.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 for steps in (draw_report, draw_proof, draw_log):
     app.add_typer(steps.app)
 

@@ -1,4 +1,4 @@
-"""`regworkers draw log|log-key|code-proof`, `regworkers witness`: the public log, its key, a witness of logs."""
+"""`regworkers draw log|log-key|code-proof`: the public log, its key, the codes in it."""
 
 from __future__ import annotations
 
@@ -81,6 +81,3 @@ def code_command(
     campaign_id = runtime.campaigns.id_of(campaign_id)
     found = code_proofs(runtime, campaign_id, ref)
     answer({"campaignId": campaign_id, "ref": ref, "codes": as_json(found)}, form, finding=not found)
-
-
-witness_command = mounted(commands.witness)

@@ -28,7 +28,7 @@ from regworkers_core.infrastructure.provision_aws import Provisioned, ProvisionO
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import config_file, load_settings, masked
 
-config_app = typer.Typer(help="Show settings and where they come from.")
+config_app = typer.Typer()
 
 
 @config_app.command("show")
@@ -135,7 +135,7 @@ _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
 _NAMED = 3
 
 
-app = typer.Typer(help="Compare resources, print policies.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("find-resources")

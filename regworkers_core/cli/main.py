@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points, version
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fairdraw.answers import visible
 from fairdraw.errors import DrawError
-from regworkers_core.acts import PANELS, operations_at
-from regworkers_core.adapters.local_instance import server_of
-from regworkers_core.cli.operations import add_operations, command, first_sentence
-from regworkers_core.cli.options import Commands
+from regworkers_core.acts import PANELS, Group, documented, line_of, module_of, operations_at
 from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
-from regworkers_core.settings import load_settings
-from regworkers_core.telemetry import configure_telemetry
 
 HELP = """Registration workers: replicate the entries of verified-fan campaigns, draw winners, assign codes.
 
@@ -29,6 +28,71 @@ Commands that change or delete what exists are dry runs until --apply.
 """
 # The panel of commands that other packages add: the embedded stack.
 LOCAL = "Local"
+_ID = re.compile(r"--?[A-Za-z0-9_-]+")
+
+
+class Commands(TyperGroup):
+    """The root of all commands: reads `trace C -abc` as an operator means it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_ids_apart(self, args))
+
+
+def _named(group: Any, args: Sequence[str]) -> tuple[Any, int]:
+    """The command that the first words name, and how many words that takes."""
+    command, depth = group, 0
+    while depth < len(args) and (inner := getattr(command, "commands", {}).get(args[depth])):
+        command, depth = inner, depth + 1
+    return command, depth
+
+
+def _options(command: Any) -> dict[str, Any]:
+    found = {name: each for each in command.params for name in each.opts if name.startswith("-")}
+    return found | {name: each for each in command.params for name in each.secondary_opts}
+
+
+def with_ids_apart(group: Any, args: Sequence[str]) -> list[str]:
+    """Move the words that are ids behind `--`, where a parser takes them for arguments. Refs and derived entry ids are
+    base64url, so one of 64 begins with a dash.
+
+    A word with one dash is an id, because commands have no short options (a command that has one is left alone). A word
+    with two dashes is an id if an argument is missing without it and no option has a similar name: a mistyped option
+    stays an error.
+    """
+    command, depth = _named(group, args)
+    words = list(args[depth:])
+    if command is group or getattr(command, "commands", None) or "--" in words:
+        return list(args)
+    options = _options(command)
+    if any(not name.startswith("--") for name in options):
+        return list(args)
+    given, named, unknown = [], [], set[int]()
+    for index, (word, is_value) in enumerate(_words(words, options)):
+        if is_value or word.partition("=")[0] in options or word == "--help":
+            named.append(index)
+        else:
+            given.append(index)
+            if _ID.fullmatch(word):
+                unknown.add(index)
+    lacking = sum(each.required for each in command.params if each.param_type_name == "argument")
+    lacking -= sum(not words[index].startswith("--") for index in given)
+    for index in sorted(unknown):
+        if words[index].startswith("--"):
+            if lacking <= 0 or get_close_matches(words[index], options):
+                return list(args)
+            lacking -= 1
+    if not unknown:
+        return list(args)
+    return [*args[:depth], *(words[each] for each in named), "--", *(words[each] for each in given)]
+
+
+def _words(words: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Each word, and whether it is the value of the option before it."""
+    is_value = False
+    for word in words:
+        yield word, is_value
+        option = None if is_value else options.get(word)
+        is_value = option is not None and not option.is_flag and not option.count
 
 
 class _Root(Commands):
@@ -49,49 +113,62 @@ class _Root(Commands):
                     formatter.write_dl([(name, commands[name].get_short_help_str(limit)) for name in names])
 
 
-def build(called: str = "") -> typer.Typer:
-    """The command `called`; all commands if there is none of that name."""
-    app = typer.Typer(
-        cls=_Root, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
-    )
+def build(called: str | None = None) -> typer.Typer:
+    """All commands; or the command `called`; or, if there is none of that name, the names of all and what they do."""
+    app = typer.Typer(cls=_Root, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_root)
-    table = {name: (panel, places) for panel, names in PANELS.items() for name, places in names.items()}
-    for name, (panel, places) in table.items():
-        if called in (name, "") or called not in table:
-            _add(app, name, panel, places)
-    for entry in sorted(entry_points(group="regworkers.commands"), key=lambda entry: entry.name):
-        if called not in table:
-            _add_written(app, entry.name, LOCAL, entry.load())
+    table = {name: (panel, row) for panel, rows in PANELS.items() for name, row in rows.items()}
+    others = {each.name: each for each in entry_points(group="regworkers.commands")}
+    only_lines = called is not None and called not in table.keys() | others.keys()
+    for name, (panel, row) in table.items():
+        if only_lines:
+            app.command(name, help=line_of(name, row), rich_help_panel=panel)(_no_command)
+        elif called in (None, name):
+            _add(app, name, panel, row)
+    for name, entry in sorted(others.items()):
+        if only_lines:
+            text = documented(entry.module, entry.attr)
+            app.command(name, help=text, rich_help_panel=LOCAL)(_no_command)
+        elif called in (None, name):
+            written = entry.load()
+            if isinstance(written, typer.Typer):
+                app.add_typer(written, name=name, rich_help_panel=LOCAL)
+            else:
+                app.command(name, rich_help_panel=LOCAL)(written)
     return app
 
 
-def _add(app: typer.Typer, name: str, panel: str, places: Sequence[str]) -> None:
-    """Add the command or group `name`, which may have commands that are written by hand and operations."""
-    group: typer.Typer | None = None
-    for place in places:
-        module, colon, attribute = place.partition(":")
-        if not colon:
-            operations = operations_at(place, name)
-            if operations and operations[0].command == name:
-                app.command(name, rich_help_panel=panel)(command(operations[0]))
-                continue
-            group = group or typer.Typer(help=first_sentence(place), no_args_is_help=True)
-            add_operations(group, operations, place)
-            continue
-        written = getattr(import_module(f"regworkers_core.cli.{module}"), attribute)
-        if isinstance(written, typer.Typer) and len(places) > 1:
-            group = written
-        else:
-            _add_written(app, name, panel, written)
-    if group is not None:
-        app.add_typer(group, name=name, rich_help_panel=panel)
+def _no_command() -> None:
+    """What stands for a command in a list of all."""
 
 
-def _add_written(app: typer.Typer, name: str, panel: str, written: typer.Typer | Callable[..., None]) -> None:
-    if isinstance(written, typer.Typer):
-        app.add_typer(written, name=name, rich_help_panel=panel)
+def _add(app: typer.Typer, name: str, panel: str, row: str | Group) -> None:
+    """Add a command or a group, which may have commands that are written by hand and operations."""
+    # late: these bring the runtime, which a list of commands does not need.
+    from regworkers_core.cli.operations import add_operations, command
+
+    if isinstance(row, str):
+        written = [_written(row)] if ":" in row else [command(each) for each in operations_at(row, name)]
+        for each in written:
+            app.command(name, rich_help_panel=panel)(each)
     else:
-        app.command(name, rich_help_panel=panel)(written)
+        group = typer.Typer(no_args_is_help=True)
+        for place in row.places:
+            if ":" in place:
+                group = _written(place)
+            else:
+                add_operations(group, operations_at(place, name), place)
+        text = "\n\n".join(filter(None, (row.help, group.info.help)))
+        app.add_typer(group, name=name, help=text, rich_help_panel=panel)
+
+
+def _written(place: str) -> Any:
+    """The function or group at a place with a colon."""
+    # late: it brings the runtime, which a list of commands does not need.
+    from regworkers_core.cli.options import mounted
+
+    found = getattr(import_module(module_of(place)), place.partition(":")[2])
+    return mounted(found) if place.startswith("fairdraw.") else found
 
 
 def _print_version(wanted: bool) -> None:
@@ -112,8 +189,11 @@ def _root(
 def main() -> None:
     """Run one command. Every known error is one line and exit code 2."""
     try:
-        _configure_telemetry()
-        build(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))()
+        called = next(iter(_words_given()), "")
+        app = build(called)
+        if called and not called.startswith("-"):
+            _configure_telemetry()
+        app()
     except UsageError as error:
         _leave(str(error))
     except DrawError as error:
@@ -130,8 +210,21 @@ def main() -> None:
         _leave(f"unexpected {describe(error)}")
 
 
+def _words_given() -> list[str]:
+    """The words behind the program's name; those typed so far, if a shell asks how they may go on."""
+    so_far = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS"))
+    if "_REGWORKERS_COMPLETE" not in os.environ or so_far is None:
+        return sys.argv[1:]
+    # The last word is not complete, but where a blank ends the line.
+    return so_far.split()[1 : None if so_far[-1:].isspace() else -1]
+
+
 def _way_out(failure: Failure) -> str:
     """What to do if a dependency does not answer."""
+    # late: settings take longer to import than the list of commands.
+    from regworkers_core.adapters.local_instance import server_of
+    from regworkers_core.settings import load_settings
+
     dependency = failure.dependency if isinstance(failure, TransientFailure) else ""
     if dependency == "witnesses":
         return "ask their operators; the draw continues when it is run again"
@@ -142,6 +235,10 @@ def _way_out(failure: Failure) -> str:
 
 def _configure_telemetry() -> None:
     """Configure logs by the settings. Invalid settings are not reported here: `local` needs none of them."""
+    # late: settings take longer to import than the list of commands.
+    from regworkers_core.settings import load_settings
+    from regworkers_core.telemetry import configure_telemetry
+
     human = sys.stderr.isatty()
     try:
         settings = load_settings()

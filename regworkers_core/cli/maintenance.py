@@ -87,7 +87,7 @@ FolderOption = Annotated[
 ]
 
 
-review_app = typer.Typer(help="Write the weekly, monthly and quarterly reviews.", no_args_is_help=True)
+review_app = typer.Typer(no_args_is_help=True)
 
 
 @review_app.command("weekly")
@@ -174,7 +174,7 @@ def _review_text(published: PublishedReview) -> Group:
     return Group(rows(("section", ""), lines, title=review.title), *said, where)
 
 
-drill_app = typer.Typer(help="Rehearse disaster recovery.", no_args_is_help=True)
+drill_app = typer.Typer(no_args_is_help=True)
 
 
 @drill_app.command("recovery")
@@ -235,7 +235,7 @@ def _dependencies_text(report: DependencyReport) -> RenderableType:
     return Group(*parts)
 
 
-template_app = typer.Typer(help="Update the scaffolding shared with other projects.", no_args_is_help=True)
+template_app = typer.Typer(no_args_is_help=True)
 
 
 @template_app.command("update")

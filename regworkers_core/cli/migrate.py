@@ -20,7 +20,7 @@ from regworkers_core.replication.moving.shadow import ShadowRows, shadow
 from regworkers_core.replication.moving.shadow_report import ShadowReport
 from regworkers_core.runtime import Runtime
 
-app = typer.Typer(help="Move over from the Lambdas.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 _TABLES = ("differences", "differingFields", "examples", "explanations")
 
 

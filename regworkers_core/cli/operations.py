@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from regworkers_core.acts import module_of
 from regworkers_core.adapters.files import write_private
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import Change, Deletion, ask, at_terminal, audited, new_run_id
@@ -64,7 +65,7 @@ def add_operations(app: typer.Typer, operations: Iterable[Operation[Any]], place
 
 def first_sentence(place: str) -> str:
     """The first sentence of a module of operations: the help of its group."""
-    module = import_module(f"regworkers_core.{place}")
+    module = import_module(module_of(place))
     return " ".join((module.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
 
 

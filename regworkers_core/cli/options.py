@@ -1,12 +1,10 @@
-"""What commands read from the command line: ids that begin with a dash, bundles of options, campaigns by id or slug."""
+"""What commands read from the command line: bundles of options, pairs, files to write."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 from rich.console import Group
 from rich.text import Text
-from typer.core import TyperGroup
 
 from fairdraw.answers import Answer, parameters_of
 from regworkers_core.adapters.files import write_private
@@ -31,8 +28,6 @@ PageOption = Annotated[
 ]
 
 T = TypeVar("T")
-
-_ID = re.compile(r"--?[A-Za-z0-9_-]+")
 
 
 def flatten_options(command: Callable[..., T]) -> Callable[..., T]:
@@ -100,70 +95,6 @@ def mounted(
     called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     return called
-
-
-class Commands(TyperGroup):
-    """The root of all commands: reads `trace C -abc` as an operator means it."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, with_ids_apart(self, args))
-
-
-def _named(group: Any, args: Sequence[str]) -> tuple[Any, int]:
-    """The command that the first words name, and how many words that takes."""
-    command, depth = group, 0
-    while depth < len(args) and (inner := getattr(command, "commands", {}).get(args[depth])):
-        command, depth = inner, depth + 1
-    return command, depth
-
-
-def _options(command: Any) -> dict[str, Any]:
-    found = {name: each for each in command.params for name in each.opts if name.startswith("-")}
-    return found | {name: each for each in command.params for name in each.secondary_opts}
-
-
-def with_ids_apart(group: Any, args: Sequence[str]) -> list[str]:
-    """Move the words that are ids behind `--`, where a parser takes them for arguments. Refs and derived entry ids are
-    base64url, so one of 64 begins with a dash.
-
-    A word with one dash is an id, because commands have no short options (a command that has one is left alone). A word
-    with two dashes is an id if an argument is missing without it and no option has a similar name: a mistyped option
-    stays an error.
-    """
-    command, depth = _named(group, args)
-    words = list(args[depth:])
-    if command is group or getattr(command, "commands", None) or "--" in words:
-        return list(args)
-    options = _options(command)
-    if any(not name.startswith("--") for name in options):
-        return list(args)
-    given, named, unknown = [], [], set[int]()
-    for index, (word, is_value) in enumerate(_words(words, options)):
-        if is_value or word.partition("=")[0] in options or word == "--help":
-            named.append(index)
-        else:
-            given.append(index)
-            if _ID.fullmatch(word):
-                unknown.add(index)
-    lacking = sum(each.required for each in command.params if each.param_type_name == "argument")
-    lacking -= sum(not words[index].startswith("--") for index in given)
-    for index in sorted(unknown):
-        if words[index].startswith("--"):
-            if lacking <= 0 or get_close_matches(words[index], options):
-                return list(args)
-            lacking -= 1
-    if not unknown:
-        return list(args)
-    return [*args[:depth], *(words[each] for each in named), "--", *(words[each] for each in given)]
-
-
-def _words(words: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Each word, and whether it is the value of the option before it."""
-    is_value = False
-    for word in words:
-        yield word, is_value
-        option = None if is_value else options.get(word)
-        is_value = option is not None and not option.is_flag and not option.count
 
 
 def pairs(option: str, words: Sequence[str]) -> dict[str, str]:

@@ -213,10 +213,8 @@ CampaignOption = Annotated[str | None, typer.Option(help="only this campaign, by
 BackfillId = Annotated[
     str | None, typer.Option("--id", help="which backfill [default: the campaign, or all]")
 ]
-BACKFILL_HELP = """Queue the keys of all entries again, or of one campaign.
-
-Without --apply it only counts them. A backfill cannot overwrite anything newer: the save drain reads the current state.
-Run the command again, or `backfill resume`, to continue one that was paused, stopped or killed.
+BACKFILL_HELP = """Without --apply it only counts them. A backfill cannot overwrite anything newer: the save drain reads
+the current state. Run the command again, or `backfill resume`, to continue one that was paused, stopped or killed.
 """
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from regworkers_core.analytics.funnel.funnel_report import Funnel
 
 
-funnel_app = typer.Typer(help="Report a campaign in numbers.", no_args_is_help=True)
+funnel_app = typer.Typer(no_args_is_help=True)
 
 
 @funnel_app.command("funnel")
@@ -74,9 +74,7 @@ def _funnel_text(funnel: Funnel) -> Group:
     return Group(*parts)
 
 
-eligibility_app = typer.Typer(
-    help="Report who may take part in a campaign, and why not.", no_args_is_help=True
-)
+eligibility_app = typer.Typer(no_args_is_help=True)
 
 
 @eligibility_app.command("report")

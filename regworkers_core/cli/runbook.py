@@ -9,9 +9,7 @@ from rich.text import Text
 from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.operations.runbook import CATALOG
 
-HELP = """Diagnose a failure, and repair it with --apply.
-
-Without a name this lists the runbooks. Each says in numbers what is wrong and what helps, and has a page in
+HELP = """Without a name this lists the runbooks. Each says in numbers what is wrong and what helps, and has a page in
 docs/runbooks/. Exits 1 if something is wrong.
 """
 app = typer.Typer(help=HELP, invoke_without_command=True)

@@ -54,7 +54,7 @@ BeatFile = Annotated[
 ]
 
 
-drain_app = typer.Typer(help="Run a drain until it is idle, a time limit or Ctrl-C.", no_args_is_help=True)
+drain_app = typer.Typer(no_args_is_help=True)
 
 
 def _without_empty(document: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from regworkers_core.acts import every_operation
 from regworkers_core.cli.changes import Change, Deletion
-from regworkers_core.cli.main import build
-from regworkers_core.cli.options import Commands, flatten_options
+from regworkers_core.cli.main import Commands, build
+from regworkers_core.cli.options import flatten_options
 from regworkers_core.domain.reasons import UsageError
 from tests.support.terminal import regworkers
 from tests.support.typing_in import at_a_terminal

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from regworkers_core.cli.options import Commands
+from regworkers_core.cli.main import Commands
 
 RUNNER = CliRunner()
 

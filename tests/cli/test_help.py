@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import typer
 
 from regworkers_core.cli.main import LOCAL, PANELS, build
 from tests.support.terminal import in_a_process, regworkers
@@ -27,6 +30,26 @@ def test_the_version_is_that_of_the_package() -> None:
     assert answer.code == 0 and answer.stdout.startswith("1.")
 
 
-def test_a_command_is_built_alone_and_an_unknown_name_builds_all() -> None:
+def test_a_command_is_built_alone_and_an_unknown_name_builds_the_list_of_all() -> None:
     assert [each.name for each in build("doctor").registered_commands] == ["doctor"]
-    assert len(build("nothing").registered_groups) > 10
+    every, listed = (typer.main.get_command(build(called)) for called in (None, "nothing"))
+    assert {name: _line(each) for name, each in listed.commands.items()} == {
+        name: _line(each) for name, each in every.commands.items()
+    }
+
+
+def _line(command: Any) -> str:
+    return str(command.get_short_help_str(200))
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"), [("regworkers rec", ["reconcile"]), ("regworkers codes v", ["void"])]
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands(shell: str, typed: str, found: list[str]) -> None:
+    asked = {
+        "bash": {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": typed},
+    }[shell]
+    answer = in_a_process(None, _REGWORKERS_COMPLETE=f"complete_{shell}", **asked)
+    assert [name for name in (*found, "doctor") if name in answer.stdout] == found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import orjson
 
@@ -11,10 +12,16 @@ from regworkers_core.settings import PROJECT_ROOT
 
 _AT_WORK = {"boto3", "botocore", "cryptography", "email_validator", "httpx2", "pymongo", "sqlalchemy"}
 _AT_WORK |= {"duckdb", "numpy", "pyarrow"}
-_PROGRAM = """
-import gc, sys
-import dagster, orjson
+_LOADED = """
+import gc, sys, orjson
 loaded = lambda: sorted({name.partition(".")[0] for name in sys.modules})
+"""
+_OF_A_LIST = """
+from regworkers_core.cli.main import build
+print(orjson.dumps(build("") and loaded()).decode())
+"""
+_PROGRAM = """
+import dagster
 import regworkers_dagster.definitions
 of_definitions, frozen = loaded(), gc.get_freeze_count()
 from regworkers_core.cli.main import build
@@ -23,11 +30,19 @@ print(orjson.dumps([of_commands, of_definitions, frozen]).decode())
 """
 
 
-def test_neither_help_nor_definitions_import_what_only_work_needs() -> None:
-    command = [sys.executable, "-c", _PROGRAM]
+def _says(program: str) -> Any:
+    command = [sys.executable, "-c", _LOADED + program]
     answer = subprocess.run(command, cwd=PROJECT_ROOT, check=True, stdout=subprocess.PIPE)
-    of_commands, of_definitions, frozen = orjson.loads(answer.stdout)
-    # The modules of all commands, which `regworkers --help` imports: those of one command are among them.
+    return orjson.loads(answer.stdout)
+
+
+def test_the_list_of_all_commands_has_no_setting_no_model_and_no_driver() -> None:
+    assert sorted((_AT_WORK | {"pydantic", "yaml", "dagster"}).intersection(_says(_OF_A_LIST))) == []
+
+
+def test_neither_help_nor_definitions_import_what_only_work_needs() -> None:
+    of_commands, of_definitions, frozen = _says(_PROGRAM)
+    # The modules of all commands: those of one command are among them.
     assert sorted(_AT_WORK.intersection(of_commands)) == []
     assert sorted((_AT_WORK | {"jinja2", "rich", "sqlite3"}).intersection(of_definitions)) == []
     # Dagster's objects, through which no collection of a run looks.

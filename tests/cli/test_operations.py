@@ -85,7 +85,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Operation[Given
     module.__doc__ = "Look at things. And more."
     made = {effect: _declared(f"added {effect}", f"added_{effect}", effect) for effect in Effect}
     vars(module).update(made)
-    monkeypatch.setitem(acts.PANELS["Everyday"], "added", ("added",))
+    monkeypatch.setitem(acts.PANELS["Everyday"], "added", acts.Group("Look at things.", ("added",)))
     monkeypatch.setitem(__import__("sys").modules, "regworkers_core.added", module)
     monkeypatch.setattr(faces, "job", lambda name: _job(operation_of(name.replace("_", " "))))
     # The table of pods was made of the operations when it was imported.
