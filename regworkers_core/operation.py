@@ -8,7 +8,7 @@ of the command and the description of the job, so it names neither options nor f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import StrEnum
 from inspect import getdoc
 from pathlib import Path
@@ -270,42 +270,53 @@ class Call:
 I = TypeVar("I", bound=Input)  # noqa: E741 (an input)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation(Generic[I]):
-    """See `operation`, which makes one of a function."""
+@dataclass(frozen=True, slots=True)
+class operation:
+    """Declares a function `(call, given) -> Report` as an operation; the type of `given` is its input."""
 
     # What one types behind `regworkers`.
     command: str
     # What one launches; empty: only the terminal has it.
-    job: str
-    effect: Effect
-    input: type[I]
-    run: Callable[[Call, I], Report]
+    job: str = ""
+    effect: Effect = Effect.READ
+    _: KW_ONLY
     # The role in infrastructure/policies with whose rights a run acts, and the size of its pod.
-    duty: Duty
-    size: Size
+    duty: Duty = "operations"
+    size: Size = "small"
     # The least role that may launch it.
-    role: Role
+    role: Role = "operator"
     # The asset on which its result is recorded; empty: none.
-    asset: str
+    asset: str = ""
     # The field that the audit log names as the target, behind the campaign and a colon if there is one; or what reads
     # the target from the input.
-    target: str | Callable[[Face, I], str]
+    target: str | Callable[[Face, Any], str] = ""
     # Services that it calls.
-    uses: frozenset[str]
+    uses: frozenset[str] = STORES
     # Its time grows with the campaign; `unlimited`: leases and progress show whether it hangs, and no time ends it.
-    long: bool
-    unlimited: bool
+    long: bool = False
+    unlimited: bool = False
     # A run whose worker died is followed by another, which resumes it.
-    resumed: bool
+    resumed: bool = False
     # One call waits at most a few seconds: a person waits for the answer.
-    quick: bool
+    quick: bool = False
     # At most one run at a time of all operations with this word; empty: any number.
-    alone: str
+    alone: str = ""
     # What the files of its report are; empty: it has none.
-    files: str
+    files: str = ""
     # Its flow writes the audit log itself, once it holds its lease.
-    recorded_by_flow: bool
+    recorded_by_flow: bool = False
+
+    def __call__(self, function: Callable[[Call, I], Report]) -> Operation[I]:
+        declared = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Operation(**declared, input=get_type_hints(function)["given"], run=function)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(operation, Generic[I]):
+    """What a person can do: a function with its declaration."""
+
+    input: type[I]
+    run: Callable[[Call, I], Report]
 
     @property
     def help(self) -> str:
@@ -350,52 +361,6 @@ class Operation(Generic[I]):
         """The config of a run of its job, for a sensor. Raises RequestError for fields that do not fit."""
         self.input.of(given, str)
         return given
-
-
-def operation(
-    command: str,
-    job: str = "",
-    effect: Effect = Effect.READ,
-    *,
-    duty: Duty = "operations",
-    size: Size = "small",
-    role: Role = "operator",
-    asset: str = "",
-    target: str | Callable[[Face, I], str] = "",
-    uses: frozenset[str] = STORES,
-    long: bool = False,
-    unlimited: bool = False,
-    resumed: bool = False,
-    quick: bool = False,
-    alone: str = "",
-    files: str = "",
-    recorded_by_flow: bool = False,
-) -> Callable[[Callable[[Call, I], Report]], Operation[I]]:
-    """Declare a function `(call, given) -> Report` as an operation; the type of `given` is its input."""
-
-    def declare(function: Callable[[Call, I], Report]) -> Operation[I]:
-        return Operation(
-            command=command,
-            job=job,
-            effect=effect,
-            input=get_type_hints(function)["given"],
-            run=function,
-            duty=duty,
-            size=size,
-            role=role,
-            asset=asset,
-            target=target,
-            uses=uses,
-            long=long,
-            unlimited=unlimited,
-            resumed=resumed,
-            quick=quick,
-            alone=alone,
-            files=files,
-            recorded_by_flow=recorded_by_flow,
-        )
-
-    return declare
 
 
 def operations_of(module: ModuleType) -> Iterator[Operation[Any]]:
