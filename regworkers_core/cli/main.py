@@ -139,7 +139,7 @@ def build(called: str | None = None) -> typer.Typer:
 
 
 def _no_command() -> None:
-    """What stands for a command in a list of all."""
+    """The place of a command in a list of all."""
 
 
 def _add(app: typer.Typer, name: str, panel: str, row: str | Group) -> None:
