@@ -9,8 +9,9 @@ from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.adapters.local_instance import InstanceCheck, aws_id, kafka_id, server_of, services_id
 from regworkers_core.engine.dependency import CircuitBreaker, Classify, Dependency, RetryPolicy
-from regworkers_core.settings import Settings, stack_state
+from regworkers_core.settings import Settings
 from regworkers_core.settings.connections import GUARDED
+from regworkers_core.settings.documents import stack_state
 
 # Where the meaning of each dependency's errors is. Modules are imported when they are needed: most bring their driver.
 _CLASSIFY = {

@@ -56,8 +56,8 @@ from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.queue import QUEUE_SERVICE, Queue
-from regworkers_core.settings import Settings, load_settings, stack_state_file
-from regworkers_core.settings.documents import local_dagster_id
+from regworkers_core.settings import Settings, load_settings
+from regworkers_core.settings.documents import local_dagster_id, stack_state_file
 
 if TYPE_CHECKING:
     from pymongo import MongoClient

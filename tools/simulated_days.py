@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.activity import DrainMinute
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     CORRECTNESS,
     DELIVERY,
@@ -25,6 +24,7 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     QueueState,
     SchedulerState,
+    Severity,
     Snapshot,
     StreamState,
     Unread,

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.events import entry_replicated
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.producers import PRODUCER, ProducerRole
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.infrastructure.provision import provision

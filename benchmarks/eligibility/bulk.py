@@ -24,10 +24,10 @@ from benchmarks.figures import peak_mib, ratio, spread
 from benchmarks.replication.data import settings
 from regworkers_core.adapters.mongo.entry_documents import Stored, Write
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.entry import Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.campaign.judging import judge_entries
+from regworkers_core.eligibility.judging import judge_entries
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT, load_settings

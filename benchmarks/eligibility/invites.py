@@ -11,9 +11,9 @@ from typing import Any
 
 from benchmarks.figures import ratio, spread, stack_of
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.claim import Invite, InviteType
 from regworkers_core.eligibility.invites.lists import local_file
-from regworkers_core.eligibility.invites.writing import upload_invites
+from regworkers_core.eligibility.invites.stored import upload_invites
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import ADDRESSES, new_runtime
 

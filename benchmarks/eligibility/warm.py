@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.eligibility.world import INVITE_ONLY, OPEN, World, world
 from benchmarks.figures import Spread, spread
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.eligibility import FactSource, Known
-from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.case import AsOf, Facts
 from regworkers_core.eligibility.check import Checker
 from regworkers_core.eligibility.request import read_check

@@ -19,8 +19,7 @@ from regworkers_core.adapters.campaign_store import CampaignStore
 from regworkers_core.adapters.mongo.entrants import EACH
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import TableKey
-from regworkers_core.domain.invite import Invite, InviteType, invite_key
+from regworkers_core.domain.claim import Invite, InviteType, TableKey, invite_key
 from regworkers_core.eligibility.case import Identity
 from regworkers_core.eligibility.check import check_eligibility
 from regworkers_core.eligibility.identity import IdentitySecret

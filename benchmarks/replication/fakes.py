@@ -16,9 +16,9 @@ import orjson
 
 from regworkers_core.adapters.aws.streams import ListingPage, Shard, StreamPage, StreamRecord
 from regworkers_core.adapters.aws.tables import attributes
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode
-from regworkers_core.domain.order import Order
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 
 ITEMS = 100

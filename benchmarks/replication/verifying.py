@@ -19,9 +19,8 @@ from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.replication.reconcile.classify import Sides

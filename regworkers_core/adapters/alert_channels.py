@@ -12,8 +12,8 @@ import structlog
 
 from regworkers_core.adapters.files import open_private, private_folder
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import IncidentChange, Severity
 from regworkers_core.domain.reasons import Failure, ItemFailure, TransientFailure, UsageError
+from regworkers_core.domain.snapshot import IncidentChange, Severity
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.settings import PROJECT_ROOT, Settings
 

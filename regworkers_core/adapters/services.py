@@ -14,11 +14,12 @@ from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.service_http import BearerToken, MalformedResponse, ServiceHttp
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import User
+from regworkers_core.domain.entry import Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
-from regworkers_core.settings import Environment, ServiceSettings, ServicesSettings
+from regworkers_core.settings import Environment, ServicesSettings
+from regworkers_core.settings.connections import ServiceSettings
 
 
 class ServiceClient:

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.alias_generators import to_camel
 
 from regworkers_core.domain.eligibility import Status
+from regworkers_core.domain.entry import LONGEST_TIME
 from regworkers_core.domain.events import EventType
-from regworkers_core.domain.order import LONGEST_TIME
 from regworkers_core.domain.selection import NoticeType
 from regworkers_core.settings import Names
 

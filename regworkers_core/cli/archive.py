@@ -51,7 +51,7 @@ def status_command(form: FormatOption = Format.TEXT) -> None:
 
     Exits 1 if an operator has to act.
     """
-    from regworkers_core.analytics.archive.status import archive_status, is_finding
+    from regworkers_core.analytics.archive.reading import archive_status, is_finding
 
     status = archive_status(Runtime.load())
     answer(status, form, finding=is_finding(status))
@@ -60,7 +60,7 @@ def status_command(form: FormatOption = Format.TEXT) -> None:
 @app.command("verify")
 def verify_command(form: FormatOption = Format.TEXT) -> None:
     """Check that each event id has exactly one row. Exits 1 if not."""
-    from regworkers_core.analytics.archive.status import verify
+    from regworkers_core.analytics.archive.reading import verify
 
     runtime = Runtime.load()
     with progress("files", "verify") as show:
@@ -85,7 +85,7 @@ def fetch_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Copy the archive, or some days and types, to a folder of Parquet files."""
-    from regworkers_core.analytics.archive.archived_events import EventFilter, fetch
+    from regworkers_core.analytics.archive.reading import EventFilter, fetch
 
     runtime = Runtime.load()
     with progress("files", "fetch") as show:

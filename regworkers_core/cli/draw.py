@@ -164,7 +164,7 @@ def _draw(
     accept: AcceptedFindings | None = None,
 ) -> None:
     """Run the steps. `result` gets the state of each, for the audit log."""
-    from regworkers_core.eligibility.campaign.judging import judge_campaign
+    from regworkers_core.eligibility.judging import judge_campaign
     from regworkers_core.replication.settled import settled
     from regworkers_core.selection.assign.markets import blocked_lines
     from regworkers_core.selection.draw.gate import GateClosed, NotAccepted, NotSettled

@@ -204,7 +204,7 @@ def simulate_command(
     """
     from fairdraw.large.engine import Engine
     from regworkers_core.adapters.judged_entries import POOL, read_judged
-    from regworkers_core.eligibility.campaign.judging import judge_entries
+    from regworkers_core.eligibility.judging import judge_entries
     from regworkers_core.replication.settled import lag_warnings
     from regworkers_core.selection.draw.freezing import write_pool
     from regworkers_core.selection.report.simulate import simulate, simulation_seeds, write_synthetic_pool

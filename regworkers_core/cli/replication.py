@@ -12,7 +12,7 @@ from rich.text import Text
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
-from regworkers_core.domain.order import Order
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.engine.stop import StopSignal

@@ -17,7 +17,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
-    from regworkers_core.analytics.funnel.funnel_report import Funnel
+    from regworkers_core.analytics.funnel import Funnel
 
 
 funnel_app = typer.Typer(no_args_is_help=True)
@@ -36,14 +36,14 @@ def funnel_command(
     """
     require_writable(page)
     # Late, for they bring DuckDB, pandas and matplotlib.
-    from regworkers_core.analytics.funnel.funnel_report import make_funnel
+    from regworkers_core.analytics.funnel import make_funnel
 
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign)
     with progress("", "funnel") as show:
         funnel = make_funnel(runtime, found, tell=lambda text: show(description=text))
     if page is not None:
-        from regworkers_core.analytics.funnel.funnel_page import shown
+        from regworkers_core.analytics.funnel import shown
 
         write_private(page, shown(funnel).html)
     answer(
@@ -89,7 +89,7 @@ def eligibility_command(
     """
     require_writable(page)
     # Late, for they bring DuckDB, pyarrow and matplotlib.
-    from regworkers_core.eligibility.campaign.judging import judge_entries
+    from regworkers_core.eligibility.judging import judge_entries
 
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType
 
 T = TypeVar("T")
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey, is_selection_id
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.selection import MarketPhase, Notice, Planned, is_market_id
 from regworkers_core.domain.timestamps import iso, seconds
 

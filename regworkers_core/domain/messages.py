@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
+from regworkers_core.domain.entry import Order, lenient_order
 from regworkers_core.domain.keys import MAX_DEPTH, EntryKey, is_too_deep, shown
-from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 
 VERSION = 1

@@ -1,7 +1,12 @@
-"""Records per-minute statistics of a drain in the collection `drain_log` while it works.
+"""What a drain records while it works: statistics per minute in the collection `drain_log`, metrics once a minute and
+at its end, and when it last acknowledged something.
 
-The drain adds to counters in memory. A thread of its own writes them, so a log that cannot be written costs the drain
+The drain adds to counters in memory. Threads of their own write them, so a log that cannot be written costs the drain
 nothing.
+
+The last acknowledgement of each drain is one row in `worker-leases`, which outlives its runs. Alerts compare the row at
+two evaluations: work that waits while the counter does not move is not worked off, whether no drain runs, one hangs, or
+one cannot reach what it needs. The counter is compared, never the time of another machine.
 """
 
 from __future__ import annotations
@@ -9,15 +14,36 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fairdraw import scheduling
+from regworkers_core.adapters.aws.cloudwatch import Strain
+from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.activity import DrainMinute
-from regworkers_core.drains.heartbeat import LAST_WRITE_SECONDS, PeriodicWriter
-from regworkers_core.engine.drain_report import DrainReport
-from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.domain.snapshot import LastAcknowledged
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains.heartbeat import BEAT_SECONDS, LAST_WRITE_SECONDS, PeriodicWriter, row_that_stays
+from regworkers_core.engine.drain_report import DrainReport, Percentiles
+from regworkers_core.engine.leases import LeaseRow, LeaseTable
+from regworkers_core.observability.metrics import (
+    BATCH_DURATION,
+    DEPENDENCY_DOWN,
+    DONE,
+    DRAIN_SECONDS,
+    FAILED,
+    INVOCATIONS,
+    LAG,
+    MESSAGES,
+    RECEIVED,
+    RETRIES,
+    THROTTLES,
+    UNSENT,
+    Histogram,
+    Instrument,
+    Metering,
+)
 
 # Linux counts in KiB, macOS in bytes.
 _UNITS_PER_MIB = 1024 * 1024 if sys.platform == "darwin" else 1024
@@ -177,3 +203,141 @@ class Recorder(PeriodicWriter):
     def _put_all(self, minutes: Sequence[DrainMinute]) -> None:
         for minute in minutes:
             self._put(minute)
+
+
+# CloudWatch's smallest period of our metrics.
+PUBLISH_SECONDS = 60.0
+# The end of a drain waits for its last values: more than CloudWatch takes for a call.
+_LAST_PUT_SECONDS = 5.0
+_DONE = ("applied", "removed", "unchanged", "sent")
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """What a drain did so far."""
+
+    counts: Counter[str] = field(default_factory=Counter)  # items by outcome
+    messages: int = 0
+    batches: Percentiles = field(default_factory=Percentiles)
+    lag: Percentiles = field(default_factory=Percentiles)  # seconds of each item
+    strain: Strain = field(default_factory=Strain)
+
+    @classmethod
+    def of(cls, report: DrainReport | None, strain: Strain) -> _Totals:
+        if report is None:
+            return cls(strain=strain)
+        # The drain goes on counting: copies, each made at once.
+        return cls(
+            Counter(report.counts),
+            report.deliveries["received"],
+            report.batches.since(None),
+            report.lag.since(None),
+            strain,
+        )
+
+
+class DrainMeter(PeriodicWriter):
+    """A context manager around a drain, which leaves its report here as it goes. `strain` is that of the process so
+    far, `system` what the drain receives from.
+    """
+
+    def __init__(
+        self,
+        put: Callable[[Sequence[Metering]], None],
+        drain: str,
+        strain: Callable[[], Strain],
+        system: str = "aws_sqs",
+    ) -> None:
+        super().__init__(
+            "drain-metrics",
+            self.publish,
+            self._publish_last,
+            every_seconds=PUBLISH_SECONDS,
+            warning="metrics not published",
+            last_write_seconds=_LAST_PUT_SECONDS,
+        )
+        self._put, self._drain, self._strain, self._system = put, drain, strain, system
+        self._before = _Totals(strain=strain())
+        self.report: DrainReport | None = None
+
+    def publish(self) -> None:
+        """What has come since the last time, if anything has."""
+        readings = self._since_last_time()
+        if readings:
+            self._put(readings)
+
+    def _publish_last(self) -> None:
+        readings, report = self._since_last_time(), self.report
+        ended_by_dependency = report is not None and report.ended == "dependency_down"
+        if report is not None and (readings or report.counts["received"] or ended_by_dependency):
+            readings.append(self._reading(DRAIN_SECONDS, report.seconds))
+            readings.append(self._reading(DEPENDENCY_DOWN, ended_by_dependency))
+            self._put(readings)
+
+    def _since_last_time(self) -> list[Metering]:
+        before, now = self._before, _Totals.of(self.report, self._strain())
+        self._before = now
+        counts, strain = now.counts - before.counts, now.strain.since(before.strain)
+        batches, lag = now.batches.since(before.batches), now.lag.since(before.lag)
+        if not (counts["received"] or batches.count or strain.any):
+            return []
+        found = [
+            self._reading(INVOCATIONS, batches.count),
+            self._reading(MESSAGES, now.messages - before.messages),
+            self._reading(RECEIVED, counts["received"]),
+            self._reading(DONE, sum(counts[name] for name in _DONE)),
+            self._reading(FAILED, counts["dead_lettered"] + counts["returned"]),
+            self._reading(UNSENT, strain.unsent_dead_letters),
+            *self._of_dependencies(strain),
+        ]
+        found += [self._reading(BATCH_DURATION, batches)] if batches.count else []
+        return found + ([self._reading(LAG, lag)] if lag.count else [])
+
+    def _of_dependencies(self, strain: Strain) -> Iterator[Metering]:
+        for instrument, numbers in ((RETRIES, strain.retries), (THROTTLES, strain.throttles)):
+            yield self._reading(instrument, sum(numbers.values()))
+            for dependency, number in numbers.items():
+                yield self._reading(instrument, number, Dependency=dependency)
+
+    def _reading(self, instrument: Instrument, value: float | Histogram, **more: str) -> Metering:
+        return Metering(instrument, value, {"Drain": self._drain, **more}, self._system)
+
+
+_AT = "acknowledgedAt"
+
+
+class AcknowledgementWriter(PeriodicWriter):
+    """A context manager around a drain, which leaves its report here as it goes. `clock` is in epoch seconds."""
+
+    def __init__(self, table: Callable[[], LeaseTable], drain: str, clock: Callable[[], float]) -> None:
+        super().__init__(
+            f"{drain}-acknowledged",
+            self.write,
+            self.write,
+            every_seconds=BEAT_SECONDS,
+            warning="last acknowledgement not written",
+        )
+        self._table, self._key, self._clock = table, row_that_stays(drain), clock
+        self._written = 0
+        self.report: DrainReport | None = None
+
+    def write(self) -> None:
+        """Move the counter if this drain has acknowledged something since the last call. Raises TransientFailure."""
+        number = self.report.acknowledged if self.report else 0
+        if number == self._written:
+            return
+        table = self._table()
+        seen = table.get(self._key)
+        state = {_AT: iso(self._clock())}
+        # If another run was faster, the counter has moved.
+        table.swap(LeaseRow(self._key, counter=1 + (seen.counter if seen else 0), state=state), seen)
+        self._written = number
+
+
+def last_acknowledged(table: DynamoLeaseTable, drains: Iterable[str]) -> tuple[LastAcknowledged, ...]:
+    """The rows of the drains that ever acknowledged something. Raises TransientFailure."""
+    keys = {row_that_stays(drain): drain for drain in drains}
+    return tuple(
+        LastAcknowledged(keys[key], row.counter, row.state.get(_AT, ""))
+        for key, row in table.several(list(keys)).items()
+    )

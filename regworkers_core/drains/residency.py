@@ -1,9 +1,9 @@
 """Residents: drains that stay while a campaign is open, so that no entry waits for a start.
 
 Of the living residents of one kind, the newest stands by and the others work; a single one works. A resident whose time
-is over leaves once a newer one has begun to work, so a successor is warm before it is needed. One that cannot work
-(`drains.sight`) says that it is blind. Who has just reached everything works in its place, and only then does it let go
-of what it holds: while all are blind, each keeps that, as a single one does. It comes back as the newest.
+is over leaves once a newer one has begun to work, so a successor is warm before it is needed. One that cannot work, as
+its `Sight` tells, says that it is blind. Who has just reached everything works in its place, and only then does it let
+go of what it holds: while all are blind, each keeps that, as a single one does. It comes back as the newest.
 
 All decide by the same rows (`drains.heartbeat`), and nothing goes wrong if two of them read different ones: leases and
 the visibility of messages divide the work, also between two that work when one would do.
@@ -11,7 +11,8 @@ the visibility of messages divide the work, also between two that work when one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -21,12 +22,83 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS, Beat, Watched
-from regworkers_core.drains.sight import BLIND_SECONDS, Sight
-from regworkers_core.engine.deadline import Background
+from regworkers_core.engine.deadline import Background, Steps
+from regworkers_core.engine.dependency import Dependency, apart
 from regworkers_core.engine.drain import Post
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
+# Without an answer for so long it is blind, and with nothing but answers for so long it sees again.
+BLIND_SECONDS = 5.0
+
+
+class Sight:
+    """The sight of one resident. `needs` are the guards of its dependencies, each with the call that probes it;
+    `longest_call_seconds` is the longest time after which a call of theirs ends; `steps` are those of its drain. All
+    methods belong to one thread.
+    """
+
+    def __init__(
+        self,
+        needs: Mapping[str, tuple[Dependency, Callable[[], object]]],
+        longest_call_seconds: float,
+        *,
+        clock: Callable[[], float] = scheduling.monotonic,
+    ) -> None:
+        self._needs, self._clock = needs, clock
+        self._hangs_after = longest_call_seconds + BLIND_SECONDS
+        self._probing = Background("sight")
+        self._blind_because = ""
+
+    def look(self, steps: Steps) -> str:
+        """Probe what is due, and return why it is blind: empty if it is not. Does not block."""
+        for name, (guard, _) in self._needs.items():
+            if guard.failing or not self._held(guard) or guard.seconds_since_call >= BLIND_SECONDS:
+                self._probe(name)
+        because = self._reason(steps)
+        if because != self._blind_because:
+            self._blind_because = because
+            log.warning(f"blind: {because}" if because else "no longer blind")
+        return because
+
+    def confirmed(self, within_seconds: float) -> bool:
+        """Probe all dependencies now. Whether each has answered within the seconds, for which it blocks at most."""
+        asked_at = self._clock()
+        for name in self._needs:
+            self._probe(name)
+        self._probing.wait(within_seconds)
+        return all(not guard.failing and guard.answered_at >= asked_at for guard, _ in self._needs.values())
+
+    @property
+    def steady(self) -> bool:
+        """Whether no call failed for so long that it may come back."""
+        return all(not guard.failing and self._held(guard) for guard, _ in self._needs.values())
+
+    def hangs(self, steps: Steps) -> bool:
+        return steps.still_seconds() >= self._hangs_after
+
+    def _reason(self, steps: Steps) -> str:
+        for name, (guard, _) in self._needs.items():
+            if guard.failing and self._clock() - guard.answered_at >= BLIND_SECONDS:
+                return f"{name} does not answer"
+        return f"no step ended for {self._hangs_after:.0f} s" if self.hangs(steps) else ""
+
+    def _held(self, guard: Dependency) -> bool:
+        return self._clock() - guard.failed_at >= BLIND_SECONDS
+
+    def _probe(self, name: str) -> None:
+        self._probing.start(partial(_quietly, self._needs[name][1]), name)
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    """The guard has noted how it ended."""
+    try:
+        with apart():
+            call()
+    except (Failure, UsageError):
+        pass
+
+
 # Residents are ready before the first fan, and stay for those who come late and for what is still on its way.
 BEFORE_OPENING_SECONDS = 600.0
 AFTER_CLOSING_SECONDS = 3600.0

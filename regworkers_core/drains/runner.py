@@ -21,7 +21,6 @@ from regworkers_core.domain.messages import fingerprint
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse, PausedDrain, Reading, Snapshot
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.drains.acknowledged import AcknowledgementWriter
 from regworkers_core.drains.heartbeat import (
     BEAT_SECONDS,
     RESIDENT_BEAT_SECONDS,
@@ -29,15 +28,18 @@ from regworkers_core.drains.heartbeat import (
     beats,
     next_number,
 )
-from regworkers_core.drains.metering import DrainMeter
-from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters, Recorder
-from regworkers_core.drains.residency import AFTER_CLOSING_SECONDS, Residency, residents_wanted
-from regworkers_core.drains.sight import Sight
-from regworkers_core.engine.defects import fuse_message
+from regworkers_core.drains.recorder import (
+    AcknowledgementWriter,
+    DependencyUsage,
+    DrainMeter,
+    MinuteCounters,
+    Recorder,
+)
+from regworkers_core.drains.residency import AFTER_CLOSING_SECONDS, Residency, Sight, residents_wanted
+from regworkers_core.engine.defects import fuse_message, hold_of, remove_hold, store_fuse
 from regworkers_core.engine.drain import DrainLimits, Source, Work, drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.handling import Handler
-from regworkers_core.engine.holds import hold_of, remove_hold, store_fuse
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import Beside, Queue, QueueSource, Received

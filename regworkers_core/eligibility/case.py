@@ -9,9 +9,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import TableKey, User
+from regworkers_core.domain.claim import InviteType, TableKey, User, invite_key
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, Known, Missing, T
-from regworkers_core.domain.invite import InviteType, invite_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.domain.timestamps import seconds as moment_of
 

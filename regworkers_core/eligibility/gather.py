@@ -20,9 +20,8 @@ from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files import in_batches
 from regworkers_core.adapters.mongo.entrants import EACH, FoundEntrants, Trace
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import TableKey, User
+from regworkers_core.domain.claim import InviteType, TableKey, User
 from regworkers_core.domain.eligibility import NOT_ASKED, Fact, FactSource, Known, Missing
-from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.eligibility.case import Facts, Identity, invite_keys

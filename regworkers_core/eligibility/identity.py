@@ -21,9 +21,8 @@ from typing import Any, Protocol
 from fairdraw import scheduling
 from regworkers_core.domain.claim import TableKey, claim_key
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.roles import Role
 from regworkers_core.eligibility.case import Identity
-from regworkers_core.settings.flows import EligibilitySettings
+from regworkers_core.settings.flows import EligibilitySettings, Role
 
 # They decide odds and limits, or stay in logs and events after an erasure, so a fan may not set them.
 NOT_A_FANS = ("weight", "segments", "unit", "entryId")

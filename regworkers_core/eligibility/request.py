@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from regworkers_core.domain.claim import MAX_LENGTH, comparable, is_mail
 from regworkers_core.domain.eligibility import comparable_region
+from regworkers_core.domain.entry import whole_number
 from regworkers_core.domain.keys import field_name_problem, is_personal, is_selection_id
 from regworkers_core.domain.messages import fit_correlation_id
-from regworkers_core.domain.order import whole_number
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility.case import FieldProblem, Identity, Subject
 from regworkers_core.eligibility.identity import NOT_A_FANS, TRUSTED, Caller

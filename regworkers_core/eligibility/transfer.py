@@ -35,8 +35,8 @@ from regworkers_core.domain.claim import (
     Claim,
     TableKey,
 )
+from regworkers_core.domain.entry import Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.eligibility.case import AsOf, Identity
 from regworkers_core.eligibility.earlier_entries import EarlierEntries, Item, identities_of, is_young

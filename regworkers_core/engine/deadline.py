@@ -1,4 +1,4 @@
-"""Calls in threads of their own, and callers that give up at a deadline.
+"""Calls in threads of their own, callers that give up at a deadline, and whether the threads of a drain get on.
 
 The threads are daemons and carry the caller's context (correlation id, trace). The standard library's pool waits for
 its threads when the process ends, so one server that hangs would keep the process alive.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
-from contextvars import Context, copy_context
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -200,3 +201,41 @@ class SingleFlight(Generic[T]):
             # Before the result is out: a later caller makes a new call.
             with self._lock:
                 del self._flying[key]
+
+
+# The time of the last step, of the thread that runs here and of those that it starts.
+_last: ContextVar[list[float] | None] = ContextVar("last_step", default=None)
+
+
+def step() -> None:
+    """A call to a dependency ended, or a turn of a loop. Does nothing in a thread that is not watched."""
+    if (mine := _last.get()) is not None:
+        mine[0] = scheduling.monotonic()
+
+
+class Steps:
+    """The threads of one drain that are watched; any other thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = scheduling.lock()
+        self._threads: list[list[float]] = []
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around what the calling thread does."""
+        mine = [scheduling.monotonic()]
+        with self._lock:
+            self._threads.append(mine)
+        token = _last.set(mine)
+        try:
+            yield
+        finally:
+            _last.reset(token)
+            with self._lock:
+                # They are compared by identity: two threads may have taken their steps at the same time.
+                self._threads = [each for each in self._threads if each is not mine]
+
+    def still_seconds(self) -> float:
+        """For how long one of the threads has not ended a step; 0 if none is watched."""
+        with self._lock:
+            return max((scheduling.monotonic() - last for (last,) in self._threads), default=0.0)

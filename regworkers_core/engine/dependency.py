@@ -15,7 +15,7 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
-from regworkers_core.engine.steps import step
+from regworkers_core.engine.deadline import step
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -21,9 +21,9 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
+from regworkers_core.engine.deadline import Steps, step
 from regworkers_core.engine.defects import bisect
 from regworkers_core.engine.drain_report import DrainReport
-from regworkers_core.engine.steps import Steps, step
 from regworkers_core.engine.stop import StopSignal
 
 D = TypeVar("D")

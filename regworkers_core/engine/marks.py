@@ -22,9 +22,9 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
+from regworkers_core.engine.deadline import step
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import UNANSWERED, Received
-from regworkers_core.engine.steps import step
 
 log = structlog.get_logger(__name__)
 # The mark that is not followed by an attempt.

@@ -25,7 +25,8 @@ from regworkers_core.engine.deadline import NoAnswer, gather
 from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import ServiceSettings, Settings
+from regworkers_core.settings import Settings
+from regworkers_core.settings.connections import ServiceSettings
 
 if TYPE_CHECKING:
     from regworkers_core.adapters.services import ServiceClient

@@ -260,7 +260,7 @@ def annul(call: Call, given: AnnulDraw) -> Report:
 
 def draw_run(call: Call, campaign_id: str, **more: Any) -> DrawRun:
     """A phase of a campaign's draw, by default the latest one, for this call to work on; `more` as DrawRun takes it."""
-    from regworkers_core.eligibility.campaign.judging import judge_campaign
+    from regworkers_core.eligibility.judging import judge_campaign
     from regworkers_core.replication.settled import settled
     from regworkers_core.selection.draw_run import DrawRun
 

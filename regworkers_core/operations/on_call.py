@@ -19,7 +19,7 @@ from regworkers_core.domain.keys import (
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.snapshot import PAUSE_SECONDS, BlownFuse, PausedDrain
 from regworkers_core.domain.timestamps import iso, parse_since, span_seconds, to_second
-from regworkers_core.engine.holds import remove_hold, store_pause
+from regworkers_core.engine.defects import remove_hold, store_pause
 from regworkers_core.flows import DRAIN
 from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
 from regworkers_core.operations.logs import LogLine, Sought, look_up

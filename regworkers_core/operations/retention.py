@@ -22,9 +22,9 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus
 from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
 from regworkers_core.adapters.mongo.store import Documents as Collection
 from regworkers_core.adapters.mongo.store import expire_by_prefix, expire_codes, pages
-from regworkers_core.domain.alert import IncidentChange
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.snapshot import IncidentChange
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.leases import LeaseBusy, held_lease
@@ -372,7 +372,7 @@ def _reviews(runtime: Runtime, days: int, dry_run: bool) -> PartResult:
 
 def _archive(runtime: Runtime, days: int, dry_run: bool) -> PartResult:
     # Imported late: it loads DuckDB and pyarrow.
-    from regworkers_core.analytics.archive.compaction import expire
+    from regworkers_core.analytics.archive.files import expire
 
     first_day = iso(runtime.clock() - days * _DAY_SECONDS)[:10]
     found = expire(runtime, first_day=first_day, dry_run=dry_run, patience_seconds=_ARCHIVE_PATIENCE_SECONDS)

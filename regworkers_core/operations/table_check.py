@@ -23,9 +23,8 @@ from fairdraw.large.engine import spilling
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored
 from regworkers_core.domain.claim import comparable
-from regworkers_core.domain.entry import ORDER_FIELDS, Entry
+from regworkers_core.domain.entry import ORDER_FIELDS, Entry, lenient_order
 from regworkers_core.domain.keys import EntryKey, is_selection_id, shown
-from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import TokenBucket

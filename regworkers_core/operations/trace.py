@@ -11,11 +11,10 @@ from shlex import quote
 from typing import Any
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, lenient_order
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.messages import fit_correlation_id
-from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import Failure, PermanentFailure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.replication.enqueue.stream_probe import stream_lag
@@ -318,7 +317,7 @@ def _archive_hop(runtime: Runtime, events: Sequence[dict[str, str]], since: str 
     if not ids:
         return Hop("archive", "none")
     # Imported here: DuckDB and pandas would delay every other command of the terminal.
-    from regworkers_core.analytics.archive.archived_events import EventFilter, opened
+    from regworkers_core.analytics.archive.reading import EventFilter, opened
 
     # An event is archived under the day of its own time, which no later hop precedes.
     wanted = EventFilter(since=(since or "")[:10], types=frozenset(each["type"] for each in events))

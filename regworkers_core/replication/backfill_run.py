@@ -19,9 +19,9 @@ import orjson
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.demand_table import TablePage
+from regworkers_core.domain.entry import lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem, fit_correlation_id
-from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket

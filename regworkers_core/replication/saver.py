@@ -16,11 +16,10 @@ from regworkers_core.adapters.aws.demand_table import Cleared
 from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.adapters.mongo.replica import Replica
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.events import entry_removed, entry_replicated
 from regworkers_core.domain.keys import EntryKey, is_personal
 from regworkers_core.domain.messages import ItemSubject, MessageType, Op, ReplicationItem, fit_correlation_id
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, LeftOver, PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.handling import Handled, Requested

@@ -17,9 +17,9 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.adapters.mongo.entry_documents import Write
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from regworkers_core.adapters.mongo.entry_documents import Write
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import ItemSubject, Op, ReplicationItem
-from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import PermanentFailure
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import Severity
 from regworkers_core.settings.connections import Section
 
 

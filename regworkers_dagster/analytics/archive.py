@@ -127,7 +127,7 @@ def of_report(report: "ArchiveReport") -> Metadata:
 )
 def one_row_per_id(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """A second row fails the check and then the run, and with it the exit code; an alert follows."""
-    from regworkers_core.analytics.archive.status import verify
+    from regworkers_core.analytics.archive.reading import verify
 
     bind(runId=context.run.run_id, worker="check_archive")
     with plain_failures():

@@ -14,7 +14,7 @@ from regworkers_dagster.selection.assets import campaign_of, mark_a_mis_click
 from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 if TYPE_CHECKING:
-    from regworkers_core.analytics.funnel.funnel_page import PublishedFunnel
+    from regworkers_core.analytics.funnel import PublishedFunnel
 
 CAMPAIGN_FUNNEL = FLOW.asset(
     "campaign_funnel",
@@ -31,7 +31,7 @@ CAMPAIGN_FUNNEL = FLOW.asset(
 def campaign_funnel(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Numbers that do not add up make the run warn, not fail: the report shows them."""
     # Imported here: pandas and matplotlib would cost every run of every job two seconds.
-    from regworkers_core.analytics.funnel.funnel_page import publish_funnel
+    from regworkers_core.analytics.funnel import publish_funnel
 
     with plain_failures(context):
         runtime = runtime_of(context)

@@ -15,12 +15,12 @@ from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain, QueueState
 from regworkers_core.drains.runner import DrainSpec
-from regworkers_core.engine.holds import hold_of
+from regworkers_core.engine.defects import hold_of
 from regworkers_core.operations.alerts.conditions.condition import Assessment
 from regworkers_core.operations.alerts.conditions.work import dead_letters
 from regworkers_core.operations.dependency_status import UP
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings.model import Names, Settings
+from regworkers_core.settings import Names, Settings
 from regworkers_dagster.drains.decisions import worth_recording
 from regworkers_dagster.metadata import facts_as_metadata, of_table
 from regworkers_dagster.resources import plain_failures, runtime_of

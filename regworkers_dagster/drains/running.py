@@ -12,8 +12,7 @@ from pydantic import Field
 from regworkers_core.domain.reasons import RequestError, TransientFailure
 from regworkers_core.drains.heartbeat import PeriodicWriter
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
-from regworkers_core.engine.drain_report import DrainReport
-from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.engine.drain_report import DrainReport, Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime

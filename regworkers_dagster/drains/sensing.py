@@ -17,8 +17,7 @@ from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains.heartbeat import Beat, beats
 from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import DrainSpec, drain_limits, fuse_in_force, number_of
-from regworkers_core.engine.defects import fuse_message
-from regworkers_core.engine.holds import hold_of
+from regworkers_core.engine.defects import fuse_message, hold_of
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings

@@ -114,7 +114,7 @@ def draw_run(
     accept: "AcceptedFindings | None" = None,
 ) -> "DrawRun":
     """A phase of a campaign's draw, by default the latest one, for this run to work on."""
-    from regworkers_core.eligibility.campaign.judging import judge_campaign
+    from regworkers_core.eligibility.judging import judge_campaign
     from regworkers_core.replication.settled import settled
     from regworkers_core.selection.draw_run import DrawRun
 

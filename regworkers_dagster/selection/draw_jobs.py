@@ -102,7 +102,7 @@ def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
     """Judges every entry as it is now."""
     from fairdraw.large.engine import Engine
     from regworkers_core.adapters.judged_entries import POOL, read_judged
-    from regworkers_core.eligibility.campaign.judging import judge_entries
+    from regworkers_core.eligibility.judging import judge_entries
     from regworkers_core.replication.settled import lag_warnings
     from regworkers_core.selection.draw.freezing import write_pool
     from regworkers_core.selection.report.simulate import simulate, simulation_seeds

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write, exactly, written_over
 from regworkers_core.adapters.mongo.superseded import Lowering
+from regworkers_core.domain.entry import LAST_VERSION, Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import LAST_VERSION, Order
 from regworkers_core.runtime import Runtime
 
 pytestmark = pytest.mark.namespace("module")

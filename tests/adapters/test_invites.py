@@ -9,7 +9,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.invites import Invites
-from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.claim import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import PART_ATTEMPTS, RetryPolicy
 from tests.adapters.fakes import FakeClient, client_error, dependency

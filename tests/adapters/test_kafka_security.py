@@ -15,8 +15,7 @@ from regworkers_core.adapters.kafka.log import KafkaLog
 from regworkers_core.adapters.kafka.producer import RotatingProducer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import KafkaSettings, Settings
-from regworkers_core.settings.transport import plaintext_addresses
+from regworkers_core.settings import KafkaSettings, Settings, plaintext_addresses
 
 SECRET = "planted-secret-key"
 

@@ -20,8 +20,8 @@ from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.entry_documents import Effect, Stored, Write, same_content
 from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import ItemFailure, PermanentFailure, Reason, TransientFailure
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import CommitsAndThenTimesOut, dependency

@@ -14,7 +14,7 @@ import pytest
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.drains import runner
-from regworkers_core.engine.holds import hold_of
+from regworkers_core.engine.defects import hold_of
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.queue_keys import require_campaign

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from regworkers_core.domain.invite import InviteType
-from regworkers_core.eligibility.invites.lookup import check_invite
+from regworkers_core.domain.claim import InviteType
+from regworkers_core.eligibility.invites.stored import check_invite
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations import uploads
 from regworkers_core.runtime import Runtime

@@ -8,8 +8,7 @@ import pytest
 
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.reasons import Reason
-from regworkers_core.settings import PROJECT_ROOT
-from regworkers_core.settings.model import Names
+from regworkers_core.settings import PROJECT_ROOT, Names
 from tools.write_cli_docs import PAGE, page
 from tools.write_tables import TABLES, parts
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import LAST_VERSION, Entry, Order, is_time, removal_order
 from regworkers_core.domain.events import entry_replicated
 from regworkers_core.domain.keys import MAX_DEPTH, EntryKey, is_too_deep, quoted, shown, unstorable
 from regworkers_core.domain.messages import (
@@ -23,7 +23,6 @@ from regworkers_core.domain.messages import (
     fit_correlation_id,
     json_text,
 )
-from regworkers_core.domain.order import LAST_VERSION, Order, is_time, removal_order
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
 
 KEY = EntryKey("summer", "e1")

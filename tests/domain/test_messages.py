@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import LONGEST_TIME, Entry, Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import (
     MAX_BYTES,
@@ -20,7 +20,6 @@ from regworkers_core.domain.messages import (
     decode,
     encode,
 )
-from regworkers_core.domain.order import LONGEST_TIME, Order, lenient_order
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 
 # What the documentation of SendMessage allows in a body.

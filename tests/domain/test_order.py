@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.domain.order import is_erased
+from regworkers_core.domain.entry import is_erased
 
 AT = "2026-11-26T09:00:00.500Z"
 

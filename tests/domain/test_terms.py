@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.eligibility import EligibilityTerms
-from regworkers_core.domain.invite import InviteType
 from regworkers_core.domain.reasons import UsageError
 from tests.support.campaigns import definition
 

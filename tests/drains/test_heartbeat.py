@@ -10,8 +10,8 @@ import pytest
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.drains.acknowledged import AcknowledgementWriter, last_acknowledged
 from regworkers_core.drains.heartbeat import Heartbeat, beats
+from regworkers_core.drains.recorder import AcknowledgementWriter, last_acknowledged
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.runtime import Runtime

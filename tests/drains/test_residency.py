@@ -18,6 +18,7 @@ from regworkers_core.drains.residency import (
     AFTER_CLOSING_SECONDS,
     BEFORE_OPENING_SECONDS,
     BLIND,
+    BLIND_SECONDS,
     LEAVING,
     STANDBY,
     STARTING,
@@ -25,7 +26,6 @@ from regworkers_core.drains.residency import (
     Residency,
     any_open,
 )
-from regworkers_core.drains.sight import BLIND_SECONDS
 from tests.support.in_memory import MemoryLeaseTable
 from tests.support.waiting import Clock, wait_until
 

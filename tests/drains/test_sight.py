@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from fairdraw import scheduling
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.drains.sight import BLIND_SECONDS, Sight
+from regworkers_core.drains.residency import BLIND_SECONDS, Sight
+from regworkers_core.engine.deadline import Steps, step
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.steps import Steps, step
 from tests.support.waiting import Clock, wait_until
 
 LONGEST_CALL = 10.0

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 
 from regworkers_core.adapters.mongo.draws import PhaseStatus
-from regworkers_core.domain.alert import Alert, Severity
+from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, IncidentChange, Severity
+from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.operations.alerts.notifier import notifier_of
 from regworkers_core.runtime import Runtime
 from regworkers_local.load import CAMPAIGNS, DemoData

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.domain.claim import User
-from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.claim import Invite, InviteType, User
 from regworkers_core.eligibility.case import Identity
 from regworkers_core.eligibility.identity import FAN, TRUSTED, Caller, appsync_caller, direct_caller
 from regworkers_core.eligibility.request import read_check

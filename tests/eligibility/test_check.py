@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.domain.claim import User
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType, User
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.check import check_eligibility

@@ -9,9 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.domain.claim import User
+from regworkers_core.domain.claim import InviteType, User
 from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing, Status
-from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import RULES, judge

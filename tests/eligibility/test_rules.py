@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.claim import User
+from regworkers_core.domain.claim import InviteType, User
 from regworkers_core.domain.eligibility import NOT_ASKED, FactSource, Known, Missing, Status
-from regworkers_core.domain.invite import InviteType
 from regworkers_core.eligibility import rules
 from regworkers_core.eligibility.case import (
     AsOf,

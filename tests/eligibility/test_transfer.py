@@ -13,8 +13,14 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.sqs import EventQueue
-from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, CLOCKS_SECONDS, WRITE_GRACE_SECONDS, Claim
-from regworkers_core.domain.invite import InviteType, invite_key
+from regworkers_core.domain.claim import (
+    CLAIM_LEASE_SECONDS,
+    CLOCKS_SECONDS,
+    WRITE_GRACE_SECONDS,
+    Claim,
+    InviteType,
+    invite_key,
+)
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso

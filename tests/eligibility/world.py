@@ -6,7 +6,7 @@ from typing import Any
 
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.claim import Invite, InviteType
 from regworkers_core.eligibility.check import check_eligibility
 from regworkers_core.runtime import Runtime
 from tests.support.campaigns import definition

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.engine.drain_report import Percentiles
 
 SECONDS = st.lists(st.floats(-5, 1e6), min_size=1, max_size=200)
 SMALLEST = 0.001

@@ -16,7 +16,7 @@ from regworkers_core.analytics.publishing import refusal
 from regworkers_core.domain.reasons import Failure, Reason, UsageError
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.holds import hold_of, remove_hold
+from regworkers_core.engine.defects import hold_of, remove_hold
 from regworkers_core.flows import DRAINS
 from regworkers_core.operations.dead_letters.drop import DropOptions, drop
 from regworkers_core.operations.dead_letters.model import Choice, dead_queues

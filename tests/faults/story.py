@@ -9,11 +9,10 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.mongo.entry_documents import same_content
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, lenient_order
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import lenient_order
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.support import entries

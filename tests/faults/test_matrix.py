@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import Severity
 from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.dependency_status import DEPENDENCIES, SERVICES
 from regworkers_core.settings import PROJECT_ROOT

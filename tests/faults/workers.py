@@ -38,7 +38,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.runner import drain_limits, run_drain
-from regworkers_core.eligibility.campaign.judging import judge_entries
+from regworkers_core.eligibility.judging import judge_entries
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import DRAINS
 from regworkers_core.observability.logs import describe

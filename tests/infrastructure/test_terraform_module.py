@@ -13,7 +13,7 @@ from typing import Any
 import hcl2
 import pytest
 
-from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import Severity
 from regworkers_core.infrastructure.dashboards.alarms import alarms
 from regworkers_core.infrastructure.discovery.compare import Discovery, compare
 from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared

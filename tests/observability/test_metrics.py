@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from opentelemetry.semconv._incubating.metrics import messaging_metrics
 
-from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.engine.drain_report import Percentiles
 from regworkers_core.observability import metrics
 from regworkers_core.observability.metrics import INSTRUMENTS, Metering, export, operation, sent
 from regworkers_core.settings import PROJECT_ROOT

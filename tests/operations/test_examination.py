@@ -12,8 +12,8 @@ from rich.console import Console
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.activity import DrainWindow
-from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import (
+    Alert,
     CampaignState,
     CertificateState,
     FailedRun,
@@ -24,6 +24,7 @@ from regworkers_core.domain.snapshot import (
     PausedDrain,
     QueueState,
     SchedulerState,
+    Severity,
     Snapshot,
     StreamState,
     TickState,

@@ -12,9 +12,9 @@ import pytest
 
 from fairdraw import scheduling
 from regworkers_core.adapters.mongo.entry_documents import Write
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal

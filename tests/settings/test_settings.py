@@ -16,8 +16,9 @@ import yaml
 from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT, config_file, load_settings, masked, stack_state_file
+from regworkers_core.settings import PROJECT_ROOT, config_file, load_settings, masked
 from regworkers_core.settings.connections import MongoSettings
+from regworkers_core.settings.documents import stack_state_file
 
 SECRETS = {
     "REGWORKERS_AWS__ACCESS_KEY_ID": "AKIA-hidden",

@@ -16,7 +16,7 @@ from fairdraw.maths.plain import Drawn
 from regworkers_core.domain import timestamps
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
-from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.eligibility.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.selection.campaigns import lifecycle, registry

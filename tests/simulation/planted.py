@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.drains.sight import Sight
+from regworkers_core.drains.residency import Sight
 from regworkers_core.engine.drain import _Drain
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.replication.enqueue import held_shards

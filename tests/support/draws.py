@@ -249,7 +249,7 @@ def without_plots() -> None:
     """Reports of a draw without their plots, which are half of a draw's time and decide nothing. In this process, for
     good.
     """
-    from regworkers_core.eligibility.campaign import eligibility_report
+    from regworkers_core.eligibility import eligibility_report
     from regworkers_core.selection.report import plots
 
     nothing = lambda *_, **__: b""  # noqa: E731

@@ -20,9 +20,9 @@ import orjson
 from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.analytics.archive.archiver import archive_events
 from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.entry import lenient_order
 from regworkers_core.domain.events import EventType, event_id
-from regworkers_core.domain.order import lenient_order
-from regworkers_core.eligibility.campaign.judging import judge_campaign
+from regworkers_core.eligibility.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.replication.backfill import start_backfill

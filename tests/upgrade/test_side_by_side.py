@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.domain.entry import lenient_order
 from regworkers_core.domain.events import EventType, event_id
-from regworkers_core.domain.order import lenient_order
 from regworkers_core.runtime import Runtime
 from tests.faults.story import Story
 from tests.support import entries

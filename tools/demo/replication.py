@@ -17,8 +17,7 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.drains.heartbeat import beats
 from regworkers_core.drains.residency import WORKING
-from regworkers_core.engine.drain_report import OUTCOMES
-from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.engine.drain_report import OUTCOMES, Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.health.activity import Activity, Window
 from regworkers_core.replication.enqueue.stream_probe import has_unread

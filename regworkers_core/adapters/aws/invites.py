@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from regworkers_core.adapters.aws.tables import Item as Request
 from regworkers_core.adapters.aws.tables import TableClient, attributes, key_of
-from regworkers_core.domain.claim import TableKey
-from regworkers_core.domain.invite import INVITE_PREFIX, Invite, InviteType
+from regworkers_core.domain.claim import INVITE_PREFIX, Invite, InviteType, TableKey
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 
 _MAX_WRITE = 25

@@ -20,9 +20,9 @@ from regworkers_core.adapters.mongo.store import (
     find_all,
     pages,
 )
+from regworkers_core.domain.entry import Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import DeadLetter
-from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.engine.dependency import Dependency
 

@@ -17,9 +17,8 @@ from bson.errors import InvalidDocument
 
 from regworkers_core.adapters.mongo.store import Document, Update, bulk_update
 from regworkers_core.domain.claim import comparable
-from regworkers_core.domain.entry import REPLICA_FIELDS
+from regworkers_core.domain.entry import REPLICA_FIELDS, Order, is_erased, lenient_order, life
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, is_erased, lenient_order, life
 
 # Derived from `email` with every upsert, to find entries of the same person; a tombstone has none.
 IDENTITY_EMAIL = "_identity.email"

@@ -10,7 +10,7 @@ from typing import Any
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.store import Documents, Store
-from regworkers_core.domain.alert import Alert, IncidentChange, Severity
+from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
 

@@ -22,8 +22,8 @@ from regworkers_core.adapters.mongo.entry_documents import (
     written_over,
 )
 from regworkers_core.adapters.mongo.store import DUPLICATE_KEY, Document, Store, Update, pages, scan
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import Failure, ItemFailure, PermanentFailure, Reason, TransientFailure
 
 # Write errors about the document itself: bad value, path, field name, size, key or validation rule.

@@ -23,9 +23,8 @@ from regworkers_core.adapters.mongo.store import (
     find_all,
     pages,
 )
-from regworkers_core.domain.entry import REPLICA_FIELDS
+from regworkers_core.domain.entry import REPLICA_FIELDS, Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency
 

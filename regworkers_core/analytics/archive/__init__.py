@@ -1,6 +1,6 @@
 """The archive: every event of the Kafka topics as one row of Parquet in S3.
 
-In data order: `rows` parses a record, `files` writes a batch and knows the archived ids, `manifest` lists the files and
-offsets, `archiver` runs all of that; `compaction` merges small files and expires old days, `archived_events` is for
-readers, `status` reports progress and verifies the files.
+In data order: `rows` parses a record, `files` writes batches, knows the archived ids, merges small files and expires
+old days, `manifest` lists the files and offsets, `archiver` runs all of that; `reading` is for readers: it reports
+progress, verifies the files and finds events.
 """

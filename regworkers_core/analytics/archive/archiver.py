@@ -22,8 +22,7 @@ from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.kafka.log import KafkaRecord, Partition, RecordChunk, Span
 from regworkers_core.analytics.archive import files
-from regworkers_core.analytics.archive.compaction import Compaction, delete_replaced, sweep
-from regworkers_core.analytics.archive.files import KnownIds
+from regworkers_core.analytics.archive.files import Compaction, KnownIds, delete_replaced, sweep
 from regworkers_core.analytics.archive.manifest import LEASE, ArchiveSuperseded, Ledger, lag, plan_reading
 from regworkers_core.analytics.archive.rows import Damaged, EventRow, other_body, parse
 from regworkers_core.domain.reasons import TransientFailure

@@ -29,8 +29,7 @@ from regworkers_core.adapters.files import (
     Shape,
     masked,
 )
-from regworkers_core.domain.claim import is_mail
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType, is_mail
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.request import MAX_ID, is_blank, text_problem

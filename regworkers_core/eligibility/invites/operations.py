@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.eligibility.invites.lists import (
@@ -21,9 +21,14 @@ from regworkers_core.eligibility.invites.lists import (
     read_rows,
     read_values,
 )
-from regworkers_core.eligibility.invites.lookup import check_invite, count_invites
+from regworkers_core.eligibility.invites.stored import (
+    check_invite,
+    count_invites,
+    remove_invites,
+    upload_invites,
+    upload_object,
+)
 from regworkers_core.eligibility.invites.terms import parse_ttl
-from regworkers_core.eligibility.invites.writing import remove_invites, upload_invites, upload_object
 from regworkers_core.operation import (
     CHANGES_CAMPAIGNS,
     AtTerminal,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso, seconds

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from regworkers_core.domain.alert import Severity
+from regworkers_core.domain.snapshot import Severity
 from regworkers_core.flows import DRAINS, RUN_JOBS, WATCHED_JOBS
 from regworkers_core.infrastructure.desired import Facts, desired
 from regworkers_core.observability.metrics import (

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, Severity
-from regworkers_core.domain.snapshot import Unread
+from regworkers_core.domain.snapshot import Alert, Severity, Unread
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Check, Finding, some
 from regworkers_core.operations.alerts.notifier import ScopeState

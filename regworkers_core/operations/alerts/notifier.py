@@ -17,8 +17,8 @@ import structlog
 from fairdraw import scheduling
 from regworkers_core.adapters.alert_channels import Channel, channels_of
 from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
-from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.deadline import Background
 from regworkers_core.observability.logs import describe

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import structlog
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, IncidentChange
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import Snapshot
+from regworkers_core.domain.snapshot import Alert, IncidentChange, Snapshot
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.operations.alerts.conditions.availability import mongo_down

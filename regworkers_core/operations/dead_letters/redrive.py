@@ -15,8 +15,8 @@ from fairdraw import scheduling
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.defects import hold_of
 from regworkers_core.engine.dependency import TokenBucket
-from regworkers_core.engine.holds import hold_of
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.flows import DRAIN_OF

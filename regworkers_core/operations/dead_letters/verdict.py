@@ -14,10 +14,9 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, same_content
 from regworkers_core.adapters.mongo.outbox import RowStatus
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
-from regworkers_core.domain.order import is_erased, lenient_order
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.operations.dead_letters.model import DeadMessage, Item

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from regworkers_core.domain.entry import is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import is_erased, lenient_order
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.operations.erasure.erase import Eraser, ErasureReport, OnPhase
 from regworkers_core.operations.erasure.facts import ErasureLedger

@@ -27,9 +27,9 @@ from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.adapters.mongo.outbox import ERASED, OPEN
 from regworkers_core.domain.claim import CLAIM_LEASE_SECONDS, Claim, TableKey
+from regworkers_core.domain.entry import Order, is_erased
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import Order, is_erased
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.identity import IdentitySecret

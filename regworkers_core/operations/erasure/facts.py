@@ -18,10 +18,9 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
-from regworkers_core.domain.claim import Claim, TableKey
-from regworkers_core.domain.invite import InviteType, invite_key
+from regworkers_core.domain.claim import Claim, InviteType, TableKey, invite_key
+from regworkers_core.domain.entry import Order, lenient_order, life
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, lenient_order, life
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso

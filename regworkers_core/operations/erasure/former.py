@@ -10,8 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from regworkers_core.domain.claim import IDENTITY_PREFIX, Claim, TableKey
-from regworkers_core.domain.invite import INVITE_PREFIX, InviteType, invite_key
+from regworkers_core.domain.claim import (
+    IDENTITY_PREFIX,
+    INVITE_PREFIX,
+    Claim,
+    InviteType,
+    TableKey,
+    invite_key,
+)
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.eligibility.case import Identity

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from fairdraw.documents import as_document
 from regworkers_core.domain.activity import DrainWindow
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     CampaignState,
     CertificateState,
@@ -21,6 +20,7 @@ from regworkers_core.domain.snapshot import (
     PausedDrain,
     QueueState,
     SchedulerState,
+    Severity,
     Snapshot,
     StreamState,
     UnarchivedEvents,

@@ -29,11 +29,11 @@ from regworkers_core.domain.snapshot import (
     Unread,
 )
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.drains.acknowledged import last_acknowledged
 from regworkers_core.drains.heartbeat import is_heartbeat
+from regworkers_core.drains.recorder import last_acknowledged
 from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import batch_limit, fuse_in_force
-from regworkers_core.engine.holds import HOLDS, hold_of
+from regworkers_core.engine.defects import HOLDS, hold_of
 from regworkers_core.engine.leases import LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.flows import DRAINS
 from regworkers_core.operations.dependency_status import (

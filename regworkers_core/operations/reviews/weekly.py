@@ -8,8 +8,7 @@ from functools import cache
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import QueueState
+from regworkers_core.domain.snapshot import QueueState, Severity
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.operations.alerts.conditions.drains import batch_time, error_rate
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Window, together

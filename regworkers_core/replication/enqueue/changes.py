@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 from regworkers_core.adapters.aws.streams import Image, StreamRecord
 from regworkers_core.domain import timestamps
-from regworkers_core.domain.entry import ORDER_FIELDS
+from regworkers_core.domain.entry import ORDER_FIELDS, Order, lenient_order, removal_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem, fit_correlation_id
-from regworkers_core.domain.order import Order, lenient_order, removal_order
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.engine.drain import Settlement
 

@@ -18,10 +18,9 @@ import orjson
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.streams import MAX_RECORDS, StreamRecord
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import BEAT_SECONDS, beats

@@ -13,7 +13,7 @@ from fairdraw import scheduling
 from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.entry_documents import Effect, Stored, Write, differing_fields, judge
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.engine.percentiles import Percentiles
+from regworkers_core.engine.drain_report import Percentiles
 from regworkers_core.replication.reconcile.classify import Kind
 
 EXAMPLES = 10

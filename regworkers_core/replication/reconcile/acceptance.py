@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.superseded import Lowering
+from regworkers_core.domain.entry import Order, is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, is_erased, lenient_order
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.replication.reconcile.classify import (

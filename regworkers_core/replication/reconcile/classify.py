@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from regworkers_core.adapters.aws.demand_table import TablePage
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, canonical
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order, is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order, is_erased, lenient_order
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.timestamps import seconds
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Self
 import orjson
 
 from fairdraw import scheduling
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import (
     EntrySide,
     Kind,

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fairdraw.documents import as_document
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import Order
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.replication.queue_keys import send_keys

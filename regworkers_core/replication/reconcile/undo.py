@@ -12,8 +12,8 @@ from typing import Any
 from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
+from regworkers_core.domain.entry import is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import is_erased, lenient_order
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.replication.reconcile.acceptance import LISTED

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.analytics.archive import compaction
+from regworkers_core.analytics.archive import files
 from regworkers_core.analytics.archive.manifest import (
     MANIFEST,
     ArchiveManifest,
@@ -270,15 +270,15 @@ def test_compaction_drops_rows_of_one_id_that_somehow_came_in_twice_and_counts_t
 
 
 def test_compaction_leaves_large_files_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "_LARGE_ROWS", 3)
+    monkeypatch.setattr(files, "_LARGE_ROWS", 3)
     objects, source = MemoryObjects(), FakeLog([event(n) for n in range(4)] + [b"x"] * 4, chunk=1)
     run(objects, source, batch_events=4, compact_files=2)
     source.values[FIRST] += FakeLog([event(n) for n in range(4, 13)] + [b"x"] * 3).values[FIRST]
     run(objects, source, token=2, batch_events=1, compact_files=2)
     manifest = manifest_in(objects)
-    for files, rows in ((manifest.ids, 13), (manifest.damaged, 7)):
-        assert sum(file.rows for file in files) == rows
-        assert 4 in [file.rows for file in files]
+    for listed, rows in ((manifest.ids, 13), (manifest.damaged, 7)):
+        assert sum(file.rows for file in listed) == rows
+        assert 4 in [file.rows for file in listed]
     ledger = Ledger(objects, 3)  # type: ignore[arg-type]
     # A large file of the day: more than one test writes.
     (large,) = ledger.manifest.files

@@ -11,10 +11,16 @@ import pandas as pd
 import pytest
 
 from regworkers_core.adapters.kafka.log import KafkaLog, Partition, Span
-from regworkers_core.analytics.archive.archived_events import EventFilter, fetch, frame
 from regworkers_core.analytics.archive.archiver import ArchiveReport
 from regworkers_core.analytics.archive.manifest import LEASE, MANIFEST
-from regworkers_core.analytics.archive.status import archive_status, is_finding, verify
+from regworkers_core.analytics.archive.reading import (
+    EventFilter,
+    archive_status,
+    fetch,
+    frame,
+    is_finding,
+    verify,
+)
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, ids_of, manifest_of, produce
 from tests.support.children import run_child

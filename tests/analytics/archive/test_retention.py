@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from regworkers_core.analytics.archive.archiver import ArchiveReport
-from regworkers_core.analytics.archive.compaction import expire, expire_days
+from regworkers_core.analytics.archive.files import expire, expire_days
 from regworkers_core.analytics.archive.manifest import Ledger
-from regworkers_core.analytics.archive.status import archive_status, verify
+from regworkers_core.analytics.archive.reading import archive_status, verify
 from regworkers_core.engine.leases import LeaseBusy, held_lease
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.fakes import FIRST, NOW, FakeLog, ids_in, manifest_in, rows_in, run

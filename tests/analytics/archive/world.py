@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 from confluent_kafka import Producer
 
-from regworkers_core.analytics.archive.archived_events import frame
 from regworkers_core.analytics.archive.archiver import ArchiveReport, archive_events
 from regworkers_core.analytics.archive.manifest import ArchiveManifest, read_manifest
+from regworkers_core.analytics.archive.reading import frame
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 

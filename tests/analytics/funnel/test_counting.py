@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
-from regworkers_core.analytics.funnel.counting import Counting, Counts
-from regworkers_core.analytics.funnel.funnel_report import assess
-from regworkers_core.analytics.funnel.staging import (
+from regworkers_core.analytics.funnel import assess
+from regworkers_core.analytics.funnel_counting import (
     CODED,
     FROZEN,
     MESSAGES,
@@ -24,6 +23,8 @@ from regworkers_core.analytics.funnel.staging import (
     REPLICA,
     SOURCE,
     STAGES,
+    Counting,
+    Counts,
     Stage,
     StagedFiles,
 )

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.analytics.funnel.funnel_page import publish_funnel, shown
-from regworkers_core.analytics.funnel.funnel_report import Funnel, make_funnel
+from regworkers_core.analytics.funnel import Funnel, make_funnel, publish_funnel, shown
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, ref_of

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import KafkaTlsSettings
+from regworkers_core.settings.connections import KafkaTlsSettings
 from tests.dagster.support import job, plain, use
 from tests.support.certificates import Authority
 

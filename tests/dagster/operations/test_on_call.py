@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.alert import Alert, Severity
+from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.runs import OPERATOR_TAG

@@ -18,8 +18,8 @@ import structlog
 from fairdraw.proof.check import check_receipt
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.domain.campaign import CampaignStatus
-from regworkers_core.domain.invite import InviteType
-from regworkers_core.eligibility.invites.lookup import check_invite
+from regworkers_core.domain.claim import InviteType
+from regworkers_core.eligibility.invites.stored import check_invite
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.metadata import table

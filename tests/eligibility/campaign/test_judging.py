@@ -18,18 +18,15 @@ from regworkers_core.adapters.judged_entries import (
     JudgedEntry,
     read_judged,
 )
-from regworkers_core.domain.claim import User
+from regworkers_core.domain.claim import InviteType, User
 from regworkers_core.domain.eligibility import FactSource, Known
-from regworkers_core.domain.entry import FIELDS
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.entry import FIELDS, Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.eligibility import request
-from regworkers_core.eligibility.campaign import judging, staging
-from regworkers_core.eligibility.campaign.judging import MOST_UNKNOWN
+from regworkers_core.eligibility import judging, request, staging
 from regworkers_core.eligibility.case import AsOf, Facts, Subject
+from regworkers_core.eligibility.judging import MOST_UNKNOWN
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import judge
 from tests.eligibility.campaign.world import AS_OF, CLOSES, World, closed, entry

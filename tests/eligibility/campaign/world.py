@@ -11,12 +11,11 @@ from typing import Any
 from regworkers_core.adapters.judged_entries import read_judged
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.claim import TableKey, User
-from regworkers_core.domain.invite import InviteType, invite_key
+from regworkers_core.domain.claim import InviteType, TableKey, User, invite_key
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.eligibility.campaign.judging import Tally, judge_entries
+from regworkers_core.eligibility.judging import Tally, judge_entries
 from tests.eligibility.world import CAMPAIGN, campaign
 
 OPENS, CLOSES = "2026-01-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.files import Blank, MalformedLine, Reject
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.eligibility.invites.lists import (

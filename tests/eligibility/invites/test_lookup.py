@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.eligibility.invites.lists import ListReport, local_file, read_rows, read_values
-from regworkers_core.eligibility.invites.lookup import TypeCount, check_invite, count_invites
-from regworkers_core.eligibility.invites.writing import remove_invites
+from regworkers_core.eligibility.invites.stored import TypeCount, check_invite, count_invites, remove_invites
 from regworkers_core.runtime import Runtime
 from tests.eligibility.invites.world import DAY, EMAIL, Uploader, in_days
 from tests.support.entries import item, key

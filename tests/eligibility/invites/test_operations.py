@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.terms import days_from
 from regworkers_core.operations import uploads

@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.claim import TableKey
-from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.claim import Invite, InviteType, TableKey
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.lists import Hooks, ListReport, lease_name
-from regworkers_core.eligibility.invites.lookup import check_invite
+from regworkers_core.eligibility.invites.stored import check_invite
 from regworkers_core.eligibility.invites.terms import days_from
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.engine.stop import StopSignal

@@ -7,9 +7,9 @@ import signal
 import sys
 from pathlib import Path
 
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.eligibility.invites.lists import Hooks, local_file
-from regworkers_core.eligibility.invites.writing import upload_invites
+from regworkers_core.eligibility.invites.stored import upload_invites
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import test_settings
 

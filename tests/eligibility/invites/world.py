@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from regworkers_core.adapters.aws.tables import attributes, plain_item
-from regworkers_core.domain.invite import Invite, InviteType, invite_key
+from regworkers_core.domain.claim import Invite, InviteType, invite_key
 from regworkers_core.eligibility.invites.lists import ListReport, local_file
-from regworkers_core.eligibility.invites.writing import upload_invites
+from regworkers_core.eligibility.invites.stored import upload_invites
 from regworkers_core.runtime import Runtime
 
 DAY = 86_400

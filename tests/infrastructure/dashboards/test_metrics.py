@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.cloudwatch import Metrics, Strain
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
-from regworkers_core.drains.metering import DrainMeter
+from regworkers_core.drains.recorder import DrainMeter
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.queue import Outgoing, Received, SendFailure

@@ -11,12 +11,16 @@ from pydantic import SecretStr
 
 from regworkers_core.adapters.kafka.security import SecretStage
 from regworkers_core.adapters.vault import Issued
-from regworkers_core.analytics.archive.archived_events import frame
-from regworkers_core.analytics.funnel.funnel_page import publish_funnel
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.analytics.archive.reading import frame
+from regworkers_core.analytics.funnel import publish_funnel
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.eligibility.invites.lists import read_values
-from regworkers_core.eligibility.invites.lookup import check_invite, count_invites
-from regworkers_core.eligibility.invites.writing import remove_invites, upload_object
+from regworkers_core.eligibility.invites.stored import (
+    check_invite,
+    count_invites,
+    remove_invites,
+    upload_object,
+)
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.certificates import store, verified

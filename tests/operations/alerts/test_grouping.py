@@ -11,12 +11,13 @@ from hypothesis import settings as generation
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.snapshot import (
+    Alert,
     BlownFuse,
     CampaignState,
     FailedRun,
     SchedulerState,
+    Severity,
     Snapshot,
     Unread,
 )

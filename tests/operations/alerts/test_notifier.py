@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from regworkers_core.adapters.mongo.incidents import Incident, Mute
-from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.notifier import Channel, Notifier, ScopeState
 from regworkers_core.runtime import Runtime

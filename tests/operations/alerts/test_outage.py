@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts import outage
 from regworkers_core.operations.alerts.notifier import Notifier

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     BlownFuse,
     CampaignState,
@@ -19,13 +18,15 @@ from regworkers_core.domain.snapshot import (
     ParityState,
     PausedDrain,
     SchedulerState,
+    Severity,
     StreamState,
     TickState,
 )
 from regworkers_core.operations.alerts.conditions import TABLE, availability, work
 from regworkers_core.operations.alerts.conditions.blindness import gaps_of
 from regworkers_core.operations.alerts.conditions.campaigns import unjudged_key
-from regworkers_core.settings import PROJECT_ROOT, AlertSettings, AlertSeverities, Settings
+from regworkers_core.settings import PROJECT_ROOT, AlertSettings, Settings
+from regworkers_core.settings.operations import AlertSeverities
 from tests.operations.alerts.world import (
     BLIND,
     DAY,

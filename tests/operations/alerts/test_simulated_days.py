@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import DELIVERY, FRESHNESS
+from regworkers_core.domain.snapshot import DELIVERY, FRESHNESS, Severity
 from tools.simulated_days import Result, simulated
 from tools.write_tables import SLOW_TABLES, parts
 

@@ -12,7 +12,7 @@ from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import beats
 from regworkers_core.drains.runner import drain_limits, run_drain
-from regworkers_core.engine.holds import remove_hold, store_pause
+from regworkers_core.engine.defects import remove_hold, store_pause
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime

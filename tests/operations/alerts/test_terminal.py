@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from regworkers_core.cli.main import build
 from regworkers_core.cli.output import TROUBLE
-from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.operations.alerts.notifier import ScopeState, notifier_of
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import AlertSettings

@@ -8,8 +8,8 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.activity import DrainWindow
-from regworkers_core.domain.alert import Alert
 from regworkers_core.domain.snapshot import (
+    Alert,
     CampaignState,
     CertificateState,
     FunctionState,

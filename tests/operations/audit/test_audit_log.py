@@ -10,7 +10,7 @@ import typer
 from structlog.testing import capture_logs
 
 from regworkers_core.cli.changes import audited
-from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.claim import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.runtime import Runtime

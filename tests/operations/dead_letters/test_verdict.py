@@ -8,9 +8,8 @@ import pytest
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.analytics.publishing import refusal
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.selection import Chunk, MarketPhase
 from regworkers_core.engine.queue import Received
 from regworkers_core.operations.dead_letters.model import DeadMessage, DeadQueue, read_message

@@ -10,10 +10,10 @@ import pytest
 
 from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.sqs import SqsQueue
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.claim import InviteType
+from regworkers_core.domain.entry import lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, RefusedRecord, ReplicationItem, decode
-from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.eligibility.case import Identity
 from regworkers_core.eligibility.identity import IdentitySecret

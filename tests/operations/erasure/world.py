@@ -11,8 +11,7 @@ import orjson
 
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo.store import Documents
-from regworkers_core.domain.claim import Claim
-from regworkers_core.domain.invite import Invite, InviteType
+from regworkers_core.domain.claim import Claim, Invite, InviteType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, RefusedRecord, ReplicationItem, encode
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase

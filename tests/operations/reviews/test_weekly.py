@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
-from regworkers_core.domain.alert import IncidentChange, Severity
-from regworkers_core.domain.snapshot import QueueState, Share
+from regworkers_core.domain.snapshot import IncidentChange, QueueState, Severity, Share
 from regworkers_core.operations.health.objectives import Budget
 from regworkers_core.operations.reviews.sections import ReviewSection
 from regworkers_core.operations.reviews.weekly import (

@@ -9,7 +9,7 @@ from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.activity import DrainMinute, DrainWindow
-from regworkers_core.domain.alert import Alert, Severity
+from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.health.activity import added_up
 from regworkers_core.operations.reviews.sections import ReviewSection

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from regworkers_core.adapters.aws.streams import StreamRecord, stream_record
+from regworkers_core.domain.entry import LAST_VERSION
 from regworkers_core.domain.messages import MAX_BYTES, DeadLetter, ReplicationItem
-from regworkers_core.domain.order import LAST_VERSION
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.defects import MOST_DEFECTS

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
-from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.acceptance import Accept, refusal
 from regworkers_core.replication.reconcile.classify import Kind
 from tests.replication.reconcile.world import World, entry_key

@@ -10,9 +10,8 @@ import pytest
 
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.adapters.mongo.superseded import Lowering
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.replication.reconcile.undo import Now, undo_acceptance

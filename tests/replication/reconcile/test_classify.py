@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.mongo.entry_documents import Stored, same_content
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import (
     EXPLANATIONS,
     EntrySide,

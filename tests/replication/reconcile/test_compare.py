@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import EntrySide, Kind, Pair, classify
 from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, PairProgress
 from regworkers_core.replication.reconcile.segments import merge

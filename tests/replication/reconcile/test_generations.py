@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult
 from tests.replication.reconcile.world import OBJECTIVE, World, entry_key

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.replication.reconcile.classify import Kind, of_replica, of_source
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.queue import SendFailure
 from regworkers_core.replication.reconcile.classify import Kind

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.events import EventType, event_id
-from regworkers_core.domain.order import Order
 from regworkers_core.operations.trace import trace_entry
 from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_core.runtime import Runtime

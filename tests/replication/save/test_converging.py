@@ -11,10 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws import sqs
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import Entry, Order, lenient_order
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import Order, lenient_order
 from regworkers_core.domain.reasons import Reason, TransientFailure
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from tests.replication.save.world import VISIBILITY_SECONDS, Crash, World

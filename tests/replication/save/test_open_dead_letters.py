@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.saver import OpenDeadLetters
 from tests.support.waiting import Clock

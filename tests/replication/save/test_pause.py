@@ -15,8 +15,8 @@ from regworkers_core.drains import runner
 from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.drains.residency import STARTING, WORKING
 from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.engine.defects import hold_of, store_pause
 from regworkers_core.engine.drain_report import DrainReport
-from regworkers_core.engine.holds import hold_of, store_pause
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.drains import SAVE

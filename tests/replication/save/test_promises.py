@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
-from regworkers_core.domain.order import Order
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.states_to_save import KeyRequest

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.replication.queue_keys import send_keys

@@ -17,9 +17,9 @@ from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.domain.entry import lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.domain.order import lenient_order
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import CircuitBreaker, Classify, Dependency, RetryPolicy
 from regworkers_core.engine.drain import Settlement

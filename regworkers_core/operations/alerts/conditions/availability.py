@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TypeVar
 
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     CertificateState,
     FunctionState,
     LinesState,
     SchedulerState,
+    Severity,
     TickState,
 )
 from regworkers_core.domain.timestamps import duration

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import Unread
+from regworkers_core.domain.snapshot import Severity, Unread
 from regworkers_core.domain.timestamps import duration, iso
 from regworkers_core.operations.alerts.conditions.availability import provider_of
 from regworkers_core.operations.alerts.conditions.condition import (

@@ -11,18 +11,12 @@ from functools import partial
 from string import Formatter
 from typing import Any, TypeAlias
 
-from regworkers_core.domain.alert import Alert, Severity
-from regworkers_core.domain.snapshot import Snapshot, Unread
+from regworkers_core.domain.snapshot import Alert, Severity, Snapshot, Unread
 from regworkers_core.domain.timestamps import duration, iso, seconds
 from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
-from regworkers_core.settings import (
-    AlertSettings,
-    AlertSeverities,
-    AnalyticsSettings,
-    CertificatesSettings,
-    Settings,
-)
+from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings, Settings
+from regworkers_core.settings.operations import AlertSeverities
 
 # As the docs have them.
 LIMITS = AlertSettings()

@@ -8,8 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from regworkers_core.domain.alert import Severity
-from regworkers_core.domain.snapshot import CORRECTNESS, DELIVERY, DRAWS, FRESHNESS, ObjectiveState, Unread
+from regworkers_core.domain.snapshot import (
+    CORRECTNESS,
+    DELIVERY,
+    DRAWS,
+    FRESHNESS,
+    ObjectiveState,
+    Severity,
+    Unread,
+)
 from regworkers_core.domain.timestamps import duration, iso
 from regworkers_core.operations.alerts.conditions.condition import (
     FUSE,
@@ -24,7 +31,8 @@ from regworkers_core.operations.alerts.conditions.condition import (
 )
 from regworkers_core.operations.health.objectives import SUBJECTS
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_core.settings import AlertSeverities, BurnRate, Settings
+from regworkers_core.settings import Settings
+from regworkers_core.settings.operations import AlertSeverities, BurnRate
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fairdraw.documents import as_document
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     AGE_UNKNOWN,
     CORRECTNESS,
     FRESHNESS,
     QueueState,
     Reading,
+    Severity,
     StreamState,
     Unread,
 )

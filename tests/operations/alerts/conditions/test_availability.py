@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from regworkers_core.domain.alert import Alert, Severity
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.snapshot import SchedulerState, Snapshot, Unread
+from regworkers_core.domain.snapshot import Alert, SchedulerState, Severity, Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.availability import renewal

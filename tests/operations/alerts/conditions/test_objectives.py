@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from regworkers_core.adapters.mongo.activity import minute_of
 from regworkers_core.domain.activity import DrainMinute
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     CORRECTNESS,
     DELIVERY,
@@ -19,6 +18,7 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     ObjectiveState,
     QueueState,
+    Severity,
     Share,
     Snapshot,
     StreamState,

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.alert import Severity
 from regworkers_core.domain.snapshot import (
     BlownFuse,
     LastAcknowledged,
     ObjectiveState,
     PausedDrain,
+    Severity,
     Share,
     Snapshot,
     StreamState,

@@ -1,4 +1,5 @@
-"""Uploads a list of invites to the demand table, and removes the invites of a list from it.
+"""The invites in the demand table: lists are uploaded to it and removed from it, and its invites are counted and looked
+up by consistent reads.
 
 An upload reads a batch, then writes the invites that are new or valid longer now; the others are left unchanged, so
 that repeating a list costs only reads. BatchWriteItem has no conditions, so the lease ensures that no `ttl` is
@@ -11,13 +12,16 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from regworkers_core.domain.claim import TableKey
-from regworkers_core.domain.invite import Invite, InviteType
+from fairdraw.documents import as_document
+from regworkers_core.adapters.files import Reject, masked
+from regworkers_core.domain.claim import Invite, InviteType, TableKey, invite_key
 from regworkers_core.domain.keys import UPLOAD_NAME, quoted
-from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.lists import (
     Hooks,
     Line,
@@ -27,6 +31,7 @@ from regworkers_core.eligibility.invites.lists import (
     lease_name,
     one_at_a_time,
     read_rows,
+    read_value,
     require_header,
     work_off,
     write_limit,
@@ -246,3 +251,79 @@ def _key(runtime: Runtime, location: str) -> str:
         f"key {quoted(key)} is no list of invites: give the name that the upload form returned,"
         f" uploads/<32 hex digits>/<file>, or a key below {prefix} (A-Z a-z 0-9 _ - .) of the bucket of artefacts"
     )
+
+
+@dataclass(slots=True)
+class TypeCount:
+    """Invites of one type. DynamoDB deletes expired ones within days; until then they are counted here."""
+
+    type: InviteType
+    valid: int = 0
+    expired: int = 0
+
+
+class Counted(NamedTuple):
+    campaign_id: str
+    types: list[TypeCount]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInvite:
+    """The invite of one value."""
+
+    campaign_id: str
+    type: InviteType
+    value: str  # masked
+    ttl: int | None  # epoch seconds, None: there is none
+    invited: bool  # whether it is valid now
+
+    def as_dict(self) -> dict[str, Any]:
+        # Two names for the end, so that a past one is not mistaken for one to come.
+        end = None if self.ttl is None else iso(self.ttl)
+        return as_document(self, "campaign_id", "type", "value", "invited") | {
+            "validUntil": end if self.invited else None,
+            "expiredAt": None if self.invited else end,
+        }
+
+
+def count_invites(
+    runtime: Runtime,
+    slug_or_id: str,
+    types: Sequence[InviteType] = tuple(InviteType),
+    on_progress: Callable[[int], None] = lambda _seen: None,
+) -> Counted:
+    """Count the invites of each type that are valid and expired now, page by page. Raises UsageError for an unknown
+    campaign.
+    """
+    campaign_id = campaign_of_invites(runtime, slug_or_id)
+    now, seen, counts = runtime.clock(), 0, []
+    for type_ in types:
+        total = TypeCount(type_)
+        for page in runtime.invites.count(campaign_id, type_, now):
+            total.valid += page.valid
+            total.expired += page.expired
+            seen += sum(page)
+            on_progress(seen)
+        counts.append(total)
+    return Counted(campaign_id, counts)
+
+
+def check_invite(runtime: Runtime, slug_or_id: str, type_: InviteType, text: str) -> FoundInvite:
+    """Return whether the value is invited now. Raises UsageError for an invalid value and for an unknown campaign."""
+    row = read_value(1, text.strip(), type_)
+    if isinstance(row, Reject):
+        raise UsageError(f"this is not a valid {type_.value} for an invite: {row.reason}")
+    # First under the id as given: if that is right, only the table has to answer.
+    ttl = _ttl(runtime, slug_or_id, type_, row.value)
+    campaign_id = slug_or_id
+    if ttl is None:
+        campaign_id = campaign_of_invites(runtime, slug_or_id)
+        if campaign_id != slug_or_id:
+            ttl = _ttl(runtime, campaign_id, type_, row.value)
+    invited = ttl is not None and ttl > runtime.clock()
+    return FoundInvite(campaign_id, type_, masked(text.strip()), ttl, invited)
+
+
+def _ttl(runtime: Runtime, campaign_id: str, type_: InviteType, value: str) -> int | None:
+    key = invite_key(campaign_id, type_, value)
+    return runtime.invites.ttls([key]).get(key)

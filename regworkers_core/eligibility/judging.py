@@ -19,17 +19,16 @@ from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files import in_batches, write_private
 from regworkers_core.adapters.judged_entries import PAGE, JudgedEntry, JudgedWriter, Judgement, Tell
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.claim import TableKey, User
+from regworkers_core.domain.claim import InviteType, TableKey, User
 from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
-from regworkers_core.domain.invite import InviteType
+from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.eligibility.campaign.staging import ROWS, StagedEntry, Staging
 from regworkers_core.eligibility.case import AsOf, Facts, Identity, Subject, invite_keys
 from regworkers_core.eligibility.request import subject_of
 from regworkers_core.eligibility.rules import RULES, judge, rule_set
+from regworkers_core.eligibility.staging import ROWS, StagedEntry, Staging
 from regworkers_core.runtime import Runtime
 
 Invites = Mapping[InviteType, int]
@@ -194,7 +193,7 @@ class Tally:
 
     def judgement(self, folder: Path, page: str = PAGE) -> Judgement:
         """Write the report as `page` into `folder`. The late import costs a second, for the plots."""
-        from regworkers_core.eligibility.campaign.eligibility_report import made_report
+        from regworkers_core.eligibility.eligibility_report import made_report
 
         numbers = self.numbers()
         report = made_report(self.campaign, numbers, self.codes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regworkers_core.domain.roles import Role
+from regworkers_core.settings.flows import Role
 
 ROLE = Role("aws", "123456789012", "registration")
 
