@@ -17,8 +17,8 @@ from regworkers_core.adapters.alert_channels import (
     classify_slack,
 )
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError
+from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from tests.operations.alerts.receiver import ROUTING_KEY, Receiver, receiving
 
