@@ -53,6 +53,7 @@ class Parameter:
     name: str
     # Its type without `Help`, such as `Path | None`.
     annotation: Any
+    # What its option or argument says of itself.
     help: str
     # `inspect.Parameter.empty` for one that must be given.
     default: Any

@@ -12,20 +12,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fairdraw import scheduling
 from fairdraw.answers import Answer, Help, Line, Style
 from fairdraw.errors import DrawError, UsageError
+from fairdraw.log.follow import FollowedLog, follow
+from fairdraw.log.leaves import LogKeys
 from fairdraw.log.place import Place, at_place
+from fairdraw.log.witness import serve
 from fairdraw.maths.files import is_hash, write_durably
-
-# What one command alone needs is imported in it: the operator's terminal reads all declarations for its help.
-if TYPE_CHECKING:
-    from fairdraw.log.follow import FollowedLog
-    from fairdraw.log.leaves import LogKeys
-    from fairdraw.proof.logged import Trust
-    from fairdraw.proof.verify import Engine, Verification
+from fairdraw.maths.plain import PlainEngine
+from fairdraw.proof.check import FAILS, require_receipt
+from fairdraw.proof.check import check_receipt as checked_receipt
+from fairdraw.proof.logged import Trust
+from fairdraw.proof.receipt_view import checked_text
+from fairdraw.proof.verify import Engine, Verification
+from fairdraw.proof.verify import verify as replayed
+from fairdraw.verifier.assemble import receipt_in
 
 # The memory limit of DuckDB for a replay.
 _MEMORY_MIB = 700
@@ -66,8 +70,6 @@ def verify(
 
     Exits 1 if a byte differs. A folder is verified offline.
     """
-    from fairdraw.proof.verify import verify as replayed
-
     published = manifest_hash or ()
     for each in published:
         if not is_hash(each):
@@ -93,8 +95,6 @@ def _engine(scratch: Path, *, plain: bool) -> Engine:
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("duckdb", "numpy", "pyarrow"):
                 raise
-    from fairdraw.maths.plain import PlainEngine
-
     return PlainEngine(scratch)
 
 
@@ -127,11 +127,6 @@ def check_receipt(
     Exits 1 if a check fails, 2 if the file is not a receipt. A draw that is in no public log is checked as far as
     possible: the verdict is then `incomplete`, and the exit code 0.
     """
-    from fairdraw.proof.check import FAILS, require_receipt
-    from fairdraw.proof.check import check_receipt as checked_receipt
-    from fairdraw.proof.receipt_view import checked_text
-    from fairdraw.verifier.assemble import receipt_in
-
     trusted = trusted_keys(trust)
     data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
     require_receipt(data)
@@ -142,8 +137,6 @@ def check_receipt(
 
 def trusted_keys(path: Path | None) -> Trust:
     """Read a trust file; without one, nothing is trusted beside what the operator gave. Raises UsageError."""
-    from fairdraw.proof.logged import Trust
-
     try:
         return Trust() if path is None else Trust.parse(file_bytes(path))
     except DrawError as error:
@@ -175,8 +168,6 @@ def log(
     after its round, a manifest that was replaced in silence or too late, a code that is planned twice, a log that was
     rewritten, or too few witnesses.
     """
-    from fairdraw.log.follow import follow
-
     if place is None:
         if from_ is None:
             raise UsageError(
@@ -227,8 +218,6 @@ def witness(
 
     Prints its own verifier key and its address.
     """
-    from fairdraw.log.witness import serve
-
     try:
         serve(folder, name, log, host, port)
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent import futures
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["FIRST_COMPLETED", "FIRST_EXCEPTION", "CancelledError"]
 # The types of what the functions below make.
@@ -76,12 +76,17 @@ def pool(threads: int, name: str) -> Pool:
     return _world.pool(threads, name)  # type: ignore[no-any-return]
 
 
+class Waited(NamedTuple):
+    done: set[Future[Any]]
+    # Those that have not ended.
+    left: set[Future[Any]]
+
+
 def wait(
     pending: Iterable[Future[Any]], timeout: float | None = None, return_when: str = futures.ALL_COMPLETED
-) -> tuple[set[Future[Any]], set[Future[Any]]]:
-    """Block until futures have ended, for at most `timeout` seconds: (done, not done)."""
-    done, left = _world.wait(pending, timeout, return_when)
-    return done, left
+) -> Waited:
+    """Block until futures have ended, for at most `timeout` seconds."""
+    return Waited(*_world.wait(pending, timeout, return_when))
 
 
 def condition() -> Condition:

@@ -57,12 +57,15 @@ LEAD_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One drand chain. `public_key` is a compressed G2 point, hex; times are whole seconds since the epoch."""
+    """One drand chain."""
 
+    # A compressed G2 point, in hex.
     public_key: str
     group_hash: str
     beacon_id: str
+    # When round 1 was signed, in whole seconds since the epoch.
     genesis: int
+    # Seconds between two rounds.
     period: int
 
     @property
@@ -90,7 +93,7 @@ QUICKNET = Chain(
     genesis=1692803367,
     period=3,
 )
-# By the hash of the chain.
+# The chains that are known, by their hashes.
 CHAINS = {QUICKNET_HASH: QUICKNET}
 # The last second of the year 9999: times have a year of four digits.
 LAST_SECOND = 253402300799

@@ -101,10 +101,10 @@ class Allocation:
         self._markets, self._wishes = markets, wishes
         self._candidates, self._free = candidates, free
         self._rows = min(batch_rows, _MOST_ROWS)
-        # As sets: one value of an array costs several times as much.
+        # They are sets, because one value of an array costs several times as much.
         self._segments = [frozenset(np.flatnonzero(row).tolist()) for row in wishes.members]
         self._with_reserves = any(market.reserves for market in markets)
-        # By rank: how many preferences have been asked, in case the candidate is displaced.
+        # How many preferences have been asked, by rank, in case the candidate is displaced.
         self._asked = array("H", bytes(2 * len(candidates) if self._with_reserves else 0))
 
     def run(self) -> None:
@@ -192,7 +192,7 @@ def allocate_seats(
 
 
 def allocate_phase(phase: Phase, order: Ranked, out: Path, *, engine: Engine) -> Summary:
-    """As `allocate_seats`, from inputs in memory, whatever the source of the seed."""
+    """Do as `allocate_seats`, from inputs in memory, whatever the source of the seed."""
     outcomes = Outcomes.before(phase.manifest, phase.folder / LEAVES, phase.previous)
     candidates = order.order[order.ranks > 0]
     with scratch_folder(engine.scratch) as scratch:

@@ -30,14 +30,13 @@ def spilling(folder: Path, memory_mib: int, threads: int = THREADS) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """DuckDB's settings for a draw. Results depend neither on `threads` nor on `batch_rows`.
+    """DuckDB's settings for a draw. Results depend on none of them."""
 
-    `memory_mib` is an approximate bound for the whole process: DuckDB gets half of it. `scratch` takes spilled data and
-    temporary files; it is created when missing.
-    """
-
+    # It takes spilled data and temporary files, and is created when missing.
     scratch: Path
+    # How many DuckDB takes.
     threads: int = 2
+    # An approximate bound for the whole process: DuckDB gets half of it.
     memory_mib: int = 700
     # Rows held in Python at a time.
     batch_rows: int = 100_000

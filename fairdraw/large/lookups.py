@@ -35,6 +35,11 @@ class Line(NamedTuple):
         return self.text.partition("|")[0]
 
 
+class Neighbours(NamedTuple):
+    before: Line | None
+    after: Line | None
+
+
 class SortedFile:
     """`ref|...` lines in strictly increasing byte order of ref. Use as a context manager."""
 
@@ -58,11 +63,11 @@ class SortedFile:
         line = self._first_from(ref)
         return line if line is not None and line.ref == ref else None
 
-    def around(self, ref: str) -> tuple[Line | None, Line | None]:
+    def around(self, ref: str) -> Neighbours:
         """The last line before `ref` and the first one at or after it."""
         after = self._first_from(ref)
         end = self._size if after is None else after.start
-        return (None if end == 0 else self._line(self._start_before(end - 1))), after
+        return Neighbours(None if end == 0 else self._line(self._start_before(end - 1)), after)
 
     def at(self, start: int) -> Line:
         """The line that starts at this byte."""

@@ -47,6 +47,15 @@ class LeafIdentity(NamedTuple):
     weight: int
 
 
+class Written(NamedTuple):
+    """What a result was written with."""
+
+    # That of result.txt.
+    hash: str
+    # Those of the ranks that were asked for.
+    identities: dict[int, LeafIdentity]
+
+
 class Outcomes:
     """The outcome and market of each leaf, now and after the phase before, in 6 bytes per leaf."""
 
@@ -131,11 +140,8 @@ class Outcomes:
 
     def write(
         self, leaves: Path, out: Path, ranks: npt.NDArray[np.int32], wanted: Collection[int]
-    ) -> tuple[str, dict[int, LeafIdentity]]:
-        """Write result.txt and outcomes.parquet; `ranks` by line.
-
-        Returns the hash of result.txt, and the identities of the `wanted` ranks.
-        """
+    ) -> Written:
+        """Write result.txt and outcomes.parquet; `ranks` by line."""
         digest = hashlib.sha256()
         sought, found = np.fromiter(wanted, np.int32), dict[int, LeafIdentity]()
         with (
@@ -157,7 +163,7 @@ class Outcomes:
                 for row in np.flatnonzero(np.isin(ranks[part], sought)).tolist():
                     columns = (batch[name][row].as_py() for name in LeafIdentity._fields)
                     found[int(ranks[part.start + row])] = LeafIdentity(*columns)
-        return digest.hexdigest(), found
+        return Written(digest.hexdigest(), found)
 
     def _with_lines(
         self, batches: Iterator[Batch], ranks: npt.NDArray[np.int32]

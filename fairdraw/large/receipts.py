@@ -197,16 +197,16 @@ def no_entries(_entry_id: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptSource:
-    """The arguments of `build_receipt`. `ref_of` returns the ref of an entry by the entry's id; `not_confirmed` are the
-    phases that were drawn and that no receipt covers yet.
-    """
+    """The arguments of `build_receipt`."""
 
     folder: Path
     index: Path | None
     reasons: Reasons = no_reasons
     commitment_late: bool | None = None
+    # The ref of an entry, by the entry's id.
     ref_of: Callable[[str], str | None] = no_entries
     log: LogPartOf = no_log
+    # Phases that were drawn and that no receipt covers yet.
     not_confirmed: Sequence[int] = ()
 
     def receipt(self, named: str) -> Receipt:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import isqrt
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,26 +65,39 @@ OnLeaves = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """What was written: the name of the file, its bytes, and how many leaves, tiles and records it has."""
+    """The file that was written, and how much is in it."""
 
+    # Its name.
     file: str
+    # Its size.
     bytes: int
+    # How many of each it has.
     leaves: int
-    tiles: int
+    tiles: int  # of leaves
     records: int
 
 
 @dataclass(slots=True)
 class _Records:
-    """Where records are, by position of the leaf, in order: of each leaf that has one, its offset; of each leaf past
-    its unit's limit, the span of those that are ahead of it.
-    """
+    """Where records are."""
 
+    # Positions of the leaves that have a record, in order, and the offset of each one's.
     positions: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]  # by index in `positions`
+    # Positions of the leaves past their unit's limit, in order, and the span of the records ahead of each.
     limited: npt.NDArray[np.int32]
-    spans: npt.NDArray[np.int64]
+    spans: npt.NDArray[np.int64]  # by index in `limited`
+    # The bytes of all records.
     size: int
+
+
+class _Hashed(NamedTuple):
+    """What one pass over all leaves finds."""
+
+    # Those of the blocks.
+    roots: list[bytes]
+    # The bytes of every leaf with its line feed.
+    sizes: npt.NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -121,7 +134,8 @@ def write_proofs(
     try:
         with made.open("wb") as file:
             directory = _write_tiles(file, phases, levels_of(roots), records, tell)
-            pages, at = _write_directory(file, directory, records.size)
+            at = file.tell()
+            pages = _write_directory(file, directory, records.size)
         name = f"proofs-{file_hash(made)[:16]}.bin"
         done = Proofs(name, made.stat().st_size, manifest.count, len(roots), len(records.positions))
         made.replace(out / name)
@@ -159,8 +173,7 @@ def _common(source: ReceiptSource, leaves: Path) -> Receipt:
     return {name: value for name, value in receipt.items() if name not in _PER_RECEIPT}
 
 
-def _hashed(leaves: Path, manifest: Manifest, tell: OnLeaves) -> tuple[list[bytes], npt.NDArray[np.int32]]:
-    """Return the roots of all blocks, and the bytes of every leaf with its line feed."""
+def _hashed(leaves: Path, manifest: Manifest, tell: OnLeaves) -> _Hashed:
     roots, tree, sizes, done = [], TreeHash(), np.zeros(manifest.count, np.int32), 0
     for _, lines in blocks_of(leaves, BLOCK):
         if done + len(lines) > manifest.count:
@@ -174,7 +187,7 @@ def _hashed(leaves: Path, manifest: Manifest, tell: OnLeaves) -> tuple[list[byte
         raise DrawError(
             LEAVES, f"{done:,} leaves with root {tree.root().hex()}; committed is {manifest.root}"
         )
-    return roots, sizes + 1
+    return _Hashed(roots, sizes + 1)
 
 
 def _ranks(phase: Path, count: int) -> npt.NDArray[np.int32]:
@@ -307,11 +320,9 @@ class _Strikes:
         return found
 
 
-def _write_directory(file: IO[bytes], directory: _Directory, first: int) -> tuple[list[list[Any]], int]:
-    """Append the pages; `first` is the offset of the first tile. Return separator and bytes of each page, and where
-    they begin.
-    """
-    pages, at, fan = [], file.tell(), _fan(len(directory.sizes))
+def _write_directory(file: IO[bytes], directory: _Directory, first: int) -> list[list[Any]]:
+    """Append the pages; `first` is the offset of the first tile. Return separator and bytes of each page."""
+    pages, fan = [], _fan(len(directory.sizes))
     for start in range(0, len(directory.sizes), fan):
         part = slice(start, start + fan)
         tiles = zip(directory.separators[part], directory.sizes[part], strict=True)
@@ -320,7 +331,7 @@ def _write_directory(file: IO[bytes], directory: _Directory, first: int) -> tupl
         file.write(page)
         pages.append([directory.separators[start].decode(), len(page)])
         first += sum(directory.sizes[part])
-    return pages, at
+    return pages
 
 
 def _fan(tiles: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,15 @@ from fairdraw.terms import is_selection_id
 
 # Segment lists whose check is remembered.
 _KNOWN_LISTS = 100_000
+
+
+class Preferred(NamedTuple):
+    """What some leaves prefer."""
+
+    # How many markets each of them prefers.
+    lengths: npt.NDArray[np.int64]
+    # The indexes of all these markets, concatenated.
+    markets: npt.NDArray[np.int16]
 
 
 class Wishes:
@@ -45,12 +55,13 @@ class Wishes:
         found: list[int] = self.flat[self.starts[position] : self.starts[position + 1]].tolist()
         return found
 
-    def of(self, positions: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
-        """Return how many markets each of these leaves prefers, and all their indexes, concatenated."""
+    def of(self, positions: npt.NDArray[np.int32]) -> Preferred:
+        """Return the preferences of these leaves."""
         starts = self.starts[positions].astype(np.int64)
         lengths = self.starts[positions + 1].astype(np.int64) - starts
         firsts = np.cumsum(lengths) - lengths
-        return lengths, self.flat[np.repeat(starts - firsts, lengths) + np.arange(int(lengths.sum()))]
+        indexes = np.repeat(starts - firsts, lengths) + np.arange(int(lengths.sum()))
+        return Preferred(lengths, self.flat[indexes])
 
     @staticmethod
     def read(
@@ -137,5 +148,5 @@ class Wishes:
             [[segment in each for segment in self.segments] for each in self._sets], np.bool_
         ).reshape(len(self._sets), len(self.segments))
         if self._file.stat().st_size:
-            # As a plain array: slicing a memmap costs ten times as much.
+            # It is a plain array, because slicing a memmap costs ten times as much.
             self.flat = np.asarray(np.memmap(self._file, np.int16, "r"))

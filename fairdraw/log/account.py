@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import (
@@ -35,6 +35,13 @@ PATIENCE_SECONDS = 86_400.0
 _SETTLE_SECONDS = 3_600.0
 _LINE = re.compile(r"[A-Za-z0-9_-]{1,64}\|[1-9][0-9]{0,15}\|[0-9a-f]{64}")
 T = TypeVar("T")
+
+
+class _Logged(NamedTuple, Generic[T]):
+    """A file of the log, None where it is not that of its leaf; and what is wrong with it."""
+
+    content: T | None
+    problem: str
 
 
 class DrawAccount:
@@ -109,16 +116,16 @@ class DrawAccount:
             return ""
         return f"{name} is not published" if found is None else f"{name} is not the one in the log"
 
-    def _logged(self, leaf: LogLeaf, name: str, parse: Callable[[bytes], T]) -> tuple[T | None, str]:
-        """A small file as `parse` reads it, if it is that of the leaf; and what is wrong with it."""
+    def _logged(self, leaf: LogLeaf, name: str, parse: Callable[[bytes], T]) -> _Logged[T]:
+        """A small file as `parse` reads it, if it is that of the leaf."""
         data = self._place.read(self._path(leaf.phase, name))
         found = None if data is None else sha256_hex(data)
         if data is None or found != leaf.hash:
-            return None, self._problem(leaf, name, found)
+            return _Logged(None, self._problem(leaf, name, found))
         try:
-            return parse(data), ""
+            return _Logged(parse(data), "")
         except DrawError as error:
-            return None, str(error)
+            return _Logged(None, str(error))
 
     def _is_fresh(self, leaf: LogLeaf) -> bool:
         return 0.0 <= self._now - (seconds(leaf.time) or 0.0) < _SETTLE_SECONDS

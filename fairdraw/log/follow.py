@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
@@ -26,7 +26,14 @@ from fairdraw.maths.files import Fields, parse_canonical, sha256_hex
 from fairdraw.terms import iso
 
 
-def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, LogKeys] | None:
+class Published(NamedTuple):
+    """A log, and the keys that it is verified by."""
+
+    state: LogState
+    keys: LogKeys
+
+
+def published(read: Read, trusted: LogKeys | None = None) -> Published | None:
     """The log and its keys: the `trusted` ones, and for what these do not name those that the operator published. None
     if there is no log.
 
@@ -41,7 +48,7 @@ def published(read: Read, trusted: LogKeys | None = None) -> tuple[LogState, Log
         keys = LogKeys(keys.log or own.log, seen.witnesses, seen.need)
     if not keys.log:
         return None
-    return LogState.verified(below, keys.log), keys
+    return Published(LogState.verified(below, keys.log), keys)
 
 
 def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
@@ -63,20 +70,28 @@ def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
 
 @dataclass(frozen=True, slots=True)
 class FollowedLog:
-    """What was found. `witnesses` have the time at which each cosigned; `waiting` leaves are decided and not published;
-    `checkpoint` is the note, to be compared with later ones; `annulled` names the campaigns whose draw was annulled.
-    """
+    """A log as it was found."""
 
+    # Its name, which checkpoints begin with.
     origin: str
+    # The number of its leaves.
     size: int
+    # The root over all of them.
     root: str
+    # The note, to be compared with later ones.
     checkpoint: str
     keys: tuple[str, ...]
+    # How many witnesses have to cosign.
     needed: int
+    # The time at which each cosigned, by name.
     witnesses: dict[str, str]
+    # How many leaves are decided and not published.
     waiting: int
+    # The campaigns whose draw was annulled.
     annulled: tuple[str, ...]
+    # The leaves that were asked for, with their indexes.
     leaves: tuple[tuple[int, LogLeaf], ...]
+    # What is wrong, as sentences.
     findings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:

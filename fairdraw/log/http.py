@@ -9,20 +9,34 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any, NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.request import (
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+    build_opener,
+)
 
 from fairdraw import scheduling
 from fairdraw.errors import UsageError
-
-if TYPE_CHECKING:
-    from urllib.request import OpenerDirector
 
 # A witness answers with a size, or a few signatures; a file of codes has a line of about 100 bytes for each.
 MAX_ANSWER_BYTES, MAX_FILE_BYTES = 64 * 1024, 256 * 1024 * 1024
 _PIECE_BYTES = 64 * 1024
 _MISSING = frozenset({403, 404, 410})
-# Status and body of the answer to a POST of these bytes.
-Ask = Callable[[str, bytes], tuple[int, bytes]]
+
+
+class HttpAnswer(NamedTuple):
+    status: int
+    body: bytes
+
+
+# The answer to a POST of these bytes.
+Ask = Callable[[str, bytes], HttpAnswer]
 
 
 class NoAnswer(Exception):
@@ -38,7 +52,7 @@ class LogHttp:
         self._timeout_seconds = timeout_seconds
         self._whole_seconds = whole_seconds or timeout_seconds
 
-    def post(self, url: str, body: bytes) -> tuple[int, bytes]:
+    def post(self, url: str, body: bytes) -> HttpAnswer:
         """Raises NoAnswer."""
         return self._answer("POST", url, body, MAX_ANSWER_BYTES)
 
@@ -54,9 +68,9 @@ class LogHttp:
             return None
         raise _unread(url, f"status {status}")
 
-    def _answer(self, method: str, url: str, body: bytes | None, most: int) -> tuple[int, bytes]:
+    def _answer(self, method: str, url: str, body: bytes | None, most: int) -> HttpAnswer:
         # The client bounds each read only. So another thread waits for the server, and this one for the deadline.
-        answer: scheduling.Future[tuple[int, bytes]] = scheduling.future()
+        answer: scheduling.Future[HttpAnswer] = scheduling.future()
         sockets: list[socket.socket] = []
 
         def ask() -> None:
@@ -77,13 +91,8 @@ class LogHttp:
 
     def _asked(
         self, method: str, url: str, body: bytes | None, most: int, sockets: list[socket.socket]
-    ) -> tuple[int, bytes]:
+    ) -> HttpAnswer:
         """Adds the socket of the connection to `sockets` as soon as there is one."""
-        # Imported late: most commands need no HTTP.
-        from http.client import HTTPException
-        from urllib.error import HTTPError, URLError
-        from urllib.request import Request
-
         deadline = scheduling.monotonic() + self._whole_seconds
         try:
             request = Request(url, body, method=method)  # noqa: S310 (`place` and settings name http addresses only)
@@ -101,7 +110,7 @@ class LogHttp:
                         raise NoAnswer(f"more than {most} bytes")
                     if scheduling.monotonic() > deadline:
                         raise NoAnswer(f"not done after {self._whole_seconds:g} s")
-                return response.status, b"".join(pieces)
+                return HttpAnswer(response.status, b"".join(pieces))
         except (OSError, HTTPException, ValueError) as error:
             why = error.reason if isinstance(error, URLError) else error
             raise NoAnswer(type(why).__name__ if isinstance(why, Exception) else str(why)) from None
@@ -109,8 +118,6 @@ class LogHttp:
 
 def _opener(sockets: list[socket.socket]) -> OpenerDirector:
     """What opens addresses, by the proxies of the environment, and follows no redirection."""
-    from http.client import HTTPConnection, HTTPSConnection
-    from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, build_opener
 
     def recording(kind: type[HTTPConnection]) -> Any:
         class Connection(kind):  # type: ignore[valid-type,misc]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from fairdraw.errors import DrawError
 from fairdraw.log import tree
@@ -48,14 +48,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogLeaf(JsonFile):
-    """One leaf. `hash` is the SHA-256 of the file, the commitment itself, or the SHA-256 of the key's text."""
+    """One leaf."""
 
     FILE: ClassVar[str] = "leaf of the log"
 
     campaign_id: str
+    # The SHA-256 of the file, the commitment itself, or the SHA-256 of the key's text.
     hash: str
     kind: Kind
     phase: int
+    # When it was decided.
     time: str
 
     @classmethod
@@ -87,6 +89,13 @@ def kept_path(size: int, key: VerifierKey) -> str:
 
 def key_leaf(key: VerifierKey, at: float) -> LogLeaf:
     return LogLeaf("", sha256_hex(str(key).encode()), Kind.KEY, 0, iso(at))
+
+
+class Kept(NamedTuple):
+    """A checkpoint that was kept, with the number of leaves at that time."""
+
+    size: int
+    note: Note
 
 
 @dataclass(frozen=True)
@@ -181,14 +190,12 @@ class LogState:
 
     def first_kept(
         self, index: int, keys: Sequence[VerifierKey], read: Callable[[str], bytes | None]
-    ) -> tuple[int, Note] | None:
-        """The first checkpoint that was kept of a log with leaf `index`, signed by one of `keys`, with its size before
-        it. Raises DrawError.
-        """
+    ) -> Kept | None:
+        """The first checkpoint that was kept of a log with leaf `index`, signed by one of `keys`. Raises DrawError."""
         for size in range(index + 1, self.size + 1):
             for key in keys:
                 if (data := read(kept_path(size, key))) is not None:
-                    return size, self.kept(data, size, key)
+                    return Kept(size, self.kept(data, size, key))
         return None
 
     def changed_at(self, key: VerifierKey) -> float | None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 # The types of keys, the first byte of what a key's text encodes.
 SIGNATURE = 0x01
@@ -278,8 +279,15 @@ def _cosigned(text: str, at: int) -> str:
     return f"cosignature/v1\ntime {at}\n{text}"
 
 
-def _key_parts(text: str, what: str, form: str) -> tuple[str, int, bytes]:
-    """Return name, type and key. An error shows the name at most, because the rest may be secret."""
+class _KeyParts(NamedTuple):
+    name: str
+    # The byte of its type.
+    kind: int
+    key: bytes
+
+
+def _key_parts(text: str, what: str, form: str) -> _KeyParts:
+    """Take a key apart. An error shows the name at most, because the rest may be secret."""
     parts = text.split("+", 2)
     if len(parts) != 3:
         raise NoteError(f"the {what} is not {form}")
@@ -292,7 +300,7 @@ def _key_parts(text: str, what: str, form: str) -> tuple[str, int, bytes]:
         raise NoteError(f"the {what} of {name} has an unknown type: known are 0x01 and 0x04, both Ed25519")
     if len(value) != 1 + _KEY:
         raise NoteError(f"the {what} of {name} has {len(value) - 1} bytes instead of {_KEY}")
-    return name, value[0], value[1:]
+    return _KeyParts(name, value[0], value[1:])
 
 
 def _check_id(text: str, key_id: bytes, what: str) -> None:

@@ -66,20 +66,21 @@ def published(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class NoticeFile(JsonFile):
-    """notice.json: what a phase offers, and when its manifest was decided and became public.
-
-    `strikes` counts the lines of strikes.txt; `reason` is empty in phase 1.
-    """
+    """notice.json: what a phase offers, and when its manifest was decided and became public."""
 
     FILE: ClassVar[str] = NOTICE
 
+    # When the entries were frozen.
     as_of: str
     campaign_id: str
+    # Seats of all phases, by market.
     capacities: Mapping[str, int]
     committed_at: str
     phase: int
     published_at: str
+    # Empty in phase 1.
     reason: str
+    # The number of lines of strikes.txt.
     strikes: int
 
     @staticmethod
@@ -206,15 +207,13 @@ def parse_accepted(data: bytes, artefact: str = ACCEPTED) -> tuple[AcceptedFindi
 
 @dataclass(frozen=True, slots=True)
 class Annulled(JsonFile):
-    """annulled.json: the operator's statement that the draw does not count, and why.
-
-    `manifest_hash` is that of `phase`; None for a draw that was annulled before it had a manifest.
-    """
+    """annulled.json: the operator's statement that the draw does not count, and why."""
 
     FILE: ClassVar[str] = ANNULLED
 
     annulled_at: str
     campaign_id: str
+    # The hash of the phase's manifest; None for a draw that was annulled before it had one.
     manifest_hash: str | None
     phase: int
     reason: str

@@ -26,12 +26,16 @@ _RANK = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One entry of the draw: the weight of its unit, sorted segments, markets in the fan's order of preference."""
+    """One entry of the draw."""
 
+    # The name of the entry in all artefacts.
     ref: str
     unit: str
+    # That of its unit.
     weight: int
+    # They are sorted.
     segments: tuple[str, ...]
+    # Markets in the fan's order.
     preferences: tuple[str, ...]
 
     @property

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -54,11 +54,15 @@ class MarketTerms:
 
 @dataclass(frozen=True, slots=True)
 class ManifestSeedSource:
-    """The source of the randomness; `source` and `round` enter the seed."""
+    """The source of the randomness."""
 
+    # `drand` or `commit-reveal`.
     kind: str
+    # The hash of the chain, or the kind. It enters the seed.
     source: str
+    # It enters the seed; 0 with commit-reveal.
     round: int
+    # SHA-256 of the secret; None with drand.
     commitment: str | None
 
     @staticmethod
@@ -78,24 +82,27 @@ class ManifestSeedSource:
 
 @dataclass(frozen=True, slots=True)
 class Manifest(JsonFile):
-    """manifest.json: one phase's commitment, published before the seed exists; its exact bytes are hashed.
-
-    `markets` are sorted by id; a `waitlist_size` of None means all. `previous` (null, or `{"manifestHash",
-    "resultHash"}`) and `seed_source` (see `SeedSource.parse`) are as in the JSON.
-    """
+    """manifest.json: one phase's commitment, published before the seed exists; its exact bytes are hashed."""
 
     FILE: ClassVar[str] = MANIFEST
 
+    # When the entries were frozen.
     as_of: str
     campaign_id: str
+    # The number of leaves.
     count: int
     draw_id: str
+    # They are sorted by id.
     markets: tuple[MarketTerms, ...]
     phase: int
+    # `{"manifestHash", "resultHash"}` of the phase before; None in phase 1.
     previous: Mapping[str, str] | None
+    # The root over leaves.txt, in hex.
     root: str
+    # It is as in the JSON: `ManifestSeedSource.parse` reads it.
     seed_source: Mapping[str, Any]
     strikes_hash: str
+    # None: all that are left.
     waitlist_size: int | None
     wins_per_unit: int
 
@@ -218,6 +225,25 @@ def derive_seed(manifest_hash: str, source: str, round: int, randomness: str) ->
     return sha256_hex(f"vfseed1|{manifest_hash}|{source}|{round}|{randomness}".encode())
 
 
+def changed_terms(first: Manifest, later: Manifest) -> Iterator[DrawError]:
+    """Errors of a later manifest that changes more than phase, previous, strikes, waitlist, capacities and reserves."""
+    markets = [market.market_id for market in first.markets]
+    if [market.market_id for market in later.markets] != markets:
+        yield DrawError(MANIFEST, f"markets: phase 1 has {', '.join(markets)}, found others")
+    same = replace(
+        later,
+        phase=first.phase,
+        previous=first.previous,
+        strikes_hash=first.strikes_hash,
+        waitlist_size=first.waitlist_size,
+        markets=first.markets,
+    )
+    before, now = first.as_document(), same.as_document()
+    for key, value in before.items():
+        if now[key] != value:
+            yield DrawError(MANIFEST, f"{key}: phase 1 has {value!r}, found {now[key]!r}")
+
+
 def commitment_of(randomness: str) -> str:
     """Return the commitment to a secret: SHA-256 of its 32 bytes (not of their hex digits)."""
     if not is_hash(randomness):
@@ -227,14 +253,18 @@ def commitment_of(randomness: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SeedFile(JsonFile):
-    """seed.json. `signature` is drand's in hex; with commit-reveal it is None and `round` is 0."""
+    """seed.json."""
 
     FILE: ClassVar[str] = SEED
 
+    # That of the manifest's seed source.
     kind: str
+    # 64 hex digits: the hash of drand's signature, or the secret.
     randomness: str
+    # 0 with commit-reveal.
     round: int
     seed: str
+    # Drand's, in hex; None with commit-reveal.
     signature: str | None
 
     @staticmethod

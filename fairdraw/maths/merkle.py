@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import LEAVES, is_hash
@@ -26,13 +27,15 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The inclusion proof of one leaf, a line without its line feed. `hashes` lead from its sibling to a child of the
-    root, in hex.
-    """
+    """The inclusion proof of one leaf."""
 
+    # Its position, from 0.
     index: int
+    # The number of all leaves.
     count: int
+    # The line without its line feed.
     leaf: str
+    # The way from its sibling to a child of the root, in hex.
     hashes: tuple[str, ...]
 
 
@@ -88,18 +91,23 @@ def path_to(position: int, nodes: Sequence[bytes]) -> list[bytes]:
     return path_up(position, levels_of(nodes))
 
 
-def root_of(path: Path) -> tuple[str, int]:
-    """Return (root in hex, number of leaves) of a leaves.txt, at constant memory. Raises DrawError when the last line
-    has no line feed.
-    """
+class Root(NamedTuple):
+    """The root over a file of leaves, in hex, and the number of leaves."""
+
+    root: str
+    leaves: int
+
+
+def root_of(path: Path) -> Root:
+    """Return the root of a leaves.txt, at constant memory. Raises DrawError when the last line has no line feed."""
     tree, count = TreeHash(), 0
     for _offset, leaves in blocks_of(path):
         tree.add(block_root(leaves))
         count += len(leaves)
-    return tree.root().hex(), count
+    return Root(tree.root().hex(), count)
 
 
-def write_index(path: Path, index: Path) -> tuple[str, int]:
+def write_index(path: Path, index: Path) -> Root:
     """Do as `root_of`, and write the index of blocks for `proof_of`, which can be rebuilt at any time.
 
     A block has an entry of 40 bytes: its byte offset in leaves.txt (8 bytes, big-endian), then the root of its subtree.
@@ -113,7 +121,7 @@ def write_index(path: Path, index: Path) -> tuple[str, int]:
             tree.add(root)
             count += len(leaves)
     made.replace(index)
-    return tree.root().hex(), count
+    return Root(tree.root().hex(), count)
 
 
 def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof:
@@ -216,10 +224,13 @@ def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
             yield data
 
 
-def _block_with(
-    data: mmap.mmap | bytes, entries: Sequence[tuple[int, bytes]], leaf: int | str
-) -> tuple[int, list[bytes]]:
-    """Return the number and leaves of the only block that can hold the leaf."""
+class _Block(NamedTuple):
+    number: int
+    leaves: list[bytes]
+
+
+def _block_with(data: mmap.mmap | bytes, entries: Sequence[tuple[int, bytes]], leaf: int | str) -> _Block:
+    """Return the only block that can hold the leaf."""
     if isinstance(leaf, int):
         number = leaf // BLOCK_LEAVES
         if leaf < 0 or number >= len(entries):
@@ -230,7 +241,7 @@ def _block_with(
             raise KeyError(leaf)
     start = entries[number][0]
     end = entries[number + 1][0] if number + 1 < len(entries) else len(data)
-    return number, data[start:end].split(b"\n")[:-1]
+    return _Block(number, data[start:end].split(b"\n")[:-1])
 
 
 def _last_block_from(data: mmap.mmap | bytes, entries: Sequence[tuple[int, bytes]], ref: bytes) -> int:

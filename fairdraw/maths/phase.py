@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -22,19 +22,20 @@ from fairdraw.maths.files import (
     json_keys,
     sha256_hex,
 )
-from fairdraw.maths.manifest import Manifest, SeedFile, check_cumulative, parse_strikes
+from fairdraw.maths.manifest import Manifest, SeedFile, changed_terms, check_cumulative, parse_strikes
 from fairdraw.terms import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """The inputs of one phase. `folder` has leaves.txt, manifest.json, strikes.txt and seed.json; `previous` is the
-    folder of the phase before, None in phase 1. `strikes` maps ref to reason.
-    """
+    """The inputs of one phase."""
 
+    # It has leaves.txt, manifest.json, strikes.txt and seed.json.
     folder: Path
+    # The folder of the phase before; None in phase 1.
     previous: Path | None
     manifest: Manifest
+    # Reasons by ref.
     strikes: dict[str, str]
     seed: SeedFile
 
@@ -70,31 +71,14 @@ class Phase:
                 raise DrawError(
                     MANIFEST, f"previous.{key}: not the hash of the phase before, which is {found}"
                 )
-        self._check_unchanged(before)
+        if self.manifest.phase != before.phase + 1:
+            raise DrawError(MANIFEST, f"phase {self.manifest.phase} follows phase {before.phase}: one by one")
+        for error in changed_terms(before, self.manifest):
+            raise error
         for name in (LEAVES, SEED):
             if not equal_files(self.folder / name, folder / name):
                 raise DrawError(name, "differs from the phase before: it is the same in all phases")
         check_cumulative(parse_strikes((folder / STRIKES).read_bytes()), self.strikes)
-
-    def _check_unchanged(self, before: Manifest) -> None:
-        now = self.manifest
-        if now.phase != before.phase + 1:
-            raise DrawError(MANIFEST, f"phase {now.phase} follows phase {before.phase}: one by one")
-        ids = [[market.market_id for market in manifest.markets] for manifest in (before, now)]
-        if ids[0] != ids[1]:
-            raise DrawError(MANIFEST, f"markets: the same in all phases, found {ids[1]} after {ids[0]}")
-        allowed = replace(
-            before,
-            markets=now.markets,
-            phase=now.phase,
-            previous=now.previous,
-            strikes_hash=now.strikes_hash,
-            waitlist_size=now.waitlist_size,
-        )
-        old, new = allowed.as_document(), now.as_document()
-        changed = sorted(key for key in new if old[key] != new[key])
-        if changed:
-            raise DrawError(MANIFEST, f"{', '.join(changed)}: may not change between phases")
 
 
 def seats_offered(manifest: Manifest, taken: Sequence[int]) -> dict[str, int]:
@@ -127,16 +111,16 @@ class MarketCounts:
 
 @dataclass(frozen=True, slots=True)
 class Summary(JsonFile):
-    """summary.json: the hashes and counts of a phase. `outcomes` has every outcome, `markets` every market of the
-    manifest, zeros included.
-    """
+    """summary.json: the hashes and counts of a phase."""
 
     FILE: ClassVar[str] = SUMMARY
 
     manifest_hash: str
     result_hash: str
     cutoffs_hash: str
+    # Entries by outcome, zeros included.
     outcomes: Mapping[str, int]
+    # Every market of the manifest.
     markets: Mapping[str, MarketCounts]
 
     @classmethod

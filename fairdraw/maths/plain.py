@@ -37,7 +37,7 @@ class Place(NamedTuple):
 class Drawn:
     """What one phase comes to."""
 
-    # By ref.
+    # The place of each entry by its ref.
     outcomes: Mapping[str, Place]
     # The bytes of cutoffs.json.
     cutoffs: bytes
@@ -52,8 +52,9 @@ class Drawn:
 
 
 class _Candidate(NamedTuple):
-    """The input of a rank: hashes as bytes, whose order is that of their hex digits."""
+    """The input of a rank. Hashes are bytes, whose order is that of their hex digits."""
 
+    # That of the unit.
     key: bytes
     unit: str
     entry_key: bytes

@@ -70,8 +70,8 @@ def verify_beacon(chain_hash: str, round_number: int, signature_hex: str) -> str
 # A replay of several phases and a receipt verify the same round again.
 @lru_cache(maxsize=64)
 def _is_signed(chain: Chain, round_number: int, signature_hex: str) -> bool:
-    # Imported late: it takes a second, and most commands never verify. The import raises Python's recursion limit
-    # so far that deeply nested JSON would crash the process, so the limit is restored.
+    # The import takes a second, and most commands never verify. It raises Python's recursion limit so far that deeply
+    # nested JSON would crash the process, so the limit is restored.
     limit = sys.getrecursionlimit()
     from py_ecc.bls.hash_to_curve import hash_to_G1
     from py_ecc.bls.point_compression import decompress_G1, decompress_G2

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
 from fairdraw.maths.files import CUTOFFS, Fields, is_hash, parse_any_layout, sha256_hex, short
-from fairdraw.maths.manifest import ManifestSeedSource, SeedFile
+from fairdraw.maths.manifest import ManifestSeedSource, SeedFile, changed_terms
 from fairdraw.maths.rules import (
     NO_SEATS,
     entry_key,
@@ -38,7 +38,7 @@ from fairdraw.proof.checker import (
     wrong,
 )
 from fairdraw.proof.guarantee import Published
-from fairdraw.proof.inputs import changed_terms, check_randomness
+from fairdraw.proof.inputs import check_randomness
 from fairdraw.proof.logged import LoggedPhase, Trust, TrustedKey
 from fairdraw.terms import Outcome, signed_at
 
@@ -52,13 +52,15 @@ _EXCLUDED = ("after", "before", "manifest", "published", "reasons")
 
 @dataclass(frozen=True, slots=True)
 class ReceiptChecked:
-    """The checks of a receipt, in order. `limits` say what a receipt cannot prove alone, `keys` what it relies on.
-    `annulled` is the operator's statement that the draw does not count.
-    """
+    """What became of the checks of a receipt."""
 
+    # Their order is that in which they were made.
     checks: tuple[CheckResult, ...]
+    # What a receipt cannot prove alone.
     limits: tuple[str, ...] = ()
+    # What it relies on.
     keys: tuple[TrustedKey, ...] = ()
+    # The operator's statement that the draw does not count.
     annulled: Annulled | None = None
 
     @property
@@ -118,6 +120,14 @@ def _kind(document: Mapping[str, Any]) -> str:
     if kind not in (DRAWN, EXCLUDED):
         raise DrawError(RECEIPT, f"kind: expected {DRAWN} or {EXCLUDED}, found {short(kind)}")
     return str(kind)
+
+
+class _Expected(NamedTuple):
+    """What an entry comes to by the rules."""
+
+    market: str
+    # An outcome, two that a receipt cannot distinguish, joined by ` or `, or why the entry won.
+    why: str
 
 
 class Drawn(StepChecker):
@@ -301,33 +311,30 @@ class Drawn(StepChecker):
             wrong(f"the rules give {why}, found {position.outcome} {position.market}")
         return f"{position.outcome}: {_reasons(position.outcome, phase)}"
 
-    def _expected(self, phase: PhasePart) -> tuple[str, str]:
-        """Market and outcome by the rules. Two outcomes that a receipt cannot distinguish are joined by ` or `."""
+    def _expected(self, phase: PhasePart) -> _Expected:
         before = self._phases[phase.number - 2] if phase.number > 1 else None
         if before and before.strike is not None and before.strike != phase.strike:
             wrong("a strike of the previous phase is missing: strikes are permanent")
         if phase.strike is not None:
             if phase.manifest.strikes_hash == _NO_STRIKES:
                 wrong("a strike, but the manifest commits to an empty list of strikes")
-            return "", Outcome.STRUCK
+            return _Expected("", Outcome.STRUCK)
         if not phase.position.rank:
-            return "", Outcome.HOUSEHOLD_LIMIT
+            return _Expected("", Outcome.HOUSEHOLD_LIMIT)
         if before and before.position.outcome == Outcome.WINNER:
-            return before.position.market, f"{Outcome.WINNER} since phase {before.number}"
+            return _Expected(before.position.market, f"{Outcome.WINNER} since phase {before.number}")
         try:
             leaf = self._own.leaf
             market = market_of(leaf.preferences, leaf.segments, self._key, self._entry_key, phase.cutoffs)
         except KeyError as error:
             raise DrawError(CUTOFFS, f"market {error} of the leaf has no cut-off") from None
         if market is not None:
-            return market, f"{Outcome.WINNER}, cut-off met"
+            return _Expected(market, f"{Outcome.WINNER}, cut-off met")
         size = phase.manifest.waitlist_size
         if size is None or int(phase.position.rank) <= size:
-            return "", Outcome.WAITLIST
-        return (
-            "",
-            Outcome.UNSELECTED if size == 0 else f"{Outcome.WAITLIST} or {Outcome.UNSELECTED}",
-        )
+            return _Expected("", Outcome.WAITLIST)
+        either = Outcome.UNSELECTED if size == 0 else f"{Outcome.WAITLIST} or {Outcome.UNSELECTED}"
+        return _Expected("", either)
 
     def _check_rank(self) -> str:
         """Check that the rank is ahead of each cut-off exactly if the key is."""

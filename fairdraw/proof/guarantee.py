@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from fairdraw.errors import DrawError
 from fairdraw.maths.beside import (
@@ -32,16 +32,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The files beside the artefacts of one phase; None for a missing file. `replaced` is in order of replacement."""
+    """The files beside the artefacts of one phase; None for a missing file."""
 
     notice: NoticeFile | None = None
+    # Findings that the operator accepted.
     accepted: tuple[AcceptedFinding, ...] | None = None
     annulled: Annulled | None = None
+    # They are in order of replacement.
     replaced: tuple[ReplacedManifest, ...] = ()
 
     @staticmethod
-    def read(folder: Path) -> tuple[Published, list[DrawError]]:
-        """Read the files in a phase's folder. Invalid files are left out; their errors are returned."""
+    def read(folder: Path) -> PublishedRead:
+        """Read the files in a phase's folder."""
         errors: list[DrawError] = []
 
         def parsed(name: str, parse: Callable[[bytes, str], T]) -> T | None:
@@ -60,12 +62,13 @@ class Published:
                 errors.append(DrawError(replaced_name(number), f"{replaced_name(due)} is missing before it"))
                 break
         replaced = [parsed(replaced_name(number), ReplacedManifest.parse) for number in numbers]
-        return Published(
+        found = Published(
             notice=parsed(NOTICE, NoticeFile.parse),
             accepted=parsed(ACCEPTED, parse_accepted),
             annulled=parsed(ANNULLED, Annulled.parse),
             replaced=tuple(each for each in replaced if each is not None),
-        ), errors
+        )
+        return PublishedRead(found, errors)
 
     @staticmethod
     def parse(artefact: str, path: str, document: object) -> Published:
@@ -112,6 +115,13 @@ class Published:
                 check()
             except DrawError as error:
                 yield error
+
+
+class PublishedRead(NamedTuple):
+    """The files of a folder that are valid, and the errors of the others."""
+
+    published: Published
+    errors: list[DrawError]
 
 
 def published_lines(phase: int, published: Published) -> Iterator[str]:

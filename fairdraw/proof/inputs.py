@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from fairdraw.maths.manifest import (
     Manifest,
     ManifestSeedSource,
     SeedFile,
+    changed_terms,
     derive_seed,
     parse_strikes,
 )
@@ -35,16 +36,19 @@ PHASE_FOLDER = re.compile(r"phase-([1-9][0-9]*)")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One phase as read. A field is None if its file is missing or damaged; `errors` say which and why."""
+    """One phase as read. A field is None if its file is missing or damaged."""
 
+    # That of the phase, from 1.
     number: int
     folder: Path
     manifest: Manifest | None
     manifest_hash: str
     seed: SeedFile | None
+    # Reasons by ref.
     strikes: Mapping[str, str] | None
     summary: Mapping[str, Any] | None
     published: Published
+    # Which files are missing or damaged, and why.
     errors: tuple[DrawError, ...]
 
 
@@ -210,25 +214,6 @@ def _witnesses(phases: Sequence[Inputs], number: int) -> Iterator[tuple[str, boo
     if after is not None and after.manifest is not None and after.manifest.previous is not None:
         follows = after.manifest.previous["manifestHash"] == each.manifest_hash
         yield f"{after.folder.name}/{MANIFEST}", follows
-
-
-def changed_terms(first: Manifest, later: Manifest) -> Iterator[DrawError]:
-    """Errors of a later manifest that changes more than phase, previous, strikes, waitlist, capacities and reserves."""
-    markets = [market.market_id for market in first.markets]
-    if [market.market_id for market in later.markets] != markets:
-        yield DrawError(MANIFEST, f"markets: phase 1 has {', '.join(markets)}, found others")
-    same = replace(
-        later,
-        phase=first.phase,
-        previous=first.previous,
-        strikes_hash=first.strikes_hash,
-        waitlist_size=first.waitlist_size,
-        markets=first.markets,
-    )
-    before, now = first.as_document(), same.as_document()
-    for key, value in before.items():
-        if now[key] != value:
-            yield DrawError(MANIFEST, f"{key}: phase 1 has {value!r}, found {now[key]!r}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

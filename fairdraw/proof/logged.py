@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import LOG_KEYS, RESULT_LEAVES, Kind, LogKeys, LogLeaf
@@ -54,14 +54,14 @@ class Unchecked(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A key that a check relies on: of the `beacon`, of the `log`, or of a `witness`.
+    """A key that a check relies on."""
 
-    `fingerprint` is the start of the SHA-256 of the public key; `given` says by whom: `operator` or `trust` (the file).
-    """
-
+    # `beacon`, `log` or `witness`.
     what: str
     name: str
+    # The start of the SHA-256 of the public key.
     fingerprint: str
+    # Who gave it: `operator`, or `trust` (the file).
     given: str
 
     @staticmethod
@@ -112,24 +112,26 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class LoggedPhase:
-    """What a receipt has of one phase. `results` are the hashes of result.txt and cutoffs.json, in the order of their
-    leaves; none in the receipt of an excluded entry.
-    """
+    """What a receipt has of one phase."""
 
+    # That of the phase, from 1.
     number: int
     manifest: Manifest
     manifest_hash: str
+    # The hashes of result.txt and cutoffs.json, in the order of their leaves; none in the receipt of an excluded entry.
     results: tuple[str, ...]
     published: Published
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A leaf of the log and its path to the root."""
+    """A leaf of the log."""
 
+    # Its text in the log.
     line: str
     leaf: LogLeaf
     index: int
+    # Its path to the root.
     proof: tuple[str, ...]
 
     @staticmethod
@@ -306,10 +308,15 @@ class LogPart:
         return [each for each in self._entries if (each.leaf.kind, each.leaf.phase) == (kind, phase.number)]
 
 
-def _checkpoint(fields: Fields) -> tuple[Note, Checkpoint]:
+class _Signed(NamedTuple):
+    note: Note
+    checkpoint: Checkpoint
+
+
+def _checkpoint(fields: Fields) -> _Signed:
     try:
         note = Note.parse(fields.text("checkpoint", bool, "a checkpoint"))
-        return note, Checkpoint.parse(note.text)
+        return _Signed(note, Checkpoint.parse(note.text))
     except NoteError as error:
         fields.refuse("checkpoint", str(error))
 

@@ -65,17 +65,16 @@ class Flaw:
 
 @dataclass(frozen=True, slots=True)
 class PhaseVerified:
-    """The hashes and outcomes of a replayed phase, to be compared with those that the operator published.
-
-    `published` are the operator's statements in the files beside the artefacts. `confirmed` is False for a phase that
-    is marked as not confirmed: its result is not for fans yet.
-    """
+    """The hashes and outcomes of a replayed phase, to be compared with those that the operator published."""
 
     phase: int
     manifest_hash: str
     result_hash: str
+    # Entries by outcome.
     outcomes: Mapping[str, int]
+    # The operator's statements in the files beside the artefacts.
     published: Published
+    # False for a phase that is marked as not confirmed: its result is not for fans yet.
     confirmed: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,18 +90,19 @@ class PhaseVerified:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result of a replay. `findings` is empty if the artefacts are consistent; `notes` say what that proves.
-
-    `round_at` is the time when the beacon's round was signed (UTC), None for a secret. `annulled` is the annulment that
-    the operator published.
-    """
+    """The result of a replay."""
 
     campaign_id: str
+    # The number of entries.
     count: int
+    # When the beacon's round was signed (UTC); None for a secret.
     round_at: str | None
+    # The annulment that the operator published.
     annulled: Annulled | None
     phases: tuple[PhaseVerified, ...]
+    # Empty if the artefacts are consistent.
     findings: tuple[Flaw, ...]
+    # What that proves.
     notes: tuple[str, ...]
 
     @property
@@ -234,7 +234,7 @@ class _Replay:
     def _annulled(self) -> Annulled | None:
         """The annulment, which may be in any phase, also in one without a result."""
         for folder in self._folders:
-            if (annulled := Published.read(folder)[0].annulled) is not None:
+            if (annulled := Published.read(folder).published.annulled) is not None:
                 self._notes.append(
                     f"the operator annulled this draw at {annulled.annulled_at}: {annulled.reason}"
                 )

@@ -13,6 +13,7 @@ import re
 from functools import cache
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 from fairdraw import __version__
 from fairdraw.errors import UsageError
@@ -83,14 +84,20 @@ def module(name: str) -> str:
     return "\n\n".join(texts.values())
 
 
-def curves_scripts() -> tuple[str, str]:
-    """What brings the curves that signatures need to another page, as HTML, and their source in its policy (CSP); both
-    are empty in a build without them.
-    """
+class Scripts(NamedTuple):
+    """Scripts as HTML, and their source in a page's policy (CSP)."""
+
+    html: str
+    source: str
+
+
+def curves_scripts() -> Scripts:
+    """What brings the curves that signatures need to another page; empty in a build without them."""
     if not (curves := _unpacked(_CURVES)):
-        return "", ""
+        return Scripts("", "")
     unpack = (_FOLDER / "unpack.js").read_text(encoding="utf-8")
-    return f"{_block(_CURVES, 'text/javascript').decode()}\n<script>{unpack}</script>", source(curves)
+    html = f"{_block(_CURVES, 'text/javascript').decode()}\n<script>{unpack}</script>"
+    return Scripts(html, source(curves))
 
 
 @cache
