@@ -33,8 +33,28 @@ DRAINS = (
     *(automated(spec) for spec in flows.DRAINS if spec not in [each.spec for each in _DESCRIBED]),
 )
 
+_SENSORS = [
+    *(drain.sensor for drain in DRAINS),
+    *replication.SENSORS,
+    *selection.SENSORS,
+    *publishing.SENSORS,
+    *health.SENSORS,
+    *first_checks.SENSORS,
+    *outcomes.SENSORS,
+]
+_SCHEDULES = [
+    *replication.SCHEDULES,
+    *archive.SCHEDULES,
+    *deployment.SCHEDULES,
+    *pruning.SCHEDULES,
+    *retention.SCHEDULES,
+    *reviews.SCHEDULES,
+]
+_STARTED = {target.job_name for sensor in _SENSORS for target in sensor.targets}
+_STARTED |= {each.job_name for each in _SCHEDULES}
+
 _ASSETS = {spec.key.to_user_string(): spec for spec in (*selection_specs.EXTERNAL, *selection_specs.STEPS)}
-OPERATIONS = [job(each, _ASSETS) for each in every_operation() if each.job]
+OPERATIONS = [job(each, _ASSETS, _STARTED) for each in every_operation() if each.job]
 defs = dg.Definitions(
     assets=[
         assets.DEMAND_TABLE,
@@ -84,23 +104,8 @@ defs = dg.Definitions(
         reviews.drill_recovery,
         *OPERATIONS,
     ],
-    sensors=[
-        *(drain.sensor for drain in DRAINS),
-        *replication.SENSORS,
-        *selection.SENSORS,
-        *publishing.SENSORS,
-        *health.SENSORS,
-        *first_checks.SENSORS,
-        *outcomes.SENSORS,
-    ],
-    schedules=[
-        *replication.SCHEDULES,
-        *archive.SCHEDULES,
-        *deployment.SCHEDULES,
-        *pruning.SCHEDULES,
-        *retention.SCHEDULES,
-        *reviews.SCHEDULES,
-    ],
+    sensors=_SENSORS,
+    schedules=_SCHEDULES,
     resources={
         **connections(),
         # No step has an output to keep. Dagster's default takes a folder from the config of a run.

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from regworkers_core.observability.logs import bind
 from regworkers_core.settings import Settings, load_settings
+from regworkers_dagster.pods import Declared, of_table, tags_of
 from regworkers_dagster.resources import STORES, plain, plain_failures, runtime_of
-from regworkers_dagster.runs import tags_of_job
 
 # Dagster warns of a parameter that only Dagster itself passes, in every command.
 warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
@@ -105,6 +105,7 @@ def one_op_job(
     uses: Set[str] = STORES,
     call_seconds: float | None = None,
     worker: str = "",
+    declared: Declared | None = None,
 ) -> Callable[[Body], dg.JobDefinition]:
     """A job of a function `(context, config, runtime)`, whose docstring describes the op in the UI.
 
@@ -131,7 +132,7 @@ def one_op_job(
 
         return dg.GraphDefinition(name=name, node_defs=[op]).to_job(
             config=flat(step, config_type) if is_flat else None,
-            tags={**tags, **tags_of_job(name)},
+            tags={**tags, **tags_of(declared or of_table(name))},
             executor_def=dg.in_process_executor,
             description=description,
         )
@@ -147,13 +148,14 @@ def asset_job(
     tags: Mapping[str, str],
     config: dg.ConfigMapping | None = None,
     hooks: Set[dg.HookDefinition] = frozenset(),
+    declared: Declared | None = None,
 ) -> Any:
     """A job that materialises assets or runs checks, in one process."""
     return dg.define_asset_job(
         name,
         selection=selection,
         config=config,
-        tags={**tags, **tags_of_job(name)},
+        tags={**tags, **tags_of(declared or of_table(name))},
         executor_def=dg.in_process_executor,
         description=description,
         hooks=hooks,

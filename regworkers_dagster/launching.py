@@ -5,7 +5,7 @@ on the run, on the operation's asset, and under the tag `regworkers/campaign`.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import APPLY, one_op_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
 from regworkers_dagster.operations.health import scheduler_here
+from regworkers_dagster.pods import Declared, Who
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures
 from regworkers_dagster.runs import (
     OPERATION_TAG,
@@ -52,8 +53,12 @@ _FORMS: Mapping[Any, str] = {
 _WORD = "The word that a run without it shows. Empty: show only what would be done."
 
 
-def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec]) -> dg.JobDefinition:
-    """The job that launches the operation and records its result on its asset in `assets`."""
+def job(
+    operation: Operation[Any], assets: Mapping[str, dg.AssetSpec], started: Collection[str] = ()
+) -> dg.JobDefinition:
+    """The job that launches the operation and records its result on its asset in `assets`. `started` are the names of
+    jobs that sensors and schedules start.
+    """
 
     def body(context: dg.OpExecutionContext, config: Any, runtime: Runtime) -> Iterator[Any]:
         bind(runId=context.run_id, worker=operation.job)
@@ -74,6 +79,9 @@ def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec]) -> dg.Job
         )
 
     body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
+    who: Who = "system" if operation.job in started else "on-call"
+    if operation.role == "manager":
+        who = "manager"
     alone = {OPERATION_TAG: operation.alone} if operation.alone else {}
     resumed = RESUMED if operation.resumed else {}
     limit = {} if operation.unlimited else long_run() if operation.long else short_run()
@@ -86,6 +94,7 @@ def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec]) -> dg.Job
         is_flat=True,
         uses=operation.uses,
         call_seconds=TICK_CALL_SECONDS if operation.quick else None,
+        declared=Declared(operation.duty, operation.size, who),
     )(body)
 
 

@@ -1,5 +1,6 @@
-"""Identity and size of each job's pod on Kubernetes: the tag `dagster-k8s/config`, which has priority over the
-instance's and the code location's config. Outside Kubernetes nothing reads it.
+"""What a job declares where it is defined: its duty, its size, and who launches it. The tags of its runs follow, and
+so identity and size of their pods on Kubernetes: the tag `dagster-k8s/config` has priority over the instance's and the
+code location's config. Outside Kubernetes nothing reads it.
 
 A job has the service account and the secret of one duty. A run of no job here has the instance's account
 `regworkers-run`, which can only write its logs.
@@ -8,16 +9,31 @@ A job has the service account and the secret of one duty. A run of no job here h
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal, NamedTuple
 
-from regworkers_core.acts import every_operation
-from regworkers_core.flows import DRAINS
-from regworkers_core.operation import Size
+from regworkers_core.operation import Duty, Size
 
 POD_TAG = "dagster-k8s/config"
 # All tags that change a run's pod begin with it.
 POD_TAGS = "dagster-k8s/"
+# On every job, and so on its runs: what it belongs to, and who launches it.
+DUTY_TAG = "regworkers/duty"
+FOR_TAG = "regworkers/for"
+
+
+Who = Literal["manager", "on-call", "system"]
+
+
+class Declared(NamedTuple):
+    """What a job declares. `duty` is a role in regworkers_core/infrastructure/policies."""
+
+    duty: Duty
+    size: Size = "small"
+    # Who launches it. What a manager may launch is for managers, also if a sensor or a schedule starts it as well.
+    who: Who = "on-call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +54,10 @@ DRAIN = PodSize("500m", "512Mi", "1Gi", "1Gi")
 REPORT = PodSize("500m", "1Gi", "2Gi", "4Gi")
 # A draw of 10 million entries takes 828 MiB and 5 GB of disk (benchmarks/README.md).
 LARGE = PodSize("2", "2Gi", "3Gi", "20Gi")
-_SIZES = (SMALL, DRAIN, REPORT, LARGE)
+# The smallest first.
 _SIZE_OF: dict[Size, PodSize] = {"small": SMALL, "drain": DRAIN, "report": REPORT, "large": LARGE}
 
-# Every other job by its duty, which is a role in regworkers_core/infrastructure/policies. Operations and drains name
-# their own.
+# Jobs that become operations.
 JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "replication": {
         DRAIN: ("backfill_entries",),
@@ -50,14 +65,11 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "reconcile_entries",
             "drill_recovery",
             "undo_acceptance",
-            "verify_entries",
         ),
     },
     "selection": {
-        SMALL: ("check_selection",),
         REPORT: ("make_receipt",),
         LARGE: (
-            "draw",
             "eligibility_report",
             "export_draw",
             "publish_draw_page",
@@ -67,56 +79,77 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     },
     "analytics": {
         REPORT: ("campaign_funnel",),
-        LARGE: ("archive_events", "check_archive"),
     },
     "operations": {
         SMALL: (
             "acknowledge_alert",
             "check_certificate",
-            "doctor",
             "erase_entry",
             "find_resources",
-            "prune_runs",
             "repeat_erasures",
             "show_config",
         ),
-        # It evaluates checks of draws and of the archive.
-        LARGE: ("first_checks",),
         REPORT: ("housekeeping", "weekly_review", "monthly_review", "quarterly_review"),
     },
 }
-for _spec in DRAINS:
-    _sizes = JOBS[_spec.duty]
-    _sizes[DRAIN] = (*_sizes.get(DRAIN, ()), _spec.job)
-_PODS = {job: (duty, size) for duty, sizes in JOBS.items() for size, jobs in sizes.items() for job in jobs}
-_PODS |= {each.job: (each.duty, _SIZE_OF[each.size]) for each in every_operation() if each.job}
-JOB_NAMES = frozenset(_PODS)
-# What a manager may launch: every step of a campaign (docs/campaigns.md).
-MANAGERS_JOBS = frozenset(
-    {
-        "campaign_funnel",
-        "draw",
-        "eligibility_report",
-        "export_draw",
-        "make_receipt",
-        "publish_draw_page",
-        "simulate_draw",
-        "top_up",
-        *(each.job for each in every_operation() if each.job and each.role == "manager"),
-    }
-)
+# Of these, those that a manager launches, and those that a schedule starts.
+_MANAGERS = {
+    "campaign_funnel",
+    "eligibility_report",
+    "export_draw",
+    "make_receipt",
+    "publish_draw_page",
+    "simulate_draw",
+    "top_up",
+}
+_STARTED = {
+    "check_certificate",
+    "housekeeping",
+    "monthly_review",
+    "quarterly_review",
+    "reconcile_entries",
+    "weekly_review",
+}
+
+
+def of_table(name: str) -> Declared:
+    """What `JOBS` declares for a job."""
+    names = {size: word for word, size in _SIZE_OF.items()}
+    for duty, sizes in JOBS.items():
+        for size, jobs in sizes.items():
+            if name in jobs:
+                who = "manager" if name in _MANAGERS else "system" if name in _STARTED else "on-call"
+                return Declared(duty, names[size], who)  # type: ignore[arg-type]
+    raise LookupError(name)
+
+
+@cache
+def tags_of_jobs() -> Mapping[str, Mapping[str, str]]:
+    """The tags of every job of ours, by its name."""
+    # Late, for they are made with this module.
+    from regworkers_dagster.definitions import defs
+
+    jobs = defs.get_repository_def().get_all_jobs()
+    return {each.name: each.run_tags for each in jobs if DUTY_TAG in each.run_tags}
 
 
 def duty_of(job: str) -> str:
-    """The duty of a job. Raises LookupError for a job that is no operation and not in `JOBS`."""
-    if job not in _PODS:
-        raise LookupError(f"job {job} has no pod: add it to JOBS in regworkers_dagster/pods.py")
-    return _PODS[job][0]
+    """The duty of a job. Raises LookupError for one that is not ours."""
+    return tags_of_jobs()[job][DUTY_TAG]
 
 
-def pod_of(job: str) -> dict[str, str]:
-    """The tag of a job's runs. Raises LookupError as `duty_of`."""
-    duty, size = duty_of(job), _PODS[job][1]
+def managers_jobs() -> frozenset[str]:
+    """What a manager may launch: every step of a campaign (docs/campaigns.md)."""
+    return frozenset(name for name, tags in tags_of_jobs().items() if tags[FOR_TAG] == "manager")
+
+
+def tags_of(declared: Declared) -> dict[str, str]:
+    """The tags of a job with this declaration."""
+    return {DUTY_TAG: declared.duty, FOR_TAG: declared.who, POD_TAG: _pod(declared.duty, declared.size)}
+
+
+def _pod(duty: str, word: Size) -> str:
+    size = _SIZE_OF[word]
     container = {
         "resources": {
             "requests": {"cpu": size.cpu, "memory": size.memory, "ephemeral-storage": size.disk},
@@ -130,12 +163,22 @@ def pod_of(job: str) -> dict[str, str]:
         # deploy/kubernetes/network-policies.yaml lets each duty reach what it needs.
         "pod_template_spec_metadata": {"labels": {"regworkers/duty": duty}},
     }
-    return {POD_TAG: json.dumps(config)}
+    return json.dumps(config)
+
+
+def pod_of(job: str) -> dict[str, str]:
+    """The tag of a job's pods. Raises LookupError for a job that is not ours."""
+    return {POD_TAG: tags_of_jobs()[job][POD_TAG]}
 
 
 def pod_of_assets(jobs_of_each: Iterable[Iterable[str]]) -> dict[str, str]:
     """The tag for assets that are materialised without their job: of the largest job that has all of them. Empty when
     there is none: then the run has no rights.
     """
-    common = set.intersection(*(set(jobs) & set(_PODS) for jobs in jobs_of_each))
-    return pod_of(max(sorted(common), key=lambda job: _SIZES.index(_PODS[job][1]))) if common else {}
+    common = set.intersection(*(set(jobs) & tags_of_jobs().keys() for jobs in jobs_of_each))
+    return pod_of(max(sorted(common), key=_size_of)) if common else {}
+
+
+def _size_of(job: str) -> int:
+    tags = tags_of_jobs()[job]
+    return [_pod(tags[DUTY_TAG], size) for size in _SIZE_OF].index(tags[POD_TAG])

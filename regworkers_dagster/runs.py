@@ -12,11 +12,9 @@ from typing import Any
 
 import dagster as dg
 
-from regworkers_core.infrastructure.discovery import workers
 from regworkers_core.operations.health.scheduler import work_of
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
-from regworkers_dagster.pods import MANAGERS_JOBS, duty_of, pod_of
 
 # All of these begin with it. The web application accepts none of them from a client.
 OUR_TAGS = "regworkers/"
@@ -28,9 +26,6 @@ OPERATION_TAG = "regworkers/operation"
 MARKET_TAG = "regworkers/market"
 # On runs launched in the UI: the name of the person. The web application sets it.
 OPERATOR_TAG = "regworkers/operator"
-# On every job, and so on its runs: what it belongs to, and who launches it.
-DUTY_TAG = "regworkers/duty"
-FOR_TAG = "regworkers/for"
 # Dagster's own, on every run of a partition: for a draw, the campaign's id.
 PARTITION_TAG = "dagster/partition"
 PARTITION_RANGE_TAG = "dagster/asset_partition_range_start"
@@ -59,16 +54,6 @@ def long_run() -> dict[str, str]:
     reconcile have neither tag: heartbeats, leases and progress show whether they hang.
     """
     return {MAX_RUNTIME_TAG: f"{load_settings().dagster.max_long_run_seconds:g}"}
-
-
-def tags_of_job(name: str) -> dict[str, str]:
-    """Of each job: its duty, whom it is for (`manager`; `system`, if a sensor or a schedule starts it; else `on-call`),
-    and its pod. What a manager may launch is for managers, also if a sensor starts it as well. Raises LookupError for a
-    job without a pod.
-    """
-    starts_itself = "system" if name in workers.JOBS else "on-call"
-    who = "manager" if name in MANAGERS_JOBS else starts_itself
-    return {DUTY_TAG: duty_of(name), FOR_TAG: who, **pod_of(name)}
 
 
 # Dagster sets one of them on each run that a sensor or a schedule requested.

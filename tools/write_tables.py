@@ -6,6 +6,7 @@ what simulated draws show of the bias audit.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +17,9 @@ from regworkers_core.eligibility.rules import RULES
 from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.runbooks import cost
 from regworkers_core.replication.enqueue.stream_source import CHECKPOINTS_PER_SECOND, idle_pause
-from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, StreamSettings
+from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, Settings, StreamSettings
+from regworkers_dagster.pods import POD_TAG, tags_of_jobs
+from regworkers_dagster.runs import MAX_RUNTIME_TAG
 from tests.fairdraw.frauds.table import frauds_table
 from tests.faults.matrix_table import matrix_table
 from tools.audit_power import false_alarms_table, simulated_table, smallest_table
@@ -110,8 +113,43 @@ def residents_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def pods_table() -> str:
+    """The pod of every job."""
+    rows: dict[str, list[str]] = {}
+    for name, tags in sorted(tags_of_jobs().items()):
+        pod = json.loads(tags[POD_TAG])
+        resources = pod["container_config"]["resources"]
+        requests, limits = resources["requests"], resources["limits"]
+        cells = (
+            f"`{pod['pod_spec_config']['service_account_name']}`",
+            requests["cpu"],
+            f"{requests['memory']}, {limits['memory']}",
+            limits["ephemeral-storage"],
+        )
+        rows.setdefault(" | ".join(cells), []).append(f"`{name}`")
+    lines = ["| jobs | account | CPU | memory: request, limit | disk |", "|---|---|---|---|---|"]
+    return (
+        "\n".join([*lines, *sorted(f"| {', '.join(names)} | {row} |" for row, names in rows.items())]) + "\n"
+    )
+
+
+def limits_table() -> str:
+    """How long a run of each job may take."""
+    rows: dict[str, list[str]] = {f"`dagster.{name}`": [] for name in ("maxRunSeconds", "maxLongRunSeconds")}
+    settings = Settings().dagster
+    limits = [f"{each:g}" for each in (settings.max_run_seconds, settings.max_long_run_seconds)]
+    words = dict(zip(limits, rows, strict=True))
+    for name, tags in sorted(tags_of_jobs().items()):
+        limit = tags.get(MAX_RUNTIME_TAG)
+        rows.setdefault("none" if limit is None else words[limit], []).append(f"`{name}`")
+    lines = ["| limit | jobs |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {limit} | {', '.join(names)} |" for limit, names in rows.items())]) + "\n"
+
+
 # By the page below docs/ and the name in the marks around the table.
 TABLES = {
+    ("kubernetes.md", "pods"): pods_table,
+    ("maintenance.md", "limits of runs"): limits_table,
     ("eligibility.md", "rules"): rules_table,
     ("alerts.md", "conditions"): conditions_table,
     ("reliability.md", "blindness matrix"): matrix_table,

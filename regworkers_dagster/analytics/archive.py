@@ -15,6 +15,7 @@ from regworkers_dagster.drains.observing import or_none
 from regworkers_dagster.drains.running import CONTINUOUS
 from regworkers_dagster.factories import KEPT_FRESH, asset_job, fields_of, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table
+from regworkers_dagster.pods import Declared
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run
 
@@ -152,6 +153,7 @@ ARCHIVE_EVENTS = asset_job(
     "archive_events",
     dg.AssetSelection.assets(archive_events).without_checks(),
     tags={OPERATION_TAG: "archive_events", **long_run()},
+    declared=Declared("analytics", "large", "system"),
     description="Adds what the topics hold now to the archive, and compacts it. Resumes where the last run stopped; "
     "killed at any point it loses and repeats nothing.",
 )
@@ -160,6 +162,7 @@ CHECK_ARCHIVE = asset_job(
     "check_archive",
     dg.AssetSelection.checks(one_row_per_id),
     tags={OPERATION_TAG: "check_archive", **long_run()},
+    declared=Declared("analytics", "large", "system"),
     description="Reads the whole archive and fails unless every event id has exactly one row.",
 )
 

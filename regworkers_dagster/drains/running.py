@@ -19,6 +19,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Tick, depth_tick
 from regworkers_dagster.factories import Flow, asset_job, fields_of, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
+from regworkers_dagster.pods import Declared
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import DRAIN_TAG
 
@@ -188,6 +189,7 @@ def automated(
         spec.job,
         dg.AssetSelection.assets(made).without_checks(),
         tags={DRAIN_TAG: spec.name},
+        declared=Declared(spec.duty, "drain", "system"),
         description=f"Drain: {spec.summary} {ends} {more}".strip(),
     )
     return Automation(

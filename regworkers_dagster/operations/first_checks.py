@@ -17,7 +17,7 @@ from regworkers_dagster.drains.observing import has_ended, is_outdated, repeated
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import asset_job, sensor
 from regworkers_dagster.operations import deployment, reviews
-from regworkers_dagster.pods import pod_of
+from regworkers_dagster.pods import Declared, pod_of
 from regworkers_dagster.replication import checks
 from regworkers_dagster.replication.automation import RECONCILE_ENTRIES
 from regworkers_dagster.selection import checks as selection_checks
@@ -42,6 +42,8 @@ FIRST_CHECKS = asset_job(
     | dg.AssetSelection.assets(*(step for steps in _WITH_ASSETS.values() for step in steps)),
     # Not excluded by the nightly runs: all of them only read.
     tags={},
+    # It evaluates checks of draws and of the archive.
+    declared=Declared("operations", "large", "system"),
     description="Evaluates checks that have no result yet. The sensor of the same name launches it with those that "
     "are missing.",
 )

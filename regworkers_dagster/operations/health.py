@@ -45,6 +45,7 @@ from regworkers_dagster.drains.observing import unless_known
 from regworkers_dagster.drains.sensing import ENDED, Answer, ticking
 from regworkers_dagster.factories import Flow, asset_job, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
+from regworkers_dagster.pods import Declared
 from regworkers_dagster.resources import ALL, TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, jobs_of_assets, short_run, work_of_run
 
@@ -219,6 +220,7 @@ DOCTOR = asset_job(
     "doctor",
     dg.AssetSelection.assets(examine_system),
     tags={OPERATION_TAG: "doctor", **short_run()},
+    declared=Declared("operations"),
     description="Checks everything in a few seconds; changes nothing. Fails when something is wrong or could not be "
     "read. `regworkers doctor` in the terminal shows the same.",
 )

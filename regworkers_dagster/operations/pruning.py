@@ -15,6 +15,7 @@ from pydantic import Field
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import ENDED
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
+from regworkers_dagster.pods import Declared
 from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ class PruneConfig(ApplyConfig):
     "prune_runs",
     step="prune",
     tags={OPERATION_TAG: "prune", **short_run()},
+    declared=Declared("operations", who="system"),
     description="Deletes ended runs, their events and logs, and what sensors recorded, after "
     "observability.runRetentionDays; Dagster would keep them forever. Active runs and the latest run of each job stay, "
     "and so do the latest numbers of each asset. SQLite then shrinks its files. Counts only, unless `apply` is true.",

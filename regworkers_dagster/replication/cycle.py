@@ -8,9 +8,10 @@ from pydantic import Field
 
 from regworkers_core.observability.logs import bind
 from regworkers_dagster.factories import fields_of
+from regworkers_dagster.pods import Declared, tags_of
 from regworkers_dagster.replication.checks import as_asset, as_check
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
-from regworkers_dagster.runs import OPERATION_TAG, tags_of_job
+from regworkers_dagster.runs import OPERATION_TAG
 
 
 class VerifyConfig(dg.Config):
@@ -82,7 +83,7 @@ def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
 @dg.job(
     name="verify_entries",
     config=dg.ConfigMapping(_shared, config_schema=fields_of(VerifyConfig)),
-    tags={OPERATION_TAG: "reconcile", **tags_of_job("verify_entries")},
+    tags={OPERATION_TAG: "reconcile", **tags_of(Declared("replication", "large"))},
     executor_def=dg.multi_or_in_process_executor,
     description="The cycle of `reconcile_entries` on several workers at once. An executor that starts pods spreads "
     "them over machines. Repairs nothing.",

@@ -12,6 +12,7 @@ from regworkers_dagster.drains.observing import Reading, depth_of, observed, or_
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import asset_job, flat, sensor
+from regworkers_dagster.pods import Declared
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS
 from regworkers_dagster.runs import OPERATION_TAG, RESUMED, long_run, short_run
 from regworkers_dagster.selection import (
@@ -28,6 +29,7 @@ DRAW = asset_job(
     DRAW_JOB,
     dg.AssetSelection.assets(*assets.STEPS).without_checks() | dg.AssetSelection.checks(*checks.OF_A_DRAW),
     tags={**RESUMED, **long_run()},
+    declared=Declared("selection", "large", "manager"),
     hooks={assets.mark_a_mis_click},
     description="The draw of one campaign, from the frozen pool to the publication. Every step finds what was decided "
     "before, so it can be launched again at any time: nothing is drawn twice. Choose the campaign's partition; no "
@@ -47,6 +49,7 @@ CHECK_SELECTION = asset_job(
     dg.AssetSelection.checks(checks.selections_kept),
     config=flat("selection_promises", checks.CheckConfig),
     tags={OPERATION_TAG: "check_selection", **short_run()},
+    declared=Declared("selection", who="system"),
     description="Checks codes and messages: one code per winner, capacity, counts. A check that does not hold fails "
     "the run. Started by `watch_campaigns` for every phase that completes. "
     'Config: {"campaign_id": "..."}; none: every published campaign.',

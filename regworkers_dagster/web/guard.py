@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.settings.operations import Limited, WebSettings
-from regworkers_dagster.pods import MANAGERS_JOBS
+from regworkers_dagster.pods import managers_jobs
 
 log = structlog.get_logger()
 
@@ -228,7 +228,7 @@ class Operators:
     def __init__(self, settings: WebSettings) -> None:
         self._header, self._groups_header = settings.operator_header, settings.groups_header
         self._groups = settings.groups
-        self._jobs: dict[Limited, Iterable[str]] = {"manager": MANAGERS_JOBS, **settings.jobs}
+        self._jobs: dict[Limited, Iterable[str]] = {"manager": managers_jobs(), **settings.jobs}
         self._proxies: list[IPv4Network | IPv6Network] = [ip_network(proxy) for proxy in settings.proxies]
         self._account = operator()
 

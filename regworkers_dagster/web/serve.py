@@ -36,7 +36,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings
 from regworkers_core.telemetry import configure_telemetry
-from regworkers_dagster.pods import JOB_NAMES
+from regworkers_dagster.pods import tags_of_jobs
 from regworkers_dagster.resources import shared_runtime
 from regworkers_dagster.web.files import Files
 from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases
@@ -212,7 +212,7 @@ def refuse_strangers(host: str, settings: WebSettings, *, read_only: bool) -> No
 def refuse_unknown_jobs(settings: WebSettings) -> None:
     """Raises UsageError for a role with a job that does not exist."""
     for role, jobs in settings.jobs.items():
-        if unknown := sorted(set(jobs) - JOB_NAMES):
+        if unknown := sorted(set(jobs) - tags_of_jobs().keys()):
             raise UsageError(f"web.jobs: {role} has {', '.join(unknown)}, and there is no such job")
 
 

@@ -19,7 +19,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operation import Call, Effect, GivenFile, Input, Operation, Report, operation
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.codes import operations as codes
-from regworkers_dagster import launching, pods
+from regworkers_dagster import launching
 from regworkers_dagster.resources import connections
 from tests.dagster.support import use
 from tests.support import faces
@@ -88,9 +88,6 @@ def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Operation[Given
     monkeypatch.setitem(acts.PANELS["Everyday"], "added", acts.Group("Look at things.", ("added",)))
     monkeypatch.setitem(__import__("sys").modules, "regworkers_core.added", module)
     monkeypatch.setattr(faces, "job", lambda name: _job(operation_of(name.replace("_", " "))))
-    # The table of pods was made of the operations when it was imported.
-    for each in made.values():
-        monkeypatch.setitem(pods._PODS, each.job, (each.duty, pods.SMALL))
     SEEN.clear()
     yield {str(effect): each for effect, each in made.items()}
 

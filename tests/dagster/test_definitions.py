@@ -24,9 +24,10 @@ from regworkers_core.flows import DRAINS
 from regworkers_core.operation import Duty
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.definitions import defs
-from regworkers_dagster.pods import JOB_NAMES, MANAGERS_JOBS
-from regworkers_dagster.runs import DUTY_TAG, FOR_TAG, tags_of_job
+from regworkers_dagster.pods import DUTY_TAG, FOR_TAG, managers_jobs, tags_of_jobs
 from tests.dagster.support import job
+
+JOBS = tags_of_jobs()
 
 # Loads everything with the network out of reach, then says what it found.
 _LOAD = """
@@ -76,7 +77,7 @@ def test_all_load_in_a_fresh_interpreter_without_network_or_stack_and_run_by_the
     done = _load(tmp_path, CONFIG_ENV=environment)
     assert done.returncode == 0, done.stderr
     found = orjson.loads(done.stdout)
-    assert set(found["jobs"]) >= JOB_NAMES and found["sensors"]
+    assert set(found["jobs"]) >= JOBS.keys() and found["sensors"]
     assert set(found["sensors"].values()) | set(found["schedules"].values()) == {status}
 
 
@@ -149,7 +150,7 @@ def test_the_graph_is_the_flow() -> None:
 
 
 # Several processes share a cycle of verification.
-@pytest.mark.parametrize("name", sorted(JOB_NAMES - {"verify_entries"}))
+@pytest.mark.parametrize("name", sorted(JOBS.keys() - {"verify_entries"}))
 def test_a_job_needs_no_configuration_and_runs_in_one_process(name: str) -> None:
     definition = job(name)
     assert dg.validate_run_config(definition, {})
@@ -162,19 +163,7 @@ def test_a_drain_run_has_no_other_step_and_the_tag_by_which_sensors_find_it(drai
     # A check that takes minutes would keep the run active after its drain, and no other would be started.
     made = job(drain.job)
     assert [node.name for node in made.graph.nodes] == [drain.name]
-    assert made.tags["regworkers/drain"] == drain.name
-
-
-def test_every_run_that_may_not_take_for_ever_has_its_limit_as_the_page_says() -> None:
-    limits = {name: job(name).run_tags.get("dagster/max_runtime") for name in JOB_NAMES}
-    page = (PROJECT_ROOT / "docs" / "maintenance.md").read_text(encoding="utf-8")
-    _, _, long, *unlimited = page.partition("\n## Reviews")[0].split("\n- **")
-    of_page = {
-        "21600": set(re.findall(r"`(\w+)`", long)),
-        None: set(re.findall(r"`(\w+)`", " ".join(unlimited))) - {"start_timeout_seconds"},
-    }
-    assert {limit: {name for name in limits if limits[name] == limit} for limit in of_page} == of_page
-    assert {limits[name] for name in JOB_NAMES.difference(*of_page.values())} == {"900"}
+    assert made.tags["regworkers/drain"] == drain.name and "dagster/max_runtime" not in made.tags
 
 
 @pytest.mark.parametrize(
@@ -240,7 +229,7 @@ def test_dg_lists_the_definitions_and_neither_it_nor_a_load_prints_a_warning() -
     )
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     names = {each["name"] for each in orjson.loads(done.stdout)["jobs"]}
-    assert names >= JOB_NAMES
+    assert names >= JOBS.keys()
 
 
 def test_the_page_on_maintenance_lists_every_schedule_with_its_job() -> None:
@@ -249,32 +238,16 @@ def test_the_page_on_maintenance_lists_every_schedule_with_its_job() -> None:
     assert listed == {(each.name, each.job_name) for each in defs.get_repository_def().schedule_defs}
 
 
-REPOSITORY = defs.get_repository_def()
-
-
-def tags(name: str) -> dict[str, str]:
-    return dict(REPOSITORY.get_job(name).run_tags)
-
-
 def test_every_job_and_so_each_of_its_runs_says_its_duty_and_whom_it_is_for() -> None:
-    names = set(REPOSITORY.job_names) - {"__ASSET_JOB"}
-    assert names == JOB_NAMES
-    assert {tags(name)[DUTY_TAG] for name in names} == set(get_args(Duty))
-    assert {tags(name)[FOR_TAG] for name in names} == {"manager", "on-call", "system"}
-
-
-def test_what_managers_may_launch_is_for_managers_also_if_a_sensor_starts_it_too() -> None:
-    started = {target.job_name for sensor in REPOSITORY.sensor_defs for target in sensor.targets or ()}
-    assert {"draw", "retry_market_selection"} <= started & set(MANAGERS_JOBS)
-    found = {name for name in JOB_NAMES if tags(name)[FOR_TAG] == "manager"}
-    assert found == set(MANAGERS_JOBS)
-
-
-def test_what_only_sensors_and_schedules_start_is_for_the_system() -> None:
-    started = {target.job_name for sensor in REPOSITORY.sensor_defs for target in sensor.targets or ()}
-    started |= {schedule.job_name for schedule in REPOSITORY.schedule_defs}
-    found = {name for name in JOB_NAMES if tags(name)[FOR_TAG] == "system"}
-    assert found == (started & JOB_NAMES) - set(MANAGERS_JOBS)
+    repository = defs.get_repository_def()
+    assert JOBS.keys() == set(repository.job_names) - {"__ASSET_JOB"}
+    assert {tags[DUTY_TAG] for tags in JOBS.values()} == set(get_args(Duty))
+    started = {target.job_name for sensor in repository.sensor_defs for target in sensor.targets or ()}
+    started |= {schedule.job_name for schedule in repository.schedule_defs}
+    assert {"draw", "retry_market_selection"} <= started & managers_jobs()
+    assert {
+        name for name, tags in JOBS.items() if tags[FOR_TAG] == "system"
+    } == started & JOBS.keys() - managers_jobs()
 
 
 @pytest.mark.parametrize(
@@ -288,9 +261,4 @@ def test_what_only_sensors_and_schedules_start_is_for_the_system() -> None:
     ],
 )
 def test_a_list_by_tag_has_the_jobs_that_a_person_looks_for(name: str, duty: str, who: str) -> None:
-    assert (tags(name)[DUTY_TAG], tags(name)[FOR_TAG]) == (duty, who)
-
-
-def test_a_job_without_a_pod_has_no_tags() -> None:
-    with pytest.raises(LookupError, match="add it to JOBS"):
-        tags_of_job("unlisted")
+    assert (JOBS[name][DUTY_TAG], JOBS[name][FOR_TAG]) == (duty, who)

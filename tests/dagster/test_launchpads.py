@@ -16,7 +16,7 @@ from regworkers_core.acts import every_operation
 from regworkers_core.operation import Effect
 from regworkers_core.operations.draws import RetryMarket
 from regworkers_dagster.definitions import defs
-from regworkers_dagster.pods import MANAGERS_JOBS
+from regworkers_dagster.pods import managers_jobs
 
 # Ids, names of things and words of ours.
 KNOWN = {
@@ -95,7 +95,7 @@ def test_no_job_takes_a_mail_a_name_or_a_code_as_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted({*MANAGERS_JOBS, "erase_entry"} - {"campaign_funnel", "draw", "eligibility_report"})
+    "name", sorted({*managers_jobs(), "erase_entry"} - {"campaign_funnel", "draw", "eligibility_report"})
 )
 def test_every_field_of_a_managers_launchpad_says_what_belongs_there_and_has_a_default(
     name: str,

@@ -19,7 +19,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign import release
 from regworkers_dagster.definitions import defs
 from regworkers_dagster.operations.health import failed_runs
-from regworkers_dagster.pods import MANAGERS_JOBS
+from regworkers_dagster.pods import managers_jobs
 from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, use
 
@@ -54,7 +54,7 @@ def failed(instance: dg.DagsterInstance) -> tuple[FailedRun, ...]:
     return failed_runs(instance, defs.get_repository_def(), time.time())
 
 
-@pytest.mark.parametrize("name", sorted(MANAGERS_JOBS - FINE_BY_DEFAULT))
+@pytest.mark.parametrize("name", sorted(managers_jobs() - FINE_BY_DEFAULT))
 def test_a_job_that_is_launched_with_its_defaults_fails_and_is_no_trouble(
     instance: dg.DagsterInstance, name: str
 ) -> None:

@@ -25,7 +25,7 @@ from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.drains import runner
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_dagster.pods import JOB_NAMES, duty_of
+from regworkers_dagster.pods import duty_of, tags_of_jobs
 from tests.infrastructure.deploy.policies import Call, action_of, resources, statements_of
 
 _PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regworkers_dagster"))
@@ -84,7 +84,7 @@ class Made:
     duty: str = ""
 
 
-DUTIES = {job: duty_of(job) for job in JOB_NAMES}
+DUTIES = {job: duty_of(job) for job in tags_of_jobs()}
 Policies = Mapping[str, tuple[tuple[frozenset[str], tuple[str, ...]], ...]]
 
 

@@ -18,7 +18,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_core.settings.operations import WebSettings
-from regworkers_dagster.pods import JOB_NAMES, MANAGERS_JOBS
+from regworkers_dagster.pods import managers_jobs, tags_of_jobs
 from regworkers_dagster.web.guard import Operators
 from regworkers_dagster.web.mutations import CHANGES, LAUNCHES, OF_THE_UI, Mutations
 from regworkers_dagster.web.rights import Rights
@@ -340,8 +340,8 @@ def test_two_people_who_ask_at_the_same_moment_have_one_launch(runtime: Runtime)
 
 def test_a_manager_launches_every_job_of_the_page_for_managers() -> None:
     page = (PROJECT_ROOT / "docs" / "campaigns.md").read_text(encoding="utf-8")
-    named = {job for job in JOB_NAMES if f"`{job}`" in page}
-    assert named - set(MANAGERS_JOBS) == {"erase_entry"} and set(MANAGERS_JOBS) <= named
+    named = {job for job in tags_of_jobs() if f"`{job}`" in page}
+    assert named - managers_jobs() == {"erase_entry"} and managers_jobs() <= named
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 from dagster._core.definitions.dependency import NodeHandle
 from dagster_k8s import K8sRunLauncher
 
 from regworkers_core.infrastructure.policies.platform import ROLES
-from regworkers_core.settings import PROJECT_ROOT
-from regworkers_dagster.pods import JOB_NAMES, LARGE, duty_of, pod_of_assets
+from regworkers_dagster.pods import LARGE, duty_of, pod_of_assets
 from tests.infrastructure.deploy.pods import (
     CONTEXT_OF_THE_CHART,
     jobs,
@@ -132,10 +130,6 @@ def test_a_code_server_of_the_chart_would_change_neither_account_nor_size(
             assert container_of(pod)["resources"] == container_of(pods[job.name])["resources"], job.name
 
 
-def test_the_jobs_with_a_pod_are_the_jobs_that_there_are() -> None:
-    assert {job.name for job in jobs() if job.name != ASSET_JOB} == JOB_NAMES
-
-
 def test_assets_without_their_job_get_the_pod_of_the_largest_job_that_has_them_all() -> None:
     def pod(*names: set[str]) -> str:
         return pod_of_assets(names).get("dagster-k8s/config", "")
@@ -144,28 +138,3 @@ def test_assets_without_their_job_get_the_pod_of_the_largest_job_that_has_them_a
     assert "20Gi" in pod({"draw", "check_selection"})
     assert not pod({"save_entries"}, {"draw"})
     assert not pod(set())
-
-
-def test_the_page_shows_the_merged_pod_of_every_job(tmp_path: Path) -> None:
-    launcher = launcher_of_the_chart(tmp_path)
-    rows: dict[str, list[str]] = {}
-    for job in sorted(jobs(), key=lambda each: each.name):
-        rows.setdefault(row_of(job, launcher), []).append(f"`{job.name}`")
-    page = (PROJECT_ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-    shown = [" ".join(line.split()) for line in page.splitlines() if line.startswith("| `")]
-    wanted = [f"| {', '.join(names)} | {row} |" for row, names in rows.items()]
-    assert sorted(shown) == sorted(wanted), "\n".join(sorted(wanted))
-
-
-def row_of(job: dg.JobDefinition, launcher: K8sRunLauncher) -> str:
-    """Account, CPU, memory (request, limit) and disk."""
-    pod = pod_of_a_run(job, launcher)
-    resources = container_of(pod)["resources"]
-    requests, limits = resources["requests"], resources["limits"]
-    cells = (
-        f"`{pod['serviceAccountName']}`",
-        requests["cpu"],
-        f"{requests['memory']}, {limits['memory']}",
-        limits["ephemeral-storage"],
-    )
-    return " | ".join(cells)
