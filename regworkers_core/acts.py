@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Group(NamedTuple):
     """Several commands behind one word."""
 
-    # The line that `--help` shows.
+    # The line that `--help` shows; empty: that of the operation which the word alone calls.
     help: str
     places: tuple[str, ...]
 
@@ -36,7 +36,8 @@ PANELS: dict[str, dict[str, str | Group]] = {
         "trace": "operations.on_call",
         "logs": "operations.on_call",
         "audit": "operations.on_call",
-        "erase": "erase:erase_command",
+        "erase": "operations.erasure.operations",
+        "erasures": Group("Erase again what came back of erased fans.", ("operations.erasure.operations",)),
         "housekeeping": "maintenance:housekeeping_command",
         "review": Group("Write the weekly, monthly and quarterly reviews.", ("maintenance:review_app",)),
     },
@@ -64,11 +65,9 @@ PANELS: dict[str, dict[str, str | Group]] = {
     },
     "Dead letters and replication": {
         "dlq": Group("List, redrive and drop dead letters.", ("operations.dead_letters.operations",)),
-        "reconcile": "replication:reconcile_command",
+        "reconcile": Group("", ("replication.operations",)),
         "replicate": "operations.on_call",
-        "backfill": Group(
-            "Queue the keys of all entries again, or of one campaign.", ("replication:backfill_app",)
-        ),
+        "backfill": Group("", ("replication.operations",)),
         "migrate": Group("Move over from the Lambdas.", ("migrate:app",)),
         "drain": Group(
             "Run a drain until it is idle, a time limit or Ctrl-C.",
@@ -84,7 +83,7 @@ PANELS: dict[str, dict[str, str | Group]] = {
         "producer-key": "infrastructure:producer_key_command",
         "service": Group("Check a service that is called over HTTP.", ("doctor:service_app",)),
         "archive": Group("Archive Kafka's events as Parquet on S3, and read them.", ("archive:app",)),
-        "drill": Group("Rehearse disaster recovery.", ("maintenance:drill_app",)),
+        "drill": Group("Rehearse disaster recovery.", ("replication.operations",)),
         "dependencies": "maintenance:dependencies_command",
         "template": Group(
             "Update the scaffolding shared with other projects.", ("maintenance:template_app",)
@@ -105,9 +104,10 @@ def documented(module: str, function: str) -> str:
 
 def line_of(name: str, row: str | Group) -> str:
     """What `--help` says of a row of the table. The function of an operation has the name of its command."""
-    if isinstance(row, Group):
+    if isinstance(row, Group) and row.help:
         return row.help
-    return documented(module_of(row), row.partition(":")[2] or name)
+    place = row.places[0] if isinstance(row, Group) else row
+    return documented(module_of(place), place.partition(":")[2] or name)
 
 
 def module_of(place: str) -> str:

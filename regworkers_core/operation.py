@@ -161,7 +161,12 @@ TERMINAL_NAMES = {
     "lasts": "for",
     "read_verdicts": "verdicts",
     "verdicts": "verdict",
+    "backfill_id": "id",
 }
+
+
+# Rows of a table that may have thousands.
+_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,13 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
+
+    @classmethod
+    def first(cls, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], found: int) -> Table:
+        """The first rows of `found`, and how many more there are."""
+        shown = rows[:_SHOWN]
+        more = [(f"and {found - len(shown)} more", *[""] * (len(columns) - 1))]
+        return cls(title, columns, [*shown, *more] if found > len(shown) else shown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +265,8 @@ class Call:
     # False: preview only. Always true for what only reads or adds, but for a dry run.
     apply: bool
     face: Face
+    # The number that was confirmed, where the operation is `counted`.
+    confirmed: int | None = None
 
     def campaign(self, named: str) -> Campaign:
         """By id, else by slug. Raises RequestError when there is none."""
@@ -287,6 +301,8 @@ class operation:
     role: Role = "operator"
     # The asset on which its result is recorded; empty: none.
     asset: str = ""
+    # Its result is that of an asset check, which fails where something is left.
+    check: bool = False
     # The field that the audit log names as the target, behind the campaign and a colon if there is one; or what reads
     # the target from the input.
     target: str | Callable[[Face, Any], str] = ""
@@ -299,6 +315,8 @@ class operation:
     resumed: bool = False
     # One call waits at most a few seconds: a person waits for the answer.
     quick: bool = False
+    # Its word is the number of what it changes. It compares that with `confirmed` itself, so a run makes no preview.
+    counted: bool = False
     # At most one run at a time of all operations with this word; empty: any number.
     alone: str = ""
     # What the files of its report are; empty: it has none.

@@ -53,8 +53,11 @@ _SCHEDULES = [
 _STARTED = {target.job_name for sensor in _SENSORS for target in sensor.targets}
 _STARTED |= {each.job_name for each in _SCHEDULES}
 
-_ASSETS = {spec.key.to_user_string(): spec for spec in (*selection_specs.EXTERNAL, *selection_specs.STEPS)}
-OPERATIONS = [job(each, _ASSETS, _STARTED) for each in every_operation() if each.job]
+_ASSETS = {
+    spec.key.to_user_string(): spec
+    for spec in (assets.REPLICATION_QUEUE, *selection_specs.EXTERNAL, *selection_specs.STEPS)
+}
+OPERATIONS = [job(each, _ASSETS, _STARTED) for each in every_operation() if each.job and not each.check]
 defs = dg.Definitions(
     assets=[
         assets.DEMAND_TABLE,
@@ -85,7 +88,6 @@ defs = dg.Definitions(
     jobs=[
         *(drain.job for drain in DRAINS),
         replication.RECONCILE_ENTRIES,
-        replication.backfill_entries,
         cycle.verify_entries,
         *selection.JOBS,
         archive.ARCHIVE_EVENTS,
@@ -99,9 +101,7 @@ defs = dg.Definitions(
         *on_call.JOBS,
         pruning.prune_runs,
         retention.housekeeping,
-        retention.erase_entry,
         *reviews.REVIEW_JOBS.values(),
-        reviews.drill_recovery,
         *OPERATIONS,
     ],
     sensors=_SENSORS,

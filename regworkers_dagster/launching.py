@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 from pydantic import Field, create_model
@@ -27,11 +27,12 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.reporting.pages import markdown_image
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.factories import APPLY, one_op_job
+from regworkers_dagster.drains.observing import SAME_VERSION
+from regworkers_dagster.factories import APPLY, asset_job, fields_of, flat, one_op_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
 from regworkers_dagster.operations.health import scheduler_here
 from regworkers_dagster.pods import Declared, Who
-from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures
+from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import (
     OPERATION_TAG,
     RESUMED,
@@ -53,6 +54,12 @@ _FORMS: Mapping[Any, str] = {
 _WORD = "The word that a run without it shows. Empty: show only what would be done."
 
 
+class _Answer(NamedTuple):
+    report: Report
+    metadata: Metadata
+    campaign_id: str  # empty: of no campaign, or of several
+
+
 def job(
     operation: Operation[Any], assets: Mapping[str, dg.AssetSpec], started: Collection[str] = ()
 ) -> dg.JobDefinition:
@@ -61,41 +68,112 @@ def job(
     """
 
     def body(context: dg.OpExecutionContext, config: Any, runtime: Runtime) -> Iterator[Any]:
-        bind(runId=context.run_id, worker=operation.job)
-        with ExitStack() as around:
-            around.enter_context(plain_failures(context))
-            stop = around.enter_context(StopSignal().on_signals())
-            face = _Run(context, runtime, around)
-            with refusals(operation.job):
-                report = _done(operation, context, config.model_dump(), runtime, stop, face)
-            metadata = facts_as_metadata({**values_of(report), **_links(report, runtime)})
+        found = _answered(operation, context, config, runtime)
         yield from recorded(
             context,
-            metadata,
-            campaign_id=face.campaign_id,
+            found.metadata,
+            campaign_id=found.campaign_id,
             asset=assets.get(operation.asset),
-            changed=report.changed,
-            left=report.left,
+            changed=found.report.changed,
+            left=found.report.left,
         )
 
     body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
     who: Who = "system" if operation.job in started else "on-call"
     if operation.role == "manager":
         who = "manager"
-    alone = {OPERATION_TAG: operation.alone} if operation.alone else {}
-    resumed = RESUMED if operation.resumed else {}
-    limit = {} if operation.unlimited else long_run() if operation.long else short_run()
     return one_op_job(
         operation.job,
-        # An op may not have the name of the job.
-        step=f"do_{operation.job}",
+        step=_step(operation),
         description=operation.description,
-        tags={**resumed, **alone, **limit},
+        tags=_tags(operation),
         is_flat=True,
         uses=operation.uses,
         call_seconds=TICK_CALL_SECONDS if operation.quick else None,
         declared=Declared(operation.duty, operation.size, who),
     )(body)
+
+
+def check(operation: Operation[Any], spec: dg.AssetCheckSpec) -> dg.AssetChecksDefinition:
+    """The check whose result is that of the operation. A run that changed what the check looks at materialises that."""
+    config_type = config_of(operation)
+
+    @dg.multi_asset_check(
+        name=_step(operation),
+        specs=[spec],
+        description=operation.description,
+        config_schema=fields_of(config_type),
+        required_resource_keys=set(operation.uses),
+    )
+    def checked(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        op = context.op_execution_context
+        with plain_failures():
+            runtime = runtime_of(context)
+            found = _answered(operation, op, config_type(**op.op_config), runtime)
+        for each in materialised(found.report, spec):
+            op.log_event(each)
+        yield dg.AssetCheckResult(**verdict(found.report, spec))
+        if found.report.left:
+            raise dg.Failure(description=found.report.left, allow_retries=False)
+
+    return checked
+
+
+def job_of_check(operation: Operation[Any], checked: dg.AssetChecksDefinition) -> Any:
+    """The job that launches the operation as its check."""
+    return asset_job(
+        operation.job,
+        dg.AssetSelection.checks(checked),
+        description=operation.description,
+        tags=_tags(operation),
+        config=flat(_step(operation), config_of(operation)),
+        # The sensor of first checks starts it.
+        declared=Declared(operation.duty, operation.size, "system"),
+    )
+
+
+def materialised(report: Report, spec: dg.AssetCheckSpec) -> Iterator[dg.AssetMaterialization]:
+    """What a run records that changed what the check looks at."""
+    if report.changed:
+        metadata = facts_as_metadata(values_of(report))
+        yield dg.AssetMaterialization(spec.asset_key, metadata=metadata, tags=SAME_VERSION)
+
+
+def verdict(report: Report, spec: dg.AssetCheckSpec) -> dict[str, Any]:
+    """The result of the check, or its evaluation."""
+    return {
+        "check_name": spec.name,
+        "asset_key": spec.asset_key,
+        "passed": not report.left,
+        "description": report.left or "; ".join(report.said),
+        "metadata": facts_as_metadata(values_of(report)),
+    }
+
+
+def _tags(operation: Operation[Any]) -> dict[str, str]:
+    alone = {OPERATION_TAG: operation.alone} if operation.alone else {}
+    resumed = RESUMED if operation.resumed else {}
+    limit = {} if operation.unlimited else long_run() if operation.long else short_run()
+    return {**resumed, **alone, **limit}
+
+
+def _step(operation: Operation[Any]) -> str:
+    """An op may not have the name of the job."""
+    return f"do_{operation.job}"
+
+
+def _answered(
+    operation: Operation[Any], context: dg.OpExecutionContext, config: dg.Config, runtime: Runtime
+) -> _Answer:
+    bind(runId=context.run_id, worker=operation.job)
+    with ExitStack() as around:
+        around.enter_context(plain_failures(context))
+        stop = around.enter_context(StopSignal().on_signals())
+        face = _Run(context, runtime, around)
+        with refusals(operation.job):
+            report = _done(operation, context, config.model_dump(), runtime, stop, face)
+        metadata = facts_as_metadata({**values_of(report), **_links(report, runtime)})
+    return _Answer(report, metadata, face.campaign_id)
 
 
 def config_of(operation: Operation[Any]) -> type[dg.Config]:
@@ -107,7 +185,9 @@ def config_of(operation: Operation[Any]) -> type[dg.Config]:
     }
     if operation.effect is Effect.CHANGE:
         fields["apply"] = (bool, Field(default=False, description=APPLY))
-    if operation.effect is Effect.DELETE:
+    if operation.counted:
+        fields["confirm"] = (int | None, Field(default=None, description=_WORD.replace("word", "number")))
+    elif operation.effect is Effect.DELETE:
         fields["confirm"] = (str, Field(default="", description=_WORD))
     config: type[dg.Config] = create_model(f"{operation.input.__name__}Config", __base__=dg.Config, **fields)
     config.spellings = operation.input.spellings  # type: ignore[attr-defined]
@@ -172,8 +252,9 @@ def _done(
     face: _Run,
 ) -> Report:
     deletes, who = operation.effect is Effect.DELETE, who_launched(context.run)
+    confirmed = config.pop("confirm") if operation.counted else None
     confirm = str(config.pop("confirm", "")).strip() if deletes else ""
-    apply = bool(config.pop("apply", not deletes or confirm))
+    apply = bool(config.pop("apply", not deletes or confirm or confirmed is not None))
     given = operation.input.of(config, str)
     apply = apply and not getattr(given, "dry_run", False)
 
@@ -184,13 +265,13 @@ def _done(
         with launched_by_hand(
             context.run, runtime, operation.command, target, arguments, dry_run=not recorded
         ) as result:
-            report = operation.run(Call(runtime, context.run_id, who, stop, apply, face), given)
+            report = operation.run(Call(runtime, context.run_id, who, stop, apply, face, confirmed), given)
             result.update(report.counts)
             if report.left:
                 result["failure"] = report.left
         return report
 
-    if deletes and apply:
+    if confirm:
         require_word(confirm, once(apply=False).word or confirm)
     return once(apply)
 

@@ -59,14 +59,6 @@ _SIZE_OF: dict[Size, PodSize] = {"small": SMALL, "drain": DRAIN, "report": REPOR
 
 # Jobs that become operations.
 JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
-    "replication": {
-        DRAIN: ("backfill_entries",),
-        LARGE: (
-            "reconcile_entries",
-            "drill_recovery",
-            "undo_acceptance",
-        ),
-    },
     "selection": {
         REPORT: ("make_receipt",),
         LARGE: (
@@ -84,9 +76,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         SMALL: (
             "acknowledge_alert",
             "check_certificate",
-            "erase_entry",
             "find_resources",
-            "repeat_erasures",
             "show_config",
         ),
         REPORT: ("housekeeping", "weekly_review", "monthly_review", "quarterly_review"),
@@ -107,7 +97,6 @@ _STARTED = {
     "housekeeping",
     "monthly_review",
     "quarterly_review",
-    "reconcile_entries",
     "weekly_review",
 }
 

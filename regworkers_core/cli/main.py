@@ -145,7 +145,7 @@ def _no_command() -> None:
 def _add(app: typer.Typer, name: str, panel: str, row: str | Group) -> None:
     """Add a command or a group, which may have commands that are written by hand and operations."""
     # late: these bring the runtime, which a list of commands does not need.
-    from regworkers_core.cli.operations import add_operations, command
+    from regworkers_core.cli.operations import add_operations, command, unless_another
 
     if isinstance(row, str):
         written = [_written(row)] if ":" in row else [command(each) for each in operations_at(row, name)]
@@ -156,8 +156,13 @@ def _add(app: typer.Typer, name: str, panel: str, row: str | Group) -> None:
         for place in row.places:
             if ":" in place:
                 group = _written(place)
-            else:
-                add_operations(group, operations_at(place, name), place)
+                continue
+            found = operations_at(place, name)
+            if found and found[0].command == name:
+                own = found.pop(0)
+                group = typer.Typer(help=own.help)
+                group.callback(invoke_without_command=True)(unless_another(command(own)))
+            add_operations(group, found, place)
         text = "\n\n".join(filter(None, (row.help, group.info.help)))
         app.add_typer(group, name=name, help=text, rich_help_panel=panel)
 

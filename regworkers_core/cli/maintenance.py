@@ -1,4 +1,4 @@
-"""`regworkers housekeeping|review|drill|dependencies|template`: periodic maintenance."""
+"""`regworkers housekeeping|review|dependencies|template`: periodic maintenance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from regworkers_core.cli.changes import Change, Deletion, audited
 from regworkers_core.cli.options import flatten_options
-from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
@@ -172,36 +172,6 @@ def _review_text(published: PublishedReview) -> Group:
     ]
     where = Text(f"report: {published.where}" if published.where else published.trouble)
     return Group(rows(("section", ""), lines, title=review.title), *said, where)
-
-
-drill_app = typer.Typer(no_args_is_help=True)
-
-
-@drill_app.command("recovery")
-def recovery_command(
-    max_entries: Annotated[
-        int | None,
-        typer.Option("--max-entries", min=1, help="rebuild at most this many entries [default: all]"),
-    ] = None,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Rebuild the replica into a scratch database and compare it.
-
-    Reports how long a full rebuild would take. Reads the demand table; the real replica, flags, queues and events stay
-    unchanged. The scratch database is dropped at the end. Exits 1 if it differs or would take too long.
-    """
-    # Late, for it brings DuckDB and pyarrow.
-    from regworkers_core.replication.recovery_drill import recovery_drill
-
-    with progress("entries", "drill") as show, StopSignal().on_signals() as stop:
-        result = recovery_drill(
-            Runtime.load(),
-            most=max_entries,
-            stop=stop,
-            on_progress=lambda done, expected: show(completed=done, total=expected),
-            on_phase=lambda text: show(description=text),
-        )
-    answer(result.as_dict(), form, facts(result.as_dict(), "recovery drill"), finding=not result.passed)
 
 
 def dependencies_command(

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -100,6 +100,8 @@ def command(operation: Operation[Any]) -> Callable[..., None]:
                     _answer(operation, seen, form, save, change)
                     return
                 change.confirm(seen.question or operation.command, seen.word)
+                if operation.counted:
+                    once = partial(once, confirmed=int(seen.word))
             dry_run = change.dry_run if change else bool(given.get("dry_run"))
             _answer(operation, once(apply=not dry_run), form, save, change)
 
@@ -116,6 +118,21 @@ def command(operation: Operation[Any]) -> Callable[..., None]:
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     run.__doc__ = operation.help
     return flatten_options(run)
+
+
+def unless_another(own: Callable[..., None]) -> Callable[..., None]:
+    """The command of a group itself: one of its commands takes its place."""
+    parameters = signature(own).parameters.values()
+
+    def run(context: typer.Context, **given: Any) -> None:
+        if context.invoked_subcommand is None:
+            own(**given)
+
+    first = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    run.__signature__ = Signature([first, *parameters])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (first, *parameters)}
+    run.__doc__ = own.__doc__
+    return run
 
 
 def _agreed(default: Default) -> Any:
@@ -169,6 +186,7 @@ def _once(
     face: _Terminal,
     *,
     apply: bool,
+    confirmed: int | None = None,
 ) -> Report:
     recorded = operation.is_recorded(apply=apply)
     with (
@@ -183,7 +201,7 @@ def _once(
         progress("", operation.command) as show,
         StopSignal().on_signals() as stop,
     ):
-        call = Call(runtime, run_id, who, stop, apply, replace(face, show=show))
+        call = Call(runtime, run_id, who, stop, apply, replace(face, show=show), confirmed)
         try:
             report = operation.run(call, given)
         except DrawBusy as busy:

@@ -132,7 +132,7 @@ def _command(verdict: str, key: EntryKey) -> str | None:
     if verdict in (Kind.MISSING, Kind.STALE, Kind.ORPHANED):
         return f"regworkers replicate {quote(key.campaign_id)} {quote(key.entry_id)}"
     if verdict == Kind.ERASED:
-        return f"regworkers erase --pending --campaign {quote(key.campaign_id)}"
+        return f"regworkers erasures repeat --campaign {quote(key.campaign_id)}"
     if verdict in (Kind.RESURRECTED, Kind.AHEAD):
         # Entries that are ahead are listed first: to accept the source one has to type their number.
         apply = " --apply" if verdict == Kind.RESURRECTED else ""

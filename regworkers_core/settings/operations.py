@@ -252,7 +252,7 @@ class HousekeepingSettings(Section):
     # The tombstone of a removed entry: it keeps an older state from being saved again, so it stays longer than any
     # message or stream record lives (14 days).
     tombstones_days: int | None = Field(30, ge=21)
-    # What `reconcile --accept-source` replaced; that long `--undo` brings it back.
+    # What `reconcile --accept-source` replaced; that long `reconcile undo` brings it back.
     superseded_days: int = Field(30, ge=1)
     # The tombstone of an erased fan: the longest time for which a backup of either store is kept, and a week. Not
     # below what point-in-time recovery of the demand table keeps (35 days); longer where MongoDB's backups are.

@@ -1,6 +1,4 @@
-"""The reviews of every week, month and quarter as assets, each with a job and a schedule; the recovery drill as a
-job.
-"""
+"""The reviews of every week, month and quarter as assets, each with a job and a schedule."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.factories import Flow, asset_job, fields_of, one_op_job, schedule
+from regworkers_dagster.factories import Flow, asset_job, fields_of, schedule
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import ALL, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, long_run, short_run
@@ -157,32 +155,6 @@ def _drilled(
     from regworkers_core.replication.recovery_drill import recovery_drill
 
     return recovery_drill(runtime, most=most, stop=stop, on_phase=report)
-
-
-class DrillConfig(dg.Config):
-    """How much to rebuild."""
-
-    max_entries: int | None = Field(
-        default=None, ge=1, description="Entries to rebuild. Empty: reviews.drillMaxEntries."
-    )
-    all_entries: bool = Field(default=False, description="Rebuild all of them.")
-
-
-@one_op_job(
-    "drill_recovery",
-    step="drill",
-    tags={OPERATION_TAG: "drill", **long_run()},
-    description="If the replica is lost, how long until it is restored, and is it the same? Rebuilds it beside the "
-    "real one and compares; flags, queues and events stay as they are. The quarterly review does the same.",
-)
-def drill_recovery(context: dg.OpExecutionContext, config: DrillConfig, runtime: Runtime) -> None:
-    """Rebuilds the replica into a scratch database, compares it, drops it again."""
-    most = None if config.all_entries else config.max_entries or runtime.settings.reviews.drill_max_entries
-    with StopSignal().on_signals() as stop:
-        result = _drilled(runtime, most, stop, context.log.info)
-    context.add_output_metadata(facts_as_metadata({"result": result.as_dict()}))
-    if not result.passed:
-        raise dg.Failure(description="; ".join(result.findings), allow_retries=False)
 
 
 ASSETS = (weekly_review, monthly_review, quarterly_review)

@@ -1,23 +1,21 @@
-"""The jobs of replication (two drains, the nightly reconcile, the backfill), and the sensors that start drains and
-observe queues, stream and replica.
+"""The drains of replication and the nightly reconcile, and the sensors that start drains and observe queues, stream and
+replica.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from regworkers_core.adapters.aws.streams import known_stream
-from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.drains.runner import DrainSpec, number_of
-from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.metrics import ITERATOR_AGE, Metering
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stream_lag
+from regworkers_core.replication.operations import reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import Decision, by_age
 from regworkers_dagster.drains.observing import (
@@ -32,7 +30,8 @@ from regworkers_dagster.drains.observing import (
 )
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
-from regworkers_dagster.factories import ApplyConfig, asset_job, one_op_job, schedule, sensor
+from regworkers_dagster.factories import schedule, sensor
+from regworkers_dagster.launching import job_of_check
 from regworkers_dagster.replication.assets import (
     DEMAND_TABLE,
     ENTRIES,
@@ -40,26 +39,13 @@ from regworkers_dagster.replication.assets import (
     REPLICATION_QUEUE,
 )
 from regworkers_dagster.replication.checks import (
-    CHANGED_SINCE,
     answering,
     is_in_time,
     lag_evaluation,
     parity,
 )
-from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, throttled
 
-if TYPE_CHECKING:
-    from regworkers_core.replication.backfill import BackfillProgress, BackfillReport
-
-RECONCILE_ENTRIES = asset_job(
-    "reconcile_entries",
-    dg.AssetSelection.checks(parity),
-    tags={OPERATION_TAG: "reconcile"},
-    description="Compares demand table and replica with all content. Differences fail the check `parity` "
-    "and then the run, and with it the exit code of `dagster job execute`. Set `apply` to repair what differs.",
-)
-
-
+RECONCILE_ENTRIES = job_of_check(reconcile, parity)
 SCHEDULES = (
     schedule(
         "reconcile_nightly",
@@ -67,95 +53,9 @@ SCHEDULES = (
         "10 2 * * *",
         "Compares every segment of both sides once a night, within the budget of read units, and repairs nothing. It "
         "goes on where a night before had not come to.",
-        {"ops": {"reconcile": {"config": {"cycle": True}}}},
+        reconcile.request(cycle=True),
     ),
 )
-
-
-class BackfillConfig(ApplyConfig):
-    """What to queue, and how fast."""
-
-    campaign_id: str | None = Field(
-        default=None, description="Only this campaign, by id or slug; empty: the whole table."
-    )
-    rate: float | None = Field(
-        default=None, gt=0, description="Items a second; empty: replication.backfillItemsPerSecond."
-    )
-    backfill_id: str | None = Field(
-        default=None,
-        description="The position is kept under this id; empty: the campaign's, or `all`. A run with the id of an "
-        "unfinished one resumes at its position.",
-    )
-    since: str = Field(
-        default="",
-        description=CHANGED_SINCE,
-    )
-    apply: bool = Field(
-        default=False, description="Queue the keys. Without, the run counts what would be queued."
-    )
-
-
-@one_op_job(
-    "backfill_entries",
-    step="backfill",
-    worker="backfill",
-    tags={OPERATION_TAG: "backfill"},
-    description="Queues the key of every entry of the table, or of one campaign, under a rate limit; the save drain "
-    "does the rest, and cannot overwrite newer changes. Rebuilds an emptied replica. Counts only, unless `apply` is "
-    "true.",
-)
-def backfill_entries(context: dg.OpExecutionContext, config: BackfillConfig, runtime: Runtime) -> None:
-    """Queues the key of every entry under a rate limit; can be resumed."""
-    from regworkers_core.replication.backfill import start_backfill
-
-    show = throttled(context.log.info)
-
-    def report_progress(progress: BackfillProgress) -> None:
-        expected = "" if progress.estimate is None else f" of about {progress.estimate}"
-        show(f"{progress.sent}{expected} keys queued")
-
-    dry_run = not config.apply
-    campaign_id = config.campaign_id and runtime.campaigns.id_of(config.campaign_id)
-    target, since = (
-        config.backfill_id or campaign_id or "all campaigns",
-        parse_since(config.since, runtime.clock()),
-    )
-    arguments = {"rate": config.rate, "since": since}
-    with (
-        StopSignal().on_signals() as stop,
-        launched_by_hand(
-            context.run, runtime, "backfill_entries", target, arguments, dry_run=dry_run
-        ) as result,
-    ):
-        report = start_backfill(
-            runtime,
-            campaign_id,
-            rate=config.rate,
-            since=since,
-            backfill_id=config.backfill_id,
-            dry_run=dry_run,
-            stop=stop,
-            on_progress=report_progress,
-        )
-        result |= {"ended": report.ended, "sent": report.sent_now}
-    context.log.info(f"{report.ended}: {report.sent} keys; {report.advice}")
-    context.add_output_metadata(_metadata(report))
-    if report.sent_now:
-        context.log_event(dg.AssetObservation(REPLICATION_QUEUE.key, metadata=_metadata(report)))
-
-
-def _metadata(report: BackfillReport) -> dict[str, str | int | float]:
-    return {
-        "backfill_id": report.backfill_id,
-        "backfill_ended": report.ended,
-        "backfill_sent": report.sent,
-        "backfill_sent_now": report.sent_now,
-        "backfill_segments": report.segments,
-        "backfill_segments_finished": report.segments_finished,
-        "backfill_seconds": round(report.seconds, 3),
-    }
-
-
 _ENQUEUE, _SAVE = Startable(ENQUEUE), Startable(SAVE)
 _OBSERVE_INTERVAL_SECONDS = 30
 _UNREAD = "oldest_unread_seconds"

@@ -7,9 +7,12 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.observability.logs import bind
+from regworkers_core.replication.operations import compared
+from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_dagster.factories import fields_of
+from regworkers_dagster.launching import materialised, verdict
 from regworkers_dagster.pods import Declared, tags_of
-from regworkers_dagster.replication.checks import as_asset, as_check
+from regworkers_dagster.replication.checks import PARITY
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG
 
@@ -44,8 +47,6 @@ def share_cycle(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[Non
 )
 def verify_segments(context: dg.OpExecutionContext) -> None:
     """One of the workers, which have the budget of read units together."""
-    from regworkers_core.replication.reconcile.reconciliation import reconcile
-
     bind(runId=context.run_id, worker="verify")
     workers = VerifyConfig(**context.op_config).workers
     with plain_failures(context):
@@ -63,16 +64,13 @@ def report_cycle(
     context: dg.OpExecutionContext,
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]]:
     """A difference fails the check and then the run."""
-    from regworkers_core.replication.reconcile.reconciliation import reconcile
-
     bind(runId=context.run_id, worker="verify")
     with plain_failures(context):
-        result = reconcile(runtime_of(context), cycle=True, on_phase=context.log.info)
-    found = as_check(result)
-    yield as_asset(result)
-    yield dg.AssetCheckEvaluation(**found)
-    if not result.clean:
-        raise dg.Failure(description=found["description"], allow_retries=False)
+        report = compared(reconcile(runtime_of(context), cycle=True, on_phase=context.log.info))
+    yield from materialised(report, PARITY)
+    yield dg.AssetCheckEvaluation(**verdict(report, PARITY))
+    if report.left:
+        raise dg.Failure(description=report.left, allow_retries=False)
     yield dg.Output(None)
 
 

@@ -19,20 +19,15 @@ from tests.support.typing_in import at_a_terminal
 
 # Words that each command needs to be complete.
 CHANGES: dict[str, tuple[str, ...]] = {
-    "backfill": (),
     "campaign cache take-over": (),
     "draw log-key": ("--change",),
     "draw publish-page": ("summer",),
-    "dlq redrive": ("replication",),
     "migrate cut-over": (),
     "producer-key": ("analytics", "--change"),
     "provision": (),
-    "reconcile": ("--repair",),
     "template update": (),
 }
 DELETIONS: dict[str, tuple[str, ...]] = {
-    "dlq drop": ("replication",),
-    "erase": ("summer", "e1"),
     "housekeeping": (),
 }
 

@@ -138,26 +138,6 @@ def test_reconcile_finds_repairs_and_says_clean(runtime: Runtime) -> None:
     assert "example.com" not in found.stdout + found.stderr + clean.stdout + clean.stderr
 
 
-def test_a_repair_from_an_empty_source_removes_nothing_and_says_what_to_type(runtime: Runtime) -> None:
-    for name in ("e1", "e2"):
-        put(runtime, key(name), updatedAt="2026-01-01T00:00:00.000Z")
-    replicate_all(runtime)
-    for name in ("e1", "e2"):
-        remove(runtime, key(name))
-    listed = regworkers(runtime, "reconcile", "--repair")
-    assert listed.code == 1 and listed.stdout.splitlines()[-1].endswith("add --apply to repair what differs")
-    answer = regworkers(runtime, "reconcile", "--repair", "--apply")
-    assert answer.code == 1
-    (line,) = [line for line in answer.stdout.splitlines() if "refused" in line]
-    assert "the source holds no entry of summer" in line and "`--yes-remove 2`" in line
-    assert runtime.queue(runtime.names.replication_queue).depth().total == 0
-    assert regworkers(runtime, "reconcile", "--yes-remove", "2").code == 2
-    confirmed = regworkers(
-        runtime, "reconcile", "--repair", "--apply", "--yes-remove", "2", "--format", "json"
-    )
-    assert (confirmed.document["repair"]["removals"], confirmed.document["repair"]["withheld"]) == (2, 0)
-
-
 def test_an_unknown_campaign_is_a_usage_error_and_one_with_entries_only_is_not(
     runtime: Runtime,
 ) -> None:
@@ -209,29 +189,6 @@ def test_on_a_narrow_terminal_commands_and_sentences_stay_in_one_piece(runtime: 
         backfill.stdout.splitlines()[-1]
         == "the keys are on the replication queue: `regworkers drain save` saves them"
     )
-
-
-def test_the_status_of_backfills_when_none_has_run_is_fine_and_a_named_one_that_has_not_is_refused(
-    runtime: Runtime,
-) -> None:
-    answer = regworkers(runtime, "backfill", "status", "--format", "json")
-    assert (answer.code, answer.document) == (0, {"state": "none has run", "sent": 0, "known": []})
-    assert "none has run" in regworkers(runtime, "backfill", "status").stdout
-    assert regworkers(runtime, "backfill", "status", "--id", "x").code == 2
-    assert regworkers(runtime, "backfill", "pause").code == 2
-
-
-def test_backfill_counts_first_then_rebuilds_an_emptied_replica(runtime: Runtime) -> None:
-    for number in range(5):
-        put(runtime, key(f"e{number}"), needsReplication=False)
-    counted = regworkers(runtime, "backfill", "--format", "json")
-    assert counted.code == 0 and counted.document["ended"] == "counted" and counted.document["sent"] == 5
-    done = regworkers(runtime, "backfill", "--apply", "--format", "json")
-    assert done.code == 0 and done.document["ended"] == "finished" and done.document["sent"] == 5
-    assert regworkers(runtime, "backfill", "status", "--format", "json").document["state"] == "finished"
-    assert regworkers(runtime, "backfill", "pause").code == 2
-    run(runtime, "save")
-    assert regworkers(runtime, "reconcile").code == 0
 
 
 def test_provision_creates_what_is_missing_and_changes_what_differs_only_with_apply(runtime: Runtime) -> None:

@@ -18,9 +18,8 @@ from regworkers_dagster.drains import running
 from regworkers_dagster.replication.checks import lag_evaluation, lag_within_objective
 from regworkers_dagster.resources import connections, plain_failures
 from tests.dagster.support import job, plain, use
-from tests.support.campaigns import create
 from tests.support.drains import replicate_all
-from tests.support.entries import document, key, put, remove
+from tests.support.entries import document, key, put
 from tests.support.terminal import regworkers
 
 pytestmark = pytest.mark.slow
@@ -190,7 +189,7 @@ def test_a_drain_that_could_receive_nothing_fails_its_run_and_names_the_dependen
     assert regworkers(runtime, "drain", "save", "--max-seconds", "1", "--format", "json").code == 1
 
 
-def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(
+def test_a_comparison_of_all_entries_judges_parity_and_one_of_a_campaign_materialises_nothing(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime)
@@ -199,26 +198,21 @@ def test_reconcile_judges_parity_with_a_sample_of_ids_and_repairs_on_demand(
     replicate_all(runtime)
     runtime.database["entries"].delete_one({"_id": key("lost").document_id})
 
-    found = _run("reconcile_entries", "reconcile")
+    found = job("reconcile_entries").execute_in_process(raise_on_error=False)
 
     assert not found.success, "an exit code and a run alert tell"
     assert _failure(found).user_failure_data.description.startswith("1 missing, verified as of 2")
     evaluation = _evaluation(found)
-    assert not evaluation.passed
-    assert evaluation.asset_check_key.name == "parity"
-    assert plain(evaluation.metadata)["verified_as_of"] in str(evaluation.description)
-    rows = {row.data["class"]: row.data for row in evaluation.metadata["classes"].records}
-    assert rows["missing"]["entries"] == 1
-    assert rows["missing"]["for example"] == "summer:lost"
-    assert rows["stale"]["entries"] == 0
-    assert plain(evaluation.metadata)["matched"] == 1
-
-    _run("reconcile_entries", "reconcile", campaign_id="summer", apply=True)
-    replicate_all(runtime)
-
-    healed = _run("reconcile_entries", "reconcile")
-    assert _evaluation(healed).passed
-    assert str(_evaluation(healed).description).startswith("2 entries agree, verified as of 2")
+    assert not evaluation.passed and evaluation.asset_check_key.name == "parity"
+    metadata = plain(evaluation.metadata)
+    assert metadata["verifiedAsOf"] in str(evaluation.description) and metadata["matched"] == 1
+    assert "| missing | 1 |  | summer:lost |" in metadata["classes"]
+    (materialised,) = found.get_asset_materialization_events()
+    assert plain(materialised.materialization.metadata)["differences"] == 1
+    part = job("reconcile_entries").execute_in_process(
+        run_config={"campaign_id": "summer"}, raise_on_error=False
+    )
+    assert not part.get_asset_materialization_events() and not _evaluation(part).passed
 
 
 def test_a_cycle_is_shared_by_several_workers_and_then_judged(
@@ -240,73 +234,6 @@ def test_a_cycle_is_shared_by_several_workers_and_then_judged(
         # As if that were a day ago.
         runtime.leases.swap(replace(row, counter=row.counter + 1, state={**row.state, "verifiedAt": ""}), row)
     assert not verified().passed
-
-
-def test_a_repair_from_an_empty_source_removes_nothing_until_its_config_says_how_many(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
-    put(runtime, key("lost"), updatedAt="2020-01-01T00:00:00.000Z")
-    replicate_all(runtime)
-    remove(runtime, key("lost"))
-
-    refused = _run("reconcile_entries", "reconcile", apply=True)
-    assert "1 removals refused" in str(_failure(refused).user_failure_data.description)
-    assert "`yes_remove: 1`" in str(_evaluation(refused).description)
-    assert plain(_evaluation(refused).metadata)["repair"]["removals"] == 0
-
-    confirmed = _run("reconcile_entries", "reconcile", apply=True, yes_remove=1)
-    assert plain(_evaluation(confirmed).metadata)["repair"]["removals"] == 1
-
-
-def test_the_source_wins_where_the_replica_is_ahead_once_the_config_says_in_how_many(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
-    put(runtime, key("ahead"), updatedAt="2020-01-01T00:00:00.000Z", version=3)
-    replicate_all(runtime)
-    put(runtime, key("ahead"), updatedAt="2020-01-01T00:00:00.000Z", createdAt="2019-01-01T00:00:00.000Z")
-
-    listed = _run("reconcile_entries", "reconcile", accept_source=1)
-    assert plain(_evaluation(listed).metadata)["ahead"]["found"] == 1
-    refused = _run("reconcile_entries", "reconcile", apply=True, accept_source=2)
-    assert plain(_evaluation(refused).metadata)["ahead"]["accepted"] == 0
-    accepted = _run("reconcile_entries", "reconcile", apply=True, accept_source=1)
-    assert plain(_evaluation(accepted).metadata)["ahead"]["accepted"] == 1
-    replicate_all(runtime)
-
-    assert _evaluation(_run("reconcile_entries", "reconcile")).passed
-
-
-def test_a_campaign_is_named_by_id_or_slug(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, runtime)
-    create(runtime, "summer", slug="summer-tour")
-    for named in ("summer", "summer-tour"):
-        assert _run("reconcile_entries", "reconcile", campaign_id=named, apply=True).success
-    assert [each.target for each in runtime.operator_actions.history()] == ["summer", "summer"]
-
-
-def test_backfill_queues_every_key_and_the_save_drain_rebuilds_the_replica(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
-    names = [f"e{number}" for number in range(5)]
-    for name in names:
-        put(runtime, key(name))
-
-    counted = _run("backfill_entries", "backfill")
-    assert counted.success
-    assert runtime.queue(runtime.names.replication_queue).depth().total == 0
-
-    sent = _run("backfill_entries", "backfill", campaign_id="summer", rate=1000.0, apply=True)
-    assert sent.success
-    (observation,) = [event for event in sent.all_events if event.event_type_value == "ASSET_OBSERVATION"]
-    numbers = plain(observation.asset_observation_data.asset_observation.metadata)
-    assert numbers["backfill_sent_now"] == 5
-    assert numbers["backfill_ended"] == "finished"
-
-    _run("save_entries", "save", **QUICK)
-    assert all(document(runtime, key(name)) for name in names)
 
 
 def test_the_dead_letter_check_counts_messages(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

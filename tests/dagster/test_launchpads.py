@@ -118,14 +118,9 @@ def test_every_key_of_a_run_config_is_in_snake_case() -> None:
 # The step of each job that changes what exists; None for a config without `ops:`.
 APPLIES = {
     "acknowledge_alert": None,
-    "backfill_entries": "backfill",
-    "erase_entry": None,
     "housekeeping": "apply_retention",
     "prune_runs": "prune",
     "publish_draw_page": None,
-    "reconcile_entries": "reconcile",
-    "repeat_erasures": None,
-    "undo_acceptance": None,
 }
 
 

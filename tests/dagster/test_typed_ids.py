@@ -22,7 +22,7 @@ IDS |= {"entry", "entry_id", "capacities", "reserves"}
 NOT_THESE = {("trace_entry", "/entry_id"), ("replicate_entry", "/entry_id")}
 NOT_THESE |= {("first_checks", "/ops/selection_promises/config/campaign_id")}
 # A backfill that is new has the id that it is given.
-NOT_THESE |= {("backfill_entries", "/ops/backfill/config/backfill_id")}
+NOT_THESE |= {("backfill_entries", "/backfill_id")}
 # Of the other fields, so that a job gets as far as this one.
 OTHERS = {
     "campaign_id": CAMPAIGN,

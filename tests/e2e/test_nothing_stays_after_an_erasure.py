@@ -112,7 +112,7 @@ def test_no_store_log_or_file_names_an_erased_fan(
 
     dry_run = in_a_process(runtime, "erase", "summer", "e1", **debug)
     assert dry_run.code == 0, dry_run
-    config = {"campaign_id": "summer", "entry_id": "e1", "apply": True, "confirm": "e1"}
+    config = {"campaign_id": "summer", "entry_id": "e1", "confirm": "e1"}
     done = job("erase_entry").execute_in_process(instance=instance, run_config=config, raise_on_error=False)
     assert done.success
     for name in ("enqueue", "save", "notifications", "publish"):

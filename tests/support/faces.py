@@ -99,7 +99,8 @@ class Launchpad:
         if apply and operation.effect is Effect.CHANGE:
             config["apply"] = True
         if apply and operation.effect is Effect.DELETE:
-            config["confirm"] = self._launched(operation.job, config)[1].get("confirm", "")
+            word = self._launched(operation.job, config)[1].get("confirm", "")
+            config["confirm"] = int(word or 0) if operation.counted else word
         fine, shown = self._launched(operation.job, config)
         files = {
             str(value).rpartition("/")[2]: self._opened(str(value))
@@ -112,12 +113,16 @@ class Launchpad:
         result = job(name).execute_in_process(
             instance=self.instance, run_config=dict(config), raise_on_error=False
         )
+        shown: dict[str, Any] = {}
+        for each in result.get_asset_check_evaluations():
+            shown |= {**plain(each.metadata), "description": each.description}
         for event in result.all_events:
             if event.is_successful_output:
-                return True, plain(event.step_output_data.metadata)
-        (failed,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
-        shown = plain(failed.user_failure_data.metadata) if failed.user_failure_data else {}
-        return False, {**shown, "failure": failed.user_failure_data.description}
+                shown |= plain(event.step_output_data.metadata or {})
+            elif event.is_step_failure:
+                failure = event.step_failure_data.user_failure_data
+                shown |= {**plain(failure.metadata), "failure": failure.description}
+        return result.success, shown
 
     def _opened(self, path: str) -> bytes:
         page = downloads.open_page(self.runtime, path)

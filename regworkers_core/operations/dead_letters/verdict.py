@@ -179,7 +179,7 @@ def entry_verdict(key: EntryKey, item: Mapping[str, Any] | None, stored: Stored 
         and stored is not None
         and is_erased(lenient_order(item).created_at, stored.erased_at)
     ):
-        return _gone("the fan was erased: `regworkers erase --pending` removes the source's entry")
+        return _gone("the fan was erased: `regworkers erasures repeat` removes the source's entry")
     if item is None:
         if live:
             return _needed("the replica still holds an entry that was removed")

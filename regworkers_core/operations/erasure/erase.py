@@ -377,7 +377,7 @@ class Eraser:
         if facts.source is None:
             self._emptied[report.key] = erased
         elif is_erased(created, at):
-            report.left.append("a writer put the erased entry back: `regworkers erase --pending` erases it")
+            report.left.append("a writer put the erased entry back: `regworkers erasures repeat` erases it")
         elif not report.again:
             report.registered_again = created
         if not facts.replica or facts.replica.erased_at is None or facts.replica.erased_at < at:

@@ -293,7 +293,10 @@ def what_stays(runtime: Runtime, facts: EntryFacts, codes: int) -> Iterator[Stay
     yield Stay("logs; Dagster's runs", "entry id, correlation id", logs, "what the workers did")
     yield Stay("the table's stream", "the whole entry", "24 hours", "DynamoDB has no call that deletes it")
     yield Stay(
-        "point-in-time recovery", "the whole entry", "35 days", "a backup: `regworkers erase replay` after it"
+        "point-in-time recovery",
+        "the whole entry",
+        "35 days",
+        "a backup: `regworkers erasures repeat --after-restore` after it",
     )
     yield Stay(
         "backups of MongoDB, its oplog and freed space",

@@ -121,7 +121,7 @@ class AcceptanceReport:
         if self.refused_because:
             return f"the source may not win: {self.refused_because}"
         if self.acceptance:
-            undo = f"regworkers reconcile{_of(self.campaign_id)} --undo"
+            undo = f"regworkers reconcile undo{_of(self.campaign_id)}"
             return f"the versions before are kept (`housekeeping.supersededDays`), `{undo}` brings them back"
         if not self.found:
             return ""

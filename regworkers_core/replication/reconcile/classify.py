@@ -167,7 +167,7 @@ EXPLANATIONS = {
     " A repair leaves it alone until you say that the source is right: `regworkers reconcile --repair --apply"
     " --accept-source N`. `regworkers reconcile --repair` lists the entries first.",
     Kind.ERASED: "The source holds an entry of a fan who was erased after it was created: a backup or a writer brought"
-    " it back. The replica refuses it. `regworkers erase --pending` takes it out again; a new registration has a later"
+    " it back. The replica refuses it. `regworkers erasures repeat` takes it out again; a new registration has a later"
     " `createdAt` and is replicated.",
     Kind.NOT_YET: "Younger than the lag objective, or changing right now: no difference so far.",
 }

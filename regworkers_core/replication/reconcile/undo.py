@@ -48,6 +48,10 @@ class UndoReport:
     refused_because: str = ""
 
     @property
+    def returnable(self) -> int:
+        return self.counts[Now.RETURNABLE]
+
+    @property
     def clean(self) -> bool:
         """Whether no entry was passed over, and all that were confirmed are restored."""
         passed = self.counts[Now.REMOVED] + self.counts[Now.CHANGED] + self.counts[Now.ERASED]
@@ -60,13 +64,8 @@ class UndoReport:
             return "there is no acceptance to take back"
         if self.refused_because:
             return f"nothing was brought back: {self.refused_because}"
-        returnable = self.counts[Now.RETURNABLE]
         if self.confirmed is None:
-            return (
-                f"nothing was restored: add --apply --yes-undo {returnable} to restore them"
-                if returnable
-                else ""
-            )
+            return f"nothing was restored: {self.returnable} can be" if self.returnable else ""
         if self.restored < self.confirmed:
             return f"{self.confirmed - self.restored} entries were saved once more meanwhile: repeat it"
         return "the replica is ahead of its source again" if self.restored else ""
@@ -124,10 +123,8 @@ class Undo:
                     report.entries.append((kept.key.document_id, now))
         if confirmed is None:
             return report
-        if confirmed != report.counts[Now.RETURNABLE]:
-            report.refused_because = (
-                f"{report.counts[Now.RETURNABLE]} entries can be, and {confirmed} were typed"
-            )
+        if confirmed != report.returnable:
+            report.refused_because = f"{report.returnable} entries can be, and {confirmed} were confirmed"
             return report
         done = 0
         for batch in self._batches(acceptance, campaign_id):

@@ -55,17 +55,9 @@ def test_an_entry_is_traced_alerts_are_answered_and_all_of_it_is_in_the_audit_lo
     assert launched("trace_entry", campaign_id="summer", entry_id="e1")[0]["verdict"] == "in_sync"
     assert "rejected" in launched("trace_entry", campaign_id="summer", entry_id="e4")[1]
     assert launched("replicate_entry", campaign_id="summer", entry_id="e1")[0]["sent"] is True
-    assert "confirm is missing" in launched("repeat_erasures", apply=True)[1]
-    assert launched("repeat_erasures", apply=True, confirm=0)[0]["found"] == 0
-    shown, error = launched("undo_acceptance")
-    assert (shown.get("restored"), shown.get("advice"), error) == (
-        0,
-        "there is no acceptance to take back",
-        "",
-    )
 
     log, _ = launched("show_audit", what="replicate")
     assert ADA in log["log"] and "summer:e1" in log["log"]
     actions = runtime.operator_actions.history(limit=100)
     assert {each.who for each in actions} == {ADA}
-    assert {each.what for each in actions} == {"acknowledge_alert", "replicate", "repeat_erasures"}
+    assert {each.what for each in actions} == {"acknowledge_alert", "replicate"}

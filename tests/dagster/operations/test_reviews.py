@@ -1,4 +1,4 @@
-"""Reviews, drill and housekeeping as runs."""
+"""Reviews and housekeeping as runs."""
 
 from __future__ import annotations
 
@@ -44,13 +44,6 @@ def test_a_review_with_a_finding_succeeds_and_its_check_warns(runtime: Runtime) 
 def test_the_month_of_an_empty_environment_is_fine(runtime: Runtime) -> None:
     metadata, check = reviewed("monthly")
     assert check.passed and "No data since" in metadata["overview"]
-
-
-def test_a_drill_from_the_launchpad_tells_its_numbers(runtime: Runtime) -> None:
-    done = job("drill_recovery").execute_in_process(raise_on_error=False)
-    assert done.success
-    (action,) = runtime.operator_actions.history(what="drill")
-    assert action.outcome == "done" and action.result == {"read": 1, "differences": 0}
 
 
 def test_housekeeping_from_the_launchpad_only_counts_unless_apply_is_true(runtime: Runtime) -> None:

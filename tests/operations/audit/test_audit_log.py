@@ -123,25 +123,12 @@ def test_a_run_is_recorded_when_a_person_launched_it(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], recorded: bool
 ) -> None:
     use(monkeypatch, runtime)
-    config = {"ops": {"backfill": {"config": {"apply": True}}}}
-    done = job("backfill_entries").execute_in_process(run_config=config, tags=tags)
+    done = job("backfill_entries").execute_in_process(run_config={"apply": True}, tags=tags)
     assert done.success
     found = runtime.operator_actions.history()
     assert [(each.who, each.what) for each in found] == (
-        [(f"dagster {done.run_id}", "backfill_entries")] if recorded else []
+        [(f"dagster {done.run_id}", "backfill")] if recorded else []
     )
-
-
-def test_a_comparison_in_dagster_is_recorded_when_it_repairs(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
-    runtime.database["campaigns"].insert_one({"_id": "winter", "slug": "winter"})
-    for repair in (False, True):
-        config = {"ops": {"reconcile": {"config": {"campaign_id": "winter", "apply": repair}}}}
-        assert job("reconcile_entries").execute_in_process(run_config=config).success
-    (action,) = runtime.operator_actions.history()
-    assert (action.what, action.target, action.result["sent"]) == ("reconcile_entries", "winter", 0)
 
 
 def test_times_are_days_moments_or_how_long_ago() -> None:

@@ -29,7 +29,6 @@ READS = {
     "archive verify",
     "aws find-resources",
     "aws iam-policy",
-    "backfill status",
     "campaign cache compare",
     "campaign cache show",
     "certs check",
@@ -91,8 +90,6 @@ JOBS_THAT_READ = {
     "check_certificate",
     "check_selection",
     "doctor",
-    # The core records a drill itself.
-    "drill_recovery",
     "eligibility_report",
     "export_draw",
     "find_resources",
@@ -173,6 +170,6 @@ def test_every_job_reads_is_started_by_sensors_or_is_recorded() -> None:
     assert names >= JOBS_THAT_READ | JOBS_THAT_SENSORS_START
 
 
-@pytest.mark.parametrize("name", ["reconcile", "draw top-up", "provision"])
+@pytest.mark.parametrize("name", ["draw top-up", "provision"])
 def test_what_changes_most_is_among_the_recorded(name: str) -> None:
     assert name in RECORDED

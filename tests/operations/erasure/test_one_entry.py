@@ -502,11 +502,11 @@ def test_reconcile_names_it_repairs_nothing_and_the_draw_does_not_wait_for_it(ru
     replicate_all(runtime)
     result = reconcile(runtime, "summer", repair=True)
     assert result.counts[Kind.ERASED] == 1 and sum(result.counts.values()) == 1 and result.adds_up
-    assert not result.clean and "erase --pending" in result.explanations[Kind.ERASED]
+    assert not result.clean and "erasures repeat" in result.explanations[Kind.ERASED]
     assert result.repair is not None and (result.repair.sent, result.repair.tombstones_deleted) == (0, 0)
     assert settled(runtime, "summer", sleep=lambda _seconds: None).open == ()
     traced = trace_entry(runtime, E1)
-    assert traced["verdict"] == "erased" and "erase --pending" in traced["command"]
+    assert traced["verdict"] == "erased" and "erasures repeat" in traced["command"]
 
 
 def test_a_former_version_that_was_copied_too_late_is_not_brought_back(runtime: Runtime) -> None:

@@ -18,7 +18,6 @@ from regworkers_core.replication.scratch_database import Scratch, left_behind
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put, remove, source
-from tests.support.terminal import regworkers
 
 pytestmark = pytest.mark.namespace("module")
 
@@ -203,9 +202,3 @@ def test_the_objective_is_judged_by_the_measured_rate_and_by_what_a_backfill_sen
     slow = result(1_000_000, 10.0)
     assert slow.processes_needed == 3 and "3 save drains" in slow.findings[0]
     assert "replication.backfillItemsPerSecond" in result(10_000_000, 0.1).findings[0]
-
-
-def test_the_terminal_answers_with_one_document_and_exit_code_0(runtime: Runtime) -> None:
-    answer = regworkers(runtime, "drill", "recovery", "--max-entries", "4", "--format", "json")
-    assert answer.code == 0, answer.stderr
-    assert answer.document["read"] == 4 and answer.document["passed"] is True

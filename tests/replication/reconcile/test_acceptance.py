@@ -50,7 +50,7 @@ def test_the_source_wins_once_the_number_is_typed_and_not_before() -> None:
     done = world.reconcile(repair=True, accept=Accept(1))
     assert done.clean and done.acceptance is not None and done.repair is not None
     assert (done.acceptance.accepted, done.acceptance.changed, done.repair.healed) == (1, 0, 1)
-    assert "--undo" in done.acceptance.advice
+    assert "reconcile undo" in done.acceptance.advice
     assert world.kept == {(entry_key(0), before.order): before}
     assert [(wish.key, wish.op) for wish in world.sent] == [(entry_key(0), Op.UPSERT)]
     assert versions(world) == {1} and world.reconcile().clean
