@@ -16,8 +16,7 @@ from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import Received
 from regworkers_core.engine.settling import DeadLetterPublisher
-from tests.replication.enqueue.fakes import FakeQueue
-from tests.support.in_memory import MemoryLeaseTable
+from tests.support.in_memory import MemoryLeaseTable, MemoryQueue
 
 Outcome = str | Failure
 
@@ -78,7 +77,7 @@ class History:
 
 class World:
     def __init__(self, **outcomes: Outcome) -> None:
-        self.queue, self.dead, self.history = FakeQueue(), FakeQueue(), History()
+        self.queue, self.dead, self.history = MemoryQueue(), MemoryQueue(), History()
         self.handler = Handler(**outcomes)
         self.steps: list[str] = []
         self.publisher = DeadLetterPublisher(
@@ -113,9 +112,9 @@ def message(*items: Any, number: int = 1, receives: int = 1, **attributes: str) 
     return Received(f"m{number}", f"r{number}", body, attributes, receives)
 
 
-def items_of(queue: FakeQueue) -> list[Any]:
+def items_of(queue: MemoryQueue) -> list[Any]:
     return [orjson.loads(message.body)["items"] for message in queue.sent]
 
 
-def reasons_of(queue: FakeQueue) -> list[str]:
+def reasons_of(queue: MemoryQueue) -> list[str]:
     return [message.attributes["reason"] for message in queue.sent]

@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.handling import answer_event
 from regworkers_core.replication.enqueue.enqueue_work import invoke_enqueue
 from tests.engine.message_world import Handler
-from tests.replication.enqueue.fakes import FakeQueue
+from tests.support.in_memory import MemoryQueue
 
 JSON = st.recursive(
     st.none()
@@ -88,7 +88,7 @@ def test_whatever_comes_as_an_sqs_event_is_answered_or_refused(event: Any) -> No
 @given(STREAM)
 @settings(max_examples=300)
 def test_whatever_comes_as_a_stream_event_is_answered_or_refused(event: Any) -> None:
-    refused_or_answered(lambda: invoke_enqueue(event, FakeQueue()))
+    refused_or_answered(lambda: invoke_enqueue(event, MemoryQueue()))
 
 
 @pytest.mark.parametrize("given", ["text", 5, [], ["x"], True])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
@@ -11,10 +13,13 @@ from botocore.exceptions import EndpointConnectionError
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
+from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
+from regworkers_core.engine.queue import Outgoing, SendFailure
 from tests.adapters.fakes import dependency
 from tests.simulation.gate import OpenGate
 from tests.simulation.servers.aws import Aws
+from tests.simulation.servers.queue_settings import MAX_BYTES
 
 KEYS: dict[str, Any] = {
     "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
@@ -57,6 +62,32 @@ class MemoryLeaseTable(DynamoLeaseTable):
     def keys(self, pk: str) -> list[LeaseKey]:
         """Of the rows that are stored, without reading them."""
         return [LeaseKey(pk, sk) for sk in self._partitions.get(pk, ())]
+
+
+class MemoryQueue(SqsQueue):
+    """`sent` are the messages that were confirmed. `fail` has the indexes of those that the next send refuses, True for
+    good. Through its `gate` it can be down. Its redrive policy takes what was received 100 times to `redriven`.
+    """
+
+    def __init__(self, name: str = "replication-queue", gate: Switch | None = None) -> None:
+        account, self.gate = Aws(), gate or Switch()
+        client = account.client("sqs", self.gate)
+        client.create_queue(QueueName="redriven")
+        queues = account.queues.queues
+        policy = json.dumps({"deadLetterTargetArn": queues["redriven"].arn, "maxReceiveCount": 100})
+        client.create_queue(QueueName=name, Attributes={"RedrivePolicy": policy})
+        self.redriven, self.stored = queues["redriven"].messages, queues[name]
+        self.sent: list[Outgoing] = []
+        self.fail: dict[int, bool] = {}
+        super().__init__(client, dependency("sqs", classify_aws("sqs")), name, batch_bytes=MAX_BYTES)
+
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
+        failed, self.fail = self.fail, {}
+        kept = [message for index, message in enumerate(messages) if index not in failed]
+        if failures := super().send(kept, within_seconds=within_seconds):
+            return failures
+        self.sent += kept
+        return [SendFailure(index, "InternalError", permanent) for index, permanent in failed.items()]
 
 
 class MemoryObjects(ObjectStore):

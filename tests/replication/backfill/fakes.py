@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,6 @@ from regworkers_core.adapters.aws.demand_table import TablePage
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder
-from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import StopSignal, no_step
 from regworkers_core.replication.backfill_run import (
     BackfillRows,
@@ -21,8 +20,8 @@ from regworkers_core.replication.backfill_run import (
     Parameters,
     SegmentReader,
 )
-from tests.replication.reconcile.messages import sent_items
-from tests.support.in_memory import MemoryLeaseTable
+from tests.replication.reconcile.world import sent_items
+from tests.support.in_memory import MemoryLeaseTable, MemoryQueue
 
 LEASE_SECONDS = 0.3
 STARTED = "2026-01-01T00:00:00.000Z"
@@ -72,43 +71,12 @@ class FakeTable:
 
 
 @dataclass
-class FakeQueue:
-    """Counts each key; `on_send` runs before anything is confirmed."""
-
-    name: str = "replication-queue"
-    received: Counter[EntryKey] = field(default_factory=Counter)
-    on_send: Callable[[], None] = lambda: None
-    failing: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
-        self.on_send()
-        if self.failing:
-            return [SendFailure(index, "down", permanent=False) for index in range(len(messages))]
-        with self._lock:
-            self.received.update(wish.key for wish in sent_items(messages))
-        return []
-
-    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        raise AssertionError("nothing is received here")
-
-    def delete(self, messages: Sequence[Received]) -> list[Received]:
-        raise AssertionError("nothing is deleted here")
-
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
-        raise AssertionError("no message is held here")
-
-    def depth(self) -> QueueDepth:
-        return QueueDepth(0, 0, 0)
-
-
-@dataclass
 class Site:
     """What outlives a run."""
 
     table: FakeTable
     segments: int = 2
-    queue: FakeQueue = field(default_factory=FakeQueue)
+    queue: MemoryQueue = field(default_factory=MemoryQueue)
     leases: MemoryLeaseTable = field(default_factory=MemoryLeaseTable)
     runs: int = 0
 
@@ -148,6 +116,11 @@ class Site:
             on_step=on_step,
         )
         return run.run(stop or StopSignal(), afresh=afresh)
+
+    @property
+    def received(self) -> Counter[EntryKey]:
+        """How often each key was sent."""
+        return Counter(wish.key for wish in sent_items(self.queue.sent))
 
     @property
     def state(self) -> str:

@@ -28,7 +28,7 @@ def site(number: int = 50, *, segments: int = 2) -> Site:
 def test_every_key_is_sent_exactly_once_with_its_order(number: int, segments: int) -> None:
     here = site(number, segments=segments)
     assert here.start() == "finished"
-    assert here.queue.received == dict.fromkeys(keys(number), 1)
+    assert here.received == dict.fromkeys(keys(number), 1)
     assert here.state == "finished" and here.confirmed == number
 
 
@@ -36,7 +36,7 @@ def test_pages_without_any_entry_move_the_position_all_the_same() -> None:
     invites = [EntryKey("summer", f"{INVITE}{n:02}") for n in range(30)]
     here = Site(FakeTable(keys(5) + invites), 1)
     assert here.start() == "finished"
-    assert here.queue.received == dict.fromkeys(keys(5), 1) and here.table.reads == 5
+    assert here.received == dict.fromkeys(keys(5), 1) and here.table.reads == 5
 
 
 def test_entries_under_keys_that_replication_refuses_are_left_out_and_reported() -> None:
@@ -44,7 +44,7 @@ def test_entries_under_keys_that_replication_refuses_are_left_out_and_reported()
     here = Site(FakeTable([*odd, *keys(20), EntryKey("summer", "x" * 600)]), 2)
     reader = here.reader
     assert here.start() == "finished"
-    assert here.queue.received == dict.fromkeys(keys(20), 1)
+    assert here.received == dict.fromkeys(keys(20), 1)
     assert reader.refused == 31 and reader.refused_example
 
 
@@ -58,21 +58,21 @@ def test_a_kill_between_send_and_checkpoint_repeats_and_loses_nothing() -> None:
 
     with pytest.raises(Killed):
         here.start(on_step=kill)
-    assert (here.confirmed, here.queue.received.total()) == (21, 28)
+    assert (here.confirmed, here.received.total()) == (21, 28)
     assert here.start() == "finished"
-    assert set(here.queue.received) == set(keys(50))
-    assert here.queue.received.total() == 50 + 7, "it goes on at the stored position"
+    assert set(here.received) == set(keys(50))
+    assert here.received.total() == 50 + 7, "it goes on at the stored position"
 
 
 def test_what_sqs_did_not_confirm_does_not_move_the_position() -> None:
     here = site()
-    here.queue.failing = True
+    here.queue.gate.down = True
     with pytest.raises(TransientFailure):
         here.start()
     assert here.confirmed == 0 and here.state == "paused"
-    here.queue.failing = False
+    here.queue.gate.down = False
     assert here.start() == "finished"
-    assert here.queue.received == dict.fromkeys(keys(50), 1)
+    assert here.received == dict.fromkeys(keys(50), 1)
 
 
 def running(here: Site, stop: StopSignal | None = None) -> tuple[threading.Thread, list[str]]:
@@ -92,7 +92,7 @@ def test_a_pause_is_obeyed_and_the_next_run_goes_on_there() -> None:
     assert ended == ["paused"] and here.state == "paused"
     assert 0 < here.confirmed < 50
     assert here.start() == "finished", "starting it again takes the pause back"
-    assert here.queue.received == dict.fromkeys(keys(50), 1)
+    assert here.received == dict.fromkeys(keys(50), 1)
 
 
 def test_a_stop_signal_ends_it_cleanly_even_in_the_middle_of_a_long_wait() -> None:
@@ -105,7 +105,7 @@ def test_a_stop_signal_ends_it_cleanly_even_in_the_middle_of_a_long_wait() -> No
     thread.join(20)
     assert ended == ["stopped"] and here.state == "paused"
     assert here.start() == "finished"
-    assert here.queue.received == dict.fromkeys(keys(50), 1)
+    assert here.received == dict.fromkeys(keys(50), 1)
 
 
 def test_a_second_runner_is_refused_while_the_first_one_lives() -> None:
@@ -154,7 +154,7 @@ def test_a_finished_backfill_starts_afresh() -> None:
     here = site()
     here.start()
     assert here.start(afresh=True) == "finished"
-    assert here.queue.received == dict.fromkeys(keys(50), 2) and here.confirmed == 50
+    assert here.received == dict.fromkeys(keys(50), 2) and here.confirmed == 50
 
 
 def test_a_position_survives_a_write_whose_answer_was_lost() -> None:

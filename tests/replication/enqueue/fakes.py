@@ -1,18 +1,16 @@
-"""The simulated DynamoDB Streams under a test's own names of shards, a queue that remembers, and raw records."""
+"""The simulated DynamoDB Streams under a test's own names of shards, and raw records."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
 
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.streams import DynamoStreams
-from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.deadline import Background
-from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from tests.adapters.fakes import client_error, dependency
 from tests.simulation.gate import OpenGate
 from tests.simulation.servers.client import Refused
@@ -205,38 +203,6 @@ class Inline(Background):
     def start(self, call: Callable[[], object], key: Hashable = "") -> bool:
         call()
         return True
-
-
-class FakeQueue:
-    """Remembers what it confirmed; `fail` lists indexes of the next send that are not, `unavailable` fails all."""
-
-    def __init__(self) -> None:
-        self.sent: list[Outgoing] = []
-        self.fail: dict[int, bool] = {}
-        self.unavailable = False
-
-    @property
-    def name(self) -> str:
-        return "replication-queue"
-
-    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
-        if self.unavailable:
-            raise TransientFailure("sqs", "EndpointConnectionError")
-        failed, self.fail = self.fail, {}
-        self.sent.extend(message for index, message in enumerate(messages) if index not in failed)
-        return [SendFailure(index, "InternalError", permanent) for index, permanent in failed.items()]
-
-    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        return []
-
-    def delete(self, messages: Sequence[Received]) -> list[Received]:
-        return []
-
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
-        return NotHidden()
-
-    def depth(self) -> QueueDepth:
-        return QueueDepth(len(self.sent), 0, 0)
 
 
 # Raw stream records

@@ -23,7 +23,8 @@ from regworkers_core.engine.drain_report import OUTCOMES
 from regworkers_core.engine.settling import DeadLetterPublisher
 from regworkers_core.replication.enqueue.changes import change_of
 from regworkers_core.replication.enqueue.enqueue_work import EnqueueWork, invoke_enqueue
-from tests.replication.enqueue.fakes import FakeQueue, change, entry, insert
+from tests.replication.enqueue.fakes import change, entry, insert
+from tests.support.in_memory import MemoryQueue
 
 UPDATED = "2026-11-25T08:00:00.000Z"
 TTL = {"userIdentity": {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}}
@@ -43,7 +44,7 @@ class NoHistory:
 
 
 def run(
-    queue: FakeQueue, batch: Sequence[StreamRecord], now: float = 0.0, dead: FakeQueue | None = None
+    queue: MemoryQueue, batch: Sequence[StreamRecord], now: float = 0.0, dead: MemoryQueue | None = None
 ) -> Settlement[StreamRecord]:
     publisher = None if dead is None else DeadLetterPublisher(queue, dead, NoHistory(), run_id="r")
     work = EnqueueWork(queue, publisher=publisher, clock=lambda: now, new_id=lambda: "fresh", backoff=float)
@@ -55,12 +56,12 @@ def run(
     return settlement
 
 
-def items(queue: FakeQueue) -> list[dict[str, Any]]:
+def items(queue: MemoryQueue) -> list[dict[str, Any]]:
     return [item for message in queue.sent for item in orjson.loads(message.body)["items"]]
 
 
 def test_a_message_carries_keys_and_order_and_nothing_of_the_fan() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     mail: dict[str, Any] = {"email": {"S": "someone@example.org"}}
     run(queue, records(insert("e1", correlationId={"S": "c-1"}, **mail)))
     (message,) = queue.sent
@@ -113,21 +114,21 @@ DOES_NOT_COUNT = {
 
 @pytest.mark.parametrize("raw", COUNTS.values(), ids=COUNTS.keys())
 def test_a_change_that_counts_is_sent(raw: dict[str, Any]) -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     settlement = run(queue, records(raw))
     assert len(items(queue)) == settlement.counts["sent"] == 1
 
 
 @pytest.mark.parametrize("raw", DOES_NOT_COUNT.values(), ids=DOES_NOT_COUNT.keys())
 def test_a_change_that_does_not_count_is_dropped_and_acknowledged(raw: dict[str, Any]) -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     settlement = run(queue, records(raw))
     assert queue.sent == []
     assert (settlement.counts["filtered"], len(settlement.done)) == (1, 1)
 
 
 def test_a_removal_carries_the_order_of_the_removed_image() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     old = entry(version={"N": "7"}, created="2026-01-01T00:00:00.000Z", flag=False)
     settlement = run(queue, records(change("REMOVE", old=old)))
     (item,) = items(queue)
@@ -136,14 +137,14 @@ def test_a_removal_carries_the_order_of_the_removed_image() -> None:
 
 
 def test_numbers_as_strings_and_missing_order_fields_are_read_leniently() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     bare = {name: value for name, value in entry("e2").items() if name not in ("version", "createdAt")}
     run(queue, records(insert("e1", version={"S": "12"}), change("INSERT", new=bare, sequence="2")))
     assert [(item["version"], item["createdAt"]) for item in items(queue)] == [(12, UPDATED), (0, "")]
 
 
 def test_several_records_of_one_key_become_one_item_with_the_last_state() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     states = [insert("e1", str(number), version={"N": str(number)}) for number in (1, 2, 3)]
     settlement = run(queue, records(*states, insert("e2", "4")))
     assert [(item["sk"], item["version"]) for item in items(queue)] == [("ENTRY#e1", 3), ("ENTRY#e2", 1)]
@@ -152,27 +153,27 @@ def test_several_records_of_one_key_become_one_item_with_the_last_state() -> Non
 
 
 def test_an_entry_that_was_removed_last_is_sent_as_a_removal() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     run(queue, records(insert("e1", "1"), change("REMOVE", old=entry("e1"), sequence="2")))
     assert [item["op"] for item in items(queue)] == ["remove"]
 
 
 def test_clearing_the_flag_does_not_swallow_the_change_that_set_it() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     cleared = change("MODIFY", new=entry("e1", flag=False), old=entry("e1"), sequence="2")
     run(queue, records(insert("e1", "1"), cleared))
     assert len(items(queue)) == 1
 
 
 def test_a_message_carries_up_to_a_hundred_keys() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     settlement = run(queue, inserts(250))
     assert [len(orjson.loads(message.body)["items"]) for message in queue.sent] == [100, 100, 50]
     assert settlement.counts["messages"] == 3
 
 
 def test_messages_of_long_keys_stay_within_the_size_limit() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     # Six bytes each in a body.
     run(queue, records(*(insert("\uffff" * 160 + str(number), str(number)) for number in range(400))))
     assert len(items(queue)) == 400
@@ -180,13 +181,13 @@ def test_messages_of_long_keys_stay_within_the_size_limit() -> None:
 
 
 def test_a_message_of_several_correlation_ids_gets_one_of_its_own() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     run(queue, records(insert("e1", correlationId={"S": "a"}), insert("e2", correlationId={"S": "b"})))
     assert queue.sent[0].attributes["correlationId"] == "fresh"
 
 
 def test_only_the_records_of_failed_messages_are_tried_again() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     queue.fail = {1: False}
     batch = inserts(250)
     settlement = run(queue, batch)
@@ -196,26 +197,26 @@ def test_only_the_records_of_failed_messages_are_tried_again() -> None:
 
 
 def test_a_queue_that_is_unavailable_returns_everything_with_a_growing_delay_until_it_answers() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     work = EnqueueWork(queue, backoff=float)
-    queue.unavailable = True
+    queue.gate.down = True
     delays = [work(inserts(2)).again[0][1] for _ in range(3)]
-    queue.unavailable = False
+    queue.gate.down = False
     assert work(inserts(2)).again == []
-    queue.unavailable = True
+    queue.gate.down = True
     assert delays == [1.0, 2.0, 3.0]
     assert work(inserts(2)).again[0][1] == 1.0
 
 
 def test_a_refused_message_is_kept_too_and_tried_again_rarely() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     queue.fail = {0: True}
     ((_, delay),) = run(queue, inserts(1)).again
     assert delay >= 30.0
 
 
 def test_a_coalesced_record_comes_again_with_its_successor_that_failed() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     queue.fail = {0: False}
     batch = records(insert("e1", "1"), insert("e1", "2"))
     settlement = run(queue, batch)
@@ -237,17 +238,17 @@ def test_lag_counts_from_updated_at_and_only_where_the_order_changed(
     raw: dict[str, Any], lags: list[float]
 ) -> None:
     now = (seconds(UPDATED) or 0) + 2.5
-    assert run(FakeQueue(), records(raw), now).lags == lags
+    assert run(MemoryQueue(), records(raw), now).lags == lags
 
 
 def test_a_failed_message_adds_no_lag() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     queue.fail = {0: False}
     assert run(queue, inserts(3)).lags == []
 
 
 def test_the_step_after_the_send_comes_before_anything_is_acknowledged() -> None:
-    queue, seen = FakeQueue(), []
+    queue, seen = MemoryQueue(), []
     work = EnqueueWork(queue, on_step=lambda step: seen.append((step, len(queue.sent))))
     work(inserts(1))
     assert seen == [("enqueue.after_send", 1)]
@@ -257,7 +258,7 @@ def test_the_step_after_the_send_comes_before_anything_is_acknowledged() -> None
 
 
 def test_an_invocation_answers_with_the_sequence_numbers_that_were_not_sent() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     event = {"Records": [insert("e1", "11"), insert("e2", "12"), insert("e3", "13", flag=False)]}
     assert invoke_enqueue(event, queue) == {"batchItemFailures": []}
     assert len(items(queue)) == 2
@@ -293,11 +294,11 @@ BAD_EVENTS: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("event", "message"), BAD_EVENTS)
 def test_a_malformed_event_is_refused_with_the_name_of_the_field(event: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        invoke_enqueue(event, FakeQueue())
+        invoke_enqueue(event, MemoryQueue())
 
 
 def test_a_removal_that_is_handed_out_before_the_older_change_of_its_key_still_goes_out() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     older, removal = records(insert("e1", "100"), change("REMOVE", old=entry("e1"), sequence="200"))
     settlement = run(queue, [removal, older])
     assert settlement.counts["coalesced"] == 1 and settlement.counts["removals"] == 1
@@ -336,7 +337,7 @@ def created(at: str, sequence: str) -> dict[str, Any]:
 def test_of_the_removals_of_a_key_the_one_with_the_highest_order_is_sent(
     changes: list[dict[str, Any]], sent: tuple[str, str, int]
 ) -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     batch = records(*changes)
     settlement = run(queue, batch)
     (item,) = items(queue)
@@ -346,7 +347,7 @@ def test_of_the_removals_of_a_key_the_one_with_the_highest_order_is_sent(
 
 @pytest.mark.parametrize("last", [removal(EARLY, "3"), created(EARLY, "3")], ids=["removed", "created"])
 def test_the_highest_removal_goes_out_also_after_a_sending_that_failed(last: dict[str, Any]) -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     queue.fail = {0: False}
     work = EnqueueWork(queue, backoff=float)
     settlement = work(records(removal(LATE, "1"), created(EARLY, "2"), last))
@@ -358,7 +359,7 @@ def test_the_highest_removal_goes_out_also_after_a_sending_that_failed(last: dic
 
 def test_a_removal_that_a_later_creation_follows_keeps_the_lag_of_the_creation() -> None:
     now = (seconds(UPDATED) or 0) + 2.5
-    assert run(FakeQueue(), records(removal(LATE, "1"), created(EARLY, "2")), now).lags == [2.5]
+    assert run(MemoryQueue(), records(removal(LATE, "1"), created(EARLY, "2")), now).lags == [2.5]
 
 
 # What no message can carry
@@ -393,7 +394,7 @@ REFUSED = {
 def test_a_record_that_no_message_can_carry_is_a_dead_letter_without_its_image(
     raw: dict[str, Any], error: str
 ) -> None:
-    queue, dead = FakeQueue(), FakeQueue()
+    queue, dead = MemoryQueue(), MemoryQueue()
     raw["dynamodb"]["SequenceNumber"] = "77"
     settlement = run(queue, records(raw, insert("good", "78")), dead=dead)
     assert [item["sk"] for item in items(queue)] == ["ENTRY#good"]
@@ -416,15 +417,15 @@ def test_a_record_that_no_message_can_carry_is_a_dead_letter_without_its_image(
 
 
 def test_an_entry_whose_values_are_wrong_is_sent_all_the_same_and_the_save_reads_it_whole() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     run(queue, records(insert("e1", version={"S": "two"}, created="x" * 65)))
     assert [(item["version"], item["createdAt"]) for item in items(queue)] == [(0, "")]
 
 
 def test_many_changes_under_one_refused_key_are_one_dead_letter() -> None:
-    dead = FakeQueue()
+    dead = MemoryQueue()
     settlement = run(
-        FakeQueue(),
+        MemoryQueue(),
         records(*(under("CAMPAIGN#a:b", "ENTRY#c", str(number)) for number in range(9))),
         dead=dead,
     )
@@ -433,7 +434,7 @@ def test_many_changes_under_one_refused_key_are_one_dead_letter() -> None:
 
 
 def test_a_refused_record_is_not_done_before_its_dead_letter_is_confirmed() -> None:
-    queue, dead = FakeQueue(), FakeQueue()
+    queue, dead = MemoryQueue(), MemoryQueue()
     dead.fail = {0: False}
     bad, good = records(under("CAMPAIGN#a:b", "ENTRY#c"), insert("good", "2"))
     settlement = run(queue, [bad, good], dead=dead)
@@ -442,7 +443,7 @@ def test_a_refused_record_is_not_done_before_its_dead_letter_is_confirmed() -> N
 
 
 def test_an_invocation_names_the_record_that_no_message_can_carry() -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     event = {"Records": [under("CAMPAIGN#a:b", "ENTRY#c", "11"), insert("good", "12")]}
     assert invoke_enqueue(event, queue) == {"batchItemFailures": [{"itemIdentifier": "11"}]}
     assert [item["sk"] for item in items(queue)] == ["ENTRY#good"]
@@ -481,7 +482,7 @@ def test_any_record_is_sent_dropped_or_a_dead_letter(
         "NewImage": new,
         "OldImage": old,
     }
-    queue, dead = FakeQueue(), FakeQueue()
+    queue, dead = MemoryQueue(), MemoryQueue()
     settlement = run(queue, records({"eventName": event, "dynamodb": detail}), dead=dead)
     assert len(settlement.done) == 1
     assert len(items(queue)) + len(dead.sent) + settlement.counts["filtered"] == 1
@@ -506,7 +507,7 @@ def break_reading(patch: pytest.MonkeyPatch, *sequences: str) -> None:
 def test_a_record_that_raises_is_a_dead_letter_and_those_beside_it_are_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    queue, dead = FakeQueue(), FakeQueue()
+    queue, dead = MemoryQueue(), MemoryQueue()
     break_reading(monkeypatch, "17")
     with capture_logs():
         settlement = run(queue, inserts(100), dead=dead)
@@ -523,7 +524,7 @@ def test_a_record_that_raises_is_a_dead_letter_and_those_beside_it_are_sent(
 def test_of_one_key_a_record_that_raises_holds_up_neither_the_earlier_nor_the_later_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    queue, dead = FakeQueue(), FakeQueue()
+    queue, dead = MemoryQueue(), MemoryQueue()
     break_reading(monkeypatch, "2")
     batch = records(*(insert("same", str(number), version={"N": str(number)}) for number in (1, 2, 3)))
     with capture_logs():
@@ -535,18 +536,18 @@ def test_of_one_key_a_record_that_raises_holds_up_neither_the_earlier_nor_the_la
 def test_a_record_that_raises_is_not_done_before_its_dead_letter_is_confirmed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dead = FakeQueue()
+    dead = MemoryQueue()
     dead.fail = {0: False}
     break_reading(monkeypatch, "1")
     with capture_logs():
-        settlement = run(FakeQueue(), inserts(3), dead=dead)
+        settlement = run(MemoryQueue(), inserts(3), dead=dead)
     assert [record.sequence for record, _ in settlement.again] == ["1"]
 
 
 def test_a_bug_in_every_record_makes_few_dead_letters_and_all_the_rest_goes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    queue, dead = FakeQueue(), FakeQueue()
+    queue, dead = MemoryQueue(), MemoryQueue()
     work = EnqueueWork(queue, publisher=DeadLetterPublisher(queue, dead, NoHistory(), run_id="r"))
     break_reading(monkeypatch)
     with capture_logs():

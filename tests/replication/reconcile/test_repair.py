@@ -11,7 +11,6 @@ from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.queue import SendFailure
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, RepairReport
 from regworkers_core.replication.reconcile.repair import Orphans, limit_removals
@@ -212,13 +211,10 @@ def test_a_key_that_the_drain_refuses_after_all_ends_the_wait_as_rejected() -> N
 
 def test_a_send_that_is_not_confirmed_ends_the_repair() -> None:
     world = world_with(Kind.MISSING)
-
-    class Refusing(Replication):
-        def send(self, messages: object) -> list[SendFailure]:
-            return [SendFailure(0, "down", permanent=False)]
-
+    queue = Replication(world)
+    queue.gate.down = True
     with pytest.raises(TransientFailure):
-        world.reconcile(repair=True, queue=Refusing(world))
+        world.reconcile(repair=True, queue=queue)
 
 
 def orphaned(orphans: int, kept: int) -> World:

@@ -14,16 +14,17 @@ from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
+from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, decode
+from regworkers_core.domain.order import Order
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, Reconciliation
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.settings import ReplicationSettings
-from tests.replication.reconcile.messages import sent_items
 from tests.support.entries import item
-from tests.support.in_memory import MemoryLeaseTable
+from tests.support.in_memory import MemoryLeaseTable, MemoryQueue
 
 OBJECTIVE = 60.0
 START = 1_000_000.0
@@ -247,34 +248,32 @@ class DeadLetters:
         return {key: self.world.refused[key] for key in keys if key in self.world.refused}
 
 
-@dataclass
-class Replication:
+class Replication(MemoryQueue):
     """The replication queue; delivers after `world.deliver_sent_after` seconds, or never."""
 
-    world: World
-    name: str = "replication-queue"
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
 
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
+    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
+        world = self._world
         for message in messages:
             hidden = message.delay_seconds
             for wish in sent_items([message]):
                 if hidden:
-                    self.world.sent_later.append((wish, hidden))
+                    world.sent_later.append((wish, hidden))
                 else:
-                    self.world.sent.append(wish)
-                if self.world.deliver_sent_after is not None:
-                    arrives = hidden + self.world.deliver_sent_after
-                    self.world.after(arrives, lambda wish=wish: self.world.replicate(wish))
-        return []
+                    world.sent.append(wish)
+                if world.deliver_sent_after is not None:
+                    arrives = hidden + world.deliver_sent_after
+                    world.after(arrives, lambda wish=wish: world.replicate(wish))
+        return super().send(messages)
 
-    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        raise AssertionError("nothing is received here")
 
-    def delete(self, messages: Sequence[Received]) -> list[Received]:
-        raise AssertionError("nothing is deleted here")
-
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
-        raise AssertionError("no message is held here")
-
-    def depth(self) -> QueueDepth:
-        return QueueDepth(len(self.world.sent), 0, 0)
+def sent_items(messages: Sequence[Outgoing]) -> list[ReplicationItem]:
+    """The keys in messages for the replication queue, all of them valid."""
+    return [
+        ReplicationItem.parse(raw)
+        for message in messages
+        for raw in decode(message.body, MessageType.REPLICATE).items
+    ]

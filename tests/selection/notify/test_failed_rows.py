@@ -24,9 +24,9 @@ from regworkers_core.selection.notify import work
 from regworkers_core.selection.notify.source import Parcel
 from regworkers_core.selection.notify.work import NotifyWork
 from regworkers_core.selection.status import ToDo, read_campaign_status
-from tests.replication.enqueue.fakes import FakeQueue
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, raising_for, result
+from tests.support.in_memory import MemoryQueue
 from tests.support.terminal import regworkers
 from tests.support.waiting import sleeping
 
@@ -71,12 +71,12 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.mailer, self.outbox, self.dead_letters, self.may_send = (
-            FakeQueue(),
+            MemoryQueue(),
             FakeOutbox(),
             FakeDeadLetters(),
             True,
         )
-        self.analytics = FakeQueue()
+        self.analytics = MemoryQueue()
         runtime: Any = SimpleNamespace(
             names=SimpleNamespace(notification_queue="n", analytics_queue="a"),
             queue={"n": self.mailer}.__getitem__,
