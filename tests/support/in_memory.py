@@ -89,6 +89,16 @@ class MemoryQueue(SqsQueue):
         self.sent += kept
         return [SendFailure(index, "InternalError", permanent) for index, permanent in failed.items()]
 
+    def clear(self) -> None:
+        for message in tuple(self.stored.messages.values()):
+            self.stored.drop(message)
+
+    def show(self) -> None:
+        """All that waits can be received now, in the order of sending."""
+        self.stored.ready = dict(self.stored.messages)
+        for message in self.stored.messages.values():
+            message.visible_at = self.gate.now()
+
 
 class MemoryObjects(ObjectStore):
     """Through its `gate` it can be down."""

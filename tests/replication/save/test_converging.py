@@ -15,7 +15,7 @@ from regworkers_core.domain.entry import Entry, Order, lenient_order
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import Reason, TransientFailure
-from regworkers_core.engine.queue import Outgoing, SendFailure
+from regworkers_core.engine.queue import Outgoing
 from tests.replication.save.world import VISIBILITY_SECONDS, Crash, World
 from tests.support.entries import item, key
 
@@ -78,9 +78,10 @@ def test_the_message_that_wrote_is_known_among_others_for_the_same_key() -> None
     world.send(ReplicationItem(E1, Op.UPSERT))
     world.dies("save.after_write")
     world.sleep(VISIBILITY_SECONDS)
+    world.replication.show()
     # This time the other one comes first.
-    ids = list(world.replication._waiting)
-    world.replication._waiting = {id_: world.replication._waiting[id_] for id_ in reversed(ids)}
+    ready = world.replication.stored.ready
+    ready[next(iter(ready))] = ready.pop(next(iter(ready)))
     world.drain()
     assert reported(world) == ["entry.replicated"]
 
@@ -93,12 +94,11 @@ def test_an_event_that_was_refused_comes_although_its_key_goes_on_in_another_mes
     keys = [key("e1"), key("e2")]
     for each in keys:
         world.put(each, flag=False)
-    world.replication._waiting.clear()
+    world.replication.clear()
     world.send(*(ReplicationItem(each, Op.UPSERT) for each in keys))
     # One event a message.
     monkeypatch.setattr(sqs, "chunks", lambda events: [[event] for event in events])
-    refused = iter([SendFailure(0, "refused", permanent)])
-    world.analytics.refuse = lambda _index, _message: next(refused, None)
+    world.analytics.fail = {0: permanent}
     first = world.batch()
     assert first is not None and first.counts["resent"] == 1 and first.counts["applied"] == 1
     world.drain()
@@ -113,7 +113,7 @@ def test_an_entry_that_was_created_again_by_a_clock_behind_leaves_no_data_once_i
     world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
     world.drain()
     world.remove(E1)
-    world.replication._waiting.clear()
+    world.replication.clear()
     world.put(E1, createdAt="2026-01-01T00:00:01.000Z")
     world.remove(E1)
     world.drain()
@@ -128,8 +128,7 @@ def test_a_stale_removal_whose_follow_up_is_not_confirmed_stays_on_the_queue() -
     world.drain()
     del world.items[E1]
     world.send(ReplicationItem(E1, Op.REMOVE, Order("2026-01-01T00:00:01.000Z", 1, "")))
-    refused = iter([SendFailure(0, "InternalError", False)])
-    world.replication.refuse = lambda _index, _message: next(refused, None)
+    world.replication.fail = {0: False}
     world.drain()
     document = world.document(E1)
     assert document is not None and "deletedAt" in document
@@ -160,8 +159,7 @@ def test_a_second_late_removal_behind_a_tombstone_sends_nothing() -> None:
 def another_saves_without_an_event(world: World, change: Callable[[], object]) -> None:
     """The change of a state without a flag, saved by a drain that received all messages and died."""
     change()
-    for id_, (message, _) in world.replication._waiting.items():
-        world.replication._waiting[id_] = message, world.now
+    world.replication.show()
     world.dies("save.after_write")
 
 
@@ -170,7 +168,7 @@ def another_saves_without_an_event(world: World, change: Callable[[], object]) -
 def test_a_state_behind_one_that_the_same_message_wrote_is_read_again(read: str, others: int) -> None:
     world = World()
     first = world.put(E1)
-    world.replication._waiting.clear()
+    world.replication.clear()
     keys = [E1, *(key(f"other{number}") for number in range(others))]
     for each in keys[1:]:
         world.items[each] = item(each)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +11,7 @@ from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
 from regworkers_core.engine.queue import Outgoing, SendFailure
+from regworkers_core.domain.order import Order
 from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.states_to_save import KeyRequest
 from tests.replication.save.world import World
@@ -20,18 +21,13 @@ from tests.support.planted import plant
 ENTRIES = MAX_ITEMS + 30
 
 
-def one_message_of_events_is_refused(failure: SendFailure) -> None:
+def one_message_of_events_is_refused(permanent: bool) -> None:
     """The flags of its entries stay set, and the events are there after the next run."""
     world = World()
     keys = [key(f"e{number}") for number in range(ENTRIES)]
     world.items = {each: item(each) for each in keys}
     world.send(*(ReplicationItem(each, Op.UPSERT) for each in keys))
-    refused: Iterator[SendFailure] = iter([failure])
-
-    def second_is_refused(index: int, _message: Outgoing) -> SendFailure | None:
-        return next(refused, None) if index == failure.index else None
-
-    world.analytics.refuse = second_is_refused
+    world.analytics.fail = {1: permanent}
     first = world.batch()
     assert first is not None and first.counts["applied"] == first.counts["cleared"] == MAX_ITEMS
     assert flagged(world) == keys[MAX_ITEMS:], "whose events were not confirmed"
@@ -70,13 +66,12 @@ def test_an_entry_id_that_names_a_fan_is_saved_and_flagged() -> None:
     assert (world.counts["applied"], world.counts["personal_id"]) == (5, 2)
 
 
-TRANSIENT, PERMANENT = (SendFailure(1, "InternalError", False), SendFailure(1, "TooLarge", True))
 VERSIONS = [(2, 3, 1), (3, 1), (1, 3)]
 
 
-@pytest.mark.parametrize("failure", [TRANSIENT, PERMANENT])
-def test_an_event_that_is_not_confirmed_keeps_its_flag_and_comes_later(failure: SendFailure) -> None:
-    one_message_of_events_is_refused(failure)
+@pytest.mark.parametrize("permanent", [False, True])
+def test_an_event_that_is_not_confirmed_keeps_its_flag_and_comes_later(permanent: bool) -> None:
+    one_message_of_events_is_refused(permanent)
 
 
 @pytest.mark.parametrize("versions", VERSIONS)
@@ -92,7 +87,7 @@ def test_the_highest_of_several_removals_buries_the_entry(versions: tuple[int, .
             "_publish",
             "for index, failure in self._events.send(events).items():",
             "for index, failure in (self._events.send(events) and {}).items():",
-            lambda: one_message_of_events_is_refused(TRANSIENT),
+            lambda: one_message_of_events_is_refused(permanent=False),
         ),
         (
             KeyRequest,
@@ -196,12 +191,7 @@ def test_keys_that_cannot_be_sent_again_come_again_for_themselves() -> None:
             world.items[key("e3")]["version"] = 2
             world.on_step = lambda _step: None
 
-    refused = iter([1])
-
-    def refuse(_index: int, _message: Outgoing) -> SendFailure | None:
-        return SendFailure(0, "InternalError", False) if next(refused, None) else None
-
-    world.on_step, world.replication.refuse = change, refuse
+    world.on_step, world.replication.fail = change, {0: False}
     first = world.batch()
     assert first is not None and first.counts["resent"] == 1 and len(first.done) == 5
     world.drain()

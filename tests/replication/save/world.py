@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,30 +24,28 @@ from regworkers_core.engine.dependency import CircuitBreaker, Classify, Dependen
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
-from regworkers_core.engine.queue import (
-    NotHidden,
-    Outgoing,
-    QueueDepth,
-    QueueSource,
-    Received,
-    SendFailure,
-)
+from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.settling import DeadLetterPublisher
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.saver import Saver
 from tests.simulation.gate import OpenGate
 from tests.simulation.servers.mongo import Mongo
 from tests.support.entries import item
-from tests.support.in_memory import MemoryLeaseTable
+from tests.support.in_memory import MemoryLeaseTable, MemoryQueue, Switch
 
 VISIBILITY_SECONDS = 60.0
 BATCH_MESSAGES = 5
-MAX_RECEIVES = 100
 TABLE = "demand-table"
 
 
 class Crash(BaseException):
     """The process is gone: nothing catches it."""
+
+
+class _Clock(Switch):
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__()
+        self.now = now  # type: ignore[method-assign]
 
 
 class World:
@@ -62,8 +59,10 @@ class World:
         self.on_read: Callable[[], None] = lambda: None
         self.on_step: Callable[[str], None] = lambda _step: None
         self.refuse: Callable[[], str | None] = lambda: None
-        self.replication, self.analytics = MemoryQueue(self, "replication"), MemoryQueue(self, "analytics")
-        self.dead = MemoryQueue(self, "replication-dlq")
+        gate = _Clock(lambda: self.now)
+        self.replication, self.analytics, self.dead = (
+            MemoryQueue(name, gate) for name in ("replication", "analytics", "replication-dlq")
+        )
         self.collection = Mongo().client(OpenGate())["replica"]["entries"]
         self.dynamodb, self.mongo = self._dependency("dynamodb"), self._dependency("mongo", classify_mongo)
         policy = RetryPolicy()
@@ -217,56 +216,3 @@ class World:
 
     def record(self, dead_letters: Sequence[Any], *, at: str, run_id: str) -> None:
         pass
-
-
-class MemoryQueue:
-    """SQS: visibility, receive counts, and a redrive policy that should never act."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.name = name
-        self._world = world
-        self._ids = itertools.count()
-        self._waiting: dict[str, tuple[Received, float]] = {}
-        self.sent: list[Outgoing] = []
-        self.redriven = 0
-        # The number of a message in a send, and its content: why it is refused, or None.
-        self.refuse: Callable[[int, Outgoing], SendFailure | None] = lambda _index, _message: None
-
-    def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
-        failures = []
-        for index, message in enumerate(messages):
-            if (failure := self.refuse(index, message)) is not None:
-                failures.append(failure)
-                continue
-            self.sent.append(message)
-            id_ = f"{self.name}-{next(self._ids)}"
-            received = Received(id_, id_, message.body.decode(), dict(message.attributes), 0)
-            self._waiting[id_] = (received, self._world.now)
-        return failures
-
-    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        found = []
-        for id_, (message, visible_at) in list(self._waiting.items()):
-            if visible_at > self._world.now or len(found) == limit:
-                continue
-            if message.receive_count == MAX_RECEIVES:
-                self.redriven += 1
-                del self._waiting[id_]
-                continue
-            received = Received(id_, id_, message.body, message.attributes, message.receive_count + 1)
-            self._waiting[id_] = (received, self._world.now + visibility_seconds)
-            found.append(received)
-        return found
-
-    def delete(self, messages: Sequence[Received]) -> list[Received]:
-        for message in messages:
-            self._waiting.pop(message.message_id, None)
-        return []
-
-    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
-        for message, seconds in messages:
-            self._waiting[message.message_id] = (message, self._world.now + seconds)
-        return NotHidden()
-
-    def depth(self) -> QueueDepth:
-        return QueueDepth(len(self._waiting), 0, 0)
