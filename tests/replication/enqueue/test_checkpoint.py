@@ -49,22 +49,6 @@ def test_once_all_is_acknowledged_the_checkpoint_is_the_last_and_nothing_is_reme
     assert len(tracker) == 0
 
 
-def test_sequence_numbers_are_compared_as_integers() -> None:
-    tracker = ContiguousTracker("99")
-    tracker.read("100")
-    tracker.acknowledge("100")
-    assert tracker.checkpoint == "100"
-
-
-def test_what_is_acknowledged_behind_a_gap_still_counts_as_unsettled() -> None:
-    tracker = ContiguousTracker()
-    for sequence in ("1", "2", "3"):
-        tracker.read(sequence)
-    tracker.acknowledge("2")
-    tracker.acknowledge("3")
-    assert (tracker.checkpoint, len(tracker)) == (None, 3)
-
-
 def test_unknown_and_repeated_acknowledgements_are_ignored() -> None:
     tracker = ContiguousTracker("5")
     tracker.read("6")

@@ -35,10 +35,6 @@ def test_rows_below_a_prefix_are_a_lease_table_that_touches_no_others() -> None:
     assert {row.key.pk for row in table.stored.values()} == {"LEASE#draw", "shadow/LEASE#draw"}
 
 
-def test_the_fake_table_keeps_the_contract_of_a_lease_table() -> None:
-    check_lease_table(MemoryLeaseTable())
-
-
 def test_a_free_lease_is_taken_at_once_and_the_token_grows_with_every_change_of_hands() -> None:
     table, clock = MemoryLeaseTable(), Clock()
     first = held(holder(table, "a", clock).acquire("backfill"))

@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 
 from regworkers_core.adapters.aws.tables import attributes
-from regworkers_core.replication.enqueue.shard_rows import split_rows
 from regworkers_core.replication.enqueue.stream_probe import has_unread, stream_lag
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.runtime import Runtime
@@ -92,15 +91,3 @@ def test_what_a_dead_consumer_had_in_hand_is_queued_by_its_successor(runtime: Ru
     dead.close()
     assert dead.counts()["leases_lost"] == 1
     assert not has_unread(runtime.streams, runtime.leases)
-
-
-def test_a_consumer_that_leaves_is_followed_without_waiting_for_a_lease_time(runtime: Runtime) -> None:
-    first = consumer(runtime, "first", 60.0)
-    wait_until(lambda: first.receive() == [] and first.may_idle(), what="holding the shard")
-    first.close()
-    rows, consumers = split_rows(runtime.leases.rows(f"STREAM#{runtime.names.demand_table}"))
-    assert [row.owner for row in rows.values()] == [""]
-    assert consumers == []
-    second = consumer(runtime, "second", 60.0)
-    # Less than a lease time, but its first read may take a moment.
-    wait_until(lambda: second.receive() == [] and second.may_idle(), seconds=20, what="holding the shard")

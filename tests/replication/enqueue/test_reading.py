@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.aws.streams import StreamPage
-from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
+from regworkers_core.domain.reasons import DependencyDown, TransientFailure
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.replication.enqueue.held_shards import HeldShard
 from regworkers_core.replication.enqueue.shard_rows import position_of
@@ -161,13 +161,6 @@ def test_a_stream_of_which_nothing_is_known_and_that_cannot_be_listed_is_a_failu
     written = world.service.write("s1")
     world.clock.now += 1.0
     assert work_off(source) == written
-
-
-def test_a_table_without_a_stream_ends_the_drain_with_the_way_out() -> None:
-    world = World("s1")
-    world.service.view = "KEYS_ONLY"
-    with pytest.raises(UsageError, match="regworkers provision"):
-        world.consumer().receive()
 
 
 def test_a_shard_that_is_empty_is_not_read_more_often_than_its_pause_allows() -> None:

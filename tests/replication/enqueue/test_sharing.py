@@ -62,19 +62,6 @@ def test_an_unfinished_shard_that_left_the_listing_is_a_loss_and_sets_its_childr
     assert after.counts()["trimmed"] >= 1
 
 
-def test_rows_of_finished_shards_are_removed_once_they_left_the_listing() -> None:
-    world = World("parent")
-    source = world.consumer()
-    world.service.write("parent")
-    world.service.split("parent", "child")
-    work_off(source)
-    world.service.forget("parent")
-    world.pass_time(11, source)
-    work_off(source)
-    assert shard_key(TABLE, "parent") not in world.table.stored
-    assert work_off(source) == []
-
-
 def test_a_stream_created_again_is_read_from_its_start_and_the_loss_is_counted() -> None:
     world = World("s1")
     source = world.consumer("a")
@@ -88,20 +75,6 @@ def test_a_stream_created_again_is_read_from_its_start_and_the_loss_is_counted()
     assert work_off(after) == new
     assert world.checkpoint("s1") == new[-1]
     assert after.counts()["trimmed"] == 1
-
-
-def test_a_stream_created_again_while_its_shards_are_held_is_changed_to() -> None:
-    world = World("s1")
-    source = world.consumer("a")
-    world.service.write("s1", 5)
-    work_off(source)
-    world.service.recreate("s1")
-    new = world.service.write("s1", 3)
-    seen: list[str] = []
-    for _ in range(12):
-        world.pass_time(1, source)
-        seen += work_off(source, rounds=3)
-    assert seen == new
 
 
 def test_two_consumers_share_the_shards_and_each_record_goes_to_one_of_them() -> None:

@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.adapters.aws.clients import classify_aws
-from regworkers_core.adapters.aws.streams import IteratorExpired, Shard, Trimmed, stream_record
+from regworkers_core.adapters.aws.streams import stream_record
 from regworkers_core.domain.messages import fit_correlation_id
-from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.adapters.fakes import client_error
@@ -22,92 +20,6 @@ def one_shard() -> StreamsService:
     service = StreamsService()
     service.add("s1")
     return service
-
-
-def test_a_listing_goes_on_page_by_page() -> None:
-    service = StreamsService()
-    for number in range(201):
-        service.add(f"s{number}")
-    streams, after, sizes = streams_of(service), None, []
-    for _ in range(3):
-        page = streams.listing(service.arn, after)
-        sizes.append(len(page.shards))
-        after = page.last
-    assert (sizes, after) == ([100, 100, 1], None)
-
-
-def test_the_children_of_a_shard_are_reported_where_the_endpoint_knows_the_filter() -> None:
-    service = one_shard()
-    service.split("s1", "s2", "s3")
-    service.split("s2", "s4")
-    children = streams_of(service).children(service.arn, "s1")
-    assert children == [Shard("s2", "s1"), Shard("s3", "s1")]
-
-
-@pytest.mark.parametrize("what", ["ignores", "refuses"])
-def test_an_endpoint_that_does_not_know_the_filter_is_reported_apart(what: str) -> None:
-    service = one_shard()
-    service.split("s1", "s2")
-    service.filter = what
-    assert streams_of(service).children(service.arn, "s1") is None
-
-
-def test_a_listing_is_not_repeated_within_one_call() -> None:
-    service = one_shard()
-    service.fail("describe_stream", *[client_error("LimitExceededException")] * 3)
-    with pytest.raises(TransientFailure):
-        streams_of(service).listing(service.arn)
-    assert service.calls["describe_stream"] == 1
-
-
-@pytest.mark.parametrize("code", ["TrimmedDataAccessException", "ResourceNotFoundException"])
-def test_what_is_gone_is_trimmed(code: str) -> None:
-    service = one_shard()
-    service.fail("get_shard_iterator", client_error(code))
-    with pytest.raises(Trimmed):
-        streams_of(service).iterator(service.arn, "s1", "5")
-
-
-def test_listings_that_fail_leave_the_breaker_of_the_reads_closed() -> None:
-    service = one_shard()
-    streams = streams_of(service)
-    streams._reads = Dependency("streams", classify_aws("streams"), policy=RetryPolicy(attempts=1))
-    service.fail("describe_stream", *[client_error("InternalServerError")] * 20)
-    for _ in range(20):
-        with pytest.raises(TransientFailure):
-            streams.listing(service.arn)
-    assert streams.read("s1", streams.iterator(service.arn, "s1", None), 10).records == []
-
-
-def test_reading_begins_at_the_horizon_or_right_after_a_record_and_never_at_the_tip() -> None:
-    service = one_shard()
-    first, *later = service.write("s1", 3)
-    streams = streams_of(service)
-
-    def read(after: str | None) -> list[str]:
-        page = streams.read("s1", streams.iterator(service.arn, "s1", after), 10)
-        return [record.sequence for record in page.records]
-
-    assert read(None) == [first, *later] and read(first) == later
-
-
-def test_an_expired_iterator_is_reported_apart() -> None:
-    service = one_shard()
-    streams = streams_of(service)
-    iterator = streams.iterator(service.arn, "s1", None)
-    service.expire_iterators()
-    with pytest.raises(IteratorExpired):
-        streams.read("s1", iterator, 10)
-
-
-def test_an_iterator_is_not_used_again_after_a_connection_error() -> None:
-    service = one_shard()
-    streams = streams_of(service)
-    iterator = streams.iterator(service.arn, "s1", None)
-    service.disconnect("get_records")
-    with pytest.raises(IteratorExpired):
-        streams.read("s1", iterator, 10)
-    assert service.calls["get_records"] == 1
 
 
 def test_a_shard_that_is_read_too_often_does_not_count_as_empty_and_opens_no_breaker() -> None:

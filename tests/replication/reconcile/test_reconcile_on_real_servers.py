@@ -174,50 +174,6 @@ def test_a_document_without_custody_fields_is_of_the_lowest_order(runtime: Runti
     assert (document(runtime, key("e1")) or {})["_replication"]["version"] == 1
 
 
-def test_an_entry_with_an_open_dead_letter_is_rejected_and_never_sent_again(runtime: Runtime) -> None:
-    put(runtime, key("nomail"), **AGED, email=None)
-    put(runtime, key("fine"), **AGED)
-    _, saved = replicate_all(runtime)
-    assert saved.counts["dead_lettered"] == 1
-    result = reconcile(runtime, repair=True)
-    assert findings(result) == {"rejected": 1} and not result.clean
-    assert result.repair is not None and result.repair.sent == 0 and waiting_keys(runtime) == 0
-    assert "dead letter" in result.explanations[Kind.REJECTED]
-
-
-def test_a_refused_state_that_was_corrected_since_is_an_ordinary_difference(runtime: Runtime) -> None:
-    put(runtime, key("e1"), **AGED, email=None)
-    replicate_all(runtime)
-    put(runtime, key("e1"), **AGED, version=2)
-    assert findings(reconcile(runtime)) == {"missing": 1}
-
-
-def test_a_replica_ahead_of_its_source_is_reported_and_left_alone(runtime: Runtime) -> None:
-    put(runtime, key("e1"), **AGED, version=3)
-    replicate_all(runtime)
-    put(runtime, key("e1"), **AGED, version=2, needsReplication=False)
-    result = reconcile(runtime, repair=True)
-    assert findings(result) == {"ahead": 1} and not result.clean
-    assert waiting_keys(runtime) == 0 and (document(runtime, key("e1")) or {})["version"] == 3
-
-
-def test_a_repair_without_a_save_drain_says_what_is_open_and_what_must_run(runtime: Runtime) -> None:
-    put(runtime, key("e1"), **AGED)
-    result = reconcile(runtime, repair=True)
-    assert result.repair is not None
-    assert not result.clean and result.repair.remaining[Kind.MISSING] == 1
-    assert "regworkers drain save" in result.repair.advice
-    run(runtime, "save")
-    assert reconcile(runtime).clean
-
-
-def test_one_campaign_is_compared_by_itself(runtime: Runtime) -> None:
-    put(runtime, key("e1"), **AGED)
-    put(runtime, key("e1", "winter"), **AGED)
-    result = reconcile(runtime, "winter")
-    assert findings(result) == {"missing": 1} and result.samples[Kind.MISSING] == ("winter:e1",)
-
-
 def test_the_answer_is_a_document_without_a_fan_s_data(runtime: Runtime) -> None:
     plant_all(runtime)
     text = str(reconcile(runtime).as_dict())

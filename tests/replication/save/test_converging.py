@@ -134,15 +134,6 @@ def test_a_stale_removal_whose_follow_up_is_not_confirmed_stays_on_the_queue() -
     assert document is not None and "deletedAt" in document
 
 
-def test_a_late_removal_of_a_former_life_leaves_the_present_one_alone() -> None:
-    world = World()
-    world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
-    world.drain()
-    world.send(ReplicationItem(E1, Op.REMOVE, Order("2026-01-01T00:00:01.000Z", 1, "")))
-    world.drain()
-    assert "deletedAt" not in (world.document(E1) or {"deletedAt": 1}) and not world.counts["removed_again"]
-
-
 def test_a_second_late_removal_behind_a_tombstone_sends_nothing() -> None:
     world = World()
     world.put(E1, createdAt="2026-01-01T00:00:02.000Z")

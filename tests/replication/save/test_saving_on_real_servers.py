@@ -79,17 +79,6 @@ def test_a_removed_entry_leaves_a_tombstone_without_personal_data(runtime: Runti
     assert [event["type"] for event in events(runtime)] == ["entry.replicated", "entry.removed"]
 
 
-def test_an_entry_created_again_at_version_one_replaces_its_tombstone(runtime: Runtime) -> None:
-    put(runtime, key("e1"), version=7, createdAt="2026-01-01T00:00:00.000Z")
-    replicate_all(runtime)
-    remove(runtime, key("e1"))
-    replicate_all(runtime)
-    put(runtime, key("e1"), version=1, createdAt="2026-02-01T00:00:00.000Z")
-    replicate_all(runtime)
-    stored = document(runtime, key("e1"))
-    assert stored is not None and stored["version"] == 1 and "deletedAt" not in stored
-
-
 def test_a_late_removal_does_not_bury_the_entry_created_since(runtime: Runtime) -> None:
     old = Order("2026-01-01T00:00:00.000Z", 7, "2026-01-01T00:00:00.000Z")
     put(runtime, key("e1"), version=1, createdAt="2026-02-01T00:00:00.000Z")
@@ -107,21 +96,6 @@ def test_a_tombstone_yields_only_to_a_greater_order_and_says_resurrected(runtime
     _, saved = replicate_all(runtime)
     assert saved.counts["resurrected"] == 1
     assert "deletedAt" in (document(runtime, key("e1")) or {})
-
-
-def test_an_older_state_never_overwrites_a_newer_one(runtime: Runtime) -> None:
-    put(runtime, key("e1"), version=9, firstName="new")
-    replicate_all(runtime)
-    put(
-        runtime,
-        key("e1"),
-        version=8,
-        firstName="old",
-        createdAt=(source(runtime, key("e1")) or {})["createdAt"],
-    )
-    _, saved = replicate_all(runtime)
-    assert saved.counts["stale"] == 1
-    assert (document(runtime, key("e1")) or {})["firstName"] == "new"
 
 
 def test_an_optional_field_that_vanished_vanishes_from_the_replica(runtime: Runtime) -> None:
@@ -200,20 +174,6 @@ def test_an_update_between_read_and_clear_keeps_its_flag_and_goes_round_again(ru
     assert saved.counts["changed_meanwhile"] == 1 and saved.counts["applied"] == 2
     assert (document(runtime, key("e1")) or {})["firstName"] == "second"
     assert (source(runtime, key("e1")) or {})["replicatedVersion"] == 2
-
-
-def test_clearing_the_flag_with_a_real_update_causes_no_second_message(runtime: Runtime) -> None:
-    put(runtime, key("e1"))
-    run(runtime, "enqueue")
-    runtime.dynamodb.update_item(
-        TableName=runtime.names.demand_table,
-        Key={"PK": {"S": key("e1").pk}, "SK": {"S": key("e1").sk}},
-        UpdateExpression="SET needsReplication = :f, replicatedVersion = :v",
-        ExpressionAttributeValues={":f": {"BOOL": False}, ":v": {"N": "1"}},
-    )
-    second = run(runtime, "enqueue")
-    assert second.counts["received"] == second.counts["dropped"] == 1
-    assert runtime.queue(runtime.names.replication_queue).depth().total == 1
 
 
 def test_an_entry_of_an_unknown_campaign_is_saved_and_counted(runtime: Runtime) -> None:
