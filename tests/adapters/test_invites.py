@@ -79,24 +79,6 @@ def test_throttling_is_retried_by_the_one_policy_and_then_transient() -> None:
         table(FakeClient(batch_write_item=[BUSY] * 3)).write(INVITES[:5])
 
 
-def test_keys_that_were_not_read_are_asked_again_and_never_taken_for_absent() -> None:
-    def answer(RequestItems: dict[str, Any]) -> dict[str, Any]:
-        assert RequestItems[TABLE]["ConsistentRead"] is True
-        keys = RequestItems[TABLE]["Keys"]
-        responses = [{**key, "ttl": {"N": "7"}} for key in keys[:20] if key["SK"]["S"] != KEYS[5][1]]
-        left = {TABLE: {"Keys": keys[20:]}} if keys[20:] else {}
-        return {"Responses": {TABLE: responses}, "UnprocessedKeys": left}
-
-    found = table(FakeClient(batch_get_item=answer)).ttls(KEYS)
-    assert found == {key: 7 for key in KEYS if key != KEYS[5]}
-
-    def nothing(RequestItems: dict[str, Any]) -> dict[str, Any]:
-        return {"Responses": {}, "UnprocessedKeys": RequestItems}
-
-    with pytest.raises(TransientFailure, match="60 keys stayed unprocessed"):
-        table(FakeClient(batch_get_item=nothing)).ttls(KEYS)
-
-
 def test_no_answer_is_transient_and_a_missing_table_is_the_operators() -> None:
     timeout = ReadTimeoutError(endpoint_url="http://x")
     with pytest.raises(TransientFailure, match="ReadTimeoutError"):

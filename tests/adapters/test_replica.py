@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.errors import BulkWriteError
 
-from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.entry_documents import Effect, Stored, Write, same_content
 from regworkers_core.adapters.mongo.replica import Replica
@@ -117,15 +116,6 @@ def history_goes_wrong(replica: Replica, moves: Sequence[tuple[bool, int, int, i
         if model.live and stored.fields != live(key, stored.order).fields:
             return f"move {number}: holds other content"
     return None
-
-
-def test_without_the_guard_a_late_older_state_overwrites_a_newer_one(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    late = [(True, 1, 2, 1), (True, 1, 1, 1)]
-    assert history_goes_wrong(runtime.replica, late) is None
-    monkeypatch.setattr(entry_documents, "_guard", lambda write: {"_id": write.key.document_id})
-    assert history_goes_wrong(runtime.replica, late) is not None
 
 
 # Many writers

@@ -92,18 +92,6 @@ class Busy:
         return {"Responses": {name: [{**each, "ref": {"S": "r"}} for each in wanted["Keys"]]}}
 
 
-@pytest.mark.parametrize("times", [1, 99])
-def test_keys_that_stay_unprocessed_are_asked_again_and_never_taken_for_absent(times: int) -> None:
-    policy = RetryPolicy(attempts=3)
-    dependency = Dependency("dynamodb", lambda error: error, policy=policy)
-    claims = EntryClaims(Busy(times), dependency, "table", sleep=lambda _seconds: None)
-    if times == 1:
-        assert claims.read([KEY])[KEY]["ref"] == "r"
-    else:
-        with pytest.raises(TransientFailure, match="unprocessed"):
-            claims.read([KEY])
-
-
 def test_claims_and_entries_are_read_consistently() -> None:
     asked: list[bool] = []
 

@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.keys import EntryKey
@@ -105,11 +104,6 @@ def a_slow_saver_is_overtaken(runtime: Runtime) -> str:
 
 def test_a_saver_that_was_overtaken_does_not_overwrite_the_newer_state(runtime: Runtime) -> None:
     assert a_slow_saver_is_overtaken(runtime) == "second"
-
-
-def test_without_the_version_guard_it_would(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry_documents, "_guard", lambda write: {"_id": write.key.document_id})
-    assert a_slow_saver_is_overtaken(runtime) == "first"
 
 
 # MongoDB commits and then times out

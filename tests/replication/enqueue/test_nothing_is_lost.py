@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws.streams import StreamRecord
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.replication.enqueue import held_shards
-from regworkers_core.replication.enqueue.held_shards import ContiguousTracker
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.settings import EnqueueSettings
-from tests.replication.enqueue.test_checkpoint import MaximumTracker
 from tests.replication.enqueue.world import LEASE_SECONDS, World
 
 LIMITS = EnqueueSettings(batch_records=5, max_unacknowledged=20, lease_seconds=LEASE_SECONDS)
@@ -122,15 +117,3 @@ GAP: list[Step] = [*[("receive", 0)] * 3, ("finish", 4), ("close", 0)]
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 15)), min_size=5, max_size=40))
 def test_no_record_is_ever_lost(steps: list[Step]) -> None:
     assert losses(steps) == set()
-
-
-@contextmanager
-def tracker(kind: type[ContiguousTracker]) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(held_shards, "ContiguousTracker", kind)
-        yield
-
-
-def test_a_source_that_checkpoints_the_maximum_loses_records() -> None:
-    with tracker(MaximumTracker):
-        assert losses(GAP) != set()

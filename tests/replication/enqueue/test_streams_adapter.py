@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.streams import stream_record
 from regworkers_core.domain.messages import fit_correlation_id
-from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.adapters.fakes import client_error
@@ -20,6 +22,17 @@ def one_shard() -> StreamsService:
     service = StreamsService()
     service.add("s1")
     return service
+
+
+def test_listings_that_fail_leave_the_breaker_of_the_reads_closed() -> None:
+    service = one_shard()
+    streams = streams_of(service)
+    streams._reads = Dependency("streams", classify_aws("streams"), policy=RetryPolicy(attempts=1))
+    service.fail("describe_stream", *[client_error("InternalServerError")] * 20)
+    for _ in range(20):
+        with pytest.raises(TransientFailure):
+            streams.listing(service.arn)
+    assert streams.read("s1", streams.iterator(service.arn, "s1", None), 10).records == []
 
 
 def test_a_shard_that_is_read_too_often_does_not_count_as_empty_and_opens_no_breaker() -> None:
