@@ -119,23 +119,6 @@ def test_chaos_repeats_shuffles_and_brings_back_but_loses_nothing() -> None:
     assert max(counts.values()) == 2
 
 
-def test_a_move_task_sends_dead_letters_again_as_new_messages(world: World) -> None:
-    world.send("a", "b")
-    for _ in range(3):
-        world.receive()
-        world.gate.time += 31
-    arn = world.account.queues.queues["dlq"].arn
-    started = world.sqs.start_message_move_task(SourceArn=arn, MaxNumberOfMessagesPerSecond=1)
-    (task,) = world.sqs.list_message_move_tasks(SourceArn=arn)["Results"]
-    assert (task["Status"], task["TaskHandle"]) == ("RUNNING", started["TaskHandle"])
-    assert refused(world.sqs.start_message_move_task, SourceArn=arn) == "UnsupportedOperation"
-    world.gate.time += 1
-    (task,) = world.sqs.list_message_move_tasks(SourceArn=arn)["Results"]
-    assert (task["Status"], task["ApproximateNumberOfMessagesMoved"]) == ("COMPLETED", 2)
-    received = world.receive()
-    assert [each["Attributes"]["ApproximateReceiveCount"] for each in received] == ["1", "1"]
-
-
 def test_objects_are_written_on_condition_and_locked_versions_stay() -> None:
     gate = HeldGate()
     s3 = Aws().client("s3", gate)

@@ -8,15 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.simulation.gate import Gate
-from tests.simulation.servers.client import METADATA, Refused, operation
-
-# What a bucket does not have until it is put: the part of the name of its operations, the member, the error.
-_SETTINGS = {
-    "public_access_block": ("PublicAccessBlockConfiguration", "NoSuchPublicAccessBlockConfiguration"),
-    "lifecycle": ("Rules", "NoSuchLifecycleConfiguration"),
-    "policy": ("Policy", "NoSuchBucketPolicy"),
-    "object_lock": ("ObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"),
-}
+from tests.simulation.servers.client import Refused, operation
 
 
 @dataclass(slots=True, eq=False)
@@ -71,20 +63,20 @@ class Buckets:
                 "BucketAlreadyOwnedByYou", "Your previous request to create the bucket succeeded", 409
             )
         self.buckets[Bucket] = StoredBucket(Bucket, gate.now())
-        return {"Location": f"/{Bucket}", "ResponseMetadata": METADATA}
+        return {"Location": f"/{Bucket}"}
 
     @operation
     def head_bucket(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
         if Bucket not in self.buckets:
             raise Refused("404", "Not Found", 404)
-        return {"BucketRegion": self.region, "ResponseMetadata": METADATA}
+        return {"BucketRegion": self.region}
 
     @operation
     def delete_bucket(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
         if self._bucket(Bucket).versions:
             raise Refused("BucketNotEmpty", "The bucket you tried to delete is not empty", 409)
         del self.buckets[Bucket]
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def list_buckets(self, gate: Gate, **more: Any) -> dict[str, Any]:
@@ -92,12 +84,12 @@ class Buckets:
             {"Name": each.name, "CreationDate": whole_seconds(each.created_at)}
             for each in self.buckets.values()
         ]
-        return {"Buckets": rows, "ResponseMetadata": METADATA}
+        return {"Buckets": rows}
 
     @operation
     def get_bucket_versioning(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
         status = self._bucket(Bucket).versioning
-        return {**({} if status is None else {"Status": status}), "ResponseMetadata": METADATA}
+        return {**({} if status is None else {"Status": status})}
 
     @operation
     def put_bucket_versioning(
@@ -107,67 +99,7 @@ class Buckets:
         if status == "Suspended" and "object_lock" in bucket.settings:
             raise Refused("InvalidBucketState", "An Object Lock configuration is present on this bucket", 409)
         bucket.versioning = status
-        return {"ResponseMetadata": METADATA}
-
-    def _setting(self, bucket: str, name: str) -> dict[str, Any]:
-        member, absent = _SETTINGS[name]
-        settings = self._bucket(bucket).settings
-        if name not in settings:
-            raise Refused(absent, "The configuration does not exist", 404)
-        return {member: settings[name], "ResponseMetadata": METADATA}
-
-    def _set(self, bucket: str, name: str, value: Any) -> dict[str, Any]:
-        self._bucket(bucket).settings[name] = value
-        return {"ResponseMetadata": METADATA}
-
-    def _unset(self, bucket: str, name: str) -> dict[str, Any]:
-        self._bucket(bucket).settings.pop(name, None)
-        return {"ResponseMetadata": METADATA}
-
-    @operation
-    def get_public_access_block(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
-        return self._setting(Bucket, "public_access_block")
-
-    @operation
-    def put_public_access_block(
-        self, gate: Gate, *, Bucket: str, PublicAccessBlockConfiguration: Any
-    ) -> dict[str, Any]:
-        return self._set(Bucket, "public_access_block", PublicAccessBlockConfiguration)
-
-    @operation
-    def delete_public_access_block(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
-        return self._unset(Bucket, "public_access_block")
-
-    @operation
-    def get_bucket_lifecycle_configuration(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
-        return self._setting(Bucket, "lifecycle")
-
-    @operation
-    def put_bucket_lifecycle_configuration(
-        self, gate: Gate, *, Bucket: str, LifecycleConfiguration: Any
-    ) -> dict[str, Any]:
-        return self._set(Bucket, "lifecycle", LifecycleConfiguration["Rules"])
-
-    @operation
-    def delete_bucket_lifecycle(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
-        return self._unset(Bucket, "lifecycle")
-
-    @operation
-    def get_bucket_policy(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
-        return self._setting(Bucket, "policy")
-
-    @operation
-    def put_bucket_policy(self, gate: Gate, *, Bucket: str, Policy: str) -> dict[str, Any]:
-        """It is kept, and not evaluated."""
-        return self._set(Bucket, "policy", Policy)
-
-    @operation
-    def delete_bucket_policy(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
-        return self._unset(Bucket, "policy")
-
-    @operation
-    def get_object_lock_configuration(self, gate: Gate, *, Bucket: str) -> dict[str, Any]:
-        return self._setting(Bucket, "object_lock")
+        return {}
 
     @operation
     def put_object_lock_configuration(
@@ -175,9 +107,59 @@ class Buckets:
     ) -> dict[str, Any]:
         if self._bucket(Bucket).versioning != "Enabled":
             raise Refused("InvalidBucketState", "Versioning must be 'Enabled' on the bucket", 409)
-        return self._set(Bucket, "object_lock", ObjectLockConfiguration)
+        self._bucket(Bucket).settings["object_lock"] = ObjectLockConfiguration
+        return {}
 
 
 def whole_seconds(at: float) -> datetime:
     """As S3 has times."""
     return datetime.fromtimestamp(int(at), UTC)
+
+
+def _get(name: str, member: str, absent: str) -> Any:
+    def get(self: Buckets, gate: Gate, *, Bucket: str) -> dict[str, Any]:
+        settings = self._bucket(Bucket).settings
+        if name not in settings:
+            raise Refused(absent, "The configuration does not exist", 404)
+        return {member: settings[name]}
+
+    return operation(get)
+
+
+def _put(name: str, parameter: str, part: str = "") -> Any:
+    def put(self: Buckets, gate: Gate, *, Bucket: str, **given: Any) -> dict[str, Any]:
+        value = given[parameter]
+        self._bucket(Bucket).settings[name] = value[part] if part else value
+        return {}
+
+    return operation(put)
+
+
+def _delete(name: str) -> Any:
+    def delete(self: Buckets, gate: Gate, *, Bucket: str) -> dict[str, Any]:
+        self._bucket(Bucket).settings.pop(name, None)
+        return {}
+
+    return operation(delete)
+
+
+# What a bucket does not have until it is put.
+_BLOCK, _RULES, _POLICY, _LOCK = "public_access_block", "lifecycle", "policy", "object_lock"
+for _name, _made in {
+    "get_public_access_block": _get(
+        _BLOCK, "PublicAccessBlockConfiguration", "NoSuchPublicAccessBlockConfiguration"
+    ),
+    "put_public_access_block": _put(_BLOCK, "PublicAccessBlockConfiguration"),
+    "delete_public_access_block": _delete(_BLOCK),
+    "get_bucket_lifecycle_configuration": _get(_RULES, "Rules", "NoSuchLifecycleConfiguration"),
+    "put_bucket_lifecycle_configuration": _put(_RULES, "LifecycleConfiguration", "Rules"),
+    "delete_bucket_lifecycle": _delete(_RULES),
+    "get_bucket_policy": _get(_POLICY, "Policy", "NoSuchBucketPolicy"),
+    # It is kept, and not evaluated.
+    "put_bucket_policy": _put(_POLICY, "Policy"),
+    "delete_bucket_policy": _delete(_POLICY),
+    "get_object_lock_configuration": _get(
+        _LOCK, "ObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"
+    ),
+}.items():
+    setattr(Buckets, _name, _made)

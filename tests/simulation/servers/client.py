@@ -120,6 +120,7 @@ class Client:
                 after(server, operation, arguments)
                 raise refused.error(operation) from None
             after(server, operation, arguments)
+            answer.setdefault("ResponseMetadata", METADATA)
             return answer
 
         return call

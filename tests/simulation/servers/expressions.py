@@ -1,4 +1,4 @@
-"""DynamoDB's conditions, compiled once each to functions of an item."""
+"""DynamoDB's conditions, as far as the product writes them: compiled once each to functions of an item."""
 
 from __future__ import annotations
 
@@ -11,29 +11,17 @@ from typing import Any
 # DynamoDB's reserved words, in capitals.
 from ministack.services._dynamodb_keywords import AWS_KEYWORDS
 
-from tests.simulation.servers.values import (
-    Item,
-    Value,
-    binary,
-    equal,
-    invalid,
-    number,
-    order,
-    stored_value,
-    text_bytes,
-)
+from tests.simulation.servers.values import Item, Value, equal, invalid, order
 
 # Given names and values by their placeholders. PartiQL's parameters have their positions.
 Names = Mapping[str, str]
 Values = Mapping[Any, Value]
 Test = Callable[[Item, Names, Values], bool]
 Operand = Callable[[Item, Names, Values], "Value | None"]
-Step = str | int
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*|\#[A-Za-z0-9_]+)|(?P<value>:[A-Za-z0-9_]+|\?)"""
-    r"""|(?P<number>-?\d+(?:\.\d+)?)|(?P<quoted>"(?:[^"]|"")*")|(?P<text>'(?:[^']|'')*')"""
-    r"""|(?P<sign><>|<=|>=|[=<>()\[\].,+-]))"""
+    r"""|(?P<quoted>"(?:[^"]|"")*")|(?P<sign><>|<=|>=|[=<>(),+]))"""
 )
 PARTIQL = "statement"
 _COMPARED: Mapping[str, Callable[[int], bool]] = {
@@ -42,7 +30,7 @@ _COMPARED: Mapping[str, Callable[[int], bool]] = {
     ">": lambda found: found > 0,
     ">=": lambda found: found >= 0,
 }
-_WORDS = frozenset({"AND", "OR", "NOT", "BETWEEN", "IN", "IS", "SET", "REMOVE", "ADD", "DELETE", "MISSING"})
+_WORDS = frozenset({"AND", "OR", "NOT", "BETWEEN", "IN", "IS", "SET", "REMOVE", "ADD", "MISSING"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +132,6 @@ class Parser:
             absent = not self.accept("NOT")
             self.take("MISSING")
             return lambda item, names, values: (left(item, names, values) is None) is absent
-        if self.accept("BETWEEN"):
-            low = self.operand()
-            self.take("AND")
-            return _between(left, low, self.operand())
         if self.accept("IN"):
             among = self.listed(self.operand)
             return lambda i, n, v: any(equal(left(i, n, v), each(i, n, v)) for each in among)
@@ -165,12 +149,14 @@ class Parser:
         self.take()
         self.take("(")
         first = self.operand()
-        second = None
-        if function not in ("attribute_exists", "attribute_not_exists"):
+        if function == "begins_with":
             self.take(",")
-            second = self.operand()
+            found = _begins_with(first, self.operand())
+        else:
+            absent = function == "attribute_not_exists"
+            found = lambda i, n, v: (first(i, n, v) is None) is absent  # noqa: E731
         self.take(")")
-        return _FUNCTIONS[function](first, second)
+        return found
 
     def listed(self, one: Callable[[], Any]) -> list[Any]:
         self.take("(")
@@ -181,10 +167,6 @@ class Parser:
         return found
 
     def operand(self) -> Operand:
-        if self.word() == "size":
-            self.take()
-            (inner,) = self.listed(self.operand)
-            return lambda item, names, values: _size(inner(item, names, values))
         kind, text = self.tokens[self.at] if self.at < len(self.tokens) else ("", "")
         if kind == "value":
             self.at += 1
@@ -193,24 +175,15 @@ class Parser:
                 key, self.parameters = self.parameters, self.parameters + 1
             self.values.add(key)
             return lambda item, names, values: values[key]
-        literal = _literal(kind, text) if self.what == PARTIQL else None
-        if literal is not None:
+        if self.what == PARTIQL and kind == "name" and text.lower() in ("true", "false"):
             self.at += 1
+            literal = {"BOOL": text.lower() == "true"}
             return lambda item, names, values: literal
-        return _reader(self.path())
-
-    def path(self) -> tuple[Step, ...]:
-        first = self.name()
-        self.reads.add(first)
-        steps: list[Step] = [first]
-        while self.peek() in (".", "["):
-            if self.accept("."):
-                steps.append(self.name())
-            else:
-                self.take("[")
-                steps.append(int(self.take()[1]))
-                self.take("]")
-        return tuple(steps)
+        name = self.name()
+        self.reads.add(name)
+        if name.startswith("#"):
+            return lambda item, names, values: item.get(names[name])
+        return lambda item, names, values: item.get(name)
 
     def name(self) -> str:
         if self.at >= len(self.tokens) or self.tokens[self.at][0] not in ("name", "quoted"):
@@ -238,44 +211,11 @@ def tokens(text: str, what: str) -> list[tuple[str, str]]:
         if match is None or match.lastgroup is None:
             raise invalid(f'Invalid {what}: Syntax error; token: "{text[at : at + 10]}"')
         kind, token = match.lastgroup, match[match.lastgroup]
-        if what != PARTIQL and (kind in ("quoted", "text") or token == "?"):
+        if what != PARTIQL and (kind == "quoted" or token == "?"):
             raise invalid(f'Invalid {what}: Syntax error; token: "{token}"')
         found.append((kind, token))
         at = match.end()
     return found
-
-
-def _literal(kind: str, text: str) -> Value | None:
-    if kind == "number":
-        return {"N": number(text)}
-    if kind == "text":
-        return {"S": text[1:-1].replace("''", "'")}
-    if kind == "name" and text.lower() in ("true", "false"):
-        return {"BOOL": text.lower() == "true"}
-    return {"NULL": True} if kind == "name" and text.lower() == "null" else None
-
-
-def _reader(path: tuple[Step, ...]) -> Operand:
-    first = path[0]
-    assert isinstance(first, str)
-    if len(path) > 1:
-        return lambda item, names, values: at_path(item, path, names)
-    if first.startswith("#"):
-        return lambda item, names, values: item.get(names[first])
-    return lambda item, names, values: item.get(first)
-
-
-def at_path(item: Item, path: tuple[Step, ...], names: Names) -> Value | None:
-    found: Any = {"M": item}
-    for step in path:
-        if isinstance(step, int):
-            members = found.get("L", ())
-            found = members[step] if step < len(members) else None
-        else:
-            found = found.get("M", {}).get(names[step] if step.startswith("#") else step)
-        if found is None:
-            return None
-    return found  # type: ignore[no-any-return]
 
 
 def _or(left: Test, right: Test) -> Test:
@@ -294,75 +234,15 @@ def _ordered(left: Operand, right: Operand, holds: Callable[[int], bool]) -> Tes
     return test
 
 
-def _between(middle: Operand, low: Operand, high: Operand) -> Test:
-    return _and(
-        _ordered(low, middle, lambda found: found <= 0), _ordered(middle, high, lambda found: found <= 0)
-    )
-
-
-def _exists(path: Operand, _: Operand | None) -> Test:
-    return lambda i, n, v: path(i, n, v) is not None
-
-
-def _not_exists(path: Operand, _: Operand | None) -> Test:
-    return lambda i, n, v: path(i, n, v) is None
-
-
-def _begins_with(left: Operand, right: Operand | None) -> Test:
+def _begins_with(left: Operand, right: Operand) -> Test:
     def test(item: Item, names: Names, values: Values) -> bool:
-        assert right is not None
-        text, start = left(item, names, values), right(item, names, values)
-        if text is None or start is None:
-            return False
-        if "B" in text and "B" in start:
-            return binary(text["B"]).startswith(binary(start["B"]))
+        text, start = left(item, names, values) or {}, right(item, names, values) or {}
         return "S" in text and "S" in start and text["S"].startswith(start["S"])
 
     return test
 
 
-def _contains(left: Operand, right: Operand | None) -> Test:
-    def test(item: Item, names: Names, values: Values) -> bool:
-        assert right is not None
-        whole, part = left(item, names, values), right(item, names, values)
-        if whole is None or part is None:
-            return False
-        ((kind, content),) = whole.items()
-        if kind == "L":
-            return any(equal(each, part) for each in content)
-        if kind == "S":
-            return "S" in part and part["S"] in content
-        ((_, sought),) = stored_value(part).items()
-        return kind in ("SS", "NS", "BS") and sought in content
-
-    return test
-
-
-def _attribute_type(left: Operand, right: Operand | None) -> Test:
-    def test(item: Item, names: Names, values: Values) -> bool:
-        assert right is not None
-        found, kind = left(item, names, values), right(item, names, values)
-        return found is not None and kind is not None and kind["S"] in found
-
-    return test
-
-
-_FUNCTIONS: Mapping[str, Callable[[Operand, Operand | None], Test]] = {
-    "attribute_exists": _exists,
-    "attribute_not_exists": _not_exists,
-    "attribute_type": _attribute_type,
-    "begins_with": _begins_with,
-    "contains": _contains,
-}
-
-
-def _size(value: Value | None) -> Value | None:
-    if value is None:
-        return None
-    ((kind, content),) = value.items()
-    if kind in ("N", "BOOL", "NULL"):
-        return None
-    return {"N": str(text_bytes(content) if kind == "S" else len(content))}
+_FUNCTIONS = ("attribute_exists", "attribute_not_exists", "begins_with")
 
 
 @cache

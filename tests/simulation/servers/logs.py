@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.simulation.gate import Gate
-from tests.simulation.servers.client import METADATA, Refused, operation
+from tests.simulation.servers.client import Refused, operation
 
 
 class _Group(dict[str, Any]):
@@ -36,23 +36,23 @@ class Logs:
         group = _Group(logGroupName=logGroupName, arn=f"{self._place}{logGroupName}:*")
         group["creationTime"] = int(gate.now() * 1000)
         self.groups[logGroupName] = group
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def describe_log_groups(self, gate: Gate, *, logGroupNamePrefix: str = "", **more: Any) -> dict[str, Any]:
         names = sorted(name for name in self.groups if name.startswith(logGroupNamePrefix))
-        return {"logGroups": [dict(self.groups[name]) for name in names], "ResponseMetadata": METADATA}
+        return {"logGroups": [dict(self.groups[name]) for name in names]}
 
     @operation
     def put_retention_policy(self, gate: Gate, *, logGroupName: str, retentionInDays: int) -> dict[str, Any]:
         self._group(logGroupName)["retentionInDays"] = retentionInDays
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def delete_log_group(self, gate: Gate, *, logGroupName: str) -> dict[str, Any]:
         self._group(logGroupName)
         del self.groups[logGroupName]
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def create_log_stream(self, gate: Gate, *, logGroupName: str, logStreamName: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Logs:
         if logStreamName in streams:
             raise Refused("ResourceAlreadyExistsException", "The specified log stream already exists")
         streams[logStreamName] = []
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def put_log_events(
@@ -78,11 +78,11 @@ class Logs:
         if times != sorted(times):
             raise Refused("InvalidParameterException", "Log events in a single request must be in order.")
         streams[logStreamName] += [dict(each) for each in logEvents]
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def get_log_events(
         self, gate: Gate, *, logGroupName: str, logStreamName: str, **more: Any
     ) -> dict[str, Any]:
         events = self._group(logGroupName).streams[logStreamName]
-        return {"events": [dict(each) for each in events], "ResponseMetadata": METADATA}
+        return {"events": [dict(each) for each in events]}

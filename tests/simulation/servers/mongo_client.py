@@ -70,9 +70,6 @@ class Client:
             raise AttributeError(name)
         return Database(self, name)
 
-    def get_database(self, name: str) -> Database:
-        return Database(self, name)
-
     def call(self, operation: str, request: Any, act: Callable[[], T], *, writes: bool = False) -> T:
         """Through the gate and the set. Raises what the driver does."""
         gate, server = self.gate, self.server
@@ -129,9 +126,6 @@ class Database:
         if name.startswith("_"):
             raise AttributeError(name)
         return Collection(self, name)
-
-    def get_collection(self, name: str, **options: Any) -> Collection:
-        return Collection(self, name, **options)
 
     def list_collection_names(self) -> list[str]:
         tables = self.client.server.databases
@@ -603,14 +597,8 @@ class Cursor:
     def hint(self, index: Any) -> Self:
         return self
 
-    def max_time_ms(self, milliseconds: int | None) -> Self:
-        return self
-
     def close(self) -> None:
         self._batches, self._batch, self.alive = iter(()), iter(()), False
-
-    def to_list(self) -> list[Document]:
-        return list(self)
 
     def __enter__(self) -> Self:
         return self

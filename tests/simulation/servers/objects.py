@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.simulation.gate import Gate
 from tests.simulation.servers.buckets import Buckets, StoredBucket, Version, whole_seconds
-from tests.simulation.servers.client import METADATA, Refused, operation
+from tests.simulation.servers.client import Refused, operation
 
 MAX_KEYS = 1000
 MIN_PART_BYTES = 5 * 1024 * 1024
@@ -56,7 +56,7 @@ class Objects(Buckets):
         id_ = self._id() if bucket.versioning == "Enabled" else "null"
         until = lock.get("ObjectLockRetainUntilDate")
         self._add(bucket, key, Version(id_, data, tag, gate.now(), lock.get("ObjectLockMode", ""), until))
-        return {"ETag": tag, "VersionId": id_, "ResponseMetadata": METADATA}
+        return {"ETag": tag, "VersionId": id_}
 
     @staticmethod
     def _add(bucket: StoredBucket, key: str, version: Version) -> None:
@@ -126,7 +126,7 @@ class Objects(Buckets):
         if VersionId is None and bucket.versioning == "Enabled":
             marker = Version(self._id(), None, "", gate.now())
             self._add(bucket, Key, marker)
-            return {"DeleteMarker": True, "VersionId": marker.id, "ResponseMetadata": METADATA}
+            return {"DeleteMarker": True, "VersionId": marker.id}
         for version in [each for each in versions if each.id == (VersionId or "null")]:
             locked = version.locked_until is not None and version.locked_until.timestamp() > gate.now()
             if locked and not (BypassGovernanceRetention and version.mode == "GOVERNANCE"):
@@ -134,7 +134,7 @@ class Objects(Buckets):
             versions.remove(version)
         if not versions:
             bucket.versions.pop(Key, None)
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def get_object_retention(self, gate: Gate, *, Bucket: str, Key: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Objects(Buckets):
             message = "The specified object does not have a ObjectLock configuration"
             raise Refused("NoSuchObjectLockConfiguration", message, 404)
         retention = {"Mode": version.mode, "RetainUntilDate": version.locked_until}
-        return {"Retention": retention, "ResponseMetadata": METADATA}
+        return {"Retention": retention}
 
     @operation
     def list_objects_v2(
@@ -165,7 +165,6 @@ class Objects(Buckets):
         answer: dict[str, Any] = {
             "KeyCount": len(page),
             "IsTruncated": len(page) < len(found),
-            "ResponseMetadata": METADATA,
         }
         if page:
             answer["Contents"] = [
@@ -191,7 +190,7 @@ class Objects(Buckets):
             for each in reversed(versions if key.startswith(Prefix) else ()):
                 row = {"Key": key, "VersionId": each.id, "IsLatest": each is versions[-1]}
                 kinds["DeleteMarkers" if each.data is None else "Versions"].append(row)
-        return {**{name: rows for name, rows in kinds.items() if rows}, "ResponseMetadata": METADATA}
+        return {**{name: rows for name, rows in kinds.items() if rows}}
 
     # Uploads in parts
 
@@ -199,14 +198,14 @@ class Objects(Buckets):
     def create_multipart_upload(self, gate: Gate, *, Bucket: str, Key: str, **lock: Any) -> dict[str, Any]:
         upload = self._id()
         self._bucket(Bucket).uploads[upload] = (Key, {}, lock)
-        return {"UploadId": upload, "Bucket": Bucket, "Key": Key, "ResponseMetadata": METADATA}
+        return {"UploadId": upload, "Bucket": Bucket, "Key": Key}
 
     @operation
     def upload_part(
         self, gate: Gate, *, Bucket: str, Key: str, UploadId: str, PartNumber: int, Body: bytes
     ) -> dict[str, Any]:
         self._upload(Bucket, Key, UploadId)[0][PartNumber] = Body
-        return {"ETag": _tag(Body), "ResponseMetadata": METADATA}
+        return {"ETag": _tag(Body)}
 
     @operation
     def complete_multipart_upload(
@@ -265,5 +264,4 @@ def _head(version: Version) -> dict[str, Any]:
         "LastModified": whole_seconds(version.at),
         "ContentLength": len(version.data or b""),
         "VersionId": version.id,
-        "ResponseMetadata": METADATA,
     }

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from tests.simulation.gate import Gate
-from tests.simulation.servers.client import METADATA, Refused, operation
+from tests.simulation.servers.client import Refused, operation
 from tests.simulation.servers.queue import Message, Queue
 from tests.simulation.servers.queue_settings import MAX_BYTES, QueueSettings
 from tests.simulation.servers.values import text_bytes
@@ -57,7 +57,7 @@ class Queues(QueueSettings):
         entry: dict[str, Any] = {"MessageBody": MessageBody, "MessageAttributes": MessageAttributes or {}}
         if DelaySeconds is not None:
             entry["DelaySeconds"] = DelaySeconds
-        return {"MessageId": self._send(queue, entry, gate.now()), "ResponseMetadata": METADATA}
+        return {"MessageId": self._send(queue, entry, gate.now())}
 
     @operation
     def send_message_batch(
@@ -128,10 +128,10 @@ class Queues(QueueSettings):
             gate.wait(min(left, max(0.0, queue.hidden[0][0] - gate.now())) if queue.hidden else left)
             queue = self._queue(QueueUrl, gate)
         if not found:
-            return {"ResponseMetadata": METADATA}
+            return {}
         wanted = {*AttributeNames, *MessageSystemAttributeNames}
         messages = [_received(queue, each, wanted, MessageAttributeNames) for each in found]
-        return {"Messages": messages, "ResponseMetadata": METADATA}
+        return {"Messages": messages}
 
     def _receive(self, queue: Queue, number: int, hide: int, now: float) -> Iterator[Message]:
         if len(queue.messages) - len(queue.ready) >= MAX_IN_FLIGHT:
@@ -161,7 +161,7 @@ class Queues(QueueSettings):
     @operation
     def delete_message(self, gate: Gate, *, QueueUrl: str, ReceiptHandle: str) -> dict[str, Any]:
         self._delete(self._queue(QueueUrl, gate), ReceiptHandle, gate.now())
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def delete_message_batch(
@@ -201,7 +201,7 @@ class Queues(QueueSettings):
         self, gate: Gate, *, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int
     ) -> dict[str, Any]:
         self._change(self._queue(QueueUrl, gate), ReceiptHandle, VisibilityTimeout, gate.now())
-        return {"ResponseMetadata": METADATA}
+        return {}
 
     @operation
     def change_message_visibility_batch(
@@ -276,7 +276,7 @@ def _failure(id_: str, code: str, *, sender: bool) -> dict[str, Any]:
 def _batch(done: list[dict[str, Any]], failed: list[dict[str, Any]]) -> dict[str, Any]:
     # Empty lists are left out.
     parts = {"Successful": done, "Failed": failed}
-    return {**{name: part for name, part in parts.items() if part}, "ResponseMetadata": METADATA}
+    return {**{name: part for name, part in parts.items() if part}}
 
 
 def _held(queue: Queue, handle: str) -> tuple[Message | None, bool]:

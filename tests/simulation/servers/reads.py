@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.simulation.servers import expressions, updates
-from tests.simulation.servers.client import METADATA
 from tests.simulation.servers.expressions import Names, Values, condition
 from tests.simulation.servers.table import NOTHING, Key, Row, Table
 from tests.simulation.servers.values import Binaries, Item, invalid, on_the_wire
@@ -57,7 +56,7 @@ class Read:
             if scanned == limit or size > PAGE_BYTES:
                 last = item
                 break
-        answer: dict[str, Any] = {"Count": count, "ScannedCount": scanned, "ResponseMetadata": METADATA}
+        answer: dict[str, Any] = {"Count": count, "ScannedCount": scanned}
         if not self._counts:
             answer["Items"] = found
         if last is not None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.simulation.gate import Gate
-from tests.simulation.servers.client import METADATA, Refused, operation
+from tests.simulation.servers.client import Refused, operation
 
 MAX_BYTES = 65_536
 
@@ -58,7 +58,6 @@ class Secrets:
             "ARN": secret.arn,
             "Name": secret.name,
             "VersionId": version,
-            "ResponseMetadata": METADATA,
         }
 
     @operation
@@ -101,7 +100,6 @@ class Secrets:
             "SecretString": value,
             "VersionStages": [VersionStage],
             "CreatedDate": datetime.fromtimestamp(secret.created_at, UTC),
-            "ResponseMetadata": METADATA,
         }
 
     @operation
@@ -113,7 +111,7 @@ class Secrets:
         kept = [each for name, each in sorted(self.secrets.items()) if name.startswith(starts)]
         shown = [each for each in kept if each.deleted_at is None][:MaxResults]
         rows = [{"Name": each.name, "ARN": each.arn, "Description": each.description} for each in shown]
-        return {"SecretList": rows, "ResponseMetadata": METADATA}
+        return {"SecretList": rows}
 
     @operation
     def delete_secret(
@@ -123,9 +121,5 @@ class Secrets:
             self.secrets.pop(SecretId, None)
         else:
             self._secret(SecretId).deleted_at = gate.now()
-        return {"Name": SecretId, "ResponseMetadata": METADATA}
+        return {"Name": SecretId}
 
-    @operation
-    def restore_secret(self, gate: Gate, *, SecretId: str) -> dict[str, Any]:
-        self.secrets[SecretId].deleted_at = None
-        return {"Name": SecretId, "ResponseMetadata": METADATA}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from tests.simulation.gate import Gate
-from tests.simulation.servers.client import METADATA, Refused, operation
+from tests.simulation.servers.client import Refused, operation
 
 RETENTION_SECONDS = 24 * 3600.0
 ITERATOR_SECONDS = 15 * 60.0
@@ -221,7 +221,7 @@ class Streams:
         }
         if len(page) < len(shards):
             description["LastEvaluatedShardId"] = page[-1].id
-        return {"StreamDescription": description, "ResponseMetadata": METADATA}
+        return {"StreamDescription": description}
 
     @operation
     def get_shard_iterator(
@@ -245,7 +245,7 @@ class Streams:
             if at < shard.trimmed:
                 raise _trimmed()
             at += ShardIteratorType == "AFTER_SEQUENCE_NUMBER"
-        return {"ShardIterator": _iterator(stream, shard, at, now), "ResponseMetadata": METADATA}
+        return {"ShardIterator": _iterator(stream, shard, at, now)}
 
     @operation
     def get_records(self, gate: Gate, *, ShardIterator: str, Limit: int = MAX_RECORDS) -> dict[str, Any]:

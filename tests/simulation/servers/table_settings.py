@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from tests.simulation.gate import Gate
-from tests.simulation.servers.client import METADATA, Refused, operation
+from tests.simulation.servers.client import Refused, operation
 from tests.simulation.servers.streams import Streams
 from tests.simulation.servers.table import Table
 from tests.simulation.servers.values import invalid
@@ -65,7 +65,7 @@ class TableSettings:
         self.tables[TableName] = table
         if StreamSpecification is not None:
             self._set_stream(table, StreamSpecification, gate)
-        return {"TableDescription": self._described(table), "ResponseMetadata": METADATA}
+        return {"TableDescription": self._described(table)}
 
     def _set_stream(self, table: Table, wanted: Mapping[str, Any], gate: Gate) -> None:
         if wanted["StreamEnabled"]:
@@ -88,7 +88,7 @@ class TableSettings:
 
     @operation
     def describe_table(self, gate: Gate, *, TableName: str) -> dict[str, Any]:
-        return {"Table": self._described(self.table(TableName)), "ResponseMetadata": METADATA}
+        return {"Table": self._described(self.table(TableName))}
 
     @operation
     def update_table(
@@ -107,7 +107,7 @@ class TableSettings:
             table.description["DeletionProtectionEnabled"] = DeletionProtectionEnabled
         if WarmThroughput is not None:
             table.description["WarmThroughput"] = {**WarmThroughput, "Status": "ACTIVE"}
-        return {"TableDescription": self._described(table), "ResponseMetadata": METADATA}
+        return {"TableDescription": self._described(table)}
 
     @operation
     def delete_table(self, gate: Gate, *, TableName: str) -> dict[str, Any]:
@@ -117,11 +117,11 @@ class TableSettings:
         if table.stream is not None:
             table.stream.end(gate.now())
         del self.tables[table.name]
-        return {"TableDescription": self._described(table), "ResponseMetadata": METADATA}
+        return {"TableDescription": self._described(table)}
 
     @operation
     def list_tables(self, gate: Gate) -> dict[str, Any]:
-        return {"TableNames": sorted(self.tables), "ResponseMetadata": METADATA}
+        return {"TableNames": sorted(self.tables)}
 
     @operation
     def update_time_to_live(
@@ -131,14 +131,14 @@ class TableSettings:
         if wanted["Enabled"] == (table.ttl is not None):
             raise invalid(f"TimeToLive is already {'enabled' if wanted['Enabled'] else 'disabled'}")
         table.ttl = wanted["AttributeName"] if wanted["Enabled"] else None
-        return {"TimeToLiveSpecification": dict(wanted), "ResponseMetadata": METADATA}
+        return {"TimeToLiveSpecification": dict(wanted)}
 
     @operation
     def describe_time_to_live(self, gate: Gate, *, TableName: str) -> dict[str, Any]:
         ttl = self.table(TableName).ttl
         on = {"TimeToLiveStatus": "ENABLED", "AttributeName": ttl}
         description = {"TimeToLiveStatus": "DISABLED"} if ttl is None else on
-        return {"TimeToLiveDescription": description, "ResponseMetadata": METADATA}
+        return {"TimeToLiveDescription": description}
 
     @operation
     def update_continuous_backups(
@@ -157,4 +157,4 @@ class TableSettings:
             "ContinuousBackupsStatus": "ENABLED",
             "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": status},
         }
-        return {"ContinuousBackupsDescription": backups, "ResponseMetadata": METADATA}
+        return {"ContinuousBackupsDescription": backups}

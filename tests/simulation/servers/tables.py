@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.simulation.gate import Gate
 from tests.simulation.servers import expressions, updates
-from tests.simulation.servers.client import METADATA, Refused, operation
+from tests.simulation.servers.client import Refused, operation
 from tests.simulation.servers.expressions import Names, Values, condition
 from tests.simulation.servers.reads import Read, key_range, require, scanned, shown
 from tests.simulation.servers.streams import HASHES, Stream
@@ -57,13 +57,13 @@ class Tables(TableSettings):
         if not ConsistentRead:
             row = self._seen(table, key, row, gate)
         if row is None:
-            return {"ResponseMetadata": METADATA}
+            return {}
         item = row[0]
         if ProjectionExpression is not None:
             paths, names = updates.projection(ProjectionExpression)
             require(names, frozenset(), ExpressionAttributeNames, NOTHING)
             item = updates.projected(item, paths, ExpressionAttributeNames)
-        return {"Item": dict(item), "ResponseMetadata": METADATA}
+        return {"Item": dict(item)}
 
     @operation
     def put_item(
@@ -153,8 +153,7 @@ class Tables(TableSettings):
 
     @staticmethod
     def _leave_keys(table: Table, update: updates.Update, names: Names) -> None:
-        for path in update.paths:
-            first = str(path[0])
+        for first in update.paths:
             name = names[first] if first.startswith("#") else first
             if name in table.keys:
                 raise invalid(
@@ -271,7 +270,7 @@ class Tables(TableSettings):
         for items in found.values():
             # Not in the order of the request.
             items.reverse()
-        return {"Responses": found, "UnprocessedKeys": left, "ResponseMetadata": METADATA}
+        return {"Responses": found, "UnprocessedKeys": left}
 
     @operation
     def batch_write_item(self, gate: Gate, *, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,7 +301,7 @@ class Tables(TableSettings):
                 self._write(table, key, old, *written, gate)
             elif old is not None:
                 self._delete(table, key, old, gate)
-        return {"UnprocessedItems": left, "ResponseMetadata": METADATA}
+        return {"UnprocessedItems": left}
 
     @operation
     def batch_execute_statement(
@@ -322,7 +321,7 @@ class Tables(TableSettings):
             except Refused as refused:
                 code = refused.code.removesuffix("Exception").replace("Validation", "ValidationError")
                 responses.append({"Error": {"Code": code, "Message": refused.message}})
-        return {"Responses": responses, "ResponseMetadata": METADATA}
+        return {"Responses": responses}
 
     def _execute(self, gate: Gate, text: str, parameters: Sequence[Value]) -> str:
         statement = updates.statement(text)
@@ -417,8 +416,7 @@ def _updated(row: Row, update: updates.Update, names: Names, values: Values) -> 
     """The item after an update, and its size."""
     before, size = row
     item = update.apply(before, names, values)
-    first = {str(path[0]) for path in update.paths}
-    written = [names[name] if name.startswith("#") else name for name in first]
+    written = [names[name] if name.startswith("#") else name for name in update.paths]
     kept, more = stored({name: item[name] for name in written if name in item})
     _, less = stored({name: before[name] for name in written if name in before})
     item.update(kept)
@@ -426,7 +424,7 @@ def _updated(row: Row, update: updates.Update, names: Names, values: Values) -> 
 
 
 def _returned(wanted: str, old: Item | None, new: Item) -> dict[str, Any]:
-    answer: dict[str, Any] = {"ResponseMetadata": METADATA}
+    answer: dict[str, Any] = {}
     if wanted == "ALL_OLD" and old is not None:
         answer["Attributes"] = dict(old)
     elif wanted == "ALL_NEW":

@@ -9,157 +9,71 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from tests.simulation.servers.expressions import (
-    PARTIQL,
-    Condition,
-    Names,
-    Operand,
-    Parser,
-    Step,
-    Values,
-    at_path,
-    tokens,
-)
+from tests.simulation.servers.expressions import PARTIQL, Condition, Names, Operand, Parser, Values, tokens
 from tests.simulation.servers.values import Item, Value, invalid, number
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """`apply` returns a changed copy; `paths` are those that it writes."""
+    """`apply` returns a changed copy; `paths` are the attributes that it writes."""
 
     apply: Callable[[Item, Names, Values], Item]
     names: frozenset[str]
     values: frozenset[Any]
-    paths: tuple[tuple[Step, ...], ...]
+    paths: tuple[str, ...]
 
 
 class _UpdateParser(Parser):
-    def assignment(self) -> tuple[tuple[Step, ...], Operand]:
-        path = self.path()
+    def assignment(self) -> tuple[str, Operand]:
+        name = self.name()
         self.take("=")
-        return path, self.sum()
-
-    def sum(self) -> Operand:
-        found = self.new_value()
-        while self.peek() in ("+", "-"):
-            sign = 1 if self.take()[1] == "+" else -1
-            found = _added(found, self.new_value(), sign)
-        return found
-
-    def new_value(self) -> Operand:
-        function = self.word()
-        if function not in ("if_not_exists", "list_append"):
-            return self.operand()
-        self.take()
-        first, second = self.listed(self.operand)
-        if function == "if_not_exists":
-            return lambda i, n, v: first(i, n, v) or second(i, n, v)
-        return lambda i, n, v: {"L": [*_part(first(i, n, v), "L"), *_part(second(i, n, v), "L")]}
+        found = self.operand()
+        while self.accept("+"):
+            found = _added(found, self.operand())
+        return name, found
 
 
-def _part(value: Value | None, kind: str) -> Any:
-    if value is None:
-        raise invalid("The provided expression refers to an attribute that does not exist in the item")
-    if kind not in value:
-        raise invalid("An operand in the update expression has an incorrect data type")
-    return value[kind]
-
-
-def _added(left: Operand, right: Operand, sign: int) -> Operand:
+def _added(left: Operand, right: Operand) -> Operand:
     def value(item: Item, names: Names, values: Values) -> Value:
-        first = _part(left(item, names, values), "N")
-        second = _part(right(item, names, values), "N")
-        if first.isdecimal() and second.isdecimal():
-            return {"N": str(int(first) + sign * int(second))}
-        return {"N": number(str(Decimal(first) + sign * Decimal(second)))}
+        first, second = left(item, names, values), right(item, names, values)
+        if first is None or second is None:
+            raise invalid(_ABSENT)
+        return {"N": number(str(Decimal(first["N"]) + Decimal(second["N"])))}
 
     return value
 
 
-def _put(container: Any, path: tuple[Step, ...], names: Names, value: Value | None) -> Any:
-    """A copy of a map's or list's content with `value` at the path; None removes it."""
-    step = path[0]
-    if isinstance(step, str) and step.startswith("#"):
-        step = names[step]
-    copy: Any = list(container) if isinstance(step, int) else dict(container)
-    if len(path) > 1:
-        kind = "L" if isinstance(path[1], int) else "M"
-        inner = _child(copy, step)
-        if inner is None or kind not in inner:
-            raise invalid("The document path provided in the update expression is invalid for update")
-        copy[step] = {kind: _put(inner[kind], path[1:], names, value)}
-    elif isinstance(step, int):
-        if value is None:
-            del copy[step : step + 1]
-        else:
-            copy[step : step + 1] = [value]
-    elif value is None:
-        copy.pop(step, None)
-    else:
-        copy[step] = value
-    return copy
-
-
-def _child(container: Any, step: Step) -> Any:
-    if isinstance(step, int):
-        return container[step] if step < len(container) else None
-    return container.get(step)
-
-
-def _plus(old: Value | None, value: Value) -> Value:
-    """The action ADD, of a number or members of a set."""
-    ((kind, content),) = value.items()
-    if kind == "N":
-        return {"N": number(str(Decimal(_part(old or {"N": "0"}, "N")) + Decimal(content)))}
-    return {kind: sorted({*_part(old or {kind: ()}, kind), *content})}
-
-
-def _minus(old: Value | None, value: Value) -> Value | None:
-    """The action DELETE, of members of a set."""
-    ((kind, content),) = value.items()
-    left = sorted({*_part(old or {kind: ()}, kind)} - {*content})
-    return {kind: left} if left else None
-
-
-_Action = tuple[str, tuple[Step, ...], Operand | None]
+_ABSENT = "The provided expression refers to an attribute that does not exist in the item"
+# What is written, and with what; None removes it.
+_Action = tuple[str, Operand | None]
 
 
 def _applied(actions: list[_Action]) -> Callable[[Item, Names, Values], Item]:
-    simple = [
-        (path[0], operand)
-        for kind, path, operand in actions
-        if kind == "SET" and len(path) == 1 and isinstance(path[0], str)
-    ]
-
-    def apply_simple(item: Item, names: Names, values: Values) -> Item:
+    def apply(item: Item, names: Names, values: Values) -> Item:
         changed = dict(item)
-        for name, operand in simple:
-            assert operand is not None
+        # Every operand is read from the item as it was.
+        for name, operand in actions:
+            place = names[name] if name.startswith("#") else name
+            if operand is None:
+                changed.pop(place, None)
+                continue
             value = operand(item, names, values)
             if value is None:
-                raise invalid(
-                    "The provided expression refers to an attribute that does not exist in the item"
-                )
-            changed[names[name] if name.startswith("#") else name] = value
+                raise invalid(_ABSENT)
+            changed[place] = value
         return changed
 
-    def apply(item: Item, names: Names, values: Values) -> Item:
-        changed = item
-        # Every operand is read from the item as it was.
-        for kind, path, operand in actions:
-            value = None if operand is None else operand(item, names, values)
-            if operand is not None and value is None:
-                raise invalid(
-                    "The provided expression refers to an attribute that does not exist in the item"
-                )
-            if kind == "ADD":
-                value = _plus(at_path(item, path, names), value or {})
-            elif kind == "DELETE":
-                value = _minus(at_path(item, path, names), value or {})
-            changed = _put(changed, path, names, value)
-        return dict(changed)
+    return apply
 
-    return apply_simple if len(simple) == len(actions) else apply
+
+def _counted(name: str, more: Operand) -> Operand:
+    """The action ADD, of a number."""
+
+    def value(item: Item, names: Names, values: Values) -> Value:
+        before = item.get(names[name] if name.startswith("#") else name, {"N": "0"})
+        return _added(lambda *_: before, more)(item, names, values)
+
+    return value
 
 
 @cache
@@ -168,46 +82,45 @@ def update(text: str) -> Update:
     actions: list[_Action] = []
     seen: set[str] = set()
     while parser.at < len(parser.tokens):
-        kind = parser.take("SET", "REMOVE", "ADD", "DELETE")[1].upper()
+        kind = parser.take("SET", "REMOVE", "ADD")[1].upper()
         if kind in seen:
             raise invalid(f'Invalid UpdateExpression: The "{kind}" section can only be used once')
         seen.add(kind)
-        while True:
-            if kind == "SET":
-                actions.append((kind, *parser.assignment()))
-            elif kind == "REMOVE":
-                actions.append((kind, parser.path(), None))
-            else:
-                actions.append((kind, parser.path(), parser.operand()))
-            if not parser.accept(","):
-                break
+        actions += _actions(parser, kind)
     return _update(parser, actions)
 
 
+def _actions(parser: _UpdateParser, kind: str) -> list[_Action]:
+    found: list[_Action] = []
+    while not found or parser.accept(","):
+        if kind == "SET":
+            found.append(parser.assignment())
+        else:
+            name = parser.name()
+            found.append((name, _counted(name, parser.operand()) if kind == "ADD" else None))
+    return found
+
+
 def _update(parser: _UpdateParser, actions: list[_Action]) -> Update:
-    paths = tuple(path for _, path, _ in actions)
-    for number_, path in enumerate(paths):
-        for other in paths[number_ + 1 :]:
-            if path[: len(other)] == other[: len(path)]:
-                raise invalid("Invalid UpdateExpression: Two document paths overlap with each other")
+    paths = tuple(name for name, _ in actions)
+    if len({*paths}) < len(paths):
+        raise invalid("Invalid UpdateExpression: Two document paths overlap with each other")
     return Update(_applied(actions), frozenset(parser.names), frozenset(parser.values), paths)
 
 
 @cache
-def projection(text: str) -> tuple[tuple[tuple[Step, ...], ...], frozenset[str]]:
-    """Paths, and the placeholders of names."""
+def projection(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Attributes, and the placeholders of names."""
     parser = _UpdateParser(tokens(text, "ProjectionExpression"), "ProjectionExpression")
-    paths = [parser.path()]
+    paths = [parser.name()]
     while parser.accept(","):
-        paths.append(parser.path())
+        paths.append(parser.name())
     parser.end()
     return tuple(paths), frozenset(parser.names)
 
 
-def projected(item: Item, paths: tuple[tuple[Step, ...], ...], names: Names) -> Item:
-    """Top-level attributes; of a path below them the simulation returns the whole attribute."""
-    wanted = (str(path[0]) for path in paths)
-    keys = [names[name] if name.startswith("#") else name for name in wanted]
+def projected(item: Item, paths: tuple[str, ...], names: Names) -> Item:
+    keys = [names[name] if name.startswith("#") else name for name in paths]
     return {key: item[key] for key in keys if key in item}
 
 
@@ -236,10 +149,7 @@ def statement(text: str) -> Statement:
     actions: list[_Action] = []
     while parser.at < len(parser.tokens):
         kind = parser.take("SET", "REMOVE")[1].upper()
-        while True:
-            actions.append((kind, *parser.assignment()) if kind == "SET" else (kind, parser.path(), None))
-            if not parser.accept(","):
-                break
+        actions += _actions(parser, kind)
     written = _update(parser, actions)
     where = _UpdateParser(tokens(match["where"], PARTIQL), PARTIQL, parameters=parser.parameters)
     test = where.either()
