@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import socket
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,69 +13,33 @@ from regworkers_core.adapters.drand import MAX_BYTES, DrandHttp, RoundNotYet
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
+from tests.adapters.http.servers import Scripted, answer, dead_address
 from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
 
 GOOD = json.dumps({"round": ROUND, "randomness": RANDOMNESS, "signature": SIGNATURE}).encode()
 LATER = QUICKNET.due(ROUND) + 1.0
 
 
-class Relay:
-    """A server on 127.0.0.1 that gives the answers it was made with, the last one for ever."""
-
-    def __init__(self, *answers: tuple[int, bytes]) -> None:
-        self.paths: list[str] = []
-        relay, left = self, list(answers)
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                relay.paths.append(self.path)
-                status, body = left.pop(0) if len(left) > 1 else left[0]
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(body) + (status == 206)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.base = f"http://127.0.0.1:{self._server.server_port}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class Relays:
-    def __init__(self) -> None:
-        self._all: list[Relay] = []
-
-    def __call__(self, *answers: tuple[int, bytes]) -> Relay:
-        relay = Relay(*answers)
-        self._all.append(relay)
-        return relay
-
-    def down(self) -> str:
-        """The base of a relay that is no longer there."""
-        relay = Relay((200, GOOD))
-        relay.stop()
-        return relay.base
-
-    def stop(self) -> None:
-        for relay in self._all:
-            relay.stop()
+Relays = Callable[..., Scripted]
 
 
 @pytest.fixture
 def relays() -> Iterator[Relays]:
-    made = Relays()
-    yield made
-    made.stop()
+    """Makes a server that gives these answers (status and body), the last one for ever."""
+    made: list[Scripted] = []
+
+    def relay(*answers: tuple[int, bytes]) -> Scripted:
+        made.append(Scripted())
+        made[-1].answers = [answer(status, body, Location="/elsewhere") for status, body in answers]
+        return made[-1]
+
+    yield relay
+    for each in made:
+        each.stop()
+
+
+def paths(relay: Scripted) -> list[str]:
+    return [each.path for each in relay.asked]
 
 
 def beacon(*bases: str, now: float = LATER, attempts: int = 1, timeout_seconds: float = 2.0) -> DrandHttp:
@@ -88,8 +51,8 @@ def beacon(*bases: str, now: float = LATER, attempts: int = 1, timeout_seconds: 
 
 def test_a_round_is_requested_under_the_chains_hash(relays: Relays) -> None:
     relay = relays((200, GOOD))
-    assert beacon(relay.base + "/").signature(ROUND) == SIGNATURE
-    assert relay.paths == [f"/{QUICKNET_HASH}/public/{ROUND}"]
+    assert beacon(relay.url + "/").signature(ROUND) == SIGNATURE
+    assert paths(relay) == [f"/{QUICKNET_HASH}/public/{ROUND}"]
 
 
 def test_the_next_base_url_is_tried_when_one_is_down_or_answers_garbage(relays: Relays) -> None:
@@ -107,40 +70,40 @@ def test_the_next_base_url_is_tried_when_one_is_down_or_answers_garbage(relays: 
         (200, b"x" * (MAX_BYTES + 1)),
     ):
         bad, good = relays((status, body)), relays((200, GOOD))
-        assert beacon(bad.base, good.base).signature(ROUND) == SIGNATURE, (status, body[:20])
-        assert len(bad.paths) == 1
-    assert beacon(relays.down(), good.base).signature(ROUND) == SIGNATURE
-    assert beacon("not a url", good.base).signature(ROUND) == SIGNATURE
+        assert beacon(bad.url, good.url).signature(ROUND) == SIGNATURE, (status, body[:20])
+        assert len(bad.asked) == 1
+    assert beacon(dead_address(), good.url).signature(ROUND) == SIGNATURE
+    assert beacon("not a url", good.url).signature(ROUND) == SIGNATURE
 
 
 def test_a_mirror_with_a_false_answer_is_skipped(relays: Relays) -> None:
     lie = SIGNATURE.replace("b4", "b5", 1)
     liar = relays((200, json.dumps({"round": ROUND, "signature": lie}).encode()))
     honest = relays((200, GOOD))
-    asked = beacon(liar.base, honest.base)
+    asked = beacon(liar.url, honest.url)
     assert asked.signature(ROUND, accept=lambda signature: signature == SIGNATURE) == SIGNATURE
     with pytest.raises(TransientFailure, match="not the chain's"):
-        beacon(liar.base).signature(ROUND, accept=lambda signature: signature == SIGNATURE)
+        beacon(liar.url).signature(ROUND, accept=lambda signature: signature == SIGNATURE)
 
 
 def test_when_no_base_answers_the_failure_is_transient_and_names_each(relays: Relays) -> None:
-    down, broken = relays.down(), relays((503, b""))
+    down, broken = dead_address(), relays((503, b""))
     with pytest.raises(TransientFailure) as failure:
-        beacon(down, broken.base).signature(ROUND)
-    assert down in str(failure.value) and f"{broken.base}: status 503" in str(failure.value)
+        beacon(down, broken.url).signature(ROUND)
+    assert down in str(failure.value) and f"{broken.url}: status 503" in str(failure.value)
     with pytest.raises(TransientFailure, match="no relay"):
         beacon().signature(ROUND)
 
 
 def test_a_truncated_body_is_rejected(relays: Relays) -> None:
-    # 206 promises one byte more than it sends, and the connection closes.
+    relay = relays()
+    (whole,) = answer(200, GOOD)
+    relay.answers = [[whole[:-1]]]
     with pytest.raises(TransientFailure):
-        beacon(relays((206, GOOD)).base).signature(ROUND)
+        beacon(relay.url, timeout_seconds=0.05).signature(ROUND)
 
 
 def test_a_base_url_that_accepts_but_never_answers_times_out() -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         base = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(TransientFailure, match="Timeout"):
@@ -150,21 +113,21 @@ def test_a_base_url_that_accepts_but_never_answers_times_out() -> None:
 def test_a_future_round_is_not_requested(relays: Relays) -> None:
     relay = relays((200, GOOD))
     with pytest.raises(RoundNotYet) as late:
-        beacon(relay.base, now=QUICKNET.due(ROUND) - 42.0).signature(ROUND)
-    assert late.value.seconds == 42.0 and relay.paths == []
+        beacon(relay.url, now=QUICKNET.due(ROUND) - 42.0).signature(ROUND)
+    assert late.value.seconds == 42.0 and paths(relay) == []
 
 
 def test_a_late_beacon_is_waited_for_with_the_same_round(relays: Relays) -> None:
     relay = relays((425, b"too early"), (404, b""), (200, GOOD))
-    asked = beacon(relay.base, attempts=3)
+    asked = beacon(relay.url, attempts=3)
     for _ in range(2):
         with pytest.raises(RoundNotYet) as late:
             asked.signature(ROUND)
         assert late.value.seconds == QUICKNET.period
     assert asked.signature(ROUND) == SIGNATURE
-    assert set(relay.paths) == {f"/{QUICKNET_HASH}/public/{ROUND}"}
+    assert set(paths(relay)) == {f"/{QUICKNET_HASH}/public/{ROUND}"}
 
 
 def test_a_base_url_that_is_down_briefly_is_retried(relays: Relays) -> None:
     relay = relays((502, b""), (200, GOOD))
-    assert beacon(relay.base, attempts=2).signature(ROUND) == SIGNATURE
+    assert beacon(relay.url, attempts=2).signature(ROUND) == SIGNATURE

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from regworkers_core.runtime import Runtime
+from tests.adapters.http.servers import Scripted, answer
 from tests.support.certificates import Authority
 from tests.support.fault_proxy import Fault, FaultProxy, KafkaFields, Rule, fault_proxy, proxied, written
 from tests.support.runtimes import ADDRESSES, address, new_runtime, redis_url, remove_namespace, test_settings
@@ -300,24 +299,13 @@ def test_a_connection_to_postgres_fails_in_its_own_words(fault: Fault, said: str
         assert proxy.seen["postgres", "connect", fault]
 
 
-class Answers(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, *_: Any) -> None:
-        """Not to stderr."""
-
-
 @pytest.fixture
 def service() -> Iterator[FaultProxy]:
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with fault_proxy("http", f"http://127.0.0.1:{server.server_port}") as proxy:
-            yield proxy
-        server.shutdown()
+    server = Scripted()
+    server.answers = [answer(200, b"ok")]
+    with fault_proxy("http", server.url) as proxy:
+        yield proxy
+    server.stop()
 
 
 def test_a_plain_service_is_read_by_path(service: FaultProxy) -> None:

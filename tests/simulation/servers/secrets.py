@@ -122,4 +122,3 @@ class Secrets:
         else:
             self._secret(SecretId).deleted_at = gate.now()
         return {"Name": SecretId}
-
