@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -12,6 +13,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.drains.recorder import AcknowledgementWriter, last_acknowledged
+from regworkers_core.drains.runner import relaxed_gc
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.runtime import Runtime
@@ -167,3 +169,24 @@ def test_each_drain_of_replication_leaves_its_last_acknowledgement(runtime: Runt
     (second,) = last_acknowledged(runtime.leases, [drain])
     assert (first.drain, second.drain) == (drain, drain)
     assert second.mark > first.mark and second.at >= first.at > ""
+
+
+# The collector's thresholds are the process's own again once the last drain has ended
+
+
+def test_the_last_one_out_puts_the_thresholds_back() -> None:
+    before = gc.get_threshold()
+    first, second = relaxed_gc(), relaxed_gc()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert gc.get_threshold() != before
+    second.__exit__(None, None, None)
+    assert gc.get_threshold() == before
+
+
+def test_a_failure_inside_puts_them_back_too() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(ValueError), relaxed_gc():
+        raise ValueError
+    assert gc.get_threshold() == before

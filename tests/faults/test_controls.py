@@ -12,13 +12,16 @@ from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
+from regworkers_core.engine.marks import UNANSWERED
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.replication.drains import saver
 from regworkers_core.replication.states_to_save import KeyRequest
 from regworkers_core.runtime import Runtime
 from tests.adapters.test_replica import CommitsAndThenTimesOut
-from tests.faults.crash import recover
+from tests.faults.crash import SECTIONS, Fault, crash_and_recover, recover
+from tests.faults.killer import NEIGHBOURS, die_until_it_is_given_up
 from tests.faults.story import Story
+from tests.faults.victim import DEADLY
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put
 
@@ -130,3 +133,31 @@ def test_what_was_committed_before_a_time_out_still_gets_its_event_and_its_clear
     assert collection.left == 0
     verdict = story.judge()
     assert verdict.clean and not verdict.repeats, verdict
+
+
+# An entry of which every process dies, and an acknowledgement before the write
+
+
+@pytest.mark.slow
+@pytest.mark.namespace("test", **SECTIONS)
+def test_an_entry_that_kills_its_workers_leaves_its_neighbours_saved_and_ends_as_a_dead_letter(
+    runtime: Runtime,
+) -> None:
+    deaths, saved_after, verdict = die_until_it_is_given_up(runtime)
+    assert verdict.clean, verdict
+    # The first time alone as a whole, the second time item by item.
+    assert (saved_after, deaths) == (UNANSWERED + 2, UNANSWERED + 2)
+    assert runtime.replica.count() == NEIGHBOURS
+    (dead_letter,) = runtime.dead_letters.of_entry(key(DEADLY))
+    assert dead_letter["reason"] == "KILLED" and dead_letter["status"] == "open"
+    names = runtime.names
+    assert runtime.queue(names.dead_letter_queue(names.replication_queue)).depth().total == 1
+    assert runtime.leases.rows(f"MARK#{names.replication_queue}") == []
+
+
+@pytest.mark.slow
+@pytest.mark.namespace("test", **SECTIONS)
+def test_a_drain_that_acknowledges_before_the_write_loses_entries(runtime: Runtime) -> None:
+    fault = Fault("save.after_write", variant="acknowledges first")
+    verdict = crash_and_recover(runtime, fault)
+    assert verdict.lost and not verdict.doubled

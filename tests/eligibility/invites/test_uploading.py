@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from regworkers_core.eligibility.invites.stored import check_invite
 from regworkers_core.eligibility.invites.terms import days_from
 from regworkers_core.engine.leases import Lease, LeaseHolder
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.runtime import Runtime
 from tests.eligibility.invites.world import DAY, EMAIL, Uploader, in_days
+from tests.support.children import run_child
+from tests.support.runtimes import test_settings
 from tests.support.waiting import sleeping, wait_until
 
 pytestmark = pytest.mark.namespace("module")
@@ -243,18 +246,18 @@ def test_a_stopped_upload_says_so_and_the_next_one_adds_the_rest(uploader: Uploa
     assert rest.rejected == {"INVALID_EMAIL": 1}
 
 
+def kills_itself() -> None:
+    """After its first batch."""
+    prefix, campaign_id, folder, ttl = sys.argv[1:]
+    hooks = Hooks(on_step=lambda _name: os.kill(os.getpid(), signal.SIGKILL))
+    Uploader(Runtime(test_settings(prefix)), campaign_id, Path(folder)).again(ttl=int(ttl), hooks=hooks)
+
+
 def test_an_upload_that_was_killed_continues_and_counts_correctly(uploader: Uploader) -> None:
     ttl = in_days(7)
     uploader.file.write_text("\n".join(("email", *addresses(3000))))
-    words = ["-m", "tests.eligibility.invites.victim", uploader.runtime.names.prefix, uploader.campaign_id]
-    victim = subprocess.run(
-        [sys.executable, *words, str(uploader.file), str(ttl)],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = (uploader.runtime.names.prefix, uploader.campaign_id, str(uploader.file.parent), str(ttl))
+    victim = run_child(f"{__name__}:kills_itself", *words, seconds=60)
     assert victim.returncode == -signal.SIGKILL, victim.stderr
     rest = uploader.again(ttl=ttl)
     known, added = rest.outcomes["known"], rest.outcomes["added"]

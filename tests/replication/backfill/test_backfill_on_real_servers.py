@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -23,6 +26,7 @@ from regworkers_core.runtime import Runtime
 from tests.support.children import run_child
 from tests.support.drains import replicate_all, run
 from tests.support.entries import item, key, put
+from tests.support.runtimes import test_settings
 from tests.support.terminal import regworkers
 from tests.support.waiting import wait_until
 
@@ -104,9 +108,20 @@ def test_paused_from_outside_it_says_how_to_go_on_and_goes_on(runtime: Runtime) 
     assert run(runtime, "save").counts["applied"] == 200
 
 
+def kills_itself() -> None:
+    """At its fourth send of ten keys."""
+    sends = itertools.count(1)
+
+    def kill(_step: str) -> None:
+        if next(sends) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    start_backfill(Runtime(test_settings(sys.argv[1])), rate=20, segments=1, on_step=kill)
+
+
 def test_a_killed_one_goes_on_at_its_position(runtime: Runtime) -> None:
     fill(runtime, 100)
-    victim = run_child("tests.replication.backfill.victim", runtime.names.prefix, "4", seconds=60)
+    victim = run_child(f"{__name__}:kills_itself", runtime.names.prefix, seconds=60)
     assert victim.returncode == -signal.SIGKILL, victim.stderr
     confirmed = _sent(runtime)
     assert confirmed == 30, "three of four sends were stored"

@@ -327,13 +327,6 @@ class Consumer(_Client):
     def pause(self, places: Sequence[TopicPartition]) -> None:
         self._paused |= {(each.topic, each.partition) for each in places}
 
-    def resume(self, places: Sequence[TopicPartition]) -> None:
-        self._paused -= {(each.topic, each.partition) for each in places}
-
-    def seek(self, place: TopicPartition) -> None:
-        self._places[place.topic, place.partition] = place.offset
-        self._notified.pop((place.topic, place.partition), None)
-
     def get_watermark_offsets(
         self, place: TopicPartition, timeout: float = -1, cached: bool = False
     ) -> tuple[int, int] | None:
@@ -348,10 +341,6 @@ class Consumer(_Client):
 
         found: tuple[int, int] = self._asked("ListOffsets", known, timeout, offsets)
         return found
-
-    def poll(self, timeout: float = -1) -> Message | None:
-        found = self.consume(1, timeout)
-        return found[0] if found else None
 
     def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Message]:
         """Records and events of the assigned partitions; none when no answer comes in time."""
